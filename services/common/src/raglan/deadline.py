@@ -1,0 +1,50 @@
+"""One absolute point in time that a request may not outlast, carried from hop to hop."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Protocol
+
+from raglan.errors import DeadlineExceeded, InvalidInput
+
+
+class _HasTimeRemaining(Protocol):
+    def time_remaining(self) -> float | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Deadline:
+    """`at` is a reading of `time.monotonic()`, in seconds."""
+
+    at: float
+
+    @classmethod
+    def after(cls, seconds: float) -> Deadline:
+        """The deadline `seconds` from now."""
+        return cls(time.monotonic() + seconds)
+
+    @classmethod
+    def of(cls, context: _HasTimeRemaining) -> Deadline:
+        """The deadline of the gRPC call being served.
+
+        Raises:
+            InvalidInput: the call has none.
+        """
+        remaining = context.time_remaining()
+        if remaining is None:
+            raise InvalidInput("The call has no deadline; set a timeout.")
+        return cls.after(remaining)
+
+    def remaining_s(self) -> float:
+        """Seconds left, never negative."""
+        return max(0.0, self.at - time.monotonic())
+
+    def within(self, seconds: float) -> Deadline:
+        """The earlier of this deadline and `seconds` from now."""
+        return Deadline(min(self.at, time.monotonic() + seconds))
+
+    def check(self, doing: str) -> None:
+        """Raise DeadlineExceeded when the time is up; `doing` ends the sentence "... before"."""
+        if self.remaining_s() <= 0:
+            raise DeadlineExceeded(f"The deadline passed before {doing}.")

@@ -1,0 +1,127 @@
+"""Everything that can go wrong, as the caller should see it.
+
+RaglanError
+├── InvalidInput         the request can never succeed as it is
+├── PayloadTooLarge      likewise, for its size
+├── NotFound
+├── Conflict             it exists already, or its state does not allow this
+├── Overloaded           try again after `retry_after_s`
+├── Unavailable          a dependency is down; another replica or a later try may work
+├── DeadlineExceeded     the time ran out, here or downstream
+├── Cancelled            the caller left
+└── Internal             our fault; the request id leads to the log
+
+Foreign exceptions become one of these at the adapter that meets them. `TABLE` is the only
+place that knows what each is called on the wire.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import grpc
+
+
+class RaglanError(Exception):
+    """An error whose message may be shown to whoever sent the request."""
+
+    def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.retry_after_s = retry_after_s
+        """Seconds until a retry makes sense; None where a retry is pointless or the time unknown."""
+
+
+class InvalidInput(RaglanError):
+    """The request can never succeed as it is."""
+
+
+class PayloadTooLarge(InvalidInput):
+    """The request is larger than a limit; the message names both."""
+
+
+class NotFound(RaglanError):
+    """What the request names does not exist."""
+
+
+class Conflict(RaglanError):
+    """It exists already, or its present state does not allow this."""
+
+
+class Overloaded(RaglanError):
+    """The work would outlast its deadline, or a queue is full."""
+
+
+class Unavailable(RaglanError):
+    """A dependency is down."""
+
+
+class DeadlineExceeded(RaglanError):
+    """The time ran out."""
+
+
+class Cancelled(RaglanError):
+    """The caller left before the answer."""
+
+
+class Internal(RaglanError):
+    """Our fault. The message never carries details of the cause."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wire:
+    """How one error class looks outside."""
+
+    type: str
+    grpc: grpc.StatusCode
+    http: int
+    retryable: bool
+
+
+TABLE: Final[Mapping[type[RaglanError], Wire]] = {
+    InvalidInput: Wire("invalid_input", grpc.StatusCode.INVALID_ARGUMENT, 422, False),
+    PayloadTooLarge: Wire("payload_too_large", grpc.StatusCode.OUT_OF_RANGE, 413, False),
+    NotFound: Wire("not_found", grpc.StatusCode.NOT_FOUND, 404, False),
+    Conflict: Wire("conflict", grpc.StatusCode.FAILED_PRECONDITION, 409, False),
+    Overloaded: Wire("overloaded", grpc.StatusCode.RESOURCE_EXHAUSTED, 429, True),
+    Unavailable: Wire("unavailable", grpc.StatusCode.UNAVAILABLE, 503, True),
+    DeadlineExceeded: Wire("deadline_exceeded", grpc.StatusCode.DEADLINE_EXCEEDED, 504, True),
+    Cancelled: Wire("cancelled", grpc.StatusCode.CANCELLED, 499, False),
+    Internal: Wire("internal", grpc.StatusCode.INTERNAL, 500, False),
+}
+
+RETRY_AFTER_METADATA: Final = "raglan-retry-after-ms"
+"""Trailing metadata that carries `retry_after_s`, in milliseconds."""
+
+_BY_STATUS: Final = {wire.grpc: error for error, wire in TABLE.items()} | {
+    grpc.StatusCode.ALREADY_EXISTS: Conflict,
+    grpc.StatusCode.ABORTED: Conflict,
+}
+
+
+def wire(error: RaglanError) -> Wire:
+    """The row of `TABLE` for `error` or its nearest ancestor."""
+    return next(TABLE[cls] for cls in type(error).__mro__ if cls in TABLE)
+
+
+def from_status(
+    status: grpc.StatusCode, message: str, *, retry_after_s: float | None = None
+) -> RaglanError:
+    """The error that `status` stands for; what the table does not hold is Internal."""
+    return _BY_STATUS.get(status, Internal)(message, retry_after_s=retry_after_s)
+
+
+def envelope(error: RaglanError, request_id: str) -> dict[str, object]:
+    """The body of every REST error: `{"error": {type, code, message, request_id, retryable}}`."""
+    row = wire(error)
+    return {
+        "error": {
+            "type": row.type,
+            "code": row.grpc.name,
+            "message": error.message,
+            "request_id": request_id,
+            "retryable": row.retryable,
+        }
+    }

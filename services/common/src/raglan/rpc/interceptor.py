@@ -1,0 +1,94 @@
+"""The border of every rpc: deadline demanded, context adopted, errors mapped, one log line."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+import grpc
+import structlog
+
+from raglan import errors
+from raglan.errors import InvalidInput, RaglanError
+from raglan.telemetry import context as request_context
+
+log: Final = structlog.get_logger()
+
+_EXEMPT: Final = ("/grpc.health.", "/grpc.reflection.")
+Context = grpc.aio.ServicerContext[Any, Any]
+Handler = grpc.RpcMethodHandler[Any, Any]
+
+
+class BoundaryInterceptor(grpc.aio.ServerInterceptor[Any, Any]):
+    """Wraps each handler so that servicers can raise `RaglanError` and think of nothing else."""
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Handler:
+        handler = await continuation(handler_call_details)
+        method = handler_call_details.method
+        if handler is None or method.startswith(_EXEMPT):
+            return handler
+        wrap = _wrap_stream if handler.response_streaming else _wrap_unary
+        kind = f"{'stream' if handler.request_streaming else 'unary'}_{'stream' if handler.response_streaming else 'unary'}"
+        factory = getattr(grpc, f"{kind}_rpc_method_handler")
+        return factory(  # type: ignore[no-any-return]
+            wrap(getattr(handler, kind), method),
+            request_deserializer=handler.request_deserializer,
+            response_serializer=handler.response_serializer,
+        )
+
+
+def _wrap_unary(inner: Callable[[Any, Context], Awaitable[Any]], method: str) -> Any:
+    async def call(request: Any, context: Context) -> Any:
+        async with _border(method, context):
+            return await inner(request, context)
+
+    return call
+
+
+def _wrap_stream(inner: Callable[[Any, Context], AsyncIterator[Any]], method: str) -> Any:
+    async def call(request: Any, context: Context) -> AsyncIterator[Any]:
+        async with _border(method, context):
+            async for message in inner(request, context):
+                yield message
+
+    return call
+
+
+@asynccontextmanager
+async def _border(method: str, context: Context) -> AsyncIterator[None]:
+    started = time.monotonic()
+    status = "OK"
+    carrier = request_context.carrier_of(context.invocation_metadata() or ())
+    with request_context.incoming(carrier):
+        try:
+            if context.time_remaining() is None:
+                raise InvalidInput("The call has no deadline; set a timeout.")
+            yield
+        except RaglanError as error:
+            status = errors.wire(error).grpc.name
+            await _abort(context, error)
+        except asyncio.CancelledError:
+            status = "CANCELLED"
+            raise
+        except Exception:
+            status = "INTERNAL"
+            log.exception("unexpected error", method=method)
+            await _abort(context, errors.Internal("The service met an error of its own."))
+        finally:
+            elapsed_ms = round((time.monotonic() - started) * 1e3, 2)
+            log.debug("rpc", method=method, status=status, elapsed_ms=elapsed_ms)
+
+
+async def _abort(context: Context, error: RaglanError) -> None:
+    trailing: tuple[tuple[str, str], ...] = ()
+    if error.retry_after_s is not None:
+        trailing = ((errors.RETRY_AFTER_METADATA, str(math.ceil(error.retry_after_s * 1e3))),)
+    await context.abort(errors.wire(error).grpc, error.message, trailing_metadata=trailing)

@@ -1,0 +1,125 @@
+"""The gRPC server that every service runs: health, deadlines, error mapping, graceful stop."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Final
+
+import grpc
+import structlog
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from raglan import logs
+from raglan.errors import RaglanError
+from raglan.rpc.interceptor import BoundaryInterceptor
+from raglan.settings import GrpcSettings
+
+log: Final = structlog.get_logger()
+
+
+async def _nothing() -> None:
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """What `build(settings)` of a service returns."""
+
+    name: str
+    """The full gRPC name, e.g. "raglan.v1.EmbedderService"."""
+
+    register: Callable[[grpc.aio.Server], None]
+    """Adds the servicer to a server."""
+
+    start: Callable[[], Awaitable[None]] = _nothing
+    """Loads and warms up; the service reports SERVING after it, and exits if it raises."""
+
+    close: Callable[[], Awaitable[None]] = _nothing
+    """Gives back what `start` or `build` took. Called once, also after a failed start."""
+
+
+class Server:
+    """A bound and listening server. `await start()`, then `stop()`; tests use it without signals."""
+
+    def __init__(self, service: Service, settings: GrpcSettings) -> None:
+        self.service = service
+        self.settings = settings
+        self.port = 0
+        self._health = health.aio.HealthServicer()
+        self._grpc = grpc.aio.server(
+            interceptors=[BoundaryInterceptor()],
+            options=[
+                ("grpc.max_receive_message_length", settings.max_message_bytes),
+                ("grpc.max_send_message_length", settings.max_message_bytes),
+                # Two processes on one port would share calls in silence.
+                ("grpc.so_reuseport", 0),
+                # Clients ping silent calls every 10 s; the default would cut them off.
+                ("grpc.http2.min_ping_interval_without_data_ms", 5000),
+            ],
+        )
+        service.register(self._grpc)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
+        if settings.reflection:
+            names = [service.name, health.SERVICE_NAME, reflection.SERVICE_NAME]
+            reflection.enable_server_reflection(names, self._grpc)
+
+    async def start(self) -> None:
+        """Bind, load, and report SERVING.
+
+        Raises:
+            RuntimeError: the port is taken.
+            RaglanError: the service cannot start; the message says why.
+        """
+        address = f"{self.settings.host}:{self.settings.port}"
+        await self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
+        self.port = self._grpc.add_insecure_port(address)
+        await self._grpc.start()
+        await self.service.start()
+        await self._set_health(health_pb2.HealthCheckResponse.SERVING)
+        log.info("serving", address=f"{self.settings.host}:{self.port}")
+
+    async def stop(self) -> None:
+        """Report NOT_SERVING, let callers notice, let running calls finish, close."""
+        await self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
+        await asyncio.sleep(self.settings.shutdown_drain_s)
+        await self._grpc.stop(self.settings.shutdown_grace_s)
+        await self.service.close()
+
+    async def _set_health(
+        self, status: health_pb2.HealthCheckResponse.ServingStatus.ValueType
+    ) -> None:
+        for name in ("", self.service.name):
+            await self._health.set(name, status)
+
+
+def serve(build: Callable[[], Service], settings: GrpcSettings) -> None:
+    """Run the service until SIGTERM or SIGINT. Exits with 1 when it cannot start."""
+    logs.configure(settings, type(settings).__name__.removesuffix("Settings").lower())
+    raise SystemExit(asyncio.run(_serve(build, settings)))
+
+
+async def _serve(build: Callable[[], Service], settings: GrpcSettings) -> int:
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    try:
+        server = Server(build(), settings)
+        starting = asyncio.create_task(server.start())
+        waiting = asyncio.create_task(stopping.wait())
+        await asyncio.wait((starting, waiting), return_when=asyncio.FIRST_COMPLETED)
+        if starting.done():
+            await starting
+        else:
+            starting.cancel()
+    except (RaglanError, RuntimeError, OSError) as error:
+        log.error("cannot start", reason=str(error))
+        return 1
+    await waiting
+    log.info("stopping")
+    await server.stop()
+    return 0

@@ -1,0 +1,133 @@
+"""Settings of a service: one frozen class each, read from `RAGLAN_<SERVICE>_<FIELD>`.
+
+A variable that no field reads is refused by name, because a misspelt setting that is silently
+ignored costs an evening.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Final, Literal, TypeVar
+
+from pydantic import Field, NonNegativeFloat, PositiveInt, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+SERVICES: Final = ("gateway", "embedder", "retriever", "reranker", "generator", "ingester")
+"""Every service that reads variables of its own. Their prefixes are left to them."""
+
+CLI_VARIABLES: Final = frozenset({"RAGLAN_URL", "RAGLAN_DATA"})
+"""What the command line reads: the gateway's address and the data folder of `raglan up`."""
+
+
+class SettingsError(Exception):
+    """The environment holds something a service cannot start with; the text says what to change."""
+
+
+class ServiceSettings(BaseSettings):
+    """What every service can be told."""
+
+    model_config = SettingsConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True
+    )
+
+    host: str = "127.0.0.1"
+    """Address to listen on. Loopback unless told; in a container, 0.0.0.0."""
+
+    port: int = Field(default=0, ge=0, le=65535)
+    """Port to listen on; 0 takes a free one."""
+
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """The least severe events that are logged."""
+
+    log_format: Literal["auto", "json", "console"] = "auto"
+    """One JSON line an event, or coloured text; auto means text in a terminal."""
+
+    shutdown_drain_s: NonNegativeFloat = 0.2
+    """Seconds between saying NOT_SERVING and refusing calls. Behind a load balancer: 5."""
+
+    shutdown_grace_s: NonNegativeFloat = 10
+    """Seconds that running calls get to finish after that."""
+
+
+class GrpcSettings(ServiceSettings):
+    """What every service that listens for gRPC can be told besides."""
+
+    reflection: bool = False
+    """Whether gRPC server reflection answers (for grpcurl)."""
+
+    max_message_bytes: PositiveInt = 16 * 1024 * 1024
+    """Largest gRPC message received or sent."""
+
+
+S = TypeVar("S", bound=ServiceSettings)
+
+
+def default_data_dir() -> Path:
+    """Where a laptop keeps its data: `$RAGLAN_DATA`, else `~/.local/share/raglan`."""
+    return Path(os.environ.get("RAGLAN_DATA") or Path.home() / ".local" / "share" / "raglan")
+
+
+def variables_of(settings: type[ServiceSettings]) -> dict[str, str]:
+    """Environment variable -> field, for every field of `settings`."""
+    prefix = settings.model_config.get("env_prefix", "")
+    return {f"{prefix}{field}".upper(): field for field in settings.model_fields}
+
+
+def unknown_variables(
+    known: Iterable[str], *, prefix: str, environ: Mapping[str, str]
+) -> dict[str, str]:
+    """Variables under `prefix`, or under no service's prefix, that nothing reads -> nearest known."""
+    names = set(known) | CLI_VARIABLES
+    foreign = tuple(
+        f"RAGLAN_{service.upper()}_"
+        for service in SERVICES
+        if not prefix.startswith(f"RAGLAN_{service.upper()}")
+    )
+    unknown = [
+        name
+        for name in environ
+        if name.startswith("RAGLAN_") and not name.startswith(foreign) and name not in names
+    ]
+    return {name: next(iter(difflib.get_close_matches(name, names, 1)), "") for name in unknown}
+
+
+def load(settings: type[S]) -> S:
+    """Read `settings` from the environment.
+
+    Raises:
+        SettingsError: a variable that nothing reads, or a value that its field refuses.
+    """
+    variables = variables_of(settings)
+    unknown = unknown_variables(
+        variables, prefix=settings.model_config.get("env_prefix", ""), environ=os.environ
+    )
+    problems = [
+        f"{name} is set, but there is no such setting." + (f" Did you mean {near}?" if near else "")
+        for name, near in sorted(unknown.items())
+    ]
+    names = {field: variable for variable, field in variables.items()}
+    try:
+        loaded = settings()
+    except ValidationError as error:
+        problems += [
+            f"{names.get(str(e['loc'][0]) if e['loc'] else '', 'the settings')}: {e['msg']} "
+            f"(got {e.get('input')!r})."
+            for e in error.errors(include_url=False)
+        ]
+        raise SettingsError("\n".join(problems)) from None
+    if problems:
+        raise SettingsError("\n".join(problems))
+    return loaded
+
+
+def load_or_exit(settings: type[S]) -> S:
+    """Like `load`, but a problem ends the process with status 2 and the sentence on stderr."""
+    try:
+        return load(settings)
+    except SettingsError as error:
+        print(error, file=sys.stderr)
+        raise SystemExit(2) from None

@@ -1,0 +1,1 @@
+"""Request identity and OpenTelemetry context, as they pass from hop to hop."""

@@ -1,0 +1,1 @@
+"""REST in, the query pipeline, answers out."""

@@ -1,0 +1,1 @@
+"""Documents to chunks to index, as durable jobs."""
