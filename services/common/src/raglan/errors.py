@@ -31,7 +31,7 @@ class RaglanError(Exception):
         super().__init__(message)
         self.message = message
         self.retry_after_s = retry_after_s
-        """Seconds until a retry makes sense; None where a retry is pointless or the time unknown."""
+        """Seconds until a retry makes sense; None where that is unknown or never."""
 
 
 class InvalidInput(RaglanError):

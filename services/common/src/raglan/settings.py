@@ -80,7 +80,7 @@ def variables_of(settings: type[ServiceSettings]) -> dict[str, str]:
 def unknown_variables(
     known: Iterable[str], *, prefix: str, environ: Mapping[str, str]
 ) -> dict[str, str]:
-    """Variables under `prefix`, or under no service's prefix, that nothing reads -> nearest known."""
+    """Variable that nothing reads, under `prefix` or no service's prefix -> nearest known one."""
     names = set(known) | CLI_VARIABLES
     foreign = tuple(
         f"RAGLAN_{service.upper()}_"

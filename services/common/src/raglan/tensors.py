@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from raglan.errors import InvalidInput
 from raglan.v1 import common_pb2
 
-_DTYPES: Final = {
+_DTYPES: Final[dict[common_pb2.DType.ValueType, np.dtype[Any]]] = {
     common_pb2.DTYPE_FLOAT32: np.dtype("<f4"),
     common_pb2.DTYPE_FLOAT16: np.dtype("<f2"),
     common_pb2.DTYPE_INT8: np.dtype("i1"),
@@ -18,7 +18,7 @@ _DTYPES: Final = {
 _NAMES: Final = {dtype: name for name, dtype in _DTYPES.items()}
 
 
-def pack(matrix: NDArray[np.generic]) -> common_pb2.Tensor:
+def pack(matrix: NDArray[Any]) -> common_pb2.Tensor:
     """A 2-D float32, float16 or int8 array as a Tensor."""
     rows, dim = matrix.shape
     little = matrix.dtype.newbyteorder("<")
@@ -30,7 +30,7 @@ def pack(matrix: NDArray[np.generic]) -> common_pb2.Tensor:
     )
 
 
-def unpack(tensor: common_pb2.Tensor) -> NDArray[np.generic]:
+def unpack(tensor: common_pb2.Tensor) -> NDArray[Any]:
     """The array of shape (rows, dim) in `tensor`; read-only, it shares the message's bytes.
 
     Raises:

@@ -108,7 +108,7 @@ async def stream(
 
 
 def from_rpc_error(error: grpc.aio.AioRpcError, to: str) -> RaglanError:
-    """Our error for a failed call. What gRPC itself says about transport is replaced by a sentence."""
+    """Our error for a failed call; gRPC's own words about transport become a sentence."""
     retry_after_s: float | None = None
     for key, value in error.trailing_metadata() or ():
         if key == errors.RETRY_AFTER_METADATA:

@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import grpc
 import structlog
@@ -19,26 +19,32 @@ from raglan.telemetry import context as request_context
 log: Final = structlog.get_logger()
 
 _EXEMPT: Final = ("/grpc.health.", "/grpc.reflection.")
-Context = grpc.aio.ServicerContext[Any, Any]
-Handler = grpc.RpcMethodHandler[Any, Any]
+_SHAPES: Final = {
+    (False, False): "unary_unary",
+    (False, True): "unary_stream",
+    (True, False): "stream_unary",
+    (True, True): "stream_stream",
+}
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 
 
-class BoundaryInterceptor(grpc.aio.ServerInterceptor[Any, Any]):
+class BoundaryInterceptor(grpc.aio.ServerInterceptor):
     """Wraps each handler so that servicers can raise `RaglanError` and think of nothing else."""
 
     async def intercept_service(
         self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler]],
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
         handler_call_details: grpc.HandlerCallDetails,
-    ) -> Handler:
+    ) -> Handler | None:
         handler = await continuation(handler_call_details)
         method = handler_call_details.method
         if handler is None or method.startswith(_EXEMPT):
             return handler
         wrap = _wrap_stream if handler.response_streaming else _wrap_unary
-        kind = f"{'stream' if handler.request_streaming else 'unary'}_{'stream' if handler.response_streaming else 'unary'}"
-        factory = getattr(grpc, f"{kind}_rpc_method_handler")
-        return factory(  # type: ignore[no-any-return]
+        kind = _SHAPES[handler.request_streaming, handler.response_streaming]
+        make: Callable[..., Handler] = getattr(grpc, f"{kind}_rpc_method_handler")
+        return make(
             wrap(getattr(handler, kind), method),
             request_deserializer=handler.request_deserializer,
             response_serializer=handler.response_serializer,

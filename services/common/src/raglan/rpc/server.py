@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from typing import Final
 
@@ -14,7 +14,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from raglan import logs
-from raglan.errors import RaglanError
+from raglan.errors import RaglanError, Unavailable
 from raglan.rpc.interceptor import BoundaryInterceptor
 from raglan.settings import GrpcSettings
 
@@ -43,7 +43,7 @@ class Service:
 
 
 class Server:
-    """A bound and listening server. `await start()`, then `stop()`; tests use it without signals."""
+    """A listening server: `await start()`, then `await stop()`. Installs no signal handlers."""
 
     def __init__(self, service: Service, settings: GrpcSettings) -> None:
         self.service = service
@@ -71,12 +71,17 @@ class Server:
         """Bind, load, and report SERVING.
 
         Raises:
-            RuntimeError: the port is taken.
-            RaglanError: the service cannot start; the message says why.
+            RaglanError: the port is taken or the service cannot start; the message says why.
         """
         address = f"{self.settings.host}:{self.settings.port}"
         await self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
-        self.port = self._grpc.add_insecure_port(address)
+        try:
+            self.port = self._grpc.add_insecure_port(address)
+        except RuntimeError as error:
+            variable = f"{self.settings.model_config.get('env_prefix', '')}PORT"
+            raise Unavailable(
+                f"{address} cannot be listened on; is it in use? ({variable})"
+            ) from error
         await self._grpc.start()
         await self.service.start()
         await self._set_health(health_pb2.HealthCheckResponse.SERVING)
@@ -89,9 +94,7 @@ class Server:
         await self._grpc.stop(self.settings.shutdown_grace_s)
         await self.service.close()
 
-    async def _set_health(
-        self, status: health_pb2.HealthCheckResponse.ServingStatus.ValueType
-    ) -> None:
+    async def _set_health(self, status: int) -> None:
         for name in ("", self.service.name):
             await self._health.set(name, status)
 
@@ -109,17 +112,28 @@ async def _serve(build: Callable[[], Service], settings: GrpcSettings) -> int:
         loop.add_signal_handler(number, stopping.set)
     try:
         server = Server(build(), settings)
-        starting = asyncio.create_task(server.start())
-        waiting = asyncio.create_task(stopping.wait())
-        await asyncio.wait((starting, waiting), return_when=asyncio.FIRST_COMPLETED)
-        if starting.done():
-            await starting
-        else:
-            starting.cancel()
-    except (RaglanError, RuntimeError, OSError) as error:
+    except (RaglanError, OSError) as error:
         log.error("cannot start", reason=str(error))
         return 1
-    await waiting
-    log.info("stopping")
-    await server.stop()
+    try:
+        await _until(server.start(), stopping)
+        await stopping.wait()
+    except (RaglanError, OSError) as error:
+        log.error("cannot start", reason=str(error))
+        return 1
+    finally:
+        log.info("stopping")
+        await server.stop()
     return 0
+
+
+async def _until(work: Coroutine[object, object, None], stopping: asyncio.Event) -> None:
+    """Await `work`; give it up when `stopping` is set first."""
+    working = asyncio.ensure_future(work)
+    waiting = asyncio.ensure_future(stopping.wait())
+    await asyncio.wait((working, waiting), return_when=asyncio.FIRST_COMPLETED)
+    waiting.cancel()
+    if not working.done():
+        working.cancel()
+        return
+    await working

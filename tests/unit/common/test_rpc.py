@@ -1,0 +1,209 @@
+"""What the border of every rpc promises, over a real server on loopback."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from raglan import errors
+from raglan.deadline import Deadline
+from raglan.rpc import client
+from raglan.rpc.server import Server, Service
+from raglan.settings import GrpcSettings
+from raglan.telemetry import context as request_context
+from raglan.v1 import common_pb2, generator_pb2, generator_pb2_grpc
+
+
+class Servicer(generator_pb2_grpc.GeneratorServiceServicer):
+    """Does what the question says."""
+
+    def __init__(self) -> None:
+        self.cancelled = asyncio.Event()
+        self.request_id = ""
+        self.trace_id = ""
+
+    async def Generate(self, request, context):  # type: ignore[no-untyped-def]
+        yield generator_pb2.GenerateEvent(delta=generator_pb2.Delta(text="a"))
+        if request.question == "fail":
+            raise errors.Overloaded("full", retry_after_s=1.5)
+        try:
+            await asyncio.sleep(30)
+        except asyncio.CancelledError:
+            self.cancelled.set()
+            raise
+
+    async def GetInfo(self, request, context):  # type: ignore[no-untyped-def]
+        self.request_id = request_context.request_id()
+        self.trace_id = request_context.trace_id()
+        raise self.error
+
+    error: Exception = errors.NotFound("no such thing")
+
+
+@asynccontextmanager
+async def running(servicer: Servicer) -> AsyncIterator[generator_pb2_grpc.GeneratorServiceStub]:
+    service = Service(
+        name="raglan.v1.GeneratorService",
+        register=lambda s: generator_pb2_grpc.add_GeneratorServiceServicer_to_server(servicer, s),
+    )
+    server = Server(service, GrpcSettings(shutdown_drain_s=0, shutdown_grace_s=0.1))
+    await server.start()
+    channel = client.connect(f"127.0.0.1:{server.port}")
+    try:
+        yield generator_pb2_grpc.GeneratorServiceStub(channel)
+    finally:
+        await channel.close()
+        await server.stop()
+
+
+@pytest.mark.parametrize("error_class", [e for e in errors.TABLE if e is not errors.Cancelled])
+async def test_every_error_arrives_as_the_class_that_was_raised(
+    error_class: type[errors.RaglanError],
+) -> None:
+    servicer = Servicer()
+    servicer.error = error_class("the very sentence")
+    async with running(servicer) as stub:
+        with pytest.raises(error_class) as caught:
+            await client.call(stub.GetInfo, common_pb2.GetInfoRequest(), deadline=Deadline.after(5))
+    assert type(caught.value) is error_class
+    if error_class is not errors.DeadlineExceeded:
+        assert caught.value.message == "the very sentence"
+
+
+async def test_retry_after_crosses_the_wire() -> None:
+    servicer = Servicer()
+    async with running(servicer) as stub:
+        with pytest.raises(errors.Overloaded) as caught:
+            request = generator_pb2.GenerateRequest(question="fail")
+            async with aclosing(
+                client.stream(stub.Generate, request, deadline=Deadline.after(5))
+            ) as replies:
+                async for _ in replies:
+                    pass
+    assert caught.value.retry_after_s == 1.5
+
+
+async def test_an_unexpected_error_shows_nothing_of_its_cause() -> None:
+    servicer = Servicer()
+    servicer.error = ValueError("password=hunter2")
+    async with running(servicer) as stub:
+        with pytest.raises(errors.Internal) as caught:
+            await client.call(stub.GetInfo, common_pb2.GetInfoRequest(), deadline=Deadline.after(5))
+    assert "hunter2" not in caught.value.message
+
+
+async def test_a_call_without_a_deadline_is_refused() -> None:
+    async with running(Servicer()) as stub:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await stub.GetInfo(common_pb2.GetInfoRequest())
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_leaving_a_stream_cancels_it_at_the_server() -> None:
+    servicer = Servicer()
+    async with running(servicer) as stub:
+        request = generator_pb2.GenerateRequest(question="slow")
+        async with aclosing(
+            client.stream(stub.Generate, request, deadline=Deadline.after(20))
+        ) as replies:
+            async for reply in replies:
+                assert reply.delta.text == "a"
+                break
+        await asyncio.wait_for(servicer.cancelled.wait(), 2)
+
+
+async def test_a_passed_deadline_makes_no_call() -> None:
+    servicer = Servicer()
+    async with running(servicer) as stub:
+        with pytest.raises(errors.DeadlineExceeded):
+            await client.call(stub.GetInfo, common_pb2.GetInfoRequest(), deadline=Deadline.after(0))
+    assert servicer.trace_id == ""
+
+
+async def test_request_id_and_trace_pass_to_the_next_hop() -> None:
+    servicer = Servicer()
+    trace = "0af7651916cd43dd8448eb211c80319c"
+    carrier = {"x-request-id": "abc-1", "traceparent": f"00-{trace}-b7ad6b7169203331-01"}
+    async with running(servicer) as stub:
+        with request_context.incoming(carrier), pytest.raises(errors.NotFound):
+            await client.call(stub.GetInfo, common_pb2.GetInfoRequest(), deadline=Deadline.after(5))
+    assert (servicer.request_id, servicer.trace_id) == ("abc-1", trace)
+
+
+@pytest.mark.parametrize("hostile", ["", "a" * 65, "a b", "a\nb", "ä"])
+def test_an_unusable_request_id_is_replaced(hostile: str) -> None:
+    with request_context.incoming({"x-request-id": hostile, "traceparent": "garbage"}) as id_:
+        assert id_
+        assert id_ != hostile
+        assert len(request_context.trace_id()) == 32
+
+
+async def test_a_server_that_is_gone_is_unavailable_in_a_sentence() -> None:
+    channel = client.connect("127.0.0.1:1")
+    stub = generator_pb2_grpc.GeneratorServiceStub(channel)
+    with pytest.raises(errors.Unavailable, match=r"The generator cannot be reached\."):
+        await client.call(
+            stub.GetInfo,
+            common_pb2.GetInfoRequest(),
+            deadline=Deadline.after(5),
+            to="the generator",
+        )
+    await channel.close()
+
+
+async def test_health_says_serving_only_after_start() -> None:
+    gate = asyncio.Event()
+
+    async def start() -> None:
+        await gate.wait()
+
+    server = Server(
+        Service(name="raglan.v1.GeneratorService", register=lambda _: None, start=start),
+        GrpcSettings(shutdown_drain_s=0, shutdown_grace_s=0.1),
+    )
+    starting = asyncio.create_task(server.start())
+    while not server.port:
+        await asyncio.sleep(0)
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+        health = health_pb2_grpc.HealthStub(channel)
+        ask = health_pb2.HealthCheckRequest(service="raglan.v1.GeneratorService")
+        before = await health.Check(ask, timeout=5, wait_for_ready=True)
+        gate.set()
+        await starting
+        after = await health.Check(ask, timeout=5)
+    await server.stop()
+    assert before.status == health_pb2.HealthCheckResponse.NOT_SERVING
+    assert after.status == health_pb2.HealthCheckResponse.SERVING
+
+
+async def test_a_taken_port_is_refused_naming_the_setting() -> None:
+    service = Service(name="x", register=lambda _: None)
+    first = Server(service, GrpcSettings(shutdown_drain_s=0, shutdown_grace_s=0))
+    await first.start()
+    second = Server(service, GrpcSettings(port=first.port, shutdown_drain_s=0, shutdown_grace_s=0))
+    with pytest.raises(errors.Unavailable, match=f"{first.port}.*PORT"):
+        await second.start()
+    await first.stop()
+
+
+@pytest.mark.parametrize(
+    ("addresses", "expected"),
+    [
+        ("127.0.0.1:7101", "ipv4:127.0.0.1:7101"),
+        ("127.0.0.1:7101, 127.0.0.1:7102", "ipv4:127.0.0.1:7101,127.0.0.1:7102"),
+        ("[::1]:7101", "ipv6:[::1]:7101"),
+        ("embedder:7101", "dns:///embedder:7101"),
+    ],
+)
+def test_address_lists_become_targets(addresses: str, expected: str) -> None:
+    assert client.target(addresses) == expected
+
+
+@pytest.mark.parametrize("addresses", ["", "a:1,b:1", "127.0.0.1:1,b:1"])
+def test_address_lists_that_grpc_cannot_balance_are_refused(addresses: str) -> None:
+    with pytest.raises(ValueError, match="address"):
+        client.target(addresses)
