@@ -1,0 +1,192 @@
+"""The wire's view: messages in, domain out, events back."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+import raglan
+from raglan.deadline import Deadline
+from raglan.errors import InvalidInput, Overloaded
+from raglan.v1 import common_pb2, generator_pb2, generator_pb2_grpc
+
+from raglan_generator.generation import (
+    Citation,
+    Delta,
+    Engine,
+    Event,
+    Finished,
+    FinishReason,
+    Passage,
+    Request,
+    Role,
+    Turn,
+)
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+_ROLES = {generator_pb2.ROLE_USER: Role.USER, generator_pb2.ROLE_ASSISTANT: Role.ASSISTANT}
+_REASONS = {
+    FinishReason.STOP: generator_pb2.FINISH_REASON_STOP,
+    FinishReason.LENGTH: generator_pb2.FINISH_REASON_LENGTH,
+    FinishReason.ABSTAINED: generator_pb2.FINISH_REASON_ABSTAINED,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a request may hold. The names are those of the settings."""
+
+    max_tokens: int = 512
+    max_tokens_limit: int = 4096
+    max_passages: int = 100
+    max_question_chars: int = 8_000
+    max_history_turns: int = 100
+    max_concurrency: int = 256
+
+
+class GeneratorServicer(generator_pb2_grpc.GeneratorServiceServicer):
+    """Checks requests against `limits` and hands them to `engine`."""
+
+    def __init__(self, engine: Engine, limits: Limits) -> None:
+        self._engine = engine
+        self._limits = limits
+        self._running = 0
+
+    async def Generate(
+        self, request: generator_pb2.GenerateRequest, context: Context
+    ) -> AsyncIterator[generator_pb2.GenerateEvent]:
+        """Stream one answer."""
+        deadline = Deadline.of(context)
+        asked = parse(request, self._limits)
+        with self._admitted():
+            async with aclosing(self._engine.generate(asked, deadline)) as events:
+                async for event in events:
+                    yield to_proto(event)
+
+    async def GetInfo(
+        self, request: common_pb2.GetInfoRequest, context: Context
+    ) -> common_pb2.ServiceInfo:
+        """Describe the engine and the limits."""
+        info, limits = self._engine.info, self._limits
+        return common_pb2.ServiceInfo(
+            service="generator",
+            version=raglan.__version__,
+            engine=info.engine,
+            model=common_pb2.ModelIdentity(id=info.model, revision=info.revision),
+            device=info.device,
+            dtype=info.dtype,
+            limits=info.limits
+            | {
+                "max_tokens": limits.max_tokens_limit,
+                "max_passages": limits.max_passages,
+                "max_question_chars": limits.max_question_chars,
+                "max_history_turns": limits.max_history_turns,
+                "max_concurrency": limits.max_concurrency,
+            },
+            pid=os.getpid(),
+        )
+
+    @contextmanager
+    def _admitted(self) -> Iterator[None]:
+        if self._running >= self._limits.max_concurrency:
+            raise Overloaded(
+                f"{self._running} answers are being written, which is the limit "
+                "(RAGLAN_GENERATOR_MAX_CONCURRENCY).",
+                retry_after_s=1,
+            )
+        self._running += 1
+        try:
+            yield
+        finally:
+            self._running -= 1
+
+
+def parse(request: generator_pb2.GenerateRequest, limits: Limits) -> Request:
+    """The request in the domain's terms.
+
+    Raises:
+        InvalidInput: something is missing or over its limit; the message names it.
+    """
+    if not request.question.strip():
+        raise InvalidInput("The question is empty.")
+    _within(len(request.question), limits.max_question_chars, "max_question_chars", "question")
+    _within(len(request.passages), limits.max_passages, "max_passages", "passages")
+    _within(len(request.history), limits.max_history_turns, "max_history_turns", "history")
+    _within(request.max_tokens, limits.max_tokens_limit, "max_tokens_limit", "max_tokens")
+    return Request(
+        question=request.question,
+        passages=tuple(_passage(i, passage) for i, passage in enumerate(request.passages)),
+        history=tuple(_turn(i, turn) for i, turn in enumerate(request.history)),
+        max_tokens=request.max_tokens or limits.max_tokens,
+    )
+
+
+def _within(value: int, limit: int, setting: str, what: str) -> None:
+    if value > limit:
+        unit = {"question": " characters", "passages": " entries", "history": " turns"}
+        raise InvalidInput(
+            f"{what} has {value}{unit[what]}; the limit is {limit} "
+            f"(RAGLAN_GENERATOR_{setting.upper()})."
+            if what in unit
+            else f"{what} is {value}; the limit is {limit} (RAGLAN_GENERATOR_{setting.upper()})."
+        )
+
+
+def _passage(index: int, passage: common_pb2.Passage) -> Passage:
+    if passage.end - passage.start != len(passage.text):
+        raise InvalidInput(
+            f"passages[{index}] spans {passage.start}:{passage.end} but holds "
+            f"{len(passage.text)} characters; its quotes would point to the wrong place."
+        )
+    return Passage(
+        text=passage.text,
+        start=passage.start,
+        title=passage.title,
+        headings=tuple(passage.heading_path),
+    )
+
+
+def _turn(index: int, turn: generator_pb2.Turn) -> Turn:
+    role = _ROLES.get(turn.role)
+    if role is None:
+        raise InvalidInput(f"history[{index}].role is {turn.role}; it must be 1 or 2.")
+    return Turn(role, turn.text)
+
+
+def to_proto(event: Event) -> generator_pb2.GenerateEvent:
+    """The event as a message."""
+    match event:
+        case Delta(text):
+            return generator_pb2.GenerateEvent(delta=generator_pb2.Delta(text=text))
+        case Citation():
+            return generator_pb2.GenerateEvent(
+                citation=generator_pb2.Citation(
+                    marker=event.marker,
+                    passage_index=event.passage_index,
+                    quote=event.quote,
+                    start=event.start,
+                    end=event.end,
+                )
+            )
+        case Finished():
+            return generator_pb2.GenerateEvent(finished=_finished(event))
+
+
+def _finished(event: Finished) -> generator_pb2.Finished:
+    return generator_pb2.Finished(
+        reason=_REASONS[event.reason],
+        usage=generator_pb2.Usage(
+            prompt_tokens=event.usage.prompt_tokens,
+            completion_tokens=event.usage.completion_tokens,
+        ),
+        confidence=event.confidence,
+        model=event.model,
+        timing=common_pb2.Timing(
+            queue_ns=event.queue_ns, compute_ns=event.compute_ns, batch_size=1
+        ),
+    )

@@ -1,0 +1,63 @@
+"""What the generator can be told."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, SecretStr
+from raglan.settings import GrpcSettings
+
+
+class GeneratorSettings(GrpcSettings, env_prefix="RAGLAN_GENERATOR_"):
+    """How the generator answers."""
+
+    port: int = Field(default=7104, ge=0, le=65535)
+    """Port to listen on; 0 takes a free one."""
+
+    engine: Literal["extractive", "openai"] = "extractive"
+    """`extractive` quotes the passages; `openai` asks an OpenAI-compatible server."""
+
+    base_url: str = ""
+    """The OpenAI-compatible server's address up to `/v1`, e.g. http://127.0.0.1:8000/v1."""
+
+    api_key: SecretStr = SecretStr("")
+    """Sent to that server as a bearer token; empty sends none."""
+
+    model: str = ""
+    """The model to ask that server for."""
+
+    temperature: NonNegativeFloat = 0.0
+    """Sampling temperature of the `openai` engine."""
+
+    max_tokens: PositiveInt = 512
+    """Tokens an answer may have when the request does not say."""
+
+    max_tokens_limit: PositiveInt = 4096
+    """Most tokens a request may ask for."""
+
+    max_sentences: PositiveInt = 3
+    """Most sentences the `extractive` engine quotes."""
+
+    min_confidence: float = Field(default=0.3, ge=0, le=1)
+    """The `extractive` engine abstains below this confidence."""
+
+    max_passages: PositiveInt = 100
+    """Most passages in a request."""
+
+    max_question_chars: PositiveInt = 8_000
+    """Longest question, in characters."""
+
+    max_history_turns: PositiveInt = 100
+    """Most turns of history in a request."""
+
+    max_concurrency: PositiveInt = 256
+    """Answers written at one time; more are refused as overloaded."""
+
+    connect_timeout_s: PositiveFloat = 2
+    """Seconds to reach the OpenAI-compatible server."""
+
+    first_token_timeout_s: PositiveFloat = 5
+    """Seconds from the request until its first token."""
+
+    idle_timeout_s: PositiveFloat = 5
+    """Seconds between two tokens."""
