@@ -1,0 +1,57 @@
+"""The `raglan` command."""
+
+from __future__ import annotations
+
+import sys
+from importlib.metadata import version
+from typing import Annotated
+
+import typer
+
+from raglan_cli import screen, up
+from raglan_cli.failure import Failure
+
+app = typer.Typer(
+    name="raglan",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command()(up.up)
+app.command()(up.down)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        screen.out.print(f"raglan {version('raglan-cli')}")
+        raise typer.Exit
+
+
+@app.callback()
+def raglan(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    """Answers from your documents, with sources.
+
+    Start with: raglan up. Then, in another terminal: raglan ingest docs/, and raglan ask "...".
+    """
+
+
+def main() -> None:
+    """Run the command line; a `Failure` becomes its sentence and its exit status."""
+    try:
+        app()
+    except Failure as failure:
+        if "--json" in sys.argv:
+            screen.print_json(failure.document)
+        screen.err.print(failure.message, style="red", markup=False)
+        raise SystemExit(failure.status) from None
+
+
+if __name__ == "__main__":
+    main()

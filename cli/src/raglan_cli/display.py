@@ -1,0 +1,103 @@
+"""How a starting mesh looks: a live table in a terminal, a line an event elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Final
+
+from rich.console import Group
+from rich.live import Live
+from rich.spinner import Spinner
+from rich.table import Table
+from rich.text import Text
+
+from raglan_cli.runfile import MeshDocument, ServiceEntry
+from raglan_cli.screen import err, one_line, out
+from raglan_cli.supervisor import State
+
+_STYLES: Final = {
+    State.READY: "green",
+    State.STARTING: "yellow",
+    State.RESTARTING: "red",
+    State.FAILED: "bold red",
+    State.STOPPING: "yellow",
+    State.STOPPED: "dim",
+}
+
+
+@contextmanager
+def live_table(entries: Callable[[], Sequence[ServiceEntry]]) -> Iterator[None]:
+    """While the block runs, show what `entries()` returns. Nothing outside a terminal."""
+    if not err.is_terminal:
+        yield
+        return
+    spinner = Spinner("dots", text="Starting the mesh")
+    # Rich draws in a thread of its own; it only reads.
+    with Live(
+        get_renderable=lambda: Group(spinner, table(entries())),
+        console=err,
+        refresh_per_second=8,
+        transient=True,
+    ):
+        yield
+
+
+def table(entries: Sequence[ServiceEntry]) -> Table:
+    """One line a process: service, state, seconds in it."""
+    grid = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
+    for heading in ("service", "state", "seconds"):
+        grid.add_column(heading, justify="right" if heading == "seconds" else "left")
+    for entry in entries:
+        style = _STYLES.get(State(entry["state"]), "")
+        grid.add_row(_name(entry), Text(entry["state"], style=style), f"{_seconds(entry):.1f}")
+    return grid
+
+
+def line(entry: ServiceEntry) -> str:
+    """One event of one process, as a sentence."""
+    name, reason = _name(entry), one_line(entry["reason"] or "", 300)
+    match State(entry["state"]):
+        case State.READY:
+            restarts = entry["restarts"]
+            again = f" again (restart {restarts})" if restarts else ""
+            return f"{name} is ready{again} after {entry['ready_after_s']:.1f} s"
+        case State.RESTARTING:
+            return f"{name} crashed: {reason} It is started again. Its log: {entry['log']}"
+        case State.FAILED:
+            return f"{name} ended: {reason}"
+        case state:
+            return f"{name} is {state.value}"
+
+
+def show_ready(document: MeshDocument, seconds: float, *, detached: bool, flags: str) -> None:
+    """The one screen: where everything is, and what to try. `flags` end each command."""
+    rows = {
+        "API": document["url"],
+        "Try it": f"{document['url']}/docs",
+        "Collection": "default",
+        "Data": document["data"],
+        "Logs": f"{document['data']}/logs",
+    }
+    grid = Table.grid(padding=(0, 3, 0, 2))
+    for label, value in rows.items():
+        grid.add_row(Text(label, style="dim"), value)
+    out.print(f"\n[bold green]Raglan is ready[/] after {seconds:.1f} s.\n")
+    out.print(grid)
+    out.print("\nNow try\n", style="dim")
+    for command in ("ingest docs/", 'ask "What is this about?"', 'search "a few words"'):
+        out.print(f"  [bold]raglan {command}[/]{flags}", markup=True)
+    stop = f"raglan down --data {document['data']}" if detached else "Ctrl-C"
+    out.print(f"\n{stop} stops everything.\n", style="dim")
+
+
+def _name(entry: ServiceEntry) -> str:
+    replica = entry["replica"]
+    return entry["service"] if replica == 1 else f"{entry['service']} {replica}"
+
+
+def _seconds(entry: ServiceEntry) -> float:
+    if entry["state"] == State.READY and entry["ready_after_s"] is not None:
+        return entry["ready_after_s"]
+    return max(0.0, time.time() - entry["since"])

@@ -1,0 +1,36 @@
+"""What ends a command early: one sentence for the person, one exit status for the script."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+FAILED: Final = 1
+"""The command was understood and did not succeed."""
+
+USAGE: Final = 2
+"""The command can never succeed as it was typed."""
+
+
+class Failure(Exception):
+    """Ends the command. The message is shown as it is, without a traceback."""
+
+    def __init__(
+        self, message: str, *, status: int = FAILED, envelope: dict[str, Any] | None = None
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.status = status
+        self._envelope = envelope
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """What `--json` prints: the gateway's envelope where there was one, else the like."""
+        kind = "invalid_input" if self.status == USAGE else "failed"
+        return self._envelope or {"error": {"type": kind, "message": self.message}}
+
+
+class UsageFailure(Failure):
+    """A wrong argument, found after typer had accepted the command line."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, status=USAGE)

@@ -1,0 +1,194 @@
+"""Which processes a mesh on this machine consists of: their ports, environment and logs.
+
+Pure planning: the only thing asked of the machine is whether a port is free.
+"""
+
+from __future__ import annotations
+
+import difflib
+import random
+import socket
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from raglan.settings import SERVICES, unknown_variables
+
+from raglan_cli.failure import Failure, UsageFailure
+
+GATEWAY: Final = "gateway"
+MODEL_SERVICES: Final = ("embedder", "retriever", "reranker", "generator", "ingester")
+REPLICATED: Final = ("embedder", "reranker", "generator")
+MAX_REPLICAS: Final = 16
+LOOPBACK: Final = "127.0.0.1"
+
+_PORTS: Final = range(20_000, 32_000)
+"""Below Linux's range for outgoing connections, so that none takes a port between our look and
+the service's bind."""
+
+_ALONE: Final = {
+    "gateway": "it is the one door to the mesh",
+    "retriever": "Qdrant Edge gives a shard to one process (RAGLAN_RETRIEVER_STORE=qdrant scales)",
+    "ingester": "its jobs have one owner on this machine",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """One process to run."""
+
+    service: str
+    replica: int
+    """From 1."""
+    address: str
+    argv: tuple[str, ...]
+    env: Mapping[str, str] = field(repr=False)
+    """All of its environment."""
+    log: Path
+
+    @property
+    def name(self) -> str:
+        """ "embedder-1"."""
+        return f"{self.service}-{self.replica}"
+
+
+@dataclass(frozen=True, slots=True)
+class Mesh:
+    """What `raglan up` runs."""
+
+    url: str
+    data: Path
+    programs: tuple[Program, ...]
+
+
+def plan(
+    data: Path,
+    port: int,
+    replicas: Mapping[str, int],
+    environ: Mapping[str, str],
+    *,
+    take_ports: Callable[[int], Sequence[int]] | None = None,
+) -> Mesh:
+    """The mesh on `data`, its gateway on `port`.
+
+    What `environ` sets stays: a service whose address it gives the gateway is taken to run
+    elsewhere, and is not started.
+    """
+    external = {s: environ[a] for s in MODEL_SERVICES if environ.get(a := _address_variable(s))}
+    counts = {s: replicas.get(s, 1) for s in MODEL_SERVICES if s not in external}
+    free = iter((take_ports or free_ports)(sum(counts.values())))
+    addresses = {s: [f"{LOOPBACK}:{next(free)}" for _ in range(n)] for s, n in counts.items()}
+    for service, listed in addresses.items():
+        if fixed := environ.get(f"RAGLAN_{service.upper()}_PORT"):
+            listed[0] = f"{LOOPBACK}:{fixed}"
+    joined = external | {s: ",".join(listed) for s, listed in addresses.items()}
+    host = environ.get("RAGLAN_GATEWAY_HOST", LOOPBACK)
+    reachable = LOOPBACK if host in {"0.0.0.0", "::", ""} else host  # noqa: S104 - compared only
+    addresses[GATEWAY] = [f"{reachable}:{port}"]
+    programs = [
+        Program(
+            service=service,
+            replica=number,
+            address=address,
+            argv=(sys.executable, "-m", f"raglan_{service}"),
+            env=_environment(service, address, data, joined, environ),
+            log=data / "logs" / f"{service}-{number}.log",
+        )
+        for service, listed in addresses.items()
+        for number, address in enumerate(listed, 1)
+    ]
+    return Mesh(url=f"http://{reachable}:{port}", data=data, programs=tuple(programs))
+
+
+def _address_variable(service: str) -> str:
+    return f"RAGLAN_GATEWAY_{service.upper()}_ADDRESS"
+
+
+def _environment(
+    service: str, address: str, data: Path, joined: Mapping[str, str], environ: Mapping[str, str]
+) -> dict[str, str]:
+    prefix = f"RAGLAN_{service.upper()}"
+    ours = {"RAGLAN_DATA": str(data), f"{prefix}_LOG_FORMAT": "json"}
+    match service:
+        case "gateway":
+            ours |= {_address_variable(s): joined[s] for s in MODEL_SERVICES}
+        case "retriever":
+            ours[f"{prefix}_DATA_DIR"] = str(data / service)
+        case "ingester":
+            ours[f"{prefix}_DATA_DIR"] = str(data / service)
+            ours |= {f"{prefix}_{s.upper()}_ADDRESS": joined[s] for s in ("embedder", "retriever")}
+        case "embedder" | "reranker":
+            ours[f"{prefix}_CACHE_DIR"] = str(data / "models")
+    decided = {"RAGLAN_DATA": str(data), f"{prefix}_PORT": address.rpartition(":")[2]}
+    return {**ours, **environ, **decided}
+
+
+def parse_replicas(options: Sequence[str]) -> dict[str, int]:
+    """`["embedder=2"]` -> `{"embedder": 2}`.
+
+    Raises:
+        UsageFailure: not of that form, not a service, or one that cannot have replicas.
+    """
+    replicas: dict[str, int] = {}
+    for option in options:
+        service, equals, number = option.partition("=")
+        if not equals or not number.isdecimal():
+            raise UsageFailure(f"--replicas {option}: write it as embedder=2.")
+        if service not in SERVICES:
+            raise UsageFailure(
+                f"--replicas {option}: there is no service {service!r}; "
+                f"those with replicas are {', '.join(REPLICATED)}."
+            )
+        if service not in REPLICATED and int(number) != 1:
+            raise UsageFailure(
+                f"--replicas {option}: the {service} runs once, because {_ALONE[service]}; "
+                f"those with replicas are {', '.join(REPLICATED)}."
+            )
+        if not 1 <= int(number) <= MAX_REPLICAS:
+            raise UsageFailure(f"--replicas {option}: give 1 to {MAX_REPLICAS}.")
+        replicas[service] = int(number)
+    return replicas
+
+
+def refuse_unknown_variables(environ: Mapping[str, str]) -> None:
+    """Refuse variables that belong to no service; each service refuses its own misspelt ones.
+
+    Raises:
+        UsageFailure: one sentence a variable, with the nearest service's name.
+    """
+    unknown = unknown_variables((), prefix="", environ=environ)
+    if unknown:
+        raise UsageFailure("\n".join(_no_such_setting(name) for name in sorted(unknown)))
+
+
+def _no_such_setting(name: str) -> str:
+    sentence = f"{name} is set, but there is no such setting."
+    _, middle, rest = (*name.split("_", 2), "")[:3]
+    near = difflib.get_close_matches(middle.lower(), SERVICES, 1)
+    if near and rest:
+        return f"{sentence} Did you mean RAGLAN_{near[0].upper()}_{rest}?"
+    return f"{sentence} Unset it; settings are RAGLAN_<SERVICE>_<FIELD>."
+
+
+def free_ports(count: int) -> list[int]:
+    """`count` different ports on which nothing listens now."""
+    found: list[int] = []
+    for port in random.sample(_PORTS, len(_PORTS)):
+        if len(found) == count:
+            return found
+        if is_free(port):
+            found.append(port)
+    raise Failure(f"Fewer than {count} free ports between {_PORTS[0]} and {_PORTS[-1]}.")
+
+
+def is_free(port: int, host: str = LOOPBACK) -> bool:
+    """Whether `port` can be listened on now."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+    return True

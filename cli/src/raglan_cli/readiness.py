@@ -1,0 +1,39 @@
+"""Whether a process of the mesh answers yet: gRPC health for services, /readyz for the gateway."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import grpc
+import httpx
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from raglan_cli.mesh import GATEWAY, Program
+
+_PROBE_S: Final = 1.0
+
+
+async def is_ready(program: Program) -> bool:
+    """One question, answered within a second; a refusal or silence means no."""
+    if program.service == GATEWAY:
+        return await _gateway_is_ready(f"http://{program.address}/readyz")
+    return await _service_is_ready(program.address)
+
+
+async def _service_is_ready(address: str) -> bool:
+    # A channel a probe: one that has met a closed port waits before it tries again.
+    async with grpc.aio.insecure_channel(address) as channel:
+        check = health_pb2_grpc.HealthStub(channel).Check  # type: ignore[attr-defined]
+        try:
+            reply = await check(health_pb2.HealthCheckRequest(), timeout=_PROBE_S)
+        except grpc.aio.AioRpcError:
+            return False
+    return bool(reply.status == health_pb2.HealthCheckResponse.SERVING)
+
+
+async def _gateway_is_ready(url: str) -> bool:
+    async with httpx.AsyncClient(trust_env=False, timeout=_PROBE_S) as client:
+        try:
+            return (await client.get(url)).is_success
+        except httpx.HTTPError:
+            return False

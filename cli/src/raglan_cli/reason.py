@@ -1,0 +1,76 @@
+"""Why a service ended, in its own words: the sentence at the end of its log."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any, Final
+
+_TAIL_BYTES: Final = 16 * 1024
+_SENTENCES: Final = 8
+"""A service that refuses its settings prints one line for each."""
+
+
+def why_it_ended(returncode: int, log: Path, *, since: int = 0) -> str:
+    """The reason, from what `log` holds after `since` bytes, else from the exit status."""
+    return reason_in(_tail(log, since)) or _by_status(returncode)
+
+
+def reason_in(text: str) -> str:
+    """The last error of a log: a JSON event's reason, a traceback's last line, or plain sentences.
+
+    Empty when the log holds none of these.
+    """
+    sentences: list[str] = []
+    for line in reversed([line for line in text.splitlines() if line.strip()]):
+        event = _event(line)
+        if event is None:
+            sentences.append(line.strip())
+        elif event.get("level") in {"error", "critical"} and not sentences:
+            return _of_event(event)
+        elif sentences:
+            break
+    sentences.reverse()
+    if any(line.startswith("Traceback ") for line in sentences):
+        return sentences[-1]
+    return "\n".join(sentences[-_SENTENCES:])
+
+
+def _event(line: str) -> dict[str, Any] | None:
+    try:
+        event = json.loads(line)
+    except ValueError:
+        return None
+    return event if isinstance(event, dict) else None
+
+
+def _of_event(event: dict[str, Any]) -> str:
+    if reason := event.get("reason"):
+        return str(reason)
+    exceptions = event.get("exception")
+    if isinstance(exceptions, list) and exceptions and isinstance(exceptions[-1], dict):
+        last = exceptions[-1]
+        return f"{last.get('exc_type', 'Error')}: {last.get('exc_value', '')}".strip(": ")
+    if isinstance(exceptions, str) and exceptions.strip():
+        return exceptions.strip().splitlines()[-1]
+    return str(event.get("event", ""))
+
+
+def _by_status(returncode: int) -> str:
+    if returncode == -signal.SIGKILL:
+        return "It was killed (SIGKILL); on Linux that is often the kernel, short of memory."
+    if returncode < 0:
+        return f"It was ended by {signal.Signals(-returncode).name}."
+    return f"It ended with status {returncode} and said nothing."
+
+
+def _tail(log: Path, since: int) -> str:
+    try:
+        with log.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(since, size - _TAIL_BYTES))
+            return file.read().decode("utf-8", "replace")
+    except OSError:
+        return ""

@@ -1,0 +1,136 @@
+"""What a running mesh leaves in its data folder: one lock, and one file that says what runs.
+
+`DIR/run/up.lock` is held (flock) for as long as the supervisor lives, however it ends, so a held
+lock is the proof that a mesh runs. `DIR/run/mesh.json` tells everyone else where.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final, TypedDict, cast
+
+from raglan_cli.failure import Failure
+
+_LOCK_ATTEMPTS: Final = 5
+"""`running_pid` holds the lock for an instant; a start must not take that for a mesh."""
+
+
+class ServiceEntry(TypedDict):
+    """One process, as mesh.json shows it."""
+
+    service: str
+    replica: int
+    address: str
+    pid: int | None
+    state: str
+    since: float
+    """When the state began, in seconds since the epoch."""
+    ready_after_s: float | None
+    restarts: int
+    reason: str | None
+    """Why it ended last."""
+    log: str
+
+
+class MeshDocument(TypedDict):
+    """The whole of mesh.json."""
+
+    url: str
+    pid: int
+    version: str
+    state: str
+    reason: str | None
+    started_at: str
+    data: str
+    services: list[ServiceEntry]
+
+
+def write(data: Path, document: MeshDocument) -> None:
+    """Replace mesh.json as a whole: a reader sees the old one or the new one."""
+    path = _file(data)
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    temporary.write_text(json.dumps(document, indent=2), encoding="utf-8")
+    temporary.replace(path)
+
+
+def read(data: Path) -> MeshDocument | None:
+    """The last mesh on `data`, running or not; None when there was none."""
+    try:
+        return cast("MeshDocument", json.loads(_file(data).read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        return None
+
+
+def read_running(data: Path) -> MeshDocument | None:
+    """The mesh that runs on `data` now."""
+    pid = running_pid(data)
+    document = read(data)
+    return document if document and document["pid"] == pid else None
+
+
+@contextmanager
+def held_lock(data: Path) -> Iterator[None]:
+    """Own `data` while the block runs.
+
+    Raises:
+        Failure: another mesh does; the message names its pid.
+    """
+    try:
+        (data / "run").mkdir(parents=True, exist_ok=True)
+        (data / "logs").mkdir(exist_ok=True)
+        file = _lock(data).open("a+", encoding="utf-8")
+    except OSError as error:
+        raise Failure(f"The data folder {data} cannot be written to: {error.strerror}.") from error
+    with file:
+        for attempt in range(1, _LOCK_ATTEMPTS + 1):
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if attempt == _LOCK_ATTEMPTS:
+                    raise Failure(_already_running(data)) from None
+                time.sleep(0.05)
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
+
+
+def running_pid(data: Path) -> int | None:
+    """The supervisor's pid, or None when no mesh runs on `data`."""
+    try:
+        with _lock(data).open(encoding="utf-8") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return int(file.read() or 0) or None
+    except (OSError, ValueError):
+        return None
+    return None
+
+
+def refuse_second(data: Path) -> None:
+    """Raise Failure when a mesh runs on `data`."""
+    if running_pid(data) is not None:
+        raise Failure(_already_running(data))
+
+
+def _already_running(data: Path) -> str:
+    return (
+        f"A mesh already runs on {data} (pid {running_pid(data)}). "
+        f"Stop it with: raglan down --data {data}. Or give this one another folder: --data DIR."
+    )
+
+
+def _lock(data: Path) -> Path:
+    return data / "run" / "up.lock"
+
+
+def _file(data: Path) -> Path:
+    return data / "run" / "mesh.json"

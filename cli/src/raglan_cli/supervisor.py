@@ -1,0 +1,255 @@
+"""Starts the processes of a mesh, restarts those that crash, stops them all.
+
+It knows programs, not services: what runs where is `mesh`, whether it answers is `readiness`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Final
+
+from raglan_cli import reason, shim
+from raglan_cli.failure import Failure
+from raglan_cli.mesh import Program
+from raglan_cli.runfile import ServiceEntry
+
+STOP_FIRST: Final = ("gateway", "ingester")
+"""They call the others, so they finish their work while the others still answer."""
+
+_POLL_S: Final = 0.1
+_KILLED_S: Final = 5.0
+"""How long a killed process may take to be gone; only a broken disk or kernel makes it longer."""
+
+
+class State(StrEnum):
+    """What a process is doing, as shown."""
+
+    STARTING = "starting"
+    READY = "ready"
+    RESTARTING = "restarting"
+    STOPPING = "stopping"
+    STOPPED = "stopped"
+    FAILED = "failed"
+
+
+@dataclass(slots=True)
+class Backoff:
+    """How long to wait before a crashed process is started again: doubling, with a ceiling."""
+
+    first_s: float = 1.0
+    ceiling_s: float = 30.0
+    forgiven_after_s: float = 60.0
+    """A process that ran this long is taken to have been well, and begins at `first_s` again."""
+    _next_s: float = 0.0
+
+    def after_crash(self, ran_s: float) -> float:
+        """Seconds to wait, for a process that ran `ran_s` before it ended."""
+        if ran_s >= self.forgiven_after_s or not self._next_s:
+            self._next_s = self.first_s
+        wait_s = self._next_s
+        self._next_s = min(self.ceiling_s, wait_s * 2)
+        return wait_s
+
+
+class Process:
+    """One program, through all its restarts."""
+
+    def __init__(self, program: Program, backoff: Backoff) -> None:
+        self.program = program
+        self.backoff = backoff
+        self.child: asyncio.subprocess.Process | None = None
+        self.state = State.STARTING
+        self.since = self.started = time.time()
+        self.ready_after_s: float | None = None
+        self.restarts = 0
+        self.reason: str | None = None
+        self.wait_s = 0.0
+
+    def entry(self) -> ServiceEntry:
+        """Its line of mesh.json."""
+        running = self.child is not None and self.child.returncode is None
+        return ServiceEntry(
+            service=self.program.service,
+            replica=self.program.replica,
+            address=self.program.address,
+            pid=self.child.pid if self.child is not None and running else None,
+            state=self.state.value,
+            since=self.since,
+            ready_after_s=self.ready_after_s,
+            restarts=self.restarts,
+            reason=self.reason,
+            log=str(self.program.log),
+        )
+
+    def signal_group(self, number: signal.Signals) -> None:
+        """Signal the process and what it started; nothing when all of them are gone."""
+        if self.child is not None:
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.child.pid, number)
+
+
+class Supervisor:
+    """Owns the processes. `start`, then `watch` until something ends it, then `stop`."""
+
+    def __init__(
+        self,
+        programs: Sequence[Program],
+        *,
+        is_ready: Callable[[Program], Awaitable[bool]],
+        on_change: Callable[[Process], None] = lambda process: None,
+        backoff: Callable[[], Backoff] = Backoff,
+        grace_s: float = 12.0,
+    ) -> None:
+        """`grace_s`: from SIGTERM to SIGKILL; a service drains for up to 10.2 s."""
+        self.processes = [Process(program, backoff()) for program in programs]
+        self._is_ready = is_ready
+        self._on_change = on_change
+        self._grace_s = grace_s
+        self._started = False
+        self._keepers: list[asyncio.Task[None]] = []
+
+    async def start(self, *, limit_s: float) -> None:
+        """Start everything at once; return when all of it is ready.
+
+        Raises:
+            Failure: a process ended, or was not ready after `limit_s`. Call `stop` all the same.
+        """
+        _keep_previous_logs(process.program.log for process in self.processes)
+        self._keepers = [asyncio.create_task(self._keep(process)) for process in self.processes]
+        try:
+            async with asyncio.timeout(limit_s):
+                while not all(p.state is State.READY for p in self.processes):
+                    ended = [k for k in self._keepers if k.done()]
+                    for keeper in ended:
+                        keeper.result()
+                    await asyncio.wait(
+                        self._keepers, timeout=_POLL_S, return_when=asyncio.FIRST_COMPLETED
+                    )
+        except TimeoutError:
+            late = [p for p in self.processes if p.state is not State.READY]
+            raise Failure(_too_late(late, limit_s)) from None
+        self._started = True
+
+    async def watch(self) -> None:
+        """Keep everything running until cancelled."""
+        await asyncio.gather(*self._keepers)
+
+    async def stop(self) -> None:
+        """Ask every process to end, callers before those they call; kill what lingers."""
+        for keeper in self._keepers:
+            keeper.cancel()
+        await asyncio.gather(*self._keepers, return_exceptions=True)
+        first = [p for p in self.processes if p.program.service in STOP_FIRST]
+        for wave in (first, [p for p in self.processes if p not in first]):
+            await asyncio.gather(*(self._end(process) for process in wave))
+
+    def kill(self) -> None:
+        """End every process now. Follow with `stop`, which reaps them."""
+        for process in self.processes:
+            if process.child is not None and process.child.returncode is None:
+                process.signal_group(signal.SIGKILL)
+
+    async def _keep(self, process: Process) -> None:
+        """Run the program, again and again once the mesh has started.
+
+        Raises:
+            Failure: it ended before the mesh had started.
+        """
+        while True:
+            began = time.monotonic()
+            offset = _size(process.program.log)
+            process.child = child = await _spawn(process.program)
+            self._change(process, State.STARTING)
+            returncode = await self._until_exit(process, child)
+            process.signal_group(signal.SIGKILL)  # what the crashed process may have left behind
+            process.reason = reason.why_it_ended(returncode, process.program.log, since=offset)
+            if not self._started:
+                self._change(process, State.FAILED)
+                raise Failure(_died(process))
+            process.restarts += 1
+            process.wait_s = process.backoff.after_crash(time.monotonic() - began)
+            self._change(process, State.RESTARTING)
+            await asyncio.sleep(process.wait_s)
+
+    async def _until_exit(self, process: Process, child: asyncio.subprocess.Process) -> int:
+        ending = asyncio.create_task(child.wait())
+        try:
+            while not ending.done():
+                if process.state is not State.READY and await self._is_ready(process.program):
+                    process.ready_after_s = round(time.time() - process.since, 2)
+                    self._change(process, State.READY)
+                pause = None if process.state is State.READY else _POLL_S
+                await asyncio.wait({ending}, timeout=pause)
+            return ending.result()
+        finally:
+            ending.cancel()
+
+    async def _end(self, process: Process) -> None:
+        child = process.child
+        if child is not None and child.returncode is None:
+            self._change(process, State.STOPPING)
+            process.signal_group(signal.SIGTERM)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(child.wait(), self._grace_s)
+            process.signal_group(signal.SIGKILL)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(child.wait(), _KILLED_S)
+        if process.state is not State.FAILED:
+            self._change(process, State.STOPPED)
+
+    def _change(self, process: Process, state: State) -> None:
+        process.state = state
+        process.since = time.time()
+        self._on_change(process)
+
+
+async def _spawn(program: Program) -> asyncio.subprocess.Process:
+    argv = program.argv
+    if sys.platform == "linux":
+        argv = (sys.executable, shim.__file__, str(os.getpid()), *argv)
+    with program.log.open("ab") as log:
+        return await asyncio.create_subprocess_exec(
+            *argv,
+            env=dict(program.env),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            # A group of its own: Ctrl-C reaches the supervisor alone, which stops them in order.
+            process_group=0,
+        )
+
+
+def _keep_previous_logs(logs: Iterable[Path]) -> None:
+    for log in logs:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(FileNotFoundError):
+            log.replace(log.with_name(f"{log.name}.1"))
+
+
+def _size(log: Path) -> int:
+    return log.stat().st_size if log.exists() else 0
+
+
+def _died(process: Process) -> str:
+    return (
+        f"The {process.program.service} ended during the start:\n{process.reason}\n"
+        f"Its log: {process.program.log}"
+    )
+
+
+def _too_late(late: Sequence[Process], limit_s: float) -> str:
+    names = ", ".join(process.program.name for process in late)
+    logs = "\n".join(str(process.program.log) for process in late)
+    return (
+        f"Not ready after {limit_s:g} s: {names}. A first start may have a model to fetch: "
+        f"allow it more with --start-limit. The logs:\n{logs}"
+    )
