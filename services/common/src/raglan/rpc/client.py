@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from typing import Any, Final, TypeVar
 
 import grpc
@@ -89,7 +89,7 @@ async def call(
 
 async def stream(
     method: Callable[..., Any], request: Any, *, deadline: Deadline, to: str = "the service"
-) -> AsyncIterator[Any]:
+) -> AsyncGenerator[Any, None]:
     """Call a streaming-reply `method`; like `call`. Wrap in `contextlib.aclosing`.
 
     Leaving the iterator early cancels the call: gRPC does not do that by itself.

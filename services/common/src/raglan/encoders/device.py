@@ -1,0 +1,62 @@
+"""Which device: what was asked for or a refusal, never a silent second choice."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import Final
+
+import structlog
+
+from raglan.errors import InvalidInput, Unavailable
+
+log: Final = structlog.get_logger()
+
+PATTERN: Final = r"auto|cpu|cuda(:\d+)?"
+"""What a device setting may say."""
+
+
+def usable_cores() -> int:
+    """Cores this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def require_cpu(device: str, engine: str) -> str:
+    """Return "cpu" for an engine that runs nowhere else.
+
+    Raises:
+        InvalidInput: another device was asked for.
+    """
+    if device not in ("auto", "cpu"):
+        raise InvalidInput(
+            f"The {engine} engine runs on the CPU; device is {device!r}. "
+            'Choose the engine "torch" for a GPU, or the device "cpu".'
+        )
+    return "cpu"
+
+
+def torch_device(device: str) -> str:
+    """The torch device for setting `device` ("auto", "cpu", "cuda", "cuda:1"). Imports torch.
+
+    Raises:
+        InvalidInput: not such a setting.
+        Unavailable: a GPU was asked for and is not there.
+    """
+    import torch
+
+    if not re.fullmatch(PATTERN, device):
+        raise InvalidInput(f"device is {device!r}; it must be auto, cpu, cuda or cuda:<number>.")
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if device == "auto":
+        if count == 0:
+            log.warning("no CUDA device found: running on the CPU", asked_for="auto")
+        return "cuda:0" if count else "cpu"
+    if device == "cpu":
+        return device
+    index = int(device.partition(":")[2] or 0)
+    if index >= count:
+        raise Unavailable(
+            f"device is {device!r}, but torch {torch.__version__} sees {count} CUDA devices. "
+            'Set the device to "auto" or "cpu", or give the process that GPU.'
+        )
+    return f"cuda:{index}"

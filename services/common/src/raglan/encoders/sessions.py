@@ -1,0 +1,166 @@
+"""Token vectors from token ids, by OpenVINO, ONNX Runtime or torch.
+
+On a CPU each stream is single-threaded: one stream a core serves 1.8-3x what one session over all
+cores does, and does not collapse when something else runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from raglan.encoders import device as devices
+from raglan.encoders.export import onnx_file
+from raglan.encoders.model import EncoderModel
+from raglan.errors import InvalidInput, Unavailable
+
+TokenIds = list[int]
+Run = Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.float32]]
+"""(ids, mask), both (batch, tokens) -> float32 (batch, tokens, dim), valid until the next call.
+
+One caller at a time: each device thread has its own.
+"""
+
+SessionEngine = Literal["openvino", "onnx", "torch"]
+Precision = Literal["auto", "f32", "bf16", "f16"]
+
+_OUTPUTS: Final = ("last_hidden_state", "token_embeddings")
+
+
+@dataclass(frozen=True, slots=True)
+class Sessions:
+    """A loaded encoder: as many streams as may run at once, and what they run on."""
+
+    streams: tuple[Run, ...]
+    device: str
+    dtype: str
+
+
+def load(
+    engine: SessionEngine,
+    model: EncoderModel,
+    *,
+    device: str,
+    precision: Precision,
+    streams: int,
+    cache_dir: Path,
+) -> Sessions:
+    """Load `model`. Blocks for seconds: call it in a thread.
+
+    Args:
+        streams: batches that run at once on a CPU; 0 means one a core.
+
+    Raises:
+        InvalidInput: the engine has no such device or precision.
+        Unavailable: no such GPU, or no ONNX file can be had.
+    """
+    if engine == "torch":
+        from raglan.encoders.torch_model import TorchModel
+
+        loaded = TorchModel(model, device=device, precision=precision)
+        return Sessions((loaded.token_vectors,), loaded.device, loaded.dtype)
+    devices.require_cpu(device, engine)
+    file = onnx_file(model, cache_dir)
+    count = streams or devices.usable_cores()
+    if engine == "openvino":
+        return _openvino(file, precision, count)
+    return _onnx(file, precision, count)
+
+
+def pad(batch: Sequence[TokenIds]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """(ids, mask) of shape (len(batch), longest), padded with zeros at the end."""
+    width = max(map(len, batch))
+    ids = np.zeros((len(batch), width), np.int64)
+    mask = np.zeros_like(ids)
+    for row, tokens in enumerate(batch):
+        ids[row, : len(tokens)] = tokens
+        mask[row, : len(tokens)] = 1
+    return ids, mask
+
+
+def _openvino(file: Path, precision: Precision, count: int) -> Sessions:
+    import openvino
+
+    core = openvino.Core()
+    fast = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    if precision == "f16" or (precision == "bf16" and not fast):
+        raise InvalidInput(
+            f"precision is {precision!r}; OpenVINO on this CPU offers "
+            f'{"f32 and bf16" if fast else "f32"}. Set it to "auto" to take the best.'
+        )
+    dtype = ("bf16" if fast else "f32") if precision == "auto" else precision
+    try:
+        compiled = core.compile_model(
+            str(file),
+            "CPU",
+            {
+                "INFERENCE_PRECISION_HINT": dtype,
+                "NUM_STREAMS": str(count),
+                "INFERENCE_NUM_THREADS": count,
+            },
+        )
+    except RuntimeError as error:
+        raise Unavailable(f"OpenVINO cannot load {file}: {error}") from error
+    inputs = [port.get_any_name() for port in compiled.inputs]
+    output = _output_index([sorted(port.get_names()) for port in compiled.outputs])
+
+    def stream() -> Run:
+        request = compiled.create_infer_request()
+
+        def run(ids: NDArray[np.int64], mask: NDArray[np.int64]) -> NDArray[np.float32]:
+            feed = _feed(inputs, ids, mask)
+            request.infer(feed, share_inputs=True)
+            vectors: NDArray[np.float32] = request.get_output_tensor(output).data
+            return vectors
+
+        return run
+
+    return Sessions(tuple(stream() for _ in range(count)), "cpu", dtype)
+
+
+def _onnx(file: Path, precision: Precision, count: int) -> Sessions:
+    import onnxruntime
+
+    if precision not in ("auto", "f32"):
+        raise InvalidInput(
+            f"precision is {precision!r}; the onnx engine runs the file's own, f32. "
+            'Set it to "auto", or choose the engine "openvino" for bf16.'
+        )
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    try:
+        session = onnxruntime.InferenceSession(
+            str(file), options, providers=["CPUExecutionProvider"]
+        )
+    except Exception as error:  # noqa: BLE001 - its exceptions share no other ancestor
+        raise Unavailable(f"ONNX Runtime cannot load {file}: {error}") from error
+    inputs = [node.name for node in session.get_inputs()]
+    outputs = [node.name for node in session.get_outputs()]
+    wanted = [outputs[_output_index([[name] for name in outputs])]]
+
+    def run(ids: NDArray[np.int64], mask: NDArray[np.int64]) -> NDArray[np.float32]:
+        vectors: NDArray[np.float32] = session.run(wanted, _feed(inputs, ids, mask))[0]
+        return vectors
+
+    # One session serves any number of threads; each call runs on its caller's.
+    return Sessions((run,) * count, "cpu", "f32")
+
+
+def _feed(inputs: Sequence[str], ids: NDArray[np.int64], mask: NDArray[np.int64]) -> dict[str, Any]:
+    known = {"input_ids": ids, "attention_mask": mask}
+    # Files from elsewhere may also ask for token_type_ids: a single text is all segment 0.
+    return {name: known[name] if name in known else np.zeros_like(ids) for name in inputs}
+
+
+def _output_index(outputs: Sequence[Sequence[str]]) -> int:
+    for wanted in _OUTPUTS:
+        for index, names in enumerate(outputs):
+            if wanted in names:
+                return index
+    return 0

@@ -1,0 +1,90 @@
+"""`/v1/collections`: make, list, look at, delete."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from fastapi import APIRouter
+from raglan.deadline import Deadline
+from raglan.errors import Conflict
+from raglan.rpc import client
+from raglan.v1 import common_pb2, ingester_pb2, retriever_pb2
+
+from raglan_gateway.api import replies, schemas
+from raglan_gateway.mesh import Mesh
+
+TIMEOUT_S: Final = 30.0
+
+
+async def create(
+    mesh: Mesh, name: str, chunking: schemas.Chunking, *, embedder: str | None = None
+) -> retriever_pb2.Collection:
+    """Make a collection for the vectors of the model that the mesh serves.
+
+    Raises:
+        Conflict: it exists with other settings, or `embedder` is not the served model.
+    """
+    deadline = Deadline.after(TIMEOUT_S)
+    info: common_pb2.ServiceInfo = await client.call(
+        mesh.embedder.GetInfo, common_pb2.GetInfoRequest(), deadline=deadline, to="the embedder"
+    )
+    if embedder is not None and embedder != info.model.id:
+        raise Conflict(f"embedder is {embedder!r}; this mesh serves {info.model.id!r}.")
+    request = retriever_pb2.CreateCollectionRequest(
+        name=name,
+        embedder=info.model,
+        chunking=retriever_pb2.Chunking(
+            max_chars=chunking.max_chars, overlap_chars=chunking.overlap_chars
+        ),
+    )
+    made: retriever_pb2.Collection = await client.call(
+        mesh.retriever.CreateCollection, request, deadline=deadline, to="the retriever"
+    )
+    return made
+
+
+def router(mesh: Mesh, max_body_size: int) -> APIRouter:
+    """The routes of collections."""
+    routes = APIRouter(prefix="/v1/collections", tags=["collections"])
+
+    async def retrieve(method: Any, request: Any) -> Any:
+        return await client.call(
+            method, request, deadline=Deadline.after(TIMEOUT_S), to="the retriever"
+        )
+
+    @routes.post("", status_code=201, max_body_size=max_body_size)
+    async def create_collection(body: schemas.NewCollection) -> schemas.Collection:
+        """Make a collection; asking again for the same one is no error."""
+        chunking = body.chunking or schemas.Chunking()
+        return replies.collection(await create(mesh, body.name, chunking, embedder=body.embedder))
+
+    @routes.get("")
+    async def list_collections() -> schemas.Collections:
+        """Every collection with its statistics."""
+        found = await retrieve(
+            mesh.retriever.ListCollections, retriever_pb2.ListCollectionsRequest()
+        )
+        return schemas.Collections(collections=[replies.collection(c) for c in found.collections])
+
+    @routes.get("/{name}")
+    async def get_collection(name: schemas.CollectionName) -> schemas.Collection:
+        """One collection with its statistics."""
+        request = retriever_pb2.GetCollectionRequest(name=name)
+        return replies.collection(await retrieve(mesh.retriever.GetCollection, request))
+
+    @routes.delete("/{name}")
+    async def delete_collection(name: schemas.CollectionName) -> schemas.Deleted:
+        """Delete a collection with its documents; jobs that feed it are cancelled."""
+        await retrieve(mesh.retriever.GetCollection, retriever_pb2.GetCollectionRequest(name=name))
+        await client.call(
+            mesh.ingester.DeleteDocuments,
+            ingester_pb2.DeleteDocumentsRequest(collection=name),
+            deadline=Deadline.after(TIMEOUT_S),
+            to="the ingester",
+        )
+        gone = await retrieve(
+            mesh.retriever.DeleteCollection, retriever_pb2.DeleteCollectionRequest(name=name)
+        )
+        return schemas.Deleted(deleted_chunks=gone.deleted_chunks)
+
+    return routes

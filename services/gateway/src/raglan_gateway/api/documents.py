@@ -1,0 +1,211 @@
+"""`/v1/collections/{name}/documents`: upload, list, read, delete."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from typing import Annotated, Any, Final
+
+from fastapi import APIRouter, Query, Request
+from pydantic import TypeAdapter, ValidationError
+from raglan.deadline import Deadline
+from raglan.errors import InvalidInput, NotFound
+from raglan.rpc import client
+from raglan.v1 import ingester_pb2, retriever_pb2
+from starlette.datastructures import FormData, UploadFile
+
+from raglan_gateway.api import replies, schemas
+from raglan_gateway.api.collections import TIMEOUT_S
+from raglan_gateway.mesh import Mesh
+from raglan_gateway.settings import GatewaySettings
+
+_PIECE_BYTES: Final = 1024 * 1024
+_UPLOAD_TIMEOUT_S: Final = 300.0
+_METADATA: Final = TypeAdapter(dict[str, Any])
+_BODY: Final = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {"schema": {"$ref": "#/components/schemas/NewDocuments"}},
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["files"],
+                    "properties": {
+                        "files": {
+                            "type": "array",
+                            "minItems": 1,
+                            "items": {"type": "string", "format": "binary"},
+                        },
+                        "metadata": {
+                            "type": "string",
+                            "description": "A JSON object, kept with every file of the request.",
+                        },
+                    },
+                }
+            },
+        },
+    }
+}
+
+
+def router(mesh: Mesh, settings: GatewaySettings) -> APIRouter:
+    """The routes of documents."""
+    routes = APIRouter(prefix="/v1/collections/{name}/documents", tags=["documents"])
+
+    @routes.post("", status_code=202, openapi_extra=_BODY, max_body_size=settings.max_upload_bytes)
+    async def upload(name: schemas.CollectionName, request: Request) -> schemas.Accepted:
+        """Take documents in; the job that is returned parses, embeds and indexes them."""
+        media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if media_type == "multipart/form-data":
+            async with request.form(max_files=settings.max_upload_files, max_fields=10) as form:
+                return await _submit(mesh, name, _from_form(form))
+        if media_type == "application/json":
+            documents = await asyncio.to_thread(_from_json, await request.body(), settings)
+            return await _submit(mesh, name, _as_parts(documents))
+        raise InvalidInput(
+            f"The content type is {media_type!r:.100}; "
+            "send multipart/form-data with `files`, or application/json with `documents`."
+        )
+
+    @routes.get("")
+    async def list_documents(
+        name: schemas.CollectionName,
+        limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+        after: Annotated[schemas.PlainText, Query(max_length=512)] = "",
+    ) -> schemas.Documents:
+        """Documents by id, a page at a time."""
+        await _require_collection(mesh, name)
+        found: ingester_pb2.ListDocumentsResponse = await _ingester(
+            mesh.ingester.ListDocuments,
+            ingester_pb2.ListDocumentsRequest(collection=name, limit=limit, after=after),
+        )
+        return schemas.Documents(
+            documents=[replies.document_summary(document) for document in found.documents],
+            next_after=found.next_after or None,
+        )
+
+    @routes.get("/{document_id:path}")
+    async def get_document(
+        name: schemas.CollectionName, document_id: schemas.DocumentId
+    ) -> schemas.Document:
+        """One document with its stored text and its chunks."""
+        found = await _ingester(
+            mesh.ingester.GetDocument,
+            ingester_pb2.GetDocumentRequest(collection=name, document_id=document_id),
+        )
+        return replies.document(found, await _chunks(mesh, name, document_id))
+
+    @routes.delete("/{document_id:path}")
+    async def delete_document(
+        name: schemas.CollectionName, document_id: schemas.DocumentId
+    ) -> schemas.Deleted:
+        """Delete a document, also while it is being ingested."""
+        gone = await _ingester(
+            mesh.ingester.DeleteDocument,
+            ingester_pb2.GetDocumentRequest(collection=name, document_id=document_id),
+        )
+        return schemas.Deleted(deleted_chunks=gone.deleted_chunks)
+
+    return routes
+
+
+async def _ingester(method: Any, request: Any) -> Any:
+    return await client.call(method, request, deadline=Deadline.after(TIMEOUT_S), to="the ingester")
+
+
+async def _require_collection(mesh: Mesh, name: str) -> None:
+    await client.call(
+        mesh.retriever.GetCollection,
+        retriever_pb2.GetCollectionRequest(name=name),
+        deadline=Deadline.after(TIMEOUT_S),
+        to="the retriever",
+    )
+
+
+async def _chunks(mesh: Mesh, name: str, document_id: str) -> list[retriever_pb2.Chunk]:
+    request = retriever_pb2.GetDocumentChunksRequest(collection=name, document_id=document_id)
+    try:
+        found: retriever_pb2.GetDocumentChunksResponse = await client.call(
+            mesh.retriever.GetDocument,
+            request,
+            deadline=Deadline.after(TIMEOUT_S),
+            to="the retriever",
+        )
+    except NotFound:  # not indexed yet, or it failed
+        return []
+    return list(found.chunks)
+
+
+async def _submit(
+    mesh: Mesh, collection: str, parts: AsyncIterator[ingester_pb2.SubmitRequest]
+) -> schemas.Accepted:
+    async def messages() -> AsyncIterator[ingester_pb2.SubmitRequest]:
+        yield ingester_pb2.SubmitRequest(job=ingester_pb2.JobHeader(collection=collection))
+        async for part in parts:
+            yield part
+
+    job: ingester_pb2.Job = await client.call(
+        mesh.ingester.Submit,
+        messages(),
+        deadline=Deadline.after(_UPLOAD_TIMEOUT_S),
+        to="the ingester",
+    )
+    return schemas.Accepted(job_id=job.id)
+
+
+def _from_json(body: bytes, settings: GatewaySettings) -> list[schemas.NewDocument]:
+    try:
+        documents = schemas.NewDocuments.model_validate_json(body).documents
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the body"
+        raise InvalidInput(f"{where}: {first['msg']}.") from None
+    if len(documents) > settings.max_upload_documents:
+        raise InvalidInput(
+            f"The request holds {len(documents)} documents; the limit is "
+            f"{settings.max_upload_documents} (RAGLAN_GATEWAY_MAX_UPLOAD_DOCUMENTS)."
+        )
+    return documents
+
+
+async def _as_parts(
+    documents: list[schemas.NewDocument],
+) -> AsyncIterator[ingester_pb2.SubmitRequest]:
+    for document in documents:
+        yield _header(
+            document_id=document.id,
+            media_type="text/plain",
+            title=document.title,
+            metadata_json=json.dumps(document.metadata, ensure_ascii=False),
+        )
+        data = document.text.encode()
+        for begin in range(0, len(data), _PIECE_BYTES):
+            yield ingester_pb2.SubmitRequest(data=data[begin : begin + _PIECE_BYTES])
+
+
+async def _from_form(form: FormData) -> AsyncIterator[ingester_pb2.SubmitRequest]:
+    files = [value for value in form.getlist("files") if isinstance(value, UploadFile)]
+    if not files:
+        raise InvalidInput("The form holds no file in the field `files`.")
+    unknown = sorted(set(form) - {"files", "metadata"})
+    if unknown:
+        raise InvalidInput(f"The form holds a field {unknown[0]!r:.100}; send `files`, `metadata`.")
+    metadata = form.get("metadata") or "{}"
+    try:
+        _METADATA.validate_json(metadata if isinstance(metadata, str) else "")
+    except ValidationError:
+        raise InvalidInput("metadata is not a JSON object.") from None
+    for file in files:
+        yield _header(
+            filename=(file.filename or "").replace("\0", ""),
+            media_type=file.content_type or "",
+            metadata_json=str(metadata),
+        )
+        while data := await file.read(_PIECE_BYTES):
+            yield ingester_pb2.SubmitRequest(data=data)
+
+
+def _header(**fields: str) -> ingester_pb2.SubmitRequest:
+    return ingester_pb2.SubmitRequest(document=ingester_pb2.DocumentHeader(**fields))

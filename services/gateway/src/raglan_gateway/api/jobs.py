@@ -1,0 +1,86 @@
+"""`/v1/jobs`: look at, follow, cancel, retry."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Annotated, Any, Final
+
+from fastapi import APIRouter, Path, Query
+from fastapi.responses import Response
+from raglan.deadline import Deadline
+from raglan.errors import RaglanError
+from raglan.rpc import client
+from raglan.v1 import ingester_pb2
+
+from raglan_gateway.api import replies, schemas, sse
+from raglan_gateway.api.collections import TIMEOUT_S
+from raglan_gateway.mesh import Mesh
+
+_FOLLOW_S: Final = 24 * 3600.0
+JobId = Annotated[str, Path(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+
+
+def router(mesh: Mesh, heartbeat_s: float) -> APIRouter:
+    """The routes of jobs."""
+    routes = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+
+    async def ask(method: Any, request: Any) -> Any:
+        return await client.call(
+            method, request, deadline=Deadline.after(TIMEOUT_S), to="the ingester"
+        )
+
+    @routes.get("")
+    async def list_jobs(
+        collection: schemas.CollectionName | None = None,
+        limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+    ) -> schemas.Jobs:
+        """Jobs, newest first."""
+        request = ingester_pb2.ListJobsRequest(collection=collection or "", limit=limit)
+        found = await ask(mesh.ingester.ListJobs, request)
+        return schemas.Jobs(jobs=[replies.job(job) for job in found.jobs])
+
+    @routes.get("/{job_id}")
+    async def get_job(job_id: JobId) -> schemas.Job:
+        """One job."""
+        return replies.job(await ask(mesh.ingester.GetJob, ingester_pb2.GetJobRequest(id=job_id)))
+
+    @routes.post("/{job_id}/cancel")
+    async def cancel_job(job_id: JobId) -> schemas.Job:
+        """Stop a job; what it indexed so far stays."""
+        request = ingester_pb2.GetJobRequest(id=job_id)
+        return replies.job(await ask(mesh.ingester.CancelJob, request))
+
+    @routes.post("/{job_id}/retry")
+    async def retry_job(job_id: JobId) -> schemas.Job:
+        """Run the failed documents of a job again."""
+        request = ingester_pb2.GetJobRequest(id=job_id)
+        return replies.job(await ask(mesh.ingester.RetryJob, request))
+
+    @routes.get(
+        "/{job_id}/events",
+        response_class=Response,
+        responses={200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}},
+    )
+    async def follow_job(job_id: JobId) -> Response:
+        """The job as events: `job` at each change, then `done`; or `error`."""
+        request = ingester_pb2.GetJobRequest(id=job_id)
+        await ask(mesh.ingester.GetJob, request)
+        return sse.response(_changes(mesh, request), heartbeat_s=heartbeat_s)
+
+    return routes
+
+
+async def _changes(
+    mesh: Mesh, request: ingester_pb2.GetJobRequest
+) -> AsyncGenerator[sse.Event, None]:
+    jobs = client.stream(
+        mesh.ingester.WatchJob, request, deadline=Deadline.after(_FOLLOW_S), to="the ingester"
+    )
+    try:
+        async with aclosing(jobs):
+            async for job in jobs:
+                yield sse.Event("job", replies.job(job))
+        yield sse.Event("done")
+    except RaglanError as error:
+        yield sse.problem(error)

@@ -1,0 +1,118 @@
+"""`/healthz`, `/readyz`, `/metrics`, `/v1/status`: for those who run the mesh."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Final
+
+import raglan
+from fastapi import APIRouter
+from fastapi.responses import JSONResponse, Response
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from pydantic import BaseModel
+
+from raglan_gateway.mesh import Mesh, Seen
+from raglan_gateway.metrics import Metrics
+from raglan_gateway.settings import GatewaySettings
+
+REQUIRED: Final = "retriever"
+"""Without it no query can be answered; every other service has a fallback."""
+
+
+class Alive(BaseModel):
+    """The process runs."""
+
+    status: str = "ok"
+
+
+class Ready(BaseModel):
+    """Whether queries are answered, and the state of each service behind."""
+
+    ready: bool
+    dependencies: dict[str, str]
+
+
+class ServiceStatus(BaseModel):
+    """One process of the mesh."""
+
+    service: str
+    address: str
+    state: str
+    pid: int | None = None
+    version: str | None = None
+    engine: str | None = None
+    model: str | None = None
+    revision: str | None = None
+    dimension: int | None = None
+    device: str | None = None
+    dtype: str | None = None
+    limits: dict[str, int] = {}
+
+
+class Status(BaseModel):
+    """The mesh as seen from this gateway."""
+
+    version: str
+    services: list[ServiceStatus]
+
+
+def router(mesh: Mesh, settings: GatewaySettings, metrics: Metrics) -> APIRouter:
+    """The routes of operations."""
+    routes = APIRouter(tags=["operations"])
+
+    @routes.get("/healthz")
+    async def alive() -> Alive:
+        """Liveness: the event loop turns."""
+        return Alive()
+
+    @routes.get("/readyz", response_model=Ready, responses={503: {"model": Ready}})
+    async def ready() -> Any:
+        """Readiness: 200 when queries can be answered, with the state of each dependency."""
+        states: dict[str, str] = {}
+        for seen in await mesh.probe():
+            if states.get(seen.service) != "serving":
+                states[seen.service] = seen.state
+        body = Ready(ready=states[REQUIRED] == "serving", dependencies=states)
+        return JSONResponse(body.model_dump(), status_code=200 if body.ready else 503)
+
+    @routes.get("/metrics", response_class=Response)
+    async def prometheus() -> Response:
+        """Metrics in Prometheus' text format."""
+        return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
+
+    @routes.get("/v1/status")
+    async def status() -> Status:
+        """Each process: what it is, where, how, and what it runs."""
+        itself = ServiceStatus(
+            service="gateway",
+            address=f"{settings.host}:{settings.port}",
+            state="serving",
+            pid=os.getpid(),
+            version=raglan.__version__,
+        )
+        return Status(
+            version=raglan.__version__,
+            services=[itself, *(_status(seen) for seen in await mesh.probe())],
+        )
+
+    return routes
+
+
+def _status(seen: Seen) -> ServiceStatus:
+    if seen.info is None:
+        return ServiceStatus(service=seen.service, address=seen.address, state=seen.state)
+    info = seen.info
+    return ServiceStatus(
+        service=seen.service,
+        address=seen.address,
+        state=seen.state,
+        pid=info.pid,
+        version=info.version,
+        engine=info.engine or None,
+        model=info.model.id or None,
+        revision=info.model.revision or None,
+        dimension=info.model.dimension or None,
+        device=info.device or None,
+        dtype=info.dtype or None,
+        limits=dict(info.limits),
+    )

@@ -1,0 +1,175 @@
+"""From the wire to the shapes of the REST API."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from google.protobuf.timestamp_pb2 import Timestamp
+from raglan.telemetry import context as request_context
+from raglan.v1 import common_pb2, generator_pb2, ingester_pb2, retriever_pb2
+
+from raglan_gateway.api import schemas
+from raglan_gateway.pipeline import Run
+
+
+def search(run: Run) -> schemas.SearchReply:
+    """The reply of `/v1/search`."""
+    return schemas.SearchReply(
+        passages=[passage(p) for p in run.passages],
+        degraded=degraded(run),
+        timings_ms=timings(run),
+        trace_id=request_context.trace_id(),
+    )
+
+
+def query(run: Run) -> schemas.QueryReply:
+    """The reply of `/v1/query`, and the `final` event of its stream."""
+    finished = run.finished
+    return schemas.QueryReply(
+        id=request_context.request_id(),
+        answer=run.answer,
+        citations=[citation(c, run.passages[c.passage_index]) for c in run.citations],
+        passages=[passage(p) for p in run.passages],
+        confidence=finished.confidence,
+        degraded=degraded(run),
+        usage=schemas.Usage(
+            prompt_tokens=finished.usage.prompt_tokens,
+            completion_tokens=finished.usage.completion_tokens,
+        ),
+        timings_ms=timings(run),
+        model=finished.model,
+        trace_id=request_context.trace_id(),
+    )
+
+
+def timings(run: Run) -> dict[str, float]:
+    """Milliseconds by stage, to the microsecond."""
+    return {name: round(value, 3) for name, value in run.timings_ms.items()}
+
+
+def degraded(run: Run) -> list[schemas.Degraded]:
+    """What fell back."""
+    return [
+        schemas.Degraded(stage=d.stage, reason=d.reason, fallback=d.fallback) for d in run.degraded
+    ]
+
+
+def passage(found: common_pb2.Passage) -> schemas.Passage:
+    """One passage."""
+    scores = {field.name: value for field, value in found.scores.ListFields()}
+    return schemas.Passage(
+        chunk_id=found.chunk_id,
+        document_id=found.document_id,
+        title=found.title,
+        text=found.text,
+        rank=found.rank,
+        scores=schemas.Scores(**scores),
+        metadata=_object(found.metadata_json),
+    )
+
+
+def citation(cited: generator_pb2.Citation, source: common_pb2.Passage) -> schemas.Citation:
+    """One citation of `source`."""
+    return schemas.Citation(
+        marker=cited.marker,
+        document_id=source.document_id,
+        chunk_id=source.chunk_id,
+        title=source.title,
+        quote=cited.quote,
+        start=cited.start,
+        end=cited.end,
+    )
+
+
+def collection(found: retriever_pb2.Collection) -> schemas.Collection:
+    """One collection."""
+    return schemas.Collection(
+        name=found.name,
+        embedder=schemas.Embedder(
+            id=found.embedder.id,
+            revision=found.embedder.revision,
+            dimension=found.embedder.dimension,
+        ),
+        chunking={
+            "max_chars": found.chunking.max_chars,
+            "overlap_chars": found.chunking.overlap_chars,
+        },
+        documents=found.documents,
+        chunks=found.chunks,
+        unindexed_chunks=found.unindexed_chunks,
+        disk_bytes=found.disk_bytes,
+    )
+
+
+def document_summary(found: ingester_pb2.Document) -> schemas.DocumentSummary:
+    """A document without its text."""
+    return schemas.DocumentSummary(**_document_fields(found))
+
+
+def document(found: ingester_pb2.Document, chunks: list[retriever_pb2.Chunk]) -> schemas.Document:
+    """A document with its text and the chunks that the index holds of it."""
+    return schemas.Document(
+        **_document_fields(found),
+        text=found.text,
+        chunks=[
+            schemas.Chunk(
+                chunk_id=chunk.chunk_id,
+                start=chunk.start,
+                end=chunk.end,
+                heading_path=list(chunk.heading_path),
+                text=chunk.text,
+            )
+            for chunk in chunks
+        ],
+    )
+
+
+def job(found: ingester_pb2.Job) -> schemas.Job:
+    """One job."""
+    return schemas.Job(
+        id=found.id,
+        collection=found.collection,
+        status=_lower(ingester_pb2.JobStatus.Name(found.status), "JOB_STATUS_"),
+        stages={
+            stage.stage: schemas.Progress(done=stage.done, total=stage.total)
+            for stage in found.stages
+        },
+        errors=[
+            schemas.DocumentProblem(document_id=e.document_id, message=e.message)
+            for e in found.errors
+        ],
+        documents=found.documents,
+        unchanged=found.unchanged,
+        created_at=_iso(found.created_at),
+        finished_at=_iso(found.finished_at) if found.HasField("finished_at") else None,
+    )
+
+
+def _document_fields(found: ingester_pb2.Document) -> dict[str, Any]:
+    return {
+        "id": found.id,
+        "title": found.title,
+        "filename": found.filename,
+        "media_type": found.media_type,
+        "sha256": found.sha256,
+        "size_bytes": found.size_bytes,
+        "status": _lower(ingester_pb2.DocumentStatus.Name(found.status), "DOCUMENT_STATUS_"),
+        "chunk_count": found.chunks,
+        "error": found.error or None,
+        "metadata": _object(found.metadata_json),
+        "created_at": _iso(found.created_at),
+    }
+
+
+def _lower(name: str, prefix: str) -> Any:
+    return name.removeprefix(prefix).lower()
+
+
+def _object(text: str) -> dict[str, Any]:
+    value: dict[str, Any] = json.loads(text) if text else {}
+    return value
+
+
+def _iso(moment: Timestamp) -> str:
+    return moment.ToJsonString()

@@ -1,0 +1,305 @@
+"""What the REST calls take and give. The OpenAPI document is made from these classes."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from raglan_gateway.api.filters import Filter
+
+
+def _plain(value: str) -> str:
+    if "\0" in value:
+        raise ValueError("it contains a null character")
+    return value
+
+
+def _not_blank(value: str) -> str:
+    if not value.strip():
+        raise ValueError("it is empty")
+    return value
+
+
+CollectionName = Annotated[
+    str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$", examples=["default"], max_length=64)
+]
+PlainText = Annotated[str, AfterValidator(_plain)]
+QueryText = Annotated[PlainText, AfterValidator(_not_blank)]
+DocumentId = Annotated[
+    str,
+    Field(min_length=1, max_length=512, pattern=r"^[^\x00-\x1f\x7f]+$", examples=["guide.md"]),
+]
+
+
+class _Request(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class SearchRequest(_Request):
+    """What to look for, and where."""
+
+    query: Annotated[QueryText, Field(min_length=1, examples=["How do I pin the reranker?"])]
+    collections: Annotated[list[CollectionName], Field(min_length=1, max_length=16)] | None = None
+    top_k: Annotated[int, Field(ge=1)] = 10
+    mode: Literal["hybrid", "dense", "lexical"] = "hybrid"
+    rerank: bool = True
+    filter: Filter | None = None
+    timeout_ms: Annotated[int, Field(ge=1)] | None = None
+
+
+class QueryRequest(SearchRequest):
+    """A question, and how to answer it."""
+
+    stream: bool = False
+    max_tokens: Annotated[int, Field(ge=1, le=2**31 - 1)] | None = None
+
+
+class Scores(BaseModel):
+    """What each stage thought of a passage; a stage that took no part is null."""
+
+    dense: float | None = None
+    lexical: float | None = None
+    fused: float | None = None
+    rerank: float | None = None
+
+
+class Passage(BaseModel):
+    """A chunk of a stored document."""
+
+    chunk_id: str
+    document_id: str
+    title: str
+    text: str
+    rank: int
+    scores: Scores
+    metadata: dict[str, Any]
+
+
+class Citation(BaseModel):
+    """`quote` equals the stored text of the document at `start:end`, in characters."""
+
+    marker: int
+    document_id: str
+    chunk_id: str
+    title: str
+    quote: str
+    start: int
+    end: int
+
+
+class Degraded(BaseModel):
+    """A stage that fell back, why, and to what."""
+
+    stage: str
+    reason: str
+    fallback: str
+
+
+class Usage(BaseModel):
+    """Tokens of the language model."""
+
+    prompt_tokens: int
+    completion_tokens: int
+
+
+class SearchReply(BaseModel):
+    """Passages, best first."""
+
+    passages: list[Passage]
+    degraded: list[Degraded]
+    timings_ms: dict[str, float]
+    trace_id: str
+
+
+class QueryReply(BaseModel):
+    """An answer with its sources."""
+
+    id: str
+    answer: str
+    citations: list[Citation]
+    passages: list[Passage]
+    confidence: float
+    degraded: list[Degraded]
+    usage: Usage
+    timings_ms: dict[str, float]
+    model: str
+    trace_id: str
+
+
+class StreamStart(BaseModel):
+    """The data of a stream's `start` event."""
+
+    id: str
+    trace_id: str
+
+
+class StreamSources(BaseModel):
+    """The data of a stream's `sources` event."""
+
+    passages: list[Passage]
+    degraded: list[Degraded]
+
+
+class StreamDelta(BaseModel):
+    """The data of a stream's `delta` event."""
+
+    text: str
+
+
+class Chunking(_Request):
+    """How documents are cut, in characters."""
+
+    max_chars: Annotated[int, Field(ge=100, le=20_000)] = 1_200
+    overlap_chars: Annotated[int, Field(ge=0, le=10_000)] = 0
+
+
+class NewCollection(_Request):
+    """A collection to make. `embedder`, if given, must be the model that the mesh serves."""
+
+    name: CollectionName
+    embedder: Annotated[PlainText, Field(min_length=1, max_length=512)] | None = None
+    chunking: Chunking | None = None
+
+
+class Embedder(BaseModel):
+    """The model that made a collection's vectors."""
+
+    id: str
+    revision: str
+    dimension: int
+
+
+class Collection(BaseModel):
+    """A collection and what it holds."""
+
+    name: str
+    embedder: Embedder
+    chunking: dict[str, int]
+    documents: int
+    chunks: int
+    unindexed_chunks: int
+    disk_bytes: int
+
+
+class Collections(BaseModel):
+    """Every collection, by name."""
+
+    collections: list[Collection]
+
+
+class NewDocument(_Request):
+    """A document given as text."""
+
+    id: DocumentId
+    title: Annotated[PlainText, Field(max_length=2_000)] = ""
+    text: PlainText
+    metadata: dict[str, Any] = {}
+
+
+class NewDocuments(_Request):
+    """Documents given as text, as one job."""
+
+    documents: Annotated[list[NewDocument], Field(min_length=1)]
+
+
+class Accepted(BaseModel):
+    """The job that ingests what was sent."""
+
+    job_id: str
+
+
+class Chunk(BaseModel):
+    """A chunk as the index holds it: `text` equals the document's text at `start:end`."""
+
+    chunk_id: str
+    start: int
+    end: int
+    heading_path: list[str]
+    text: str
+
+
+class DocumentSummary(BaseModel):
+    """A document without its text."""
+
+    id: str
+    title: str
+    filename: str
+    media_type: str
+    sha256: str
+    size_bytes: int
+    status: Literal["queued", "ready", "failed"]
+    chunk_count: int
+    error: str | None
+    metadata: dict[str, Any]
+    created_at: str
+
+
+class Document(DocumentSummary):
+    """A document with its text and its chunks."""
+
+    text: str
+    chunks: list[Chunk]
+
+
+class Documents(BaseModel):
+    """One page of documents, by id; pass `next_after` as `after` for the next."""
+
+    documents: list[DocumentSummary]
+    next_after: str | None
+
+
+class Deleted(BaseModel):
+    """What a deletion took from the index."""
+
+    deleted_chunks: int
+
+
+class Progress(BaseModel):
+    """How far a stage is."""
+
+    done: int
+    total: int
+
+
+class DocumentProblem(BaseModel):
+    """A document that failed, and why."""
+
+    document_id: str
+    message: str
+
+
+class Job(BaseModel):
+    """An ingestion."""
+
+    id: str
+    collection: str
+    status: Literal["queued", "running", "succeeded", "partial", "failed", "cancelled"]
+    stages: dict[str, Progress]
+    errors: list[DocumentProblem]
+    documents: int
+    unchanged: int
+    created_at: str
+    finished_at: str | None
+
+
+class Jobs(BaseModel):
+    """Jobs, newest first."""
+
+    jobs: list[Job]
+
+
+class Problem(BaseModel):
+    """What went wrong, and whether to try again."""
+
+    type: str
+    code: str
+    message: str
+    request_id: str
+    retryable: bool
+
+
+class ErrorReply(BaseModel):
+    """The body of every error."""
+
+    error: Problem

@@ -1,0 +1,80 @@
+"""The composition root: settings in, the ASGI application out."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+import raglan
+import structlog
+from fastapi import FastAPI
+from raglan.errors import Conflict, RaglanError
+
+from raglan_gateway.api import collections, documents, jobs, operations, query, schemas
+from raglan_gateway.api.boundary import Boundary, install_error_handlers
+from raglan_gateway.mesh import Mesh
+from raglan_gateway.metrics import Metrics
+from raglan_gateway.pipeline import Budgets, Pipeline
+from raglan_gateway.settings import GatewaySettings
+
+log: Final = structlog.get_logger()
+_ERRORS: Final[dict[int | str, dict[str, Any]]] = {
+    status: {"model": schemas.ErrorReply}
+    for status in (400, 404, 409, 413, 422, 429, 500, 503, 504)
+}
+
+
+def build(settings: GatewaySettings) -> FastAPI:
+    """The gateway. Call inside a running event loop: channels belong to it."""
+    mesh = Mesh(settings)
+    metrics = Metrics()
+    budgets = Budgets(
+        embed_s=settings.embed_budget_ms / 1e3,
+        retrieve_s=settings.retrieve_budget_ms / 1e3,
+        rerank_s=settings.rerank_budget_ms / 1e3,
+        first_token_s=settings.first_token_budget_ms / 1e3,
+    )
+    pipeline = Pipeline(mesh, budgets, rerank_candidates=settings.rerank_candidates)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        making = asyncio.create_task(_make_default_collection(mesh, settings.default_collection))
+        yield
+        making.cancel()
+        await asyncio.wait((making,))
+        await mesh.close()
+
+    app = FastAPI(
+        title="Raglan",
+        version=raglan.__version__,
+        summary="Answers from your documents, with citations.",
+        lifespan=lifespan,
+        responses=_ERRORS,
+    )
+    app.add_middleware(Boundary, metrics=metrics, max_concurrent=settings.max_concurrent_requests)
+    install_error_handlers(app)
+    app.include_router(query.router(pipeline, settings, metrics))
+    app.include_router(collections.router(mesh, settings.max_request_bytes))
+    app.include_router(documents.router(mesh, settings))
+    app.include_router(jobs.router(mesh, settings.heartbeat_s))
+    app.include_router(operations.router(mesh, settings, metrics))
+    return app
+
+
+async def _make_default_collection(mesh: Mesh, name: str) -> None:
+    """Make the collection that requests fall back on; waits for the services it needs."""
+    delay_s = 0.2
+    while name:
+        try:
+            await collections.create(mesh, name, schemas.Chunking())
+        except Conflict as error:
+            log.warning("the default collection stays as it is", reason=error.message)
+            return
+        except RaglanError as error:
+            log.debug("the default collection waits", reason=error.message)
+            await asyncio.sleep(delay_s)
+            delay_s = min(2 * delay_s, 5)
+        else:
+            return

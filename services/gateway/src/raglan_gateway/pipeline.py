@@ -1,0 +1,323 @@
+"""The path of a query through the mesh: embed, retrieve, rerank, generate, cite.
+
+Each stage has a time budget and, where the mesh can do without it, a fallback; what fell back is
+listed in `Run.degraded`. Nothing here knows gRPC or HTTP.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing, contextmanager
+from dataclasses import dataclass, field
+from typing import Final, Protocol, TypeAlias
+
+from raglan.deadline import Deadline
+from raglan.errors import DeadlineExceeded, Internal, Overloaded, RaglanError, Unavailable
+from raglan.v1 import (
+    common_pb2,
+    embedder_pb2,
+    generator_pb2,
+    reranker_pb2,
+    retriever_pb2,
+)
+
+from raglan_gateway.quoting import quote_passages
+
+RECOVERABLE: Final = (Unavailable, Overloaded, DeadlineExceeded, Internal)
+"""What a fallback can answer for. Anything else is the request's own fault and is reported."""
+
+
+class Stages(Protocol):
+    """The services, as the pipeline calls them. Each raises `RaglanError`."""
+
+    async def embed(self, text: str, *, deadline: Deadline) -> embedder_pb2.EmbedResponse: ...
+
+    async def search(
+        self, request: retriever_pb2.SearchRequest, *, deadline: Deadline
+    ) -> retriever_pb2.SearchResponse: ...
+
+    async def rerank(
+        self, request: reranker_pb2.RerankRequest, *, deadline: Deadline
+    ) -> reranker_pb2.RerankResponse: ...
+
+    def generate(
+        self,
+        request: generator_pb2.GenerateRequest,
+        *,
+        first_by: Deadline,
+        deadline: Deadline,
+    ) -> AsyncGenerator[generator_pb2.GenerateEvent, None]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Budgets:
+    """The longest each stage may take, in seconds."""
+
+    embed_s: float
+    retrieve_s: float
+    rerank_s: float
+    first_token_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """What was asked, checked."""
+
+    text: str
+    collections: tuple[str, ...]
+    top_k: int
+    mode: retriever_pb2.SearchMode.ValueType
+    rerank: bool
+    filter: retriever_pb2.Filter | None = None
+    max_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Degradation:
+    """A stage that was skipped or replaced, why, and by what."""
+
+    stage: str
+    reason: str
+    fallback: str
+
+
+@dataclass(slots=True)
+class Run:
+    """One query on its way, and what has come of it so far."""
+
+    query: Query
+    deadline: Deadline
+    started: float = field(default_factory=time.monotonic)
+    timings_ms: dict[str, float] = field(default_factory=dict)
+    degraded: list[Degradation] = field(default_factory=list)
+    passages: list[common_pb2.Passage] = field(default_factory=list)
+    answer: str = ""
+    citations: list[generator_pb2.Citation] = field(default_factory=list)
+    finished: generator_pb2.Finished = field(default_factory=generator_pb2.Finished)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Record how long the block took, also when it fails."""
+        begun = time.monotonic()
+        try:
+            yield
+        finally:
+            self.timings_ms[name] = (time.monotonic() - begun) * 1e3
+
+    def spent(self, stage: str, timing: common_pb2.Timing) -> None:
+        """Record how the service that did `stage` split its time."""
+        self.timings_ms[f"{stage}_queue"] = timing.queue_ns / 1e6
+        self.timings_ms[f"{stage}_compute"] = timing.compute_ns / 1e6
+
+    def fall_back(self, stage: str, error: RaglanError, *, to: str) -> None:
+        """Note that `stage` was replaced; a request whose own time is up fails instead."""
+        if self.deadline.remaining_s() <= 0:
+            raise DeadlineExceeded(f"The deadline passed in stage {stage}.")
+        self.degraded.append(Degradation(stage=stage, reason=error.message, fallback=to))
+
+    def close(self) -> None:
+        """Record the total."""
+        self.timings_ms["total"] = (time.monotonic() - self.started) * 1e3
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The request was accepted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """The passages that the answer will rest on are known: `run.passages`."""
+
+    run: Run
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """More text of the answer."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Cited:
+    """A citation; its marker has just passed in the text."""
+
+    citation: generator_pb2.Citation
+    passage: common_pb2.Passage
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """The answer is complete."""
+
+    run: Run
+
+
+Event: TypeAlias = Started | Sources | Delta | Cited | Answered
+
+
+class Pipeline:
+    """Runs queries. Holds no state between them."""
+
+    def __init__(self, stages: Stages, budgets: Budgets, *, rerank_candidates: int) -> None:
+        self._stages = stages
+        self._budgets = budgets
+        self._rerank_candidates = rerank_candidates
+
+    async def search(self, query: Query, deadline: Deadline) -> Run:
+        """Find and rank passages.
+
+        Raises:
+            RaglanError: the request is wrong, the retriever failed, or the deadline passed.
+        """
+        run = Run(query, deadline)
+        vector = await self._embed(run)
+        await self._retrieve(run, vector)
+        await self._rerank(run)
+        run.close()
+        return run
+
+    async def answer(self, query: Query, deadline: Deadline) -> AsyncGenerator[Event, None]:
+        """Answer, as events: `Started`, `Sources`, `Delta` and `Cited` mixed, `Answered`.
+
+        Raises:
+            RaglanError: as `search`; or the generator failed after its first piece of text.
+        """
+        run = Run(query, deadline)
+        yield Started()
+        vector = await self._embed(run)
+        await self._retrieve(run, vector)
+        await self._rerank(run)
+        yield Sources(run)
+        with run.stage("generate"):
+            async with aclosing(self._generate(run)) as events:
+                async for event in events:
+                    yield event
+        run.close()
+        yield Answered(run)
+
+    async def _embed(self, run: Run) -> embedder_pb2.EmbedResponse | None:
+        """The query's vector; None means lexical only."""
+        if run.query.mode == retriever_pb2.SEARCH_MODE_LEXICAL:
+            return None
+        try:
+            with run.stage("embed"):
+                reply = await self._stages.embed(
+                    run.query.text, deadline=run.deadline.within(self._budgets.embed_s)
+                )
+        except RECOVERABLE as error:
+            run.fall_back("embed", error, to="lexical")
+            return None
+        run.spent("embed", reply.timing)
+        return reply
+
+    async def _retrieve(self, run: Run, embedded: embedder_pb2.EmbedResponse | None) -> None:
+        query = run.query
+        wanted = max(query.top_k, self._rerank_candidates if query.rerank else 0)
+        request = retriever_pb2.SearchRequest(
+            collections=query.collections,
+            text=query.text,
+            mode=query.mode,
+            limit=wanted,
+            filter=query.filter,
+        )
+        if embedded is None:
+            request.mode = retriever_pb2.SEARCH_MODE_LEXICAL
+        else:
+            request.vector.CopyFrom(embedded.vectors)
+            request.embedder.CopyFrom(embedded.model)
+        with run.stage("retrieve"):
+            found = await self._stages.search(
+                request, deadline=run.deadline.within(self._budgets.retrieve_s)
+            )
+        run.spent("retrieve", found.timing)
+        run.passages = list(found.passages)
+
+    async def _rerank(self, run: Run) -> None:
+        """Put the reranked passages first, best first; those past its budget keep their order."""
+        if run.query.rerank and len(run.passages) > 1:
+            try:
+                with run.stage("rerank"):
+                    reply = await self._stages.rerank(
+                        _rerank_request(run, self._rerank_candidates),
+                        deadline=run.deadline.within(self._budgets.rerank_s),
+                    )
+            except RECOVERABLE as error:
+                run.fall_back("rerank", error, to="fused_order")
+            else:
+                run.spent("rerank", reply.timing)
+                run.passages = _reordered(run.passages, reply)
+        del run.passages[run.query.top_k :]
+        for rank, passage in enumerate(run.passages, start=1):
+            passage.rank = rank
+
+    async def _generate(self, run: Run) -> AsyncGenerator[Event, None]:
+        request = generator_pb2.GenerateRequest(
+            question=run.query.text, passages=run.passages, max_tokens=run.query.max_tokens
+        )
+        replies = self._stages.generate(
+            request,
+            first_by=run.deadline.within(self._budgets.first_token_s),
+            deadline=run.deadline,
+        )
+        begun = False
+        try:
+            async with aclosing(replies):
+                async for reply in replies:
+                    begun = True
+                    for event in _absorb(run, reply):
+                        yield event
+        except RECOVERABLE as error:
+            if begun:
+                raise
+            run.fall_back("generate", error, to="passages")
+            for reply in quote_passages(run.passages):
+                for event in _absorb(run, reply):
+                    yield event
+
+
+def _absorb(run: Run, reply: generator_pb2.GenerateEvent) -> Iterator[Event]:
+    """Fold one reply of the generator into `run`; what the caller should see of it."""
+    match reply.WhichOneof("event"):
+        case "delta":
+            if "first_token" not in run.timings_ms:
+                run.timings_ms["first_token"] = (time.monotonic() - run.started) * 1e3
+            run.answer += reply.delta.text
+            yield Delta(reply.delta.text)
+        case "citation":
+            run.citations.append(reply.citation)
+            yield Cited(reply.citation, run.passages[reply.citation.passage_index])
+        case "finished":
+            run.finished = reply.finished
+            run.spent("generate", reply.finished.timing)
+
+
+def _rerank_request(run: Run, most: int) -> reranker_pb2.RerankRequest:
+    return reranker_pb2.RerankRequest(
+        query=run.query.text,
+        candidates=[
+            reranker_pb2.Candidate(text=passage.text, retrieval_score=_retrieval_score(passage))
+            for passage in run.passages[:most]
+        ],
+    )
+
+
+def _retrieval_score(passage: common_pb2.Passage) -> float:
+    scores = passage.scores
+    for name in ("fused", "dense", "lexical"):
+        if scores.HasField(name):
+            return float(getattr(scores, name))
+    return 0.0
+
+
+def _reordered(
+    passages: list[common_pb2.Passage], reply: reranker_pb2.RerankResponse
+) -> list[common_pb2.Passage]:
+    for ranked in reply.ranked:
+        passages[ranked.index].scores.rerank = ranked.score
+    first = [ranked.index for ranked in reply.ranked]
+    seen = set(first)
+    rest = [index for index in range(len(passages)) if index not in seen]
+    return [passages[index] for index in first + rest]

@@ -1,0 +1,76 @@
+"""What the gateway can be told."""
+
+from __future__ import annotations
+
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+from raglan.settings import ServiceSettings
+
+
+class GatewaySettings(ServiceSettings, env_prefix="RAGLAN_GATEWAY_"):
+    """Where the services are, how long each stage may take, and what a request may ask for."""
+
+    port: int = Field(default=8080, ge=0, le=65535)
+    """Port of the REST API."""
+
+    embedder_address: str = "127.0.0.1:7101"
+    """Embedders: host:port, several IP addresses with commas, or one DNS name for all."""
+
+    retriever_address: str = "127.0.0.1:7102"
+    """The retriever."""
+
+    reranker_address: str = "127.0.0.1:7103"
+    """Rerankers, as for the embedders."""
+
+    generator_address: str = "127.0.0.1:7104"
+    """Generators, as for the embedders."""
+
+    ingester_address: str = "127.0.0.1:7105"
+    """The ingester."""
+
+    default_collection: str = "default"
+    """Made at start and searched when a request names none; empty makes none."""
+
+    default_timeout_ms: PositiveInt = 30_000
+    """Time a request gets when it does not say; from it follows one deadline for every stage."""
+
+    max_timeout_ms: PositiveInt = 300_000
+    """Longest `timeout_ms` that a request may ask for."""
+
+    embed_budget_ms: PositiveInt = 1_000
+    """Longest wait for the query's vector; after it the search is lexical only."""
+
+    retrieve_budget_ms: PositiveInt = 5_000
+    """Longest wait for the index; after it the request fails."""
+
+    rerank_budget_ms: PositiveInt = 1_000
+    """Longest wait for the reranker; after it the fused order stands."""
+
+    first_token_budget_ms: PositiveInt = 10_000
+    """Longest wait for the first piece of an answer; after it the passages are quoted instead."""
+
+    rerank_candidates: NonNegativeInt = 20
+    """Passages offered to the reranker; it scores as many as its own budget holds."""
+
+    max_query_chars: PositiveInt = 8_000
+    """Longest query, in characters."""
+
+    max_top_k: int = Field(default=100, ge=1, le=1000)
+    """Most passages a request may ask for."""
+
+    max_request_bytes: PositiveInt = 1024 * 1024
+    """Largest body of a request that uploads no documents."""
+
+    max_upload_bytes: PositiveInt = 128 * 1024 * 1024
+    """Largest body of a request that uploads documents."""
+
+    max_upload_files: PositiveInt = 1_000
+    """Most files in one multipart request."""
+
+    max_upload_documents: PositiveInt = 10_000
+    """Most documents in one JSON request."""
+
+    max_concurrent_requests: PositiveInt = 512
+    """Requests in progress at once; more are refused with 503."""
+
+    heartbeat_s: PositiveFloat = 15
+    """Silence on an event stream after which a comment is sent, so that proxies keep it open."""
