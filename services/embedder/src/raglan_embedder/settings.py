@@ -1,0 +1,61 @@
+"""What the embedder can be told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
+
+from raglan.encoders.device import PATTERN
+from raglan.encoders.model import DEFAULT_MODEL
+from raglan.settings import GrpcSettings, default_data_dir
+
+
+class EmbedderSettings(GrpcSettings, env_prefix="RAGLAN_EMBEDDER_"):
+    """How the embedder loads its model and fills its batches."""
+
+    port: int = Field(default=7101, ge=0, le=65535)
+    """Port to listen on; 0 takes a free one."""
+
+    engine: Literal["openvino", "onnx", "torch"] = "openvino"
+    """What runs the model: OpenVINO or ONNX Runtime on a CPU, torch on a GPU or a CPU."""
+
+    model: str = Field(default=DEFAULT_MODEL, min_length=1)
+    """A folder, the bundled model, or a Hugging Face hub id."""
+
+    device: str = Field(default="auto", pattern=f"^({PATTERN})$")
+    """Where it runs: auto, cpu, cuda or cuda:<number>. A GPU that is missing stops the start."""
+
+    precision: Literal["auto", "f32", "bf16", "f16"] = "auto"
+    """Number format; auto is bf16 with OpenVINO where the CPU has it, f16 on a GPU, else f32."""
+
+    cache_dir: Path = Field(default_factory=lambda: default_data_dir() / "cache")
+    """Where exported models are kept. Embedder and reranker may share it."""
+
+    streams: NonNegativeInt = 0
+    """Batches that run at once on a CPU, one thread each; 0 means one a core."""
+
+    max_batch_tokens: NonNegativeInt = 0
+    """Padded tokens a batch may hold; 0 means 512 on a CPU and 16,384 on a GPU."""
+
+    max_batch_texts: NonNegativeInt = 0
+    """Texts a batch may hold; 0 means 8 on a CPU and 256 on a GPU."""
+
+    max_texts: PositiveInt = 256
+    """Texts one call may hold."""
+
+    max_text_chars: PositiveInt = 100_000
+    """Characters one text may hold. What is longer than the model's input is cut at the end."""
+
+    max_waiting_texts: PositiveInt = 2_048
+    """Texts admitted and not yet answered; past it, calls are refused with a time to return."""
+
+    @model_validator(mode="after")
+    def _a_full_call_fits(self) -> Self:
+        if self.max_texts > self.max_waiting_texts:
+            raise ValueError(
+                f"max_texts is {self.max_texts} and max_waiting_texts {self.max_waiting_texts}: "
+                "a full call would never be admitted"
+            )
+        return self
