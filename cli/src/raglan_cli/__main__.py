@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from raglan_cli import screen, up
+from raglan_cli import ask, ingest, screen, status, up
 from raglan_cli.failure import Failure
 
 app = typer.Typer(
@@ -20,6 +20,10 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(up.up)
+app.command()(ingest.ingest)
+app.command()(ask.ask)
+app.command()(ask.search)
+app.command()(status.status)
 app.command()(up.down)
 
 

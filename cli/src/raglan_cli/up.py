@@ -71,7 +71,7 @@ def up(
 
       raglan up --detach; raglan ask "What is this about?"; raglan down
     """
-    folder = _folder(data)
+    folder = data_folder(data)
     counts = mesh.parse_replicas(replicas or [])
     mesh.refuse_unknown_variables(os.environ)
     runfile.refuse_second(folder)
@@ -93,7 +93,7 @@ def down(data: DataOption = None) -> None:
 
       raglan down --data ./handbook
     """
-    folder = _folder(data)
+    folder = data_folder(data)
     pid = runfile.running_pid(folder)
     document = runfile.read(folder)
     if pid is None:
@@ -105,7 +105,8 @@ def down(data: DataOption = None) -> None:
     out.print(f"Stopped the mesh on {folder}.")
 
 
-def _folder(data: Path | None) -> Path:
+def data_folder(data: Path | None) -> Path:
+    """The data folder meant, as an absolute path."""
     return (data or default_data_dir()).expanduser().resolve()
 
 

@@ -1,0 +1,198 @@
+"""`raglan ask` and `raglan search`: one question to the mesh."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from enum import StrEnum
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from raglan_cli.client import CollectionOption, Gateway, JsonOption, UrlOption, find_url
+from raglan_cli.failure import Failure
+from raglan_cli.screen import one_line, out, plain, print_json
+
+
+class Mode(StrEnum):
+    """Which legs of the search take part."""
+
+    HYBRID = "hybrid"
+    DENSE = "dense"
+    LEXICAL = "lexical"
+
+
+TopKOption = Annotated[
+    int | None, typer.Option("--top-k", help="How many passages to use. Default: the gateway's.")
+]
+ModeOption = Annotated[Mode | None, typer.Option("--mode", help="Default: the gateway's, hybrid.")]
+RerankOption = Annotated[
+    bool | None, typer.Option("--rerank/--no-rerank", help="Default: the gateway's, with.")
+]
+
+
+def ask(
+    question: Annotated[str, typer.Argument(help="The question, in quotes.")],
+    collection: CollectionOption = "default",
+    top_k: TopKOption = None,
+    mode: ModeOption = None,
+    rerank: RerankOption = None,
+    json: JsonOption = False,
+    url: UrlOption = None,
+) -> None:
+    """Answer a question from a collection's documents, with citations.
+
+    Examples:
+
+      raglan ask "How do I pin the reranker to the second GPU?" -c handbook
+
+      raglan ask "Who signs off a release?" --json | jq .citations
+    """
+    body = options(question, collection, top_k=top_k, mode=mode, rerank=rerank) | {"stream": True}
+    with Gateway(find_url(url)) as gateway:
+        events = gateway.events("/v1/query", body)
+        if json:
+            print_json(final_of(events))
+        else:
+            show_answer(events)
+
+
+def search(
+    query: Annotated[str, typer.Argument(help="What to look for, in quotes.")],
+    collection: CollectionOption = "default",
+    top_k: TopKOption = None,
+    mode: ModeOption = None,
+    rerank: RerankOption = None,
+    json: JsonOption = False,
+    url: UrlOption = None,
+) -> None:
+    """Find the passages that fit a query, without writing an answer.
+
+    Examples:
+
+      raglan search "retry budget" -c handbook
+
+      raglan search "retry budget" --mode lexical --top-k 3 --json
+    """
+    body = options(query, collection, top_k=top_k, mode=mode, rerank=rerank)
+    with Gateway(find_url(url)) as gateway:
+        found = gateway.call("POST", "/v1/search", json=body)
+    if json:
+        print_json(found)
+    else:
+        show_passages(found)
+
+
+def options(
+    query: str, collection: str, *, top_k: int | None, mode: Mode | None, rerank: bool | None
+) -> dict[str, Any]:
+    """The request body; what was not chosen is left to the gateway."""
+    chosen: dict[str, Any] = {"top_k": top_k, "mode": mode and mode.value, "rerank": rerank}
+    given = {name: value for name, value in chosen.items() if value is not None}
+    return {"query": query, "collections": [collection], **given}
+
+
+def final_of(events: Iterable[tuple[str, dict[str, Any]]]) -> dict[str, Any]:
+    """The `final` object of a stream.
+
+    Raises:
+        Failure: the stream ended in an error, or without an end.
+    """
+    for event, data in events:
+        if event == "final":
+            return data
+        if event == "error":
+            raise _failed(data)
+    raise _cut_off()
+
+
+def show_answer(events: Iterable[tuple[str, dict[str, Any]]]) -> None:
+    """Print the answer as it streams, then where it comes from.
+
+    Raises:
+        Failure: as `final_of`; what had been printed stays.
+    """
+    begun = False
+    for event, data in events:
+        if event == "delta":
+            out.print(Text(plain(data["text"])), end="")
+            begun = True
+        elif event == "final":
+            out.print("" if begun else Text(plain(data.get("answer", ""))))
+            _show_citations(data)
+            _show_footer(data)
+            return
+        elif event == "error":
+            if begun:
+                out.print()
+            raise _failed(data)
+    raise _cut_off()
+
+
+def show_passages(found: Mapping[str, Any]) -> None:
+    """The passages as a table: rank, score, title, snippet."""
+    if found["passages"]:
+        out.print(_table(found["passages"]))
+    else:
+        out.print("Nothing found.")
+    _show_footer(found)
+
+
+def _table(passages: Iterable[Mapping[str, Any]]) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("", justify="right", style="dim")
+    table.add_column("score", justify="right")
+    table.add_column("title", max_width=32, style="bold")
+    table.add_column("passage", ratio=1)
+    for passage in passages:
+        title = passage.get("title") or passage["document_id"]
+        snippet = one_line(passage["text"], 240)
+        table.add_row(
+            str(passage["rank"]), _score(passage["scores"]), Text(plain(title)), Text(snippet)
+        )
+    return table
+
+
+def _score(scores: Mapping[str, float | None]) -> str:
+    """The score that decided the order: the last stage that gave one."""
+    decided = (scores.get(name) for name in ("rerank", "fused", "dense", "lexical"))
+    return next((f"{score:.3f}" for score in decided if score is not None), "")
+
+
+def _show_citations(final: Mapping[str, Any]) -> None:
+    if not final.get("citations"):
+        return
+    out.print()
+    for citation in final["citations"]:
+        title, document = plain(citation.get("title") or ""), plain(citation["document_id"])
+        source = title if title == document or not document else f"{title}  {document}".strip()
+        out.print(
+            Text.assemble((f"[{citation['marker']}] ", "cyan"), (source, "bold")),
+            Text(f"    “{one_line(citation['quote'], 300)}”", style="dim"),
+            sep="\n",
+        )
+
+
+def _show_footer(reply: Mapping[str, Any]) -> None:
+    out.print()
+    for note in reply.get("degraded") or ():
+        out.print(
+            Text(
+                f"{note['stage']} fell back to {note['fallback']}: {plain(note['reason'])}",
+                style="yellow",
+            )
+        )
+    timings = reply.get("timings_ms") or {}
+    parts = [f"{name} {value:.0f} ms" for name, value in timings.items() if value is not None]
+    if trace := reply.get("trace_id"):
+        parts.append(f"trace {trace}")
+    out.print(Text("  ".join(parts), style="dim"))
+
+
+def _failed(error: Mapping[str, Any]) -> Failure:
+    return Failure(str(error.get("message", "The answer failed.")), envelope={"error": dict(error)})
+
+
+def _cut_off() -> Failure:
+    return Failure("The stream ended before the answer was complete; ask again.")

@@ -1,0 +1,106 @@
+"""`raglan status`: every process of the mesh, from the gateway and from mesh.json."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+from rich.table import Table
+from rich.text import Text
+
+from raglan_cli import runfile
+from raglan_cli.client import Gateway, JsonOption, UrlOption, find_url
+from raglan_cli.failure import FAILED, Failure
+from raglan_cli.runfile import MeshDocument
+from raglan_cli.screen import err, out, print_json
+from raglan_cli.up import DataOption, data_folder
+
+_COLUMNS: Final = ("service", "address", "pid", "state", "engine", "model", "device", "version")
+_GOOD: Final = frozenset({"serving", "ready"})
+
+
+def status(data: DataOption = None, json: JsonOption = False, url: UrlOption = None) -> None:
+    """Show each process of the mesh: service, address, pid, state, model, device, versions.
+
+    Works also when the gateway is down, from what `raglan up` wrote. Exit status 1 when something
+    does not serve.
+
+    Examples:
+
+      raglan status
+
+      raglan status --json | jq '.services[] | select(.state != "serving")'
+    """
+    local = runfile.read_running(data_folder(data))
+    address = find_url(url or (local["url"] if local else None))
+    # Another mesh's processes say nothing about the gateway that was asked for.
+    local = local if local and local["url"] == address else None
+    seen, problem = _ask(address)
+    if seen is None and local is None:
+        raise Failure(problem)
+    services = merge((seen or {}).get("services", []), local)
+    document = {
+        "url": address,
+        "gateway_answers": seen is not None,
+        "version": (seen or {}).get("version"),
+        "data": local["data"] if local else None,
+        "started_at": local["started_at"] if local else None,
+        "services": services,
+    }
+    if json:
+        print_json(document)
+    else:
+        _show(document)
+        if seen is None:
+            err.print(problem, style="red", markup=False)
+    if not all(service["state"] in _GOOD for service in services):
+        raise SystemExit(FAILED)
+
+
+def merge(seen: Iterable[Mapping[str, Any]], local: MeshDocument | None) -> list[dict[str, Any]]:
+    """What the gateway sees, completed with what the supervisor knows, by address.
+
+    A process the gateway does not know (or all of them, when it is down) is taken from the
+    supervisor alone. The supervisor's word counts for a process that is not running.
+    """
+    known = {entry["address"]: entry for entry in local["services"]} if local else {}
+    rows = [dict(row) for row in seen]
+    for row in rows:
+        entry = known.pop(row.get("address", ""), None)
+        if entry:
+            row |= {"pid": entry["pid"], "restarts": entry["restarts"], "log": entry["log"]}
+            if entry["state"] != "ready":
+                row["state"] = entry["state"]
+    for entry in known.values():
+        names = ("service", "address", "pid", "state", "restarts", "log")
+        rows.append({name: dict(entry)[name] for name in names})
+    return rows
+
+
+def _ask(url: str) -> tuple[dict[str, Any] | None, str]:
+    try:
+        with Gateway(url) as gateway:
+            return gateway.call("GET", "/v1/status"), ""
+    except Failure as failure:
+        return None, failure.message
+
+
+def _show(document: Mapping[str, Any]) -> None:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for column in _COLUMNS:
+        table.add_column(column, overflow="fold")
+    for service in document["services"]:
+        state = service["state"]
+        cells = [Text(_cell(service, column)) for column in _COLUMNS]
+        cells[_COLUMNS.index("state")].stylize("green" if state in _GOOD else "bold red")
+        table.add_row(*cells)
+    out.print(table)
+
+
+def _cell(service: Mapping[str, Any], column: str) -> str:
+    value = service.get(column)
+    if column == "model" and value and service.get("dimension"):
+        return f"{value} ({service['dimension']}, {service.get('dtype') or '?'})"
+    if column == "state" and service.get("restarts"):
+        return f"{value} (restarts: {service['restarts']})"
+    return "" if value is None else str(value)
