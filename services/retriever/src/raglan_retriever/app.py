@@ -1,0 +1,39 @@
+"""The retriever, put together."""
+
+from __future__ import annotations
+
+from raglan.rpc.server import Service
+from raglan.v1 import retriever_pb2_grpc
+
+from raglan_retriever.index import Fusion, Index, Limits
+from raglan_retriever.servicer import RetrieverServicer
+from raglan_retriever.settings import RetrieverSettings
+from raglan_retriever.stores.store import Store
+
+
+def build(settings: RetrieverSettings) -> Service:
+    """The service that `settings` describe. Nothing is opened before its `start`."""
+    store = load_store(settings)
+    limits = Limits(settings.max_limit, settings.max_upsert_chunks, settings.min_candidates)
+    index = Index(store, limits=limits, language=settings.language)
+    fusion = Fusion(settings.fusion, settings.dense_weight, settings.lexical_weight)
+    servicer = RetrieverServicer(index, fusion=fusion)
+    return Service(
+        name="raglan.v1.RetrieverService",
+        register=lambda server: retriever_pb2_grpc.add_RetrieverServiceServicer_to_server(
+            servicer, server
+        ),
+        start=store.open,
+        close=store.close,
+    )
+
+
+def load_store(settings: RetrieverSettings) -> Store:
+    """The store that `settings.store` names. The other one's library is not imported."""
+    from raglan_retriever.stores.edge import EdgeStore
+
+    return EdgeStore(
+        settings.data_dir,
+        search_threads=settings.search_threads,
+        max_waiting=settings.max_waiting,
+    )

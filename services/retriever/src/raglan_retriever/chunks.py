@@ -1,0 +1,81 @@
+"""A chunk as the index keeps it."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from raglan.errors import InvalidInput
+
+from raglan_retriever import metadata
+
+MAX_ID_CHARS: Final = 512
+DOCUMENT_ID: Final = "document_id"
+TERMS: Final = "terms"
+NUMBERS: Final = "numbers"
+_NAMESPACE: Final = uuid.UUID("8d2ee9f0-6b0a-5f0c-9a3e-0d6f5a1c7b11")
+_FIELDS: Final = (
+    "chunk_id", "document_id", "ordinal", "title", "text", "start", "end", "heading_path",
+    "metadata_json",
+)  # fmt: skip
+
+STORED: Final = _FIELDS
+"""The fields of the payload that a chunk is read back from."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A piece of a document; the fields of `raglan.v1.Chunk`."""
+
+    chunk_id: str
+    document_id: str
+    ordinal: int
+    title: str
+    text: str
+    start: int
+    end: int
+    heading_path: tuple[str, ...]
+    metadata_json: str
+
+    @property
+    def point_id(self) -> str:
+        return point_id(self.chunk_id)
+
+    @property
+    def lexical_text(self) -> str:
+        """What the lexical leg finds this chunk by."""
+        return "\n".join((self.title, *self.heading_path, self.text))
+
+    def payload(self) -> dict[str, Any]:
+        """What a store keeps besides the vectors.
+
+        Raises:
+            InvalidInput: an id or the metadata is not acceptable; the message names the chunk.
+        """
+        for name, value in (("chunk_id", self.chunk_id), (DOCUMENT_ID, self.document_id)):
+            if not 1 <= len(value) <= MAX_ID_CHARS:
+                raise InvalidInput(
+                    f"A {name} has {len(value)} characters; it must have 1 to {MAX_ID_CHARS}."
+                )
+        try:
+            indexed = metadata.index(self.metadata_json, document_id=self.document_id)
+        except InvalidInput as error:
+            raise InvalidInput(f"Chunk {self.chunk_id!r}: {error.message}") from None
+        stored = {name: getattr(self, name) for name in _FIELDS}
+        return stored | {
+            "heading_path": list(self.heading_path),
+            TERMS: indexed.terms,
+            NUMBERS: indexed.numbers,
+        }
+
+    @classmethod
+    def from_payload(cls, payload: Mapping[str, Any]) -> Chunk:
+        fields = {name: payload[name] for name in _FIELDS}
+        return cls(**fields | {"heading_path": tuple(payload["heading_path"])})
+
+
+def point_id(chunk_id: str) -> str:
+    """The id under which stores keep the chunk: they take UUIDs only."""
+    return str(uuid.uuid5(_NAMESPACE, chunk_id))

@@ -1,0 +1,133 @@
+"""What a collection is, apart from its chunks: its name, its model and what is learned of it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Final
+
+from raglan.errors import Conflict, InvalidInput
+
+MAX_DIMENSION: Final = 8192
+_NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+_LEARNED_FROM_CHUNKS: Final = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """Which model made a vector; two vectors compare only when all three agree."""
+
+    id: str
+    revision: str
+    dimension: int
+
+    def __str__(self) -> str:
+        revision = f" at revision {self.revision}" if self.revision else ""
+        return f"{self.id}{revision} with {self.dimension} dimensions"
+
+
+@dataclass(frozen=True, slots=True)
+class MeanLength:
+    """Mean number of indexed words a chunk, which BM25 needs while the corpus still grows.
+
+    It is the running mean of the first 1,000 chunks and then stays, so that later chunks of a
+    collection are weighed alike.
+    """
+
+    words: float = 0
+    chunks: int = 0
+
+    @property
+    def learning(self) -> bool:
+        return self.chunks < _LEARNED_FROM_CHUNKS
+
+    @property
+    def value(self) -> float:
+        """Never below 1: BM25 divides by it."""
+        return max(1.0, self.words / self.chunks) if self.chunks else 1.0
+
+    def and_(self, lengths: list[int]) -> MeanLength:
+        """The mean after chunks of these lengths, in words."""
+        return MeanLength(self.words + sum(lengths), self.chunks + len(lengths))
+
+
+@dataclass(frozen=True, slots=True)
+class Collection:
+    """The description that is stored with a collection."""
+
+    name: str
+    model: Model
+    max_chars: int
+    overlap_chars: int
+    created: str
+    """ISO 8601, UTC."""
+
+    language: str
+    """Decides the stop words and the stemmer of the lexical leg. Fixed when it is created."""
+
+    mean_length: MeanLength = MeanLength()
+
+    def check_model(self, model: Model) -> None:
+        """Raise Conflict, with both names, unless `model` made this collection's vectors."""
+        if model != self.model:
+            raise Conflict(
+                f"The vectors of collection {self.name!r} come from {self.model}; these come from "
+                f"{model}. Use the collection's model, or create a new collection."
+            )
+
+    def same_settings(self, other: Collection) -> bool:
+        """Whether creating `other` would have made this collection."""
+        return (self.name, self.model, self.max_chars, self.overlap_chars) == (
+            other.name,
+            other.model,
+            other.max_chars,
+            other.overlap_chars,
+        )
+
+    def learned(self, lengths: list[int]) -> Collection:
+        """This collection after chunks of these lengths."""
+        return replace(self, mean_length=self.mean_length.and_(lengths))
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, stored: dict[str, Any]) -> Collection:
+        """Raises KeyError or TypeError when `stored` is not what `to_json` made."""
+        return cls(
+            **stored
+            | {
+                "model": Model(**stored["model"]),
+                "mean_length": MeanLength(**stored["mean_length"]),
+            }
+        )
+
+
+def check_name(name: str) -> str:
+    """`name`, if it may name a collection (and so a folder).
+
+    Raises:
+        InvalidInput: it may not.
+    """
+    if not _NAME.fullmatch(name):
+        shown = name if len(name) <= 80 else f"{name[:80]}..."
+        raise InvalidInput(
+            f"{shown!r} cannot name a collection: use 1 to 64 of a-z, 0-9, '_' and '-', "
+            "the first a letter or digit."
+        )
+    return name
+
+
+def check_new_model(model: Model) -> Model:
+    """`model`, if a collection can be made for it.
+
+    Raises:
+        InvalidInput: no id, or a dimension out of range.
+    """
+    if not model.id:
+        raise InvalidInput("The collection's embedder has no id.")
+    if not 1 <= model.dimension <= MAX_DIMENSION:
+        raise InvalidInput(
+            f"The embedder's dimension is {model.dimension}; it must be 1 to {MAX_DIMENSION}."
+        )
+    return model

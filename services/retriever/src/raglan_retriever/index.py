@@ -1,0 +1,334 @@
+"""The index: collections, upserts and hybrid search over any store."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from raglan.errors import Conflict, InvalidInput, NotFound
+
+from raglan_retriever import fusion, lexical
+from raglan_retriever.chunks import DOCUMENT_ID, Chunk, point_id
+from raglan_retriever.collection import Collection, Model, check_name, check_new_model
+from raglan_retriever.filters import All, Clause, Ids, Not, Terms
+from raglan_retriever.metadata import term
+from raglan_retriever.stores.store import Hit, Point, Stats, Store
+
+Mode = Literal["hybrid", "dense", "lexical"]
+Key = tuple[str, str]
+"""Collection and point."""
+
+_OVER_FETCH: Final = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one call may ask for."""
+
+    max_limit: int = 1000
+    max_upsert_chunks: int = 1000
+    min_candidates: int = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Fusion:
+    """How the two legs of a hybrid search become one list."""
+
+    method: fusion.Method = "dbsf"
+    dense_weight: float = 1
+    lexical_weight: float = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """One search."""
+
+    collections: tuple[str, ...]
+    mode: Mode
+    limit: int
+    text: str = ""
+    """Needed unless `mode` is dense."""
+
+    vector: NDArray[np.float32] | None = None
+    """Of shape (dimension,). Needed unless `mode` is lexical."""
+
+    model: Model | None = None
+    """Made `vector`."""
+
+    where: Clause | None = None
+    fusion: Fusion = field(default_factory=Fusion)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A chunk that a search found, with the scores that took part."""
+
+    chunk: Chunk
+    collection: str
+    dense: float | None
+    lexical: float | None
+    fused: float | None
+
+
+class Index:
+    """Checks what comes in, and asks the store."""
+
+    def __init__(self, store: Store, *, limits: Limits, language: str) -> None:
+        self.store: Final = store
+        self.limits: Final = limits
+        self._language = language
+        self._learning = asyncio.Lock()
+
+    async def create(
+        self, name: str, model: Model, max_chars: int, overlap_chars: int
+    ) -> Collection:
+        """Make a collection, or find it made with the same settings.
+
+        Raises:
+            InvalidInput: the name or the model is not acceptable.
+            Conflict: it exists with other settings.
+        """
+        wanted = Collection(
+            name=check_name(name),
+            model=check_new_model(model),
+            max_chars=max_chars,
+            overlap_chars=overlap_chars,
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            language=self._language,
+        )
+        try:
+            await self.store.create(wanted)
+        except Conflict:
+            held = await self.store.collection(name)
+            if not held.same_settings(wanted):
+                raise Conflict(
+                    f"Collection {name!r} exists with other settings: {held.model}, chunks of "
+                    f"{held.max_chars} characters overlapping by {held.overlap_chars}. "
+                    "Delete it first, or choose another name."
+                ) from None
+            return held
+        return wanted
+
+    async def stats(self, name: str) -> tuple[Collection, Stats]:
+        collection = await self.store.collection(check_name(name))
+        return collection, await self.store.stats(name)
+
+    async def all_stats(self) -> list[tuple[Collection, Stats]]:
+        """Every collection, by name; one that goes meanwhile is left out."""
+        found = []
+        for collection in await self.store.collections():
+            try:
+                found.append((collection, await self.store.stats(collection.name)))
+            except NotFound:
+                continue
+        return found
+
+    async def drop(self, name: str) -> int:
+        """Remove the collection; how many chunks it held."""
+        chunks = await self.store.count(check_name(name), None)
+        await self.store.drop(name)
+        return chunks
+
+    async def upsert(
+        self, name: str, model: Model, chunks: Sequence[Chunk], vectors: NDArray[Any]
+    ) -> None:
+        """Store `chunks`, replacing those of the same chunk_id. On return they are durable.
+
+        Args:
+            vectors: of shape (len(chunks), dimension), any float type or int8.
+
+        Raises:
+            InvalidInput: too many chunks, rows that do not match, values that are not finite, or a
+                chunk that is not acceptable. Nothing was stored.
+            Conflict: `model` is not the collection's.
+            NotFound: no such collection.
+        """
+        collection = await self.store.collection(check_name(name))
+        collection.check_model(model)
+        if len(chunks) > self.limits.max_upsert_chunks:
+            raise InvalidInput(
+                f"The upsert brings {len(chunks)} chunks; the limit is "
+                f"{self.limits.max_upsert_chunks} (RAGLAN_RETRIEVER_MAX_UPSERT_CHUNKS)."
+            )
+        expected = (len(chunks), collection.model.dimension)
+        if vectors.shape != expected:
+            raise InvalidInput(
+                f"The vectors have shape {vectors.shape}; {expected} is needed, a row a chunk."
+            )
+        if not chunks:
+            return
+        collection = await self._learn(collection, chunks)
+        points = await asyncio.to_thread(_points, collection, chunks, vectors)
+        await self.store.upsert(name, points)
+
+    async def delete(
+        self, name: str, document_ids: Sequence[str], keep_chunk_ids: Sequence[str]
+    ) -> int:
+        """Remove the documents' chunks, except those to keep; how many there were."""
+        check_name(name)
+        if not document_ids:
+            return 0
+        clauses: list[Clause] = [_of_documents(document_ids)]
+        if keep_chunk_ids:
+            clauses.append(Not(Ids(tuple(point_id(id_) for id_ in keep_chunk_ids))))
+        return await self.store.delete(name, All(tuple(clauses)))
+
+    async def document(self, name: str, document_id: str) -> list[Chunk]:
+        """The document's chunks, in order. Raises NotFound when the index holds none."""
+        chunks = await self.store.select(check_name(name), _of_documents([document_id]))
+        if not chunks:
+            raise NotFound(f"Collection {name!r} holds no chunk of document {document_id!r}.")
+        return sorted(chunks, key=lambda chunk: (chunk.ordinal, chunk.chunk_id))
+
+    async def count(self, name: str, document_ids: Sequence[str]) -> list[int]:
+        """How many chunks the index holds of each document."""
+        check_name(name)
+        return [await self.store.count(name, _of_documents([id_])) for id_ in document_ids]
+
+    async def search(self, query: Query) -> list[Found]:
+        """The best chunks, best first.
+
+        Raises:
+            InvalidInput: what the mode needs is missing, or the limit is out of range.
+            NotFound: a collection that does not exist, by name.
+            Conflict: the query's vector, or one collection's, comes from another model.
+        """
+        names = await self._check(query)
+        depth = query.limit
+        if query.mode == "hybrid":
+            depth = max(self.limits.min_candidates, _OVER_FETCH * query.limit)
+        dense, words = await asyncio.gather(
+            self._dense_leg(query, names, depth), self._lexical_leg(query, names, depth)
+        )
+        if query.mode == "hybrid":
+            legs = [
+                fusion.Leg(dense, query.fusion.dense_weight),
+                fusion.Leg(words, query.fusion.lexical_weight),
+            ]
+            ranked = fusion.fuse(legs, query.fusion.method)[: query.limit]
+        else:
+            ranked = (dense or words)[: query.limit]
+        return await self._fetch(query.mode, ranked, dict(dense), dict(words))
+
+    async def _check(self, query: Query) -> tuple[str, ...]:
+        """The collections to search, without duplicates."""
+        if not 1 <= query.limit <= self.limits.max_limit:
+            raise InvalidInput(
+                f"limit is {query.limit}; it must be 1 to {self.limits.max_limit} "
+                "(RAGLAN_RETRIEVER_MAX_LIMIT)."
+            )
+        if not query.collections:
+            raise InvalidInput("The search names no collection.")
+        if query.mode != "dense" and not query.text.strip():
+            raise InvalidInput(f"A {query.mode} search needs a text.")
+        names = tuple(dict.fromkeys(check_name(name) for name in query.collections))
+        collections = [await self.store.collection(name) for name in names]
+        if query.mode == "lexical":
+            return names
+        if query.vector is None or query.model is None:
+            raise InvalidInput(f"A {query.mode} search needs a vector and the model it comes from.")
+        for collection in collections:
+            collection.check_model(query.model)
+        if query.vector.shape != (query.model.dimension,):
+            raise InvalidInput(
+                f"The query vector has {query.vector.size} values; its model, {query.model}, "
+                f"has {query.model.dimension}."
+            )
+        if not np.isfinite(query.vector).all():
+            raise InvalidInput("The query vector holds values that are not finite.")
+        return names
+
+    async def _dense_leg(
+        self, query: Query, names: Sequence[str], depth: int
+    ) -> list[tuple[Key, float]]:
+        if query.mode == "lexical" or query.vector is None:
+            return []
+        vector = query.vector.tolist()
+        found = [self.store.search(name, vector, depth, query.where) for name in names]
+        return _merge(names, await asyncio.gather(*found), depth)
+
+    async def _lexical_leg(
+        self, query: Query, names: Sequence[str], depth: int
+    ) -> list[tuple[Key, float]]:
+        if query.mode == "dense":
+            return []
+
+        async def one(name: str) -> list[Hit]:
+            language = (await self.store.collection(name)).language
+            words = lexical.query(query.text, language)
+            if not words.indices:
+                return []
+            return await self.store.search(name, words, depth, query.where)
+
+        return _merge(names, await asyncio.gather(*(one(name) for name in names)), depth)
+
+    async def _fetch(
+        self,
+        mode: Mode,
+        ranked: Sequence[tuple[Key, float]],
+        dense: dict[Key, float],
+        words: dict[Key, float],
+    ) -> list[Found]:
+        """The chunks of `ranked`, in its order; one deleted meanwhile is left out."""
+        wanted: dict[str, list[str]] = {}
+        for (name, id_), _ in ranked:
+            wanted.setdefault(name, []).append(id_)
+        fetched = await asyncio.gather(
+            *(self.store.fetch(name, ids) for name, ids in wanted.items())
+        )
+        chunks = dict(zip(wanted, fetched, strict=True))
+        return [
+            Found(
+                chunk=chunk,
+                collection=name,
+                dense=dense.get((name, id_)),
+                lexical=words.get((name, id_)),
+                fused=score if mode == "hybrid" else None,
+            )
+            for (name, id_), score in ranked
+            if (chunk := chunks[name].get(id_)) is not None
+        ]
+
+    async def _learn(self, collection: Collection, chunks: Sequence[Chunk]) -> Collection:
+        """The collection, its mean length adjusted to these chunks while it is still learned."""
+        if not collection.mean_length.learning:
+            return collection
+        texts = [chunk.lexical_text for chunk in chunks]
+        lengths = await asyncio.to_thread(lexical.words, texts, collection.language)
+        async with self._learning:
+            held = await self.store.collection(collection.name)
+            learned = held.learned(lengths)
+            await self.store.describe(learned)
+            return learned
+
+
+def _points(collection: Collection, chunks: Sequence[Chunk], vectors: NDArray[Any]) -> list[Point]:
+    dense = vectors.astype(np.float32)
+    if not np.isfinite(dense).all():
+        row = int(np.flatnonzero(~np.isfinite(dense).all(axis=1))[0])
+        raise InvalidInput(
+            f"The vector of chunk {chunks[row].chunk_id!r} holds values that are not finite."
+        )
+    texts = [chunk.lexical_text for chunk in chunks]
+    sparse = lexical.documents(texts, collection.language, collection.mean_length.value)
+    return [
+        Point(chunk.point_id, chunk.payload(), row.tolist(), words)
+        for chunk, row, words in zip(chunks, dense, sparse, strict=True)
+    ]
+
+
+def _of_documents(document_ids: Sequence[str]) -> Terms:
+    return Terms(tuple(term(DOCUMENT_ID, id_) for id_ in document_ids))
+
+
+def _merge(names: Sequence[str], found: Sequence[list[Hit]], depth: int) -> list[tuple[Key, float]]:
+    """The best of one leg over several collections, by raw score; ties by collection and point."""
+    hits = [
+        ((name, hit.id), hit.score) for name, some in zip(names, found, strict=True) for hit in some
+    ]
+    return sorted(hits, key=lambda item: (-item[1], item[0]))[:depth]

@@ -1,0 +1,136 @@
+"""Metadata of a chunk, turned into what both stores filter alike.
+
+Stores disagree on types: for one, `true` equals 1; for the other, 1 never equals 1.0. So each
+value of the metadata becomes a term, a string such as `["author.name","Ada"]` that a keyword index
+finds exactly, and each number is kept besides for ranges. What equals what is decided here alone:
+
+- a field is a path through objects and arrays: "a.b" finds `{"a": {"b": 1}}`, `{"a": [{"b": 1}]}`
+  and `{"a.b": 1}`;
+- an array matches when one of its elements does;
+- numbers compare by value (1 equals 1.0), and never equal text or booleans;
+- a field exists when it holds anything but null, or an array of nothing but nulls.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Final, NoReturn
+from urllib.parse import quote
+
+from raglan.errors import InvalidInput
+
+MAX_BYTES: Final = 64 * 1024
+MAX_VALUES: Final = 1000
+MAX_DEPTH: Final = 16
+_LONG: Final = 200
+
+Scalar = str | int | float | bool
+
+
+@dataclass(slots=True)
+class Indexed:
+    """What a store keeps of one chunk to filter by."""
+
+    terms: list[str] = field(default_factory=list)
+    """One a field and value, one a field that exists. No duplicates."""
+
+    numbers: dict[str, list[float]] = field(default_factory=dict)
+    """Numbers by `number_key` of their field."""
+
+
+def term(path: str, value: Scalar) -> str:
+    """The term that says that the field at `path` holds `value`."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return _short(json.dumps([path, value], separators=(",", ":")))
+
+
+def exists_term(path: str) -> str:
+    """The term that says that there is a field at `path`."""
+    return _short(json.dumps([path]))
+
+
+def number_key(path: str) -> str:
+    """The key of `Indexed.numbers` for `path`: of letters, digits and `_.-~%` only."""
+    return quote(path, safe="", errors="surrogatepass")
+
+
+def index(metadata_json: str, **fixed: str) -> Indexed:
+    """Terms and numbers of a JSON object and of `fixed` fields, which shadow its own.
+
+    Args:
+        metadata_json: a JSON object, or "" for an empty one.
+
+    Raises:
+        InvalidInput: not a JSON object, or larger, deeper or wider than the limits here.
+    """
+    if len(metadata_json) > MAX_BYTES:
+        raise InvalidInput(
+            f"The metadata has {len(metadata_json)} characters; the limit is {MAX_BYTES}."
+        )
+    metadata = _parse(metadata_json) | fixed
+    found = Indexed()
+    terms: dict[str, None] = {}
+    for count, (path, value) in enumerate(_leaves("", metadata, 0)):
+        if count >= MAX_VALUES:
+            raise InvalidInput(f"The metadata has more than {MAX_VALUES} values, the limit.")
+        if value is None:
+            terms[exists_term(path)] = None
+            continue
+        terms[term(path, value)] = None
+        if not isinstance(value, str | bool):
+            found.numbers.setdefault(number_key(path), []).append(_as_float(value))
+    found.terms = list(terms)
+    return found
+
+
+def _parse(text: str) -> dict[str, Any]:
+    try:
+        parsed = json.loads(text or "{}", parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        raise InvalidInput(f"The metadata is not JSON: {error}.") from None
+    if not isinstance(parsed, dict):
+        raise InvalidInput('The metadata must be a JSON object, such as {"lang": "en"}.')
+    return parsed
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not a JSON number")
+
+
+def _leaves(path: str, value: Any, depth: int) -> Iterator[tuple[str, Scalar | None]]:
+    """(path, scalar) of each value, and (path, None) of each path that exists."""
+    if depth > MAX_DEPTH:
+        raise InvalidInput(f"The metadata is nested deeper than {MAX_DEPTH} levels, the limit.")
+    if isinstance(value, dict):
+        if path:
+            yield path, None
+        for key, inner in value.items():
+            yield from _leaves(f"{path}.{key}" if path else key, inner, depth + 1)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _leaves(path, inner, depth + 1)
+    elif value is not None:
+        yield path, None
+        yield path, value
+
+
+def _as_float(value: float) -> float:
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
+        raise InvalidInput("The metadata holds a number beyond 1.8e308, the limit.")
+    return number
+
+
+def _short(text: str) -> str:
+    """Long values are found by their hash, so that the keyword index stays small."""
+    if len(text) <= _LONG:
+        return text
+    return "#" + hashlib.blake2b(text.encode(), digest_size=16).hexdigest()

@@ -1,0 +1,120 @@
+"""The rpcs of `raglan.v1.RetrieverService`: wire in, index, wire out."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Any
+
+import grpc
+from raglan import __version__, tensors
+from raglan.deadline import Deadline
+from raglan.v1 import common_pb2, retriever_pb2, retriever_pb2_grpc
+
+from raglan_retriever import wire
+from raglan_retriever.index import Fusion, Index
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class RetrieverServicer(retriever_pb2_grpc.RetrieverServiceServicer):
+    """Each rpc is one call of the index."""
+
+    def __init__(self, index: Index, *, fusion: Fusion) -> None:
+        self._index = index
+        self._fusion = fusion
+
+    async def CreateCollection(
+        self, request: retriever_pb2.CreateCollectionRequest, context: Context
+    ) -> retriever_pb2.Collection:
+        await self._index.create(
+            request.name,
+            wire.model_of(request.embedder),
+            request.chunking.max_chars,
+            request.chunking.overlap_chars,
+        )
+        return wire.collection_message(*await self._index.stats(request.name))
+
+    async def GetCollection(
+        self, request: retriever_pb2.GetCollectionRequest, context: Context
+    ) -> retriever_pb2.Collection:
+        return wire.collection_message(*await self._index.stats(request.name))
+
+    async def ListCollections(
+        self, request: retriever_pb2.ListCollectionsRequest, context: Context
+    ) -> retriever_pb2.ListCollectionsResponse:
+        found = [wire.collection_message(*pair) for pair in await self._index.all_stats()]
+        return retriever_pb2.ListCollectionsResponse(collections=found)
+
+    async def DeleteCollection(
+        self, request: retriever_pb2.DeleteCollectionRequest, context: Context
+    ) -> retriever_pb2.DeleteCollectionResponse:
+        deleted = await self._index.drop(request.name)
+        return retriever_pb2.DeleteCollectionResponse(deleted_chunks=deleted)
+
+    async def Upsert(
+        self, request: retriever_pb2.UpsertRequest, context: Context
+    ) -> retriever_pb2.UpsertResponse:
+        started = time.perf_counter_ns()
+        await self._index.upsert(
+            request.collection,
+            wire.model_of(request.embedder),
+            [wire.chunk_of(chunk) for chunk in request.chunks],
+            tensors.unpack(request.vectors),
+        )
+        return retriever_pb2.UpsertResponse(
+            upserted=len(request.chunks), timing=_timing(started, len(request.chunks))
+        )
+
+    async def Delete(
+        self, request: retriever_pb2.DeleteRequest, context: Context
+    ) -> retriever_pb2.DeleteResponse:
+        deleted = await self._index.delete(
+            request.collection, request.document_ids, request.keep_chunk_ids
+        )
+        return retriever_pb2.DeleteResponse(deleted_chunks=deleted)
+
+    async def GetDocument(
+        self, request: retriever_pb2.GetDocumentChunksRequest, context: Context
+    ) -> retriever_pb2.GetDocumentChunksResponse:
+        chunks = await self._index.document(request.collection, request.document_id)
+        return retriever_pb2.GetDocumentChunksResponse(
+            chunks=[wire.chunk_message(chunk) for chunk in chunks]
+        )
+
+    async def CountChunks(
+        self, request: retriever_pb2.CountChunksRequest, context: Context
+    ) -> retriever_pb2.CountChunksResponse:
+        counts = await self._index.count(request.collection, request.document_ids)
+        return retriever_pb2.CountChunksResponse(counts=counts)
+
+    async def Search(
+        self, request: retriever_pb2.SearchRequest, context: Context
+    ) -> retriever_pb2.SearchResponse:
+        Deadline.of(context).check("the search began")
+        started = time.perf_counter_ns()
+        found = await self._index.search(wire.query_of(request, self._fusion))
+        return retriever_pb2.SearchResponse(
+            passages=[wire.passage_message(rank, hit) for rank, hit in enumerate(found, 1)],
+            timing=_timing(started, 1),
+        )
+
+    async def GetInfo(
+        self, request: common_pb2.GetInfoRequest, context: Context
+    ) -> common_pb2.ServiceInfo:
+        limits = self._index.limits
+        return common_pb2.ServiceInfo(
+            service="retriever",
+            version=__version__,
+            engine=self._index.store.name,
+            limits={
+                "max_limit": limits.max_limit,
+                "max_upsert_chunks": limits.max_upsert_chunks,
+            },
+            pid=os.getpid(),
+        )
+
+
+def _timing(started_ns: int, batch_size: int) -> common_pb2.Timing:
+    elapsed = time.perf_counter_ns() - started_ns
+    return common_pb2.Timing(compute_ns=elapsed, batch_size=batch_size)

@@ -1,0 +1,63 @@
+"""What the retriever can be told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, SecretStr
+from raglan.settings import GrpcSettings, default_data_dir
+
+from raglan_retriever.fusion import Method
+
+
+class RetrieverSettings(GrpcSettings, env_prefix="RAGLAN_RETRIEVER_"):
+    """Where the index lives and how a search fuses its two legs."""
+
+    port: int = Field(default=7102, ge=0, le=65535)
+    """Port to listen on; 0 takes a free one."""
+
+    store: Literal["edge", "qdrant"] = "edge"
+    """edge: in this process, on disk. qdrant: a Qdrant server or cluster."""
+
+    data_dir: Path = Field(default_factory=lambda: default_data_dir() / "index")
+    """Folder of the edge store. One retriever process may use it at a time."""
+
+    qdrant_url: str = "http://127.0.0.1:6333"
+    """Where the qdrant store finds its server."""
+
+    qdrant_api_key: SecretStr | None = None
+    """Key sent to the Qdrant server, if it wants one."""
+
+    qdrant_timeout_s: PositiveFloat = 10
+    """Longest wait for one answer of the Qdrant server."""
+
+    language: str = "english"
+    """Stop words and stemmer of new collections. Words in other scripts match unstemmed."""
+
+    fusion: Method = "dbsf"
+    """How dense and lexical scores become one, where a request does not say."""
+
+    dense_weight: NonNegativeFloat = 1
+    """Weight of the dense leg, where a request does not say."""
+
+    lexical_weight: NonNegativeFloat = 1
+    """Weight of the lexical leg, where a request does not say."""
+
+    min_candidates: PositiveInt = 100
+    """Each leg of a hybrid search finds at least this many chunks before the two are fused."""
+
+    max_limit: PositiveInt = 1000
+    """Most passages a search may ask for."""
+
+    max_upsert_chunks: PositiveInt = 1000
+    """Most chunks one upsert may bring."""
+
+    search_threads: PositiveInt = 4
+    """Searches of the edge store that run at once. They do not hold the interpreter's lock."""
+
+    max_waiting: PositiveInt = 256
+    """Calls that may wait for a thread of the edge store; more are refused, to come back later."""
+
+    optimize_after_chunks: PositiveInt = 20_000
+    """The edge store builds its vector index once this many chunks are outside of it."""

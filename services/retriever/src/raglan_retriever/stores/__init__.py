@@ -1,0 +1,1 @@
+"""Where chunks and vectors live: one adapter a file, one protocol."""

@@ -1,0 +1,182 @@
+"""One open Qdrant Edge shard: created, read by many, closed when the last reader has left.
+
+Measured on qdrant-edge-py 0.9.0: `query` releases the interpreter's lock; `update`, `flush`,
+`scroll`, `load` and `optimize` hold it. So updates come in slices, and whatever takes long runs in
+a process of its own (`raglan_retriever.stores.optimizing`).
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import qdrant_edge as qe
+from raglan.errors import Unavailable
+
+from raglan_retriever import filters
+from raglan_retriever.chunks import DOCUMENT_ID, NUMBERS, STORED, TERMS, Chunk
+from raglan_retriever.filters import Clause
+from raglan_retriever.lexical import Sparse
+from raglan_retriever.stores.store import DENSE, LEXICAL, Hit, Point
+
+SLICE: Final = 50
+"""Points an update, so that the interpreter's lock is held for about 2 ms at a time."""
+
+_PAGE: Final = 500
+
+
+class Shard:
+    """Thread-safe: any number of readers, one writer."""
+
+    def __init__(self, path: Path) -> None:
+        """Open the shard at `path`.
+
+        Raises:
+            Unavailable: it is broken, or another process has it open.
+        """
+        self.path = path
+        self._readers = 0
+        self._changed = threading.Condition()
+        try:
+            self._shard = qe.EdgeShard.load(str(path))
+        except Exception as error:  # noqa: BLE001 - the library raises bare Exception
+            if "WouldBlock" in str(error):
+                raise Unavailable(
+                    f"Another process has the index at {path} open; stop it, or give this one "
+                    "another folder (RAGLAN_RETRIEVER_DATA_DIR)."
+                ) from None
+            raise Unavailable(f"The index at {path} cannot be opened: {error}.") from None
+
+    @staticmethod
+    def create(path: Path, dimension: int) -> None:
+        """Make an empty shard at `path`, with its payload indexes."""
+        path.mkdir(parents=True)
+        config = qe.EdgeConfig(
+            vectors={DENSE: qe.EdgeVectorParams(size=dimension, distance=qe.Distance.Cosine)},
+            sparse_vectors={LEXICAL: qe.EdgeSparseVectorParams(modifier=qe.Modifier.Idf)},
+        )
+        shard = qe.EdgeShard.create(str(path), config)
+        for name in (DOCUMENT_ID, TERMS):
+            shard.update(qe.UpdateOperation.create_field_index(name, qe.PayloadSchemaType.Keyword))
+        shard.flush()
+        shard.close()
+
+    def enter(self) -> None:
+        """One more reader."""
+        with self._changed:
+            self._readers += 1
+
+    def leave(self) -> None:
+        """One reader less."""
+        with self._changed:
+            self._readers -= 1
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """Close once no reader is left. The caller sees to it that no new one comes."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._readers == 0)
+        self._shard.flush()
+        self._shard.close()
+
+    def upsert(self, points: Sequence[Point]) -> None:
+        for some in _slices(points):
+            self._shard.update(qe.UpdateOperation.upsert_points([_point(p) for p in some]))
+
+    def delete(self, ids: Sequence[str]) -> None:
+        for some in _slices(ids):
+            self._shard.update(qe.UpdateOperation.delete_points(list(some)))
+
+    def flush(self) -> None:
+        self._shard.flush()
+
+    def search(self, query: list[float] | Sparse, limit: int, where: Clause | None) -> list[Hit]:
+        vector: Any = query
+        using = DENSE
+        if isinstance(query, Sparse):
+            vector, using = qe.SparseVector(query.indices, query.values), LEXICAL
+        found = self._shard.query(
+            qe.QueryRequest(
+                limit=limit,
+                query=qe.Query.Nearest(vector, using=using),
+                filter=None if where is None else _filter(where),
+            )
+        )
+        return [Hit(str(point.id), point.score) for point in found]
+
+    def fetch(self, ids: Sequence[str]) -> dict[str, Chunk]:
+        records = self._shard.retrieve(list(ids), with_payload=list(STORED), with_vector=False)
+        return {str(r.id): Chunk.from_payload(r.payload or {}) for r in records}
+
+    def select(self, where: Clause) -> list[Chunk]:
+        return [Chunk.from_payload(r.payload) for r in self._scroll(where, list(STORED))]
+
+    def ids(self, where: Clause) -> list[str]:
+        return [str(record.id) for record in self._scroll(where, False)]
+
+    def _scroll(self, where: Clause, with_payload: bool | list[str]) -> Iterator[Any]:
+        """Every record that passes, page by page."""
+        offset = None
+        while True:
+            request = qe.ScrollRequest(
+                offset=offset,
+                limit=_PAGE,
+                filter=_filter(where),
+                with_payload=with_payload,
+                with_vector=False,
+            )
+            records, offset = self._shard.scroll(request)
+            yield from records
+            if offset is None:
+                return
+
+    def count(self, where: Clause | None) -> int:
+        clause = None if where is None else _filter(where)
+        return int(self._shard.count(qe.CountRequest(exact=True, filter=clause)))
+
+    def documents(self) -> int:
+        request = qe.FacetRequest(DOCUMENT_ID, limit=max(1, self.count(None)), exact=False)
+        return len(self._shard.facet(request))
+
+    def unindexed(self) -> int:
+        """Points outside the dense vector index.
+
+        The shard counts indexed vectors of all names together; sparse ones always are.
+        """
+        info = self._shard.info()
+        has_lexical = qe.Filter(must=[qe.HasVectorCondition(LEXICAL)])
+        sparse = self._shard.count(qe.CountRequest(exact=True, filter=has_lexical))
+        indexed = max(0, info.indexed_vectors_count - sparse)
+        return int(max(0, info.points_count - indexed))
+
+
+def _slices(items: Sequence[Any]) -> Iterator[Sequence[Any]]:
+    for start in range(0, len(items), SLICE):
+        yield items[start : start + SLICE]
+
+
+def _point(point: Point) -> qe.Point:
+    vectors: dict[str, Any] = {DENSE: point.dense}
+    if point.lexical.indices:
+        vectors[LEXICAL] = qe.SparseVector(point.lexical.indices, point.lexical.values)
+    return qe.Point(point.id, vectors, point.payload)
+
+
+def _filter(clause: Clause) -> qe.Filter:
+    match clause:
+        case filters.All(clauses):
+            return qe.Filter(must=[_filter(inner) for inner in clauses])
+        case filters.Any(clauses):
+            return qe.Filter(should=[_filter(inner) for inner in clauses])
+        case filters.Not(inner):
+            return qe.Filter(must_not=[_filter(inner)])
+        case filters.Ids(any_of):
+            return qe.Filter(must=[qe.HasIdCondition(set(any_of))])
+        case filters.Terms(any_of):
+            match_any = qe.MatchAny(list(any_of))
+            return qe.Filter(must=[qe.FieldCondition(TERMS, match=match_any)])
+        case filters.Numbers(key, gt, gte, lt, lte):
+            within = qe.RangeFloat(gt=gt, gte=gte, lt=lt, lte=lte)
+            return qe.Filter(must=[qe.FieldCondition(f'{NUMBERS}."{key}"', range=within)])

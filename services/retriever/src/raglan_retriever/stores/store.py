@@ -1,0 +1,97 @@
+"""What the index asks of a store. The conformance suite holds every store to it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+from raglan_retriever.chunks import Chunk
+from raglan_retriever.collection import Collection
+from raglan_retriever.filters import Clause
+from raglan_retriever.lexical import Sparse
+
+DENSE: Final = "dense"
+LEXICAL: Final = "lexical"
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One chunk with its vectors, ready to store."""
+
+    id: str
+    payload: dict[str, Any]
+    dense: list[float]
+    lexical: Sparse
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """A point that a leg found, with the leg's raw score (dense: the cosine)."""
+
+    id: str
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """How much a collection holds."""
+
+    chunks: int
+    documents: int
+    disk_bytes: int
+    """0 where the store cannot tell."""
+
+    unindexed_chunks: int
+
+
+class Store(Protocol):
+    """Collections of points. Every method but the first four raises NotFound for an unknown name.
+
+    All methods raise Unavailable when what lies behind the store cannot be reached.
+    """
+
+    @property
+    def name(self) -> str:
+        """The setting that chooses this store."""
+
+    async def open(self) -> None:
+        """Make ready. Raises Unavailable or Conflict with the way out when that cannot be."""
+
+    async def close(self) -> None:
+        """Give everything back. What was acknowledged stays."""
+
+    async def collections(self) -> list[Collection]:
+        """All of them, by name."""
+
+    async def create(self, collection: Collection) -> None:
+        """Raises Conflict when the name is taken."""
+
+    async def collection(self, name: str) -> Collection: ...
+
+    async def describe(self, collection: Collection) -> None:
+        """Replace the stored description."""
+
+    async def drop(self, name: str) -> None: ...
+
+    async def upsert(self, name: str, points: Sequence[Point]) -> None:
+        """Store the points, replacing those of the same id. On return they are durable."""
+
+    async def search(
+        self, name: str, query: list[float] | Sparse, limit: int, where: Clause | None
+    ) -> list[Hit]:
+        """The nearest points by cosine (dense) or the best by BM25 (lexical), best first."""
+
+    async def fetch(self, name: str, ids: Sequence[str]) -> dict[str, Chunk]:
+        """The chunks of those ids that exist."""
+
+    async def select(self, name: str, where: Clause) -> list[Chunk]:
+        """Every chunk that passes."""
+
+    async def delete(self, name: str, where: Clause) -> int:
+        """Remove every chunk that passes; how many there were."""
+
+    async def count(self, name: str, where: Clause | None) -> int:
+        """Exactly how many chunks pass."""
+
+    async def stats(self, name: str) -> Stats: ...

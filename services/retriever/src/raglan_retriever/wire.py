@@ -1,0 +1,140 @@
+"""Protobuf messages on one side, the index's own types on the other."""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+from raglan import tensors
+from raglan.errors import InvalidInput
+from raglan.v1 import common_pb2, retriever_pb2
+
+from raglan_retriever import fusion
+from raglan_retriever.chunks import Chunk
+from raglan_retriever.collection import Collection, Model
+from raglan_retriever.index import Found, Fusion, Mode, Query
+from raglan_retriever.stores.store import Stats
+from raglan_retriever.wire_filter import clause_of
+
+_MODES: Final[dict[int, Mode]] = {
+    retriever_pb2.SEARCH_MODE_UNSPECIFIED: "hybrid",
+    retriever_pb2.SEARCH_MODE_HYBRID: "hybrid",
+    retriever_pb2.SEARCH_MODE_DENSE: "dense",
+    retriever_pb2.SEARCH_MODE_LEXICAL: "lexical",
+}
+_METHODS: Final[dict[int, fusion.Method]] = {
+    retriever_pb2.FUSION_METHOD_DBSF: "dbsf",
+    retriever_pb2.FUSION_METHOD_MIN_MAX: "min_max",
+    retriever_pb2.FUSION_METHOD_RRF: "rrf",
+}
+
+
+def model_of(message: common_pb2.ModelIdentity) -> Model:
+    return Model(message.id, message.revision, message.dimension)
+
+
+def chunk_of(message: retriever_pb2.Chunk) -> Chunk:
+    return Chunk(
+        chunk_id=message.chunk_id,
+        document_id=message.document_id,
+        ordinal=message.ordinal,
+        title=message.title,
+        text=message.text,
+        start=message.start,
+        end=message.end,
+        heading_path=tuple(message.heading_path),
+        metadata_json=message.metadata_json,
+    )
+
+
+def query_of(request: retriever_pb2.SearchRequest, default: Fusion) -> Query:
+    """The search that `request` asks for.
+
+    Raises:
+        InvalidInput: an unknown mode or method, weights out of range, a malformed vector or filter.
+    """
+    mode = _MODES.get(request.mode)
+    if mode is None:
+        raise InvalidInput(f"The search mode is {request.mode}; it must be one of {list(_MODES)}.")
+    vector = None
+    if mode != "lexical" and request.HasField("vector"):
+        matrix = tensors.unpack(request.vector)
+        if len(matrix) != 1:
+            raise InvalidInput(f"The query has {len(matrix)} vectors; it must have one.")
+        vector = matrix[0].astype("float32")
+    return Query(
+        collections=tuple(request.collections),
+        mode=mode,
+        limit=request.limit,
+        text=request.text,
+        vector=vector,
+        model=model_of(request.embedder) if request.HasField("embedder") else None,
+        where=clause_of(request.filter) if request.HasField("filter") else None,
+        fusion=_fusion_of(request.fusion, default),
+    )
+
+
+def collection_message(collection: Collection, stats: Stats) -> retriever_pb2.Collection:
+    return retriever_pb2.Collection(
+        name=collection.name,
+        embedder=model_message(collection.model),
+        chunking=retriever_pb2.Chunking(
+            max_chars=collection.max_chars, overlap_chars=collection.overlap_chars
+        ),
+        chunks=stats.chunks,
+        documents=stats.documents,
+        disk_bytes=stats.disk_bytes,
+        unindexed_chunks=stats.unindexed_chunks,
+    )
+
+
+def model_message(model: Model) -> common_pb2.ModelIdentity:
+    return common_pb2.ModelIdentity(id=model.id, revision=model.revision, dimension=model.dimension)
+
+
+def chunk_message(chunk: Chunk) -> retriever_pb2.Chunk:
+    return retriever_pb2.Chunk(
+        chunk_id=chunk.chunk_id,
+        document_id=chunk.document_id,
+        ordinal=chunk.ordinal,
+        title=chunk.title,
+        text=chunk.text,
+        start=chunk.start,
+        end=chunk.end,
+        heading_path=chunk.heading_path,
+        metadata_json=chunk.metadata_json,
+    )
+
+
+def passage_message(rank: int, found: Found) -> common_pb2.Passage:
+    chunk = found.chunk
+    return common_pb2.Passage(
+        chunk_id=chunk.chunk_id,
+        document_id=chunk.document_id,
+        collection=found.collection,
+        title=chunk.title,
+        text=chunk.text,
+        start=chunk.start,
+        end=chunk.end,
+        heading_path=chunk.heading_path,
+        metadata_json=chunk.metadata_json,
+        rank=rank,
+        scores=common_pb2.Scores(dense=found.dense, lexical=found.lexical, fused=found.fused),
+    )
+
+
+def _fusion_of(message: retriever_pb2.Fusion, default: Fusion) -> Fusion:
+    method = default.method
+    if message.method != retriever_pb2.FUSION_METHOD_UNSPECIFIED:
+        if message.method not in _METHODS:
+            raise InvalidInput(
+                f"The fusion method is {message.method}; it must be one of {list(_METHODS)}."
+            )
+        method = _METHODS[message.method]
+    dense, words = message.dense_weight, message.lexical_weight
+    for weight in (dense, words):
+        if not (math.isfinite(weight) and weight >= 0):
+            raise InvalidInput(f"A fusion weight is {weight}; it must be a number from 0 up.")
+    if dense == 0 and words == 0:
+        dense, words = default.dense_weight, default.lexical_weight
+    return Fusion(method, dense, words)
