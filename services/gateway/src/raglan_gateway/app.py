@@ -13,6 +13,7 @@ from fastapi import FastAPI
 from raglan.errors import Conflict, RaglanError
 
 from raglan_gateway.api import collections, documents, jobs, operations, query, schemas
+from raglan_gateway.api.body_limit import BodyLimit
 from raglan_gateway.api.boundary import Boundary, install_error_handlers
 from raglan_gateway.mesh import Mesh
 from raglan_gateway.metrics import Metrics
@@ -53,10 +54,11 @@ def build(settings: GatewaySettings) -> FastAPI:
         lifespan=lifespan,
         responses=_ERRORS,
     )
+    app.add_middleware(BodyLimit, settings=settings)
     app.add_middleware(Boundary, metrics=metrics, max_concurrent=settings.max_concurrent_requests)
     install_error_handlers(app)
     app.include_router(query.router(pipeline, settings, metrics))
-    app.include_router(collections.router(mesh, settings.max_request_bytes))
+    app.include_router(collections.router(mesh))
     app.include_router(documents.router(mesh, settings))
     app.include_router(jobs.router(mesh, settings.heartbeat_s))
     app.include_router(operations.router(mesh, settings, metrics))

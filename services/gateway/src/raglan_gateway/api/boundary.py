@@ -111,8 +111,9 @@ def install_error_handlers(app: FastAPI) -> None:
 
     async def http(_: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, HTTPException)
-        known = {404: NotFound("There is no such route."), 413: _too_large(error)}
-        mapped = known.get(error.status_code, InvalidInput(f"{error.detail}."))
+        sentence = f"{error.detail}."
+        known = {404: NotFound("There is no such route."), 413: PayloadTooLarge(sentence)}
+        mapped = known.get(error.status_code, InvalidInput(sentence))
         return reply(mapped, status=error.status_code, headers=dict(error.headers or {}))
 
     app.add_exception_handler(RaglanError, ours)
@@ -132,15 +133,9 @@ def reply(
     return JSONResponse(body, status_code=status or row.http, headers=headers)
 
 
-def _too_large(error: HTTPException) -> PayloadTooLarge:
-    return PayloadTooLarge(
-        "The body of the request is too large "
-        "(RAGLAN_GATEWAY_MAX_REQUEST_BYTES; for documents RAGLAN_GATEWAY_MAX_UPLOAD_BYTES)."
-    )
-
-
 def _sentence(problem: Any) -> str:
     where = ".".join(str(part) for part in problem["loc"][1:]) or "the body"
+    message = problem["msg"].removeprefix("Value error, ")
     given = problem.get("input")
     shown = f" (got {given!r:.{_SHOWN_CHARS}})" if isinstance(given, str | int | float) else ""
-    return f"{where}: {problem['msg']}{shown}."
+    return f"{where}: {message}{shown}."

@@ -43,7 +43,7 @@ async def create(
     return made
 
 
-def router(mesh: Mesh, max_body_size: int) -> APIRouter:
+def router(mesh: Mesh) -> APIRouter:
     """The routes of collections."""
     routes = APIRouter(prefix="/v1/collections", tags=["collections"])
 
@@ -52,7 +52,7 @@ def router(mesh: Mesh, max_body_size: int) -> APIRouter:
             method, request, deadline=Deadline.after(TIMEOUT_S), to="the retriever"
         )
 
-    @routes.post("", status_code=201, max_body_size=max_body_size)
+    @routes.post("", status_code=201)
     async def create_collection(body: schemas.NewCollection) -> schemas.Collection:
         """Make a collection; asking again for the same one is no error."""
         chunking = body.chunking or schemas.Chunking()

@@ -17,6 +17,7 @@ from starlette.datastructures import FormData, UploadFile
 
 from raglan_gateway.api import replies, schemas
 from raglan_gateway.api.collections import TIMEOUT_S
+from raglan_gateway.api.text import PlainText
 from raglan_gateway.mesh import Mesh
 from raglan_gateway.settings import GatewaySettings
 
@@ -54,7 +55,7 @@ def router(mesh: Mesh, settings: GatewaySettings) -> APIRouter:
     """The routes of documents."""
     routes = APIRouter(prefix="/v1/collections/{name}/documents", tags=["documents"])
 
-    @routes.post("", status_code=202, openapi_extra=_BODY, max_body_size=settings.max_upload_bytes)
+    @routes.post("", status_code=202, openapi_extra=_BODY)
     async def upload(name: schemas.CollectionName, request: Request) -> schemas.Accepted:
         """Take documents in; the job that is returned parses, embeds and indexes them."""
         media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
@@ -73,7 +74,7 @@ def router(mesh: Mesh, settings: GatewaySettings) -> APIRouter:
     async def list_documents(
         name: schemas.CollectionName,
         limit: Annotated[int, Query(ge=1, le=1000)] = 100,
-        after: Annotated[schemas.PlainText, Query(max_length=512)] = "",
+        after: Annotated[PlainText, Query(max_length=512)] = "",
     ) -> schemas.Documents:
         """Documents by id, a page at a time."""
         await _require_collection(mesh, name)
@@ -161,7 +162,8 @@ def _from_json(body: bytes, settings: GatewaySettings) -> list[schemas.NewDocume
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or "the body"
-        raise InvalidInput(f"{where}: {first['msg']}.") from None
+        message = first["msg"].removeprefix("Value error, ")
+        raise InvalidInput(f"{where}: {message}.") from None
     if len(documents) > settings.max_upload_documents:
         raise InvalidInput(
             f"The request holds {len(documents)} documents; the limit is "

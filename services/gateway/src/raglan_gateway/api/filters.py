@@ -11,17 +11,18 @@ from pydantic import (
     StrictBool,
     StrictFloat,
     StrictInt,
-    StrictStr,
     model_validator,
 )
 from raglan.v1 import retriever_pb2
+
+from raglan_gateway.api.text import PlainText
 
 MAX_DEPTH: Final = 8
 MAX_NODES: Final = 100
 MAX_VALUES: Final = 1_000
 
-FieldName = Annotated[str, Field(min_length=1, max_length=256, examples=["lang"])]
-Text = Annotated[StrictStr, Field(max_length=4_096)]
+FieldName = Annotated[PlainText, Field(min_length=1, max_length=256, examples=["lang"])]
+Text = Annotated[PlainText, Field(max_length=4_096, strict=True)]
 Integer = Annotated[StrictInt, Field(ge=-(2**63), lt=2**63)]
 Real = Annotated[StrictFloat, Field(allow_inf_nan=False)]
 Scalar = StrictBool | Integer | Real | Text

@@ -35,7 +35,6 @@ def router(pipeline: Pipeline, settings: GatewaySettings, metrics: Metrics) -> A
     @routes.post(
         "/v1/search",
         response_model=schemas.SearchReply,
-        max_body_size=settings.max_request_bytes,
     )
     async def search(body: schemas.SearchRequest, request: Request) -> schemas.SearchReply:
         """Find passages: the path of a query without generation."""
@@ -47,7 +46,6 @@ def router(pipeline: Pipeline, settings: GatewaySettings, metrics: Metrics) -> A
     @routes.post(
         "/v1/query",
         response_model=schemas.QueryReply,
-        max_body_size=settings.max_request_bytes,
         responses={200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}},
     )
     async def query(body: schemas.QueryRequest, request: Request) -> Any:

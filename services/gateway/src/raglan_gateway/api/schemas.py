@@ -4,30 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from raglan_gateway.api.filters import Filter
-
-
-def _plain(value: str) -> str:
-    if "\0" in value:
-        raise ValueError("it contains a null character")
-    return value
-
-
-def _not_blank(value: str) -> str:
-    if not value.strip():
-        raise ValueError("it is empty")
-    return value
-
+from raglan_gateway.api.text import NonBlankText, PlainText
 
 CollectionName = Annotated[
     str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$", examples=["default"], max_length=64)
 ]
-PlainText = Annotated[str, AfterValidator(_plain)]
-QueryText = Annotated[PlainText, AfterValidator(_not_blank)]
 DocumentId = Annotated[
-    str,
+    PlainText,
     Field(min_length=1, max_length=512, pattern=r"^[^\x00-\x1f\x7f]+$", examples=["guide.md"]),
 ]
 
@@ -39,7 +25,7 @@ class _Request(BaseModel):
 class SearchRequest(_Request):
     """What to look for, and where."""
 
-    query: Annotated[QueryText, Field(min_length=1, examples=["How do I pin the reranker?"])]
+    query: Annotated[NonBlankText, Field(min_length=1, examples=["How do I pin the reranker?"])]
     collections: Annotated[list[CollectionName], Field(min_length=1, max_length=16)] | None = None
     top_k: Annotated[int, Field(ge=1)] = 10
     mode: Literal["hybrid", "dense", "lexical"] = "hybrid"

@@ -1,0 +1,97 @@
+# Each target is the one way to do its thing; CI calls the same ones.
+
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+PACKAGES := services/common/src/raglan services/gateway/src/raglan_gateway \
+            services/embedder/src/raglan_embedder services/retriever/src/raglan_retriever \
+            services/reranker/src/raglan_reranker services/generator/src/raglan_generator \
+            services/ingester/src/raglan_ingester cli/src/raglan_cli
+STUBS := services/common/src/raglan/v1
+EVAL_DATA_DIR ?= $(wildcard ../shared/data)
+export EVAL_DATA_DIR
+export HF_HUB_OFFLINE ?= 1
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## Show every target
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-18s %s\n", $$1, $$2}'
+
+# --- Install and run ------------------------------------------------------------------------------
+
+$(VENV)/bin/python:
+	@$(PYTHON) -m venv $(VENV) || python3 -m venv $(VENV)
+
+$(VENV)/.run: requirements/run.txt requirements/constraints.txt $(wildcard services/*/pyproject.toml) cli/pyproject.toml | $(VENV)/bin/python
+	@echo "Installing into $(VENV) (a minute or two, once) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements/run.txt
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.run requirements/test.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements/test.txt
+	@touch $@
+
+.PHONY: setup
+setup: $(VENV)/.run ## Make .venv and install everything that runs
+
+.PHONY: setup-test
+setup-test: $(VENV)/.test ## The same, and what tests and checks need
+
+.PHONY: run
+run: setup ## Start the whole mesh on this machine; Ctrl-C stops it
+	@exec $(BIN)/raglan up
+
+# --- Test and check -------------------------------------------------------------------------------
+
+.PHONY: test
+test: setup-test ## Unit, contract and mesh tests (under 10 minutes on 2 cores)
+	$(BIN)/python -m pytest tests/unit tests/contract tests/mesh tests/faults
+
+.PHONY: test-e2e
+test-e2e: setup-test ## The journey of a new user: make run, the CLI
+	$(BIN)/python -m pytest tests/e2e
+
+.PHONY: test-fuzz
+test-fuzz: setup-test ## Schemathesis over the OpenAPI document of a running mesh
+	$(BIN)/python -m pytest tests/fuzz
+
+.PHONY: check
+check: setup-test ## Format, lint, types, imports between services, generated files
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy $(PACKAGES)
+	$(BIN)/lint-imports --no-cache
+	@$(MAKE) --no-print-directory proto docs
+	@git diff --exit-code --stat -- $(STUBS) proto docs/configuration.md \
+	  || (echo "Generated files were stale: commit what make proto and make docs wrote." && exit 1)
+
+.PHONY: format
+format: setup-test ## Put the code into its form
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+# --- Generate -------------------------------------------------------------------------------------
+
+.PHONY: proto
+proto: setup-test ## Regenerate the stubs from proto/
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc -I proto \
+	  --python_out=services/common/src --grpc_python_out=services/common/src \
+	  --mypy_out=quiet:services/common/src --mypy_grpc_out=quiet:services/common/src \
+	  proto/raglan/v1/*.proto
+	@$(BIN)/python proto/fields.py
+
+.PHONY: docs
+docs: setup ## Regenerate docs/configuration.md from the settings classes
+	@$(BIN)/python docs/configuration.py > docs/configuration.md
+
+.PHONY: constraints
+constraints: setup-test ## Pin what is installed now in requirements/constraints.txt
+	@(echo "# Versions that were tested together; written by make constraints."; \
+	  $(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu$$//' | grep -v ' @ ') > requirements/constraints.txt
+
+# --- Measure --------------------------------------------------------------------------------------
+
+.PHONY: clean
+clean: ## Remove .venv and caches (not your data)
+	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache .hypothesis .schemathesis

@@ -1,0 +1,223 @@
+"""What a query gets when stages fail, over stages that behave as told."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import dataclass, field
+
+import pytest
+from raglan.deadline import Deadline
+from raglan.errors import (
+    Conflict,
+    DeadlineExceeded,
+    InvalidInput,
+    NotFound,
+    Overloaded,
+    RaglanError,
+    Unavailable,
+)
+from raglan.v1 import common_pb2, embedder_pb2, generator_pb2, reranker_pb2, retriever_pb2
+from raglan_gateway.pipeline import (
+    Answered,
+    Budgets,
+    Cited,
+    Delta,
+    Event,
+    Pipeline,
+    Query,
+    Run,
+    Sources,
+    Started,
+)
+
+MODEL = common_pb2.ModelIdentity(id="m", revision="1", dimension=1)
+
+
+@dataclass
+class FakeMesh:
+    """Five passages "p0".."p4"; each stage fails with the error it is given."""
+
+    embed_error: RaglanError | None = None
+    search_error: RaglanError | None = None
+    rerank_error: RaglanError | None = None
+    generate_error: RaglanError | None = None
+    tokens_before_error: int = 0
+    ranked: tuple[int, ...] = (3, 1)
+    searched: list[retriever_pb2.SearchRequest] = field(default_factory=list)
+    offered: int = 0
+    closed: bool = False
+
+    async def embed(self, text: str, *, deadline: Deadline) -> embedder_pb2.EmbedResponse:
+        if self.embed_error:
+            raise self.embed_error
+        tensor = common_pb2.Tensor(data=b"\0\0\0\0", rows=1, dim=1, dtype=1)
+        return embedder_pb2.EmbedResponse(vectors=tensor, model=MODEL)
+
+    async def search(
+        self, request: retriever_pb2.SearchRequest, *, deadline: Deadline
+    ) -> retriever_pb2.SearchResponse:
+        self.searched.append(request)
+        if self.search_error:
+            raise self.search_error
+        return retriever_pb2.SearchResponse(
+            passages=[
+                common_pb2.Passage(chunk_id=f"p{i}", text=f"passage {i}", start=i * 100)
+                for i in range(5)
+            ]
+        )
+
+    async def rerank(
+        self, request: reranker_pb2.RerankRequest, *, deadline: Deadline
+    ) -> reranker_pb2.RerankResponse:
+        if self.rerank_error:
+            raise self.rerank_error
+        self.offered = len(request.candidates)
+        return reranker_pb2.RerankResponse(
+            ranked=[reranker_pb2.Ranked(index=i, score=9.0 - n) for n, i in enumerate(self.ranked)]
+        )
+
+    async def generate(
+        self, request: generator_pb2.GenerateRequest, *, first_by: Deadline, deadline: Deadline
+    ) -> AsyncGenerator[generator_pb2.GenerateEvent, None]:
+        try:
+            for number in range(3):
+                if self.generate_error and number == self.tokens_before_error:
+                    raise self.generate_error
+                yield generator_pb2.GenerateEvent(delta=generator_pb2.Delta(text=f"t{number} "))
+            quote = generator_pb2.Citation(
+                marker=1, passage_index=1, quote="passage", start=0, end=7
+            )
+            yield generator_pb2.GenerateEvent(citation=quote)
+            yield generator_pb2.GenerateEvent(
+                finished=generator_pb2.Finished(model="fake", confidence=0.5)
+            )
+        finally:
+            self.closed = True
+
+
+def pipeline(mesh: FakeMesh) -> Pipeline:
+    budgets = Budgets(embed_s=1, retrieve_s=1, rerank_s=1, first_token_s=1)
+    return Pipeline(mesh, budgets, rerank_candidates=4)
+
+
+def query(**changes: object) -> Query:
+    fields = {
+        "text": "what?",
+        "collections": ("default",),
+        "top_k": 3,
+        "mode": retriever_pb2.SEARCH_MODE_HYBRID,
+        "rerank": True,
+    } | changes
+    return Query(**fields)  # type: ignore[arg-type]
+
+
+async def search(mesh: FakeMesh, **changes: object) -> Run:
+    return await pipeline(mesh).search(query(**changes), Deadline.after(5))
+
+
+async def answer(mesh: FakeMesh) -> list[Event]:
+    async with aclosing(pipeline(mesh).answer(query(), Deadline.after(5))) as events:
+        return [event async for event in events]
+
+
+def ids(run: Run) -> list[str]:
+    return [passage.chunk_id for passage in run.passages]
+
+
+async def test_reranked_passages_lead_and_the_rest_keep_their_order() -> None:
+    run = await search(FakeMesh(), top_k=5)
+    assert ids(run) == ["p3", "p1", "p0", "p2", "p4"]
+    assert [p.rank for p in run.passages] == [1, 2, 3, 4, 5]
+    assert run.passages[0].scores.rerank == 9.0
+    assert not run.passages[2].scores.HasField("rerank")
+
+
+async def test_the_reranker_sees_more_candidates_than_the_caller_asked_for() -> None:
+    mesh = FakeMesh()
+    run = await search(mesh, top_k=1)
+    assert mesh.offered == 4
+    assert ids(run) == ["p3"]
+
+
+@pytest.mark.parametrize("error", [Unavailable("x"), Overloaded("x"), DeadlineExceeded("x")])
+async def test_without_an_embedder_the_search_is_lexical_and_says_so(error: RaglanError) -> None:
+    mesh = FakeMesh(embed_error=error)
+    run = await search(mesh)
+    assert mesh.searched[0].mode == retriever_pb2.SEARCH_MODE_LEXICAL
+    assert not mesh.searched[0].HasField("vector")
+    assert [(d.stage, d.fallback) for d in run.degraded] == [("embed", "lexical")]
+
+
+async def test_without_a_reranker_the_fused_order_stands_and_says_so() -> None:
+    run = await search(FakeMesh(rerank_error=Unavailable("gone")))
+    assert ids(run) == ["p0", "p1", "p2"]
+    assert [(d.stage, d.reason, d.fallback) for d in run.degraded] == [
+        ("rerank", "gone", "fused_order")
+    ]
+
+
+@pytest.mark.parametrize("error", [InvalidInput("bad"), NotFound("no"), Conflict("other model")])
+async def test_what_is_the_requests_own_fault_is_never_papered_over(error: RaglanError) -> None:
+    with pytest.raises(type(error)):
+        await search(FakeMesh(embed_error=error))
+    with pytest.raises(type(error)):
+        await search(FakeMesh(rerank_error=error))
+
+
+async def test_without_a_retriever_the_query_fails() -> None:
+    with pytest.raises(Unavailable):
+        await search(FakeMesh(search_error=Unavailable("gone")))
+
+
+async def test_a_request_whose_time_is_up_fails_instead_of_falling_back() -> None:
+    mesh = FakeMesh(embed_error=DeadlineExceeded("x"))
+    with pytest.raises(DeadlineExceeded):
+        await pipeline(mesh).search(query(), Deadline.after(-1))
+
+
+async def test_an_answer_comes_as_sources_text_citations_and_the_whole() -> None:
+    events = await answer(FakeMesh())
+    assert [type(event) for event in events] == [
+        Started, Sources, Delta, Delta, Delta, Cited, Answered,
+    ]  # fmt: skip
+    cited, answered = events[-2], events[-1]
+    assert isinstance(cited, Cited)
+    assert isinstance(answered, Answered)
+    assert cited.passage.chunk_id == "p1"
+    assert answered.run.answer == "t0 t1 t2 "
+    assert {"embed", "retrieve", "rerank", "generate", "first_token", "total"} <= set(
+        answered.run.timings_ms
+    )
+
+
+async def test_without_a_generator_the_passages_are_quoted() -> None:
+    events = await answer(FakeMesh(generate_error=Unavailable("gone")))
+    run = events[-1].run  # type: ignore[union-attr]
+    assert [(d.stage, d.fallback) for d in run.degraded] == [("generate", "passages")]
+    assert run.answer == "passage 3 [1]\n\npassage 1 [2]\n\npassage 0 [3]"
+    assert [(c.quote, c.start, c.end) for c in run.citations] == [
+        ("passage 3", 300, 309),
+        ("passage 1", 100, 109),
+        ("passage 0", 0, 9),
+    ]
+
+
+async def test_a_generator_that_dies_after_text_is_reported_never_replaced() -> None:
+    mesh = FakeMesh(generate_error=Unavailable("gone"), tokens_before_error=2)
+    texts = []
+    with pytest.raises(Unavailable):
+        async with aclosing(pipeline(mesh).answer(query(), Deadline.after(5))) as events:
+            async for event in events:
+                if isinstance(event, Delta):
+                    texts.append(event.text)
+    assert texts == ["t0 ", "t1 "]
+
+
+async def test_leaving_an_answer_closes_the_generators_stream() -> None:
+    mesh = FakeMesh()
+    async with aclosing(pipeline(mesh).answer(query(), Deadline.after(5))) as events:
+        async for event in events:
+            if isinstance(event, Delta):
+                break
+    assert mesh.closed
