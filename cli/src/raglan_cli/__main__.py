@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from raglan_cli import ask, ingest, screen, status, up
+from raglan_cli import ask, evaluate, ingest, screen, status, up
 from raglan_cli.failure import Failure
 
 app = typer.Typer(
@@ -23,6 +23,7 @@ app.command()(up.up)
 app.command()(ingest.ingest)
 app.command()(ask.ask)
 app.command()(ask.search)
+app.command("eval")(evaluate.evaluate)
 app.command()(status.status)
 app.command()(up.down)
 

@@ -66,14 +66,14 @@ def ingest(
     selection = files.select(paths)
     if not selection.files and not selection.unreadable:
         raise UsageFailure(_nothing_found(paths, selection))
-    with Gateway(find_url(url)) as gateway, _bars(quiet=json) as bars:
+    with Gateway(find_url(url)) as gateway, bars(quiet=json) as shown:
         gateway.create_collection(collection)
-        upload = Upload(gateway, collection, bars)
+        upload = Upload(gateway, collection, shown)
         upload.send_all(selection.files)
         if no_wait:
             outcome = Outcome(jobs=[{"id": job, "status": "queued"} for job in upload.job_ids])
         else:
-            outcome = jobs.follow(gateway, upload.job_ids, bars.show_stages)
+            outcome = jobs.follow(gateway, upload.job_ids, shown.show_stages)
     outcome.failed += [
         {"document": name, "reason": reason}
         for name, reason in [*selection.unreadable, *upload.refused]
@@ -158,7 +158,8 @@ class Bars:
 
 
 @contextmanager
-def _bars(*, quiet: bool) -> Iterator[Bars]:
+def bars(*, quiet: bool) -> Iterator[Bars]:
+    """Bars in a terminal; nothing elsewhere, or when `quiet`."""
     progress = Progress(
         TextColumn("{task.description:>6}"),
         BarColumn(),

@@ -16,7 +16,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Final
 
-import httpx
 import psutil
 import typer
 from raglan.settings import default_data_dir
@@ -186,14 +185,6 @@ async def _supervise(planned: mesh.Mesh, start_limit_s: float) -> int:
 async def _started(supervisor: Supervisor, run: _Run, limit_s: float) -> None:
     with display.live_table(lambda: run.document()["services"]):
         await supervisor.start(limit_s=limit_s)
-    await _make_default_collection(run.planned.url)
-
-
-async def _make_default_collection(url: str) -> None:
-    """The collection that every command takes unless told. A failure shows when it is used."""
-    async with httpx.AsyncClient(trust_env=False, timeout=10) as client:
-        with suppress(httpx.HTTPError):
-            await client.post(f"{url}/v1/collections", json={"name": "default"})
 
 
 async def _stop(supervisor: Supervisor, run: _Run) -> None:
