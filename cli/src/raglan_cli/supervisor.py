@@ -26,6 +26,7 @@ STOP_FIRST: Final = ("gateway", "ingester")
 """They call the others, so they finish their work while the others still answer."""
 
 _POLL_S: Final = 0.1
+_UNSTARTED_GRACE_S: Final = 1.0
 _KILLED_S: Final = 5.0
 """How long a killed process may take to be gone; only a broken disk or kernel makes it longer."""
 
@@ -144,13 +145,17 @@ class Supervisor:
         await asyncio.gather(*self._keepers)
 
     async def stop(self) -> None:
-        """Ask every process to end, callers before those they call; kill what lingers."""
+        """Ask every process to end, callers before those they call; kill what lingers.
+
+        After a failed start there is no work to finish, so nothing gets long for it.
+        """
+        grace_s = self._grace_s if self._started else min(self._grace_s, _UNSTARTED_GRACE_S)
         for keeper in self._keepers:
             keeper.cancel()
         await asyncio.gather(*self._keepers, return_exceptions=True)
         first = [p for p in self.processes if p.program.service in STOP_FIRST]
         for wave in (first, [p for p in self.processes if p not in first]):
-            await asyncio.gather(*(self._end(process) for process in wave))
+            await asyncio.gather(*(self._end(process, grace_s) for process in wave))
 
     def kill(self) -> None:
         """End every process now. Follow with `stop`, which reaps them."""
@@ -193,13 +198,13 @@ class Supervisor:
         finally:
             ending.cancel()
 
-    async def _end(self, process: Process) -> None:
+    async def _end(self, process: Process, grace_s: float) -> None:
         child = process.child
         if child is not None and child.returncode is None:
             self._change(process, State.STOPPING)
             process.signal_group(signal.SIGTERM)
             with suppress(TimeoutError):
-                await asyncio.wait_for(child.wait(), self._grace_s)
+                await asyncio.wait_for(child.wait(), grace_s)
             process.signal_group(signal.SIGKILL)
             with suppress(TimeoutError):
                 await asyncio.wait_for(child.wait(), _KILLED_S)

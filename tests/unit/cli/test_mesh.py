@@ -1,0 +1,108 @@
+import socket
+from pathlib import Path
+
+import pytest
+from raglan_cli import mesh
+from raglan_cli.failure import Failure
+
+DATA = Path("/data")
+
+
+def planned(environ=None, **replicas):
+    return mesh.plan(
+        DATA, 8080, replicas, environ or {}, take_ports=lambda n: range(25_001, 25_001 + n)
+    )
+
+
+def program(of, service, replica=1):
+    return next(p for p in of.programs if (p.service, p.replica) == (service, replica))
+
+
+def test_every_service_and_the_gateway_get_a_process():
+    assert sorted(p.name for p in planned().programs) == [
+        "embedder-1",
+        "gateway-1",
+        "generator-1",
+        "ingester-1",
+        "reranker-1",
+        "retriever-1",
+    ]
+
+
+def test_replicas_listen_apart_and_the_gateway_is_given_all_of_them():
+    of = planned(embedder=2)
+    first, second = program(of, "embedder"), program(of, "embedder", 2)
+    assert first.env["RAGLAN_EMBEDDER_PORT"] != second.env["RAGLAN_EMBEDDER_PORT"]
+    both = f"{first.address},{second.address}"
+    assert program(of, "gateway").env["RAGLAN_GATEWAY_EMBEDDER_ADDRESS"] == both
+    assert program(of, "ingester").env["RAGLAN_INGESTER_EMBEDDER_ADDRESS"] == both
+
+
+def test_data_and_models_lie_below_the_data_folder():
+    of = planned()
+    assert program(of, "retriever").env["RAGLAN_RETRIEVER_DATA_DIR"] == "/data/retriever"
+    assert program(of, "ingester").env["RAGLAN_INGESTER_DATA_DIR"] == "/data/ingester"
+    assert program(of, "embedder").env["RAGLAN_EMBEDDER_CACHE_DIR"] == "/data/models"
+    assert program(of, "generator").env["RAGLAN_DATA"] == "/data"
+
+
+def test_what_the_user_set_stays():
+    environ = {"RAGLAN_EMBEDDER_ENGINE": "torch", "RAGLAN_EMBEDDER_CACHE_DIR": "/m", "PATH": "/bin"}
+    env = program(planned(environ), "embedder").env
+    assert {name: env[name] for name in environ} == environ
+
+
+def test_a_port_the_user_set_is_the_one_that_the_others_are_told():
+    of = planned({"RAGLAN_RERANKER_PORT": "7103"})
+    assert program(of, "reranker").address == "127.0.0.1:7103"
+    assert program(of, "gateway").env["RAGLAN_GATEWAY_RERANKER_ADDRESS"] == "127.0.0.1:7103"
+
+
+def test_a_service_that_runs_elsewhere_is_not_started():
+    of = planned({"RAGLAN_GATEWAY_EMBEDDER_ADDRESS": "gpu1:7101"})
+    assert "embedder" not in {p.service for p in of.programs}
+    assert program(of, "ingester").env["RAGLAN_INGESTER_EMBEDDER_ADDRESS"] == "gpu1:7101"
+
+
+@pytest.mark.parametrize(
+    ("option", "sentence"),
+    [
+        ("retriever=2", "Qdrant Edge gives a shard to one process"),
+        ("gateway=2", "the one door"),
+        ("embeder=2", "there is no service 'embeder'"),
+        ("embedder", "write it as embedder=2"),
+        ("embedder=two", "write it as embedder=2"),
+        ("embedder=0", "give 1 to 16"),
+        ("embedder=17", "give 1 to 16"),
+    ],
+)
+def test_replicas_that_cannot_be_are_refused_with_the_reason(option, sentence):
+    with pytest.raises(Failure, match=sentence) as refused:
+        mesh.parse_replicas([option])
+    assert refused.value.status == 2
+
+
+def test_replicas_are_parsed_by_service():
+    assert mesh.parse_replicas(["embedder=2", "reranker=3"]) == {"embedder": 2, "reranker": 3}
+
+
+def test_a_variable_of_no_service_is_refused_with_the_nearest_name():
+    environ = {"RAGLAN_EMBEDER_ENGINE": "torch", "RAGLAN_URL": "http://x", "RAGLAN_DATA": "/d"}
+    with pytest.raises(Failure, match="Did you mean RAGLAN_EMBEDDER_ENGINE") as refused:
+        mesh.refuse_unknown_variables(environ)
+    assert "RAGLAN_URL" not in refused.value.message
+
+
+def test_variables_of_a_service_are_left_for_it_to_judge():
+    mesh.refuse_unknown_variables({"RAGLAN_EMBEDDER_ENGINNE": "torch", "HOME": "/h"})
+
+
+def test_a_port_that_something_listens_on_is_not_free():
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        assert not mesh.is_free(listening.getsockname()[1])
+
+
+def test_free_ports_are_different_and_free():
+    ports = mesh.free_ports(8)
+    assert len(set(ports)) == 8
+    assert all(mesh.is_free(port) for port in ports)

@@ -1,0 +1,47 @@
+import json
+import signal
+
+from raglan_cli import reason
+
+
+def test_the_reason_of_the_last_error_event_is_told():
+    log = "\n".join(
+        [
+            json.dumps({"level": "info", "event": "loading"}),
+            json.dumps({"level": "error", "event": "cannot start", "reason": "No such model: x."}),
+        ]
+    )
+    assert reason.reason_in(log) == "No such model: x."
+
+
+def test_sentences_about_settings_are_told_whole():
+    log = "RAGLAN_EMBEDDER_X is set, but there is no such setting.\nRAGLAN_EMBEDDER_PORT: too big."
+    assert reason.reason_in(log) == log
+
+
+def test_of_a_traceback_only_the_last_line_is_told():
+    log = 'Traceback (most recent call last):\n  File "x.py", line 1\nImportError: no module y\n'
+    assert reason.reason_in(log) == "ImportError: no module y"
+
+
+def test_of_an_event_with_an_exception_its_type_and_text_are_told():
+    event = {
+        "level": "error",
+        "event": "unexpected",
+        "exception": [{"exc_type": "KeyError", "exc_value": "'a'", "frames": []}],
+    }
+    assert reason.reason_in(json.dumps(event)) == "KeyError: 'a'"
+
+
+def test_a_silent_end_is_told_by_its_status(tmp_path):
+    log = tmp_path / "x.log"
+    log.write_text('{"level": "info", "event": "serving"}\n')
+    assert "status 3" in reason.why_it_ended(3, log)
+    assert "SIGKILL" in reason.why_it_ended(-signal.SIGKILL, log)
+    assert "SIGSEGV" in reason.why_it_ended(-signal.SIGSEGV, log)
+
+
+def test_what_an_earlier_run_said_is_not_the_reason(tmp_path):
+    log = tmp_path / "x.log"
+    log.write_text("An old reason.\n")
+    assert "status 1" in reason.why_it_ended(1, log, since=log.stat().st_size)
