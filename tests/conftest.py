@@ -1,0 +1,45 @@
+"""What holds for every test: an event loop that blocks fails it, and data sets are found or named."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[1]
+BLOCKED_S = 0.5
+"""A callback that holds the loop longer fails the test. Generous, because CI machines are shared."""
+
+
+@pytest.fixture(autouse=True)
+def no_blocked_loop(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Fail the test when anything holds the event loop for `BLOCKED_S` or longer."""
+    slow: list[str] = []
+    run = asyncio.Handle._run
+
+    def timed(handle: asyncio.Handle) -> None:
+        begun = time.monotonic()
+        run(handle)
+        held = time.monotonic() - begun
+        if held >= BLOCKED_S:
+            slow.append(f"{held:.2f} s in {handle!r}")
+
+    monkeypatch.setattr(asyncio.Handle, "_run", timed)
+    yield
+    assert not slow, "the event loop was blocked: " + "; ".join(slow)
+
+
+@pytest.fixture(scope="session")
+def eval_data() -> Path:
+    """The folder of evaluation sets, in BEIR layout."""
+    folder = Path(os.environ.get("EVAL_DATA_DIR") or REPOSITORY.parent / "shared" / "data")
+    if not (folder / "squad" / "corpus.jsonl").is_file():
+        pytest.fail(
+            f"No evaluation data in {folder}. Set EVAL_DATA_DIR to a folder that holds "
+            "squad/, scifact/ and cranfield/ in BEIR layout."
+        )
+    return folder
