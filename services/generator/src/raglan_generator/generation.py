@@ -40,6 +40,10 @@ class Passage:
     start: int = 0
     title: str = ""
     headings: tuple[str, ...] = ()
+    score: float | None = None
+    """Of the last ranking that scored every passage of the request."""
+    similarity: float | None = None
+    """Cosine of its vector and the question's."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ MAX_CHARS = 400
 """No sentence is longer: a quote should fit in a glance."""
 
 _SPACE = re.compile(r"\s")
+_WORD = re.compile(r"\S+")
 
 
 class Span(NamedTuple):
@@ -55,3 +56,11 @@ def _bounded(text: str, span: Span, max_chars: int) -> Iterator[Span]:
         start = cut
     if piece := trimmed(text, start, end):
         yield piece
+
+
+def first_words(text: str, span: Span, count: int) -> Span | None:
+    """`span` cut after its first `count` words; None when `count` is 0."""
+    if count <= 0:
+        return None
+    ends = [match.end() for match in _WORD.finditer(text, span.start, span.end)]
+    return Span(span.start, ends[count - 1]) if count < len(ends) else span

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import grpc
 import raglan
@@ -114,13 +114,23 @@ def parse(request: generator_pb2.GenerateRequest, limits: Limits) -> Request:
     """
     if not request.question.strip():
         raise InvalidInput("The question is empty.")
-    _within(len(request.question), limits.max_question_chars, "max_question_chars", "question")
-    _within(len(request.passages), limits.max_passages, "max_passages", "passages")
-    _within(len(request.history), limits.max_history_turns, "max_history_turns", "history")
+    _within(
+        len(request.question),
+        limits.max_question_chars,
+        "max_question_chars",
+        "the question's length in characters",
+    )
+    _within(len(request.passages), limits.max_passages, "max_passages", "the number of passages")
+    _within(
+        len(request.history),
+        limits.max_history_turns,
+        "max_history_turns",
+        "the number of history turns",
+    )
     _within(request.max_tokens, limits.max_tokens_limit, "max_tokens_limit", "max_tokens")
     return Request(
         question=request.question,
-        passages=tuple(_passage(i, passage) for i, passage in enumerate(request.passages)),
+        passages=_passages(request.passages),
         history=tuple(_turn(i, turn) for i, turn in enumerate(request.history)),
         max_tokens=request.max_tokens or limits.max_tokens,
     )
@@ -128,27 +138,36 @@ def parse(request: generator_pb2.GenerateRequest, limits: Limits) -> Request:
 
 def _within(value: int, limit: int, setting: str, what: str) -> None:
     if value > limit:
-        unit = {"question": " characters", "passages": " entries", "history": " turns"}
         raise InvalidInput(
-            f"{what} has {value}{unit[what]}; the limit is {limit} "
-            f"(RAGLAN_GENERATOR_{setting.upper()})."
-            if what in unit
-            else f"{what} is {value}; the limit is {limit} (RAGLAN_GENERATOR_{setting.upper()})."
+            f"{what} is {value}; the limit is {limit} (RAGLAN_GENERATOR_{setting.upper()})."
         )
 
 
-def _passage(index: int, passage: common_pb2.Passage) -> Passage:
-    if passage.end - passage.start != len(passage.text):
-        raise InvalidInput(
-            f"passages[{index}] spans {passage.start}:{passage.end} but holds "
-            f"{len(passage.text)} characters; its quotes would point to the wrong place."
+def _passages(passages: Sequence[common_pb2.Passage]) -> tuple[Passage, ...]:
+    for index, passage in enumerate(passages):
+        if passage.end - passage.start != len(passage.text):
+            raise InvalidInput(
+                f"passages[{index}] spans {passage.start}:{passage.end} but holds "
+                f"{len(passage.text)} characters; its quotes would point to the wrong place."
+            )
+    ranking = _ranking(passages)
+    return tuple(
+        Passage(
+            text=passage.text,
+            start=passage.start,
+            title=passage.title,
+            headings=tuple(passage.heading_path),
+            score=getattr(passage.scores, ranking) if ranking else None,
+            similarity=passage.scores.dense if passage.scores.HasField("dense") else None,
         )
-    return Passage(
-        text=passage.text,
-        start=passage.start,
-        title=passage.title,
-        headings=tuple(passage.heading_path),
+        for passage in passages
     )
+
+
+def _ranking(passages: Sequence[common_pb2.Passage]) -> Literal["rerank", "fused"] | None:
+    # Scores of two rankings have no common scale: one that holds for all, or none.
+    names: tuple[Literal["rerank", "fused"], ...] = ("rerank", "fused")
+    return next((n for n in names if all(p.scores.HasField(n) for p in passages)), None)
 
 
 def _turn(index: int, turn: generator_pb2.Turn) -> Turn:

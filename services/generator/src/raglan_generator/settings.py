@@ -38,8 +38,8 @@ class GeneratorSettings(GrpcSettings, env_prefix="RAGLAN_GENERATOR_"):
     max_sentences: PositiveInt = 3
     """Most sentences the `extractive` engine quotes."""
 
-    min_confidence: float = Field(default=0.3, ge=0, le=1)
-    """The `extractive` engine abstains below this confidence."""
+    min_confidence: float = Field(default=0.25, ge=0, le=1)
+    """The `extractive` engine abstains below this confidence; 0 always answers."""
 
     max_passages: PositiveInt = 100
     """Most passages in a request."""

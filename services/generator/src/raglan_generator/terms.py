@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import threading
+from collections.abc import Iterable
+from functools import lru_cache
 from typing import Final
 
 import Stemmer
@@ -48,6 +50,18 @@ def terms(text: str) -> list[str]:
     kept = [word for word in words(text) if word not in STOP_WORDS]
     stemmed: list[str] = _stemmer().stemWords(kept)
     return stemmed
+
+
+@lru_cache(maxsize=50_000)
+def grams(term: str) -> frozenset[str]:
+    """The four-letter pieces of `term`, its beginning marked; at least one."""
+    marked = f"^{term}"
+    return frozenset(marked[i : i + 4] for i in range(max(1, len(marked) - 3)))
+
+
+def grams_of(held: Iterable[str]) -> frozenset[str]:
+    """The pieces of several terms together."""
+    return frozenset().union(*map(grams, held))
 
 
 def _stemmer() -> Stemmer.Stemmer:
