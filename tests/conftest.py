@@ -1,4 +1,4 @@
-"""What holds for every test: an event loop that blocks fails it, and data sets are found or named."""
+"""What holds for every test: blocking the event loop fails it, and data sets are found or named."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 REPOSITORY = Path(__file__).parents[1]
 BLOCKED_S = 0.5
-"""A callback that holds the loop longer fails the test. Generous, because CI machines are shared."""
+"""A callback that holds the loop longer fails the test. Generous: CI machines are shared."""
 
 
 @pytest.fixture(autouse=True)

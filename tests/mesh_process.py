@@ -1,4 +1,4 @@
-"""A whole mesh for tests: `raglan up` in a process of its own, on a folder and a port of its own."""
+"""A whole mesh for tests: `raglan up` as a process, on a folder and a port of its own."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ def test_killing_services_in_mid_work_loses_and_doubles_nothing(tmp_path: Path) 
 
         def underway() -> bool:
             stages = client.get(f"/v1/jobs/{job_id}").json()["stages"]
-            return 0 < stages.get("index", {}).get("done", 0)
+            return stages.get("index", {}).get("done", 0) > 0
 
         mesh_process.until(underway, within_s=60, what="some chunks are indexed")
         status = client.get(f"/v1/jobs/{job_id}").json()["status"]

@@ -21,6 +21,7 @@ DOCUMENTS = [
     {"id": "tides", "title": "Tides", "text": TIDES, "metadata": {"lang": "en", "year": 1999}},
     {"id": "ebbe", "title": "Ebbe", "text": "Ebbe und Flut.", "metadata": {"lang": "de"}},
 ]
+EN, DE = {"field": "lang", "value": "en"}, {"field": "lang", "value": "de"}
 QUESTION = "How do I run the reranker on the second GPU?"
 
 
@@ -99,11 +100,11 @@ def test_every_mode_finds_the_passage(
         ({"exists": {"field": "year"}}, {"guide", "tides"}),
         ({"not": {"exists": {"field": "year"}}}, {"ebbe"}),
         (
-            {"and": [{"eq": {"field": "lang", "value": "en"}}, {"range": {"field": "year", "lt": 2000}}]},
+            {"and": [{"eq": EN}, {"range": {"field": "year", "lt": 2000}}]},
             {"tides"},
         ),
         (
-            {"or": [{"eq": {"field": "lang", "value": "de"}}, {"eq": {"field": "year", "value": 2024}}]},
+            {"or": [{"eq": DE}, {"eq": {"field": "year", "value": 2024}}]},
             {"ebbe", "guide"},
         ),
     ],
