@@ -1,0 +1,168 @@
+"""The composition root: the only place that knows which concrete classes make up the service."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import socket
+from pathlib import Path
+from typing import IO
+
+import grpc
+import sqlalchemy as sa
+from raglan.deadline import Deadline
+from raglan.errors import Conflict
+from raglan.rpc.client import connect
+from raglan.rpc.server import Service
+from raglan.v1 import ingester_pb2_grpc
+
+from raglan_ingester.blobs import BlobStore
+from raglan_ingester.clients.embedder import EmbedderClient
+from raglan_ingester.clients.retriever import CollectionSettings, RetrieverClient
+from raglan_ingester.collection_locks import CollectionLocks
+from raglan_ingester.database import Database, url_of
+from raglan_ingester.documents import DocumentStore
+from raglan_ingester.engines.dbos_queue import DbosQueue
+from raglan_ingester.indexing import Indexer
+from raglan_ingester.ingestion import Ingestion
+from raglan_ingester.jobs import JobStore
+from raglan_ingester.library import Library
+from raglan_ingester.parsing import ParserPool
+from raglan_ingester.patience import Patience
+from raglan_ingester.pipeline import Workshop
+from raglan_ingester.servicer import IngesterServicer
+from raglan_ingester.settings import IngesterSettings
+from raglan_ingester.submission import Intake, Limits
+
+_CHECK_S = 10.0
+
+
+class Ingester:
+    """Everything the service owns, in the order it is opened and closed."""
+
+    def __init__(self, settings: IngesterSettings) -> None:
+        self._settings = settings
+        self._data_dir = settings.data_dir
+        self._lock: IO[str] | None = None
+        url = url_of(settings.database_url, settings.data_dir)
+        settings.data_dir.mkdir(parents=True, exist_ok=True)
+        self._database = Database(url)
+        self._channels = (connect(settings.embedder_address), connect(settings.retriever_address))
+        self._parser = ParserPool(
+            workers=settings.parse_workers,
+            memory_bytes=settings.parse_memory_bytes,
+            cpu_s=settings.parse_cpu_s,
+            wall_s=settings.parse_wall_s,
+        )
+        self._blobs = BlobStore(settings.data_dir / "blobs")
+        self._queue = DbosQueue(
+            url, worker_name=_worker_name(settings, url), concurrency=settings.concurrent_jobs
+        )
+        self._assemble(settings)
+
+    def _assemble(self, settings: IngesterSettings) -> None:
+        embedder, self._retriever = (
+            EmbedderClient(self._channels[0]),
+            RetrieverClient(self._channels[1]),
+        )
+        jobs, documents, locks = (
+            JobStore(self._database),
+            DocumentStore(self._database),
+            CollectionLocks(),
+        )
+        patience = Patience(settings.outage_patience_s)
+        workshop = Workshop(
+            jobs=jobs,
+            documents=documents,
+            blobs=self._blobs,
+            parser=self._parser,
+            embedder=embedder,
+            embedder_patience=Patience(settings.outage_patience_s),
+            indexer=Indexer(jobs, documents, self._retriever, locks, patience),
+            parse_workers=settings.parse_workers,
+            texts_per_call=settings.embed_texts_per_call,
+            calls_in_flight=settings.embed_calls_in_flight,
+        )
+        self._ingestion = Ingestion(
+            workshop,
+            self._queue,
+            self._retriever,
+            patience,
+            max_chars=settings.chunk_max_chars,
+            overlap_chars=settings.chunk_overlap_chars,
+        )
+        library = Library(documents, self._blobs, self._retriever, locks, self._ingestion)
+        limits = Limits(
+            settings.max_document_bytes,
+            settings.max_job_bytes,
+            settings.max_documents_per_job,
+            settings.max_metadata_bytes,
+        )
+        self._servicer = IngesterServicer(
+            Intake(self._blobs, jobs, limits, self._check_collection),
+            self._ingestion,
+            jobs,
+            library,
+            engine=self._queue.name,
+            limits={
+                "max_document_bytes": limits.max_document_bytes,
+                "max_job_bytes": limits.max_job_bytes,
+                "max_documents_per_job": limits.max_documents_per_job,
+                "max_metadata_bytes": limits.max_metadata_bytes,
+                "parse_memory_bytes": settings.parse_memory_bytes,
+                "parse_cpu_s": settings.parse_cpu_s,
+            },
+        )
+
+    def register(self, server: grpc.aio.Server) -> None:
+        ingester_pb2_grpc.add_IngesterServiceServicer_to_server(self._servicer, server)
+
+    async def start(self) -> None:
+        self._lock = await asyncio.to_thread(_lock_folder, self._data_dir)
+        await asyncio.to_thread(self._blobs.open)
+        await self._database.create()
+        await self._ingestion.start()
+
+    async def close(self) -> None:
+        await self._queue.close()
+        await self._parser.close()
+        for channel in self._channels:
+            await channel.close()
+        await self._database.close()
+        if self._lock is not None:
+            self._lock.close()
+
+    async def _check_collection(self, name: str) -> CollectionSettings:
+        return await self._retriever.collection(name, Deadline.after(_CHECK_S))
+
+
+def build(settings: IngesterSettings) -> Service:
+    ingester = Ingester(settings)
+    return Service(
+        name="raglan.v1.IngesterService",
+        register=ingester.register,
+        start=ingester.start,
+        close=ingester.close,
+    )
+
+
+def _worker_name(settings: IngesterSettings, url: str) -> str:
+    if settings.worker_name:
+        return settings.worker_name
+    return "local" if sa.make_url(url).get_backend_name() == "sqlite" else socket.gethostname()
+
+
+def _lock_folder(data_dir: Path) -> IO[str]:
+    """Hold the folder for this process alone; the lock goes with the process, however it ends."""
+    file = (data_dir / "lock").open("w")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise Conflict(
+            f"Another ingester uses {data_dir}; stop it, or set RAGLAN_INGESTER_DATA_DIR."
+        ) from None
+    file.write(str(os.getpid()))
+    file.flush()
+    return file

@@ -1,0 +1,1 @@
+"""The services that the ingester calls, as its domain sees them."""

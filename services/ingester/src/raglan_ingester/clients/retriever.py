@@ -1,0 +1,112 @@
+"""The index, as the ingester writes it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import grpc
+from numpy.typing import NDArray
+from raglan import tensors
+from raglan.deadline import Deadline
+from raglan.rpc import client
+from raglan.v1 import common_pb2, retriever_pb2, retriever_pb2_grpc
+
+from raglan_ingester.clients.embedder import Model
+
+_CALL_S: Final = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class CollectionSettings:
+    """What a collection says about how documents are cut and embedded; 0 where it says nothing."""
+
+    model: Model
+    max_chars: int
+    overlap_chars: int
+
+
+@dataclass(frozen=True, slots=True)
+class IndexChunk:
+    """A chunk on its way into the index."""
+
+    chunk_id: str
+    document_id: str
+    ordinal: int
+    title: str
+    text: str
+    start: int
+    end: int
+    heading_path: Sequence[str]
+    metadata_json: str
+
+
+class RetrieverClient:
+    """Every method raises RaglanError."""
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self._stub: Any = retriever_pb2_grpc.RetrieverServiceStub(channel)
+
+    async def collection(self, name: str, deadline: Deadline | None = None) -> CollectionSettings:
+        """Raises NotFound when there is no such collection."""
+        request = retriever_pb2.GetCollectionRequest(name=name)
+        reply = await self._call(self._stub.GetCollection, request, deadline)
+        return CollectionSettings(
+            Model(reply.embedder.id, reply.embedder.revision, reply.embedder.dimension),
+            reply.chunking.max_chars,
+            reply.chunking.overlap_chars,
+        )
+
+    async def upsert(
+        self, collection: str, model: Model, chunks: Sequence[IndexChunk], vectors: NDArray[Any]
+    ) -> None:
+        await self._call(
+            self._stub.Upsert,
+            retriever_pb2.UpsertRequest(
+                collection=collection,
+                embedder=common_pb2.ModelIdentity(
+                    id=model.id, revision=model.revision, dimension=model.dimension
+                ),
+                chunks=[_to_proto(chunk) for chunk in chunks],
+                vectors=tensors.pack(vectors),
+            ),
+        )
+
+    async def delete(
+        self,
+        collection: str,
+        document_ids: Sequence[str],
+        *,
+        keep: Sequence[str] = (),
+        deadline: Deadline | None = None,
+    ) -> int:
+        """Remove the documents' chunks except `keep`; how many there were."""
+        request = retriever_pb2.DeleteRequest(
+            collection=collection, document_ids=document_ids, keep_chunk_ids=keep
+        )
+        reply = await self._call(self._stub.Delete, request, deadline)
+        return int(reply.deleted_chunks)
+
+    async def count(self, collection: str, document_ids: Sequence[str]) -> list[int]:
+        """How many chunks the index holds of each document."""
+        request = retriever_pb2.CountChunksRequest(collection=collection, document_ids=document_ids)
+        return list((await self._call(self._stub.CountChunks, request)).counts)
+
+    async def _call(self, method: Any, request: Any, deadline: Deadline | None = None) -> Any:
+        within = deadline or Deadline.after(_CALL_S)
+        return await client.call(method, request, deadline=within, to="the retriever")
+
+
+def _to_proto(chunk: IndexChunk) -> retriever_pb2.Chunk:
+    return retriever_pb2.Chunk(
+        chunk_id=chunk.chunk_id,
+        document_id=chunk.document_id,
+        ordinal=chunk.ordinal,
+        title=chunk.title,
+        text=chunk.text,
+        start=chunk.start,
+        end=chunk.end,
+        heading_path=chunk.heading_path,
+        metadata_json=chunk.metadata_json,
+    )

@@ -1,0 +1,23 @@
+"""One writer of a collection at a time, within this process."""
+
+from __future__ import annotations
+
+import asyncio
+from weakref import WeakValueDictionary
+
+
+class CollectionLocks:
+    """`async with locks.of(collection)`: between checking who may write a document and having
+    written it, nobody else deletes it or writes it.
+
+    Writers in other processes are caught by the claim that `DocumentStore.publish` checks again.
+    """
+
+    def __init__(self) -> None:
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+
+    def of(self, collection: str) -> asyncio.Lock:
+        lock = self._locks.get(collection)
+        if lock is None:
+            lock = self._locks[collection] = asyncio.Lock()
+        return lock

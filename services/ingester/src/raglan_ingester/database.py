@@ -1,0 +1,76 @@
+"""One engine over SQLite or PostgreSQL; every statement runs on a thread, never on the loop."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from raglan_ingester.model import Base
+
+T = TypeVar("T")
+
+_THREADS = 4
+
+
+class Database:
+    """Owns the engine and its threads. `await run(work)` gives `work` a session of its own."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.engine = sa.create_engine(url, pool_size=_THREADS, max_overflow=2, pool_pre_ping=True)
+        if self.engine.dialect.name == "sqlite":
+            sa.event.listen(self.engine, "connect", _prepare_sqlite)
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="database")
+
+    async def run(self, work: Callable[[Session], T]) -> T:
+        """Run `work` in one transaction: committed when it returns, undone when it raises."""
+        return await asyncio.get_running_loop().run_in_executor(
+            self._threads, self._in_session, work
+        )
+
+    async def create(self) -> None:
+        """Create the tables that are missing."""
+        await asyncio.to_thread(Base.metadata.create_all, self.engine)
+
+    async def close(self) -> None:
+        await asyncio.to_thread(self._threads.shutdown)
+        self.engine.dispose()
+
+    def _in_session(self, work: Callable[[Session], T]) -> T:
+        with Session(self.engine, expire_on_commit=False) as session, session.begin():
+            return work(session)
+
+
+def url_of(database_url: str, data_dir: Path) -> str:
+    """The SQLAlchemy URL: as given, with psycopg 3 for PostgreSQL, or the file in `data_dir`."""
+    if not database_url:
+        return f"sqlite:///{data_dir / 'ingester.sqlite'}"
+    url = sa.make_url(database_url)
+    if url.drivername in ("postgresql", "postgres"):
+        url = url.set(drivername="postgresql+psycopg")
+    return url.render_as_string(hide_password=False)
+
+
+def now_ms() -> int:
+    """Milliseconds since 1970."""
+    return time.time_ns() // 1_000_000
+
+
+def _prepare_sqlite(connection: sqlite3.Connection, _: Any) -> None:
+    # NORMAL: what was committed survives the death of the process; only a power cut may undo the
+    # last commits (never corrupt the file), and FULL costs an fsync a commit.
+    for pragma in (
+        "journal_mode=WAL",
+        "synchronous=NORMAL",
+        "busy_timeout=30000",
+        "foreign_keys=ON",
+    ):
+        connection.execute(f"PRAGMA {pragma}")

@@ -1,0 +1,259 @@
+"""Documents in the database: claimed by the job that submitted them last, ready when indexed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import sqlalchemy as sa
+from raglan.errors import NotFound
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import Session, undefer
+
+from raglan_ingester.database import Database
+from raglan_ingester.model import Document, DocumentState, Item, ItemState, Job
+
+_AT_ONCE: Final = 500
+"""Rows a statement names; SQLite takes 32,766 parameters."""
+
+_NAMES_ITS_BLOB: Final = (ItemState.QUEUED, ItemState.FAILED, ItemState.CANCELLED)
+"""Items that may still be run, and then need their bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """A parsed document on its way into the index."""
+
+    item: Item
+    title: str
+    text: str
+    chunks: int
+    fingerprint: str
+
+
+class DocumentStore:
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def page(self, collection: str, *, limit: int, after: str) -> list[Document]:
+        """By id, without their texts."""
+        query = (
+            sa.select(Document)
+            .where(Document.collection == collection, Document.id > after)
+            .order_by(Document.id)
+            .limit(limit)
+        )
+        return await self._database.run(lambda session: list(session.scalars(query)))
+
+    async def get(self, collection: str, document_id: str) -> Document:
+        """With its text. Raises NotFound."""
+
+        def work(session: Session) -> Document:
+            key = (collection, document_id)
+            found = session.get(Document, key, options=[undefer(Document.text)])
+            if found is None:
+                raise NotFound(f"There is no document {document_id!r} in {collection!r}.")
+            return found
+
+        return await self._database.run(work)
+
+    async def claimed(self, job: Job, ids: Sequence[str]) -> dict[str, Document]:
+        """Those of the documents that this job may write."""
+        query = sa.select(Document).where(
+            Document.collection == job.collection,
+            Document.id.in_(ids),
+            Document.job_id == job.id,
+        )
+        return await self._database.run(
+            lambda session: {row.id: row for row in session.scalars(query)}
+        )
+
+    async def absent(self, collection: str, ids: Sequence[str]) -> set[str]:
+        """Those of `ids` that no job holds any more: they were deleted."""
+        query = sa.select(Document.id).where(
+            Document.collection == collection, Document.id.in_(ids)
+        )
+        present = await self._database.run(lambda session: set(session.scalars(query)))
+        return set(ids) - present
+
+    async def store(self, job: Job, versions: Sequence[Version]) -> set[str]:
+        """Write the texts, before any chunk can be found; returns the ids still claimed."""
+        return await self._write(job, versions, _text_of)
+
+    async def publish(self, job: Job, versions: Sequence[Version]) -> set[str]:
+        """Mark the documents ready and their items done; returns the ids still claimed."""
+
+        def work(session: Session) -> set[str]:
+            held = _update(session, job, versions, _ready)
+            rows = [
+                {"job_id": job.id, "ordinal": v.item.ordinal, "state": ItemState.DONE,
+                 "chunks": v.chunks}
+                for v in versions
+                if v.item.document_id in held
+            ]  # fmt: skip
+            if rows:
+                session.execute(sa.update(Item), rows)
+            return held
+
+        return await self._database.run(work)
+
+    async def ready_chunks(self, job: Job, after: str, limit: int) -> list[tuple[str, int]]:
+        """(id, chunks) of the ready documents that this job holds, by id."""
+        query = (
+            sa.select(Document.id, Document.chunks)
+            .where(
+                Document.collection == job.collection,
+                Document.job_id == job.id,
+                Document.state == DocumentState.READY,
+                Document.id > after,
+            )
+            .order_by(Document.id)
+            .limit(limit)
+        )
+        return await self._database.run(
+            lambda session: [(row.id, row.chunks) for row in session.execute(query)]
+        )
+
+    async def delete(self, collection: str, document_id: str) -> str | None:
+        """Forget a document; the hash of its bytes, or None when there was none."""
+
+        def work(session: Session) -> str | None:
+            row = session.get(Document, (collection, document_id))
+            if row is None:
+                return None
+            session.delete(row)
+            return row.sha256
+
+        return await self._database.run(work)
+
+    async def delete_some(self, collection: str, limit: int) -> list[tuple[str, str]]:
+        """Forget up to `limit` documents of a collection: (id, hash of the bytes) of each."""
+
+        def work(session: Session) -> list[tuple[str, str]]:
+            query = sa.select(Document.id, Document.sha256).where(Document.collection == collection)
+            rows = [(row.id, row.sha256) for row in session.execute(query.limit(limit))]
+            session.execute(
+                sa.delete(Document).where(
+                    Document.collection == collection, Document.id.in_([id_ for id_, _ in rows])
+                )
+            )
+            return rows
+
+        return await self._database.run(work)
+
+    async def unnamed_blobs(self, hashes: list[str]) -> list[str]:
+        """Those of `hashes` that no document and no item that may still run needs."""
+
+        def work(session: Session) -> list[str]:
+            needed: set[str] = set()
+            for part in _parts(hashes):
+                needed.update(
+                    session.scalars(sa.select(Document.sha256).where(Document.sha256.in_(part)))
+                )
+                needed.update(
+                    session.scalars(
+                        sa.select(Item.sha256)
+                        .join(Job, Job.id == Item.job_id)
+                        .join(
+                            Document,
+                            sa.and_(
+                                Document.collection == Job.collection,
+                                Document.id == Item.document_id,
+                                Document.job_id == Job.id,
+                            ),
+                        )
+                        .where(Item.sha256.in_(part), Item.state.in_(_NAMES_ITS_BLOB))
+                    )
+                )
+            return [sha256 for sha256 in hashes if sha256 not in needed]
+
+        return await self._database.run(work)
+
+    async def _write(self, job: Job, versions: Sequence[Version], values: Any) -> set[str]:
+        return await self._database.run(lambda session: _update(session, job, versions, values))
+
+
+def claim(session: Session, job: Job, items: Iterable[Item]) -> None:
+    """Make `job` the only one that may write these documents; add those that are new."""
+    dialect = session.get_bind().dialect.name
+    insert: Any = postgresql.insert if dialect == "postgresql" else sqlite.insert
+    rows = [_new_row(job, item) for item in items]
+    was_failed = Document.state == DocumentState.FAILED
+    statement = insert(Document).on_conflict_do_update(
+        index_elements=["collection", "id"],
+        set_={
+            "job_id": job.id,
+            "state": sa.case((was_failed, DocumentState.QUEUED), else_=Document.state),
+            "error": "",
+        },
+    )
+    for part in _parts(rows):
+        session.execute(statement, part)
+
+
+def _new_row(job: Job, item: Item) -> dict[str, Any]:
+    return {
+        "collection": job.collection,
+        "id": item.document_id,
+        "job_id": job.id,
+        "state": DocumentState.QUEUED,
+        "error": "",
+        "title": item.title,
+        "text": "",
+        "metadata_json": item.metadata_json,
+        "filename": item.filename,
+        "media_type": item.media_type,
+        "sha256": item.sha256,
+        "size_bytes": item.size_bytes,
+        "chunks": 0,
+        "fingerprint": "",
+        "created_ms": job.created_ms,
+    }
+
+
+def _text_of(version: Version) -> dict[str, Any]:
+    item = version.item
+    return {
+        "title": version.title,
+        "text": version.text,
+        "metadata_json": item.metadata_json,
+        "filename": item.filename,
+        "media_type": item.media_type,
+        "sha256": item.sha256,
+        "size_bytes": item.size_bytes,
+        # From now on the index may hold some: whoever comes next must clear away what is stale.
+        "chunks": version.chunks,
+        # Empty until published: a crash in between is seen as a document that changed.
+        "fingerprint": "",
+    }
+
+
+def _ready(version: Version) -> dict[str, Any]:
+    return {
+        "state": DocumentState.READY,
+        "error": "",
+        "chunks": version.chunks,
+        "fingerprint": version.fingerprint,
+    }
+
+
+def _update(session: Session, job: Job, versions: Sequence[Version], values: Any) -> set[str]:
+    held = set()
+    for version in versions:
+        statement = (
+            sa.update(Document)
+            .where(
+                Document.collection == job.collection,
+                Document.id == version.item.document_id,
+                Document.job_id == job.id,
+            )
+            .values(**values(version))
+        )
+        if session.execute(statement).rowcount:  # type: ignore[attr-defined]
+            held.add(version.item.document_id)
+    return held
+
+
+def _parts(rows: Sequence[Any]) -> Iterable[Sequence[Any]]:
+    return (rows[at : at + _AT_ONCE] for at in range(0, len(rows), _AT_ONCE))

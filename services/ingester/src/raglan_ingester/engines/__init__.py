@@ -1,0 +1,1 @@
+"""What keeps jobs alive over crashes."""

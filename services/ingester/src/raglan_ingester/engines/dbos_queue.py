@@ -1,0 +1,119 @@
+"""Durable jobs on DBOS: a job that a crash interrupts is run again when its worker is back.
+
+DBOS keeps one workflow an attempt in the same database and decides what runs, where, and what to
+resume. It runs on threads of its own; the work itself runs on the service's event loop, because
+gRPC channels live there. What a job has got done is in its own tables, so that running it again
+goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+from dbos import DBOS, SetWorkflowID
+
+_QUEUE: Final = "ingest"
+_WORKFLOW: Final = "ingest"
+_POLL_S: Final = 0.2
+_VERSION: Final = "1"
+"""DBOS resumes only workflows of the same version; ours stays until the workflow's steps change."""
+_ALIVE: Final = ("PENDING", "ENQUEUED", "DELAYED")
+
+
+class _ShuttingDown(BaseException):
+    """Leaves a workflow unfinished on purpose: DBOS records every Exception as its outcome."""
+
+
+class DbosQueue:
+    """Runs `run(job_id)` for each job enqueued, at most `concurrency` at once, through crashes."""
+
+    name = "dbos"
+
+    def __init__(self, database_url: str, *, worker_name: str, concurrency: int) -> None:
+        self._database_url = database_url
+        self._worker_name = worker_name
+        self._concurrency = concurrency
+        self._running: set[asyncio.Task[Any]] = set()
+        self._closing = False
+        self._workflow: Callable[[str], None] | None = None
+
+    async def start(self, run: Callable[[str], Awaitable[None]]) -> None:
+        """Launch DBOS; what an earlier process left unfinished begins to run."""
+        loop = asyncio.get_running_loop()
+        await asyncio.to_thread(self._launch, loop, run)
+
+    async def enqueue(self, job_id: str, attempt: int) -> None:
+        """Run the job once for this attempt, however often it is enqueued."""
+        await asyncio.to_thread(self._enqueue, f"{job_id}.{attempt}", job_id)
+
+    async def close(self) -> None:
+        """Interrupt what runs, to be resumed by the next process, and stop DBOS."""
+        self._closing = True
+        running = list(self._running)
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+        await asyncio.to_thread(DBOS.destroy, destroy_registry=True)
+
+    async def _tracked(self, work: Awaitable[None]) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._running.add(task)
+        try:
+            await work
+        finally:
+            self._running.discard(task)
+
+    async def is_over(self, job_id: str, attempt: int) -> bool:
+        """Whether this attempt has ended, in whatever way, and will not run again."""
+        status = await asyncio.to_thread(DBOS.get_workflow_status, f"{job_id}.{attempt}")
+        return status is not None and status.status not in _ALIVE
+
+    def _launch(
+        self, loop: asyncio.AbstractEventLoop, run: Callable[[str], Awaitable[None]]
+    ) -> None:
+        # A handler of its own keeps DBOS from printing; its warnings go where all logs go.
+        logging.getLogger("dbos").addHandler(logging.NullHandler())
+
+        def ingest(job_id: str) -> None:
+            DBOS.run_step({"name": "ingest_documents"}, self._on_loop, loop, run, job_id)
+
+        self._workflow = DBOS.workflow(name=_WORKFLOW)(ingest)
+        DBOS(
+            config={
+                "name": "raglan-ingester",
+                "system_database_url": self._database_url,
+                "application_version": _VERSION,
+                "executor_id": self._worker_name,
+                "log_level": "WARNING",
+                "enable_otlp": False,
+                "sys_db_pool_size": 5,
+            }
+        )
+        DBOS.launch()
+        DBOS.register_queue(
+            _QUEUE,
+            worker_concurrency=self._concurrency,
+            polling_interval_sec=_POLL_S,
+            on_conflict="always_update",
+        )
+
+    def _enqueue(self, workflow_id: str, job_id: str) -> None:
+        assert self._workflow is not None
+        with SetWorkflowID(workflow_id):
+            DBOS.enqueue_workflow(_QUEUE, self._workflow, job_id)
+
+    def _on_loop(
+        self, loop: asyncio.AbstractEventLoop, run: Callable[[str], Awaitable[None]], job_id: str
+    ) -> None:
+        if self._closing:
+            raise _ShuttingDown
+        future = asyncio.run_coroutine_threadsafe(self._tracked(run(job_id)), loop)
+        try:
+            future.result()
+        except concurrent.futures.CancelledError:
+            raise _ShuttingDown from None

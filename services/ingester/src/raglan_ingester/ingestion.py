@@ -1,0 +1,181 @@
+"""Jobs from submission to their end: what runs, what stops, what goes on after a crash."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Final, Protocol
+
+import structlog
+from raglan.deadline import Deadline
+from raglan.errors import RaglanError
+
+from raglan_ingester.clients.retriever import CollectionSettings
+from raglan_ingester.jobs import JobStore
+from raglan_ingester.model import ItemState, Job
+from raglan_ingester.patience import Patience
+from raglan_ingester.pipeline import JobRun, Workshop, with_defaults
+from raglan_ingester.progress import Progress
+
+log: Final = structlog.get_logger()
+
+_REPORT_S: Final = 0.5
+_STOPPED_WITHIN_S: Final = 10.0
+
+
+class JobQueue(Protocol):
+    """Runs a job for every attempt enqueued, again if the process dies before it returns."""
+
+    @property
+    def name(self) -> str: ...
+
+    async def start(self, run: Callable[[str], Awaitable[None]]) -> None: ...
+    async def enqueue(self, job_id: str, attempt: int) -> None: ...
+    async def is_over(self, job_id: str, attempt: int) -> bool: ...
+    async def close(self) -> None: ...
+
+
+class Collections(Protocol):
+    async def collection(self, name: str, deadline: Deadline | None = None) -> CollectionSettings:
+        """Raises NotFound."""
+        ...
+
+
+class Ingestion:
+    """Runs jobs and stops them."""
+
+    def __init__(
+        self,
+        workshop: Workshop,
+        queue: JobQueue,
+        collections: Collections,
+        patience: Patience,
+        *,
+        max_chars: int,
+        overlap_chars: int,
+    ) -> None:
+        self._shop = workshop
+        self._queue = queue
+        self._collections = collections
+        self._patience = patience
+        self._max_chars = max_chars
+        self._overlap_chars = overlap_chars
+        self._stop: dict[str, asyncio.Event] = {}
+        self._ended: dict[str, asyncio.Event] = {}
+
+    @property
+    def _jobs(self) -> JobStore:
+        return self._shop.jobs
+
+    async def start(self) -> None:
+        """Begin to run jobs, those first that an earlier process left unfinished."""
+        await self._queue.start(self.run)
+        for job in await self._jobs.unfinished():
+            attempt = job.attempt
+            if await self._queue.is_over(job.id, attempt):
+                attempt = await self._jobs.next_attempt(job.id)
+            await self._queue.enqueue(job.id, attempt)
+
+    async def enqueue(self, job: Job) -> None:
+        await self._queue.enqueue(job.id, job.attempt)
+
+    async def cancel(self, job_id: str) -> None:
+        """Ask a job to stop; one that has ended stays as it is. Raises NotFound."""
+        await self._jobs.cancel(job_id)
+        if stop := self._stop.get(job_id):
+            stop.set()
+
+    async def retry(self, job_id: str) -> None:
+        """Run the failed and cancelled documents of a job again. Raises NotFound, Conflict."""
+        if job := await self._jobs.retry(job_id):
+            await self.enqueue(job)
+
+    async def stop_collection(self, collection: str) -> None:
+        """Cancel every job of a collection and wait until those of this process have stopped."""
+        for job in await self._jobs.unfinished(collection):
+            await self.cancel(job.id)
+            if ended := self._ended.get(job.id):
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(_STOPPED_WITHIN_S):
+                        await ended.wait()
+
+    async def run(self, job_id: str) -> None:
+        """Work on a job until it ends. Called by the queue, perhaps more than once."""
+        job = await self._jobs.begin(job_id)
+        if job is None:
+            return
+        stop = self._stop[job_id] = asyncio.Event()
+        ended = self._ended[job_id] = asyncio.Event()
+        if job.cancel_requested:
+            stop.set()
+        try:
+            await self._run(job, stop)
+        except Exception:
+            log.exception("a job broke off", job=job_id)
+            await self._jobs.fail_queued(
+                job, "The ingester met an error of its own; retry the job."
+            )
+            await self._jobs.finish(job_id, cancelled=False)
+        finally:
+            del self._stop[job_id], self._ended[job_id]
+            ended.set()
+
+    async def _run(self, job: Job, stop: asyncio.Event) -> None:
+        try:
+            collection = await self._patience.call(
+                lambda: self._collections.collection(job.collection)
+            )
+        except RaglanError as error:
+            await self._jobs.fail_queued(job, error.message)
+            await self._jobs.finish(job.id, cancelled=False)
+            return
+        settings = with_defaults(
+            collection, max_chars=self._max_chars, overlap_chars=self._overlap_chars
+        )
+        run = JobRun(self._shop, job, settings, await self._progress(job))
+        await self._until_done(run, job, stop)
+        await self._jobs.save_progress(job.id, run.progress.as_dict())
+        if not stop.is_set():
+            await self._verify(job)
+        state = await self._jobs.finish(job.id, cancelled=stop.is_set())
+        log.info("job ended", job=job.id, state=str(state), documents=job.documents)
+
+    async def _until_done(self, run: JobRun, job: Job, stop: asyncio.Event) -> None:
+        """Let the run work until it is done or told to stop, and report how far it is."""
+        work = asyncio.create_task(run.work())
+        report = asyncio.create_task(self._report(run, job, stop))
+        stopping = asyncio.create_task(stop.wait())
+        try:
+            await asyncio.wait((work, stopping), return_when=asyncio.FIRST_COMPLETED)
+            if not work.done():
+                work.cancel()
+                with suppress(asyncio.CancelledError):
+                    await work
+            else:
+                await work
+            await run.settle()
+        finally:
+            for task in (work, report, stopping):
+                task.cancel()
+            await asyncio.gather(work, report, stopping, return_exceptions=True)
+            run.abandon()
+
+    async def _report(self, run: JobRun, job: Job, stop: asyncio.Event) -> None:
+        """Store the progress for whoever asks, and hear of a cancel from another process."""
+        while True:
+            if await self._jobs.save_progress(job.id, run.progress.as_dict()):
+                stop.set()
+            await asyncio.sleep(_REPORT_S)
+
+    async def _progress(self, job: Job) -> Progress:
+        tally = await self._jobs.tally(job.id)
+        settled = job.documents - tally.of(ItemState.QUEUED)
+        return Progress.resumed(documents=job.documents, ended=settled, chunks=tally.chunks)
+
+    async def _verify(self, job: Job) -> None:
+        try:
+            await self._shop.indexer.verify(job)
+        except RaglanError as error:
+            message = f"Whether the index holds every chunk could not be asked: {error.message}"
+            await self._jobs.fail_done(job, message)

@@ -1,0 +1,311 @@
+"""Jobs and their items in the database: every change of a job's state is made here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import sqlalchemy as sa
+from raglan.errors import Conflict, NotFound
+from sqlalchemy.orm import Session
+
+from raglan_ingester.database import Database, now_ms
+from raglan_ingester.documents import claim
+from raglan_ingester.model import Document, DocumentState, Item, ItemState, Job, JobState
+
+_RERUN = (ItemState.FAILED, ItemState.CANCELLED)
+
+
+@dataclass(frozen=True, slots=True)
+class JobView:
+    """A job as its owner sees it."""
+
+    job: Job
+    unchanged: int = 0
+    errors: Sequence[tuple[str, str]] = ()
+    """(document id, sentence), in the order of submission."""
+
+
+@dataclass(slots=True)
+class Tally:
+    """How many items of a job are in each state, and the chunks of those that are done."""
+
+    by_state: dict[str, int] = field(default_factory=dict)
+    chunks: int = 0
+
+    def of(self, *states: ItemState) -> int:
+        return sum(self.by_state.get(state, 0) for state in states)
+
+
+class JobStore:
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def add(self, job: Job, items: Sequence[Item]) -> None:
+        """Record a job with its items and claim their documents, all or nothing."""
+
+        def work(session: Session) -> None:
+            session.add(job)
+            session.flush()
+            session.add_all(items)
+            claim(session, job, items)
+
+        await self._database.run(work)
+
+    async def get(self, job_id: str) -> Job:
+        """Raises NotFound."""
+        return await self._database.run(lambda session: _get(session, job_id))
+
+    async def view(self, job_id: str) -> JobView:
+        """The job with all its errors. Raises NotFound."""
+        return await self._database.run(
+            lambda session: _views(session, [_get(session, job_id)], errors=None)[0]
+        )
+
+    async def views(self, collection: str, limit: int, *, errors: int) -> list[JobView]:
+        """Newest first, each with its first `errors` errors."""
+
+        def work(session: Session) -> list[JobView]:
+            query = sa.select(Job).order_by(Job.created_ms.desc(), Job.id.desc()).limit(limit)
+            if collection:
+                query = query.where(Job.collection == collection)
+            return _views(session, session.scalars(query).all(), errors=errors)
+
+        return await self._database.run(work)
+
+    async def unfinished(self, collection: str = "") -> list[Job]:
+        def work(session: Session) -> list[Job]:
+            query = sa.select(Job).where(Job.state.in_([JobState.QUEUED, JobState.RUNNING]))
+            if collection:
+                query = query.where(Job.collection == collection)
+            return list(session.scalars(query))
+
+        return await self._database.run(work)
+
+    async def begin(self, job_id: str) -> Job | None:
+        """Mark the job running; None when there is nothing to run any more."""
+
+        def work(session: Session) -> Job | None:
+            job = session.get(Job, job_id, with_for_update=True)
+            if job is None or JobState(job.state).ended:
+                return None
+            job.state = JobState.RUNNING
+            return job
+
+        return await self._database.run(work)
+
+    async def queued_items(self, job_id: str, after: int, limit: int) -> list[Item]:
+        """Up to `limit` items yet to be worked on, with an ordinal above `after`."""
+        query = (
+            sa.select(Item)
+            .where(Item.job_id == job_id, Item.state == ItemState.QUEUED, Item.ordinal > after)
+            .order_by(Item.ordinal)
+            .limit(limit)
+        )
+        return await self._database.run(lambda session: list(session.scalars(query)))
+
+    async def tally(self, job_id: str) -> Tally:
+        return await self._database.run(lambda session: _tally(session, job_id))
+
+    async def save_progress(self, job_id: str, stages: dict[str, list[int]]) -> bool:
+        """Store the progress; whether the job has been asked to stop."""
+
+        def work(session: Session) -> bool:
+            session.execute(sa.update(Job).where(Job.id == job_id).values(stages=stages))
+            query = sa.select(Job.cancel_requested).where(Job.id == job_id)
+            return bool(session.scalar(query))
+
+        return await self._database.run(work)
+
+    async def settle(self, job: Job, document_ids: Iterable[str], state: ItemState) -> None:
+        """Record that items need no work (any more)."""
+        ids = list(document_ids)
+        if ids:
+            await self._database.run(
+                lambda session: session.execute(
+                    sa.update(Item).where(*_named(job, ids)).values(state=state, error="")
+                )
+            )
+
+    async def fail(self, job: Job, errors: Mapping[str, str], *, spoilt: bool = False) -> None:
+        """Record why documents failed: id -> sentence.
+
+        A version of the document that was ready before stays so, unless `spoilt`: then its text or
+        its chunks are no longer whole.
+        """
+
+        def work(session: Session) -> None:
+            for document_id, message in errors.items():
+                session.execute(
+                    sa.update(Item)
+                    .where(*_named(job, [document_id]))
+                    .values(state=ItemState.FAILED, error=message)
+                )
+                held = [
+                    Document.collection == job.collection,
+                    Document.id == document_id,
+                    Document.job_id == job.id,
+                ]
+                if not spoilt:
+                    held.append(Document.state != DocumentState.READY)
+                session.execute(
+                    sa.update(Document)
+                    .where(*held)
+                    .values(state=DocumentState.FAILED, error=message)
+                )
+
+        if errors:
+            await self._database.run(work)
+
+    async def fail_queued(self, job: Job, message: str) -> None:
+        """Record one reason for every document that is left."""
+        while items := await self.queued_items(job.id, -1, 500):
+            await self.fail(job, {item.document_id: message for item in items})
+
+    async def fail_done(self, job: Job, message: str) -> None:
+        """Doubt what was done: record one reason for every document indexed in this job."""
+        query = sa.select(Item.document_id).where(
+            Item.job_id == job.id, Item.state.in_((ItemState.DONE, ItemState.UNCHANGED))
+        )
+        ids = await self._database.run(lambda session: list(session.scalars(query)))
+        await self.fail(job, dict.fromkeys(ids, message), spoilt=True)
+
+    async def next_attempt(self, job_id: str) -> int:
+        """Count one more attempt, because the last ended without ending the job."""
+
+        def work(session: Session) -> int:
+            job = _get(session, job_id, lock=True)
+            job.attempt += 1
+            return job.attempt
+
+        return await self._database.run(work)
+
+    async def finish(self, job_id: str, *, cancelled: bool) -> JobState:
+        """End the job by what became of its items; those still queued become cancelled."""
+
+        def work(session: Session) -> JobState:
+            job = _get(session, job_id)
+            if cancelled:
+                _cancel_items(session, job)
+            tally = _tally(session, job_id)
+            failed = tally.of(ItemState.FAILED)
+            if cancelled and tally.of(ItemState.CANCELLED):
+                state = JobState.CANCELLED
+            elif failed == 0:
+                state = JobState.SUCCEEDED
+            else:
+                state = JobState.FAILED if failed == job.documents else JobState.PARTIAL
+            job.state, job.finished_ms = state, now_ms()
+            return state
+
+        return await self._database.run(work)
+
+    async def cancel(self, job_id: str) -> None:
+        """Ask the job to stop; one that has not begun ends here. Raises NotFound."""
+
+        def work(session: Session) -> None:
+            job = _get(session, job_id, lock=True)
+            if job.state == JobState.QUEUED:
+                _cancel_items(session, job)
+                job.state, job.finished_ms = JobState.CANCELLED, now_ms()
+            elif job.state == JobState.RUNNING:
+                job.cancel_requested = True
+
+        await self._database.run(work)
+
+    async def retry(self, job_id: str) -> Job | None:
+        """Put failed and cancelled items back in the queue; None when there are none.
+
+        Raises:
+            NotFound: no such job.
+            Conflict: the job has not ended.
+        """
+
+        def work(session: Session) -> Job | None:
+            job = _get(session, job_id, lock=True)
+            if not JobState(job.state).ended:
+                raise Conflict(f"The job {job_id} is {job.state}; retry it when it has ended.")
+            if not _requeue_items(session, job):
+                return None
+            job.state, job.finished_ms, job.cancel_requested = JobState.QUEUED, None, False
+            job.attempt += 1
+            return job
+
+        return await self._database.run(work)
+
+
+def _named(job: Job, document_ids: Sequence[str]) -> tuple[sa.ColumnElement[bool], ...]:
+    return Item.job_id == job.id, Item.document_id.in_(document_ids)
+
+
+def _get(session: Session, job_id: str, *, lock: bool = False) -> Job:
+    job = session.get(Job, job_id, with_for_update=lock or None)
+    if job is None:
+        raise NotFound(f"There is no job {job_id!r}.")
+    return job
+
+
+def _cancel_items(session: Session, job: Job) -> None:
+    error = "The job was cancelled before this document was ingested."
+    queued = (Item.job_id == job.id, Item.state == ItemState.QUEUED)
+    session.execute(
+        sa.update(Document)
+        .where(
+            Document.collection == job.collection,
+            Document.job_id == job.id,
+            Document.state == DocumentState.QUEUED,
+            Document.id.in_(sa.select(Item.document_id).where(*queued)),
+        )
+        .values(state=DocumentState.FAILED, error=error)
+        .execution_options(synchronize_session=False)
+    )
+    session.execute(sa.update(Item).where(*queued).values(state=ItemState.CANCELLED, error=error))
+
+
+def _requeue_items(session: Session, job: Job) -> int:
+    again = (Item.job_id == job.id, Item.state.in_(_RERUN))
+    session.execute(
+        sa.update(Document)
+        .where(
+            Document.collection == job.collection,
+            Document.job_id == job.id,
+            Document.state == DocumentState.FAILED,
+            Document.id.in_(sa.select(Item.document_id).where(*again)),
+        )
+        .values(state=DocumentState.QUEUED, error="")
+        .execution_options(synchronize_session=False)
+    )
+    result = session.execute(
+        sa.update(Item).where(*again).values(state=ItemState.QUEUED, error="", chunks=0)
+    )
+    return int(result.rowcount)  # type: ignore[attr-defined]
+
+
+def _tally(session: Session, job_id: str) -> Tally:
+    query = (
+        sa.select(Item.state, sa.func.count(), sa.func.sum(Item.chunks))
+        .where(Item.job_id == job_id)
+        .group_by(Item.state)
+    )
+    tally = Tally()
+    for state, count, chunks in session.execute(query):
+        tally.by_state[state] = count
+        tally.chunks += int(chunks or 0)
+    return tally
+
+
+def _views(session: Session, jobs: Sequence[Job], *, errors: int | None) -> list[JobView]:
+    views = []
+    for job in jobs:
+        failed = (
+            sa.select(Item.document_id, Item.error)
+            .where(Item.job_id == job.id, Item.state == ItemState.FAILED)
+            .order_by(Item.ordinal)
+            .limit(errors)
+        )
+        unchanged = sa.select(sa.func.count()).where(
+            Item.job_id == job.id, Item.state == ItemState.UNCHANGED
+        )
+        rows = [(row.document_id, row.error) for row in session.execute(failed)]
+        views.append(JobView(job, session.scalar(unchanged) or 0, rows))
+    return views

@@ -1,0 +1,95 @@
+"""The stored documents: read, list, and delete in any state."""
+
+from __future__ import annotations
+
+from typing import Final, Protocol
+
+from raglan.deadline import Deadline
+from raglan.errors import InvalidInput, NotFound
+
+from raglan_ingester.blobs import BlobStore
+from raglan_ingester.collection_locks import CollectionLocks
+from raglan_ingester.documents import DocumentStore
+from raglan_ingester.ingestion import Ingestion
+from raglan_ingester.model import Document
+
+MAX_PAGE: Final = 1000
+DEFAULT_PAGE: Final = 100
+_DELETED_AT_ONCE: Final = 500
+
+
+class Index(Protocol):
+    async def delete(
+        self, collection: str, document_ids: list[str], *, deadline: Deadline | None = None
+    ) -> int:
+        """Raises NotFound when there is no such collection."""
+        ...
+
+
+class Library:
+    def __init__(
+        self,
+        documents: DocumentStore,
+        blobs: BlobStore,
+        index: Index,
+        locks: CollectionLocks,
+        ingestion: Ingestion,
+    ) -> None:
+        self._documents = documents
+        self._blobs = blobs
+        self._index = index
+        self._locks = locks
+        self._ingestion = ingestion
+
+    async def page(self, collection: str, limit: int, after: str) -> tuple[list[Document], str]:
+        """Documents by id, and the `after` of the next page: empty on the last."""
+        limit = page_size(limit)
+        rows = await self._documents.page(collection, limit=limit + 1, after=after)
+        return rows[:limit], rows[limit - 1].id if len(rows) > limit else ""
+
+    async def get(self, collection: str, document_id: str) -> Document:
+        """With its text. Raises NotFound."""
+        return await self._documents.get(collection, document_id)
+
+    async def delete(self, collection: str, document_id: str, deadline: Deadline) -> int:
+        """Forget a document and its chunks; how many chunks there were.
+
+        The row goes first: from then on no job may write the document. Should the index then be
+        away, the call fails, and calling it again finishes the work.
+
+        Raises:
+            NotFound: neither the database nor the index knows it.
+        """
+        async with self._locks.of(collection):
+            sha256 = await self._documents.delete(collection, document_id)
+            deleted = await self._clear(collection, [document_id], deadline)
+        if sha256 is None and not deleted:
+            raise NotFound(f"There is no document {document_id!r} in {collection!r}.")
+        if sha256 is not None:
+            await self._blobs.purge([sha256], self._documents.unnamed_blobs)
+        return deleted
+
+    async def delete_all(self, collection: str, deadline: Deadline) -> int:
+        """Cancel a collection's jobs and forget its documents; how many there were."""
+        await self._ingestion.stop_collection(collection)
+        count = 0
+        async with self._locks.of(collection):
+            while rows := await self._documents.delete_some(collection, _DELETED_AT_ONCE):
+                deadline.check("every document was deleted")
+                await self._clear(collection, [id_ for id_, _ in rows], deadline)
+                await self._blobs.purge([sha for _, sha in rows], self._documents.unnamed_blobs)
+                count += len(rows)
+        return count
+
+    async def _clear(self, collection: str, ids: list[str], deadline: Deadline) -> int:
+        try:
+            return await self._index.delete(collection, ids, deadline=deadline)
+        except NotFound:
+            return 0
+
+
+def page_size(limit: int) -> int:
+    """What a list call asked for; 0 means the default. Raises InvalidInput."""
+    if limit > MAX_PAGE:
+        raise InvalidInput(f"limit is {limit}; the limit is {MAX_PAGE}.")
+    return limit or DEFAULT_PAGE

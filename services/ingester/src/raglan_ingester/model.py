@@ -1,0 +1,113 @@
+"""The tables: jobs, what each was asked to do, and the documents as they stand.
+
+A job's items are what was submitted; a document is what is stored and searchable. They are apart
+so that a new version of a document replaces the old one only when it is ready. `Document.job_id`
+is the claim: only the job that submitted the document last may write it, so a document deleted or
+submitted anew while it is being ingested can neither reappear nor go back in time.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Final
+
+from sqlalchemy import JSON, BigInteger, ForeignKey, Index, String, Text, UniqueConstraint
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+MAX_ID_CHARS: Final = 512
+
+
+class JobState(StrEnum):
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    PARTIAL = "partial"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def ended(self) -> bool:
+        return self not in (JobState.QUEUED, JobState.RUNNING)
+
+
+class ItemState(StrEnum):
+    QUEUED = "queued"
+    DONE = "done"
+    UNCHANGED = "unchanged"
+    """The same bytes, title, metadata, chunking and model are in the index already."""
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    DROPPED = "dropped"
+    """Deleted, or submitted anew by a later job, before it was indexed."""
+
+
+class DocumentState(StrEnum):
+    QUEUED = "queued"
+    READY = "ready"
+    FAILED = "failed"
+
+
+class Base(DeclarativeBase):
+    type_annotation_map = {int: BigInteger, str: Text}  # noqa: RUF012 - SQLAlchemy's protocol
+
+
+class Job(Base):
+    __tablename__ = "jobs"
+
+    id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    collection: Mapped[str] = mapped_column(String(64), index=True)
+    state: Mapped[str] = mapped_column(String(16), default=JobState.QUEUED)
+    attempt: Mapped[int] = mapped_column(default=1)
+    """Counts up with each retry: every attempt is a workflow of its own."""
+    cancel_requested: Mapped[bool] = mapped_column(default=False)
+    stages: Mapped[dict[str, list[int]]] = mapped_column(JSON, default=dict)
+    """Stage -> [done, total]."""
+    documents: Mapped[int]
+    created_ms: Mapped[int] = mapped_column(index=True)
+    finished_ms: Mapped[int | None]
+
+
+class Item(Base):
+    __tablename__ = "job_items"
+    __table_args__ = (
+        UniqueConstraint("job_id", "document_id"),
+        Index("job_items_by_state", "job_id", "state", "ordinal"),
+        Index("job_items_by_blob", "sha256"),
+    )
+
+    job_id: Mapped[str] = mapped_column(
+        String(64), ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True
+    )
+    ordinal: Mapped[int] = mapped_column(primary_key=True)
+    document_id: Mapped[str] = mapped_column(String(MAX_ID_CHARS))
+    state: Mapped[str] = mapped_column(String(16), default=ItemState.QUEUED)
+    error: Mapped[str] = mapped_column(default="")
+    title: Mapped[str] = mapped_column(default="")
+    metadata_json: Mapped[str] = mapped_column(default="{}")
+    filename: Mapped[str] = mapped_column(default="")
+    media_type: Mapped[str] = mapped_column(default="")
+    sha256: Mapped[str] = mapped_column(String(64))
+    size_bytes: Mapped[int]
+    chunks: Mapped[int] = mapped_column(default=0)
+
+
+class Document(Base):
+    __tablename__ = "documents"
+    __table_args__ = (Index("documents_by_blob", "sha256"),)
+
+    collection: Mapped[str] = mapped_column(String(64), primary_key=True)
+    id: Mapped[str] = mapped_column(String(MAX_ID_CHARS), primary_key=True)
+    job_id: Mapped[str] = mapped_column(String(64))
+    state: Mapped[str] = mapped_column(String(16), default=DocumentState.QUEUED)
+    error: Mapped[str] = mapped_column(default="")
+    title: Mapped[str] = mapped_column(default="")
+    text: Mapped[str] = mapped_column(default="", deferred=True)
+    metadata_json: Mapped[str] = mapped_column(default="{}")
+    filename: Mapped[str] = mapped_column(default="")
+    media_type: Mapped[str] = mapped_column(default="")
+    sha256: Mapped[str] = mapped_column(String(64))
+    size_bytes: Mapped[int]
+    chunks: Mapped[int] = mapped_column(default=0)
+    fingerprint: Mapped[str] = mapped_column(String(64), default="")
+    """Of everything that decides the chunks and their vectors; equal means nothing to do."""
+    created_ms: Mapped[int]

@@ -1,0 +1,98 @@
+"""Formats and what reads them: one table by file name, one by media type, one module a format.
+
+Parsers are imported when first used: each brings a library of its own, and a worker that only sees
+Markdown never pays for the others. They run inside `raglan_ingester.parse_worker`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from pathlib import PurePosixPath
+from typing import Final, cast
+
+from raglan_ingester.parsers.parsed import ParsedDocument, Source, Unparsable
+
+_SOURCE_CODE: Final = (
+    "bash bat c cc cfg clj cmake conf cpp cs css cxx dart env erl ex exs fish fs go gql gradle "
+    "graphql groovy h hcl hpp hs ini java jl js jsx kt kts less lua m mjs ml nix php pl pm "
+    "properties proto ps1 py pyi r rb rs sass scala scss sh sol sql svelte swift tex tf toml ts "
+    "tsx vb vue xml yaml yml zig zsh"
+)
+BY_SUFFIX: Final[dict[str, str]] = {
+    "txt": "text",
+    "text": "text",
+    "log": "text",
+    "rst": "text",
+    "adoc": "text",
+    "md": "markdown",
+    "markdown": "markdown",
+    "mdx": "markdown",
+    "html": "html",
+    "htm": "html",
+    "xhtml": "html",
+    "pdf": "pdf",
+    "docx": "docx",
+    "json": "json_records",
+    "jsonl": "json_lines",
+    "ndjson": "json_lines",
+    "csv": "csv_rows",
+    "tsv": "csv_rows",
+    **dict.fromkeys(_SOURCE_CODE.split(), "text"),
+}
+BY_NAME: Final[dict[str, str]] = dict.fromkeys(
+    ("dockerfile", "makefile", "readme", "license", "changelog", "justfile", ".gitignore"), "text"
+)
+BY_MEDIA_TYPE: Final[dict[str, str]] = {
+    "text/markdown": "markdown",
+    "text/x-markdown": "markdown",
+    "text/html": "html",
+    "application/xhtml+xml": "html",
+    "application/pdf": "pdf",
+    "application/vnd.openxmlformats-officedocument.wordprocessingml.document": "docx",
+    "application/json": "json_records",
+    "application/jsonl": "json_lines",
+    "application/x-ndjson": "json_lines",
+    "text/csv": "csv_rows",
+    "text/tab-separated-values": "csv_rows",
+    "text/plain": "text",
+    "application/xml": "text",
+    "application/yaml": "text",
+    "application/toml": "text",
+    "application/javascript": "text",
+    "application/sql": "text",
+}
+SUPPORTED: Final = "txt, md, html, pdf, docx, json, jsonl, csv and source code"
+
+
+def parse(source: Source) -> ParsedDocument:
+    """Read a document with the parser of its format.
+
+    Raises:
+        Unparsable: no parser knows the format, the document is broken, or holds no text.
+    """
+    module = importlib.import_module(f"{__name__}.{format_of(source)}")
+    parsed = cast("Callable[[Source], ParsedDocument]", module.parse)(source)
+    if not parsed.text.strip():
+        raise Unparsable("The document holds no text.")
+    return parsed
+
+
+def format_of(source: Source) -> str:
+    """The parser module for a document: by its media type where that is telling, else its name.
+
+    Browsers and curl call what they do not know `application/octet-stream` or `text/plain`, so
+    those two never overrule a known file name.
+    """
+    name = PurePosixPath(source.filename).name.lower()
+    suffix = PurePosixPath(name).suffix.removeprefix(".")
+    by_name = BY_SUFFIX.get(suffix) or BY_NAME.get(name)
+    media_type = source.media_type.partition(";")[0].strip().lower()
+    by_type = BY_MEDIA_TYPE.get(media_type)
+    if by_type is None and media_type.startswith("text/") and not suffix:
+        by_type = "text"
+    found = (by_name or by_type) if by_type in (None, "text") else by_type
+    if found is None or (by_name is None and suffix and by_type == "text"):
+        kind = f".{suffix}" if suffix else media_type or "no file name and no media type"
+        raise Unparsable(f"Nothing reads this kind of file ({kind}); supported are {SUPPORTED}.")
+    return found

@@ -1,0 +1,100 @@
+"""What every parser returns: a document's text and where its headings stand in it."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from dataclasses import dataclass, field
+from typing import Final
+
+_NEWLINES: Final = re.compile(r"\r\n?")
+_UNSTORABLE: Final = re.compile(r"[\x00\ufeff]")
+_SURROGATES: Final = re.compile(r"[\ud800-\udfff]")
+_BLANKS: Final = re.compile(r"[ \t\f\v\u00a0]+")
+
+
+class Unparsable(Exception):
+    """The document cannot be read; the message tells its owner why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A document as it was submitted."""
+
+    data: bytes
+    filename: str = ""
+    media_type: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Heading:
+    offset: int
+    """Where its section begins in the text, in characters."""
+    level: int
+    """1 is outermost."""
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ParsedDocument:
+    title: str
+    """Empty where the document names none."""
+    text: str
+    """What is stored: offsets of chunks and citations point into it."""
+    headings: list[Heading] = field(default_factory=list)
+    """By offset."""
+
+
+class TextBuilder:
+    """Puts a text together from blocks, with a blank line between, and remembers its headings."""
+
+    def __init__(self) -> None:
+        self._parts: list[str] = []
+        self._length = 0
+        self._headings: list[Heading] = []
+
+    def add(self, block: str, *, separator: str = "\n\n") -> None:
+        """Append a block; an empty one is left out."""
+        clean = normalise(block).strip()
+        if not clean:
+            return
+        if self._parts:
+            self._append(separator)
+        self._append(clean)
+
+    def section(self, level: int, heading: str) -> None:
+        """The next block begins a section that is called `heading`."""
+        name = one_line(heading)
+        if name:
+            offset = self._length + (2 if self._parts else 0)
+            self._headings.append(Heading(offset, level, name))
+
+    def heading(self, level: int, text: str) -> None:
+        """Append a heading that is part of the text."""
+        if one_line(text):
+            self.section(level, text)
+            self.add(one_line(text))
+
+    def build(self, title: str = "") -> ParsedDocument:
+        headings = [heading for heading in self._headings if heading.offset < self._length]
+        return ParsedDocument(one_line(title), "".join(self._parts), headings)
+
+    def _append(self, text: str) -> None:
+        self._parts.append(text)
+        self._length += len(text)
+
+
+def normalise(text: str) -> str:
+    """The one form in which text is stored: NFC, newlines as \\n, nothing a database refuses."""
+    text = _UNSTORABLE.sub("", _NEWLINES.sub("\n", text))
+    return unicodedata.normalize("NFC", _SURROGATES.sub("\ufffd", text))
+
+
+def one_line(text: str) -> str:
+    """`text` normalised, on one line."""
+    return " ".join(normalise(text).split())
+
+
+def squeeze(text: str) -> str:
+    """Runs of blanks as one; newlines stay."""
+    return _BLANKS.sub(" ", text)

@@ -1,0 +1,174 @@
+"""A pool of parser processes, from the side that must survive them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import sys
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+from raglan_ingester.chunking import Span
+from raglan_ingester.parse_worker import OUT_OF_MEMORY
+from raglan_ingester.parsers.parsed import Unparsable
+
+_DOCUMENTS_A_WORKER: Final = 2000
+"""After so many a worker is replaced: libraries leak."""
+_ENVIRONMENT: Final = {"LANG": "C.UTF-8", "PATH": "/usr/bin:/bin"}
+
+
+@dataclass(frozen=True, slots=True)
+class ParseRequest:
+    path: Path
+    filename: str
+    media_type: str
+    max_chars: int
+    overlap_chars: int
+
+
+@dataclass(frozen=True, slots=True)
+class CutDocument:
+    """A document's text and the chunks it is cut into."""
+
+    title: str
+    text: str
+    chunks: list[Span]
+
+
+class Parser(Protocol):
+    async def parse(self, request: ParseRequest) -> CutDocument:
+        """Raises Unparsable, with a sentence for the document's owner."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+class ParserPool:
+    """Parses in `workers` processes without network, each limited in memory and CPU time."""
+
+    def __init__(self, *, workers: int, memory_bytes: int, cpu_s: int, wall_s: float) -> None:
+        self._memory_bytes = memory_bytes
+        self._cpu_s = cpu_s
+        self._wall_s = wall_s
+        self._free: asyncio.Queue[_Worker | None] = asyncio.Queue(workers)
+        self._all: set[_Worker] = set()
+        for _ in range(workers):
+            self._free.put_nowait(None)
+
+    async def parse(self, request: ParseRequest) -> CutDocument:
+        worker = await self._free.get()
+        try:
+            if worker is None:
+                worker = await self._start()
+            reply = await self._ask(worker, request)
+            if worker.documents >= _DOCUMENTS_A_WORKER:
+                await self._stop(worker)
+                worker = None
+        except BaseException:
+            if worker is not None:
+                await self._stop(worker)
+                worker = None
+            raise
+        finally:
+            self._free.put_nowait(worker)
+        if "error" in reply:
+            raise Unparsable(str(reply["error"]))
+        return _document_of(reply)
+
+    async def close(self) -> None:
+        for worker in list(self._all):
+            await self._stop(worker)
+
+    async def _ask(self, worker: _Worker, request: ParseRequest) -> dict[str, Any]:
+        try:
+            async with asyncio.timeout(self._wall_s):
+                return await worker.ask(request)
+        except TimeoutError:
+            raise Unparsable(
+                f"The document took more than {self._wall_s:g} s to parse "
+                "(RAGLAN_INGESTER_PARSE_WALL_S)."
+            ) from None
+        except (asyncio.IncompleteReadError, ConnectionError):
+            raise Unparsable(self._why(await worker.exit_status())) from None
+
+    def _why(self, status: int) -> str:
+        if status == OUT_OF_MEMORY:
+            return (
+                f"The document needed more than {self._memory_bytes / 2**20:,.0f} MiB of memory "
+                "to parse (RAGLAN_INGESTER_PARSE_MEMORY_BYTES)."
+            )
+        if status == -signal.SIGXCPU:
+            return (
+                f"The document took more than {self._cpu_s} s of processor time to parse "
+                "(RAGLAN_INGESTER_PARSE_CPU_S)."
+            )
+        return "The document made its parser crash; it is broken, or needs too much memory."
+
+    async def _start(self) -> _Worker:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            *("-I", "-B", "-m", "raglan_ingester.parse_worker"),
+            *(str(self._memory_bytes), str(self._cpu_s)),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.DEVNULL,
+            env=_ENVIRONMENT,
+            # Ctrl-C in a terminal is for us to act on.
+            start_new_session=True,
+        )
+        worker = _Worker(process)
+        self._all.add(worker)
+        return worker
+
+    async def _stop(self, worker: _Worker) -> None:
+        self._all.discard(worker)
+        await worker.kill()
+
+
+class _Worker:
+    """One parser process and the two ends of its pipes."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+        self.documents = 0
+
+    async def ask(self, request: ParseRequest) -> dict[str, Any]:
+        self.documents += 1
+        body = json.dumps(
+            {
+                "path": str(request.path),
+                "filename": request.filename,
+                "media_type": request.media_type,
+                "max_chars": request.max_chars,
+                "overlap_chars": request.overlap_chars,
+            }
+        ).encode()
+        requests, replies = self._process.stdin, self._process.stdout
+        assert requests is not None
+        assert replies is not None
+        requests.write(len(body).to_bytes(4, "big") + body)
+        await requests.drain()
+        length = int.from_bytes(await replies.readexactly(4), "big")
+        reply = await replies.readexactly(length)
+        loaded: dict[str, Any] = await asyncio.to_thread(json.loads, reply)
+        return loaded
+
+    async def exit_status(self) -> int:
+        """How the process ended; negative is the signal that ended it."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(5):
+                return await self._process.wait()
+        return 0
+
+    async def kill(self) -> None:
+        with suppress(ProcessLookupError):
+            self._process.kill()
+        await self._process.wait()
+
+
+def _document_of(reply: dict[str, Any]) -> CutDocument:
+    chunks = [Span(start, end, tuple(path)) for start, end, path in reply["chunks"]]
+    return CutDocument(reply["title"], reply["text"], chunks)

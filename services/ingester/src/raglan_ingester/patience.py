@@ -1,0 +1,62 @@
+"""How long to wait for a service that is away: one clock for all who call it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeVar
+
+from raglan.errors import DeadlineExceeded, Overloaded, RaglanError, Unavailable
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
+from tenacity.wait import wait_random_exponential
+
+T = TypeVar("T")
+
+TRANSIENT: Final = (Unavailable, Overloaded, DeadlineExceeded)
+_MAX_PAUSE_S: Final = 5.0
+
+
+class Patience:
+    """Repeats calls that fail for the time being, until the callee has been away for `limit_s`.
+
+    The clock is shared: when one call finds the callee gone for too long, the calls after it try
+    once and give up, so that a job of 10,000 documents does not wait 10,000 times. The first
+    success winds it back.
+    """
+
+    def __init__(self, limit_s: float, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._limit_s = limit_s
+        self._clock = clock
+        self._away_since: float | None = None
+        self._backoff = wait_random_exponential(multiplier=0.1, max=_MAX_PAUSE_S)
+
+    async def call(self, attempt: Callable[[], Awaitable[T]]) -> T:
+        """The result of `attempt`, however many tries it takes.
+
+        Raises:
+            RaglanError: what the last try raised; at once, when no further try can help.
+        """
+
+        async def once() -> T:  # tenacity awaits only what it sees to be a coroutine function
+            return await attempt()
+
+        retrying = AsyncRetrying(
+            retry=retry_if_exception_type(TRANSIENT),
+            stop=self._gone_for_too_long,
+            wait=self._pause,
+            reraise=True,
+        )
+        result: T = await retrying(once)
+        self._away_since = None
+        return result
+
+    def _gone_for_too_long(self, _: RetryCallState) -> bool:
+        now = self._clock()
+        if self._away_since is None:
+            self._away_since = now
+        return now - self._away_since >= self._limit_s
+
+    def _pause(self, state: RetryCallState) -> float:
+        error = state.outcome.exception() if state.outcome else None
+        asked = error.retry_after_s if isinstance(error, RaglanError) else None
+        return max(self._backoff(state), min(asked or 0.0, _MAX_PAUSE_S))

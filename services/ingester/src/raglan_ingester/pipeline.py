@@ -1,0 +1,314 @@
+"""One run of a job: parse and cut, embed, index, all three at once on different documents.
+
+Documents are taken from the job's table and leave it settled, batch by batch; a run that is broken
+off is continued by the next, which takes what is still queued.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Any, Final, Protocol
+
+import numpy as np
+import structlog
+from numpy.typing import NDArray
+from raglan.errors import Conflict, RaglanError
+
+from raglan_ingester.allowance import Allowance
+from raglan_ingester.blobs import BlobStore
+from raglan_ingester.clients.embedder import Embedded, Model
+from raglan_ingester.clients.retriever import CollectionSettings
+from raglan_ingester.documents import DocumentStore
+from raglan_ingester.indexing import Indexer, Prepared
+from raglan_ingester.jobs import JobStore
+from raglan_ingester.model import DocumentState, Item, ItemState, Job
+from raglan_ingester.parsers.parsed import Unparsable
+from raglan_ingester.parsing import CutDocument, Parser, ParseRequest
+from raglan_ingester.patience import TRANSIENT, Patience
+from raglan_ingester.progress import Progress
+
+log: Final = structlog.get_logger()
+
+PIPELINE_VERSION: Final = 1
+"""Raise it when the same bytes would now give other chunks: unchanged documents are then redone."""
+
+_PAGE: Final = 256
+_BYTES_UNDER_WAY: Final = 64 * 1024 * 1024
+_DOCUMENTS_UNDER_WAY: Final = 512
+_OUR_FAULT: Final = "The ingester met an error of its own; retry the job."
+
+
+class Embedder(Protocol):
+    async def embed(self, texts: Sequence[str]) -> Embedded:
+        """Raises RaglanError."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Workshop:
+    """What every run works with."""
+
+    jobs: JobStore
+    documents: DocumentStore
+    blobs: BlobStore
+    parser: Parser
+    embedder: Embedder
+    embedder_patience: Patience
+    indexer: Indexer
+    parse_workers: int
+    texts_per_call: int
+    calls_in_flight: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Cut:
+    """A parsed document, with what it borrowed of the allowance."""
+
+    item: Item
+    cut: CutDocument
+    fingerprint: str
+    borrowed: int
+
+
+class JobRun:
+    """`await work()` settles every queued item of the job; cancel it to stop between documents."""
+
+    def __init__(
+        self, workshop: Workshop, job: Job, collection: CollectionSettings, progress: Progress
+    ) -> None:
+        self._shop = workshop
+        self._job = job
+        self._collection = collection
+        self.progress = progress
+        self._allowance = Allowance(_BYTES_UNDER_WAY)
+        self._parsing = asyncio.Semaphore(workshop.parse_workers)
+        self._calls = asyncio.Semaphore(workshop.calls_in_flight)
+        self._batches = asyncio.Semaphore(workshop.calls_in_flight + 1)
+        self._cut: asyncio.Queue[_Cut | None] = asyncio.Queue()
+        self._indexing: set[asyncio.Task[None]] = set()
+
+    async def work(self) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._parse_all())
+            while True:
+                await self._batches.acquire()
+                batch = await self._next_batch()
+                if not batch:
+                    break
+                tasks.create_task(self._embed_and_index(batch))
+
+    async def settle(self) -> None:
+        """Wait for what had begun to be indexed: a document is never left half in the index."""
+        while self._indexing:
+            await asyncio.wait(self._indexing)
+
+    def abandon(self) -> None:
+        """Break off even what is being indexed: the process ends, and the next one redoes it."""
+        for task in self._indexing:
+            task.cancel()
+
+    # Parse and cut
+
+    async def _parse_all(self) -> None:
+        after = -1
+        async with asyncio.TaskGroup() as tasks:
+            while items := await self._shop.jobs.queued_items(self._job.id, after, _PAGE):
+                after = items[-1].ordinal
+                for item in await self._changed(items):
+                    borrowed = await self._allowance.take(
+                        max(item.size_bytes, _BYTES_UNDER_WAY // _DOCUMENTS_UNDER_WAY)
+                    )
+                    await self._parsing.acquire()
+                    tasks.create_task(self._parse(item, borrowed))
+        self._cut.put_nowait(None)
+
+    async def _changed(self, items: Sequence[Item]) -> list[Item]:
+        """Those that need work; the others are settled here."""
+        held = await self._shop.documents.claimed(self._job, [item.document_id for item in items])
+        work, unchanged, lost = [], [], set()
+        for item in items:
+            row = held.get(item.document_id)
+            if row is None:
+                lost.add(item.document_id)
+            elif row.state == DocumentState.READY and row.fingerprint == self._fingerprint(item):
+                unchanged.append(item.document_id)
+            else:
+                work.append(item)
+        await self._shop.jobs.settle(self._job, unchanged, ItemState.UNCHANGED)
+        await self._shop.indexer.drop(self._job, lost)
+        for _ in range(len(items) - len(work)):
+            self.progress.skipped()
+        return work
+
+    async def _parse(self, item: Item, borrowed: int) -> None:
+        settings = self._collection
+        try:
+            cut = await self._shop.parser.parse(
+                ParseRequest(
+                    path=self._shop.blobs.path(item.sha256),
+                    filename=item.filename,
+                    media_type=item.media_type,
+                    max_chars=settings.max_chars,
+                    overlap_chars=settings.overlap_chars,
+                )
+            )
+        except Unparsable as error:
+            await self._fail([item], str(error))
+        except Exception:
+            log.exception("parsing failed", job=self._job.id)
+            await self._fail([item], _OUR_FAULT)
+        else:
+            self.progress.cut(len(cut.chunks))
+            self._cut.put_nowait(_Cut(item, cut, self._fingerprint(item), borrowed))
+            return
+        finally:
+            self._parsing.release()
+        self.progress.skipped()
+        self._allowance.give_back(borrowed)
+
+    # Embed
+
+    async def _next_batch(self) -> list[_Cut]:
+        """What is ready, up to two calls' worth of chunks, never waiting for more; empty at the end."""
+        batch: list[_Cut] = []
+        waiting = 0
+        while not batch or (waiting < 2 * self._shop.texts_per_call and not self._cut.empty()):
+            cut = await self._cut.get()
+            if cut is None:
+                self._cut.put_nowait(None)
+                break
+            batch.append(cut)
+            waiting += len(cut.cut.chunks)
+        return batch
+
+    async def _embed_and_index(self, batch: list[_Cut]) -> None:
+        try:
+            prepared = await self._embed_each(batch)
+            if prepared:
+                # Not cancelled with this run: `settle` waits for it.
+                task = asyncio.create_task(self._index(prepared))
+                self._indexing.add(task)
+                task.add_done_callback(self._indexing.discard)
+                await asyncio.shield(task)
+        finally:
+            self._batches.release()
+            for cut in batch:
+                self._allowance.give_back(cut.borrowed)
+
+    async def _embed_each(self, batch: Sequence[_Cut]) -> list[Prepared]:
+        """Embed a batch together; if it is refused, each document alone."""
+        try:
+            return await self._embed(batch)
+        except TRANSIENT as error:
+            message = f"{error.message} It was tried again for a while; retry the job later."
+        except RaglanError as error:
+            if len(batch) > 1:
+                return [done for cut in batch for done in await self._embed_each([cut])]
+            message = error.message
+        except Exception:
+            log.exception("embedding failed", job=self._job.id)
+            message = _OUR_FAULT
+        await self._fail([cut.item for cut in batch], message)
+        self.progress.lost(sum(len(cut.cut.chunks) for cut in batch))
+        return []
+
+    async def _embed(self, batch: Sequence[_Cut]) -> list[Prepared]:
+        texts = [text for cut in batch for text in _embedding_texts(cut)]
+        size = self._shop.texts_per_call
+        parts = [texts[at : at + size] for at in range(0, len(texts), size)]
+        replies = await _all([self._embed_call(part) for part in parts])
+        vectors: NDArray[Any] = np.concatenate([reply.vectors for reply in replies])
+        prepared = []
+        at = 0
+        for cut in batch:
+            rows = vectors[at : at + len(cut.cut.chunks)]
+            at += len(rows)
+            model = replies[0].model
+            prepared.append(Prepared(cut.item, cut.cut, rows, model, cut.fingerprint))
+        self.progress.embedded(len(texts))
+        return prepared
+
+    async def _embed_call(self, texts: Sequence[str]) -> Embedded:
+        async with self._calls:
+            embedder = self._shop.embedder
+            reply = await self._shop.embedder_patience.call(lambda: embedder.embed(texts))
+        wanted = self._collection.model
+        if wanted.id and reply.model != wanted:
+            raise Conflict(
+                f"The collection {self._job.collection!r} holds vectors of {_name(wanted)}, but "
+                f"the embedder now runs {_name(reply.model)}; make a new collection, or change "
+                "the embedder back."
+            )
+        return reply
+
+    # Index
+
+    async def _index(self, prepared: Sequence[Prepared]) -> None:
+        try:
+            await self._shop.indexer.add(self._job, prepared)
+        except Exception:
+            log.exception("indexing failed", job=self._job.id)
+            await self._fail([document.item for document in prepared], _OUR_FAULT)
+        self.progress.indexed(sum(len(document.cut.chunks) for document in prepared))
+
+    async def _fail(self, items: Sequence[Item], message: str) -> None:
+        await self._shop.jobs.fail(self._job, {item.document_id: message for item in items})
+
+    def _fingerprint(self, item: Item) -> str:
+        """Equal for two submissions that would give the same chunks with the same vectors."""
+        settings = self._collection
+        decides = [
+            PIPELINE_VERSION,
+            *(item.sha256, item.title, item.metadata_json, item.filename, item.media_type),
+            *(settings.max_chars, settings.overlap_chars),
+            *(settings.model.id, settings.model.revision, settings.model.dimension),
+        ]
+        return hashlib.sha256(json.dumps(decides).encode()).hexdigest()
+
+
+def with_defaults(
+    collection: CollectionSettings, *, max_chars: int, overlap_chars: int
+) -> CollectionSettings:
+    """The collection's chunking, or the service's where it says nothing."""
+    if collection.max_chars:
+        return collection
+    return replace(collection, max_chars=max_chars, overlap_chars=overlap_chars)
+
+
+def _embedding_texts(cut: _Cut) -> list[str]:
+    """What the model reads of each chunk: title, headings, text, a line each."""
+    title = cut.item.title or cut.cut.title
+    text = cut.cut.text
+    return [
+        "\n".join(
+            part
+            for part in (
+                "" if title in span.heading_path else title,
+                " > ".join(span.heading_path),
+                text[span.start : span.end],
+            )
+            if part
+        )
+        for span in cut.cut.chunks
+    ]
+
+
+async def _all(calls: Sequence[Any]) -> list[Embedded]:
+    """Every result; when one fails, the others are cancelled and its error is raised by itself."""
+    tasks = [asyncio.ensure_future(call) for call in calls]
+    try:
+        return list(await asyncio.gather(*tasks))
+    finally:
+        for task in tasks:
+            task.cancel()
+        with suppress(asyncio.CancelledError):
+            await asyncio.wait(tasks)
+
+
+def _name(model: Model) -> str:
+    return f"{model.id} ({model.revision or 'no revision'}, {model.dimension} dimensions)"

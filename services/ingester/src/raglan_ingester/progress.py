@@ -1,0 +1,52 @@
+"""What a running job has got done, by stage."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final
+
+STAGES: Final = ("parse", "chunk", "embed", "index")
+"""In the order of the work. Parse and chunk count documents, embed and index count chunks."""
+
+
+@dataclass(slots=True)
+class Progress:
+    """Totals of chunks grow as documents are parsed: nobody knows them before."""
+
+    done: dict[str, int] = field(default_factory=lambda: dict.fromkeys(STAGES, 0))
+    total: dict[str, int] = field(default_factory=lambda: dict.fromkeys(STAGES, 0))
+
+    @classmethod
+    def resumed(cls, *, documents: int, ended: int, chunks: int) -> Progress:
+        """Where a job stands of which `ended` documents with `chunks` chunks are settled."""
+        progress = cls()
+        for stage in ("parse", "chunk"):
+            progress.done[stage], progress.total[stage] = ended, documents
+        for stage in ("embed", "index"):
+            progress.done[stage] = progress.total[stage] = chunks
+        return progress
+
+    def skipped(self) -> None:
+        """A document needs no work."""
+        self.done["parse"] += 1
+        self.done["chunk"] += 1
+
+    def cut(self, chunks: int) -> None:
+        """A document was parsed and cut."""
+        self.skipped()
+        self.total["embed"] += chunks
+        self.total["index"] += chunks
+
+    def embedded(self, chunks: int) -> None:
+        self.done["embed"] += chunks
+
+    def indexed(self, chunks: int) -> None:
+        self.done["index"] += chunks
+
+    def lost(self, chunks: int, *, embedded: int = 0) -> None:
+        """A document that was cut will not be indexed."""
+        self.total["embed"] -= chunks - embedded
+        self.total["index"] -= chunks
+
+    def as_dict(self) -> dict[str, list[int]]:
+        return {stage: [self.done[stage], self.total[stage]] for stage in STAGES}

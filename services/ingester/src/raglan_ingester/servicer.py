@@ -1,0 +1,213 @@
+"""IngesterService on the wire: proto in, domain, proto out."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from typing import Any, Final
+
+import grpc
+from raglan import __version__
+from raglan.deadline import Deadline
+from raglan.errors import InvalidInput
+from raglan.v1 import common_pb2, ingester_pb2, ingester_pb2_grpc
+
+from raglan_ingester.ingestion import Ingestion
+from raglan_ingester.jobs import JobStore, JobView
+from raglan_ingester.library import Library, page_size
+from raglan_ingester.model import Document, DocumentState, Job, JobState
+from raglan_ingester.progress import STAGES
+from raglan_ingester.submission import DocumentStart, Intake, JobStart, Part
+
+_WATCH_S: Final = 0.25
+_ERRORS_IN_LISTS: Final = 10
+_JOB_STATES: Final = {
+    JobState.QUEUED: ingester_pb2.JOB_STATUS_QUEUED,
+    JobState.RUNNING: ingester_pb2.JOB_STATUS_RUNNING,
+    JobState.SUCCEEDED: ingester_pb2.JOB_STATUS_SUCCEEDED,
+    JobState.PARTIAL: ingester_pb2.JOB_STATUS_PARTIAL,
+    JobState.FAILED: ingester_pb2.JOB_STATUS_FAILED,
+    JobState.CANCELLED: ingester_pb2.JOB_STATUS_CANCELLED,
+}
+_DOCUMENT_STATES: Final = {
+    DocumentState.QUEUED: ingester_pb2.DOCUMENT_STATUS_QUEUED,
+    DocumentState.READY: ingester_pb2.DOCUMENT_STATUS_READY,
+    DocumentState.FAILED: ingester_pb2.DOCUMENT_STATUS_FAILED,
+}
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class IngesterServicer(ingester_pb2_grpc.IngesterServiceServicer):
+    def __init__(
+        self,
+        intake: Intake,
+        ingestion: Ingestion,
+        jobs: JobStore,
+        library: Library,
+        *,
+        engine: str,
+        limits: dict[str, int],
+    ) -> None:
+        self._intake = intake
+        self._ingestion = ingestion
+        self._jobs = jobs
+        self._library = library
+        self._engine = engine
+        self._limits = limits
+
+    async def Submit(
+        self, request_iterator: AsyncIterator[ingester_pb2.SubmitRequest], context: Context
+    ) -> ingester_pb2.Job:
+        job = await self._intake.receive(_parts(request_iterator))
+        await self._ingestion.enqueue(job)
+        return _job_to_proto(await self._jobs.view(job.id))
+
+    async def GetJob(
+        self, request: ingester_pb2.GetJobRequest, context: Context
+    ) -> ingester_pb2.Job:
+        return _job_to_proto(await self._jobs.view(request.id))
+
+    async def ListJobs(
+        self, request: ingester_pb2.ListJobsRequest, context: Context
+    ) -> ingester_pb2.ListJobsResponse:
+        views = await self._jobs.views(
+            request.collection, page_size(request.limit), errors=_ERRORS_IN_LISTS
+        )
+        return ingester_pb2.ListJobsResponse(jobs=[_job_to_proto(view) for view in views])
+
+    async def WatchJob(
+        self, request: ingester_pb2.GetJobRequest, context: Context
+    ) -> AsyncIterator[ingester_pb2.Job]:
+        # Read from the database, so that it does not matter which process runs the job.
+        seen = None
+        while True:
+            view = await self._jobs.view(request.id)
+            job = _job_to_proto(view)
+            if job != seen:
+                yield job
+                seen = job
+            if JobState(view.job.state).ended:
+                return
+            await asyncio.sleep(_WATCH_S)
+
+    async def CancelJob(
+        self, request: ingester_pb2.GetJobRequest, context: Context
+    ) -> ingester_pb2.Job:
+        await self._ingestion.cancel(request.id)
+        return _job_to_proto(await self._jobs.view(request.id))
+
+    async def RetryJob(
+        self, request: ingester_pb2.GetJobRequest, context: Context
+    ) -> ingester_pb2.Job:
+        await self._ingestion.retry(request.id)
+        return _job_to_proto(await self._jobs.view(request.id))
+
+    async def ListDocuments(
+        self, request: ingester_pb2.ListDocumentsRequest, context: Context
+    ) -> ingester_pb2.ListDocumentsResponse:
+        rows, next_after = await self._library.page(
+            request.collection, request.limit, request.after
+        )
+        return ingester_pb2.ListDocumentsResponse(
+            documents=[_document_to_proto(row) for row in rows], next_after=next_after
+        )
+
+    async def GetDocument(
+        self, request: ingester_pb2.GetDocumentRequest, context: Context
+    ) -> ingester_pb2.Document:
+        row = await self._library.get(request.collection, request.document_id)
+        return _document_to_proto(row, text=row.text)
+
+    async def DeleteDocument(
+        self, request: ingester_pb2.GetDocumentRequest, context: Context
+    ) -> ingester_pb2.DeleteDocumentResponse:
+        deleted = await self._library.delete(
+            request.collection, request.document_id, Deadline.of(context)
+        )
+        return ingester_pb2.DeleteDocumentResponse(deleted_chunks=deleted)
+
+    async def DeleteDocuments(
+        self, request: ingester_pb2.DeleteDocumentsRequest, context: Context
+    ) -> ingester_pb2.DeleteDocumentsResponse:
+        deleted = await self._library.delete_all(request.collection, Deadline.of(context))
+        return ingester_pb2.DeleteDocumentsResponse(deleted_documents=deleted)
+
+    async def GetInfo(
+        self, request: common_pb2.GetInfoRequest, context: Context
+    ) -> common_pb2.ServiceInfo:
+        return common_pb2.ServiceInfo(
+            service="ingester",
+            version=__version__,
+            engine=self._engine,
+            device="cpu",
+            limits=self._limits,
+            pid=os.getpid(),
+        )
+
+
+async def _parts(requests: AsyncIterator[ingester_pb2.SubmitRequest]) -> AsyncIterator[Part]:
+    async for request in requests:
+        match request.WhichOneof("part"):
+            case "job":
+                yield JobStart(request.job.collection)
+            case "document":
+                header = request.document
+                yield DocumentStart(
+                    header.document_id,
+                    header.filename,
+                    header.media_type,
+                    header.title,
+                    header.metadata_json,
+                )
+            case "data":
+                yield request.data
+            case _:
+                raise InvalidInput("A message of the job is empty.")
+
+
+def _job_to_proto(view: JobView) -> ingester_pb2.Job:
+    job = view.job
+    message = ingester_pb2.Job(
+        id=job.id,
+        collection=job.collection,
+        status=_JOB_STATES[JobState(job.state)],
+        stages=_stages(job),
+        errors=[
+            ingester_pb2.DocumentError(document_id=document_id, message=message)
+            for document_id, message in view.errors
+        ],
+        documents=job.documents,
+        unchanged=view.unchanged,
+    )
+    message.created_at.FromMilliseconds(job.created_ms)
+    if job.finished_ms is not None:
+        message.finished_at.FromMilliseconds(job.finished_ms)
+    return message
+
+
+def _stages(job: Job) -> list[ingester_pb2.StageProgress]:
+    return [
+        ingester_pb2.StageProgress(stage=stage, done=done, total=total)
+        for stage in STAGES
+        for done, total in [job.stages.get(stage, [0, 0])]
+    ]
+
+
+def _document_to_proto(row: Document, *, text: str = "") -> ingester_pb2.Document:
+    message = ingester_pb2.Document(
+        id=row.id,
+        collection=row.collection,
+        title=row.title,
+        text=text,
+        metadata_json=row.metadata_json,
+        filename=row.filename,
+        media_type=row.media_type,
+        sha256=row.sha256,
+        size_bytes=row.size_bytes,
+        status=_DOCUMENT_STATES[DocumentState(row.state)],
+        chunks=row.chunks if row.state == DocumentState.READY else 0,
+        error=row.error,
+    )
+    message.created_at.FromMilliseconds(row.created_ms)
+    return message

@@ -1,0 +1,77 @@
+"""What the ingester can be told; every field is `RAGLAN_INGESTER_<FIELD>`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+from raglan.settings import GrpcSettings, default_data_dir
+
+MIB = 1024 * 1024
+
+
+class IngesterSettings(GrpcSettings, env_prefix="RAGLAN_INGESTER_"):
+    """Where the ingester keeps documents, whom it calls, and what it refuses."""
+
+    port: int = Field(default=7105, ge=0, le=65535)
+    """Port to listen on; 0 takes a free one."""
+
+    data_dir: Path = Field(default_factory=lambda: default_data_dir() / "ingester")
+    """Folder of the documents' bytes, and of the SQLite file unless `database_url` is set."""
+
+    database_url: str = ""
+    """Jobs, documents and workflow state: a SQLAlchemy URL (`postgresql://...`, `sqlite:///...`).
+    Empty: `ingester.sqlite` in `data_dir`."""
+
+    worker_name: str = ""
+    """Who resumes which jobs after a crash: must stay the same over restarts and differ between
+    replicas. Empty: the host name on PostgreSQL, "local" on SQLite (one process a file)."""
+
+    embedder_address: str = "127.0.0.1:7101"
+    """The embedder: "host:port", or several IP addresses separated by commas."""
+
+    retriever_address: str = "127.0.0.1:7102"
+    """The retriever: "host:port", or several IP addresses separated by commas."""
+
+    concurrent_jobs: PositiveInt = 2
+    """Jobs that run at once in this process; further ones wait."""
+
+    max_document_bytes: PositiveInt = 64 * MIB
+    """Largest document accepted."""
+
+    max_job_bytes: PositiveInt = 256 * MIB
+    """Most bytes in one job."""
+
+    max_documents_per_job: PositiveInt = 10_000
+    """Most documents in one job."""
+
+    max_metadata_bytes: PositiveInt = 64 * 1024
+    """Largest metadata object of a document, as JSON in UTF-8."""
+
+    parse_workers: PositiveInt = 2
+    """Parser processes: documents parsed at the same time."""
+
+    parse_memory_bytes: int = Field(default=1024 * MIB, ge=64 * MIB)
+    """Address space of a parser process; a document that needs more fails alone."""
+
+    parse_cpu_s: PositiveInt = 60
+    """CPU seconds a document may take to parse; one that needs more fails alone."""
+
+    parse_wall_s: PositiveFloat = 180
+    """Seconds on the clock a document may take to parse; one that needs more fails alone."""
+
+    chunk_max_chars: int = Field(default=1200, ge=64)
+    """Characters in a chunk at most, where the collection does not say. all-MiniLM-L6-v2 reads 256
+    tokens, about 1,200 characters of English."""
+
+    chunk_overlap_chars: NonNegativeInt = 0
+    """Characters a chunk repeats of the one before it, where the collection does not say."""
+
+    embed_texts_per_call: PositiveInt = 32
+    """Texts in one call of the embedder."""
+
+    embed_calls_in_flight: PositiveInt = 4
+    """Calls of the embedder under way at once, in a job: enough that it never waits for work."""
+
+    outage_patience_s: PositiveFloat = 300
+    """Seconds that the embedder or the retriever may be away before documents fail over it."""

@@ -1,0 +1,249 @@
+"""Takes a job in: checks what it is told, stores the bytes, records the job, then answers."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+import unicodedata
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from raglan.errors import InvalidInput, PayloadTooLarge
+
+from raglan_ingester.blobs import BlobStore, BlobWriter
+from raglan_ingester.database import now_ms
+from raglan_ingester.jobs import JobStore
+from raglan_ingester.model import MAX_ID_CHARS, Item, Job
+
+_MAX_PIECE_BYTES: Final = 1024 * 1024
+_MAX_TITLE_CHARS: Final = 2000
+_MAX_FILENAME_CHARS: Final = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    max_document_bytes: int
+    max_job_bytes: int
+    max_documents_per_job: int
+    max_metadata_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class JobStart:
+    collection: str
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentStart:
+    document_id: str
+    filename: str
+    media_type: str
+    title: str
+    metadata_json: str
+
+
+Part = JobStart | DocumentStart | bytes
+"""A job's start, then for each document its start and its bytes in pieces."""
+
+
+class Intake:
+    """Receives jobs. `check_collection` raises NotFound for a collection that does not exist."""
+
+    def __init__(
+        self,
+        blobs: BlobStore,
+        jobs: JobStore,
+        limits: Limits,
+        check_collection: Callable[[str], Awaitable[object]],
+    ) -> None:
+        self._blobs = blobs
+        self._jobs = jobs
+        self._limits = limits
+        self._check_collection = check_collection
+
+    async def receive(self, parts: AsyncIterator[Part]) -> Job:
+        """Store a job and its documents; once this returns, a crash loses nothing.
+
+        Raises:
+            InvalidInput: parts out of order, a bad or repeated id, metadata that is no object.
+            PayloadTooLarge: a document, the job, or its metadata is over its limit.
+            NotFound: the collection does not exist.
+        """
+        reception = _Reception(self._blobs, self._limits)
+        try:
+            async for part in parts:
+                if isinstance(part, JobStart):
+                    reception.begin(part)
+                    await self._check_collection(part.collection)
+                elif isinstance(part, DocumentStart):
+                    await reception.document(part)
+                else:
+                    await reception.piece(part)
+            job, items = await reception.end()
+            await self._jobs.add(job, items)
+            return job
+        finally:
+            await reception.release()
+
+
+class _Reception:
+    """One job on its way in."""
+
+    def __init__(self, blobs: BlobStore, limits: Limits) -> None:
+        self._blobs = blobs
+        self._limits = limits
+        self._collection = ""
+        self._id = _new_job_id()
+        self._items: list[Item] = []
+        self._ids: set[str] = set()
+        self._writer: BlobWriter | None = None
+        self._pinned: list[str] = []
+        self._bytes = 0
+
+    def begin(self, start: JobStart) -> None:
+        if self._collection:
+            raise InvalidInput("A job has one header; this is a second one.")
+        if not start.collection:
+            raise InvalidInput("The job names no collection.")
+        self._collection = start.collection
+
+    async def document(self, start: DocumentStart) -> None:
+        if not self._collection:
+            raise InvalidInput("The first message must be the job's header.")
+        await self._finish_document()
+        limit = self._limits.max_documents_per_job
+        if len(self._items) == limit:
+            raise PayloadTooLarge(
+                f"The job holds more than {limit:,} documents, the limit "
+                "(RAGLAN_INGESTER_MAX_DOCUMENTS_PER_JOB); send several jobs."
+            )
+        item = _item_of(start, len(self._items), self._limits)
+        if item.document_id in self._ids:
+            raise InvalidInput(
+                f"Two documents of the job have the id {item.document_id!r}; ids must differ."
+            )
+        self._ids.add(item.document_id)
+        item.job_id = self._id
+        self._items.append(item)
+        self._writer = self._blobs.writer()
+
+    async def piece(self, data: bytes) -> None:
+        if self._writer is None:
+            raise InvalidInput("Bytes came before any document's header.")
+        if len(data) > _MAX_PIECE_BYTES:
+            raise InvalidInput(
+                f"A piece holds {len(data):,} bytes; the limit is {_MAX_PIECE_BYTES:,}."
+            )
+        document_limit, job_limit = self._limits.max_document_bytes, self._limits.max_job_bytes
+        if self._writer.size_bytes + len(data) > document_limit:
+            raise PayloadTooLarge(
+                f"The document {self._items[-1].document_id!r} is larger than "
+                f"{document_limit:,} bytes, the limit (RAGLAN_INGESTER_MAX_DOCUMENT_BYTES)."
+            )
+        self._bytes += len(data)
+        if self._bytes > job_limit:
+            raise PayloadTooLarge(
+                f"The job's documents are larger than {job_limit:,} bytes in all, the limit "
+                "(RAGLAN_INGESTER_MAX_JOB_BYTES); send several jobs."
+            )
+        await self._writer.write(data)
+
+    async def end(self) -> tuple[Job, Sequence[Item]]:
+        await self._finish_document()
+        if not self._items:
+            raise InvalidInput("The job holds no documents.")
+        job = Job(
+            id=self._id,
+            collection=self._collection,
+            documents=len(self._items),
+            created_ms=now_ms(),
+            stages={},
+        )
+        return job, self._items
+
+    async def release(self) -> None:
+        """Let go of what the job's rows keep by now, or of what will never be needed."""
+        if self._writer is not None:
+            await self._writer.discard()
+        await self._blobs.unpin(self._pinned)
+
+    async def _finish_document(self) -> None:
+        if self._writer is None:
+            return
+        item = self._items[-1]
+        item.size_bytes = self._writer.size_bytes
+        item.sha256 = await self._writer.commit()
+        self._pinned.append(item.sha256)
+        self._writer = None
+
+
+def check_id(document_id: str) -> str:
+    """`document_id`, if it may be one. Raises InvalidInput."""
+    if not 1 <= len(document_id) <= MAX_ID_CHARS:
+        raise InvalidInput(
+            f"The document id has {len(document_id)} characters; 1 to {MAX_ID_CHARS} are allowed."
+        )
+    if any(unicodedata.category(character) == "Cc" for character in document_id):
+        raise InvalidInput(f"The document id {document_id!r} holds a control character.")
+    return document_id
+
+
+def _item_of(start: DocumentStart, ordinal: int, limits: Limits) -> Item:
+    document_id = start.document_id or _id_from(start.filename)
+    if not document_id:
+        raise InvalidInput(f"Document {ordinal + 1} of the job has neither an id nor a file name.")
+    for name, value, limit in (
+        ("title", start.title, _MAX_TITLE_CHARS),
+        ("file name", start.filename, _MAX_FILENAME_CHARS),
+        ("media type", start.media_type, _MAX_FILENAME_CHARS),
+    ):
+        if len(value) > limit:
+            raise InvalidInput(
+                f"The {name} of {document_id!r} has {len(value)} characters; the limit is {limit}."
+            )
+        if "\0" in value:
+            raise InvalidInput(f"The {name} of {document_id!r} holds a null character.")
+    return Item(
+        ordinal=ordinal,
+        document_id=check_id(document_id),
+        title=" ".join(start.title.split()),
+        metadata_json=_metadata(start.metadata_json, document_id, limits.max_metadata_bytes),
+        filename=start.filename,
+        media_type=start.media_type,
+    )
+
+
+def _id_from(filename: str) -> str:
+    """The relative path as given, with forward slashes."""
+    return filename.replace("\\", "/").removeprefix("./").lstrip("/")
+
+
+def _metadata(text: str, document_id: str, limit: int) -> str:
+    """The metadata in one canonical form, so that the same is seen to be the same."""
+    size = len(text.encode())
+    if size > limit:
+        raise PayloadTooLarge(
+            f"The metadata of {document_id!r} has {size:,} bytes; the limit is {limit:,} "
+            "(RAGLAN_INGESTER_MAX_METADATA_BYTES)."
+        )
+    if not text:
+        return "{}"
+    try:
+        loaded = json.loads(text, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError):
+        loaded = None
+    if not isinstance(loaded, dict):
+        raise InvalidInput(f"The metadata of {document_id!r} is not a JSON object.")
+    # ASCII: a lone surrogate or a null stays an escape that every store can hold.
+    return json.dumps(loaded, sort_keys=True, separators=(",", ":"))
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(name)
+
+
+def _new_job_id() -> str:
+    """Sorts by time; the random part keeps two of one millisecond apart."""
+    return f"job-{time.time_ns() // 1_000_000:011x}-{secrets.token_hex(6)}"

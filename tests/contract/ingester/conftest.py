@@ -1,0 +1,284 @@
+"""The ingester against real gRPC servers: an embedder and a retriever that behave, and can break."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+from raglan_ingester.app import build
+from raglan_ingester.settings import IngesterSettings
+
+from raglan import tensors
+from raglan.deadline import Deadline
+from raglan.errors import NotFound
+from raglan.rpc import client
+from raglan.rpc.server import Server, Service
+from raglan.settings import GrpcSettings
+from raglan.v1 import (
+    common_pb2,
+    embedder_pb2,
+    embedder_pb2_grpc,
+    ingester_pb2,
+    ingester_pb2_grpc,
+    retriever_pb2,
+    retriever_pb2_grpc,
+)
+
+DIMENSION = 8
+MODEL = common_pb2.ModelIdentity(id="fake", revision="1", dimension=DIMENSION)
+ENDED = (
+    ingester_pb2.JOB_STATUS_SUCCEEDED,
+    ingester_pb2.JOB_STATUS_PARTIAL,
+    ingester_pb2.JOB_STATUS_FAILED,
+    ingester_pb2.JOB_STATUS_CANCELLED,
+)
+
+
+class FakeEmbedder(embedder_pb2_grpc.EmbedderServiceServicer):
+    """Vectors from a hash of the text. `gate` holds calls back; `error` makes them fail."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+        self.in_flight = 0
+        self.most_in_flight = 0
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.delay_s = 0.0
+        self.error: Callable[[list[str]], Exception | None] = lambda texts: None
+        self.model = MODEL
+
+    async def Embed(self, request: Any, context: Any) -> Any:
+        self.in_flight += 1
+        self.most_in_flight = max(self.most_in_flight, self.in_flight)
+        try:
+            await self.gate.wait()
+            await asyncio.sleep(self.delay_s)
+            if error := self.error(list(request.texts)):
+                raise error
+            self.texts += request.texts
+            rows = np.stack([_vector(text) for text in request.texts])
+            return embedder_pb2.EmbedResponse(vectors=tensors.pack(rows), model=self.model)
+        finally:
+            self.in_flight -= 1
+
+
+class FakeRetriever(retriever_pb2_grpc.RetrieverServiceServicer):
+    """The index as dictionaries. `lose` forgets every chunk it is told; `error` makes calls fail."""
+
+    def __init__(self) -> None:
+        self.collections: dict[str, dict[str, Any]] = {}
+        self.chunking: dict[str, Any] = {}
+        self.upserts = 0
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.lose: Callable[[Any], bool] = lambda chunk: False
+        self.error: Callable[[str], Exception | None] = lambda method: None
+
+    def add_collection(self, name: str, max_chars: int = 0, overlap_chars: int = 0) -> None:
+        self.collections[name] = {}
+        self.chunking[name] = retriever_pb2.Chunking(
+            max_chars=max_chars, overlap_chars=overlap_chars
+        )
+
+    def chunks(self, collection: str, document_id: str) -> list[Any]:
+        """The chunks of a document, in order."""
+        found = [c for c in self.collections[collection].values() if c.document_id == document_id]
+        return sorted(found, key=lambda chunk: chunk.ordinal)
+
+    async def GetCollection(self, request: Any, context: Any) -> Any:
+        self._enter("GetCollection", request.name)
+        return retriever_pb2.Collection(
+            name=request.name, embedder=MODEL, chunking=self.chunking[request.name]
+        )
+
+    async def Upsert(self, request: Any, context: Any) -> Any:
+        held = self._enter("Upsert", request.collection)
+        self.upserts += 1
+        assert tensors.unpack(request.vectors).shape == (len(request.chunks), DIMENSION)
+        await self.gate.wait()
+        for chunk in request.chunks:
+            if not self.lose(chunk):
+                held[chunk.chunk_id] = chunk
+        return retriever_pb2.UpsertResponse(upserted=len(request.chunks))
+
+    async def Delete(self, request: Any, context: Any) -> Any:
+        held = self._enter("Delete", request.collection)
+        gone = [
+            id_
+            for id_, chunk in held.items()
+            if chunk.document_id in request.document_ids and id_ not in request.keep_chunk_ids
+        ]
+        for id_ in gone:
+            del held[id_]
+        return retriever_pb2.DeleteResponse(deleted_chunks=len(gone))
+
+    async def CountChunks(self, request: Any, context: Any) -> Any:
+        self._enter("CountChunks", request.collection)
+        counts = [len(self.chunks(request.collection, id_)) for id_ in request.document_ids]
+        return retriever_pb2.CountChunksResponse(counts=counts)
+
+    def _enter(self, method: str, collection: str) -> dict[str, Any]:
+        if error := self.error(method):
+            raise error
+        if collection not in self.collections:
+            raise NotFound(f"There is no collection {collection!r}.")
+        return self.collections[collection]
+
+
+class Ingester:
+    """A client of the ingester, with the words that tests use."""
+
+    def __init__(self, address: str, settings: IngesterSettings | None = None) -> None:
+        self.channel = client.connect(address)
+        self.stub: Any = ingester_pb2_grpc.IngesterServiceStub(self.channel)
+        self.settings = settings
+
+    async def submit(
+        self, documents: Iterable[tuple[Any, bytes]] | dict[str, str], collection: str = "default"
+    ) -> Any:
+        """Submit (header, bytes) pairs, or texts by id."""
+        pairs = (
+            [(header(id_, "text/plain"), text.encode()) for id_, text in documents.items()]
+            if isinstance(documents, dict)
+            else documents
+        )
+        return await self.call(self.stub.Submit, submission(pairs, collection))
+
+    async def submit_file(self, name: str, data: bytes, collection: str = "default") -> Any:
+        head = ingester_pb2.DocumentHeader(filename=name)
+        return await self.ended(await self.submit([(head, data)], collection))
+
+    async def call(self, method: Any, request: Any, timeout_s: float = 30) -> Any:
+        return await client.call(method, request, deadline=Deadline.after(timeout_s))
+
+    async def job(self, id_: str) -> Any:
+        return await self.call(self.stub.GetJob, ingester_pb2.GetJobRequest(id=id_))
+
+    async def ended(self, job: Any, timeout_s: float = 30) -> Any:
+        request = ingester_pb2.GetJobRequest(id=job.id)
+        last = None
+        async for last in client.stream(
+            self.stub.WatchJob, request, deadline=Deadline.after(timeout_s)
+        ):
+            pass
+        assert last is not None
+        assert last.status in ENDED
+        return last
+
+    async def document(self, id_: str, collection: str = "default") -> Any:
+        request = ingester_pb2.GetDocumentRequest(collection=collection, document_id=id_)
+        return await self.call(self.stub.GetDocument, request)
+
+    async def delete(self, id_: str, collection: str = "default") -> Any:
+        request = ingester_pb2.GetDocumentRequest(collection=collection, document_id=id_)
+        return await self.call(self.stub.DeleteDocument, request)
+
+
+def header(id_: str, media_type: str = "", filename: str = "", title: str = "") -> Any:
+    return ingester_pb2.DocumentHeader(
+        document_id=id_, media_type=media_type, filename=filename, title=title
+    )
+
+
+async def submission(
+    pairs: Iterable[tuple[Any, bytes]], collection: str = "default"
+) -> AsyncIterator[Any]:
+    yield ingester_pb2.SubmitRequest(job=ingester_pb2.JobHeader(collection=collection))
+    for head, data in pairs:
+        yield ingester_pb2.SubmitRequest(document=head)
+        for at in range(0, len(data), 1 << 20):
+            yield ingester_pb2.SubmitRequest(data=data[at : at + (1 << 20)])
+
+
+async def until(condition: Callable[[], bool | Awaitable[bool]], limit_s: float = 15) -> None:
+    """Wait for a condition; fail when it has not come true after `limit_s`."""
+    async with asyncio.timeout(limit_s):
+        while True:
+            value = condition()
+            if value if isinstance(value, bool) else await value:
+                return
+            await asyncio.sleep(0.01)
+
+
+def _vector(text: str) -> Any:
+    digest = hashlib.sha256(text.encode()).digest()[: 4 * DIMENSION]
+    row = np.frombuffer(digest, dtype="<u4").astype(np.float32)
+    return row / np.linalg.norm(row)
+
+
+async def _serve(
+    stack: AsyncExitStack, name: str, register: Callable[[grpc.aio.Server], None]
+) -> str:
+    server = Server(Service(name, register), GrpcSettings(shutdown_drain_s=0, shutdown_grace_s=0))
+    await server.start()
+    stack.push_async_callback(server.stop)
+    return f"127.0.0.1:{server.port}"
+
+
+@pytest.fixture
+async def stack() -> AsyncIterator[AsyncExitStack]:
+    async with AsyncExitStack() as stack:
+        yield stack
+
+
+@pytest.fixture
+async def embedder() -> FakeEmbedder:
+    return FakeEmbedder()
+
+
+@pytest.fixture
+async def retriever() -> FakeRetriever:
+    retriever = FakeRetriever()
+    retriever.add_collection("default")
+    return retriever
+
+
+@pytest.fixture
+async def addresses(
+    stack: AsyncExitStack, embedder: FakeEmbedder, retriever: FakeRetriever
+) -> dict[str, str]:
+    """Where the fakes listen, as settings of the ingester."""
+    return {
+        "embedder_address": await _serve(
+            stack,
+            "raglan.v1.EmbedderService",
+            lambda s: embedder_pb2_grpc.add_EmbedderServiceServicer_to_server(embedder, s),
+        ),
+        "retriever_address": await _serve(
+            stack,
+            "raglan.v1.RetrieverService",
+            lambda s: retriever_pb2_grpc.add_RetrieverServiceServicer_to_server(retriever, s),
+        ),
+    }
+
+
+@pytest.fixture
+def start_ingester(
+    stack: AsyncExitStack, addresses: dict[str, str], tmp_path: Path
+) -> Callable[..., Awaitable[Ingester]]:
+    """Starts an ingester in this process; settings as keywords."""
+
+    async def start(**changes: Any) -> Ingester:
+        values = {"port": 0, "data_dir": tmp_path / "data", "shutdown_drain_s": 0,
+                  "outage_patience_s": 5.0} | addresses | changes  # fmt: skip
+        settings = IngesterSettings(**values)
+        server = Server(build(settings), settings)
+        await server.start()
+        stack.push_async_callback(server.stop)
+        ingester = Ingester(f"127.0.0.1:{server.port}", settings)
+        stack.push_async_callback(ingester.channel.close)
+        return ingester
+
+    return start
+
+
+@pytest.fixture
+async def ingester(start_ingester: Callable[..., Awaitable[Ingester]]) -> Ingester:
+    return await start_ingester()
