@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from raglan.rpc.server import Service
 from raglan.v1 import retriever_pb2_grpc
 
@@ -30,10 +32,24 @@ def build(settings: RetrieverSettings) -> Service:
 
 def load_store(settings: RetrieverSettings) -> Store:
     """The store that `settings.store` names. The other one's library is not imported."""
+    if settings.store == "qdrant":
+        from qdrant_client import AsyncQdrantClient
+
+        from raglan_retriever.stores.qdrant import QdrantStore
+
+        key = settings.qdrant_api_key
+        client = AsyncQdrantClient(
+            settings.qdrant_url,
+            api_key=None if key is None else key.get_secret_value(),
+            timeout=math.ceil(settings.qdrant_timeout_s),
+            check_compatibility=False,
+        )
+        return QdrantStore(client)
     from raglan_retriever.stores.edge import EdgeStore
 
     return EdgeStore(
         settings.data_dir,
         search_threads=settings.search_threads,
         max_waiting=settings.max_waiting,
+        optimize_after_chunks=settings.optimize_after_chunks,
     )

@@ -103,8 +103,11 @@ class Index:
         )
         try:
             await self.store.create(wanted)
-        except Conflict:
-            held = await self.store.collection(name)
+        except Conflict as taken:
+            try:
+                held = await self.store.collection(name)
+            except NotFound:
+                raise taken from None
             if not held.same_settings(wanted):
                 raise Conflict(
                     f"Collection {name!r} exists with other settings: {held.model}, chunks of "

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, SecretStr
+from pydantic import AfterValidator, Field, NonNegativeFloat, PositiveFloat, PositiveInt, SecretStr
 from raglan.settings import GrpcSettings, default_data_dir
 
 from raglan_retriever.fusion import Method
+from raglan_retriever.lexical import known_language
 
 
 class RetrieverSettings(GrpcSettings, env_prefix="RAGLAN_RETRIEVER_"):
@@ -32,7 +33,7 @@ class RetrieverSettings(GrpcSettings, env_prefix="RAGLAN_RETRIEVER_"):
     qdrant_timeout_s: PositiveFloat = 10
     """Longest wait for one answer of the Qdrant server."""
 
-    language: str = "english"
+    language: Annotated[str, AfterValidator(known_language)] = "english"
     """Stop words and stemmer of new collections. Words in other scripts match unstemmed."""
 
     fusion: Method = "dbsf"

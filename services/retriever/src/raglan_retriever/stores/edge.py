@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,37 +17,71 @@ from raglan_retriever.collection import Collection
 from raglan_retriever.filters import Clause
 from raglan_retriever.lexical import Sparse
 from raglan_retriever.stores.folders import Folders, Stored
+from raglan_retriever.stores.optimizing import optimize
 from raglan_retriever.stores.shard import Shard
 from raglan_retriever.stores.store import Hit, Point, Stats
 from raglan_retriever.stores.threads import BoundedPool
+from raglan_retriever.stores.upkeep import Upkeep
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
+_AT_ONCE: Final = 500
+"""Points brought over between two calls of writers."""
+
 
 @dataclass(slots=True)
 class _Open:
+    """A collection in use. Changed in the writing thread only."""
+
     stored: Stored
     shard: Shard
+    outdated: int
+    """Chunks written or removed since the vector index was built."""
+
+    changed: set[str] | None = None
+    """Points written or removed since a copy was taken to build the index of; else None."""
+
+    def note(self, ids: Sequence[str]) -> None:
+        self.outdated += len(ids)
+        if self.changed is not None:
+            self.changed.update(ids)
 
 
 class EdgeStore:
-    """Reads run in `search_threads` threads; every change in the one writing thread, in order."""
+    """Reads run in `search_threads` threads; every change in the one writing thread, in order.
+
+    When writers pause, upkeep flushes what they wrote and, where `optimize_after_chunks` changed,
+    builds the vector index: a process works on a copy of the shard, what changed meanwhile is
+    brought over, and the copy takes the shard's place.
+    """
 
     name: Final[str] = "edge"
 
-    def __init__(self, data_dir: Path, *, search_threads: int, max_waiting: int) -> None:
+    def __init__(
+        self,
+        data_dir: Path,
+        *,
+        search_threads: int,
+        max_waiting: int,
+        optimize_after_chunks: int,
+        quiet_s: float = 1.0,
+    ) -> None:
         self._folders = Folders(data_dir)
         self._lock = threading.Lock()
         """Held to look a shard up and enter it, and to replace or remove it."""
         self._open: dict[str, _Open] = {}
         self._reads = BoundedPool("reading", threads=search_threads, max_waiting=max_waiting)
         self._writes = BoundedPool("writing", threads=1, max_waiting=max_waiting)
+        self._optimize_after = optimize_after_chunks
+        self._upkeep = Upkeep(self._tidy, quiet_s=quiet_s)
 
     async def open(self) -> None:
         await self._writes.run(self._open_all)
+        self._upkeep.start()
 
     async def close(self) -> None:
+        await self._upkeep.stop()
         await self._writes.run(self._close_all)
         self._reads.close()
         self._writes.close()
@@ -64,13 +99,17 @@ class EdgeStore:
         await self._writes.run(self._describe, collection)
 
     async def drop(self, name: str) -> None:
+        await self._upkeep.leave(name)
         await self._writes.run(self._drop, name)
 
     async def upsert(self, name: str, points: Sequence[Point]) -> None:
         await self._writes.run(self._upsert, name, points)
+        self._upkeep.wrote(name)
 
     async def delete(self, name: str, where: Clause) -> int:
-        return await self._writes.run(self._delete, name, where)
+        deleted = await self._writes.run(self._delete, name, where)
+        self._upkeep.wrote(name)
+        return deleted
 
     async def search(
         self, name: str, query: list[float] | Sparse, limit: int, where: Clause | None
@@ -88,6 +127,23 @@ class EdgeStore:
 
     async def stats(self, name: str) -> Stats:
         return await self._reads.run(self._stats, name)
+
+    async def _tidy(self, name: str) -> None:
+        """Flush the collection and, when enough has changed, build its vector index."""
+        outdated = await self._writes.run(self._flush, name)
+        if outdated >= self._optimize_after:
+            await self._optimize(name)
+
+    async def _optimize(self, name: str) -> None:
+        opened, path = await self._writes.run(self._copy, name)
+        try:
+            await optimize(path)
+            fresh = await self._reads.run(Shard, path)
+            while not await self._writes.run(self._take_over, opened, fresh):
+                pass
+        except BaseException:
+            await self._writes.run(self._forget_copy, opened, path)
+            raise
 
     async def _read(
         self, name: str, work: Callable[Concatenate[Shard, P], T], *args: P.args, **kwargs: P.kwargs
@@ -134,6 +190,7 @@ class EdgeStore:
     def _close_all(self) -> None:
         while self._open:
             _, opened = self._open.popitem()
+            opened.shard.flush()
             opened.shard.close()
         self._folders.close()
 
@@ -145,7 +202,8 @@ class EdgeStore:
         self._open[collection.name] = self._opened(stored)
 
     def _opened(self, stored: Stored) -> _Open:
-        return _Open(stored, Shard(self._folders.shard(stored.collection.name, stored.shard)))
+        shard = Shard(self._folders.shard(stored.collection.name, stored.shard))
+        return _Open(stored, shard, outdated=shard.unindexed())
 
     def _describe(self, collection: Collection) -> None:
         opened = self._get(collection.name)
@@ -161,10 +219,48 @@ class EdgeStore:
         self._folders.remove(name)
 
     def _upsert(self, name: str, points: Sequence[Point]) -> None:
-        self._get(name).shard.upsert(points)
+        opened = self._get(name)
+        opened.note([point.id for point in points])
+        opened.shard.upsert(points)
 
     def _delete(self, name: str, where: Clause) -> int:
-        shard = self._get(name).shard
-        ids = shard.ids(where)
-        shard.delete(ids)
+        opened = self._get(name)
+        ids = opened.shard.ids(where)
+        opened.note(ids)
+        opened.shard.delete(ids)
         return len(ids)
+
+    def _flush(self, name: str) -> int:
+        opened = self._get(name)
+        opened.shard.flush()
+        return opened.outdated
+
+    def _copy(self, name: str) -> tuple[_Open, Path]:
+        """Copy the flushed shard and note from now on what changes."""
+        opened = self._get(name)
+        opened.shard.flush()
+        path = self._folders.shard(name, self._folders.new_shard_name())
+        shutil.copytree(opened.shard.path, path)
+        opened.outdated, opened.changed = 0, set()
+        return opened, path
+
+    def _take_over(self, opened: _Open, fresh: Shard) -> bool:
+        """Bring over some of what changed; once nothing is left, replace the shard: True."""
+        changed = opened.changed or set()
+        fresh.copy(opened.shard, [changed.pop() for _ in range(min(len(changed), _AT_ONCE))])
+        if changed:
+            return False
+        fresh.flush()
+        stored = replace(opened.stored, shard=fresh.path.name)
+        self._folders.write(stored)
+        with self._lock:
+            old, opened.shard = opened.shard, fresh
+        opened.stored, opened.changed = stored, None
+        old.close()
+        shutil.rmtree(old.path, ignore_errors=True)
+        return True
+
+    def _forget_copy(self, opened: _Open, path: Path) -> None:
+        if opened.shard.path != path:
+            opened.changed = None
+            shutil.rmtree(path, ignore_errors=True)

@@ -78,7 +78,6 @@ class Shard:
         """Close once no reader is left. The caller sees to it that no new one comes."""
         with self._changed:
             self._changed.wait_for(lambda: self._readers == 0)
-        self._shard.flush()
         self._shard.close()
 
     def upsert(self, points: Sequence[Point]) -> None:
@@ -89,7 +88,16 @@ class Shard:
         for some in _slices(ids):
             self._shard.update(qe.UpdateOperation.delete_points(list(some)))
 
+    def copy(self, source: Shard, ids: Sequence[str]) -> None:
+        """Make the points of these ids here what they are in `source`, or nothing."""
+        for some in _slices(ids):
+            records = source._shard.retrieve(list(some), with_payload=True, with_vector=True)
+            there = [qe.Point(r.id, r.vector or {}, r.payload) for r in records]
+            self._shard.update(qe.UpdateOperation.upsert_points(there))
+            self.delete(list(set(some) - {str(record.id) for record in records}))
+
     def flush(self) -> None:
+        """Write everything to its place, so that the next start has no log to replay."""
         self._shard.flush()
 
     def search(self, query: list[float] | Sparse, limit: int, where: Clause | None) -> list[Hit]:

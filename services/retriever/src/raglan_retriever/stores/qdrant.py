@@ -1,0 +1,248 @@
+"""A Qdrant server or cluster: the same collections, shared by any number of retrievers."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Final
+
+from qdrant_client import AsyncQdrantClient, models
+from qdrant_client.common.client_exceptions import ResourceExhaustedResponse
+from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
+from raglan.errors import Conflict, Internal, NotFound, Overloaded, RaglanError, Unavailable
+
+from raglan_retriever import filters
+from raglan_retriever.chunks import DOCUMENT_ID, NUMBERS, STORED, TERMS, Chunk
+from raglan_retriever.collection import Collection
+from raglan_retriever.filters import Clause
+from raglan_retriever.lexical import Sparse
+from raglan_retriever.stores.store import DENSE, LEXICAL, Hit, Point, Stats
+
+_OURS: Final = "raglan"
+"""The key of a collection's metadata that holds our description. What lacks it is not ours."""
+
+_UNFINISHED: Final = "raglan_unfinished"
+
+_PAGE: Final = 500
+_UPSERT_AT_ONCE: Final = 200
+_MAX_DOCUMENTS: Final = 10_000_000
+
+
+class QdrantStore:
+    """Holds no state: what a collection is, is written in Qdrant itself."""
+
+    name: Final[str] = "qdrant"
+
+    def __init__(self, client: AsyncQdrantClient) -> None:
+        """`client` is closed by `close`."""
+        self._client = client
+
+    async def open(self) -> None:
+        with _errors():
+            await self._client.get_collections()
+
+    async def close(self) -> None:
+        await self._client.close()
+
+    async def collections(self) -> list[Collection]:
+        with _errors():
+            listed = await self._client.get_collections()
+        found = []
+        for name in sorted(description.name for description in listed.collections):
+            try:
+                found.append(await self.collection(name))
+            except NotFound:
+                continue
+        return found
+
+    async def create(self, collection: Collection) -> None:
+        with _errors(collection.name):
+            await self._make_way(collection.name)
+            await self._client.create_collection(
+                collection.name,
+                metadata={_UNFINISHED: True},
+                vectors_config={
+                    DENSE: models.VectorParams(
+                        size=collection.model.dimension, distance=models.Distance.COSINE
+                    )
+                },
+                sparse_vectors_config={
+                    LEXICAL: models.SparseVectorParams(modifier=models.Modifier.IDF)
+                },
+            )
+            for field in (DOCUMENT_ID, TERMS):
+                await self._client.create_payload_index(
+                    collection.name, field, models.PayloadSchemaType.KEYWORD, wait=True
+                )
+        # Last, so that what a crash leaves half made is known by the lack of it.
+        await self.describe(collection)
+
+    async def collection(self, name: str) -> Collection:
+        with _errors(name):
+            info = await self._client.get_collection(name)
+        held = (info.config.metadata or {}).get(_OURS)
+        if held is None:
+            raise NotFound(f"There is no collection {name!r}.")
+        return Collection.from_json(held)
+
+    async def describe(self, collection: Collection) -> None:
+        with _errors(collection.name):
+            await self._client.update_collection(
+                collection.name, metadata={_OURS: collection.to_json()}
+            )
+
+    async def drop(self, name: str) -> None:
+        await self.collection(name)
+        with _errors(name):
+            await self._client.delete_collection(name)
+
+    async def upsert(self, name: str, points: Sequence[Point]) -> None:
+        with _errors(name):
+            for start in range(0, len(points), _UPSERT_AT_ONCE):
+                some = [_point(point) for point in points[start : start + _UPSERT_AT_ONCE]]
+                await self._client.upsert(name, some, wait=True)
+
+    async def search(
+        self, name: str, query: list[float] | Sparse, limit: int, where: Clause | None
+    ) -> list[Hit]:
+        sparse = isinstance(query, Sparse)
+        with _errors(name):
+            found = await self._client.query_points(
+                name,
+                query=models.SparseVector(indices=query.indices, values=query.values)
+                if isinstance(query, Sparse)
+                else query,
+                using=LEXICAL if sparse else DENSE,
+                query_filter=None if where is None else _filter(where),
+                limit=limit,
+                with_payload=False,
+            )
+        return [Hit(str(point.id), point.score) for point in found.points]
+
+    async def fetch(self, name: str, ids: Sequence[str]) -> dict[str, Chunk]:
+        with _errors(name):
+            records = await self._client.retrieve(name, list(ids), with_payload=list(STORED))
+        return {str(record.id): Chunk.from_payload(record.payload or {}) for record in records}
+
+    async def select(self, name: str, where: Clause) -> list[Chunk]:
+        records = self._scroll(name, where, list(STORED))
+        return [Chunk.from_payload(record.payload or {}) async for record in records]
+
+    async def delete(self, name: str, where: Clause) -> int:
+        ids = [record.id async for record in self._scroll(name, where, False)]
+        if ids:
+            with _errors(name):
+                await self._client.delete(name, models.PointIdsList(points=ids), wait=True)
+        return len(ids)
+
+    async def count(self, name: str, where: Clause | None) -> int:
+        clause = None if where is None else _filter(where)
+        with _errors(name):
+            return (await self._client.count(name, count_filter=clause, exact=True)).count
+
+    async def stats(self, name: str) -> Stats:
+        with _errors(name):
+            info = await self._client.get_collection(name)
+            chunks = await self.count(name, None)
+            has_lexical = models.Filter(must=[models.HasVectorCondition(has_vector=LEXICAL)])
+            sparse = (await self._client.count(name, count_filter=has_lexical, exact=True)).count
+            documents = await self._client.facet(
+                name, DOCUMENT_ID, limit=min(max(1, chunks), _MAX_DOCUMENTS)
+            )
+        # The server counts indexed vectors of all names together; sparse ones always are.
+        indexed = max(0, (info.indexed_vectors_count or 0) - sparse)
+        return Stats(
+            chunks=chunks,
+            documents=len(documents.hits),
+            disk_bytes=0,
+            unindexed_chunks=max(0, chunks - indexed),
+        )
+
+    async def _make_way(self, name: str) -> None:
+        """Remove what a crash left half made under this name. Raises Conflict if it is taken."""
+        if not await self._client.collection_exists(name):
+            return
+        metadata = (await self._client.get_collection(name)).config.metadata or {}
+        if _OURS in metadata:
+            raise Conflict(f"Collection {name!r} exists already.")
+        if _UNFINISHED not in metadata:
+            raise Conflict(
+                f"Qdrant holds a collection {name!r} that Raglan did not make; choose another name."
+            )
+        await self._client.delete_collection(name)
+
+    async def _scroll(
+        self, name: str, where: Clause, with_payload: bool | list[str]
+    ) -> AsyncIterator[models.Record]:
+        """Every record that passes, page by page."""
+        offset: Any = None
+        while True:
+            with _errors(name):
+                records, offset = await self._client.scroll(
+                    name,
+                    scroll_filter=_filter(where),
+                    limit=_PAGE,
+                    offset=offset,
+                    with_payload=with_payload,
+                )
+            for record in records:
+                yield record
+            if offset is None:
+                return
+
+
+@contextmanager
+def _errors(name: str = "") -> Iterator[None]:
+    """Qdrant's exceptions as ours."""
+    try:
+        yield
+    except RaglanError:
+        raise
+    except ResourceExhaustedResponse as error:
+        raise Overloaded("Qdrant is busy.", retry_after_s=error.retry_after_s) from None
+    except UnexpectedResponse as error:
+        if error.status_code == 404:
+            raise NotFound(f"There is no collection {name!r}.") from None
+        if error.status_code == 409:
+            raise Conflict(f"Collection {name!r} exists already.") from None
+        if error.status_code in (401, 403):
+            raise Unavailable(
+                "Qdrant refuses the key; check RAGLAN_RETRIEVER_QDRANT_API_KEY."
+            ) from None
+        if (error.status_code or 500) >= 500:
+            raise Unavailable(f"Qdrant answers with status {error.status_code}.") from None
+        raise Internal(f"Qdrant refuses the request with status {error.status_code}.") from error
+    except ResponseHandlingException as error:
+        raise Unavailable(
+            f"Qdrant cannot be reached ({type(error.source).__name__}); check "
+            "RAGLAN_RETRIEVER_QDRANT_URL."
+        ) from None
+
+
+def _point(point: Point) -> models.PointStruct:
+    vectors: dict[str, Any] = {DENSE: point.dense}
+    if point.lexical.indices:
+        vectors[LEXICAL] = models.SparseVector(
+            indices=point.lexical.indices, values=point.lexical.values
+        )
+    return models.PointStruct(id=point.id, vector=vectors, payload=point.payload)
+
+
+def _filter(clause: Clause) -> models.Filter:
+    match clause:
+        case filters.All(clauses):
+            return models.Filter(must=[_filter(inner) for inner in clauses])
+        case filters.Any(clauses):
+            return models.Filter(should=[_filter(inner) for inner in clauses])
+        case filters.Not(inner):
+            return models.Filter(must_not=[_filter(inner)])
+        case filters.Ids(any_of):
+            return models.Filter(must=[models.HasIdCondition(has_id=list(any_of))])
+        case filters.Terms(any_of):
+            match_any = models.MatchAny(any=list(any_of))
+            return models.Filter(must=[models.FieldCondition(key=TERMS, match=match_any)])
+        case filters.Numbers(key, gt, gte, lt, lte):
+            within = models.Range(gt=gt, gte=gte, lt=lt, lte=lte)
+            return models.Filter(
+                must=[models.FieldCondition(key=f'{NUMBERS}."{key}"', range=within)]
+            )

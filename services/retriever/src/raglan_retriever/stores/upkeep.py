@@ -1,0 +1,82 @@
+"""Work that a collection needs once its writers pause: one collection at a time, off every call."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Final
+
+import structlog
+from raglan.errors import NotFound
+
+log: Final = structlog.get_logger()
+
+_MAX_PAUSES: Final = 60
+"""Writers who never pause are overridden after this many times `quiet_s`."""
+
+
+class Upkeep:
+    """Calls `tidy(name)` some time after `wrote(name)`."""
+
+    def __init__(self, tidy: Callable[[str], Awaitable[None]], *, quiet_s: float) -> None:
+        self._tidy = tidy
+        self._quiet_s = quiet_s
+        self._names: dict[str, None] = {}
+        self._wrote = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._tidying: tuple[str, asyncio.Task[None]] | None = None
+
+    def start(self) -> None:
+        self._task = asyncio.create_task(self._run(), name="upkeep")
+
+    async def stop(self) -> None:
+        """End it. What was being tidied is given up."""
+        if self._task is not None:
+            self._task.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._task
+
+    def wrote(self, name: str) -> None:
+        """The collection has changed."""
+        self._names[name] = None
+        self._wrote.set()
+
+    async def leave(self, name: str) -> None:
+        """Return once the collection is not being tidied, nor will be."""
+        self._names.pop(name, None)
+        if self._tidying is not None and self._tidying[0] == name:
+            task = self._tidying[1]
+            task.cancel()
+            await asyncio.wait([task])
+
+    async def _run(self) -> None:
+        while True:
+            await self._wrote.wait()
+            await self._pause()
+            while self._names:
+                name = next(iter(self._names))
+                del self._names[name]
+                await self._tidy_one(name)
+
+    async def _pause(self) -> None:
+        """Wait until no one has written for `quiet_s`."""
+        for _ in range(_MAX_PAUSES):
+            self._wrote.clear()
+            try:
+                await asyncio.wait_for(self._wrote.wait(), self._quiet_s)
+            except TimeoutError:
+                return
+
+    async def _tidy_one(self, name: str) -> None:
+        task = asyncio.ensure_future(self._tidy(name))
+        self._tidying = (name, task)
+        try:
+            await asyncio.wait([task])
+            error = None if task.cancelled() else task.exception()
+            if error is not None and not isinstance(error, NotFound):
+                log.error("upkeep failed", collection=name, reason=str(error))
+        finally:
+            task.cancel()
+            await asyncio.wait([task])
+            self._tidying = None

@@ -1,0 +1,253 @@
+"""Both stores, ready to be held to the same suite: the server store also over real HTTP."""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+import warnings
+from collections.abc import AsyncIterator, Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from httpx import Headers
+from qdrant_client import AsyncQdrantClient, QdrantClient, models
+from qdrant_client.http.exceptions import UnexpectedResponse
+from raglan_retriever.chunks import Chunk
+from raglan_retriever.collection import Model
+from raglan_retriever.index import Index, Limits
+from raglan_retriever.stores.edge import EdgeStore
+from raglan_retriever.stores.qdrant import QdrantStore
+from raglan_retriever.stores.store import Store
+
+DIMENSION = 8
+MODEL = Model("test-model", "r1", DIMENSION)
+
+
+def chunk(
+    chunk_id: str,
+    text: str = "words",
+    *,
+    document_id: str = "",
+    ordinal: int = 0,
+    metadata: dict[str, Any] | None = None,
+    heading_path: tuple[str, ...] = (),
+    title: str = "",
+) -> Chunk:
+    return Chunk(
+        chunk_id=chunk_id,
+        document_id=document_id or chunk_id.partition("#")[0],
+        ordinal=ordinal,
+        title=title,
+        text=text,
+        start=0,
+        end=len(text),
+        heading_path=heading_path,
+        metadata_json=json.dumps(metadata or {}),
+    )
+
+
+def vectors(count: int, seed: int = 0, dimension: int = DIMENSION) -> np.ndarray:
+    made = np.random.default_rng(seed).standard_normal((count, dimension)).astype(np.float32)
+    return made / np.linalg.norm(made, axis=1, keepdims=True)
+
+
+class _LocalClient:
+    """Qdrant's local mode says ValueError where a server answers 404 or 409; else it is the same."""
+
+    def __init__(self) -> None:
+        self._client = AsyncQdrantClient(":memory:")
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._client, name)
+
+        async def call(*args: Any, **kwargs: Any) -> Any:
+            try:
+                with warnings.catch_warnings():
+                    warnings.filterwarnings("ignore", "Payload indexes have no effect")
+                    return await method(*args, **kwargs)
+            except ValueError as error:
+                status = 404 if "not found" in str(error) else 409
+                raise UnexpectedResponse(status, "", str(error).encode(), Headers()) from error
+
+        return call
+
+
+class _Handler(BaseHTTPRequestHandler):
+    """The part of Qdrant's REST interface that the store uses, answered by Qdrant's local mode."""
+
+    protocol_version = "HTTP/1.1"
+    local: QdrantClient
+    lock: threading.Lock
+    seen: list[tuple[str, str]]
+
+    def _serve(self) -> None:
+        length = int(self.headers.get("content-length") or 0)
+        body = json.loads(self.rfile.read(length) or b"{}")
+        path = self.path.partition("?")[0]
+        self.seen.append((self.command, self.path))
+        try:
+            with self.lock:
+                status, result = 200, self._answer(path, body)
+        except ValueError as error:
+            status, result = (404 if "not found" in str(error) else 400), str(error)
+        payload = json.dumps({"result": result, "status": "ok", "time": 0.0}).encode()
+        self.send_response(status)
+        self.send_header("content-type", "application/json")
+        self.send_header("content-length", str(len(payload)))
+        self.end_headers()
+        self.wfile.write(payload)
+
+    do_GET = do_PUT = do_POST = do_PATCH = do_DELETE = _serve  # noqa: N815
+
+    def log_message(self, *_: Any) -> None:
+        return
+
+    def _answer(self, path: str, body: dict[str, Any]) -> Any:
+        if path == "/collections":
+            return self.local.get_collections().model_dump(mode="json")
+        found = re.fullmatch(r"/collections/([^/]+)(/.*)?", path)
+        assert found, f"unexpected {self.command} {path}"
+        name, rest = found[1], found[2] or ""
+        answer = self._routes()[self.command, rest](name, body)
+        return answer.model_dump(mode="json") if hasattr(answer, "model_dump") else answer
+
+    def _routes(self) -> dict[tuple[str, str], Callable[[str, dict[str, Any]], Any]]:
+        local = self.local
+        parse = models.CreateCollection.model_validate
+        done = {"operation_id": 1, "status": "completed"}
+
+        def create(name: str, body: dict[str, Any]) -> bool:
+            wanted = parse(body)
+            return local.create_collection(
+                name,
+                vectors_config=wanted.vectors,
+                sparse_vectors_config=wanted.sparse_vectors,
+                metadata=wanted.metadata,
+            )
+
+        def upsert(name: str, body: dict[str, Any]) -> Any:
+            local.upsert(name, [models.PointStruct.model_validate(p) for p in body["points"]])
+            return done
+
+        def query(name: str, body: dict[str, Any]) -> Any:
+            wanted = models.QueryRequest.model_validate(body)
+            nearest = wanted.query.nearest if hasattr(wanted.query, "nearest") else wanted.query
+            return local.query_points(
+                name,
+                query=nearest,
+                using=wanted.using,
+                query_filter=wanted.filter,
+                limit=wanted.limit or 10,
+                with_payload=bool(wanted.with_payload),
+            )
+
+        def scroll(name: str, body: dict[str, Any]) -> Any:
+            wanted = models.ScrollRequest.model_validate(body)
+            points, offset = local.scroll(
+                name,
+                scroll_filter=wanted.filter,
+                limit=wanted.limit or 10,
+                offset=wanted.offset,
+                with_payload=wanted.with_payload,
+            )
+            return {"points": _dumped(points), "next_page_offset": offset}
+
+        def delete(name: str, body: dict[str, Any]) -> Any:
+            local.delete(name, models.PointIdsList.model_validate(body))
+            return done
+
+        def count(name: str, body: dict[str, Any]) -> Any:
+            wanted = models.CountRequest.model_validate(body)
+            return local.count(name, count_filter=wanted.filter, exact=True)
+
+        return {
+            ("GET", ""): lambda name, _: local.get_collection(name),
+            ("GET", "/exists"): lambda name, _: {"exists": local.collection_exists(name)},
+            ("PUT", ""): create,
+            ("PATCH", ""): lambda name, body: local.update_collection(
+                name, metadata=body["metadata"]
+            ),
+            ("DELETE", ""): lambda name, _: local.delete_collection(name),
+            ("PUT", "/index"): lambda name, _: local.get_collection(name) and done,
+            ("PUT", "/points"): upsert,
+            ("POST", "/points"): lambda name, body: _dumped(
+                local.retrieve(name, body["ids"], with_payload=body["with_payload"])
+            ),
+            ("POST", "/points/query"): query,
+            ("POST", "/points/scroll"): scroll,
+            ("POST", "/points/delete"): delete,
+            ("POST", "/points/count"): count,
+            ("POST", "/facet"): lambda name, body: local.facet(
+                name, body["key"], limit=body["limit"]
+            ),
+        }
+
+
+def _dumped(records: list[Any]) -> list[Any]:
+    return [record.model_dump(mode="json") for record in records]
+
+
+@pytest.fixture
+def qdrant_http() -> Iterator[tuple[str, list[tuple[str, str]]]]:
+    """A server's address, and the (method, path) of each request it met."""
+    handler = type("Handler", (_Handler,), {})
+    handler.local = QdrantClient(":memory:")
+    handler.lock, handler.seen = threading.Lock(), []
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}", handler.seen
+    server.shutdown()
+    thread.join()
+    server.server_close()
+    handler.local.close()
+
+
+def edge(path: Path, **settings: Any) -> EdgeStore:
+    chosen = {"search_threads": 2, "max_waiting": 64, "optimize_after_chunks": 10**9} | settings
+    return EdgeStore(path, **chosen)
+
+
+@pytest.fixture(params=["edge", "qdrant-local", "qdrant-http"])
+async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
+    made: Store
+    if request.param == "edge":
+        made = edge(tmp_path)
+    elif request.param == "qdrant-local":
+        made = QdrantStore(_LocalClient())  # type: ignore[arg-type]
+    else:
+        url, _ = request.getfixturevalue("qdrant_http")
+        made = QdrantStore(AsyncQdrantClient(url, check_compatibility=False))
+    await made.open()
+    yield made
+    await made.close()
+
+
+@pytest.fixture
+def index(store: Store) -> Index:
+    return Index(store, limits=Limits(), language="english")
+
+
+@pytest.fixture(name="chunk")
+def _chunk() -> Callable[..., Chunk]:
+    return chunk
+
+
+@pytest.fixture(name="vectors")
+def _vectors() -> Callable[..., np.ndarray]:
+    return vectors
+
+
+@pytest.fixture(name="model")
+def _model() -> Model:
+    return MODEL
+
+
+@pytest.fixture(name="edge")
+def _edge() -> Callable[..., EdgeStore]:
+    return edge
