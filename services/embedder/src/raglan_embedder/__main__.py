@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from raglan.rpc.server import serve
 from raglan.settings import load_or_exit
+
 from raglan_embedder.app import build
 from raglan_embedder.settings import EmbedderSettings
 

@@ -7,13 +7,13 @@ import time
 from typing import Final
 
 import structlog
-
 from raglan.deadline import Deadline
 from raglan.encoders import model as models
 from raglan.encoders.model import EncoderModel
 from raglan.encoders.queue import BatchLimits
 from raglan.rpc.server import Service
 from raglan.v1 import embedder_pb2_grpc
+
 from raglan_embedder import engines
 from raglan_embedder.embedding import Embedder, TextLimits
 from raglan_embedder.engines import Engine

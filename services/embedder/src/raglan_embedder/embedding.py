@@ -11,13 +11,13 @@ from enum import Enum
 
 import numpy as np
 from numpy.typing import NDArray
-
 from raglan.deadline import Deadline
 from raglan.encoders.model import EncoderModel
 from raglan.encoders.queue import BatchLimits, BatchQueue, Lane, Timing
 from raglan.encoders.sessions import TokenIds
 from raglan.encoders.tokenizer import Tokenizers
 from raglan.errors import InvalidInput, PayloadTooLarge
+
 from raglan_embedder.engines import Engine, normalised
 
 
@@ -46,7 +46,7 @@ class EmbeddingBatch:
     """Shape (texts, dimension), rows L2-normalised, in the order of the texts."""
 
     token_counts: list[int]
-    """Tokens of each text as the model saw it: prompt and special tokens included, after cutting."""
+    """Tokens of each text as the model saw it: with prompt and special tokens, after cutting."""
 
     tokenize_ns: int
     timing: Timing

@@ -6,13 +6,13 @@ import os
 from typing import Any, Final
 
 import grpc
-
 import raglan
 from raglan import tensors
 from raglan.deadline import Deadline
 from raglan.encoders.queue import Lane
 from raglan.errors import Unavailable
 from raglan.v1 import common_pb2, embedder_pb2, embedder_pb2_grpc
+
 from raglan_embedder.embedding import Embedder, Kind
 
 Context = grpc.aio.ServicerContext[Any, Any]

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Literal, Self
 
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
-
 from raglan.encoders.device import PATTERN
 from raglan.encoders.model import DEFAULT_MODEL
 from raglan.settings import GrpcSettings, default_data_dir

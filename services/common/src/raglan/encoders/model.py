@@ -10,7 +10,7 @@ import hashlib
 import importlib.util
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -114,9 +114,9 @@ def read(name: str) -> EncoderModel:
     extras = _json(path / "config_sentence_transformers.json", {})
     prompts: Mapping[str, str] = extras.get("prompts") or {}
     return EncoderModel(
-        id=path.name if Path(name).expanduser().is_dir() else name,
+        id=name_of(name),
         path=path,
-        revision=content_hash(_weights(name, path)),
+        revision=revision_of(path),
         dimension=int(config.get("hidden_size") or config["dim"]),
         max_tokens=_max_tokens(path, config),
         pooling=pooling,
@@ -127,10 +127,20 @@ def read(name: str) -> EncoderModel:
     )
 
 
-def content_hash(files: Iterable[Path]) -> str:
-    """The first 12 hex digits of the SHA-256 over the contents of `files`, in that order."""
+def name_of(name: str) -> str:
+    """How model `name` is known to others: of a folder, its name; else as asked for."""
+    folder = Path(name).expanduser()
+    return folder.resolve().name if folder.is_dir() else name
+
+
+def revision_of(path: Path) -> str:
+    """The first 12 hex digits of the SHA-256 over the weights in model folder `path`.
+
+    Raises:
+        Unavailable: it holds none.
+    """
     digest = hashlib.sha256()
-    for file in files:
+    for file in _weights(path):
         with file.open("rb") as stream:
             while block := stream.read(1 << 20):
                 digest.update(block)
@@ -143,15 +153,15 @@ def shipped_onnx(path: Path) -> Path | None:
     return next((file for file in candidates if file.is_file()), None)
 
 
-def _weights(name: str, path: Path) -> list[Path]:
+def _weights(path: Path) -> list[Path]:
     for pattern in ("*.safetensors", "pytorch_model*.bin"):
         if found := sorted(path.glob(pattern)):
             return found
     if onnx := shipped_onnx(path):
         return sorted(onnx.parent.glob("model.onnx*"))
     raise Unavailable(
-        f"Model {name!r} has no weights in {path}: no *.safetensors, pytorch_model.bin, "
-        "model.onnx or onnx/model.onnx."
+        f"{path} holds no weights: no *.safetensors, pytorch_model.bin, model.onnx or "
+        "onnx/model.onnx."
     )
 
 

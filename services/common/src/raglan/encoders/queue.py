@@ -1,4 +1,4 @@
-"""The queue before the devices: one thread a stream, queries before bulk, work bounded and droppable.
+"""The queue before the devices: a thread a stream, queries before bulk, work bounded.
 
 `Lanes` decides what runs next and knows no clock, thread or loop; `BatchQueue` feeds it from an
 event loop and runs what it hands out.
@@ -10,7 +10,7 @@ import asyncio
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -194,7 +194,7 @@ class BatchQueue(Generic[Item, Result]):
 
     def __init__(
         self,
-        streams: Sequence[Callable[[Sequence[Item]], Sequence[Result]]],
+        streams: Sequence[Callable[[Sequence[Item]], Iterable[Result]]],
         *,
         limits: BatchLimits,
         max_waiting: int,
@@ -297,7 +297,7 @@ class BatchQueue(Generic[Item, Result]):
         for thread in self._threads:
             thread.join(_JOIN_S)
 
-    def _work(self, run: Callable[[Sequence[Item]], Sequence[Result]]) -> None:
+    def _work(self, run: Callable[[Sequence[Item]], Iterable[Result]]) -> None:
         while (batch := self._next()) is not None:
             self._run_batch(run, batch)
 
@@ -319,12 +319,12 @@ class BatchQueue(Generic[Item, Result]):
                 return None
 
     def _run_batch(
-        self, run: Callable[[Sequence[Item]], Sequence[Result]], batch: list[Part[Item]]
+        self, run: Callable[[Sequence[Item]], Iterable[Result]], batch: list[Part[Item]]
     ) -> None:
         items = [item for part in batch for item in part.items]
         started_ns = time.monotonic_ns()
         try:
-            results = run(items)
+            results = list(run(items))
             if len(results) != len(items):
                 raise ValueError(f"{len(results)} results for {len(items)} items")
         except Exception as error:  # whatever it is, only this batch's callers pay

@@ -138,7 +138,7 @@ def _onnx(file: Path, precision: Precision, count: int) -> Sessions:
         session = onnxruntime.InferenceSession(
             str(file), options, providers=["CPUExecutionProvider"]
         )
-    except Exception as error:  # noqa: BLE001 - its exceptions share no other ancestor
+    except Exception as error:
         raise Unavailable(f"ONNX Runtime cannot load {file}: {error}") from error
     inputs = [node.name for node in session.get_inputs()]
     outputs = [node.name for node in session.get_outputs()]

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-
 from raglan.encoders.model import EncoderModel
 from raglan.encoders.sessions import Precision, SessionEngine, TokenIds
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-
 from raglan.encoders import sessions
 from raglan.encoders.model import EncoderModel
 from raglan.encoders.sessions import Precision, Run, SessionEngine, TokenIds
 from raglan.errors import InvalidInput
+
 from raglan_embedder.engines import EmbedBatch, Engine, normalised
 
 

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-
 from raglan.encoders.model import EncoderModel
 from raglan.encoders.sessions import Precision, TokenIds, pad
 from raglan.encoders.torch_model import TorchModel
+
 from raglan_embedder.engines import Engine, normalised
 
 

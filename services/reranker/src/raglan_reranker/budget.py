@@ -1,0 +1,46 @@
+"""How many candidates are worth scoring, and how their scores meet those of retrieval."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def affordable(query_tokens: int, lengths: Sequence[int], *, count: int, tokens: int) -> int:
+    """How many candidates, from the top, keep within `count` and `tokens`.
+
+    From the top without gaps: a candidate below one that was left out would pass it unseen.
+
+    Args:
+        query_tokens: what the query costs, once.
+        lengths: tokens each candidate costs, best first.
+    """
+    spent, taken = query_tokens, 0
+    for length in lengths[:count]:
+        spent += length
+        if spent > tokens:
+            break
+        taken += 1
+    return taken
+
+
+def blend(
+    scores: NDArray[np.float64], retrieval: NDArray[np.float64], share: float
+) -> NDArray[np.float64]:
+    """`share` of the model's scores and the rest of retrieval's, both as z-scores.
+
+    z-scores, because the two have nothing else in common; equal scores all become 0 and then say
+    nothing, which is right.
+    """
+    return share * _standardised(scores) + (1 - share) * _standardised(retrieval)
+
+
+def _standardised(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    # Scaled first, so that values near the float limit do not overflow when squared.
+    scale = np.max(np.abs(values), initial=0.0)
+    centred = values / scale if scale > 0 else values
+    centred = centred - centred.mean() if len(values) else centred
+    deviation = float(np.sqrt(np.mean(centred**2))) if len(values) else 0.0
+    return centred / deviation if deviation > 1e-9 else np.zeros_like(values)

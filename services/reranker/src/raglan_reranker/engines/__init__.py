@@ -1,0 +1,53 @@
+"""(query, passages) to relevance scores: what an engine is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from raglan.deadline import Deadline
+from raglan.encoders.queue import Timing
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A query and its passages, tokenised."""
+
+    query: Any
+    passages: Sequence[Any]
+    query_tokens: int
+    """What the query costs by itself; 0 where each passage's cost includes it."""
+
+    passage_tokens: Sequence[int]
+
+
+class Engine(Protocol):
+    """A loaded model behind its queue."""
+
+    name: str
+    device: str
+    dtype: str
+    dimension: int
+    """Of the model's vectors; 0 for one that makes none."""
+
+    def prepare(self, query: str, passages: Sequence[str]) -> Prepared:
+        """Tokenise. Called in a worker thread."""
+        ...
+
+    async def score(
+        self, prepared: Prepared, count: int, *, deadline: Deadline
+    ) -> tuple[NDArray[np.float64], Timing]:
+        """Scores of the first `count` >= 1 passages, higher is better.
+
+        Raises:
+            Overloaded: no room in the queue.
+            DeadlineExceeded: the time ran out.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Stop its threads."""
+        ...

@@ -1,0 +1,64 @@
+"""How long a number of tokens will take, learnt from those before."""
+
+from __future__ import annotations
+
+from typing import Final
+
+_FORGET: Final = 0.95
+"""Weight kept by what was seen before, at each observation: about the last 20 count."""
+
+_PRIOR_TOKENS: Final = (64.0, 2048.0)
+
+
+class LatencyModel:
+    """`seconds = a * tokens + b` by least squares that forgets. Pure: no clock inside.
+
+    It starts from two observations that lie on the given line, so that it is never undetermined and
+    yields quickly to what it sees.
+    """
+
+    def __init__(self, *, seconds_per_token: float, overhead_s: float) -> None:
+        """The line to believe until something was seen; take a slow one."""
+        self._weight = self._x = self._y = self._xx = self._xy = 0.0
+        for tokens in _PRIOR_TOKENS:
+            self._add(tokens, seconds_per_token * tokens + overhead_s)
+
+    def observe(self, tokens: int, seconds: float) -> None:
+        """That many tokens took so long, from submission to result."""
+        self._weight *= _FORGET
+        self._x *= _FORGET
+        self._y *= _FORGET
+        self._xx *= _FORGET
+        self._xy *= _FORGET
+        self._add(float(tokens), seconds)
+
+    def seconds(self, tokens: int) -> float:
+        """What `tokens` will take. Never negative, never falling with more tokens."""
+        slope, intercept = self._line()
+        return slope * tokens + intercept
+
+    def tokens_within(self, seconds: float) -> int:
+        """The most tokens that will take at most `seconds`; 0 when not even one."""
+        slope, intercept = self._line()
+        if seconds <= intercept:
+            return 0
+        return int(min((seconds - intercept) / max(slope, 1e-12), 2**31))
+
+    def _add(self, x: float, y: float) -> None:
+        self._weight += 1
+        self._x += x
+        self._y += y
+        self._xx += x * x
+        self._xy += x * y
+
+    def _line(self) -> tuple[float, float]:
+        mean_x, mean_y = self._x / self._weight, self._y / self._weight
+        variance = self._xx / self._weight - mean_x * mean_x
+        covariance = self._xy / self._weight - mean_x * mean_y
+        # All of one length: nothing tells slope from overhead, so all of it is slope.
+        determined = variance > 1e-6 * mean_x * mean_x
+        slope = max(covariance / variance if determined else mean_y / mean_x, 0.0)
+        intercept = mean_y - slope * mean_x
+        if intercept < 0:
+            return mean_y / mean_x, 0.0
+        return slope, intercept

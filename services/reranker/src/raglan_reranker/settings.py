@@ -1,0 +1,63 @@
+"""What the reranker can be told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
+from raglan.encoders.device import PATTERN
+from raglan.encoders.model import DEFAULT_MODEL
+from raglan.settings import GrpcSettings, default_data_dir
+
+
+class RerankerSettings(GrpcSettings, env_prefix="RAGLAN_RERANKER_"):
+    """How the reranker loads its model and how much it may spend on a query."""
+
+    port: int = Field(default=7103, ge=0, le=65535)
+    """Port to listen on; 0 takes a free one."""
+
+    engine: Literal["late-interaction", "cross-encoder"] = "late-interaction"
+    """What scores: MaxSim over an encoder's token vectors, or a cross-encoder."""
+
+    model: str = Field(default=DEFAULT_MODEL, min_length=1)
+    """A folder, the bundled encoder, or a hub id; for cross-encoder, one trained as such."""
+
+    runtime: Literal["openvino", "onnx", "torch"] = "openvino"
+    """What runs the encoder of late-interaction. A cross-encoder runs on torch."""
+
+    device: str = Field(default="auto", pattern=f"^({PATTERN})$")
+    """Where it runs: auto, cpu, cuda or cuda:<number>. A GPU that is missing stops the start."""
+
+    precision: Literal["auto", "f32", "bf16", "f16"] = "auto"
+    """Number format; auto is bf16 with OpenVINO where the CPU has it, f16 on a GPU, else f32."""
+
+    cache_dir: Path = Field(default_factory=lambda: default_data_dir() / "cache")
+    """Where exported models are kept. Embedder and reranker may share it."""
+
+    streams: NonNegativeInt = 0
+    """Batches that run at once on a CPU, one thread each; 0 means one a core."""
+
+    blend: float = Field(default=0.5, ge=0, le=1)
+    """Share of the model's score in the order; the rest is the retrieval score's."""
+
+    max_scored: PositiveInt = 20
+    """Candidates scored a call, from the top; the others keep their order below."""
+
+    max_tokens: NonNegativeInt = 0
+    """Tokens of query and candidates scored a call; 0 means 1,500 on a CPU, 65,536 on a GPU."""
+
+    deadline_margin_ms: NonNegativeFloat = 15
+    """Kept back for the way home: candidates that would end later than that are not scored."""
+
+    max_candidates: PositiveInt = 1_000
+    """Candidates one call may hold."""
+
+    max_text_chars: PositiveInt = 100_000
+    """Characters the query or one candidate may hold. Longer than the model's input is cut."""
+
+    max_batch_tokens: NonNegativeInt = 0
+    """Padded tokens a batch may hold; 0 means 256 on a CPU and 16,384 on a GPU."""
+
+    max_waiting_texts: PositiveInt = 512
+    """Texts admitted and not yet scored; past it, calls are refused with a time to return."""
