@@ -92,6 +92,14 @@ constraints: setup-test ## Pin what is installed now in requirements/constraints
 
 # --- Measure --------------------------------------------------------------------------------------
 
+.PHONY: bench-mesh
+bench-mesh: setup-test ## The README's figures on a fresh mesh (needs EVAL_DATA_DIR); ONLY="scifact" for one
+	@PYTHONPATH=tests:bench $(BIN)/python bench/mesh.py $(ONLY)
+
+.PHONY: bench-start
+bench-start: ## Time of a cold `make run` in an empty clone, package cache as it is
+	@bench/start.sh
+
 .PHONY: clean
 clean: ## Remove .venv and caches (not your data)
 	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache .hypothesis .schemathesis

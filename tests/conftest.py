@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import mesh_process
 import pytest
 
 REPOSITORY = Path(__file__).parents[1]
@@ -43,3 +44,10 @@ def eval_data() -> Path:
             "squad/, scifact/ and cranfield/ in BEIR layout."
         )
     return folder
+
+
+@pytest.fixture(scope="session")
+def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[mesh_process.Mesh]:
+    """One mesh for all tests that do not harm it."""
+    with mesh_process.running(tmp_path_factory.mktemp("mesh")) as running:
+        yield running

@@ -1,4 +1,4 @@
-"""One mesh for all tests of this folder; each test works in a collection of its own."""
+"""Each test of this folder works on the shared mesh, in a collection of its own."""
 
 from __future__ import annotations
 
@@ -8,12 +8,6 @@ from collections.abc import Iterator
 import httpx
 import mesh_process
 import pytest
-
-
-@pytest.fixture(scope="session")
-def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[mesh_process.Mesh]:
-    with mesh_process.running(tmp_path_factory.mktemp("mesh")) as running:
-        yield running
 
 
 @pytest.fixture

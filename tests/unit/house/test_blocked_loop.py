@@ -21,6 +21,7 @@ async def test_waits():
 
 def test_blocking_the_event_loop_fails_a_test(tmp_path: Path) -> None:
     (tmp_path / "conftest.py").write_text(CONFTEST.read_text())
+    (tmp_path / "mesh_process.py").write_text((CONFTEST.parent / "mesh_process.py").read_text())
     (tmp_path / "test_it.py").write_text(TESTS)
     command = [sys.executable, "-m", "pytest", "-q", "-o", "asyncio_mode=auto", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=tmp_path)

@@ -1,0 +1,196 @@
+"""The figures of the README, measured on a mesh that this starts: `make bench-mesh`.
+
+    python bench/mesh.py [ingest] [scifact] [squad] [search]
+
+Without names, all of them. Each ends in `bench/results/mesh-<name>.json`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import mesh_process
+import psutil
+from report import Row, publish
+
+ROOT = Path(__file__).resolve().parent.parent
+DATA = Path(os.environ.get("EVAL_DATA_DIR") or ROOT.parent / "shared" / "data")
+CHUNKS = 20_000
+QUERIES = 200
+
+
+def main() -> None:
+    """Measure what the command line names."""
+    figures = {"ingest": ingest, "scifact": scifact, "squad": squad, "search": search}
+    chosen = sys.argv[1:] or list(figures)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        mesh_process.running(Path(folder) / "mesh") as mesh,
+    ):
+        for name in chosen:
+            publish(f"mesh-{name}", figures[name](mesh))
+
+
+def ingest(mesh: mesh_process.Mesh) -> list[Row]:
+    """SciFact through the front door: time until the job succeeded, and the memory it took."""
+    documents = corpus("scifact")
+    with mesh.client() as client, Memory(mesh) as memory:
+        client.post("/v1/collections", json={"name": "ingest"})
+        begun = time.monotonic()
+        reply = client.post("/v1/collections/ingest/documents", json={"documents": documents})
+        job = mesh_process.finished(client, reply.json()["job_id"], within_s=1200)
+        seconds = time.monotonic() - begun
+        assert job["status"] == "succeeded", job
+        chunks = client.get("/v1/collections/ingest").json()["chunks"]
+    return [
+        Row(f"ingest {len(documents)} SciFact abstracts", "s", seconds, "<= 240"),
+        Row("chunks indexed a second", "1/s", chunks / seconds),
+        Row("memory of all processes, most", "GiB", memory.most / 2**30, "<= 3"),
+    ]
+
+
+def scifact(mesh: mesh_process.Mesh) -> list[Row]:
+    """Retrieval on SciFact, documents ranked by their best passage."""
+    found = evaluate(mesh, "scifact")
+    return [
+        Row("SciFact nDCG@10", "", found["ndcg@10"], ">= 0.73"),
+        Row("SciFact Recall@3", "", found["recall@3"], ">= 0.73"),
+        Row("SciFact Recall@10", "", found["recall@10"]),
+        Row("SciFact MRR@10", "", found["mrr@10"]),
+    ]
+
+
+def squad(mesh: mesh_process.Mesh) -> list[Row]:
+    """Retrieval and answers on the first 1,000 questions of the SQuAD part."""
+    found = evaluate(mesh, "squad", "--queries", "1000", "--answers")
+    return [
+        Row("SQuAD Recall@3", "", found["recall@3"], ">= 0.95"),
+        Row("an answer string is in the answer", "", found["answers"]["contained"], ">= 0.88"),
+        Row("answers over three sentences", "", found["answers"]["long"], "<= 0"),
+    ]
+
+
+def search(mesh: mesh_process.Mesh) -> list[Row]:
+    """`/v1/search` by one client over 20,000 chunks, questions it has not seen before."""
+    questions = [json.loads(line)["text"] for line in (DATA / "squad" / "queries.jsonl").open()][
+        -2 * QUERIES - 20 :
+    ]
+    with mesh.client() as client:
+        filled = fill(client, "search")
+        plain, reranked = [], []
+        for number, question in enumerate(questions):
+            body = {"query": question, "collections": ["search"], "rerank": number % 2 == 1}
+            begun = time.perf_counter()
+            reply = client.post("/v1/search", json=body)
+            elapsed = (time.perf_counter() - begun) * 1e3
+            assert reply.json()["degraded"] == [], reply.text
+            if number >= 20:
+                (reranked if body["rerank"] else plain).append(elapsed)
+    return [
+        Row("chunks in the collection", "", filled),
+        Row("/v1/search without reranking, p50", "ms", statistics.median(plain), "<= 20"),
+        Row("/v1/search without reranking, p95", "ms", percentile(plain, 95)),
+        Row("/v1/search with reranking, p50", "ms", statistics.median(reranked), "<= 150"),
+        Row("/v1/search with reranking, p95", "ms", percentile(reranked, 95)),
+    ]
+
+
+def fill(client: httpx.Client, collection: str) -> int:
+    """Documents of all sets, again under new ids until there are enough chunks; then quiet."""
+    client.post("/v1/collections", json={"name": collection})
+    for documents in copies():
+        reply = client.post(
+            f"/v1/collections/{collection}/documents", json={"documents": documents}
+        )
+        mesh_process.finished(client, reply.json()["job_id"], within_s=1200)
+        if client.get(f"/v1/collections/{collection}").json()["chunks"] >= CHUNKS:
+            break
+
+    def indexed() -> bool:
+        return bool(client.get(f"/v1/collections/{collection}").json()["unindexed_chunks"] < 2000)
+
+    mesh_process.until(indexed, within_s=300, what="the index is optimised")
+    return int(client.get(f"/v1/collections/{collection}").json()["chunks"])
+
+
+def copies() -> Iterator[list[dict[str, Any]]]:
+    """Jobs of documents, without end."""
+    number = 0
+    while True:
+        for name in ("squad", "scifact", "cranfield"):
+            documents = corpus(name)
+            for begin in range(0, len(documents), 1000):
+                yield [
+                    document | {"id": f"{name}-{number}-{document['id']}"}
+                    for document in documents[begin : begin + 1000]
+                ]
+        number += 1
+
+
+def evaluate(mesh: mesh_process.Mesh, name: str, *options: str) -> dict[str, Any]:
+    """What `raglan eval --json` prints."""
+    command = [sys.executable, "-m", "raglan_cli", "eval", str(DATA / name), *options]
+    done = subprocess.run(
+        [*command, "--url", mesh.url, "--json"], stdout=subprocess.PIPE, text=True, check=True
+    )
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def corpus(name: str) -> list[dict[str, Any]]:
+    """The documents of a set, as the API takes them."""
+    rows = (json.loads(line) for line in (DATA / name / "corpus.jsonl").open())
+    return [
+        {"id": row["_id"], "title": row["title"], "text": row["text"]}
+        for row in rows
+        if row["text"].strip()
+    ]
+
+
+def percentile(values: list[float], percent: int) -> float:
+    """The value that `percent` of `values` do not exceed."""
+    return statistics.quantiles(values, n=100)[percent - 1]
+
+
+class Memory:
+    """Samples the resident memory of a mesh's processes, shared pages counted in each, in bytes."""
+
+    def __init__(self, mesh: mesh_process.Mesh) -> None:
+        self.most = 0
+        self._root = psutil.Process(mesh.process.pid)
+        self._done = threading.Event()
+        self._sampler = threading.Thread(target=self._sample)
+
+    def __enter__(self) -> Memory:
+        self._sampler.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self._sampler.join()
+
+    def _sample(self) -> None:
+        while not self._done.wait(0.5):
+            processes = [self._root, *self._root.children(recursive=True)]
+            total = 0
+            for process in processes:
+                try:
+                    total += process.memory_info().rss
+                except psutil.NoSuchProcess:
+                    continue
+            self.most = max(self.most, total)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,75 @@
+"""One form for every measurement: a table on the screen and `bench/results/<bench>.json`."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import platform
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+RESULTS = Path(__file__).parent / "results"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One figure. `target` reads "<= 20" or ">= 0.73"; `peer` is what the same run gave a peer."""
+
+    what: str
+    unit: str
+    ours: float
+    target: str | None = None
+    peer: float | None = None
+    peer_name: str | None = None
+
+    @property
+    def ratio(self) -> float | None:
+        """Ours over the peer's."""
+        return self.ours / self.peer if self.peer else None
+
+    @property
+    def met(self) -> bool | None:
+        """Whether the target is met; None without one."""
+        if self.target is None:
+            return None
+        sign, bound = self.target.split()
+        return self.ours <= float(bound) if sign == "<=" else self.ours >= float(bound)
+
+
+def publish(bench: str, rows: Iterable[Row]) -> None:
+    """Print `rows` and write them."""
+    rows = list(rows)
+    table = Table(title=bench)
+    for column in ("what", "ours", "unit", "target", "met", "peer"):
+        table.add_column(column)
+    for row in rows:
+        peer = f"{row.peer:.4g} ({row.peer_name})" if row.peer is not None else ""
+        met = {True: "yes", False: "NO", None: ""}[row.met]
+        table.add_row(row.what, f"{row.ours:.4g}", row.unit, row.target or "", met, peer)
+    Console().print(table)
+    document = {
+        "bench": bench,
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "machine": machine(),
+        "rows": [
+            asdict(row) | {"ours": round(row.ours, 4), "ratio": row.ratio, "met": row.met}
+            for row in rows
+        ],
+    }
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{bench}.json").write_text(json.dumps(document, indent=1) + "\n")
+
+
+def machine() -> str:
+    """What the figures were measured on."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if platform.system() == "Linux" else []
+    models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    processor = models[0] if models else platform.processor()
+    return (
+        f"{os.cpu_count()} x {processor}, {platform.system()}, Python {platform.python_version()}"
+    )
