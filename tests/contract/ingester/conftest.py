@@ -1,4 +1,4 @@
-"""The ingester against real gRPC servers: an embedder and a retriever that behave, and can break."""
+"""The ingester against real gRPC servers: an embedder and a retriever that can also break."""
 
 from __future__ import annotations
 
@@ -12,9 +12,6 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
-from raglan_ingester.app import build
-from raglan_ingester.settings import IngesterSettings
-
 from raglan import tensors
 from raglan.deadline import Deadline
 from raglan.errors import NotFound
@@ -30,6 +27,8 @@ from raglan.v1 import (
     retriever_pb2,
     retriever_pb2_grpc,
 )
+from raglan_ingester.app import build
+from raglan_ingester.settings import IngesterSettings
 
 DIMENSION = 8
 MODEL = common_pb2.ModelIdentity(id="fake", revision="1", dimension=DIMENSION)
@@ -70,7 +69,7 @@ class FakeEmbedder(embedder_pb2_grpc.EmbedderServiceServicer):
 
 
 class FakeRetriever(retriever_pb2_grpc.RetrieverServiceServicer):
-    """The index as dictionaries. `lose` forgets every chunk it is told; `error` makes calls fail."""
+    """The index as dictionaries. `lose` forgets chunks; `error` makes calls fail."""
 
     def __init__(self) -> None:
         self.collections: dict[str, dict[str, Any]] = {}
@@ -163,14 +162,10 @@ class Ingester:
 
     async def ended(self, job: Any, timeout_s: float = 30) -> Any:
         request = ingester_pb2.GetJobRequest(id=job.id)
-        last = None
-        async for last in client.stream(
-            self.stub.WatchJob, request, deadline=Deadline.after(timeout_s)
-        ):
-            pass
-        assert last is not None
-        assert last.status in ENDED
-        return last
+        replies = client.stream(self.stub.WatchJob, request, deadline=Deadline.after(timeout_s))
+        seen = [reply async for reply in replies]
+        assert seen[-1].status in ENDED
+        return seen[-1]
 
     async def document(self, id_: str, collection: str = "default") -> Any:
         request = ingester_pb2.GetDocumentRequest(collection=collection, document_id=id_)

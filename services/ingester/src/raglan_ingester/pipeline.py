@@ -174,7 +174,10 @@ class JobRun:
     # Embed
 
     async def _next_batch(self) -> list[_Cut]:
-        """What is ready, up to two calls' worth of chunks, never waiting for more; empty at the end."""
+        """What is ready, up to two calls' worth of chunks, without waiting for more.
+
+        Empty when the job has no more.
+        """
         batch: list[_Cut] = []
         waiting = 0
         while not batch or (waiting < 2 * self._shop.texts_per_call and not self._cut.empty()):

@@ -52,7 +52,12 @@ def _guess(data: bytes) -> str:
     # Imported late: it takes longer than parsing most documents.
     from charset_normalizer import from_bytes
 
-    best = from_bytes(data[:_SAMPLE_BYTES]).best()
+    matches = from_bytes(data[:_SAMPLE_BYTES])
+    best = matches.best()
+    for match in matches:
+        # The code pages of Europe differ in a few letters; the most common one wins a tie.
+        if best and match.encoding == "cp1252" and match.chaos <= best.chaos:
+            best = match
     if best is None:
         raise Unparsable(
             "The file is not text in any encoding that could be recognised; save it as UTF-8."

@@ -1,0 +1,147 @@
+"""Parser processes: what they may use, and what happens to a document that wants more."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+from raglan_ingester.parsers.parsed import Unparsable
+from raglan_ingester.parsing import CutDocument, ParseRequest, ParserPool
+
+MIB = 1024 * 1024
+Parse = Callable[..., Awaitable[CutDocument]]
+
+
+@pytest.fixture
+async def pools() -> AsyncIterator[Callable[..., ParserPool]]:
+    async with AsyncExitStack() as stack:
+
+        def make(**changes: float) -> ParserPool:
+            limits = {"memory_bytes": 1024 * MIB, "cpu_s": 60, "wall_s": 60.0} | changes
+            pool = ParserPool(workers=1, **limits)  # type: ignore[arg-type]
+            stack.push_async_callback(pool.close)
+            return pool
+
+        yield make
+
+
+def request(path: Path, data: bytes) -> ParseRequest:
+    path.write_bytes(data)
+    return ParseRequest(path, path.name, "", 500, 0)
+
+
+def markdown_that_takes_long() -> bytes:
+    """Links that never close: quadratic for every CommonMark parser."""
+    return b"[a](<b" * 400_000
+
+
+async def test_a_worker_is_used_again_for_the_next_document(
+    pools: Callable[..., ParserPool], tmp_path: Path
+) -> None:
+    pool = pools()
+
+    cut = [
+        await pool.parse(request(tmp_path / f"{n}.txt", f"Text {n}. ".encode() * 100))
+        for n in range(3)
+    ]
+
+    assert [document.text[:6] for document in cut] == ["Text 0", "Text 1", "Text 2"]
+    assert all(len(document.chunks) == 2 for document in cut)
+    assert len(pool._all) == 1
+
+
+async def test_a_document_that_needs_too_much_memory_fails_alone(
+    pools: Callable[..., ParserPool], tmp_path: Path
+) -> None:
+    pool = pools(memory_bytes=256 * MIB)
+    huge = request(tmp_path / "huge.json", b"[" + b"[1]," * 8_000_000 + b"1]")
+
+    with pytest.raises(Unparsable, match="needed more than 256 MiB of memory"):
+        await pool.parse(huge)
+
+    assert (await pool.parse(request(tmp_path / "small.txt", b"fine"))).text == "fine"
+
+
+async def test_a_document_that_takes_too_much_processor_time_fails_alone(
+    pools: Callable[..., ParserPool], tmp_path: Path
+) -> None:
+    pool = pools(cpu_s=1)
+
+    with pytest.raises(Unparsable, match="took more than 1 s of processor time"):
+        await pool.parse(request(tmp_path / "slow.md", markdown_that_takes_long()))
+
+    assert (await pool.parse(request(tmp_path / "small.txt", b"fine"))).text == "fine"
+
+
+async def test_a_document_that_takes_too_long_on_the_clock_fails_alone(
+    pools: Callable[..., ParserPool], tmp_path: Path
+) -> None:
+    pool = pools(wall_s=1.0)
+
+    with pytest.raises(Unparsable, match="took more than 1 s to parse"):
+        await pool.parse(request(tmp_path / "slow.md", markdown_that_takes_long()))
+
+    assert (await pool.parse(request(tmp_path / "small.txt", b"fine"))).text == "fine"
+
+
+async def test_a_cancelled_document_leaves_the_pool_usable(
+    pools: Callable[..., ParserPool], tmp_path: Path
+) -> None:
+    pool = pools()
+    slow = asyncio.create_task(
+        pool.parse(request(tmp_path / "slow.md", markdown_that_takes_long()))
+    )
+    await asyncio.sleep(0)
+    slow.cancel()
+    await asyncio.gather(slow, return_exceptions=True)
+
+    assert (await pool.parse(request(tmp_path / "small.txt", b"fine"))).text == "fine"
+
+
+@pytest.mark.parametrize(
+    "deed",
+    [
+        "import socket; socket.socket()",
+        "import socket; socket.getaddrinfo('localhost', 80)",
+        "import subprocess; subprocess.run(['true'])",
+        "import os; os.system('true')",
+        "import os; os.fork()",
+    ],
+)
+def test_a_confined_process_reaches_neither_network_nor_other_programs(deed: str) -> None:
+    script = f"""
+from raglan_ingester.confinement import confine
+confine({1024 * MIB})
+try:
+    {deed}
+except PermissionError:
+    raise SystemExit(7)
+"""
+
+    done = subprocess.run([sys.executable, "-I", "-c", script], check=False, timeout=30)
+
+    assert done.returncode == 7
+
+
+def test_a_confined_process_has_no_network_even_for_native_code() -> None:
+    script = f"""
+import ctypes, os
+from raglan_ingester.confinement import confine
+before = os.readlink("/proc/self/ns/net")
+libc = ctypes.CDLL(None)
+probe = os.fork()
+if probe == 0:
+    os._exit(0 if libc.unshare(0x10000000 | 0x40000000) == 0 else 1)
+permitted = os.waitpid(probe, 0)[1] == 0
+confine({1024 * MIB})
+raise SystemExit(0 if not permitted or os.readlink("/proc/self/ns/net") != before else 1)
+"""
+
+    done = subprocess.run([sys.executable, "-I", "-c", script], check=False, timeout=30)
+
+    assert done.returncode == 0
