@@ -7,6 +7,7 @@ from raglan.rpc.server import Service
 from raglan.v1 import generator_pb2_grpc
 
 from raglan_generator.engines.extractive import ExtractiveEngine
+from raglan_generator.engines.openai import OpenAIEngine, Timeouts
 from raglan_generator.generation import Engine
 from raglan_generator.servicer import GeneratorServicer, Limits
 from raglan_generator.settings import GeneratorSettings
@@ -40,6 +41,19 @@ def build(settings: GeneratorSettings) -> Service:
 
 def build_engine(settings: GeneratorSettings) -> Engine:
     """The engine that `settings.engine` names."""
+    if settings.engine == "openai":
+        return OpenAIEngine(
+            settings.base_url,
+            settings.model,
+            api_key=settings.api_key,
+            temperature=settings.temperature,
+            timeouts=Timeouts(
+                connect_s=settings.connect_timeout_s,
+                first_token_s=settings.first_token_timeout_s,
+                idle_s=settings.idle_timeout_s,
+            ),
+            max_connections=settings.max_concurrency,
+        )
     return ExtractiveEngine(
         max_sentences=settings.max_sentences, min_confidence=settings.min_confidence
     )

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, SecretStr
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, SecretStr, model_validator
 from raglan.settings import GrpcSettings
 
 
@@ -61,3 +61,15 @@ class GeneratorSettings(GrpcSettings, env_prefix="RAGLAN_GENERATOR_"):
 
     idle_timeout_s: PositiveFloat = 5
     """Seconds between two tokens."""
+
+    @model_validator(mode="after")
+    def _openai_needs_a_server(self) -> Self:
+        if self.engine == "openai":
+            if not self.base_url.startswith(("http://", "https://")):
+                raise ValueError(
+                    "the openai engine needs RAGLAN_GENERATOR_BASE_URL, "
+                    "an address like http://127.0.0.1:8000/v1"
+                )
+            if not self.model:
+                raise ValueError("the openai engine needs RAGLAN_GENERATOR_MODEL")
+        return self

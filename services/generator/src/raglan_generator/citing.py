@@ -1,0 +1,136 @@
+"""From a model's text with `[passage]` markers to answer text, citations and their support.
+
+A model numbers passages; a reader wants to see the sentence. So each marker is mapped to the
+passage's sentence that best supports what stands before it, and markers are numbered anew, one
+number a sentence quoted. Markers that name nothing are removed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from raglan_generator.generation import ABSTENTION, Citation, Delta, Passage
+from raglan_generator.markers import Marker, MarkerParser
+from raglan_generator.sentences import Span, split
+from raglan_generator.terms import grams, grams_of, terms
+
+_SUPPORTED: Final = 0.5
+"""A claim is supported when this share of its terms stands in the passage it cites."""
+
+
+class Citer:
+    """Turns one answer's stream into deltas and citations; knows its support at the end."""
+
+    def __init__(self, passages: Sequence[Passage]) -> None:
+        self._passages = passages
+        self._parser = MarkerParser()
+        self._spans: dict[int, list[Span]] = {}
+        self._numbers: dict[tuple[int, Span], int] = {}
+        self._text = ""
+        self._claim_from = 0
+        self._claim = ""
+        self._supported_at: list[int] = []
+
+    def feed(self, text: str) -> Iterator[Delta | Citation]:
+        """The events that `text`, the next piece of the model's answer, makes certain."""
+        for piece in self._parser.feed(text):
+            if isinstance(piece, Marker):
+                yield from self._cite(piece)
+            else:
+                yield self._say(piece)
+
+    def flush(self) -> Iterator[Delta]:
+        """What was held back, at the end of the stream."""
+        if held := self._parser.flush():
+            yield self._say(held)
+
+    @property
+    def abstained(self) -> bool:
+        """Whether the model said that the documents hold no answer."""
+        return self._text.strip().rstrip(".").casefold() == ABSTENTION.rstrip(".").casefold()
+
+    @property
+    def empty(self) -> bool:
+        """Whether there was no text at all."""
+        return not self._text.strip()
+
+    def confidence(self) -> float:
+        """The share of the answer's sentences with a citation whose passage supports them."""
+        sentences = [s for s in split(self._text) if terms(self._text[s.start : s.end])]
+        if not sentences or self.abstained:
+            return 0.0
+        starts = [sentence.start for sentence in sentences[1:]] + [len(self._text) + 1]
+        supported = sum(
+            any(sentence.start < at <= next_start for at in self._supported_at)
+            for sentence, next_start in zip(sentences, starts, strict=True)
+        )
+        return supported / len(sentences)
+
+    def _say(self, text: str) -> Delta:
+        self._text += text
+        return Delta(text)
+
+    def _cite(self, marker: Marker) -> Iterator[Delta | Citation]:
+        space = marker.space
+        for number in dict.fromkeys(marker.numbers):
+            index = number - 1
+            spans = self._sentences_of(index)
+            if not spans:
+                continue
+            claim = self._claim_terms()
+            span = self._best(index, spans, claim)
+            if self._support(index, claim) >= _SUPPORTED:
+                self._supported_at.append(len(self._text))
+            key = (index, span)
+            known = key in self._numbers
+            shown = self._numbers.setdefault(key, len(self._numbers) + 1)
+            yield Delta(f"{space}[{shown}]")
+            space = ""
+            if not known:
+                yield self._citation(shown, index, span)
+        self._claim_from = len(self._text)
+
+    def _citation(self, shown: int, index: int, span: Span) -> Citation:
+        passage = self._passages[index]
+        return Citation(
+            marker=shown,
+            passage_index=index,
+            quote=passage.text[span.start : span.end],
+            start=passage.start + span.start,
+            end=passage.start + span.end,
+        )
+
+    def _claim_terms(self) -> list[str]:
+        # Right after another marker there is no new text: the claim is still the same.
+        since = self._text[self._claim_from :]
+        for span in reversed(split(since)):
+            found = terms(since[span.start : span.end])
+            if found:
+                self._claim = since[span.start : span.end]
+                break
+        return list(dict.fromkeys(terms(self._claim)))
+
+    def _sentences_of(self, index: int) -> list[Span]:
+        if not 0 <= index < len(self._passages):
+            return []
+        if index not in self._spans:
+            self._spans[index] = split(self._passages[index].text)
+        return self._spans[index]
+
+    def _best(self, index: int, spans: Sequence[Span], claim: Sequence[str]) -> Span:
+        text = self._passages[index].text
+
+        def overlap(span: Span) -> float:
+            held = frozenset(terms(text[span.start : span.end]))
+            pieces = grams_of(held)
+            return sum(
+                (term in held) + len(grams(term) & pieces) / len(grams(term)) for term in claim
+            )
+
+        return max(spans, key=overlap)
+
+    def _support(self, index: int, claim: Sequence[str]) -> float:
+        passage = self._passages[index]
+        held = set(terms(f"{passage.title} {passage.text}"))
+        return sum(term in held for term in claim) / len(claim) if claim else 0.0
