@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 from rich.table import Table
@@ -13,6 +13,9 @@ from rich.text import Text
 from raglan_cli.client import CollectionOption, Gateway, JsonOption, UrlOption, find_url
 from raglan_cli.failure import Failure
 from raglan_cli.screen import one_line, out, plain, print_json
+
+_TIMINGS: Final = ("embed", "retrieve", "rerank", "first_token", "generate", "total")
+"""Shown to a reader, in the order of the work; --json has those within each stage too."""
 
 
 class Mode(StrEnum):
@@ -184,7 +187,7 @@ def _show_footer(reply: Mapping[str, Any]) -> None:
             )
         )
     timings = reply.get("timings_ms") or {}
-    parts = [f"{name} {value:.0f} ms" for name, value in timings.items() if value is not None]
+    parts = [f"{name} {timings[name]:.0f} ms" for name in _TIMINGS if name in timings]
     if trace := reply.get("trace_id"):
         parts.append(f"trace {trace}")
     out.print(Text("  ".join(parts), style="dim"))

@@ -88,7 +88,8 @@ def show_ready(document: MeshDocument, seconds: float, *, detached: bool, flags:
     out.print("\nNow try\n", style="dim")
     for command in ("ingest docs/", 'ask "What is this about?"', 'search "a few words"'):
         out.print(f"  [bold]raglan {command}[/]{flags}", markup=True)
-    stop = f"raglan down --data {document['data']}" if detached else "Ctrl-C"
+    in_front = out.is_terminal and not detached
+    stop = "Ctrl-C" if in_front else f"raglan down --data {document['data']}"
     out.print(f"\n{stop} stops everything.\n", style="dim")
 
 

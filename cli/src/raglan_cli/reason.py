@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 from pathlib import Path
 from typing import Any, Final
+
+_LIBRARY_NOTE: Final = re.compile(r"[IW]\d{4} \d\d:")
+"""How gRPC's own C++ code begins a line about nothing that went wrong."""
 
 _TAIL_BYTES: Final = 16 * 1024
 _SENTENCES: Final = 8
@@ -24,7 +28,9 @@ def reason_in(text: str) -> str:
     Empty when the log holds none of these.
     """
     sentences: list[str] = []
-    for line in reversed([line for line in text.splitlines() if line.strip()]):
+    for line in reversed(
+        [line for line in text.splitlines() if line.strip() and not _LIBRARY_NOTE.match(line)]
+    ):
         event = _event(line)
         if event is None:
             sentences.append(line.strip())

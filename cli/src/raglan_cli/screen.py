@@ -7,12 +7,18 @@ Results go to stdout, everything about the work goes to stderr, so that `--json 
 from __future__ import annotations
 
 import json
+import sys
 import unicodedata
 from typing import Any, Final
 
 from rich.console import Console
 
-out: Final = Console(highlight=False, soft_wrap=True)
+_PIPE_WIDTH: Final = 160
+"""Columns of a table that no terminal bounds."""
+
+out: Final = Console(
+    highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else _PIPE_WIDTH
+)
 """Answers, tables, documents."""
 
 err: Final = Console(stderr=True, highlight=False, soft_wrap=True)

@@ -16,6 +16,9 @@ from raglan_cli.screen import err, out, print_json
 from raglan_cli.up import DataOption, data_folder
 
 _COLUMNS: Final = ("service", "address", "pid", "state", "engine", "model", "device", "version")
+_FOLDED: Final = frozenset({"engine", "model"})
+"""What gives way in a narrow terminal."""
+
 _GOOD: Final = frozenset({"serving", "ready"})
 
 
@@ -88,7 +91,7 @@ def _ask(url: str) -> tuple[dict[str, Any] | None, str]:
 def _show(document: Mapping[str, Any]) -> None:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for column in _COLUMNS:
-        table.add_column(column, overflow="fold")
+        table.add_column(column, overflow="fold", no_wrap=column not in _FOLDED)
     for service in document["services"]:
         state = service["state"]
         cells = [Text(_cell(service, column)) for column in _COLUMNS]
@@ -99,8 +102,8 @@ def _show(document: Mapping[str, Any]) -> None:
 
 def _cell(service: Mapping[str, Any], column: str) -> str:
     value = service.get(column)
-    if column == "model" and value and service.get("dimension"):
-        return f"{value} ({service['dimension']}, {service.get('dtype') or '?'})"
+    if column == "model" and value:
+        return str(value).rpartition("/")[2]
     if column == "state" and service.get("restarts"):
         return f"{value} (restarts: {service['restarts']})"
     return "" if value is None else str(value)

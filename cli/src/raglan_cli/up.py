@@ -31,6 +31,8 @@ DEFAULT_PORT: Final = 8080
 _STOP_LIMIT_S: Final = 40.0
 """Two waves of at most 12 s grace and 5 s to be gone each, and a little."""
 
+_GONE_LIMIT_S: Final = 5.0
+
 DataOption = Annotated[
     Path | None,
     typer.Option(
@@ -100,7 +102,7 @@ def down(data: DataOption = None) -> None:
         return
     _terminate(folder, pid)
     pids = [s["pid"] for s in document["services"] if s["pid"]] if document else []
-    _wait_until_gone(pids)
+    _wait_until_gone([pid, *pids])
     out.print(f"Stopped the mesh on {folder}.")
 
 
@@ -289,15 +291,29 @@ def _terminate(data: Path, pid: int) -> None:
 
 
 def _wait_until_gone(pids: list[int]) -> None:
-    """Wait for the services; end those of ours that are still there."""
-    found = []
-    for pid in pids:
-        with suppress(psutil.Error):
-            process = psutil.Process(pid)
-            if any("raglan_" in word for word in process.cmdline()):
-                found.append(process)
-    _, alive = psutil.wait_procs(found, timeout=2)
-    for process in alive:
-        with suppress(psutil.Error):
-            process.kill()
-    psutil.wait_procs(alive, timeout=5)
+    """Wait for processes of ours; end those that are still there after a while."""
+    found = [process for pid in pids if (process := _our_process(pid))]
+    until = time.monotonic() + _GONE_LIMIT_S
+    while found := [process for process in found if _runs(process)]:
+        if time.monotonic() > until:
+            for process in found:
+                with suppress(psutil.Error):
+                    process.kill()
+            return
+        time.sleep(0.02)
+
+
+def _our_process(pid: int) -> psutil.Process | None:
+    """The process, if it is still one of a mesh: pids are used again."""
+    try:
+        process = psutil.Process(pid)
+        return process if any("raglan" in word for word in process.cmdline()) else None
+    except psutil.Error:
+        return None
+
+
+def _runs(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False

@@ -45,3 +45,10 @@ def test_what_an_earlier_run_said_is_not_the_reason(tmp_path):
     log = tmp_path / "x.log"
     log.write_text("An old reason.\n")
     assert "status 1" in reason.why_it_ended(1, log, since=log.stat().st_size)
+
+
+def test_notes_of_the_grpc_library_are_no_reason():
+    log = (
+        "No such model.\nI1121 10:13:27.734986   24713 fork_posix.cc:71] skipping fork() handlers\n"
+    )
+    assert reason.reason_in(log) == "No such model."

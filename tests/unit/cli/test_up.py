@@ -1,0 +1,259 @@
+"""`raglan up` and `raglan down` as processes, over services that only answer health checks."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import psutil
+import pytest
+from raglan_cli import mesh, runfile
+
+LIMIT_S = 40
+
+SERVICE = """
+import sys
+from raglan.rpc.server import Service, serve
+from raglan.settings import GrpcSettings, load_or_exit
+from raglan.errors import Unavailable
+import os
+
+class {Name}Settings(GrpcSettings, env_prefix="RAGLAN_{NAME}_"):
+    broken: bool = False
+    engine: str = "fake"
+    data_dir: str = ""
+    cache_dir: str = ""
+    embedder_address: str = ""
+    retriever_address: str = ""
+
+settings = load_or_exit({Name}Settings)
+
+async def start():
+    if settings.broken:
+        raise Unavailable("The model 'x' is not on this machine.")
+
+serve(lambda: Service("raglan.v1.Fake", lambda server: None, start=start), settings)
+"""
+
+GATEWAY = """
+import os
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+class Handler(BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.send_header("Content-Length", "2")
+        self.end_headers()
+        self.wfile.write(b"{}")
+
+ThreadingHTTPServer(("127.0.0.1", int(os.environ["RAGLAN_GATEWAY_PORT"])), Handler).serve_forever()
+"""
+
+
+@pytest.fixture(scope="module")
+def environ(tmp_path_factory):
+    """Fake services that come before the real ones; three are said to run elsewhere, for speed."""
+    packages = tmp_path_factory.mktemp("fakes")
+    for name in mesh.MODEL_SERVICES:
+        code = SERVICE.replace("{Name}", name.title()).replace("{NAME}", name.upper())
+        _package(packages, name, code)
+    _package(packages, "gateway", GATEWAY)
+    elsewhere = ("retriever", "generator", "ingester")
+    addresses = {f"RAGLAN_GATEWAY_{name.upper()}_ADDRESS": "127.0.0.1:1" for name in elsewhere}
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("RAGLAN_")}
+    return (
+        kept | addresses | {"PYTHONPATH": str(packages), "RAGLAN_DATA": str(packages / "no-mesh")}
+    )
+
+
+def _package(folder, name, code):
+    package = folder / f"raglan_{name}"
+    package.mkdir(parents=True)
+    (package / "__init__.py").touch()
+    (package / "__main__.py").write_text(textwrap.dedent(code))
+
+
+@pytest.fixture
+def port():
+    return mesh.free_ports(1)[0]
+
+
+@pytest.fixture
+def data(tmp_path, environ):
+    folder = tmp_path / "data"
+    yield folder
+    raglan(environ, "down", "--data", folder)
+
+
+def raglan(environ, *words):
+    """Run the command to its end."""
+    return subprocess.run(
+        [sys.executable, "-m", "raglan_cli", *map(str, words)],
+        env=environ,
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+        check=False,
+    )
+
+
+def start(environ, *words):
+    """The command in front of us, its output in a pipe."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "raglan_cli", "up", *map(str, words)],
+        env=environ,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def until(condition, what):
+    until_s = time.monotonic() + LIMIT_S
+    while not (found := condition()):
+        assert time.monotonic() < until_s, f"still waiting until {what}"
+        time.sleep(0.02)
+    return found
+
+
+def is_gone(pid):
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+def ready(data):
+    def found():
+        document = runfile.read_running(data)
+        return document if document and document["state"] == "ready" else None
+
+    return until(found, "the mesh is ready")
+
+
+def pids_of(document):
+    return [service["pid"] for service in document["services"]]
+
+
+@pytest.fixture(scope="module")
+def running(environ, tmp_path_factory):
+    """One mesh for the tests that only look at it."""
+    folder = tmp_path_factory.mktemp("running")
+    with start(environ, "--data", folder, "--port", mesh.free_ports(1)[0]) as up:
+        yield ready(folder)
+        up.send_signal(signal.SIGINT)
+        up.communicate(timeout=LIMIT_S)
+
+
+def test_up_shows_one_screen_and_a_sigterm_stops_all_of_it(environ, data, port):
+    with start(environ, "--data", data, "--port", port, "--replicas", "embedder=2") as up:
+        document = ready(data)
+        up.send_signal(signal.SIGTERM)
+        output, _ = up.communicate(timeout=LIMIT_S)
+    assert up.returncode == 0, output
+    assert len(document["services"]) == 4
+    for line in (f"http://127.0.0.1:{port}/docs", "default", str(data), "raglan ingest docs/"):
+        assert line in output
+    assert all(map(is_gone, pids_of(document)))
+    assert runfile.read(data)["state"] == "stopped"
+
+
+def test_a_second_up_on_the_same_folder_names_the_pid_of_the_first(environ, running):
+    second = raglan(environ, "up", "--data", running["data"], "--port", mesh.free_ports(1)[0])
+    assert second.returncode == 1
+    assert f"(pid {running['pid']})" in second.stderr
+    assert "Traceback" not in second.stderr
+
+
+def test_status_shows_the_processes_although_no_gateway_answers_it(environ, running):
+    # The fake gateway knows no /v1/status, like one that is broken.
+    run = raglan(environ, "status", "--data", running["data"], "--json")
+    seen = json.loads(run.stdout)
+    assert sorted(s["pid"] for s in seen["services"]) == sorted(pids_of(running))
+
+
+def test_a_service_that_cannot_start_is_told_in_its_own_words(environ, data, port):
+    run = raglan(environ | {"RAGLAN_EMBEDDER_BROKEN": "1"}, "up", "--data", data, "--port", port)
+    assert run.returncode == 1
+    assert (
+        "The embedder ended during the start:\nThe model 'x' is not on this machine." in run.stderr
+    )
+    assert "Traceback" not in run.stderr
+    assert runfile.running_pid(data) is None
+
+
+def test_a_misspelt_setting_of_a_service_is_told_as_the_service_tells_it(environ, data, port):
+    run = raglan(environ | {"RAGLAN_EMBEDDER_ENGIN": "x"}, "up", "--data", data, "--port", port)
+    assert run.returncode == 1
+    assert "RAGLAN_EMBEDDER_ENGIN is set, but there is no such setting." in run.stderr
+    assert "Did you mean RAGLAN_EMBEDDER_ENGINE?" in run.stderr
+
+
+def test_detach_returns_when_ready_and_down_stops_it(environ, data, port):
+    up = raglan(environ, "up", "--data", data, "--port", port, "--detach")
+    assert up.returncode == 0, up.stderr
+    assert f"raglan down --data {data}" in up.stdout
+    document = runfile.read_running(data)
+    down = raglan(environ, "down", "--data", data)
+    assert (down.returncode, down.stdout) == (0, f"Stopped the mesh on {data}.\n")
+    assert all(map(is_gone, [document["pid"], *pids_of(document)]))
+
+
+def test_detach_shows_why_the_start_failed(environ, data, port):
+    broken = environ | {"RAGLAN_RERANKER_BROKEN": "1"}
+    up = raglan(broken, "up", "--data", data, "--port", port, "--detach")
+    assert up.returncode == 1
+    assert "The model 'x' is not on this machine." in up.stderr
+
+
+def test_a_crashed_service_comes_back_and_its_crash_is_shown(environ, data, port):
+    with start(environ, "--data", data, "--port", port) as up:
+        document = ready(data)
+        victim = next(s for s in document["services"] if s["service"] == "reranker")
+        os.kill(victim["pid"], signal.SIGKILL)
+
+        def is_back():
+            (now,) = (s for s in runfile.read(data)["services"] if s["service"] == "reranker")
+            return now["restarts"] == 1 and now["state"] == "ready" and now["pid"] != victim["pid"]
+
+        until(is_back, "the reranker is back")
+        up.send_signal(signal.SIGINT)
+        output, _ = up.communicate(timeout=LIMIT_S)
+    assert "reranker crashed: It was killed (SIGKILL)" in output
+    assert "reranker is ready again (restart 1)" in output
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="PR_SET_PDEATHSIG is Linux's")
+def test_nothing_outlives_a_killed_up_and_the_folder_is_free_again(environ, data, port):
+    with start(environ, "--data", data, "--port", port) as up:
+        document = ready(data)
+        up.kill()
+        up.communicate(timeout=LIMIT_S)
+    until(lambda: all(map(is_gone, pids_of(document))), "every service is gone")
+    assert runfile.running_pid(data) is None
+    assert runfile.read_running(data) is None
+
+
+def test_a_taken_port_is_told_before_anything_starts(environ, data):
+    with mesh.socket.create_server(("127.0.0.1", 0)) as listening:
+        taken = listening.getsockname()[1]
+        run = raglan(environ, "up", "--data", data, "--port", taken)
+    assert run.returncode == 1
+    assert f"Port {taken} is in use" in run.stderr
+    assert not (data / "logs").exists()
+
+
+def test_a_data_folder_that_cannot_be_is_told(environ, tmp_path, port):
+    (tmp_path / "file").touch()
+    run = raglan(environ, "up", "--data", tmp_path / "file", "--port", port)
+    assert run.returncode == 1
+    assert "cannot be written to" in run.stderr
+    assert "Traceback" not in run.stderr
+
+
+def test_down_without_a_mesh_says_so(environ, data):
+    run = raglan(environ, "down", "--data", data)
+    assert (run.returncode, run.stderr) == (0, f"No mesh runs on {data}.\n")
