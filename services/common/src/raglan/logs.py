@@ -8,11 +8,16 @@ from __future__ import annotations
 
 import logging
 import sys
-from typing import Any
+from typing import Any, Final
 
 import structlog
 
 from raglan.settings import ServiceSettings
+
+# Without the local variables that structlog and rich show by default: they hold queries and texts.
+_TRACEBACKS: Final = structlog.processors.ExceptionRenderer(
+    structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+)
 
 
 def configure(settings: ServiceSettings, service: str) -> None:
@@ -27,9 +32,9 @@ def configure(settings: ServiceSettings, service: str) -> None:
         _named(service),
     ]
     renderer: list[structlog.typing.Processor] = (
-        [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
+        [_TRACEBACKS, structlog.processors.JSONRenderer()]
         if json_lines
-        else [structlog.dev.ConsoleRenderer()]
+        else [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
     )
     level = getattr(logging, settings.log_level.upper())
     structlog.configure(
