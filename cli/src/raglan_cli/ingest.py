@@ -191,7 +191,7 @@ def _show(report: Mapping[str, Any], *, waited: bool) -> None:
     collection, failed, skipped = report["collection"], report["failed"], report["skipped"]
     if waited:
         out.print(
-            f"{report['documents']} documents in [bold]{collection}[/]: "
+            f"{report['documents']} documents sent to [bold]{collection}[/]: "
             f"{report['chunks']} chunks indexed, {report['unchanged']} unchanged, "
             f"{len(failed)} failed, in {report['seconds']:.1f} s"
         )

@@ -20,7 +20,7 @@ def test_files_arrive_whole_under_their_names_in_a_new_collection(raglan, gatewa
     assert gateway.collections["handbook"] == {
         f"docs/{name}": f"text of {name}".encode() for name in ("a.md", "b.md", "c.md")
     }
-    assert "3 documents in handbook: 3 chunks indexed, 0 unchanged, 0 failed" in run.out
+    assert "3 documents sent to handbook: 3 chunks indexed, 0 unchanged, 0 failed" in run.out
 
 
 def test_a_collection_that_exists_is_used(raglan, gateway, docs):

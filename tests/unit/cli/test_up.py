@@ -14,22 +14,17 @@ from raglan_cli import mesh, runfile
 
 LIMIT_S = 40
 
-SERVICE = """
-import sys
+EMBEDDER = """
+from raglan.errors import Unavailable
 from raglan.rpc.server import Service, serve
 from raglan.settings import GrpcSettings, load_or_exit
-from raglan.errors import Unavailable
-import os
 
-class {Name}Settings(GrpcSettings, env_prefix="RAGLAN_{NAME}_"):
+class EmbedderSettings(GrpcSettings, env_prefix="RAGLAN_EMBEDDER_"):
     broken: bool = False
     engine: str = "fake"
-    data_dir: str = ""
     cache_dir: str = ""
-    embedder_address: str = ""
-    retriever_address: str = ""
 
-settings = load_or_exit({Name}Settings)
+settings = load_or_exit(EmbedderSettings)
 
 async def start():
     if settings.broken:
@@ -55,13 +50,11 @@ ThreadingHTTPServer(("127.0.0.1", int(os.environ["RAGLAN_GATEWAY_PORT"])), Handl
 
 @pytest.fixture(scope="module")
 def environ(tmp_path_factory):
-    """Fake services that come before the real ones; three are said to run elsewhere, for speed."""
+    """An embedder and a gateway that come before the real ones; the others run elsewhere."""
     packages = tmp_path_factory.mktemp("fakes")
-    for name in mesh.MODEL_SERVICES:
-        code = SERVICE.replace("{Name}", name.title()).replace("{NAME}", name.upper())
-        _package(packages, name, code)
+    _package(packages, "embedder", EMBEDDER)
     _package(packages, "gateway", GATEWAY)
-    elsewhere = ("retriever", "generator", "ingester")
+    elsewhere = ("retriever", "reranker", "generator", "ingester")
     addresses = {f"RAGLAN_GATEWAY_{name.upper()}_ADDRESS": "127.0.0.1:1" for name in elsewhere}
     kept = {k: v for k, v in os.environ.items() if not k.startswith("RAGLAN_")}
     return (
@@ -82,10 +75,11 @@ def port():
 
 
 @pytest.fixture
-def data(tmp_path, environ):
+def data(tmp_path):
     folder = tmp_path / "data"
     yield folder
-    raglan(environ, "down", "--data", folder)
+    if pid := runfile.running_pid(folder):
+        os.kill(pid, signal.SIGKILL)  # its services die with it
 
 
 def raglan(environ, *words):
@@ -134,6 +128,10 @@ def ready(data):
     return until(found, "the mesh is ready")
 
 
+def embedder_of(document):
+    return next(s for s in document["services"] if s["service"] == "embedder")
+
+
 def pids_of(document):
     return [service["pid"] for service in document["services"]]
 
@@ -154,7 +152,7 @@ def test_up_shows_one_screen_and_a_sigterm_stops_all_of_it(environ, data, port):
         up.send_signal(signal.SIGTERM)
         output, _ = up.communicate(timeout=LIMIT_S)
     assert up.returncode == 0, output
-    assert len(document["services"]) == 4
+    assert len(document["services"]) == 3
     for line in (f"http://127.0.0.1:{port}/docs", "default", str(data), "raglan ingest docs/"):
         assert line in output
     assert all(map(is_gone, pids_of(document)))
@@ -203,7 +201,7 @@ def test_detach_returns_when_ready_and_down_stops_it(environ, data, port):
 
 
 def test_detach_shows_why_the_start_failed(environ, data, port):
-    broken = environ | {"RAGLAN_RERANKER_BROKEN": "1"}
+    broken = environ | {"RAGLAN_EMBEDDER_BROKEN": "1"}
     up = raglan(broken, "up", "--data", data, "--port", port, "--detach")
     assert up.returncode == 1
     assert "The model 'x' is not on this machine." in up.stderr
@@ -211,19 +209,18 @@ def test_detach_shows_why_the_start_failed(environ, data, port):
 
 def test_a_crashed_service_comes_back_and_its_crash_is_shown(environ, data, port):
     with start(environ, "--data", data, "--port", port) as up:
-        document = ready(data)
-        victim = next(s for s in document["services"] if s["service"] == "reranker")
+        victim = embedder_of(ready(data))
         os.kill(victim["pid"], signal.SIGKILL)
 
         def is_back():
-            (now,) = (s for s in runfile.read(data)["services"] if s["service"] == "reranker")
+            now = embedder_of(runfile.read(data))
             return now["restarts"] == 1 and now["state"] == "ready" and now["pid"] != victim["pid"]
 
-        until(is_back, "the reranker is back")
+        until(is_back, "the embedder is back")
         up.send_signal(signal.SIGINT)
         output, _ = up.communicate(timeout=LIMIT_S)
-    assert "reranker crashed: It was killed (SIGKILL)" in output
-    assert "reranker is ready again (restart 1)" in output
+    assert "embedder crashed: It was killed (SIGKILL)" in output
+    assert "embedder is ready again (restart 1)" in output
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="PR_SET_PDEATHSIG is Linux's")
