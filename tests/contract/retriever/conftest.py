@@ -56,7 +56,7 @@ def vectors(count: int, seed: int = 0, dimension: int = DIMENSION) -> np.ndarray
 
 
 class _LocalClient:
-    """Qdrant's local mode says ValueError where a server answers 404 or 409; else it is the same."""
+    """Qdrant's local mode, which says ValueError where a server answers 404 or 409."""
 
     def __init__(self) -> None:
         self._client = AsyncQdrantClient(":memory:")
@@ -248,6 +248,11 @@ def _model() -> Model:
     return MODEL
 
 
-@pytest.fixture(name="edge")
+@pytest.fixture(scope="session", name="open_local")
+def _local() -> Callable[[], _LocalClient]:
+    return _LocalClient
+
+
+@pytest.fixture(scope="session", name="open_edge")
 def _edge() -> Callable[..., EdgeStore]:
     return edge

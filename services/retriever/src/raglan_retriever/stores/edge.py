@@ -16,7 +16,7 @@ from raglan_retriever.chunks import Chunk
 from raglan_retriever.collection import Collection
 from raglan_retriever.filters import Clause
 from raglan_retriever.lexical import Sparse
-from raglan_retriever.stores.folders import Folders, Stored
+from raglan_retriever.stores.folders import Folders, Stored, copy_sparse
 from raglan_retriever.stores.optimizing import optimize
 from raglan_retriever.stores.shard import Shard
 from raglan_retriever.stores.store import Hit, Point, Stats
@@ -240,7 +240,7 @@ class EdgeStore:
         opened = self._get(name)
         opened.shard.flush()
         path = self._folders.shard(name, self._folders.new_shard_name())
-        shutil.copytree(opened.shard.path, path)
+        shutil.copytree(opened.shard.path, path, copy_function=copy_sparse)
         opened.outdated, opened.changed = 0, set()
         return opened, path
 
@@ -255,9 +255,10 @@ class EdgeStore:
         self._folders.write(stored)
         with self._lock:
             old, opened.shard = opened.shard, fresh
-        opened.stored, opened.changed = stored, None
+        opened.stored = stored
         old.close()
         shutil.rmtree(old.path, ignore_errors=True)
+        opened.changed = None
         return True
 
     def _forget_copy(self, opened: _Open, path: Path) -> None:

@@ -8,6 +8,7 @@ data_dir/.new-<name>, .old-...     what a crash left half made or half removed
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -147,6 +148,26 @@ class Folders:
                 if folder.is_dir() and folder.name != stored.shard:
                     log.warning("removing what a crash left", folder=folder.name)
                     shutil.rmtree(folder, ignore_errors=True)
+
+
+def copy_sparse(source: str, target: str) -> None:
+    """Copy a file, leaving its holes out: a fresh shard is 147 MB of them around 168 KB."""
+    with Path(source).open("rb") as read, Path(target).open("wb") as write:
+        size = os.fstat(read.fileno()).st_size
+        os.truncate(write.fileno(), size)
+        end = 0
+        while end < size:
+            try:
+                start = os.lseek(read.fileno(), end, os.SEEK_DATA)
+            except OSError as error:
+                if error.errno == errno.ENXIO:  # nothing but a hole up to the end
+                    return
+                raise
+            end = os.lseek(read.fileno(), start, os.SEEK_HOLE)
+            os.lseek(write.fileno(), start, os.SEEK_SET)
+            os.lseek(read.fileno(), start, os.SEEK_SET)
+            while start < end:
+                start += os.sendfile(write.fileno(), read.fileno(), None, end - start)
 
 
 def _write(folder: Path, stored: Stored) -> None:

@@ -18,6 +18,8 @@ from typing import Final
 import qdrant_edge as qe
 from raglan.errors import Internal
 
+from raglan_retriever.stores.store import LEXICAL
+
 _NICENESS: Final = 10
 _PR_SET_PDEATHSIG: Final = 1
 
@@ -53,9 +55,14 @@ def _main(path: str) -> None:
         # A service that is killed takes this process along; the next start clears its folder.
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     os.nice(_NICENESS)
-    # The service decides when; here, every segment is worth an index (the threshold is in KB).
-    now = qe.EdgeConfig(optimizers=qe.EdgeOptimizersConfig(indexing_threshold=1))
-    shard = qe.EdgeShard.load(path, now)
+    shard = qe.EdgeShard.load(
+        path,
+        qe.EdgeConfig(
+            sparse_vectors={LEXICAL: qe.EdgeSparseVectorParams(modifier=qe.Modifier.Idf)},
+            # In KB. The service decides when; here, every segment is worth an index.
+            optimizers=qe.EdgeOptimizersConfig(indexing_threshold=1),
+        ),
+    )
     shard.optimize()
     shard.flush()
     shard.close()

@@ -64,7 +64,8 @@ class Upkeep:
         for _ in range(_MAX_PAUSES):
             self._wrote.clear()
             try:
-                await asyncio.wait_for(self._wrote.wait(), self._quiet_s)
+                async with asyncio.timeout(self._quiet_s):
+                    await self._wrote.wait()
             except TimeoutError:
                 return
 

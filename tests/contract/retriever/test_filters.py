@@ -1,0 +1,205 @@
+"""Filters mean the same in both stores, and what a plain walk over the metadata says."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from raglan.v1 import retriever_pb2
+from raglan_retriever.chunks import Chunk
+from raglan_retriever.collection import Model
+from raglan_retriever.index import Index, Limits
+from raglan_retriever.stores.qdrant import QdrantStore
+from raglan_retriever.wire_filter import clause_of
+
+KEYS = ["a", "b", "c d", 'q"uote', "per%cent", "br[]", "ü", "a.b"]
+SCALARS: list[Any] = [
+    *(0, 1, -1, 2, 2**53, 2**53 + 1, -(2**63), 0.0, 1.0, 1.5, -2.5, 1e300, True, False),
+    *("", "1", "true", "x", "ü", "天", "x" * 300, "x" * 299 + "y", "null\x00", '"],["'),
+]
+SIZE = 300
+PATHS = [*KEYS, "a.b.a", "b.a", "a.a", "nowhere", "document_id", "c d.ü"]
+
+
+def random_value(rng: random.Random, depth: int) -> Any:
+    kind = rng.random()
+    if depth < 3 and kind < 0.2:
+        return {k: random_value(rng, depth + 1) for k in rng.sample(KEYS, rng.randint(0, 2))}
+    if depth < 3 and kind < 0.4:
+        return [random_value(rng, depth + 1) for _ in range(rng.randint(0, 3))]
+    return None if kind < 0.5 else rng.choice(SCALARS)
+
+
+def corpus(count: int) -> dict[str, dict[str, Any]]:
+    rng = random.Random(7)
+    return {
+        f"d{n}": {key: random_value(rng, 0) for key in rng.sample(KEYS, rng.randint(0, 4))}
+        for n in range(count)
+    }
+
+
+# The oracle: a filter as nested tuples, evaluated on the metadata itself.
+
+
+def reach(node: Any, path: str) -> list[Any]:
+    """What lies at `path`; arrays are walked through."""
+    if isinstance(node, list):
+        return [found for item in node for found in reach(item, path)]
+    if path == "":
+        return [node]
+    if not isinstance(node, dict):
+        return []
+    found = []
+    for key, value in node.items():
+        if path == key:
+            found += reach(value, "")
+        elif path.startswith(f"{key}."):
+            found += reach(value, path[len(key) + 1 :])
+    return found
+
+
+def is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def same(left: Any, right: Any) -> bool:
+    if is_number(left) and is_number(right):
+        return left == right
+    return type(left) is type(right) and left == right
+
+
+def passes(metadata: dict[str, Any], node: tuple[Any, ...]) -> bool:
+    kind, *rest = node
+    match kind:
+        case "all":
+            return all(passes(metadata, inner) for inner in rest[0])
+        case "any":
+            return any(passes(metadata, inner) for inner in rest[0])
+        case "not":
+            return not passes(metadata, rest[0])
+    path, wanted = rest
+    held = [value for value in reach(metadata, path) if value is not None]
+    match kind:
+        case "eq":
+            return any(same(value, wanted) for value in held)
+        case "ne":
+            return not any(same(value, wanted) for value in held)
+        case "in":
+            return any(same(value, one) for value in held for one in wanted)
+        case "exists":
+            return bool(held) is wanted
+        case "range":
+            compare = {
+                "gt": lambda v, b: v > b,
+                "gte": lambda v, b: v >= b,
+                "lt": lambda v, b: v < b,
+                "lte": lambda v, b: v <= b,
+            }
+            numbers = [float(value) for value in held if is_number(value)]
+            return any(all(compare[n](v, b) for n, b in wanted.items()) for v in numbers)
+    raise AssertionError(kind)
+
+
+def value_message(value: Any) -> retriever_pb2.Value:
+    field = {str: "text", bool: "flag", int: "integer", float: "real"}[type(value)]
+    return retriever_pb2.Value(**{field: value})
+
+
+def message(node: tuple[Any, ...]) -> retriever_pb2.Filter:
+    kind, *rest = node
+    if kind in ("all", "any"):
+        inner = retriever_pb2.FilterList(filters=[message(one) for one in rest[0]])
+        return retriever_pb2.Filter(**{kind: inner})
+    if kind == "not":
+        return retriever_pb2.Filter(negated=message(rest[0]))
+    path, wanted = rest
+    test: Any = wanted
+    if kind in ("eq", "ne"):
+        test = value_message(wanted)
+    elif kind == "in":
+        test = retriever_pb2.ValueList(values=[value_message(one) for one in wanted])
+    elif kind == "range":
+        test = retriever_pb2.Range(**wanted)
+    return retriever_pb2.Filter(condition=retriever_pb2.Condition(field=path, **{kind: test}))
+
+
+paths = st.sampled_from(PATHS)
+values = st.sampled_from([*SCALARS, "d1", "d2"])
+bounds = st.dictionaries(
+    st.sampled_from(["gt", "gte", "lt", "lte"]),
+    st.sampled_from([-3.0, -1.0, 0.0, 1.0, 1.5, 2.0**53, 1e299]),
+    min_size=1,
+)
+conditions = st.one_of(
+    st.tuples(st.sampled_from(["eq", "ne"]), paths, values),
+    st.tuples(st.just("in"), paths, st.lists(values, min_size=1, max_size=4)),
+    st.tuples(st.just("range"), paths, bounds),
+    st.tuples(st.just("exists"), paths, st.booleans()),
+)
+trees = st.recursive(
+    conditions,
+    lambda inner: st.one_of(
+        st.tuples(st.sampled_from(["all", "any"]), st.lists(inner, min_size=1, max_size=3)),
+        st.tuples(st.just("not"), inner),
+    ),
+    max_leaves=6,
+)
+
+
+@pytest.fixture(scope="module")
+def runner():
+    with asyncio.Runner() as made:
+        yield made
+
+
+@pytest.fixture(scope="module", params=["edge", "qdrant"])
+def searchable(request, runner, tmp_path_factory, open_edge, open_local):
+    """A store that holds the corpus, one chunk a document."""
+    path = tmp_path_factory.mktemp("edge")
+    store = open_edge(path) if request.param == "edge" else QdrantStore(open_local())
+    runner.run(fill(store))
+    yield store
+    runner.run(store.close())
+
+
+async def fill(store) -> None:
+    await store.open()
+    index = Index(store, limits=Limits(), language="english")
+    model = Model("m", "", 2)
+    await index.create("c", model, 0, 0)
+    chunks = [
+        Chunk(id_, id_, 0, "", "text", 0, 4, (), json.dumps(metadata))
+        for id_, metadata in corpus(SIZE).items()
+    ]
+    await index.upsert("c", model, chunks, np.ones((len(chunks), 2), dtype=np.float32))
+
+
+@settings(max_examples=150, deadline=None)
+@given(tree=trees)
+def test_a_filter_passes_what_a_walk_over_the_metadata_passes(searchable, runner, tree):
+    found = runner.run(searchable.select("c", clause_of(message(tree))))
+    expected = {
+        id_ for id_, held in corpus(SIZE).items() if passes(held | {"document_id": id_}, tree)
+    }
+    assert {chunk.chunk_id for chunk in found} == expected
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_equality_holds_for_each_value(searchable, runner, path):
+    for value in SCALARS:
+        found = runner.run(searchable.count("c", clause_of(message(("eq", path, value)))))
+        expected = [passes(held, ("eq", path, value)) for held in corpus(SIZE).values()]
+        assert found == sum(expected), f"{path} = {value!r}"
+
+
+def test_the_corpus_holds_what_the_filters_ask_for():
+    """Guards the oracle: filters that never match would prove nothing."""
+    for path in KEYS:
+        hits = [passes(held, ("eq", path, v)) for held in corpus(SIZE).values() for v in SCALARS]
+        assert sum(hits) >= 10, path
