@@ -114,8 +114,10 @@ def load(settings: type[S]) -> S:
         loaded = settings()
     except ValidationError as error:
         problems += [
-            f"{names.get(str(e['loc'][0]) if e['loc'] else '', 'the settings')}: {e['msg']} "
-            f"(got {e.get('input')!r})."
+            # What concerns no single field has all of them as its input, the secrets too.
+            f"{names.get(str(e['loc'][0]), e['loc'][0])}: {e['msg']} (got {e.get('input')!r})."
+            if e["loc"]
+            else f"{e['msg']}."
             for e in error.errors(include_url=False)
         ]
         raise SettingsError("\n".join(problems)) from None
