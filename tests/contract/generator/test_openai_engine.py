@@ -34,6 +34,7 @@ ASKED = Request("Where does the reranker run?", PASSAGES, max_tokens=64)
 async def engine(llm) -> AsyncIterator[OpenAIEngine]:
     timeouts = Timeouts(connect_s=1, first_token_s=0.3, idle_s=0.3)
     engine = OpenAIEngine(llm.base_url, "tiny", api_key=SecretStr(KEY), timeouts=timeouts)
+    await engine.start()
     yield engine
     await engine.close()
 
@@ -227,6 +228,7 @@ async def test_an_answer_without_a_word_is_an_error(engine, llm, closing) -> Non
 
 async def test_a_server_that_is_not_there_is_unavailable() -> None:
     engine = OpenAIEngine("http://127.0.0.1:9/v1", "tiny", api_key=SecretStr(""))
+    await engine.start()
     with pytest.raises(errors.Unavailable, match="cannot be reached"):
         await answer(engine)
     await engine.close()

@@ -76,15 +76,8 @@ class OpenAIEngine:
         self._key = api_key
         self._temperature = temperature
         self._timeouts = timeouts or Timeouts()
-        self._client = httpx.AsyncClient(
-            # Reading is timed by token, not by byte: see `_within`.
-            timeout=httpx.Timeout(self._timeouts.connect_s, read=None),
-            limits=httpx.Limits(
-                max_connections=max_connections,
-                max_keepalive_connections=max_connections,
-                keepalive_expiry=_KEEPALIVE_S,
-            ),
-        )
+        self._max_connections = max_connections
+        self._client: httpx.AsyncClient | None = None
 
     @property
     def info(self) -> EngineInfo:
@@ -92,11 +85,14 @@ class OpenAIEngine:
         return EngineInfo(engine="openai", model=self._model, device="remote")
 
     async def start(self) -> None:
-        """Nothing: the server may come up later than we do."""
+        """Make the pool. The server is not called: it may come up later than we do."""
+        # In a thread, because reading the TLS certificates takes 100 ms.
+        self._client = await asyncio.to_thread(self._pool)
 
     async def close(self) -> None:
         """Close the pool."""
-        await self._client.aclose()
+        if self._client is not None:
+            await self._client.aclose()
 
     async def generate(self, request: Request, deadline: Deadline) -> AsyncGenerator[Event]:
         """See `Engine.generate`. Without passages it abstains and asks nobody."""
@@ -158,10 +154,23 @@ class OpenAIEngine:
         if answer.finish_reason == "content_filter":
             raise Internal("The LLM server withheld the answer (content_filter).")
 
+    def _pool(self) -> httpx.AsyncClient:
+        return httpx.AsyncClient(
+            # Reading is timed by token, not by byte: see `_within`.
+            timeout=httpx.Timeout(self._timeouts.connect_s, read=None),
+            limits=httpx.Limits(
+                max_connections=self._max_connections,
+                max_keepalive_connections=self._max_connections,
+                keepalive_expiry=_KEEPALIVE_S,
+            ),
+        )
+
     @asynccontextmanager
     async def _opened(
         self, request: Request, deadline: Deadline, first: Deadline
     ) -> AsyncIterator[httpx_sse.EventSource]:
+        if self._client is None:
+            raise Unavailable("The generator has not started.")
         sending = self._client.build_request(
             "POST", self._url, json=self._body(request), headers=self._headers()
         )
