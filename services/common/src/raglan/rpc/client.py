@@ -28,6 +28,8 @@ _OPTIONS: Final[tuple[tuple[str, Any], ...]] = (
     ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 5_000),
     ("grpc.http2.ping_timeout_ms", 5_000),
+    # The mesh's own calls, loopback ones included, would follow http_proxy.
+    ("grpc.enable_http_proxy", 0),
 )
 
 
