@@ -10,6 +10,9 @@ FAILED: Final = 1
 USAGE: Final = 2
 """The command can never succeed as it was typed."""
 
+INTERRUPTED: Final = 130
+"""Ctrl-C, as shells say it."""
+
 
 class Failure(Exception):
     """Ends the command. The message is shown as it is, without a traceback."""

@@ -73,7 +73,7 @@ def ingest(
         if no_wait:
             outcome = Outcome(jobs=[{"id": job, "status": "queued"} for job in upload.job_ids])
         else:
-            outcome = jobs.follow(gateway, upload.job_ids, shown.show_stages)
+            outcome = _follow(gateway, upload.job_ids, shown)
     outcome.failed += [
         {"document": name, "reason": reason}
         for name, reason in [*selection.unreadable, *upload.refused]
@@ -87,6 +87,17 @@ def ingest(
         _show(report, waited=not no_wait)
     if outcome.failed:
         raise SystemExit(FAILED)
+
+
+def _follow(gateway: Gateway, job_ids: Sequence[str], shown: Bars) -> Outcome:
+    try:
+        return jobs.follow(gateway, job_ids, shown.show_stages)
+    except KeyboardInterrupt:
+        raise Failure(
+            "No longer watching. The mesh goes on with what was uploaded; cancel it with: "
+            + ", ".join(f"POST {gateway.url}/v1/jobs/{job_id}/cancel" for job_id in job_ids),
+            status=INTERRUPTED,
+        ) from None
 
 
 class Upload:

@@ -22,7 +22,9 @@ async def is_ready(program: Program) -> bool:
 
 async def _service_is_ready(address: str) -> bool:
     # A channel a probe: one that has met a closed port waits before it tries again.
-    async with grpc.aio.insecure_channel(address) as channel:
+    # Without the option it would follow http_proxy, which does not lead to this machine's loopback.
+    options = (("grpc.enable_http_proxy", 0),)
+    async with grpc.aio.insecure_channel(address, options=options) as channel:
         check = health_pb2_grpc.HealthStub(channel).Check  # type: ignore[attr-defined]
         try:
             reply = await check(health_pb2.HealthCheckRequest(), timeout=_PROBE_S)

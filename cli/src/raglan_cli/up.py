@@ -21,7 +21,7 @@ import typer
 from raglan.settings import default_data_dir
 
 from raglan_cli import display, mesh, runfile
-from raglan_cli.failure import Failure
+from raglan_cli.failure import INTERRUPTED, Failure
 from raglan_cli.readiness import is_ready
 from raglan_cli.runfile import MeshDocument
 from raglan_cli.screen import err, out
@@ -248,7 +248,7 @@ def _up_in_background(data: Path, port: int, replicas: list[str], limit_s: float
     except KeyboardInterrupt:
         child.terminate()
         child.wait(_STOP_LIMIT_S)
-        raise Failure("Stopped before it was ready.", status=130) from None
+        raise Failure("Stopped before it was ready.", status=INTERRUPTED) from None
     flags = client_flags(data, document["url"])
     display.show_ready(document, time.monotonic() - began, detached=True, flags=flags)
 
