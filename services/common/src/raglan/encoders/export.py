@@ -65,7 +65,7 @@ def _make(model: EncoderModel, target: Path) -> None:
             command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False
         )
         if done.returncode != 0:
-            raise Unavailable(_explain(model, done.stderr))
+            raise Unavailable(_explain(model, done.returncode, done.stderr))
         partial.replace(target)
     except subprocess.TimeoutExpired:
         raise Unavailable(f"The export of {model.id!r} took over {TIMEOUT_S:.0f} s.") from None
@@ -73,8 +73,9 @@ def _make(model: EncoderModel, target: Path) -> None:
         partial.unlink(missing_ok=True)
 
 
-def _explain(model: EncoderModel, stderr: str) -> str:
-    last = next((line for line in reversed(stderr.splitlines()) if line.strip()), "no output")
+def _explain(model: EncoderModel, status: int, stderr: str) -> str:
+    silent = f"it ended with status {status} and no word"
+    last = next((line for line in reversed(stderr.splitlines()) if line.strip()), silent)
     if "ModuleNotFoundError" in last:
         return (
             f"Model {model.id!r} ships no ONNX file, and making one needs PyTorch ({last}): "

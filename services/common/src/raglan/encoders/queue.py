@@ -146,7 +146,7 @@ class Lanes(Generic[Item]):
         """The next batch, and the parts found too late on the way. Both empty: nothing waits.
 
         Interactive before bulk, first come first served within a lane; parts that follow join as
-        long as the batch keeps within its limits and at least half of it is not padding.
+        long as the batch keeps within its limits and at most a quarter of it is padding.
         """
         batch: list[Part[Item]] = []
         late: list[Part[Item]] = []
@@ -168,7 +168,9 @@ class Lanes(Generic[Item]):
         count = sum(len(each.items) for each in together)
         padded = count * max(each.longest for each in together)
         real = sum(sum(each.lengths) for each in together)
-        return padded <= self.limits.tokens and count <= self.limits.items and padded <= 2 * real
+        return (
+            padded <= self.limits.tokens and count <= self.limits.items and 3 * padded <= 4 * real
+        )
 
 
 def split(lengths: Sequence[int], limits: BatchLimits) -> list[list[int]]:

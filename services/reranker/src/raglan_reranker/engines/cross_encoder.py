@@ -50,9 +50,8 @@ class CrossEncoding:
             Unavailable: the files cannot be loaded.
         """
         self.device = device
-        self.dtype = (
-            ("f32" if self.device == "cpu" else "f16") if precision == "auto" else precision
-        )
+        best = "f32" if device == "cpu" else "f16"
+        self.dtype: str = best if precision == "auto" else precision
         try:
             self._model = CrossEncoder(
                 str(folder),

