@@ -68,16 +68,15 @@ def extract(
 
     Args:
         passages: best first.
-        checkpoint: called once a passage; raises to stop the work.
+        checkpoint: called for each sentence; raises to stop the work.
     """
     asked = list(dict.fromkeys(terms(question)))
     candidates: list[_Candidate] = []
     for index, passage in enumerate(passages):
-        checkpoint()
-        candidates += _candidates(index, passage)
+        candidates += _candidates(index, passage, checkpoint)
     if not asked or not candidates:
         return Extraction((), 0.0)
-    matches = _matches(asked, candidates)
+    matches = _matches(asked, candidates, checkpoint)
     if not any(exact for exact, _, _ in matches):
         return Extraction((), 0.0)
     scores = _scores(question, passages, candidates, matches)
@@ -94,16 +93,17 @@ def extract(
     )
 
 
-def _candidates(index: int, passage: Passage) -> list[_Candidate]:
+def _candidates(index: int, passage: Passage, checkpoint: Callable[[], None]) -> list[_Candidate]:
     found = []
     for span in split(passage.text):
+        checkpoint()
         text = passage.text[span.start : span.end]
         found.append(_Candidate(index, span, frozenset(terms(text)), text))
     return found
 
 
 def _matches(
-    asked: Sequence[str], candidates: Sequence[_Candidate]
+    asked: Sequence[str], candidates: Sequence[_Candidate], checkpoint: Callable[[], None]
 ) -> list[tuple[float, float, dict[str, float]]]:
     """For each candidate: its exact coverage and its match, in [0, 1], and the terms it lacks.
 
@@ -118,6 +118,7 @@ def _matches(
     pieces = {t: grams(t) for t in asked}
     found = []
     for candidate in candidates:
+        checkpoint()
         held = grams_of(candidate.terms)
         exact = sum(weights[t] for t in asked if t in candidate.terms)
         partly = sum(weights[t] * len(pieces[t] & held) / len(pieces[t]) for t in asked)
