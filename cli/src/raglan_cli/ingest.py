@@ -25,7 +25,7 @@ from raglan_cli.client import (
     documents_path,
     find_url,
 )
-from raglan_cli.failure import FAILED, UsageFailure
+from raglan_cli.failure import FAILED, INTERRUPTED, Failure, UsageFailure
 from raglan_cli.files import LazyFile, Selection, SourceFile
 from raglan_cli.jobs import Outcome
 from raglan_cli.screen import err, out, plain, print_json

@@ -216,7 +216,8 @@ async def _unless(stop_asked: asyncio.Event, work: object) -> None:
 def _on_signals(handler: Callable[[], None]) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        loop.add_signal_handler(number, handler)
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
+            loop.add_signal_handler(number, handler)
 
 
 def _stop_or_kill(stop_asked: asyncio.Event, supervisor: Supervisor) -> None:

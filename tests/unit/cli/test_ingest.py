@@ -95,3 +95,15 @@ def test_without_a_gateway_the_way_out_is_told(raglan, docs):
     assert run.err.strip() == (
         "No gateway answers at http://127.0.0.1:1; start one with: raglan up"
     )
+
+
+def test_an_interruption_says_that_the_work_goes_on_and_how_to_end_it(
+    raglan, gateway, docs, monkeypatch
+):
+    def interrupted(seconds):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("raglan_cli.jobs.time.sleep", interrupted)
+    run = raglan("ingest", docs, url=gateway.url)
+    assert run.status == 130
+    assert f"POST {gateway.url}/v1/jobs/job-0/cancel" in run.err
