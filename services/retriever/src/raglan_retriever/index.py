@@ -32,7 +32,7 @@ class Limits:
 
     max_limit: int = 1000
     max_upsert_chunks: int = 1000
-    min_candidates: int = 100
+    min_candidates: int = 200
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,7 +45,7 @@ class RetrieverSettings(GrpcSettings, env_prefix="RAGLAN_RETRIEVER_"):
     lexical_weight: NonNegativeFloat = 1
     """Weight of the lexical leg, where a request does not say."""
 
-    min_candidates: PositiveInt = 100
+    min_candidates: PositiveInt = 200
     """Each leg of a hybrid search finds at least this many chunks before the two are fused."""
 
     max_limit: PositiveInt = 1000

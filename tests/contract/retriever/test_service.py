@@ -1,0 +1,302 @@
+"""The retriever over real gRPC, and what a kill -9 leaves of it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from contextlib import asynccontextmanager
+
+import grpc
+import numpy as np
+import pytest
+from raglan import tensors
+from raglan.rpc.server import Server
+from raglan.v1 import common_pb2, retriever_pb2, retriever_pb2_grpc
+from raglan_retriever.app import build
+from raglan_retriever.settings import RetrieverSettings
+
+MODEL = common_pb2.ModelIdentity(id="m", revision="r", dimension=4)
+ROWS = np.eye(4, dtype=np.float32)
+
+
+@asynccontextmanager
+async def serving(**settings):
+    chosen = RetrieverSettings(port=0, shutdown_drain_s=0, **settings)
+    server = Server(build(chosen), chosen)
+    await server.start()
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+        yield retriever_pb2_grpc.RetrieverServiceStub(channel)
+    await server.stop()
+
+
+@pytest.fixture(params=["edge", "qdrant"])
+async def stub(request, tmp_path):
+    if request.param == "edge":
+        async with serving(data_dir=tmp_path) as made:
+            yield made
+        return
+    url, seen = request.getfixturevalue("qdrant_http")
+    async with serving(store="qdrant", qdrant_url=url) as made:
+        yield made
+    assert seen, "nothing went over HTTP"
+
+
+def chunks(*texts: str) -> list[retriever_pb2.Chunk]:
+    return [
+        retriever_pb2.Chunk(
+            chunk_id=f"d{n}#0",
+            document_id=f"d{n}",
+            text=text,
+            end=len(text),
+            heading_path=["Top"],
+            metadata_json=json.dumps({"n": n}),
+        )
+        for n, text in enumerate(texts)
+    ]
+
+
+async def fill(stub, name: str = "c") -> None:
+    create = retriever_pb2.CreateCollectionRequest(
+        name=name, embedder=MODEL, chunking=retriever_pb2.Chunking(max_chars=9, overlap_chars=1)
+    )
+    await stub.CreateCollection(create, timeout=20)
+    upsert = retriever_pb2.UpsertRequest(
+        collection=name,
+        embedder=MODEL,
+        chunks=chunks("red apples", "green pears", "blue plums"),
+        vectors=tensors.pack(ROWS[:3]),
+    )
+    reply = await stub.Upsert(upsert, timeout=20)
+    assert reply.upserted == 3
+    assert reply.timing.compute_ns > 0
+
+
+def search(**changes) -> retriever_pb2.SearchRequest:
+    fields = {
+        "collections": ["c"],
+        "text": "pears",
+        "vector": tensors.pack(ROWS[:1]),
+        "embedder": MODEL,
+        "limit": 3,
+    }
+    return retriever_pb2.SearchRequest(**fields | changes)
+
+
+async def refused(call) -> tuple[grpc.StatusCode, str]:
+    with pytest.raises(grpc.aio.AioRpcError) as error:
+        await call
+    return error.value.code(), error.value.details() or ""
+
+
+async def test_a_hybrid_search_returns_ranked_passages_with_their_scores(stub):
+    await fill(stub)
+    reply = await stub.Search(search(), timeout=10)
+    assert [passage.rank for passage in reply.passages] == [1, 2, 3]
+    by_id = {passage.chunk_id: passage for passage in reply.passages}
+    pears = by_id["d1#0"]
+    assert (pears.text, pears.end, list(pears.heading_path)) == ("green pears", 11, ["Top"])
+    assert (pears.collection, pears.metadata_json) == ("c", '{"n": 1}')
+    assert pears.scores.HasField("lexical")
+    assert by_id["d0#0"].scores.dense == pytest.approx(1.0)
+    assert not by_id["d0#0"].scores.HasField("lexical")
+    fused = [passage.scores.fused for passage in reply.passages]
+    assert fused == sorted(fused, reverse=True)
+
+
+async def test_one_legged_searches_leave_the_other_scores_unset(stub):
+    await fill(stub)
+    dense = await stub.Search(search(mode="SEARCH_MODE_DENSE", text=""), timeout=10)
+    assert not any(p.scores.HasField("fused") for p in dense.passages)
+    words = retriever_pb2.SearchRequest(
+        collections=["c"], text="pears", mode="SEARCH_MODE_LEXICAL", limit=3
+    )
+    found = (await stub.Search(words, timeout=10)).passages
+    assert [p.chunk_id for p in found] == ["d1#0"]
+    assert not found[0].scores.HasField("dense")
+
+
+async def test_a_request_chooses_method_and_weights(stub):
+    await fill(stub)
+    for method in ("DBSF", "MIN_MAX", "RRF"):
+        only_words = retriever_pb2.Fusion(
+            method=f"FUSION_METHOD_{method}", dense_weight=0, lexical_weight=1
+        )
+        reply = await stub.Search(search(fusion=only_words), timeout=10)
+        assert reply.passages[0].chunk_id == "d1#0", method
+
+
+MALFORMED_SEARCHES = [
+    ({"limit": 0}, "limit is 0; it must be 1 to 1000"),
+    ({"limit": 10_000}, "limit is 10000"),
+    ({"collections": []}, "names no collection"),
+    ({"text": "  "}, "needs a text"),
+    ({"vector": None}, "needs a vector"),
+    ({"embedder": None}, "needs a vector and the model"),
+    ({"vector": tensors.pack(ROWS[:2])}, "has 2 vectors"),
+    ({"vector": tensors.pack(ROWS[:1] * np.float32(np.nan))}, "not finite"),
+    ({"vector": common_pb2.Tensor(data=b"abc", rows=1, dim=4, dtype=1)}, "holds 3 bytes"),
+    ({"vector": tensors.pack(ROWS[:1, :3])}, "has 3 values"),
+    ({"mode": 9}, "search mode is 9"),
+    ({"filter": retriever_pb2.Filter()}, "filter is empty"),
+    ({"fusion": retriever_pb2.Fusion(method=9)}, "fusion method is 9"),
+    ({"fusion": retriever_pb2.Fusion(dense_weight=-1)}, "fusion weight is -1.0"),
+    ({"collections": ["../c"]}, "cannot name a collection"),
+]
+
+
+async def test_a_malformed_search_is_refused_with_a_sentence(stub, subtests):
+    await fill(stub)
+    for changes, says in MALFORMED_SEARCHES:
+        with subtests.test(says):
+            code, details = await refused(stub.Search(search(**changes), timeout=10))
+            assert code is grpc.StatusCode.INVALID_ARGUMENT
+            assert says in details
+
+
+INFINITE = tensors.pack(np.full((3, 4), np.inf, dtype=np.float32))
+MALFORMED_UPSERTS = [
+    ({"vectors": tensors.pack(ROWS[:2])}, "shape (2, 4); (3, 4) is needed"),
+    ({"vectors": tensors.pack(ROWS[:3, :2])}, "shape (3, 2)"),
+    (
+        {"vectors": INFINITE},
+        "'d0#0' holds values",
+    ),
+    ({"chunks": chunks(*("x",) * 1001)}, "brings 1001 chunks; the limit is 1000"),
+    ({"chunks": [retriever_pb2.Chunk(document_id="d")] * 3}, "chunk_id has 0 characters"),
+    ({"chunks": [retriever_pb2.Chunk(chunk_id="d")] * 3}, "document_id has 0 characters"),
+]
+
+
+async def test_a_malformed_upsert_is_refused_with_a_sentence(stub, subtests):
+    await fill(stub)
+    fields = {
+        "collection": "c",
+        "embedder": MODEL,
+        "chunks": chunks("a", "b", "c"),
+        "vectors": tensors.pack(ROWS[:3]),
+    }
+    for changes, says in MALFORMED_UPSERTS:
+        with subtests.test(says):
+            request = retriever_pb2.UpsertRequest(**fields | changes)
+            code, details = await refused(stub.Upsert(request, timeout=10))
+            assert code is grpc.StatusCode.INVALID_ARGUMENT
+            assert says in details
+
+
+async def test_vectors_of_another_model_are_refused_with_failed_precondition(stub):
+    await fill(stub)
+    other = common_pb2.ModelIdentity(id="other", revision="r", dimension=4)
+    code, details = await refused(stub.Search(search(embedder=other), timeout=10))
+    assert code is grpc.StatusCode.FAILED_PRECONDITION
+    assert "come from m at revision r" in details
+    assert "come from other at revision r" in details
+
+
+async def test_collections_are_made_described_listed_and_removed(stub):
+    await fill(stub, "b")
+    await fill(stub, "a")
+    listed = await stub.ListCollections(retriever_pb2.ListCollectionsRequest(), timeout=10)
+    assert [(c.name, c.chunks, c.documents) for c in listed.collections] == [
+        ("a", 3, 3),
+        ("b", 3, 3),
+    ]
+    one = await stub.GetCollection(retriever_pb2.GetCollectionRequest(name="a"), timeout=10)
+    assert one.embedder == MODEL
+    assert (one.chunking.max_chars, one.chunking.overlap_chars) == (9, 1)
+    gone = await stub.DeleteCollection(retriever_pb2.DeleteCollectionRequest(name="a"), timeout=10)
+    assert gone.deleted_chunks == 3
+    code, details = await refused(
+        stub.GetCollection(retriever_pb2.GetCollectionRequest(name="a"), timeout=10)
+    )
+    assert (code, details) == (grpc.StatusCode.NOT_FOUND, "There is no collection 'a'.")
+
+
+async def test_documents_are_read_counted_and_removed(stub):
+    await fill(stub)
+    get = retriever_pb2.GetDocumentChunksRequest(collection="c", document_id="d1")
+    assert list((await stub.GetDocument(get, timeout=10)).chunks) == [
+        chunks("red apples", "green pears")[1]
+    ]
+    delete = retriever_pb2.DeleteRequest(collection="c", document_ids=["d1"])
+    assert (await stub.Delete(delete, timeout=10)).deleted_chunks == 1
+    count = retriever_pb2.CountChunksRequest(collection="c", document_ids=["d1", "d2"])
+    assert list((await stub.CountChunks(count, timeout=10)).counts) == [0, 1]
+    assert (await refused(stub.GetDocument(get, timeout=10)))[0] is grpc.StatusCode.NOT_FOUND
+
+
+async def test_info_names_the_store_and_the_limits(stub):
+    info = await stub.GetInfo(common_pb2.GetInfoRequest(), timeout=10)
+    assert (info.service, info.pid) == ("retriever", os.getpid())
+    assert info.engine in ("edge", "qdrant")
+    assert not info.HasField("model")
+    assert info.limits["max_upsert_chunks"] == 1000
+
+
+async def test_without_its_qdrant_server_it_does_not_start_and_says_where_to_look(
+    unused_tcp_port,
+):
+    settings = RetrieverSettings(
+        port=0, store="qdrant", qdrant_url=f"http://127.0.0.1:{unused_tcp_port}"
+    )
+    service = build(settings)
+    with pytest.raises(Exception, match="RAGLAN_RETRIEVER_QDRANT_URL"):
+        await service.start()
+    await service.close()
+
+
+@asynccontextmanager
+async def process(data_dir, port: int):
+    """A retriever process that serves, and a stub for it."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("RAGLAN_")} | {
+        "RAGLAN_RETRIEVER_PORT": str(port),
+        "RAGLAN_RETRIEVER_DATA_DIR": str(data_dir),
+        "RAGLAN_RETRIEVER_SHUTDOWN_DRAIN_S": "0",
+    }
+    running = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "raglan_retriever", env=environment
+    )
+    try:
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            stub = retriever_pb2_grpc.RetrieverServiceStub(channel)
+            await stub.GetInfo(common_pb2.GetInfoRequest(), timeout=30, wait_for_ready=True)
+            yield running, stub
+    finally:
+        if running.returncode is None:
+            running.terminate()
+        await running.wait()
+
+
+async def test_a_kill_9_loses_nothing_that_was_acknowledged(tmp_path, unused_tcp_port):
+    data_dir = tmp_path / "index"
+    acknowledged = 0
+    async with process(data_dir, unused_tcp_port) as (running, stub):
+        await fill(stub)
+        rows = np.random.default_rng(0).standard_normal((200, 4)).astype(np.float32)
+        killing = asyncio.get_running_loop().call_later(0.5, running.send_signal, signal.SIGKILL)
+        with pytest.raises(grpc.aio.AioRpcError) as cut_off:
+            while True:
+                some = [
+                    retriever_pb2.Chunk(chunk_id=f"x{acknowledged + n}", document_id="x", text="t")
+                    for n in range(200)
+                ]
+                request = retriever_pb2.UpsertRequest(
+                    collection="c", embedder=MODEL, chunks=some, vectors=tensors.pack(rows)
+                )
+                await stub.Upsert(request, timeout=30)
+                acknowledged += 200
+        assert cut_off.value.code() is grpc.StatusCode.UNAVAILABLE
+        killing.cancel()
+        assert await running.wait() == -signal.SIGKILL
+    assert acknowledged > 0
+    async with process(data_dir, unused_tcp_port) as (running, stub):
+        count = retriever_pb2.CountChunksRequest(collection="c", document_ids=["x", "d0"])
+        counts = (await stub.CountChunks(count, timeout=20)).counts
+        assert counts[0] >= acknowledged
+        assert counts[1] == 1
+        reply = await stub.Search(search(), timeout=10)
+        assert reply.passages[0].document_id in ("d0", "d1")
+        running.terminate()
+        assert await running.wait() == 0
