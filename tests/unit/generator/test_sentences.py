@@ -54,6 +54,11 @@ def test_text_without_white_space_is_cut_anyway() -> None:
     assert [len(piece) for piece in texts("x" * 900)] == [400, 400, 100]
 
 
+def test_a_huge_text_is_split_like_its_parts() -> None:
+    line = "The cat sat on the mat. It left.\n"
+    assert texts(line * 4_000) == ["The cat sat on the mat.", "It left."] * 4_000
+
+
 def test_the_first_words_end_at_a_word() -> None:
     text = "  one two  three"
     assert first_words(text, Span(2, 16), 2) == Span(2, 9)

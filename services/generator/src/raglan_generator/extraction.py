@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from raglan_generator.cues import cue_of
 from raglan_generator.generation import Passage
-from raglan_generator.sentences import Span, split
+from raglan_generator.sentences import Span, spans
 from raglan_generator.support import confidence
 from raglan_generator.terms import grams, grams_of, terms
 
@@ -95,7 +95,7 @@ def extract(
 
 def _candidates(index: int, passage: Passage, checkpoint: Callable[[], None]) -> list[_Candidate]:
     found = []
-    for span in split(passage.text):
+    for span in spans(passage.text):
         checkpoint()
         text = passage.text[span.start : span.end]
         found.append(_Candidate(index, span, frozenset(terms(text)), text))

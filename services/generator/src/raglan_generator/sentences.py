@@ -15,6 +15,8 @@ import sentencex
 MAX_CHARS = 400
 """No sentence is longer: a quote should fit in a glance."""
 
+_BLOCK_CHARS = 50_000
+
 _SPACE = re.compile(r"\s")
 _WORD = re.compile(r"\S+")
 
@@ -28,12 +30,28 @@ class Span(NamedTuple):
 
 def split(text: str, *, language: str = "en", max_chars: int = MAX_CHARS) -> list[Span]:
     """The sentences of `text`, in order, none longer than `max_chars`."""
-    spans: list[Span] = []
-    for boundary in sentencex.get_sentence_boundaries(language, text):
-        span = trimmed(text, boundary["start_index"], boundary["end_index"])
-        if span is not None:
-            spans.extend(_bounded(text, span, max_chars))
-    return spans
+    return list(spans(text, language=language, max_chars=max_chars))
+
+
+def spans(text: str, *, language: str = "en", max_chars: int = MAX_CHARS) -> Iterator[Span]:
+    """Like `split`, one by one: a huge text can be left in the middle."""
+    for block in _blocks(text):
+        piece = text[block.start : block.end]
+        for boundary in sentencex.get_sentence_boundaries(language, piece):
+            start, end = boundary["start_index"], boundary["end_index"]
+            span = trimmed(text, block.start + start, block.start + end)
+            if span is not None:
+                yield from _bounded(text, span, max_chars)
+
+
+def _blocks(text: str) -> Iterator[Span]:
+    # sentencex holds the interpreter while it works: 1 ms a block, not a second a text.
+    start = 0
+    while len(text) - start > _BLOCK_CHARS:
+        cut = text.rfind("\n", start + 1, start + _BLOCK_CHARS) + 1 or start + _BLOCK_CHARS
+        yield Span(start, cut)
+        start = cut
+    yield Span(start, len(text))
 
 
 def trimmed(text: str, start: int, end: int) -> Span | None:
