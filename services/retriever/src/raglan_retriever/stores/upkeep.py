@@ -12,7 +12,7 @@ from raglan.errors import NotFound
 
 log: Final = structlog.get_logger()
 
-_MAX_PAUSES: Final = 60
+_PATIENCE: Final = 60
 """Writers who never pause are overridden after this many times `quiet_s`."""
 
 
@@ -60,8 +60,10 @@ class Upkeep:
                 await self._tidy_one(name)
 
     async def _pause(self) -> None:
-        """Wait until no one has written for `quiet_s`."""
-        for _ in range(_MAX_PAUSES):
+        """Wait until no one has written for `quiet_s`, but not for ever."""
+        loop = asyncio.get_running_loop()
+        give_up = loop.time() + _PATIENCE * self._quiet_s
+        while loop.time() < give_up:
             self._wrote.clear()
             try:
                 async with asyncio.timeout(self._quiet_s):

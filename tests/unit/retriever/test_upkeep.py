@@ -1,0 +1,99 @@
+"""Upkeep: after the writers, never in their way."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from raglan_retriever.stores.upkeep import Upkeep
+
+
+class Tidying:
+    """Records what was tidied; holds on while `hold` is set."""
+
+    def __init__(self):
+        self.done: list[str] = []
+        self.began = asyncio.Event()
+        self.hold = False
+        self.cancelled: list[str] = []
+
+    async def __call__(self, name: str) -> None:
+        self.began.set()
+        if name == "broken":
+            raise RuntimeError("broken")
+        try:
+            while self.hold:
+                await asyncio.sleep(0.001)
+        except asyncio.CancelledError:
+            self.cancelled.append(name)
+            raise
+        self.done.append(name)
+
+
+async def until(condition) -> None:
+    async with asyncio.timeout(5):
+        while not condition():
+            await asyncio.sleep(0.001)
+
+
+@pytest.fixture
+async def tidying():
+    return Tidying()
+
+
+@pytest.fixture
+async def upkeep(tidying):
+    made = Upkeep(tidying, quiet_s=0.01)
+    made.start()
+    yield made
+    await made.stop()
+
+
+async def test_many_writes_are_tidied_once(upkeep, tidying):
+    for name in ("a", "b", "a"):
+        upkeep.wrote(name)
+    await until(lambda: len(tidying.done) == 2)
+    assert tidying.done == ["a", "b"]
+
+
+async def test_a_failure_stops_neither_the_others_nor_what_comes_later(upkeep, tidying):
+    upkeep.wrote("broken")
+    upkeep.wrote("a")
+    await until(lambda: tidying.done == ["a"])
+    upkeep.wrote("b")
+    await until(lambda: tidying.done == ["a", "b"])
+
+
+async def test_a_collection_that_is_left_is_tidied_no_more(upkeep, tidying):
+    tidying.hold = True
+    upkeep.wrote("a")
+    await tidying.began.wait()
+    upkeep.wrote("b")
+    await upkeep.leave("b")
+    await upkeep.leave("a")
+    assert tidying.cancelled == ["a"]
+    upkeep.wrote("c")
+    tidying.hold = False
+    await until(lambda: tidying.done == ["c"])
+
+
+async def test_it_stops_at_once_right_after_a_write():
+    tidying = Tidying()
+    made = Upkeep(tidying, quiet_s=60)
+    made.start()
+    for _ in range(3):
+        made.wrote("a")
+        await asyncio.sleep(0)
+    async with asyncio.timeout(1):
+        await made.stop()
+    assert tidying.done == []
+
+
+async def test_writers_that_never_pause_are_overridden(tidying):
+    made = Upkeep(tidying, quiet_s=0.002)
+    made.start()
+    async with asyncio.timeout(5):
+        while not tidying.done:
+            made.wrote("a")
+            await asyncio.sleep(0)
+    await made.stop()

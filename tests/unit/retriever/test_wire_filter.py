@@ -1,0 +1,72 @@
+"""Filters of a request: what is refused, and how."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from raglan.errors import InvalidInput
+from raglan.v1.retriever_pb2 import Condition, Filter, FilterList, Range, Value, ValueList
+from raglan_retriever.filters import Not, Terms
+from raglan_retriever.metadata import term
+from raglan_retriever.wire_filter import clause_of
+
+
+def condition(field: str = "a", **test) -> Filter:
+    return Filter(condition=Condition(field=field, **test))
+
+
+def negated(times: int) -> Filter:
+    made = condition(exists=True)
+    for _ in range(times):
+        made = Filter(negated=made)
+    return made
+
+
+ONE = Value(integer=1)
+
+
+@pytest.mark.parametrize(
+    ("message", "says"),
+    [
+        (Filter(), "needs a condition"),
+        (Filter(negated=Filter()), "needs a condition"),
+        (Filter(all=FilterList()), "`all` of a filter lists nothing"),
+        (Filter(any=FilterList()), "`any` of a filter lists nothing"),
+        (condition(), "'a' tests nothing"),
+        (condition(field="", eq=ONE), "has 0 characters"),
+        (condition(field="x" * 257, eq=ONE), "has 257 characters"),
+        (condition(eq=Value()), "missing or not finite"),
+        (condition(ne=Value(real=math.nan)), "missing or not finite"),
+        (condition(**{"in": ValueList()}), "lists 0 values"),
+        (condition(**{"in": ValueList(values=[ONE] * 1001)}), "lists 1001 values"),
+        (condition(range=Range()), "has no bound"),
+        (condition(range=Range(gt=math.inf)), "gt of the range on 'a' is inf"),
+        (negated(16), "deeper than 16"),
+        (Filter(any=FilterList(filters=[condition(exists=True)] * 101)), "more than 100"),
+    ],
+)
+def test_a_malformed_filter_is_refused_with_a_sentence(message, says):
+    with pytest.raises(InvalidInput, match=says):
+        clause_of(message)
+
+
+def test_the_limits_themselves_are_allowed():
+    clause_of(negated(15))
+    clause_of(Filter(any=FilterList(filters=[condition(exists=True)] * 100)))
+
+
+def test_a_bound_of_zero_is_a_bound():
+    assert clause_of(condition(range=Range(gte=0))).gte == 0
+
+
+def test_integers_and_reals_of_one_value_are_one_term():
+    assert clause_of(condition(eq=Value(real=1.0))) == clause_of(condition(eq=ONE))
+
+
+def test_booleans_are_no_numbers():
+    assert clause_of(condition(eq=Value(flag=True))) != clause_of(condition(eq=ONE))
+
+
+def test_not_equal_is_the_opposite_of_equal():
+    assert clause_of(condition(ne=ONE)) == Not(Terms((term("a", 1),)))
