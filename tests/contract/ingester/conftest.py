@@ -6,12 +6,12 @@ import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack
-from pathlib import Path
 from typing import Any
 
 import grpc
 import numpy as np
 import pytest
+import pytest_asyncio
 from raglan import tensors
 from raglan.deadline import Deadline
 from raglan.errors import NotFound
@@ -30,6 +30,7 @@ from raglan.v1 import (
 from raglan_ingester.app import build
 from raglan_ingester.settings import IngesterSettings
 
+READY = grpc.ChannelConnectivity.READY
 DIMENSION = 8
 MODEL = common_pb2.ModelIdentity(id="fake", revision="1", dimension=DIMENSION)
 ENDED = (
@@ -44,16 +45,23 @@ class FakeEmbedder(embedder_pb2_grpc.EmbedderServiceServicer):
     """Vectors from a hash of the text. `gate` holds calls back; `error` makes them fail."""
 
     def __init__(self) -> None:
-        self.texts: list[str] = []
         self.in_flight = 0
-        self.most_in_flight = 0
         self.gate = asyncio.Event()
+        self.reset()
+
+    def reset(self) -> None:
+        self.texts: list[str] = []
+        self.most_in_flight = 0
         self.gate.set()
         self.delay_s = 0.0
         self.error: Callable[[list[str]], Exception | None] = lambda texts: None
         self.model = MODEL
+        self.lanes: set[int] = set()
+        self.kinds: set[int] = set()
 
     async def Embed(self, request: Any, context: Any) -> Any:
+        self.lanes.add(request.lane)
+        self.kinds.add(request.kind)
         self.in_flight += 1
         self.most_in_flight = max(self.most_in_flight, self.in_flight)
         try:
@@ -72,13 +80,18 @@ class FakeRetriever(retriever_pb2_grpc.RetrieverServiceServicer):
     """The index as dictionaries. `lose` forgets chunks; `error` makes calls fail."""
 
     def __init__(self) -> None:
+        self.gate = asyncio.Event()
+        self.reset()
+
+    def reset(self) -> None:
         self.collections: dict[str, dict[str, Any]] = {}
         self.chunking: dict[str, Any] = {}
+        self.model = MODEL
         self.upserts = 0
-        self.gate = asyncio.Event()
         self.gate.set()
         self.lose: Callable[[Any], bool] = lambda chunk: False
         self.error: Callable[[str], Exception | None] = lambda method: None
+        self.add_collection("default")
 
     def add_collection(self, name: str, max_chars: int = 0, overlap_chars: int = 0) -> None:
         self.collections[name] = {}
@@ -94,7 +107,7 @@ class FakeRetriever(retriever_pb2_grpc.RetrieverServiceServicer):
     async def GetCollection(self, request: Any, context: Any) -> Any:
         self._enter("GetCollection", request.name)
         return retriever_pb2.Collection(
-            name=request.name, embedder=MODEL, chunking=self.chunking[request.name]
+            name=request.name, embedder=self.model, chunking=self.chunking[request.name]
         )
 
     async def Upsert(self, request: Any, context: Any) -> Any:
@@ -138,6 +151,11 @@ class Ingester:
         self.channel = client.connect(address)
         self.stub: Any = ingester_pb2_grpc.IngesterServiceStub(self.channel)
         self.settings = settings
+
+    async def serving(self) -> None:
+        async with asyncio.timeout(20):
+            while self.channel.get_state(try_to_connect=True) is not READY:
+                await asyncio.sleep(0.02)
 
     async def submit(
         self, documents: Iterable[tuple[Any, bytes]] | dict[str, str], collection: str = "default"
@@ -192,7 +210,7 @@ async def submission(
             yield ingester_pb2.SubmitRequest(data=data[at : at + (1 << 20)])
 
 
-async def until(condition: Callable[[], bool | Awaitable[bool]], limit_s: float = 15) -> None:
+async def _until(condition: Callable[[], bool | Awaitable[bool]], limit_s: float = 15) -> None:
     """Wait for a condition; fail when it has not come true after `limit_s`."""
     async with asyncio.timeout(limit_s):
         while True:
@@ -218,24 +236,36 @@ async def _serve(
 
 
 @pytest.fixture
+def until() -> Callable[..., Awaitable[None]]:
+    return _until
+
+
+@pytest.fixture
+def client_of() -> type[Ingester]:
+    return Ingester
+
+
+# One ingester serves a whole module: DBOS takes a second to stop. Between tests it is emptied.
+shared = pytest_asyncio.fixture(scope="module", loop_scope="module")
+
+
+@shared
 async def stack() -> AsyncIterator[AsyncExitStack]:
     async with AsyncExitStack() as stack:
         yield stack
 
 
-@pytest.fixture
+@shared
 async def embedder() -> FakeEmbedder:
     return FakeEmbedder()
 
 
-@pytest.fixture
+@shared
 async def retriever() -> FakeRetriever:
-    retriever = FakeRetriever()
-    retriever.add_collection("default")
-    return retriever
+    return FakeRetriever()
 
 
-@pytest.fixture
+@shared
 async def addresses(
     stack: AsyncExitStack, embedder: FakeEmbedder, retriever: FakeRetriever
 ) -> dict[str, str]:
@@ -254,26 +284,38 @@ async def addresses(
     }
 
 
-@pytest.fixture
-def start_ingester(
-    stack: AsyncExitStack, addresses: dict[str, str], tmp_path: Path
-) -> Callable[..., Awaitable[Ingester]]:
-    """Starts an ingester in this process; settings as keywords."""
-
-    async def start(**changes: Any) -> Ingester:
-        values = {"port": 0, "data_dir": tmp_path / "data", "shutdown_drain_s": 0,
-                  "outage_patience_s": 5.0} | addresses | changes  # fmt: skip
-        settings = IngesterSettings(**values)
-        server = Server(build(settings), settings)
-        await server.start()
-        stack.push_async_callback(server.stop)
-        ingester = Ingester(f"127.0.0.1:{server.port}", settings)
-        stack.push_async_callback(ingester.channel.close)
-        return ingester
-
-    return start
+@pytest.fixture(scope="module")
+def changes() -> dict[str, Any]:
+    """Settings that a module changes, by overriding this."""
+    return {}
 
 
-@pytest.fixture
-async def ingester(start_ingester: Callable[..., Awaitable[Ingester]]) -> Ingester:
-    return await start_ingester()
+@shared
+async def running(
+    stack: AsyncExitStack,
+    addresses: dict[str, str],
+    changes: dict[str, Any],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Ingester:
+    defaults = {"port": 0, "data_dir": tmp_path_factory.mktemp("ingester"), "shutdown_drain_s": 0}
+    settings = IngesterSettings(**(defaults | addresses | changes))
+    server = Server(build(settings), settings)
+    stack.push_async_callback(server.stop)
+    await server.start()
+    ingester = Ingester(f"127.0.0.1:{server.port}", settings)
+    stack.push_async_callback(ingester.channel.close)
+    return ingester
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def ingester(
+    running: Ingester, embedder: FakeEmbedder, retriever: FakeRetriever
+) -> AsyncIterator[Ingester]:
+    """The module's ingester, empty, with whole fakes."""
+    yield running
+    embedder.reset()
+    retriever.reset()
+    for name in ("default", "small"):
+        request = ingester_pb2.DeleteDocumentsRequest(collection=name)
+        await running.call(running.stub.DeleteDocuments, request)
+    retriever.reset()

@@ -83,11 +83,11 @@ def test_sections_of_the_top_level_are_never_mixed() -> None:
     assert chunk(text, headings, max_chars=500) == [Span(0, 8, ("A",)), Span(10, 18, ("B",))]
 
 
-def test_small_sections_below_the_top_level_share_a_chunk_under_their_parent() -> None:
+def test_small_sections_below_the_top_level_share_a_chunk_under_what_they_have_in_common() -> None:
     text = "# A\n\n## B\n\none\n\n## C\n\ntwo"
     headings = [Heading(0, 1, "A"), Heading(5, 2, "B"), Heading(16, 3, "C")]
 
-    assert chunk(text, headings, max_chars=500) == [Span(0, len(text), ("A",))]
+    assert chunk(text, headings, max_chars=500) == [Span(0, len(text), ("A", "B"))]
 
 
 def test_a_chunk_carries_the_headings_above_it_outermost_first() -> None:

@@ -152,9 +152,7 @@ def test_text_in_another_encoding_is_read(encoding: str) -> None:
     text = {
         "koi8-r": "Быстрая коричневая лиса прыгает через ленивую собаку. " * 5,
         "gb18030": "敏捷的棕色狐狸跳过了懒狗。今天天气很好。我们去公园散步。" * 5,
-    }.get(
-        encoding, "Le garçon a mangé près du café où l'été dernier nous étions très heureux. " * 5
-    )
+    }.get(encoding, "Le garçon a mangé près du café où nous étions très heureux. " * 5)
 
     assert read("a.txt", text.encode(encoding)).text == text
 

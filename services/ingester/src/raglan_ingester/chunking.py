@@ -13,6 +13,7 @@ import unicodedata
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import takewhile, zip_longest
 from typing import Final
 
 from raglan_ingester.parsers.parsed import Heading
@@ -44,9 +45,9 @@ def chunk(
             at most half of `max_chars`.
     """
     overlap = min(overlap_chars, max_chars // 2)
-    outline = _Outline(headings)
+    outline = _Outline(text, headings)
     spans: list[Span] = []
-    for start, end in _sections(len(text), headings):
+    for start, end in _sections(len(text), headings, outline):
         units = _units(text, start, end, headings, max_chars - overlap)
         previous: int | None = None
         for first, last in _pack(units, max_chars - overlap, outline):
@@ -59,39 +60,60 @@ def chunk(
 class _Outline:
     """The headings that stand above a place in the text."""
 
-    def __init__(self, headings: Sequence[Heading]) -> None:
-        self.offsets = [heading.offset for heading in headings]
+    def __init__(self, text: str, headings: Sequence[Heading]) -> None:
+        self._offsets = [heading.offset for heading in headings]
         self._paths: list[tuple[str, ...]] = [()]
+        self.bare = [False]
+        """bare[n]: before the n-th heading (from 0) there is nothing but the one above it."""
         stack: list[Heading] = []
-        for heading in headings:
+        for heading, after in zip_longest(headings, headings[1:]):
             while stack and stack[-1].level >= heading.level:
                 stack.pop()
             stack.append(heading)
             self._paths.append(tuple(above.text for above in stack))
+            self.bare.append(after is not None and _is_bare(text, heading, after))
 
     def path(self, start: int, end: int) -> tuple[str, ...]:
         """The headings that all of text[start:end] stands under."""
-        first = bisect_right(self.offsets, start)
-        last = bisect_right(self.offsets, end - 1)
+        first = bisect_right(self._offsets, start)
+        last = bisect_right(self._offsets, end - 1)
+        while first < last and self.bare[first]:
+            first += 1
         common = self._paths[first]
         for path in self._paths[first + 1 : last + 1]:
-            same = 0
-            while same < min(len(common), len(path)) and common[same] == path[same]:
-                same += 1
-            common = common[:same]
+            pairs = takewhile(lambda pair: pair[0] == pair[1], zip(common, path, strict=False))
+            common = tuple(name for name, _ in pairs)
         return common
 
     def starts_at(self, start: int, end: int) -> bool:
         """Whether a section begins in text[start:end]."""
-        return bisect_right(self.offsets, end - 1) > bisect_right(self.offsets, start - 1)
+        return bisect_right(self._offsets, end - 1) > bisect_right(self._offsets, start - 1)
 
 
-def _sections(length: int, headings: Sequence[Heading]) -> Iterator[tuple[int, int]]:
+def _is_bare(text: str, heading: Heading, after: Heading) -> bool:
+    """Whether a section is only its heading, with a section inside it right below."""
+    own = text[heading.offset : after.offset].strip()
+    markup = len(heading.text) + 20
+    return (
+        after.level > heading.level
+        and len(own) <= len(heading.text) + markup
+        and (own.count("\n") <= 1)
+    )
+
+
+def _sections(
+    length: int, headings: Sequence[Heading], outline: _Outline
+) -> Iterator[tuple[int, int]]:
     """The text cut at its top level: the outermost that has more than one heading."""
     levels = [heading.level for heading in headings]
     several = [level for level in set(levels) if levels.count(level) > 1]
     top = min(several, default=0)
-    cuts = sorted({heading.offset for heading in headings if heading.level <= top} - {0})
+    cuts = [
+        heading.offset
+        for number, heading in enumerate(headings)
+        # A bare heading goes with the section below it.
+        if heading.level <= top and not outline.bare[number]
+    ]
     return _between(0, length, cuts)
 
 

@@ -130,29 +130,21 @@ class JobStore:
     async def fail(self, job: Job, errors: Mapping[str, str], *, spoilt: bool = False) -> None:
         """Record why documents failed: id -> sentence.
 
-        A version of the document that was ready before stays so, unless `spoilt`: then its text or
-        its chunks are no longer whole.
+        A document that was deleted or submitted anew meanwhile has not failed, it is dropped. A
+        version of it that was ready before stays so, unless `spoilt`: then its text or its chunks
+        are no longer whole.
         """
 
         def work(session: Session) -> None:
             for document_id, message in errors.items():
-                session.execute(
-                    sa.update(Item)
-                    .where(*_named(job, [document_id]))
-                    .values(state=ItemState.FAILED, error=message)
-                )
-                held = [
-                    Document.collection == job.collection,
-                    Document.id == document_id,
-                    Document.job_id == job.id,
-                ]
-                if not spoilt:
-                    held.append(Document.state != DocumentState.READY)
-                session.execute(
-                    sa.update(Document)
-                    .where(*held)
-                    .values(state=DocumentState.FAILED, error=message)
-                )
+                document = session.get(Document, (job.collection, document_id))
+                item = sa.update(Item).where(*_named(job, [document_id]))
+                if document is None or document.job_id != job.id:
+                    session.execute(item.values(state=ItemState.DROPPED))
+                    continue
+                session.execute(item.values(state=ItemState.FAILED, error=message))
+                if spoilt or document.state != DocumentState.READY:
+                    document.state, document.error = DocumentState.FAILED, message
 
         if errors:
             await self._database.run(work)

@@ -52,6 +52,8 @@ class DbosQueue:
 
     async def close(self) -> None:
         """Interrupt what runs, to be resumed by the next process, and stop DBOS."""
+        if self._workflow is None:
+            return
         self._closing = True
         running = list(self._running)
         for task in running:

@@ -1,0 +1,138 @@
+"""Jobs outlive the process: killed, stopped, and started again."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from raglan.v1 import ingester_pb2
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+SUCCEEDED = ingester_pb2.JOB_STATUS_SUCCEEDED
+
+
+class IngesterProcess:
+    """`python -m raglan_ingester` as a user runs it."""
+
+    def __init__(self, process: asyncio.subprocess.Process, client: Any) -> None:
+        self.process = process
+        self.client = client
+
+    async def end(self, number: int) -> int:
+        self.process.send_signal(number)
+        async with asyncio.timeout(15):
+            return await self.process.wait()
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def start_process(
+    addresses: dict[str, str],
+    embedder: Any,
+    retriever: Any,
+    tmp_path: Path,
+    unused_tcp_port: int,
+    client_of: Any,
+) -> AsyncIterator[Callable[[], Awaitable[IngesterProcess]]]:
+    async with AsyncExitStack() as stack:
+
+        async def start() -> IngesterProcess:
+            environment = {
+                "RAGLAN_INGESTER_PORT": str(unused_tcp_port),
+                "RAGLAN_INGESTER_DATA_DIR": str(tmp_path / "data"),
+                "RAGLAN_INGESTER_SHUTDOWN_DRAIN_S": "0",
+                "RAGLAN_INGESTER_EMBED_TEXTS_PER_CALL": "4",
+                **{f"RAGLAN_INGESTER_{k.upper()}": v for k, v in addresses.items()},
+            }
+            process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                *("-m", "raglan_ingester"),
+                env=os.environ | environment,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.DEVNULL,
+            )
+
+            async def reap() -> None:
+                if process.returncode is None:
+                    process.kill()
+                await process.communicate()
+
+            stack.push_async_callback(reap)
+            client = client_of(f"127.0.0.1:{unused_tcp_port}")
+            stack.push_async_callback(client.channel.close)
+            await client.serving()
+            return IngesterProcess(process, client)
+
+        yield start
+    embedder.reset()
+    retriever.reset()
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["killed", "stopped"])
+async def test_a_job_broken_off_in_the_middle_is_completed_without_duplicates(
+    start_process: Any, embedder: Any, retriever: Any, until: Any, number: int
+) -> None:
+    documents = {f"d{n:03}": f"Sentence {n} of a document. " * 60 for n in range(60)}
+    embedder.delay_s = 0.1
+    first = await start_process()
+    job = await first.client.submit(documents)
+    await until(lambda: 8 <= len(retriever.collections["default"]) < 100)
+
+    await first.end(number)
+    done_before = len(retriever.collections["default"])
+    second = await start_process()
+    embedder.delay_s = 0
+    ended = await second.client.ended(job)
+
+    assert 0 < done_before < 120
+    assert ended.status == SUCCEEDED
+    assert len(retriever.collections["default"]) == 120
+    for id_, text in documents.items():
+        chunks = retriever.chunks("default", id_)
+        assert [chunk.ordinal for chunk in chunks] == [0, 1]
+        assert all(chunk.text == text[chunk.start : chunk.end] for chunk in chunks)
+    # What had been indexed was not embedded again (but for what was under way).
+    assert len(embedder.texts) < 120 + 80
+    assert [(s.stage, s.done, s.total) for s in ended.stages] == [
+        ("parse", 60, 60),
+        ("chunk", 60, 60),
+        ("embed", 120, 120),
+        ("index", 120, 120),
+    ]
+
+
+async def test_a_stopped_ingester_ends_at_once_and_prints_nothing(
+    start_process: Any, embedder: Any, until: Any
+) -> None:
+    embedder.gate.clear()
+    running = await start_process()
+    await running.client.submit({"a": "Alpha."})
+    await until(lambda: embedder.in_flight > 0)
+
+    status = await running.end(signal.SIGTERM)
+
+    assert status == 0
+    assert await running.process.stdout.read() == b""
+
+
+async def test_a_job_waiting_for_its_turn_runs_after_a_restart(
+    start_process: Any, embedder: Any, until: Any
+) -> None:
+    embedder.gate.clear()
+    first = await start_process()
+    jobs = [await first.client.submit({f"d{n}": f"Text {n}."}) for n in range(4)]
+    await until(lambda: embedder.in_flight > 0)
+    await first.end(signal.SIGKILL)
+
+    second = await start_process()
+    embedder.gate.set()
+
+    assert [(await second.client.ended(job)).status for job in jobs] == [SUCCEEDED] * 4
