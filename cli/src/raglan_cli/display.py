@@ -5,8 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Final
 
+from raglan.settings import default_data_dir
 from rich.console import Group
 from rich.live import Live
 from rich.spinner import Spinner
@@ -71,8 +73,10 @@ def line(entry: ServiceEntry) -> str:
             return f"{name} is {state.value}"
 
 
-def show_ready(document: MeshDocument, seconds: float, *, detached: bool, flags: str) -> None:
-    """The one screen: where everything is, and what to try. `flags` end each command."""
+def show_ready(document: MeshDocument, seconds: float, *, detached: bool) -> None:
+    """The one screen: where everything is, and what to try."""
+    is_default = Path(document["data"]) == default_data_dir().expanduser().resolve()
+    flags = "" if is_default else f" --url {document['url']}"
     rows = {
         "API": document["url"],
         "Try it": f"{document['url']}/docs",

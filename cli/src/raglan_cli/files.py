@@ -18,16 +18,20 @@ SKIPPED_FOLDERS: Final = frozenset({"node_modules", "__pycache__", "venv", "site
 """Folders of other people's files. Hidden ones (.git, .venv) are skipped as well."""
 
 _DOCUMENTS: Final = (
-    ".txt .text .md .markdown .rst .html .htm .xhtml .pdf .docx .json .jsonl .ndjson .csv .tsv .log"
+    "txt text log rst adoc md markdown mdx html htm xhtml pdf docx json jsonl ndjson csv tsv"
 )
-_SOURCE: Final = (
-    ".py .pyi .js .mjs .cjs .jsx .ts .tsx .java .kt .kts .scala .go .rs .c .h .cc .cpp .cxx .hpp "
-    ".cs .rb .php .swift .m .mm .lua .pl .r .jl .sh .bash .zsh .fish .ps1 .sql .proto .graphql "
-    ".css .scss .less .vue .svelte .toml .yaml .yml .ini .cfg .conf .xml .tf .hcl .ex .exs .erl "
-    ".hs .ml .clj .dart .zig"
+_SOURCE_CODE: Final = (
+    "bash bat c cc cfg clj cmake conf cpp cs css cxx dart erl ex exs fish fs go gql gradle graphql "
+    "groovy h hcl hpp hs ini java jl js jsx kt kts less lua m mjs ml nix php pl pm properties "
+    "proto ps1 py pyi r rb rs sass scala scss sh sol sql svelte swift tex tf toml ts tsx vb vue "
+    "xml yaml yml zig zsh"
 )
-KNOWN_SUFFIXES: Final = frozenset(f"{_DOCUMENTS} {_SOURCE}".split())
-KNOWN_NAMES: Final = frozenset({"makefile", "dockerfile", "readme", "license", "changelog"})
+KNOWN_SUFFIXES: Final = frozenset(f".{s}" for s in f"{_DOCUMENTS} {_SOURCE_CODE}".split())
+"""What the ingester parses, except .env: secrets are sent only when named."""
+
+KNOWN_NAMES: Final = frozenset(
+    {"dockerfile", "makefile", "readme", "license", "changelog", "justfile"}
+)
 """Text files that go without a suffix."""
 
 

@@ -74,6 +74,20 @@ def read_running(data: Path) -> MeshDocument | None:
     return document if document and document["pid"] == pid else None
 
 
+def make_folders(data: Path) -> None:
+    """Make what a start needs of `data`.
+
+    Raises:
+        Failure: it cannot be written to.
+    """
+    try:
+        (data / "run").mkdir(parents=True, exist_ok=True)
+        (data / "logs").mkdir(exist_ok=True)
+        _lock(data).touch()
+    except OSError as error:
+        raise Failure(f"The data folder {data} cannot be written to: {error.strerror}.") from error
+
+
 @contextmanager
 def held_lock(data: Path) -> Iterator[None]:
     """Own `data` while the block runs.
@@ -81,13 +95,8 @@ def held_lock(data: Path) -> Iterator[None]:
     Raises:
         Failure: another mesh does; the message names its pid.
     """
-    try:
-        (data / "run").mkdir(parents=True, exist_ok=True)
-        (data / "logs").mkdir(exist_ok=True)
-        file = _lock(data).open("a+", encoding="utf-8")
-    except OSError as error:
-        raise Failure(f"The data folder {data} cannot be written to: {error.strerror}.") from error
-    with file:
+    make_folders(data)
+    with _lock(data).open("a+", encoding="utf-8") as file:
         for attempt in range(1, _LOCK_ATTEMPTS + 1):
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -171,12 +171,7 @@ class Supervisor:
         """
         while True:
             began = time.monotonic()
-            offset = _size(process.program.log)
-            process.child = child = await _spawn(process.program)
-            self._change(process, State.STARTING)
-            returncode = await self._until_exit(process, child)
-            process.signal_group(signal.SIGKILL)  # what the crashed process may have left behind
-            process.reason = reason.why_it_ended(returncode, process.program.log, since=offset)
+            process.reason = await self._run_once(process)
             if not self._started:
                 self._change(process, State.FAILED)
                 raise Failure(_died(process))
@@ -184,6 +179,19 @@ class Supervisor:
             process.wait_s = process.backoff.after_crash(time.monotonic() - began)
             self._change(process, State.RESTARTING)
             await asyncio.sleep(process.wait_s)
+
+    async def _run_once(self, process: Process) -> str:
+        """Run the program to its end; why it ended."""
+        log = process.program.log
+        offset = log.stat().st_size if log.exists() else 0
+        try:
+            process.child = child = await _spawn(process.program)
+        except OSError as error:
+            return f"It cannot be started: {error.strerror}."
+        self._change(process, State.STARTING)
+        returncode = await self._until_exit(process, child)
+        process.signal_group(signal.SIGKILL)  # what the crashed process may have left behind
+        return reason.why_it_ended(returncode, log, since=offset)
 
     async def _until_exit(self, process: Process, child: asyncio.subprocess.Process) -> int:
         ending = asyncio.create_task(child.wait())
@@ -238,10 +246,6 @@ def _keep_previous_logs(logs: Iterable[Path]) -> None:
         log.parent.mkdir(parents=True, exist_ok=True)
         with suppress(FileNotFoundError):
             log.replace(log.with_name(f"{log.name}.1"))
-
-
-def _size(log: Path) -> int:
-    return log.stat().st_size if log.exists() else 0
 
 
 def _died(process: Process) -> str:

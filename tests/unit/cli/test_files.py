@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from raglan_cli import files
 from raglan_cli.failure import UsageFailure
 from raglan_cli.files import LazyFile, SourceFile
+from raglan_ingester import parsers
 
 
 @pytest.fixture
@@ -29,6 +30,11 @@ def names_of(*paths):
 def test_a_folder_gives_its_known_files_by_their_path_from_here(here):
     write(here, "docs/b.md", "docs/a/c.PDF", "docs/Makefile")
     assert names_of(here / "docs") == ["docs/Makefile", "docs/b.md", "docs/a/c.PDF"]
+
+
+def test_what_a_folder_gives_is_what_the_ingester_parses():
+    parsed = {f".{suffix}" for suffix in parsers.BY_SUFFIX}
+    assert parsed - {".env"} == files.KNOWN_SUFFIXES
 
 
 def test_hidden_files_and_other_peoples_folders_are_not_looked_at(here):

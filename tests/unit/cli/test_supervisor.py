@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from dataclasses import replace
 
 import psutil
 import pytest
@@ -79,6 +80,12 @@ async def test_the_start_is_over_when_every_process_is_ready(supervise, program)
 async def test_a_process_that_dies_during_the_start_fails_it_with_its_own_words(supervise, program):
     supervisor = supervise(program(SERVE), program(DIE, "reranker"))
     with pytest.raises(Failure, match=r"The reranker ended.*\nThe model x is not there\."):
+        await supervisor.start(limit_s=LIMIT_S)
+
+
+async def test_a_program_that_is_not_there_fails_the_start(supervise, program):
+    supervisor = supervise(replace(program(SERVE), argv=("/no/such/python",)))
+    with pytest.raises(Failure, match="The embedder ended during the start"):
         await supervisor.start(limit_s=LIMIT_S)
 
 

@@ -15,12 +15,14 @@ from raglan_cli import mesh, runfile
 LIMIT_S = 40
 
 EMBEDDER = """
+import asyncio, signal
 from raglan.errors import Unavailable
 from raglan.rpc.server import Service, serve
 from raglan.settings import GrpcSettings, load_or_exit
 
 class EmbedderSettings(GrpcSettings, env_prefix="RAGLAN_EMBEDDER_"):
     broken: bool = False
+    deaf: bool = False
     engine: str = "fake"
     cache_dir: str = ""
 
@@ -29,6 +31,8 @@ settings = load_or_exit(EmbedderSettings)
 async def start():
     if settings.broken:
         raise Unavailable("The model 'x' is not on this machine.")
+    if settings.deaf:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, lambda: None)
 
 serve(lambda: Service("raglan.v1.Fake", lambda server: None, start=start), settings)
 """
@@ -223,6 +227,19 @@ def test_a_crashed_service_comes_back_and_its_crash_is_shown(environ, data, port
     assert "embedder is ready again (restart 1)" in output
 
 
+def test_a_second_interrupt_ends_at_once_what_does_not_listen(environ, data, port):
+    with start(environ | {"RAGLAN_EMBEDDER_DEAF": "1"}, "--data", data, "--port", port) as up:
+        document = ready(data)
+        up.send_signal(signal.SIGINT)
+        until(lambda: embedder_of(runfile.read(data))["state"] == "stopping", "it is stopping")
+        began = time.monotonic()
+        up.send_signal(signal.SIGINT)
+        up.communicate(timeout=LIMIT_S)
+    assert up.returncode == 0
+    assert time.monotonic() - began < 8  # the grace alone is 12 s
+    assert all(map(is_gone, pids_of(document)))
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="PR_SET_PDEATHSIG is Linux's")
 def test_nothing_outlives_a_killed_up_and_the_folder_is_free_again(environ, data, port):
     with start(environ, "--data", data, "--port", port) as up:
@@ -245,10 +262,11 @@ def test_a_taken_port_is_told_before_anything_starts(environ, data):
 
 def test_a_data_folder_that_cannot_be_is_told(environ, tmp_path, port):
     (tmp_path / "file").touch()
-    run = raglan(environ, "up", "--data", tmp_path / "file", "--port", port)
-    assert run.returncode == 1
-    assert "cannot be written to" in run.stderr
-    assert "Traceback" not in run.stderr
+    for flags in ((), ("--detach",)):
+        run = raglan(environ, "up", "--data", tmp_path / "file", "--port", port, *flags)
+        assert run.returncode == 1
+        assert "cannot be written to" in run.stderr
+        assert "Traceback" not in run.stderr
 
 
 def test_down_without_a_mesh_says_so(environ, data):

@@ -1,0 +1,129 @@
+"""The mesh in this process: the supervisor, what it shows, and what it leaves for others."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import Any
+
+from raglan_cli import display, runfile
+from raglan_cli.failure import Failure
+from raglan_cli.mesh import Mesh
+from raglan_cli.readiness import is_ready
+from raglan_cli.runfile import MeshDocument
+from raglan_cli.screen import err
+from raglan_cli.supervisor import Process, State, Supervisor
+
+
+async def supervise(planned: Mesh, start_limit_s: float) -> int:
+    """Run the mesh until a signal asks for its end; the exit status."""
+    run = _Run(planned, datetime.now(UTC))
+    supervisor = Supervisor(planned.programs, is_ready=is_ready, on_change=run.on_change)
+    run.supervisor = supervisor
+    stop_asked = asyncio.Event()
+    _on_signals(lambda: _stop_or_kill(stop_asked, supervisor))
+    try:
+        await _start_and_watch(supervisor, run, start_limit_s, stop_asked)
+    except Failure as failure:
+        err.print(failure.message, style="red", markup=False)
+        run.change(State.FAILED, failure.message)
+        return failure.status
+    finally:
+        await _stop(supervisor, run)
+    return 0
+
+
+async def _start_and_watch(
+    supervisor: Supervisor, run: _Run, start_limit_s: float, stop_asked: asyncio.Event
+) -> None:
+    began = time.monotonic()
+    with display.live_table(lambda: run.document()["services"]):
+        await _unless(stop_asked, supervisor.start(limit_s=start_limit_s))
+    if stop_asked.is_set():
+        return
+    run.change(State.READY)
+    display.show_ready(run.document(), time.monotonic() - began, detached=False)
+    await _unless(stop_asked, supervisor.watch())
+
+
+@dataclass
+class _Run:
+    """The mesh being run: what its processes do becomes mesh.json and lines on the screen."""
+
+    planned: Mesh
+    started_at: datetime
+    state: State = State.STARTING
+    reason: str | None = None
+    supervisor: Supervisor | None = None
+
+    def document(self) -> MeshDocument:
+        processes = self.supervisor.processes if self.supervisor else []
+        return MeshDocument(
+            url=self.planned.url,
+            pid=os.getpid(),
+            version=version("raglan-cli"),
+            state=self.state.value,
+            reason=self.reason,
+            started_at=self.started_at.isoformat(timespec="seconds"),
+            data=str(self.planned.data),
+            services=[process.entry() for process in processes],
+        )
+
+    def change(self, state: State, reason: str | None = None) -> None:
+        self.state, self.reason = state, reason
+        self.save()
+
+    def on_change(self, process: Process) -> None:
+        self.save()
+        news = process.restarts or process.state is State.READY
+        starting = self.state is State.STARTING and err.is_terminal  # the live table shows it
+        if news and not starting and self.state is not State.STOPPING:
+            err.print(display.line(process.entry()), markup=False)
+
+    def save(self) -> None:
+        with suppress(OSError):  # a full disk is no reason to end the mesh
+            runfile.write(self.planned.data, self.document())
+
+
+async def _stop(supervisor: Supervisor, run: _Run) -> None:
+    failed = run.state is State.FAILED
+    if not failed:
+        err.print("Stopping; Ctrl-C again ends everything at once.", style="dim")
+        run.change(State.STOPPING)
+    await supervisor.stop()
+    if not failed:
+        run.change(State.STOPPED)
+
+
+async def _unless(stop_asked: asyncio.Event, work: Coroutine[Any, Any, None]) -> None:
+    """Do `work` until it ends or the event is set, whichever comes first."""
+    doing = asyncio.create_task(work)
+    waiting = asyncio.create_task(stop_asked.wait())
+    await asyncio.wait({doing, waiting}, return_when=asyncio.FIRST_COMPLETED)
+    waiting.cancel()
+    if doing.done():
+        doing.result()
+        return
+    doing.cancel()
+    with suppress(asyncio.CancelledError):
+        await doing
+
+
+def _on_signals(handler: Callable[[], None]) -> None:
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
+            loop.add_signal_handler(number, handler)
+
+
+def _stop_or_kill(stop_asked: asyncio.Event, supervisor: Supervisor) -> None:
+    if stop_asked.is_set():
+        supervisor.kill()
+    stop_asked.set()
