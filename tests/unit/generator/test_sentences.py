@@ -14,6 +14,10 @@ def texts(text: str) -> list[str]:
     return [text[start:end] for start, end in split(text)]
 
 
+def words(text: str) -> str:
+    return "".join(character for character in text if character.isalnum())
+
+
 @given(TEXT | st.text(max_size=300))
 def test_sentences_are_ordered_trimmed_and_bounded(text: str) -> None:
     previous = 0
@@ -25,8 +29,8 @@ def test_sentences_are_ordered_trimmed_and_bounded(text: str) -> None:
 
 
 @given(TEXT)
-def test_only_white_space_lies_between_sentences(text: str) -> None:
-    assert "".join("".join(texts(text)).split()) == "".join(text.split())
+def test_no_letter_or_digit_lies_between_sentences(text: str) -> None:
+    assert words("".join(texts(text))) == words(text)
 
 
 @pytest.mark.parametrize(
@@ -37,6 +41,9 @@ def test_only_white_space_lies_between_sentences(text: str) -> None:
         ("第一句。第二句！好吗？", ["第一句。", "第二句！", "好吗？"]),  # noqa: RUF001
         ("यह एक वाक्य है। दूसरा वाक्य।", ["यह एक वाक्य है।", "दूसरा वाक्य।"]),
         ("The cat sat\non the mat. It left.", ["The cat sat\non the mat.", "It left."]),
+        ("# Cats\nThe cat sat\n\nIt left.", ["# Cats", "The cat sat", "It left."]),
+        ("| a | b |\n|---|---|\n| 1 | 2 |\nDone.", ["| a | b |", "| 1 | 2 |", "Done."]),
+        ("Two:\n- a cat\n  on a mat\n- a dog", ["Two:", "- a cat\n  on a mat", "- a dog"]),
     ],
 )
 def test_boundaries_are_those_of_the_language(text: str, sentences: list[str]) -> None:

@@ -35,9 +35,8 @@ def quote_passages(
         )
     if not passages:
         yield generator_pb2.GenerateEvent(delta=generator_pb2.Delta(text=_EMPTY))
-    yield generator_pb2.GenerateEvent(
-        finished=generator_pb2.Finished(reason=generator_pb2.FINISH_REASON_STOP, model=MODEL)
-    )
+    reason = generator_pb2.FINISH_REASON_STOP if passages else generator_pb2.FINISH_REASON_ABSTAINED
+    yield generator_pb2.GenerateEvent(finished=generator_pb2.Finished(reason=reason, model=MODEL))
 
 
 def _beginning(text: str) -> str:

@@ -1,7 +1,8 @@
 """A text as sentences with exact character offsets.
 
 The boundaries come from sentencex (rules of some 300 languages, 16 us a passage of 700 characters).
-What is no prose - tables, code, logs - has no full stops, so long spans are cut at whitespace.
+What is no prose has no full stops: a heading, a row of a table and an item of a list each stand
+alone, and what is still long (code, logs) is cut at whitespace.
 """
 
 from __future__ import annotations
@@ -17,7 +18,14 @@ MAX_CHARS = 400
 
 _BLOCK_CHARS = 50_000
 
+_LAYOUT = re.compile(
+    r"(?P<alone>^[ \t]*(?:\||\#{1,6}[ ]).*$)"  # a row of a table, a heading
+    r"|\n[ \t]*(?=\n)"  # the end of a paragraph
+    r"|\n(?=[ \t]*(?:[-*+>]|\d+[.)])[ \t])",  # the beginning of an item
+    re.MULTILINE,
+)
 _SPACE = re.compile(r"\s")
+_WORD_CHARACTER = re.compile(r"[^\W_]")
 _WORD = re.compile(r"\S+")
 
 
@@ -35,23 +43,40 @@ def split(text: str, *, language: str = "en", max_chars: int = MAX_CHARS) -> lis
 
 def spans(text: str, *, language: str = "en", max_chars: int = MAX_CHARS) -> Iterator[Span]:
     """Like `split`, one by one: a huge text can be left in the middle."""
-    for block in _blocks(text):
-        piece = text[block.start : block.end]
-        for boundary in sentencex.get_sentence_boundaries(language, piece):
-            start, end = boundary["start_index"], boundary["end_index"]
-            span = trimmed(text, block.start + start, block.start + end)
-            if span is not None:
-                yield from _bounded(text, span, max_chars)
+    for part in _parts(text):
+        for block in _blocks(text, part):
+            piece = text[block.start : block.end]
+            for boundary in sentencex.get_sentence_boundaries(language, piece):
+                start, end = boundary["start_index"], boundary["end_index"]
+                span = trimmed(text, block.start + start, block.start + end)
+                if span is not None:
+                    yield from _bounded(text, span, max_chars)
 
 
-def _blocks(text: str) -> Iterator[Span]:
+def _parts(text: str) -> Iterator[Span]:
+    """Paragraphs, headings, rows and items; what holds no letter or digit is left out."""
+    begin = 0
+    for match in _LAYOUT.finditer(text):
+        yield from _worded(text, begin, match.start())
+        if match["alone"]:
+            yield from _worded(text, *match.span())
+        begin = match.end()
+    yield from _worded(text, begin, len(text))
+
+
+def _worded(text: str, start: int, end: int) -> Iterator[Span]:
+    if _WORD_CHARACTER.search(text, start, end):
+        yield Span(start, end)
+
+
+def _blocks(text: str, part: Span) -> Iterator[Span]:
     # sentencex holds the interpreter while it works: 1 ms a block, not a second a text.
-    start = 0
-    while len(text) - start > _BLOCK_CHARS:
+    start = part.start
+    while part.end - start > _BLOCK_CHARS:
         cut = text.rfind("\n", start + 1, start + _BLOCK_CHARS) + 1 or start + _BLOCK_CHARS
         yield Span(start, cut)
         start = cut
-    yield Span(start, len(text))
+    yield Span(start, part.end)
 
 
 def trimmed(text: str, start: int, end: int) -> Span | None:
