@@ -41,7 +41,7 @@ def zip_bomb() -> bytes:
 
 FAILS_ALONE: dict[str, tuple[str, Callable[[], bytes], str]] = {
     "empty": ("empty.txt", lambda: b"", "empty"),
-    "blank": ("blank.txt", lambda: b" \n\t\n", "no text"),
+    "blank": ("blank.txt", lambda: b" \n\t\n", "empty"),
     "binary": ("noise.txt", lambda: bytes(range(256)) * 40, "text"),
     "encrypted": ("locked.pdf", encrypted_pdf, "encrypted"),
     "broken pdf": ("broken.pdf", lambda: pdf()[:300], "PDF"),

@@ -75,16 +75,18 @@ def router(mesh: Mesh) -> APIRouter:
     @routes.delete("/{name}")
     async def delete_collection(name: schemas.CollectionName) -> schemas.Deleted:
         """Delete a collection with its documents; jobs that feed it are cancelled."""
-        await retrieve(mesh.retriever.GetCollection, retriever_pb2.GetCollectionRequest(name=name))
+        held = await retrieve(
+            mesh.retriever.GetCollection, retriever_pb2.GetCollectionRequest(name=name)
+        )
         await client.call(
             mesh.ingester.DeleteDocuments,
             ingester_pb2.DeleteDocumentsRequest(collection=name),
             deadline=Deadline.after(TIMEOUT_S),
             to="the ingester",
         )
-        gone = await retrieve(
+        await retrieve(
             mesh.retriever.DeleteCollection, retriever_pb2.DeleteCollectionRequest(name=name)
         )
-        return schemas.Deleted(deleted_chunks=gone.deleted_chunks)
+        return schemas.Deleted(deleted_chunks=held.chunks)
 
     return routes
