@@ -133,6 +133,7 @@ MALFORMED_SEARCHES = [
     ({"limit": 10_000}, "limit is 10000"),
     ({"collections": []}, "names no collection"),
     ({"text": "  "}, "needs a text"),
+    ({"text": "x" * 40_000}, "has 40000 characters; the limit is 32768"),
     ({"vector": None}, "needs a vector"),
     ({"embedder": None}, "needs a vector and the model"),
     ({"vector": tensors.pack(ROWS[:2])}, "has 2 vectors"),

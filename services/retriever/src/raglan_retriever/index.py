@@ -23,6 +23,9 @@ Mode = Literal["hybrid", "dense", "lexical"]
 Key = tuple[str, str]
 """Collection and point."""
 
+MAX_TEXT_CHARS: Final = 32_768
+MAX_DOCUMENT_IDS: Final = 1000
+
 _OVER_FETCH: Final = 2
 
 
@@ -174,6 +177,7 @@ class Index:
     ) -> int:
         """Remove the documents' chunks, except those to keep; how many there were."""
         check_name(name)
+        _check_ids(document_ids)
         if not document_ids:
             return 0
         clauses: list[Clause] = [_of_documents(document_ids)]
@@ -191,6 +195,7 @@ class Index:
     async def count(self, name: str, document_ids: Sequence[str]) -> list[int]:
         """How many chunks the index holds of each document."""
         check_name(name)
+        _check_ids(document_ids)
         return [await self.store.count(name, _of_documents([id_])) for id_ in document_ids]
 
     async def search(self, query: Query) -> list[Found]:
@@ -227,6 +232,10 @@ class Index:
             )
         if not query.collections:
             raise InvalidInput("The search names no collection.")
+        if len(query.text) > MAX_TEXT_CHARS:
+            raise InvalidInput(
+                f"The text has {len(query.text)} characters; the limit is {MAX_TEXT_CHARS}."
+            )
         if query.mode != "dense" and not query.text.strip():
             raise InvalidInput(f"A {query.mode} search needs a text.")
         names = tuple(dict.fromkeys(check_name(name) for name in query.collections))
@@ -323,6 +332,13 @@ def _points(collection: Collection, chunks: Sequence[Chunk], vectors: NDArray[An
         Point(chunk.point_id, chunk.payload(), row.tolist(), words)
         for chunk, row, words in zip(chunks, dense, sparse, strict=True)
     ]
+
+
+def _check_ids(document_ids: Sequence[str]) -> None:
+    if len(document_ids) > MAX_DOCUMENT_IDS:
+        raise InvalidInput(
+            f"The call names {len(document_ids)} documents; the limit is {MAX_DOCUMENT_IDS}."
+        )
 
 
 def _of_documents(document_ids: Sequence[str]) -> Terms:

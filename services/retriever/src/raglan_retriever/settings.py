@@ -58,7 +58,7 @@ class RetrieverSettings(GrpcSettings, env_prefix="RAGLAN_RETRIEVER_"):
     """Searches of the edge store that run at once. They do not hold the interpreter's lock."""
 
     max_waiting: PositiveInt = 256
-    """Calls that may wait for a thread of the edge store; more are refused, to come back later."""
+    """Reads that may wait for a thread of the edge store; more are refused, to come back later."""
 
     optimize_after_chunks: PositiveInt = 20_000
     """The edge store builds its vector index once this many chunks are outside of it."""

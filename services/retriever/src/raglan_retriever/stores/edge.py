@@ -26,6 +26,9 @@ from raglan_retriever.stores.upkeep import Upkeep
 P = ParamSpec("P")
 T = TypeVar("T")
 
+_MAX_WAITING_WRITES: Final = 32
+"""Each may hold a message of 16 MiB."""
+
 _AT_ONCE: Final = 500
 """Points brought over between two calls of writers."""
 
@@ -39,10 +42,17 @@ class _Open:
     outdated: int
     """Chunks written or removed since the vector index was built."""
 
+    version: int = 0
+    """Changes with every write."""
+
+    documents: tuple[int, int] = (-1, 0)
+    """How many documents there were, after the version: counting holds the interpreter's lock."""
+
     changed: set[str] | None = None
     """Points written or removed since a copy was taken to build the index of; else None."""
 
     def note(self, ids: Sequence[str]) -> None:
+        self.version += 1
         self.outdated += len(ids)
         if self.changed is not None:
             self.changed.update(ids)
@@ -72,7 +82,7 @@ class EdgeStore:
         """Held to look a shard up and enter it, and to replace or remove it."""
         self._open: dict[str, _Open] = {}
         self._reads = BoundedPool("reading", threads=search_threads, max_waiting=max_waiting)
-        self._writes = BoundedPool("writing", threads=1, max_waiting=max_waiting)
+        self._writes = BoundedPool("writing", threads=1, max_waiting=_MAX_WAITING_WRITES)
         self._optimize_after = optimize_after_chunks
         self._upkeep = Upkeep(self._tidy, quiet_s=quiet_s)
 
@@ -172,13 +182,23 @@ class EdgeStore:
             raise NotFound(f"There is no collection {name!r}.") from None
 
     def _stats(self, name: str) -> Stats:
+        opened = self._get(name)
         with self._entered(name) as shard:
             return Stats(
                 chunks=shard.count(None),
-                documents=shard.documents(),
+                documents=self._documents(opened, shard),
                 disk_bytes=self._folders.disk_bytes(name),
                 unindexed_chunks=shard.unindexed(),
             )
+
+    @staticmethod
+    def _documents(opened: _Open, shard: Shard) -> int:
+        version, documents = opened.documents
+        if version != opened.version:
+            version = opened.version
+            documents = shard.documents()
+            opened.documents = (version, documents)
+        return documents
 
     # What follows runs in the writing thread, one at a time.
 
@@ -220,14 +240,18 @@ class EdgeStore:
 
     def _upsert(self, name: str, points: Sequence[Point]) -> None:
         opened = self._get(name)
-        opened.note([point.id for point in points])
-        opened.shard.upsert(points)
+        try:
+            opened.shard.upsert(points)
+        finally:
+            opened.note([point.id for point in points])
 
     def _delete(self, name: str, where: Clause) -> int:
         opened = self._get(name)
         ids = opened.shard.ids(where)
-        opened.note(ids)
-        opened.shard.delete(ids)
+        try:
+            opened.shard.delete(ids)
+        finally:
+            opened.note(ids)
         return len(ids)
 
     def _flush(self, name: str) -> int:

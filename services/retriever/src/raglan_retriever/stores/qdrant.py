@@ -24,7 +24,8 @@ _OURS: Final = "raglan"
 _UNFINISHED: Final = "raglan_unfinished"
 
 _PAGE: Final = 500
-_UPSERT_AT_ONCE: Final = 200
+_UPSERT_AT_ONCE: Final = 40
+"""The client writes JSON on the event loop: 5 ms for 40 points of 384 dimensions."""
 _MAX_DOCUMENTS: Final = 10_000_000
 
 
