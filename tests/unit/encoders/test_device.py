@@ -17,9 +17,7 @@ def test_a_cpu_engine_runs_on_the_cpu(asked: str) -> None:
 
 
 def test_a_cpu_engine_refuses_a_gpu_and_names_the_way_out() -> None:
-    with pytest.raises(
-        InvalidInput, match="onnx engine runs on the CPU; device is 'cuda:1'.*torch"
-    ):
+    with pytest.raises(InvalidInput, match="onnx engine .* device is 'cuda:1'.*torch"):
         device.require_cpu("cuda:1", "onnx")
 
 

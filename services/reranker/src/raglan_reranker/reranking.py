@@ -60,6 +60,11 @@ class Limits:
     """Kept back for the way home."""
 
 
+SHARE_OF_TIME = 2 / 3
+"""Of the time that is left, what may be planned: the machine may be busier than it has been, and a
+candidate less costs little, while a deadline missed costs the whole order."""
+
+_WARM_UP_CANDIDATES = 20
 _NOTHING_RUN = Timing(queue_ns=0, compute_ns=0, batch_size=0, batch_tokens=0)
 
 
@@ -98,7 +103,7 @@ class Reranker:
             [candidate.text for candidate in candidates[: self.limits.scored]],
         )
         tokenize_ns = time.monotonic_ns() - started_ns
-        left_s = deadline.remaining_s() - self.limits.margin_s
+        left_s = SHARE_OF_TIME * (deadline.remaining_s() - self.limits.margin_s)
         count = affordable(
             prepared.query_tokens,
             prepared.passage_tokens,
@@ -121,8 +126,7 @@ class Reranker:
         """Score calls of several sizes: first runs are slow, and the latency model learns."""
         for words in (1, 20, 60, 120, 120):
             text = "warm " * words
-            candidates = [Candidate(text, 0.0)] * self.limits.scored
-            # Every size is to be run, whatever the latency model thinks of it yet.
+            candidates = [Candidate(text, 0.0)] * min(self.limits.scored, _WARM_UP_CANDIDATES)
             await self.rerank("warm up", candidates, deadline=deadline)
 
     async def close(self) -> None:

@@ -6,6 +6,7 @@ cores does, and does not collapse when something else runs.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,6 +85,9 @@ def pad(batch: Sequence[TokenIds]) -> tuple[NDArray[np.int64], NDArray[np.int64]
 
 
 def _openvino(file: Path, precision: Precision, count: int) -> Sessions:
+    # Importing openvino forks a process that reports to Google Analytics, unless its telemetry
+    # package cannot be imported: what serves other people's documents does not call home.
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     import openvino
 
     core = openvino.Core()

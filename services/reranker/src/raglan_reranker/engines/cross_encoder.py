@@ -77,7 +77,7 @@ class CrossEncoding:
             [query] * len(passages),
             list(passages),
             truncation=True,
-            max_length=self._model.max_length,
+            max_length=self._model.max_seq_length,
         )
         return Prepared(query, pairs, 0, [len(ids) for ids in encoded["input_ids"]])
 

@@ -1,0 +1,45 @@
+"""Loaded engines, real texts, and the cache that keeps the export between runs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from raglan.encoders import model as models
+from raglan.encoders.model import EncoderModel
+from raglan_embedder import engines
+from raglan_embedder.engines import Engine
+
+
+@pytest.fixture(scope="session")
+def model_cache(request: pytest.FixtureRequest) -> Path:
+    """Kept by pytest from run to run: the export takes ten seconds."""
+    return request.config.cache.mkdir("raglan-models")
+
+
+@pytest.fixture(scope="session")
+def minilm() -> EncoderModel:
+    return models.read(models.DEFAULT_MODEL)
+
+
+@pytest.fixture(scope="session")
+def real_texts(eval_data: Path) -> list[str]:
+    """100 SciFact abstracts: 20 to 256 tokens, many cut."""
+    with (eval_data / "scifact" / "corpus.jsonl").open(encoding="utf-8") as lines:
+        documents = [json.loads(next(lines)) for _ in range(100)]
+    return [f"{document['title']} {document['text']}" for document in documents]
+
+
+@pytest.fixture(scope="session", params=["openvino", "openvino-f32", "onnx", "torch"])
+def engine(request: pytest.FixtureRequest, minilm: EncoderModel, model_cache: Path) -> Engine:
+    """Each engine, openvino in both precisions."""
+    name, _, precision = request.param.partition("-")
+    return engines.load(
+        name,
+        minilm,
+        device="cpu",
+        precision=precision or "auto",
+        streams=2,
+        cache_dir=model_cache,
+    )

@@ -1,0 +1,192 @@
+"""The reranker as its callers meet it: a real gRPC server and real models."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+import pytest_asyncio
+from raglan.deadline import Deadline
+from raglan.errors import InvalidInput, PayloadTooLarge, RaglanError, Unavailable
+from raglan.rpc import client
+from raglan.v1 import common_pb2, reranker_pb2, reranker_pb2_grpc
+from raglan_reranker.app import build
+from raglan_reranker.settings import RerankerSettings
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+Stub = reranker_pb2_grpc.RerankerServiceStub
+Serve = Callable[..., Awaitable[Stub]]
+
+QUERY = "How does a plant make sugar from light?"
+PASSAGES = [
+    "The parliament passed the bill on the second reading.",
+    "Photosynthesis turns light, water and carbon dioxide into sugar in the leaves of a plant.",
+    "The goalkeeper saved two penalties in the final.",
+    "Sugar prices rose last year.",
+]
+
+
+async def rerank(
+    stub: Stub, passages: list[str], *, query: str = QUERY, within_s: float = 30
+) -> reranker_pb2.RerankResponse:
+    request = reranker_pb2.RerankRequest(
+        query=query,
+        candidates=[
+            reranker_pb2.Candidate(text=text, retrieval_score=1 - rank / 100)
+            for rank, text in enumerate(passages)
+        ],
+    )
+    deadline = Deadline.after(within_s)
+    reply: reranker_pb2.RerankResponse = await client.call(stub.Rerank, request, deadline=deadline)
+    return reply
+
+
+async def info(stub: Stub) -> common_pb2.ServiceInfo:
+    reply: common_pb2.ServiceInfo = await client.call(
+        stub.GetInfo, common_pb2.GetInfoRequest(), deadline=Deadline.after(5)
+    )
+    return reply
+
+
+@pytest_asyncio.fixture(
+    scope="module", loop_scope="module", params=["late-interaction", "cross-encoder"]
+)
+async def reranker(request: pytest.FixtureRequest, serve: Serve, cross_encoder: Path) -> Stub:
+    """Each engine behind its server."""
+    if request.param == "cross-encoder":
+        return await serve(engine="cross-encoder", model=str(cross_encoder))
+    return await serve(engine="late-interaction")
+
+
+async def test_every_engine_ranks_best_first_with_identity_and_timing(reranker: Stub) -> None:
+    reply = await rerank(reranker, PASSAGES)
+    assert sorted(ranked.index for ranked in reply.ranked) == [0, 1, 2, 3]
+    scores = [ranked.score for ranked in reply.ranked]
+    assert scores == sorted(scores, reverse=True)
+    assert len(reply.model.revision) == 12
+    assert reply.timing.compute_ns > 0
+    assert reply.timing.tokenize_ns > 0
+    assert reply.timing.batch_tokens > 0
+
+
+async def test_every_engine_describes_what_runs(reranker: Stub) -> None:
+    described = await info(reranker)
+    assert described.service == "reranker"
+    assert described.engine in ("late-interaction", "cross-encoder")
+    assert described.device == "cpu"
+    assert described.pid == os.getpid()
+    assert described.limits["max_scored"] == 20
+    assert described.limits["max_tokens"] == 1500
+
+
+async def test_every_engine_scores_a_passage_the_same_whatever_its_company(reranker: Stub) -> None:
+    alone = await rerank(reranker, PASSAGES[1:2])
+    among = await rerank(reranker, [*PASSAGES, "And a much longer passage. " * 20])
+    raw = {ranked.index: ranked.raw_score for ranked in among.ranked}
+    assert raw[1] == pytest.approx(alone.ranked[0].raw_score, abs=1e-5)
+
+
+async def test_every_engine_takes_one_candidate_equal_ones_and_odd_text(reranker: Stub) -> None:
+    assert [r.index for r in (await rerank(reranker, ["x"])).ranked] == [0]
+    assert len((await rerank(reranker, ["same"] * 5)).ranked) == 5
+    odd = ["", "\0", "🙂" * 300, "日本語", "word " * 5000]
+    assert len((await rerank(reranker, odd, query="\0 ?")).ranked) == 5
+
+
+async def test_every_engine_refuses_bad_input_with_the_limit_named(reranker: Stub) -> None:
+    cases: list[tuple[str, list[str], type[RaglanError], str]] = [
+        ("", ["x"], InvalidInput, "query is empty"),
+        ("q", [], InvalidInput, "candidates is empty"),
+        ("q", ["x"] * 1001, InvalidInput, "holds 1001; the limit is 1000"),
+        ("q" * 100_001, ["x"], PayloadTooLarge, "100001 characters; the limit is 100000"),
+    ]
+    for query, passages, error, message in cases:
+        with pytest.raises(error, match=message):
+            await rerank(reranker, passages, query=query)
+    assert len((await rerank(reranker, ["and it serves on"])).ranked) == 1
+
+
+async def test_late_interaction_puts_the_answer_first(serve: Serve) -> None:
+    reply = await rerank(await serve(blend=1.0), PASSAGES)
+    assert reply.ranked[0].index == 1
+    assert -1 <= reply.ranked[-1].raw_score < reply.ranked[0].raw_score <= 1.0001
+
+
+async def test_candidates_are_limited_by_count_and_by_tokens(serve: Serve) -> None:
+    stub = await serve(max_scored=5, max_tokens=400)
+    assert sorted(r.index for r in (await rerank(stub, ["short"] * 9)).ranked) == [0, 1, 2, 3, 4]
+    long = ["word " * 150] * 9
+    assert sorted(r.index for r in (await rerank(stub, long)).ranked) == [0, 1]
+
+
+async def test_candidates_are_limited_by_what_the_deadline_leaves(serve: Serve) -> None:
+    stub = await serve(max_tokens=100_000, max_scored=400)
+    asked = time.monotonic()
+    reply = await rerank(stub, ["word " * 250] * 400, within_s=3)
+    assert time.monotonic() - asked < 3
+    assert 0 < len(reply.ranked) < 400
+
+
+async def test_the_loop_stays_free_while_passages_are_scored(serve: Serve) -> None:
+    stub = await serve(max_tokens=8_000)
+    working = asyncio.create_task(rerank(stub, ["word " * 250] * 20))
+    lags: list[float] = []
+    while not working.done():
+        asked = time.monotonic()
+        await asyncio.sleep(0.002)
+        lags.append(time.monotonic() - asked - 0.002)
+    assert len((await working).ranked) == 20
+    assert sorted(lags)[len(lags) // 2] < 0.05
+
+
+async def test_a_cross_encoder_agrees_with_sentence_transformers(
+    serve: Serve, cross_encoder: Path
+) -> None:
+    import sentence_transformers
+
+    stub = await serve(engine="cross-encoder", model=str(cross_encoder))
+    reply = await rerank(stub, PASSAGES)
+    reference = sentence_transformers.CrossEncoder(
+        str(cross_encoder), device="cpu", local_files_only=True
+    )
+    expected = await asyncio.to_thread(
+        reference.predict, [(QUERY, text) for text in PASSAGES], show_progress_bar=False
+    )
+    raw = {ranked.index: ranked.raw_score for ranked in reply.ranked}
+    assert [raw[index] for index in range(4)] == pytest.approx(expected.tolist(), abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "reason"),
+    [
+        ({"model": "/no/such/model"}, Unavailable, "one of three ways"),
+        ({"engine": "cross-encoder", "model": "/no/such/model"}, Unavailable, "one of three ways"),
+        ({"device": "cuda"}, InvalidInput, "openvino engine runs on the CPU"),
+        ({"engine": "cross-encoder", "device": "cuda:99"}, Unavailable, "device is 'cuda:99'"),
+    ],
+)
+async def test_a_start_that_cannot_be_served_is_refused_with_a_reason(
+    model_cache: Path, changes: dict[str, Any], error: type[RaglanError], reason: str
+) -> None:
+    service = build(RerankerSettings(port=0, cache_dir=model_cache, **changes))
+    with pytest.raises(error, match=reason):
+        await service.start()
+    await service.close()
+
+
+async def test_before_the_model_is_loaded_calls_are_told_to_come_back(model_cache: Path) -> None:
+    server = grpc.aio.server()
+    build(RerankerSettings(port=0, cache_dir=model_cache)).register(server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    async with client.connect(f"127.0.0.1:{port}") as channel:
+        with pytest.raises(grpc.aio.AioRpcError, match="still loading"):
+            await Stub(channel).GetInfo(common_pb2.GetInfoRequest(), timeout=5)
+    await server.stop(0)
