@@ -170,6 +170,20 @@ def copy_sparse(source: str, target: str) -> None:
                 start += os.sendfile(write.fileno(), read.fileno(), None, end - start)
 
 
+def sync_files(folder: Path) -> None:
+    """Wait until what was written to the files of `folder` is on the disk."""
+    for parent, _, files in os.walk(folder):
+        for file in files:
+            try:
+                descriptor = os.open(Path(parent) / file, os.O_RDONLY)
+            except FileNotFoundError:  # files come and go
+                continue
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+
+
 def _write(folder: Path, stored: Stored) -> None:
     held: dict[str, Any] = {"collection": stored.collection.to_json(), "shard": stored.shard}
     half = folder / f".{_DESCRIPTION}"

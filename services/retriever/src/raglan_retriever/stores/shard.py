@@ -19,6 +19,7 @@ from raglan_retriever import filters
 from raglan_retriever.chunks import DOCUMENT_ID, NUMBERS, STORED, TERMS, Chunk
 from raglan_retriever.filters import Clause
 from raglan_retriever.lexical import Sparse
+from raglan_retriever.stores.folders import sync_files
 from raglan_retriever.stores.store import DENSE, LEXICAL, Hit, Point
 
 SLICE: Final = 50
@@ -97,7 +98,12 @@ class Shard:
             self.delete(list(set(some) - {str(record.id) for record in records}))
 
     def flush(self) -> None:
-        """Write everything to its place, so that the next start has no log to replay."""
+        """Write everything to its place, so that the next start has no log to replay.
+
+        The library waits for the disk with the interpreter's lock held; so, most of it is written
+        before it is called, without the lock.
+        """
+        sync_files(self.path)
         self._shard.flush()
 
     def search(self, query: list[float] | Sparse, limit: int, where: Clause | None) -> list[Hit]:
