@@ -184,7 +184,7 @@ async def test_deleting_a_collections_documents_stops_its_jobs(
 async def test_an_embedder_that_is_away_for_a_while_fails_no_document(
     ingester: Any, embedder: Any
 ) -> None:
-    errors = [Unavailable("Down."), Overloaded("Full.", retry_after_s=0.05)] * 3
+    errors = [Unavailable("Down."), Overloaded("Full.", retry_after_s=0.05)] * 2
     embedder.error = lambda texts: errors.pop() if errors else None
 
     job = await ingester.ended(await ingester.submit({"a": "Alpha."}))

@@ -80,7 +80,7 @@ async def start_process(
 async def test_a_job_broken_off_in_the_middle_is_completed_without_duplicates(
     start_process: Any, embedder: Any, retriever: Any, until: Any, number: int
 ) -> None:
-    documents = {f"d{n:03}": f"Sentence {n} of a document. " * 60 for n in range(60)}
+    documents = {f"{number}-{n:03}": f"Sentence {n} of a document. " * 60 for n in range(60)}
     embedder.delay_s = 0.1
     first = await start_process()
     job = await first.client.submit(documents)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import takewhile, zip_longest
@@ -48,7 +48,7 @@ def chunk(
     outline = _Outline(text, headings)
     spans: list[Span] = []
     for start, end in _sections(len(text), headings, outline):
-        units = _units(text, start, end, headings, max_chars - overlap)
+        units = _units(text, start, end, outline, max_chars - overlap)
         previous: int | None = None
         for first, last in _pack(units, max_chars - overlap, outline):
             begin = first if previous is None else _reach_back(text, previous, first, overlap)
@@ -61,7 +61,7 @@ class _Outline:
     """The headings that stand above a place in the text."""
 
     def __init__(self, text: str, headings: Sequence[Heading]) -> None:
-        self._offsets = [heading.offset for heading in headings]
+        self.offsets = [heading.offset for heading in headings]
         self._paths: list[tuple[str, ...]] = [()]
         self.bare = [False]
         """bare[n]: before the n-th heading (from 0) there is nothing but the one above it."""
@@ -75,8 +75,8 @@ class _Outline:
 
     def path(self, start: int, end: int) -> tuple[str, ...]:
         """The headings that all of text[start:end] stands under."""
-        first = bisect_right(self._offsets, start)
-        last = bisect_right(self._offsets, end - 1)
+        first = bisect_right(self.offsets, start)
+        last = bisect_right(self.offsets, end - 1)
         while first < last and self.bare[first]:
             first += 1
         common = self._paths[first]
@@ -87,7 +87,7 @@ class _Outline:
 
     def starts_at(self, start: int, end: int) -> bool:
         """Whether a section begins in text[start:end]."""
-        return bisect_right(self._offsets, end - 1) > bisect_right(self._offsets, start - 1)
+        return bisect_right(self.offsets, end - 1) > bisect_right(self.offsets, start - 1)
 
 
 def _is_bare(text: str, heading: Heading, after: Heading) -> bool:
@@ -117,17 +117,14 @@ def _sections(
     return _between(0, length, cuts)
 
 
-def _units(
-    text: str, start: int, end: int, headings: Sequence[Heading], limit: int
-) -> list[tuple[int, int]]:
+def _units(text: str, start: int, end: int, outline: _Outline, limit: int) -> list[tuple[int, int]]:
     """The smallest spans worth keeping whole, none longer than `limit`, none blank."""
-    offsets = [heading.offset for heading in headings]
-    inside = offsets[bisect_right(offsets, start) : bisect_right(offsets, end - 1)]
+    heads = outline.offsets[bisect_left(outline.offsets, start) : bisect_left(outline.offsets, end)]
     ends = [match.end() for match in _PARAGRAPH_END.finditer(text, start, end)]
     units: list[tuple[int, int]] = []
-    for paragraph in _between(start, end, sorted({*ends, *inside})):
+    for paragraph in _between(start, end, sorted({*ends, *heads})):
         units += _split(text, *paragraph, limit, (_SENTENCE_END, _WORD_END))
-    return _headings_with_bodies(units, {start, *inside} & set(offsets), limit)
+    return _headings_with_bodies(units, set(heads), limit)
 
 
 def _split(
@@ -156,14 +153,14 @@ def _headings_with_bodies(
 ) -> list[tuple[int, int]]:
     """A heading joined to what follows it: alone at the end of a chunk it says nothing."""
     joined: list[tuple[int, int]] = []
+    alone = False
     for start, end in units:
-        if joined and joined[-1][0] in heads and start not in heads:
-            head = joined[-1][0]
-            if end - head <= limit:
-                joined[-1] = (head, end)
-                heads = heads - {head}
-                continue
-        joined.append((start, end))
+        if alone and start not in heads and end - joined[-1][0] <= limit:
+            joined[-1] = (joined[-1][0], end)
+            alone = False
+        else:
+            joined.append((start, end))
+            alone = start in heads
     return joined
 
 

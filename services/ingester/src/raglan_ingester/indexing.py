@@ -25,7 +25,7 @@ log: Final = structlog.get_logger()
 
 _UPSERT_BYTES: Final = 4 * 1024 * 1024
 """Of text and metadata in one Upsert; vectors come on top, and a message may hold 16 MiB."""
-_UPSERT_CHUNKS: Final = 512
+_UPSERT_CHUNKS: Final = 128
 _COUNTED_AT_ONCE: Final = 256
 
 

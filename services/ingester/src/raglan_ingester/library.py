@@ -60,13 +60,16 @@ class Library:
         Raises:
             NotFound: neither the database nor the index knows it.
         """
-        async with self._locks.of(collection):
-            sha256 = await self._documents.delete(collection, document_id)
-            deleted = await self._clear(collection, [document_id], deadline)
+        sha256: str | None = None
+        try:
+            async with self._locks.of(collection):
+                sha256 = await self._documents.delete(collection, document_id)
+                deleted = await self._clear(collection, [document_id], deadline)
+        finally:
+            if sha256 is not None:
+                await self._blobs.purge([sha256], self._documents.unnamed_blobs)
         if sha256 is None and not deleted:
             raise NotFound(f"There is no document {document_id!r} in {collection!r}.")
-        if sha256 is not None:
-            await self._blobs.purge([sha256], self._documents.unnamed_blobs)
         return deleted
 
     async def delete_all(self, collection: str, deadline: Deadline) -> int:

@@ -9,7 +9,7 @@ import sys
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 from raglan_ingester.chunking import Span
 from raglan_ingester.parse_worker import OUT_OF_MEMORY
@@ -60,29 +60,27 @@ class ParserPool:
 
     async def parse(self, request: ParseRequest) -> CutDocument:
         worker = await self._free.get()
+        reusable: _Worker | None = None
         try:
-            if worker is None:
-                worker = await self._start()
+            worker = worker or await self._start()
             reply = await self._ask(worker, request)
-            if worker.documents >= _DOCUMENTS_A_WORKER:
-                await self._stop(worker)
-                worker = None
-        except BaseException:
-            if worker is not None:
-                await self._stop(worker)
-                worker = None
-            raise
+            if worker.documents < _DOCUMENTS_A_WORKER:
+                reusable = worker
         finally:
-            self._free.put_nowait(worker)
-        if "error" in reply:
-            raise Unparsable(str(reply["error"]))
-        return _document_of(reply)
+            # The next document may start a worker while this one is being buried.
+            self._free.put_nowait(reusable)
+            if worker is not None and reusable is None:
+                await self._stop(worker)
+        if isinstance(reply, Unparsable):
+            raise reply
+        return reply
 
     async def close(self) -> None:
         for worker in list(self._all):
             await self._stop(worker)
 
-    async def _ask(self, worker: _Worker, request: ParseRequest) -> dict[str, Any]:
+    async def _ask(self, worker: _Worker, request: ParseRequest) -> CutDocument | Unparsable:
+        """What the worker says of the document; raises Unparsable when that was its end."""
         try:
             async with asyncio.timeout(self._wall_s):
                 return await worker.ask(request)
@@ -135,7 +133,7 @@ class _Worker:
         self._process = process
         self.documents = 0
 
-    async def ask(self, request: ParseRequest) -> dict[str, Any]:
+    async def ask(self, request: ParseRequest) -> CutDocument | Unparsable:
         self.documents += 1
         body = json.dumps(
             {
@@ -153,8 +151,7 @@ class _Worker:
         await requests.drain()
         length = int.from_bytes(await replies.readexactly(4), "big")
         reply = await replies.readexactly(length)
-        loaded: dict[str, Any] = await asyncio.to_thread(json.loads, reply)
-        return loaded
+        return await asyncio.to_thread(_reply_of, reply)
 
     async def exit_status(self) -> int:
         """How the process ended; negative is the signal that ended it."""
@@ -169,6 +166,9 @@ class _Worker:
         await self._process.wait()
 
 
-def _document_of(reply: dict[str, Any]) -> CutDocument:
+def _reply_of(body: bytes) -> CutDocument | Unparsable:
+    reply = json.loads(body)
+    if "error" in reply:
+        return Unparsable(str(reply["error"]))
     chunks = [Span(start, end, tuple(path)) for start, end, path in reply["chunks"]]
     return CutDocument(reply["title"], reply["text"], chunks)

@@ -221,7 +221,7 @@ class JobRun:
         return []
 
     async def _embed(self, batch: Sequence[_Cut]) -> list[Prepared]:
-        texts = [text for cut in batch for text in _embedding_texts(cut)]
+        texts = await asyncio.to_thread(_embedding_texts, batch)
         size = self._shop.texts_per_call
         parts = [texts[at : at + size] for at in range(0, len(texts), size)]
         replies = await _all([self._embed_call(part) for part in parts])
@@ -283,7 +283,11 @@ def with_defaults(
     return replace(collection, max_chars=max_chars, overlap_chars=overlap_chars)
 
 
-def _embedding_texts(cut: _Cut) -> list[str]:
+def _embedding_texts(batch: Sequence[_Cut]) -> list[str]:
+    return [text for cut in batch for text in _texts_of(cut)]
+
+
+def _texts_of(cut: _Cut) -> list[str]:
     """What the model reads of each chunk: title, headings, text, a line each."""
     title = cut.item.title or cut.cut.title
     text = cut.cut.text

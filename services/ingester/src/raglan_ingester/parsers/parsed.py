@@ -10,7 +10,8 @@ from typing import Final
 _NEWLINES: Final = re.compile(r"\r\n?")
 _UNSTORABLE: Final = re.compile(r"[\x00\ufeff]")
 _SURROGATES: Final = re.compile(r"[\ud800-\udfff]")
-_BLANKS: Final = re.compile(r"[ \t\f\v\u00a0]+")
+_MAX_NAME_CHARS: Final = 300
+"""Of a title or heading: what is longer is a paragraph in disguise."""
 
 
 class Unparsable(Exception):
@@ -64,10 +65,9 @@ class TextBuilder:
 
     def section(self, level: int, heading: str) -> None:
         """The next block begins a section that is called `heading`."""
-        name = one_line(heading)
-        if name:
+        if called := name(heading):
             offset = self._length + (2 if self._parts else 0)
-            self._headings.append(Heading(offset, level, name))
+            self._headings.append(Heading(offset, level, called))
 
     def heading(self, level: int, text: str) -> None:
         """Append a heading that is part of the text."""
@@ -77,7 +77,7 @@ class TextBuilder:
 
     def build(self, title: str = "") -> ParsedDocument:
         headings = [heading for heading in self._headings if heading.offset < self._length]
-        return ParsedDocument(one_line(title), "".join(self._parts), headings)
+        return ParsedDocument(name(title), "".join(self._parts), headings)
 
     def _append(self, text: str) -> None:
         self._parts.append(text)
@@ -95,6 +95,7 @@ def one_line(text: str) -> str:
     return " ".join(normalise(text).split())
 
 
-def squeeze(text: str) -> str:
-    """Runs of blanks as one; newlines stay."""
-    return _BLANKS.sub(" ", text)
+def name(text: str) -> str:
+    """`text` as a title or heading: on one line, and cut where it is too long for one."""
+    line = one_line(text)
+    return line if len(line) <= _MAX_NAME_CHARS else line[: _MAX_NAME_CHARS - 1].rstrip() + "…"

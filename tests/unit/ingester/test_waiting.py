@@ -1,0 +1,100 @@
+"""Patience with services that are away, and the allowance that bounds what is under way."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from raglan.errors import InvalidInput, Unavailable
+from raglan_ingester.allowance import Allowance
+from raglan_ingester.patience import Patience
+
+
+class Callee:
+    """Fails with each of `errors` in turn, then answers; each call takes `call_s` of its clock."""
+
+    def __init__(self, *errors: Exception, call_s: float = 0.0) -> None:
+        self.errors = list(errors)
+        self.call_s = call_s
+        self.calls = 0
+        self.now = 0.0
+
+    async def answer(self) -> str:
+        self.calls += 1
+        self.now += self.call_s
+        if self.errors:
+            raise self.errors.pop(0)
+        return "answer"
+
+
+async def test_a_call_that_fails_for_a_while_is_repeated() -> None:
+    callee = Callee(Unavailable("Down."), Unavailable("Down."))
+
+    assert await Patience(60).call(callee.answer) == "answer"
+    assert callee.calls == 3
+
+
+async def test_an_error_that_no_repeat_can_mend_is_raised_at_once() -> None:
+    callee = Callee(InvalidInput("Wrong."))
+
+    with pytest.raises(InvalidInput):
+        await Patience(60).call(callee.answer)
+    assert callee.calls == 1
+
+
+async def test_once_the_callee_was_away_too_long_each_call_tries_only_once() -> None:
+    callee = Callee(*[Unavailable("Down.")] * 9, call_s=10)
+    patience = Patience(15, clock=lambda: callee.now)
+    with pytest.raises(Unavailable):
+        await patience.call(callee.answer)
+    calls = callee.calls
+
+    with pytest.raises(Unavailable):
+        await patience.call(callee.answer)
+
+    assert callee.calls == calls + 1
+
+
+async def test_a_success_winds_the_clock_back() -> None:
+    callee = Callee(Unavailable("Down."), call_s=10)
+    patience = Patience(15, clock=lambda: callee.now)
+    await patience.call(callee.answer)
+    callee.errors = [Unavailable("Down.")]
+
+    assert await patience.call(callee.answer) == "answer"
+
+
+@given(st.lists(st.integers(1, 12), max_size=30))
+def test_never_more_is_lent_than_there_is_and_everyone_gets_a_turn(amounts: list[int]) -> None:
+    async def scenario() -> None:
+        allowance = Allowance(10)
+        lent, most, served = 0, 0, 0
+
+        async def borrow(amount: int) -> None:
+            nonlocal lent, most, served
+            taken = await allowance.take(amount)
+            lent += taken
+            most = max(most, lent)
+            await asyncio.sleep(0)
+            lent -= taken
+            served += 1
+            allowance.give_back(taken)
+
+        await asyncio.gather(*(borrow(amount) for amount in amounts))
+        assert served == len(amounts)
+        assert most <= 10
+
+    asyncio.run(scenario())
+
+
+async def test_a_cancelled_borrower_gives_its_turn_to_the_next() -> None:
+    allowance = Allowance(1)
+    await allowance.take(1)
+    first, second = (asyncio.create_task(allowance.take(1)) for _ in range(2))
+    await asyncio.sleep(0)
+    first.cancel()
+    allowance.give_back(1)
+
+    assert await asyncio.wait_for(second, 1) == 1
