@@ -83,7 +83,7 @@ async def test_every_engine_describes_what_runs(reranker: Stub) -> None:
     assert described.device == "cpu"
     assert described.pid == os.getpid()
     assert described.limits["max_scored"] == 20
-    assert described.limits["max_tokens"] == 1500
+    assert described.limits["max_tokens"] == 1200
 
 
 async def test_every_engine_scores_a_passage_the_same_whatever_its_company(reranker: Stub) -> None:

@@ -129,7 +129,7 @@ def _limits(settings: RerankerSettings, engine: Engine) -> Limits:
         candidates=settings.max_candidates,
         chars=settings.max_text_chars,
         scored=settings.max_scored,
-        tokens=settings.max_tokens or (1_500 if engine.device == "cpu" else 65_536),
+        tokens=settings.max_tokens or (1_200 if engine.device == "cpu" else 65_536),
         margin_s=settings.deadline_margin_ms / 1e3,
     )
 

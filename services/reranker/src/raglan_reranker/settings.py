@@ -46,7 +46,7 @@ class RerankerSettings(GrpcSettings, env_prefix="RAGLAN_RERANKER_"):
     """Candidates scored a call, from the top; the others keep their order below."""
 
     max_tokens: NonNegativeInt = 0
-    """Tokens of query and candidates scored a call; 0 means 1,500 on a CPU, 65,536 on a GPU."""
+    """Tokens of query and candidates scored a call; 0 means 1,200 on a CPU, 65,536 on a GPU."""
 
     deadline_margin_ms: NonNegativeFloat = 15
     """Kept back for the way home: candidates that would end later than that are not scored."""

