@@ -15,9 +15,9 @@ HEAD = """# Configuration
 
 <!-- Written by `make docs` from the settings classes. Change those, not this page. -->
 
-Every setting is an environment variable, `RAGLAN_<SERVICE>_<FIELD>`. `raglan up` passes the variables
-of its own environment on to the services it starts. A variable that no service knows is refused at
-start, with the nearest name that exists.
+Every setting is an environment variable, `RAGLAN_<SERVICE>_<FIELD>`. `raglan up` passes the
+variables of its own environment on to the services it starts. A variable that no service knows is
+refused at start, with the nearest name that exists.
 
 Two variables belong to the command line: `RAGLAN_URL` is the gateway that the client commands talk
 to, `RAGLAN_DATA` the data folder of `raglan up`.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from typing import Any
 
 import httpx
 import pytest
@@ -120,6 +121,22 @@ async def test_a_body_that_holds_no_documents_is_refused(
     )
     assert response.status_code == 422
     problem(response)
+
+
+@pytest.mark.parametrize(
+    ("form", "named"),
+    [
+        ({"data": {"metadata": "{}"}, "files": {"other": b"x"}}, "no file"),
+        ({"files": {"files": b"x", "more": b"x"}}, "'more'"),
+        ({"data": {"metadata": "[]"}, "files": {"files": b"x"}}, "metadata"),
+    ],
+)
+async def test_a_form_that_cannot_be_used_is_refused(
+    gateway: httpx.AsyncClient, form: dict[str, Any], named: str
+) -> None:
+    response = await gateway.post("/v1/collections/default/documents", **form)
+    assert response.status_code == 422
+    assert named in str(problem(response)["message"])
 
 
 async def test_an_unknown_route_has_the_envelope(gateway: httpx.AsyncClient) -> None:

@@ -28,6 +28,10 @@ RECOVERABLE: Final = (Unavailable, Overloaded, DeadlineExceeded, Internal)
 """What a fallback can answer for. Anything else is the request's own fault and is reported."""
 
 
+_SHARE: Final = 0.5
+"""Of the time that is left, how much a stage with a fallback may use."""
+
+
 class Stages(Protocol):
     """The services, as the pipeline calls them. Each raises `RaglanError`."""
 
@@ -104,6 +108,10 @@ class Run:
             yield
         finally:
             self.timings_ms[name] = (time.monotonic() - begun) * 1e3
+
+    def share(self, budget_s: float) -> Deadline:
+        """The deadline of a stage with a fallback: what comes after it must still find time."""
+        return self.deadline.within(min(budget_s, _SHARE * self.deadline.remaining_s()))
 
     def spent(self, stage: str, timing: common_pb2.Timing) -> None:
         """Record how the service that did `stage` split its time."""
@@ -205,7 +213,7 @@ class Pipeline:
         try:
             with run.stage("embed"):
                 reply = await self._stages.embed(
-                    run.query.text, deadline=run.deadline.within(self._budgets.embed_s)
+                    run.query.text, deadline=run.share(self._budgets.embed_s)
                 )
         except RECOVERABLE as error:
             run.fall_back("embed", error, to="lexical")
@@ -242,7 +250,7 @@ class Pipeline:
                 with run.stage("rerank"):
                     reply = await self._stages.rerank(
                         _rerank_request(run, self._rerank_candidates),
-                        deadline=run.deadline.within(self._budgets.rerank_s),
+                        deadline=run.share(self._budgets.rerank_s),
                     )
             except RECOVERABLE as error:
                 run.fall_back("rerank", error, to="fused_order")

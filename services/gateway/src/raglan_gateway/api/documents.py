@@ -61,7 +61,7 @@ def router(mesh: Mesh, settings: GatewaySettings) -> APIRouter:
         media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if media_type == "multipart/form-data":
             async with request.form(max_files=settings.max_upload_files, max_fields=10) as form:
-                return await _submit(mesh, name, _from_form(form))
+                return await _submit(mesh, name, _files_as_parts(*_from_form(form)))
         if media_type == "application/json":
             documents = await asyncio.to_thread(_from_json, await request.body(), settings)
             return await _submit(mesh, name, _as_parts(documents))
@@ -187,7 +187,8 @@ async def _as_parts(
             yield ingester_pb2.SubmitRequest(data=data[begin : begin + _PIECE_BYTES])
 
 
-async def _from_form(form: FormData) -> AsyncIterator[ingester_pb2.SubmitRequest]:
+def _from_form(form: FormData) -> tuple[list[UploadFile], str]:
+    """The files of a form, and the metadata they share."""
     files = [value for value in form.getlist("files") if isinstance(value, UploadFile)]
     if not files:
         raise InvalidInput("The form holds no file in the field `files`.")
@@ -199,11 +200,17 @@ async def _from_form(form: FormData) -> AsyncIterator[ingester_pb2.SubmitRequest
         _METADATA.validate_json(metadata if isinstance(metadata, str) else "")
     except ValidationError:
         raise InvalidInput("metadata is not a JSON object.") from None
+    return files, str(metadata)
+
+
+async def _files_as_parts(
+    files: list[UploadFile], metadata: str
+) -> AsyncIterator[ingester_pb2.SubmitRequest]:
     for file in files:
         yield _header(
             filename=(file.filename or "").replace("\0", ""),
             media_type=file.content_type or "",
-            metadata_json=str(metadata),
+            metadata_json=metadata,
         )
         while data := await file.read(_PIECE_BYTES):
             yield ingester_pb2.SubmitRequest(data=data)

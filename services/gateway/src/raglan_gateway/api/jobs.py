@@ -60,7 +60,7 @@ def router(mesh: Mesh, heartbeat_s: float) -> APIRouter:
     @routes.get(
         "/{job_id}/events",
         response_class=Response,
-        responses={200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}},
+        responses={200: {"content": sse.OPENAPI}},
     )
     async def follow_job(job_id: JobId) -> Response:
         """The job as events: `job` at each change, then `done`; or `error`."""

@@ -46,7 +46,7 @@ def router(pipeline: Pipeline, settings: GatewaySettings, metrics: Metrics) -> A
     @routes.post(
         "/v1/query",
         response_model=schemas.QueryReply,
-        responses={200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}},
+        responses={200: {"content": sse.OPENAPI}},
     )
     async def query(body: schemas.QueryRequest, request: Request) -> Any:
         """Answer with citations; `stream: true` sends server-sent events."""

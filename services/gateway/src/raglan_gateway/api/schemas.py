@@ -31,7 +31,7 @@ class SearchRequest(_Request):
     mode: Literal["hybrid", "dense", "lexical"] = "hybrid"
     rerank: bool = True
     filter: Filter | None = None
-    timeout_ms: Annotated[int, Field(ge=1)] | None = None
+    timeout_ms: Annotated[int, Field(ge=100)] | None = None
 
 
 class QueryRequest(SearchRequest):

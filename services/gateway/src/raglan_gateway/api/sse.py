@@ -13,6 +13,21 @@ from pydantic import BaseModel
 from raglan import errors
 from raglan.errors import RaglanError
 
+OPENAPI: Final = {
+    "text/event-stream": {
+        "itemSchema": {
+            "type": "object",
+            "required": ["event", "data", "id"],
+            "properties": {
+                "event": {"type": "string"},
+                "data": {"type": "string", "contentMediaType": "application/json"},
+                "id": {"type": "string"},
+            },
+        }
+    }
+}
+"""How the OpenAPI document describes a stream: each event by its three fields."""
+
 HEADERS: Final = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 
 

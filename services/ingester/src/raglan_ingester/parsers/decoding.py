@@ -28,6 +28,8 @@ def decode(data: bytes) -> str:
     if not data.strip():
         raise Unparsable("The file is empty.")
     text = _decode(data)
+    if "\0" in text:
+        raise Unparsable("The file holds null characters, so it is not text.")
     sample = text[:_SAMPLE_BYTES]
     controls = sum(character < " " and character not in "\t\n\r\f\x1b" for character in sample)
     if controls > _MAX_CONTROL_SHARE * len(sample) + 1:
