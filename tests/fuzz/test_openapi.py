@@ -31,8 +31,10 @@ def test_no_request_makes_a_server_error(mesh: mesh_process.Mesh, tmp_path: Path
     config.write_text(CONFIG)
     command = [
         sys.executable, "-m", "schemathesis.cli", "--config-file", str(config),
-        "run", f"{mesh.url}/openapi.json", "--checks", CHECKS, "--max-examples", "30", "--seed", "1", "--continue-on-failure",
-        "--request-timeout", "60", "--suppress-health-check", "all", "--max-time", str(SECONDS),
+        "run", f"{mesh.url}/openapi.json", "--checks", CHECKS,
+        "--max-examples", "30", "--seed", "1",
+        "--continue-on-failure", "--request-timeout", "60", "--suppress-health-check", "all",
+        "--max-time", str(SECONDS),
         "--generation-database", "none", "--warnings", "off",
     ]  # fmt: skip
     done = subprocess.run(
