@@ -96,6 +96,14 @@ constraints: setup-test ## Pin what is installed now in requirements/constraints
 bench-mesh: setup-test ## The README's figures on a fresh mesh (needs EVAL_DATA_DIR); ONLY="scifact" for one
 	@PYTHONPATH=tests:bench $(BIN)/python bench/mesh.py $(ONLY)
 
+.PHONY: bench-retriever
+bench-retriever: setup-test ## Search and upsert of the retriever alone, 20,000 chunks
+	@PYTHONPATH=bench $(BIN)/python bench/retriever.py
+
+.PHONY: bench-answers
+bench-answers: setup-test ## What the extractive generator answers, and when it abstains (needs EVAL_DATA_DIR)
+	@PYTHONPATH=bench $(BIN)/python bench/generator_quality.py
+
 .PHONY: bench-start
 bench-start: ## Time of a cold `make run` in an empty clone, package cache as it is
 	@bench/start.sh

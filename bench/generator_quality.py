@@ -15,15 +15,13 @@ the temporary folder (170 MB); the first run takes about three minutes on two co
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
 import os
-import platform
 import statistics
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -34,6 +32,7 @@ import qdrant_edge
 from raglan_generator.extraction import Extraction, extract
 from raglan_generator.generation import Passage
 from raglan_generator.settings import GeneratorSettings
+from report import Row, publish
 from sentence_transformers import SentenceTransformer
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -208,43 +207,30 @@ def outcomes(name: str, index: Index, encoder: Encoder, args: Any) -> list[Outco
     ]
 
 
-def table(squad: list[Outcome], other: list[Outcome], passages: int) -> list[dict[str, Any]]:
-    """The rows of the report: what, unit, ours, target, met."""
+def table(squad: list[Outcome], other: list[Outcome], passages: int) -> Iterator[Row]:
+    """The rows of the report."""
 
-    def row(what: str, ours: float, target: float | None = None, unit: str = "share") -> None:
-        at_most = unit == "ms" or "wrongly" in what
-        met = None if target is None else bool(ours <= target if at_most else ours >= target)
-        report.append(
-            {
-                "what": what,
-                "unit": unit,
-                "ours": round(float(ours), 4),
-                "peer": None,
-                "peer_name": None,
-            }
-            | {"ratio": None, "target": target, "met": met}
-        )
+    def share(what: str, held: Iterable[bool], target: str | None = None) -> Row:
+        return Row(what, "share", float(np.mean(list(held))), target)
 
-    report: list[dict[str, Any]] = []
     found = [outcome.gold_rank for outcome in squad]
-    row("gold passage in the top 3", np.mean([r is not None and r < 3 for r in found]))
-    row(f"gold passage in the top {passages}", np.mean([r is not None for r in found]))
+    yield share("gold passage in the top 3", (r is not None and r < 3 for r in found))
+    yield share(f"gold passage in the top {passages}", (r is not None for r in found))
     for count in (1, 2, 3):
-        ours = np.mean([outcome.hits[count - 1] for outcome in squad])
-        row(f"answer string in {count} sentence(s), never abstaining", ours)
-    given = [o.hits[2] and o.confidence >= THRESHOLD for o in squad]
-    row("answer string in 3 sentences, abstaining", np.mean(given), 0.88)
-    row("abstains on another subject", np.mean([o.confidence < THRESHOLD for o in other]), 0.9)
-    row("abstains wrongly", np.mean([o.confidence < THRESHOLD for o in squad]), 0.05)
-    given = [o.plain_hits[2] and o.plain_confidence >= THRESHOLD for o in squad]
-    row("words alone: answer string in 3 sentences, abstaining", np.mean(given))
-    abstained = [o.plain_confidence < THRESHOLD for o in other]
-    row("words alone: abstains on another subject", np.mean(abstained))
-    row("words alone: abstains wrongly", np.mean([o.plain_confidence < THRESHOLD for o in squad]))
+        what = f"answer string in {count} sentence(s), never abstaining"
+        yield share(what, (outcome.hits[count - 1] for outcome in squad))
+    given = (o.hits[2] and o.confidence >= THRESHOLD for o in squad)
+    yield share("answer string in 3 sentences, abstaining", given, ">= 0.88")
+    yield share("abstains on another subject", (o.confidence < THRESHOLD for o in other), ">= 0.9")
+    yield share("abstains wrongly", (o.confidence < THRESHOLD for o in squad), "<= 0.05")
+    given = (o.plain_hits[2] and o.plain_confidence >= THRESHOLD for o in squad)
+    yield share("words alone: answer string in 3 sentences, abstaining", given)
+    abstained = (o.plain_confidence < THRESHOLD for o in other)
+    yield share("words alone: abstains on another subject", abstained)
+    yield share("words alone: abstains wrongly", (o.plain_confidence < THRESHOLD for o in squad))
     times = [1e3 * outcome.seconds for outcome in squad]
-    row("extraction, CPU time p50", float(np.median(times)), 5.0, "ms")
-    row("extraction, CPU time p99", float(np.quantile(times, 0.99)), None, "ms")
-    return report
+    yield Row("extraction, CPU time p50", "ms", float(np.median(times)), "<= 5")
+    yield Row("extraction, CPU time p99", "ms", float(np.quantile(times, 0.99)))
 
 
 def main() -> None:
@@ -256,20 +242,7 @@ def main() -> None:
     index = Index(rows(DATA / "squad" / "corpus.jsonl"), encoder)
     squad = outcomes("squad", index, encoder, args)
     other = [o for name in ("scifact", "cranfield") for o in outcomes(name, index, encoder, args)]
-    report = table(squad, other[1::2], args.passages)
-    for line in report:
-        verdict = {None: "", True: "met", False: "NOT met"}[line["met"]]
-        target = "" if line["target"] is None else f"target {line['target']:g}"
-        print(f"{line['what']:58} {line['ours']:8.3f} {line['unit']:6} {target:12} {verdict}")
-    result = {
-        "bench": "generator_quality",
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "machine": f"{os.cpu_count()} x {platform.machine()}, Python {platform.python_version()}",
-        "rows": report,
-    }
-    path = ROOT / "bench" / "results" / "generator_quality.json"
-    path.write_text(json.dumps(result, indent=1) + "\n")
-    print(f"written to {path.relative_to(ROOT)}")
+    publish("generator_quality", table(squad, other[1::2], args.passages))
 
 
 if __name__ == "__main__":
