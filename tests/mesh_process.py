@@ -83,7 +83,7 @@ def running(data: Path, *options: str, **variables: str) -> Iterator[Mesh]:
             until(lambda: _ready(mesh, log), within_s=START_S, what="the mesh is ready")
             yield mesh
         finally:
-            process.send_signal(signal.SIGINT)
+            process.send_signal(signal.SIGTERM)
             try:
                 process.wait(STOP_S)
             except subprocess.TimeoutExpired:

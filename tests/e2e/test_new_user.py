@@ -40,6 +40,11 @@ class Clone:
         )
 
 
+def _heed_ctrl_c() -> None:
+    # A shell that starts this in the background has it ignored, and children inherit that.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clone]:
     folder = tmp_path_factory.mktemp("user")
@@ -58,10 +63,11 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clone]:
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            preexec_fn=_heed_ctrl_c,
         )
         try:
             mesh_process.until(
-                lambda: "Ctrl-C stops everything" in log.read_text() or make.poll() is not None,
+                lambda: "stops everything" in log.read_text() or make.poll() is not None,
                 within_s=INSTALL_S,
                 what="make run shows its screen",
             )
