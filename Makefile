@@ -52,6 +52,10 @@ test: setup-test ## Unit, contract and mesh tests (under 10 minutes on 2 cores)
 test-e2e: setup-test ## The journey of a new user: make run, the CLI
 	$(BIN)/python -m pytest tests/e2e
 
+.PHONY: test-postgres
+test-postgres: setup-test ## The ingester's contract tests on a PostgreSQL server that this starts
+	@tests/with_postgres.sh $(BIN)/python -m pytest tests/contract/ingester
+
 .PHONY: test-fuzz
 test-fuzz: setup-test ## Schemathesis over the OpenAPI document of a running mesh
 	$(BIN)/python -m pytest tests/fuzz

@@ -39,17 +39,21 @@ async def test_a_document_that_cannot_be_read_fails_alone_with_its_reason(ingest
                 (Header(filename="bomb.docx"), bomb()),
                 (Header(filename="empty.md"), b""),
                 (Header(filename="tool.exe"), b"MZ\x90"),
-                (Header(filename="null.txt"), "nul\0l in नमस्ते 你好".encode()),
+                (Header(filename="null.txt"), b"before\0after"),
+                (Header(filename="scripts.txt"), "नमस्ते 你好".encode()),
             ]
         )
     )
 
     assert job.status == ingester_pb2.JOB_STATUS_PARTIAL
     reasons = {error.document_id: error.message for error in job.errors}
-    assert reasons.keys() == {"noise.txt", "broken.pdf", "bomb.docx", "empty.md", "tool.exe"}
+    assert reasons.keys() == {
+        "noise.txt", "broken.pdf", "bomb.docx", "empty.md", "tool.exe", "null.txt",
+    }  # fmt: skip
     assert reasons["empty.md"] == "The file is empty."
     assert "(.exe)" in reasons["tool.exe"]
-    assert (await ingester.document("null.txt")).text == "null in नमस्ते 你好"
+    assert "null characters" in reasons["null.txt"]
+    assert (await ingester.document("scripts.txt")).text == "नमस्ते 你好"
     failed = await ingester.document("bomb.docx")
     assert failed.status == ingester_pb2.DOCUMENT_STATUS_FAILED
     assert failed.error == reasons["bomb.docx"]
