@@ -46,7 +46,7 @@ run: setup ## Start the whole mesh on this machine; Ctrl-C stops it
 
 .PHONY: test
 test: setup-test ## Unit, contract and mesh tests (under 10 minutes on 2 cores)
-	$(BIN)/python -m pytest tests/unit tests/contract tests/mesh tests/faults
+	$(BIN)/python -m pytest tests/unit tests/contract tests/mesh
 
 .PHONY: test-e2e
 test-e2e: setup-test ## The journey of a new user: make run, the CLI

@@ -12,26 +12,39 @@ import mesh_process
 import pytest
 
 REPOSITORY = Path(__file__).parents[1]
+SCHEDSTAT = Path("/proc/thread-self/schedstat")
 BLOCKED_S = 0.5
-"""A callback that holds the loop longer fails the test. Generous: CI machines are shared."""
+"""A callback that holds the loop longer fails the test."""
 
 
 @pytest.fixture(autouse=True)
 def no_blocked_loop(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Fail the test when anything holds the event loop for `BLOCKED_S` or longer."""
+    """Fail the test when anything holds the event loop for `BLOCKED_S` or longer.
+
+    Time in which the thread was ready but had no core is the machine's, and does not count.
+    """
     slow: list[str] = []
     run = asyncio.Handle._run
 
     def timed(handle: asyncio.Handle) -> None:
-        begun = time.monotonic()
+        begun = time.monotonic() - _without_core_s()
         run(handle)
-        held = time.monotonic() - begun
+        held = time.monotonic() - _without_core_s() - begun
         if held >= BLOCKED_S:
             slow.append(f"{held:.2f} s in {handle!r}")
 
     monkeypatch.setattr(asyncio.Handle, "_run", timed)
     yield
     assert not slow, "the event loop was blocked: " + "; ".join(slow)
+
+
+def _without_core_s() -> float:
+    """How long this thread has waited in the run queue so far (proc(5), schedstat); 0 elsewhere."""
+    try:
+        with SCHEDSTAT.open() as file:
+            return int(file.read().split()[1]) / 1e9
+    except OSError:
+        return 0.0
 
 
 @pytest.fixture(scope="session")

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+import sentence_transformers
 from numpy.typing import NDArray
 from raglan.encoders.model import EncoderModel
 from raglan.encoders.tokenizer import Tokenizers
 from raglan_embedder.engines import Engine
-
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
-sentence_transformers = pytest.importorskip("sentence_transformers")
 
 SMALL = [
     "a",

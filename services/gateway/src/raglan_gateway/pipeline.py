@@ -12,6 +12,7 @@ from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field
 from typing import Final, Protocol, TypeAlias
 
+from raglan.chunk_text import in_context
 from raglan.deadline import Deadline
 from raglan.errors import DeadlineExceeded, Internal, Overloaded, RaglanError, Unavailable
 from raglan.v1 import (
@@ -306,7 +307,10 @@ def _rerank_request(run: Run, most: int) -> reranker_pb2.RerankRequest:
     return reranker_pb2.RerankRequest(
         query=run.query.text,
         candidates=[
-            reranker_pb2.Candidate(text=passage.text, retrieval_score=_retrieval_score(passage))
+            reranker_pb2.Candidate(
+                text=in_context(passage.title, passage.heading_path, passage.text),
+                retrieval_score=_retrieval_score(passage),
+            )
             for passage in run.passages[:most]
         ],
     )

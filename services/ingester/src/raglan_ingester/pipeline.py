@@ -17,6 +17,7 @@ from typing import Any, Final, Protocol
 import numpy as np
 import structlog
 from numpy.typing import NDArray
+from raglan.chunk_text import in_context
 from raglan.errors import Conflict, RaglanError
 
 from raglan_ingester.allowance import Allowance
@@ -288,20 +289,10 @@ def _embedding_texts(batch: Sequence[_Cut]) -> list[str]:
 
 
 def _texts_of(cut: _Cut) -> list[str]:
-    """What the model reads of each chunk: title, headings, text, a line each."""
     title = cut.item.title or cut.cut.title
     text = cut.cut.text
     return [
-        "\n".join(
-            part
-            for part in (
-                "" if title in span.heading_path else title,
-                " > ".join(span.heading_path),
-                text[span.start : span.end],
-            )
-            if part
-        )
-        for span in cut.cut.chunks
+        in_context(title, span.heading_path, text[span.start : span.end]) for span in cut.cut.chunks
     ]
 
 

@@ -38,7 +38,7 @@ class RerankerSettings(GrpcSettings, env_prefix="RAGLAN_RERANKER_"):
     streams: NonNegativeInt = 0
     """Batches that run at once on a CPU, one thread each; 0 means one a core."""
 
-    blend: float = Field(default=0.3, ge=0, le=1)
+    blend: float = Field(default=0.5, ge=0, le=1)
     """Share of the model's score in the order; the rest is the retrieval score's. A model trained
     to rerank deserves more."""
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from raglan.chunk_text import in_context
 from raglan.errors import InvalidInput
 
 from raglan_retriever import metadata
@@ -46,7 +47,7 @@ class Chunk:
     @property
     def lexical_text(self) -> str:
         """What the lexical leg finds this chunk by."""
-        return "\n".join((self.title, *self.heading_path, self.text))
+        return in_context(self.title, self.heading_path, self.text)
 
     def payload(self) -> dict[str, Any]:
         """What a store keeps besides the vectors.
