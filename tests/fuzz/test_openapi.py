@@ -13,7 +13,7 @@ CHECKS = (
     "not_a_server_error,status_code_conformance,content_type_conformance,"
     "response_schema_conformance,negative_data_rejection,unsupported_method"
 )
-SECONDS = 240
+SECONDS = 150
 # 504 answers a deadline that the request itself chose too short for what it asked.
 CONFIG = """
 [checks.not_a_server_error]

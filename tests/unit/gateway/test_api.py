@@ -46,6 +46,8 @@ def problem(response: httpx.Response) -> dict[str, object]:
         ({"query": "a", "top_k": 0}, "top_k"),
         ({"query": "a", "top_k": 10_000}, "RAGLAN_GATEWAY_MAX_TOP_K"),
         ({"query": "a", "topk": 3}, "topk"),
+        ({"query": "a", "top_k": "3"}, "top_k"),
+        ({"query": "a", "rerank": 0}, "rerank"),
         ({"query": "a", "mode": "psychic"}, "mode"),
         ({"query": "a", "timeout_ms": 0}, "timeout_ms"),
         ({"query": "a", "timeout_ms": 10**9}, "RAGLAN_GATEWAY_MAX_TIMEOUT_MS"),

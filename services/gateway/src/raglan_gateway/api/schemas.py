@@ -19,7 +19,8 @@ DocumentId = Annotated[
 
 
 class _Request(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # Strict: 0 is not false, and "10" is not 10.
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 class SearchRequest(_Request):
