@@ -4,7 +4,7 @@ set -euo pipefail
 repository=$(git -C "$(dirname "$0")" rev-parse --show-toplevel)
 folder=$(mktemp -d)
 mesh=""
-trap '[ -z "$mesh" ] || kill -INT "$mesh" 2>/dev/null || true; [ -z "$mesh" ] || wait "$mesh" || true; rm -rf "$folder"' EXIT
+trap '[ -z "$mesh" ] || kill -TERM "$mesh" 2>/dev/null || true; [ -z "$mesh" ] || wait "$mesh" || true; rm -rf "$folder"' EXIT
 git clone --quiet "$repository" "$folder/clone"
 cd "$folder/clone"
 export HOME="$folder/home" RAGLAN_GATEWAY_PORT="${PORT:-18099}"
@@ -23,8 +23,8 @@ seconds_until_ready() {
 }
 
 stop() {
-  pkill -INT -P "$mesh" || true
-  kill -INT "$mesh" 2>/dev/null || true
+  pkill -TERM -P "$mesh" || true
+  kill -TERM "$mesh" 2>/dev/null || true
   wait "$mesh" || true
   mesh=""
 }
