@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import mesh_process
 import pytest
 
+REPOSITORY = Path(__file__).parents[1]
 SCHEDSTAT = Path("/proc/thread-self/schedstat")
 BLOCKED_S = 0.5
 """A callback that holds the loop longer fails the test."""
@@ -43,6 +45,18 @@ def _without_core_s() -> float:
             return int(file.read().split()[1]) / 1e9
     except OSError:
         return 0.0
+
+
+@pytest.fixture(scope="session")
+def eval_data() -> Path:
+    """The folder of evaluation sets, in BEIR layout."""
+    folder = Path(os.environ.get("EVAL_DATA_DIR") or REPOSITORY.parent / "shared" / "data")
+    if not (folder / "scifact" / "corpus.jsonl").is_file():
+        pytest.fail(
+            f"No evaluation data in {folder}. Set EVAL_DATA_DIR to a folder that holds "
+            "squad/, scifact/ and cranfield/ in BEIR layout."
+        )
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -27,6 +27,11 @@ SIZE = 300
 PATHS = [*KEYS, "a.b.a", "b.a", "a.a", "nowhere", "document_id", "c d.ü"]
 
 
+@pytest.fixture(autouse=True)
+def no_blocked_loop():
+    """Qdrant's local mode computes on the event loop; test_edge_store.py watches our own store."""
+
+
 def random_value(rng: random.Random, depth: int) -> Any:
     kind = rng.random()
     if depth < 3 and kind < 0.2:

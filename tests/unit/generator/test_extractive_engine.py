@@ -126,7 +126,7 @@ async def test_a_deadline_ends_work_on_large_passages() -> None:
 
 
 async def test_the_loop_turns_while_large_passages_are_read() -> None:
-    passages = (Passage(NORMANS.text * 20),) * 100
+    passages = (Passage(NORMANS.text * 100),) * 100
     answering = asyncio.create_task(answer(Request("Who ruled Normandy?", passages)))
     started = last = time.monotonic()
     longest, turns = 0.0, 0
