@@ -14,7 +14,7 @@ import pytest
 REPOSITORY = Path(__file__).parents[1]
 SCHEDSTAT = Path("/proc/thread-self/schedstat")
 BLOCKED_S = 1.0
-"""A callback that holds the loop longer fails the test. Qdrant Edge stalls it for 0.5 s at worst."""
+"""A callback that holds the loop longer fails the test. Qdrant Edge stalls it for up to 0.5 s."""
 
 
 @pytest.fixture(autouse=True)
