@@ -12,10 +12,10 @@ import asyncio, time
 
 async def test_blocks():
     await asyncio.sleep(0)
-    time.sleep(1.3)
+    time.sleep(0.7)
 
 async def test_waits():
-    await asyncio.sleep(1.3)
+    await asyncio.sleep(0.7)
 """
 
 
