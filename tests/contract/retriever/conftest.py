@@ -213,7 +213,17 @@ def edge(path: Path, **settings: Any) -> EdgeStore:
     return EdgeStore(path, **chosen)
 
 
-@pytest.fixture(params=["edge", "qdrant-local", "qdrant-http"])
+# Qdrant's local mode, and the HTTP server over it, compute in this process; a real server does not.
+LOCAL_MODE = pytest.mark.loop_stall_s(2.0)
+
+
+@pytest.fixture(
+    params=[
+        "edge",
+        pytest.param("qdrant-local", marks=LOCAL_MODE),
+        pytest.param("qdrant-http", marks=LOCAL_MODE),
+    ]
+)
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
     made: Store
     if request.param == "edge":

@@ -24,12 +24,9 @@ SCALARS: list[Any] = [
     *("", "1", "true", "x", "ü", "天", "x" * 300, "x" * 299 + "y", "null\x00", '"],["'),
 ]
 SIZE = 300
+# Qdrant's local mode computes on the event loop; a server does not.
+LOCAL_MODE = pytest.param("qdrant", marks=pytest.mark.loop_stall_s(2.0))
 PATHS = [*KEYS, "a.b.a", "b.a", "a.a", "nowhere", "document_id", "c d.ü"]
-
-
-@pytest.fixture(autouse=True)
-def no_blocked_loop():
-    """Qdrant's local mode computes on the event loop; test_edge_store.py watches our own store."""
 
 
 def random_value(rng: random.Random, depth: int) -> Any:
@@ -163,7 +160,7 @@ def runner():
         yield made
 
 
-@pytest.fixture(scope="module", params=["edge", "qdrant"])
+@pytest.fixture(scope="module", params=["edge", LOCAL_MODE])
 def searchable(request, runner, tmp_path_factory, open_edge, open_local):
     """A store that holds the corpus, one chunk a document."""
     path = tmp_path_factory.mktemp("edge")

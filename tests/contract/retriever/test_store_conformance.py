@@ -14,11 +14,6 @@ from raglan_retriever.index import Fusion, Index, Query
 from raglan_retriever.metadata import term
 
 
-@pytest.fixture(autouse=True)
-def no_blocked_loop():
-    """Qdrant's local mode computes on the event loop; test_edge_store.py watches our own store."""
-
-
 @pytest.fixture
 async def filled(index, chunk, vectors, model):
     """Collection "animals": four chunks of two documents."""
