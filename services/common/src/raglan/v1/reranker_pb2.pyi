@@ -106,23 +106,29 @@ class Ranked(_message.Message):
     INDEX_FIELD_NUMBER: _builtins.int
     SCORE_FIELD_NUMBER: _builtins.int
     RAW_SCORE_FIELD_NUMBER: _builtins.int
+    CALIBRATED_FIELD_NUMBER: _builtins.int
     index: _builtins.int
     """Position of the candidate in the request, from 0."""
     score: _builtins.float
     """What to sort by: the model's score, blended with the retrieval score where the engine does so."""
     raw_score: _builtins.float
     """The model's own score."""
+    calibrated: _builtins.float
+    """Probability that the passage is relevant, 0 to 1; not set when this model was never calibrated."""
     def __init__(
         self,
         *,
         index: _builtins.int = ...,
         score: _builtins.float = ...,
         raw_score: _builtins.float = ...,
+        calibrated: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_calibrated", b"_calibrated", "calibrated", b"calibrated"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["index", b"index", "raw_score", b"raw_score", "score", b"score"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_calibrated", b"_calibrated", "calibrated", b"calibrated", "index", b"index", "raw_score", b"raw_score", "score", b"score"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__calibrated: _TypeAlias = _typing.Literal["calibrated"]  # noqa: Y015
+    _WhichOneofArgType__calibrated: _TypeAlias = _typing.Literal["_calibrated", b"_calibrated"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__calibrated) -> _WhichOneofReturnType__calibrated | None: ...
 
 Global___Ranked: _TypeAlias = Ranked  # noqa: Y015
