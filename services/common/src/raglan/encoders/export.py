@@ -40,13 +40,22 @@ def onnx_file(model: EncoderModel, cache_dir: Path) -> Path:
     if shipped := shipped_onnx(model.path):
         return shipped
     target = cache_dir / "onnx" / f"{model.revision}-v{_FORMAT}.onnx"
+    return made_once(model, target, "raglan.encoders.export")
+
+
+def made_once(model: EncoderModel, target: Path, module: str) -> Path:
+    """`target`, written by `python -m <module> <model folder> <file>` unless it is there.
+
+    Raises:
+        Unavailable: the process failed or the cache cannot be written; the message says why.
+    """
     if target.is_file():
         return target
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{target}.lock", timeout=TIMEOUT_S):
             if not target.is_file():
-                _make(model, target)
+                _make(model, target, module)
     except Timeout:
         raise Unavailable(
             f"Another process has held {target}.lock for {TIMEOUT_S:.0f} s; is its export stuck?"
@@ -56,10 +65,10 @@ def onnx_file(model: EncoderModel, cache_dir: Path) -> Path:
     return target
 
 
-def _make(model: EncoderModel, target: Path) -> None:
-    log.info("exporting the model to ONNX, once", model=model.id, file=str(target))
+def _make(model: EncoderModel, target: Path, module: str) -> None:
+    log.info("converting the model, once", model=model.id, file=str(target))
     partial = target.with_suffix(".partial")
-    command = [sys.executable, "-m", "raglan.encoders.export", str(model.path), str(partial)]
+    command = [sys.executable, "-m", module, str(model.path), str(partial)]
     try:
         done = subprocess.run(  # noqa: S603 - our own module, paths of ours
             command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False
