@@ -21,8 +21,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-import grpc
-
 
 class RaglanError(Exception):
     """An error whose message may be shown to whoever sent the request."""
@@ -75,29 +73,31 @@ class Wire:
     """How one error class looks outside."""
 
     type: str
-    grpc: grpc.StatusCode
+    status: str
+    """The name of the gRPC status: a name, so that code without transport needs no grpc."""
+
     http: int
     retryable: bool
 
 
 TABLE: Final[Mapping[type[RaglanError], Wire]] = {
-    InvalidInput: Wire("invalid_input", grpc.StatusCode.INVALID_ARGUMENT, 422, False),
-    PayloadTooLarge: Wire("payload_too_large", grpc.StatusCode.OUT_OF_RANGE, 413, False),
-    NotFound: Wire("not_found", grpc.StatusCode.NOT_FOUND, 404, False),
-    Conflict: Wire("conflict", grpc.StatusCode.FAILED_PRECONDITION, 409, False),
-    Overloaded: Wire("overloaded", grpc.StatusCode.RESOURCE_EXHAUSTED, 429, True),
-    Unavailable: Wire("unavailable", grpc.StatusCode.UNAVAILABLE, 503, True),
-    DeadlineExceeded: Wire("deadline_exceeded", grpc.StatusCode.DEADLINE_EXCEEDED, 504, True),
-    Cancelled: Wire("cancelled", grpc.StatusCode.CANCELLED, 499, False),
-    Internal: Wire("internal", grpc.StatusCode.INTERNAL, 500, False),
+    InvalidInput: Wire("invalid_input", "INVALID_ARGUMENT", 422, False),
+    PayloadTooLarge: Wire("payload_too_large", "OUT_OF_RANGE", 413, False),
+    NotFound: Wire("not_found", "NOT_FOUND", 404, False),
+    Conflict: Wire("conflict", "FAILED_PRECONDITION", 409, False),
+    Overloaded: Wire("overloaded", "RESOURCE_EXHAUSTED", 429, True),
+    Unavailable: Wire("unavailable", "UNAVAILABLE", 503, True),
+    DeadlineExceeded: Wire("deadline_exceeded", "DEADLINE_EXCEEDED", 504, True),
+    Cancelled: Wire("cancelled", "CANCELLED", 499, False),
+    Internal: Wire("internal", "INTERNAL", 500, False),
 }
 
 RETRY_AFTER_METADATA: Final = "raglan-retry-after-ms"
 """Trailing metadata that carries `retry_after_s`, in milliseconds."""
 
-_BY_STATUS: Final = {wire.grpc: error for error, wire in TABLE.items()} | {
-    grpc.StatusCode.ALREADY_EXISTS: Conflict,
-    grpc.StatusCode.ABORTED: Conflict,
+_BY_STATUS: Final = {wire.status: error for error, wire in TABLE.items()} | {
+    "ALREADY_EXISTS": Conflict,
+    "ABORTED": Conflict,
 }
 
 
@@ -106,9 +106,7 @@ def wire(error: RaglanError) -> Wire:
     return next(TABLE[cls] for cls in type(error).__mro__ if cls in TABLE)
 
 
-def from_status(
-    status: grpc.StatusCode, message: str, *, retry_after_s: float | None = None
-) -> RaglanError:
+def from_status(status: str, message: str, *, retry_after_s: float | None = None) -> RaglanError:
     """The error that `status` stands for; what the table does not hold is Internal."""
     return _BY_STATUS.get(status, Internal)(message, retry_after_s=retry_after_s)
 
@@ -119,7 +117,7 @@ def envelope(error: RaglanError, request_id: str) -> dict[str, object]:
     return {
         "error": {
             "type": row.type,
-            "code": row.grpc.name,
+            "code": row.status,
             "message": error.message,
             "request_id": request_id,
             "retryable": row.retryable,

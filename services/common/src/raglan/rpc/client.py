@@ -124,7 +124,7 @@ def from_rpc_error(error: grpc.aio.AioRpcError, to: str) -> RaglanError:
         message = f"{_capital(to)} did not answer before the deadline."
     elif status is grpc.StatusCode.UNKNOWN or status is grpc.StatusCode.UNIMPLEMENTED:
         message = f"{_capital(to)} met an error of its own."
-    return errors.from_status(status, message, retry_after_s=retry_after_s)
+    return errors.from_status(status.name, message, retry_after_s=retry_after_s)
 
 
 def _capital(text: str) -> str:

@@ -79,7 +79,7 @@ async def _border(method: str, context: Context) -> AsyncIterator[None]:
                 raise InvalidInput("The call has no deadline; set a timeout.")
             yield
         except RaglanError as error:
-            status = errors.wire(error).grpc.name
+            status = errors.wire(error).status
             await _abort(context, error)
         except asyncio.CancelledError:
             status = "CANCELLED"
@@ -97,4 +97,5 @@ async def _abort(context: Context, error: RaglanError) -> None:
     trailing: tuple[tuple[str, str], ...] = ()
     if error.retry_after_s is not None:
         trailing = ((errors.RETRY_AFTER_METADATA, str(math.ceil(error.retry_after_s * 1e3))),)
-    await context.abort(errors.wire(error).grpc, error.message, trailing_metadata=trailing)
+    status = grpc.StatusCode[errors.wire(error).status]
+    await context.abort(status, error.message, trailing_metadata=trailing)

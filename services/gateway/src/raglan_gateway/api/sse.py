@@ -57,7 +57,7 @@ def response(events: AsyncGenerator[Event, None], *, heartbeat_s: float) -> Stre
 def problem(error: RaglanError) -> Event:
     """The event that ends a stream which cannot be completed."""
     row = errors.wire(error)
-    data = StreamProblem(code=row.grpc.name, message=error.message, retryable=row.retryable)
+    data = StreamProblem(code=row.status, message=error.message, retryable=row.retryable)
     return Event("error", data)
 
 
