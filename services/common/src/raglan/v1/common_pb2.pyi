@@ -181,6 +181,7 @@ class ServiceInfo(_message.Message):
     DTYPE_FIELD_NUMBER: _builtins.int
     LIMITS_FIELD_NUMBER: _builtins.int
     PID_FIELD_NUMBER: _builtins.int
+    OUTPUTS_FIELD_NUMBER: _builtins.int
     service: _builtins.str
     version: _builtins.str
     engine: _builtins.str
@@ -193,6 +194,10 @@ class ServiceInfo(_message.Message):
     def limits(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
         """Limits by name, e.g. "max_texts": 256. Units are in the names."""
 
+    @_builtins.property
+    def outputs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What an embedder's model gives: "dense", "sparse", "token_vectors"."""
+
     def __init__(
         self,
         *,
@@ -204,10 +209,11 @@ class ServiceInfo(_message.Message):
         dtype: _builtins.str = ...,
         limits: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
         pid: _builtins.int = ...,
+        outputs: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["model", b"model"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["device", b"device", "dtype", b"dtype", "engine", b"engine", "limits", b"limits", "model", b"model", "pid", b"pid", "service", b"service", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device", b"device", "dtype", b"dtype", "engine", b"engine", "limits", b"limits", "model", b"model", "outputs", b"outputs", "pid", b"pid", "service", b"service", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

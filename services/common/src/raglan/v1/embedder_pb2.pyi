@@ -64,10 +64,15 @@ class EmbedRequest(_message.Message):
     KIND_FIELD_NUMBER: _builtins.int
     LANE_FIELD_NUMBER: _builtins.int
     DIMENSION_FIELD_NUMBER: _builtins.int
+    SPARSE_FIELD_NUMBER: _builtins.int
+    TOKEN_VECTORS_FIELD_NUMBER: _builtins.int
     kind: Global___InputKind.ValueType
     lane: Global___Lane.ValueType
     dimension: _builtins.int
     """Matryoshka dimension; 0 means all the model has."""
+    sparse: _builtins.bool
+    """Besides the vectors, where the model has them (ServiceInfo.outputs); else the call is refused."""
+    token_vectors: _builtins.bool
     @_builtins.property
     def texts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     def __init__(
@@ -77,10 +82,12 @@ class EmbedRequest(_message.Message):
         kind: Global___InputKind.ValueType = ...,
         lane: Global___Lane.ValueType = ...,
         dimension: _builtins.int = ...,
+        sparse: _builtins.bool = ...,
+        token_vectors: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dimension", b"dimension", "kind", b"kind", "lane", b"lane", "texts", b"texts"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dimension", b"dimension", "kind", b"kind", "lane", b"lane", "sparse", b"sparse", "texts", b"texts", "token_vectors", b"token_vectors"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -94,6 +101,8 @@ class EmbedResponse(_message.Message):
     MODEL_FIELD_NUMBER: _builtins.int
     TOKEN_COUNTS_FIELD_NUMBER: _builtins.int
     TIMING_FIELD_NUMBER: _builtins.int
+    SPARSE_FIELD_NUMBER: _builtins.int
+    TOKEN_VECTORS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def vectors(self) -> _common_pb2.Tensor:
         """One L2-normalised row a text, in the order of the request."""
@@ -106,6 +115,12 @@ class EmbedResponse(_message.Message):
 
     @_builtins.property
     def timing(self) -> _common_pb2.Timing: ...
+    @_builtins.property
+    def sparse(self) -> Global___SparseVectors:
+        """Set when asked for."""
+
+    @_builtins.property
+    def token_vectors(self) -> Global___TokenVectors: ...
     def __init__(
         self,
         *,
@@ -113,11 +128,77 @@ class EmbedResponse(_message.Message):
         model: _common_pb2.ModelIdentity | None = ...,
         token_counts: _abc.Iterable[_builtins.int] | None = ...,
         timing: _common_pb2.Timing | None = ...,
+        sparse: Global___SparseVectors | None = ...,
+        token_vectors: Global___TokenVectors | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "timing", b"timing", "vectors", b"vectors"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "sparse", b"sparse", "timing", b"timing", "token_vectors", b"token_vectors", "vectors", b"vectors"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "timing", b"timing", "token_counts", b"token_counts", "vectors", b"vectors"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "sparse", b"sparse", "timing", b"timing", "token_counts", b"token_counts", "token_vectors", b"token_vectors", "vectors", b"vectors"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___EmbedResponse: _TypeAlias = EmbedResponse  # noqa: Y015
+
+@_typing.final
+class SparseVectors(_message.Message):
+    """What each text weighs on terms of the model's vocabulary, all texts in one piece. The dot product
+    of two texts' weights is their lexical similarity.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INDICES_FIELD_NUMBER: _builtins.int
+    WEIGHTS_FIELD_NUMBER: _builtins.int
+    OFFSETS_FIELD_NUMBER: _builtins.int
+    indices: _builtins.bytes
+    """uint32, little-endian: token ids, ascending within a text."""
+    weights: _builtins.bytes
+    """float32, little-endian, above 0, one for each of indices."""
+    offsets: _builtins.bytes
+    """uint32, little-endian, one more than there are texts: text i has the entries from offsets[i]
+    up to offsets[i + 1].
+    """
+    def __init__(
+        self,
+        *,
+        indices: _builtins.bytes = ...,
+        weights: _builtins.bytes = ...,
+        offsets: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["indices", b"indices", "offsets", b"offsets", "weights", b"weights"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SparseVectors: _TypeAlias = SparseVectors  # noqa: Y015
+
+@_typing.final
+class TokenVectors(_message.Message):
+    """A vector for each token of each text, for late interaction (MaxSim)."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VECTORS_FIELD_NUMBER: _builtins.int
+    COUNTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def vectors(self) -> _common_pb2.Tensor:
+        """L2-normalised rows, the texts one after the other."""
+
+    @_builtins.property
+    def counts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Rows of each text."""
+
+    def __init__(
+        self,
+        *,
+        vectors: _common_pb2.Tensor | None = ...,
+        counts: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["vectors", b"vectors"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["counts", b"counts", "vectors", b"vectors"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TokenVectors: _TypeAlias = TokenVectors  # noqa: Y015
