@@ -42,7 +42,7 @@ def test_a_tensor_without_dtype_is_refused() -> None:
 
 
 SPARSE = st.lists(
-    st.dictionaries(st.integers(0, 2**32 - 1), st.floats(1e-3, 9, width=32), max_size=5),
+    st.dictionaries(st.integers(0, 2**32 - 1), st.floats(0.125, 9, width=32), max_size=5),
     max_size=6,
 )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -96,8 +97,7 @@ def unpack_sparse(packed: embedder_pb2.SparseVectors) -> list[SparseVector]:
             f"The offsets of the sparse vectors do not lead from 0 up to {len(indices)}."
         )
     return [
-        SparseVector(indices[start:end], weights[start:end])
-        for start, end in zip(offsets[:-1], offsets[1:], strict=True)
+        SparseVector(indices[start:end], weights[start:end]) for start, end in pairwise(offsets)
     ]
 
 
