@@ -1,16 +1,21 @@
 """Token vectors from token ids, by OpenVINO, ONNX Runtime or torch.
 
 On a CPU each stream is single-threaded: one stream a core serves 1.8-3x what one session over all
-cores does, and does not collapse when something else runs.
+cores does, and does not collapse when something else runs. Bulk work has streams of its own, whose
+threads are niced: the kernel then puts a query before it at once. Beside saturating bulk a query
+took 4.6 ms, as when idle (28 ms on shared streams), and bulk kept 83 % of its speed.
 """
 
 from __future__ import annotations
 
+import os
 import sys
+import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +39,11 @@ STEP: Final = 8
 """Widths of batches are multiples of this. OpenVINO compiles and keeps kernels for each shape it
 meets: 400 texts of mixed length took 114 MB without, 68 MB with it, and 3 % less time."""
 
+BULK_NICE: Final = 10
+"""Nice value of the threads that do bulk work: about a tenth of a query thread's share."""
+
+T = TypeVar("T")
+
 _OUTPUTS: Final = ("last_hidden_state", "token_embeddings")
 
 
@@ -44,6 +54,9 @@ class Sessions:
     streams: tuple[Run, ...]
     device: str
     dtype: str
+
+    bulk_streams: tuple[Run, ...] = ()
+    """Streams for bulk work, which yield to `streams`; empty where the device has but one lane."""
 
 
 def load(
@@ -102,38 +115,58 @@ def _openvino(file: Path, precision: Precision, count: int) -> Sessions:
             f'{"f32 and bf16" if fast else "f32"}. Set it to "auto" to take the best.'
         )
     dtype = ("bf16" if fast else "f32") if precision == "auto" else precision
+    properties = {
+        "INFERENCE_PRECISION_HINT": dtype,
+        "NUM_STREAMS": str(count),
+        "INFERENCE_NUM_THREADS": count,
+        # Pinned, the threads of both lanes would be tied to one core each, and not always another.
+        "ENABLE_CPU_PINNING": False,
+    }
     try:
-        compiled = core.compile_model(
-            str(file),
-            "CPU",
-            {
-                "INFERENCE_PRECISION_HINT": dtype,
-                "NUM_STREAMS": str(count),
-                "INFERENCE_NUM_THREADS": count,
-            },
-        )
+        # Compiled twice from one read model: the two share the weights.
+        graph = core.read_model(str(file))
+        queries = core.compile_model(graph, "CPU", properties)
+        bulk = _niced(lambda: core.compile_model(graph, "CPU", properties))
     except RuntimeError as error:
         raise Unavailable(f"OpenVINO cannot load {file}: {error}") from error
-    inputs = [port.get_any_name() for port in compiled.inputs]
-    output = _output_index([sorted(port.get_names()) for port in compiled.outputs])
-
-    def stream() -> Run:
-        request = compiled.create_infer_request()
-
-        def run(ids: NDArray[np.int64], mask: NDArray[np.int64]) -> NDArray[np.float32]:
-            feed = _feed(inputs, ids, mask)
-            request.infer(feed, share_inputs=True)
-            vectors: NDArray[np.float32] = request.get_output_tensor(output).data
-            return vectors
-
-        return run
-
-    runs = tuple(stream() for _ in range(count))
+    streams, bulk_streams = (
+        tuple(_openvino_stream(compiled) for _ in range(count)) for compiled in (queries, bulk)
+    )
     # OpenVINO 2026.4: two threads that both make the first call of a process wait for each other
     # for ever (a C++ static is initialised under the GIL in `Type.to_dtype`). So, one by one.
-    for run in runs:
+    for run in streams + bulk_streams:
         run(*pad([[1, 2]]))
-    return Sessions(runs, "cpu", dtype)
+    return Sessions(streams, "cpu", dtype, bulk_streams)
+
+
+def _openvino_stream(compiled: Any) -> Run:
+    inputs = [port.get_any_name() for port in compiled.inputs]
+    output = _output_index([sorted(port.get_names()) for port in compiled.outputs])
+    request = compiled.create_infer_request()
+
+    def run(ids: NDArray[np.int64], mask: NDArray[np.int64]) -> NDArray[np.float32]:
+        request.infer(_feed(inputs, ids, mask), share_inputs=True)
+        vectors: NDArray[np.float32] = request.get_output_tensor(output).data
+        return vectors
+
+    return run
+
+
+def _niced(work: Callable[[], T]) -> T:
+    """The result of `work`, whose new threads inherit a low priority: OpenVINO runs on its own.
+
+    On Linux a nice value belongs to a thread and passes to those it starts; elsewhere it would
+    slow the whole process, so there `work` is just done.
+    """
+    if sys.platform != "linux":
+        return work()
+
+    def niced() -> T:
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), BULK_NICE)
+        return work()
+
+    with ThreadPoolExecutor(1, "compile-bulk") as executor:
+        return executor.submit(niced).result()
 
 
 def _onnx(file: Path, precision: Precision, count: int) -> Sessions:
@@ -162,7 +195,8 @@ def _onnx(file: Path, precision: Precision, count: int) -> Sessions:
         return vectors
 
     # One session serves any number of threads; each call runs on its caller's.
-    return Sessions((run,) * count, "cpu", "f32")
+    streams = (run,) * count
+    return Sessions(streams, "cpu", "f32", streams)
 
 
 def _feed(inputs: Sequence[str], ids: NDArray[np.int64], mask: NDArray[np.int64]) -> dict[str, Any]:

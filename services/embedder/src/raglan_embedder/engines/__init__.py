@@ -24,6 +24,9 @@ class Engine:
     device: str
     dtype: str
 
+    bulk_streams: tuple[EmbedBatch, ...] = ()
+    """Streams for bulk work, which yield to `streams`; empty where the device has but one lane."""
+
 
 def load(
     name: SessionEngine,

@@ -43,6 +43,7 @@ def load(
         streams=tuple(_pooled(run, model.pooling) for run in loaded.streams),
         device=loaded.device,
         dtype=loaded.dtype,
+        bulk_streams=tuple(_pooled(run, model.pooling) for run in loaded.bulk_streams),
     )
 
 
