@@ -1,0 +1,26 @@
+"""The queue before the devices: what runs next, decided by a state machine, run by threads.
+
+`Scheduler` decides and knows no clock, thread or loop; `Dispatcher` feeds it from an event loop and
+runs what it hands out on a thread a stream. Nothing here imports grpc or torch.
+"""
+
+from raglan.scheduling.dispatcher import Answer, Dispatcher, Health, Observer, Pool
+from raglan.scheduling.latency import LatencyModel
+from raglan.scheduling.scheduler import Scheduler
+from raglan.scheduling.work import Batch, Closed, DeviceLost, Item, Lane, Limits
+
+__all__ = [
+    "Answer",
+    "Batch",
+    "Closed",
+    "DeviceLost",
+    "Dispatcher",
+    "Health",
+    "Item",
+    "Lane",
+    "LatencyModel",
+    "Limits",
+    "Observer",
+    "Pool",
+    "Scheduler",
+]

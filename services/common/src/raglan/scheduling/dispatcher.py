@@ -1,0 +1,378 @@
+"""Runs what the scheduler decides: callers on an event loop, a thread for each stream of a device.
+
+The loop owns the scheduler; a stream's thread only takes the next batch from its pool's mailbox,
+runs it and reports back. So there is no lock, and a batch can be taken back as long as it lies in
+the mailbox.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import queue
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from enum import Enum
+from functools import partial
+from typing import Any, Final, Generic, Protocol, TypeVar
+
+import structlog
+
+from raglan.deadline import Deadline
+from raglan.errors import DeadlineExceeded, Internal, Overloaded, RaglanError, Unavailable
+from raglan.scheduling.latency import LatencyModel
+from raglan.scheduling.scheduler import Scheduler
+from raglan.scheduling.work import Batch, Closed, DeviceLost, Item, Lane, Limits
+
+log: Final = structlog.get_logger()
+
+Input = TypeVar("Input")
+Result = TypeVar("Result")
+Stream = Callable[[Sequence[Input]], Sequence[Result]]
+"""Runs one batch: as many results as inputs, in their order. One caller at a time."""
+
+BACKGROUND_NICE: Final = 10
+"""How far the threads of a background pool step back: the kernel then preempts them for others."""
+
+_JOIN_S: Final = 10.0
+
+
+class Health(Enum):
+    """What a dispatcher is able to do."""
+
+    WORKING = "working"
+    STALLED = "stalled"
+    """Work was handed out and nothing has finished for too long."""
+
+    DEAD = "dead"
+    """A stream's thread has ended; nothing will run there again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pool(Generic[Input, Result]):
+    """Streams that serve the same lanes.
+
+    A GPU is one pool of one stream for both lanes. A CPU has a pool for each: there the kernel can
+    put a bulk batch aside in the middle of it when a query comes, which no queue can do.
+    """
+
+    streams: Sequence[Stream[Input, Result]]
+    lanes: frozenset[Lane] = frozenset(Lane)
+    background: bool = False
+    """Whether its threads step back for all others (on Linux)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer(Generic[Result]):
+    """One item's result and where its time went."""
+
+    result: Result
+    queue_ns: int
+    compute_ns: int
+    batch_size: int
+    batch_tokens: int
+
+
+class Observer(Protocol):
+    """Told what happens; must return at once."""
+
+    def ran(self, batch: Batch, seconds: float, queued_s: Sequence[float]) -> None:
+        """A batch ended; `queued_s` is how long each of its items had waited."""
+
+    def dropped(self, reason: str, items: int) -> None:
+        """Items left without a result: late, full, backlog, cancelled, failed."""
+
+
+class _Silent:
+    def ran(self, batch: Batch, seconds: float, queued_s: Sequence[float]) -> None:
+        pass
+
+    def dropped(self, reason: str, items: int) -> None:
+        pass
+
+
+@dataclass(slots=True, eq=False)
+class _Ticket(Generic[Input, Result]):
+    """The payload of an item: what to run, and who waits for it."""
+
+    input: Input
+    future: asyncio.Future[Answer[Result]]
+    submitted_ns: int
+
+
+@dataclass(slots=True, eq=False)
+class _Station:
+    """A pool at work: its scheduler, and the mailbox its threads take batches from."""
+
+    scheduler: Scheduler
+    mailbox: queue.SimpleQueue[Batch | None]
+    pool: Pool[Any, Any]
+
+
+@dataclass(slots=True, eq=False)
+class _Run(Generic[Result]):
+    """What became of a batch: results of `items`, or why there are none."""
+
+    items: Sequence[Item]
+    started_ns: int
+    ended_ns: int = 0
+    results: Sequence[Result] = ()
+    error: Exception | None = None
+
+    @property
+    def seconds(self) -> float:
+        return (self.ended_ns - self.started_ns) / 1e9
+
+
+class Dispatcher(Generic[Input, Result]):
+    """Runs inputs on streams, in batches. Belongs to the event loop it was made on; `close` it."""
+
+    def __init__(
+        self,
+        pools: Sequence[Pool[Input, Result]],
+        *,
+        limits: Limits,
+        latency: Callable[[], LatencyModel],
+        stalled_after_s: float,
+        name: str,
+        observer: Observer | None = None,
+    ) -> None:
+        """Start one thread for each stream.
+
+        Args:
+            pools: every lane belongs to exactly one.
+            limits: of each pool; `streams` is taken from the pool.
+            latency: makes what a pool believes of its speed until it has measured it.
+            stalled_after_s: work handed out and nothing finished for so long is STALLED.
+            name: what the threads are called.
+        """
+        self.limits = limits
+        self._loop = asyncio.get_running_loop()
+        self._stalled_after_s = stalled_after_s
+        self._observer = observer or _Silent()
+        self._refusal: RaglanError | None = None
+        self._dead = False
+        self._stations = [
+            _Station(Scheduler(_of_pool(limits, pool), latency()), queue.SimpleQueue(), pool)
+            for pool in pools
+        ]
+        self._by_lane = {lane: station for station in self._stations for lane in station.pool.lanes}
+        self._threads = [
+            threading.Thread(
+                target=self._work,
+                args=(station, stream),
+                name=f"{name}-{'-'.join(lane.name.lower() for lane in station.pool.lanes)}-{index}",
+                daemon=True,
+            )
+            for station in self._stations
+            for index, stream in enumerate(station.pool.streams)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def submit(
+        self, inputs: Sequence[Input], tokens: Sequence[int], *, deadline: Deadline, lane: Lane
+    ) -> list[asyncio.Future[Answer[Result]]]:
+        """Let `inputs` wait, all of them or none; a future for each, in their order.
+
+        A future fails with DeadlineExceeded when its item would be too late, with Internal when its
+        batch failed, with Unavailable when the service stops. Cancel it to leave the queue.
+
+        Args:
+            tokens: of each input.
+
+        Raises:
+            Overloaded: no room, or the work ahead would outlast the deadline.
+            Unavailable: the service is stopping, or its device is lost.
+        """
+        if self._refusal is not None:
+            raise self._refusal
+        station = self._by_lane[lane]
+        now, now_ns = time.monotonic(), time.monotonic_ns()
+        futures: list[asyncio.Future[Answer[Result]]] = []
+        items = []
+        for each, count in zip(inputs, tokens, strict=True):
+            future: asyncio.Future[Answer[Result]] = self._loop.create_future()
+            futures.append(future)
+            items.append(Item(count, lane, deadline.at, _Ticket(each, future, now_ns)))
+        try:
+            station.scheduler.submit(items, now)
+        except Overloaded:
+            self._observer.dropped("refused", len(items))
+            raise
+        for future, item in zip(futures, items, strict=True):
+            future.add_done_callback(partial(self._left, station, item))
+        self._take_back(station, lane)
+        self._pump(station)
+        return futures
+
+    def backlog_s(self) -> float:
+        """Seconds until all that is here would be done, of the pool that needs longest."""
+        now = time.monotonic()
+        return max(station.scheduler.backlog_s(now) for station in self._stations)
+
+    def waiting(self, lane: Lane) -> int:
+        """Items that wait in the pool that serves `lane`."""
+        return self._by_lane[lane].scheduler.waiting
+
+    def health(self) -> Health:
+        """By forward progress: idle is healthy, work without results is not."""
+        if self._dead:
+            return Health.DEAD
+        now = time.monotonic()
+        stalled_s = max(station.scheduler.stalled_s(now) for station in self._stations)
+        return Health.STALLED if stalled_s > self._stalled_after_s else Health.WORKING
+
+    async def close(self) -> None:
+        """Fail what waits, let the running batches end, stop the threads."""
+        self._refuse(Unavailable("The service is stopping."))
+        for station in self._stations:
+            for _ in station.pool.streams:
+                station.mailbox.put(None)
+        await asyncio.to_thread(self._join)
+
+    # --- On the loop ------------------------------------------------------------------------------
+
+    def _take_back(self, station: _Station, lane: Lane) -> None:
+        """Take back the batch that waits for a stream, if what came belongs before or in it."""
+        ahead = station.scheduler.ahead()
+        if ahead is None or not (lane < ahead.lane or ahead.closed is Closed.IDLE):
+            return
+        with contextlib.suppress(queue.Empty):
+            if (batch := station.mailbox.get_nowait()) is not None:
+                station.scheduler.retract(batch)
+                for item in batch.items:
+                    if item.payload.future.cancelled():
+                        station.scheduler.cancel(item)
+
+    def _pump(self, station: _Station) -> None:
+        now = time.monotonic()
+        while batch := station.scheduler.next_batch(now):
+            station.mailbox.put(batch)
+        if late := station.scheduler.take_late():
+            self._observer.dropped("late", len(late))
+            for item in late:
+                self._fail(
+                    item, DeadlineExceeded("The deadline would pass before the model is done.")
+                )
+
+    def _left(self, station: _Station, item: Item, done: asyncio.Future[Answer[Result]]) -> None:
+        if done.cancelled():
+            station.scheduler.cancel(item)
+            self._observer.dropped("cancelled", 1)
+
+    def _ended(self, station: _Station, batch: Batch, run: _Run[Result]) -> None:
+        now = time.monotonic()
+        if run.error is None and len(run.items) == len(batch.items):
+            station.scheduler.finished(batch, run.seconds, now)
+        else:
+            station.scheduler.failed(batch, now)
+        if run.error is None:
+            self._deliver(batch, run)
+        else:
+            self._observer.dropped("failed", len(run.items))
+            known = isinstance(run.error, RaglanError)
+            shown = run.error if known else Internal("The model failed on a batch.")
+            for item in run.items:
+                self._fail(item, shown)
+        self._pump(station)
+
+    def _deliver(self, batch: Batch, run: _Run[Result]) -> None:
+        queued_s = []
+        for item, result in zip(run.items, run.results, strict=True):
+            ticket: _Ticket[Input, Result] = item.payload
+            queue_ns = run.started_ns - ticket.submitted_ns
+            queued_s.append(queue_ns / 1e9)
+            if not ticket.future.done():
+                ticket.future.set_result(
+                    Answer(
+                        result,
+                        queue_ns=queue_ns,
+                        compute_ns=run.ended_ns - run.started_ns,
+                        batch_size=len(run.items),
+                        batch_tokens=batch.padded_tokens,
+                    )
+                )
+        if run.items:
+            self._observer.ran(batch, run.seconds, queued_s)
+
+    def _died(self, station: _Station, error: BaseException) -> None:
+        log.error("a device thread ended", error=type(error).__name__)
+        self._dead = True
+        lost = Unavailable("The device is lost; the service is ending.")
+        self._refuse(lost)
+        for batch in station.scheduler.out:
+            for item in batch.items:
+                self._fail(item, lost)
+
+    def _refuse(self, error: RaglanError) -> None:
+        """Take nothing more; fail what waits."""
+        self._refusal = error
+        for station in self._stations:
+            for item in station.scheduler.clear():
+                self._fail(item, error)
+
+    @staticmethod
+    def _fail(item: Item, error: Exception) -> None:
+        future = item.payload.future
+        if not future.done():
+            future.set_exception(error)
+
+    # --- On a stream's thread ---------------------------------------------------------------------
+
+    def _work(self, station: _Station, stream: Stream[Input, Result]) -> None:
+        if station.pool.background:
+            step_back()
+        try:
+            while (batch := station.mailbox.get()) is not None:
+                self._tell(self._ended, station, batch, _run(stream, batch))
+        except BaseException as error:
+            self._tell(self._died, station, error)
+            if not isinstance(error, DeviceLost):
+                raise
+
+    def _tell(self, event: Callable[..., None], *arguments: Any) -> None:
+        try:
+            self._loop.call_soon_threadsafe(event, *arguments)
+        except RuntimeError:
+            log.debug("the event loop is gone")
+
+    def _join(self) -> None:
+        ends_at = time.monotonic() + _JOIN_S
+        for thread in self._threads:
+            thread.join(max(0.0, ends_at - time.monotonic()))
+
+
+def _run(stream: Stream[Any, Result], batch: Batch) -> _Run[Result]:
+    # What was cancelled since is not run: nobody would look at its result.
+    items = [item for item in batch.items if not item.payload.future.cancelled()]
+    run: _Run[Result] = _Run(items, time.monotonic_ns())
+    try:
+        if items:
+            run.results = stream([item.payload.input for item in items])
+            if len(run.results) != len(items):
+                raise ValueError(f"{len(run.results)} results for {len(items)} inputs")
+    except DeviceLost:
+        raise
+    except Exception as error:  # whatever it is, only this batch's callers pay
+        log.exception("a batch failed", items=len(items))
+        run.error = error
+    run.ended_ns = time.monotonic_ns()
+    return run
+
+
+def step_back() -> None:
+    """Let the kernel prefer every other thread to this one, and to those it starts from now on.
+
+    On Linux, where nice values belong to threads and are inherited; elsewhere nothing happens.
+    """
+    if sys.platform == "linux":
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), BACKGROUND_NICE)
+
+
+def _of_pool(limits: Limits, pool: Pool[Any, Any]) -> Limits:
+    return replace(limits, streams=len(pool.streams))

@@ -1,0 +1,274 @@
+"""Which work runs next, and which never will: a state machine without clock, thread or socket.
+
+Events and the time go in, decisions come out. The rules:
+
+- Work-conserving, no timer: a free stream takes what waits. One batch more is handed out ahead, so
+  that a stream never waits for the next decision; it can be taken back until it begins.
+- Two lanes. Interactive goes first; bulk keeps a share of the tokens while both wait, and two bulk
+  batches never follow each other while a query waits.
+- Within a lane the earliest deadline goes first, together with texts of like length (`packing`).
+- What would miss its deadline by the fitted `seconds = a * padded_tokens + b` is dropped before it
+  costs anything. While much waits, a batch is not made smaller to save its most urgent text: small
+  batches cost the throughput that everyone behind it needs.
+- A request is admitted whole or refused whole, with the time after which it would fit.
+
+Earliest deadline first and early drop are textbook (Liu and Layland, 1973; Shen et al., Nexus,
+SOSP 2019); `bench/scheduling.py` replays loads through this class and prints what each policy
+makes of them.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections.abc import Sequence
+from typing import Final
+
+from raglan.errors import Overloaded
+from raglan.scheduling.latency import LatencyModel
+from raglan.scheduling.packing import pack, width
+from raglan.scheduling.work import Batch, Closed, Item, Lane, Limits
+
+PREFETCH: Final = 1
+"""Batches handed out beyond those that run."""
+
+_MIN_RETRY_S: Final = 0.05
+
+
+def _rank(item: Item) -> tuple[float, int]:
+    return item.expires_at, item.sequence
+
+
+class Scheduler:
+    """The queue of one pool of streams. `now` is any monotonic clock, in seconds."""
+
+    def __init__(self, limits: Limits, latency: LatencyModel) -> None:
+        self.limits = limits
+        self.latency = latency
+        self._lanes: dict[Lane, list[Item]] = {lane: [] for lane in Lane}
+        self._tokens = dict.fromkeys(Lane, 0)
+        self.out: list[Batch] = []
+        """Handed out and not ended, in that order: the first `streams` of them run."""
+        self._late: list[Item] = []
+        self._sequence = 0
+        self._credit = 0.0
+        self._last_lane = Lane.INTERACTIVE
+        self._progress_at = 0.0
+
+    # --- Events -----------------------------------------------------------------------------------
+
+    def submit(self, items: Sequence[Item], now: float) -> None:
+        """Let `items` wait: one request, so of one lane and one deadline.
+
+        Raises:
+            Overloaded: not all of them have room, or the work ahead would outlast their deadline.
+                None of them is then admitted.
+        """
+        waiting = self.waiting
+        if waiting + len(items) > self.limits.waiting_items:
+            raise Overloaded(
+                f"{waiting} texts wait already and {len(items)} more would pass the limit of "
+                f"{self.limits.waiting_items}.",
+                retry_after_s=max(_MIN_RETRY_S, self.backlog_s(now)),
+            )
+        late_by_s = self._ends_at(items, now) + self.limits.margin_s - items[0].expires_at
+        # An idle device always tries: an estimate that is wrong can then be unlearnt.
+        if late_by_s > 0 and (self.out or waiting):
+            raise Overloaded(
+                f"The work ahead would outlast the deadline by {late_by_s:.3f} s.",
+                retry_after_s=max(_MIN_RETRY_S, late_by_s),
+            )
+        for item in items:
+            item.sequence = self._sequence = self._sequence + 1
+            self._add(item)
+
+    def cancel(self, item: Item) -> None:
+        """Nobody wants `item` any more. One that was handed out may run all the same."""
+        if item.waiting:
+            self._remove(item)
+
+    def next_batch(self, now: float) -> Batch | None:
+        """A batch to hand out, or None when nothing waits or enough is out. Ask until None."""
+        while len(self.out) < self.limits.streams + PREFETCH:
+            lane = self._next_lane()
+            if lane is None:
+                return None
+            start = self._free_at(now)
+            batch = self._form(lane, now, start)
+            if batch is None:
+                continue
+            self._charge(batch)
+            batch.ends_at = start + batch.seconds
+            if not self.out:
+                self._progress_at = now
+            self.out.append(batch)
+            return batch
+        return None
+
+    def take_late(self) -> list[Item]:
+        """What was dropped since the last call, because it would miss its deadline."""
+        late, self._late = self._late, []
+        return late
+
+    def ahead(self) -> Batch | None:
+        """The batch handed out beyond those that run, if any: the one that may be taken back."""
+        return self.out[-1] if len(self.out) > self.limits.streams else None
+
+    def retract(self, batch: Batch) -> None:
+        """`batch` has not begun and will not: its items wait again."""
+        self.out.remove(batch)
+        self._credit = batch.credit
+        self._last_lane = self.out[-1].lane
+        for item in batch.items:
+            self._add(item)
+
+    def finished(self, batch: Batch, seconds: float, now: float) -> None:
+        """`batch` took `seconds`."""
+        self.latency.observe(batch.padded_tokens, seconds)
+        self.failed(batch, now)
+
+    def failed(self, batch: Batch, now: float) -> None:
+        """`batch` ended and says nothing about speed."""
+        self.out.remove(batch)
+        self._progress_at = now
+        if len(self.out) >= self.limits.streams:
+            begins = self.out[self.limits.streams - 1]
+            begins.ends_at = now + begins.seconds
+
+    def clear(self) -> list[Item]:
+        """Take out all that waits."""
+        items = [item for queue in self._lanes.values() for item in queue]
+        for item in items:
+            self._remove(item)
+        return items
+
+    # --- Readings ---------------------------------------------------------------------------------
+
+    @property
+    def waiting(self) -> int:
+        """Items that wait."""
+        return sum(map(len, self._lanes.values()))
+
+    def backlog_s(self, now: float) -> float:
+        """Seconds until all that is here would be done at the speed measured so far."""
+        queued = sum(self._tokens.values()) * self.latency.seconds_per_token
+        return (queued + self._unfinished_s(now)) / self.limits.streams
+
+    def stalled_s(self, now: float) -> float:
+        """Seconds since anything finished, while something should; 0 when idle."""
+        return now - self._progress_at if self.out else 0.0
+
+    # --- Inside -----------------------------------------------------------------------------------
+
+    def _next_lane(self) -> Lane | None:
+        queries, bulk = self._lanes[Lane.INTERACTIVE], self._lanes[Lane.BULK]
+        if not queries or not bulk:
+            self._credit = 0.0
+            return Lane.INTERACTIVE if queries else Lane.BULK if bulk else None
+        owed = self._credit >= width(bulk[0].tokens, self.limits.width_step)
+        return Lane.BULK if owed and self._last_lane is not Lane.BULK else Lane.INTERACTIVE
+
+    def _charge(self, batch: Batch) -> None:
+        """Keep account of what bulk is owed while both lanes wait."""
+        batch.credit = self._credit
+        self._last_lane = batch.lane
+        if batch.lane is Lane.BULK:
+            self._credit -= batch.padded_tokens
+        elif self._lanes[Lane.BULK]:
+            share = self.limits.bulk_share
+            self._credit += batch.padded_tokens * share / (1 - share)
+
+    def _form(self, lane: Lane, now: float, start: float) -> Batch | None:
+        """The next batch of `lane` if it begins at `start`; None once all of it was too late."""
+        queue = self._lanes[lane]
+        limits = self.limits
+        estimate = bool(self.out)
+        dropped = False
+        while queue:
+            head = queue[0]
+            earliest = start + self._seconds(head) if estimate else now
+            if head.expires_at <= earliest:
+                self._drop([head])
+                dropped = True
+                continue
+            cap, items = self._caps(lane, start)
+            picked, padded, closed = pack(
+                queue[: limits.window],
+                tokens=cap,
+                items=items,
+                spare_tokens=max(self.latency.overhead_tokens, limits.width_step),
+                step=limits.width_step,
+            )
+            seconds = self.latency.seconds(padded)
+            ends_at = start + seconds + limits.margin_s
+            late = [item for item in picked if item.expires_at <= ends_at] if estimate else []
+            if late and len(picked) > 1:
+                self._drop(late)
+                dropped = True
+                continue
+            if dropped or (closed is Closed.TOKEN_CAP and cap < limits.batch_tokens):
+                closed = Closed.DEADLINE
+            elif closed is Closed.ITEM_CAP and items < limits.batch_items:
+                closed = Closed.IDLE
+            for item in picked:
+                self._remove(item)
+            return Batch(picked, lane, padded, closed, seconds)
+        return None
+
+    def _caps(self, lane: Lane, start: float) -> tuple[int, int]:
+        """Padded tokens and items that the next batch of `lane` may hold."""
+        limits = self.limits
+        queue = self._lanes[lane]
+        # Streams that are idle share what waits.
+        idle = max(1, limits.streams - len(self.out))
+        items = max(1, min(limits.batch_items, -(-len(queue) // idle)))
+        crowded = self._tokens[lane] > 2 * limits.streams * limits.batch_tokens
+        if crowded:
+            return limits.batch_tokens, items
+        in_time = self.latency.tokens_within(queue[0].expires_at - limits.margin_s - start)
+        return min(limits.batch_tokens, in_time), items
+
+    def _seconds(self, item: Item) -> float:
+        alone = self.latency.seconds(width(item.tokens, self.limits.width_step))
+        return alone + self.limits.margin_s
+
+    def _free_at(self, now: float) -> float:
+        """When the next batch would begin."""
+        running = self.out[: self.limits.streams]
+        if len(running) < self.limits.streams:
+            return now
+        return max(now, min(batch.ends_at for batch in running))
+
+    def _unfinished_s(self, now: float) -> float:
+        running, ahead = self.out[: self.limits.streams], self.out[self.limits.streams :]
+        left = sum(max(0.0, batch.ends_at - now) for batch in running)
+        return left + sum(batch.seconds for batch in ahead)
+
+    def _ends_at(self, items: Sequence[Item], now: float) -> float:
+        """When `items` would be done: after what runs, what is more urgent, and bulk's share."""
+        lane = items[0].lane
+        queue = self._lanes[lane]
+        before = bisect_left(queue, (items[0].expires_at, self._sequence + 1), key=_rank)
+        tokens = self._tokens[lane] * before / len(queue) if queue else 0.0
+        tokens += sum(width(item.tokens, self.limits.width_step) for item in items)
+        if lane is Lane.BULK:
+            tokens += self._tokens[Lane.INTERACTIVE]
+        elif self._lanes[Lane.BULK]:
+            tokens /= 1 - self.limits.bulk_share
+        seconds = tokens * self.latency.seconds_per_token + self._unfinished_s(now)
+        return now + seconds / self.limits.streams
+
+    def _add(self, item: Item) -> None:
+        insort(self._lanes[item.lane], item, key=_rank)
+        self._tokens[item.lane] += width(item.tokens, self.limits.width_step)
+        item.waiting = True
+
+    def _remove(self, item: Item) -> None:
+        queue = self._lanes[item.lane]
+        del queue[bisect_left(queue, _rank(item), key=_rank)]
+        self._tokens[item.lane] -= width(item.tokens, self.limits.width_step)
+        item.waiting = False
+
+    def _drop(self, items: Sequence[Item]) -> None:
+        for item in items:
+            self._remove(item)
+        self._late += items

@@ -1,0 +1,100 @@
+"""The words of the scheduler: what is asked for, what runs together, and what bounds both."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum, IntEnum
+from typing import Any
+
+
+class DeviceLost(Exception):
+    """The device will not run anything any more; raised by a stream, it ends the service."""
+
+
+class Lane(IntEnum):
+    """Who is served first."""
+
+    INTERACTIVE = 0
+    """Somebody waits for the answer."""
+
+    BULK = 1
+    """Ingestion: keeps a guaranteed share and takes what is left."""
+
+
+class Closed(Enum):
+    """Why a batch left with what it held."""
+
+    IDLE = "idle"
+    """The device was free and nothing else waited that could have joined."""
+
+    TOKEN_CAP = "token_cap"  # noqa: S105 - a token of text
+    ITEM_CAP = "item_cap"
+    PADDING = "padding"
+    """The next text differs in length: padding would cost more than a batch of its own."""
+
+    DEADLINE = "deadline"
+    """One more would have made its most urgent text late, or late ones were dropped from it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a pool of streams may take on at once."""
+
+    batch_tokens: int
+    """Padded tokens of a batch: items times the longest of them. A longer item runs alone."""
+
+    batch_items: int
+
+    waiting_items: int
+    """Items that may wait; past it, requests are refused whole."""
+
+    streams: int = 1
+    """Batches that run at the same time."""
+
+    width_step: int = 1
+    """Batches are padded to a multiple of this many tokens."""
+
+    window: int = 64
+    """Waiting items, most urgent first, among which like lengths are looked for."""
+
+    bulk_share: float = 0.2
+    """Of the tokens run while both lanes wait, what bulk gets at least."""
+
+    margin_s: float = 0.0
+    """Kept back for the way home: what would end later than its deadline minus this is late."""
+
+
+@dataclass(slots=True, eq=False)
+class Item:
+    """One text on its way through the queue."""
+
+    tokens: int
+    lane: Lane
+    expires_at: float
+    """The deadline, on the clock that gives the scheduler its `now`, in seconds."""
+
+    payload: Any = None
+    """The caller's; never looked at."""
+
+    sequence: int = 0
+    """Order of arrival; breaks ties."""
+
+    waiting: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class Batch:
+    """Items that run together."""
+
+    items: list[Item]
+    lane: Lane
+    padded_tokens: int
+    closed: Closed
+    seconds: float
+    """What it is expected to take."""
+
+    ends_at: float = 0.0
+    """When it is expected to end."""
+
+    credit: float = field(default=0.0)
+    """Bulk's claim before this batch was formed; given back when the batch is taken back."""
