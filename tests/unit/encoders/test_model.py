@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from raglan.encoders import model as models
-from raglan.errors import Unavailable
+from raglan.errors import InvalidInput, Unavailable
 
 
 @pytest.fixture
@@ -163,3 +163,21 @@ def test_further_modules_make_a_model_that_is_not_plain(folder: Path, kind: str)
     assert models.read(str(folder)).plain
     write(folder, "modules.json", [*plain, {"type": kind}])
     assert not models.read(str(folder)).plain
+
+
+@pytest.mark.parametrize(
+    ("kind", "padding", "expected"), [("bert", 0, 64), ("xlm-roberta", 1, 62), ("mpnet", 1, 62)]
+)
+def test_positions_behind_the_padding_token_are_not_counted(
+    folder: Path, kind: str, padding: int, expected: int
+) -> None:
+    config = {"hidden_size": 12, "max_position_embeddings": 64}
+    write(folder, "config.json", config | {"model_type": kind, "pad_token_id": padding})
+    assert models.read(str(folder)).max_tokens == expected
+
+
+def test_the_longest_input_can_be_capped_and_not_raised(folder: Path) -> None:
+    model = models.read(str(folder))
+    assert [model.capped(tokens).max_tokens for tokens in (0, 16, 64)] == [64, 16, 64]
+    with pytest.raises(InvalidInput, match="max_tokens is 65; my-model reads 64"):
+        model.capped(65)

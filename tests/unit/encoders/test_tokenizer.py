@@ -5,8 +5,11 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from raglan.encoders import model as models
-from raglan.encoders.tokenizer import Tokenizers
+from raglan.encoders.tokenizer import PairTokenizers, Tokenizers
+from raglan.errors import InvalidInput
 
 
 @pytest.fixture(scope="module")
@@ -35,3 +38,43 @@ def test_many_threads_tokenise_at_once(tokenizers: Tokenizers) -> None:
 def test_any_text_has_tokens(tokenizers: Tokenizers, text: str) -> None:
     (ids,) = tokenizers.ids([text])
     assert 2 <= len(ids) <= 32
+
+
+def test_a_prompt_that_leaves_no_room_is_refused() -> None:
+    folder = models.locate(models.DEFAULT_MODEL)
+    Tokenizers(folder, 32, ["word " * 29])
+    with pytest.raises(InvalidInput, match="takes 32 tokens; the model reads 32"):
+        Tokenizers(folder, 32, ["query: ", "word " * 30])
+
+
+@given(prompt=st.integers(0, 5), text=st.integers(0, 60))
+def test_a_prompt_is_never_cut(tokenizers: Tokenizers, prompt: int, text: int) -> None:
+    before, after = "query " * prompt, "word " * text
+    ids, alone = tokenizers.ids([before + after, before])
+    assert ids[: len(alone) - 1] == alone[:-1]
+
+
+@pytest.fixture(scope="module")
+def pair_tokenizers() -> PairTokenizers:
+    return PairTokenizers(models.locate(models.DEFAULT_MODEL), max_tokens=32)
+
+
+def test_a_pair_carries_special_tokens_and_types(pair_tokenizers: PairTokenizers) -> None:
+    (pair,) = pair_tokenizers.pairs("hello", ["hello world"])
+    assert pair.ids == [101, 7592, 102, 7592, 2088, 102]
+    assert pair.types == [0, 0, 0, 1, 1, 1]
+
+
+@given(query=st.integers(1, 28), passage=st.integers(0, 60))
+def test_of_a_pair_the_passages_end_is_cut_and_never_the_query(
+    pair_tokenizers: PairTokenizers, query: int, passage: int
+) -> None:
+    (pair,) = pair_tokenizers.pairs("hello " * query, ["world " * passage])
+    assert pair.ids.count(7592) == query
+    assert pair.ids.count(2088) == min(passage, 32 - 3 - query)
+    assert len(pair.ids) == len(pair.types) <= 32
+
+
+def test_a_query_that_leaves_no_room_is_refused(pair_tokenizers: PairTokenizers) -> None:
+    with pytest.raises(InvalidInput, match="query takes 29 tokens; the model reads 32"):
+        pair_tokenizers.pairs("hello " * 29, ["world"])

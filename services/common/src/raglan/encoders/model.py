@@ -6,6 +6,7 @@ needs neither that library nor torch.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import importlib.util
 import json
@@ -30,8 +31,15 @@ _HUB_FILES: Final = (
     "pytorch_model*.bin",
     "model.onnx*",
     "onnx/model.onnx*",
+    "onnx/Constant_*",  # where the exporter of BGE-M3's own file put a large constant
+    "sparse_linear.pt",
+    "colbert_linear.pt",
 )
 _HUB_TIMEOUT_S: Final = 10.0
+_OFFSET_POSITIONS: Final = frozenset(
+    {"camembert", "longformer", "mpnet", "roberta", "xlm-roberta", "xlm-roberta-xl"}
+)
+"""Model types whose positions start behind the padding token's id."""
 _PLAIN_MODULES: Final = frozenset({"Transformer", "Pooling", "Normalize"})
 _POOLING_NAMES: Final = {
     "pooling_mode_cls_token": "cls",
@@ -76,6 +84,19 @@ class EncoderModel:
 
     default_prompt: str = ""
     """Goes before a text of unstated kind."""
+
+    def capped(self, max_tokens: int) -> EncoderModel:
+        """This model, reading at most `max_tokens` of a text; 0 leaves the model's own limit.
+
+        Raises:
+            InvalidInput: above what the model can read.
+        """
+        if max_tokens > self.max_tokens:
+            raise InvalidInput(
+                f"max_tokens is {max_tokens}; {self.id} reads {self.max_tokens}. Lower it, or set "
+                "0 for the model's own."
+            )
+        return dataclasses.replace(self, max_tokens=max_tokens or self.max_tokens)
 
 
 def locate(name: str) -> Path:
@@ -221,9 +242,17 @@ def _pooling(path: Path) -> tuple[str, bool]:
 def _max_tokens(path: Path, config: Mapping[str, Any]) -> int:
     stated = _json(path / "sentence_bert_config.json", {}).get("max_seq_length")
     tokenizer = _json(path / "tokenizer_config.json", {}).get("model_max_length")
-    limits = [stated] if stated else [tokenizer, config.get("max_position_embeddings")]
+    limits = [stated] if stated else [tokenizer, _positions(config)]
     # Tokenizers without a limit say 1e30.
     known = [int(limit) for limit in limits if limit and limit < 1e6]
     if not known:
         raise InvalidInput(f"{path} names no longest input: set max_seq_length.")
     return min(known)
+
+
+def _positions(config: Mapping[str, Any]) -> int:
+    """Tokens the model has positions for; 0 where it does not say."""
+    count = int(config.get("max_position_embeddings") or 0)
+    if config.get("model_type") in _OFFSET_POSITIONS:
+        count -= int(config.get("pad_token_id", 1)) + 1
+    return count

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Literal, NamedTuple
 
 from tokenizers import Tokenizer
+
+from raglan.errors import InvalidInput
+
+Strategy = Literal["longest_first", "only_first", "only_second"]
 
 
 class Tokenizers:
@@ -15,20 +20,80 @@ class Tokenizers:
     A shared one fails with "Already borrowed" as soon as two threads meet in it.
     """
 
-    def __init__(self, folder: Path, max_tokens: int) -> None:
+    def __init__(self, folder: Path, max_tokens: int, prompts: Iterable[str] = ()) -> None:
+        """Read `tokenizer.json`.
+
+        Args:
+            prompts: what will stand before texts.
+
+        Raises:
+            InvalidInput: a prompt leaves no room for a text; cutting would cut the prompt.
+        """
         tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-        tokenizer.enable_truncation(max_tokens)
+        tokenizer.no_truncation()
         tokenizer.no_padding()
-        self._source = tokenizer.to_str()
-        self._local = threading.local()
         self.special_tokens: int = tokenizer.num_special_tokens_to_add(False)
         """Tokens that every text gets around it."""
+        for prompt in prompts:
+            if (needs := len(tokenizer.encode(prompt).ids)) >= max_tokens:
+                raise InvalidInput(
+                    f"The prompt {prompt!r} takes {needs} tokens; the model reads {max_tokens} in "
+                    "all. Shorten the prompt, or raise the limit on tokens."
+                )
+        self._clones = _Clones(tokenizer, max_tokens, "longest_first")
 
     def ids(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text, special tokens included, cut at the end to `max_tokens`."""
-        return [encoding.ids for encoding in self._own().encode_batch_fast(list(texts))]
+        return [encoding.ids for encoding in self._clones.own().encode_batch_fast(list(texts))]
 
-    def _own(self) -> Tokenizer:
+
+class PairIds(NamedTuple):
+    """A query and a passage as a cross-encoder reads them."""
+
+    ids: list[int]
+    types: list[int]
+    """For each token, 0 in the query and 1 in the passage; all 0 for models without segments."""
+
+
+class PairTokenizers:
+    """The tokenizer of one cross-encoder; each thread works on a clone of its own."""
+
+    def __init__(self, folder: Path, max_tokens: int) -> None:
+        tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        self._max_tokens = max_tokens
+        self._special_tokens: int = tokenizer.num_special_tokens_to_add(True)
+        self._whole = _Clones(tokenizer, None, "only_second")
+        self._cutting = _Clones(tokenizer, max_tokens, "only_second")
+
+    def pairs(self, query: str, passages: Sequence[str]) -> list[PairIds]:
+        """Ids of `query` with each passage; what is too long is cut at the end of the passage.
+
+        Raises:
+            InvalidInput: the query alone leaves no room for a passage.
+        """
+        length = len(self._whole.own().encode(query, add_special_tokens=False).ids)
+        if length + self._special_tokens >= self._max_tokens:
+            raise InvalidInput(
+                f"query takes {length} tokens; the model reads {self._max_tokens} of query and "
+                f"passage together, {self._special_tokens} of them special. Shorten the query."
+            )
+        encoded = self._cutting.own().encode_batch_fast([(query, text) for text in passages])
+        return [PairIds(each.ids, each.type_ids) for each in encoded]
+
+
+class _Clones:
+    """One copy of a tokenizer a thread, its truncation set once: `max_tokens` None cuts nothing."""
+
+    def __init__(self, tokenizer: Tokenizer, max_tokens: int | None, strategy: Strategy) -> None:
+        if max_tokens is not None:
+            tokenizer.enable_truncation(max_tokens, strategy=strategy)
+        self._source = tokenizer.to_str()
+        self._local = threading.local()
+
+    def own(self) -> Tokenizer:
+        """The calling thread's."""
         tokenizer: Tokenizer | None = getattr(self._local, "tokenizer", None)
         if tokenizer is None:
             tokenizer = self._local.tokenizer = Tokenizer.from_str(self._source)

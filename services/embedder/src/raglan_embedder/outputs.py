@@ -1,0 +1,118 @@
+"""What can be asked for of a text: one vector, weights of its terms, a vector for each token.
+
+All come from one pass of the encoder. Each text of a batch may want something else, so that a
+query for late interaction shares a batch with plain ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Flag, auto
+from typing import Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from raglan.encoders.heads import Heads, unit_rows
+from raglan.encoders.sessions import Run, TokenIds, pad
+from raglan.errors import InvalidInput, PayloadTooLarge
+from raglan.tensors import SparseVector
+
+_FLOAT_BYTES: Final = 4
+
+
+class Outputs(Flag):
+    """What a call wants, or a model gives."""
+
+    DENSE = auto()
+    SPARSE = auto()
+    TOKEN_VECTORS = auto()
+
+    def names(self) -> list[str]:
+        """As `ServiceInfo.outputs` and the fields of the request call them."""
+        return [str(output.name).lower() for output in self]
+
+
+class Wanted(NamedTuple):
+    """One text of a batch."""
+
+    ids: TokenIds
+    outputs: Outputs = Outputs.DENSE
+
+
+@dataclass(frozen=True, slots=True)
+class TextVectors:
+    """What was wanted of one text; the rest is None."""
+
+    dense: NDArray[np.float32] | None = None
+    """(dimension,), of length 1."""
+
+    sparse: SparseVector | None = None
+
+    token_vectors: NDArray[np.float32] | None = None
+    """(tokens, dimension), rows of length 1."""
+
+
+def given(heads: Heads) -> Outputs:
+    """What a model with `heads` gives: token vectors always, weights of terms with their head."""
+    always = Outputs.DENSE | Outputs.TOKEN_VECTORS
+    return always | Outputs.SPARSE if heads.sparse is not None else always
+
+
+def refuse(wanted: Outputs, gives: Outputs, model_id: str) -> None:
+    """Raise InvalidInput when the model does not give all that is wanted."""
+    if missing := wanted & ~gives:
+        raise InvalidInput(
+            f"{' and '.join(missing.names())} asked for, but {model_id} as loaded gives only "
+            f"{' and '.join(gives.names())}. Choose a model with the heads for it, such as "
+            "BAAI/bge-m3, on the engine openvino, onnx or torch (RAGLAN_EMBEDDER_MODEL)."
+        )
+
+
+def check_size(wanted: Outputs, tokens: int, dimension: int, max_bytes: int) -> None:
+    """Raise PayloadTooLarge when the token vectors of a call pass `max_bytes` of a message.
+
+    Args:
+        tokens: of all texts of the call.
+        dimension: of a token vector.
+    """
+    size = tokens * dimension * _FLOAT_BYTES
+    if Outputs.TOKEN_VECTORS in wanted and size > max_bytes:
+        raise PayloadTooLarge(
+            f"The token vectors of {tokens} tokens take {size} bytes; a message may have "
+            f"{max_bytes} (RAGLAN_EMBEDDER_MAX_MESSAGE_BYTES). Send fewer texts a call."
+        )
+
+
+def encode(run: Run, batch: Sequence[Wanted], *, pooling: str, heads: Heads) -> list[TextVectors]:
+    """Run the encoder once over `batch` and give each text what it wants.
+
+    Text by text over its own tokens: nothing depends on padding or on what else is in the batch.
+
+    Args:
+        run: token vectors from token ids, see `sessions.Run`.
+        pooling: "mean" or "cls".
+    """
+    states = run(*pad([text.ids for text in batch]))
+    return [
+        _text_vectors(row[: len(text.ids)], text, pooling, heads)
+        for row, text in zip(states, batch, strict=True)
+    ]
+
+
+def pooled(states: NDArray[np.float32], pooling: str) -> NDArray[np.float32]:
+    """The vector of one text, of length 1, from its token vectors (tokens, dim)."""
+    vector = states[0] if pooling == "cls" else states.mean(axis=0, dtype=np.float32)
+    unit: NDArray[np.float32] = unit_rows(vector[None])[0]
+    return unit
+
+
+def _text_vectors(
+    states: NDArray[np.float32], text: Wanted, pooling: str, heads: Heads
+) -> TextVectors:
+    wants = text.outputs
+    return TextVectors(
+        dense=pooled(states, pooling) if Outputs.DENSE in wants else None,
+        sparse=heads.sparse_vector(states, text.ids) if Outputs.SPARSE in wants else None,
+        token_vectors=heads.token_vectors(states) if Outputs.TOKEN_VECTORS in wants else None,
+    )
