@@ -118,6 +118,7 @@ class _Run(Generic[Result]):
     """What became of a batch: results of `items`, or why there are none."""
 
     items: Sequence[Item]
+    late: Sequence[Item]
     started_ns: int
     ended_ns: int = 0
     results: Sequence[Result] = ()
@@ -216,8 +217,8 @@ class Dispatcher(Generic[Input, Result]):
         return max(station.scheduler.backlog_s(now) for station in self._stations)
 
     def waiting(self, lane: Lane) -> int:
-        """Items that wait in the pool that serves `lane`."""
-        return self._by_lane[lane].scheduler.waiting
+        """Items that wait in `lane`."""
+        return self._by_lane[lane].scheduler.waiting_in(lane)
 
     def health(self) -> Health:
         """By forward progress: idle is healthy, work without results is not."""
@@ -238,12 +239,12 @@ class Dispatcher(Generic[Input, Result]):
     # --- On the loop ------------------------------------------------------------------------------
 
     def _take_back(self, station: _Station, lane: Lane) -> None:
-        """Take back the batch that waits for a stream, if what came belongs before or in it."""
+        """Take back what no stream has begun, if what just came belongs before or into it."""
         ahead = station.scheduler.ahead()
         if ahead is None or not (lane < ahead.lane or ahead.closed is Closed.IDLE):
             return
         with contextlib.suppress(queue.Empty):
-            if (batch := station.mailbox.get_nowait()) is not None:
+            while (batch := station.mailbox.get_nowait()) is not None:
                 station.scheduler.retract(batch)
                 for item in batch.items:
                     if item.payload.future.cancelled():
@@ -253,12 +254,13 @@ class Dispatcher(Generic[Input, Result]):
         now = time.monotonic()
         while batch := station.scheduler.next_batch(now):
             station.mailbox.put(batch)
-        if late := station.scheduler.take_late():
+        self._drop(station.scheduler.take_late())
+
+    def _drop(self, late: Sequence[Item]) -> None:
+        if late:
             self._observer.dropped("late", len(late))
-            for item in late:
-                self._fail(
-                    item, DeadlineExceeded("The deadline would pass before the model is done.")
-                )
+        for item in late:
+            self._fail(item, DeadlineExceeded("The deadline would pass before the model is done."))
 
     def _left(self, station: _Station, item: Item, done: asyncio.Future[Answer[Result]]) -> None:
         if done.cancelled():
@@ -271,6 +273,7 @@ class Dispatcher(Generic[Input, Result]):
             station.scheduler.finished(batch, run.seconds, now)
         else:
             station.scheduler.failed(batch, now)
+        self._drop(run.late)
         if run.error is None:
             self._deliver(batch, run)
         else:
@@ -348,9 +351,12 @@ class Dispatcher(Generic[Input, Result]):
 
 
 def _run(stream: Stream[Any, Result], batch: Batch) -> _Run[Result]:
-    # What was cancelled since is not run: nobody would look at its result.
-    items = [item for item in batch.items if not item.payload.future.cancelled()]
-    run: _Run[Result] = _Run(items, time.monotonic_ns())
+    # What was cancelled or became too late since is not run: nobody would look at its result.
+    now = time.monotonic()
+    wanted = [item for item in batch.items if not item.payload.future.done()]
+    items = [item for item in wanted if item.expires_at > now]
+    late = [item for item in wanted if item.expires_at <= now]
+    run: _Run[Result] = _Run(items, late, time.monotonic_ns())
     try:
         if items:
             run.results = stream([item.payload.input for item in items])

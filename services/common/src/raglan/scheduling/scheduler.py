@@ -117,7 +117,7 @@ class Scheduler:
         """`batch` has not begun and will not: its items wait again."""
         self.out.remove(batch)
         self._credit = batch.credit
-        self._last_lane = self.out[-1].lane
+        self._last_lane = self.out[-1].lane if self.out else Lane.INTERACTIVE
         for item in batch.items:
             self._add(item)
 
@@ -147,6 +147,10 @@ class Scheduler:
     def waiting(self) -> int:
         """Items that wait."""
         return sum(map(len, self._lanes.values()))
+
+    def waiting_in(self, lane: Lane) -> int:
+        """Items that wait in `lane`."""
+        return len(self._lanes[lane])
 
     def backlog_s(self, now: float) -> float:
         """Seconds until all that is here would be done at the speed measured so far."""

@@ -1,0 +1,330 @@
+"""The dispatcher with real threads and an engine that does what the test says."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any
+
+import pytest
+from raglan.deadline import Deadline
+from raglan.errors import DeadlineExceeded, Internal, Overloaded, Unavailable
+from raglan.scheduling import (
+    Answer,
+    Batch,
+    DeviceLost,
+    Dispatcher,
+    Health,
+    Lane,
+    LatencyModel,
+    Limits,
+    Pool,
+)
+
+Queue = Dispatcher[int, int]
+LIMITS = Limits(batch_tokens=64, batch_items=4, waiting_items=100)
+
+
+class Engine:
+    """Doubles its items. While `hold` is unset it waits; negative items are poison."""
+
+    def __init__(self) -> None:
+        self.hold = threading.Event()
+        self.hold.set()
+        self.started: list[list[int]] = []
+
+    def __call__(self, items: Sequence[int]) -> list[int]:
+        self.started.append(list(items))
+        assert self.hold.wait(10), "the test never let the engine go on"
+        if any(item == -99 for item in items):
+            raise DeviceLost
+        if any(item < 0 for item in items):
+            raise RuntimeError("a kernel failed")
+        return [2 * item for item in items]
+
+
+class Heard:
+    """What the observer was told."""
+
+    def __init__(self) -> None:
+        self.batches: list[tuple[int, list[float]]] = []
+        self.drops: list[tuple[str, int]] = []
+
+    def ran(self, batch: Batch, seconds: float, queued_s: Sequence[float]) -> None:
+        self.batches.append((len(batch.items), list(queued_s)))
+
+    def dropped(self, reason: str, items: int) -> None:
+        self.drops.append((reason, items))
+
+
+def dispatcher(*pools: Pool[int, int], **changes: Any) -> Queue:
+    chosen: dict[str, Any] = {
+        "limits": LIMITS,
+        "latency": lambda: LatencyModel(seconds_per_token=1e-5, overhead_s=1e-4),
+        "stalled_after_s": 30,
+        "name": "test",
+    }
+    return Dispatcher(pools, **(chosen | changes))
+
+
+@pytest.fixture
+def engine() -> Engine:
+    return Engine()
+
+
+@pytest.fixture
+def heard() -> Heard:
+    return Heard()
+
+
+@pytest.fixture
+async def queue(engine: Engine, heard: Heard) -> AsyncIterator[Queue]:
+    queue = dispatcher(Pool([engine]), observer=heard)
+    yield queue
+    engine.hold.set()
+    await queue.close()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(5):
+        while not condition():
+            await asyncio.sleep(0.001)
+
+
+def submit(
+    queue: Queue,
+    items: Sequence[int],
+    *,
+    tokens: int = 10,
+    lane: Lane = Lane.INTERACTIVE,
+    within_s: float = 5,
+) -> list[asyncio.Future[Answer[int]]]:
+    counts = [tokens] * len(items)
+    return queue.submit(items, counts, deadline=Deadline.after(within_s), lane=lane)
+
+
+async def results(futures: Sequence[asyncio.Future[Answer[int]]]) -> list[int]:
+    return [answer.result for answer in await asyncio.gather(*futures)]
+
+
+async def test_results_come_in_the_order_of_the_items(queue: Queue) -> None:
+    items = list(range(40))
+    counts = [(7 * item) % 30 + 1 for item in items]
+    futures = queue.submit(items, counts, deadline=Deadline.after(5), lane=Lane.BULK)
+    assert await results(futures) == [2 * item for item in items]
+
+
+async def test_a_query_waits_behind_at_most_the_batch_that_runs(
+    queue: Queue, engine: Engine
+) -> None:
+    engine.hold.clear()
+    bulk = submit(queue, range(1, 41), lane=Lane.BULK)
+    await until(lambda: len(engine.started) == 1)
+    query = submit(queue, [99])
+    engine.hold.set()
+    assert await results(query) == [198]
+    assert engine.started[1] == [99]
+    assert len(await results(bulk)) == 40
+
+
+async def test_queries_that_come_while_a_device_is_busy_leave_together(
+    queue: Queue, engine: Engine
+) -> None:
+    engine.hold.clear()
+    first = submit(queue, [1])
+    await until(lambda: len(engine.started) == 1)
+    others = [future for item in (2, 3, 4) for future in submit(queue, [item])]
+    engine.hold.set()
+    assert await results([*first, *others]) == [2, 4, 6, 8]
+    assert engine.started == [[1], [2, 3, 4]]
+
+
+async def test_timing_splits_waiting_from_computing(queue: Queue, engine: Engine) -> None:
+    engine.hold.clear()
+    first = submit(queue, [1, 2, 3, 4])
+    await until(lambda: len(engine.started) == 1)
+    [waiting, _] = submit(queue, [5, 6], tokens=9)
+    held = time.monotonic_ns()
+    await asyncio.sleep(0.03)
+    held = time.monotonic_ns() - held
+    engine.hold.set()
+    await results(first)
+    answer = await waiting
+    assert answer.queue_ns >= held
+    assert answer.compute_ns < held
+    assert (answer.batch_size, answer.batch_tokens) == (2, 18)
+
+
+async def test_a_failing_batch_fails_only_its_callers(
+    queue: Queue, engine: Engine, heard: Heard
+) -> None:
+    engine.hold.clear()
+    blocker = submit(queue, [1])
+    await until(lambda: len(engine.started) == 1)
+    poisoned = submit(queue, [-1], tokens=60)
+    sound = submit(queue, [3], tokens=60)
+    engine.hold.set()
+    with pytest.raises(Internal):
+        await results(poisoned)
+    assert await results(sound) == [6]
+    assert await results(blocker) == [2]
+    assert heard.drops == [("failed", 1)]
+
+
+async def test_the_queue_serves_on_after_a_failure(queue: Queue) -> None:
+    with pytest.raises(Internal):
+        await results(submit(queue, [-5]))
+    assert await results(submit(queue, [5])) == [10]
+    assert queue.health() is Health.WORKING
+
+
+async def test_too_few_results_are_a_failure() -> None:
+    queue = dispatcher(Pool([lambda items: list(items)[1:]]))
+    try:
+        futures = submit(queue, [1, 2])
+        for future in futures:
+            with pytest.raises(Internal):
+                await future
+    finally:
+        await queue.close()
+
+
+async def test_what_would_be_too_late_never_starts(queue: Queue, engine: Engine) -> None:
+    engine.hold.clear()
+    blocker = submit(queue, [1])
+    await until(lambda: len(engine.started) == 1)
+    begun = time.monotonic()
+    [late] = submit(queue, [7], tokens=60, within_s=0.05)
+    [other] = submit(queue, [9], tokens=60)
+    await until(lambda: time.monotonic() > begun + 0.05)
+    engine.hold.set()
+    assert await results([*blocker, other]) == [2, 18]
+    with pytest.raises(DeadlineExceeded):
+        await late
+    assert [7] not in engine.started
+
+
+async def test_a_cancelled_caller_leaves_the_queue(
+    queue: Queue, engine: Engine, heard: Heard
+) -> None:
+    engine.hold.clear()
+    blocker = submit(queue, [1])
+    await until(lambda: len(engine.started) == 1)
+    for future in submit(queue, [7, 7, 7, 7, 7], tokens=60):
+        future.cancel()
+    engine.hold.set()
+    assert await results(blocker) == [2]
+    assert await results(submit(queue, [8])) == [16]
+    assert engine.started == [[1], [8]]
+    assert heard.drops == [("cancelled", 1)] * 5
+
+
+async def test_a_request_is_admitted_whole_or_refused_whole(
+    queue: Queue, engine: Engine, heard: Heard
+) -> None:
+    engine.hold.clear()
+    ahead = submit(queue, range(98))
+    waiting = queue.waiting(Lane.INTERACTIVE)
+    with pytest.raises(Overloaded, match=f"{waiting} texts wait already and 50 more") as refusal:
+        submit(queue, [1] * 50)
+    assert refusal.value.retry_after_s is not None
+    assert refusal.value.retry_after_s > 0
+    assert heard.drops == [("refused", 50)]
+    fits = submit(queue, [1, 2])
+    engine.hold.set()
+    assert await results(fits) == [2, 4]
+    assert len(await results(ahead)) == 98
+
+
+async def test_closing_fails_what_waits_and_stops_the_threads(engine: Engine) -> None:
+    queue = dispatcher(Pool([engine]), name="bye")
+    engine.hold.clear()
+    running = submit(queue, [1])
+    await until(lambda: len(engine.started) == 1)
+    waiting = submit(queue, range(2, 12), tokens=60)
+    closing = asyncio.create_task(queue.close())
+    with pytest.raises(Unavailable):
+        await waiting[-1]
+    engine.hold.set()
+    assert await results(running) == [2]
+    await closing
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("bye")]
+    with pytest.raises(Unavailable):
+        submit(queue, [3])
+    for future in waiting:
+        assert future.done()
+        assert future.exception() is None or isinstance(future.exception(), Unavailable)
+
+
+async def test_two_streams_share_one_request() -> None:
+    met = threading.Barrier(2, timeout=5)
+
+    def stream(items: Sequence[int]) -> list[int]:
+        met.wait()
+        return list(items)
+
+    queue = dispatcher(Pool([stream, stream]))
+    try:
+        assert await results(submit(queue, [1, 2], tokens=40)) == [1, 2]
+    finally:
+        await queue.close()
+
+
+async def test_a_lost_device_fails_everyone_and_is_not_healthy(engine: Engine) -> None:
+    queue = dispatcher(Pool([engine]))
+    try:
+        engine.hold.clear()
+        futures = [future for item in (-99, 1, 2) for future in submit(queue, [item], tokens=60)]
+        engine.hold.set()
+        for future in futures:
+            with pytest.raises(Unavailable, match="device is lost"):
+                await future
+        assert queue.health() is Health.DEAD
+        with pytest.raises(Unavailable, match="device is lost"):
+            submit(queue, [1])
+    finally:
+        await queue.close()
+
+
+async def test_work_without_results_is_a_stall_and_results_end_it(engine: Engine) -> None:
+    queue = dispatcher(Pool([engine]), stalled_after_s=0.02)
+    try:
+        assert queue.health() is Health.WORKING
+        engine.hold.clear()
+        stuck = submit(queue, [1])
+        await until(lambda: queue.health() is Health.STALLED)
+        engine.hold.set()
+        await results(stuck)
+        assert queue.health() is Health.WORKING
+    finally:
+        engine.hold.set()
+        await queue.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="nice values belong to threads only on Linux")
+async def test_threads_of_a_background_pool_step_back_and_no_others() -> None:
+    def nice(items: Sequence[int]) -> list[int]:
+        return [os.getpriority(os.PRIO_PROCESS, threading.get_native_id())] * len(items)
+
+    usual = os.getpriority(os.PRIO_PROCESS, 0)
+    queue = dispatcher(
+        Pool([nice], frozenset({Lane.INTERACTIVE})),
+        Pool([nice], frozenset({Lane.BULK}), background=True),
+    )
+    try:
+        assert await results(submit(queue, [1])) == [usual]
+        assert await results(submit(queue, [1], lane=Lane.BULK)) == [min(19, usual + 10)]
+    finally:
+        await queue.close()
+
+
+async def test_the_observer_hears_of_each_batch_and_how_long_it_waited(
+    queue: Queue, heard: Heard
+) -> None:
+    await results(submit(queue, [1, 2, 3, 4], tokens=16))
+    assert [count for count, _ in heard.batches] == [4]
+    assert all(0 <= seconds < 5 for seconds in heard.batches[0][1])
