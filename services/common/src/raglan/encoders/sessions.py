@@ -44,7 +44,7 @@ BULK_NICE: Final = 10
 
 T = TypeVar("T")
 
-_OUTPUTS: Final = ("last_hidden_state", "token_embeddings")
+_OUTPUTS: Final = ("last_hidden_state", "token_embeddings", "logits")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,14 @@ def load(
         loaded = TorchModel(model, device=device, precision=precision)
         return Sessions((loaded.token_vectors,), loaded.device, loaded.dtype)
     devices.require_cpu(device, engine)
-    file = onnx_file(model, cache_dir)
+    return open_file(onnx_file(model, cache_dir), engine, precision=precision, streams=streams)
+
+
+def open_file(file: Path, engine: SessionEngine, *, precision: Precision, streams: int) -> Sessions:
+    """Load an ONNX file on the CPU, by OpenVINO or ONNX Runtime.
+
+    Its runs also take token types, (batch, tokens), as a third argument; without, they are all 0.
+    """
     count = streams or devices.usable_cores()
     if engine == "openvino":
         return _openvino(file, precision, count)
@@ -144,8 +151,10 @@ def _openvino_stream(compiled: Any) -> Run:
     output = _output_index([sorted(port.get_names()) for port in compiled.outputs])
     request = compiled.create_infer_request()
 
-    def run(ids: NDArray[np.int64], mask: NDArray[np.int64]) -> NDArray[np.float32]:
-        request.infer(_feed(inputs, ids, mask), share_inputs=True)
+    def run(
+        ids: NDArray[np.int64], mask: NDArray[np.int64], types: NDArray[np.int64] | None = None
+    ) -> NDArray[np.float32]:
+        request.infer(_feed(inputs, ids, mask, types), share_inputs=True)
         vectors: NDArray[np.float32] = request.get_output_tensor(output).data
         return vectors
 
@@ -190,8 +199,10 @@ def _onnx(file: Path, precision: Precision, count: int) -> Sessions:
     outputs = [node.name for node in session.get_outputs()]
     wanted = [outputs[_output_index([[name] for name in outputs])]]
 
-    def run(ids: NDArray[np.int64], mask: NDArray[np.int64]) -> NDArray[np.float32]:
-        vectors: NDArray[np.float32] = session.run(wanted, _feed(inputs, ids, mask))[0]
+    def run(
+        ids: NDArray[np.int64], mask: NDArray[np.int64], types: NDArray[np.int64] | None = None
+    ) -> NDArray[np.float32]:
+        vectors: NDArray[np.float32] = session.run(wanted, _feed(inputs, ids, mask, types))[0]
         return vectors
 
     # One session serves any number of threads; each call runs on its caller's.
@@ -199,10 +210,16 @@ def _onnx(file: Path, precision: Precision, count: int) -> Sessions:
     return Sessions(streams, "cpu", "f32", streams)
 
 
-def _feed(inputs: Sequence[str], ids: NDArray[np.int64], mask: NDArray[np.int64]) -> dict[str, Any]:
-    known = {"input_ids": ids, "attention_mask": mask}
-    # Files from elsewhere may also ask for token_type_ids: a single text is all segment 0.
-    return {name: known[name] if name in known else np.zeros_like(ids) for name in inputs}
+def _feed(
+    inputs: Sequence[str],
+    ids: NDArray[np.int64],
+    mask: NDArray[np.int64],
+    types: NDArray[np.int64] | None,
+) -> dict[str, Any]:
+    # Files from elsewhere may ask for token_type_ids of single texts: these are all segment 0.
+    segments = np.zeros_like(ids) if types is None else types
+    known = {"input_ids": ids, "attention_mask": mask, "token_type_ids": segments}
+    return {name: known[name] for name in inputs}
 
 
 def _output_index(outputs: Sequence[Sequence[str]]) -> int:
