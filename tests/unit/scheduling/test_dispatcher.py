@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 from raglan.deadline import Deadline
 from raglan.errors import DeadlineExceeded, Internal, Overloaded, Unavailable
+from raglan.health import Health
 from raglan.scheduling import (
     Answer,
     Batch,
     DeviceLost,
     Dispatcher,
-    Health,
     Lane,
     LatencyModel,
     Limits,
@@ -143,6 +143,24 @@ async def test_queries_that_come_while_a_device_is_busy_leave_together(
     assert engine.started == [[1], [2, 3, 4]]
 
 
+async def test_a_call_has_one_timing_and_fails_as_a_whole(queue: Queue) -> None:
+    counts = [16] * 8
+    found, timing = await queue.run(
+        range(8), counts, deadline=Deadline.after(5), lane=Lane.INTERACTIVE
+    )
+    assert found == [2 * item for item in range(8)]
+    assert (timing.batch_size, timing.batch_tokens) == (4, 64)
+    assert timing.compute_ns > 0
+    with pytest.raises(Internal):
+        await queue.run([1, -1, 2], [60] * 3, deadline=Deadline.after(5), lane=Lane.INTERACTIVE)
+
+
+async def test_a_call_gives_up_at_its_deadline(queue: Queue, engine: Engine) -> None:
+    engine.hold.clear()
+    with pytest.raises(DeadlineExceeded):
+        await queue.run([1], [10], deadline=Deadline.after(0.02), lane=Lane.INTERACTIVE)
+
+
 async def test_timing_splits_waiting_from_computing(queue: Queue, engine: Engine) -> None:
     engine.hold.clear()
     first = submit(queue, [1, 2, 3, 4])
@@ -179,7 +197,7 @@ async def test_the_queue_serves_on_after_a_failure(queue: Queue) -> None:
     with pytest.raises(Internal):
         await results(submit(queue, [-5]))
     assert await results(submit(queue, [5])) == [10]
-    assert queue.health() is Health.WORKING
+    assert queue.health() is Health.SERVING
 
 
 async def test_too_few_results_are_a_failure() -> None:
@@ -293,13 +311,13 @@ async def test_a_lost_device_fails_everyone_and_is_not_healthy(engine: Engine) -
 async def test_work_without_results_is_a_stall_and_results_end_it(engine: Engine) -> None:
     queue = dispatcher(Pool([engine]), stalled_after_s=0.02)
     try:
-        assert queue.health() is Health.WORKING
+        assert queue.health() is Health.SERVING
         engine.hold.clear()
         stuck = submit(queue, [1])
         await until(lambda: queue.health() is Health.STALLED)
         engine.hold.set()
         await results(stuck)
-        assert queue.health() is Health.WORKING
+        assert queue.health() is Health.SERVING
     finally:
         engine.hold.set()
         await queue.close()

@@ -59,6 +59,9 @@ class GrpcSettings(ServiceSettings):
     reflection: bool = False
     """Whether gRPC server reflection answers (for grpcurl)."""
 
+    metrics_port: int = Field(default=0, ge=0, le=65535)
+    """Port for `/metrics`, on the same host; 0 takes a free one, which `raglan status` shows."""
+
     max_message_bytes: PositiveInt = 16 * 1024 * 1024
     """Largest gRPC message received or sent."""
 

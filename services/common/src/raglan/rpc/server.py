@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
@@ -15,14 +16,22 @@ from grpc_reflection.v1alpha import reflection
 
 from raglan import logs
 from raglan.errors import RaglanError, Unavailable
+from raglan.health import Health
 from raglan.rpc.interceptor import BoundaryInterceptor
 from raglan.settings import GrpcSettings
+from raglan.telemetry.metrics import Endpoint
 
 log: Final = structlog.get_logger()
+
+_HEALTH_EVERY_S: Final = 0.25
 
 
 async def _nothing() -> None:
     return None
+
+
+def _always() -> Health:
+    return Health.SERVING
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +50,12 @@ class Service:
     close: Callable[[], Awaitable[None]] = _nothing
     """Gives back what `start` or `build` took. Called once, also after a failed start."""
 
+    health: Callable[[], Health] = _always
+    """Asked a few times a second once started; must return at once."""
+
+    metrics: Endpoint | None = None
+    """Serves `/metrics` from before `start` until after `close`."""
+
 
 class Server:
     """A listening server: `await start()`, then `await stop()`. Installs no signal handlers."""
@@ -49,7 +64,10 @@ class Server:
         self.service = service
         self.settings = settings
         self.port = 0
+        self.dead = asyncio.Event()
+        """Set when the service will never work again."""
         self._health = health.aio.HealthServicer()
+        self._watching: asyncio.Task[None] | None = None
         self._grpc = grpc.aio.server(
             interceptors=[BoundaryInterceptor()],
             options=[
@@ -83,16 +101,40 @@ class Server:
                 f"{address} cannot be listened on; is it in use? ({variable})"
             ) from error
         await self._grpc.start()
+        if self.service.metrics is not None:
+            self.service.metrics.start()
         await self.service.start()
         await self._set_health(health_pb2.HealthCheckResponse.SERVING)
+        self._watching = asyncio.create_task(self._watch())
         log.info("serving", address=f"{self.settings.host}:{self.port}")
 
     async def stop(self) -> None:
         """Report NOT_SERVING, let callers notice, let running calls finish, close."""
+        if self._watching is not None:
+            self._watching.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._watching
         await self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
         await asyncio.sleep(self.settings.shutdown_drain_s)
         await self._grpc.stop(self.settings.shutdown_grace_s)
         await self.service.close()
+        if self.service.metrics is not None:
+            self.service.metrics.stop()
+
+    async def _watch(self) -> None:
+        """Follow what the service says of itself."""
+        before = Health.SERVING
+        while before is not Health.DEAD:
+            await asyncio.sleep(_HEALTH_EVERY_S)
+            now = self.service.health()
+            if now is before:
+                continue
+            serving = now is Health.SERVING
+            response = health_pb2.HealthCheckResponse
+            await self._set_health(response.SERVING if serving else response.NOT_SERVING)
+            log.log(20 if serving else 40, "health changed", health=now.value, was=before.value)
+            before = now
+        self.dead.set()
 
     async def _set_health(self, status: int) -> None:
         for name in ("", self.service.name):
@@ -117,14 +159,22 @@ async def _serve(build: Callable[[], Service], settings: GrpcSettings) -> int:
         return 1
     try:
         await _until(server.start(), stopping)
-        await stopping.wait()
+        await _first(stopping, server.dead)
     except (RaglanError, OSError) as error:
         log.error("cannot start", reason=str(error))
         return 1
     finally:
         log.info("stopping")
         await server.stop()
-    return 0
+    return 1 if server.dead.is_set() else 0
+
+
+async def _first(*events: asyncio.Event) -> None:
+    """Wait for one of `events`."""
+    waiting = [asyncio.ensure_future(event.wait()) for event in events]
+    await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    for each in waiting:
+        each.cancel()
 
 
 async def _until(work: Coroutine[object, object, None], stopping: asyncio.Event) -> None:

@@ -4,7 +4,7 @@
 runs what it hands out on a thread a stream. Nothing here imports grpc or torch.
 """
 
-from raglan.scheduling.dispatcher import Answer, Dispatcher, Health, Observer, Pool
+from raglan.scheduling.dispatcher import Answer, Dispatcher, Observer, Pool, Timing
 from raglan.scheduling.latency import LatencyModel
 from raglan.scheduling.scheduler import Scheduler
 from raglan.scheduling.work import Batch, Closed, DeviceLost, Item, Lane, Limits
@@ -15,7 +15,6 @@ __all__ = [
     "Closed",
     "DeviceLost",
     "Dispatcher",
-    "Health",
     "Item",
     "Lane",
     "LatencyModel",
@@ -23,4 +22,5 @@ __all__ = [
     "Observer",
     "Pool",
     "Scheduler",
+    "Timing",
 ]

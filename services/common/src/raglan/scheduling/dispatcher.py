@@ -16,7 +16,6 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from enum import Enum
 from functools import partial
 from typing import Any, Final, Generic, Protocol, TypeVar
 
@@ -24,6 +23,7 @@ import structlog
 
 from raglan.deadline import Deadline
 from raglan.errors import DeadlineExceeded, Internal, Overloaded, RaglanError, Unavailable
+from raglan.health import Health
 from raglan.scheduling.latency import LatencyModel
 from raglan.scheduling.scheduler import Scheduler
 from raglan.scheduling.work import Batch, Closed, DeviceLost, Item, Lane, Limits
@@ -39,17 +39,6 @@ BACKGROUND_NICE: Final = 10
 """How far the threads of a background pool step back: the kernel then preempts them for others."""
 
 _JOIN_S: Final = 10.0
-
-
-class Health(Enum):
-    """What a dispatcher is able to do."""
-
-    WORKING = "working"
-    STALLED = "stalled"
-    """Work was handed out and nothing has finished for too long."""
-
-    DEAD = "dead"
-    """A stream's thread has ended; nothing will run there again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +61,42 @@ class Answer(Generic[Result]):
 
     result: Result
     queue_ns: int
+    """From submission until its batch started."""
+
     compute_ns: int
     batch_size: int
     batch_tokens: int
+    """Padded."""
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Where the time of one call went; zeros when nothing had to run."""
+
+    queue_ns: int = 0
+    """Until its first batch started."""
+
+    compute_ns: int = 0
+    """From then until its last batch ended."""
+
+    batch_size: int = 0
+    """Items of the largest batch it was in."""
+
+    batch_tokens: int = 0
+    """Padded tokens of the largest."""
+
+    @classmethod
+    def over(cls, answers: Sequence[Answer[Any]]) -> Timing:
+        """Of all `answers` of a call."""
+        if not answers:
+            return cls()
+        first = min(answer.queue_ns for answer in answers)
+        return cls(
+            queue_ns=first,
+            compute_ns=max(answer.queue_ns + answer.compute_ns for answer in answers) - first,
+            batch_size=max(answer.batch_size for answer in answers),
+            batch_tokens=max(answer.batch_tokens for answer in answers),
+        )
 
 
 class Observer(Protocol):
@@ -211,6 +233,24 @@ class Dispatcher(Generic[Input, Result]):
         self._pump(station)
         return futures
 
+    async def run(
+        self, inputs: Sequence[Input], tokens: Sequence[int], *, deadline: Deadline, lane: Lane
+    ) -> tuple[list[Result], Timing]:
+        """Submit `inputs` and wait for all results; the first failure is that of the call.
+
+        Raises what `submit` raises and what its futures fail with.
+        """
+        futures = self.submit(inputs, tokens, deadline=deadline, lane=lane)
+        try:
+            async with asyncio.timeout(deadline.remaining_s()):
+                answers = await asyncio.gather(*futures)
+        except TimeoutError:
+            raise DeadlineExceeded("The deadline passed before the model was done.") from None
+        finally:
+            for future in futures:
+                future.cancel()
+        return [answer.result for answer in answers], Timing.over(answers)
+
     def backlog_s(self) -> float:
         """Seconds until all that is here would be done, of the pool that needs longest."""
         now = time.monotonic()
@@ -226,7 +266,7 @@ class Dispatcher(Generic[Input, Result]):
             return Health.DEAD
         now = time.monotonic()
         stalled_s = max(station.scheduler.stalled_s(now) for station in self._stations)
-        return Health.STALLED if stalled_s > self._stalled_after_s else Health.WORKING
+        return Health.STALLED if stalled_s > self._stalled_after_s else Health.SERVING
 
     async def close(self) -> None:
         """Fail what waits, let the running batches end, stop the threads."""

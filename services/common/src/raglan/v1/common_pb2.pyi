@@ -182,12 +182,15 @@ class ServiceInfo(_message.Message):
     LIMITS_FIELD_NUMBER: _builtins.int
     PID_FIELD_NUMBER: _builtins.int
     OUTPUTS_FIELD_NUMBER: _builtins.int
+    METRICS_PORT_FIELD_NUMBER: _builtins.int
     service: _builtins.str
     version: _builtins.str
     engine: _builtins.str
     device: _builtins.str
     dtype: _builtins.str
     pid: _builtins.int
+    metrics_port: _builtins.int
+    """Where GET /metrics answers, on the service's host; 0 where it does not."""
     @_builtins.property
     def model(self) -> Global___ModelIdentity: ...
     @_builtins.property
@@ -210,10 +213,11 @@ class ServiceInfo(_message.Message):
         limits: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
         pid: _builtins.int = ...,
         outputs: _abc.Iterable[_builtins.str] | None = ...,
+        metrics_port: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["model", b"model"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["device", b"device", "dtype", b"dtype", "engine", b"engine", "limits", b"limits", "model", b"model", "outputs", b"outputs", "pid", b"pid", "service", b"service", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device", b"device", "dtype", b"dtype", "engine", b"engine", "limits", b"limits", "metrics_port", b"metrics_port", "model", b"model", "outputs", b"outputs", "pid", b"pid", "service", b"service", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

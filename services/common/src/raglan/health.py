@@ -1,0 +1,17 @@
+"""What a service that has started says of itself."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+
+class Health(Enum):
+    """By forward progress: idle is healthy, work without results is not."""
+
+    SERVING = "serving"
+
+    STALLED = "stalled"
+    """Nothing has finished for too long: NOT_SERVING until something does."""
+
+    DEAD = "dead"
+    """It never will again: NOT_SERVING, and the process ends."""
