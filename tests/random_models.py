@@ -56,7 +56,9 @@ def cross_encoder(folder: Path, *, labels: int = 1, segments: int = 2) -> Path:
     import transformers
 
     torch.manual_seed(0)
-    tokenizer = _tokenizer(pair=True)
+    tokenizer = _tokenizer(segments=True)
+    if segments == 1:
+        tokenizer.model_input_names = ["input_ids", "attention_mask"]
     config = transformers.BertConfig(
         vocab_size=len(tokenizer),
         hidden_size=32,
@@ -74,7 +76,7 @@ def cross_encoder(folder: Path, *, labels: int = 1, segments: int = 2) -> Path:
     return folder
 
 
-def _tokenizer(*, pair: bool = False):  # type: ignore[no-untyped-def]
+def _tokenizer(*, segments: bool = False):  # type: ignore[no-untyped-def]
     """Words and, for the rest, letters; specials as XLM-RoBERTa has them."""
     import transformers
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
@@ -87,14 +89,14 @@ def _tokenizer(*, pair: bool = False):  # type: ignore[no-untyped-def]
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer.post_processor = processors.TemplateProcessing(
         single="<s> $A </s>",
-        pair="<s> $A </s> $B:1 </s>:1" if pair else "<s> $A </s> </s> $B </s>",
+        pair="<s> $A </s> $B:1 </s>:1" if segments else "<s> $A </s> </s> $B </s>",
         special_tokens=[("<s>", 0), ("</s>", 2)],
     )
     inputs = ["input_ids", "attention_mask"]
     return transformers.PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         model_max_length=LONGEST,
-        model_input_names=[*inputs, "token_type_ids"] if pair else inputs,
+        model_input_names=[*inputs, "token_type_ids"] if segments else inputs,
         bos_token="<s>",
         cls_token="<s>",
         eos_token="</s>",

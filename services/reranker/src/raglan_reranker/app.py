@@ -8,14 +8,14 @@ from typing import Final
 
 import structlog
 from raglan.deadline import Deadline
-from raglan.encoders import device as devices
+from raglan.encoders import cross_encoder, sessions
 from raglan.encoders import model as models
-from raglan.encoders import sessions
 from raglan.encoders.queue import BatchLimits
 from raglan.rpc.server import Service
 from raglan.v1 import common_pb2, reranker_pb2_grpc
 
 from raglan_reranker.engines import Engine
+from raglan_reranker.engines.cross_encoder import CrossEncoding
 from raglan_reranker.engines.late_interaction import LateInteraction
 from raglan_reranker.latency import LatencyModel
 from raglan_reranker.reranking import Limits, Reranker
@@ -100,20 +100,22 @@ def _late_interaction(settings: RerankerSettings) -> tuple[Engine, common_pb2.Mo
 
 
 def _cross_encoder(settings: RerankerSettings) -> tuple[Engine, common_pb2.ModelIdentity]:
-    from raglan_reranker.engines.cross_encoder import CrossEncoding
-
-    folder = models.locate(settings.model)
-    device = devices.torch_device(settings.device)
-    engine = CrossEncoding(
-        folder,
-        device=device,
+    model = models.read(settings.model)
+    loaded = cross_encoder.load(
+        settings.runtime,
+        model,
+        device=settings.device,
         precision=settings.precision,
-        limits=_batches(settings, device),
+        streams=settings.streams,
+        cache_dir=settings.cache_dir,
+    )
+    engine = CrossEncoding(
+        loaded,
+        model,
+        limits=_batches(settings, loaded.device),
         max_waiting=settings.max_waiting_texts,
     )
-    return engine, common_pb2.ModelIdentity(
-        id=models.name_of(settings.model), revision=models.revision_of(folder)
-    )
+    return engine, common_pb2.ModelIdentity(id=model.id, revision=model.revision)
 
 
 def _batches(settings: RerankerSettings, device: str) -> BatchLimits:

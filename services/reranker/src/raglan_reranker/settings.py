@@ -24,7 +24,7 @@ class RerankerSettings(GrpcSettings, env_prefix="RAGLAN_RERANKER_"):
     """A folder, the bundled encoder, or a hub id; for cross-encoder, one trained as such."""
 
     runtime: Literal["openvino", "onnx", "torch"] = "openvino"
-    """What runs the encoder of late-interaction. A cross-encoder runs on torch."""
+    """What runs the model: OpenVINO or ONNX Runtime on a CPU, torch on a GPU or a CPU."""
 
     device: str = Field(default="auto", pattern=f"^({PATTERN})$")
     """Where it runs: auto, cpu, cuda or cuda:<number>. A GPU that is missing stops the start."""

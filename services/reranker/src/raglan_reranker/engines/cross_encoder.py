@@ -1,90 +1,49 @@
-"""Engine `cross-encoder`: query and passage read together by a sentence-transformers cross-encoder.
-
-On torch, which this module imports: it is loaded for this engine alone.
-"""
+"""Engine `cross-encoder`: query and passage read together by a model trained to judge them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from pathlib import Path
-from typing import Final
+from collections.abc import Sequence
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from raglan.deadline import Deadline
+from raglan.encoders.cross_encoder import CrossEncoder
+from raglan.encoders.model import EncoderModel
 from raglan.encoders.queue import BatchLimits, BatchQueue, Lane, Timing
-from raglan.encoders.sessions import Precision
-from raglan.errors import InvalidInput, Unavailable
-from sentence_transformers import CrossEncoder
+from raglan.encoders.tokenizer import PairIds, PairTokenizers
 
 from raglan_reranker.engines import Prepared
 
-Pair = tuple[str, str]
-
-_DTYPES: Final = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}
-
 
 class CrossEncoding:
-    """One cross-encoder behind a queue, on one stream that has the whole device."""
+    """One cross-encoder behind a queue; the pairs of a call run on all its streams."""
 
     name = "cross-encoder"
     dimension = 0
 
     def __init__(
-        self,
-        folder: Path,
-        *,
-        device: str,
-        precision: Precision,
-        limits: BatchLimits,
-        max_waiting: int,
+        self, loaded: CrossEncoder, model: EncoderModel, *, limits: BatchLimits, max_waiting: int
     ) -> None:
-        """Load it. Blocks for seconds.
-
-        Args:
-            device: a torch device that exists: "cpu" or "cuda:0".
-
-        Raises:
-            InvalidInput: it gives several scores a pair, so that none is the relevance.
-            Unavailable: the files cannot be loaded.
-        """
-        self.device = device
-        best = "f32" if device == "cpu" else "f16"
-        self.dtype: str = best if precision == "auto" else precision
-        try:
-            self._model = CrossEncoder(
-                str(folder),
-                device=self.device,
-                local_files_only=True,
-                model_kwargs={"dtype": _DTYPES[self.dtype]},
-            ).eval()
-        except (OSError, ValueError, KeyError) as error:
-            raise Unavailable(f"The cross-encoder in {folder} cannot be loaded: {error}") from error
-        if self._model.num_labels != 1:
-            raise InvalidInput(
-                f"The model in {folder} gives {self._model.num_labels} scores a pair; "
-                "a reranker needs one (num_labels=1)."
-            )
-        self._queue: BatchQueue[Pair, float] = BatchQueue(
-            [self._predict], limits=limits, max_waiting=max_waiting, name="rerank"
+        self.device = loaded.device
+        self.dtype = loaded.dtype
+        self._tokenizers = PairTokenizers(model.path, model.max_tokens)
+        self._queue: BatchQueue[PairIds, float] = BatchQueue(
+            loaded.streams, limits=limits, max_waiting=max_waiting, name="rerank"
         )
 
     def prepare(self, query: str, passages: Sequence[str]) -> Prepared:
-        """Pairs, and the tokens each takes as the model will cut it."""
-        pairs = [(query, passage) for passage in passages]
-        encoded = self._model.tokenizer(
-            [query] * len(passages),
-            list(passages),
-            truncation=True,
-            max_length=self._model.max_seq_length,
-        )
-        return Prepared(query, pairs, 0, [len(ids) for ids in encoded["input_ids"]])
+        """Pairs; what is too long is cut at the end of the passage.
+
+        Raises:
+            InvalidInput: the query alone leaves no room for a passage.
+        """
+        pairs = self._tokenizers.pairs(query, passages)
+        return Prepared(query, pairs, 0, [len(pair.ids) for pair in pairs])
 
     async def score(
         self, prepared: Prepared, count: int, *, deadline: Deadline
     ) -> tuple[NDArray[np.float64], Timing]:
-        """The model's scores, after its own activation."""
+        """The model's logits: any number, higher is better."""
         with self._queue.admitted(count):
             scores, timing = await self._queue.run(
                 prepared.passages[:count],
@@ -95,11 +54,5 @@ class CrossEncoding:
         return np.array(scores, np.float64), timing
 
     async def close(self) -> None:
-        """Stop the device thread."""
+        """Stop the device threads."""
         await self._queue.close()
-
-    def _predict(self, pairs: Sequence[Pair]) -> Iterable[float]:
-        scores = self._model.predict(
-            list(pairs), batch_size=len(pairs), show_progress_bar=False, convert_to_numpy=True
-        )
-        return [float(score) for score in scores]

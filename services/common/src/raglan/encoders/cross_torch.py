@@ -1,0 +1,61 @@
+"""A cross-encoder on torch: any sequence classifier of transformers, on a GPU or a CPU."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from transformers import AutoModelForSequenceClassification
+
+from raglan.encoders import device as devices
+from raglan.encoders.cross_export import has_segments
+from raglan.encoders.model import EncoderModel
+from raglan.encoders.sessions import Precision
+from raglan.errors import InvalidInput, Unavailable
+
+_DTYPES: Final = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}
+
+
+class TorchCrossEncoder:
+    """One model on one device. One caller at a time."""
+
+    def __init__(self, model: EncoderModel, *, device: str, precision: Precision) -> None:
+        """Load it. Blocks for seconds.
+
+        Raises:
+            InvalidInput: f16 on a CPU.
+            Unavailable: no such GPU, or the files cannot be loaded.
+        """
+        self.device = devices.torch_device(device)
+        on_gpu = self.device != "cpu"
+        self.dtype = ("f16" if on_gpu else "f32") if precision == "auto" else precision
+        if self.dtype not in _DTYPES or (self.dtype == "f16" and not on_gpu):
+            raise InvalidInput(
+                f"precision is {self.dtype!r}, for which torch has no fast kernels on "
+                f'{self.device}; set it to "auto".'
+            )
+        try:
+            self._model = AutoModelForSequenceClassification.from_pretrained(
+                model.path, dtype=_DTYPES[self.dtype], local_files_only=True
+            )
+        except (OSError, ValueError, KeyError) as error:
+            raise Unavailable(f"torch cannot load {model.path}: {error}") from error
+        self._model = self._model.eval().to(self.device)
+        self._segments = has_segments(self._model)
+
+    def logits(
+        self,
+        ids: NDArray[np.int64],
+        mask: NDArray[np.int64],
+        types: NDArray[np.int64] | None = None,
+    ) -> NDArray[np.float32]:
+        """float32 (batch, 1)."""
+        inputs = {"input_ids": ids, "attention_mask": mask}
+        if self._segments and types is not None:
+            inputs["token_type_ids"] = types
+        with torch.inference_mode():
+            tensors = {name: torch.from_numpy(x).to(self.device) for name, x in inputs.items()}
+            logits: NDArray[np.float32] = self._model(**tensors).logits.float().cpu().numpy()
+        return logits
