@@ -83,7 +83,8 @@ async def test_every_engine_describes_what_runs(reranker: Stub) -> None:
     assert described.device == "cpu"
     assert described.pid == os.getpid()
     assert described.limits["max_scored"] == 20
-    assert described.limits["max_tokens"] == 1200
+    tokens = {"late-interaction": 2_000, "cross-encoder": 1_200}
+    assert described.limits["max_tokens"] == tokens[described.engine]
 
 
 async def test_every_engine_scores_a_passage_the_same_whatever_its_company(reranker: Stub) -> None:
@@ -105,12 +106,50 @@ async def test_every_engine_refuses_bad_input_with_the_limit_named(reranker: Stu
         ("", ["x"], InvalidInput, "query is empty"),
         ("q", [], InvalidInput, "candidates is empty"),
         ("q", ["x"] * 1001, InvalidInput, "holds 1001; the limit is 1000"),
+        ("q", ["x"] * 10_000, InvalidInput, "holds 10000; the limit is 1000"),
         ("q" * 100_001, ["x"], PayloadTooLarge, "100001 characters; the limit is 100000"),
+        ("q", ["x", "y" * 1_000_000], PayloadTooLarge, "1000000 characters; the limit is 100000"),
     ]
     for query, passages, error, message in cases:
         with pytest.raises(error, match=message):
             await rerank(reranker, passages, query=query)
     assert len((await rerank(reranker, ["and it serves on"])).ranked) == 1
+
+
+async def test_every_engine_gives_probabilities_that_rise_with_its_scores(reranker: Stub) -> None:
+    candidates = [reranker_pb2.Candidate(text=text, retrieval_score=1) for text in PASSAGES]
+    reply: reranker_pb2.RerankResponse = await client.call(
+        reranker.Rerank,
+        reranker_pb2.RerankRequest(query=QUERY, candidates=candidates),
+        deadline=Deadline.after(30),
+    )
+    assert all(ranked.HasField("calibrated") for ranked in reply.ranked)
+    chances = [ranked.calibrated for ranked in reply.ranked]
+    assert chances == sorted(chances, reverse=True)
+    assert all(0 < chance < 1 for chance in chances)
+
+
+async def test_every_engine_knows_a_question_it_was_asked_before(reranker: Stub) -> None:
+    first = await rerank(reranker, PASSAGES, query="Which plants make sugar?")
+    again = await rerank(reranker, PASSAGES, query="Which plants make sugar?")
+    assert again.ranked == first.ranked
+    assert (first.timing.compute_ns > 0, again.timing.compute_ns) == (True, 0)
+
+
+async def test_a_score_is_the_same_whether_the_passage_was_met_before(serve: Serve) -> None:
+    keeping, forgetting = await serve(cache_pairs=0), await serve(cache_vectors_mb=0, cache_pairs=0)
+    await rerank(keeping, PASSAGES, query="another question")
+    assert (await rerank(keeping, PASSAGES)).ranked == (await rerank(forgetting, PASSAGES)).ranked
+
+
+@pytest.mark.parametrize("score", [float("nan"), float("inf"), float("-inf")])
+async def test_every_engine_refuses_a_retrieval_score_that_is_no_number(
+    reranker: Stub, score: float
+) -> None:
+    candidate = reranker_pb2.Candidate(text="x", retrieval_score=score)
+    request = reranker_pb2.RerankRequest(query="q", candidates=[candidate])
+    with pytest.raises(InvalidInput, match=r"candidates\[0\].retrieval_score is .*finite"):
+        await client.call(reranker.Rerank, request, deadline=Deadline.after(5))
 
 
 async def test_late_interaction_puts_the_answer_first(serve: Serve) -> None:
@@ -135,7 +174,7 @@ async def test_candidates_are_limited_by_what_the_deadline_leaves(serve: Serve) 
 
 
 async def test_the_loop_stays_free_while_passages_are_scored(serve: Serve) -> None:
-    stub = await serve(max_tokens=8_000)
+    stub = await serve(max_tokens=8_000, max_gap=100)
     working = asyncio.create_task(rerank(stub, ["word " * 250] * 20))
     lags: list[float] = []
     while not working.done():
@@ -149,18 +188,22 @@ async def test_the_loop_stays_free_while_passages_are_scored(serve: Serve) -> No
 async def test_a_cross_encoder_agrees_with_sentence_transformers(
     serve: Serve, cross_encoder: Path
 ) -> None:
-    import sentence_transformers
+    def reference() -> list[float]:
+        import sentence_transformers
+        import torch
 
-    stub = await serve(engine="cross-encoder", model=str(cross_encoder))
+        model = sentence_transformers.CrossEncoder(
+            str(cross_encoder), device="cpu", local_files_only=True
+        )
+        pairs = [(QUERY, text) for text in PASSAGES]
+        logits = model.predict(pairs, activation_fn=torch.nn.Identity(), show_progress_bar=False)
+        return [float(logit) for logit in logits]
+
+    stub = await serve(engine="cross-encoder", model=str(cross_encoder), precision="f32")
     reply = await rerank(stub, PASSAGES)
-    reference = sentence_transformers.CrossEncoder(
-        str(cross_encoder), device="cpu", local_files_only=True
-    )
-    expected = await asyncio.to_thread(
-        reference.predict, [(QUERY, text) for text in PASSAGES], show_progress_bar=False
-    )
+    expected = await asyncio.to_thread(reference)
     raw = {ranked.index: ranked.raw_score for ranked in reply.ranked}
-    assert [raw[index] for index in range(4)] == pytest.approx(expected.tolist(), abs=1e-5)
+    assert [raw[index] for index in range(4)] == pytest.approx(expected, abs=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -169,7 +212,7 @@ async def test_a_cross_encoder_agrees_with_sentence_transformers(
         ({"model": "/no/such/model"}, Unavailable, "one of three ways"),
         ({"engine": "cross-encoder", "model": "/no/such/model"}, Unavailable, "one of three ways"),
         ({"device": "cuda"}, InvalidInput, "openvino engine runs on the CPU"),
-        ({"engine": "cross-encoder", "device": "cuda:99"}, Unavailable, "device is 'cuda:99'"),
+        ({"engine": "cross-encoder"}, InvalidInput, "gives 2 scores a pair"),
     ],
 )
 async def test_a_start_that_cannot_be_served_is_refused_with_a_reason(
