@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from typing import Final
 
+import raglan
 import structlog
+from prometheus_client import CollectorRegistry
 from raglan.deadline import Deadline
 from raglan.encoders import model as models
+from raglan.encoders.metrics import EncoderMetrics
 from raglan.encoders.model import EncoderModel
-from raglan.encoders.queue import BatchLimits
+from raglan.health import Health
 from raglan.rpc.server import Service
-from raglan.v1 import embedder_pb2_grpc
+from raglan.telemetry.metrics import Endpoint
+from raglan.v1 import common_pb2, embedder_pb2_grpc
 
 from raglan_embedder import engines
-from raglan_embedder.embedding import Embedder, TextLimits
+from raglan_embedder.embedding import Embedder, Identity, Kind, TextLimits
+from raglan_embedder.encoding import DeviceEncoder, batch_limits
 from raglan_embedder.engines import Engine
 from raglan_embedder.servicer import EmbedderServicer
 from raglan_embedder.settings import EmbedderSettings
@@ -28,18 +34,26 @@ WARM_UP_S: Final = 120.0
 
 def build(settings: EmbedderSettings) -> Service:
     """The service, not yet loaded: `start` reads, exports, compiles and warms up the model."""
-    servicer = EmbedderServicer()
+    registry = CollectorRegistry()
+    counted = EncoderMetrics(registry)
+    metrics = Endpoint(registry, settings.host, settings.metrics_port)
+    servicer = EmbedderServicer(settings.max_message_bytes)
+    running: list[DeviceEncoder] = []
 
     async def start() -> None:
         started = time.monotonic()
         model, engine = await asyncio.to_thread(_load, settings)
-        embedder = _embedder(settings, model, engine)
-        try:
-            await embedder.warm_up(deadline=Deadline.after(WARM_UP_S))
-        except BaseException:
-            await embedder.close()
-            raise
-        servicer.embedder = embedder
+        encoder = _encoder(settings, model, engine, counted)
+        running.append(encoder)
+        await encoder.warm_up(deadline=Deadline.after(WARM_UP_S))
+        embedder = Embedder(
+            encoder,
+            _identity(model, engine),
+            limits=TextLimits(texts=settings.max_texts, chars=settings.max_text_chars),
+            cache_bytes=settings.cache_mb * 1_000_000,
+            looked_up=counted.looked_up,
+        )
+        servicer.loaded(embedder, _info(encoder, embedder, metrics.port))
         log.info(
             "model loaded",
             model=model.id,
@@ -52,8 +66,8 @@ def build(settings: EmbedderSettings) -> Service:
         )
 
     async def close() -> None:
-        if servicer.embedder is not None:
-            await servicer.embedder.close()
+        for encoder in running:
+            await encoder.close()
 
     return Service(
         name="raglan.v1.EmbedderService",
@@ -62,11 +76,13 @@ def build(settings: EmbedderSettings) -> Service:
         ),
         start=start,
         close=close,
+        health=lambda: running[0].health() if running else Health.SERVING,
+        metrics=metrics,
     )
 
 
 def _load(settings: EmbedderSettings) -> tuple[EncoderModel, Engine]:
-    model = models.read(settings.model)
+    model = models.read(settings.model).capped(settings.max_tokens)
     engine = engines.load(
         settings.engine,
         model,
@@ -78,15 +94,61 @@ def _load(settings: EmbedderSettings) -> tuple[EncoderModel, Engine]:
     return model, engine
 
 
-def _embedder(settings: EmbedderSettings, model: EncoderModel, engine: Engine) -> Embedder:
-    on_cpu = engine.device == "cpu"
-    return Embedder(
+def _encoder(
+    settings: EmbedderSettings, model: EncoderModel, engine: Engine, metrics: EncoderMetrics
+) -> DeviceEncoder:
+    return DeviceEncoder(
         engine,
         model,
-        limits=TextLimits(texts=settings.max_texts, chars=settings.max_text_chars),
-        batches=BatchLimits(
-            tokens=settings.max_batch_tokens or (512 if on_cpu else 16_384),
-            items=settings.max_batch_texts or (8 if on_cpu else 256),
+        limits=batch_limits(
+            engine,
+            tokens=settings.max_batch_tokens,
+            texts=settings.max_batch_texts,
+            waiting=settings.max_waiting_texts,
+            bulk_share=settings.bulk_share,
+            margin_s=settings.deadline_margin_ms / 1e3,
         ),
-        max_waiting=settings.max_waiting_texts,
+        stalled_after_s=settings.stalled_after_s,
+        metrics=metrics,
+    )
+
+
+def _identity(model: EncoderModel, engine: Engine) -> Identity:
+    return Identity(
+        id=model.id,
+        revision=model.revision,
+        dtype=engine.dtype,
+        dimension=model.dimension,
+        outputs=engine.outputs,
+        prompts={
+            Kind.UNSTATED: model.default_prompt,
+            Kind.QUERY: model.query_prompt,
+            Kind.PASSAGE: model.passage_prompt,
+        },
+    )
+
+
+def _info(encoder: DeviceEncoder, embedder: Embedder, metrics_port: int) -> common_pb2.ServiceInfo:
+    engine, identity, batches = encoder.engine, embedder.identity, encoder.limits
+    return common_pb2.ServiceInfo(
+        service="embedder",
+        version=raglan.__version__,
+        engine=engine.name,
+        model=common_pb2.ModelIdentity(
+            id=identity.id, revision=identity.revision, dimension=identity.dimension
+        ),
+        device=engine.device,
+        dtype=engine.dtype,
+        limits={
+            "max_texts": embedder.limits.texts,
+            "max_text_chars": embedder.limits.chars,
+            "max_text_tokens": encoder.model.max_tokens,
+            "max_batch_tokens": batches.batch_tokens,
+            "max_batch_texts": batches.batch_items,
+            "max_waiting_texts": batches.waiting_items,
+            "streams": len(engine.streams),
+        },
+        outputs=identity.outputs.names(),
+        pid=os.getpid(),
+        metrics_port=metrics_port,
     )

@@ -1,24 +1,27 @@
-"""Texts to vectors: refuse what cannot succeed, tokenise off the loop, queue, put together."""
+"""Texts to vectors: refuse what cannot succeed, skip what is known, compute the rest once."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from raglan.cache import Cache, digest
 from raglan.deadline import Deadline
-from raglan.encoders.model import EncoderModel
-from raglan.encoders.queue import BatchLimits, BatchQueue, Lane, Timing
-from raglan.encoders.sessions import TokenIds
-from raglan.encoders.tokenizer import Tokenizers
-from raglan.errors import InvalidInput, PayloadTooLarge
+from raglan.encoders.heads import unit_rows
+from raglan.errors import DeadlineExceeded, InvalidInput, PayloadTooLarge
+from raglan.scheduling import Answer, Lane, Timing
+from raglan.single_flight import SingleFlight, Start
 
-from raglan_embedder.engines import Engine, normalised
+from raglan_embedder.outputs import Outputs, TextVectors, refuse
+
+_ENTRY_BYTES = 300
+"""What an entry of the cache takes besides its vector."""
 
 
 class Kind(Enum):
@@ -39,47 +42,68 @@ class TextLimits:
 
 
 @dataclass(frozen=True, slots=True)
+class Identity:
+    """Which model makes the vectors. Two of another identity are not comparable."""
+
+    id: str
+    revision: str
+    dtype: str
+    dimension: int
+    outputs: Outputs
+    prompts: dict[Kind, str]
+
+
+@dataclass(frozen=True, slots=True)
 class EmbeddingBatch:
-    """Vectors of one call."""
+    """Vectors of one call, in the order of its texts."""
 
     vectors: NDArray[np.float32]
-    """Shape (texts, dimension), rows L2-normalised, in the order of the texts."""
+    """Shape (texts, dimension), rows L2-normalised."""
 
-    token_counts: list[int]
-    """Tokens of each text as the model saw it: with prompt and special tokens, after cutting."""
+    texts: list[TextVectors]
+    """Tokens of each text, and what else was wanted of it."""
 
     tokenize_ns: int
     timing: Timing
 
 
+class Encoder(Protocol):
+    """Makes vectors of texts that were found good: here on a device, or on another server."""
+
+    def check(self, count: int, *, deadline: Deadline, lane: Lane) -> None:
+        """Refuse at once what `submit` would refuse."""
+
+    async def prepare(self, texts: Sequence[str], lane: Lane) -> Sequence[Any]:
+        """Each text as `submit` takes it."""
+
+    def submit(
+        self, prepared: Sequence[Any], outputs: Outputs, *, deadline: Deadline, lane: Lane
+    ) -> Sequence[asyncio.Future[Answer[TextVectors]]]:
+        """A future for each text, all of them or none."""
+
+
 class Embedder:
-    """One loaded model behind its queue. Belongs to one event loop; `close` it."""
+    """What the service answers with. Belongs to one event loop."""
 
     def __init__(
         self,
-        engine: Engine,
-        model: EncoderModel,
+        encoder: Encoder,
+        identity: Identity,
         *,
         limits: TextLimits,
-        batches: BatchLimits,
-        max_waiting: int,
+        cache_bytes: int,
+        looked_up: Callable[[int, int], None],
     ) -> None:
-        self.engine = engine
-        self.model = model
+        """Args:
+        cache_bytes: of vectors kept; 0 keeps none.
+        looked_up: told of each call's texts, how many the cache had and how many not.
+        """
+        self.identity = identity
         self.limits = limits
-        self.batches = batches
-        self.max_waiting = max_waiting
-        self._prompts = {
-            Kind.UNSTATED: model.default_prompt,
-            Kind.QUERY: model.query_prompt,
-            Kind.PASSAGE: model.passage_prompt,
-        }
-        self._tokenizers = Tokenizers(model.path, model.max_tokens)
-        # One thread a lane: a query is not tokenised behind 256 passages.
-        self._tokenizing = {lane: ThreadPoolExecutor(1, f"tokenize-{lane.name}") for lane in Lane}
-        self._queue: BatchQueue[TokenIds, NDArray[np.float32]] = BatchQueue(
-            engine.streams, limits=batches, max_waiting=max_waiting, name="embed"
-        )
+        self._encoder = encoder
+        self._looked_up = looked_up
+        self._cache: Cache[TextVectors] = Cache(cache_bytes, _size_of)
+        self._flights: SingleFlight[Answer[TextVectors]] = SingleFlight(self._keep)
 
     async def embed(
         self,
@@ -89,46 +113,65 @@ class Embedder:
         kind: Kind = Kind.UNSTATED,
         lane: Lane = Lane.INTERACTIVE,
         dimension: int = 0,
+        outputs: Outputs = Outputs.DENSE,
     ) -> EmbeddingBatch:
         """Embed `texts`, all of them or none.
 
         Args:
             texts: 1..`limits.texts` texts; what the model cannot take is cut at the end.
             dimension: the leading components to keep (Matryoshka), normalised again; 0 keeps all.
+            outputs: what is wanted besides the vectors.
 
         Raises:
             InvalidInput: no text, an empty one, or a limit passed; the message names it.
-            Overloaded: the queue has no room for all of them.
+            Overloaded: no room for all of them, or the work ahead would outlast the deadline.
             DeadlineExceeded: the time ran out before the last vector.
         """
-        self._check(texts, dimension)
-        with self._queue.admitted(len(texts)):
+        self._check(texts, dimension, outputs)
+        prompt = self.identity.prompts[kind]
+        keys = [self._key(prompt, text, outputs) for text in texts]
+        found = {at: held for at, key in enumerate(keys) if (held := self._cache.get(key))}
+        missing = [at for at in range(len(texts)) if at not in found]
+        self._looked_up(len(found), len(missing))
+        timing, tokenize_ns = Timing(), 0
+        if missing:
+            self._encoder.check(len(missing), deadline=deadline, lane=lane)
             started_ns = time.monotonic_ns()
-            prompt = self._prompts[kind]
-            ids = await asyncio.get_running_loop().run_in_executor(
-                self._tokenizing[lane], self._tokenizers.ids, [prompt + text for text in texts]
-            )
+            prepared = await self._encoder.prepare([prompt + texts[at] for at in missing], lane)
             tokenize_ns = time.monotonic_ns() - started_ns
-            counts = [len(each) for each in ids]
-            rows, timing = await self._queue.run(ids, counts, deadline=deadline, lane=lane)
-        vectors = np.stack(rows)
-        if 0 < dimension < self.model.dimension:
-            vectors = normalised(vectors[:, :dimension])
-        return EmbeddingBatch(vectors, counts, tokenize_ns, timing)
 
-    async def warm_up(self, *, deadline: Deadline) -> None:
-        """Run every stream on short and long input once, so that no caller pays for first times."""
-        for length in (1, 32, 2 * self.model.max_tokens):
-            text = "warm " * length
-            await self.embed([text] * len(self.engine.streams), deadline=deadline)
+            def start(positions: list[int]) -> Sequence[asyncio.Future[Answer[TextVectors]]]:
+                wanted = [prepared[at] for at in positions]
+                return self._encoder.submit(wanted, outputs, deadline=deadline, lane=lane)
 
-    async def close(self) -> None:
-        """Fail what waits and stop the threads."""
-        await self._queue.close()
-        for executor in self._tokenizing.values():
-            executor.shutdown(wait=False, cancel_futures=True)
+            answers = await self._within(deadline, [keys[at] for at in missing], start)
+            timing = Timing.over(answers)
+            found |= {at: each.result for at, each in zip(missing, answers, strict=True)}
+        rows = [found[at] for at in range(len(texts))]
+        vectors = np.stack([row.dense for row in rows if row.dense is not None])
+        if 0 < dimension < self.identity.dimension:
+            vectors = unit_rows(vectors[:, :dimension])
+        return EmbeddingBatch(vectors, rows, tokenize_ns, timing)
 
-    def _check(self, texts: Sequence[str], dimension: int) -> None:
+    async def _within(
+        self, deadline: Deadline, keys: Sequence[bytes], start: Start[Answer[TextVectors]]
+    ) -> list[Answer[TextVectors]]:
+        try:
+            async with asyncio.timeout(deadline.remaining_s()):
+                return await self._flights.get(keys, start)
+        except TimeoutError:
+            raise DeadlineExceeded("The deadline passed before the model was done.") from None
+
+    def _key(self, prompt: str, text: str, outputs: Outputs) -> bytes:
+        model = self.identity
+        return digest(model.id, model.revision, model.dtype, str(outputs.value), prompt, text)
+
+    def _keep(self, key: bytes, answer: Answer[TextVectors]) -> None:
+        vectors = answer.result
+        if vectors.sparse is None and vectors.token_vectors is None:
+            self._cache.put(key, vectors)
+
+    def _check(self, texts: Sequence[str], dimension: int, outputs: Outputs) -> None:
         if not texts:
             raise InvalidInput("texts is empty; give at least one text.")
         if len(texts) > self.limits.texts:
@@ -144,7 +187,12 @@ class Embedder:
                     f"texts[{number}] holds {len(text)} characters; the limit is "
                     f"{self.limits.chars} (RAGLAN_EMBEDDER_MAX_TEXT_CHARS). Split it."
                 )
-        if dimension > self.model.dimension:
+        if dimension > self.identity.dimension:
             raise InvalidInput(
-                f"dimension is {dimension}; {self.model.id} has {self.model.dimension}."
+                f"dimension is {dimension}; {self.identity.id} has {self.identity.dimension}."
             )
+        refuse(outputs, self.identity.outputs, self.identity.id)
+
+
+def _size_of(vectors: TextVectors) -> float:
+    return _ENTRY_BYTES + (0 if vectors.dense is None else vectors.dense.nbytes)

@@ -44,6 +44,9 @@ class Wanted(NamedTuple):
 class TextVectors:
     """What was wanted of one text; the rest is None."""
 
+    tokens: int
+    """Of the text as the model saw it: with prompt and special tokens, after cutting."""
+
     dense: NDArray[np.float32] | None = None
     """(dimension,), of length 1."""
 
@@ -112,6 +115,7 @@ def _text_vectors(
 ) -> TextVectors:
     wants = text.outputs
     return TextVectors(
+        tokens=len(text.ids),
         dense=pooled(states, pooling) if Outputs.DENSE in wants else None,
         sparse=heads.sparse_vector(states, text.ids) if Outputs.SPARSE in wants else None,
         token_vectors=heads.token_vectors(states) if Outputs.TOKEN_VECTORS in wants else None,

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any, Final
 
 import grpc
-import raglan
+import numpy as np
 from raglan import tensors
 from raglan.deadline import Deadline
-from raglan.encoders.queue import Lane
 from raglan.errors import Unavailable
+from raglan.scheduling import Lane
 from raglan.v1 import common_pb2, embedder_pb2, embedder_pb2_grpc
 
-from raglan_embedder.embedding import Embedder, Kind
+from raglan_embedder.embedding import Embedder, EmbeddingBatch, Kind
+from raglan_embedder.outputs import Outputs, check_size
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -24,26 +24,43 @@ _KINDS: Final = {
 
 
 class EmbedderServicer(embedder_pb2_grpc.EmbedderServiceServicer):
-    """Answers once `embedder` is set, which is after the model has loaded."""
+    """Answers once `loaded` is called, which is after the model has loaded."""
 
-    def __init__(self) -> None:
-        self.embedder: Embedder | None = None
+    def __init__(self, max_message_bytes: int) -> None:
+        self._max_bytes = max_message_bytes
+        self._embedder: Embedder | None = None
+        self._info = common_pb2.ServiceInfo()
+
+    def loaded(self, embedder: Embedder, info: common_pb2.ServiceInfo) -> None:
+        """From now on, answer with `embedder`, which `info` describes."""
+        self._embedder = embedder
+        self._info = info
 
     async def Embed(
         self, request: embedder_pb2.EmbedRequest, context: Context
     ) -> embedder_pb2.EmbedResponse:
-        embedder = self._loaded()
+        outputs = Outputs.DENSE
+        if request.sparse:
+            outputs |= Outputs.SPARSE
+        if request.token_vectors:
+            outputs |= Outputs.TOKEN_VECTORS
+        embedder = self._ready()
         batch = await embedder.embed(
             request.texts,
             deadline=Deadline.of(context),
             kind=_KINDS.get(request.kind, Kind.UNSTATED),
             lane=Lane.BULK if request.lane == embedder_pb2.LANE_BULK else Lane.INTERACTIVE,
             dimension=request.dimension,
+            outputs=outputs,
         )
-        return embedder_pb2.EmbedResponse(
+        reply = embedder_pb2.EmbedResponse(
             vectors=tensors.pack(batch.vectors),
-            model=_identity(embedder, batch.vectors.shape[1]),
-            token_counts=batch.token_counts,
+            model=common_pb2.ModelIdentity(
+                id=self._info.model.id,
+                revision=self._info.model.revision,
+                dimension=batch.vectors.shape[1],
+            ),
+            token_counts=[text.tokens for text in batch.texts],
             timing=common_pb2.Timing(
                 queue_ns=batch.timing.queue_ns,
                 tokenize_ns=batch.tokenize_ns,
@@ -52,37 +69,30 @@ class EmbedderServicer(embedder_pb2_grpc.EmbedderServiceServicer):
                 batch_tokens=batch.timing.batch_tokens,
             ),
         )
+        if outputs != Outputs.DENSE:
+            self._add_others(reply, batch, outputs)
+        return reply
 
     async def GetInfo(
         self, request: common_pb2.GetInfoRequest, context: Context
     ) -> common_pb2.ServiceInfo:
-        embedder = self._loaded()
-        return common_pb2.ServiceInfo(
-            service="embedder",
-            version=raglan.__version__,
-            engine=embedder.engine.name,
-            model=_identity(embedder, embedder.model.dimension),
-            device=embedder.engine.device,
-            dtype=embedder.engine.dtype,
-            limits={
-                "max_texts": embedder.limits.texts,
-                "max_text_chars": embedder.limits.chars,
-                "max_text_tokens": embedder.model.max_tokens,
-                "max_batch_tokens": embedder.batches.tokens,
-                "max_batch_texts": embedder.batches.items,
-                "max_waiting_texts": embedder.max_waiting,
-                "streams": len(embedder.engine.streams),
-            },
-            pid=os.getpid(),
-        )
+        self._ready()
+        return self._info
 
-    def _loaded(self) -> Embedder:
-        if self.embedder is None:
+    def _add_others(
+        self, reply: embedder_pb2.EmbedResponse, batch: EmbeddingBatch, outputs: Outputs
+    ) -> None:
+        tokens = sum(text.tokens for text in batch.texts)
+        check_size(outputs, tokens, self._info.model.dimension, self._max_bytes)
+        sparse = [text.sparse for text in batch.texts if text.sparse is not None]
+        if sparse:
+            reply.sparse.CopyFrom(tensors.pack_sparse(sparse))
+        rows = [text.token_vectors for text in batch.texts if text.token_vectors is not None]
+        if rows:
+            reply.token_vectors.vectors.CopyFrom(tensors.pack(np.concatenate(rows)))
+            reply.token_vectors.counts.extend(len(each) for each in rows)
+
+    def _ready(self) -> Embedder:
+        if self._embedder is None:
             raise Unavailable("The embedder is still loading its model.", retry_after_s=1)
-        return self.embedder
-
-
-def _identity(embedder: Embedder, dimension: int) -> common_pb2.ModelIdentity:
-    return common_pb2.ModelIdentity(
-        id=embedder.model.id, revision=embedder.model.revision, dimension=dimension
-    )
+        return self._embedder

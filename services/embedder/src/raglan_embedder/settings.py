@@ -5,7 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
 from raglan.encoders.device import PATTERN
 from raglan.encoders.model import DEFAULT_MODEL
 from raglan.settings import GrpcSettings, default_data_dir
@@ -49,6 +56,22 @@ class EmbedderSettings(GrpcSettings, env_prefix="RAGLAN_EMBEDDER_"):
 
     max_waiting_texts: PositiveInt = 2_048
     """Texts admitted and not yet answered; past it, calls are refused with a time to return."""
+
+    max_tokens: NonNegativeInt = 0
+    """Tokens of a text that are read; the rest is cut. 0 means all the model can take."""
+
+    cache_mb: NonNegativeInt = 32
+    """Megabytes of vectors kept, so that a text seen before is not computed again; 0 keeps none."""
+
+    bulk_share: float = Field(default=0.2, ge=0, lt=1)
+    """On a GPU, the share of the work that bulk keeps while queries wait. On a CPU the kernel
+    shares: bulk threads run at a lower priority."""
+
+    deadline_margin_ms: NonNegativeFloat = 2
+    """Kept back for the way home: what would end later than its deadline minus this is refused."""
+
+    stalled_after_s: PositiveFloat = 30
+    """Work that was started and brings nothing for so long makes the service NOT_SERVING."""
 
     @model_validator(mode="after")
     def _a_full_call_fits(self) -> Self:

@@ -233,6 +233,20 @@ class Dispatcher(Generic[Input, Result]):
         self._pump(station)
         return futures
 
+    def check(self, count: int, *, deadline: Deadline, lane: Lane) -> None:
+        """Refuse now what `submit` would refuse, before anything is spent on `count` inputs.
+
+        Raises what `submit` raises.
+        """
+        if self._refusal is not None:
+            raise self._refusal
+        try:
+            scheduler = self._by_lane[lane].scheduler
+            scheduler.check(count, 0, lane, deadline.at, time.monotonic())
+        except Overloaded:
+            self._observer.dropped("refused", count)
+            raise
+
     async def run(
         self, inputs: Sequence[Input], tokens: Sequence[int], *, deadline: Deadline, lane: Lane
     ) -> tuple[list[Result], Timing]:

@@ -56,27 +56,34 @@ class Scheduler:
 
     # --- Events -----------------------------------------------------------------------------------
 
-    def submit(self, items: Sequence[Item], now: float) -> None:
-        """Let `items` wait: one request, so of one lane and one deadline.
+    def check(self, count: int, tokens: int, lane: Lane, expires_at: float, now: float) -> None:
+        """Whether a request of `count` items and `tokens` in all would be admitted now.
 
         Raises:
             Overloaded: not all of them have room, or the work ahead would outlast their deadline.
-                None of them is then admitted.
         """
         waiting = self.waiting
-        if waiting + len(items) > self.limits.waiting_items:
+        if waiting + count > self.limits.waiting_items:
             raise Overloaded(
-                f"{waiting} texts wait already and {len(items)} more would pass the limit of "
+                f"{waiting} texts wait already and {count} more would pass the limit of "
                 f"{self.limits.waiting_items}.",
                 retry_after_s=max(_MIN_RETRY_S, self.backlog_s(now)),
             )
-        late_by_s = self._ends_at(items, now) + self.limits.margin_s - items[0].expires_at
+        late_by_s = self._ends_at(tokens, lane, expires_at, now) - expires_at
         # An idle device always tries: an estimate that is wrong can then be unlearnt.
         if late_by_s > 0 and (self.out or waiting):
             raise Overloaded(
                 f"The work ahead would outlast the deadline by {late_by_s:.3f} s.",
                 retry_after_s=max(_MIN_RETRY_S, late_by_s),
             )
+
+    def submit(self, items: Sequence[Item], now: float) -> None:
+        """Let `items` wait: one request, so of one lane and one deadline. All of them or none.
+
+        Raises what `check` raises.
+        """
+        tokens = sum(width(item.tokens, self.limits.width_step) for item in items)
+        self.check(len(items), tokens, items[0].lane, items[0].expires_at, now)
         for item in items:
             item.sequence = self._sequence = self._sequence + 1
             self._add(item)
@@ -247,19 +254,17 @@ class Scheduler:
         left = sum(max(0.0, batch.ends_at - now) for batch in running)
         return left + sum(batch.seconds for batch in ahead)
 
-    def _ends_at(self, items: Sequence[Item], now: float) -> float:
-        """When `items` would be done: after what runs, what is more urgent, and bulk's share."""
-        lane = items[0].lane
+    def _ends_at(self, tokens: float, lane: Lane, expires_at: float, now: float) -> float:
+        """When `tokens` would be done: after what runs, what is more urgent, and bulk's share."""
         queue = self._lanes[lane]
-        before = bisect_left(queue, (items[0].expires_at, self._sequence + 1), key=_rank)
-        tokens = self._tokens[lane] * before / len(queue) if queue else 0.0
-        tokens += sum(width(item.tokens, self.limits.width_step) for item in items)
+        before = bisect_left(queue, (expires_at, self._sequence + 1), key=_rank)
+        tokens += self._tokens[lane] * before / len(queue) if queue else 0.0
         if lane is Lane.BULK:
             tokens += self._tokens[Lane.INTERACTIVE]
         elif self._lanes[Lane.BULK]:
             tokens /= 1 - self.limits.bulk_share
         seconds = tokens * self.latency.seconds_per_token + self._unfinished_s(now)
-        return now + seconds / self.limits.streams
+        return now + seconds / self.limits.streams + self.limits.margin_s
 
     def _add(self, item: Item) -> None:
         insort(self._lanes[item.lane], item, key=_rank)

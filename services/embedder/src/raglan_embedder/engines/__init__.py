@@ -6,13 +6,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
 from raglan.encoders.model import EncoderModel
-from raglan.encoders.sessions import Precision, SessionEngine, TokenIds
+from raglan.encoders.sessions import Precision, SessionEngine
 
-EmbedBatch = Callable[[Sequence[TokenIds]], NDArray[np.float32]]
-"""Token ids of a batch -> float32 (batch, dimension), rows L2-normalised. One caller at a time."""
+from raglan_embedder.outputs import Outputs, TextVectors, Wanted
+
+EmbedBatch = Callable[[Sequence[Wanted]], list[TextVectors]]
+"""What each text of a batch wants -> that, in their order. One caller at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +26,9 @@ class Engine:
 
     bulk_streams: tuple[EmbedBatch, ...] = ()
     """Streams for bulk work, which yield to `streams`; empty where the device has but one lane."""
+
+    outputs: Outputs = Outputs.DENSE
+    """What the model gives."""
 
 
 def load(
@@ -46,16 +49,9 @@ def load(
     if name == "torch":
         from raglan_embedder.engines import torch
 
-        return torch.load(model, device=device, precision=precision)
+        return torch.load(model, device=device, precision=precision, cache_dir=cache_dir)
     from raglan_embedder.engines import pooled
 
     return pooled.load(
         name, model, device=device, precision=precision, streams=streams, cache_dir=cache_dir
     )
-
-
-def normalised(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Rows of length 1; a row of zeros stays one."""
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    unit: NDArray[np.float32] = vectors / np.maximum(lengths, 1e-12)
-    return unit

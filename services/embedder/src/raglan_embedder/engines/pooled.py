@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
+from raglan.encoders import heads as model_heads
 from raglan.encoders import sessions
 from raglan.encoders.model import EncoderModel
-from raglan.encoders.sessions import Precision, Run, SessionEngine, TokenIds
+from raglan.encoders.sessions import Precision, Run, SessionEngine
 from raglan.errors import InvalidInput
 
-from raglan_embedder.engines import EmbedBatch, Engine, normalised
+from raglan_embedder.engines import EmbedBatch, Engine
+from raglan_embedder.outputs import encode, given
 
 
 def load(
@@ -38,22 +38,16 @@ def load(
     loaded = sessions.load(
         name, model, device=device, precision=precision, streams=streams, cache_dir=cache_dir
     )
+    heads = model_heads.load(model, cache_dir)
+
+    def stream(run: Run) -> EmbedBatch:
+        return partial(encode, run, pooling=model.pooling, heads=heads)
+
     return Engine(
         name=name,
-        streams=tuple(_pooled(run, model.pooling) for run in loaded.streams),
+        streams=tuple(map(stream, loaded.streams)),
         device=loaded.device,
         dtype=loaded.dtype,
-        bulk_streams=tuple(_pooled(run, model.pooling) for run in loaded.bulk_streams),
+        bulk_streams=tuple(map(stream, loaded.bulk_streams)),
+        outputs=given(heads),
     )
-
-
-def _pooled(run: Run, pooling: str) -> EmbedBatch:
-    def embed(batch: Sequence[TokenIds]) -> NDArray[np.float32]:
-        tokens = run(*sessions.pad(batch))
-        if pooling == "cls":
-            return normalised(tokens[:, 0].astype(np.float32))
-        # Row by row over the text's own tokens: the sum then never depends on the padding.
-        means = [row[: len(ids)].mean(axis=0) for row, ids in zip(tokens, batch, strict=True)]
-        return normalised(np.stack(means))
-
-    return embed

@@ -3,25 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
+from raglan.encoders import heads as model_heads
+from raglan.encoders.heads import unit_rows
 from raglan.encoders.model import EncoderModel
-from raglan.encoders.sessions import Precision, TokenIds, pad
+from raglan.encoders.sessions import Precision, pad
 from raglan.encoders.torch_model import TorchModel
 
-from raglan_embedder.engines import Engine, normalised
+from raglan_embedder.engines import Engine
+from raglan_embedder.outputs import Outputs, TextVectors, Wanted, encode, given
 
 
-def load(model: EncoderModel, *, device: str, precision: Precision) -> Engine:
+def load(model: EncoderModel, *, device: str, precision: Precision, cache_dir: Path) -> Engine:
     """Load `model`; one stream, which has the whole device.
 
     Raises:
         Unavailable: no such GPU, or the weights cannot be loaded.
     """
     loaded = TorchModel(model, device=device, precision=precision)
+    heads = model_heads.load(model, cache_dir)
 
-    def embed(batch: Sequence[TokenIds]) -> NDArray[np.float32]:
-        return normalised(loaded.sentence_vectors(*pad(batch)))
+    def embed(batch: Sequence[Wanted]) -> list[TextVectors]:
+        if any(text.outputs != Outputs.DENSE for text in batch):
+            return encode(loaded.token_vectors, batch, pooling=model.pooling, heads=heads)
+        # Pooled where the model runs: what comes back is a vector a text, not one a token.
+        vectors = unit_rows(loaded.sentence_vectors(*pad([text.ids for text in batch])))
+        return [TextVectors(len(text.ids), row) for text, row in zip(batch, vectors, strict=True)]
 
-    return Engine(name="torch", streams=(embed,), device=loaded.device, dtype=loaded.dtype)
+    return Engine(
+        name="torch",
+        streams=(embed,),
+        device=loaded.device,
+        dtype=loaded.dtype,
+        outputs=given(heads) if model.plain else Outputs.DENSE,
+    )

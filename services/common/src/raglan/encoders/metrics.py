@@ -1,0 +1,88 @@
+"""What embedder and reranker count: where time went, how full batches were, what was lost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from raglan.scheduling import Batch, Dispatcher, Lane
+from raglan.telemetry.metrics import SECONDS
+
+_TOKENS = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768)
+_ITEMS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+
+
+class EncoderMetrics:
+    """The scheduler's observer. Histograms are by lane: what queries see hides behind bulk."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        def seconds(name: str, text: str) -> Histogram:
+            return Histogram(name, text, ["lane"], buckets=SECONDS, registry=registry)
+
+        self._queue = seconds("raglan_encoder_queue_seconds", "Wait of a text for its batch.")
+        self._tokenize = seconds("raglan_encoder_tokenize_seconds", "Tokenising of a call.")
+        self._compute = seconds("raglan_encoder_compute_seconds", "Run of a batch.")
+        self._items = Histogram(
+            "raglan_encoder_batch_texts", "Texts of a batch.", ["lane"], buckets=_ITEMS,
+            registry=registry,
+        )  # fmt: skip
+        self._tokens = Histogram(
+            "raglan_encoder_batch_padded_tokens", "Padded tokens of a batch.", ["lane"],
+            buckets=_TOKENS, registry=registry,
+        )  # fmt: skip
+        self._closed = Counter(
+            "raglan_encoder_batches_total",
+            "Batches by what ended their growth: idle, token_cap, item_cap, padding, deadline.",
+            ["lane", "closed"],
+            registry=registry,
+        )
+        self._dropped = Counter(
+            "raglan_encoder_dropped_texts_total",
+            "Texts that got no result: refused, late, cancelled, failed.",
+            ["reason"],
+            registry=registry,
+        )
+        self._cache = Counter(
+            "raglan_encoder_cache_total", "Lookups by outcome: hit, miss.", ["outcome"],
+            registry=registry,
+        )  # fmt: skip
+        self._backlog = Gauge(
+            "raglan_backlog_seconds",
+            "Queued work over measured speed: the one signal to scale by.",
+            registry=registry,
+        )
+        self._waiting = Gauge(
+            "raglan_encoder_waiting_texts", "Texts that wait.", ["lane"], registry=registry
+        )
+
+    def watch(self, dispatcher: Dispatcher[Any, Any]) -> None:
+        """Show what waits in `dispatcher`, read when scraped."""
+        self._backlog.set_function(dispatcher.backlog_s)
+        for lane in Lane:
+            self._waiting.labels(lane.name.lower()).set_function(partial(dispatcher.waiting, lane))
+
+    def ran(self, batch: Batch, seconds: float, queued_s: Sequence[float]) -> None:
+        """A batch ended."""
+        lane = batch.lane.name.lower()
+        for waited_s in queued_s:
+            self._queue.labels(lane).observe(waited_s)
+        self._compute.labels(lane).observe(seconds)
+        self._items.labels(lane).observe(len(queued_s))
+        self._tokens.labels(lane).observe(batch.padded_tokens)
+        self._closed.labels(lane, batch.closed.value).inc()
+
+    def dropped(self, reason: str, items: int) -> None:
+        """Texts left without a result."""
+        self._dropped.labels(reason).inc(items)
+
+    def tokenized(self, lane: Lane, seconds: float) -> None:
+        """The texts of a call were tokenised."""
+        self._tokenize.labels(lane.name.lower()).observe(seconds)
+
+    def looked_up(self, hits: int, misses: int) -> None:
+        """So many texts were found in the cache, and so many not."""
+        self._cache.labels("hit").inc(hits)
+        self._cache.labels("miss").inc(misses)

@@ -1,0 +1,149 @@
+"""Token ids before the queue, vectors behind it: a loaded model as the service uses it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final
+
+from raglan.deadline import Deadline
+from raglan.encoders import sessions
+from raglan.encoders.device import usable_cores
+from raglan.encoders.metrics import EncoderMetrics
+from raglan.encoders.model import EncoderModel
+from raglan.encoders.sessions import TokenIds
+from raglan.encoders.tokenizer import Tokenizers
+from raglan.health import Health
+from raglan.scheduling import Answer, Dispatcher, Lane, LatencyModel, Limits, Pool
+from raglan.scheduling.dispatcher import step_back
+
+from raglan_embedder.engines import Engine
+from raglan_embedder.outputs import Outputs, TextVectors, Wanted
+
+INLINE_CHARS: Final = 2_000
+"""Texts of up to so many characters are tokenised on the loop: that takes 0.2 ms, and a thread
+adds as much to the latency of a query."""
+
+_TOKENIZING_THREADS: Final = 4
+
+Futures = list["asyncio.Future[Answer[TextVectors]]"]
+
+
+class DeviceEncoder:
+    """One engine behind its queue. Belongs to one event loop; `close` it."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        model: EncoderModel,
+        *,
+        limits: Limits,
+        stalled_after_s: float,
+        metrics: EncoderMetrics,
+    ) -> None:
+        # Its thread pool would run bulk texts at the priority of queries.
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+        self.engine = engine
+        self.model = model
+        self.limits = limits
+        self._metrics = metrics
+        self._tokenizers = Tokenizers(
+            model.path,
+            model.max_tokens,
+            (model.default_prompt, model.query_prompt, model.passage_prompt),
+        )
+        threads = min(_TOKENIZING_THREADS, usable_cores())
+        self._tokenizing = {
+            Lane.INTERACTIVE: ThreadPoolExecutor(threads, "tokenize-interactive"),
+            Lane.BULK: ThreadPoolExecutor(threads, "tokenize-bulk", initializer=step_back),
+        }
+        self._dispatcher: Dispatcher[Wanted, TextVectors] = Dispatcher(
+            pools(engine),
+            limits=limits,
+            latency=prior_latency,
+            stalled_after_s=stalled_after_s,
+            name="embed",
+            observer=metrics,
+        )
+        metrics.watch(self._dispatcher)
+
+    def check(self, count: int, *, deadline: Deadline, lane: Lane) -> None:
+        """Refuse `count` texts now that could not be admitted. Raises what `submit` raises."""
+        self._dispatcher.check(count, deadline=deadline, lane=lane)
+
+    async def prepare(self, texts: Sequence[str], lane: Lane) -> list[TokenIds]:
+        """Token ids of `texts`, cut at the end; their number is what the queue counts."""
+        started = time.monotonic()
+        if lane is Lane.INTERACTIVE and sum(map(len, texts)) <= INLINE_CHARS:
+            ids = self._tokenizers.ids(texts)
+        else:
+            ids = await asyncio.get_running_loop().run_in_executor(
+                self._tokenizing[lane], self._tokenizers.ids, texts
+            )
+        self._metrics.tokenized(lane, time.monotonic() - started)
+        return ids
+
+    def submit(
+        self, ids: Sequence[TokenIds], outputs: Outputs, *, deadline: Deadline, lane: Lane
+    ) -> Futures:
+        """Queue texts, all of them or none; see `Dispatcher.submit`."""
+        return self._dispatcher.submit(
+            [Wanted(each, outputs) for each in ids],
+            [len(each) for each in ids],
+            deadline=deadline,
+            lane=lane,
+        )
+
+    async def warm_up(self, *, deadline: Deadline) -> None:
+        """Run every stream on short and long input, so that no caller pays for first times and the
+        scheduler knows the speed."""
+        for lane in Lane:
+            for words in (1, 8, 32, 2 * self.model.max_tokens):
+                ids = await self.prepare(["warm " * words] * len(self.engine.streams), lane)
+                wanted = [Wanted(each) for each in ids]
+                counts = [len(each) for each in ids]
+                await self._dispatcher.run(wanted, counts, deadline=deadline, lane=lane)
+
+    def health(self) -> Health:
+        """By forward progress."""
+        return self._dispatcher.health()
+
+    async def close(self) -> None:
+        """Fail what waits and stop the threads."""
+        await self._dispatcher.close()
+        for executor in self._tokenizing.values():
+            executor.shutdown(wait=False, cancel_futures=True)
+
+
+def pools(engine: Engine) -> list[Pool[Wanted, TextVectors]]:
+    """One pool for each lane where the engine has streams for it, else one for both."""
+    if not engine.bulk_streams:
+        return [Pool(engine.streams)]
+    return [
+        Pool(engine.streams, frozenset({Lane.INTERACTIVE})),
+        Pool(engine.bulk_streams, frozenset({Lane.BULK}), background=True),
+    ]
+
+
+def prior_latency() -> LatencyModel:
+    """Believed until measured: a third of the speed of one core with MiniLM."""
+    return LatencyModel(seconds_per_token=1 / 2_000, overhead_s=0.002)
+
+
+def batch_limits(
+    engine: Engine, *, tokens: int, texts: int, waiting: int, bulk_share: float, margin_s: float
+) -> Limits:
+    """What a device batch may hold; `tokens` and `texts` 0 take what suits the device."""
+    on_cpu = engine.device == "cpu"
+    return Limits(
+        batch_tokens=tokens or (512 if on_cpu else 16_384),
+        batch_items=texts or (8 if on_cpu else 256),
+        waiting_items=waiting,
+        width_step=sessions.STEP,
+        window=64 if on_cpu else 1_024,
+        bulk_share=bulk_share,
+        margin_s=margin_s,
+    )

@@ -1,0 +1,154 @@
+"""Engine `http`: a server that embeds texts itself, so that nothing is tokenised or queued here.
+
+Two forms are spoken: OpenAI's `/embeddings`, which text-embeddings-inference, Infinity, vLLM and
+Ollama have too, and the native `/embed` of text-embeddings-inference (TEI).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+from collections.abc import Sequence
+from typing import Any, Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from raglan.deadline import Deadline
+from raglan.encoders.heads import unit_rows
+from raglan.errors import Internal
+from raglan.http_client import Called, ModelServer
+
+Api = Literal["openai", "tei"]
+
+CALLED: Final = Called("The embedding server", "RAGLAN_EMBEDDER")
+
+DEFAULT_BATCH_TEXTS: Final = 32
+"""Texts a request holds: what TEI accepts unless told otherwise."""
+
+_LARGEST: Final = float(np.finfo(np.float32).max)
+
+
+class HttpEngine:
+    """One model of one server. `start` it before the first text; `close` it."""
+
+    name = "http"
+    device = "remote"
+    dtype = "remote"
+    """The server's, where it says."""
+
+    def __init__(
+        self,
+        server: ModelServer,
+        *,
+        model: str,
+        api: Api = "openai",
+        max_batch_texts: int = DEFAULT_BATCH_TEXTS,
+    ) -> None:
+        """Args:
+        model: the name to ask for, and to be known by; `tei` tells its own where this is empty.
+        max_batch_texts: texts a request holds; more are sent as several requests at once.
+        """
+        self._server = server
+        self._api = api
+        self._max_batch_texts = max_batch_texts
+        self.model_id = model
+        self.revision = "remote"
+        """The server's, where it says."""
+
+        self.dimension = 0
+        """Learnt by `start`; an answer of any other is refused."""
+
+    async def start(self, *, deadline: Deadline) -> None:
+        """Wait until the server is up, and learn the dimension from one text.
+
+        Raises:
+            RaglanError: no proper answer until the deadline; the message says why.
+        """
+        await self._server.until_up(self._learn, deadline=deadline)
+
+    async def embed(self, texts: Sequence[str], *, deadline: Deadline) -> NDArray[np.float32]:
+        """Embed `texts`, all of them or none.
+
+        Returns:
+            float32 (len(texts), dimension), rows L2-normalised, in the order of `texts`.
+
+        Raises:
+            RaglanError: as `ModelServer.post`; Internal also for a vector that is none.
+        """
+        starts = range(0, len(texts), self._max_batch_texts)
+        parts = [
+            asyncio.ensure_future(
+                self._request(texts[start : start + self._max_batch_texts], deadline)
+            )
+            for start in starts
+        ]
+        try:
+            vectors = np.concatenate(await asyncio.gather(*parts))
+        finally:
+            for part in parts:
+                part.cancel()
+        if vectors.shape[1] != self.dimension:
+            raise Internal(
+                f"{CALLED.name} now gives {vectors.shape[1]} dimensions; it gave "
+                f"{self.dimension} at the start. Restart the embedder if its model was changed."
+            )
+        return vectors
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._server.close()
+
+    async def _learn(self, deadline: Deadline) -> None:
+        if self._api == "tei":
+            info = await self._server.get("/info", dict, deadline=deadline)
+            self.model_id = self.model_id or str(info.get("model_id") or "remote")
+            self.revision = str(info.get("model_sha") or self.revision)[:12]
+            self.dtype = str(info.get("model_dtype") or self.dtype)
+        (vector,) = await self._request(["dimension"], deadline)
+        self.dimension = len(vector)
+
+    async def _request(self, texts: Sequence[str], deadline: Deadline) -> NDArray[np.float32]:
+        def vectors(answer: Any) -> NDArray[np.float32]:
+            rows = answer if self._api == "tei" else _rows(answer)
+            return _checked(rows, len(texts))
+
+        if self._api == "tei":
+            body: dict[str, Any] = {"inputs": list(texts), "truncate": True}
+            return await self._server.post("/embed", body, vectors, deadline=deadline)
+        body = {"input": list(texts), "model": self.model_id, "encoding_format": "base64"}
+        return await self._server.post("/embeddings", body, vectors, deadline=deadline)
+
+
+def _rows(answer: Any) -> list[Any]:
+    """The embeddings of an answer in OpenAI's form, in the order of the texts."""
+    data = answer["data"]
+    indices = [item.get("index", position) for position, item in enumerate(data)]
+    if sorted(indices) != list(range(len(data))):
+        raise ValueError("its indices are not those of the texts")
+    rows: list[Any] = [None] * len(data)
+    for index, item in zip(indices, data, strict=True):
+        rows[index] = item["embedding"]
+    return rows
+
+
+def _checked(rows: list[Any], count: int) -> NDArray[np.float32]:
+    """`rows` as a matrix of `count` unit vectors. Raises ValueError where they are none."""
+    if len(rows) != count:
+        raise ValueError(f"{len(rows)} vectors for {count} texts")
+    try:
+        vectors = np.array([_row(row) for row in rows], np.float64)
+    except (ValueError, TypeError, binascii.Error):
+        raise ValueError("its vectors are not rows of numbers of one length") from None
+    if vectors.ndim != 2 or vectors.shape[1] == 0:
+        raise ValueError("its vectors are not rows of numbers")
+    # Not a number is not smaller than anything, and so is refused here too.
+    if not np.abs(vectors).max() <= _LARGEST:
+        raise ValueError("a vector holds a number that is not finite")
+    return unit_rows(vectors.astype(np.float32))
+
+
+def _row(embedding: Any) -> Any:
+    if isinstance(embedding, str):
+        return np.frombuffer(base64.b64decode(embedding, validate=True), "<f4")
+    return embedding
