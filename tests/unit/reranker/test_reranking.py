@@ -8,21 +8,31 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
+from raglan.cache import Cache
 from raglan.deadline import Deadline
 from raglan.encoders.queue import Timing
-from raglan.errors import InvalidInput, PayloadTooLarge
+from raglan.errors import Internal, InvalidInput, PayloadTooLarge
+from raglan_reranker.calibration import LOG_ODDS, Calibration
 from raglan_reranker.engines import Prepared
 from raglan_reranker.latency import LatencyModel
-from raglan_reranker.reranking import Candidate, Limits, Reranker
+from raglan_reranker.reranking import Candidate, Limits, Ranked, Reranker
 
 LIMITS = Limits(candidates=50, chars=1000, scored=20, tokens=100, margin_s=0.01)
 
 
 class Overlap:
-    """A token is a word; the score, the share of the query's words in the passage."""
+    """A token is a word; the score, the share of the query's words in the passage.
+
+    The word "poison" makes it fail, "strange" gives a score that is no number.
+    """
 
     name, device, dtype, dimension = "overlap", "cpu", "f32", 0
+
+    def __init__(self) -> None:
+        self.scored: list[str] = []
 
     def prepare(self, query: str, passages: Sequence[str]) -> Prepared:
         words = [text.split() for text in passages]
@@ -33,28 +43,61 @@ class Overlap:
     ) -> tuple[NDArray[np.float64], Timing]:
         await asyncio.sleep(0)
         query = set(prepared.query)
+        texts = [" ".join(words) for words in prepared.passages[:count]]
+        self.scored += texts
+        if "poison" in texts:
+            raise Internal("The model failed on a batch.")
         shares = [len(query & set(words)) / len(query) for words in prepared.passages[:count]]
+        shares = [np.nan if text == "strange" else n for n, text in zip(shares, texts, strict=True)]
         return np.array(shares), Timing(1, 2, count, 100)
 
     async def close(self) -> None:
         return None
 
 
-def reranker(*, share: float = 0.5, seconds_per_token: float = 1e-6, **limits: Any) -> Reranker:
+def reranker(
+    *,
+    share: float = 0.5,
+    seconds_per_token: float = 1e-6,
+    pairs: Cache[float] | None = None,
+    identity: Sequence[str] = ("overlap", "1", "f32"),
+    calibration: Calibration | None = None,
+    **limits: Any,
+) -> Reranker:
     chosen = Limits(**{name: getattr(LIMITS, name) for name in Limits.__slots__} | limits)
     latency = LatencyModel(seconds_per_token=seconds_per_token, overhead_s=0.0)
-    return Reranker(Overlap(), limits=chosen, share=share, latency=latency)
+    return Reranker(
+        Overlap(),
+        limits=chosen,
+        share=share,
+        latency=latency,
+        pairs=pairs,
+        identity=identity,
+        calibration=calibration,
+    )
+
+
+async def ask(
+    reranker: Reranker, texts: Sequence[str], *, query: str = "a b c", within_s: float = 5
+) -> list[Ranked]:
+    """What is ranked of `texts`, which retrieval scored 0, -1, -2 and so on."""
+    candidates = [Candidate(text, -float(rank)) for rank, text in enumerate(texts)]
+    deadline = Deadline.after(within_s)
+    return (await reranker.rerank(query, candidates, deadline=deadline)).ranked
 
 
 async def order(reranker: Reranker, texts: Sequence[str], *, within_s: float = 5) -> list[int]:
-    candidates = [Candidate(text, -float(rank)) for rank, text in enumerate(texts)]
     try:
-        deadline = Deadline.after(within_s)
-        return [
-            r.index for r in (await reranker.rerank("a b c", candidates, deadline=deadline)).ranked
-        ]
+        return [each.index for each in await ask(reranker, texts, within_s=within_s)]
     finally:
         await reranker.close()
+
+
+def scored(reranker: Reranker) -> list[str]:
+    """Every passage that went through the model, in order."""
+    engine = reranker.engine
+    assert isinstance(engine, Overlap)
+    return engine.scored
 
 
 async def test_the_models_own_order_is_taken_at_a_share_of_one() -> None:
@@ -99,9 +142,12 @@ async def test_without_time_for_any_nothing_is_ranked() -> None:
         ("q" * 1001, [Candidate("x", 0)], PayloadTooLarge, "query holds 1001 .* limit is 1000"),
         ("q", [], InvalidInput, "candidates is empty"),
         ("q", [Candidate("x", 0)] * 51, InvalidInput, "holds 51; the limit is 50"),
+        ("q", [Candidate("x", 0)] * 10_000, InvalidInput, "holds 10000; the limit is 50"),
+        ("q", [Candidate("x" * 1_000_000, 0)], PayloadTooLarge, "1000000 characters; the limit"),
         ("q", [Candidate("x" * 1001, 0)], PayloadTooLarge, r"candidates\[0\].text holds 1001"),
         ("q", [Candidate("x", float("nan"))], InvalidInput, r"candidates\[0\].* is nan"),
         ("q", [Candidate("x", float("inf"))], InvalidInput, r"candidates\[0\].* is inf"),
+        ("q", [Candidate("x", float("-inf"))], InvalidInput, r"candidates\[0\].* is -inf"),
     ],
 )
 async def test_bad_input_is_refused_with_the_limit_named(
@@ -110,8 +156,112 @@ async def test_bad_input_is_refused_with_the_limit_named(
     subject = reranker()
     with pytest.raises(error, match=message):
         await subject.rerank(query, candidates, deadline=Deadline.after(5))
-    await subject.close()
+    assert scored(subject) == []
+    assert await order(subject, ["and it serves on"]) == [0]
 
 
 async def test_an_empty_passage_is_ranked_like_any_other() -> None:
     assert await order(reranker(share=1), ["", "a"]) == [1, 0]
+
+
+async def test_candidates_far_below_the_best_are_missing() -> None:
+    subject = reranker(share=1, gap=1.0)
+    texts, scores = ["x", "a b", "y", "a b c"], [9.0, 8.9, 8.8, 0.0]
+    candidates = [Candidate(*each) for each in zip(texts, scores, strict=True)]
+    ranking = await subject.rerank("a b c", candidates, deadline=Deadline.after(5))
+    assert [each.index for each in ranking.ranked] == [1, 0, 2]
+    await subject.close()
+
+
+@settings(deadline=None)  # a busy machine may hold the threads up
+@given(
+    st.lists(st.tuples(st.sampled_from("abxy"), st.integers(0, 50)), min_size=1, max_size=30),
+    st.floats(0, 4),
+    st.integers(1, 30),
+    st.integers(0, 40),
+)
+async def test_what_is_ranked_is_what_retrieval_had_first(
+    found: list[tuple[str, int]], gap: float, count: int, tokens: int
+) -> None:
+    subject = reranker(gap=gap, scored=count, tokens=tokens)
+    candidates = [Candidate(text, -score) for text, score in sorted(found, key=lambda f: f[1])]
+    ranking = await subject.rerank("a b", candidates, deadline=Deadline.after(5))
+    ranked = sorted(each.index for each in ranking.ranked)
+    assert ranked == list(range(len(ranked)))
+    await subject.close()
+
+
+async def test_a_question_asked_again_is_answered_without_the_model() -> None:
+    subject = reranker(pairs=Cache(100))
+    first = await ask(subject, ["x", "a b", "a"])
+    again = await ask(subject, ["x", "a b", "a"])
+    assert again == first
+    assert scored(subject) == ["x", "a b", "a"]
+    assert (subject.pairs.hits, subject.pairs.misses) == (3, 3)
+    await subject.close()
+
+
+async def test_of_overlapping_candidates_only_the_new_are_scored() -> None:
+    subject = reranker(pairs=Cache(100))
+    await ask(subject, ["x", "a b"])
+    await ask(subject, ["a b", "a", "x"])
+    assert scored(subject) == ["x", "a b", "a"]
+    await subject.close()
+
+
+async def test_another_question_is_scored_anew() -> None:
+    subject = reranker(pairs=Cache(100))
+    await ask(subject, ["a"], query="a b")
+    await ask(subject, ["a"], query="a c")
+    assert scored(subject) == ["a", "a"]
+    await subject.close()
+
+
+async def test_what_another_model_scored_is_scored_anew() -> None:
+    pairs: Cache[float] = Cache(100)
+    for revision in ("1", "2"):
+        subject = reranker(pairs=pairs, identity=("overlap", revision, "f32"))
+        await ask(subject, ["a"])
+        assert scored(subject) == ["a"]
+        await subject.close()
+
+
+passages = st.lists(st.sampled_from(["a", "a b", "x y z", "a b c", "b", "x"]), max_size=6)
+
+
+@settings(deadline=None)
+@given(st.lists(passages, max_size=4), passages.filter(len), st.integers(0, 4))
+async def test_the_order_never_depends_on_what_is_cached(
+    asked_before: list[list[str]], texts: list[str], capacity: int
+) -> None:
+    fresh, used = (reranker(pairs=Cache(capacity), tokens=10) for _ in range(2))
+    for earlier in asked_before:
+        if earlier:
+            await ask(used, earlier)
+    assert await ask(used, texts) == await ask(fresh, texts)
+    await fresh.close()
+    await used.close()
+
+
+async def test_what_is_known_is_ranked_even_when_there_is_no_time() -> None:
+    subject = reranker(seconds_per_token=1.0, pairs=Cache(100))
+    await ask(subject, ["a", "b"], within_s=60)
+    assert [each.index for each in await ask(subject, ["a", "b", "c"], within_s=1)] == [0, 1]
+    await subject.close()
+
+
+@pytest.mark.parametrize("bad", ["poison", "strange"])
+async def test_a_failed_batch_fails_its_caller_and_leaves_nothing_behind(bad: str) -> None:
+    subject = reranker(pairs=Cache(100))
+    with pytest.raises(Internal):
+        await ask(subject, ["a", bad])
+    assert len(subject.pairs) == 0
+    assert await order(subject, ["a", "a b"]) == [0, 1]
+
+
+async def test_a_calibrated_model_gives_probabilities_and_another_gives_none() -> None:
+    known, unknown = reranker(calibration=LOG_ODDS), reranker()
+    assert [each.calibrated for each in await ask(known, ["x"])] == [0.5]
+    assert [each.calibrated for each in await ask(unknown, ["x"])] == [None]
+    await known.close()
+    await unknown.close()

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from typing import Final
 
 import structlog
+from raglan.cache import Cache
 from raglan.deadline import Deadline
 from raglan.encoders import cross_encoder, sessions
 from raglan.encoders import model as models
@@ -14,6 +16,7 @@ from raglan.encoders.queue import BatchLimits
 from raglan.rpc.server import Service
 from raglan.v1 import common_pb2, reranker_pb2_grpc
 
+from raglan_reranker import calibration
 from raglan_reranker.engines import Engine
 from raglan_reranker.engines.cross_encoder import CrossEncoding
 from raglan_reranker.engines.late_interaction import LateInteraction
@@ -44,6 +47,9 @@ def build(settings: RerankerSettings) -> Service:
             limits=_limits(settings, engine),
             share=settings.blend,
             latency=LatencyModel(**SLOW),
+            pairs=Cache(settings.cache_pairs),
+            identity=(identity.id, identity.revision, engine.dtype),
+            calibration=calibration.known(engine.name, identity.revision),
         )
         running.append(reranker)
         await reranker.warm_up(deadline=Deadline.after(WARM_UP_S))
@@ -93,6 +99,7 @@ def _late_interaction(settings: RerankerSettings) -> tuple[Engine, common_pb2.Mo
         model,
         limits=_batches(settings, loaded.device),
         max_waiting=settings.max_waiting_texts,
+        cache_bytes=settings.cache_vectors_mb * 1e6,
     )
     return engine, common_pb2.ModelIdentity(
         id=model.id, revision=model.revision, dimension=model.dimension
@@ -127,12 +134,15 @@ def _batches(settings: RerankerSettings, device: str) -> BatchLimits:
 
 
 def _limits(settings: RerankerSettings, engine: Engine) -> Limits:
+    # Measured for late interaction: `make bench-reranker`.
+    tokens, gap = (2_000, 3.0) if engine.name == LateInteraction.name else (1_200, math.inf)
     return Limits(
         candidates=settings.max_candidates,
         chars=settings.max_text_chars,
         scored=settings.max_scored,
-        tokens=settings.max_tokens or (1_200 if engine.device == "cpu" else 65_536),
+        tokens=settings.max_tokens or (tokens if engine.device == "cpu" else 65_536),
         margin_s=settings.deadline_margin_ms / 1e3,
+        gap=settings.max_gap or gap,
     )
 
 

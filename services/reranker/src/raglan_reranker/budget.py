@@ -8,6 +8,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 
+def within_gap(retrieval: NDArray[np.float64], gap: float) -> int:
+    """How many candidates, from the top, reach down to the last that is worth scoring.
+
+    Worth it is one whose retrieval score lies at most `gap` standard deviations of these scores
+    below the best of them: shifting or stretching the scores changes nothing, and equal scores are
+    never cut apart. From the top without gaps, as in `affordable`.
+    """
+    heights = standardised(retrieval)
+    near = np.flatnonzero(heights >= heights.max(initial=-np.inf) - gap)
+    return int(near[-1]) + 1 if len(near) else 0
+
+
 def affordable(query_tokens: int, lengths: Sequence[int], *, count: int, tokens: int) -> int:
     """How many candidates, from the top, keep within `count` and `tokens`.
 
@@ -33,11 +45,17 @@ def blend(
 
     z-scores, because the two have nothing else in common; equal scores all become 0 and then say
     nothing, which is right.
+
+    Args:
+        scores: of the candidates that were scored.
+        retrieval: of all candidates, those that were scored first: how far the first are ahead of
+            the rest counts, whether the rest was scored or not.
     """
-    return share * _standardised(scores) + (1 - share) * _standardised(retrieval)
+    return share * standardised(scores) + (1 - share) * standardised(retrieval)[: len(scores)]
 
 
-def _standardised(values: NDArray[np.float64]) -> NDArray[np.float64]:
+def standardised(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """`values` less their mean, in standard deviations; 0 where all are equal."""
     # Scaled first, so that values near the float limit do not overflow when squared.
     scale = np.max(np.abs(values), initial=0.0)
     centred = values / scale if scale > 0 else values

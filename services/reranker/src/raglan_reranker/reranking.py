@@ -10,12 +10,15 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
+from raglan.cache import Cache, digest
 from raglan.deadline import Deadline
 from raglan.encoders.queue import Timing
-from raglan.errors import InvalidInput, PayloadTooLarge
+from raglan.errors import Internal, InvalidInput, PayloadTooLarge
 
-from raglan_reranker.budget import affordable, blend
-from raglan_reranker.engines import Engine
+from raglan_reranker.budget import affordable, blend, standardised, within_gap
+from raglan_reranker.calibration import Calibration
+from raglan_reranker.engines import Engine, Prepared
 from raglan_reranker.latency import LatencyModel
 
 
@@ -38,6 +41,9 @@ class Ranked:
     raw_score: float
     """The model's own."""
 
+    calibrated: float | None
+    """Probability of relevance, 0..1; None where the model was never calibrated."""
+
 
 @dataclass(frozen=True, slots=True)
 class Ranking:
@@ -59,6 +65,9 @@ class Limits:
     margin_s: float
     """Kept back for the way home."""
 
+    gap: float = math.inf
+    """Standard deviations a retrieval score may lie below the best; past it, nothing is scored."""
+
 
 SHARE_OF_TIME = 2 / 3
 """Of the time that is left, what may be planned: the machine may be busier than it has been, and a
@@ -72,60 +81,118 @@ class Reranker:
     """One engine and its budget. Belongs to one event loop; `close` it."""
 
     def __init__(
-        self, engine: Engine, *, limits: Limits, share: float, latency: LatencyModel
+        self,
+        engine: Engine,
+        *,
+        limits: Limits,
+        share: float,
+        latency: LatencyModel,
+        pairs: Cache[float] | None = None,
+        identity: Sequence[str] = (),
+        calibration: Calibration | None = None,
     ) -> None:
         """Args:
         share: of the model's score in the blend, 0..1.
         latency: what tokens cost on this machine, kept up to date here.
+        pairs: raw scores of pairs already seen; without it, each is scored every time.
+        identity: what a score depends on besides the two texts: model, revision, precision.
+        calibration: of the model's scores; without it, replies hold no probabilities.
         """
         self.engine = engine
         self.limits = limits
+        self.pairs: Cache[float] = pairs if pairs is not None else Cache(0)
         self._share = share
         self._latency = latency
+        self._identity = tuple(identity)
+        self._calibration = calibration
         self._tokenizing = ThreadPoolExecutor(1, "tokenize")
 
     async def rerank(
         self, query: str, candidates: Sequence[Candidate], *, deadline: Deadline
     ) -> Ranking:
-        """Score candidates from the top, as many as count, tokens and deadline allow.
+        """Score candidates from the top, as many as count, gap, tokens and deadline allow.
+
+        What is known already counts as tokens, so that the order does not depend on the cache, but
+        not as time.
 
         Raises:
             InvalidInput: nothing to score, or a limit passed; the message names it.
             Overloaded: the queue has no room.
             DeadlineExceeded: the time ran out in the middle.
+            Internal: the model gave scores that are not numbers.
         """
         self._check(query, candidates)
+        offered = candidates[: self.limits.scored]
+        retrieval = np.array([each.retrieval_score for each in offered], np.float64)
+        texts = [each.text for each in offered[: within_gap(retrieval, self.limits.gap)]]
         started_ns = time.monotonic_ns()
-        prepared = await asyncio.get_running_loop().run_in_executor(
-            self._tokenizing,
-            self.engine.prepare,
-            query,
-            [candidate.text for candidate in candidates[: self.limits.scored]],
+        prepared, keys = await asyncio.get_running_loop().run_in_executor(
+            self._tokenizing, self._prepare, query, texts
         )
         tokenize_ns = time.monotonic_ns() - started_ns
-        left_s = SHARE_OF_TIME * (deadline.remaining_s() - self.limits.margin_s)
         count = affordable(
             prepared.query_tokens,
             prepared.passage_tokens,
-            count=self.limits.scored,
-            tokens=min(self.limits.tokens, self._latency.tokens_within(left_s)),
+            count=len(texts),
+            tokens=self.limits.tokens,
         )
-        if count == 0:
-            return Ranking([], tokenize_ns, _NOTHING_RUN)
+        known = [self.pairs.get(key) for key in keys[:count]]
+        scores, timing = await self._scores(prepared, known, deadline)
+        for key, score in zip(keys, scores, strict=False):
+            self.pairs.put(key, float(score))
+        return Ranking(self._ranked(scores, retrieval), tokenize_ns, timing)
+
+    def _prepare(self, query: str, texts: Sequence[str]) -> tuple[Prepared, list[bytes]]:
+        keys = [digest(*self._identity, query, text) for text in texts]
+        return self.engine.prepare(query, texts), keys
+
+    async def _scores(
+        self, prepared: Prepared, known: Sequence[float | None], deadline: Deadline
+    ) -> tuple[NDArray[np.float64], Timing]:
+        """Raw scores from the top, of as many as there is time for; `known` need none."""
+        costs = [
+            0 if score is not None or i in prepared.held else prepared.passage_tokens[i]
+            for i, score in enumerate(known)
+        ]
+        missing = [i for i, score in enumerate(known) if score is None]
+        if missing:
+            costs[missing[0]] += prepared.query_tokens
+        left_s = SHARE_OF_TIME * (deadline.remaining_s() - self.limits.margin_s)
+        within = self._latency.tokens_within(left_s)
+        count = affordable(0, costs, count=len(costs), tokens=within)
+        scores = np.array([0.0 if score is None else score for score in known[:count]], np.float64)
+        missing = [i for i in missing if i < count]
+        if not missing:
+            return scores, _NOTHING_RUN
         submitted_ns = time.monotonic_ns()
-        scores, timing = await self.engine.score(prepared, count, deadline=deadline)
-        tokens = prepared.query_tokens + sum(prepared.passage_tokens[:count])
-        self._latency.observe(tokens, (time.monotonic_ns() - submitted_ns) / 1e9)
-        retrieval = np.array([each.retrieval_score for each in candidates[:count]], np.float64)
+        fresh, timing = await self.engine.score(
+            prepared.only(missing), len(missing), deadline=deadline
+        )
+        self._latency.observe(sum(costs[:count]), (time.monotonic_ns() - submitted_ns) / 1e9)
+        if not np.isfinite(fresh).all():
+            raise Internal("The model gave scores that are not numbers.")
+        scores[missing] = fresh
+        return scores, timing
+
+    def _ranked(self, scores: NDArray[np.float64], retrieval: NDArray[np.float64]) -> list[Ranked]:
         blended = blend(scores, retrieval, self._share)
-        ranked = [Ranked(i, float(blended[i]), float(scores[i])) for i in range(count)]
-        ranked.sort(key=lambda each: (-each.score, each.index))
-        return Ranking(ranked, tokenize_ns, timing)
+        chances: Sequence[float | None] = [None] * len(scores)
+        if self._calibration is not None:
+            heights = standardised(retrieval)[: len(scores)]
+            chances = self._calibration.probabilities(scores, heights).tolist()
+        ranked = [
+            Ranked(index, score=score, raw_score=raw, calibrated=chance)
+            for index, (score, raw, chance) in enumerate(
+                zip(blended.tolist(), scores.tolist(), chances, strict=True)
+            )
+        ]
+        return sorted(ranked, key=lambda each: (-each.score, each.index))
 
     async def warm_up(self, *, deadline: Deadline) -> None:
         """Score calls of several sizes: first runs are slow, and the latency model learns."""
-        for words in (1, 20, 60, 120, 120):
-            text = "warm " * words
+        for number, words in enumerate((1, 20, 60, 120, 120)):
+            # No two calls alike: what is known already would not be run.
+            text = f"{number} " + "warm " * words
             candidates = [Candidate(text, 0.0)] * min(self.limits.scored, _WARM_UP_CANDIDATES)
             await self.rerank("warm up", candidates, deadline=deadline)
 

@@ -41,7 +41,12 @@ class RerankerServicer(reranker_pb2_grpc.RerankerServiceServicer):
         )
         return reranker_pb2.RerankResponse(
             ranked=[
-                reranker_pb2.Ranked(index=each.index, score=each.score, raw_score=each.raw_score)
+                reranker_pb2.Ranked(
+                    index=each.index,
+                    score=each.score,
+                    raw_score=each.raw_score,
+                    calibrated=each.calibrated,
+                )
                 for each in ranking.ranked
             ],
             timing=common_pb2.Timing(

@@ -46,7 +46,18 @@ class RerankerSettings(GrpcSettings, env_prefix="RAGLAN_RERANKER_"):
     """Candidates scored a call, from the top; the others keep their order below."""
 
     max_tokens: NonNegativeInt = 0
-    """Tokens of query and candidates scored a call; 0 means 1,200 on a CPU, 65,536 on a GPU."""
+    """Tokens of query and candidates scored a call; 0 means 2,000 on a CPU (1,200 with a
+    cross-encoder) and 65,536 on a GPU."""
+
+    max_gap: NonNegativeFloat = 0
+    """Candidates are not scored whose retrieval score lies further below the best, in standard
+    deviations of the call's; 0 means 3, and no limit with a cross-encoder."""
+
+    cache_pairs: NonNegativeInt = 20_000
+    """Scores of query and passage kept, 300 bytes each; 0 keeps none."""
+
+    cache_vectors_mb: NonNegativeInt = 64
+    """Megabytes of passages' token vectors that late-interaction keeps; 0 keeps none."""
 
     deadline_margin_ms: NonNegativeFloat = 15
     """Kept back for the way home: candidates that would end later than that are not scored."""

@@ -23,6 +23,19 @@ class Prepared:
 
     passage_tokens: Sequence[int]
 
+    held: frozenset[int] = frozenset()
+    """Positions of passages that cost next to nothing: the engine kept what it made of them."""
+
+    def only(self, positions: Sequence[int]) -> Prepared:
+        """The same query with the passages at `positions`, in that order."""
+        return Prepared(
+            query=self.query,
+            passages=[self.passages[i] for i in positions],
+            query_tokens=self.query_tokens,
+            passage_tokens=[self.passage_tokens[i] for i in positions],
+            held=frozenset(n for n, i in enumerate(positions) if i in self.held),
+        )
+
 
 class Engine(Protocol):
     """A loaded model behind its queue."""

@@ -1,0 +1,119 @@
+"""MaxSim over an encoder that is a table, and what is kept of the passages it read."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+
+import numpy as np
+import pytest
+import pytest_asyncio
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+from numpy.typing import NDArray
+from raglan.deadline import Deadline
+from raglan.encoders import model as models
+from raglan.encoders.queue import BatchLimits
+from raglan.encoders.sessions import Sessions
+from raglan_reranker.engines.late_interaction import LateInteraction, Rounded, max_sim
+
+DIMENSION = 384
+TABLE = np.random.default_rng(0).standard_normal((30_522, DIMENSION)).astype(np.float32)
+TEXTS = ["a red house", "the green tree", "a house"]
+
+
+class Encoder:
+    """Each token id has its vector; counts the texts it read."""
+
+    def __init__(self) -> None:
+        self.texts = 0
+
+    def __call__(self, ids: NDArray[np.int64], mask: NDArray[np.int64]) -> NDArray[np.float32]:
+        self.texts += len(ids)
+        vectors: NDArray[np.float32] = TABLE[ids]
+        return vectors
+
+
+Build = Callable[[float], tuple[LateInteraction, Encoder]]
+
+
+@pytest.fixture(scope="module")
+def model() -> models.EncoderModel:
+    return models.read(models.DEFAULT_MODEL)
+
+
+@pytest_asyncio.fixture
+async def build(model: models.EncoderModel) -> AsyncIterator[Build]:
+    made = []
+
+    def one(cache_bytes: float) -> tuple[LateInteraction, Encoder]:
+        encoder = Encoder()
+        engine = LateInteraction(
+            Sessions((encoder,), "cpu", "f32"),
+            model,
+            limits=BatchLimits(tokens=256, items=8),
+            max_waiting=64,
+            cache_bytes=cache_bytes,
+        )
+        made.append(engine)
+        return engine, encoder
+
+    yield one
+    for engine in made:
+        await engine.close()
+
+
+async def scores(engine: LateInteraction, query: str, texts: list[str]) -> list[float]:
+    prepared = engine.prepare(query, texts)
+    found, _ = await engine.score(prepared, len(texts), deadline=Deadline.after(10))
+    listed: list[float] = found.tolist()
+    return listed
+
+
+async def test_a_passage_that_holds_the_query_scores_one(build: Build) -> None:
+    engine, _ = build(0)
+    same, other = await scores(engine, "a red house", ["a red house", "the green tree"])
+    assert same == pytest.approx(1, abs=1e-3)
+    assert other < same
+
+
+async def test_a_passage_met_before_is_not_read_again(build: Build) -> None:
+    engine, encoder = build(1e6)
+    await scores(engine, "a house", TEXTS)
+    prepared = engine.prepare("which tree", [*TEXTS, "something new"])
+    assert prepared.held == {0, 1, 2}
+    await engine.score(prepared, 4, deadline=Deadline.after(10))
+    assert encoder.texts == (1 + 3) + (1 + 1)
+
+
+async def test_kept_and_fresh_vectors_give_the_same_score_to_the_bit(build: Build) -> None:
+    keeping, forgetting = build(1e6)[0], build(0)[0]
+    await scores(keeping, "another question", TEXTS)
+    assert await scores(keeping, "a house", TEXTS) == await scores(forgetting, "a house", TEXTS)
+
+
+async def test_no_more_vectors_are_kept_than_there_is_room_for(build: Build) -> None:
+    room = 3 * 5 * (DIMENSION + 4)
+    engine, _ = build(room)
+    await scores(engine, "a house", [f"a house {number}" for number in range(20)])
+    assert 0 < engine.vectors.size <= room
+
+
+matrices = arrays.arrays(
+    np.float32, st.tuples(st.integers(1, 6), st.just(8)), elements=st.floats(-100, 100, width=32)
+)
+
+
+@given(matrices)
+def test_rounding_turns_no_row_by_more_than_a_hundredth(vectors: NDArray[np.float32]) -> None:
+    rounded = Rounded.of(vectors)
+    back = rounded.steps * rounded.scale[:, None]
+    for before, after in zip(vectors.astype(np.float64), back, strict=True):
+        if (length := np.linalg.norm(before)) > 1e-9:
+            assert before @ after / length > 1 - 1e-4
+
+
+def test_max_sim_is_the_mean_of_each_query_tokens_best_match() -> None:
+    query = np.eye(2, dtype=np.float32)
+    passage = Rounded.of(np.array([[1, 0], [0.6, 0.8]], np.float32))
+    assert max_sim(query, [passage])[0] == pytest.approx((1 + 0.8) / 2, abs=0.01)
