@@ -108,10 +108,28 @@ bench-retriever: setup-test ## Search and upsert of the retriever alone, 20,000 
 bench-answers: setup-test ## What the extractive generator answers, and when it abstains (needs EVAL_DATA_DIR)
 	@PYTHONPATH=bench $(BIN)/python bench/generator_quality.py
 
+# A stamp inside the environment: Infinity is installed once, and again when its pins change.
+.venv-infinity/.installed: requirements/infinity.txt
+	@$(PYTHON) -m venv .venv-infinity || python3 -m venv .venv-infinity
+	@echo "Installing Infinity into .venv-infinity (a few minutes, once) ..."
+	@.venv-infinity/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
+
+.PHONY: venv-infinity
+venv-infinity: .venv-infinity/.installed ## Install Infinity, a peer of bench-encoders, into an environment of its own
+
+.PHONY: bench-encoders
+bench-encoders: setup-test venv-infinity ## The embedder against Infinity and sentence-transformers (needs EVAL_DATA_DIR); ONLY="lanes overload" for parts
+	@PYTHONPATH=bench $(BIN)/python bench/encoders.py $(ONLY)
+
+.PHONY: bench-scheduling
+bench-scheduling: setup-test ## Simulated loads through the scheduler: goodput against FIFO, fixed window and CORK
+	@PYTHONPATH=bench $(BIN)/python bench/scheduling.py $(ONLY)
+
 .PHONY: bench-start
 bench-start: ## Time of a cold `make run` in an empty clone, package cache as it is
 	@bench/start.sh
 
 .PHONY: clean
 clean: ## Remove .venv and caches (not your data)
-	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache .hypothesis .schemathesis
+	rm -rf $(VENV) .venv-infinity .pytest_cache .ruff_cache .mypy_cache .hypothesis .schemathesis

@@ -6,6 +6,7 @@ import datetime
 import json
 import os
 import platform
+import sys
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,7 +19,10 @@ RESULTS = Path(__file__).parent / "results"
 
 @dataclass(frozen=True)
 class Row:
-    """One figure. `target` reads "<= 20" or ">= 0.73"; `peer` is what the same run gave a peer."""
+    """One figure. `peer` is what the same run gave a peer.
+
+    `target` reads "<= 20" or ">= 0.73"; "ratio >= 5" bounds ours over the peer's.
+    """
 
     what: str
     unit: str
@@ -26,6 +30,7 @@ class Row:
     target: str | None = None
     peer: float | None = None
     peer_name: str | None = None
+    note: str | None = None
 
     @property
     def ratio(self) -> float | None:
@@ -37,21 +42,29 @@ class Row:
         """Whether the target is met; None without one."""
         if self.target is None:
             return None
-        sign, bound = self.target.split()
-        return self.ours <= float(bound) if sign == "<=" else self.ours >= float(bound)
+        *of_ratio, sign, bound = self.target.split()
+        value = self.ratio if of_ratio else self.ours
+        if value is None:
+            return False
+        return value <= float(bound) if sign == "<=" else value >= float(bound)
 
 
 def publish(bench: str, rows: Iterable[Row]) -> None:
     """Print `rows` and write them."""
     rows = list(rows)
     table = Table(title=bench)
-    for column in ("what", "ours", "unit", "target", "met", "peer"):
-        table.add_column(column)
+    for column in ("what", "ours", "unit", "peer", "ratio", "target", "met", "note"):
+        table.add_column(column, overflow="fold")
     for row in rows:
         peer = f"{row.peer:.4g} ({row.peer_name})" if row.peer is not None else ""
         met = {True: "yes", False: "NO", None: ""}[row.met]
-        table.add_row(row.what, f"{row.ours:.4g}", row.unit, row.target or "", met, peer)
-    Console().print(table)
+        ratio = f"{row.ratio:.3g}" if row.ratio is not None else ""
+        table.add_row(
+            *(row.what, f"{row.ours:.4g}", row.unit, peer, ratio),
+            *(row.target or "", met, row.note or ""),
+        )
+    # A log has no width of its own.
+    Console(width=None if sys.stdout.isatty() else 160).print(table)
     document = {
         "bench": bench,
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),

@@ -1,0 +1,142 @@
+"""The embedder under more than it can do: queries beside bulk, and loads past capacity."""
+
+from __future__ import annotations
+
+import statistics
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from callers import LATE, OK, REFUSED
+from encoder_servers import Server
+from load import Answers, Closed, Generator, Open, percentile, poisson
+from report import Row
+from texts import Texts
+
+ROUNDS = 5
+
+QUERY_RATE = 11.0
+LANE_S = 10.0
+BULK_TEXTS = 32
+BULK_IN_FLIGHT = 6
+
+DEADLINE_S = 0.5
+CAPACITY_S = 3.0
+LOAD_S = 4.0
+SETTLED_S = 1.0
+SWEEP = (0.7, 0.85, 1.0, 1.1, 1.2)
+OVERLOADS = (2.0, 5.0)
+
+
+def lanes(load: Generator, server: Server, texts: Texts) -> list[Row]:
+    """Queries 11 a second, by the clock, alone and beside bulk calls that never pause."""
+    passages = texts.passages(1024)
+    calls = [
+        server.request(passages[at : at + BULK_TEXTS], bulk=True)
+        for at in range(0, len(passages), BULK_TEXTS)
+    ]
+    bulk = Closed(server.target, calls, BULK_IN_FLIGHT, seconds=LANE_S)
+    idle: list[float] = []
+    busy: list[float] = []
+    alone: list[float] = []
+    beside: list[float] = []
+    for number in range(ROUNDS):
+        for took, with_bulk in ((idle, False), (busy, True)):
+            arrivals = poisson(QUERY_RATE, LANE_S, seed=2 * number + with_bulk)
+            requests = server.queries(texts.questions(len(arrivals)))
+            queries = Open(server.target, requests, arrivals, timeout_s=30)
+            found, *rest = load.run(queries, *([bulk] if with_bulk else []))
+            took += _answered(found)
+            beside += [_texts_a_second(each) for each in rest]
+        alone.append(_texts_a_second(load.run(bulk)[0]))
+    rates = [statistics.median(rate) for rate in (beside, alone)]
+    note = f"{len(busy)} queries beside bulk, {len(idle)} alone"
+    p99, p50 = ([percentile(took, percent) for took in (busy, idle)] for percent in (99, 50))
+    return [
+        Row("query p99 beside bulk", "ms", p99[0], "ratio <= 3", p99[1], "idle", note),
+        Row("query p50 beside bulk", "ms", p50[0], None, p50[1], "idle", note),
+        Row("bulk beside queries", "texts/s", rates[0], "ratio >= 0.7", rates[1], "alone"),
+    ]
+
+
+def overload(load: Generator, server: Server, texts: Texts) -> list[Row]:
+    """Goodput past capacity against its peak, for two kinds of request."""
+    eights = texts.passages(2048)
+    shapes = {
+        "8 passages": [server.request(eights[at : at + 8]) for at in range(0, len(eights), 8)],
+        "one query": server.queries(texts.snippets(20_000)),
+    }
+    return [
+        row
+        for name, requests in shapes.items()
+        for row in _rows(
+            name, _Sweep.run(load, server, requests, clients=16 if "8" in name else 64)
+        )
+    ]
+
+
+@dataclass
+class _Sweep:
+    """What each load gave, over the rounds."""
+
+    capacity: float
+    goodput: dict[float, list[float]]
+    answers: dict[float, list[Answers]]
+
+    @classmethod
+    def run(
+        cls, load: Generator, server: Server, requests: Sequence[bytes], *, clients: int
+    ) -> _Sweep:
+        # So many callers that wait for their answers keep it busy, and no queue grows.
+        full = load.run(Closed(server.target, requests, clients, seconds=CAPACITY_S))[0]
+        sweep = cls(full.count(OK) / full.seconds, defaultdict(list), defaultdict(list))
+        for number in range(ROUNDS):
+            for times in (*SWEEP, *OVERLOADS):
+                seconds = SETTLED_S + LOAD_S
+                arrivals = poisson(times * sweep.capacity, seconds, seed=number)
+                # Each round begins elsewhere among the requests.
+                turned = [*requests[number * 50 :], *requests[: number * 50]]
+                answers = load.run(Open(server.target, turned, arrivals, DEADLINE_S))[0]
+                sweep.goodput[times].append(answers.goodput(SETTLED_S, seconds, DEADLINE_S))
+                sweep.answers[times].append(answers)
+        return sweep
+
+
+def _rows(shape: str, sweep: _Sweep) -> list[Row]:
+    goodput = {times: statistics.median(rates) for times, rates in sweep.goodput.items()}
+    best = max(SWEEP, key=lambda times: goodput[times])
+    rows = []
+    for times in OVERLOADS:
+        peak = f"peak, at {best} x {sweep.capacity:.0f}/s"
+        what = f"{shape}, goodput at {times:.0f}x"
+        note = _ended(sweep.answers[times])
+        rows.append(Row(what, "1/s", goodput[times], "ratio >= 0.9", goodput[best], peak, note))
+        refused = [took for each in sweep.answers[times] for took in each.took_ms(REFUSED)]
+        if refused:
+            what = f"{shape}, refusals at {times:.0f}x"
+            p50, p99 = percentile(refused, 50), percentile(refused, 99)
+            rows.append(Row(f"{what}, p99", "ms", p99, "<= 20", note=f"{len(refused)} refusals"))
+            rows.append(Row(f"{what}, p50", "ms", p50))
+    return rows
+
+
+def _ended(runs: Sequence[Answers]) -> str:
+    """How the calls of an overload ended, and what the generator itself took."""
+    count = sum(len(run.status) for run in runs)
+    shares = {
+        name: sum(run.count(status) for run in runs) / count
+        for name, status in (("answered", OK), ("refused", REFUSED), ("late", LATE))
+    }
+    lag = [(sent - due) * 1e3 for run in runs for sent, due in zip(run.sent, run.due, strict=True)]
+    cpu = sum(run.cpu_seconds for run in runs) / sum(run.seconds for run in runs)
+    ended = ", ".join(f"{share:.0%} {name}" for name, share in shares.items())
+    return f"{ended}; generator {cpu:.2f} cores, sent late by {percentile(lag, 99):.0f} ms p99"
+
+
+def _answered(answers: Answers) -> list[float]:
+    """Milliseconds of all calls; one that failed counts as infinitely slow."""
+    return answers.took_ms() + [float("inf")] * (len(answers.status) - answers.count(OK))
+
+
+def _texts_a_second(answers: Answers) -> float:
+    return answers.count(OK) * BULK_TEXTS / answers.seconds

@@ -1,0 +1,201 @@
+"""The servers under measurement: our embedder as a process of its own, and Infinity."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import grpc
+import numpy as np
+from callers import Target
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from numpy.typing import NDArray
+from raglan import tensors
+from raglan.encoders import model as models
+from raglan.encoders.export import onnx_file
+from raglan.settings import variables_of
+from raglan.v1 import embedder_pb2
+from raglan_embedder.settings import EmbedderSettings
+
+ROOT = Path(__file__).resolve().parent.parent
+INFINITY = ROOT / ".venv-infinity" / "bin" / "infinity_emb"
+EMBED = "/raglan.v1.EmbedderService/Embed"
+SERVICE = "raglan.v1.EmbedderService"
+
+_START_S = 300.0
+"""Longest a server may take to start; the first start of ours also exports the model."""
+
+_STOP_S = 15.0
+
+_QUIET = {
+    "HF_HUB_OFFLINE": "1",
+    "DO_NOT_TRACK": "1",
+    "INFINITY_ANONYMOUS_USAGE_STATS": "0",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running server and how its requests look."""
+
+    target: Target
+    pid: int
+
+    def queries(self, texts: Sequence[str]) -> list[bytes]:
+        """One request a text."""
+        return [self.request([text]) for text in texts]
+
+    def request(self, texts: Sequence[str], *, bulk: bool = False) -> bytes:
+        """One request with all of `texts`."""
+        if self.target.transport == "http":
+            # base64 is Infinity's cheapest form of a vector: 384 decimal numbers cost it more.
+            body = {"model": "model", "input": list(texts), "encoding_format": "base64"}
+            return json.dumps(body).encode()
+        lane = embedder_pb2.LANE_BULK if bulk else embedder_pb2.LANE_INTERACTIVE
+        kind = embedder_pb2.INPUT_KIND_PASSAGE if bulk else embedder_pb2.INPUT_KIND_QUERY
+        return embedder_pb2.EmbedRequest(texts=texts, kind=kind, lane=lane).SerializeToString()
+
+    def vectors(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """float32 (texts, dimension), asked for 16 at a time."""
+        parts = [self._ask(texts[at : at + 16]) for at in range(0, len(texts), 16)]
+        return np.concatenate(parts)
+
+    def _ask(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        port, path = self.target.port, self.target.path
+        if self.target.transport == "grpc":
+            with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+                reply = channel.unary_unary(path)(self.request(texts), timeout=60)
+            return tensors.unpack(embedder_pb2.EmbedResponse.FromString(reply).vectors)
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{port}{path}",
+            data=self.request(texts),
+            headers={"Content-Type": "application/json"},
+        )
+        with urllib.request.urlopen(request, timeout=60) as reply:
+            rows = [row["embedding"] for row in json.load(reply)["data"]]
+        return np.stack([np.frombuffer(base64.b64decode(row), np.float32) for row in rows])
+
+
+@contextmanager
+def embedder(**settings: str) -> Iterator[Server]:
+    """Our service with its defaults and `settings`, its vector cache off, SERVING."""
+    port = _free_port()
+    chosen = {"port": str(port), "log_level": "warning"} | settings
+    variables = variables_of(EmbedderSettings)
+    # A cache that answers what was asked before would measure itself.
+    chosen |= {field: "0" for field in variables.values() if field.startswith("vector_cache")}
+    environment = {
+        variable: chosen[field] for variable, field in variables.items() if field in chosen
+    }
+    command = [sys.executable, "-m", "raglan_embedder"]
+
+    def serving() -> bool:
+        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+            try:
+                reply = health_pb2_grpc.HealthStub(channel).Check(
+                    health_pb2.HealthCheckRequest(service=SERVICE), timeout=2
+                )
+            except grpc.RpcError:
+                return False
+            return bool(reply.status == health_pb2.HealthCheckResponse.SERVING)
+
+    with _process("embedder", command, environment, serving) as pid:
+        yield Server(Target("grpc", port, EMBED), pid)
+
+
+@contextmanager
+def infinity(engine: Literal["torch", "optimum"] = "torch") -> Iterator[Server]:
+    """Infinity with the settings of `engine` that are fastest here.
+
+    torch runs in bfloat16, as ours does; with 32 clients it is the fastest. optimum is ONNX Runtime
+    in float32, faster for one client; the model ships no file for it, so it gets the one that our
+    export made. Off: the cache on disk, BetterTransformer and torch.compile (no faster on a CPU),
+    the second tokenisation that only counts tokens, and usage reports.
+
+    Raises:
+        SystemExit: it is not installed; the sentence says how.
+    """
+    if not INFINITY.is_file():
+        raise SystemExit("Infinity is not installed: run `make venv-infinity` first.")
+    port = _free_port()
+    off = ("vector-disk-cache", "bettertransformer", "compile", "lengths-via-tokenize")
+    dtype = {"torch": "bfloat16", "optimum": "auto"}[engine]
+    with tempfile.TemporaryDirectory() as folder:
+        command = [
+            *(str(INFINITY), "v2", "--model-id", str(_with_onnx(Path(folder)))),
+            *("--engine", engine, "--device", "cpu", "--dtype", dtype, "--pooling-method", "mean"),
+            *("--host", "127.0.0.1", "--port", str(port), "--log-level", "warning"),
+            *(f"--no-{option}" for option in off),
+        ]
+        with _process(f"Infinity ({engine})", command, _QUIET, lambda: _answers(port)) as pid:
+            yield Server(Target("http", port, "/embeddings"), pid)
+
+
+def _with_onnx(folder: Path) -> Path:
+    """A copy of the model with its ONNX file beside it."""
+    model = models.read(models.DEFAULT_MODEL)
+    copy = folder / "model"
+    shutil.copytree(model.path, copy)
+    (copy / "onnx").mkdir(exist_ok=True)
+    shutil.copy(onnx_file(model, EmbedderSettings().cache_dir), copy / "onnx" / "model.onnx")
+    return copy
+
+
+def _answers(port: int) -> bool:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2) as reply:
+            return bool(reply.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+@contextmanager
+def _process(
+    name: str, command: Sequence[str], environment: Mapping[str, str], ready: Callable[[], bool]
+) -> Iterator[int]:
+    """A process from `ready` until the block ends; its pid.
+
+    Raises:
+        RuntimeError: it ended, or was not ready in time; with the last lines of its output.
+    """
+    with tempfile.TemporaryFile("w+") as output:
+        process = subprocess.Popen(
+            command, env=os.environ | environment, stdout=output, stderr=subprocess.STDOUT
+        )
+        try:
+            limit = time.monotonic() + _START_S
+            while not ready():
+                if process.poll() is not None or time.monotonic() > limit:
+                    output.seek(0)
+                    last = "".join(output.readlines()[-15:])
+                    raise RuntimeError(f"{name} ended or was not up in {_START_S:.0f} s:\n{last}")
+                time.sleep(0.1)
+            yield process.pid
+        finally:
+            process.terminate()
+            try:
+                process.wait(_STOP_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])

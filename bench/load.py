@@ -1,0 +1,199 @@
+"""Load from outside, in a process of its own: closed loop (so many callers, each waits for its
+answer) and open loop (arrivals by the clock, whatever the answers do).
+
+Requests are serialised beforehand and answers are not decoded, over gRPC as over HTTP: what is
+measured is the server, and the generator takes as little of the shared cores as it can.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from multiprocessing import get_context
+
+import numpy as np
+from callers import OK, Caller, Target, connected
+
+_START_S = 0.05
+_LAST_ANSWERS_S = 5.0
+
+
+@dataclass
+class Answers:
+    """What a load met, one entry a call. Seconds; `due`, `sent` and `done` since the start."""
+
+    due: list[float] = field(default_factory=list)
+    """When the call was to be made; in a closed loop, when it was."""
+
+    sent: list[float] = field(default_factory=list)
+    done: list[float] = field(default_factory=list)
+    status: list[str] = field(default_factory=list)
+    """A gRPC status name; of HTTP "OK" or the number."""
+
+    seconds: float = 0.0
+    """From the first call to the last answer."""
+
+    cpu_seconds: float = 0.0
+    """Processor time of the load generator itself."""
+
+    def count(self, status: str) -> int:
+        return self.status.count(status)
+
+    def took_ms(self, status: str = OK) -> list[float]:
+        """From call to answer, of the calls that ended with `status`."""
+        rows = zip(self.sent, self.done, self.status, strict=True)
+        return [(done - sent) * 1e3 for sent, done, ended in rows if ended == status]
+
+    def goodput(self, begin: float, end: float, deadline_s: float) -> float:
+        """Answers a second that came between `begin` and `end`, at most `deadline_s` after due.
+
+        Counted by arrival of the answer and after a while of load, so that neither the empty queue
+        of the start nor the full one of the end adds to it.
+        """
+        rows = zip(self.due, self.done, self.status, strict=True)
+        good = sum(
+            ended == OK and begin <= done < end and done - due <= deadline_s
+            for due, done, ended in rows
+        )
+        return good / (end - begin)
+
+
+@dataclass(frozen=True)
+class Closed:
+    """`clients` callers work through `requests`, each with one call at a time.
+
+    With `seconds`, they begin the requests again as often as the time allows.
+    """
+
+    target: Target
+    requests: Sequence[bytes]
+    clients: int
+    seconds: float = 0.0
+    timeout_s: float = 60.0
+
+    async def run(self) -> Answers:
+        answers = Answers()
+        async with connected(self.target, self.clients) as callers:
+            begun = time.perf_counter()
+            source = self._source(begun)
+            await asyncio.gather(*(self._client(each, source, answers, begun) for each in callers))
+            answers.seconds = time.perf_counter() - begun
+        return answers
+
+    def _source(self, begun: float) -> Iterator[bytes]:
+        yield from self.requests if not self.seconds else ()
+        while time.perf_counter() < begun + self.seconds:
+            for request in self.requests:
+                if time.perf_counter() >= begun + self.seconds:
+                    return
+                yield request
+
+    async def _client(
+        self, call: Caller, source: Iterator[bytes], answers: Answers, begun: float
+    ) -> None:
+        for request in source:
+            sent = time.perf_counter() - begun
+            status = await call(request, self.timeout_s)
+            _note(answers, sent, sent, time.perf_counter() - begun, status)
+
+
+@dataclass(frozen=True)
+class Open:
+    """Call number i is made `arrivals[i]` seconds after the start; nothing waits for answers."""
+
+    target: Target
+    requests: Sequence[bytes]
+    """Taken in turn; from the beginning again when there are more arrivals."""
+
+    arrivals: Sequence[float]
+    timeout_s: float
+
+    async def run(self) -> Answers:
+        answers = Answers()
+        async with connected(self.target, 1) as (call,):
+            begun = time.perf_counter() + _START_S
+            tasks: set[asyncio.Task[None]] = set()
+
+            async def one(request: bytes, due: float) -> None:
+                sent = time.perf_counter() - begun
+                status = await call(request, self.timeout_s)
+                _note(answers, due, sent, time.perf_counter() - begun, status)
+
+            for number, due in enumerate(self.arrivals):
+                # Also when late: the answers that came have to be read.
+                await asyncio.sleep(max(0.0, begun + due - time.perf_counter()))
+                task = asyncio.create_task(one(self.requests[number % len(self.requests)], due))
+                tasks.add(task)
+                task.add_done_callback(tasks.discard)
+            if tasks:
+                await asyncio.wait(tasks, timeout=self.timeout_s + _LAST_ANSWERS_S)
+            answers.seconds = time.perf_counter() - begun
+        return answers
+
+
+Load = Closed | Open
+
+
+def poisson(rate: float, seconds: float, seed: int) -> list[float]:
+    """Arrival times of a Poisson process of `rate` a second, up to `seconds`."""
+    random = np.random.default_rng(seed)
+    gaps = random.exponential(1 / rate, int(rate * seconds * 1.5) + 50)
+    times = np.cumsum(gaps)
+    return [float(time) for time in times[times < seconds]]
+
+
+def percentile(values: Sequence[float], percent: float) -> float:
+    """The smallest of `values` that at least `percent` of them do not exceed; nan of none."""
+    if not values:
+        return float("nan")
+    ordered = sorted(values)
+    return ordered[max(1, math.ceil(len(ordered) * percent / 100)) - 1]
+
+
+class Generator:
+    """Processes that make load, two so that two kinds can run at once."""
+
+    def __init__(self, pool: ProcessPoolExecutor) -> None:
+        self._pool = pool
+
+    def run(self, *loads: Load, limit_s: float = 300.0) -> list[Answers]:
+        """Run `loads` at the same time, a process each.
+
+        Raises:
+            TimeoutError: they took longer than `limit_s`.
+        """
+        running = [self._pool.submit(run, load) for load in loads]
+        return [each.result(limit_s) for each in running]
+
+
+@contextmanager
+def generator() -> Iterator[Generator]:
+    """Load generators, started and stopped with the block."""
+    pool = ProcessPoolExecutor(2, mp_context=get_context("spawn"))
+    try:
+        # Both processes are up, grpc imported, before anything is measured.
+        for each in [pool.submit(time.sleep, 0.5) for _ in range(2)]:
+            each.result(60)
+        yield Generator(pool)
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def run(load: Load) -> Answers:
+    """Run `load` in this process."""
+    before = time.process_time()
+    answers = asyncio.run(load.run())
+    answers.cpu_seconds = time.process_time() - before
+    return answers
+
+
+def _note(answers: Answers, due: float, sent: float, done: float, status: str) -> None:
+    answers.due.append(due)
+    answers.sent.append(sent)
+    answers.done.append(done)
+    answers.status.append(status)
