@@ -114,6 +114,7 @@ class DeviceEncoder:
     async def close(self) -> None:
         """Fail what waits and stop the threads."""
         await self._dispatcher.close()
+        await asyncio.to_thread(self.engine.close)
         for executor in self._tokenizing.values():
             executor.shutdown(wait=False, cancel_futures=True)
 
@@ -137,7 +138,7 @@ def batch_limits(
     engine: Engine, *, tokens: int, texts: int, waiting: int, bulk_share: float, margin_s: float
 ) -> Limits:
     """What a device batch may hold; `tokens` and `texts` 0 take what suits the device."""
-    on_cpu = engine.device == "cpu"
+    on_cpu = not engine.device.startswith("cuda")
     return Limits(
         batch_tokens=tokens or (512 if on_cpu else 16_384),
         batch_items=texts or (8 if on_cpu else 256),

@@ -30,8 +30,9 @@ class EmbedderSettings(GrpcSettings, env_prefix="RAGLAN_EMBEDDER_"):
     model: str = Field(default=DEFAULT_MODEL, min_length=1)
     """A folder, the bundled model, or a Hugging Face hub id."""
 
-    device: str = Field(default="auto", pattern=f"^({PATTERN})$")
-    """Where it runs: auto, cpu, cuda or cuda:<number>. A GPU that is missing stops the start."""
+    device: str = Field(default="auto", pattern=f"^({PATTERN})(,({PATTERN}))*$")
+    """Where it runs: auto, cpu, cuda or cuda:<number>; several, separated by commas, get a process
+    each behind one queue. A GPU that is missing stops the start."""
 
     precision: Literal["auto", "f32", "bf16", "f16"] = "auto"
     """Number format; auto is bf16 with OpenVINO where the CPU has it, f16 on a GPU, else f32."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from raglan.encoders.model import EncoderModel
@@ -11,8 +12,12 @@ from raglan.encoders.sessions import Precision, SessionEngine
 
 from raglan_embedder.outputs import Outputs, TextVectors, Wanted
 
-EmbedBatch = Callable[[Sequence[Wanted]], list[TextVectors]]
+EmbedBatch = Callable[[Sequence[Wanted]], Sequence[TextVectors]]
 """What each text of a batch wants -> that, in their order. One caller at a time."""
+
+
+def nothing() -> None:
+    """What an engine that holds nothing has to close."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +35,9 @@ class Engine:
     outputs: Outputs = Outputs.DENSE
     """What the model gives."""
 
+    close: Callable[[], None] = nothing
+    """Gives back what the streams hold; called once, when none of them runs."""
+
 
 def load(
     name: SessionEngine,
@@ -42,10 +50,20 @@ def load(
 ) -> Engine:
     """Load engine `name`. Blocks for seconds: call it in a thread.
 
+    Args:
+        device: one, or several separated by commas: then each has a process of its own.
+        streams: batches that run at once on a CPU; 0 means one a core.
+
     Raises:
         InvalidInput: the engine cannot run this model, device or precision.
         Unavailable: no such GPU, or the weights cannot be loaded.
     """
+    listed = device.split(",")
+    if len(listed) > 1:
+        from raglan_embedder.engines import devices
+
+        one = partial(_on_device, name, model, precision, cache_dir)
+        return devices.load(listed, one)
     if name == "torch":
         from raglan_embedder.engines import torch
 
@@ -55,3 +73,9 @@ def load(
     return pooled.load(
         name, model, device=device, precision=precision, streams=streams, cache_dir=cache_dir
     )
+
+
+def _on_device(
+    name: SessionEngine, model: EncoderModel, precision: Precision, cache_dir: Path, device: str
+) -> Engine:
+    return load(name, model, device=device, precision=precision, streams=1, cache_dir=cache_dir)

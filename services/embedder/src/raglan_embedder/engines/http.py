@@ -15,7 +15,6 @@ from typing import Any, Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 from raglan.deadline import Deadline
-from raglan.encoders.heads import unit_rows
 from raglan.errors import Internal
 from raglan.http_client import Called, ModelServer
 
@@ -145,7 +144,9 @@ def _checked(rows: list[Any], count: int) -> NDArray[np.float32]:
     # Not a number is not smaller than anything, and so is refused here too.
     if not np.abs(vectors).max() <= _LARGEST:
         raise ValueError("a vector holds a number that is not finite")
-    return unit_rows(vectors.astype(np.float32))
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    unit: NDArray[np.float32] = (vectors / np.maximum(lengths, 1e-12)).astype(np.float32)
+    return unit
 
 
 def _row(embedding: Any) -> Any:
