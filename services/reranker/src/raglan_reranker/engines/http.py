@@ -1,0 +1,135 @@
+"""Engine `http`: a server that reranks, in Cohere's form or that of text-embeddings-inference.
+
+Jina, Infinity, vLLM and many others speak Cohere's: `{"query", "documents", "model", "top_n"}` ->
+`{"results": [{"index", "relevance_score"}]}`. Text-embeddings-inference (TEI) has its own:
+`{"query", "texts"}` -> `[{"index", "score"}]`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from typing import Any, Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from raglan.deadline import Deadline
+from raglan.encoders.queue import Timing
+from raglan.http_client import Called, ModelServer
+
+from raglan_reranker.engines import Prepared
+
+Api = Literal["cohere", "tei"]
+
+CALLED: Final = Called("The reranking server", "RAGLAN_RERANKER")
+
+DEFAULT_BATCH_TEXTS: Final = 32
+"""Passages a request holds: what TEI accepts unless told otherwise."""
+
+_CHARS_A_TOKEN: Final = 4
+"""Of English text in common vocabularies; the server's tokenizer is not known here."""
+
+
+class HttpReranking:
+    """One model of one server; `start` it, `close` it. Its scores are passed on as they are."""
+
+    name = "http"
+    device = "remote"
+    dtype = "remote"
+    dimension = 0
+
+    def __init__(
+        self,
+        server: ModelServer,
+        *,
+        model: str,
+        api: Api = "cohere",
+        max_batch_texts: int = DEFAULT_BATCH_TEXTS,
+    ) -> None:
+        """Args:
+        model: the name to ask for; `tei` has but one and is not asked.
+        max_batch_texts: passages a request holds; more are sent as several requests at once.
+        """
+        self._server = server
+        self._model = model
+        self._api = api
+        self._max_batch_texts = max_batch_texts
+
+    async def start(self, *, deadline: Deadline) -> None:
+        """Wait until the server is up and scores a pair.
+
+        Raises:
+            RaglanError: no proper answer until the deadline; the message says why.
+        """
+
+        async def probe(deadline: Deadline) -> None:
+            await self._request("query", ["passage"], deadline)
+
+        await self._server.until_up(probe, deadline=deadline)
+
+    def prepare(self, query: str, passages: Sequence[str]) -> Prepared:
+        """The texts as they are; tokens are estimated from their length."""
+        of_query = len(query) // _CHARS_A_TOKEN
+        tokens = [1 + of_query + len(text) // _CHARS_A_TOKEN for text in passages]
+        return Prepared(query, passages, 0, tokens)
+
+    async def score(
+        self, prepared: Prepared, count: int, *, deadline: Deadline
+    ) -> tuple[NDArray[np.float64], Timing]:
+        """The server's scores, of its own scale: 0..1 with most.
+
+        Raises:
+            RaglanError: as `ModelServer.post`; Internal also for scores that are none.
+        """
+        started_ns = time.monotonic_ns()
+        passages = prepared.passages[:count]
+        starts = range(0, count, self._max_batch_texts)
+        batches = [passages[start : start + self._max_batch_texts] for start in starts]
+        parts = [
+            asyncio.ensure_future(self._request(prepared.query, batch, deadline))
+            for batch in batches
+        ]
+        try:
+            scores = np.concatenate(await asyncio.gather(*parts))
+        finally:
+            for part in parts:
+                part.cancel()
+        return scores, Timing(
+            queue_ns=0,
+            compute_ns=time.monotonic_ns() - started_ns,
+            batch_size=len(batches[0]),
+            batch_tokens=sum(prepared.passage_tokens[: len(batches[0])]),
+        )
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._server.close()
+
+    async def _request(
+        self, query: str, passages: Sequence[str], deadline: Deadline
+    ) -> NDArray[np.float64]:
+        def scores(answer: Any) -> NDArray[np.float64]:
+            if self._api == "tei":
+                return _checked(answer, "score", len(passages))
+            return _checked(answer["results"], "relevance_score", len(passages))
+
+        texts = list(passages)
+        if self._api == "tei":
+            body: dict[str, Any] = {"query": query, "texts": texts, "truncate": True}
+        else:
+            # All of them are wanted back: without top_n some servers return the best few.
+            body = {"query": query, "documents": texts, "model": self._model, "top_n": len(texts)}
+        return await self._server.post("/rerank", body, scores, deadline=deadline)
+
+
+def _checked(results: list[Any], key: str, count: int) -> NDArray[np.float64]:
+    """The score of each of `count` passages, in their order. Raises ValueError where it is none."""
+    if sorted(item["index"] for item in results) != list(range(count)):
+        raise ValueError(f"{len(results)} results that are not one for each of {count} passages")
+    scores = np.zeros(count, np.float64)
+    for item in results:
+        scores[item["index"]] = float(item[key])
+    if not np.isfinite(scores).all():
+        raise ValueError("a score is not a finite number")
+    return scores
