@@ -1,32 +1,12 @@
-"""The exported file: made once, whole or not at all. The exporter is a stand-in here."""
+"""Which file of a model is used, before anything is made."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
-import threading
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
-from raglan.encoders import export
+from raglan.encoders import conversion, export, quantisation
 from raglan.encoders.model import EncoderModel
-from raglan.errors import Unavailable
-
-REAL_RUN = subprocess.run
-
-
-class Exporter:
-    """Stands in for the subprocess: runs a program of the test's, counts its runs."""
-
-    def __init__(self, program: str) -> None:
-        self.program = program
-        self.runs = 0
-
-    def __call__(self, command: Sequence[str], **options: Any) -> Any:
-        self.runs += 1
-        return REAL_RUN([sys.executable, "-c", self.program, *command[3:]], **options)
 
 
 @pytest.fixture
@@ -36,89 +16,64 @@ def model(tmp_path: Path) -> EncoderModel:
     return EncoderModel("m", folder, "0123456789ab", 12, 64, "mean", plain=True)
 
 
-def use(monkeypatch: pytest.MonkeyPatch, program: str) -> Exporter:
-    exporter = Exporter(f"import os, sys, time\nfrom pathlib import Path\n{program}")
-    monkeypatch.setattr(subprocess, "run", exporter)
-    return exporter
-
-
-WHOLE = "Path(sys.argv[2]).write_bytes(b'whole')"
-
-
-def test_a_file_is_made_once(
-    model: EncoderModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    exporter = use(monkeypatch, WHOLE)
-    first = export.onnx_file(model, tmp_path / "cache")
-    assert first.read_bytes() == b"whole"
-    assert export.onnx_file(model, tmp_path / "cache") == first
-    assert exporter.runs == 1
-
-
-@pytest.mark.parametrize("end", ["os.kill(os.getpid(), 9)", "sys.exit(3)", "raise RuntimeError"])
-def test_a_half_written_export_is_never_used(
-    model: EncoderModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: str
-) -> None:
-    use(monkeypatch, f"Path(sys.argv[2]).write_bytes(b'half'); {end}")
-    with pytest.raises(Unavailable, match="export of 'm' to ONNX failed"):
-        export.onnx_file(model, tmp_path / "cache")
-    use(monkeypatch, WHOLE)
-    assert export.onnx_file(model, tmp_path / "cache").read_bytes() == b"whole"
-
-
-def test_what_a_killed_service_left_behind_is_not_used(
-    model: EncoderModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    exporter = use(monkeypatch, WHOLE)
-    file = export.onnx_file(model, tmp_path / "cache")
-    file.rename(file.with_suffix(".partial"))
-    file.with_suffix(".partial").write_bytes(b"half")
-    assert export.onnx_file(model, tmp_path / "cache").read_bytes() == b"whole"
-    assert exporter.runs == 2
-
-
-def test_two_that_start_together_export_once(
-    model: EncoderModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    exporter = use(monkeypatch, f"time.sleep(0.2); {WHOLE}")
-    found: list[bytes] = []
-
-    def start() -> None:
-        found.append(export.onnx_file(model, tmp_path / "cache").read_bytes())
-
-    threads = [threading.Thread(target=start) for _ in range(3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(20)
-    assert found == [b"whole"] * 3
-    assert exporter.runs == 1
-
-
-@pytest.mark.parametrize("name", ["model.onnx", "onnx/model.onnx"])
-def test_a_shipped_file_is_used_as_it_is(
-    model: EncoderModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
-    exporter = use(monkeypatch, WHOLE)
+def ship(model: EncoderModel, name: str) -> Path:
     shipped = model.path / name
     shipped.parent.mkdir(exist_ok=True)
     shipped.write_bytes(b"shipped")
+    return shipped
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "onnx/model.onnx"])
+def test_a_shipped_onnx_file_is_used_as_it_is(
+    model: EncoderModel, tmp_path: Path, name: str
+) -> None:
+    shipped = ship(model, name)
     assert export.onnx_file(model, tmp_path / "cache") == shipped
-    assert exporter.runs == 0
+    assert not (tmp_path / "cache").exists()
 
 
-def test_without_torch_the_error_says_what_to_install(
+@pytest.mark.parametrize("name", ["openvino_model.xml", "openvino/openvino_model.xml"])
+def test_a_shipped_openvino_file_is_used_as_it_is(
+    model: EncoderModel, tmp_path: Path, name: str
+) -> None:
+    shipped = ship(model, name)
+    assert quantisation.openvino_file(model, "f16", tmp_path / "cache") == shipped
+
+
+def test_a_shipped_quantised_file_is_used_for_int8_alone(
+    model: EncoderModel, tmp_path: Path
+) -> None:
+    plain = ship(model, "openvino/openvino_model.xml")
+    quantised = ship(model, "openvino/openvino_model_qint8_quantized.xml")
+    assert quantisation.openvino_file(model, "f16", tmp_path / "cache") == plain
+    assert quantisation.openvino_file(model, "int8", tmp_path / "cache") == quantised
+
+
+def test_a_cached_file_is_found_by_revision_weights_and_format(
     model: EncoderModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    use(monkeypatch, "import a_torch_that_is_not_there")
-    with pytest.raises(Unavailable, match=r"raglan\[torch\].*onnx/model\.onnx"):
-        export.onnx_file(model, tmp_path / "cache")
+    def made_once(model: EncoderModel, target: Path, module: str, *rest: str, **_: object) -> Path:
+        target.mkdir(parents=True)
+        return target
+
+    ship(model, "model.onnx")
+    monkeypatch.setattr(quantisation, "made_once", made_once)
+    found = quantisation.openvino_file(model, "int8", tmp_path)
+    assert found.parent.name == f"0123456789ab-int8-v{quantisation._FORMAT}"
+    assert quantisation.openvino_file(model, "f16", tmp_path).parent != found.parent
 
 
-def test_a_cache_that_cannot_be_written_is_named(
-    model: EncoderModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    use(monkeypatch, WHOLE)
-    (tmp_path / "file").write_text("not a folder")
-    with pytest.raises(Unavailable, match="model cache .* cannot be used"):
-        export.onnx_file(model, tmp_path / "file")
+def test_calibration_texts_are_the_same_every_time_and_differ_in_length() -> None:
+    texts = list(quantisation.calibration_texts())
+    assert texts == list(quantisation.calibration_texts())
+    lengths = {len(text.split()) for text in texts}
+    assert (min(lengths) < 20, max(lengths) > 120) == (True, True)
+
+
+@pytest.mark.parametrize(("dtype", "suffix"), [("f32", ""), ("bf16", ""), ("int8", "-int8")])
+def test_int8_vectors_carry_a_revision_of_their_own(dtype: str, suffix: str) -> None:
+    assert quantisation.revision_of_vectors("0123456789ab", dtype) == f"0123456789ab{suffix}"
+
+
+def test_the_explanation_of_a_failed_conversion_is_its_last_line(model: EncoderModel) -> None:
+    assert conversion._explain(model, 1, "Traceback\n  frames\nValueError: no\n").endswith("no")

@@ -12,6 +12,11 @@ from raglan.errors import InvalidInput, Unavailable
 
 log: Final = structlog.get_logger()
 
+
+class DeviceLost(Unavailable):
+    """The device failed in a way that every later call on it will: only a new process helps."""
+
+
 PATTERN: Final = r"auto|cpu|cuda(:\d+)?"
 """What a device setting may say."""
 

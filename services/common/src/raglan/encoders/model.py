@@ -174,6 +174,17 @@ def shipped_onnx(path: Path) -> Path | None:
     return next((file for file in candidates if file.is_file()), None)
 
 
+def shipped_openvino(path: Path, *, quantised: bool = False) -> Path | None:
+    """The OpenVINO file that model folder `path` brings along, if any; its `.bin` lies beside it.
+
+    Args:
+        quantised: look for the statically quantised one, as sentence-transformers names it.
+    """
+    name = "openvino_model_qint8_quantized.xml" if quantised else "openvino_model.xml"
+    candidates = (path / "openvino" / name, path / name)
+    return next((file for file in candidates if file.is_file()), None)
+
+
 def _weights(path: Path) -> list[Path]:
     for pattern in ("*.safetensors", "pytorch_model*.bin"):
         if found := sorted(path.glob(pattern)):

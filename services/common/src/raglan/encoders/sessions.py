@@ -21,8 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raglan.encoders import device as devices
+from raglan.encoders import quantisation
 from raglan.encoders.export import onnx_file
-from raglan.encoders.model import EncoderModel
+from raglan.encoders.model import EncoderModel, shipped_openvino
 from raglan.errors import InvalidInput, Unavailable
 
 TokenIds = list[int]
@@ -33,7 +34,8 @@ One caller at a time: each device thread has its own.
 """
 
 SessionEngine = Literal["openvino", "onnx", "torch"]
-Precision = Literal["auto", "f32", "bf16", "f16"]
+Precision = Literal["auto", "f32", "bf16", "f16", "int8"]
+Attention = Literal["sdpa", "flash_attention_2"]
 
 STEP: Final = 8
 """Widths of batches are multiples of this. OpenVINO compiles and keeps kernels for each shape it
@@ -67,23 +69,38 @@ def load(
     precision: Precision,
     streams: int,
     cache_dir: Path,
+    attention: Attention = "sdpa",
+    compiled: bool = False,
+    stopped: threading.Event | None = None,
 ) -> Sessions:
     """Load `model`. Blocks for seconds: call it in a thread.
 
     Args:
         streams: batches that run at once on a CPU; 0 means one a core.
+        attention: of the torch engine.
+        compiled: whether the torch engine compiles the model.
+        stopped: when it is set, a conversion that runs is given up.
 
     Raises:
         InvalidInput: the engine has no such device or precision.
-        Unavailable: no such GPU, or no ONNX file can be had.
+        Unavailable: no such GPU, or no file of the model can be had.
     """
     if engine == "torch":
         from raglan.encoders.torch_model import TorchModel
 
-        loaded = TorchModel(model, device=device, precision=precision)
+        loaded = TorchModel(
+            model, device=device, precision=precision, attention=attention, compiled=compiled
+        )
         return Sessions((loaded.token_vectors,), loaded.device, loaded.dtype)
     devices.require_cpu(device, engine)
-    return open_file(onnx_file(model, cache_dir), engine, precision=precision, streams=streams)
+    if engine == "openvino":
+        if precision == "auto" and model.revision in quantisation.MEASURED:
+            precision = "int8"
+        dtype = _openvino_dtype(precision)
+        file = _openvino_source(model, dtype, cache_dir, stopped)
+        return _openvino(file, dtype, streams or devices.usable_cores())
+    file = onnx_file(model, cache_dir, stopped=stopped)
+    return open_file(file, engine, precision=precision, streams=streams)
 
 
 def open_file(file: Path, engine: SessionEngine, *, precision: Precision, streams: int) -> Sessions:
@@ -93,7 +110,9 @@ def open_file(file: Path, engine: SessionEngine, *, precision: Precision, stream
     """
     count = streams or devices.usable_cores()
     if engine == "openvino":
-        return _openvino(file, precision, count)
+        if precision == "int8":
+            raise InvalidInput("precision is 'int8', which this kind of model has no file for.")
+        return _openvino(file, _openvino_dtype(precision), count)
     return _onnx(file, precision, count)
 
 
@@ -108,22 +127,50 @@ def pad(batch: Sequence[TokenIds]) -> tuple[NDArray[np.int64], NDArray[np.int64]
     return ids, mask
 
 
-def _openvino(file: Path, precision: Precision, count: int) -> Sessions:
+def _openvino_source(
+    model: EncoderModel, dtype: str, cache_dir: Path, stopped: threading.Event | None
+) -> Path:
+    if dtype == "f32":
+        shipped = shipped_openvino(model.path)
+        return shipped or onnx_file(model, cache_dir, stopped=stopped)
+    # Weights of 16 bits hold more than bf16 computes with, and take half the memory.
+    weights: quantisation.Weights = "int8" if dtype == "int8" else "f16"
+    return quantisation.openvino_file(model, weights, cache_dir, stopped=stopped)
+
+
+def _import_openvino() -> Any:
     # Importing openvino forks a process that reports to Google Analytics, unless its telemetry
     # package cannot be imported: what serves other people's documents does not call home.
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     import openvino
 
-    core = openvino.Core()
-    fast = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    if precision == "f16" or (precision == "bf16" and not fast):
+    return openvino
+
+
+def _openvino_dtype(precision: Precision) -> str:
+    """What `precision` means on this CPU.
+
+    Raises:
+        InvalidInput: OpenVINO has no kernels for it here.
+    """
+    capabilities = _import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    offered = [dtype for dtype in ("f32", "bf16") if dtype != "bf16" or "BF16" in capabilities]
+    if precision == "auto":
+        return offered[-1]
+    if precision not in (*offered, "int8"):
         raise InvalidInput(
             f"precision is {precision!r}; OpenVINO on this CPU offers "
-            f'{"f32 and bf16" if fast else "f32"}. Set it to "auto" to take the best.'
+            f'{", ".join(offered)} and int8. Set it to "auto" to take the best.'
         )
-    dtype = ("bf16" if fast else "f32") if precision == "auto" else precision
+    return precision
+
+
+def _openvino(file: Path, dtype: str, count: int) -> Sessions:
+    core = _import_openvino().Core()
+    # Of an int8 model, what stays in floating point runs in the fastest format.
+    hint = _openvino_dtype("auto") if dtype == "int8" else dtype
     properties = {
-        "INFERENCE_PRECISION_HINT": dtype,
+        "INFERENCE_PRECISION_HINT": hint,
         "NUM_STREAMS": str(count),
         "INFERENCE_NUM_THREADS": count,
         # Pinned, the threads of both lanes would be tied to one core each, and not always another.
