@@ -62,6 +62,9 @@ class GrpcSettings(ServiceSettings):
     metrics_port: int = Field(default=0, ge=0, le=65535)
     """Port for `/metrics`, on the same host; 0 takes a free one, which `raglan status` shows."""
 
+    max_calls: PositiveInt = 4_096
+    """Calls served at the same time, waiting ones included; past it they are refused at once."""
+
     max_message_bytes: PositiveInt = 16 * 1024 * 1024
     """Largest gRPC message received or sent."""
 

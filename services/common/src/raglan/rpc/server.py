@@ -70,6 +70,8 @@ class Server:
         self._watching: asyncio.Task[None] | None = None
         self._grpc = grpc.aio.server(
             interceptors=[BoundaryInterceptor()],
+            # Past it gRPC refuses at once, before Python has seen the call.
+            maximum_concurrent_rpcs=settings.max_calls,
             options=[
                 ("grpc.max_receive_message_length", settings.max_message_bytes),
                 ("grpc.max_send_message_length", settings.max_message_bytes),
