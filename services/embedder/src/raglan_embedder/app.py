@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from typing import Final
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
 
 import raglan
 import structlog
@@ -23,8 +24,13 @@ from raglan_embedder import engines
 from raglan_embedder.embedding import Embedder, Identity, Kind, TextLimits
 from raglan_embedder.encoding import DeviceEncoder, batch_limits
 from raglan_embedder.engines import Engine
+from raglan_embedder.outputs import Outputs
 from raglan_embedder.servicer import EmbedderServicer
 from raglan_embedder.settings import EmbedderSettings
+
+if TYPE_CHECKING:
+    from raglan_embedder.engines.http import HttpEngine
+    from raglan_embedder.remote import RemoteEncoder
 
 log: Final = structlog.get_logger()
 
@@ -38,30 +44,43 @@ def build(settings: EmbedderSettings) -> Service:
     counted = EncoderMetrics(registry)
     metrics = Endpoint(registry, settings.host, settings.metrics_port)
     servicer = EmbedderServicer(settings.max_message_bytes)
-    running: list[DeviceEncoder] = []
+    running: list[DeviceEncoder | RemoteEncoder] = []
 
-    async def start() -> None:
-        started = time.monotonic()
+    async def on_device() -> tuple[DeviceEncoder, Identity, dict[str, int]]:
         model, engine = await asyncio.to_thread(_load, settings)
         encoder = _encoder(settings, model, engine, counted)
         running.append(encoder)
         await encoder.warm_up(deadline=Deadline.after(WARM_UP_S))
+        return encoder, _identity(model, engine), _device_limits(encoder)
+
+    async def elsewhere() -> tuple[RemoteEncoder, Identity, dict[str, int]]:
+        encoder = await asyncio.to_thread(_remote, settings)
+        running.append(encoder)
+        await encoder.engine.start(deadline=Deadline.after(WARM_UP_S))
+        return encoder, _remote_identity(settings, encoder.engine), {}
+
+    async def start() -> None:
+        started = time.monotonic()
+        encoder, identity, limits = await (
+            elsewhere() if settings.engine == "http" else on_device()
+        )
+        engine = encoder.engine
         embedder = Embedder(
             encoder,
-            _identity(model, engine),
+            identity,
             limits=TextLimits(texts=settings.max_texts, chars=settings.max_text_chars),
             cache_bytes=settings.cache_mb * 1_000_000,
             looked_up=counted.looked_up,
         )
-        servicer.loaded(embedder, _info(encoder, embedder, metrics.port))
+        servicer.loaded(embedder, _info(engine, embedder, limits, metrics.port))
         log.info(
             "model loaded",
-            model=model.id,
-            revision=model.revision,
+            model=identity.id,
+            revision=identity.revision,
             engine=engine.name,
             device=engine.device,
             dtype=engine.dtype,
-            streams=len(engine.streams),
+            streams=limits.get("streams", 0),
             seconds=round(time.monotonic() - started, 2),
         )
 
@@ -82,7 +101,13 @@ def build(settings: EmbedderSettings) -> Service:
 
 
 def _load(settings: EmbedderSettings) -> tuple[EncoderModel, Engine]:
+    assert settings.engine != "http", "that one has no model here"
     model = models.read(settings.model).capped(settings.max_tokens)
+    model = replace(
+        model,
+        query_prompt=settings.query_prompt or model.query_prompt,
+        passage_prompt=settings.passage_prompt or model.passage_prompt,
+    )
     engine = engines.load(
         settings.engine,
         model,
@@ -128,8 +153,56 @@ def _identity(model: EncoderModel, engine: Engine) -> Identity:
     )
 
 
-def _info(encoder: DeviceEncoder, embedder: Embedder, metrics_port: int) -> common_pb2.ServiceInfo:
-    engine, identity, batches = encoder.engine, embedder.identity, encoder.limits
+def _remote(settings: EmbedderSettings) -> RemoteEncoder:
+    # The HTTP client takes 4 MB that no other engine needs.
+    from raglan.http_client import ModelServer
+
+    from raglan_embedder.engines import http
+    from raglan_embedder.remote import RemoteEncoder
+
+    server = ModelServer(settings.base_url, called=http.CALLED, api_key=settings.api_key)
+    return RemoteEncoder(
+        http.HttpEngine(
+            server,
+            model=settings.model,
+            api=settings.api,
+            max_batch_texts=settings.max_batch_texts or http.DEFAULT_BATCH_TEXTS,
+        )
+    )
+
+
+def _remote_identity(settings: EmbedderSettings, engine: HttpEngine) -> Identity:
+    return Identity(
+        id=engine.model_id,
+        revision=engine.revision,
+        dtype=engine.dtype,
+        dimension=engine.dimension,
+        outputs=Outputs.DENSE,
+        prompts={
+            Kind.UNSTATED: "",
+            Kind.QUERY: settings.query_prompt,
+            Kind.PASSAGE: settings.passage_prompt,
+        },
+    )
+
+
+def _device_limits(encoder: DeviceEncoder) -> dict[str, int]:
+    return {
+        "max_text_tokens": encoder.model.max_tokens,
+        "max_batch_tokens": encoder.limits.batch_tokens,
+        "max_batch_texts": encoder.limits.batch_items,
+        "max_waiting_texts": encoder.limits.waiting_items,
+        "streams": len(encoder.engine.streams),
+    }
+
+
+def _info(
+    engine: Engine | HttpEngine,
+    embedder: Embedder,
+    limits: dict[str, int],
+    metrics_port: int,
+) -> common_pb2.ServiceInfo:
+    identity = embedder.identity
     return common_pb2.ServiceInfo(
         service="embedder",
         version=raglan.__version__,
@@ -142,11 +215,7 @@ def _info(encoder: DeviceEncoder, embedder: Embedder, metrics_port: int) -> comm
         limits={
             "max_texts": embedder.limits.texts,
             "max_text_chars": embedder.limits.chars,
-            "max_text_tokens": encoder.model.max_tokens,
-            "max_batch_tokens": batches.batch_tokens,
-            "max_batch_texts": batches.batch_items,
-            "max_waiting_texts": batches.waiting_items,
-            "streams": len(engine.streams),
+            **limits,
         },
         outputs=identity.outputs.names(),
         pid=os.getpid(),

@@ -11,6 +11,7 @@ from pydantic import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
+    SecretStr,
     model_validator,
 )
 from raglan.encoders.device import PATTERN
@@ -24,11 +25,29 @@ class EmbedderSettings(GrpcSettings, env_prefix="RAGLAN_EMBEDDER_"):
     port: int = Field(default=7101, ge=0, le=65535)
     """Port to listen on; 0 takes a free one."""
 
-    engine: Literal["openvino", "onnx", "torch"] = "openvino"
-    """What runs the model: OpenVINO or ONNX Runtime on a CPU, torch on a GPU or a CPU."""
+    engine: Literal["openvino", "onnx", "torch", "http"] = "openvino"
+    """What runs the model: OpenVINO or ONNX Runtime on a CPU, torch on a GPU or a CPU, or another
+    server over HTTP."""
 
     model: str = Field(default=DEFAULT_MODEL, min_length=1)
-    """A folder, the bundled model, or a Hugging Face hub id."""
+    """A folder, the bundled model, or a Hugging Face hub id; with engine http, the name to ask
+    the server for."""
+
+    base_url: str = ""
+    """Of engine http: the server's address up to `/v1`, e.g. http://127.0.0.1:8080/v1; of TEI's
+    own form, up to `/embed`."""
+
+    api: Literal["openai", "tei"] = "openai"
+    """The form engine http speaks: OpenAI's `/embeddings`, or TEI's `/embed`."""
+
+    api_key: SecretStr = SecretStr("")
+    """Sent by engine http as a bearer token; empty sends none."""
+
+    query_prompt: str = ""
+    """Goes before a query, in place of the model's own prompt; empty keeps that one."""
+
+    passage_prompt: str = ""
+    """Goes before a passage, in place of the model's own prompt; empty keeps that one."""
 
     device: str = Field(default="auto", pattern=f"^({PATTERN})(,({PATTERN}))*$")
     """Where it runs: auto, cpu, cuda or cuda:<number>; several, separated by commas, get a process
@@ -47,7 +66,7 @@ class EmbedderSettings(GrpcSettings, env_prefix="RAGLAN_EMBEDDER_"):
     """Padded tokens a batch may hold; 0 means 512 on a CPU and 16,384 on a GPU."""
 
     max_batch_texts: NonNegativeInt = 0
-    """Texts a batch may hold; 0 means 8 on a CPU and 256 on a GPU."""
+    """Texts a batch may hold; 0 means 8 on a CPU, 256 on a GPU and 32 with engine http."""
 
     max_texts: PositiveInt = 256
     """Texts one call may hold."""
@@ -73,6 +92,15 @@ class EmbedderSettings(GrpcSettings, env_prefix="RAGLAN_EMBEDDER_"):
 
     stalled_after_s: PositiveFloat = 30
     """Work that was started and brings nothing for so long makes the service NOT_SERVING."""
+
+    @model_validator(mode="after")
+    def _http_needs_a_server(self) -> Self:
+        if self.engine == "http" and not self.base_url:
+            raise ValueError(
+                "the http engine needs RAGLAN_EMBEDDER_BASE_URL, an address like "
+                "http://127.0.0.1:8080/v1"
+            )
+        return self
 
     @model_validator(mode="after")
     def _a_full_call_fits(self) -> Self:

@@ -45,7 +45,7 @@ class HttpEngine:
         max_batch_texts: int = DEFAULT_BATCH_TEXTS,
     ) -> None:
         """Args:
-        model: the name to ask for, and to be known by; `tei` tells its own where this is empty.
+        model: the name to ask for, and to be known by; `tei` has but one and tells its name.
         max_batch_texts: texts a request holds; more are sent as several requests at once.
         """
         self._server = server
@@ -101,7 +101,7 @@ class HttpEngine:
     async def _learn(self, deadline: Deadline) -> None:
         if self._api == "tei":
             info = await self._server.get("/info", dict, deadline=deadline)
-            self.model_id = self.model_id or str(info.get("model_id") or "remote")
+            self.model_id = str(info.get("model_id") or self.model_id)
             self.revision = str(info.get("model_sha") or self.revision)[:12]
             self.dtype = str(info.get("model_dtype") or self.dtype)
         (vector,) = await self._request(["dimension"], deadline)

@@ -1,0 +1,97 @@
+"""A model on another server, as the service uses it: nothing to tokenise and no queue here."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from typing import Final
+
+import structlog
+from raglan.deadline import Deadline
+from raglan.errors import Internal, RaglanError
+from raglan.health import Health
+from raglan.scheduling import Answer, Lane
+
+from raglan_embedder.engines.http import HttpEngine
+from raglan_embedder.outputs import Outputs, TextVectors
+
+log: Final = structlog.get_logger()
+
+Future = asyncio.Future[Answer[TextVectors]]
+
+
+class RemoteEncoder:
+    """An `Encoder` over one `HttpEngine`. Belongs to one event loop; `close` it."""
+
+    def __init__(self, engine: HttpEngine) -> None:
+        self.engine = engine
+        self._running: set[asyncio.Task[None]] = set()
+
+    def check(self, count: int, *, deadline: Deadline, lane: Lane) -> None:
+        """Raise DeadlineExceeded when the time is up. What the server can take, it says itself."""
+        deadline.check("the texts were sent to the embedding server")
+
+    async def prepare(self, texts: Sequence[str], lane: Lane) -> Sequence[str]:
+        """The texts as they are."""
+        return texts
+
+    def submit(
+        self, texts: Sequence[str], outputs: Outputs, *, deadline: Deadline, lane: Lane
+    ) -> list[Future]:
+        """Send texts, all of them or none; given up when nobody waits for any of them."""
+        loop = asyncio.get_running_loop()
+        futures: list[Future] = [loop.create_future() for _ in texts]
+        task = loop.create_task(self._answer(texts, futures, deadline))
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+
+        def left(_: Future) -> None:
+            if all(future.cancelled() for future in futures):
+                task.cancel()
+
+        for future in futures:
+            future.add_done_callback(left)
+        return futures
+
+    def health(self) -> Health:
+        """Always serving: whether the other server answers, each call finds out for itself."""
+        return Health.SERVING
+
+    async def close(self) -> None:
+        """Give up what is on its way and close the connections."""
+        running = list(self._running)
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+        await self.engine.close()
+
+    async def _answer(
+        self, texts: Sequence[str], futures: Sequence[Future], deadline: Deadline
+    ) -> None:
+        started_ns = time.monotonic_ns()
+        try:
+            vectors = await self.engine.embed(texts, deadline=deadline)
+        except asyncio.CancelledError:
+            for future in futures:
+                future.cancel()
+            raise
+        except RaglanError as error:
+            _fail(futures, error)
+            return
+        except Exception:  # whatever it is, those who wait are told
+            log.exception("the request to the embedding server failed", texts=len(texts))
+            _fail(futures, Internal("The request to the embedding server failed."))
+            return
+        took_ns = time.monotonic_ns() - started_ns
+        for future, vector in zip(futures, vectors, strict=True):
+            if not future.done():
+                # The tokens are known to the server alone.
+                found = TextVectors(tokens=0, dense=vector)
+                future.set_result(Answer(found, 0, took_ns, len(texts), 0))
+
+
+def _fail(futures: Sequence[Future], error: RaglanError) -> None:
+    for future in futures:
+        if not future.done():
+            future.set_exception(error)
