@@ -15,7 +15,7 @@ import pytest
 import pytest_asyncio
 import random_models
 from numpy.typing import NDArray
-from pydantic import SecretStr
+from pydantic import SecretStr, ValidationError
 from raglan.deadline import Deadline
 from raglan.encoders import cross_encoder
 from raglan.encoders import model as models
@@ -29,7 +29,12 @@ from raglan.errors import (
     Unavailable,
 )
 from raglan.http_client import HttpLimits, ModelServer
+from raglan.rpc import client
+from raglan.rpc.server import Server
+from raglan.v1 import reranker_pb2, reranker_pb2_grpc
+from raglan_reranker.app import build
 from raglan_reranker.engines.http import CALLED, Api, HttpReranking
+from raglan_reranker.settings import RerankerSettings
 
 QUERY = "how does a plant turn light to sugar"
 PASSAGES = ["the plant turns light to sugar", "a retry budget", "word " * 30, "日本語", "what"]
@@ -185,3 +190,31 @@ async def test_a_server_that_hangs_costs_no_more_than_the_deadline(
     with pytest.raises(DeadlineExceeded, match="before the reranking server had answered"):
         await score(engines(server.url, "hang"), ["text"], within_s=0.2)
     assert time.monotonic() - asked < 2
+
+
+async def test_the_service_ranks_by_a_model_server(
+    server: http_model_server.ModelServer, model: Model
+) -> None:
+    chosen = RerankerSettings(
+        port=0, shutdown_drain_s=0, engine="http", base_url=f"{server.url}/good", model="m", blend=1
+    )
+    running = Server(build(chosen), chosen)
+    await running.start()
+    try:
+        async with client.connect(f"127.0.0.1:{running.port}") as channel:
+            stub = reranker_pb2_grpc.RerankerServiceStub(channel)
+            request = reranker_pb2.RerankRequest(query=QUERY)
+            request.candidates.extend(reranker_pb2.Candidate(text=text) for text in PASSAGES)
+            reply = await client.call(stub.Rerank, request, deadline=Deadline.after(10))
+    finally:
+        await running.stop()
+    expected = await asyncio.to_thread(model, QUERY, PASSAGES)
+    order = sorted(range(len(PASSAGES)), key=lambda at: -expected[at])
+    assert [ranked.index for ranked in reply.ranked] == order
+    assert reply.ranked[0].raw_score == pytest.approx(max(expected), abs=1e-5)
+    assert (reply.model.id, reply.model.revision) == ("m", "")
+
+
+def test_the_http_engine_needs_an_address() -> None:
+    with pytest.raises(ValidationError, match="RAGLAN_RERANKER_BASE_URL"):
+        RerankerSettings(engine="http")

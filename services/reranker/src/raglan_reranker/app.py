@@ -5,23 +5,30 @@ from __future__ import annotations
 import asyncio
 import math
 import time
+from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 import structlog
+from prometheus_client import CollectorRegistry
 from raglan.cache import Cache
 from raglan.deadline import Deadline
 from raglan.encoders import cross_encoder, sessions
 from raglan.encoders import model as models
-from raglan.encoders.queue import BatchLimits
+from raglan.encoders.metrics import EncoderMetrics
+from raglan.health import Health
+from raglan.http_client import ModelServer
 from raglan.rpc.server import Service
+from raglan.scheduling import Dispatcher, LatencyModel, Limits, Pool
+from raglan.telemetry.metrics import Endpoint
 from raglan.v1 import common_pb2, reranker_pb2_grpc
 
-from raglan_reranker import calibration
-from raglan_reranker.engines import Engine
+from raglan_reranker import calibration, reranking
+from raglan_reranker.engines import Engine, MakeDispatcher
+from raglan_reranker.engines import http as http_engine
 from raglan_reranker.engines.cross_encoder import CrossEncoding
 from raglan_reranker.engines.late_interaction import LateInteraction
-from raglan_reranker.latency import LatencyModel
-from raglan_reranker.reranking import Limits, Reranker
+from raglan_reranker.reranking import Reranker
 from raglan_reranker.servicer import RerankerServicer
 from raglan_reranker.settings import RerankerSettings
 
@@ -33,27 +40,38 @@ WARM_UP_S: Final = 120.0
 SLOW: Final = {"seconds_per_token": 1 / 4_000, "overhead_s": 0.01}
 """What tokens are taken to cost until measured: half the speed of two cores with MiniLM."""
 
+Loaded = tuple[Callable[[MakeDispatcher], Engine], common_pb2.ModelIdentity]
+"""What puts the engine behind its queue, on the event loop; and which model it is."""
+
 
 def build(settings: RerankerSettings) -> Service:
     """The service, not yet loaded: `start` reads, exports, compiles and warms up the model."""
+    registry = CollectorRegistry()
+    counted = EncoderMetrics(registry)
+    metrics = Endpoint(registry, settings.host, settings.metrics_port)
     servicer = RerankerServicer()
     running: list[Reranker] = []
 
     async def start() -> None:
         started = time.monotonic()
-        engine, identity = await asyncio.to_thread(_load, settings)
+        make, identity = await asyncio.to_thread(_LOADERS[settings.engine], settings)
+        engine = make(partial(_dispatcher, settings, counted))
         reranker = Reranker(
             engine,
             limits=_limits(settings, engine),
             share=settings.blend,
             latency=LatencyModel(**SLOW),
-            pairs=Cache(settings.cache_pairs),
+            # A model without a revision may change unseen, and the scores with it.
+            pairs=Cache(settings.cache_pairs if identity.revision else 0),
             identity=(identity.id, identity.revision, engine.dtype),
             calibration=calibration.known(engine.name, identity.revision),
+            looked_up=counted.looked_up,
         )
         running.append(reranker)
-        await reranker.warm_up(deadline=Deadline.after(WARM_UP_S))
-        servicer.loaded(reranker, _info(reranker, identity))
+        deadline = Deadline.after(WARM_UP_S)
+        await engine.start(deadline=deadline)
+        await reranker.warm_up(deadline=deadline)
+        servicer.loaded(reranker, _info(reranker, identity, metrics.port))
         log.info(
             "model loaded",
             model=identity.id,
@@ -75,16 +93,12 @@ def build(settings: RerankerSettings) -> Service:
         ),
         start=start,
         close=close,
+        health=lambda: running[0].engine.health() if running else Health.SERVING,
+        metrics=metrics,
     )
 
 
-def _load(settings: RerankerSettings) -> tuple[Engine, common_pb2.ModelIdentity]:
-    if settings.engine == "cross-encoder":
-        return _cross_encoder(settings)
-    return _late_interaction(settings)
-
-
-def _late_interaction(settings: RerankerSettings) -> tuple[Engine, common_pb2.ModelIdentity]:
+def _late_interaction(settings: RerankerSettings) -> Loaded:
     model = models.read(settings.model)
     loaded = sessions.load(
         settings.runtime,
@@ -93,20 +107,19 @@ def _late_interaction(settings: RerankerSettings) -> tuple[Engine, common_pb2.Mo
         precision=settings.precision,
         streams=settings.streams,
         cache_dir=settings.cache_dir,
+        bulk=False,
     )
-    engine = LateInteraction(
-        loaded,
-        model,
-        limits=_batches(settings, loaded.device),
-        max_waiting=settings.max_waiting_texts,
-        cache_bytes=settings.cache_vectors_mb * 1e6,
-    )
-    return engine, common_pb2.ModelIdentity(
+    cache_bytes = settings.cache_vectors_mb * 1e6
+
+    def make(dispatcher: MakeDispatcher) -> Engine:
+        return LateInteraction(loaded, model, dispatcher=dispatcher, cache_bytes=cache_bytes)
+
+    return make, common_pb2.ModelIdentity(
         id=model.id, revision=model.revision, dimension=model.dimension
     )
 
 
-def _cross_encoder(settings: RerankerSettings) -> tuple[Engine, common_pb2.ModelIdentity]:
+def _cross_encoder(settings: RerankerSettings) -> Loaded:
     model = models.read(settings.model)
     loaded = cross_encoder.load(
         settings.runtime,
@@ -116,37 +129,68 @@ def _cross_encoder(settings: RerankerSettings) -> tuple[Engine, common_pb2.Model
         streams=settings.streams,
         cache_dir=settings.cache_dir,
     )
-    engine = CrossEncoding(
-        loaded,
-        model,
-        limits=_batches(settings, loaded.device),
-        max_waiting=settings.max_waiting_texts,
+
+    def make(dispatcher: MakeDispatcher) -> Engine:
+        return CrossEncoding(loaded, model, dispatcher=dispatcher)
+
+    return make, common_pb2.ModelIdentity(id=model.id, revision=model.revision)
+
+
+def _http(settings: RerankerSettings) -> Loaded:
+    called = http_engine.CALLED
+
+    def make(dispatcher: MakeDispatcher) -> Engine:
+        server = ModelServer(settings.base_url, called=called, api_key=settings.api_key)
+        return http_engine.HttpReranking(server, model=settings.model, api=settings.api)
+
+    return make, common_pb2.ModelIdentity(id=settings.model)
+
+
+_LOADERS: Final[dict[str, Callable[[RerankerSettings], Loaded]]] = {
+    "late-interaction": _late_interaction,
+    "cross-encoder": _cross_encoder,
+    "http": _http,
+}
+
+
+def _dispatcher(
+    settings: RerankerSettings, metrics: EncoderMetrics, pool: Pool[object, object]
+) -> Dispatcher[object, object]:
+    on_cpu = not settings.device.startswith("cuda")
+    made = Dispatcher(
+        [pool],
+        limits=Limits(
+            batch_tokens=settings.max_batch_tokens or (256 if on_cpu else 16_384),
+            batch_items=8 if on_cpu else 256,
+            waiting_items=settings.max_waiting_texts,
+            width_step=sessions.STEP,
+            margin_s=settings.deadline_margin_ms / 1e3,
+        ),
+        latency=lambda: LatencyModel(**SLOW),
+        stalled_after_s=settings.stalled_after_s,
+        name="rerank",
+        observer=metrics,
     )
-    return engine, common_pb2.ModelIdentity(id=model.id, revision=model.revision)
+    metrics.watch(made)
+    return made
 
 
-def _batches(settings: RerankerSettings, device: str) -> BatchLimits:
-    on_cpu = device == "cpu"
-    return BatchLimits(
-        tokens=settings.max_batch_tokens or (256 if on_cpu else 16_384),
-        items=8 if on_cpu else 256,
-    )
-
-
-def _limits(settings: RerankerSettings, engine: Engine) -> Limits:
+def _limits(settings: RerankerSettings, engine: Engine) -> reranking.Limits:
     # Measured for late interaction: `make bench-reranker`.
-    tokens, gap = (2_000, 3.0) if engine.name == LateInteraction.name else (1_200, math.inf)
-    return Limits(
+    gap = 3.0 if engine.name == LateInteraction.name else math.inf
+    return reranking.Limits(
         candidates=settings.max_candidates,
         chars=settings.max_text_chars,
         scored=settings.max_scored,
-        tokens=settings.max_tokens or (tokens if engine.device == "cpu" else 65_536),
+        tokens=settings.max_tokens or (1_200 if engine.device == "cpu" else 65_536),
         margin_s=settings.deadline_margin_ms / 1e3,
         gap=settings.max_gap or gap,
     )
 
 
-def _info(reranker: Reranker, identity: common_pb2.ModelIdentity) -> common_pb2.ServiceInfo:
+def _info(
+    reranker: Reranker, identity: common_pb2.ModelIdentity, metrics_port: int
+) -> common_pb2.ServiceInfo:
     limits = reranker.limits
     return common_pb2.ServiceInfo(
         engine=reranker.engine.name,
@@ -159,4 +203,5 @@ def _info(reranker: Reranker, identity: common_pb2.ModelIdentity) -> common_pb2.
             "max_tokens": limits.tokens,
             "max_text_chars": limits.chars,
         },
+        metrics_port=metrics_port,
     )

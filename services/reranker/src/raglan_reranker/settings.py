@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveInt,
+    SecretStr,
+    model_validator,
+)
 from raglan.encoders.device import PATTERN
 from raglan.encoders.model import DEFAULT_MODEL
 from raglan.settings import GrpcSettings, default_data_dir
@@ -17,11 +24,21 @@ class RerankerSettings(GrpcSettings, env_prefix="RAGLAN_RERANKER_"):
     port: int = Field(default=7103, ge=0, le=65535)
     """Port to listen on; 0 takes a free one."""
 
-    engine: Literal["late-interaction", "cross-encoder"] = "late-interaction"
-    """What scores: MaxSim over an encoder's token vectors, or a cross-encoder."""
+    engine: Literal["late-interaction", "cross-encoder", "http"] = "late-interaction"
+    """What scores: MaxSim over an encoder's token vectors, a cross-encoder, or another server."""
 
     model: str = Field(default=DEFAULT_MODEL, min_length=1)
-    """A folder, the bundled encoder, or a hub id; for cross-encoder, one trained as such."""
+    """A folder, the bundled encoder, or a hub id; for cross-encoder, one trained as such; with
+    engine http, the name to ask the server for."""
+
+    base_url: str = ""
+    """Of engine http: the server's address up to `/rerank`, e.g. http://127.0.0.1:8080/v1."""
+
+    api: Literal["cohere", "tei"] = "cohere"
+    """The form engine http speaks: Cohere's, which most servers know, or TEI's."""
+
+    api_key: SecretStr = SecretStr("")
+    """Sent by engine http as a bearer token; empty sends none."""
 
     runtime: Literal["openvino", "onnx", "torch"] = "openvino"
     """What runs the model: OpenVINO or ONNX Runtime on a CPU, torch on a GPU or a CPU."""
@@ -46,8 +63,7 @@ class RerankerSettings(GrpcSettings, env_prefix="RAGLAN_RERANKER_"):
     """Candidates scored a call, from the top; the others keep their order below."""
 
     max_tokens: NonNegativeInt = 0
-    """Tokens of query and candidates scored a call; 0 means 2,000 on a CPU (1,200 with a
-    cross-encoder) and 65,536 on a GPU."""
+    """Tokens of query and candidates scored a call; 0 means 1,200 on a CPU, 65,536 on a GPU."""
 
     max_gap: NonNegativeFloat = 0
     """Candidates are not scored whose retrieval score lies further below the best, in standard
@@ -73,3 +89,12 @@ class RerankerSettings(GrpcSettings, env_prefix="RAGLAN_RERANKER_"):
 
     max_waiting_texts: PositiveInt = 512
     """Texts admitted and not yet scored; past it, calls are refused with a time to return."""
+
+    @model_validator(mode="after")
+    def _http_needs_a_server(self) -> Self:
+        if self.engine == "http" and not self.base_url:
+            raise ValueError(
+                "the http engine needs RAGLAN_RERANKER_BASE_URL, an address like "
+                "http://127.0.0.1:8080/v1"
+            )
+        return self
