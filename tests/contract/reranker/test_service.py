@@ -83,8 +83,7 @@ async def test_every_engine_describes_what_runs(reranker: Stub) -> None:
     assert described.device == "cpu"
     assert described.pid == os.getpid()
     assert described.limits["max_scored"] == 20
-    tokens = {"late-interaction": 2_000, "cross-encoder": 1_200}
-    assert described.limits["max_tokens"] == tokens[described.engine]
+    assert described.limits["max_tokens"] == 1200
 
 
 async def test_every_engine_scores_a_passage_the_same_whatever_its_company(reranker: Stub) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,8 +14,8 @@ from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
 from raglan.deadline import Deadline
 from raglan.encoders import model as models
-from raglan.encoders.queue import BatchLimits
 from raglan.encoders.sessions import Sessions
+from raglan.scheduling import Dispatcher, LatencyModel, Limits, Pool
 from raglan_reranker.engines.late_interaction import LateInteraction, Rounded, max_sim
 
 DIMENSION = 384
@@ -37,6 +38,16 @@ class Encoder:
 Build = Callable[[float], tuple[LateInteraction, Encoder]]
 
 
+def dispatcher(pool: Pool[Any, Any]) -> Dispatcher[Any, Any]:
+    return Dispatcher(
+        [pool],
+        limits=Limits(batch_tokens=256, batch_items=8, waiting_items=64),
+        latency=lambda: LatencyModel(seconds_per_token=1e-6, overhead_s=1e-4),
+        stalled_after_s=30,
+        name="rerank",
+    )
+
+
 @pytest.fixture(scope="module")
 def model() -> models.EncoderModel:
     return models.read(models.DEFAULT_MODEL)
@@ -51,8 +62,7 @@ async def build(model: models.EncoderModel) -> AsyncIterator[Build]:
         engine = LateInteraction(
             Sessions((encoder,), "cpu", "f32"),
             model,
-            limits=BatchLimits(tokens=256, items=8),
-            max_waiting=64,
+            dispatcher=dispatcher,
             cache_bytes=cache_bytes,
         )
         made.append(engine)

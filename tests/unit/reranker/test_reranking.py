@@ -13,11 +13,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from raglan.cache import Cache
 from raglan.deadline import Deadline
-from raglan.encoders.queue import Timing
 from raglan.errors import Internal, InvalidInput, PayloadTooLarge
+from raglan.scheduling import LatencyModel, Timing
 from raglan_reranker.calibration import LOG_ODDS, Calibration
 from raglan_reranker.engines import Prepared
-from raglan_reranker.latency import LatencyModel
 from raglan_reranker.reranking import Candidate, Limits, Ranked, Reranker
 
 LIMITS = Limits(candidates=50, chars=1000, scored=20, tokens=100, margin_s=0.01)

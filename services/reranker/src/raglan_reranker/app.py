@@ -17,7 +17,6 @@ from raglan.encoders import cross_encoder, sessions
 from raglan.encoders import model as models
 from raglan.encoders.metrics import EncoderMetrics
 from raglan.health import Health
-from raglan.http_client import ModelServer
 from raglan.rpc.server import Service
 from raglan.scheduling import Dispatcher, LatencyModel, Limits, Pool
 from raglan.telemetry.metrics import Endpoint
@@ -25,7 +24,6 @@ from raglan.v1 import common_pb2, reranker_pb2_grpc
 
 from raglan_reranker import calibration, reranking
 from raglan_reranker.engines import Engine, MakeDispatcher
-from raglan_reranker.engines import http as http_engine
 from raglan_reranker.engines.cross_encoder import CrossEncoding
 from raglan_reranker.engines.late_interaction import LateInteraction
 from raglan_reranker.reranking import Reranker
@@ -137,11 +135,15 @@ def _cross_encoder(settings: RerankerSettings) -> Loaded:
 
 
 def _http(settings: RerankerSettings) -> Loaded:
-    called = http_engine.CALLED
+    # The HTTP client takes 4 MB that no other engine needs.
+    from raglan.http_client import ModelServer
+
+    from raglan_reranker.engines import http
+
+    server = ModelServer(settings.base_url, called=http.CALLED, api_key=settings.api_key)
 
     def make(dispatcher: MakeDispatcher) -> Engine:
-        server = ModelServer(settings.base_url, called=called, api_key=settings.api_key)
-        return http_engine.HttpReranking(server, model=settings.model, api=settings.api)
+        return http.HttpReranking(server, model=settings.model, api=settings.api)
 
     return make, common_pb2.ModelIdentity(id=settings.model)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -13,13 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 from raglan.cache import Cache, digest
 from raglan.deadline import Deadline
-from raglan.encoders.queue import Timing
 from raglan.errors import Internal, InvalidInput, PayloadTooLarge
+from raglan.scheduling import LatencyModel, Timing
 
 from raglan_reranker.budget import affordable, blend, standardised, within_gap
 from raglan_reranker.calibration import Calibration
 from raglan_reranker.engines import Engine, Prepared
-from raglan_reranker.latency import LatencyModel
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +73,6 @@ SHARE_OF_TIME = 2 / 3
 candidate less costs little, while a deadline missed costs the whole order."""
 
 _WARM_UP_CANDIDATES = 20
-_NOTHING_RUN = Timing(queue_ns=0, compute_ns=0, batch_size=0, batch_tokens=0)
 
 
 class Reranker:
@@ -90,6 +88,7 @@ class Reranker:
         pairs: Cache[float] | None = None,
         identity: Sequence[str] = (),
         calibration: Calibration | None = None,
+        looked_up: Callable[[int, int], None] = lambda hits, misses: None,
     ) -> None:
         """Args:
         share: of the model's score in the blend, 0..1.
@@ -97,6 +96,7 @@ class Reranker:
         pairs: raw scores of pairs already seen; without it, each is scored every time.
         identity: what a score depends on besides the two texts: model, revision, precision.
         calibration: of the model's scores; without it, replies hold no probabilities.
+        looked_up: told of each call's pairs, how many were known and how many not.
         """
         self.engine = engine
         self.limits = limits
@@ -105,6 +105,7 @@ class Reranker:
         self._latency = latency
         self._identity = tuple(identity)
         self._calibration = calibration
+        self._looked_up = looked_up
         self._tokenizing = ThreadPoolExecutor(1, "tokenize")
 
     async def rerank(
@@ -137,6 +138,8 @@ class Reranker:
             tokens=self.limits.tokens,
         )
         known = [self.pairs.get(key) for key in keys[:count]]
+        unknown = known.count(None)
+        self._looked_up(len(known) - unknown, unknown)
         scores, timing = await self._scores(prepared, known, deadline)
         for key, score in zip(keys, scores, strict=False):
             self.pairs.put(key, float(score))
@@ -163,7 +166,7 @@ class Reranker:
         scores = np.array([0.0 if score is None else score for score in known[:count]], np.float64)
         missing = [i for i in missing if i < count]
         if not missing:
-            return scores, _NOTHING_RUN
+            return scores, Timing()
         submitted_ns = time.monotonic_ns()
         fresh, timing = await self.engine.score(
             prepared.only(missing), len(missing), deadline=deadline

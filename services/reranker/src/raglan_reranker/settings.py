@@ -9,6 +9,7 @@ from pydantic import (
     Field,
     NonNegativeFloat,
     NonNegativeInt,
+    PositiveFloat,
     PositiveInt,
     SecretStr,
     model_validator,
@@ -46,7 +47,7 @@ class RerankerSettings(GrpcSettings, env_prefix="RAGLAN_RERANKER_"):
     device: str = Field(default="auto", pattern=f"^({PATTERN})$")
     """Where it runs: auto, cpu, cuda or cuda:<number>. A GPU that is missing stops the start."""
 
-    precision: Literal["auto", "f32", "bf16", "f16"] = "auto"
+    precision: Literal["auto", "f32", "bf16", "f16", "int8"] = "auto"
     """Number format; auto is bf16 with OpenVINO where the CPU has it, f16 on a GPU, else f32."""
 
     cache_dir: Path = Field(default_factory=lambda: default_data_dir() / "cache")
@@ -89,6 +90,9 @@ class RerankerSettings(GrpcSettings, env_prefix="RAGLAN_RERANKER_"):
 
     max_waiting_texts: PositiveInt = 512
     """Texts admitted and not yet scored; past it, calls are refused with a time to return."""
+
+    stalled_after_s: PositiveFloat = 30
+    """Work that was started and brings nothing for so long makes the service NOT_SERVING."""
 
     @model_validator(mode="after")
     def _http_needs_a_server(self) -> Self:

@@ -58,7 +58,11 @@ def load(
         return CrossEncoder((_scoring(on_torch.logits),), on_torch.device, on_torch.dtype)
     devices.require_cpu(device, runtime)
     loaded = sessions.open_file(
-        cross_onnx_file(model, cache_dir), runtime, precision=precision, streams=streams
+        cross_onnx_file(model, cache_dir),
+        runtime,
+        precision=precision,
+        streams=streams,
+        bulk=False,
     )
     return CrossEncoder(tuple(map(_scoring, loaded.streams)), loaded.device, loaded.dtype)
 

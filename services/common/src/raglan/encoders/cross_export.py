@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import argparse
 import inspect
-import os
 from pathlib import Path
 from typing import Any, Final
 
-from raglan.encoders.export import made_once
+from raglan.encoders.conversion import made_once, report
 from raglan.encoders.model import EncoderModel, shipped_onnx
 
 _FORMAT: Final = 1
@@ -39,6 +38,7 @@ def has_segments(model: Any) -> bool:
 
 def export(folder: Path, target: Path) -> None:
     """Write the cross-encoder in `folder` as an ONNX file with free batch and token axes."""
+    report("loading PyTorch")
     import torch
     from transformers import AutoModelForSequenceClassification
 
@@ -67,6 +67,7 @@ def export(folder: Path, target: Path) -> None:
     if has_segments(module.model):
         inputs["token_type_ids"] = torch.zeros_like(ids)
     axes = {0: torch.export.Dim("batch"), 1: torch.export.Dim("tokens")}
+    report("exporting to ONNX")
     torch.onnx.export(
         module,
         tuple(inputs.values()),
@@ -78,8 +79,6 @@ def export(folder: Path, target: Path) -> None:
         output_names=["logits"],
         verbose=False,
     )
-    with target.open("rb+") as file:
-        os.fsync(file.fileno())
 
 
 def main() -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -13,9 +11,8 @@ from raglan.encoders import device as devices
 from raglan.encoders.cross_export import has_segments
 from raglan.encoders.model import EncoderModel
 from raglan.encoders.sessions import Precision
-from raglan.errors import InvalidInput, Unavailable
-
-_DTYPES: Final = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}
+from raglan.encoders.torch_model import DTYPES, device_errors, usable_dtype
+from raglan.errors import Unavailable
 
 
 class TorchCrossEncoder:
@@ -25,20 +22,14 @@ class TorchCrossEncoder:
         """Load it. Blocks for seconds.
 
         Raises:
-            InvalidInput: f16 on a CPU.
+            InvalidInput: a precision that the device has no kernels for.
             Unavailable: no such GPU, or the files cannot be loaded.
         """
         self.device = devices.torch_device(device)
-        on_gpu = self.device != "cpu"
-        self.dtype = ("f16" if on_gpu else "f32") if precision == "auto" else precision
-        if self.dtype not in _DTYPES or (self.dtype == "f16" and not on_gpu):
-            raise InvalidInput(
-                f"precision is {self.dtype!r}, for which torch has no fast kernels on "
-                f'{self.device}; set it to "auto".'
-            )
+        self.dtype = usable_dtype(precision, self.device)
         try:
             self._model = AutoModelForSequenceClassification.from_pretrained(
-                model.path, dtype=_DTYPES[self.dtype], local_files_only=True
+                model.path, dtype=DTYPES[self.dtype], local_files_only=True
             )
         except (OSError, ValueError, KeyError) as error:
             raise Unavailable(f"torch cannot load {model.path}: {error}") from error
@@ -51,11 +42,15 @@ class TorchCrossEncoder:
         mask: NDArray[np.int64],
         types: NDArray[np.int64] | None = None,
     ) -> NDArray[np.float32]:
-        """float32 (batch, 1)."""
+        """float32 (batch, 1).
+
+        Raises:
+            DeviceLost: the device is of no more use to this process.
+        """
         inputs = {"input_ids": ids, "attention_mask": mask}
         if self._segments and types is not None:
             inputs["token_type_ids"] = types
-        with torch.inference_mode():
+        with torch.inference_mode(), device_errors(self.device):
             tensors = {name: torch.from_numpy(x).to(self.device) for name, x in inputs.items()}
             logits: NDArray[np.float32] = self._model(**tensors).logits.float().cpu().numpy()
         return logits

@@ -9,13 +9,11 @@ from typing import Final
 import structlog
 
 from raglan.errors import InvalidInput, Unavailable
+from raglan.scheduling import DeviceLost
+
+__all__ = ["PATTERN", "DeviceLost", "require_cpu", "torch_device", "usable_cores"]
 
 log: Final = structlog.get_logger()
-
-
-class DeviceLost(Unavailable):
-    """The device failed in a way that every later call on it will: only a new process helps."""
-
 
 PATTERN: Final = r"auto|cpu|cuda(:\d+)?"
 """What a device setting may say."""

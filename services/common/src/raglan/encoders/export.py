@@ -14,8 +14,6 @@ from typing import Final
 from raglan.encoders.conversion import made_once, report
 from raglan.encoders.model import EncoderModel, shipped_onnx
 
-__all__ = ["export", "made_once", "onnx_file"]
-
 _FORMAT: Final = 1
 """Counts up when the exported graph changes, so that old caches are not used."""
 

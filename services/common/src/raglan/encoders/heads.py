@@ -2,16 +2,15 @@
 lexical search, and a vector for each token for late interaction.
 
 The heads of BGE-M3 (Chen et al., M3-Embedding, 2024, section 3.2): linear layers that lie beside
-the encoder as `sparse_linear.pt` and `colbert_linear.pt`. They are converted once, in a process that
-has torch (`python -m raglan.encoders.heads`), and applied here in numpy on the token vectors of any
-engine. A model without them still has its own token vectors.
+the encoder as `sparse_linear.pt` and `colbert_linear.pt`. They are converted once, in a process
+that has torch (`python -m raglan.encoders.heads`), and applied here in numpy on the token vectors
+of any engine. A model without them still has its own token vectors.
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -20,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from raglan.encoders.export import made_once
+from raglan.encoders.conversion import made_once, report
 from raglan.encoders.model import EncoderModel
 from raglan.tensors import SparseVector
 
@@ -114,6 +113,7 @@ def load(model: EncoderModel, cache_dir: Path) -> Heads:
 
 def convert(folder: Path, target: Path) -> None:
     """Write the heads in `folder` as float32 arrays."""
+    report("converting heads")
     import torch
 
     arrays: dict[str, Matrix] = {}
@@ -124,8 +124,6 @@ def convert(folder: Path, target: Path) -> None:
                 arrays[f"{name}.{part}"] = state[part].float().numpy()
     with target.open("wb") as stream:
         np.savez(stream, **arrays)  # type: ignore[arg-type]  # numpy's stub lacks **arrays
-        stream.flush()
-        os.fsync(stream.fileno())
 
 
 def _file(folder: Path, name: str) -> Path:

@@ -71,12 +71,14 @@ def load(
     cache_dir: Path,
     attention: Attention = "sdpa",
     compiled: bool = False,
+    bulk: bool = True,
     stopped: threading.Event | None = None,
 ) -> Sessions:
     """Load `model`. Blocks for seconds: call it in a thread.
 
     Args:
         streams: batches that run at once on a CPU; 0 means one a core.
+        bulk: whether there is bulk work, which then gets streams of its own where that helps.
         attention: of the torch engine.
         compiled: whether the torch engine compiles the model.
         stopped: when it is set, a conversion that runs is given up.
@@ -98,12 +100,14 @@ def load(
             precision = "int8"
         dtype = _openvino_dtype(precision)
         file = _openvino_source(model, dtype, cache_dir, stopped)
-        return _openvino(file, dtype, streams or devices.usable_cores())
+        return _openvino(file, dtype, streams or devices.usable_cores(), bulk=bulk)
     file = onnx_file(model, cache_dir, stopped=stopped)
-    return open_file(file, engine, precision=precision, streams=streams)
+    return open_file(file, engine, precision=precision, streams=streams, bulk=bulk)
 
 
-def open_file(file: Path, engine: SessionEngine, *, precision: Precision, streams: int) -> Sessions:
+def open_file(
+    file: Path, engine: SessionEngine, *, precision: Precision, streams: int, bulk: bool
+) -> Sessions:
     """Load an ONNX file on the CPU, by OpenVINO or ONNX Runtime.
 
     Its runs also take token types, (batch, tokens), as a third argument; without, they are all 0.
@@ -112,8 +116,8 @@ def open_file(file: Path, engine: SessionEngine, *, precision: Precision, stream
     if engine == "openvino":
         if precision == "int8":
             raise InvalidInput("precision is 'int8', which this kind of model has no file for.")
-        return _openvino(file, _openvino_dtype(precision), count)
-    return _onnx(file, precision, count)
+        return _openvino(file, _openvino_dtype(precision), count, bulk=bulk)
+    return _onnx(file, precision, count, bulk=bulk)
 
 
 def pad(batch: Sequence[TokenIds]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -165,7 +169,7 @@ def _openvino_dtype(precision: Precision) -> str:
     return precision
 
 
-def _openvino(file: Path, dtype: str, count: int) -> Sessions:
+def _openvino(file: Path, dtype: str, count: int, *, bulk: bool) -> Sessions:
     core = _import_openvino().Core()
     # Of an int8 model, what stays in floating point runs in the fastest format.
     hint = _openvino_dtype("auto") if dtype == "int8" else dtype
@@ -179,13 +183,13 @@ def _openvino(file: Path, dtype: str, count: int) -> Sessions:
     try:
         # Compiled twice from one read model: the two share the weights.
         graph = core.read_model(str(file))
-        queries = core.compile_model(graph, "CPU", properties)
-        bulk = _niced(lambda: core.compile_model(graph, "CPU", properties))
+        compiled = [core.compile_model(graph, "CPU", properties)]
+        if bulk:
+            compiled.append(_niced(lambda: core.compile_model(graph, "CPU", properties)))
     except RuntimeError as error:
         raise Unavailable(f"OpenVINO cannot load {file}: {error}") from error
-    streams, bulk_streams = (
-        tuple(_openvino_stream(compiled) for _ in range(count)) for compiled in (queries, bulk)
-    )
+    streams, *others = [tuple(_openvino_stream(each) for _ in range(count)) for each in compiled]
+    bulk_streams = others[0] if bulk else ()
     # OpenVINO 2026.4: two threads that both make the first call of a process wait for each other
     # for ever (a C++ static is initialised under the GIL in `Type.to_dtype`). So, one by one.
     for run in streams + bulk_streams:
@@ -225,7 +229,7 @@ def _niced(work: Callable[[], T]) -> T:
         return executor.submit(niced).result()
 
 
-def _onnx(file: Path, precision: Precision, count: int) -> Sessions:
+def _onnx(file: Path, precision: Precision, count: int, *, bulk: bool) -> Sessions:
     import onnxruntime
 
     if precision not in ("auto", "f32"):
@@ -254,7 +258,7 @@ def _onnx(file: Path, precision: Precision, count: int) -> Sessions:
 
     # One session serves any number of threads; each call runs on its caller's.
     streams = (run,) * count
-    return Sessions(streams, "cpu", "f32", streams)
+    return Sessions(streams, "cpu", "f32", streams if bulk else ())
 
 
 def _feed(

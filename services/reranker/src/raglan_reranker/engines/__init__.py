@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from raglan.deadline import Deadline
-from raglan.encoders.queue import Timing
+from raglan.health import Health
+from raglan.scheduling import Dispatcher, Pool, Timing
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,10 @@ class Prepared:
         )
 
 
+MakeDispatcher = Callable[[Pool[Any, Any]], Dispatcher[Any, Any]]
+"""The queue before the streams of a pool."""
+
+
 class Engine(Protocol):
     """A loaded model behind its queue."""
 
@@ -45,6 +50,10 @@ class Engine(Protocol):
     dtype: str
     dimension: int
     """Of the model's vectors; 0 for one that makes none."""
+
+    async def start(self, *, deadline: Deadline) -> None:
+        """Be ready to score."""
+        ...
 
     def prepare(self, query: str, passages: Sequence[str]) -> Prepared:
         """Tokenise. Called in a worker thread."""
@@ -59,6 +68,10 @@ class Engine(Protocol):
             Overloaded: no room in the queue.
             DeadlineExceeded: the time ran out.
         """
+        ...
+
+    def health(self) -> Health:
+        """By forward progress."""
         ...
 
     async def close(self) -> None:

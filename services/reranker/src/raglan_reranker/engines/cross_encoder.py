@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 from raglan.deadline import Deadline
-from raglan.encoders.cross_encoder import CrossEncoder
+from raglan.encoders.cross_encoder import CrossEncoder, Score
 from raglan.encoders.model import EncoderModel
-from raglan.encoders.queue import BatchLimits, BatchQueue, Lane, Timing
 from raglan.encoders.tokenizer import PairIds, PairTokenizers
+from raglan.health import Health
+from raglan.scheduling import Dispatcher, Lane, Pool, Timing
 
-from raglan_reranker.engines import Prepared
+from raglan_reranker.engines import MakeDispatcher, Prepared
 
 
 class CrossEncoding:
@@ -22,14 +23,20 @@ class CrossEncoding:
     dimension = 0
 
     def __init__(
-        self, loaded: CrossEncoder, model: EncoderModel, *, limits: BatchLimits, max_waiting: int
+        self, loaded: CrossEncoder, model: EncoderModel, *, dispatcher: MakeDispatcher
     ) -> None:
+        """Args:
+        dispatcher: makes the queue before the streams.
+        """
         self.device = loaded.device
         self.dtype = loaded.dtype
         self._tokenizers = PairTokenizers(model.path, model.max_tokens)
-        self._queue: BatchQueue[PairIds, float] = BatchQueue(
-            loaded.streams, limits=limits, max_waiting=max_waiting, name="rerank"
+        self._queue: Dispatcher[PairIds, float] = dispatcher(
+            Pool([_listed(score) for score in loaded.streams])
         )
+
+    async def start(self, *, deadline: Deadline) -> None:
+        """Nothing is left to do: the model was loaded before."""
 
     def prepare(self, query: str, passages: Sequence[str]) -> Prepared:
         """Pairs; what is too long is cut at the end of the passage.
@@ -44,15 +51,22 @@ class CrossEncoding:
         self, prepared: Prepared, count: int, *, deadline: Deadline
     ) -> tuple[NDArray[np.float64], Timing]:
         """The model's logits: any number, higher is better."""
-        with self._queue.admitted(count):
-            scores, timing = await self._queue.run(
-                prepared.passages[:count],
-                prepared.passage_tokens[:count],
-                deadline=deadline,
-                lane=Lane.INTERACTIVE,
-            )
+        scores, timing = await self._queue.run(
+            prepared.passages[:count],
+            prepared.passage_tokens[:count],
+            deadline=deadline,
+            lane=Lane.INTERACTIVE,
+        )
         return np.array(scores, np.float64), timing
+
+    def health(self) -> Health:
+        """By forward progress."""
+        return self._queue.health()
 
     async def close(self) -> None:
         """Stop the device threads."""
         await self._queue.close()
+
+
+def _listed(score: Score) -> Callable[[Sequence[PairIds]], list[float]]:
+    return lambda pairs: score(pairs).tolist()

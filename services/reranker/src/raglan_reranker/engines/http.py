@@ -15,8 +15,9 @@ from typing import Any, Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 from raglan.deadline import Deadline
-from raglan.encoders.queue import Timing
+from raglan.health import Health
 from raglan.http_client import Called, ModelServer
+from raglan.scheduling import Timing
 
 from raglan_reranker.engines import Prepared
 
@@ -101,6 +102,10 @@ class HttpReranking:
             batch_size=len(batches[0]),
             batch_tokens=sum(prepared.passage_tokens[: len(batches[0])]),
         )
+
+    def health(self) -> Health:
+        """Always serving: whether the other server answers, each call finds out for itself."""
+        return Health.SERVING
 
     async def close(self) -> None:
         """Close the connections."""

@@ -19,11 +19,12 @@ from numpy.typing import NDArray
 from raglan.cache import Cache, digest
 from raglan.deadline import Deadline
 from raglan.encoders.model import EncoderModel
-from raglan.encoders.queue import BatchLimits, BatchQueue, Lane, Timing
 from raglan.encoders.sessions import Run, Sessions, TokenIds, pad
 from raglan.encoders.tokenizer import Tokenizers
+from raglan.health import Health
+from raglan.scheduling import Dispatcher, Lane, Pool, Timing
 
-from raglan_reranker.engines import Prepared
+from raglan_reranker.engines import MakeDispatcher, Prepared
 
 Matrix = NDArray[np.float32]
 """Token vectors of one text, (tokens, dim), rows L2-normalised."""
@@ -68,11 +69,11 @@ class LateInteraction:
         sessions: Sessions,
         model: EncoderModel,
         *,
-        limits: BatchLimits,
-        max_waiting: int,
+        dispatcher: MakeDispatcher,
         cache_bytes: float = 0,
     ) -> None:
         """Args:
+        dispatcher: makes the queue before the streams.
         cache_bytes: of passages' token vectors that are kept; 0 keeps none.
         """
         self.device = sessions.device
@@ -82,12 +83,12 @@ class LateInteraction:
         self._tokenizers = Tokenizers(model.path, model.max_tokens)
         self.vectors: Cache[Rounded] = Cache(cache_bytes, lambda each: each.nbytes)
         self._vectors_lock = threading.Lock()
-        self._queue: BatchQueue[TokenIds, Matrix] = BatchQueue(
-            [_normalising(run) for run in sessions.streams],
-            limits=limits,
-            max_waiting=max_waiting,
-            name="rerank",
+        self._queue: Dispatcher[TokenIds, Matrix] = dispatcher(
+            Pool([_normalising(run) for run in sessions.streams])
         )
+
+    async def start(self, *, deadline: Deadline) -> None:
+        """Nothing is left to do: the model was loaded before."""
 
     def prepare(self, query: str, passages: Sequence[str]) -> Prepared:
         """Token ids of each text, special tokens included, and the vectors that are kept."""
@@ -110,10 +111,9 @@ class LateInteraction:
         """Mean over the query's tokens of their best cosine in the passage: -1..1."""
         passages: Sequence[Passage] = prepared.passages[:count]
         items = [prepared.query, *(each.ids for each in passages if each.vectors is None)]
-        with self._queue.admitted(len(items)):
-            (query, *fresh), timing = await self._queue.run(
-                items, [len(ids) for ids in items], deadline=deadline, lane=Lane.INTERACTIVE
-            )
+        (query, *fresh), timing = await self._queue.run(
+            items, [len(ids) for ids in items], deadline=deadline, lane=Lane.INTERACTIVE
+        )
         return await asyncio.to_thread(self._match, query, passages, fresh), timing
 
     def _match(
@@ -127,6 +127,10 @@ class LateInteraction:
                 if passage.vectors is None:
                     self.vectors.put(passage.key, found)
         return max_sim(query, vectors)
+
+    def health(self) -> Health:
+        """By forward progress."""
+        return self._queue.health()
 
     async def close(self) -> None:
         """Stop the device threads."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from raglan_reranker.latency import LatencyModel
+from raglan.scheduling import LatencyModel
 
 seen = st.lists(st.tuples(st.integers(1, 100_000), st.floats(0, 100)), max_size=50)
 
