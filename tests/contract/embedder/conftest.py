@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from raglan.encoders import model as models
+from raglan.encoders import sessions
 from raglan.encoders.model import EncoderModel
 from raglan_embedder import engines
 from raglan_embedder.engines import Engine
@@ -14,8 +15,13 @@ from raglan_embedder.engines import Engine
 
 @pytest.fixture(scope="session")
 def model_cache(request: pytest.FixtureRequest) -> Path:
-    """Kept by pytest from run to run: the export takes ten seconds."""
+    """Kept by pytest from run to run: export and quantisation take half a minute."""
     return request.config.cache.mkdir("raglan-models")
+
+
+def has_bf16() -> bool:
+    """Whether OpenVINO offers it here."""
+    return sessions._openvino_dtype("auto") == "bf16"
 
 
 @pytest.fixture(scope="session")
@@ -33,10 +39,15 @@ def real_texts(eval_data: Path) -> list[str]:
     return texts[:10] + [text[:300] for text in texts[10:]]
 
 
-@pytest.fixture(scope="session", params=["openvino", "openvino-f32", "onnx", "torch"])
+@pytest.fixture(
+    scope="session",
+    params=["openvino-int8", "openvino-bf16", "openvino-f32", "onnx", "torch", "torch-bf16"],
+)
 def engine(request: pytest.FixtureRequest, minilm: EncoderModel, model_cache: Path) -> Engine:
-    """Each engine, openvino in both precisions."""
+    """Each engine in each precision that a CPU offers."""
     name, _, precision = request.param.partition("-")
+    if precision == "bf16" and not has_bf16():
+        pytest.skip("OpenVINO has no bf16 on this CPU")
     return engines.load(
         name,
         minilm,

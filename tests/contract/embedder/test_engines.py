@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Final
 
 import numpy as np
 import pytest
 import sentence_transformers
 from numpy.typing import NDArray
 from raglan.encoders.model import EncoderModel
+from raglan.encoders.sessions import TokenIds
 from raglan.encoders.tokenizer import Tokenizers
-from raglan_embedder.engines import Engine
+from raglan_embedder.engines import EmbedBatch, Engine
+from raglan_embedder.outputs import Wanted
 
 SMALL = [
     "a",
@@ -45,6 +49,11 @@ def reference_vectors(
     return vectors
 
 
+def run(stream: EmbedBatch, ids: Sequence[TokenIds]) -> NDArray[np.float32]:
+    """One batch; (texts, dimension)."""
+    return np.stack([vectors.dense for vectors in stream([Wanted(each) for each in ids])])
+
+
 def embed(engine: Engine, tokenizers: Tokenizers, texts: list[str]) -> NDArray[np.float32]:
     """Sorted by length in batches of 4 on all streams, as the queue would; in the given order."""
     ids = tokenizers.ids(texts)
@@ -54,7 +63,7 @@ def embed(engine: Engine, tokenizers: Tokenizers, texts: list[str]) -> NDArray[n
     def work(stream: int) -> None:
         starts = range(4 * stream, len(order), 4 * len(engine.streams))
         for batch in (order[start : start + 4] for start in starts):
-            vectors[batch] = engine.streams[stream]([ids[i] for i in batch])
+            vectors[batch] = run(engine.streams[stream], [ids[i] for i in batch])
 
     with ThreadPoolExecutor(len(engine.streams)) as threads:
         list(threads.map(work, range(len(engine.streams))))
@@ -62,10 +71,16 @@ def embed(engine: Engine, tokenizers: Tokenizers, texts: list[str]) -> NDArray[n
 
 
 def test_rows_are_float32_of_length_one(engine: Engine, tokenizers: Tokenizers) -> None:
-    vectors = engine.streams[0](tokenizers.ids(SMALL))
+    vectors = run(engine.streams[0], tokenizers.ids(SMALL))
     assert vectors.shape == (len(SMALL), 384)
     assert vectors.dtype == np.float32
     assert np.linalg.norm(vectors, axis=1) == pytest.approx(np.ones(len(SMALL)), abs=1e-5)
+
+
+LEAST_COSINE: Final = {"f32": 0.9999, "bf16": 0.999, "int8": 0.97}
+LEAST_MEAN_COSINE: Final = {"f32": 0.9999, "bf16": 0.999, "int8": 0.99}
+LEAST_ODD_COSINE: Final = {"f32": 0.999, "bf16": 0.999, "int8": 0.85}
+"""To fp32. What was measured on 500 texts, and a little less."""
 
 
 def test_vectors_agree_with_sentence_transformers(
@@ -75,7 +90,8 @@ def test_vectors_agree_with_sentence_transformers(
     reference_vectors: NDArray[np.float32],
 ) -> None:
     cosine = (embed(engine, tokenizers, real_texts) * reference_vectors).sum(axis=1)
-    assert cosine.min() >= (0.9999 if engine.dtype == "f32" else 0.999), cosine.min()
+    assert cosine.min() >= LEAST_COSINE[engine.dtype], cosine.min()
+    assert cosine.mean() >= LEAST_MEAN_COSINE[engine.dtype], cosine.mean()
 
 
 def test_odd_texts_agree_with_sentence_transformers(
@@ -84,28 +100,30 @@ def test_odd_texts_agree_with_sentence_transformers(
     reference: sentence_transformers.SentenceTransformer,
 ) -> None:
     expected = reference.encode(SMALL, normalize_embeddings=True, show_progress_bar=False)
-    cosine = (engine.streams[0](tokenizers.ids(SMALL)) * expected).sum(axis=1)
-    assert cosine.min() >= 0.999, dict(zip(SMALL, cosine, strict=True))
+    cosine = (run(engine.streams[0], tokenizers.ids(SMALL)) * expected).sum(axis=1)
+    assert cosine.min() >= LEAST_ODD_COSINE[engine.dtype], dict(zip(SMALL, cosine, strict=True))
 
 
 def test_a_long_text_is_cut_at_the_models_end(engine: Engine, tokenizers: Tokenizers) -> None:
     long, longer = tokenizers.ids(["word " * 254, "word " * 254 + "and what nobody will read"])
     assert len(long) == len(longer) == 256
-    first, second = engine.streams[0]([long, longer])
+    first, second = run(engine.streams[0], [long, longer])
     assert np.array_equal(first, second)
 
 
 def test_streams_give_the_same_bytes(engine: Engine, tokenizers: Tokenizers) -> None:
     ids = tokenizers.ids(SMALL[:3])
-    first, *others = (stream(ids) for stream in engine.streams)
+    first, *others = (run(stream, ids) for stream in engine.streams + engine.bulk_streams)
     assert all(np.array_equal(first, other) for other in others)
 
 
 TOLERANCE = {
+    ("openvino", "int8"): 0.0,
     ("openvino", "bf16"): 0.0,
     ("onnx", "f32"): 0.0,
     ("openvino", "f32"): 1e-6,
     ("torch", "f32"): 1e-6,
+    ("torch", "bf16"): 2e-2,
 }
 """How much a component may change with the other texts of the batch. Zero: the same bytes."""
 
@@ -114,8 +132,8 @@ def test_a_vector_does_not_depend_on_its_batch(
     engine: Engine, tokenizers: Tokenizers, real_texts: list[str]
 ) -> None:
     ids = tokenizers.ids([*SMALL[:5], *real_texts[:5]])
-    alone = np.concatenate([engine.streams[0]([each]) for each in ids])
-    together = engine.streams[0](ids)
-    shuffled = engine.streams[-1](ids[::-1])[::-1]
+    alone = np.concatenate([run(engine.streams[0], [each]) for each in ids])
+    together = run(engine.streams[0], ids)
+    shuffled = run(engine.streams[-1], ids[::-1])[::-1]
     worst = max(np.abs(alone - together).max(), np.abs(alone - shuffled).max())
     assert worst <= TOLERANCE[engine.name, engine.dtype], worst

@@ -74,7 +74,7 @@ async def test_a_call_answers_with_vectors_identity_counts_and_timing(embedder: 
     assert vectors.shape == (2, 384)
     assert np.linalg.norm(vectors, axis=1) == pytest.approx([1, 1], abs=1e-5)
     assert reply.model.id == "sentence-transformers/all-MiniLM-L6-v2"
-    assert (len(reply.model.revision), reply.model.dimension) == (12, 384)
+    assert (reply.model.revision, reply.model.dimension) == ("53aa51172d14-int8", 384)
     assert list(reply.token_counts) == [4, 17]
     assert reply.timing.compute_ns > 0
     assert reply.timing.tokenize_ns > 0
@@ -101,7 +101,7 @@ async def test_a_smaller_dimension_is_the_start_made_unit_again(embedder: Caller
 async def test_info_describes_what_runs(embedder: Caller) -> None:
     info = await embedder.info()
     assert (info.service, info.engine, info.device) == ("embedder", "openvino", "cpu")
-    assert info.dtype in ("bf16", "f32")
+    assert info.dtype == "int8"
     assert info.pid == os.getpid()
     assert info.model.dimension == 384
     assert info.limits["max_texts"] == 64
@@ -184,6 +184,19 @@ async def test_a_start_that_cannot_be_served_is_refused_with_a_reason(
     with pytest.raises(error, match=reason):
         await service.start()
     await service.close()
+
+
+async def test_a_stop_during_a_conversion_is_heeded_at_once(tmp_path: Path) -> None:
+    service = build(settings(tmp_path))
+    starting = asyncio.ensure_future(service.start())
+    async with asyncio.timeout(30):
+        while not list(tmp_path.glob("*/*.partial")) and not list(tmp_path.glob("*/*.lock")):
+            await asyncio.sleep(0.01)
+    asked = time.monotonic()
+    await service.close()
+    with pytest.raises(Unavailable, match="was given up"):
+        await starting
+    assert time.monotonic() - asked < 2
 
 
 async def test_serving_on_a_cpu_needs_no_torch_and_reaches_for_nothing_outside(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
@@ -15,6 +16,7 @@ from raglan.deadline import Deadline
 from raglan.encoders import model as models
 from raglan.encoders.metrics import EncoderMetrics
 from raglan.encoders.model import EncoderModel
+from raglan.encoders.quantisation import revision_of_vectors
 from raglan.health import Health
 from raglan.rpc.server import Service
 from raglan.telemetry.metrics import Endpoint
@@ -45,9 +47,10 @@ def build(settings: EmbedderSettings) -> Service:
     metrics = Endpoint(registry, settings.host, settings.metrics_port)
     servicer = EmbedderServicer(settings.max_message_bytes)
     running: list[DeviceEncoder | RemoteEncoder] = []
+    stopped = threading.Event()
 
     async def on_device() -> tuple[DeviceEncoder, Identity, dict[str, int]]:
-        model, engine = await asyncio.to_thread(_load, settings)
+        model, engine = await asyncio.to_thread(_load, settings, stopped)
         encoder = _encoder(settings, model, engine, counted)
         running.append(encoder)
         await encoder.warm_up(deadline=Deadline.after(WARM_UP_S))
@@ -85,6 +88,7 @@ def build(settings: EmbedderSettings) -> Service:
         )
 
     async def close() -> None:
+        stopped.set()
         for encoder in running:
             await encoder.close()
 
@@ -100,7 +104,7 @@ def build(settings: EmbedderSettings) -> Service:
     )
 
 
-def _load(settings: EmbedderSettings) -> tuple[EncoderModel, Engine]:
+def _load(settings: EmbedderSettings, stopped: threading.Event) -> tuple[EncoderModel, Engine]:
     assert settings.engine != "http", "that one has no model here"
     model = models.read(settings.model).capped(settings.max_tokens)
     model = replace(
@@ -115,6 +119,9 @@ def _load(settings: EmbedderSettings) -> tuple[EncoderModel, Engine]:
         precision=settings.precision,
         streams=settings.streams,
         cache_dir=settings.cache_dir,
+        attention=settings.attention,
+        compiled=settings.torch_compile,
+        stopped=stopped,
     )
     return model, engine
 
@@ -141,7 +148,7 @@ def _encoder(
 def _identity(model: EncoderModel, engine: Engine) -> Identity:
     return Identity(
         id=model.id,
-        revision=model.revision,
+        revision=revision_of_vectors(model.revision, engine.dtype),
         dtype=engine.dtype,
         dimension=model.dimension,
         outputs=engine.outputs,

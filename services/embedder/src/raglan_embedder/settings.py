@@ -53,8 +53,17 @@ class EmbedderSettings(GrpcSettings, env_prefix="RAGLAN_EMBEDDER_"):
     """Where it runs: auto, cpu, cuda or cuda:<number>; several, separated by commas, get a process
     each behind one queue. A GPU that is missing stops the start."""
 
-    precision: Literal["auto", "f32", "bf16", "f16"] = "auto"
-    """Number format; auto is bf16 with OpenVINO where the CPU has it, f16 on a GPU, else f32."""
+    precision: Literal["auto", "f32", "bf16", "f16", "int8"] = "auto"
+    """Number format. With OpenVINO, auto is int8 for the default model, whose loss is measured, and
+    for others bf16 where the CPU has it; on a GPU f16; else f32. The index takes int8 vectors for
+    those of another model: choose before the first document."""
+
+    attention: Literal["sdpa", "flash_attention_2"] = "sdpa"
+    """What the torch engine computes attention with. flash_attention_2 needs its package and a GPU
+    and then runs batches without padding, for models that can."""
+
+    torch_compile: bool = False
+    """Let torch compile the model: a slower start, and faster batches on some devices."""
 
     cache_dir: Path = Field(default_factory=lambda: default_data_dir() / "cache")
     """Where exported models are kept. Embedder and reranker may share it."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from raglan.encoders.model import EncoderModel
-from raglan.encoders.sessions import Precision, SessionEngine
+from raglan.encoders.sessions import Attention, Precision, SessionEngine
 
 from raglan_embedder.outputs import Outputs, TextVectors, Wanted
 
@@ -47,12 +48,18 @@ def load(
     precision: Precision,
     streams: int,
     cache_dir: Path,
+    attention: Attention = "sdpa",
+    compiled: bool = False,
+    stopped: threading.Event | None = None,
 ) -> Engine:
     """Load engine `name`. Blocks for seconds: call it in a thread.
 
     Args:
         device: one, or several separated by commas: then each has a process of its own.
         streams: batches that run at once on a CPU; 0 means one a core.
+        attention: of the torch engine.
+        compiled: whether the torch engine compiles the model.
+        stopped: when it is set, a conversion that runs is given up.
 
     Raises:
         InvalidInput: the engine cannot run this model, device or precision.
@@ -62,20 +69,48 @@ def load(
     if len(listed) > 1:
         from raglan_embedder.engines import devices
 
-        one = partial(_on_device, name, model, precision, cache_dir)
+        one = partial(_on_device, name, model, precision, cache_dir, attention, compiled)
         return devices.load(listed, one)
     if name == "torch":
         from raglan_embedder.engines import torch
 
-        return torch.load(model, device=device, precision=precision, cache_dir=cache_dir)
+        return torch.load(
+            model,
+            device=device,
+            precision=precision,
+            cache_dir=cache_dir,
+            attention=attention,
+            compiled=compiled,
+        )
     from raglan_embedder.engines import pooled
 
     return pooled.load(
-        name, model, device=device, precision=precision, streams=streams, cache_dir=cache_dir
+        name,
+        model,
+        device=device,
+        precision=precision,
+        streams=streams,
+        cache_dir=cache_dir,
+        stopped=stopped,
     )
 
 
 def _on_device(
-    name: SessionEngine, model: EncoderModel, precision: Precision, cache_dir: Path, device: str
+    name: SessionEngine,
+    model: EncoderModel,
+    precision: Precision,
+    cache_dir: Path,
+    attention: Attention,
+    compiled: bool,
+    device: str,
 ) -> Engine:
-    return load(name, model, device=device, precision=precision, streams=1, cache_dir=cache_dir)
+    return load(
+        name,
+        model,
+        device=device,
+        precision=precision,
+        streams=1,
+        cache_dir=cache_dir,
+        attention=attention,
+        compiled=compiled,
+    )

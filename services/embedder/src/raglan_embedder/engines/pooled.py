@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from functools import partial
 from pathlib import Path
 
@@ -23,6 +24,7 @@ def load(
     precision: Precision,
     streams: int,
     cache_dir: Path,
+    stopped: threading.Event | None = None,
 ) -> Engine:
     """Load `model` for a CPU.
 
@@ -36,7 +38,13 @@ def load(
             'Choose the engine "torch".'
         )
     loaded = sessions.load(
-        name, model, device=device, precision=precision, streams=streams, cache_dir=cache_dir
+        name,
+        model,
+        device=device,
+        precision=precision,
+        streams=streams,
+        cache_dir=cache_dir,
+        stopped=stopped,
     )
     heads = model_heads.load(model, cache_dir)
 

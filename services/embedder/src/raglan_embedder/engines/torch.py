@@ -8,20 +8,31 @@ from pathlib import Path
 from raglan.encoders import heads as model_heads
 from raglan.encoders.heads import unit_rows
 from raglan.encoders.model import EncoderModel
-from raglan.encoders.sessions import Precision, pad
+from raglan.encoders.sessions import Attention, Precision, pad
 from raglan.encoders.torch_model import TorchModel
 
 from raglan_embedder.engines import Engine
 from raglan_embedder.outputs import Outputs, TextVectors, Wanted, encode, given
 
 
-def load(model: EncoderModel, *, device: str, precision: Precision, cache_dir: Path) -> Engine:
+def load(
+    model: EncoderModel,
+    *,
+    device: str,
+    precision: Precision,
+    cache_dir: Path,
+    attention: Attention = "sdpa",
+    compiled: bool = False,
+) -> Engine:
     """Load `model`; one stream, which has the whole device.
 
     Raises:
+        InvalidInput: the device has no such precision or attention.
         Unavailable: no such GPU, or the weights cannot be loaded.
     """
-    loaded = TorchModel(model, device=device, precision=precision)
+    loaded = TorchModel(
+        model, device=device, precision=precision, attention=attention, compiled=compiled
+    )
     heads = model_heads.load(model, cache_dir)
 
     def embed(batch: Sequence[Wanted]) -> list[TextVectors]:
