@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from callers import LATE, OK, REFUSED
 from encoder_servers import Server
@@ -21,10 +21,10 @@ BULK_TEXTS = 32
 BULK_IN_FLIGHT = 6
 
 DEADLINE_S = 0.5
-CAPACITY_S = 3.0
-LOAD_S = 4.0
+CAPACITY_S = 2.5
+LOAD_S = 3.5
 SETTLED_S = 1.0
-SWEEP = (0.7, 0.85, 1.0, 1.1, 1.2)
+SWEEP = (0.7, 0.85, 1.0, 1.2)
 OVERLOADS = (2.0, 5.0)
 
 
@@ -63,60 +63,62 @@ def overload(load: Generator, server: Server, texts: Texts) -> list[Row]:
     """Goodput past capacity against its peak, for two kinds of request."""
     eights = texts.passages(2048)
     shapes = {
-        "8 passages": [server.request(eights[at : at + 8]) for at in range(0, len(eights), 8)],
-        "one query": server.queries(texts.snippets(20_000)),
+        "8 passages": ([server.request(eights[at : at + 8]) for at in range(0, 2048, 8)], 16),
+        "one query": (server.queries(texts.snippets(20_000)), 64),
     }
-    return [
-        row
-        for name, requests in shapes.items()
-        for row in _rows(
-            name, _Sweep.run(load, server, requests, clients=16 if "8" in name else 64)
-        )
-    ]
+    rows = []
+    for name, (requests, clients) in shapes.items():
+        sweep = _Sweep()
+        for _ in range(ROUNDS):
+            sweep.run_round(load, server, requests, clients)
+        rows += _rows(name, sweep)
+    return rows
 
 
 @dataclass
 class _Sweep:
     """What each load gave, over the rounds."""
 
-    capacity: float
-    goodput: dict[float, list[float]]
-    answers: dict[float, list[Answers]]
+    capacity: list[float] = field(default_factory=list)
+    goodput: dict[float, list[float]] = field(default_factory=lambda: defaultdict(list))
+    answers: dict[float, list[Answers]] = field(default_factory=lambda: defaultdict(list))
 
-    @classmethod
-    def run(
-        cls, load: Generator, server: Server, requests: Sequence[bytes], *, clients: int
-    ) -> _Sweep:
+    def run_round(
+        self, load: Generator, server: Server, requests: Sequence[bytes], clients: int
+    ) -> None:
+        """Measure the capacity and then every load, as multiples of it."""
+        number = len(self.capacity)
+        # Each round begins elsewhere among the requests.
+        turned = [*requests[number * 50 :], *requests[: number * 50]]
         # So many callers that wait for their answers keep it busy, and no queue grows.
-        full = load.run(Closed(server.target, requests, clients, seconds=CAPACITY_S))[0]
-        sweep = cls(full.count(OK) / full.seconds, defaultdict(list), defaultdict(list))
-        for number in range(ROUNDS):
-            for times in (*SWEEP, *OVERLOADS):
-                seconds = SETTLED_S + LOAD_S
-                arrivals = poisson(times * sweep.capacity, seconds, seed=number)
-                # Each round begins elsewhere among the requests.
-                turned = [*requests[number * 50 :], *requests[: number * 50]]
-                answers = load.run(Open(server.target, turned, arrivals, DEADLINE_S))[0]
-                sweep.goodput[times].append(answers.goodput(SETTLED_S, seconds, DEADLINE_S))
-                sweep.answers[times].append(answers)
-        return sweep
+        full = load.run(Closed(server.target, turned, clients, seconds=CAPACITY_S))[0]
+        capacity = full.count(OK) / full.seconds
+        self.capacity.append(capacity)
+        for times in (*SWEEP, *OVERLOADS):
+            seconds = SETTLED_S + LOAD_S
+            arrivals = poisson(times * capacity, seconds, seed=number)
+            answers = load.run(Open(server.target, turned, arrivals, DEADLINE_S))[0]
+            self.goodput[times].append(answers.goodput(SETTLED_S, seconds, DEADLINE_S))
+            self.answers[times].append(answers)
 
 
 def _rows(shape: str, sweep: _Sweep) -> list[Row]:
     goodput = {times: statistics.median(rates) for times, rates in sweep.goodput.items()}
-    best = max(SWEEP, key=lambda times: goodput[times])
+    capacity = statistics.median(sweep.capacity)
+    # Over the overloads, too: where the capacity was underestimated the sweep ends before the peak.
+    best = max(goodput, key=lambda times: goodput[times])
     rows = []
     for times in OVERLOADS:
-        peak = f"peak, at {best} x {sweep.capacity:.0f}/s"
-        what = f"{shape}, goodput at {times:.0f}x"
+        peak = f"peak, at {best:g} x {capacity:.0f}/s"
+        what = f"{shape}, goodput at {times:g}x"
         note = _ended(sweep.answers[times])
         rows.append(Row(what, "1/s", goodput[times], "ratio >= 0.9", goodput[best], peak, note))
         refused = [took for each in sweep.answers[times] for took in each.took_ms(REFUSED)]
         if refused:
-            what = f"{shape}, refusals at {times:.0f}x"
+            what = f"{shape}, refusals at {times:g}x"
             p50, p99 = percentile(refused, 50), percentile(refused, 99)
             rows.append(Row(f"{what}, p99", "ms", p99, "<= 20", note=f"{len(refused)} refusals"))
-            rows.append(Row(f"{what}, p50", "ms", p50))
+            rows.append(Row(f"{what}, p50", "ms", p50, "<= 20"))
     return rows
 
 

@@ -27,7 +27,6 @@ from numpy.typing import NDArray
 from raglan import tensors
 from raglan.encoders import model as models
 from raglan.encoders.export import onnx_file
-from raglan.settings import variables_of
 from raglan.v1 import embedder_pb2
 from raglan_embedder.settings import EmbedderSettings
 
@@ -95,13 +94,9 @@ class Server:
 def embedder(**settings: str) -> Iterator[Server]:
     """Our service with its defaults and `settings`, its vector cache off, SERVING."""
     port = _free_port()
-    chosen = {"port": str(port), "log_level": "warning"} | settings
-    variables = variables_of(EmbedderSettings)
     # A cache that answers what was asked before would measure itself.
-    chosen |= {field: "0" for field in variables.values() if field.startswith("vector_cache")}
-    environment = {
-        variable: chosen[field] for variable, field in variables.items() if field in chosen
-    }
+    chosen = {"port": str(port), "log_level": "warning", "cache_mb": "0"} | settings
+    environment = {f"RAGLAN_EMBEDDER_{field.upper()}": value for field, value in chosen.items()}
     command = [sys.executable, "-m", "raglan_embedder"]
 
     def serving() -> bool:
