@@ -58,7 +58,7 @@ class LatencyModel:
 
     @property
     def overhead_tokens(self) -> float:
-        """Tokens that take as long as a batch's fixed part: less padding beats another batch."""
+        """Tokens that take as long as the fixed part of a batch."""
         slope, intercept = self._line
         return intercept / max(slope, 1e-12)
 

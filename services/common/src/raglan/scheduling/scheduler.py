@@ -206,7 +206,7 @@ class Scheduler:
                 queue[: limits.window],
                 tokens=cap,
                 items=items,
-                spare_tokens=max(self.latency.overhead_tokens, limits.width_step),
+                overhead_tokens=max(self.latency.overhead_tokens, 1.0),
                 step=limits.width_step,
             )
             seconds = self.latency.seconds(padded)
