@@ -47,6 +47,8 @@ class ServiceStatus(BaseModel):
     device: str | None = None
     dtype: str | None = None
     limits: dict[str, int] = {}
+    outputs: list[str] = []
+    metrics_url: str | None = None
 
 
 class Status(BaseModel):
@@ -89,6 +91,7 @@ def router(mesh: Mesh, settings: GatewaySettings, metrics: Metrics) -> APIRouter
             state="serving",
             pid=os.getpid(),
             version=raglan.__version__,
+            metrics_url=f"http://{settings.host}:{settings.port}/metrics",
         )
         return Status(
             version=raglan.__version__,
@@ -115,4 +118,11 @@ def _status(seen: Seen) -> ServiceStatus:
         device=info.device or None,
         dtype=info.dtype or None,
         limits=dict(info.limits),
+        outputs=list(info.outputs),
+        metrics_url=_metrics_url(seen.address, info.metrics_port),
     )
+
+
+def _metrics_url(address: str, port: int) -> str | None:
+    """Where the process at `address` is scraped; None where it shows no metrics."""
+    return f"http://{address.rpartition(':')[0]}:{port}/metrics" if port else None
