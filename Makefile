@@ -126,6 +126,14 @@ bench-encoders: setup-test venv-infinity ## The embedder against Infinity and se
 bench-scheduling: setup-test ## Simulated loads through the scheduler: goodput against FIFO, fixed window and CORK
 	@PYTHONPATH=bench $(BIN)/python bench/scheduling.py $(ONLY)
 
+.PHONY: bench-gpu
+bench-gpu: setup-test ## Encoders on a GPU against what it could do at best; OPTIONS="--device cpu --tiny" tries the script
+	@PYTHONPATH=tests:bench $(BIN)/python bench/gpu_encoders.py $(OPTIONS)
+
+.PHONY: bench-reranker
+bench-reranker: setup-test ## Quality of reranking against CPU time, by setting; calibration (needs EVAL_DATA_DIR)
+	@PYTHONPATH=bench $(BIN)/python bench/reranker_budget.py
+
 .PHONY: bench-start
 bench-start: ## Time of a cold `make run` in an empty clone, package cache as it is
 	@bench/start.sh

@@ -11,43 +11,65 @@ water what when which with word words"""
 LONGEST = 64
 
 
-def bge_m3(folder: Path) -> Path:
-    """An XLM-RoBERTa encoder of two layers with CLS pooling, and both heads of BGE-M3."""
+def bge_m3(
+    folder: Path,
+    *,
+    layers: int = 2,
+    hidden: int = 32,
+    heads: int = 2,
+    vocabulary: int = 0,
+    longest: int = LONGEST,
+) -> Path:
+    """An XLM-RoBERTa encoder with CLS pooling, and both heads of BGE-M3."""
     import torch
     import transformers
 
     torch.manual_seed(0)
     tokenizer = _tokenizer()
     config = transformers.XLMRobertaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=64,
-        max_position_embeddings=LONGEST + 2,
+        vocab_size=vocabulary or len(tokenizer),
+        hidden_size=hidden,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        intermediate_size=4 * hidden,
+        max_position_embeddings=longest + 2,
         type_vocab_size=1,
-        # Wide enough that states differ from token to token, as a trained model's do.
-        initializer_range=0.3,
+        # Wide enough that states differ from token to token, as a trained model's do; less so in
+        # large ones, where the sums would leave the range of f16.
+        initializer_range=0.3 if hidden < 100 else 0.02,
     )
     transformers.XLMRobertaModel(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    hidden = config.hidden_size
     torch.save(torch.nn.Linear(hidden, 1).state_dict(), folder / "sparse_linear.pt")
     torch.save(torch.nn.Linear(hidden, hidden).state_dict(), folder / "colbert_linear.pt")
-    modules = ("Transformer", "Pooling", "Normalize")
-    kinds = [f"sentence_transformers.models.{name}" for name in modules]
-    paths = ["", "1_Pooling", "2_Normalize"]
-    _write(
-        folder / "modules.json",
-        [
-            {"idx": idx, "name": str(idx), "path": path, "type": kind}
-            for idx, (path, kind) in enumerate(zip(paths, kinds, strict=True))
-        ],
+    return _finish(folder, tokenizer, hidden, longest, "cls")
+
+
+def minilm(
+    folder: Path,
+    *,
+    layers: int = 2,
+    hidden: int = 32,
+    heads: int = 2,
+    vocabulary: int = 0,
+    longest: int = LONGEST,
+) -> Path:
+    """A BERT encoder with mean pooling."""
+    import torch
+    import transformers
+
+    torch.manual_seed(0)
+    tokenizer = _tokenizer()
+    config = transformers.BertConfig(
+        vocab_size=vocabulary or len(tokenizer),
+        hidden_size=hidden,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        intermediate_size=4 * hidden,
+        max_position_embeddings=longest,
+        pad_token_id=tokenizer.pad_token_id,
     )
-    pooling = {"word_embedding_dimension": hidden, "pooling_mode_cls_token": True}
-    _write(folder / "1_Pooling" / "config.json", pooling | {"pooling_mode_mean_tokens": False})
-    (folder / "2_Normalize").mkdir(exist_ok=True)
-    return folder
+    transformers.BertModel(config).save_pretrained(folder)
+    return _finish(folder, tokenizer, hidden, longest, "mean")
 
 
 def cross_encoder(folder: Path, *, labels: int = 1, segments: int = 2) -> Path:
@@ -105,6 +127,31 @@ def _tokenizer(*, segments: bool = False):  # type: ignore[no-untyped-def]
         unk_token="<unk>",
         mask_token="<mask>",
     )
+
+
+def _finish(folder: Path, tokenizer, hidden: int, longest: int, pooling: str) -> Path:  # type: ignore[no-untyped-def]
+    """Write what makes a transformer a model of sentence-transformers."""
+    tokenizer.model_max_length = longest
+    tokenizer.save_pretrained(folder)
+    paths = {"Transformer": "", "Pooling": "1_Pooling", "Normalize": "2_Normalize"}
+    _write(
+        folder / "modules.json",
+        [
+            {
+                "idx": idx,
+                "name": str(idx),
+                "path": path,
+                "type": f"sentence_transformers.models.{kind}",
+            }
+            for idx, (kind, path) in enumerate(paths.items())
+        ],
+    )
+    modes = {
+        f"pooling_mode_{mode}": mode.startswith(pooling) for mode in ("cls_token", "mean_tokens")
+    }
+    _write(folder / "1_Pooling" / "config.json", {"word_embedding_dimension": hidden} | modes)
+    (folder / "2_Normalize").mkdir(exist_ok=True)
+    return folder
 
 
 def _write(file: Path, content: object) -> None:
