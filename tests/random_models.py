@@ -39,7 +39,9 @@ def bge_m3(
         initializer_range=0.3 if hidden < 100 else 0.02,
     )
     transformers.XLMRobertaModel(config).save_pretrained(folder)
-    torch.save(torch.nn.Linear(hidden, 1).state_dict(), folder / "sparse_linear.pt")
+    weighing = torch.nn.Linear(hidden, 1)
+    torch.nn.init.constant_(weighing.bias, 0.5)  # so that most terms weigh something
+    torch.save(weighing.state_dict(), folder / "sparse_linear.pt")
     torch.save(torch.nn.Linear(hidden, hidden).state_dict(), folder / "colbert_linear.pt")
     return _finish(folder, tokenizer, hidden, longest, "cls")
 
