@@ -40,7 +40,7 @@ def bge_m3(
     )
     transformers.XLMRobertaModel(config).save_pretrained(folder)
     weighing = torch.nn.Linear(hidden, 1)
-    torch.nn.init.constant_(weighing.bias, 0.5)  # so that most terms weigh something
+    torch.nn.init.constant_(weighing.bias, 1.1)  # so that some terms weigh nothing, and most do
     torch.save(weighing.state_dict(), folder / "sparse_linear.pt")
     torch.save(torch.nn.Linear(hidden, hidden).state_dict(), folder / "colbert_linear.pt")
     return _finish(folder, tokenizer, hidden, longest, "cls")
