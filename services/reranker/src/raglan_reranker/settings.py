@@ -71,7 +71,7 @@ class RerankerSettings(GrpcSettings, env_prefix="RAGLAN_RERANKER_"):
     deviations of the call's; 0 means 3, and no limit with a cross-encoder."""
 
     cache_pairs: NonNegativeInt = 20_000
-    """Scores of query and passage kept, 300 bytes each; 0 keeps none."""
+    """Scores of query and passage kept, 200 bytes each; 0 keeps none."""
 
     cache_vectors_mb: NonNegativeInt = 64
     """Megabytes of passages' token vectors that late-interaction keeps; 0 keeps none."""

@@ -1,0 +1,221 @@
+"""What reranking is given: hybrid retrieval over the evaluation sets, run in this process.
+
+Chunking, context lines, encoder, index and fusion are those of the services, with their defaults.
+Every text goes through the model once; of its token vectors only the MaxSim with the queries that
+found it is kept, so that any setting can be replayed without the model. The result (2 MB) is kept
+in the temporary folder: delete it to encode again (three minutes on two cores).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import functools
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from queue import SimpleQueue
+
+import numpy as np
+from raglan.encoders import model as models
+from raglan.encoders import sessions
+from raglan.encoders.sessions import TokenIds
+from raglan.encoders.tokenizer import Tokenizers
+from raglan_cli import beir
+from raglan_ingester.chunking import chunk
+from raglan_ingester.settings import IngesterSettings
+from raglan_reranker.settings import RerankerSettings
+from raglan_retriever.chunks import Chunk
+from raglan_retriever.collection import Model
+from raglan_retriever.index import Index, Limits, Query
+from raglan_retriever.stores.edge import EdgeStore
+
+ROOT = Path(__file__).resolve().parent.parent
+DATA = Path(os.environ.get("EVAL_DATA_DIR") or ROOT.parent / "shared" / "data")
+CACHE = Path(tempfile.gettempdir()) / "raglan-bench"
+QUESTIONS = {"scifact": slice(None), "squad": slice(1000, 1500), "cranfield": slice(None)}
+"""Of SQuAD, those after the 1,000 whose figures the README gives."""
+
+FOUND = 100
+"""Passages asked of retrieval, so that documents can be ranked by their best."""
+
+OFFERED = 20
+"""Of those, passages offered to the reranker; the gateway's default."""
+
+MAX_CHARS = IngesterSettings.model_fields["chunk_max_chars"].default
+BATCH_TOKENS = 1024
+
+
+@dataclass(frozen=True)
+class Case:
+    """One question and its passages, best first."""
+
+    text: str
+    grades: dict[str, int]
+    query_tokens: int
+    documents: list[str]
+    fused: list[float]
+    texts: list[str]
+    """Of the first `OFFERED`, like the two below."""
+
+    tokens: list[int]
+    raw: list[float]
+    """MaxSim."""
+
+    raw_int8: list[float]
+    """MaxSim with the passage's token vectors rounded to 8 bits."""
+
+
+def load(name: str) -> list[Case]:
+    """The questions of set `name`."""
+    kept = CACHE / f"retrieved-{name}-{_encoder().dtype}.json"
+    if not kept.exists():
+        if not (DATA / name).is_dir():
+            sys.exit(f"There is no {DATA / name}: set EVAL_DATA_DIR to a folder of BEIR sets.")
+        CACHE.mkdir(exist_ok=True)
+        cases = asyncio.run(_retrieve(name))
+        kept.write_text(json.dumps([dataclasses.asdict(case) for case in cases]))
+    return [Case(**row) for row in json.loads(kept.read_text())]
+
+
+class Encoder:
+    """The bundled model on all cores, as the services load it."""
+
+    def __init__(self) -> None:
+        settings = RerankerSettings()
+        self.model = models.read(settings.model)
+        self._tokenizers = Tokenizers(self.model.path, self.model.max_tokens)
+        loaded = sessions.load(
+            "openvino",
+            self.model,
+            device="cpu",
+            precision="auto",
+            streams=0,
+            cache_dir=settings.cache_dir,
+            bulk=False,
+        )
+        self.dtype = loaded.dtype
+        self._streams = loaded.streams
+
+    def token_vectors(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """float16 (tokens, dim) of each text, rows as the model gives them."""
+        ids = self._tokenizers.ids(texts)
+        found: list[np.ndarray] = [np.empty(0)] * len(texts)
+        waiting: SimpleQueue[list[int] | None] = SimpleQueue()
+        for batch in _batches(ids):
+            waiting.put(batch)
+
+        def work(run: sessions.Run) -> None:
+            waiting.put(None)
+            while (batch := waiting.get()) is not None:
+                vectors = run(*sessions.pad([ids[i] for i in batch]))
+                for i, row in zip(batch, vectors, strict=True):
+                    found[i] = row[: len(ids[i])].astype(np.float16)
+
+        with ThreadPoolExecutor(len(self._streams)) as pool:
+            list(pool.map(work, self._streams))
+        return found
+
+
+@functools.cache
+def _encoder() -> Encoder:
+    return Encoder()
+
+
+def _batches(ids: Sequence[TokenIds]) -> list[list[int]]:
+    batches: list[list[int]] = []
+    for i in sorted(range(len(ids)), key=lambda i: -len(ids[i])):
+        if batches and (len(batches[-1]) + 1) * len(ids[batches[-1][0]]) <= BATCH_TOKENS:
+            batches[-1].append(i)
+        else:
+            batches.append([i])
+    return batches
+
+
+async def _retrieve(name: str) -> list[Case]:
+    begun = time.monotonic()
+    encoder = _encoder()
+    chunks = _chunks(name)
+    passages = await asyncio.to_thread(
+        encoder.token_vectors, [each.lexical_text for each in chunks]
+    )
+    questions = beir.load(DATA / name).questions[QUESTIONS[name]]
+    queries = await asyncio.to_thread(encoder.token_vectors, [each.text for each in questions])
+    print(f"{name}: {len(chunks)} chunks encoded in {time.monotonic() - begun:.0f} s")
+    model = Model(encoder.model.id, encoder.model.revision, encoder.model.dimension)
+    position = {each.chunk_id: i for i, each in enumerate(chunks)}
+    cases = []
+    with tempfile.TemporaryDirectory() as folder:
+        store = EdgeStore(
+            Path(folder), search_threads=2, max_waiting=9, optimize_after_chunks=10**9
+        )
+        await store.open()
+        index = Index(store, limits=Limits(), language="english")
+        await index.create(name, model, MAX_CHARS, 0)
+        for start in range(0, len(chunks), 500):
+            some = slice(start, start + 500)
+            pooled = np.stack([_unit(v.astype(np.float32).mean(axis=0)) for v in passages[some]])
+            await index.upsert(name, model, chunks[some], pooled)
+        for question, vectors in zip(questions, queries, strict=True):
+            pooled = _unit(vectors.astype(np.float32).mean(axis=0))
+            asked = Query((name,), "hybrid", FOUND, question.text, pooled, model)
+            found = await index.search(asked)
+            offered = [passages[position[each.chunk.chunk_id]] for each in found[:OFFERED]]
+            cases.append(
+                Case(
+                    text=question.text,
+                    grades=dict(question.grades),
+                    query_tokens=len(vectors),
+                    documents=[each.chunk.document_id for each in found],
+                    fused=[float(each.fused or 0.0) for each in found],
+                    texts=[each.chunk.lexical_text for each in found[:OFFERED]],
+                    tokens=[len(each) for each in offered],
+                    raw=[_max_sim(vectors, each) for each in offered],
+                    raw_int8=[_max_sim(vectors, _rounded(each)) for each in offered],
+                )
+            )
+        await store.close()
+    print(f"{name}: {len(cases)} questions retrieved after {time.monotonic() - begun:.0f} s")
+    return cases
+
+
+def _chunks(name: str) -> list[Chunk]:
+    made = []
+    with (DATA / name / "corpus.jsonl").open(encoding="utf-8") as lines:
+        for row in map(json.loads, lines):
+            for number, span in enumerate(chunk(row["text"], max_chars=MAX_CHARS)):
+                made.append(
+                    Chunk(
+                        chunk_id=f"{row['_id']}-{number}",
+                        document_id=row["_id"],
+                        ordinal=number,
+                        title=row["title"],
+                        text=row["text"][span.start : span.end],
+                        start=span.start,
+                        end=span.end,
+                        heading_path=span.heading_path,
+                        metadata_json="{}",
+                    )
+                )
+    return made
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
+
+
+def _rounded(vectors: np.ndarray) -> np.ndarray:
+    unit = _unit(vectors.astype(np.float32))
+    scale = np.abs(unit).max(axis=1, keepdims=True) / 127
+    return np.round(unit / scale) * scale
+
+
+def _max_sim(query: np.ndarray, passage: np.ndarray) -> float:
+    first, second = (_unit(each.astype(np.float32)) for each in (query, passage))
+    return float((first @ second.T).max(axis=1).mean())
