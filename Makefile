@@ -134,6 +134,10 @@ bench-gpu: setup-test ## Encoders on a GPU against what it could do at best; OPT
 bench-reranker: setup-test ## Quality of reranking against CPU time, by setting; calibration (needs EVAL_DATA_DIR)
 	@PYTHONPATH=bench $(BIN)/python bench/reranker_budget.py
 
+.PHONY: bench-parity
+bench-parity: setup-test ## Every engine and precision against sentence-transformers fp32 (needs EVAL_DATA_DIR); ONLY="onnx-f32" for one
+	@PYTHONPATH=bench $(BIN)/python bench/parity.py $(ONLY)
+
 .PHONY: bench-start
 bench-start: ## Time of a cold `make run` in an empty clone, package cache as it is
 	@bench/start.sh

@@ -41,7 +41,7 @@ def real_texts(eval_data: Path) -> list[str]:
 
 @pytest.fixture(
     scope="session",
-    params=["openvino-int8", "openvino-bf16", "openvino-f32", "onnx", "torch", "torch-bf16"],
+    params=["openvino-int8", "openvino-bf16", "openvino-f32", "onnx", "onnx-int8", "torch"],
 )
 def engine(request: pytest.FixtureRequest, minilm: EncoderModel, model_cache: Path) -> Engine:
     """Each engine in each precision that a CPU offers."""

@@ -121,9 +121,9 @@ TOLERANCE = {
     ("openvino", "int8"): 0.0,
     ("openvino", "bf16"): 0.0,
     ("onnx", "f32"): 0.0,
+    ("onnx", "int8"): 0.0,
     ("openvino", "f32"): 1e-6,
     ("torch", "f32"): 1e-6,
-    ("torch", "bf16"): 2e-2,
 }
 """How much a component may change with the other texts of the batch. Zero: the same bytes."""
 

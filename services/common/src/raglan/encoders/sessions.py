@@ -105,6 +105,9 @@ def load(
         dtype = _openvino_dtype(precision)
         file = _openvino_source(model, dtype, cache_dir, stopped)
         return _openvino(file, dtype, streams or devices.usable_cores(), bulk=bulk)
+    if precision == "int8":
+        file = quantisation.onnx_int8_file(model, cache_dir, stopped=stopped)
+        return _onnx(file, "int8", streams or devices.usable_cores(), bulk=bulk)
     file = onnx_file(model, cache_dir, stopped=stopped)
     return open_file(file, engine, precision=precision, streams=streams, bulk=bulk)
 
@@ -115,13 +118,25 @@ def open_file(
     """Load an ONNX file on the CPU, by OpenVINO or ONNX Runtime.
 
     Its runs also take token types, (batch, tokens), as a third argument; without, they are all 0.
+
+    Raises:
+        InvalidInput: the engine cannot run this file in such a precision.
+        Unavailable: it cannot be loaded.
     """
+    if precision == "int8":
+        raise InvalidInput(
+            "precision is 'int8', which models of this kind are not converted to. "
+            'Set it to "auto" to take the best.'
+        )
     count = streams or devices.usable_cores()
     if engine == "openvino":
-        if precision == "int8":
-            raise InvalidInput("precision is 'int8', which this kind of model has no file for.")
         return _openvino(file, _openvino_dtype(precision), count, bulk=bulk)
-    return _onnx(file, precision, count, bulk=bulk)
+    if precision not in ("auto", "f32"):
+        raise InvalidInput(
+            f"precision is {precision!r}; the onnx engine offers f32 and int8. "
+            'Set it to "auto", or choose the engine "openvino" for bf16.'
+        )
+    return _onnx(file, "f32", count, bulk=bulk)
 
 
 def pad(batch: Sequence[TokenIds]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -233,14 +248,9 @@ def _niced(work: Callable[[], T]) -> T:
         return executor.submit(niced).result()
 
 
-def _onnx(file: Path, precision: Precision, count: int, *, bulk: bool) -> Sessions:
+def _onnx(file: Path, dtype: str, count: int, *, bulk: bool) -> Sessions:
     import onnxruntime
 
-    if precision not in ("auto", "f32"):
-        raise InvalidInput(
-            f"precision is {precision!r}; the onnx engine runs the file's own, f32. "
-            'Set it to "auto", or choose the engine "openvino" for bf16.'
-        )
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
@@ -262,7 +272,7 @@ def _onnx(file: Path, precision: Precision, count: int, *, bulk: bool) -> Sessio
 
     # One session serves any number of threads; each call runs on its caller's.
     streams = (run,) * count
-    return Sessions(streams, "cpu", "f32", streams if bulk else ())
+    return Sessions(streams, "cpu", dtype, streams if bulk else ())
 
 
 def _feed(
