@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import pytest_asyncio
 import random_models
+from raglan import tensors
+from raglan.deadline import Deadline
 from raglan.encoders import heads as model_heads
 from raglan.encoders import model as models
 from raglan.encoders import sessions
@@ -17,8 +21,13 @@ from raglan.encoders.model import EncoderModel
 from raglan.encoders.sessions import Sessions, TokenIds
 from raglan.encoders.tokenizer import Tokenizers
 from raglan.errors import InvalidInput, PayloadTooLarge
+from raglan.rpc import client
+from raglan.rpc.server import Server
+from raglan.v1 import common_pb2, embedder_pb2, embedder_pb2_grpc
 from raglan_embedder import outputs
+from raglan_embedder.app import build
 from raglan_embedder.outputs import Outputs, TextVectors, Wanted
+from raglan_embedder.settings import EmbedderSettings
 
 ALL = Outputs.DENSE | Outputs.SPARSE | Outputs.TOKEN_VECTORS
 TEXTS = [
@@ -174,12 +183,10 @@ def test_outputs_are_named_as_on_the_wire(heads: Heads) -> None:
 
 
 def test_token_vectors_that_no_message_holds_are_refused() -> None:
-    outputs.check_size(Outputs.DENSE, 10**9, 1024, 1)
-    outputs.check_size(ALL, 100, 10, 4_000)
-    with pytest.raises(
-        PayloadTooLarge, match="101 tokens take 4040 bytes; a message may have 4000"
-    ):
-        outputs.check_size(ALL, 101, 10, 4_000)
+    outputs.check_size(Outputs.DENSE, [10**9], 1024, 1)
+    outputs.check_size(ALL, [50, 50], 10, 4_880)
+    with pytest.raises(PayloadTooLarge, match="100 tokens .* 4880 bytes; it may have 4879"):
+        outputs.check_size(ALL, [50, 50], 10, 4_879)
 
 
 def test_heads_are_converted_once(m3: EncoderModel, tmp_path: Path) -> None:
@@ -188,3 +195,66 @@ def test_heads_are_converted_once(m3: EncoderModel, tmp_path: Path) -> None:
     made = file.stat().st_mtime_ns
     model_heads.load(m3, tmp_path)
     assert file.stat().st_mtime_ns == made
+
+
+@pytest_asyncio.fixture
+async def stub(
+    m3: EncoderModel, model_cache: Path
+) -> AsyncIterator[embedder_pb2_grpc.EmbedderServiceStub]:
+    """A service over the random model; its replies may have 20,000 bytes."""
+    chosen = EmbedderSettings(
+        port=0,
+        shutdown_drain_s=0,
+        model=str(m3.path),
+        cache_dir=model_cache,
+        engine="onnx",
+        streams=1,
+        max_message_bytes=20_000,
+    )
+    server = Server(build(chosen), chosen)
+    await server.start()
+    async with client.connect(f"127.0.0.1:{server.port}") as channel:
+        yield embedder_pb2_grpc.EmbedderServiceStub(channel)
+    await server.stop()
+
+
+async def call(stub: Any, **fields: Any) -> embedder_pb2.EmbedResponse:
+    request = embedder_pb2.EmbedRequest(**fields)
+    reply: embedder_pb2.EmbedResponse = await client.call(
+        stub.Embed, request, deadline=Deadline.after(30)
+    )
+    return reply
+
+
+async def test_all_outputs_come_over_the_wire_in_the_order_of_the_texts(
+    stub: embedder_pb2_grpc.EmbedderServiceStub, m3: EncoderModel, ids: list[TokenIds]
+) -> None:
+    texts = [*TEXTS[:3], TEXTS[0]]
+    reply = await call(stub, texts=texts, sparse=True, token_vectors=True)
+    sparse = tensors.unpack_sparse(reply.sparse)
+    tokens = tensors.unpack_tokens(reply.token_vectors)
+    dense = tensors.unpack(reply.vectors)
+    for at, text in enumerate([*ids[:3], ids[0]]):
+        expected = await asyncio.to_thread(by_definition, m3, text)
+        assert dense[at] == pytest.approx(expected["dense"], abs=2e-5)
+        assert tokens[at] == pytest.approx(expected["tokens"], abs=2e-5)
+        terms = dict(zip(sparse[at].indices.tolist(), sparse[at].weights.tolist(), strict=True))
+        assert terms == pytest.approx(expected["terms"], abs=2e-5)
+
+
+async def test_what_was_not_asked_for_is_not_sent(
+    stub: embedder_pb2_grpc.EmbedderServiceStub,
+) -> None:
+    reply = await call(stub, texts=["light"])
+    assert not reply.HasField("sparse")
+    assert not reply.HasField("token_vectors")
+    info = await client.call(stub.GetInfo, common_pb2.GetInfoRequest(), deadline=Deadline.after(10))
+    assert list(info.outputs) == ["dense", "sparse", "token_vectors"]
+
+
+async def test_token_vectors_too_large_for_a_reply_are_refused_before_they_are_made(
+    stub: embedder_pb2_grpc.EmbedderServiceStub,
+) -> None:
+    with pytest.raises(PayloadTooLarge, match="RAGLAN_EMBEDDER_MAX_MESSAGE_BYTES"):
+        await call(stub, texts=[TEXTS[4] + str(n) for n in range(3)], token_vectors=True)
+    assert (await call(stub, texts=["and it serves on"])).vectors.rows == 1

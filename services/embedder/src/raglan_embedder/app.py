@@ -45,7 +45,7 @@ def build(settings: EmbedderSettings) -> Service:
     registry = CollectorRegistry()
     counted = EncoderMetrics(registry)
     metrics = Endpoint(registry, settings.host, settings.metrics_port)
-    servicer = EmbedderServicer(settings.max_message_bytes)
+    servicer = EmbedderServicer()
     running: list[DeviceEncoder | RemoteEncoder] = []
     stopped = threading.Event()
 
@@ -71,7 +71,11 @@ def build(settings: EmbedderSettings) -> Service:
         embedder = Embedder(
             encoder,
             identity,
-            limits=TextLimits(texts=settings.max_texts, chars=settings.max_text_chars),
+            limits=TextLimits(
+                texts=settings.max_texts,
+                chars=settings.max_text_chars,
+                reply_bytes=settings.max_message_bytes,
+            ),
             cache_bytes=settings.cache_mb * 1_000_000,
             looked_up=counted.looked_up,
         )

@@ -18,7 +18,7 @@ from raglan.errors import DeadlineExceeded, InvalidInput, PayloadTooLarge
 from raglan.scheduling import Answer, Lane, Timing
 from raglan.single_flight import SingleFlight, Start
 
-from raglan_embedder.outputs import Outputs, TextVectors, refuse
+from raglan_embedder.outputs import Outputs, TextVectors, check_size, refuse
 
 _ENTRY_BYTES = 300
 """What an entry of the cache takes besides its vector."""
@@ -39,6 +39,9 @@ class TextLimits:
     texts: int
     chars: int
     """Of one text."""
+
+    reply_bytes: int = 16 * 1024 * 1024
+    """Of the answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +142,8 @@ class Embedder:
             started_ns = time.monotonic_ns()
             prepared = await self._encoder.prepare([prompt + texts[at] for at in missing], lane)
             tokenize_ns = time.monotonic_ns() - started_ns
+            counts = [len(each) for each in prepared]
+            check_size(outputs, counts, self.identity.dimension, self.limits.reply_bytes)
 
             def start(positions: list[int]) -> Sequence[asyncio.Future[Answer[TextVectors]]]:
                 wanted = [prepared[at] for at in positions]

@@ -19,6 +19,8 @@ from raglan.errors import InvalidInput, PayloadTooLarge
 from raglan.tensors import SparseVector
 
 _FLOAT_BYTES: Final = 4
+_SPARSE_BYTES: Final = 8
+"""Of a term: its token id and its weight."""
 
 
 class Outputs(Flag):
@@ -72,17 +74,20 @@ def refuse(wanted: Outputs, gives: Outputs, model_id: str) -> None:
         )
 
 
-def check_size(wanted: Outputs, tokens: int, dimension: int, max_bytes: int) -> None:
-    """Raise PayloadTooLarge when the token vectors of a call pass `max_bytes` of a message.
+def check_size(wanted: Outputs, counts: Sequence[int], dimension: int, max_bytes: int) -> None:
+    """Raise PayloadTooLarge when the reply to a call would be larger than a message may be.
 
     Args:
-        tokens: of all texts of the call.
-        dimension: of a token vector.
+        counts: tokens of each text.
+        dimension: of a vector.
     """
-    size = tokens * dimension * _FLOAT_BYTES
-    if Outputs.TOKEN_VECTORS in wanted and size > max_bytes:
+    if Outputs.TOKEN_VECTORS not in wanted:
+        return
+    tokens = sum(counts)
+    size = _FLOAT_BYTES * dimension * (tokens + len(counts)) + _SPARSE_BYTES * tokens
+    if size > max_bytes:
         raise PayloadTooLarge(
-            f"The token vectors of {tokens} tokens take {size} bytes; a message may have "
+            f"The token vectors of {tokens} tokens make a reply of up to {size} bytes; it may have "
             f"{max_bytes} (RAGLAN_EMBEDDER_MAX_MESSAGE_BYTES). Send fewer texts a call."
         )
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any, Final
 
 import grpc
-import numpy as np
 from raglan import tensors
 from raglan.deadline import Deadline
 from raglan.errors import Unavailable
@@ -13,7 +13,7 @@ from raglan.scheduling import Lane
 from raglan.v1 import common_pb2, embedder_pb2, embedder_pb2_grpc
 
 from raglan_embedder.embedding import Embedder, EmbeddingBatch, Kind
-from raglan_embedder.outputs import Outputs, check_size
+from raglan_embedder.outputs import Outputs
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -26,8 +26,7 @@ _KINDS: Final = {
 class EmbedderServicer(embedder_pb2_grpc.EmbedderServiceServicer):
     """Answers once `loaded` is called, which is after the model has loaded."""
 
-    def __init__(self, max_message_bytes: int) -> None:
-        self._max_bytes = max_message_bytes
+    def __init__(self) -> None:
         self._embedder: Embedder | None = None
         self._info = common_pb2.ServiceInfo()
 
@@ -70,7 +69,8 @@ class EmbedderServicer(embedder_pb2_grpc.EmbedderServiceServicer):
             ),
         )
         if outputs != Outputs.DENSE:
-            self._add_others(reply, batch, outputs)
+            # Megabytes to copy.
+            await asyncio.to_thread(_add_others, reply, batch)
         return reply
 
     async def GetInfo(
@@ -79,20 +79,16 @@ class EmbedderServicer(embedder_pb2_grpc.EmbedderServiceServicer):
         self._ready()
         return self._info
 
-    def _add_others(
-        self, reply: embedder_pb2.EmbedResponse, batch: EmbeddingBatch, outputs: Outputs
-    ) -> None:
-        tokens = sum(text.tokens for text in batch.texts)
-        check_size(outputs, tokens, self._info.model.dimension, self._max_bytes)
-        sparse = [text.sparse for text in batch.texts if text.sparse is not None]
-        if sparse:
-            reply.sparse.CopyFrom(tensors.pack_sparse(sparse))
-        rows = [text.token_vectors for text in batch.texts if text.token_vectors is not None]
-        if rows:
-            reply.token_vectors.vectors.CopyFrom(tensors.pack(np.concatenate(rows)))
-            reply.token_vectors.counts.extend(len(each) for each in rows)
-
     def _ready(self) -> Embedder:
         if self._embedder is None:
             raise Unavailable("The embedder is still loading its model.", retry_after_s=1)
         return self._embedder
+
+
+def _add_others(reply: embedder_pb2.EmbedResponse, batch: EmbeddingBatch) -> None:
+    sparse = [text.sparse for text in batch.texts if text.sparse is not None]
+    if sparse:
+        reply.sparse.CopyFrom(tensors.pack_sparse(sparse))
+    rows = [text.token_vectors for text in batch.texts if text.token_vectors is not None]
+    if rows:
+        reply.token_vectors.CopyFrom(tensors.pack_tokens(rows))
