@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from raglan.deadline import Deadline
 from raglan.encoders import model as models
 from raglan.encoders.sessions import Sessions
+from raglan.errors import Internal
 from raglan.scheduling import Dispatcher, LatencyModel, Limits, Pool
 from raglan_reranker.engines.late_interaction import LateInteraction, Rounded, max_sim
 
@@ -24,13 +25,16 @@ TEXTS = ["a red house", "the green tree", "a house"]
 
 
 class Encoder:
-    """Each token id has its vector; counts the texts it read."""
+    """Each token id has its vector; counts the texts it read. Fails on `poison`, a token id."""
 
     def __init__(self) -> None:
         self.texts = 0
+        self.poison = -1
 
     def __call__(self, ids: NDArray[np.int64], mask: NDArray[np.int64]) -> NDArray[np.float32]:
         self.texts += len(ids)
+        if (ids == self.poison).any():
+            raise RuntimeError("kernel error")
         vectors: NDArray[np.float32] = TABLE[ids]
         return vectors
 
@@ -107,6 +111,15 @@ async def test_no_more_vectors_are_kept_than_there_is_room_for(build: Build) -> 
     engine, _ = build(room)
     await scores(engine, "a house", [f"a house {number}" for number in range(20)])
     assert 0 < engine.vectors.size <= room
+
+
+async def test_a_kernel_error_fails_its_caller_alone_and_keeps_nothing(build: Build) -> None:
+    engine, encoder = build(1e6)
+    encoder.poison = engine.prepare("poison", ["x"]).query[1]
+    with pytest.raises(Internal):
+        await scores(engine, "a house", ["a red house", "poison"])
+    assert engine.prepare("a house", ["poison"]).held == frozenset()
+    assert await scores(engine, "a house", ["a house"]) == [pytest.approx(1, abs=1e-3)]
 
 
 matrices = arrays.arrays(
