@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from raglan_cli import ask, evaluate, ingest, screen, status, up
+from raglan_cli import ask, evaluate, ingest, parity, screen, status, up
 from raglan_cli.failure import Failure
 
 app = typer.Typer(
@@ -24,6 +24,7 @@ app.command()(ingest.ingest)
 app.command()(ask.ask)
 app.command()(ask.search)
 app.command("eval")(evaluate.evaluate)
+app.add_typer(parity.app, name="parity")
 app.command()(status.status)
 app.command()(up.down)
 

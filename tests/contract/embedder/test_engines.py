@@ -77,9 +77,9 @@ def test_rows_are_float32_of_length_one(engine: Engine, tokenizers: Tokenizers) 
     assert np.linalg.norm(vectors, axis=1) == pytest.approx(np.ones(len(SMALL)), abs=1e-5)
 
 
-LEAST_COSINE: Final = {"f32": 0.9999, "bf16": 0.999, "int8": 0.97}
-LEAST_MEAN_COSINE: Final = {"f32": 0.9999, "bf16": 0.999, "int8": 0.99}
-LEAST_ODD_COSINE: Final = {"f32": 0.999, "bf16": 0.999, "int8": 0.85}
+LEAST_COSINE: Final = {"f32": 0.9999, "bf16": 0.999, "int8": 0.994}
+LEAST_MEAN_COSINE: Final = {"f32": 0.9999, "bf16": 0.999, "int8": 0.997}
+LEAST_ODD_COSINE: Final = {"f32": 0.999, "bf16": 0.999, "int8": 0.98}
 """To fp32. What was measured on 500 texts, and a little less."""
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from raglan.encoders import conversion, export, quantisation
 from raglan.encoders.model import EncoderModel
@@ -63,11 +64,14 @@ def test_a_cached_file_is_found_by_revision_weights_and_format(
     assert quantisation.openvino_file(model, "f16", tmp_path).parent != found.parent
 
 
-def test_calibration_texts_are_the_same_every_time_and_differ_in_length() -> None:
-    texts = list(quantisation.calibration_texts())
-    assert texts == list(quantisation.calibration_texts())
-    lengths = {len(text.split()) for text in texts}
-    assert (min(lengths) < 20, max(lengths) > 120) == (True, True)
+@pytest.mark.parametrize("axis", [0, 1])
+def test_int8_weights_are_exact_to_half_a_step(axis: int) -> None:
+    weights = np.random.default_rng(0).normal(size=(40, 24)).astype(np.float32)
+    weights[3, :], weights[:, 5] = 0, 0
+    small, scale = quantisation.int8_rows(weights, axis)
+    assert small.dtype == np.int8
+    assert scale.size == weights.shape[1 - axis]
+    assert np.abs(small * scale - weights).max() <= scale.max() * 0.501
 
 
 @pytest.mark.parametrize(("dtype", "suffix"), [("f32", ""), ("bf16", ""), ("int8", "-int8")])

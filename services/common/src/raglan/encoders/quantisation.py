@@ -1,30 +1,28 @@
 """Smaller files, made once from the ONNX file: f16 weights, or int8.
 
-For OpenVINO, int8 is static quantisation by NNCF: the scales of activations are fixed beforehand on
-text that comes with this package, so that a vector never depends on what else is in its batch, as
-it does where scales are taken from each batch. ONNX Runtime runs static int8 too slowly or, by its
-own quantiser, too far from fp32 (cosine 0.945); it gets int8 weights, and quantises each row of the
-activations as it comes, block by block. The making runs in a process of its own
-(`python -m raglan.encoders.quantisation`); reading the files needs the runtime alone.
+int8 means weights of 8 bits with a scale a row, and activations that the runtime quantises as they
+come, each token by itself: a vector then never depends on what else is in its batch, as it does
+where one scale is taken from the whole batch, and no calibration texts are needed. The making runs
+in a process of its own (`python -m raglan.encoders.quantisation`); reading the files needs the
+runtime alone.
 """
 
 from __future__ import annotations
 
 import argparse
-import logging
-import random
 import sys
 import threading
-from collections.abc import Iterator
-from importlib import resources
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
 
 from raglan.encoders.conversion import made_once, report
 from raglan.encoders.export import onnx_file
 from raglan.encoders.model import EncoderModel, shipped_openvino
-from raglan.encoders.tokenizer import Tokenizers
 
+Matrix = NDArray[np.float32]
 Weights = Literal["f16", "int8"]
 
 Form = Literal["openvino-f16", "openvino-int8", "onnx-int8"]
@@ -34,16 +32,13 @@ MEASURED: Final = frozenset({"53aa51172d14"})
 """Revisions whose int8 vectors were measured: recall@10 on SciFact within 0.5 points of fp32.
 all-MiniLM-L6-v2. What another model loses, `raglan parity embedder` tells."""
 
-SAMPLES: Final = 64
-"""Calibration texts: 12 s on two cores."""
-
-_WORDS: Final = (5, 150)
-"""Shortest and longest calibration text, in words: from a query to a chunk."""
-
-_FORMAT: Final = 1
+_FORMAT: Final = 2
 """Counts up when what is made changes, so that old caches are not used."""
 
 _FILE: Final = "openvino_model.xml"
+
+_LEAST_WEIGHTS: Final = 4_096
+"""Smaller matrices are left as they are: nothing is to be gained."""
 
 
 def openvino_file(
@@ -85,8 +80,9 @@ def _made(
     if target.exists():
         return target
     source = onnx_file(model, cache_dir, stopped=stopped)
-    arguments = (str(source), form, str(model.max_tokens))
-    return made_once(model, target, "raglan.encoders.quantisation", *arguments, stopped=stopped)
+    return made_once(
+        model, target, "raglan.encoders.quantisation", str(source), form, stopped=stopped
+    )
 
 
 def revision_of_vectors(revision: str, dtype: str) -> str:
@@ -97,23 +93,19 @@ def revision_of_vectors(revision: str, dtype: str) -> str:
     return f"{revision}-int8" if dtype == "int8" else revision
 
 
-def calibration_texts(count: int = SAMPLES) -> Iterator[str]:
-    """Passages of 5 to 150 words, the same every time, out of the text in this package."""
-    words = resources.files("raglan.encoders").joinpath("calibration.txt").read_text("utf-8")
-    every = words.split()
-    chosen = random.Random(0)  # noqa: S311 - not a secret
-    for _ in range(count):
-        length = chosen.randint(*_WORDS)
-        start = chosen.randrange(len(every) - length)
-        yield " ".join(every[start : start + length])
-
-
-def convert(source: Path, folder: Path, target: Path, *, form: Form, max_tokens: int) -> None:
-    """Write the model in ONNX file `source` to `target`, a new folder for OpenVINO or a file.
+def int8_rows(weights: NDArray[np.float32], axis: int) -> tuple[NDArray[np.int8], Matrix]:
+    """(quantised, scale): `weights` is about their product, exact to half a step of 127.
 
     Args:
-        folder: the model's, for its tokenizer.
+        weights: a matrix.
+        axis: the one that a scale is shared along.
     """
+    scale = np.maximum(np.abs(weights).max(axis=axis, keepdims=True) / 127, 1e-12)
+    return np.round(weights / scale).astype(np.int8), scale.astype(np.float32)
+
+
+def convert(source: Path, target: Path, form: Form) -> None:
+    """Write the model in ONNX file `source` to `target`, a new folder for OpenVINO or a file."""
     if form == "onnx-int8":
         _convert_onnx(source, target)
         return
@@ -123,7 +115,8 @@ def convert(source: Path, folder: Path, target: Path, *, form: Form, max_tokens:
 
     graph = openvino.Core().read_model(source)
     if form == "openvino-int8":
-        graph = _quantised(graph, Tokenizers(folder, max_tokens))
+        report("quantising the weights")
+        _compress(graph)
     report("writing the OpenVINO file")
     target.mkdir(parents=True)
     openvino.save_model(graph, target / _FILE, compress_to_fp16=True)
@@ -142,42 +135,41 @@ def _convert_onnx(source: Path, target: Path) -> None:
     made.model.save_model_to_file(str(target))
 
 
-def _quantised(graph: Any, tokenizers: Tokenizers) -> Any:
-    import nncf
-    import numpy as np
+def _compress(graph: Any) -> None:
+    """Put int8 weights with their scales where OpenVINO's `graph` multiplies or looks up."""
+    import openvino
+    from openvino import opset13
 
-    nncf.set_log_level(logging.ERROR)
-    inputs = [port.get_any_name() for port in graph.inputs]
-    seen = 0
-
-    def feed(text: str) -> dict[str, Any]:
-        nonlocal seen
-        report("calibrating int8", seen % SAMPLES + 1, SAMPLES)
-        seen += 1
-        ids = np.array(tokenizers.ids([text]), np.int64)
-        known = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
-        # Of models with segments, a single text is all segment 0.
-        return {name: known.get(name, np.zeros_like(ids)) for name in inputs}
-
-    return nncf.quantize(
-        graph,
-        nncf.Dataset(list(calibration_texts()), feed),
-        model_type=nncf.ModelType.TRANSFORMER,
-        preset=nncf.QuantizationPreset.MIXED,
-        subset_size=SAMPLES,
-    )
+    for node in graph.get_ordered_ops():
+        kind = node.get_type_name()
+        if kind not in ("MatMul", "Gather"):
+            continue
+        place = 1 if kind == "MatMul" else 0
+        constant = node.input_value(place).get_node()
+        if constant.get_type_name() != "Constant" or len(constant.shape) != 2:
+            continue
+        weights = np.asarray(constant.data)
+        if weights.dtype != np.float32 or weights.size < _LEAST_WEIGHTS:
+            continue
+        # A scale for each output of a product, and for each row of a table.
+        by_column = kind == "MatMul" and not node.get_attributes()["transpose_b"]
+        small, scale = int8_rows(weights, axis=0 if by_column else 1)
+        half = opset13.convert(opset13.constant(small), openvino.Type.f16)
+        scaled = opset13.multiply(half, opset13.constant(scale.astype(np.float16)))
+        node.input(place).replace_source_output(
+            opset13.convert(scaled, openvino.Type.f32).output(0)
+        )
 
 
 def main() -> None:
-    """Command line: `python -m raglan.encoders.quantisation FOLDER TARGET ONNX FORM TOKENS`."""
+    """Command line: `python -m raglan.encoders.quantisation FOLDER TARGET ONNX FORM`."""
     parser = argparse.ArgumentParser(prog="raglan.encoders.quantisation")
     parser.add_argument("folder", type=Path)
     parser.add_argument("target", type=Path)
     parser.add_argument("source", type=Path)
     parser.add_argument("form", choices=get_args(Form))
-    parser.add_argument("max_tokens", type=int)
     given = parser.parse_args()
-    convert(given.source, given.folder, given.target, form=given.form, max_tokens=given.max_tokens)
+    convert(given.source, given.target, given.form)
 
 
 if __name__ == "__main__":

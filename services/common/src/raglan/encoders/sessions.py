@@ -104,7 +104,8 @@ def load(
             precision = "int8"
         dtype = _openvino_dtype(precision)
         file = _openvino_source(model, dtype, cache_dir, stopped)
-        return _openvino(file, dtype, streams or devices.usable_cores(), bulk=bulk)
+        count = streams or devices.usable_cores()
+        return _openvino(file, dtype, count, bulk=bulk, row=model.dimension)
     if precision == "int8":
         file = quantisation.onnx_int8_file(model, cache_dir, stopped=stopped)
         return _onnx(file, "int8", streams or devices.usable_cores(), bulk=bulk)
@@ -188,7 +189,7 @@ def _openvino_dtype(precision: Precision) -> str:
     return precision
 
 
-def _openvino(file: Path, dtype: str, count: int, *, bulk: bool) -> Sessions:
+def _openvino(file: Path, dtype: str, count: int, *, bulk: bool, row: int = 0) -> Sessions:
     core = _import_openvino().Core()
     # Of an int8 model, what stays in floating point runs in the fastest format.
     hint = _openvino_dtype("auto") if dtype == "int8" else dtype
@@ -199,6 +200,9 @@ def _openvino(file: Path, dtype: str, count: int, *, bulk: bool) -> Sessions:
         # Pinned, the threads of both lanes would be tied to one core each, and not always another.
         "ENABLE_CPU_PINNING": False,
     }
+    if dtype == "int8":
+        # A token's activations share one scale for each so many of them: 1.1x as fast as with 32.
+        properties["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = str(row)
     try:
         # Compiled twice from one read model: the two share the weights.
         graph = core.read_model(str(file))
