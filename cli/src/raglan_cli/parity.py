@@ -59,7 +59,7 @@ def embedder(
     """
     # The models are loaded in a process of their own: the command line holds no service's code.
     if importlib.util.find_spec(_MODULE) is None:
-        raise Failure(f"The embedder is not installed here: `pip install {_MODULE}`.")
+        raise Failure("The embedder is not installed here: `pip install raglan-embedder`.")
     command = [sys.executable, "-m", f"{_MODULE}.parity", "--a", a, "--b", b]
     command += ["--a-precision", a_precision, "--b-precision", b_precision]
     command += ["--a-device", a_device, "--b-device", b_device, "--texts", str(texts)]

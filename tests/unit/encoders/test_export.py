@@ -74,10 +74,5 @@ def test_int8_weights_are_exact_to_half_a_step(axis: int) -> None:
     assert np.abs(small * scale - weights).max() <= scale.max() * 0.501
 
 
-@pytest.mark.parametrize(("dtype", "suffix"), [("f32", ""), ("bf16", ""), ("int8", "-int8")])
-def test_int8_vectors_carry_a_revision_of_their_own(dtype: str, suffix: str) -> None:
-    assert quantisation.revision_of_vectors("0123456789ab", dtype) == f"0123456789ab{suffix}"
-
-
 def test_the_explanation_of_a_failed_conversion_is_its_last_line(model: EncoderModel) -> None:
     assert conversion._explain(model, 1, "Traceback\n  frames\nValueError: no\n").endswith("no")

@@ -16,7 +16,6 @@ from raglan.deadline import Deadline
 from raglan.encoders import model as models
 from raglan.encoders.metrics import EncoderMetrics
 from raglan.encoders.model import EncoderModel
-from raglan.encoders.quantisation import revision_of_vectors
 from raglan.health import Health
 from raglan.rpc.server import Service
 from raglan.telemetry.metrics import Endpoint
@@ -152,7 +151,7 @@ def _encoder(
 def _identity(model: EncoderModel, engine: Engine) -> Identity:
     return Identity(
         id=model.id,
-        revision=revision_of_vectors(model.revision, engine.dtype),
+        revision=model.revision,
         dtype=engine.dtype,
         dimension=model.dimension,
         outputs=engine.outputs,

@@ -5,6 +5,10 @@ come, each token by itself: a vector then never depends on what else is in its b
 where one scale is taken from the whole batch, and no calibration texts are needed. The making runs
 in a process of its own (`python -m raglan.encoders.quantisation`); reading the files needs the
 runtime alone.
+
+int8 vectors may be searched with those of other formats: on SciFact recall@10 is .783 with fp32,
+.782 with int8, .787 with queries in int8 over passages in fp32 and .783 the other way round. So the
+model's revision stands for all of them.
 """
 
 from __future__ import annotations
@@ -83,14 +87,6 @@ def _made(
     return made_once(
         model, target, "raglan.encoders.quantisation", str(source), form, stopped=stopped
     )
-
-
-def revision_of_vectors(revision: str, dtype: str) -> str:
-    """The revision that vectors carry: int8 ones are not to be mixed with those of other formats.
-
-    f32, bf16 and f16 agree to a cosine of 0.9999, int8 with them to 0.98 at worst.
-    """
-    return f"{revision}-int8" if dtype == "int8" else revision
 
 
 def int8_rows(weights: NDArray[np.float32], axis: int) -> tuple[NDArray[np.int8], Matrix]:
