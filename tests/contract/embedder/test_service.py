@@ -133,12 +133,13 @@ async def test_odd_text_is_embedded(embedder: Caller) -> None:
 
 async def test_a_deadline_that_is_too_short_is_reported_as_such(embedder: Caller) -> None:
     with pytest.raises(DeadlineExceeded):
-        await embedder.embed([TEXT * 20] * 64, within_s=0.05)
+        await embedder.embed([f"late {n} {TEXT * 20}" for n in range(64)], within_s=0.05)
     assert (await embedder.embed(["and it serves on"])).vectors.rows == 1
 
 
 async def test_the_loop_stays_free_and_queries_pass_while_bulk_runs(embedder: Caller) -> None:
-    bulk = asyncio.create_task(embedder.embed([TEXT * 20] * 64, lane=2))
+    texts = [f"bulk {n} {TEXT * 20}" for n in range(64)]
+    bulk = asyncio.create_task(embedder.embed(texts, lane=2))
     lags: list[float] = []
     waits: list[float] = []
     while not bulk.done():
