@@ -187,11 +187,15 @@ async def test_a_start_that_cannot_be_served_is_refused_with_a_reason(
     await service.close()
 
 
+def has_begun_to_convert(cache: Path) -> bool:
+    return any(cache.glob("*/*.lock"))
+
+
 async def test_a_stop_during_a_conversion_is_heeded_at_once(tmp_path: Path) -> None:
     service = build(settings(tmp_path))
     starting = asyncio.ensure_future(service.start())
     async with asyncio.timeout(30):
-        while not list(tmp_path.glob("*/*.partial")) and not list(tmp_path.glob("*/*.lock")):
+        while not has_begun_to_convert(tmp_path):
             await asyncio.sleep(0.01)
     asked = time.monotonic()
     await service.close()

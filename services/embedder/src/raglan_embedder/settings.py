@@ -55,8 +55,8 @@ class EmbedderSettings(GrpcSettings, env_prefix="RAGLAN_EMBEDDER_"):
 
     precision: Literal["auto", "f32", "bf16", "f16", "int8"] = "auto"
     """Number format. With OpenVINO, auto is int8 for the default model, whose loss is measured, and
-    for others bf16 where the CPU has it; on a GPU f16; else f32. What int8 costs another model tells
-    `raglan parity embedder`."""
+    for others bf16 where the CPU has it; on a GPU f16; else f32. `raglan parity embedder` tells
+    what int8 costs another model."""
 
     attention: Literal["sdpa", "flash_attention_2"] = "sdpa"
     """What the torch engine computes attention with. flash_attention_2 needs its package and a GPU
