@@ -9,12 +9,15 @@ from __future__ import annotations
 import multiprocessing
 import signal
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any, Final, Generic, TypeVar
 
 import structlog
 
-from raglan.errors import RaglanError, Unavailable
+from raglan.errors import InvalidInput, RaglanError, Unavailable
 from raglan.scheduling.work import DeviceLost
 
 Input = TypeVar("Input")
@@ -23,6 +26,7 @@ Description = TypeVar("Description")
 
 log: Final = structlog.get_logger()
 
+_LOAD_S: Final = 300.0
 _CLOSE_S: Final = 5.0
 
 
@@ -92,6 +96,48 @@ class Worker(Generic[Input, Result, Description]):
         return outcome
 
 
+@dataclass(frozen=True, slots=True)
+class Workers(Generic[Input, Result, Description]):
+    """A worker for each of several devices."""
+
+    streams: tuple[Worker[Input, Result, Description], ...]
+    told: tuple[Description, ...]
+    """What each told of what it loaded."""
+
+    close: Callable[[], None]
+
+
+def on_devices(
+    devices: Sequence[str],
+    load_on: Callable[[str], tuple[Callable[[Sequence[Input]], Sequence[Result]], Description]],
+    *,
+    name: str,
+) -> Workers[Input, Result, Description]:
+    """Load on each of `devices` at the same time, each in a process of its own.
+
+    Args:
+        load_on: as `load` of a worker, for one device.
+
+    Raises:
+        InvalidInput: a GPU is named twice.
+        RaglanError: why a device cannot be used.
+    """
+    if len(set(devices)) < len(devices) and any(device != "cpu" for device in devices):
+        raise InvalidInput(f"device is {','.join(devices)!r}: name each GPU once.")
+    with ExitStack() as stack:
+        workers: list[Worker[Input, Result, Description]] = []
+        for number, device in enumerate(devices):
+            worker = Worker(partial(load_on, device), name=f"{name}-{number}-{device}")
+            stack.callback(worker.close)
+            workers.append(worker)
+        try:
+            told = [worker.ready(_LOAD_S) for worker in workers]
+        except DeviceLost as error:
+            raise Unavailable(f"A device cannot be used: {error}") from error
+        closing = stack.pop_all()
+    return Workers(tuple(workers), tuple(told), closing.close)
+
+
 def _serve(
     connection: Connection[Any, Any],
     load: Callable[[], tuple[Callable[[Sequence[Any]], Sequence[Any]], Any]],
@@ -111,7 +157,7 @@ def _serve(
         except EOFError:
             return
         try:
-            connection.send(list(run(batch)))
+            connection.send(run(batch))
         except DeviceLost:
             return
         except Exception as error:  # of this batch alone
