@@ -181,3 +181,13 @@ def test_the_longest_input_can_be_capped_and_not_raised(folder: Path) -> None:
     assert [model.capped(tokens).max_tokens for tokens in (0, 16, 64)] == [64, 16, 64]
     with pytest.raises(InvalidInput, match="max_tokens is 65; my-model reads 64"):
         model.capped(65)
+
+
+def test_a_folder_with_an_openvino_file_alone_has_weights(folder: Path) -> None:
+    for file in (*folder.glob("*.safetensors"), *folder.glob("*.bin")):
+        file.unlink()
+    (folder / "openvino").mkdir()
+    (folder / "openvino" / "openvino_model.xml").write_text("<net/>")
+    (folder / "openvino" / "openvino_model.bin").write_bytes(b"weights")
+    assert len(models.revision_of(folder)) == 12
+    assert models.shipped_openvino(folder) == folder / "openvino" / "openvino_model.xml"

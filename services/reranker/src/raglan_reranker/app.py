@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import threading
 import time
 from collections.abc import Callable
 from functools import partial
@@ -49,10 +50,11 @@ def build(settings: RerankerSettings) -> Service:
     metrics = Endpoint(registry, settings.host, settings.metrics_port)
     servicer = RerankerServicer()
     running: list[Reranker] = []
+    stopped = threading.Event()
 
     async def start() -> None:
         started = time.monotonic()
-        make, identity = await asyncio.to_thread(_LOADERS[settings.engine], settings)
+        make, identity = await asyncio.to_thread(_LOADERS[settings.engine], settings, stopped)
         engine = make(partial(_dispatcher, settings, counted))
         reranker = Reranker(
             engine,
@@ -81,6 +83,7 @@ def build(settings: RerankerSettings) -> Service:
         )
 
     async def close() -> None:
+        stopped.set()
         for reranker in running:
             await reranker.close()
 
@@ -96,7 +99,7 @@ def build(settings: RerankerSettings) -> Service:
     )
 
 
-def _late_interaction(settings: RerankerSettings) -> Loaded:
+def _late_interaction(settings: RerankerSettings, stopped: threading.Event) -> Loaded:
     model = models.read(settings.model)
     loaded = sessions.load(
         settings.runtime,
@@ -106,6 +109,7 @@ def _late_interaction(settings: RerankerSettings) -> Loaded:
         streams=settings.streams,
         cache_dir=settings.cache_dir,
         bulk=False,
+        stopped=stopped,
     )
     cache_bytes = settings.cache_vectors_mb * 1e6
 
@@ -117,7 +121,7 @@ def _late_interaction(settings: RerankerSettings) -> Loaded:
     )
 
 
-def _cross_encoder(settings: RerankerSettings) -> Loaded:
+def _cross_encoder(settings: RerankerSettings, stopped: threading.Event) -> Loaded:
     model = models.read(settings.model)
     loaded = cross_encoder.load(
         settings.runtime,
@@ -126,6 +130,7 @@ def _cross_encoder(settings: RerankerSettings) -> Loaded:
         precision=settings.precision,
         streams=settings.streams,
         cache_dir=settings.cache_dir,
+        stopped=stopped,
     )
 
     def make(dispatcher: MakeDispatcher) -> Engine:
@@ -134,7 +139,7 @@ def _cross_encoder(settings: RerankerSettings) -> Loaded:
     return make, common_pb2.ModelIdentity(id=model.id, revision=model.revision)
 
 
-def _http(settings: RerankerSettings) -> Loaded:
+def _http(settings: RerankerSettings, _: threading.Event) -> Loaded:
     # The HTTP client takes 4 MB that no other engine needs.
     from raglan.http_client import ModelServer
 
@@ -148,7 +153,7 @@ def _http(settings: RerankerSettings) -> Loaded:
     return make, common_pb2.ModelIdentity(id=settings.model)
 
 
-_LOADERS: Final[dict[str, Callable[[RerankerSettings], Loaded]]] = {
+_LOADERS: Final[dict[str, Callable[[RerankerSettings, threading.Event], Loaded]]] = {
     "late-interaction": _late_interaction,
     "cross-encoder": _cross_encoder,
     "http": _http,

@@ -4,6 +4,7 @@ classifier with a single label, by OpenVINO, ONNX Runtime or torch."""
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,11 +41,13 @@ def load(
     precision: Precision,
     streams: int,
     cache_dir: Path,
+    stopped: threading.Event | None = None,
 ) -> CrossEncoder:
     """Load `model`. Blocks for seconds: call it in a thread.
 
     Args:
         streams: batches that run at once on a CPU; 0 means one a core.
+        stopped: when it is set, a conversion that runs is given up.
 
     Raises:
         InvalidInput: it gives several scores a pair, or there is no such device or precision.
@@ -58,7 +61,7 @@ def load(
         return CrossEncoder((_scoring(on_torch.logits),), on_torch.device, on_torch.dtype)
     devices.require_cpu(device, runtime)
     loaded = sessions.open_file(
-        cross_onnx_file(model, cache_dir),
+        cross_onnx_file(model, cache_dir, stopped=stopped),
         runtime,
         precision=precision,
         streams=streams,

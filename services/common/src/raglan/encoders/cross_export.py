@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import inspect
+import threading
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,7 +19,9 @@ _FORMAT: Final = 1
 """Counts up when the exported graph changes, so that old caches are not used."""
 
 
-def cross_onnx_file(model: EncoderModel, cache_dir: Path) -> Path:
+def cross_onnx_file(
+    model: EncoderModel, cache_dir: Path, *, stopped: threading.Event | None = None
+) -> Path:
     """A file that maps pairs, each of its inputs (batch, tokens), to logits (batch, 1).
 
     Raises:
@@ -27,7 +30,7 @@ def cross_onnx_file(model: EncoderModel, cache_dir: Path) -> Path:
     if shipped := shipped_onnx(model.path):
         return shipped
     target = cache_dir / "onnx" / f"{model.revision}-cross-v{_FORMAT}.onnx"
-    return made_once(model, target, __name__)
+    return made_once(model, target, __name__, stopped=stopped)
 
 
 def has_segments(model: Any) -> bool:

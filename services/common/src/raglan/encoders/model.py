@@ -31,6 +31,8 @@ _HUB_FILES: Final = (
     "pytorch_model*.bin",
     "model.onnx*",
     "onnx/model.onnx*",
+    "openvino_model.*",
+    "openvino/openvino_model.*",
     "onnx/Constant_*",  # where the exporter of BGE-M3's own file put a large constant
     "sparse_linear.pt",
     "colbert_linear.pt",
@@ -191,9 +193,11 @@ def _weights(path: Path) -> list[Path]:
             return found
     if onnx := shipped_onnx(path):
         return sorted(onnx.parent.glob("model.onnx*"))
+    if openvino := shipped_openvino(path):
+        return [openvino.with_suffix(".bin")]
     raise Unavailable(
-        f"{path} holds no weights: no *.safetensors, pytorch_model.bin, model.onnx or "
-        "onnx/model.onnx."
+        f"{path} holds no weights: no *.safetensors, pytorch_model.bin, model.onnx, "
+        "onnx/model.onnx or openvino/openvino_model.xml."
     )
 
 
