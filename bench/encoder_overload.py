@@ -15,21 +15,21 @@ from texts import Texts
 
 ROUNDS = 5
 
-QUERY_RATE = 11.0
-LANE_S = 10.0
+QUERY_RATE = 15.0
+LANE_S = 7.0
 BULK_TEXTS = 32
 BULK_IN_FLIGHT = 6
 
 DEADLINE_S = 0.5
-CAPACITY_S = 2.5
-LOAD_S = 3.5
-SETTLED_S = 1.0
+CAPACITY_S = 2.0
+LOAD_S = 3.0
+SETTLED_S = 0.8
 SWEEP = (0.7, 0.85, 1.0, 1.2)
 OVERLOADS = (2.0, 5.0)
 
 
 def lanes(load: Generator, server: Server, texts: Texts) -> list[Row]:
-    """Queries 11 a second, by the clock, alone and beside bulk calls that never pause."""
+    """Queries 15 a second, by the clock, alone and beside bulk calls that never pause."""
     passages = texts.passages(1024)
     calls = [
         server.request(passages[at : at + BULK_TEXTS], bulk=True)

@@ -136,6 +136,7 @@ def lanes(lengths: tuple[int, ...]) -> list[Row]:
         behind: list[float] = []
         batches: list[float] = []
         shares: list[float] = []
+        in_time: list[float] = []
         for seed in range(SEEDS):
             trace = simulate(Scheduled(GPU), GPU, _both(load, lengths, seed), seed=seed)
             bulk = [job for job in trace.jobs if job.texts[0].bulk]
@@ -146,9 +147,17 @@ def lanes(lengths: tuple[int, ...]) -> list[Row]:
                     behind.append(seconds)
                     passed.append(begun)
             shares.append(_share(bulk, trace.jobs))
+            in_time.append(_in_time(trace.texts))
         what = f"two lanes on one GPU, queries at {load} of it"
         bounded = "<= 1" if load < 1 else None
         rows += [
+            Row(
+                f"{what}: goodput of queries",
+                "share",
+                min(in_time),
+                ">= 0.99" if load < 1 else None,
+                note="by seed: " + ", ".join(f"{share:.1%}" for share in in_time),
+            ),
             Row(f"{what}: bulk batches begun while one waits, most", "", max(passed), bounded),
             Row(
                 f"{what}: bulk that one waits behind, p99",
@@ -174,6 +183,13 @@ def _behind(bulk: Sequence[Job], query: Text) -> tuple[float, int]:
         running = bulk[first - 1]
         seconds += max(0.0, running.begun_at + running.seconds - query.arrived_at)
     return seconds, last - first
+
+
+def _in_time(texts: Sequence[Text]) -> float:
+    """The share of the queries, after the start and before the end, answered in time."""
+    last = LANE_S - DEADLINE_S
+    asked = [text for text in texts if not text.bulk and SETTLED_S <= text.arrived_at < last]
+    return sum(text.in_time for text in asked) / len(asked)
 
 
 def _begun_at(job: Job) -> float:
