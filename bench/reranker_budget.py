@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -98,7 +99,7 @@ class Clock:
         """
         self._kept = kept
         settings = RerankerSettings(cache_vectors_mb=64 if kept else 0)
-        make, _ = app._late_interaction(settings)
+        make, _, _ = app._late_interaction(settings, threading.Event())
         metrics = EncoderMetrics(CollectorRegistry())
         self._engine = make(partial(app._dispatcher, settings, metrics))
         self._seen: dict[tuple[str, int, int], float] = {}

@@ -232,3 +232,18 @@ async def test_before_the_model_is_loaded_calls_are_told_to_come_back(model_cach
         with pytest.raises(grpc.aio.AioRpcError, match="still loading"):
             await Stub(channel).GetInfo(common_pb2.GetInfoRequest(), timeout=5)
     await server.stop(0)
+
+
+async def test_two_devices_are_two_processes_behind_one_queue(serve: Serve) -> None:
+    stub = await serve(device="cpu,cpu", runtime="onnx")
+    request = reranker_pb2.RerankRequest(
+        query="Which city is the capital of France?",
+        candidates=[
+            reranker_pb2.Candidate(text="Bananas are rich in potassium.", retrieval_score=0.5),
+            reranker_pb2.Candidate(text="Paris is the capital of France.", retrieval_score=0.5),
+        ],
+    )
+    reply = await stub.Rerank(request, timeout=20)
+    assert [ranked.index for ranked in reply.ranked] == [1, 0]
+    info = await stub.GetInfo(common_pb2.GetInfoRequest(), timeout=5)
+    assert info.device == "cpu,cpu"

@@ -14,10 +14,9 @@ from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
 from raglan.deadline import Deadline
 from raglan.encoders import model as models
-from raglan.encoders.sessions import Sessions
 from raglan.errors import Internal
 from raglan.scheduling import Dispatcher, LatencyModel, Limits, Pool
-from raglan_reranker.engines.late_interaction import LateInteraction, Rounded, max_sim
+from raglan_reranker.engines.late_interaction import LateInteraction, Rounded, max_sim, normalising
 
 DIMENSION = 384
 TABLE = np.random.default_rng(0).standard_normal((30_522, DIMENSION)).astype(np.float32)
@@ -64,8 +63,10 @@ async def build(model: models.EncoderModel) -> AsyncIterator[Build]:
     def one(cache_bytes: float) -> tuple[LateInteraction, Encoder]:
         encoder = Encoder()
         engine = LateInteraction(
-            Sessions((encoder,), "cpu", "f32"),
+            [normalising(encoder)],
             model,
+            device="cpu",
+            dtype="f32",
             dispatcher=dispatcher,
             cache_bytes=cache_bytes,
         )

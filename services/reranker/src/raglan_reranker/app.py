@@ -17,6 +17,7 @@ from raglan.deadline import Deadline
 from raglan.encoders import cross_encoder, sessions
 from raglan.encoders import model as models
 from raglan.encoders.metrics import EncoderMetrics
+from raglan.encoders.model import EncoderModel
 from raglan.health import Health
 from raglan.rpc.server import Service
 from raglan.scheduling import Dispatcher, LatencyModel, Limits, Pool
@@ -24,9 +25,10 @@ from raglan.telemetry.metrics import Endpoint
 from raglan.v1 import common_pb2, reranker_pb2_grpc
 
 from raglan_reranker import calibration, reranking
-from raglan_reranker.engines import Engine, MakeDispatcher
-from raglan_reranker.engines.cross_encoder import CrossEncoding
-from raglan_reranker.engines.late_interaction import LateInteraction
+from raglan_reranker.engines import Engine, MakeDispatcher, devices
+from raglan_reranker.engines.cross_encoder import CrossEncoding, listed
+from raglan_reranker.engines.devices import Streams
+from raglan_reranker.engines.late_interaction import LateInteraction, normalising
 from raglan_reranker.reranking import Reranker
 from raglan_reranker.servicer import RerankerServicer
 from raglan_reranker.settings import RerankerSettings
@@ -39,8 +41,9 @@ WARM_UP_S: Final = 120.0
 SLOW: Final = {"seconds_per_token": 1 / 4_000, "overhead_s": 0.01}
 """What tokens are taken to cost until measured: half the speed of two cores with MiniLM."""
 
-Loaded = tuple[Callable[[MakeDispatcher], Engine], common_pb2.ModelIdentity]
-"""What puts the engine behind its queue, on the event loop; and which model it is."""
+Loaded = tuple[Callable[[MakeDispatcher], Engine], common_pb2.ModelIdentity, Callable[[], None]]
+"""What puts the engine behind its queue, on the event loop; which model it is; what gives back what
+its streams hold."""
 
 
 def build(settings: RerankerSettings) -> Service:
@@ -50,11 +53,15 @@ def build(settings: RerankerSettings) -> Service:
     metrics = Endpoint(registry, settings.host, settings.metrics_port)
     servicer = RerankerServicer()
     running: list[Reranker] = []
+    holding: list[Callable[[], None]] = []
     stopped = threading.Event()
 
     async def start() -> None:
         started = time.monotonic()
-        make, identity = await asyncio.to_thread(_LOADERS[settings.engine], settings, stopped)
+        make, identity, give_back = await asyncio.to_thread(
+            _LOADERS[settings.engine], settings, stopped
+        )
+        holding.append(give_back)
         engine = make(partial(_dispatcher, settings, counted))
         reranker = Reranker(
             engine,
@@ -86,6 +93,8 @@ def build(settings: RerankerSettings) -> Service:
         stopped.set()
         for reranker in running:
             await reranker.close()
+        for give_back in holding:
+            await asyncio.to_thread(give_back)
 
     return Service(
         name="raglan.v1.RerankerService",
@@ -101,42 +110,76 @@ def build(settings: RerankerSettings) -> Service:
 
 def _late_interaction(settings: RerankerSettings, stopped: threading.Event) -> Loaded:
     model = models.read(settings.model)
+    loaded = devices.load(settings.device, partial(_encoding_on, settings, model), stopped)
+    cache_bytes = settings.cache_vectors_mb * 1e6
+
+    def make(dispatcher: MakeDispatcher) -> Engine:
+        return LateInteraction(
+            loaded.streams,
+            model,
+            device=loaded.device,
+            dtype=loaded.dtype,
+            dispatcher=dispatcher,
+            cache_bytes=cache_bytes,
+        )
+
+    identity = common_pb2.ModelIdentity(
+        id=model.id, revision=model.revision, dimension=model.dimension
+    )
+    return make, identity, loaded.close
+
+
+def _cross_encoder(settings: RerankerSettings, stopped: threading.Event) -> Loaded:
+    model = models.read(settings.model)
+    loaded = devices.load(settings.device, partial(_judging_on, settings, model), stopped)
+
+    def make(dispatcher: MakeDispatcher) -> Engine:
+        return CrossEncoding(
+            loaded.streams,
+            model,
+            device=loaded.device,
+            dtype=loaded.dtype,
+            dispatcher=dispatcher,
+        )
+
+    return make, common_pb2.ModelIdentity(id=model.id, revision=model.revision), loaded.close
+
+
+def _encoding_on(
+    settings: RerankerSettings,
+    model: EncoderModel,
+    device: str,
+    stopped: threading.Event | None = None,
+) -> Streams:
     loaded = sessions.load(
         settings.runtime,
         model,
-        device=settings.device,
+        device=device,
         precision=settings.precision,
         streams=settings.streams,
         cache_dir=settings.cache_dir,
         bulk=False,
         stopped=stopped,
     )
-    cache_bytes = settings.cache_vectors_mb * 1e6
-
-    def make(dispatcher: MakeDispatcher) -> Engine:
-        return LateInteraction(loaded, model, dispatcher=dispatcher, cache_bytes=cache_bytes)
-
-    return make, common_pb2.ModelIdentity(
-        id=model.id, revision=model.revision, dimension=model.dimension
-    )
+    return Streams([normalising(run) for run in loaded.streams], loaded.device, loaded.dtype)
 
 
-def _cross_encoder(settings: RerankerSettings, stopped: threading.Event) -> Loaded:
-    model = models.read(settings.model)
+def _judging_on(
+    settings: RerankerSettings,
+    model: EncoderModel,
+    device: str,
+    stopped: threading.Event | None = None,
+) -> Streams:
     loaded = cross_encoder.load(
         settings.runtime,
         model,
-        device=settings.device,
+        device=device,
         precision=settings.precision,
         streams=settings.streams,
         cache_dir=settings.cache_dir,
         stopped=stopped,
     )
-
-    def make(dispatcher: MakeDispatcher) -> Engine:
-        return CrossEncoding(loaded, model, dispatcher=dispatcher)
-
-    return make, common_pb2.ModelIdentity(id=model.id, revision=model.revision)
+    return Streams([listed(score) for score in loaded.streams], loaded.device, loaded.dtype)
 
 
 def _http(settings: RerankerSettings, _: threading.Event) -> Loaded:
@@ -150,7 +193,7 @@ def _http(settings: RerankerSettings, _: threading.Event) -> Loaded:
     def make(dispatcher: MakeDispatcher) -> Engine:
         return http.HttpReranking(server, model=settings.model, api=settings.api)
 
-    return make, common_pb2.ModelIdentity(id=settings.model)
+    return make, common_pb2.ModelIdentity(id=settings.model), lambda: None
 
 
 _LOADERS: Final[dict[str, Callable[[RerankerSettings, threading.Event], Loaded]]] = {

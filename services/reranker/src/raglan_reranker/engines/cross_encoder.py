@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 from raglan.deadline import Deadline
-from raglan.encoders.cross_encoder import CrossEncoder, Score
+from raglan.encoders.cross_encoder import Score
 from raglan.encoders.model import EncoderModel
 from raglan.encoders.tokenizer import PairIds, PairTokenizers
 from raglan.health import Health
@@ -23,17 +23,21 @@ class CrossEncoding:
     dimension = 0
 
     def __init__(
-        self, loaded: CrossEncoder, model: EncoderModel, *, dispatcher: MakeDispatcher
+        self,
+        streams: Sequence[Callable[[Sequence[PairIds]], Sequence[float]]],
+        model: EncoderModel,
+        *,
+        device: str,
+        dtype: str,
+        dispatcher: MakeDispatcher,
     ) -> None:
         """Args:
         dispatcher: makes the queue before the streams.
         """
-        self.device = loaded.device
-        self.dtype = loaded.dtype
+        self.device = device
+        self.dtype = dtype
         self._tokenizers = PairTokenizers(model.path, model.max_tokens)
-        self._queue: Dispatcher[PairIds, float] = dispatcher(
-            Pool([_listed(score) for score in loaded.streams])
-        )
+        self._queue: Dispatcher[PairIds, float] = dispatcher(Pool(streams))
 
     async def start(self, *, deadline: Deadline) -> None:
         """Nothing is left to do: the model was loaded before."""
@@ -68,5 +72,6 @@ class CrossEncoding:
         await self._queue.close()
 
 
-def _listed(score: Score) -> Callable[[Sequence[PairIds]], list[float]]:
+def listed(score: Score) -> Callable[[Sequence[PairIds]], list[float]]:
+    """A stream over a cross-encoder's scores."""
     return lambda pairs: score(pairs).tolist()

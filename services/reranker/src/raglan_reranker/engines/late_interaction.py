@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from raglan.cache import Cache, digest
 from raglan.deadline import Deadline
 from raglan.encoders.model import EncoderModel
-from raglan.encoders.sessions import Run, Sessions, TokenIds, pad
+from raglan.encoders.sessions import Run, TokenIds, pad
 from raglan.encoders.tokenizer import Tokenizers
 from raglan.health import Health
 from raglan.scheduling import Dispatcher, Lane, Pool, Timing
@@ -28,6 +28,9 @@ from raglan_reranker.engines import MakeDispatcher, Prepared
 
 Matrix = NDArray[np.float32]
 """Token vectors of one text, (tokens, dim), rows L2-normalised."""
+
+Encode = Callable[[Sequence[TokenIds]], Sequence[Matrix]]
+"""Token ids of a batch -> token vectors of each text. One caller at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,26 +69,27 @@ class LateInteraction:
 
     def __init__(
         self,
-        sessions: Sessions,
+        streams: Sequence[Encode],
         model: EncoderModel,
         *,
+        device: str,
+        dtype: str,
         dispatcher: MakeDispatcher,
         cache_bytes: float = 0,
     ) -> None:
         """Args:
+        streams: token vectors of batches; see `normalising`.
         dispatcher: makes the queue before the streams.
         cache_bytes: of passages' token vectors that are kept; 0 keeps none.
         """
-        self.device = sessions.device
-        self.dtype = sessions.dtype
+        self.device = device
+        self.dtype = dtype
         self.dimension = model.dimension
         self._prompts = (model.query_prompt, model.passage_prompt)
         self._tokenizers = Tokenizers(model.path, model.max_tokens)
         self.vectors: Cache[Rounded] = Cache(cache_bytes, lambda each: each.nbytes)
         self._vectors_lock = threading.Lock()
-        self._queue: Dispatcher[TokenIds, Matrix] = dispatcher(
-            Pool([_normalising(run) for run in sessions.streams])
-        )
+        self._queue: Dispatcher[TokenIds, Matrix] = dispatcher(Pool(streams))
 
     async def start(self, *, deadline: Deadline) -> None:
         """Nothing is left to do: the model was loaded before."""
@@ -147,7 +151,9 @@ def _max_sim(query: Matrix, passage: Rounded) -> float:
     return float(cosines.max(axis=1).mean())
 
 
-def _normalising(run: Run) -> Callable[[Sequence[TokenIds]], list[Matrix]]:
+def normalising(run: Run) -> Encode:
+    """A stream of token vectors over a session's run."""
+
     def encode(batch: Sequence[TokenIds]) -> list[Matrix]:
         tokens = run(*pad(batch))
         return [_unit(row[: len(ids)]) for row, ids in zip(tokens, batch, strict=True)]

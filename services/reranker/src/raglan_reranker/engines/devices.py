@@ -1,0 +1,57 @@
+"""What runs the model: streams on one device, or a worker process for each of several."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol
+
+from raglan.scheduling import worker
+
+Stream = Callable[[Sequence[Any]], Sequence[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Streams:
+    """As many batches as may run at once, and what they run on."""
+
+    streams: Sequence[Stream]
+    device: str
+    dtype: str
+    close: Callable[[], None] = lambda: None
+    """Gives back what the streams hold; called once, when none of them runs."""
+
+
+class LoadOn(Protocol):
+    """Loads on one device; of several, in the process of each."""
+
+    def __call__(self, device: str, stopped: threading.Event | None = None) -> Streams: ...
+
+
+def load(device: str, load_on: LoadOn, stopped: threading.Event) -> Streams:
+    """What `load_on` loads on `device`; of several, separated by commas, each has a process.
+
+    Args:
+        load_on: a function of a module or a partial of one, where there are several devices.
+        stopped: when it is set, a conversion that runs in this process is given up.
+
+    Raises:
+        RaglanError: why a device cannot be used.
+    """
+    devices = device.split(",")
+    if len(devices) == 1:
+        return load_on(device, stopped)
+    started = worker.on_devices(devices, partial(_load, load_on), name="reranker")
+    return Streams(
+        started.streams,
+        device=",".join(where for where, _ in started.told),
+        dtype=started.told[0][1],
+        close=started.close,
+    )
+
+
+def _load(load_on: LoadOn, device: str) -> tuple[Stream, tuple[str, str]]:
+    loaded = load_on(device)
+    return loaded.streams[0], (loaded.device, loaded.dtype)
