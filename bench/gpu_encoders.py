@@ -28,7 +28,7 @@ import torch
 from raglan.deadline import Deadline
 from raglan.encoders import device as devices
 from raglan.encoders import model as models
-from raglan.encoders.sessions import STEP
+from raglan.encoders.sessions import padded
 from raglan.scheduling import Dispatcher, Lane, LatencyModel, Limits, Pool
 from raglan_embedder.engines import Engine
 from raglan_embedder.engines import torch as torch_engine
@@ -160,7 +160,7 @@ def load(shape: Shape, device: str, arguments: argparse.Namespace, folder: Path)
 def queue_for(engine: Engine) -> Queue:
     """The scheduler as the embedder sets it up for a GPU."""
     limits = Limits(
-        batch_tokens=16_384, batch_items=256, waiting_items=4_096, width_step=STEP, window=1_024
+        batch_tokens=16_384, batch_items=256, waiting_items=4_096, padded=padded, window=1_024
     )
     latency = lambda: LatencyModel(seconds_per_token=1e-5, overhead_s=0.005)  # noqa: E731
     return Dispatcher(

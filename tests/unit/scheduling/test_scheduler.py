@@ -6,6 +6,7 @@ import subprocess
 import sys
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -17,11 +18,15 @@ PER_TOKEN, OVERHEAD = 0.001, 0.002
 QUERY, BULK = Lane.INTERACTIVE, Lane.BULK
 
 
-def limits(**changes: int | float) -> Limits:
+def by_eight(tokens: int) -> int:
+    return -(-tokens // 8) * 8
+
+
+def limits(**changes: Any) -> Limits:
     return Limits(**{"batch_tokens": 64, "batch_items": 4, "waiting_items": 10_000, **changes})
 
 
-def scheduler(**changes: int | float) -> Scheduler:
+def scheduler(**changes: Any) -> Scheduler:
     return Scheduler(
         limits(**changes), LatencyModel(seconds_per_token=PER_TOKEN, overhead_s=OVERHEAD)
     )
@@ -285,7 +290,7 @@ events = st.lists(
 @settings(max_examples=300, deadline=None)
 @given(events, st.integers(1, 3))
 def test_every_item_ends_once_whatever_happens(script: list[Event], streams: int) -> None:
-    queue = scheduler(streams=streams, waiting_items=60, width_step=8)
+    queue = scheduler(streams=streams, waiting_items=60, padded=by_eight)
     device = Device(queue)
     admitted: list[Item] = []
     cancelled: set[int] = set()

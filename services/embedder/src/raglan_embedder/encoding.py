@@ -143,7 +143,7 @@ def batch_limits(
         batch_tokens=tokens or (512 if on_cpu else 16_384),
         batch_items=texts or (8 if on_cpu else 256),
         waiting_items=waiting,
-        width_step=sessions.STEP,
+        padded=sessions.padded,
         window=64 if on_cpu else 1_024,
         bulk_share=bulk_share,
         margin_s=margin_s,

@@ -213,7 +213,7 @@ def _dispatcher(
             batch_tokens=settings.max_batch_tokens or (256 if on_cpu else 16_384),
             batch_items=8 if on_cpu else 256,
             waiting_items=settings.max_waiting_texts,
-            width_step=sessions.STEP,
+            padded=sessions.padded,
             margin_s=settings.deadline_margin_ms / 1e3,
         ),
         latency=lambda: LatencyModel(**SLOW),

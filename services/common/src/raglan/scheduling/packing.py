@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate
 from typing import Final
 
@@ -12,13 +12,13 @@ _CHOICES: Final = 32
 """Batches are compared at so many widths above the first text and so many below it."""
 
 
-def width(tokens: int, step: int) -> int:
-    """`tokens` rounded up to a multiple of `step`."""
-    return -(-tokens // step) * step
-
-
 def pack(
-    window: Sequence[Item], *, tokens: int, items: int, overhead_tokens: float, step: int
+    window: Sequence[Item],
+    *,
+    tokens: int,
+    items: int,
+    overhead_tokens: float,
+    padded: Callable[[int], int] = int,
 ) -> tuple[list[Item], int, Closed]:
     """A batch around the first of `window`, its padded tokens, and what ended its growth.
 
@@ -32,8 +32,9 @@ def pack(
         tokens: padded tokens the batch may hold; the first item goes even if it is longer.
         items: how many it may hold, >= 1.
         overhead_tokens: tokens that take as long as the fixed part of a batch.
+        padded: how wide a batch is whose longest item has so many tokens.
     """
-    widths = [width(item.tokens, step) for item in window]
+    widths = [padded(item.tokens) for item in window]
     order, at = _by_width(widths)
     sizes = [widths[position] for position in order]
     worth = [0.0, *accumulate(_worth(size, len(order), tokens, items, overhead_tokens)

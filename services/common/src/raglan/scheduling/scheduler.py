@@ -25,7 +25,7 @@ from typing import Final
 
 from raglan.errors import Overloaded
 from raglan.scheduling.latency import LatencyModel
-from raglan.scheduling.packing import pack, width
+from raglan.scheduling.packing import pack
 from raglan.scheduling.work import Batch, Closed, Item, Lane, Limits
 
 PREFETCH: Final = 1
@@ -82,7 +82,7 @@ class Scheduler:
 
         Raises what `check` raises.
         """
-        tokens = sum(width(item.tokens, self.limits.width_step) for item in items)
+        tokens = sum(self._width(item) for item in items)
         self.check(len(items), tokens, items[0].lane, items[0].expires_at, now)
         for item in items:
             item.sequence = self._sequence = self._sequence + 1
@@ -175,7 +175,7 @@ class Scheduler:
         if not queries or not bulk:
             self._credit = 0.0
             return Lane.INTERACTIVE if queries else Lane.BULK if bulk else None
-        owed = self._credit >= width(bulk[0].tokens, self.limits.width_step)
+        owed = self._credit >= self._width(bulk[0])
         return Lane.BULK if owed and self._last_lane is not Lane.BULK else Lane.INTERACTIVE
 
     def _charge(self, batch: Batch) -> None:
@@ -207,7 +207,7 @@ class Scheduler:
                 tokens=cap,
                 items=items,
                 overhead_tokens=max(self.latency.overhead_tokens, 1.0),
-                step=limits.width_step,
+                padded=limits.padded,
             )
             seconds = self.latency.seconds(padded)
             ends_at = start + seconds + limits.margin_s
@@ -238,8 +238,11 @@ class Scheduler:
         in_time = self.latency.tokens_within(queue[0].expires_at - limits.margin_s - start)
         return min(limits.batch_tokens, in_time), items
 
+    def _width(self, item: Item) -> int:
+        return self.limits.padded(item.tokens)
+
     def _seconds(self, item: Item) -> float:
-        alone = self.latency.seconds(width(item.tokens, self.limits.width_step))
+        alone = self.latency.seconds(self._width(item))
         return alone + self.limits.margin_s
 
     def _free_at(self, now: float) -> float:
@@ -268,13 +271,13 @@ class Scheduler:
 
     def _add(self, item: Item) -> None:
         insort(self._lanes[item.lane], item, key=_rank)
-        self._tokens[item.lane] += width(item.tokens, self.limits.width_step)
+        self._tokens[item.lane] += self._width(item)
         item.waiting = True
 
     def _remove(self, item: Item) -> None:
         queue = self._lanes[item.lane]
         del queue[bisect_left(queue, _rank(item), key=_rank)]
-        self._tokens[item.lane] -= width(item.tokens, self.limits.width_step)
+        self._tokens[item.lane] -= self._width(item)
         item.waiting = False
 
     def _drop(self, items: Sequence[Item]) -> None:

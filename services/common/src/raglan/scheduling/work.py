@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum, IntEnum
 from typing import Any
@@ -51,8 +52,8 @@ class Limits:
     streams: int = 1
     """Batches that run at the same time."""
 
-    width_step: int = 1
-    """Batches are padded to a multiple of this many tokens."""
+    padded: Callable[[int], int] = int
+    """How wide a batch is whose longest item has so many tokens; never less, never falling."""
 
     window: int = 64
     """Waiting items, most urgent first, among which like lengths are looked for."""
