@@ -331,7 +331,7 @@ async def test_threads_of_a_background_pool_step_back_and_no_others() -> None:
     usual = os.getpriority(os.PRIO_PROCESS, 0)
     queue = dispatcher(
         Pool([nice], frozenset({Lane.INTERACTIVE})),
-        Pool([nice], frozenset({Lane.BULK}), background=True),
+        Pool([nice], frozenset({Lane.BULK}), nice=10),
     )
     try:
         assert await results(submit(queue, [1])) == [usual]

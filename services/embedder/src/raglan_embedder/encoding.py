@@ -17,8 +17,7 @@ from raglan.encoders.model import EncoderModel
 from raglan.encoders.sessions import TokenIds
 from raglan.encoders.tokenizer import Tokenizers
 from raglan.health import Health
-from raglan.scheduling import Answer, Dispatcher, Lane, LatencyModel, Limits, Pool
-from raglan.scheduling.dispatcher import step_back
+from raglan.scheduling import Answer, Dispatcher, Lane, LatencyModel, Limits, Pool, niceness
 
 from raglan_embedder.engines import Engine
 from raglan_embedder.outputs import Outputs, TextVectors, Wanted
@@ -58,7 +57,12 @@ class DeviceEncoder:
         threads = min(_TOKENIZING_THREADS, usable_cores())
         self._tokenizing = {
             Lane.INTERACTIVE: ThreadPoolExecutor(threads, "tokenize-interactive"),
-            Lane.BULK: ThreadPoolExecutor(threads, "tokenize-bulk", initializer=step_back),
+            Lane.BULK: ThreadPoolExecutor(
+                threads,
+                "tokenize-bulk",
+                initializer=niceness.step_back,
+                initargs=(niceness.BULK,),
+            ),
         }
         self._dispatcher: Dispatcher[Wanted, TextVectors] = Dispatcher(
             pools(engine),
@@ -123,9 +127,12 @@ def pools(engine: Engine) -> list[Pool[Wanted, TextVectors]]:
     """One pool for each lane where the engine has streams for it, else one for both."""
     if not engine.bulk_streams:
         return [Pool(engine.streams)]
+    # Threads that only wait for a runtime's own are not niced: they hold the interpreter's lock for
+    # moments, and would hold it while others are preferred to them.
+    queries, bulk = (niceness.QUERIES, niceness.BULK) if engine.on_caller else (0, 0)
     return [
-        Pool(engine.streams, frozenset({Lane.INTERACTIVE})),
-        Pool(engine.bulk_streams, frozenset({Lane.BULK}), background=True),
+        Pool(engine.streams, frozenset({Lane.INTERACTIVE}), nice=queries),
+        Pool(engine.bulk_streams, frozenset({Lane.BULK}), nice=bulk),
     ]
 
 

@@ -8,14 +8,12 @@ took 4.6 ms, as when idle (28 ms on shared streams), and bulk kept 83 % of its s
 
 from __future__ import annotations
 
-import os
 import sys
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal, TypeVar
+from typing import Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +24,7 @@ from raglan.encoders import quantisation
 from raglan.encoders.export import onnx_file
 from raglan.encoders.model import EncoderModel, shipped_openvino
 from raglan.errors import InvalidInput, Unavailable
+from raglan.scheduling import niceness
 
 TokenIds = list[int]
 Run = Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.float32]]
@@ -43,11 +42,6 @@ _STEPS: Final = ((32, 2), (64, 4), (sys.maxsize, 8))
 kernels for each shape it meets: 400 texts of mixed length took 114 MB without, 68 MB with steps of
 8, and 3 % less time. Questions have 15 tokens: a step of 8 made them 21."""
 
-BULK_NICE: Final = 10
-"""Nice value of the threads that do bulk work: about a tenth of a query thread's share."""
-
-T = TypeVar("T")
-
 _OUTPUTS: Final = ("last_hidden_state", "token_embeddings", "logits")
 
 
@@ -61,6 +55,9 @@ class Sessions:
 
     bulk_streams: tuple[Run, ...] = ()
     """Streams for bulk work, which yield to `streams`; empty where the device has but one lane."""
+
+    on_caller: bool = False
+    """Whether a run computes on the thread that calls it, which then has to step back itself."""
 
 
 def load(
@@ -214,9 +211,10 @@ def _openvino(file: Path, dtype: str, count: int, *, bulk: bool, row: int = 0) -
     try:
         # Compiled twice from one read model: the two share the weights.
         graph = core.read_model(str(file))
-        compiled = [core.compile_model(graph, "CPU", properties)]
-        if bulk:
-            compiled.append(_niced(lambda: core.compile_model(graph, "CPU", properties)))
+        compiled = [
+            niceness.niced(nice, lambda: core.compile_model(graph, "CPU", properties))
+            for nice in ((niceness.QUERIES, niceness.BULK) if bulk else (niceness.QUERIES,))
+        ]
     except RuntimeError as error:
         raise Unavailable(f"OpenVINO cannot load {file}: {error}") from error
     streams, *others = [tuple(_openvino_stream(each) for _ in range(count)) for each in compiled]
@@ -243,23 +241,6 @@ def _openvino_stream(compiled: Any) -> Run:
     return run
 
 
-def _niced(work: Callable[[], T]) -> T:
-    """The result of `work`, whose new threads inherit a low priority: OpenVINO runs on its own.
-
-    On Linux a nice value belongs to a thread and passes to those it starts; elsewhere it would
-    slow the whole process, so there `work` is just done.
-    """
-    if sys.platform != "linux":
-        return work()
-
-    def niced() -> T:
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), BULK_NICE)
-        return work()
-
-    with ThreadPoolExecutor(1, "compile-bulk") as executor:
-        return executor.submit(niced).result()
-
-
 def _onnx(file: Path, dtype: str, count: int, *, bulk: bool) -> Sessions:
     import onnxruntime
 
@@ -284,7 +265,7 @@ def _onnx(file: Path, dtype: str, count: int, *, bulk: bool) -> Sessions:
 
     # One session serves any number of threads; each call runs on its caller's.
     streams = (run,) * count
-    return Sessions(streams, "cpu", dtype, streams if bulk else ())
+    return Sessions(streams, "cpu", dtype, streams if bulk else (), on_caller=True)
 
 
 def _feed(

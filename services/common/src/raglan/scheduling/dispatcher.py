@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import queue
-import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -25,6 +23,7 @@ from raglan.deadline import Deadline
 from raglan.errors import DeadlineExceeded, Internal, Overloaded, RaglanError, Unavailable
 from raglan.health import Health
 from raglan.scheduling.latency import LatencyModel
+from raglan.scheduling.niceness import step_back
 from raglan.scheduling.scheduler import Scheduler
 from raglan.scheduling.work import Batch, Closed, DeviceLost, Item, Lane, Limits
 
@@ -34,9 +33,6 @@ Input = TypeVar("Input")
 Result = TypeVar("Result")
 Stream = Callable[[Sequence[Input]], Sequence[Result]]
 """Runs one batch: as many results as inputs, in their order. One caller at a time."""
-
-BACKGROUND_NICE: Final = 10
-"""How far the threads of a background pool step back: the kernel then preempts them for others."""
 
 _JOIN_S: Final = 10.0
 
@@ -51,8 +47,8 @@ class Pool(Generic[Input, Result]):
 
     streams: Sequence[Stream[Input, Result]]
     lanes: frozenset[Lane] = frozenset(Lane)
-    background: bool = False
-    """Whether its threads step back for all others (on Linux)."""
+    nice: int = 0
+    """How far its threads step back for others; see `niceness`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -382,8 +378,7 @@ class Dispatcher(Generic[Input, Result]):
     # --- On a stream's thread ---------------------------------------------------------------------
 
     def _work(self, station: _Station, stream: Stream[Input, Result]) -> None:
-        if station.pool.background:
-            step_back()
+        step_back(station.pool.nice)
         try:
             while (batch := station.mailbox.get()) is not None:
                 self._tell(self._ended, station, batch, _run(stream, batch))
@@ -423,15 +418,6 @@ def _run(stream: Stream[Any, Result], batch: Batch) -> _Run[Result]:
         run.error = error
     run.ended_ns = time.monotonic_ns()
     return run
-
-
-def step_back() -> None:
-    """Let the kernel prefer every other thread to this one, and to those it starts from now on.
-
-    On Linux, where nice values belong to threads and are inherited; elsewhere nothing happens.
-    """
-    if sys.platform == "linux":
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), BACKGROUND_NICE)
 
 
 def _of_pool(limits: Limits, pool: Pool[Any, Any]) -> Limits:

@@ -31,6 +31,11 @@ from raglan.scheduling.work import Batch, Closed, Item, Lane, Limits
 PREFETCH: Final = 1
 """Batches handed out beyond those that run."""
 
+SLACK: Final = 1.5
+"""The wait that is expected counts so much at admission. Without it an overloaded queue grows until
+all it holds is answered at the last moment, and half of that a moment too late; a queue as short as
+two thirds of the deadlines keeps the device as busy."""
+
 _MIN_RETRY_S: Final = 0.05
 
 
@@ -261,12 +266,13 @@ class Scheduler:
         """When `tokens` would be done: after what runs, what is more urgent, and bulk's share."""
         queue = self._lanes[lane]
         before = bisect_left(queue, (expires_at, self._sequence + 1), key=_rank)
-        tokens += self._tokens[lane] * before / len(queue) if queue else 0.0
+        ahead = self._tokens[lane] * before / len(queue) if queue else 0.0
         if lane is Lane.BULK:
-            tokens += self._tokens[Lane.INTERACTIVE]
+            ahead += self._tokens[Lane.INTERACTIVE]
         elif self._lanes[Lane.BULK]:
-            tokens /= 1 - self.limits.bulk_share
-        seconds = tokens * self.latency.seconds_per_token + self._unfinished_s(now)
+            ahead /= 1 - self.limits.bulk_share
+        per_token = self.latency.seconds_per_token
+        seconds = SLACK * (ahead * per_token + self._unfinished_s(now)) + tokens * per_token
         return now + seconds / self.limits.streams + self.limits.margin_s
 
     def _add(self, item: Item) -> None:

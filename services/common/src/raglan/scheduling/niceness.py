@@ -1,0 +1,36 @@
+"""Who gets a core first: the event loop, then queries, then bulk work.
+
+A batch that runs cannot be stopped, but the kernel can put it aside for a thread that matters more.
+The loop comes before all computing: a server whose loop waits for a core refuses too late what it
+cannot do in time. On Linux nice values belong to threads, and pass to those a thread starts;
+elsewhere they would slow the whole process, so there nothing happens.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final, TypeVar
+
+T = TypeVar("T")
+
+QUERIES: Final = 4
+"""Nice value of the threads that compute queries: two fifths of the loop's weight."""
+
+BULK: Final = 14
+"""Of those that do bulk work: a tenth of the queries' weight."""
+
+
+def step_back(nice: int) -> None:
+    """Let the kernel prefer other threads to this one, and to those it starts from now on."""
+    if nice and sys.platform == "linux":
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), nice)
+
+
+def niced(nice: int, work: Callable[[], T]) -> T:
+    """The result of `work`, whose new threads are niced: some runtimes compute on their own."""
+    with ThreadPoolExecutor(1, "niced", initializer=step_back, initargs=(nice,)) as executor:
+        return executor.submit(work).result()
