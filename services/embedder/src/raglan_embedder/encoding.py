@@ -104,9 +104,10 @@ class DeviceEncoder:
     async def warm_up(self, *, deadline: Deadline) -> None:
         """Run every stream on short and long input, so that no caller pays for first times and the
         scheduler knows the speed."""
+        texts = min(len(self.engine.streams), self.limits.waiting_items)
         for lane in Lane:
             for words in (1, 8, 32, 2 * self.model.max_tokens):
-                ids = await self.prepare(["warm " * words] * len(self.engine.streams), lane)
+                ids = await self.prepare(["warm " * words] * texts, lane)
                 wanted = [Wanted(each) for each in ids]
                 counts = [len(each) for each in ids]
                 await self._dispatcher.run(wanted, counts, deadline=deadline, lane=lane)

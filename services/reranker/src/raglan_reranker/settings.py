@@ -97,6 +97,15 @@ class RerankerSettings(GrpcSettings, env_prefix="RAGLAN_RERANKER_"):
     """Work that was started and brings nothing for so long makes the service NOT_SERVING."""
 
     @model_validator(mode="after")
+    def _a_full_call_fits(self) -> Self:
+        if self.max_scored + 1 > self.max_waiting_texts:
+            raise ValueError(
+                f"max_scored is {self.max_scored} and max_waiting_texts {self.max_waiting_texts}: "
+                "a query with as many candidates would never be admitted"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _http_needs_a_server(self) -> Self:
         if self.engine == "http" and not self.base_url:
             raise ValueError(
