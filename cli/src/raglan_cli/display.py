@@ -15,6 +15,7 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
+from raglan_cli.reason import stage_of_conversion
 from raglan_cli.runfile import MeshDocument, ServiceEntry
 from raglan_cli.screen import err, one_line, out
 from raglan_cli.supervisor import State
@@ -49,11 +50,12 @@ def live_table(entries: Callable[[], Sequence[ServiceEntry]]) -> Iterator[None]:
 def table(entries: Sequence[ServiceEntry]) -> Table:
     """One line a process: service, state, seconds in it."""
     grid = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
-    for heading in ("service", "state", "seconds"):
+    for heading in ("service", "state", "seconds", ""):
         grid.add_column(heading, justify="right" if heading == "seconds" else "left")
     for entry in entries:
         style = _STYLES.get(State(entry["state"]), "")
-        grid.add_row(_name(entry), Text(entry["state"], style=style), f"{_seconds(entry):.1f}")
+        state = Text(entry["state"], style=style)
+        grid.add_row(_name(entry), state, f"{_seconds(entry):.1f}", Text(_doing(entry), "dim"))
     return grid
 
 
@@ -100,6 +102,11 @@ def show_ready(document: MeshDocument, seconds: float, *, detached: bool) -> Non
 def _name(entry: ServiceEntry) -> str:
     replica = entry["replica"]
     return entry["service"] if replica == 1 else f"{entry['service']} {replica}"
+
+
+def _doing(entry: ServiceEntry) -> str:
+    starting = State(entry["state"]) is State.STARTING and entry["log"]
+    return stage_of_conversion(Path(entry["log"])) if starting else ""
 
 
 def _seconds(entry: ServiceEntry) -> float:

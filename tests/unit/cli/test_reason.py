@@ -52,3 +52,16 @@ def test_notes_of_the_grpc_library_are_no_reason():
         "No such model.\nI1121 10:13:27.734986   24713 fork_posix.cc:71] skipping fork() handlers\n"
     )
     assert reason.reason_in(log) == "No such model."
+
+
+def test_a_conversion_is_told_while_it_is_the_last_word_of_the_log(tmp_path):
+    log = tmp_path / "embedder.log"
+    assert reason.stage_of_conversion(log) == ""
+    converting = {"event": "converting", "stage": "exporting to ONNX"}
+    log.write_text(
+        json.dumps({"event": "converting the model, once"}) + "\n" + json.dumps(converting)
+    )
+    assert reason.stage_of_conversion(log) == "exporting to ONNX"
+    with log.open("a") as file:
+        file.write("\n" + json.dumps({"event": "model converted"}) + "\n")
+    assert reason.stage_of_conversion(log) == ""
