@@ -137,3 +137,16 @@ def test_a_vector_does_not_depend_on_its_batch(
     shuffled = run(engine.streams[-1], ids[::-1])[::-1]
     worst = max(np.abs(alone - together).max(), np.abs(alone - shuffled).max())
     assert worst <= TOLERANCE[engine.name, engine.dtype], worst
+
+
+def test_no_length_of_text_gets_other_bytes_beside_a_longer_one(
+    engine: Engine, tokenizers: Tokenizers
+) -> None:
+    tolerance = TOLERANCE[engine.name, engine.dtype]
+    stream = engine.streams[0]
+    words = ["one", "more", "of", "the", "things", "that", "a", "retry", "budget", "bounds", "when", "the", "load", "grows"]
+    longer = tokenizers.ids(["word " * 90])[0]
+    for length in range(3, 72, 1 if tolerance == 0 else 10):
+        text = tokenizers.ids([" ".join(words[i % len(words)] for i in range(length - 2))])[0]
+        alone, beside = run(stream, [text])[0], run(stream, [longer, text])[1]
+        assert np.abs(alone - beside).max() <= tolerance, length
