@@ -16,7 +16,7 @@ import sentencex
 MAX_CHARS = 400
 """No sentence is longer: a quote should fit in a glance."""
 
-_BLOCK_CHARS = 50_000
+_BLOCK_CHARS = 10_000
 
 _LAYOUT = re.compile(
     r"(?P<alone>^[ \t]*(?:\||\#{1,6}[ ]).*$)"  # a row of a table, a heading
@@ -70,7 +70,7 @@ def _worded(text: str, start: int, end: int) -> Iterator[Span]:
 
 
 def _blocks(text: str, part: Span) -> Iterator[Span]:
-    # sentencex holds the interpreter while it works: 1 ms a block, not a second a text.
+    # sentencex holds the interpreter while it works: so, a block at a time.
     start = part.start
     while part.end - start > _BLOCK_CHARS:
         cut = text.rfind("\n", start + 1, start + _BLOCK_CHARS) + 1 or start + _BLOCK_CHARS

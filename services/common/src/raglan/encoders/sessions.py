@@ -40,8 +40,8 @@ Attention = Literal["sdpa", "flash_attention_2"]
 STEP: Final = 16
 """Widths of batches are multiples of this. At other widths OpenVINO's vectors of 16 floats end in a
 rest that it sums in another way, and a text of 40 tokens gets other bytes alone than beside a
-longer one. It also bounds the shapes, for each of which OpenVINO keeps kernels: 400 texts of mixed length
-took 114 MB without steps, 68 MB with steps of 8."""
+longer one. It also bounds the shapes, for each of which OpenVINO keeps kernels: 400 texts of mixed
+length took 114 MB without steps, 68 MB with steps of 8."""
 
 _OUTPUTS: Final = ("last_hidden_state", "token_embeddings", "logits")
 
