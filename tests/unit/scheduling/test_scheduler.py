@@ -208,6 +208,15 @@ def test_a_request_is_admitted_whole_or_not_at_all() -> None:
     queue.submit(items(2), 0.0)
 
 
+def test_bulk_that_fills_its_lane_does_not_shut_queries_out() -> None:
+    queue = scheduler(waiting_items=10)
+    queue.submit(items(10, lane=BULK), 0.0)
+    with pytest.raises(Overloaded):
+        queue.submit(items(1, lane=BULK), 0.0)
+    queue.submit(items(10), 0.0)
+    assert (queue.waiting_in(QUERY), queue.waiting_in(BULK)) == (10, 10)
+
+
 def test_a_request_behind_too_much_work_is_told_when_to_return() -> None:
     queue = scheduler()
     queue.submit(items(100, expires_at=0.5), 0.0)

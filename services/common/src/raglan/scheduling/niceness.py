@@ -18,7 +18,7 @@ from typing import Final, TypeVar
 T = TypeVar("T")
 
 QUERIES: Final = 4
-"""Nice value of the threads that compute queries: two fifths of the loop's weight."""
+"""Nice value, over the process's, of the threads that compute queries: two fifths of the loop's weight."""
 
 BULK: Final = 14
 """Of those that do bulk work: a tenth of the queries' weight."""
@@ -27,7 +27,10 @@ BULK: Final = 14
 def step_back(nice: int) -> None:
     """Let the kernel prefer other threads to this one, and to those it starts from now on."""
     if nice and sys.platform == "linux":
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), nice)
+        thread = threading.get_native_id()
+        # From where the process stands: nobody may step forward again.
+        now = os.getpriority(os.PRIO_PROCESS, thread)
+        os.setpriority(os.PRIO_PROCESS, thread, min(19, now + nice))
 
 
 def niced(nice: int, work: Callable[[], T]) -> T:

@@ -67,7 +67,7 @@ class Scheduler:
         Raises:
             Overloaded: not all of them have room, or the work ahead would outlast their deadline.
         """
-        waiting = self.waiting
+        waiting = self.waiting_in(lane)
         if waiting + count > self.limits.waiting_items:
             raise Overloaded(
                 f"{waiting} texts wait already and {count} more would pass the limit of "
@@ -76,7 +76,7 @@ class Scheduler:
             )
         late_by_s = self._ends_at(tokens, lane, expires_at, now) - expires_at
         # An idle device always tries: an estimate that is wrong can then be unlearnt.
-        if late_by_s > 0 and (self.out or waiting):
+        if late_by_s > 0 and (self.out or self.waiting):
             raise Overloaded(
                 f"The work ahead would outlast the deadline by {late_by_s:.3f} s.",
                 retry_after_s=max(_MIN_RETRY_S, late_by_s),

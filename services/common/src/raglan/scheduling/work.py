@@ -47,7 +47,8 @@ class Limits:
     batch_items: int
 
     waiting_items: int
-    """Items that may wait; past it, requests are refused whole."""
+    """Items that may wait in a lane; past it, requests are refused whole. Of a lane, so that bulk
+    work that waits does not shut queries out."""
 
     streams: int = 1
     """Batches that run at the same time."""
