@@ -18,7 +18,7 @@ from typing import Final, TypeVar
 T = TypeVar("T")
 
 QUERIES: Final = 4
-"""Nice value, over the process's, of threads that compute queries: two fifths of the loop's weight."""
+"""Of threads that compute queries, over the process's own: two fifths of the loop's weight."""
 
 BULK: Final = 14
 """Of those that do bulk work: a tenth of the queries' weight."""
