@@ -6,7 +6,7 @@ import asyncio
 import math
 
 import uvicorn
-from raglan import logs
+from raglan import heap, logs
 from raglan.settings import load_or_exit
 
 from raglan_gateway.app import build
@@ -30,6 +30,7 @@ async def _serve(settings: GatewaySettings) -> None:
         server_header=False,
         timeout_graceful_shutdown=math.ceil(settings.shutdown_grace_s),
     )
+    heap.freeze()
     await uvicorn.Server(config).serve()
 
 

@@ -14,7 +14,7 @@ import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from raglan import logs
+from raglan import heap, logs
 from raglan.errors import RaglanError, Unavailable
 from raglan.health import Health
 from raglan.rpc.interceptor import BoundaryInterceptor
@@ -161,6 +161,7 @@ async def _serve(build: Callable[[], Service], settings: GrpcSettings) -> int:
         return 1
     try:
         await _until(server.start(), stopping)
+        heap.freeze()
         await _first(stopping, server.dead)
     except (RaglanError, OSError) as error:
         log.error("cannot start", reason=str(error))
