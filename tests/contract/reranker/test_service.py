@@ -245,5 +245,6 @@ async def test_two_devices_are_two_processes_behind_one_queue(serve: Serve) -> N
     )
     reply = await stub.Rerank(request, timeout=20)
     assert [ranked.index for ranked in reply.ranked] == [1, 0]
-    info = await stub.GetInfo(common_pb2.GetInfoRequest(), timeout=5)
-    assert info.device == "cpu,cpu"
+    described = await info(stub)
+    assert described.device == "cpu,cpu"
+    assert described.limits["max_tokens"] == 1200

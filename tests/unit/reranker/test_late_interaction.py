@@ -41,7 +41,7 @@ class Encoder:
 Build = Callable[[float], tuple[LateInteraction, Encoder]]
 
 
-def dispatcher(pool: Pool[Any, Any]) -> Dispatcher[Any, Any]:
+def dispatcher(pool: Pool[Any, Any], device: str) -> Dispatcher[Any, Any]:
     return Dispatcher(
         [pool],
         limits=Limits(batch_tokens=256, batch_items=8, waiting_items=64),

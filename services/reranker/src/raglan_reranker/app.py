@@ -204,9 +204,9 @@ _LOADERS: Final[dict[str, Callable[[RerankerSettings, threading.Event], Loaded]]
 
 
 def _dispatcher(
-    settings: RerankerSettings, metrics: EncoderMetrics, pool: Pool[object, object]
+    settings: RerankerSettings, metrics: EncoderMetrics, pool: Pool[object, object], device: str
 ) -> Dispatcher[object, object]:
-    on_cpu = not settings.device.startswith("cuda")
+    on_cpu = device.startswith("cpu")
     made = Dispatcher(
         [pool],
         limits=Limits(
@@ -232,7 +232,7 @@ def _limits(settings: RerankerSettings, engine: Engine) -> reranking.Limits:
         candidates=settings.max_candidates,
         chars=settings.max_text_chars,
         scored=settings.max_scored,
-        tokens=settings.max_tokens or (1_200 if engine.device == "cpu" else 65_536),
+        tokens=settings.max_tokens or (1_200 if engine.device.startswith("cpu") else 65_536),
         margin_s=settings.deadline_margin_ms / 1e3,
         gap=settings.max_gap or gap,
     )

@@ -38,8 +38,8 @@ class Prepared:
         )
 
 
-MakeDispatcher = Callable[[Pool[Any, Any]], Dispatcher[Any, Any]]
-"""The queue before the streams of a pool."""
+MakeDispatcher = Callable[[Pool[Any, Any], str], Dispatcher[Any, Any]]
+"""The queue before the streams of a pool, on the device that they were loaded on."""
 
 
 class Engine(Protocol):

@@ -37,7 +37,7 @@ class CrossEncoding:
         self.device = device
         self.dtype = dtype
         self._tokenizers = PairTokenizers(model.path, model.max_tokens)
-        self._queue: Dispatcher[PairIds, float] = dispatcher(Pool(streams))
+        self._queue: Dispatcher[PairIds, float] = dispatcher(Pool(streams), device)
 
     async def start(self, *, deadline: Deadline) -> None:
         """Nothing is left to do: the model was loaded before."""

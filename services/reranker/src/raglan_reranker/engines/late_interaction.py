@@ -89,7 +89,7 @@ class LateInteraction:
         self._tokenizers = Tokenizers(model.path, model.max_tokens)
         self.vectors: Cache[Rounded] = Cache(cache_bytes, lambda each: each.nbytes)
         self._vectors_lock = threading.Lock()
-        self._queue: Dispatcher[TokenIds, Matrix] = dispatcher(Pool(streams))
+        self._queue: Dispatcher[TokenIds, Matrix] = dispatcher(Pool(streams), device)
 
     async def start(self, *, deadline: Deadline) -> None:
         """Nothing is left to do: the model was loaded before."""

@@ -1,0 +1,48 @@
+"""Limits follow the device that the model was loaded on: the setting may be `auto`, or a list."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry
+from raglan.encoders import model as models
+from raglan.encoders.metrics import EncoderMetrics
+from raglan.scheduling import Dispatcher, Pool
+from raglan_reranker import app
+from raglan_reranker.engines.late_interaction import LateInteraction
+from raglan_reranker.settings import RerankerSettings
+
+
+@pytest.mark.parametrize(
+    ("asked", "loaded", "batch_tokens", "call_tokens"),
+    [
+        ("auto", "cpu", 256, 1_200),
+        ("auto", "cuda:0", 16_384, 65_536),
+        ("cpu,cpu", "cpu,cpu", 256, 1_200),
+        ("cuda:0,cuda:1", "cuda:0,cuda:1", 16_384, 65_536),
+    ],
+)
+async def test_batch_and_call_hold_what_suits_the_device_that_was_loaded(
+    asked: str, loaded: str, batch_tokens: int, call_tokens: int
+) -> None:
+    settings = RerankerSettings(device=asked)
+    metrics = EncoderMetrics(CollectorRegistry())
+    queues: list[Dispatcher[Any, Any]] = []
+
+    def dispatcher(pool: Pool[Any, Any], device: str) -> Dispatcher[Any, Any]:
+        queues.append(app._dispatcher(settings, metrics, pool, device))
+        return queues[-1]
+
+    engine = LateInteraction(
+        [lambda batch: []],
+        models.read(models.DEFAULT_MODEL),
+        device=loaded,
+        dtype="f32",
+        dispatcher=dispatcher,
+    )
+    try:
+        assert [queue.limits.batch_tokens for queue in queues] == [batch_tokens]
+        assert app._limits(settings, engine).tokens == call_tokens
+    finally:
+        await engine.close()
