@@ -9,14 +9,13 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
-from urllib.request import urlopen
 
 import grpc
+import metrics_endpoint
 import numpy as np
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from prometheus_client import CollectorRegistry
-from prometheus_client.parser import text_string_to_metric_families
 from raglan import tensors
 from raglan.deadline import Deadline
 from raglan.encoders.metrics import EncoderMetrics
@@ -80,17 +79,8 @@ async def until_status(channel: grpc.aio.Channel, wanted: str) -> None:
 
 
 async def scraped(server: Server) -> dict[str, float]:
-    """Sample with its labels -> value."""
     assert server.service.metrics is not None
-    url = f"http://127.0.0.1:{server.service.metrics.port}/metrics"
-    with await asyncio.to_thread(urlopen, url, timeout=5) as reply:
-        text = reply.read().decode()
-    return {
-        sample.name + "".join(f",{key}={value}" for key, value in sorted(sample.labels.items())):
-        sample.value
-        for family in text_string_to_metric_families(text)
-        for sample in family.samples
-    }  # fmt: skip
+    return await metrics_endpoint.scraped(server.service.metrics.port)
 
 
 async def test_a_text_seen_before_skips_inference(model_cache: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import metrics_endpoint
 import pytest
 import pytest_asyncio
 from raglan.deadline import Deadline
@@ -84,6 +85,17 @@ async def test_every_engine_describes_what_runs(reranker: Stub) -> None:
     assert described.pid == os.getpid()
     assert described.limits["max_scored"] == 20
     assert described.limits["max_tokens"] == 1200
+
+
+async def test_every_engine_counts_where_the_time_of_a_call_went(reranker: Stub) -> None:
+    port = (await info(reranker)).metrics_port
+    before = await metrics_endpoint.scraped(port)
+    await rerank(reranker, PASSAGES, query="Where did the time go?")
+    after = await metrics_endpoint.scraped(port)
+    for part in ("queue", "tokenize", "compute"):
+        for figure in ("count", "sum"):
+            name = f"raglan_encoder_{part}_seconds_{figure},lane=interactive"
+            assert after[name] > before[name], name
 
 
 async def test_every_engine_scores_a_passage_the_same_whatever_its_company(reranker: Stub) -> None:

@@ -20,7 +20,7 @@ from raglan.encoders.metrics import EncoderMetrics
 from raglan.encoders.model import EncoderModel
 from raglan.health import Health
 from raglan.rpc.server import Service
-from raglan.scheduling import Dispatcher, LatencyModel, Limits, Pool
+from raglan.scheduling import Dispatcher, Lane, LatencyModel, Limits, Pool
 from raglan.telemetry.metrics import Endpoint
 from raglan.v1 import common_pb2, reranker_pb2_grpc
 
@@ -73,6 +73,7 @@ def build(settings: RerankerSettings) -> Service:
             identity=(identity.id, identity.revision, engine.dtype),
             calibration=calibration.known(engine.name, identity.revision),
             looked_up=counted.looked_up,
+            tokenized=partial(counted.tokenized, Lane.INTERACTIVE),
         )
         running.append(reranker)
         deadline = Deadline.after(WARM_UP_S)

@@ -89,6 +89,7 @@ class Reranker:
         identity: Sequence[str] = (),
         calibration: Calibration | None = None,
         looked_up: Callable[[int, int], None] = lambda hits, misses: None,
+        tokenized: Callable[[float], None] = lambda seconds: None,
     ) -> None:
         """Args:
         share: of the model's score in the blend, 0..1.
@@ -97,6 +98,7 @@ class Reranker:
         identity: what a score depends on besides the two texts: model, revision, precision.
         calibration: of the model's scores; without it, replies hold no probabilities.
         looked_up: told of each call's pairs, how many were known and how many not.
+        tokenized: told of each call, how many seconds that took.
         """
         self.engine = engine
         self.limits = limits
@@ -106,6 +108,7 @@ class Reranker:
         self._identity = tuple(identity)
         self._calibration = calibration
         self._looked_up = looked_up
+        self._tokenized = tokenized
         self._tokenizing = ThreadPoolExecutor(1, "tokenize")
 
     async def rerank(
@@ -131,6 +134,7 @@ class Reranker:
             self._tokenizing, self._prepare, query, texts
         )
         tokenize_ns = time.monotonic_ns() - started_ns
+        self._tokenized(tokenize_ns / 1e9)
         count = affordable(
             prepared.query_tokens,
             prepared.passage_tokens,
