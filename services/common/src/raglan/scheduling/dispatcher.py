@@ -102,7 +102,7 @@ class Observer(Protocol):
         """A batch ended; `queued_s` is how long each of its items had waited."""
 
     def dropped(self, reason: str, items: int) -> None:
-        """Items left without a result: late, full, backlog, cancelled, failed."""
+        """Items left without a result: refused, late, cancelled, failed."""
 
 
 class _Silent:
