@@ -6,13 +6,13 @@ Its graph maps `input_ids`, `attention_mask` and, of models with segments, `toke
 
 from __future__ import annotations
 
-import argparse
 import inspect
 import threading
 from pathlib import Path
 from typing import Any, Final
 
 from raglan.encoders.conversion import made_once, report
+from raglan.encoders.export import main, write_onnx
 from raglan.encoders.model import EncoderModel, shipped_onnx
 
 _FORMAT: Final = 1
@@ -64,34 +64,13 @@ def export(folder: Path, target: Path) -> None:
             logits: torch.Tensor = states.logits
             return logits
 
-    module = Logits().eval()  # else the dropout layers would stay in the graph
+    module = Logits()
     ids = torch.randint(5, 100, (2, 16))
     inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
     if has_segments(module.model):
         inputs["token_type_ids"] = torch.zeros_like(ids)
-    axes = {0: torch.export.Dim("batch"), 1: torch.export.Dim("tokens")}
-    report("exporting to ONNX")
-    torch.onnx.export(
-        module,
-        tuple(inputs.values()),
-        target,
-        dynamo=True,
-        dynamic_shapes=(axes,) * len(inputs),
-        external_data=False,
-        input_names=list(inputs),
-        output_names=["logits"],
-        verbose=False,
-    )
-
-
-def main() -> None:
-    """Command line: `python -m raglan.encoders.cross_export FOLDER FILE`."""
-    parser = argparse.ArgumentParser(prog="raglan.encoders.cross_export")
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("file", type=Path)
-    arguments = parser.parse_args()
-    export(arguments.folder, arguments.file)
+    write_onnx(module, inputs, "logits", target)
 
 
 if __name__ == "__main__":
-    main()
+    main(export)

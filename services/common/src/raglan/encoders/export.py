@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import argparse
 import threading
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from raglan.encoders.conversion import made_once, report
 from raglan.encoders.model import EncoderModel, shipped_onnx
+
+if TYPE_CHECKING:
+    import torch
 
 _FORMAT: Final = 1
 """Counts up when the exported graph changes, so that old caches are not used."""
@@ -32,7 +36,7 @@ def onnx_file(
     if shipped := shipped_onnx(model.path):
         return shipped
     target = cache_dir / "onnx" / f"{model.revision}-v{_FORMAT}.onnx"
-    return made_once(model, target, "raglan.encoders.export", stopped=stopped)
+    return made_once(model, target, __name__, stopped=stopped)
 
 
 def export(folder: Path, target: Path) -> None:
@@ -54,32 +58,45 @@ def export(folder: Path, target: Path) -> None:
             vectors: torch.Tensor = states.last_hidden_state
             return vectors
 
-    batch, tokens = torch.export.Dim("batch"), torch.export.Dim("tokens")
-    axes = {0: batch, 1: tokens}
     ids = torch.randint(5, 100, (2, 16))
+    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    write_onnx(TokenVectors(), inputs, "last_hidden_state", target)
+
+
+def write_onnx(
+    module: torch.nn.Module, inputs: Mapping[str, torch.Tensor], output: str, target: Path
+) -> None:
+    """Write `module` as an ONNX file with free batch and token axes.
+
+    Args:
+        inputs: an example of each by its name, (batch, tokens), in the order of `forward`.
+        output: the name of what `forward` returns.
+    """
+    import torch
+
+    axes = {0: torch.export.Dim("batch"), 1: torch.export.Dim("tokens")}
     report("exporting to ONNX")
     torch.onnx.export(
-        # Without eval() the dropout layers would stay in the graph.
-        TokenVectors().eval(),
-        (ids, torch.ones_like(ids)),
+        module.eval(),  # else the dropout layers would stay in the graph
+        tuple(inputs.values()),
         target,
         dynamo=True,
-        dynamic_shapes=(axes, axes),
+        dynamic_shapes=(axes,) * len(inputs),
         external_data=False,
-        input_names=["input_ids", "attention_mask"],
-        output_names=["last_hidden_state"],
+        input_names=list(inputs),
+        output_names=[output],
         verbose=False,
     )
 
 
-def main() -> None:
-    """Command line: `python -m raglan.encoders.export FOLDER FILE`."""
-    parser = argparse.ArgumentParser(prog="raglan.encoders.export")
+def main(export: Callable[[Path, Path], None]) -> None:
+    """Command line of a module that exports: `python -m <module> FOLDER FILE`."""
+    parser = argparse.ArgumentParser()
     parser.add_argument("folder", type=Path)
     parser.add_argument("file", type=Path)
-    arguments = parser.parse_args()
-    export(arguments.folder, arguments.file)
+    given = parser.parse_args()
+    export(given.folder, given.file)
 
 
 if __name__ == "__main__":
-    main()
+    main(export)
