@@ -33,8 +33,8 @@ PREFETCH: Final = 1
 
 SLACK: Final = 1.5
 """The wait that is expected counts so much at admission. Without it an overloaded queue grows until
-all it holds is answered at the last moment, and half of that a moment too late; a queue as short as
-two thirds of the deadlines keeps the device as busy."""
+all it holds is answered at the last moment, and half of that a moment too late. A queue as short as
+two thirds of the deadlines keeps the device as busy at an even rate, and less so between bursts."""
 
 _MIN_RETRY_S: Final = 0.05
 
