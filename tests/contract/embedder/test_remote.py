@@ -18,7 +18,7 @@ from raglan.rpc.server import Server
 from raglan.scheduling import Lane
 from raglan.v1 import common_pb2, embedder_pb2, embedder_pb2_grpc
 from raglan_embedder.app import build
-from raglan_embedder.embedding import Embedder, Identity, Kind, TextLimits
+from raglan_embedder.embedding import Embedder, Kind, TextLimits
 from raglan_embedder.engines.http import CALLED, HttpEngine
 from raglan_embedder.outputs import Outputs
 from raglan_embedder.remote import RemoteEncoder
@@ -44,21 +44,14 @@ class Embedders:
     def encoder(self, how: str = "good") -> RemoteEncoder:
         engine = HttpEngine(ModelServer(f"{self._url}/{how}/v1", called=CALLED), model="m")
         engine.dimension = 3
-        self._encoders.append(RemoteEncoder(engine))
+        self._encoders.append(RemoteEncoder(engine, query_prompt="query: "))
         return self._encoders[-1]
 
     def __call__(self, how: str = "good") -> Embedder:
-        identity = Identity(
-            id="m",
-            revision="remote",
-            dtype="remote",
-            dimension=3,
-            outputs=Outputs.DENSE,
-            prompts=dict.fromkeys(Kind, "") | {Kind.QUERY: "query: "},
-        )
+        encoder = self.encoder(how)
         return Embedder(
-            self.encoder(how),
-            identity,
+            encoder,
+            encoder.identity,
             limits=TextLimits(texts=8, chars=100),
             cache_bytes=10_000,
             looked_up=lambda hits, misses: None,

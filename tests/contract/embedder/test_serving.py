@@ -25,7 +25,7 @@ from raglan.health import Health
 from raglan.rpc import client
 from raglan.rpc.server import Server, Service
 from raglan.scheduling import DeviceLost
-from raglan.v1 import embedder_pb2, embedder_pb2_grpc
+from raglan.v1 import common_pb2, embedder_pb2, embedder_pb2_grpc
 from raglan_embedder import app, engines
 from raglan_embedder.embedding import Embedder, TextLimits
 from raglan_embedder.encoding import DeviceEncoder, batch_limits
@@ -132,7 +132,7 @@ async def test_fifty_that_ask_at_once_for_one_text_run_it_once(model_cache: Path
 
 async def test_metrics_tell_where_the_time_went(model_cache: Path) -> None:
     async with served(settings(model_cache)) as (server, channel):
-        await embed(channel, [f"passage {n} " * 20 for n in range(64)], lane=embedder_pb2.LANE_BULK)
+        await embed(channel, [f"passage {n} " * 20 for n in range(64)], lane=common_pb2.LANE_BULK)
         seen = await scraped(server)
     for name in ("queue", "compute", "tokenize"):
         assert seen[f"raglan_encoder_{name}_seconds_count,lane=bulk"] > 0, name
@@ -146,12 +146,12 @@ async def test_metrics_tell_where_the_time_went(model_cache: Path) -> None:
 async def test_what_cannot_be_done_in_time_is_refused_at_once(model_cache: Path) -> None:
     async with served(settings(model_cache, max_texts=128)) as (_, channel):
         texts = [f"passage {number} " * 60 for number in range(128)]
-        ahead = asyncio.create_task(embed(channel, texts, lane=embedder_pb2.LANE_BULK))
+        ahead = asyncio.create_task(embed(channel, texts, lane=common_pb2.LANE_BULK))
         refused: list[tuple[float, Overloaded]] = []
         while not ahead.done() and len(refused) < 5:
             asked = time.monotonic()
             try:
-                await embed(channel, texts[::-1][:100], lane=embedder_pb2.LANE_BULK, within_s=0.3)
+                await embed(channel, texts[::-1][:100], lane=common_pb2.LANE_BULK, within_s=0.3)
             except Overloaded as refusal:
                 refused.append((time.monotonic() - asked, refusal))
             except RaglanError:
@@ -270,13 +270,12 @@ async def encoder_over(
     encoder = DeviceEncoder(
         engine, model, limits=limits, stalled_after_s=stalled_after_s, metrics=metrics
     )
-    identity = app._identity(model, engine)
     try:
         yield (
             encoder,
             Embedder(
                 encoder,
-                identity,
+                encoder.identity,
                 limits=TextLimits(10, 1_000),
                 cache_bytes=0,
                 looked_up=metrics.looked_up,

@@ -22,15 +22,13 @@ from raglan.telemetry.metrics import Endpoint
 from raglan.v1 import common_pb2, embedder_pb2_grpc
 
 from raglan_embedder import engines
-from raglan_embedder.embedding import Embedder, Identity, Kind, TextLimits
+from raglan_embedder.embedding import Embedder, TextLimits
 from raglan_embedder.encoding import DeviceEncoder, batch_limits
 from raglan_embedder.engines import Engine
-from raglan_embedder.outputs import Outputs
 from raglan_embedder.servicer import EmbedderServicer
 from raglan_embedder.settings import EmbedderSettings
 
 if TYPE_CHECKING:
-    from raglan_embedder.engines.http import HttpEngine
     from raglan_embedder.remote import RemoteEncoder
 
 log: Final = structlog.get_logger()
@@ -48,45 +46,21 @@ def build(settings: EmbedderSettings) -> Service:
     running: list[DeviceEncoder | RemoteEncoder] = []
     stopped = threading.Event()
 
-    async def on_device() -> tuple[DeviceEncoder, Identity, dict[str, int]]:
-        model, engine = await asyncio.to_thread(_load, settings, stopped)
-        encoder = _encoder(settings, model, engine, counted)
-        running.append(encoder)
-        await encoder.warm_up(deadline=Deadline.after(WARM_UP_S))
-        return encoder, _identity(model, engine), _device_limits(encoder)
-
-    async def elsewhere() -> tuple[RemoteEncoder, Identity, dict[str, int]]:
-        encoder = await asyncio.to_thread(_remote, settings)
-        running.append(encoder)
-        await encoder.engine.start(deadline=Deadline.after(WARM_UP_S))
-        return encoder, _remote_identity(settings, encoder.engine), {}
-
     async def start() -> None:
         started = time.monotonic()
-        encoder, identity, limits = await (
-            elsewhere() if settings.engine == "http" else on_device()
-        )
-        engine = encoder.engine
-        embedder = Embedder(
-            encoder,
-            identity,
-            limits=TextLimits(
-                texts=settings.max_texts,
-                chars=settings.max_text_chars,
-                reply_bytes=settings.max_message_bytes,
-            ),
-            cache_bytes=settings.cache_mb * 1_000_000,
-            looked_up=counted.looked_up,
-        )
-        servicer.loaded(embedder, _info(engine, embedder, limits, metrics.port))
+        encoder = await _encoder(settings, counted, stopped)
+        running.append(encoder)
+        await encoder.start(deadline=Deadline.after(WARM_UP_S))
+        embedder = _embedder(settings, encoder, counted)
+        servicer.loaded(embedder, _info(encoder, embedder, metrics.port))
         log.info(
             "model loaded",
-            model=identity.id,
-            revision=identity.revision,
-            engine=engine.name,
-            device=engine.device,
-            dtype=engine.dtype,
-            streams=limits.get("streams", 0),
+            model=embedder.identity.id,
+            revision=embedder.identity.revision,
+            engine=encoder.engine.name,
+            device=encoder.engine.device,
+            dtype=encoder.engine.dtype,
+            streams=encoder.limits.get("streams", 0),
             seconds=round(time.monotonic() - started, 2),
         )
 
@@ -103,6 +77,28 @@ def build(settings: EmbedderSettings) -> Service:
         start=start,
         close=close,
         health=lambda: running[0].health() if running else Health.SERVING,
+        metrics=metrics,
+    )
+
+
+async def _encoder(
+    settings: EmbedderSettings, metrics: EncoderMetrics, stopped: threading.Event
+) -> DeviceEncoder | RemoteEncoder:
+    if settings.engine == "http":
+        return await asyncio.to_thread(_elsewhere, settings)
+    model, engine = await asyncio.to_thread(_load, settings, stopped)
+    return DeviceEncoder(
+        engine,
+        model,
+        limits=batch_limits(
+            engine,
+            tokens=settings.max_batch_tokens,
+            texts=settings.max_batch_texts,
+            waiting=settings.max_waiting_texts,
+            bulk_share=settings.bulk_share,
+            margin_s=settings.deadline_margin_ms / 1e3,
+        ),
+        stalled_after_s=settings.stalled_after_s,
         metrics=metrics,
     )
 
@@ -129,41 +125,7 @@ def _load(settings: EmbedderSettings, stopped: threading.Event) -> tuple[Encoder
     return model, engine
 
 
-def _encoder(
-    settings: EmbedderSettings, model: EncoderModel, engine: Engine, metrics: EncoderMetrics
-) -> DeviceEncoder:
-    return DeviceEncoder(
-        engine,
-        model,
-        limits=batch_limits(
-            engine,
-            tokens=settings.max_batch_tokens,
-            texts=settings.max_batch_texts,
-            waiting=settings.max_waiting_texts,
-            bulk_share=settings.bulk_share,
-            margin_s=settings.deadline_margin_ms / 1e3,
-        ),
-        stalled_after_s=settings.stalled_after_s,
-        metrics=metrics,
-    )
-
-
-def _identity(model: EncoderModel, engine: Engine) -> Identity:
-    return Identity(
-        id=model.id,
-        revision=model.revision,
-        dtype=engine.dtype,
-        dimension=model.dimension,
-        outputs=engine.outputs,
-        prompts={
-            Kind.UNSTATED: model.default_prompt,
-            Kind.QUERY: model.query_prompt,
-            Kind.PASSAGE: model.passage_prompt,
-        },
-    )
-
-
-def _remote(settings: EmbedderSettings) -> RemoteEncoder:
+def _elsewhere(settings: EmbedderSettings) -> RemoteEncoder:
     # The HTTP client takes 4 MB that no other engine needs.
     from raglan.http_client import ModelServer
 
@@ -171,48 +133,37 @@ def _remote(settings: EmbedderSettings) -> RemoteEncoder:
     from raglan_embedder.remote import RemoteEncoder
 
     server = ModelServer(settings.base_url, called=http.CALLED, api_key=settings.api_key)
+    engine = http.HttpEngine(
+        server,
+        model=settings.model,
+        api=settings.api,
+        max_batch_texts=settings.max_batch_texts or http.DEFAULT_BATCH_TEXTS,
+    )
     return RemoteEncoder(
-        http.HttpEngine(
-            server,
-            model=settings.model,
-            api=settings.api,
-            max_batch_texts=settings.max_batch_texts or http.DEFAULT_BATCH_TEXTS,
-        )
+        engine, query_prompt=settings.query_prompt, passage_prompt=settings.passage_prompt
     )
 
 
-def _remote_identity(settings: EmbedderSettings, engine: HttpEngine) -> Identity:
-    return Identity(
-        id=engine.model_id,
-        revision=engine.revision,
-        dtype=engine.dtype,
-        dimension=engine.dimension,
-        outputs=Outputs.DENSE,
-        prompts={
-            Kind.UNSTATED: "",
-            Kind.QUERY: settings.query_prompt,
-            Kind.PASSAGE: settings.passage_prompt,
-        },
+def _embedder(
+    settings: EmbedderSettings, encoder: DeviceEncoder | RemoteEncoder, metrics: EncoderMetrics
+) -> Embedder:
+    return Embedder(
+        encoder,
+        encoder.identity,
+        limits=TextLimits(
+            texts=settings.max_texts,
+            chars=settings.max_text_chars,
+            reply_bytes=settings.max_message_bytes,
+        ),
+        cache_bytes=settings.cache_mb * 1_000_000,
+        looked_up=metrics.looked_up,
     )
-
-
-def _device_limits(encoder: DeviceEncoder) -> dict[str, int]:
-    return {
-        "max_text_tokens": encoder.model.max_tokens,
-        "max_batch_tokens": encoder.limits.batch_tokens,
-        "max_batch_texts": encoder.limits.batch_items,
-        "max_waiting_texts": encoder.limits.waiting_items,
-        "streams": len(encoder.engine.streams),
-    }
 
 
 def _info(
-    engine: Engine | HttpEngine,
-    embedder: Embedder,
-    limits: dict[str, int],
-    metrics_port: int,
+    encoder: DeviceEncoder | RemoteEncoder, embedder: Embedder, metrics_port: int
 ) -> common_pb2.ServiceInfo:
-    identity = embedder.identity
+    engine, identity = encoder.engine, embedder.identity
     return common_pb2.ServiceInfo(
         service="embedder",
         version=raglan.__version__,
@@ -225,7 +176,7 @@ def _info(
         limits={
             "max_texts": embedder.limits.texts,
             "max_text_chars": embedder.limits.chars,
-            **limits,
+            **encoder.limits,
         },
         outputs=identity.outputs.names(),
         pid=os.getpid(),

@@ -19,6 +19,7 @@ from raglan.encoders.tokenizer import Tokenizers
 from raglan.health import Health
 from raglan.scheduling import Answer, Dispatcher, Lane, LatencyModel, Limits, Pool, niceness
 
+from raglan_embedder.embedding import Identity, Kind
 from raglan_embedder.engines import Engine
 from raglan_embedder.outputs import Outputs, TextVectors, Wanted
 
@@ -46,8 +47,8 @@ class DeviceEncoder:
         # Its thread pool would run bulk texts at the priority of queries.
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
         self.engine = engine
-        self.model = model
-        self.limits = limits
+        self._model = model
+        self._limits = limits
         self._metrics = metrics
         self._tokenizers = Tokenizers(
             model.path,
@@ -73,6 +74,45 @@ class DeviceEncoder:
             observer=metrics,
         )
         metrics.watch(self._dispatcher)
+
+    @property
+    def identity(self) -> Identity:
+        """Which model makes the vectors."""
+        model = self._model
+        return Identity(
+            id=model.id,
+            revision=model.revision,
+            dtype=self.engine.dtype,
+            dimension=model.dimension,
+            outputs=self.engine.outputs,
+            prompts={
+                Kind.UNSTATED: model.default_prompt,
+                Kind.QUERY: model.query_prompt,
+                Kind.PASSAGE: model.passage_prompt,
+            },
+        )
+
+    @property
+    def limits(self) -> dict[str, int]:
+        """As `ServiceInfo.limits` shows them."""
+        return {
+            "max_text_tokens": self._model.max_tokens,
+            "max_batch_tokens": self._limits.batch_tokens,
+            "max_batch_texts": self._limits.batch_items,
+            "max_waiting_texts": self._limits.waiting_items,
+            "streams": len(self.engine.streams),
+        }
+
+    async def start(self, *, deadline: Deadline) -> None:
+        """Run every stream on short and long input, so that no caller pays for first times and the
+        scheduler knows the speed."""
+        texts = min(len(self.engine.streams), self._limits.waiting_items)
+        for lane in Lane:
+            for words in (1, 8, 32, 2 * self._model.max_tokens):
+                ids = await self.prepare(["warm " * words] * texts, lane)
+                wanted = [Wanted(each) for each in ids]
+                counts = [len(each) for each in ids]
+                await self._dispatcher.run(wanted, counts, deadline=deadline, lane=lane)
 
     def check(self, count: int, *, deadline: Deadline, lane: Lane) -> None:
         """Refuse `count` texts now that could not be admitted. Raises what `submit` raises."""
@@ -100,17 +140,6 @@ class DeviceEncoder:
             deadline=deadline,
             lane=lane,
         )
-
-    async def warm_up(self, *, deadline: Deadline) -> None:
-        """Run every stream on short and long input, so that no caller pays for first times and the
-        scheduler knows the speed."""
-        texts = min(len(self.engine.streams), self.limits.waiting_items)
-        for lane in Lane:
-            for words in (1, 8, 32, 2 * self.model.max_tokens):
-                ids = await self.prepare(["warm " * words] * texts, lane)
-                wanted = [Wanted(each) for each in ids]
-                counts = [len(each) for each in ids]
-                await self._dispatcher.run(wanted, counts, deadline=deadline, lane=lane)
 
     def health(self) -> Health:
         """By forward progress."""

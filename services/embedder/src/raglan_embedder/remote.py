@@ -13,6 +13,7 @@ from raglan.errors import Internal, RaglanError
 from raglan.health import Health
 from raglan.scheduling import Answer, Lane
 
+from raglan_embedder.embedding import Identity, Kind
 from raglan_embedder.engines.http import HttpEngine
 from raglan_embedder.outputs import Outputs, TextVectors
 
@@ -24,12 +25,39 @@ Future = asyncio.Future[Answer[TextVectors]]
 class RemoteEncoder:
     """An `Encoder` over one `HttpEngine`. Belongs to one event loop; `close` it."""
 
-    def __init__(self, engine: HttpEngine) -> None:
+    limits: Final[dict[str, int]] = {}
+    """None of its own: what the server can take, it says itself."""
+
+    def __init__(
+        self, engine: HttpEngine, *, query_prompt: str = "", passage_prompt: str = ""
+    ) -> None:
+        """The prompts go before queries and passages; the server adds none that are known here."""
         self.engine = engine
+        self._prompts = {
+            Kind.UNSTATED: "",
+            Kind.QUERY: query_prompt,
+            Kind.PASSAGE: passage_prompt,
+        }
         self._running: set[asyncio.Task[None]] = set()
 
+    @property
+    def identity(self) -> Identity:
+        """Which model makes the vectors, as far as the server says; known after `start`."""
+        return Identity(
+            id=self.engine.model_id,
+            revision=self.engine.revision,
+            dtype=self.engine.dtype,
+            dimension=self.engine.dimension,
+            outputs=Outputs.DENSE,
+            prompts=self._prompts,
+        )
+
+    async def start(self, *, deadline: Deadline) -> None:
+        """Wait until the server is up; see `HttpEngine.start`."""
+        await self.engine.start(deadline=deadline)
+
     def check(self, count: int, *, deadline: Deadline, lane: Lane) -> None:
-        """Raise DeadlineExceeded when the time is up. What the server can take, it says itself."""
+        """Raise DeadlineExceeded when the time is up."""
         deadline.check("the texts were sent to the embedding server")
 
     async def prepare(self, texts: Sequence[str], lane: Lane) -> Sequence[str]:

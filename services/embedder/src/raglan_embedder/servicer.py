@@ -48,7 +48,7 @@ class EmbedderServicer(embedder_pb2_grpc.EmbedderServiceServicer):
             request.texts,
             deadline=Deadline.of(context),
             kind=_KINDS.get(request.kind, Kind.UNSTATED),
-            lane=Lane.BULK if request.lane == embedder_pb2.LANE_BULK else Lane.INTERACTIVE,
+            lane=Lane.BULK if request.lane == common_pb2.LANE_BULK else Lane.INTERACTIVE,
             dimension=request.dimension,
             outputs=outputs,
         )
