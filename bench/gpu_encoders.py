@@ -51,7 +51,7 @@ class Shape:
     """What a model costs, and what makes one like it."""
 
     name: str
-    make: Callable[..., Path]
+    make: Callable[[Path, random_models.Size], Path]
     layers: int
     hidden: int
     heads: int
@@ -138,14 +138,10 @@ def _wait(device: str) -> None:
 
 def load(shape: Shape, device: str, arguments: argparse.Namespace, folder: Path) -> Engine:
     """The engine over a random model, made in `folder`."""
-    made = shape.make(
-        folder,
-        layers=shape.layers,
-        hidden=shape.hidden,
-        heads=shape.heads,
-        vocabulary=shape.vocabulary,
-        longest=shape.longest,
+    size = random_models.Size(
+        shape.layers, shape.hidden, shape.heads, shape.vocabulary, shape.longest
     )
+    made = shape.make(folder, size)
     model = models.read(str(made))
     return torch_engine.load(
         model,

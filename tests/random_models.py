@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 TERMS = """a an and are as at be budget by can does few for from has how in is it its language light
@@ -11,15 +12,35 @@ water what when which with word words"""
 LONGEST = 64
 
 
-def bge_m3(
-    folder: Path,
-    *,
-    layers: int = 2,
-    hidden: int = 32,
-    heads: int = 2,
-    vocabulary: int = 0,
-    longest: int = LONGEST,
-) -> Path:
+@dataclass(frozen=True)
+class Size:
+    """How large a transformer is; unless told, small."""
+
+    layers: int = 2
+    hidden: int = 32
+    heads: int = 2
+    vocabulary: int = 0
+    """0 means as many terms as the tokenizer has."""
+
+    longest: int = LONGEST
+    """Tokens of a text."""
+
+    def config(self, tokenizer) -> dict[str, int]:  # type: ignore[no-untyped-def]
+        """What the configurations of BERT and of XLM-RoBERTa call it."""
+        return {
+            "vocab_size": self.vocabulary or len(tokenizer),
+            "hidden_size": self.hidden,
+            "num_hidden_layers": self.layers,
+            "num_attention_heads": self.heads,
+            "intermediate_size": 4 * self.hidden,
+            "pad_token_id": tokenizer.pad_token_id,
+        }
+
+
+SMALL = Size()
+
+
+def bge_m3(folder: Path, size: Size = SMALL) -> Path:
     """An XLM-RoBERTa encoder with CLS pooling, and both heads of BGE-M3."""
     import torch
     import transformers
@@ -27,51 +48,31 @@ def bge_m3(
     torch.manual_seed(0)
     tokenizer = _tokenizer()
     config = transformers.XLMRobertaConfig(
-        vocab_size=vocabulary or len(tokenizer),
-        hidden_size=hidden,
-        num_hidden_layers=layers,
-        num_attention_heads=heads,
-        intermediate_size=4 * hidden,
-        max_position_embeddings=longest + 2,
+        **size.config(tokenizer),
+        max_position_embeddings=size.longest + 2,
         type_vocab_size=1,
         # Wide enough that states differ from token to token, as a trained model's do; less so in
         # large ones, where the sums would leave the range of f16.
-        initializer_range=0.3 if hidden < 100 else 0.02,
+        initializer_range=0.3 if size.hidden < 100 else 0.02,
     )
     transformers.XLMRobertaModel(config).save_pretrained(folder)
-    weighing = torch.nn.Linear(hidden, 1)
+    weighing = torch.nn.Linear(size.hidden, 1)
     torch.nn.init.constant_(weighing.bias, 1.1)  # so that some terms weigh nothing, and most do
     torch.save(weighing.state_dict(), folder / "sparse_linear.pt")
-    torch.save(torch.nn.Linear(hidden, hidden).state_dict(), folder / "colbert_linear.pt")
-    return _finish(folder, tokenizer, hidden, longest, "cls")
+    torch.save(torch.nn.Linear(size.hidden, size.hidden).state_dict(), folder / "colbert_linear.pt")
+    return _finish(folder, tokenizer, size, "cls")
 
 
-def minilm(
-    folder: Path,
-    *,
-    layers: int = 2,
-    hidden: int = 32,
-    heads: int = 2,
-    vocabulary: int = 0,
-    longest: int = LONGEST,
-) -> Path:
+def minilm(folder: Path, size: Size = SMALL) -> Path:
     """A BERT encoder with mean pooling."""
     import torch
     import transformers
 
     torch.manual_seed(0)
     tokenizer = _tokenizer()
-    config = transformers.BertConfig(
-        vocab_size=vocabulary or len(tokenizer),
-        hidden_size=hidden,
-        num_hidden_layers=layers,
-        num_attention_heads=heads,
-        intermediate_size=4 * hidden,
-        max_position_embeddings=longest,
-        pad_token_id=tokenizer.pad_token_id,
-    )
+    config = transformers.BertConfig(**size.config(tokenizer), max_position_embeddings=size.longest)
     transformers.BertModel(config).save_pretrained(folder)
-    return _finish(folder, tokenizer, hidden, longest, "mean")
+    return _finish(folder, tokenizer, size, "mean")
 
 
 def cross_encoder(folder: Path, *, labels: int = 1, segments: int = 2) -> Path:
@@ -84,14 +85,9 @@ def cross_encoder(folder: Path, *, labels: int = 1, segments: int = 2) -> Path:
     if segments == 1:
         tokenizer.model_input_names = ["input_ids", "attention_mask"]
     config = transformers.BertConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=64,
-        max_position_embeddings=LONGEST,
+        **SMALL.config(tokenizer),
+        max_position_embeddings=SMALL.longest,
         type_vocab_size=segments,
-        pad_token_id=tokenizer.pad_token_id,
         num_labels=labels,
         initializer_range=0.3,
     )
@@ -131,9 +127,9 @@ def _tokenizer(*, segments: bool = False):  # type: ignore[no-untyped-def]
     )
 
 
-def _finish(folder: Path, tokenizer, hidden: int, longest: int, pooling: str) -> Path:  # type: ignore[no-untyped-def]
+def _finish(folder: Path, tokenizer, size: Size, pooling: str) -> Path:  # type: ignore[no-untyped-def]
     """Write what makes a transformer a model of sentence-transformers."""
-    tokenizer.model_max_length = longest
+    tokenizer.model_max_length = size.longest
     tokenizer.save_pretrained(folder)
     paths = {"Transformer": "", "Pooling": "1_Pooling", "Normalize": "2_Normalize"}
     _write(
@@ -151,7 +147,7 @@ def _finish(folder: Path, tokenizer, hidden: int, longest: int, pooling: str) ->
     modes = {
         f"pooling_mode_{mode}": mode.startswith(pooling) for mode in ("cls_token", "mean_tokens")
     }
-    _write(folder / "1_Pooling" / "config.json", {"word_embedding_dimension": hidden} | modes)
+    _write(folder / "1_Pooling" / "config.json", {"word_embedding_dimension": size.hidden} | modes)
     (folder / "2_Normalize").mkdir(exist_ok=True)
     return folder
 
