@@ -41,7 +41,6 @@ TEXTS = [
 
 @pytest.fixture(scope="module")
 def m3(tmp_path_factory: pytest.TempPathFactory) -> EncoderModel:
-    pytest.importorskip("torch")
     return models.read(str(random_models.bge_m3(tmp_path_factory.mktemp("bge-m3"))))
 
 

@@ -31,7 +31,6 @@ PASSAGES = [
 @pytest.fixture(scope="module", params=[2, 1], ids=["segments", "one-segment"])
 def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> EncoderModel:
     """With and without token types that tell the query from the passage."""
-    pytest.importorskip("torch")
     folder = tmp_path_factory.mktemp("cross")
     return models.read(str(random_models.cross_encoder(folder, segments=request.param)))
 

@@ -58,7 +58,6 @@ class Model:
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory, model_cache: Path) -> Model:
-    pytest.importorskip("torch")
     return Model(tmp_path_factory.mktemp("cross"), model_cache)
 
 
