@@ -9,7 +9,6 @@ import http_model_server
 import numpy as np
 import pytest
 import pytest_asyncio
-from pydantic import ValidationError
 from raglan.deadline import Deadline
 from raglan.errors import DeadlineExceeded, InvalidInput, Overloaded
 from raglan.http_client import ModelServer
@@ -169,6 +168,8 @@ async def test_the_service_answers_from_a_model_server(
     assert info.model.dimension == 3
 
 
-def test_the_http_engine_needs_an_address() -> None:
-    with pytest.raises(ValidationError, match="RAGLAN_EMBEDDER_BASE_URL"):
-        EmbedderSettings(engine="http")
+async def test_the_http_engine_needs_an_address() -> None:
+    service = build(EmbedderSettings(engine="http"))
+    with pytest.raises(InvalidInput, match="RAGLAN_EMBEDDER_BASE_URL is ''"):
+        await service.start()
+    await service.close()

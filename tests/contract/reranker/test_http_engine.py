@@ -15,7 +15,7 @@ import pytest
 import pytest_asyncio
 import random_models
 from numpy.typing import NDArray
-from pydantic import SecretStr, ValidationError
+from pydantic import SecretStr
 from raglan.deadline import Deadline
 from raglan.encoders import cross_encoder
 from raglan.encoders import model as models
@@ -199,6 +199,8 @@ async def test_the_service_ranks_by_a_model_server(
     assert (reply.model.id, reply.model.revision) == ("m", "")
 
 
-def test_the_http_engine_needs_an_address() -> None:
-    with pytest.raises(ValidationError, match="RAGLAN_RERANKER_BASE_URL"):
-        RerankerSettings(engine="http")
+async def test_the_http_engine_needs_an_address() -> None:
+    service = build(RerankerSettings(engine="http"))
+    with pytest.raises(InvalidInput, match="RAGLAN_RERANKER_BASE_URL is ''"):
+        await service.start()
+    await service.close()

@@ -103,15 +103,6 @@ class EmbedderSettings(GrpcSettings, env_prefix="RAGLAN_EMBEDDER_"):
     """Work that was started and brings nothing for so long makes the service NOT_SERVING."""
 
     @model_validator(mode="after")
-    def _http_needs_a_server(self) -> Self:
-        if self.engine == "http" and not self.base_url:
-            raise ValueError(
-                "the http engine needs RAGLAN_EMBEDDER_BASE_URL, an address like "
-                "http://127.0.0.1:8080/v1"
-            )
-        return self
-
-    @model_validator(mode="after")
     def _a_full_call_fits(self) -> Self:
         if self.max_texts > self.max_waiting_texts:
             raise ValueError(

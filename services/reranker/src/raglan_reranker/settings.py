@@ -104,12 +104,3 @@ class RerankerSettings(GrpcSettings, env_prefix="RAGLAN_RERANKER_"):
                 "a query with as many candidates would never be admitted"
             )
         return self
-
-    @model_validator(mode="after")
-    def _http_needs_a_server(self) -> Self:
-        if self.engine == "http" and not self.base_url:
-            raise ValueError(
-                "the http engine needs RAGLAN_RERANKER_BASE_URL, an address like "
-                "http://127.0.0.1:8080/v1"
-            )
-        return self
