@@ -94,7 +94,10 @@ def test_a_variable_of_no_service_is_refused_with_the_nearest_name():
 
 
 def test_variables_of_a_service_are_left_for_it_to_judge():
-    mesh.refuse_unknown_variables({"RAGLAN_EMBEDDER_ENGINNE": "torch", "HOME": "/h"})
+    environ = {"RAGLAN_EMBEDDER_ENGINNE": "torch", "HOME": "/h", "RAGLAN_NOTHING": "x"}
+    with pytest.raises(Failure) as refused:
+        mesh.refuse_unknown_variables(environ)
+    assert [name for name in environ if name in refused.value.message] == ["RAGLAN_NOTHING"]
 
 
 def test_a_port_that_something_listens_on_is_not_free():

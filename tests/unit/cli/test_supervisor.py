@@ -70,6 +70,11 @@ def pids(supervisor):
     return [process.child.pid for process in supervisor.processes]
 
 
+def ended(process):
+    """Whether nothing is left of it, or only what its parent has to reap."""
+    return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+
+
 async def test_the_start_is_over_when_every_process_is_ready(supervise, program):
     supervisor = supervise(program(SERVE), program(SERVE))
     await supervisor.start(limit_s=LIMIT_S)
@@ -123,8 +128,9 @@ async def test_a_crash_takes_along_what_the_process_had_started(supervise, progr
     supervisor = supervise(program(spawn + SERVE))
     await supervisor.start(limit_s=LIMIT_S)
     grandchild = psutil.Process(int(child_pid.read_text()))
+    assert not ended(grandchild)
     os.kill(pids(supervisor)[0], signal.SIGKILL)
-    await until(lambda: not grandchild.is_running() or grandchild.status() == "zombie")
+    await until(lambda: ended(grandchild))
 
 
 async def test_a_stop_ends_everything(supervise, program):
@@ -197,7 +203,7 @@ def test_no_process_outlives_a_supervisor_that_is_killed(tmp_path):
         supervisor.kill()
         supervisor.wait()
         until_s = time.monotonic() + LIMIT_S
-        while child.is_running() and child.status() != psutil.STATUS_ZOMBIE:
+        while not ended(child):
             assert time.monotonic() < until_s, "the child outlived its supervisor"
             time.sleep(0.01)
 

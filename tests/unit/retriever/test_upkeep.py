@@ -59,9 +59,10 @@ async def test_many_writes_are_tidied_once(upkeep, tidying):
 async def test_a_failure_stops_neither_the_others_nor_what_comes_later(upkeep, tidying):
     upkeep.wrote("broken")
     upkeep.wrote("a")
-    await until(lambda: tidying.done == ["a"])
+    await until(lambda: tidying.done)
     upkeep.wrote("b")
-    await until(lambda: tidying.done == ["a", "b"])
+    await until(lambda: len(tidying.done) == 2)
+    assert tidying.done == ["a", "b"]
 
 
 async def test_a_collection_that_is_left_is_tidied_no_more(upkeep, tidying):
@@ -74,7 +75,8 @@ async def test_a_collection_that_is_left_is_tidied_no_more(upkeep, tidying):
     assert tidying.cancelled == ["a"]
     upkeep.wrote("c")
     tidying.hold = False
-    await until(lambda: tidying.done == ["c"])
+    await until(lambda: tidying.done)
+    assert tidying.done == ["c"]
 
 
 async def test_it_stops_at_once_right_after_a_write():
@@ -97,3 +99,4 @@ async def test_writers_that_never_pause_are_overridden(tidying):
             made.wrote("a")
             await asyncio.sleep(0)
     await made.stop()
+    assert tidying.done == ["a"]

@@ -7,8 +7,8 @@ import math
 import pytest
 from raglan.errors import InvalidInput
 from raglan.v1.retriever_pb2 import Condition, Filter, FilterList, Range, Value, ValueList
-from raglan_retriever.filters import Not, Terms
-from raglan_retriever.metadata import term
+from raglan_retriever.filters import Any, Not, Terms
+from raglan_retriever.metadata import exists_term, term
 from raglan_retriever.wire_filter import clause_of
 
 
@@ -51,9 +51,17 @@ def test_a_malformed_filter_is_refused_with_a_sentence(message, says):
         clause_of(message)
 
 
-def test_the_limits_themselves_are_allowed():
-    clause_of(negated(15))
-    clause_of(Filter(any=FilterList(filters=[condition(exists=True)] * 100)))
+def test_a_filter_may_be_as_deep_as_the_limit():
+    clause = clause_of(negated(15))
+    for _ in range(15):
+        assert isinstance(clause, Not)
+        clause = clause.clause
+    assert clause == Terms((exists_term("a"),))
+
+
+def test_a_filter_may_hold_as_many_conditions_as_the_limit():
+    clause = clause_of(Filter(any=FilterList(filters=[condition(exists=True)] * 100)))
+    assert clause == Any((Terms((exists_term("a"),)),) * 100)
 
 
 def test_a_bound_of_zero_is_a_bound():
