@@ -112,79 +112,94 @@ class _Handler(BaseHTTPRequestHandler):
         found = re.fullmatch(r"/collections/([^/]+)(/.*)?", path)
         assert found, f"unexpected {self.command} {path}"
         name, rest = found[1], found[2] or ""
-        answer = self._routes()[self.command, rest](name, body)
+        answer = _ROUTES[self.command, rest](self.local, name, body)
         return answer.model_dump(mode="json") if hasattr(answer, "model_dump") else answer
 
-    def _routes(self) -> dict[tuple[str, str], Callable[[str, dict[str, Any]], Any]]:
-        local = self.local
-        parse = models.CreateCollection.model_validate
-        done = {"operation_id": 1, "status": "completed"}
 
-        def create(name: str, body: dict[str, Any]) -> bool:
-            wanted = parse(body)
-            return local.create_collection(
-                name,
-                vectors_config=wanted.vectors,
-                sparse_vectors_config=wanted.sparse_vectors,
-                metadata=wanted.metadata,
-            )
+Body = dict[str, Any]
 
-        def upsert(name: str, body: dict[str, Any]) -> Any:
-            local.upsert(name, [models.PointStruct.model_validate(p) for p in body["points"]])
-            return done
+_DONE = {"operation_id": 1, "status": "completed"}
 
-        def query(name: str, body: dict[str, Any]) -> Any:
-            wanted = models.QueryRequest.model_validate(body)
-            nearest = wanted.query.nearest if hasattr(wanted.query, "nearest") else wanted.query
-            return local.query_points(
-                name,
-                query=nearest,
-                using=wanted.using,
-                query_filter=wanted.filter,
-                limit=wanted.limit or 10,
-                with_payload=bool(wanted.with_payload),
-            )
 
-        def scroll(name: str, body: dict[str, Any]) -> Any:
-            wanted = models.ScrollRequest.model_validate(body)
-            points, offset = local.scroll(
-                name,
-                scroll_filter=wanted.filter,
-                limit=wanted.limit or 10,
-                offset=wanted.offset,
-                with_payload=wanted.with_payload,
-            )
-            return {"points": _dumped(points), "next_page_offset": offset}
+def _create(local: QdrantClient, name: str, body: Body) -> bool:
+    wanted = models.CreateCollection.model_validate(body)
+    return local.create_collection(
+        name,
+        vectors_config=wanted.vectors,
+        sparse_vectors_config=wanted.sparse_vectors,
+        metadata=wanted.metadata,
+    )
 
-        def delete(name: str, body: dict[str, Any]) -> Any:
-            local.delete(name, models.PointIdsList.model_validate(body))
-            return done
 
-        def count(name: str, body: dict[str, Any]) -> Any:
-            wanted = models.CountRequest.model_validate(body)
-            return local.count(name, count_filter=wanted.filter, exact=True)
+def _index(local: QdrantClient, name: str, body: Body) -> Any:
+    local.get_collection(name)
+    return _DONE
 
-        return {
-            ("GET", ""): lambda name, _: local.get_collection(name),
-            ("GET", "/exists"): lambda name, _: {"exists": local.collection_exists(name)},
-            ("PUT", ""): create,
-            ("PATCH", ""): lambda name, body: local.update_collection(
-                name, metadata=body["metadata"]
-            ),
-            ("DELETE", ""): lambda name, _: local.delete_collection(name),
-            ("PUT", "/index"): lambda name, _: local.get_collection(name) and done,
-            ("PUT", "/points"): upsert,
-            ("POST", "/points"): lambda name, body: _dumped(
-                local.retrieve(name, body["ids"], with_payload=body["with_payload"])
-            ),
-            ("POST", "/points/query"): query,
-            ("POST", "/points/scroll"): scroll,
-            ("POST", "/points/delete"): delete,
-            ("POST", "/points/count"): count,
-            ("POST", "/facet"): lambda name, body: local.facet(
-                name, body["key"], limit=body["limit"]
-            ),
-        }
+
+def _upsert(local: QdrantClient, name: str, body: Body) -> Any:
+    local.upsert(name, [models.PointStruct.model_validate(point) for point in body["points"]])
+    return _DONE
+
+
+def _retrieve(local: QdrantClient, name: str, body: Body) -> Any:
+    return _dumped(local.retrieve(name, body["ids"], with_payload=body["with_payload"]))
+
+
+def _query(local: QdrantClient, name: str, body: Body) -> Any:
+    wanted = models.QueryRequest.model_validate(body)
+    nearest = wanted.query.nearest if hasattr(wanted.query, "nearest") else wanted.query
+    return local.query_points(
+        name,
+        query=nearest,
+        using=wanted.using,
+        query_filter=wanted.filter,
+        limit=wanted.limit or 10,
+        with_payload=bool(wanted.with_payload),
+    )
+
+
+def _scroll(local: QdrantClient, name: str, body: Body) -> Any:
+    wanted = models.ScrollRequest.model_validate(body)
+    points, offset = local.scroll(
+        name,
+        scroll_filter=wanted.filter,
+        limit=wanted.limit or 10,
+        offset=wanted.offset,
+        with_payload=wanted.with_payload,
+    )
+    return {"points": _dumped(points), "next_page_offset": offset}
+
+
+def _delete(local: QdrantClient, name: str, body: Body) -> Any:
+    local.delete(name, models.PointIdsList.model_validate(body))
+    return _DONE
+
+
+def _count(local: QdrantClient, name: str, body: Body) -> Any:
+    wanted = models.CountRequest.model_validate(body)
+    return local.count(name, count_filter=wanted.filter, exact=True)
+
+
+_ROUTES: dict[tuple[str, str], Callable[[QdrantClient, str, Body], Any]] = {
+    ("GET", ""): lambda local, name, _: local.get_collection(name),
+    ("GET", "/exists"): lambda local, name, _: {"exists": local.collection_exists(name)},
+    ("PUT", ""): _create,
+    ("PATCH", ""): lambda local, name, body: local.update_collection(
+        name, metadata=body["metadata"]
+    ),
+    ("DELETE", ""): lambda local, name, _: local.delete_collection(name),
+    ("PUT", "/index"): _index,
+    ("PUT", "/points"): _upsert,
+    ("POST", "/points"): _retrieve,
+    ("POST", "/points/query"): _query,
+    ("POST", "/points/scroll"): _scroll,
+    ("POST", "/points/delete"): _delete,
+    ("POST", "/points/count"): _count,
+    ("POST", "/facet"): lambda local, name, body: local.facet(
+        name, body["key"], limit=body["limit"]
+    ),
+}
+"""What the server does, by method and path below a collection."""
 
 
 def _dumped(records: list[Any]) -> list[Any]:
