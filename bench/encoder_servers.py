@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from raglan import tensors
 from raglan.encoders import model as models
 from raglan.encoders.export import onnx_file
-from raglan.v1 import embedder_pb2
+from raglan.v1 import common_pb2, embedder_pb2
 from raglan_embedder.settings import EmbedderSettings
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -65,7 +65,7 @@ class Server:
             # base64 is Infinity's cheapest form of a vector: 384 decimal numbers cost it more.
             body = {"model": "model", "input": list(texts), "encoding_format": "base64"}
             return json.dumps(body).encode()
-        lane = embedder_pb2.LANE_BULK if bulk else embedder_pb2.LANE_INTERACTIVE
+        lane = common_pb2.LANE_BULK if bulk else common_pb2.LANE_INTERACTIVE
         kind = embedder_pb2.INPUT_KIND_PASSAGE if bulk else embedder_pb2.INPUT_KIND_QUERY
         return embedder_pb2.EmbedRequest(texts=texts, kind=kind, lane=lane).SerializeToString()
 

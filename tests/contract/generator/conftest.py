@@ -8,6 +8,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 
 import pytest
+from pydantic import SecretStr
+from raglan_generator.answering import Answering
+from raglan_generator.engines.openai import OpenAIModel, Timeouts
+from raglan_generator.estimated_tokenizer import EstimatedTokenizer
+from raglan_generator.generation import Sampling
+from raglan_generator.passage_order import PassageOrder
 
 Script = Callable[["Exchange"], Awaitable[None]]
 
@@ -107,6 +113,24 @@ class LLMServer:
         finally:
             self.closed.set()
             writer.close()
+
+
+def asking_openai(base_url: str, *, key: str = "", timeouts: Timeouts | None = None) -> Answering:
+    model = OpenAIModel(
+        base_url,
+        "tiny",
+        tokenizer=EstimatedTokenizer(8_192),
+        api_key=SecretStr(key),
+        sampling=Sampling(temperature=0.0),
+        adapters={"legal": "tiny-legal"},
+        timeouts=timeouts,
+    )
+    return Answering(model, PassageOrder("rank"), min_confidence=0.25)
+
+
+@pytest.fixture(name="asking_openai")
+def asking_openai_fixture() -> Callable[..., Answering]:
+    return asking_openai
 
 
 @pytest.fixture(name="frame")

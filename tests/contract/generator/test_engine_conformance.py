@@ -6,11 +6,9 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing
 
 import pytest
-from pydantic import SecretStr
 from raglan.deadline import Deadline
 from raglan.errors import DeadlineExceeded
 from raglan_generator.engines.extractive import ExtractiveEngine
-from raglan_generator.engines.openai import OpenAIEngine
 from raglan_generator.generation import (
     ABSTENTION,
     Citation,
@@ -28,15 +26,13 @@ ASKED = Request("Where does the reranker run?", (Passage(DOCUMENT[9:], start=9),
 
 
 @pytest.fixture(params=["extractive", "openai"])
-async def engine(request: pytest.FixtureRequest, llm) -> AsyncIterator[Engine]:
+async def engine(request: pytest.FixtureRequest, llm, asking_openai) -> AsyncIterator[Engine]:
     async def script(exchange) -> None:
         await exchange.stream("The reranker runs on the ", "second GPU.[1][7]")
 
     llm.script = script
     engine: Engine = (
-        ExtractiveEngine()
-        if request.param == "extractive"
-        else OpenAIEngine(llm.base_url, "tiny", api_key=SecretStr(""))
+        ExtractiveEngine() if request.param == "extractive" else asking_openai(llm.base_url)
     )
     await engine.start()
     yield engine
@@ -51,7 +47,8 @@ async def answer(engine: Engine, request: Request = ASKED) -> list[Event]:
 async def test_an_answer_ends_with_exactly_one_finished(engine) -> None:
     events = await answer(engine)
     assert [event for event in events if isinstance(event, Finished)] == events[-1:]
-    assert 0 < events[-1].confidence <= 1
+    assert 0 < events[-1].support.confidence <= 1
+    assert 0 < events[-1].support.groundedness <= 1
 
 
 async def test_markers_and_citations_match_and_quotes_hold(engine) -> None:

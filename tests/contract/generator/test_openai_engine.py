@@ -6,12 +6,13 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from dataclasses import replace
 
 import pytest
-from pydantic import SecretStr
 from raglan import errors
 from raglan.deadline import Deadline
-from raglan_generator.engines.openai import OpenAIEngine, Timeouts
+from raglan_generator.answering import Answering
+from raglan_generator.engines.openai import Timeouts
 from raglan_generator.generation import (
     ABSTENTION,
     Citation,
@@ -21,6 +22,9 @@ from raglan_generator.generation import (
     FinishReason,
     Passage,
     Request,
+    Role,
+    Sampling,
+    Turn,
     Usage,
 )
 
@@ -31,15 +35,15 @@ ASKED = Request("Where does the reranker run?", PASSAGES, max_tokens=64)
 
 
 @pytest.fixture
-async def engine(llm) -> AsyncIterator[OpenAIEngine]:
+async def engine(llm, asking_openai) -> AsyncIterator[Answering]:
     timeouts = Timeouts(connect_s=1, first_token_s=0.3, idle_s=0.3)
-    engine = OpenAIEngine(llm.base_url, "tiny", api_key=SecretStr(KEY), timeouts=timeouts)
+    engine = asking_openai(llm.base_url, key=KEY, timeouts=timeouts)
     await engine.start()
     yield engine
     await engine.close()
 
 
-async def answer(engine: OpenAIEngine, request: Request = ASKED, seconds: float = 5) -> list[Event]:
+async def answer(engine: Answering, request: Request = ASKED, seconds: float = 5) -> list[Event]:
     async with aclosing(engine.generate(request, Deadline.after(seconds))) as events:
         return [event async for event in events]
 
@@ -72,7 +76,9 @@ async def test_an_answer_arrives_with_citation_usage_and_confidence(engine, llm)
     finished = events[-1]
     assert isinstance(finished, Finished)
     assert (finished.reason, finished.usage) == (FinishReason.STOP, Usage(11, 7))
-    assert (finished.confidence, finished.model) == (1.0, "tiny")
+    assert (finished.support.groundedness, finished.model) == (1.0, "tiny")
+    text = text_of(events)
+    assert [text[c.start : c.end] for c in finished.support.claims] == [text]
 
 
 async def test_the_request_carries_model_limit_key_and_asks_for_usage(engine, llm) -> None:
@@ -86,6 +92,59 @@ async def test_the_request_carries_model_limit_key_and_asks_for_usage(engine, ll
     assert sent.headers["authorization"] == f"Bearer {KEY}"
     assert (sent.body["model"], sent.body["max_tokens"], sent.body["stream"]) == ("tiny", 64, True)
     assert sent.body["stream_options"] == {"include_usage": True}
+
+
+async def test_sampling_schema_and_adapter_reach_the_server(engine, llm) -> None:
+    async def script(exchange) -> None:
+        await exchange.stream('{"gpus": ', "[1]}")
+
+    llm.script = script
+    events = await answer(
+        engine,
+        replace(
+            ASKED,
+            adapter="legal",
+            json_schema='{"type": "object"}',
+            sampling=Sampling(temperature=0.7, top_p=0.9, seed=3, stop=("END",)),
+        ),
+    )
+    sent = llm.exchanges[0].body
+    assert (sent["model"], sent["temperature"], sent["top_p"]) == ("tiny-legal", 0.7, 0.9)
+    assert (sent["seed"], sent["stop"]) == (3, ["END"])
+    assert sent["response_format"]["json_schema"]["schema"] == {"type": "object"}
+    assert text_of(events) == '{"gpus": [1]}', "an array is no marker"
+
+
+async def test_an_unknown_adapter_is_refused_with_the_known_ones(engine, llm) -> None:
+    with pytest.raises(errors.InvalidInput, match="'fiscal'; known are legal"):
+        await answer(engine, replace(ASKED, adapter="fiscal"))
+    assert llm.exchanges == []
+
+
+async def test_a_question_on_another_subject_is_not_sent(engine, llm) -> None:
+    finished = (await answer(engine, replace(ASKED, question="Who won the cup?")))[-1]
+    assert finished.reason is FinishReason.ABSTAINED
+    assert llm.exchanges == []
+
+
+async def test_a_question_within_a_conversation_is_always_sent(engine, llm) -> None:
+    async def script(exchange) -> None:
+        await exchange.stream("Yes.")
+
+    llm.script = script
+    history = (Turn(Role.USER, "Tell me of the reranker."), Turn(Role.ASSISTANT, "It reranks."))
+    await answer(engine, replace(ASKED, question="Why?", history=history))
+    assert len(llm.exchanges) == 1
+
+
+async def test_an_answer_that_does_not_begin_in_time_is_ended(engine, llm) -> None:
+    async def script(exchange) -> None:
+        await exchange.left()
+
+    llm.script = script
+    with pytest.raises(errors.DeadlineExceeded, match="did not begin in time"):
+        await answer(engine, replace(ASKED, first_token_s=0.1))
+    await asyncio.wait_for(llm.closed.wait(), 2)
 
 
 @pytest.mark.parametrize("size", [1, 2, 7, 100_000])
@@ -119,7 +178,7 @@ async def test_the_models_abstention_ends_the_answer_as_abstained(engine, llm) -
 
     llm.script = script
     finished = (await answer(engine))[-1]
-    assert (finished.reason, finished.confidence) == (FinishReason.ABSTAINED, 0)
+    assert (finished.reason, finished.support.confidence) == (FinishReason.ABSTAINED, 0)
 
 
 async def test_an_answer_cut_at_the_limit_says_so(engine, llm) -> None:
@@ -226,8 +285,8 @@ async def test_an_answer_without_a_word_is_an_error(engine, llm, closing) -> Non
         await answer(engine)
 
 
-async def test_a_server_that_is_not_there_is_unavailable() -> None:
-    engine = OpenAIEngine("http://127.0.0.1:9/v1", "tiny", api_key=SecretStr(""))
+async def test_a_server_that_is_not_there_is_unavailable(asking_openai) -> None:
+    engine = asking_openai("http://127.0.0.1:9/v1")
     await engine.start()
     with pytest.raises(errors.Unavailable, match="cannot be reached"):
         await answer(engine)

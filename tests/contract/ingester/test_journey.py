@@ -168,5 +168,5 @@ async def test_the_service_tells_its_engine_and_limits(ingester: Any) -> None:
 async def test_texts_go_through_the_bulk_lane_as_passages(ingester: Any, embedder: Any) -> None:
     await ingester.ended(await ingester.submit({"a": "Alpha."}))
 
-    assert embedder.lanes == {embedder_pb2.LANE_BULK}
+    assert embedder.lanes == {common_pb2.LANE_BULK}
     assert embedder.kinds == {embedder_pb2.INPUT_KIND_PASSAGE}

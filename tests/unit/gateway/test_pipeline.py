@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 
+import numpy as np
 import pytest
+from raglan import tensors
 from raglan.deadline import Deadline
 from raglan.errors import (
     Conflict,
@@ -18,6 +20,7 @@ from raglan.errors import (
     Unavailable,
 )
 from raglan.v1 import common_pb2, embedder_pb2, generator_pb2, reranker_pb2, retriever_pb2
+from raglan_gateway.grounding import groundedness
 from raglan_gateway.pipeline import (
     Answered,
     Budgets,
@@ -47,12 +50,26 @@ class FakeMesh:
     searched: list[retriever_pb2.SearchRequest] = field(default_factory=list)
     offered: int = 0
     closed: bool = False
+    claims: tuple[generator_pb2.Claim, ...] = ()
+    check_error: RaglanError | None = None
+    compared: list[str] = field(default_factory=list)
 
-    async def embed(self, text: str, *, deadline: Deadline) -> embedder_pb2.EmbedResponse:
-        if self.embed_error:
+    async def embed(
+        self,
+        texts: Sequence[str],
+        kind: embedder_pb2.InputKind.ValueType,
+        *,
+        deadline: Deadline,
+    ) -> embedder_pb2.EmbedResponse:
+        """Of a query, nothing much; of passages, the same direction for all but the last."""
+        if kind == embedder_pb2.INPUT_KIND_PASSAGE:
+            self.compared = list(texts)
+            if self.check_error:
+                raise self.check_error
+        elif self.embed_error:
             raise self.embed_error
-        tensor = common_pb2.Tensor(data=b"\0\0\0\0", rows=1, dim=1, dtype=1)
-        return embedder_pb2.EmbedResponse(vectors=tensor, model=MODEL)
+        rows = np.array([[1.0, 0.0]] * (len(texts) - 1) + [[0.0, 1.0]], np.float32)
+        return embedder_pb2.EmbedResponse(vectors=tensors.pack(rows), model=MODEL)
 
     async def search(
         self, request: retriever_pb2.SearchRequest, *, deadline: Deadline
@@ -90,14 +107,16 @@ class FakeMesh:
             )
             yield generator_pb2.GenerateEvent(citation=quote)
             yield generator_pb2.GenerateEvent(
-                finished=generator_pb2.Finished(model="fake", confidence=0.5)
+                finished=generator_pb2.Finished(
+                    model="fake", confidence=0.5, claims=self.claims, groundedness=0.25
+                )
             )
         finally:
             self.closed = True
 
 
 def pipeline(mesh: FakeMesh) -> Pipeline:
-    budgets = Budgets(embed_s=1, retrieve_s=1, rerank_s=1, first_token_s=1)
+    budgets = Budgets(embed_s=1, retrieve_s=1, rerank_s=1, first_token_s=1, cite_s=1)
     return Pipeline(mesh, budgets, rerank_candidates=4)
 
 
@@ -189,6 +208,46 @@ async def test_an_answer_comes_as_sources_text_citations_and_the_whole() -> None
     assert {"embed", "retrieve", "rerank", "generate", "first_token", "total"} <= set(
         answered.run.timings_ms
     )
+
+
+def claim(start: int, end: int, support: float, *markers: int) -> generator_pb2.Claim:
+    return generator_pb2.Claim(start=start, end=end, support=support, markers=markers)
+
+
+async def checked(mesh: FakeMesh) -> Run:
+    last = (await answer(mesh))[-1]
+    assert isinstance(last, Answered)
+    return last.run
+
+
+async def test_a_claim_that_says_it_in_other_words_is_compared_by_meaning() -> None:
+    mesh = FakeMesh(claims=(claim(0, 2, 0.1, 1), claim(3, 5, 0.9, 1), claim(6, 8, 0.0)))
+    run = await checked(mesh)
+    assert sorted(mesh.compared) == ["passage", "t0"], "neither the supported nor the uncited one"
+    assert [c.supported for c in run.claims] == [False, True, False]
+    assert run.claims[0].cosine == 0.0
+    assert "cite" in run.timings_ms
+
+
+async def test_a_near_quote_in_other_words_supports_its_claim() -> None:
+    mesh = FakeMesh(claims=(claim(0, 2, 0.1, 1), claim(3, 5, 0.1, 1)))
+    run = await checked(mesh)
+    assert mesh.compared == ["t0", "passage", "t1"]
+    assert [c.supported for c in run.claims] == [True, False]
+
+
+async def test_without_vectors_words_decide_and_it_says_so() -> None:
+    mesh = FakeMesh(claims=(claim(0, 2, 0.1, 1),), check_error=Unavailable("gone"))
+    run = await checked(mesh)
+    assert [(c.supported, c.cosine) for c in run.claims] == [(False, None)]
+    assert [(d.stage, d.fallback) for d in run.degraded] == [("cite", "lexical")]
+
+
+async def test_an_answer_of_quotes_costs_no_comparison() -> None:
+    mesh = FakeMesh()
+    run = await checked(mesh)
+    assert mesh.compared == []
+    assert groundedness(run.claims, run.finished.groundedness) == 0.25
 
 
 async def test_without_a_generator_the_passages_are_quoted() -> None:

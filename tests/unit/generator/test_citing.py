@@ -8,7 +8,7 @@ from itertools import pairwise
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from raglan_generator.citing import Citer
+from raglan_generator.citing import Citer, groundedness
 from raglan_generator.generation import ABSTENTION, Citation, Delta, Passage
 
 PASSAGES = (
@@ -58,7 +58,7 @@ def test_markers_are_numbered_by_quoted_sentence() -> None:
 def test_a_marker_that_names_nothing_is_removed(marker: str) -> None:
     joined, citer = cited([f"The reranker runs on a GPU {marker}. Yes."])
     assert joined == ["The reranker runs on a GPU. Yes."]
-    assert citer.confidence() == 0
+    assert groundedness(citer.claims()) == 0
 
 
 @given(st.data())
@@ -77,17 +77,39 @@ def test_every_cut_gives_the_same_answer_and_citations(data: st.DataObject) -> N
     assert cited(pieces)[0] == cited([text])[0]
 
 
-def test_confidence_is_the_share_of_supported_sentences() -> None:
+def test_groundedness_is_the_share_of_supported_sentences() -> None:
     _, citer = cited(["The reranker runs on the second GPU [1]. Bananas are yellow fruits [2]."])
-    assert citer.confidence() == 0.5
+    assert groundedness(citer.claims()) == 0.5
 
 
 @pytest.mark.parametrize("answer", ["It runs on the second GPU.[1]", "It runs on the GPU [1]."])
 def test_support_counts_with_the_marker_on_either_side_of_the_stop(answer: str) -> None:
-    assert cited([answer])[1].confidence() == 1
+    assert groundedness(cited([answer])[1].claims()) == 1
+
+
+def test_claims_are_the_answers_sentences_with_their_markers() -> None:
+    joined, citer = cited(["It is 10 % [2][1]. The moon is cheese. The reranker runs [1]."])
+    text = text_of(joined)
+    assert [(text[c.start : c.end], c.markers) for c in citer.claims()] == [
+        ("It is 10 % [1][2].", (1, 2)),
+        ("The moon is cheese.", ()),
+        ("The reranker runs [3].", (3,)),
+    ]
+
+
+@given(st.lists(st.sampled_from(["A GPU", ". ", "[1]", " [2, 1]", "[9]", "Retries draw"])))
+def test_claims_lie_in_the_answer_and_cite_what_was_cited(pieces: list[str]) -> None:
+    joined, citer = cited(pieces)
+    text, end = text_of(joined), 0
+    shown = {item.marker for item in joined if isinstance(item, Citation)}
+    for claim in citer.claims():
+        assert end <= claim.start < claim.end <= len(text)
+        assert set(claim.markers) <= shown
+        assert 0 <= claim.support <= 1
+        end = claim.end
 
 
 def test_the_models_abstention_is_recognised() -> None:
     _, citer = cited([ABSTENTION])
     assert citer.abstained
-    assert citer.confidence() == 0
+    assert citer.claims() == ()

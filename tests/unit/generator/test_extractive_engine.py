@@ -91,11 +91,11 @@ async def test_a_question_about_something_else_is_declined() -> None:
     events = await answer(Request("How do enzymes regulate glucose metabolism?", (NORMANS,)))
     assert text_of(events) == ABSTENTION
     assert finished(events).reason is FinishReason.ABSTAINED
-    assert finished(events).confidence < 0.25
+    assert finished(events).support.confidence < 0.25
 
 
 async def test_a_question_of_stop_words_alone_is_declined() -> None:
-    assert finished(await answer(Request("What is it?", (NORMANS,)))).confidence == 0
+    assert finished(await answer(Request("What is it?", (NORMANS,)))).support.confidence == 0
 
 
 @pytest.mark.parametrize("max_tokens", [1, 4, 6])

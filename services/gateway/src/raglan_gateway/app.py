@@ -36,6 +36,7 @@ def build(settings: GatewaySettings) -> FastAPI:
         retrieve_s=settings.retrieve_budget_ms / 1e3,
         rerank_s=settings.rerank_budget_ms / 1e3,
         first_token_s=settings.first_token_budget_ms / 1e3,
+        cite_s=settings.cite_budget_ms / 1e3,
     )
     pipeline = Pipeline(mesh, budgets, rerank_candidates=settings.rerank_candidates)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Final
@@ -74,12 +74,16 @@ class Mesh:
         for channel in (*self._channels.values(), *(channel for *_, channel in self._endpoints)):
             await channel.close()
 
-    async def embed(self, text: str, *, deadline: Deadline) -> embedder_pb2.EmbedResponse:
-        """The vector of a query, shape (1, dim)."""
+    async def embed(
+        self,
+        texts: Sequence[str],
+        kind: embedder_pb2.InputKind.ValueType,
+        *,
+        deadline: Deadline,
+    ) -> embedder_pb2.EmbedResponse:
+        """Vectors that somebody waits for, shape (len(texts), dim)."""
         request = embedder_pb2.EmbedRequest(
-            texts=[text],
-            kind=embedder_pb2.INPUT_KIND_QUERY,
-            lane=embedder_pb2.LANE_INTERACTIVE,
+            texts=texts, kind=kind, lane=common_pb2.LANE_INTERACTIVE
         )
         reply: embedder_pb2.EmbedResponse = await client.call(
             self.embedder.Embed, request, deadline=deadline, to="the embedder"

@@ -7,7 +7,7 @@ listed in `Run.degraded`. Nothing here knows gRPC or HTTP.
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field
 from typing import Final, Protocol, TypeAlias
@@ -23,6 +23,7 @@ from raglan.v1 import (
     retriever_pb2,
 )
 
+from raglan_gateway.grounding import Claim, Comparison, claims_of
 from raglan_gateway.quoting import quote_passages
 
 RECOVERABLE: Final = (Unavailable, Overloaded, DeadlineExceeded, Internal)
@@ -36,7 +37,13 @@ _SHARE: Final = 0.5
 class Stages(Protocol):
     """The services, as the pipeline calls them. Each raises `RaglanError`."""
 
-    async def embed(self, text: str, *, deadline: Deadline) -> embedder_pb2.EmbedResponse: ...
+    async def embed(
+        self,
+        texts: Sequence[str],
+        kind: embedder_pb2.InputKind.ValueType,
+        *,
+        deadline: Deadline,
+    ) -> embedder_pb2.EmbedResponse: ...
 
     async def search(
         self, request: retriever_pb2.SearchRequest, *, deadline: Deadline
@@ -63,6 +70,7 @@ class Budgets:
     retrieve_s: float
     rerank_s: float
     first_token_s: float
+    cite_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +108,7 @@ class Run:
     answer: str = ""
     citations: list[generator_pb2.Citation] = field(default_factory=list)
     finished: generator_pb2.Finished = field(default_factory=generator_pb2.Finished)
+    claims: list[Claim] = field(default_factory=list)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -204,6 +213,7 @@ class Pipeline:
             async with aclosing(self._generate(run)) as events:
                 async for event in events:
                     yield event
+        await self._cite(run)
         run.close()
         yield Answered(run)
 
@@ -214,7 +224,9 @@ class Pipeline:
         try:
             with run.stage("embed"):
                 reply = await self._stages.embed(
-                    run.query.text, deadline=run.share(self._budgets.embed_s)
+                    [run.query.text],
+                    embedder_pb2.INPUT_KIND_QUERY,
+                    deadline=run.share(self._budgets.embed_s),
                 )
         except RECOVERABLE as error:
             run.fall_back("embed", error, to="lexical")
@@ -263,14 +275,15 @@ class Pipeline:
             passage.rank = rank
 
     async def _generate(self, run: Run) -> AsyncGenerator[Event, None]:
+        first_by = run.deadline.within(self._budgets.first_token_s)
         request = generator_pb2.GenerateRequest(
-            question=run.query.text, passages=run.passages, max_tokens=run.query.max_tokens
+            question=run.query.text,
+            passages=run.passages,
+            max_tokens=run.query.max_tokens,
+            first_token_ms=max(1, int(first_by.remaining_s() * 1e3)),
+            lane=common_pb2.LANE_INTERACTIVE,
         )
-        replies = self._stages.generate(
-            request,
-            first_by=run.deadline.within(self._budgets.first_token_s),
-            deadline=run.deadline,
-        )
+        replies = self._stages.generate(request, first_by=first_by, deadline=run.deadline)
         begun = False
         try:
             async with aclosing(replies):
@@ -285,6 +298,25 @@ class Pipeline:
             for reply in quote_passages(run.passages):
                 for event in _absorb(run, reply):
                     yield event
+
+    async def _cite(self, run: Run) -> None:
+        """Find out which sentences of the answer their citations support."""
+        run.claims = claims_of(run.finished)
+        comparison = Comparison.of(run.answer, run.claims, run.citations)
+        if not comparison.texts:
+            return
+        try:
+            with run.stage("cite"):
+                reply = await self._stages.embed(
+                    comparison.texts,
+                    embedder_pb2.INPUT_KIND_PASSAGE,
+                    deadline=run.share(self._budgets.cite_s),
+                )
+        except RECOVERABLE as error:
+            # The answer is out: what words say of it has to do, even if the time is up.
+            run.degraded.append(Degradation("cite", error.message, "lexical"))
+            return
+        run.claims = comparison.applied(run.claims, reply)
 
 
 def _absorb(run: Run, reply: generator_pb2.GenerateEvent) -> Iterator[Event]:

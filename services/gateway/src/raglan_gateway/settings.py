@@ -48,6 +48,10 @@ class GatewaySettings(ServiceSettings, env_prefix="RAGLAN_GATEWAY_"):
     first_token_budget_ms: PositiveInt = 10_000
     """Longest wait for the first piece of an answer; after it the passages are quoted instead."""
 
+    cite_budget_ms: PositiveInt = 300
+    """Longest wait for the vectors of an answer's sentences; after it words alone decide which of
+    them their citations support."""
+
     rerank_candidates: NonNegativeInt = 20
     """Passages offered to the reranker; it scores as many as its own budget holds."""
 

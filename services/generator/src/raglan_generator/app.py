@@ -3,30 +3,39 @@
 from __future__ import annotations
 
 import grpc
+from prometheus_client import CollectorRegistry
 from raglan.rpc.server import Service
+from raglan.telemetry.metrics import Endpoint
 from raglan.v1 import generator_pb2_grpc
 
+from raglan_generator.answering import Answering
 from raglan_generator.engines.extractive import ExtractiveEngine
-from raglan_generator.engines.openai import OpenAIEngine, Timeouts
-from raglan_generator.generation import Engine
+from raglan_generator.engines.openai import OpenAIModel, Timeouts
+from raglan_generator.estimated_tokenizer import EstimatedTokenizer, FileTokenizer
+from raglan_generator.generation import Engine, Sampling
+from raglan_generator.language_model import LanguageModel
+from raglan_generator.metrics import GeneratorMetrics
+from raglan_generator.passage_order import PassageOrder
 from raglan_generator.servicer import GeneratorServicer, Limits
 from raglan_generator.settings import GeneratorSettings
 
 
 def build(settings: GeneratorSettings) -> Service:
     """The generator as `settings` describe it."""
+    registry = CollectorRegistry()
+    counted = GeneratorMetrics(registry)
+    metrics = Endpoint(registry, settings.host, settings.metrics_port)
     engine = build_engine(settings)
-    servicer = GeneratorServicer(
-        engine,
-        Limits(
-            max_tokens=settings.max_tokens,
-            max_tokens_limit=settings.max_tokens_limit,
-            max_passages=settings.max_passages,
-            max_question_chars=settings.max_question_chars,
-            max_history_turns=settings.max_history_turns,
-            max_concurrency=settings.max_concurrency,
-        ),
+    counted.watch(engine)
+    limits = Limits(
+        max_tokens=settings.max_tokens,
+        max_tokens_limit=settings.max_tokens_limit,
+        max_passages=settings.max_passages,
+        max_question_chars=settings.max_question_chars,
+        max_history_turns=settings.max_history_turns,
+        max_concurrency=settings.max_concurrency,
     )
+    servicer = GeneratorServicer(engine, limits, counted, metrics_port=lambda: metrics.port)
 
     def register(server: grpc.aio.Server) -> None:
         generator_pb2_grpc.add_GeneratorServiceServicer_to_server(servicer, server)
@@ -36,24 +45,44 @@ def build(settings: GeneratorSettings) -> Service:
         register=register,
         start=engine.start,
         close=engine.close,
+        health=engine.health,
+        metrics=metrics,
     )
 
 
 def build_engine(settings: GeneratorSettings) -> Engine:
     """The engine that `settings.engine` names."""
-    if settings.engine == "openai":
-        return OpenAIEngine(
-            settings.base_url,
-            settings.model,
-            api_key=settings.api_key,
-            temperature=settings.temperature,
-            timeouts=Timeouts(
-                connect_s=settings.connect_timeout_s,
-                first_token_s=settings.first_token_timeout_s,
-                idle_s=settings.idle_timeout_s,
-            ),
-            max_connections=settings.max_concurrency,
+    if settings.engine == "extractive":
+        return ExtractiveEngine(
+            max_sentences=settings.max_sentences, min_confidence=settings.min_confidence
         )
-    return ExtractiveEngine(
-        max_sentences=settings.max_sentences, min_confidence=settings.min_confidence
+    return Answering(
+        _MODELS[settings.engine](settings),
+        PassageOrder(settings.passage_order),
+        min_confidence=settings.min_confidence,
     )
+
+
+def _openai(settings: GeneratorSettings) -> LanguageModel:
+    tokenizer = (
+        FileTokenizer(settings.tokenizer, settings.max_model_len)
+        if settings.tokenizer
+        else EstimatedTokenizer(settings.max_model_len)
+    )
+    return OpenAIModel(
+        settings.base_url,
+        settings.model,
+        tokenizer=tokenizer,
+        api_key=settings.api_key,
+        sampling=Sampling(temperature=settings.temperature, top_p=settings.top_p),
+        adapters=settings.adapters,
+        timeouts=Timeouts(
+            connect_s=settings.connect_timeout_s,
+            first_token_s=settings.first_token_timeout_s,
+            idle_s=settings.idle_timeout_s,
+        ),
+        max_connections=settings.max_concurrency,
+    )
+
+
+_MODELS = {"openai": _openai}

@@ -7,20 +7,22 @@ number a sentence quoted. Markers that name nothing are removed.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from raglan_generator.generation import ABSTENTION, Citation, Delta, Passage
+from raglan.grounding import SUPPORTED_SHARE
+
+from raglan_generator.generation import ABSTENTION, Citation, Claim, Delta, Passage
 from raglan_generator.markers import Marker, MarkerParser
 from raglan_generator.sentences import Span, split
 from raglan_generator.terms import grams, grams_of, terms
 
-_SUPPORTED: Final = 0.5
-"""A claim is supported when this share of its terms stands in the passage it cites."""
+_SHOWN: Final = re.compile(r"\[\d+\]")
 
 
 class Citer:
-    """Turns one answer's stream into deltas and citations; knows its support at the end."""
+    """Turns one answer's stream into deltas and citations; knows its claims at the end."""
 
     def __init__(self, passages: Sequence[Passage]) -> None:
         self._passages = passages
@@ -30,7 +32,8 @@ class Citer:
         self._text = ""
         self._claim_from = 0
         self._claim = ""
-        self._supported_at: list[int] = []
+        self._cited: list[tuple[int, int, int]] = []
+        """Where the text had a marker put in, which, and the passage it cites."""
 
     def feed(self, text: str) -> Iterator[Delta | Citation]:
         """The events that `text`, the next piece of the model's answer, makes certain."""
@@ -48,24 +51,37 @@ class Citer:
     @property
     def abstained(self) -> bool:
         """Whether the model said that the documents hold no answer."""
-        return self._text.strip().rstrip(".").casefold() == ABSTENTION.rstrip(".").casefold()
+        said = _without_markers(self._text).strip().rstrip(".").casefold()
+        return said == ABSTENTION.rstrip(".").casefold()
 
     @property
     def empty(self) -> bool:
         """Whether there was no text at all."""
         return not self._text.strip()
 
-    def confidence(self) -> float:
-        """The share of the answer's sentences with a citation whose passage supports them."""
-        sentences = [s for s in split(self._text) if terms(self._text[s.start : s.end])]
-        if not sentences or self.abstained:
-            return 0.0
-        starts = [sentence.start for sentence in sentences[1:]] + [len(self._text) + 1]
-        supported = sum(
-            any(sentence.start < at <= next_start for at in self._supported_at)
-            for sentence, next_start in zip(sentences, starts, strict=True)
+    def claims(self) -> tuple[Claim, ...]:
+        """The answer's sentences with what they cite; none when it abstained."""
+        if self.abstained:
+            return ()
+        sentences = [
+            span
+            for span in split(self._text)
+            if terms(_without_markers(self._text[span.start : span.end]))
+        ]
+        # A marker may stand after the full stop: it belongs to the sentence before it.
+        starts = [*(span.start for span in sentences), len(self._text) + 1]
+        return tuple(self._as_claim(*each) for each in zip(sentences, starts[1:], strict=True))
+
+    def _as_claim(self, span: Span, end: int) -> Claim:
+        cited = [(shown, index) for at, shown, index in self._cited if span.start < at <= end]
+        said = set(terms(_without_markers(self._text[span.start : span.end])))
+        held = {term for _, index in cited for term in self._terms_of(index)}
+        return Claim(
+            start=span.start,
+            end=span.end,
+            markers=tuple(dict.fromkeys(shown for shown, _ in cited)),
+            support=len(said & held) / len(said),
         )
-        return supported / len(sentences)
 
     def _say(self, text: str) -> Delta:
         self._text += text
@@ -80,12 +96,11 @@ class Citer:
                 continue
             claim = self._claim_terms()
             span = self._best(index, spans, claim)
-            if self._support(index, claim) >= _SUPPORTED:
-                self._supported_at.append(len(self._text))
             key = (index, span)
             known = key in self._numbers
             shown = self._numbers.setdefault(key, len(self._numbers) + 1)
-            yield Delta(f"{space}[{shown}]")
+            self._cited.append((len(self._text), shown, index))
+            yield self._say(f"{space}[{shown}]")
             space = ""
             if not known:
                 yield self._citation(shown, index, span)
@@ -130,7 +145,17 @@ class Citer:
 
         return max(spans, key=overlap)
 
-    def _support(self, index: int, claim: Sequence[str]) -> float:
+    def _terms_of(self, index: int) -> set[str]:
         passage = self._passages[index]
-        held = set(terms(f"{passage.title} {passage.text}"))
-        return sum(term in held for term in claim) / len(claim) if claim else 0.0
+        return set(terms(" ".join((passage.title, *passage.headings, passage.text))))
+
+
+def groundedness(claims: Sequence[Claim]) -> float:
+    """The share of `claims` that what they cite supports; 0 where nothing is claimed."""
+    return (
+        sum(claim.support >= SUPPORTED_SHARE for claim in claims) / len(claims) if claims else 0.0
+    )
+
+
+def _without_markers(text: str) -> str:
+    return _SHOWN.sub("", text)

@@ -1,17 +1,19 @@
 """What a generator engine is asked and what it answers, free of the wire and of any model.
 
-An engine is one async generator of events. `extractive`, `openai` and (in an environment of its
-own) `vllm` all fit behind `Engine`; the servicer knows nothing else of them.
+An engine is one async generator of events. The `extractive` engine is one by itself; `openai` and
+`vllm` are language models, which `answering` makes into one.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol
 
 from raglan.deadline import Deadline
+from raglan.health import Health
+from raglan.scheduling import Lane
 
 ABSTENTION = "The documents do not answer this."
 """The whole answer text when the passages hold no answer."""
@@ -47,6 +49,16 @@ class Passage:
 
 
 @dataclass(frozen=True, slots=True)
+class Sampling:
+    """How a model chooses the next token; None leaves it to the service's settings."""
+
+    temperature: float | None = None
+    top_p: float | None = None
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Request:
     """One question with what may be used to answer it."""
 
@@ -56,6 +68,18 @@ class Request:
     history: tuple[Turn, ...] = ()
     """Oldest first."""
     max_tokens: int = 512
+    first_token_s: float | None = None
+    """Refused when it is not expected to begin within so many seconds, ended when it does not."""
+    lane: Lane = Lane.INTERACTIVE
+    tenant: str = ""
+    """Prompts of two tenants never share cached work, so that timing tells neither of the other."""
+    adapter: str = ""
+    """A LoRA adapter of the service, by name."""
+    json_schema: str = ""
+    """The answer is a JSON document of this schema, without citations."""
+    sampling: Sampling = Sampling()
+    trace_headers: Mapping[str, str] = field(default_factory=dict)
+    """W3C trace context (traceparent, tracestate), for what the engine records of itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +115,33 @@ class Usage:
 
     prompt_tokens: int
     completion_tokens: int
+    cached_tokens: int = 0
+    """Of the prompt, served from the prefix cache."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A sentence of the answer, `answer[start:end]` of all deltas together, markers left out."""
+
+    start: int
+    end: int
+    markers: tuple[int, ...]
+    """Of the citations that stand behind it."""
+    support: float
+    """In [0, 1]: the share of its terms that a passage it cites holds; 0 where it cites none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Support:
+    """How far an answer may be trusted, and why."""
+
+    confidence: float
+    """In [0, 1]: whether the passages answer the question."""
+    groundedness: float
+    """In [0, 1]: the share of the answer's sentences that a cited passage supports."""
+    parts: Mapping[str, float] = field(default_factory=dict)
+    """What `confidence` was made from, by name, each in [0, 1]."""
+    claims: tuple[Claim, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,9 +150,10 @@ class Finished:
 
     reason: FinishReason
     usage: Usage
-    confidence: float
-    """In [0, 1]: how well the passages support the answer."""
+    support: Support
     model: str
+    dropped: tuple[int, ...] = ()
+    """Passages, by index in the request, that the model did not read: they did not fit."""
     queue_ns: int = 0
     compute_ns: int = 0
 
@@ -118,7 +170,29 @@ class EngineInfo:
     revision: str = ""
     device: str = "cpu"
     dtype: str = ""
-    limits: dict[str, int] = field(default_factory=dict)
+    limits: Mapping[str, int] = field(default_factory=dict)
+    adapters: tuple[str, ...] = ()
+    """Names that `Request.adapter` may have."""
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What an engine has in hand; counts since it started where the name says `total`."""
+
+    running: int = 0
+    waiting: int = 0
+    kv_use: float = 0.0
+    """In [0, 1], of the memory for keys and values."""
+    backlog_s: float = 0.0
+    """Queued tokens over measured speed."""
+    prefix_tokens_total: int = 0
+    """Prompt tokens looked up in the prefix cache."""
+    prefix_hits_total: int = 0
+    """Of those, found."""
+    drafted_total: int = 0
+    """Tokens that speculation proposed."""
+    accepted_total: int = 0
+    """Of those, kept."""
 
 
 class Engine(Protocol):
@@ -126,6 +200,14 @@ class Engine(Protocol):
 
     @property
     def info(self) -> EngineInfo: ...
+
+    def load(self) -> Load:
+        """What is in hand now; returns at once."""
+        ...
+
+    def health(self) -> Health:
+        """By forward progress; returns at once."""
+        ...
 
     async def start(self) -> None:
         """Load and warm up; the service reports SERVING after it."""

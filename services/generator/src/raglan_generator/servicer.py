@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import asdict, dataclass
+from types import MappingProxyType
+from typing import Any, Final, Literal
 
 import grpc
 import raglan
 from raglan.deadline import Deadline
 from raglan.errors import InvalidInput, Overloaded
+from raglan.scheduling import Lane
 from raglan.v1 import common_pb2, generator_pb2, generator_pb2_grpc
 
 from raglan_generator.generation import (
@@ -24,8 +27,10 @@ from raglan_generator.generation import (
     Passage,
     Request,
     Role,
+    Sampling,
     Turn,
 )
+from raglan_generator.metrics import GeneratorMetrics
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -35,6 +40,11 @@ _REASONS = {
     FinishReason.LENGTH: generator_pb2.FINISH_REASON_LENGTH,
     FinishReason.ABSTAINED: generator_pb2.FINISH_REASON_ABSTAINED,
 }
+_TRACE_CONTEXT: Final = frozenset({"traceparent", "tracestate"})
+_MAX_NAME_CHARS: Final = 256
+_MAX_SCHEMA_CHARS: Final = 64_000
+_MAX_STOPS: Final = 16
+_MAX_TEMPERATURE: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +62,17 @@ class Limits:
 class GeneratorServicer(generator_pb2_grpc.GeneratorServiceServicer):
     """Checks requests against `limits` and hands them to `engine`."""
 
-    def __init__(self, engine: Engine, limits: Limits) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        limits: Limits,
+        metrics: GeneratorMetrics,
+        metrics_port: Callable[[], int],
+    ) -> None:
         self._engine = engine
         self._limits = limits
+        self._metrics = metrics
+        self._metrics_port = metrics_port
         self._running = 0
 
     async def Generate(
@@ -62,9 +80,10 @@ class GeneratorServicer(generator_pb2_grpc.GeneratorServiceServicer):
     ) -> AsyncIterator[generator_pb2.GenerateEvent]:
         """Stream one answer."""
         deadline = Deadline.of(context)
-        asked = parse(request, self._limits)
+        asked = parse(request, self._limits, _trace_headers(context))
         with self._admitted():
-            async with aclosing(self._engine.generate(asked, deadline)) as events:
+            answering = self._metrics.measured(self._engine.generate(asked, deadline))
+            async with aclosing(answering) as events:
                 async for event in events:
                     yield to_proto(event)
 
@@ -80,14 +99,17 @@ class GeneratorServicer(generator_pb2_grpc.GeneratorServiceServicer):
             model=common_pb2.ModelIdentity(id=info.model, revision=info.revision),
             device=info.device,
             dtype=info.dtype,
-            limits=info.limits
-            | {
+            limits={
+                **info.limits,
                 "max_tokens": limits.max_tokens_limit,
                 "max_passages": limits.max_passages,
                 "max_question_chars": limits.max_question_chars,
                 "max_history_turns": limits.max_history_turns,
                 "max_concurrency": limits.max_concurrency,
             },
+            load={name: float(value) for name, value in asdict(self._engine.load()).items()},
+            adapters=info.adapters,
+            metrics_port=self._metrics_port(),
             pid=os.getpid(),
         )
 
@@ -106,7 +128,11 @@ class GeneratorServicer(generator_pb2_grpc.GeneratorServiceServicer):
             self._running -= 1
 
 
-def parse(request: generator_pb2.GenerateRequest, limits: Limits) -> Request:
+def parse(
+    request: generator_pb2.GenerateRequest,
+    limits: Limits,
+    trace_headers: Mapping[str, str] = MappingProxyType({}),
+) -> Request:
     """The request in the domain's terms.
 
     Raises:
@@ -133,6 +159,55 @@ def parse(request: generator_pb2.GenerateRequest, limits: Limits) -> Request:
         passages=_passages(request.passages),
         history=tuple(_turn(i, turn) for i, turn in enumerate(request.history)),
         max_tokens=request.max_tokens or limits.max_tokens,
+        first_token_s=request.first_token_ms / 1e3 if request.first_token_ms else None,
+        lane=Lane.BULK if request.lane == common_pb2.LANE_BULK else Lane.INTERACTIVE,
+        tenant=_short("tenant", request.tenant, _MAX_NAME_CHARS),
+        adapter=_short("adapter", request.adapter, _MAX_NAME_CHARS),
+        json_schema=_schema(request.json_schema),
+        sampling=_sampling(request.sampling),
+        trace_headers=trace_headers,
+    )
+
+
+def _trace_headers(context: Context) -> dict[str, str]:
+    return {
+        key: value
+        for key, value in context.invocation_metadata() or ()
+        if key in _TRACE_CONTEXT and isinstance(value, str)
+    }
+
+
+def _short(name: str, value: str, limit: int) -> str:
+    if len(value) > limit:
+        raise InvalidInput(f"{name} has {len(value)} characters; the limit is {limit}.")
+    return value
+
+
+def _schema(text: str) -> str:
+    _short("json_schema", text, _MAX_SCHEMA_CHARS)
+    if not text:
+        return ""
+    try:
+        schema = json.loads(text)
+    except (ValueError, RecursionError):
+        raise InvalidInput("json_schema is no JSON document.") from None
+    if not isinstance(schema, dict):
+        raise InvalidInput("json_schema must be a JSON object.")
+    return text
+
+
+def _sampling(asked: generator_pb2.Sampling) -> Sampling:
+    if len(asked.stop) > _MAX_STOPS:
+        raise InvalidInput(f"sampling.stop has {len(asked.stop)} texts; the limit is {_MAX_STOPS}.")
+    if asked.HasField("temperature") and not 0 <= asked.temperature <= _MAX_TEMPERATURE:
+        raise InvalidInput(f"sampling.temperature is {asked.temperature:g}; it must be in [0, 2].")
+    if asked.HasField("top_p") and not 0 < asked.top_p <= 1:
+        raise InvalidInput(f"sampling.top_p is {asked.top_p:g}; it must be in (0, 1].")
+    return Sampling(
+        temperature=asked.temperature if asked.HasField("temperature") else None,
+        top_p=asked.top_p if asked.HasField("top_p") else None,
+        seed=asked.seed if asked.HasField("seed") else None,
+        stop=tuple(_short("sampling.stop", text, _MAX_NAME_CHARS) for text in asked.stop if text),
     )
 
 
@@ -202,8 +277,18 @@ def _finished(event: Finished) -> generator_pb2.Finished:
         usage=generator_pb2.Usage(
             prompt_tokens=event.usage.prompt_tokens,
             completion_tokens=event.usage.completion_tokens,
+            cached_tokens=event.usage.cached_tokens,
         ),
-        confidence=event.confidence,
+        confidence=event.support.confidence,
+        groundedness=event.support.groundedness,
+        parts=event.support.parts,
+        claims=[
+            generator_pb2.Claim(
+                start=claim.start, end=claim.end, markers=claim.markers, support=claim.support
+            )
+            for claim in event.support.claims
+        ],
+        dropped=event.dropped,
         model=event.model,
         timing=common_pb2.Timing(
             queue_ns=event.queue_ns, compute_ns=event.compute_ns, batch_size=1

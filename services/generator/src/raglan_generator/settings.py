@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, Self
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, SecretStr, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, SecretStr, model_validator
 from raglan.settings import GrpcSettings
 
 
@@ -26,8 +26,26 @@ class GeneratorSettings(GrpcSettings, env_prefix="RAGLAN_GENERATOR_"):
     model: str = ""
     """The model to ask that server for."""
 
-    temperature: NonNegativeFloat = 0.0
-    """Sampling temperature of the `openai` engine."""
+    adapters: dict[str, str] = Field(default_factory=dict)
+    """Models that requests may name besides: for `openai` the server's name of each, as JSON,
+    e.g. {"legal": "llama-3-legal"}."""
+
+    tokenizer: str = ""
+    """Folder or file of the model's `tokenizer.json`, by which the `openai` engine measures
+    prompts; empty estimates from their characters."""
+
+    max_model_len: PositiveInt = 8_192
+    """Tokens that the model of the `openai` engine can take, prompt and answer together."""
+
+    passage_order: Literal["popularity", "rank"] = "popularity"
+    """How a prompt orders its passages: those often asked for first, so that a prefix cache serves
+    them again, or the best ranked first."""
+
+    temperature: float = Field(default=0.0, ge=0, le=2)
+    """Sampling temperature where a request does not say."""
+
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    """Share of the probability that is sampled from where a request does not say."""
 
     max_tokens: PositiveInt = 512
     """Tokens an answer may have when the request does not say."""
@@ -39,7 +57,8 @@ class GeneratorSettings(GrpcSettings, env_prefix="RAGLAN_GENERATOR_"):
     """Most sentences the `extractive` engine quotes."""
 
     min_confidence: float = Field(default=0.25, ge=0, le=1)
-    """The `extractive` engine abstains below this confidence; 0 always answers."""
+    """Below this confidence in the passages the answer abstains; 0 always answers. A model is not
+    even asked then, unless the question has a history."""
 
     max_passages: PositiveInt = 100
     """Most passages in a request."""

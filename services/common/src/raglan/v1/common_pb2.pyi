@@ -39,6 +39,24 @@ DTYPE_FLOAT16: DType.ValueType  # 2
 DTYPE_INT8: DType.ValueType  # 3
 Global___DType: _TypeAlias = DType  # noqa: Y015
 
+class _Lane:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _LaneEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Lane.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    LANE_UNSPECIFIED: _Lane.ValueType  # 0
+    LANE_INTERACTIVE: _Lane.ValueType  # 1
+    LANE_BULK: _Lane.ValueType  # 2
+
+class Lane(_Lane, metaclass=_LaneEnumTypeWrapper):
+    """What someone waits for goes first; bulk work takes what is left."""
+
+LANE_UNSPECIFIED: Lane.ValueType  # 0
+LANE_INTERACTIVE: Lane.ValueType  # 1
+LANE_BULK: Lane.ValueType  # 2
+Global___Lane: _TypeAlias = Lane  # noqa: Y015
+
 @_typing.final
 class Tensor(_message.Message):
     """A matrix as raw bytes, row-major. len(data) must equal rows * dim * sizeof(dtype);
@@ -173,6 +191,26 @@ class ServiceInfo(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class LoadEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.float
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.float = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     SERVICE_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     ENGINE_FIELD_NUMBER: _builtins.int
@@ -183,6 +221,8 @@ class ServiceInfo(_message.Message):
     PID_FIELD_NUMBER: _builtins.int
     OUTPUTS_FIELD_NUMBER: _builtins.int
     METRICS_PORT_FIELD_NUMBER: _builtins.int
+    LOAD_FIELD_NUMBER: _builtins.int
+    ADAPTERS_FIELD_NUMBER: _builtins.int
     service: _builtins.str
     version: _builtins.str
     engine: _builtins.str
@@ -201,6 +241,14 @@ class ServiceInfo(_message.Message):
     def outputs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """What an embedder's model gives: "dense", "sparse", "token_vectors"."""
 
+    @_builtins.property
+    def load(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
+        """What is in hand now, by name, e.g. "running", "waiting", "kv_use". Units are in the names."""
+
+    @_builtins.property
+    def adapters(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """LoRA adapters that a generator's requests may name."""
+
     def __init__(
         self,
         *,
@@ -214,10 +262,12 @@ class ServiceInfo(_message.Message):
         pid: _builtins.int = ...,
         outputs: _abc.Iterable[_builtins.str] | None = ...,
         metrics_port: _builtins.int = ...,
+        load: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
+        adapters: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["model", b"model"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["device", b"device", "dtype", b"dtype", "engine", b"engine", "limits", b"limits", "metrics_port", b"metrics_port", "model", b"model", "outputs", b"outputs", "pid", b"pid", "service", b"service", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapters", b"adapters", "device", b"device", "dtype", b"dtype", "engine", b"engine", "limits", b"limits", "load", b"load", "metrics_port", b"metrics_port", "model", b"model", "outputs", b"outputs", "pid", b"pid", "service", b"service", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

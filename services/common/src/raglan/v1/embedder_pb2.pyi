@@ -38,24 +38,6 @@ INPUT_KIND_QUERY: InputKind.ValueType  # 1
 INPUT_KIND_PASSAGE: InputKind.ValueType  # 2
 Global___InputKind: _TypeAlias = InputKind  # noqa: Y015
 
-class _Lane:
-    ValueType = _typing.NewType("ValueType", _builtins.int)
-    V: _TypeAlias = ValueType  # noqa: Y015
-
-class _LaneEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Lane.ValueType], _builtins.type):
-    DESCRIPTOR: _descriptor.EnumDescriptor
-    LANE_UNSPECIFIED: _Lane.ValueType  # 0
-    LANE_INTERACTIVE: _Lane.ValueType  # 1
-    LANE_BULK: _Lane.ValueType  # 2
-
-class Lane(_Lane, metaclass=_LaneEnumTypeWrapper):
-    """Queries that someone waits for go first; ingestion takes what is left."""
-
-LANE_UNSPECIFIED: Lane.ValueType  # 0
-LANE_INTERACTIVE: Lane.ValueType  # 1
-LANE_BULK: Lane.ValueType  # 2
-Global___Lane: _TypeAlias = Lane  # noqa: Y015
-
 @_typing.final
 class EmbedRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
@@ -67,7 +49,7 @@ class EmbedRequest(_message.Message):
     SPARSE_FIELD_NUMBER: _builtins.int
     TOKEN_VECTORS_FIELD_NUMBER: _builtins.int
     kind: Global___InputKind.ValueType
-    lane: Global___Lane.ValueType
+    lane: _common_pb2.Lane.ValueType
     dimension: _builtins.int
     """Matryoshka dimension; 0 means all the model has."""
     sparse: _builtins.bool
@@ -80,7 +62,7 @@ class EmbedRequest(_message.Message):
         *,
         texts: _abc.Iterable[_builtins.str] | None = ...,
         kind: Global___InputKind.ValueType = ...,
-        lane: Global___Lane.ValueType = ...,
+        lane: _common_pb2.Lane.ValueType = ...,
         dimension: _builtins.int = ...,
         sparse: _builtins.bool = ...,
         token_vectors: _builtins.bool = ...,

@@ -10,6 +10,7 @@ from raglan.telemetry import context as request_context
 from raglan.v1 import common_pb2, generator_pb2, ingester_pb2, retriever_pb2
 
 from raglan_gateway.api import schemas
+from raglan_gateway.grounding import Claim, groundedness
 from raglan_gateway.pipeline import Run
 
 
@@ -32,10 +33,15 @@ def query(run: Run) -> schemas.QueryReply:
         citations=[citation(c, run.passages[c.passage_index]) for c in run.citations],
         passages=[passage(p) for p in run.passages],
         confidence=finished.confidence,
+        confidence_parts=dict(finished.parts),
+        groundedness=groundedness(run.claims, finished.groundedness),
+        claims=[claim(c) for c in run.claims],
+        unread_chunk_ids=[run.passages[index].chunk_id for index in finished.dropped],
         degraded=degraded(run),
         usage=schemas.Usage(
             prompt_tokens=finished.usage.prompt_tokens,
             completion_tokens=finished.usage.completion_tokens,
+            cached_tokens=finished.usage.cached_tokens,
         ),
         timings_ms=timings(run),
         model=finished.model,
@@ -79,6 +85,17 @@ def citation(cited: generator_pb2.Citation, source: common_pb2.Passage) -> schem
         quote=cited.quote,
         start=cited.start,
         end=cited.end,
+    )
+
+
+def claim(found: Claim) -> schemas.Claim:
+    """One sentence of the answer."""
+    return schemas.Claim(
+        start=found.start,
+        end=found.end,
+        markers=list(found.markers),
+        supported=found.supported,
+        support=schemas.ClaimSupport(lexical=found.lexical, cosine=found.cosine),
     )
 
 

@@ -88,6 +88,25 @@ class Usage(BaseModel):
 
     prompt_tokens: int
     completion_tokens: int
+    cached_tokens: int
+    """Of the prompt, served from the model's prefix cache."""
+
+
+class ClaimSupport(BaseModel):
+    """Both in [0, 1]; `cosine` is null where the words alone decided."""
+
+    lexical: float
+    cosine: float | None
+
+
+class Claim(BaseModel):
+    """A sentence of the answer, `answer[start:end]`, and whether what it cites supports it."""
+
+    start: int
+    end: int
+    markers: list[int]
+    supported: bool
+    support: ClaimSupport
 
 
 class SearchReply(BaseModel):
@@ -107,6 +126,15 @@ class QueryReply(BaseModel):
     citations: list[Citation]
     passages: list[Passage]
     confidence: float
+    """In [0, 1]: whether the passages answer the question."""
+    confidence_parts: dict[str, float]
+    """What `confidence` was made from."""
+    groundedness: float
+    """In [0, 1]: the share of the answer's sentences that their citations support."""
+    claims: list[Claim]
+    """The sentences of an answer that a model wrote; a quote needs no proof."""
+    unread_chunk_ids: list[str]
+    """Passages that did not fit the model's context."""
     degraded: list[Degraded]
     usage: Usage
     timings_ms: dict[str, float]

@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncGenerator
 
 from raglan.deadline import Deadline
+from raglan.health import Health
 
 from raglan_generator.extraction import Extraction, extract
 from raglan_generator.generation import (
@@ -17,7 +18,9 @@ from raglan_generator.generation import (
     Event,
     Finished,
     FinishReason,
+    Load,
     Request,
+    Support,
     Usage,
 )
 from raglan_generator.sentences import first_words
@@ -43,6 +46,14 @@ class ExtractiveEngine:
             engine="extractive", model="extractive", limits={"max_sentences": self._max_sentences}
         )
 
+    def load(self) -> Load:
+        """An answer takes milliseconds: nothing is ever in hand for long."""
+        return Load()
+
+    def health(self) -> Health:
+        """Always well."""
+        return Health.SERVING
+
     async def start(self) -> None:
         """Nothing to load."""
 
@@ -64,7 +75,8 @@ class ExtractiveEngine:
         yield Finished(
             reason=reason,
             usage=Usage(prompt_tokens, written),
-            confidence=found.confidence,
+            # A quote is grounded by being one.
+            support=Support(found.confidence, float(reason is not FinishReason.ABSTAINED)),
             model="extractive",
             compute_ns=compute_ns,
         )

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Final
 
 import httpx
@@ -15,20 +15,11 @@ import httpx_sse
 from pydantic import SecretStr
 from raglan.deadline import Deadline
 from raglan.errors import DeadlineExceeded, Internal, Unavailable
+from raglan.health import Health
 
-from raglan_generator.citing import Citer
 from raglan_generator.engines import openai_errors
-from raglan_generator.generation import (
-    ABSTENTION,
-    Delta,
-    EngineInfo,
-    Event,
-    Finished,
-    FinishReason,
-    Request,
-    Usage,
-)
-from raglan_generator.prompt import messages
+from raglan_generator.generation import EngineInfo, FinishReason, Load, Request, Sampling, Usage
+from raglan_generator.language_model import End, Prompt, Text, Tokenizer
 
 _MAX_ERROR_BYTES: Final = 64 * 1024
 _KEEPALIVE_S: Final = 4.0
@@ -54,35 +45,75 @@ class _Answer:
     usage: Usage | None = None
     begun: bool = False
 
+    def end(self) -> End:
+        """The stream is over.
 
-class OpenAIEngine:
-    """Asks one server for one model. Never retries: what was sent once stands.
+        Raises:
+            Unavailable: it is, but not the answer.
+            Internal: the server kept the answer to itself.
+        """
+        if not self.finish_reason:
+            raise Unavailable("The LLM server closed the stream before the end of the answer.")
+        if self.finish_reason == "content_filter":
+            raise Internal("The LLM server withheld the answer (content_filter).")
+        length = self.finish_reason == "length"
+        return End(FinishReason.LENGTH if length else FinishReason.STOP, self.usage)
 
-    Usage is the server's; from one that reports none, words between white space are counted.
-    """
+
+class OpenAIModel:
+    """Asks one server for one model. Never retries: what was sent once stands."""
 
     def __init__(
         self,
         base_url: str,
         model: str,
         *,
+        tokenizer: Tokenizer,
         api_key: SecretStr,
-        temperature: float = 0.0,
+        sampling: Sampling,
+        adapters: Mapping[str, str] = MappingProxyType({}),
         timeouts: Timeouts | None = None,
         max_connections: int = 256,
     ) -> None:
+        """Args:
+        tokenizer: what prompts are measured by.
+        sampling: where a request leaves it open.
+        adapters: further models of the server, by the name that a request gives them.
+        """
         self._url = f"{base_url.rstrip('/')}/chat/completions"
         self._model = model
         self._key = api_key
-        self._temperature = temperature
+        self._tokenizer = tokenizer
+        self._sampling = sampling
+        self._adapters = adapters
         self._timeouts = timeouts or Timeouts()
         self._max_connections = max_connections
         self._client: httpx.AsyncClient | None = None
+        self._running = 0
 
     @property
     def info(self) -> EngineInfo:
         """The model is named as the server knows it."""
-        return EngineInfo(engine="openai", model=self._model, device="remote")
+        return EngineInfo(
+            engine="openai",
+            model=self._model,
+            device="remote",
+            limits={"max_model_len": self._tokenizer.max_model_len},
+            adapters=tuple(self._adapters),
+        )
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """What prompts are measured by."""
+        return self._tokenizer
+
+    def load(self) -> Load:
+        """What is on its way to the server or back; how much of it waits there, only it knows."""
+        return Load(running=self._running)
+
+    def health(self) -> Health:
+        """Of this process, which is well; each call finds out about the server's."""
+        return Health.SERVING
 
     async def start(self) -> None:
         """Make the pool. The server is not called: it may come up later than we do."""
@@ -94,40 +125,16 @@ class OpenAIEngine:
         if self._client is not None:
             await self._client.aclose()
 
-    async def generate(self, request: Request, deadline: Deadline) -> AsyncGenerator[Event]:
-        """See `Engine.generate`. Without passages it abstains and asks nobody."""
-        started = time.monotonic_ns()
-        if not any(passage.text.strip() for passage in request.passages):
-            yield Delta(ABSTENTION)
-            usage = Usage(0, len(ABSTENTION.split()))
-            yield Finished(FinishReason.ABSTAINED, usage, 0.0, self._model)
-            return
-        citer, answer, words = Citer(request.passages), _Answer(), 0
-        async with aclosing(self._texts(request, answer, deadline)) as texts:
-            async for text in texts:
-                words += len(text.split())
-                for event in citer.feed(text):
-                    yield event
-        for event in citer.flush():
-            yield event
-        if citer.empty:
-            raise Unavailable("The LLM server ended its answer without a word.")
-        yield Finished(
-            reason=_reason(answer, citer),
-            usage=answer.usage or Usage(_words(request), words),
-            confidence=citer.confidence(),
-            model=self._model,
-            compute_ns=time.monotonic_ns() - started,
-        )
-
-    async def _texts(
-        self, request: Request, answer: _Answer, deadline: Deadline
-    ) -> AsyncGenerator[str]:
-        """The pieces of the model's text; `answer` is filled on the way."""
+    async def stream(
+        self, prompt: Prompt, request: Request, deadline: Deadline
+    ) -> AsyncGenerator[Text | End]:
+        """See `LanguageModel.stream`."""
+        answer = _Answer()
+        self._running += 1
         try:
             first = deadline.within(self._timeouts.first_token_s)
             async with (
-                self._opened(request, deadline, first) as source,
+                self._opened(self._body(prompt, request), deadline, first) as source,
                 aclosing(source.aiter_sse()) as frames,
             ):
                 while True:
@@ -141,7 +148,7 @@ class OpenAIEngine:
                         await _read_to_end(frames)
                         break
                     if text := self._read(frame.data, answer):
-                        yield text
+                        yield Text(text)
         except httpx_sse.SSEError:
             raise Unavailable(
                 "The LLM server did not answer with an event stream; "
@@ -149,10 +156,9 @@ class OpenAIEngine:
             ) from None
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise openai_errors.from_transport(error, begun=answer.begun) from None
-        if not answer.finish_reason:
-            raise Unavailable("The LLM server closed the stream before the end of the answer.")
-        if answer.finish_reason == "content_filter":
-            raise Internal("The LLM server withheld the answer (content_filter).")
+        finally:
+            self._running -= 1
+        yield answer.end()
 
     def _pool(self) -> httpx.AsyncClient:
         return httpx.AsyncClient(
@@ -167,13 +173,11 @@ class OpenAIEngine:
 
     @asynccontextmanager
     async def _opened(
-        self, request: Request, deadline: Deadline, first: Deadline
+        self, body: dict[str, Any], deadline: Deadline, first: Deadline
     ) -> AsyncIterator[httpx_sse.EventSource]:
         if self._client is None:
             raise Unavailable("The generator has not started.")
-        sending = self._client.build_request(
-            "POST", self._url, json=self._body(request), headers=self._headers()
-        )
+        sending = self._client.build_request("POST", self._url, json=body, headers=self._headers())
         async with self._within(first, deadline, begun=False):
             response = await self._client.send(sending, stream=True)
         try:
@@ -223,7 +227,7 @@ class OpenAIEngine:
                     error, model=self._model, secret=self._key.get_secret_value()
                 )
             if usage := frame.get("usage"):
-                answer.usage = Usage(int(usage["prompt_tokens"]), int(usage["completion_tokens"]))
+                answer.usage = _usage(usage)
             text = ""
             for choice in frame.get("choices") or ():
                 delta = choice.get("delta") or {}
@@ -236,15 +240,26 @@ class OpenAIEngine:
             raise Unavailable("The LLM server sent a frame that is no chat completion.") from None
         return text
 
-    def _body(self, request: Request) -> dict[str, Any]:
-        return {
-            "model": self._model,
-            "messages": messages(request),
+    def _body(self, prompt: Prompt, request: Request) -> dict[str, Any]:
+        asked, default = request.sampling, self._sampling
+        body: dict[str, Any] = {
+            "model": self._adapters.get(request.adapter, self._model),
+            "messages": prompt.messages,
             "max_tokens": request.max_tokens,
-            "temperature": self._temperature,
             "stream": True,
             "stream_options": {"include_usage": True},
         }
+        for name in ("temperature", "top_p", "seed"):
+            value = getattr(asked, name)
+            value = getattr(default, name) if value is None else value
+            if value is not None:
+                body[name] = value
+        if asked.stop:
+            body["stop"] = asked.stop
+        if request.json_schema:
+            schema = {"name": "answer", "schema": json.loads(request.json_schema)}
+            body["response_format"] = {"type": "json_schema", "json_schema": schema}
+        return body
 
     def _headers(self) -> dict[str, str]:
         headers = {"accept": "text/event-stream", "cache-control": "no-store"}
@@ -253,14 +268,13 @@ class OpenAIEngine:
         return headers
 
 
-def _reason(answer: _Answer, citer: Citer) -> FinishReason:
-    if citer.abstained:
-        return FinishReason.ABSTAINED
-    return FinishReason.LENGTH if answer.finish_reason == "length" else FinishReason.STOP
-
-
-def _words(request: Request) -> int:
-    return sum(len(message["content"].split()) for message in messages(request))
+def _usage(reported: dict[str, Any]) -> Usage:
+    details = reported.get("prompt_tokens_details") or {}
+    return Usage(
+        prompt_tokens=int(reported["prompt_tokens"]),
+        completion_tokens=int(reported["completion_tokens"]),
+        cached_tokens=int(details.get("cached_tokens") or 0),
+    )
 
 
 async def _read_to_end(frames: AsyncIterator[httpx_sse.ServerSentEvent]) -> None:

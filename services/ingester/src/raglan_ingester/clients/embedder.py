@@ -13,7 +13,7 @@ from raglan import tensors
 from raglan.deadline import Deadline
 from raglan.errors import Internal
 from raglan.rpc import client
-from raglan.v1 import embedder_pb2, embedder_pb2_grpc
+from raglan.v1 import common_pb2, embedder_pb2, embedder_pb2_grpc
 
 _CALL_S: Final = 60.0
 """A bulk call may wait behind queries; one that takes longer is tried again."""
@@ -42,7 +42,7 @@ class EmbedderClient:
     async def embed(self, texts: Sequence[str]) -> Embedded:
         """One row a text. Raises RaglanError."""
         request = embedder_pb2.EmbedRequest(
-            texts=texts, kind=embedder_pb2.INPUT_KIND_PASSAGE, lane=embedder_pb2.LANE_BULK
+            texts=texts, kind=embedder_pb2.INPUT_KIND_PASSAGE, lane=common_pb2.LANE_BULK
         )
         reply = await client.call(
             self._stub.Embed, request, deadline=Deadline.after(_CALL_S), to="the embedder"

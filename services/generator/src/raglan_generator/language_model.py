@@ -1,0 +1,122 @@
+"""What a language model is to this service: messages in, pieces of text out.
+
+`engines/openai.py` and `engines/vllm.py` are its two adapters; `answering` asks the question, reads
+the citations and measures the rest, the same for both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypedDict
+
+from raglan.deadline import Deadline
+from raglan.health import Health
+
+from raglan_generator.generation import EngineInfo, FinishReason, Load, Request, Usage
+
+
+class Message(TypedDict):
+    """One message of the chat protocol."""
+
+    role: str
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What the model reads."""
+
+    messages: tuple[Message, ...]
+    numbered: tuple[int, ...]
+    """`numbered[n - 1]` is the index in the request of the passage that the prompt numbers n."""
+    dropped: tuple[int, ...] = ()
+    """Indices in the request of passages that did not fit, best first."""
+    token_ids: tuple[int, ...] | None = None
+    """The rendered prompt, from a model whose own tokenizer is at hand."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """Messages as the model reads them, by its chat template, up to where its answer begins."""
+
+    tokens: int
+    token_ids: tuple[int, ...] | None = None
+
+
+class Tokenizer(Protocol):
+    """The model's own, or an estimate for a server that keeps it; may be used from any thread."""
+
+    @property
+    def max_model_len(self) -> int:
+        """Tokens that prompt and answer have together."""
+        ...
+
+    def count(self, text: str) -> int:
+        """Tokens of `text`, without special ones; at least as many as there are."""
+        ...
+
+    def render(self, messages: Sequence[Message]) -> Rendered: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """More of the answer; `tokens` is 0 for a model that does not say."""
+
+    text: str
+    tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """The last piece: the answer is whole, or as long as it may be."""
+
+    reason: FinishReason
+    """STOP or LENGTH."""
+    usage: Usage | None = None
+    queue_ns: int = 0
+
+
+class LanguageModel(Protocol):
+    """Continues prompts."""
+
+    @property
+    def info(self) -> EngineInfo: ...
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """Known after `start`."""
+        ...
+
+    def load(self) -> Load:
+        """What is in hand now; returns at once."""
+        ...
+
+    def health(self) -> Health:
+        """By forward progress; returns at once."""
+        ...
+
+    async def start(self) -> None:
+        """Load and warm up.
+
+        Raises:
+            RaglanError: it cannot; the message names the setting.
+        """
+
+    def stream(
+        self, prompt: Prompt, request: Request, deadline: Deadline
+    ) -> AsyncGenerator[Text | End]:
+        """Continue `prompt` under the limits of `request`; its passages are not read again.
+
+        Close the generator (`contextlib.aclosing`) to stop early: the model stops writing.
+
+        Yields:
+            Texts as they come, none empty, and one End last.
+
+        Raises:
+            RaglanError: the answer could not be had or not be ended.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Give back what `start` took."""
