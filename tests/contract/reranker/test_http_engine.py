@@ -89,7 +89,9 @@ async def score(
     engine: HttpReranking, passages: list[str], within_s: float = 10
 ) -> NDArray[np.float64]:
     prepared = engine.prepare(QUERY, passages)
-    scores, timing = await engine.score(prepared, len(passages), deadline=Deadline.after(within_s))
+    scores, timing, _ = await engine.score(
+        prepared, len(passages), deadline=Deadline.after(within_s)
+    )
     assert timing.compute_ns > 0
     return scores
 
@@ -116,7 +118,7 @@ async def test_only_the_first_passages_are_sent(
 ) -> None:
     engine = engines(server.url)
     prepared = engine.prepare(QUERY, PASSAGES)
-    scores, timing = await engine.score(prepared, 2, deadline=Deadline.after(10))
+    scores, timing, _ = await engine.score(prepared, 2, deadline=Deadline.after(10))
     sent = server.requests[-1]
     assert (sent["documents"], sent["top_n"], sent["model"]) == (PASSAGES[:2], 2, "a-reranker")
     assert server.headers[-1]["authorization"] == f"Bearer {http_model_server.KEY}"

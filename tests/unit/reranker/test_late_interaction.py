@@ -80,7 +80,7 @@ async def build(model: models.EncoderModel) -> AsyncIterator[Build]:
 
 async def scores(engine: LateInteraction, query: str, texts: list[str]) -> list[float]:
     prepared = engine.prepare(query, texts)
-    found, _ = await engine.score(prepared, len(texts), deadline=Deadline.after(10))
+    found, *_ = await engine.score(prepared, len(texts), deadline=Deadline.after(10))
     listed: list[float] = found.tolist()
     return listed
 
@@ -107,6 +107,18 @@ async def test_kept_and_fresh_vectors_give_the_same_score_to_the_bit(build: Buil
     assert await scores(keeping, "a house", TEXTS) == await scores(forgetting, "a house", TEXTS)
 
 
+@pytest.mark.parametrize("cache_bytes", [0, 1e6])
+async def test_matches_tell_where_the_best_token_for_each_of_the_querys_begins(
+    build: Build, cache_bytes: float
+) -> None:
+    engine, _ = build(cache_bytes)
+    text = "😀 the green tree stands by a red house"
+    for _ in range(2):
+        prepared = engine.prepare("red tree", [text])
+        (matches,) = (await engine.score(prepared, 1, deadline=Deadline.after(10))).matches
+        assert list(matches) == [text.index("red"), text.index("tree")]
+
+
 async def test_no_more_vectors_are_kept_than_there_is_room_for(build: Build) -> None:
     room = 3 * 5 * (DIMENSION + 4)
     engine, _ = build(room)
@@ -116,7 +128,7 @@ async def test_no_more_vectors_are_kept_than_there_is_room_for(build: Build) -> 
 
 async def test_a_kernel_error_fails_its_caller_alone_and_keeps_nothing(build: Build) -> None:
     engine, encoder = build(1e6)
-    encoder.poison = engine.prepare("poison", ["x"]).query[1]
+    encoder.poison = engine.prepare("poison", ["x"]).query.ids[1]
     with pytest.raises(Internal):
         await scores(engine, "a house", ["a red house", "poison"])
     assert engine.prepare("a house", ["poison"]).held == frozenset()

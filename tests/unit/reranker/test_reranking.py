@@ -10,14 +10,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 from raglan.cache import Cache
 from raglan.deadline import Deadline
 from raglan.errors import Internal, InvalidInput, PayloadTooLarge
 from raglan.scheduling import LatencyModel, Timing
 from raglan_reranker.calibration import LOG_ODDS, Calibration
-from raglan_reranker.engines import Prepared
-from raglan_reranker.reranking import Candidate, Limits, Ranked, Reranker
+from raglan_reranker.engines import Prepared, Scored
+from raglan_reranker.reranking import Candidate, Limits, Pair, Ranked, Reranker
 
 LIMITS = Limits(candidates=50, chars=1000, scored=20, tokens=100, margin_s=0.01)
 
@@ -37,9 +36,7 @@ class Overlap:
         words = [text.split() for text in passages]
         return Prepared(query.split(), words, len(query.split()), [len(each) for each in words])
 
-    async def score(
-        self, prepared: Prepared, count: int, *, deadline: Deadline
-    ) -> tuple[NDArray[np.float64], Timing]:
+    async def score(self, prepared: Prepared, count: int, *, deadline: Deadline) -> Scored:
         await asyncio.sleep(0)
         query = set(prepared.query)
         texts = [" ".join(words) for words in prepared.passages[:count]]
@@ -48,7 +45,8 @@ class Overlap:
             raise Internal("The model failed on a batch.")
         shares = [len(query & set(words)) / len(query) for words in prepared.passages[:count]]
         shares = [np.nan if text == "strange" else n for n, text in zip(shares, texts, strict=True)]
-        return np.array(shares), Timing(1, 2, count, 100)
+        matches = [[len(text)] for text in texts]
+        return Scored(np.array(shares), Timing(1, 2, count, 100), matches)
 
     async def close(self) -> None:
         return None
@@ -58,7 +56,7 @@ def reranker(
     *,
     share: float = 0.5,
     seconds_per_token: float = 1e-6,
-    pairs: Cache[float] | None = None,
+    pairs: Cache[Pair] | None = None,
     identity: Sequence[str] = ("overlap", "1", "f32"),
     calibration: Calibration | None = None,
     **limits: Any,
@@ -217,7 +215,7 @@ async def test_another_question_is_scored_anew() -> None:
 
 
 async def test_what_another_model_scored_is_scored_anew() -> None:
-    pairs: Cache[float] = Cache(100)
+    pairs: Cache[Pair] = Cache(100)
     for revision in ("1", "2"):
         subject = reranker(pairs=pairs, identity=("overlap", revision, "f32"))
         await ask(subject, ["a"])

@@ -18,7 +18,7 @@ from raglan.scheduling import LatencyModel, Timing
 
 from raglan_reranker.budget import affordable, blend, standardised, within_gap
 from raglan_reranker.calibration import Calibration
-from raglan_reranker.engines import Engine, Prepared
+from raglan_reranker.engines import Engine, Prepared, Scored
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +42,18 @@ class Ranked:
 
     calibrated: float | None
     """Probability of relevance, 0..1; None where the model was never calibrated."""
+
+    matches: Sequence[int] = ()
+    """Where in the passage the best match of each of the query's tokens begins, in characters;
+    empty where the engine does not know."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """What is known of a query and a passage."""
+
+    score: float
+    matches: Sequence[int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +97,7 @@ class Reranker:
         limits: Limits,
         share: float,
         latency: LatencyModel,
-        pairs: Cache[float] | None = None,
+        pairs: Cache[Pair] | None = None,
         identity: Sequence[str] = (),
         calibration: Calibration | None = None,
         looked_up: Callable[[int, int], None] = lambda hits, misses: None,
@@ -94,7 +106,7 @@ class Reranker:
         """Args:
         share: of the model's score in the blend, 0..1.
         latency: what tokens cost on this machine, kept up to date here.
-        pairs: raw scores of pairs already seen; without it, each is scored every time.
+        pairs: what is known of pairs already seen; without it, each is scored every time.
         identity: what a score depends on besides the two texts: model, revision, precision.
         calibration: of the model's scores; without it, replies hold no probabilities.
         looked_up: told of each call's pairs, how many were known and how many not.
@@ -102,7 +114,7 @@ class Reranker:
         """
         self.engine = engine
         self.limits = limits
-        self.pairs: Cache[float] = pairs if pairs is not None else Cache(0)
+        self.pairs: Cache[Pair] = pairs if pairs is not None else Cache(0)
         self._share = share
         self._latency = latency
         self._identity = tuple(identity)
@@ -144,53 +156,55 @@ class Reranker:
         known = [self.pairs.get(key) for key in keys[:count]]
         unknown = known.count(None)
         self._looked_up(len(known) - unknown, unknown)
-        scores, timing = await self._scores(prepared, known, deadline)
-        for key, score in zip(keys, scores, strict=False):
-            self.pairs.put(key, float(score))
-        return Ranking(self._ranked(scores, retrieval), tokenize_ns, timing)
+        found, timing = await self._pairs(prepared, known, deadline)
+        for key, pair in zip(keys, found, strict=False):
+            self.pairs.put(key, pair)
+        return Ranking(self._ranked(found, retrieval), tokenize_ns, timing)
 
     def _prepare(self, query: str, texts: Sequence[str]) -> tuple[Prepared, list[bytes]]:
         keys = [digest(*self._identity, query, text) for text in texts]
         return self.engine.prepare(query, texts), keys
 
-    async def _scores(
-        self, prepared: Prepared, known: Sequence[float | None], deadline: Deadline
-    ) -> tuple[NDArray[np.float64], Timing]:
-        """Raw scores from the top, of as many as there is time for; `known` need none."""
+    async def _pairs(
+        self, prepared: Prepared, known: Sequence[Pair | None], deadline: Deadline
+    ) -> tuple[list[Pair], Timing]:
+        """Pairs from the top, as many as there is time for; those `known` need none."""
         costs = [
-            0 if score is not None or i in prepared.held else prepared.passage_tokens[i]
-            for i, score in enumerate(known)
+            0 if pair is not None or i in prepared.held else prepared.passage_tokens[i]
+            for i, pair in enumerate(known)
         ]
-        missing = [i for i, score in enumerate(known) if score is None]
+        missing = [i for i, pair in enumerate(known) if pair is None]
         if missing:
             costs[missing[0]] += prepared.query_tokens
         left_s = SHARE_OF_TIME * (deadline.remaining_s() - self.limits.margin_s)
         within = self._latency.tokens_within(left_s)
         count = affordable(0, costs, count=len(costs), tokens=within)
-        scores = np.array([0.0 if score is None else score for score in known[:count]], np.float64)
         missing = [i for i in missing if i < count]
-        if not missing:
-            return scores, Timing()
-        submitted_ns = time.monotonic_ns()
-        fresh, timing = await self.engine.score(
-            prepared.only(missing), len(missing), deadline=deadline
-        )
-        self._latency.observe(sum(costs[:count]), (time.monotonic_ns() - submitted_ns) / 1e9)
-        if not np.isfinite(fresh).all():
-            raise Internal("The model gave scores that are not numbers.")
-        scores[missing] = fresh
-        return scores, timing
+        timing = Timing()
+        fresh: list[Pair] = []
+        if missing:
+            submitted_ns = time.monotonic_ns()
+            scored = await self.engine.score(
+                prepared.only(missing), len(missing), deadline=deadline
+            )
+            self._latency.observe(sum(costs[:count]), (time.monotonic_ns() - submitted_ns) / 1e9)
+            fresh, timing = _fresh(scored), scored.timing
+        others = iter(fresh)
+        return [next(others) if pair is None else pair for pair in known[:count]], timing
 
-    def _ranked(self, scores: NDArray[np.float64], retrieval: NDArray[np.float64]) -> list[Ranked]:
+    def _ranked(self, pairs: Sequence[Pair], retrieval: NDArray[np.float64]) -> list[Ranked]:
+        scores = np.array([pair.score for pair in pairs], np.float64)
         blended = blend(scores, retrieval, self._share)
         chances: Sequence[float | None] = [None] * len(scores)
         if self._calibration is not None:
             heights = standardised(retrieval)[: len(scores)]
             chances = self._calibration.probabilities(scores, heights).tolist()
         ranked = [
-            Ranked(index, score=score, raw_score=raw, calibrated=chance)
-            for index, (score, raw, chance) in enumerate(
-                zip(blended.tolist(), scores.tolist(), chances, strict=True)
+            Ranked(
+                index, score=score, raw_score=pair.score, calibrated=chance, matches=pair.matches
+            )
+            for index, (score, pair, chance) in enumerate(
+                zip(blended.tolist(), pairs, chances, strict=True)
             )
         ]
         return sorted(ranked, key=lambda each: (-each.score, each.index))
@@ -233,3 +247,12 @@ class Reranker:
                     f"candidates[{number}].retrieval_score is {candidate.retrieval_score}; "
                     "it must be a finite number."
                 )
+
+
+def _fresh(scored: Scored) -> list[Pair]:
+    if not np.isfinite(scored.scores).all():
+        raise Internal("The model gave scores that are not numbers.")
+    return [
+        Pair(score, matches)
+        for score, matches in zip(scored.scores.tolist(), scored.matches, strict=True)
+    ]

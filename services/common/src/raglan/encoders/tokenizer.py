@@ -46,6 +46,30 @@ class Tokenizers:
         """Token ids of each text, special tokens included, cut at the end to `max_tokens`."""
         return [encoding.ids for encoding in self._clones.own().encode_batch_fast(list(texts))]
 
+    def located(self, texts: Sequence[str]) -> list[LocatedIds]:
+        """As `ids`, and where in its text each token begins."""
+        encoded = self._clones.own().encode_batch(list(texts))
+        return [
+            LocatedIds(
+                each.ids,
+                [
+                    -1 if special else start
+                    for special, (start, _) in zip(
+                        each.special_tokens_mask, each.offsets, strict=True
+                    )
+                ],
+            )
+            for each in encoded
+        ]
+
+
+class LocatedIds(NamedTuple):
+    """A text's tokens and their places."""
+
+    ids: list[int]
+    starts: list[int]
+    """In characters; -1 for special tokens, which stand nowhere."""
+
 
 class PairIds(NamedTuple):
     """A query and a passage as a cross-encoder reads them."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +38,19 @@ class Prepared:
         )
 
 
+class Scored(NamedTuple):
+    """What an engine makes of passages."""
+
+    scores: NDArray[np.float64]
+    """One a passage, higher is better."""
+
+    timing: Timing
+
+    matches: Sequence[Sequence[int]]
+    """For each passage, where in it the best match of each of the query's tokens begins, in
+    characters; nothing from engines that look at no tokens."""
+
+
 MakeDispatcher = Callable[[Pool[Any, Any], str], Dispatcher[Any, Any]]
 """The queue before the streams of a pool, on the device that they were loaded on."""
 
@@ -59,10 +72,8 @@ class Engine(Protocol):
         """Tokenise. Called in a worker thread."""
         ...
 
-    async def score(
-        self, prepared: Prepared, count: int, *, deadline: Deadline
-    ) -> tuple[NDArray[np.float64], Timing]:
-        """Scores of the first `count` >= 1 passages, higher is better.
+    async def score(self, prepared: Prepared, count: int, *, deadline: Deadline) -> Scored:
+        """Score the first `count` >= 1 passages.
 
         Raises:
             Overloaded: no room in the queue.

@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 from raglan.deadline import Deadline
 from raglan.encoders.cross_encoder import Score
 from raglan.encoders.model import EncoderModel
 from raglan.encoders.tokenizer import PairIds, PairTokenizers
 from raglan.health import Health
-from raglan.scheduling import Dispatcher, Lane, Pool, Timing
+from raglan.scheduling import Dispatcher, Lane, Pool
 
-from raglan_reranker.engines import MakeDispatcher, Prepared
+from raglan_reranker.engines import MakeDispatcher, Prepared, Scored
 
 
 class CrossEncoding:
@@ -51,9 +50,7 @@ class CrossEncoding:
         pairs = self._tokenizers.pairs(query, passages)
         return Prepared(query, pairs, 0, [len(pair.ids) for pair in pairs])
 
-    async def score(
-        self, prepared: Prepared, count: int, *, deadline: Deadline
-    ) -> tuple[NDArray[np.float64], Timing]:
+    async def score(self, prepared: Prepared, count: int, *, deadline: Deadline) -> Scored:
         """The model's logits: any number, higher is better."""
         scores, timing = await self._queue.run(
             prepared.passages[:count],
@@ -61,7 +58,7 @@ class CrossEncoding:
             deadline=deadline,
             lane=Lane.INTERACTIVE,
         )
-        return np.array(scores, np.float64), timing
+        return Scored(np.array(scores, np.float64), timing, [()] * count)
 
     def health(self) -> Health:
         """By forward progress."""

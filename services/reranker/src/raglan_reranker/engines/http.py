@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 from raglan.deadline import Deadline
 from raglan.health import Health
-from raglan.http_client import Called, ModelServer
+from raglan.http_client import ModelServer
 from raglan.scheduling import Timing
 
-from raglan_reranker.engines import Prepared
+from raglan_reranker.engines import Prepared, Scored
 
 Api = Literal["cohere", "tei"]
 
@@ -75,9 +75,7 @@ class HttpReranking:
         tokens = [1 + of_query + len(text) // _CHARS_A_TOKEN for text in passages]
         return Prepared(query, passages, 0, tokens)
 
-    async def score(
-        self, prepared: Prepared, count: int, *, deadline: Deadline
-    ) -> tuple[NDArray[np.float64], Timing]:
+    async def score(self, prepared: Prepared, count: int, *, deadline: Deadline) -> Scored:
         """The server's scores, of its own scale: 0..1 with most.
 
         Raises:
@@ -96,12 +94,13 @@ class HttpReranking:
         finally:
             for part in parts:
                 part.cancel()
-        return scores, Timing(
+        timing = Timing(
             queue_ns=0,
             compute_ns=time.monotonic_ns() - started_ns,
             batch_size=len(batches[0]),
             batch_tokens=sum(prepared.passage_tokens[: len(batches[0])]),
         )
+        return Scored(scores, timing, [()] * count)
 
     def health(self) -> Health:
         """Always serving: whether the other server answers, each call finds out for itself."""

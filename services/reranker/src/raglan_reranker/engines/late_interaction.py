@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -20,11 +21,11 @@ from raglan.cache import Cache, digest
 from raglan.deadline import Deadline
 from raglan.encoders.model import EncoderModel
 from raglan.encoders.sessions import Run, TokenIds, pad
-from raglan.encoders.tokenizer import Tokenizers
+from raglan.encoders.tokenizer import LocatedIds, Tokenizers
 from raglan.health import Health
-from raglan.scheduling import Dispatcher, Lane, Pool, Timing
+from raglan.scheduling import Dispatcher, Lane, Pool
 
-from raglan_reranker.engines import MakeDispatcher, Prepared
+from raglan_reranker.engines import MakeDispatcher, Prepared, Scored
 
 Matrix = NDArray[np.float32]
 """Token vectors of one text, (tokens, dim), rows L2-normalised."""
@@ -55,9 +56,9 @@ class Rounded:
 
 @dataclass(frozen=True, slots=True)
 class Passage:
-    """Token ids, and the vectors if they are known from an earlier query."""
+    """Tokens, and their vectors if they are known from an earlier query."""
 
-    ids: TokenIds
+    tokens: LocatedIds
     key: bytes
     vectors: Rounded | None
 
@@ -95,34 +96,35 @@ class LateInteraction:
         """Nothing is left to do: the model was loaded before."""
 
     def prepare(self, query: str, passages: Sequence[str]) -> Prepared:
-        """Token ids of each text, special tokens included, and the vectors that are kept."""
+        """Tokens of each text, special ones included, and the vectors that are kept."""
         for_query, for_passage = self._prompts
-        ids = self._tokenizers.ids([for_query + query, *(for_passage + text for text in passages)])
+        asked, *tokens = self._tokenizers.located(
+            [for_query + query, *(for_passage + text for text in passages)]
+        )
         keys = [digest(text) for text in passages]
         with self._vectors_lock:
             kept = [self.vectors.get(key) for key in keys]
         return Prepared(
-            query=ids[0],
-            passages=[Passage(*each) for each in zip(ids[1:], keys, kept, strict=True)],
-            query_tokens=len(ids[0]),
-            passage_tokens=[len(each) for each in ids[1:]],
+            query=asked,
+            passages=[Passage(*each) for each in zip(tokens, keys, kept, strict=True)],
+            query_tokens=len(asked.ids),
+            passage_tokens=[len(each.ids) for each in tokens],
             held=frozenset(i for i, vectors in enumerate(kept) if vectors is not None),
         )
 
-    async def score(
-        self, prepared: Prepared, count: int, *, deadline: Deadline
-    ) -> tuple[NDArray[np.float64], Timing]:
+    async def score(self, prepared: Prepared, count: int, *, deadline: Deadline) -> Scored:
         """Mean over the query's tokens of their best cosine in the passage: -1..1."""
         passages: Sequence[Passage] = prepared.passages[:count]
-        items = [prepared.query, *(each.ids for each in passages if each.vectors is None)]
+        asked: LocatedIds = prepared.query
+        items = [asked.ids, *(each.tokens.ids for each in passages if each.vectors is None)]
         (query, *fresh), timing = await self._queue.run(
             items, [len(ids) for ids in items], deadline=deadline, lane=Lane.INTERACTIVE
         )
-        return await asyncio.to_thread(self._match, query, passages, fresh), timing
+        vectors = await asyncio.to_thread(self._vectors, passages, fresh)
+        matched = await asyncio.to_thread(self._match, asked, query, passages, vectors)
+        return Scored(np.array([score for score, _ in matched]), timing, [at for _, at in matched])
 
-    def _match(
-        self, query: Matrix, passages: Sequence[Passage], fresh: Sequence[Matrix]
-    ) -> NDArray[np.float64]:
+    def _vectors(self, passages: Sequence[Passage], fresh: Sequence[Matrix]) -> list[Rounded]:
         # Rounded whether kept or not: a score never depends on what was asked before.
         rounded = map(Rounded.of, fresh)
         vectors = [next(rounded) if each.vectors is None else each.vectors for each in passages]
@@ -130,7 +132,23 @@ class LateInteraction:
             for passage, found in zip(passages, vectors, strict=True):
                 if passage.vectors is None:
                     self.vectors.put(passage.key, found)
-        return max_sim(query, vectors)
+        return vectors
+
+    def _match(
+        self,
+        asked: LocatedIds,
+        query: Matrix,
+        passages: Sequence[Passage],
+        vectors: Sequence[Rounded],
+    ) -> list[tuple[float, Sequence[int]]]:
+        for_query, for_passage = self._prompts
+        words = np.array(asked.starts) >= len(for_query)
+        found = []
+        for passage, held in zip(passages, vectors, strict=True):
+            table = cosines(query, held)
+            starts = np.array(passage.tokens.starts) - len(for_passage)
+            found.append((_mean_best(table), _places(table[words], starts)))
+        return found
 
     def health(self) -> Health:
         """By forward progress."""
@@ -143,12 +161,25 @@ class LateInteraction:
 
 def max_sim(query: Matrix, passages: Sequence[Rounded]) -> NDArray[np.float64]:
     """MaxSim of `query` with each passage, divided by the query's tokens."""
-    return np.array([_max_sim(query, passage) for passage in passages], np.float64)
+    return np.array([_mean_best(cosines(query, passage)) for passage in passages], np.float64)
 
 
-def _max_sim(query: Matrix, passage: Rounded) -> float:
-    cosines = (query @ passage.steps.T.astype(np.float32)) * passage.scale
-    return float(cosines.max(axis=1).mean())
+def cosines(query: Matrix, passage: Rounded) -> Matrix:
+    """Of each token of `query` with each of `passage`."""
+    table: Matrix = (query @ passage.steps.T.astype(np.float32)) * passage.scale
+    return table
+
+
+def _mean_best(table: Matrix) -> float:
+    return float(table.max(axis=1).mean())
+
+
+def _places(table: Matrix, starts: NDArray[np.int64]) -> Sequence[int]:
+    """Where the best token for each row begins; a special token, at -1, matches nothing."""
+    ours = np.flatnonzero(starts >= 0)
+    if not len(ours):
+        return ()
+    return array("I", starts[ours[table[:, ours].argmax(axis=1)]].tolist())
 
 
 def normalising(run: Run) -> Encode:
