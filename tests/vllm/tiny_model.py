@@ -37,7 +37,7 @@ CHAT_TEMPLATE: Final = (
 
 
 def make(folder: Path, *, layers: int = LAYERS, seed: int = SEED) -> None:
-    """Write model, tokenizer and chat template into `folder`, the same bytes each time on one Python."""
+    """Write model, tokenizer and chat template into `folder`, the same each time."""
     tokenizer = _tokenizer()
     tokenizer.save_pretrained(folder)
     torch.manual_seed(seed)
