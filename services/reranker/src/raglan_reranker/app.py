@@ -63,18 +63,7 @@ def build(settings: RerankerSettings) -> Service:
         )
         holding.append(give_back)
         engine = make(partial(_dispatcher, settings, counted))
-        reranker = Reranker(
-            engine,
-            limits=_limits(settings, engine),
-            share=settings.blend,
-            latency=LatencyModel(**SLOW),
-            # A model without a revision may change unseen, and the scores with it.
-            pairs=Cache(settings.cache_pairs if identity.revision else 0),
-            identity=(identity.id, identity.revision, engine.dtype),
-            calibration=calibration.known(engine.name, identity.revision),
-            looked_up=counted.looked_up,
-            tokenized=partial(counted.tokenized, Lane.INTERACTIVE),
-        )
+        reranker = _reranker(settings, engine, identity, counted)
         running.append(reranker)
         deadline = Deadline.after(WARM_UP_S)
         await engine.start(deadline=deadline)
@@ -236,6 +225,26 @@ def _limits(settings: RerankerSettings, engine: Engine) -> reranking.Limits:
         tokens=settings.max_tokens or (1_200 if engine.device.startswith("cpu") else 65_536),
         margin_s=settings.deadline_margin_ms / 1e3,
         gap=settings.max_gap or gap,
+    )
+
+
+def _reranker(
+    settings: RerankerSettings,
+    engine: Engine,
+    identity: common_pb2.ModelIdentity,
+    metrics: EncoderMetrics,
+) -> Reranker:
+    return Reranker(
+        engine,
+        limits=_limits(settings, engine),
+        share=settings.blend,
+        latency=LatencyModel(**SLOW),
+        # A model without a revision may change unseen, and the scores with it.
+        pairs=Cache(settings.cache_pairs if identity.revision else 0),
+        identity=(identity.id, identity.revision, engine.dtype),
+        calibration=calibration.known(engine.name, identity.revision),
+        looked_up=metrics.looked_up,
+        tokenized=partial(metrics.tokenized, Lane.INTERACTIVE),
     )
 
 
