@@ -47,6 +47,8 @@ class FakeMesh:
     generate_error: RaglanError | None = None
     tokens_before_error: int = 0
     ranked: tuple[int, ...] = (3, 1)
+    title: str = ""
+    matches: tuple[int, ...] = ()
     searched: list[retriever_pb2.SearchRequest] = field(default_factory=list)
     offered: int = 0
     closed: bool = False
@@ -79,7 +81,9 @@ class FakeMesh:
             raise self.search_error
         return retriever_pb2.SearchResponse(
             passages=[
-                common_pb2.Passage(chunk_id=f"p{i}", text=f"passage {i}", start=i * 100)
+                common_pb2.Passage(
+                    chunk_id=f"p{i}", title=self.title, text=f"passage {i}", start=i * 100
+                )
                 for i in range(5)
             ]
         )
@@ -91,7 +95,10 @@ class FakeMesh:
             raise self.rerank_error
         self.offered = len(request.candidates)
         return reranker_pb2.RerankResponse(
-            ranked=[reranker_pb2.Ranked(index=i, score=9.0 - n) for n, i in enumerate(self.ranked)]
+            ranked=[
+                reranker_pb2.Ranked(index=i, score=9.0 - n, matches=self.matches)
+                for n, i in enumerate(self.ranked)
+            ]
         )
 
     async def generate(
@@ -150,6 +157,11 @@ async def test_reranked_passages_lead_and_the_rest_keep_their_order() -> None:
     assert [p.rank for p in run.passages] == [1, 2, 3, 4, 5]
     assert run.passages[0].scores.rerank == 9.0
     assert not run.passages[2].scores.HasField("rerank")
+
+
+async def test_matches_count_from_the_text_though_the_reranker_reads_the_title_first() -> None:
+    run = await search(FakeMesh(title="Title", matches=(0, 6, 14)))
+    assert [list(passage.matches) for passage in run.passages[:3]] == [[0, 8], [0, 8], []]
 
 
 async def test_the_reranker_sees_more_candidates_than_the_caller_asked_for() -> None:

@@ -340,12 +340,16 @@ def _rerank_request(run: Run, most: int) -> reranker_pb2.RerankRequest:
         query=run.query.text,
         candidates=[
             reranker_pb2.Candidate(
-                text=in_context(passage.title, passage.heading_path, passage.text),
+                text=_in_context(passage),
                 retrieval_score=_retrieval_score(passage),
             )
             for passage in run.passages[:most]
         ],
     )
+
+
+def _in_context(passage: common_pb2.Passage) -> str:
+    return in_context(passage.title, passage.heading_path, passage.text)
 
 
 def _retrieval_score(passage: common_pb2.Passage) -> float:
@@ -360,7 +364,11 @@ def _reordered(
     passages: list[common_pb2.Passage], reply: reranker_pb2.RerankResponse
 ) -> list[common_pb2.Passage]:
     for ranked in reply.ranked:
-        passages[ranked.index].scores.rerank = ranked.score
+        passage = passages[ranked.index]
+        passage.scores.rerank = ranked.score
+        # The reranker was given title and headings before the text.
+        before = len(_in_context(passage)) - len(passage.text)
+        passage.matches.extend(at - before for at in ranked.matches if at >= before)
     first = [ranked.index for ranked in reply.ranked]
     seen = set(first)
     rest = [index for index in range(len(passages)) if index not in seen]

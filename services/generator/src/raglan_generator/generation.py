@@ -46,6 +46,9 @@ class Passage:
     """Of the last ranking that scored every passage of the request."""
     similarity: float | None = None
     """Cosine of its vector and the question's."""
+    matches: tuple[int, ...] = ()
+    """Where in `text` the best match of each of the question's words begins, as the reranker found
+    them; empty where it did not read the passage."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -234,6 +234,7 @@ def _passages(passages: Sequence[common_pb2.Passage]) -> tuple[Passage, ...]:
             headings=tuple(passage.heading_path),
             score=getattr(passage.scores, ranking) if ranking else None,
             similarity=passage.scores.dense if passage.scores.HasField("dense") else None,
+            matches=tuple(passage.matches),
         )
         for passage in passages
     )

@@ -46,6 +46,7 @@ class RerankerServicer(reranker_pb2_grpc.RerankerServiceServicer):
                     score=each.score,
                     raw_score=each.raw_score,
                     calibrated=each.calibrated,
+                    matches=each.matches,
                 )
                 for each in ranking.ranked
             ],

@@ -335,6 +335,7 @@ class Passage(_message.Message):
     METADATA_JSON_FIELD_NUMBER: _builtins.int
     RANK_FIELD_NUMBER: _builtins.int
     SCORES_FIELD_NUMBER: _builtins.int
+    MATCHES_FIELD_NUMBER: _builtins.int
     chunk_id: _builtins.str
     document_id: _builtins.str
     collection: _builtins.str
@@ -354,6 +355,12 @@ class Passage(_message.Message):
 
     @_builtins.property
     def scores(self) -> Global___Scores: ...
+    @_builtins.property
+    def matches(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Where in the text the best match of each of the query's words begins, in characters; empty
+        where no reranker that looks at words has scored the passage.
+        """
+
     def __init__(
         self,
         *,
@@ -368,10 +375,11 @@ class Passage(_message.Message):
         metadata_json: _builtins.str = ...,
         rank: _builtins.int = ...,
         scores: Global___Scores | None = ...,
+        matches: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["scores", b"scores"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk_id", b"chunk_id", "collection", b"collection", "document_id", b"document_id", "end", b"end", "heading_path", b"heading_path", "metadata_json", b"metadata_json", "rank", b"rank", "scores", b"scores", "start", b"start", "text", b"text", "title", b"title"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk_id", b"chunk_id", "collection", b"collection", "document_id", b"document_id", "end", b"end", "heading_path", b"heading_path", "matches", b"matches", "metadata_json", b"metadata_json", "rank", b"rank", "scores", b"scores", "start", b"start", "text", b"text", "title", b"title"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

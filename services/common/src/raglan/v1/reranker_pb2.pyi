@@ -107,6 +107,7 @@ class Ranked(_message.Message):
     SCORE_FIELD_NUMBER: _builtins.int
     RAW_SCORE_FIELD_NUMBER: _builtins.int
     CALIBRATED_FIELD_NUMBER: _builtins.int
+    MATCHES_FIELD_NUMBER: _builtins.int
     index: _builtins.int
     """Position of the candidate in the request, from 0."""
     score: _builtins.float
@@ -115,6 +116,12 @@ class Ranked(_message.Message):
     """The model's own score."""
     calibrated: _builtins.float
     """Probability that the passage is relevant, 0 to 1; not set when this model was never calibrated."""
+    @_builtins.property
+    def matches(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Where in the candidate's text the best match of each of the query's tokens begins, in
+        characters; empty from engines that look at no tokens.
+        """
+
     def __init__(
         self,
         *,
@@ -122,10 +129,11 @@ class Ranked(_message.Message):
         score: _builtins.float = ...,
         raw_score: _builtins.float = ...,
         calibrated: _builtins.float | None = ...,
+        matches: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_calibrated", b"_calibrated", "calibrated", b"calibrated"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_calibrated", b"_calibrated", "calibrated", b"calibrated", "index", b"index", "raw_score", b"raw_score", "score", b"score"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_calibrated", b"_calibrated", "calibrated", b"calibrated", "index", b"index", "matches", b"matches", "raw_score", b"raw_score", "score", b"score"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__calibrated: _TypeAlias = _typing.Literal["calibrated"]  # noqa: Y015
     _WhichOneofArgType__calibrated: _TypeAlias = _typing.Literal["_calibrated", b"_calibrated"]  # noqa: Y015
