@@ -194,9 +194,9 @@ async def test_an_answer_cut_at_the_limit_says_so(engine, llm) -> None:
     [
         (401, b'{"error":{"message":"bad key sk-very-secret"}}', errors.Internal, "API_KEY"),
         (403, b"", errors.Internal, "API_KEY"),
-        (404, b'{"error":{"message":"no such model"}}', errors.Internal, "'tiny'"),
+        (404, b'{"error":{"message":"no such model"}}', errors.Internal, "GENERATOR_MODEL"),
         (400, b'{"error":{"message":"too long sk-very-secret"}}', errors.InvalidInput, "too long"),
-        (413, b"", errors.PayloadTooLarge, "too long"),
+        (413, b"", errors.PayloadTooLarge, "too much"),
         (500, b"<html>oops</html>", errors.Unavailable, "failed .500."),
         (503, b"[]", errors.Unavailable, "failed .503."),
         (302, b"", errors.Internal, "BASE_URL"),

@@ -7,9 +7,7 @@ nor what comes back is logged.
 from __future__ import annotations
 
 import asyncio
-import email.utils
 import json
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
@@ -17,6 +15,7 @@ from typing import Any, Final, TypeVar
 import httpx
 from pydantic import SecretStr
 
+from raglan import http_errors
 from raglan.deadline import Deadline
 from raglan.errors import (
     DeadlineExceeded,
@@ -27,6 +26,7 @@ from raglan.errors import (
     RaglanError,
     Unavailable,
 )
+from raglan.http_errors import Called
 
 T = TypeVar("T")
 
@@ -34,20 +34,7 @@ _KEEPALIVE_S: Final = 4.0
 """Below the 5 s after which uvicorn closes an idle connection."""
 
 _MAX_ERROR_BYTES: Final = 64 * 1024
-_MAX_DETAIL_CHARS: Final = 300
-_DEFAULT_RETRY_S: Final = 1.0
 _BETWEEN_PROBES_S: Final = 0.5
-
-
-@dataclass(frozen=True, slots=True)
-class Called:
-    """What messages call the server, and the settings that lead to it."""
-
-    name: str
-    """Begins a sentence: "The embedding server"."""
-
-    variables: str
-    """Prefix of its settings: "RAGLAN_EMBEDDER"."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +154,7 @@ class ModelServer:
         if self._in_flight >= self._limits.connections + self._limits.waiting:
             raise Overloaded(
                 f"{self._in_flight} requests to {self._called.name.lower()} are on their way.",
-                retry_after_s=_DEFAULT_RETRY_S,
+                retry_after_s=http_errors.DEFAULT_RETRY_S,
             )
         limit = deadline.within(self._limits.total_s)
         self._in_flight += 1
@@ -201,7 +188,13 @@ class ModelServer:
                 if len(body) > most:
                     break
         if not good:
-            raise self._from_response(response.status_code, bytes(body), response.headers)
+            raise http_errors.from_response(
+                self._called,
+                response.status_code,
+                _json_or_none(bytes(body)),
+                response.headers,
+                secret=self._key.get_secret_value(),
+            )
         if len(body) > most:
             raise Internal(f"{self._called.name} answered with over {most} bytes.")
         return bytes(body)
@@ -239,47 +232,12 @@ class ModelServer:
             return Unavailable(f"{who.name} cannot be reached ({who.variables}_BASE_URL).")
         return Unavailable(f"{who.name} closed the connection before the end of its answer.")
 
-    def _from_response(self, status: int, body: bytes, headers: Mapping[str, str]) -> RaglanError:
-        """The error that a status stands for. Only words on a refused request are passed on."""
-        name, variables = self._called.name, self._called.variables
-        retry_s = _retry_after(headers)
-        match status:
-            case 401 | 403:
-                return Internal(f"{name} refused the key ({variables}_API_KEY).")
-            case 404 | 405:
-                return Internal(
-                    f"{name} has no such model or path ({variables}_MODEL, "
-                    f"{variables}_BASE_URL, {variables}_API)."
-                )
-            case 413:
-                return PayloadTooLarge(f"{name} was sent too much: {self._detail(body)}")
-            case 400 | 422:
-                return InvalidInput(f"{name} refused the request: {self._detail(body)}")
-            case 429:
-                return Overloaded(
-                    f"{name} is overloaded.",
-                    retry_after_s=_DEFAULT_RETRY_S if retry_s is None else retry_s,
-                )
-            # 424 is how text-embeddings-inference reports a failure of its backend.
-            case _ if status >= 500 or status in (408, 424):
-                return Unavailable(f"{name} failed ({status}).", retry_after_s=retry_s)
-            case _:
-                return Internal(f"{name} answered {status}; is {variables}_BASE_URL its address?")
 
-    def _detail(self, body: bytes) -> str:
-        try:
-            said = json.loads(body)
-        except (ValueError, RecursionError):
-            said = None
-        for _ in range(2):  # {"error": {"message": ...}}, {"error": ...}, {"detail": ...}
-            if isinstance(said, dict):
-                keys = ("error", "message", "detail")
-                said = next((said[key] for key in keys if key in said), None)
-        if not isinstance(said, str) or not said:
-            return "no reason given."
-        if key := self._key.get_secret_value():
-            said = said.replace(key, "***")
-        return said[:_MAX_DETAIL_CHARS]
+def _json_or_none(body: bytes) -> Any:
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        return None
 
 
 def _is_address(url: str) -> bool:
@@ -292,16 +250,3 @@ def _is_address(url: str) -> bool:
 
 def _encode(body: Mapping[str, Any]) -> bytes:
     return json.dumps(body, ensure_ascii=False).encode("utf-8", "replace")
-
-
-def _retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds from a Retry-After header, given as a number or as a date."""
-    value = headers.get("retry-after", "")
-    try:
-        seconds = float(value)
-    except ValueError:
-        try:
-            seconds = email.utils.parsedate_to_datetime(value).timestamp() - time.time()
-        except ValueError:
-            return None
-    return min(max(0.0, seconds), 3_600.0) if seconds == seconds else None

@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from raglan.deadline import Deadline
 from raglan.errors import Internal
-from raglan.http_client import Called, ModelServer
+from raglan.http_client import ModelServer
+from raglan.http_errors import Called
 
 Api = Literal["openai", "tei"]
 

@@ -13,6 +13,7 @@ from typing import Any, Final
 import httpx
 import httpx_sse
 from pydantic import SecretStr
+from raglan import http_errors
 from raglan.deadline import Deadline
 from raglan.errors import DeadlineExceeded, Internal, Unavailable
 from raglan.health import Health
@@ -184,11 +185,11 @@ class OpenAIModel:
             if response.status_code != httpx.codes.OK:
                 async with self._within(first, deadline, begun=False):
                     body = await _json_of(response)
-                raise openai_errors.from_response(
+                raise http_errors.from_response(
+                    openai_errors.LLM_SERVER,
                     response.status_code,
                     body,
                     response.headers,
-                    model=self._model,
                     secret=self._key.get_secret_value(),
                 )
             yield httpx_sse.EventSource(response)
@@ -223,9 +224,7 @@ class OpenAIModel:
         try:
             frame = json.loads(data)
             if error := frame.get("error"):
-                raise openai_errors.from_frame(
-                    error, model=self._model, secret=self._key.get_secret_value()
-                )
+                raise openai_errors.from_frame(error, secret=self._key.get_secret_value())
             if usage := frame.get("usage"):
                 answer.usage = _usage(usage)
             text = ""

@@ -1,0 +1,93 @@
+"""Every status that a model server answers with, as one of our errors: the one table for it."""
+
+from __future__ import annotations
+
+import email.utils
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from raglan.errors import (
+    Internal,
+    InvalidInput,
+    Overloaded,
+    PayloadTooLarge,
+    RaglanError,
+    Unavailable,
+)
+
+DEFAULT_RETRY_S: Final = 1.0
+"""What an overloaded server is given when it does not say."""
+
+_MAX_DETAIL_CHARS: Final = 300
+_MAX_RETRY_S: Final = 3_600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Called:
+    """What messages call the server, and the settings that lead to it."""
+
+    name: str
+    """Begins a sentence: "The embedding server"."""
+
+    variables: str
+    """Prefix of its settings: "RAGLAN_EMBEDDER"."""
+
+    choices: tuple[str, ...] = ("MODEL", "BASE_URL", "API")
+    """Of its settings, those that say what is asked of whom."""
+
+
+def from_response(
+    called: Called, status: int, body: Any, headers: Mapping[str, str], *, secret: str = ""
+) -> RaglanError:
+    """The error that a status and its JSON body (None if it is no JSON) stand for.
+
+    Only the server's words on a refused request are passed on, without `secret`.
+    """
+    name, variables = called.name, called.variables
+    retry_s = retry_after(headers)
+    match status:
+        case 401 | 403:
+            return Internal(f"{name} refused the key ({variables}_API_KEY).")
+        case 404 | 405:
+            settings = ", ".join(f"{variables}_{choice}" for choice in called.choices)
+            return Internal(f"{name} has no such model or path ({settings}).")
+        case 413:
+            return PayloadTooLarge(f"{name} was sent too much: {_detail(body, secret)}")
+        case 400 | 422:
+            return InvalidInput(f"{name} refused the request: {_detail(body, secret)}")
+        case 429:
+            return Overloaded(
+                f"{name} is overloaded.",
+                retry_after_s=DEFAULT_RETRY_S if retry_s is None else retry_s,
+            )
+        # 424 is how text-embeddings-inference reports a failure of its backend.
+        case _ if status >= 500 or status in (408, 424):
+            return Unavailable(f"{name} failed ({status}).", retry_after_s=retry_s)
+        case _:
+            return Internal(f"{name} answered {status}; is {variables}_BASE_URL its address?")
+
+
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds from a Retry-After header, given as a number or as a date; at most an hour."""
+    value = headers.get("retry-after", "")
+    try:
+        seconds = float(value)
+    except ValueError:
+        try:
+            seconds = email.utils.parsedate_to_datetime(value).timestamp() - time.time()
+        except ValueError:
+            return None
+    return min(max(0.0, seconds), _MAX_RETRY_S) if seconds == seconds else None
+
+
+def _detail(said: Any, secret: str) -> str:
+    for _ in range(2):  # {"error": {"message": ...}}, {"error": ...}, {"detail": ...}
+        if isinstance(said, dict):
+            keys = ("error", "message", "detail")
+            said = next((said[key] for key in keys if key in said), None)
+    if not isinstance(said, str) or not said:
+        return "no reason given."
+    shown = said.replace(secret, "***") if secret else said
+    return shown[:_MAX_DETAIL_CHARS]
