@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from raglan.deadline import Deadline
 from raglan.health import Health
 from raglan.http_client import ModelServer
+from raglan.http_errors import Called
 from raglan.scheduling import Timing
 
 from raglan_reranker.engines import Prepared, Scored
