@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import importlib
 import types
-from typing import Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from pydantic import SecretStr
+from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 from raglan.settings import SERVICES, GrpcSettings, ServiceSettings
@@ -49,12 +49,15 @@ def settings_of(service: str) -> type[ServiceSettings]:
 
 
 def table(settings: type[ServiceSettings], prefix: str, *, skip: set[str]) -> str:
-    """The fields of `settings` as a Markdown table."""
+    """The fields of `settings` as a Markdown table, its own before those of an engine."""
+    fields = sorted(
+        (item for item in settings.model_fields.items() if item[0] not in skip),
+        key=lambda item: item[0] not in settings.__annotations__,
+    )
     rows = [
         f"| `{prefix}{name.upper()}` | {kind(field.annotation)}{bounds(field)} "
         f"| {default(field)} | {' '.join((field.description or '').split())} |"
-        for name, field in settings.model_fields.items()
-        if name not in skip
+        for name, field in fields
     ]
     return "\n".join([TABLE, *rows])
 
@@ -63,14 +66,23 @@ def kind(annotation: Any) -> str:
     """A type as a reader of the page would say it."""
     if get_origin(annotation) is Literal:
         return ", ".join(f"`{value}`" for value in get_args(annotation))
-    if isinstance(annotation, types.UnionType):
+    if get_origin(annotation) is Annotated:
+        return kind(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, types.UnionType):
         parts = [kind(part) for part in get_args(annotation) if part is not type(None)]
-        return " or ".join(parts)
+        return " or ".join(dict.fromkeys(parts))
+    if get_origin(annotation) is dict or is_model(annotation):
+        return "JSON"
     if annotation is SecretStr:
         return "secret"
     known = {"int": "integer", "float": "number", "str": "text", "bool": "true or false"}
     name = getattr(annotation, "__name__", str(annotation))
     return known.get(name, "path" if name == "Path" else name)
+
+
+def is_model(annotation: Any) -> bool:
+    """Whether a value has fields of its own."""
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
 
 
 def bounds(field: FieldInfo) -> str:
@@ -87,6 +99,8 @@ def bounds(field: FieldInfo) -> str:
 
 def default(field: FieldInfo) -> str:
     """The default as it would be written in the environment."""
+    if field.default_factory is dict:
+        return "empty"
     if field.default_factory is not None:
         return "in the data folder"
     if field.default is PydanticUndefined:

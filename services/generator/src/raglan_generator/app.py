@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import grpc
 from prometheus_client import CollectorRegistry
 from raglan.rpc.server import Service
@@ -11,6 +13,7 @@ from raglan.v1 import generator_pb2_grpc
 from raglan_generator.answering import Answering
 from raglan_generator.engines.extractive import ExtractiveEngine
 from raglan_generator.engines.openai import OpenAIModel, Timeouts
+from raglan_generator.engines.vllm import VllmModel
 from raglan_generator.estimated_tokenizer import EstimatedTokenizer, FileTokenizer
 from raglan_generator.generation import Engine, Sampling
 from raglan_generator.language_model import LanguageModel
@@ -64,17 +67,15 @@ def build_engine(settings: GeneratorSettings) -> Engine:
 
 
 def _openai(settings: GeneratorSettings) -> LanguageModel:
-    tokenizer = (
-        FileTokenizer(settings.tokenizer, settings.max_model_len)
-        if settings.tokenizer
-        else EstimatedTokenizer(settings.max_model_len)
-    )
+    longest = settings.max_model_len or _MAX_MODEL_LEN
     return OpenAIModel(
         settings.base_url,
         settings.model,
-        tokenizer=tokenizer,
+        tokenizer=FileTokenizer(settings.tokenizer, longest)
+        if settings.tokenizer
+        else EstimatedTokenizer(longest),
         api_key=settings.api_key,
-        sampling=Sampling(temperature=settings.temperature, top_p=settings.top_p),
+        sampling=_sampling(settings),
         adapters=settings.adapters,
         timeouts=Timeouts(
             connect_s=settings.connect_timeout_s,
@@ -85,4 +86,21 @@ def _openai(settings: GeneratorSettings) -> LanguageModel:
     )
 
 
-_MODELS = {"openai": _openai}
+def _vllm(settings: GeneratorSettings) -> LanguageModel:
+    return VllmModel(
+        settings.model,
+        settings,
+        adapters=settings.adapters,
+        max_model_len=settings.max_model_len,
+        sampling=_sampling(settings),
+        shutdown_timeout_s=settings.shutdown_grace_s,
+    )
+
+
+def _sampling(settings: GeneratorSettings) -> Sampling:
+    return Sampling(temperature=settings.temperature, top_p=settings.top_p)
+
+
+_MODELS: Final = {"openai": _openai, "vllm": _vllm}
+_MAX_MODEL_LEN: Final = 8_192
+"""What a server's model is taken to hold when nothing is said."""

@@ -7,15 +7,18 @@ from typing import Literal, Self
 from pydantic import Field, PositiveFloat, PositiveInt, SecretStr, model_validator
 from raglan.settings import GrpcSettings
 
+from raglan_generator.engines.vllm_options import VllmOptions
 
-class GeneratorSettings(GrpcSettings, env_prefix="RAGLAN_GENERATOR_"):
+
+class GeneratorSettings(GrpcSettings, VllmOptions, env_prefix="RAGLAN_GENERATOR_"):
     """How the generator answers."""
 
     port: int = Field(default=7104, ge=0, le=65535)
     """Port to listen on; 0 takes a free one."""
 
-    engine: Literal["extractive", "openai"] = "extractive"
-    """`extractive` quotes the passages; `openai` asks an OpenAI-compatible server."""
+    engine: Literal["extractive", "openai", "vllm"] = "extractive"
+    """`extractive` quotes the passages, `openai` asks an OpenAI-compatible server, `vllm` runs a
+    model itself."""
 
     base_url: str = ""
     """The OpenAI-compatible server's address up to `/v1`, e.g. http://127.0.0.1:8000/v1."""
@@ -24,18 +27,19 @@ class GeneratorSettings(GrpcSettings, env_prefix="RAGLAN_GENERATOR_"):
     """Sent to that server as a bearer token; empty sends none."""
 
     model: str = ""
-    """The model to ask that server for."""
+    """The model: for `openai` the server's name of it, for `vllm` a folder or a hub id."""
 
     adapters: dict[str, str] = Field(default_factory=dict)
-    """Models that requests may name besides: for `openai` the server's name of each, as JSON,
-    e.g. {"legal": "llama-3-legal"}."""
+    """Models that requests may name besides, as JSON: {"legal": "llama-3-legal"} for `openai`, the
+    server's name of each; {"legal": "/models/legal-lora"} for `vllm`, the folder of a LoRA."""
 
     tokenizer: str = ""
     """Folder or file of the model's `tokenizer.json`, by which the `openai` engine measures
     prompts; empty estimates from their characters."""
 
-    max_model_len: PositiveInt = 8_192
-    """Tokens that the model of the `openai` engine can take, prompt and answer together."""
+    max_model_len: PositiveInt | None = None
+    """Tokens that the model can take, prompt and answer together; without it `vllm` takes what the
+    model says, and `openai` 8,192."""
 
     passage_order: Literal["popularity", "rank"] = "popularity"
     """How a prompt orders its passages: those often asked for first, so that a prefix cache serves
@@ -82,13 +86,12 @@ class GeneratorSettings(GrpcSettings, env_prefix="RAGLAN_GENERATOR_"):
     """Seconds between two tokens."""
 
     @model_validator(mode="after")
-    def _openai_needs_a_server(self) -> Self:
-        if self.engine == "openai":
-            if not self.base_url.startswith(("http://", "https://")):
-                raise ValueError(
-                    "the openai engine needs RAGLAN_GENERATOR_BASE_URL, "
-                    "an address like http://127.0.0.1:8000/v1"
-                )
-            if not self.model:
-                raise ValueError("the openai engine needs RAGLAN_GENERATOR_MODEL")
+    def _models_are_named(self) -> Self:
+        if self.engine == "openai" and not self.base_url.startswith(("http://", "https://")):
+            raise ValueError(
+                "the openai engine needs RAGLAN_GENERATOR_BASE_URL, "
+                "an address like http://127.0.0.1:8000/v1"
+            )
+        if self.engine != "extractive" and not self.model:
+            raise ValueError(f"the {self.engine} engine needs RAGLAN_GENERATOR_MODEL")
         return self

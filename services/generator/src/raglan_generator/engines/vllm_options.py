@@ -19,7 +19,7 @@ from pydantic import (
     PositiveFloat,
     PositiveInt,
 )
-from pydantic_settings import NoDecode
+from pydantic_settings import NoDecode, SettingsConfigDict
 from raglan.scheduling import Lane
 
 _FIELDS: Final = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
@@ -101,7 +101,7 @@ class VllmOptions(BaseModel):
     Names are vLLM's own wherever it has one.
     """
 
-    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
+    model_config = SettingsConfigDict(frozen=True, use_attribute_docstrings=True)
 
     revision: str = ""
     """Branch, tag or commit of a model on the hub."""
