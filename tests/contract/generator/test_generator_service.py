@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
+import httpx
 import pytest
 from raglan.deadline import Deadline
 from raglan.errors import InvalidInput
@@ -109,3 +110,52 @@ async def test_get_info_names_engine_and_limits(stub) -> None:
     info = await client.call(stub.GetInfo, common_pb2.GetInfoRequest(), deadline=Deadline.after(5))
     assert (info.service, info.engine) == ("generator", "extractive")
     assert info.limits["max_passages"] == 100
+
+
+@pytest.mark.parametrize(
+    ("request_", "named"),
+    [
+        ({"json_schema": "{"}, "json_schema is no JSON"),
+        ({"json_schema": "[]"}, "json_schema must be a JSON object"),
+        ({"json_schema": "[" * 100_000}, "json_schema has 100000 characters; the limit is 64000"),
+        ({"tenant": "t" * 257}, "tenant has 257 characters; the limit is 256"),
+        ({"adapter": "a" * 257}, "adapter has 257 characters"),
+        ({"sampling": {"temperature": 2.5}}, "temperature is 2.5; it must be in .0, 2."),
+        ({"sampling": {"temperature": float("nan")}}, "temperature is nan"),
+        ({"sampling": {"top_p": 0.0}}, "top_p is 0; it must be in .0, 1."),
+        ({"sampling": {"stop": ["x"] * 17}}, "sampling.stop has 17 texts; the limit is 16"),
+    ],
+)
+async def test_a_limit_of_the_answer_that_cannot_be_is_refused_by_name(
+    stub, request_: dict[str, object], named: str
+) -> None:
+    with pytest.raises(InvalidInput, match=named):
+        await ask(stub, question="Why?", passages=[passage(DOCUMENT)], **request_)
+
+
+async def test_a_whole_answer_tells_how_far_to_trust_it(stub) -> None:
+    events = await ask(
+        stub, question="On which GPU does the reranker run?", passages=[passage(DOCUMENT)]
+    )
+    finished = events[-1].finished
+    assert 0.25 < finished.confidence <= 1
+    assert finished.groundedness == 1
+    assert finished.parts
+    assert all(0 <= value <= 1 for value in finished.parts.values())
+
+
+async def test_an_abstention_is_grounded_in_nothing(stub) -> None:
+    finished = (await ask(stub, question="Who won the cup?", passages=[passage(DOCUMENT)]))[-1]
+    assert finished.finished.groundedness == 0
+    assert finished.finished.confidence < 0.25
+
+
+async def test_the_service_says_what_it_has_in_hand_and_where_its_metrics_are(stub) -> None:
+    info = await client.call(
+        stub.GetInfo, common_pb2.GetInfoRequest(), deadline=Deadline.after(5), to="the generator"
+    )
+    assert {"running", "waiting", "kv_use", "backlog_s"} <= set(info.load)
+    async with httpx.AsyncClient() as http:
+        page = (await http.get(f"http://127.0.0.1:{info.metrics_port}/metrics")).text
+    assert "raglan_backlog_seconds 0.0" in page
+    assert "raglan_generator_first_token_seconds_count" in page
