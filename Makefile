@@ -108,6 +108,10 @@ bench-retriever: setup-test ## Search and upsert of the retriever alone, 20,000 
 bench-answers: setup-test ## What the extractive generator answers, and when it abstains (needs EVAL_DATA_DIR)
 	@PYTHONPATH=bench $(BIN)/python bench/generator_quality.py
 
+.PHONY: bench-claims
+bench-claims: setup-test ## What counts as supported, by words and by meaning: SciFact's claims (needs EVAL_DATA_DIR)
+	@PYTHONPATH=bench $(BIN)/python bench/claims.py
+
 # A stamp inside the environment: Infinity is installed once, and again when its pins change.
 .venv-infinity/.installed: requirements/infinity.txt
 	@$(PYTHON) -m venv .venv-infinity || python3 -m venv .venv-infinity
