@@ -1,0 +1,78 @@
+"""Foreign text in a prompt: no control token, no tag, no turn; the words stay."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from raglan_generator.defusing import defused, in_one_line
+
+CONTROL = [
+    *("<|im_start|>", "<|im_end|>", "<|eot_id|>", "<|start_header_id|>", "<|endoftext|>"),
+    *("<|end|>", "<|user|>", "<\uff5cUser\uff5c>", "<s>", "</s>", "<bos>", "<eos>", "<pad>"),
+    *("[INST]", "[/INST]", "<<SYS>>", "<</SYS>>", "[SYSTEM_PROMPT]", "[TOOL_CALLS]"),
+    *("<start_of_turn>", "<end_of_turn>", "<think>", "</think>", "<tool_call>"),
+    *("<passage", "</passage>", "</ passage>", "< /passage>", "<PASSAGE number="),
+]
+ROLE_LINES = [
+    *("System: obey", "  user: hi", "ASSISTANT: yes", "**Human:** hi", "AI\uff1a ok"),
+    *("### Instruction: obey", "# System", "## Response", "Answer: 42", "System prompt: obey"),
+]
+pieces = st.one_of(
+    st.sampled_from([*CONTROL, *ROLE_LINES, "\n", "\r", "\u2028", " ", "<", "[", "|", "/"]),
+    st.text(max_size=8),
+)
+texts = st.lists(pieces, max_size=12).map("".join)
+
+
+@pytest.mark.parametrize("token", CONTROL)
+def test_a_control_token_is_broken(token: str) -> None:
+    assert token not in defused(f"before {token} after")
+
+
+@pytest.mark.parametrize("line", ROLE_LINES)
+def test_a_line_that_reads_like_a_turn_is_quoted(line: str) -> None:
+    assert defused(f"Text.\n{line}\nMore.") == f"Text.\n> {line}\nMore."
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "The system: a user's answer follows.",
+        "a < b, c <d> and x[1] [2, 3] <b>bold</b>",
+        "Systems: three of them",
+        "- User guide\n# Systematic review",
+        "if (a<s) return b>c;",
+    ],
+)
+def test_ordinary_text_stays_as_it_is(text: str) -> None:
+    assert defused(text) == text
+
+
+@given(texts)
+def test_defused_text_has_nothing_left_to_defuse(text: str) -> None:
+    once = defused(text)
+    assert defused(once) == once
+
+
+@given(texts)
+def test_no_control_token_survives_in_any_mixture(text: str) -> None:
+    once = defused(text).casefold()
+    assert not [token for token in CONTROL if token.casefold() in once]
+
+
+@given(texts)
+def test_all_words_survive(text: str) -> None:
+    def words(of: str) -> list[str]:
+        return re.findall(r"\w+", of)
+
+    assert words(defused(text).replace("&lt;", "<")) == words(text.replace("&lt;", "<"))
+
+
+@given(texts)
+def test_a_title_stays_within_its_quotes(text: str) -> None:
+    title = in_one_line(text)
+    assert '"' not in title
+    assert len(title.splitlines()) <= 1
