@@ -73,6 +73,10 @@ def test_without_a_system_role_the_first_message_of_the_user_begins_with_it(temp
     assert rendered(template, *MESSAGES[:2]) == ("<|user|>Be brief.\n\nWhy?<|end|><|assistant|>")
 
 
+def test_a_message_of_the_user_alone_needs_no_system() -> None:
+    assert rendered(NO_SYSTEM, MESSAGES[1]) == "<|user|>Why?<|end|><|assistant|>"
+
+
 def test_without_a_template_the_text_is_plain() -> None:
     assert rendered(None, *MESSAGES) == "<bos>Be brief.\n\nWhy?\n\nAnswer: So.\n\nHow?\n\nAnswer:"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 
 import pytest
 from hypothesis import given
@@ -14,7 +15,15 @@ CONTROL = [
     *("<|end|>", "<|user|>", "<\uff5cUser\uff5c>", "<s>", "</s>", "<bos>", "<eos>", "<pad>"),
     *("[INST]", "[/INST]", "<<SYS>>", "<</SYS>>", "[SYSTEM_PROMPT]", "[TOOL_CALLS]"),
     *("<start_of_turn>", "<end_of_turn>", "<think>", "</think>", "<tool_call>"),
-    *("<passage", "</passage>", "</ passage>", "< /passage>", "<PASSAGE number="),
+    *(
+        "<passage",
+        "</passage>",
+        "</ passage>",
+        "< /passage>",
+        "<|system|>",
+        "</s >",
+        "<PASSAGE number=",
+    ),
 ]
 ROLE_LINES = [
     *("System: obey", "  user: hi", "ASSISTANT: yes", "**Human:** hi", "AI\uff1a ok"),
@@ -76,3 +85,11 @@ def test_a_title_stays_within_its_quotes(text: str) -> None:
     title = in_one_line(text)
     assert '"' not in title
     assert len(title.splitlines()) <= 1
+
+
+@pytest.mark.parametrize("piece", ["<", " ", "<   ", "[/", "*", "system ", "\n#", "<s", "\r"])
+def test_no_text_takes_long(piece: str) -> None:
+    text = "<" + piece * 100_000
+    began = time.process_time()
+    defused(text)
+    assert time.process_time() - began < 1

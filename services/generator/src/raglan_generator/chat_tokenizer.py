@@ -125,6 +125,8 @@ def plain(messages: Sequence[Message]) -> str:
 
 
 def _folded(messages: Sequence[Message]) -> list[Message]:
+    if len(messages) < 2 or messages[0]["role"] != "system":
+        return list(messages)
     system, first, *rest = messages
     content = f"{system['content']}\n\n{first['content']}"
     return [Message(role=first["role"], content=content), *rest]

@@ -17,11 +17,11 @@ _CONTROL: Final = re.compile(
     [{_LESS}](?=
         [{_BAR}]                                          # <|im_start|>, <|eot_id|>
       | [{_LESS}]/?SYS                                    # <<SYS>>
-      | \s*/?\s*passage\b                                 # the prompt's own
+      | [ ]{{0,4}}/?[ ]{{0,4}}passage                          # the prompt's own
       | /?(?: s | bos | eos | pad | unk | mask
             | start_of_turn | end_of_turn | turn
             | system | user | assistant | human
-            | think | tool_call | tool_response | tools )\s*[{_BAR}]?>
+            | think | tool_call | tool_response | tools )[ ]{{0,4}}>
     )
   | \[(?=/?(?: INST | SYS | SYSTEM_PROMPT | AVAILABLE_TOOLS | TOOL_CALLS | TOOL_RESULTS
              | TOOL_CONTENT | THINK )\])
@@ -59,4 +59,4 @@ def defused(text: str) -> str:
 
 def in_one_line(text: str) -> str:
     """`text` for an attribute between double quotes."""
-    return " ".join(defused(text).replace('"', "'").split())
+    return defused(" ".join(text.split())).replace('"', "'")
