@@ -51,6 +51,17 @@ def fast(template: str | None) -> Any:
     )
 
 
+class Mistral:
+    """Writes conversations without a template that could be read."""
+
+    def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
+        return [1] * add_special_tokens + [ord(character) for character in text]
+
+    def apply_chat_template(self, conversation: Any, /, **options: Any) -> Any:
+        text = "".join(f"[INST]{message['content']}[/INST]" for message in conversation)
+        return self.encode(text, add_special_tokens=True) if options["tokenize"] else text
+
+
 def rendered(template: str | None, *messages: Message) -> str:
     tokenizer = fast(template)
     result = HuggingFaceTokenizer(tokenizer, 4096).render(messages)
@@ -90,6 +101,11 @@ def test_control_tokens_of_the_model_are_read_as_text(template: str | None) -> N
     attacked = safe.render([MESSAGES[0], Message(role="user", content=evil)]).token_ids or ()
     special = set(tokenizer.all_special_ids)
     assert [i for i in attacked if i in special] == [i for i in honest if i in special]
+
+
+def test_a_tokenizer_that_hides_its_template_still_writes_the_conversation() -> None:
+    ids = HuggingFaceTokenizer(Mistral(), 4096).render(MESSAGES[:2]).token_ids or ()
+    assert "".join(map(chr, ids)) == "\x01[INST]Be brief.[/INST][INST]Why?[/INST]"
 
 
 def test_a_template_that_takes_no_user_is_refused_at_the_start() -> None:

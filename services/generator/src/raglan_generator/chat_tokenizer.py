@@ -57,9 +57,11 @@ class HuggingFaceTokenizer:
         self._max_model_len = max_model_len
         self._options = dict(template_options or {})
         self._lock = threading.Lock()
-        self._template = getattr(tokenizer, "chat_template", None)
-        self._control = _control_pattern(tokenizer, self._template)
-        self._fold = bool(self._template) and not self._takes_system()
+        # Mistral's has no template that could be read, and writes conversations by itself.
+        template = getattr(tokenizer, "chat_template", "")
+        self._plain = template is None
+        self._control = _control_pattern(tokenizer, template or "")
+        self._fold = not self._plain and not self._takes_system()
 
     @property
     def max_model_len(self) -> int:
@@ -78,11 +80,11 @@ class HuggingFaceTokenizer:
             for message in messages
         ]
         with self._lock:
-            if self._template:
-                ids = self._apply(_folded(safe) if self._fold else safe, tokenize=True)
-            else:
-                # Plain text begins as all text did in training: with the tokenizer's first token.
+            if self._plain:
+                # Begins as all text did in training: with the tokenizer's first token.
                 ids = self._tokenizer.encode(plain(safe), add_special_tokens=True)
+            else:
+                ids = self._apply(_folded(safe) if self._fold else safe, tokenize=True)
         return Rendered(len(ids), tuple(ids))
 
     def _apply(self, messages: Sequence[Message], *, tokenize: bool) -> Any:
@@ -132,13 +134,13 @@ def _folded(messages: Sequence[Message]) -> list[Message]:
     return [Message(role=first["role"], content=content), *rest]
 
 
-def _control_pattern(tokenizer: Encoder, template: str | None) -> re.Pattern[str] | None:
+def _control_pattern(tokenizer: Encoder, template: str) -> re.Pattern[str] | None:
     """The special tokens, and added ones that the template writes; None if there are none."""
     added: Iterable[Any] = getattr(tokenizer, "added_tokens_decoder", {}).values()
     texts = {
         token.content
         for token in added
-        if len(token.content.strip()) > 1 and (token.special or token.content in (template or ""))
+        if len(token.content.strip()) > 1 and (token.special or token.content in template)
     }
     longest_first = sorted(texts, key=lambda text: (-len(text), text))
     return re.compile("|".join(map(re.escape, longest_first))) if texts else None
