@@ -4,16 +4,11 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import shutil
-import socket
-import subprocess
 import sys
 import tempfile
-import time
-import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,8 +17,8 @@ from typing import Literal
 import grpc
 import numpy as np
 from callers import Target
-from grpc_health.v1 import health_pb2, health_pb2_grpc
 from numpy.typing import NDArray
+from processes import answers, free_port, process, serving
 from raglan import tensors
 from raglan.encoders import model as models
 from raglan.encoders.export import onnx_file
@@ -34,11 +29,6 @@ ROOT = Path(__file__).resolve().parent.parent
 INFINITY = ROOT / ".venv-infinity" / "bin" / "infinity_emb"
 EMBED = "/raglan.v1.EmbedderService/Embed"
 SERVICE = "raglan.v1.EmbedderService"
-
-_START_S = 300.0
-"""Longest a server may take to start; the first start of ours also exports the model."""
-
-_STOP_S = 15.0
 
 _QUIET = {
     "HF_HUB_OFFLINE": "1",
@@ -93,23 +83,13 @@ class Server:
 @contextmanager
 def embedder(**settings: str) -> Iterator[Server]:
     """Our service with its defaults and `settings`, its vector cache off, SERVING."""
-    port = _free_port()
+    port = free_port()
     # A cache that answers what was asked before would measure itself.
     chosen = {"port": str(port), "log_level": "warning", "cache_mb": "0"} | settings
     environment = {f"RAGLAN_EMBEDDER_{field.upper()}": value for field, value in chosen.items()}
     command = [sys.executable, "-m", "raglan_embedder"]
 
-    def serving() -> bool:
-        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
-            try:
-                reply = health_pb2_grpc.HealthStub(channel).Check(
-                    health_pb2.HealthCheckRequest(service=SERVICE), timeout=2
-                )
-            except grpc.RpcError:
-                return False
-            return bool(reply.status == health_pb2.HealthCheckResponse.SERVING)
-
-    with _process("embedder", command, environment, serving) as pid:
+    with process("embedder", command, environment, lambda: serving(port, SERVICE)) as pid:
         yield Server(Target("grpc", port, EMBED), pid)
 
 
@@ -127,7 +107,7 @@ def infinity(engine: Literal["torch", "optimum"] = "torch") -> Iterator[Server]:
     """
     if not INFINITY.is_file():
         raise SystemExit("Infinity is not installed: run `make venv-infinity` first.")
-    port = _free_port()
+    port = free_port()
     off = ("vector-disk-cache", "bettertransformer", "compile", "lengths-via-tokenize")
     dtype = {"torch": "bfloat16", "optimum": "auto"}[engine]
     with tempfile.TemporaryDirectory() as folder:
@@ -137,7 +117,7 @@ def infinity(engine: Literal["torch", "optimum"] = "torch") -> Iterator[Server]:
             *("--host", "127.0.0.1", "--port", str(port), "--log-level", "warning"),
             *(f"--no-{option}" for option in off),
         ]
-        with _process(f"Infinity ({engine})", command, _QUIET, lambda: _answers(port)) as pid:
+        with process(f"Infinity ({engine})", command, _QUIET, lambda: answers(port)) as pid:
             yield Server(Target("http", port, "/embeddings"), pid)
 
 
@@ -149,48 +129,3 @@ def _with_onnx(folder: Path) -> Path:
     (copy / "onnx").mkdir(exist_ok=True)
     shutil.copy(onnx_file(model, EmbedderSettings().cache_dir), copy / "onnx" / "model.onnx")
     return copy
-
-
-def _answers(port: int) -> bool:
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2) as reply:
-            return bool(reply.status == 200)
-    except (urllib.error.URLError, OSError):
-        return False
-
-
-@contextmanager
-def _process(
-    name: str, command: Sequence[str], environment: Mapping[str, str], ready: Callable[[], bool]
-) -> Iterator[int]:
-    """A process from `ready` until the block ends; its pid.
-
-    Raises:
-        RuntimeError: it ended, or was not ready in time; with the last lines of its output.
-    """
-    with tempfile.TemporaryFile("w+") as output:
-        process = subprocess.Popen(
-            command, env=os.environ | environment, stdout=output, stderr=subprocess.STDOUT
-        )
-        try:
-            limit = time.monotonic() + _START_S
-            while not ready():
-                if process.poll() is not None or time.monotonic() > limit:
-                    output.seek(0)
-                    last = "".join(output.readlines()[-15:])
-                    raise RuntimeError(f"{name} ended or was not up in {_START_S:.0f} s:\n{last}")
-                time.sleep(0.1)
-            yield process.pid
-        finally:
-            process.terminate()
-            try:
-                process.wait(_STOP_S)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-
-
-def _free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])

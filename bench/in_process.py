@@ -153,8 +153,8 @@ async def _in_turn(
         for at in range(0, len(texts), _TURN):
             for request in requests[at : at + _TURN]:
                 begun = time.perf_counter()
-                if (status := await call(request, 30)) != OK:
-                    raise RuntimeError(f"a single query ended with {status}")
+                if (reply := await call(request, 30)).status != OK:
+                    raise RuntimeError(f"a single query ended with {reply.status}")
                 served.append((time.perf_counter() - begun) * 1e3)
             for text in texts[at : at + _TURN]:
                 begun = time.perf_counter()

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from multiprocessing import get_context
 
 import numpy as np
-from callers import OK, Caller, Target, connected
+from callers import OK, Caller, Reply, Target, connected
 
 _START_S = 0.05
 _LAST_ANSWERS_S = 5.0
@@ -25,15 +25,23 @@ _LAST_ANSWERS_S = 5.0
 
 @dataclass
 class Answers:
-    """What a load met, one entry a call. Seconds; `due`, `sent` and `done` since the start."""
+    """What a load met, one entry a call; times are seconds since the start."""
 
     due: list[float] = field(default_factory=list)
     """When the call was to be made; in a closed loop, when it was."""
 
     sent: list[float] = field(default_factory=list)
+    began: list[float] = field(default_factory=list)
+    """When the text of a streamed answer began; of any other, when it came."""
+
     done: list[float] = field(default_factory=list)
     status: list[str] = field(default_factory=list)
     """A gRPC status name; of HTTP "OK" or the number."""
+
+    read: list[int] = field(default_factory=list)
+    """Tokens of the prompt, as the server counts them; `written` are those of the answer."""
+
+    written: list[int] = field(default_factory=list)
 
     seconds: float = 0.0
     """From the first call to the last answer."""
@@ -49,16 +57,21 @@ class Answers:
         rows = zip(self.sent, self.done, self.status, strict=True)
         return [(done - sent) * 1e3 for sent, done, ended in rows if ended == status]
 
+    def began_ms(self) -> list[float]:
+        """From call to first text, of the calls that succeeded."""
+        rows = zip(self.sent, self.began, self.status, strict=True)
+        return [(began - sent) * 1e3 for sent, began, ended in rows if ended == OK]
+
     def goodput(self, begin: float, end: float, deadline_s: float) -> float:
-        """Answers a second that came between `begin` and `end`, at most `deadline_s` after due.
+        """Answers a second that ended between `begin` and `end`, begun `deadline_s` after due.
 
         Counted by arrival of the answer and after a while of load, so that neither the empty queue
         of the start nor the full one of the end adds to it.
         """
-        rows = zip(self.due, self.done, self.status, strict=True)
+        rows = zip(self.due, self.began, self.done, self.status, strict=True)
         good = sum(
-            ended == OK and begin <= done < end and done - due <= deadline_s
-            for due, done, ended in rows
+            ended == OK and begin <= done < end and began - due <= deadline_s
+            for due, began, done, ended in rows
         )
         return good / (end - begin)
 
@@ -98,8 +111,8 @@ class Closed:
     ) -> None:
         for request in source:
             sent = time.perf_counter() - begun
-            status = await call(request, self.timeout_s)
-            _note(answers, sent, sent, time.perf_counter() - begun, status)
+            reply = await call(request, self.timeout_s)
+            _note(answers, begun, sent, sent, reply)
 
 
 @dataclass(frozen=True)
@@ -121,8 +134,8 @@ class Open:
 
             async def one(request: bytes, due: float) -> None:
                 sent = time.perf_counter() - begun
-                status = await call(request, self.timeout_s)
-                _note(answers, due, sent, time.perf_counter() - begun, status)
+                reply = await call(request, self.timeout_s)
+                _note(answers, begun, due, sent, reply)
 
             for number, due in enumerate(self.arrivals):
                 # Also when late: the answers that came have to be read.
@@ -192,8 +205,12 @@ def run(load: Load) -> Answers:
     return answers
 
 
-def _note(answers: Answers, due: float, sent: float, done: float, status: str) -> None:
+def _note(answers: Answers, begun: float, due: float, sent: float, reply: Reply) -> None:
+    done = time.perf_counter() - begun
     answers.due.append(due)
     answers.sent.append(sent)
+    answers.began.append(done if reply.began is None else reply.began - begun)
     answers.done.append(done)
-    answers.status.append(status)
+    answers.status.append(reply.status)
+    answers.read.append(reply.read)
+    answers.written.append(reply.written)

@@ -114,6 +114,7 @@ def test_goodput_counts_what_was_answered_in_time_within_the_window() -> None:
     answers = Answers(
         due=[0.0, 1.0, 1.0, 1.5, 1.5],
         sent=[0.0, 1.0, 1.0, 1.5, 1.5],
+        began=[0.2, 1.2, 1.9, 1.9, 1.6],
         done=[0.2, 1.2, 1.9, 1.9, 1.6],
         status=[OK, OK, OK, OK, REFUSED],
     )
