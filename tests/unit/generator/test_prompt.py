@@ -204,6 +204,12 @@ async def test_a_best_passage_that_is_too_long_is_cut_at_a_sentence() -> None:
     assert 280 <= len(prompt.token_ids or ()) <= 300
 
 
+async def test_a_huge_passage_is_cut_as_well() -> None:
+    passage = Passage(sentences(20_000, "parts"))
+    prompt = await built(Request("Why?", (passage,), max_tokens=100), max_model_len=2_000)
+    assert 1_880 <= len(prompt.token_ids or ()) <= 1_900
+
+
 @pytest.mark.parametrize("question", ["why " * 1000, "Why?"])
 async def test_a_question_that_leaves_no_room_is_refused_with_the_numbers(question: str) -> None:
     with pytest.raises(InvalidInput, match=r"takes \d+ tokens.*max_tokens is 300.*takes 400"):

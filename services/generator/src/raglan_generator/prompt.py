@@ -158,7 +158,7 @@ class _Fitting:
             elif len(self.blocks) > 1:
                 self.blocks.pop()
                 self._shown.pop()
-            elif not self._cut(self._shown[0] - excess):
+            elif not self.blocks or not self._cut(self._shown[0] - excess):
                 return False
         return True
 
@@ -170,15 +170,19 @@ class _Fitting:
                 return
 
     def _cut(self, room: int) -> bool:
-        if not self.blocks:
-            return False
         whole = self.blocks[0]
-        starts = [replace(whole, text=whole.text[: span.end]) for span in split(whole.text)]
-        fitting = bisect_right(starts, room, key=lambda start: self._count(start.show(_NUMBER)))
+
+        def up_to(end: int) -> Block:
+            return replace(whole, text=whole.text[:end])
+
+        def tokens(end: int) -> int:
+            return self._count(up_to(end).show(_NUMBER))
+
+        ends = [sentence.end for sentence in split(whole.text)]
+        fitting = bisect_right(ends, room, key=tokens)
         if fitting == 0:
             return False
-        self.blocks = [starts[fitting - 1]]
-        self._shown = [self._count(starts[fitting - 1].show(_NUMBER))]
+        self.blocks, self._shown = [up_to(ends[fitting - 1])], [tokens(ends[fitting - 1])]
         return True
 
 
