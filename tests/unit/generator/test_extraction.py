@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from raglan_generator.cues import cue_of
+from raglan_generator.cues import cue_of, names_of
 from raglan_generator.extraction import extract
 from raglan_generator.generation import Passage
-from raglan_generator.support import confidence
+from raglan_generator.support import Evidence
 from raglan_generator.terms import grams, terms
 
 NORMANS = Passage(
@@ -44,9 +46,34 @@ def test_without_a_shared_word_nothing_is_picked() -> None:
     assert extract("Who painted the Mona Lisa?", [NORMANS, STEAM]).sentences == ()
 
 
-def test_the_passages_scores_break_a_tie() -> None:
-    low, high = Passage("Rollo ruled.", score=0.1), Passage("Rollo slept.", score=0.9)
-    assert best("What about Rollo?", low, high) == "Rollo slept."
+def test_of_equal_sentences_that_of_the_better_passage_wins() -> None:
+    first, second = Passage("Rollo ruled."), Passage("Rollo slept.")
+    assert best("What about Rollo?", first, second) == "Rollo ruled."
+
+
+def test_of_equal_sentences_that_of_the_nearer_passage_wins() -> None:
+    far, near = Passage("Rollo ruled.", similarity=0.2), Passage("Rollo slept.", similarity=0.9)
+    assert best("What about Rollo?", far, near) == "Rollo slept."
+
+
+def test_the_sentence_wins_where_the_reranker_found_the_questions_words() -> None:
+    text = "Rollo was a Norse leader. Rollo took an oath to the king."
+    met = tuple(text.index(word) for word in ("oath", "king", "to the"))
+    assert best("Whom did Rollo swear fealty?", Passage(text, matches=met)).startswith("Rollo took")
+    assert best("Whom did Rollo swear fealty?", Passage(text)).startswith("Rollo was")
+
+
+def test_no_sentence_is_quoted_twice() -> None:
+    twice = [Passage("Rollo ruled.  Cats sleep."), Passage("Rollo\nruled. Dogs bark.")]
+    found = extract("What about Rollo?", twice)
+    picked = [twice[s.passage].text[s.span.start : s.span.end] for s in found.sentences]
+    assert picked[0] == "Rollo ruled."
+    assert len({" ".join(text.split()) for text in picked}) == len(picked) == 3
+
+
+def test_accents_do_not_count() -> None:
+    khan = Passage("Tugh Temür wrote poems. The other khans did not.")
+    assert best("What did Tugh Temur write?", STEAM, khan) == "Tugh Temür wrote poems."
 
 
 @given(st.lists(st.text(max_size=200).map(Passage), max_size=6), st.text(max_size=80))
@@ -61,14 +88,53 @@ def test_any_text_gives_at_most_three_sentences_within_the_passages(
         assert sentence.span.end <= len(passages[sentence.passage].text)
 
 
-@given(st.floats(0, 1), st.floats(0, 1), st.none() | st.floats(-1, 1), st.floats(0, 0.5))
-def test_confidence_rises_with_every_kind_of_support(
-    match: float, share: float, similarity: float | None, more: float
+SHARE = st.floats(0, 1)
+
+
+@given(SHARE, SHARE, SHARE, SHARE, st.none() | st.floats(-1, 1), st.floats(0, 0.5))
+def test_confidence_rises_with_every_kind_of_evidence(
+    match: float,
+    coverage: float,
+    names: float,
+    share: float,
+    similarity: float | None,
+    more: float,
 ) -> None:
-    low = confidence(match=match, share=share, similarity=similarity)
-    rise = None if similarity is None else similarity + more
-    high = confidence(match=match + more, share=share + more, similarity=rise)
-    assert 0 <= low <= high <= 1
+    less = Evidence(match, coverage, names, similarity, share)
+    risen = None if similarity is None else similarity + more
+    rest = Evidence(match + more, coverage + more, names + more, risen, share + more)
+    assert 0 <= less.confidence() <= rest.confidence() <= 1
+    assert all(0 <= part <= 1 for part in rest.parts().values())
+
+
+def test_the_cosine_is_a_part_of_the_confidence_where_it_is_known() -> None:
+    question = "Who did Rollo swear fealty to?"
+    near, far = (extract(question, [replace(NORMANS, similarity=cosine)]) for cosine in (0.8, 0.1))
+    assert near.confidence > far.confidence
+    assert near.parts["similarity"] == 0.8
+    assert "similarity" not in extract(question, [NORMANS]).parts
+
+
+def test_a_name_that_no_passage_holds_lowers_the_confidence() -> None:
+    known, unknown = (extract(f"Did {name} swear fealty?", [NORMANS]) for name in ("Rollo", "Otto"))
+    assert (known.parts["names"], unknown.parts["names"]) == (1, 0)
+    assert known.confidence > unknown.confidence
+
+
+def test_names_are_capitals_within_the_question_and_what_holds_a_digit() -> None:
+    assert names_of("Who led the Normans in 911, and where is X2?") == ["Normans", "911", "X2"]
+
+
+def test_the_chances_of_all_sentences_are_one_together() -> None:
+    found = extract("Who did Rollo swear fealty to?", [NORMANS, STEAM], max_sentences=99)
+    assert sum(sentence.chance for sentence in found.sentences) == pytest.approx(1)
+    assert found.parts["share"] < 1
+
+
+def test_the_confidence_is_about_three_sentences_however_many_are_asked_for() -> None:
+    question = "Who did Rollo swear fealty to?"
+    one, many = (extract(question, [NORMANS, STEAM], max_sentences=n) for n in (1, 9))
+    assert one.confidence == many.confidence
 
 
 @pytest.mark.parametrize(

@@ -208,7 +208,7 @@ async def _answerable(request: Request) -> Support | None:
     if not any(passage.text.strip() for passage in request.passages):
         return None
     found = await asyncio.to_thread(extract, request.question, request.passages, max_sentences=1)
-    return Support(confidence=found.confidence, groundedness=0.0)
+    return Support(confidence=found.answerable, groundedness=0.0, parts=found.parts)
 
 
 async def _begun_within(

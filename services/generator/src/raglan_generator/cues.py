@@ -32,6 +32,13 @@ _A_TIME: Final = re.compile(
 )
 _A_NAME: Final = re.compile(r"(?<!^)\b[^\W\d_a-z]\w+")
 
+_NAMED: Final = re.compile(r"(?<!^)\b[^\W\d_a-z]\w*|\b\w*\d\w*")
+
+
+def names_of(question: str) -> list[str]:
+    """Words of `question` that look like names or numbers; its first only with a digit."""
+    return _NAMED.findall(question)
+
 
 def cue_of(question: str) -> Callable[[str], bool]:
     """Whether a sentence holds the kind of thing that `question` asks for; if unclear, never."""

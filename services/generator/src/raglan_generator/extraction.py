@@ -1,33 +1,62 @@
-"""Picking the sentences that answer a question, by words, neighbours and the passages' order.
+"""Picking the sentences that answer a question, by words, neighbours and what other stages found.
 
-Every weight here was chosen on SQuAD questions 1,001-2,000 and is reported on the first 1,000 by
-`bench/generator_quality.py`; each term of `_scores` gains there what the others cannot give.
+A sentence's chance to hold the answer is a softmax over all sentences of the passages
+(`features` has what speaks for one), so the best few are also the likeliest to hold it together.
 """
 
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
 
-from raglan_generator.cues import cue_of
+from raglan_generator.cues import cue_of, names_of
 from raglan_generator.generation import Passage
 from raglan_generator.sentences import Span, spans
-from raglan_generator.support import confidence
+from raglan_generator.support import Evidence
 from raglan_generator.terms import grams, grams_of, terms
 
-_BEFORE, _AFTER, _CUE, _PRIOR = 0.3, 0.15, 0.15, 0.4
+
+class Features(NamedTuple):
+    """What speaks for a sentence; also what each of these weighs."""
+
+    words: float
+    """Share of the question's terms that it holds, rare ones weighing more."""
+    pieces: float
+    """The same by their four-letter pieces: "invasion" half answers to "invaded"."""
+    before: float
+    """Share of the terms that it lacks and the sentence before it holds: "It has 12 floors."."""
+    matched: float
+    """Share of the question's words whose best match in the passage, by meaning, lies in it."""
+    cue: float
+    """1 when it holds the kind of thing that is asked for: a name, a time, an amount."""
+    rank: float
+    """Minus the logarithm of its passage's rank."""
+    similarity: float
+    """Cosine of its passage and the question."""
+
+
+WEIGHTS: Final = Features(
+    words=2.5, pieces=5.6, before=4.0, matched=4.2, cue=2.4, rank=1.1, similarity=8.6
+)
+"""Fitted to SQuAD questions 1,001-2,000 by `bench/extraction_weights.py`, which shows what each one
+is worth."""
+
+_TRUSTED: Final = 3
+"""Sentences that the confidence is about."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sentence:
-    """A sentence of a passage and how well it fits the question."""
+    """A sentence of a passage and how likely it holds the answer."""
 
     passage: int
     span: Span
-    score: float
-    """For ranking only; has no scale."""
+    chance: float
+    """In [0, 1], if one of the passages' sentences holds it at all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +66,11 @@ class Extraction:
     sentences: tuple[Sentence, ...]
     """Best first."""
     confidence: float
-    """In [0, 1]; see `support.confidence`."""
+    """The probability that they hold the answer, in [0, 1]; see `support.Evidence`."""
+    answerable: float = 0.0
+    """The probability that the passages speak of what is asked, in [0, 1]."""
+    parts: Mapping[str, float] = field(default_factory=dict)
+    """What the confidence was made from, each in [0, 1]."""
 
     def in_reading_order(self) -> tuple[Sentence, ...]:
         """Passages by their best sentence; within a passage as the document has them."""
@@ -48,7 +81,9 @@ class Extraction:
 
 
 @dataclass(frozen=True, slots=True)
-class _Candidate:
+class Candidate:
+    """A sentence that may answer."""
+
     passage: int
     span: Span
     terms: frozenset[str]
@@ -70,102 +105,114 @@ def extract(
         passages: best first.
         checkpoint: called for each sentence; raises to stop the work.
     """
-    asked = list(dict.fromkeys(terms(question)))
-    candidates: list[_Candidate] = []
-    for index, passage in enumerate(passages):
-        candidates += _candidates(index, passage, checkpoint)
-    if not asked or not candidates:
+    candidates = candidates_of(passages, checkpoint)
+    found = features(question, passages, candidates, checkpoint)
+    if not any(each.words for each in found):
         return Extraction((), 0.0)
-    matches = _matches(asked, candidates, checkpoint)
-    if not any(exact for exact, _, _ in matches):
-        return Extraction((), 0.0)
-    scores = _scores(question, passages, candidates, matches)
-    best = sorted(range(len(candidates)), key=lambda i: -scores[i])[:max_sentences]
+    chances = chances_of(candidates, found)
+    order = sorted(range(len(candidates)), key=lambda i: -chances[i])
+    best = [i for i in order if chances[i] > 0][:max_sentences]
+    sentences = [Sentence(candidates[i].passage, candidates[i].span, chances[i]) for i in best]
+    evidence = evidence_of(question, passages, candidates, found, chances)
     return Extraction(
-        tuple(Sentence(candidates[i].passage, candidates[i].span, scores[i]) for i in best),
-        confidence(
-            match=max(matches[i][1] for i in best),
-            share=_best_share(asked, passages, candidates),
-            similarity=max(
-                (p.similarity for p in passages if p.similarity is not None), default=None
-            ),
-        ),
+        tuple(sentences), evidence.confidence(), evidence.answerable(), evidence.parts()
     )
 
 
-def _candidates(index: int, passage: Passage, checkpoint: Callable[[], None]) -> list[_Candidate]:
+def candidates_of(
+    passages: Sequence[Passage], checkpoint: Callable[[], None] = lambda: None
+) -> list[Candidate]:
+    """Every sentence of the passages, in order."""
     found = []
-    for span in spans(passage.text):
-        checkpoint()
-        text = passage.text[span.start : span.end]
-        found.append(_Candidate(index, span, frozenset(terms(text)), text))
+    for index, passage in enumerate(passages):
+        for span in spans(passage.text):
+            checkpoint()
+            text = passage.text[span.start : span.end]
+            found.append(Candidate(index, span, frozenset(terms(text)), text))
     return found
 
 
-def _matches(
-    asked: Sequence[str], candidates: Sequence[_Candidate], checkpoint: Callable[[], None]
-) -> list[tuple[float, float, dict[str, float]]]:
-    """For each candidate: its exact coverage and its match, in [0, 1], and the terms it lacks.
+def features(
+    question: str,
+    passages: Sequence[Passage],
+    candidates: Sequence[Candidate],
+    checkpoint: Callable[[], None] = lambda: None,
+) -> list[Features]:
+    """Of each candidate."""
+    weights = _rarities(list(dict.fromkeys(terms(question))), candidates)
+    pieces = {term: grams(term) for term in weights}
+    cue = cue_of(question)
+    matches = [sorted(passage.matches) for passage in passages]
+    matched = max(map(len, matches), default=0) or 1
+    lowest = min((p.similarity for p in passages if p.similarity is not None), default=0.0)
+    found = []
+    for number, each in enumerate(candidates):
+        checkpoint()
+        held, passage = grams_of(each.terms), passages[each.passage]
+        before = candidates[number - 1] if number else None
+        near = before.terms if before and before.passage == each.passage else frozenset()
+        inside = matches[each.passage]
+        here = bisect_left(inside, each.span.end) - bisect_left(inside, each.span.start)
+        found.append(
+            Features(
+                words=sum(w for t, w in weights.items() if t in each.terms),
+                pieces=sum(w * len(pieces[t] & held) / len(pieces[t]) for t, w in weights.items()),
+                before=sum(w for t, w in weights.items() if t in near and t not in each.terms),
+                matched=here / matched,
+                cue=float(cue(each.text)),
+                rank=-math.log(each.passage + 1),
+                similarity=lowest if passage.similarity is None else passage.similarity,
+            )
+        )
+    return found
 
-    A term weighs its BM25 inverse frequency among the candidates. The match counts whole terms and
-    their four-letter pieces equally, so that "invasion" half answers to "invaded".
-    """
+
+def evidence_of(
+    question: str,
+    passages: Sequence[Passage],
+    candidates: Sequence[Candidate],
+    found: Sequence[Features],
+    chances: Sequence[float],
+) -> Evidence:
+    """What speaks for an answer of three sentences, whatever fewer or more are asked for."""
+    order = sorted(range(len(chances)), key=lambda i: -chances[i])[:_TRUSTED]
+    held = [set(terms(" ".join((p.title, *p.headings)))) for p in passages]
+    for candidate in candidates:
+        held[candidate.passage] |= candidate.terms
+    coverage = _held({term: float(len(term)) for term in terms(question)}, held)
+    names = {term: 1.0 for name in names_of(question) for term in terms(name)}
+    return Evidence(
+        match=max((found[i].words + found[i].pieces) / 2 for i in order),
+        coverage=coverage,
+        names=_held(names, held) if names else coverage,
+        similarity=max((p.similarity for p in passages if p.similarity is not None), default=None),
+        share=sum(chances[i] for i in order),
+    )
+
+
+def _held(weights: Mapping[str, float], held: Sequence[set[str]]) -> float:
+    """The largest share of `weights` whose terms one passage holds."""
+    best = max(sum(w for term, w in weights.items() if term in each) for each in held)
+    return best / sum(weights.values())
+
+
+def _rarities(asked: Sequence[str], candidates: Sequence[Candidate]) -> dict[str, float]:
+    """What each of the question's terms weighs, 1 in all: BM25's inverse frequency among them."""
     counts = Counter(term for candidate in candidates for term in candidate.terms)
     n = len(candidates)
     weights = {t: math.log(1 + (n - counts[t] + 0.5) / (counts[t] + 0.5)) for t in asked}
     total = sum(weights.values())
-    weights = {t: weight / total for t, weight in weights.items()}
-    pieces = {t: grams(t) for t in asked}
-    found = []
-    for candidate in candidates:
-        checkpoint()
-        held = grams_of(candidate.terms)
-        exact = sum(weights[t] for t in asked if t in candidate.terms)
-        partly = sum(weights[t] * len(pieces[t] & held) / len(pieces[t]) for t in asked)
-        lacking = {t: weights[t] for t in asked if t not in candidate.terms}
-        found.append((exact, (exact + partly) / 2, lacking))
-    return found
+    return {t: weight / total for t, weight in weights.items()}
 
 
-def _scores(
-    question: str,
-    passages: Sequence[Passage],
-    candidates: Sequence[_Candidate],
-    matches: Sequence[tuple[float, float, dict[str, float]]],
-) -> list[float]:
-    priors, cue = _priors(passages), cue_of(question)
-
-    def neighbour(i: int, step: int) -> float:
-        # "It has 12 floors." answers through the sentence before, which names the building.
-        j = i + step
-        if not 0 <= j < len(candidates) or candidates[j].passage != candidates[i].passage:
-            return 0.0
-        return sum(weight for t, weight in matches[i][2].items() if t in candidates[j].terms)
-
-    return [
-        match
-        + _BEFORE * neighbour(i, -1)
-        + _AFTER * neighbour(i, +1)
-        + _CUE * cue(candidates[i].text)
-        + _PRIOR * priors[candidates[i].passage]
-        for i, (_, match, _) in enumerate(matches)
-    ]
-
-
-def _priors(passages: Sequence[Passage]) -> list[float]:
-    """How the passages compare before their sentences are read, in [0, 1]."""
-    scores = [passage.score for passage in passages if passage.score is not None]
-    if len(scores) == len(passages) and max(scores) > min(scores):
-        low, high = min(scores), max(scores)
-        return [(score - low) / (high - low) for score in scores]
-    return [1 / rank for rank in range(1, len(passages) + 1)]
-
-
-def _best_share(
-    asked: Sequence[str], passages: Sequence[Passage], candidates: Sequence[_Candidate]
-) -> float:
-    """The largest share of the question's terms that one passage holds, its headings included."""
-    held = [set(terms(" ".join((p.title, *p.headings)))) for p in passages]
-    for candidate in candidates:
-        held[candidate.passage] |= candidate.terms
-    return max(sum(t in terms_ for t in asked) for terms_ in held) / len(asked)
+def chances_of(candidates: Sequence[Candidate], found: Sequence[Features]) -> list[float]:
+    """Of each sentence to hold the answer, 1 in all; 0 for one that repeats a better one."""
+    scores = [sum(w * value for w, value in zip(WEIGHTS, each, strict=True)) for each in found]
+    first: dict[str, int] = {}
+    for i in sorted(range(len(scores)), key=lambda i: -scores[i]):
+        if first.setdefault(" ".join(candidates[i].text.casefold().split()), i) != i:
+            scores[i] = -math.inf
+    top = max(scores)
+    raised = [math.exp(score - top) for score in scores]
+    total = sum(raised)
+    return [each / total for each in raised]

@@ -1,31 +1,62 @@
-"""How far an answer may be trusted: one number from what the passages share with the question.
+"""How far an extracted answer may be trusted: one number from what the passages share with it.
 
-Both logistic models were fitted to tell SQuAD questions (1,001-2,000) from every second question
-of SciFact and Cranfield, all put to the SQuAD collection; `bench/generator_quality.py` reports the
-rest. They answer "do the documents speak of this?"; whether the sentence is the right one they tell
-only weakly (area under the curve 0.62). The cosine is that of all-MiniLM-L6-v2: with an embedder
-whose cosines run higher, fewer answers abstain.
+Two questions in turn: do the passages speak of what is asked, and if they do, are these the right
+sentences? The first is a logistic model, fitted by `bench/extraction_weights.py` to tell SQuAD
+questions (1,001-2,000) from every second question of SciFact and Cranfield, all put to the SQuAD
+collection. The second is the sentences' own chance. `bench/generator_quality.py` shows on other
+questions how well the product holds. The cosine is that of all-MiniLM-L6-v2: with an embedder whose
+cosines run higher, fewer answers abstain.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+from typing import Final
+
+WEIGHTS: Final = {"match": 5.4, "coverage": 11.3, "names": 2.6, "similarity": 11.3}
+OFFSET: Final = -13.1
+WEIGHTS_BY_WORDS: Final = {"match": 5.0, "coverage": 14.3, "names": 3.3}
+OFFSET_BY_WORDS: Final = -9.9
+"""Where no embedder has compared question and passages."""
 
 
-def confidence(*, match: float, share: float, similarity: float | None) -> float:
-    """In [0, 1], rising with each argument.
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What speaks for an answer, each part in [0, 1]."""
 
-    Args:
-        match: of the best sentence with the question, in [0, 1], each term by its rarity.
-        share: of the question's terms in the best passage, in [0, 1], each term alike; used
-            where there is no similarity, beside which it adds nothing.
-        similarity: cosine of the question and the nearest passage; None where it is unknown.
-    """
-    if similarity is None:
-        # 0.5 more than fitted, so that one threshold serves both.
-        return _logistic(8.0 * match + 14.0 * share - 9.4)
-    return _logistic(16.0 * match + 14.4 * similarity - 11.9)
+    match: float
+    """Of the best sentence with the question, each term by its rarity."""
+    coverage: float
+    """Share of the question's terms in one passage, long ones, which are rarer, weighing more."""
+    names: float
+    """Share of the question's names and numbers in one passage; without any, the coverage."""
+    similarity: float | None
+    """Cosine of the question and the nearest passage; None where it is unknown."""
+    share: float
+    """Chance that the chosen sentences hold the answer, if any of the passages' sentences does."""
 
+    def confidence(self) -> float:
+        """The probability that the chosen sentences hold the answer, in [0, 1]."""
+        return self.answerable() * self.parts()["share"]
 
-def _logistic(x: float) -> float:
-    return 1 / (1 + math.exp(-x))
+    def answerable(self) -> float:
+        """The probability that the passages speak of what is asked, in [0, 1]."""
+        parts = self.parts()
+        known = self.similarity is not None
+        x = OFFSET if known else OFFSET_BY_WORDS
+        for name, weight in (WEIGHTS if known else WEIGHTS_BY_WORDS).items():
+            x += weight * parts[name]
+        return 1 / (1 + math.exp(-x))
+
+    def parts(self) -> dict[str, float]:
+        """By name; what is unknown is missing."""
+        found = {
+            "match": self.match,
+            "coverage": self.coverage,
+            "names": self.names,
+            "share": self.share,
+        }
+        if self.similarity is not None:
+            found["similarity"] = self.similarity
+        return {name: min(1.0, max(0.0, value)) for name, value in found.items()}

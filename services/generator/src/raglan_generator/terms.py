@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
+import unicodedata
 from collections.abc import Iterable
 from functools import lru_cache
 from typing import Final
@@ -30,14 +31,15 @@ _UNSPACED: Final = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\
 _WORD: Final = re.compile(
     rf"[{_UNSPACED}]+|\d+(?:[.,:]\d+)*|(?:[^\W_]|[\u0300-\u036f\u0900-\u0dff])+"
 )
+_ACCENT: Final = re.compile("[\u0300-\u036f]")
 _IS_UNSPACED: Final = re.compile(rf"[{_UNSPACED}]")
 _local = threading.local()
 
 
 def words(text: str) -> list[str]:
-    """The words of `text`, casefolded, in order, stop words included."""
+    """The words of `text`, casefolded, without accents, in order, stop words included."""
     found: list[str] = []
-    for word in _WORD.findall(text.casefold()):
+    for word in _WORD.findall(_folded(text)):
         if _IS_UNSPACED.match(word) and len(word) > 1:
             found.extend(word[i : i + 2] for i in range(len(word) - 1))
         else:
@@ -62,6 +64,14 @@ def grams(term: str) -> frozenset[str]:
 def grams_of(held: Iterable[str]) -> frozenset[str]:
     """The pieces of several terms together."""
     return frozenset().union(*map(grams, held))
+
+
+def _folded(text: str) -> str:
+    """`text` casefolded and without accents: a question seldom has those of the document."""
+    if text.isascii():
+        return text.lower()
+    bare = _ACCENT.sub("", unicodedata.normalize("NFD", text.casefold()))
+    return unicodedata.normalize("NFC", bare)
 
 
 def _stemmer() -> Stemmer.Stemmer:

@@ -35,7 +35,7 @@ class ExtractiveEngine:
     A token is a word between white space, in `max_tokens` and in the usage; markers do not count.
     """
 
-    def __init__(self, *, max_sentences: int = 3, min_confidence: float = 0.25) -> None:
+    def __init__(self, *, max_sentences: int = 3, min_confidence: float = 0.45) -> None:
         self._max_sentences = max_sentences
         self._min_confidence = min_confidence
 
@@ -76,7 +76,9 @@ class ExtractiveEngine:
             reason=reason,
             usage=Usage(prompt_tokens, written),
             # A quote is grounded by being one.
-            support=Support(found.confidence, float(reason is not FinishReason.ABSTAINED)),
+            support=Support(
+                found.confidence, float(reason is not FinishReason.ABSTAINED), found.parts
+            ),
             model="extractive",
             compute_ns=compute_ns,
         )

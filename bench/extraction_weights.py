@@ -1,0 +1,179 @@
+"""Where the weights of the extractive generator come from, and what each part is worth.
+
+Sentences: a conditional logit over all sentences of a question's passages, that one of them holds
+an answer string, fitted to SQuAD questions 1,001-2,000. Confidence: a logistic regression that
+tells those questions from every second one of SciFact's and Cranfield's, put to the same documents.
+Questions 2,001-5,930 took no part in the fit: with them it was decided which parts stay, so here
+each is left out in turn. The first 1,000 are for `bench/generator_quality.py` alone.
+
+    python bench/extraction_weights.py
+
+The service's constants are these, rounded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from mesh_passages import Asked, load
+from raglan_generator.extraction import (
+    WEIGHTS,
+    Features,
+    candidates_of,
+    chances_of,
+    evidence_of,
+    features,
+)
+from raglan_generator.support import OFFSET, OFFSET_BY_WORDS, WEIGHTS_BY_WORDS
+from raglan_generator.support import WEIGHTS as WEIGHTS_OF_PARTS
+from report import Row, publish
+from scipy.optimize import minimize
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+
+FITTED = slice(1000, 2000)
+CHECKED = slice(2000, None)
+RIDGE = 1.0
+
+
+def normal(text: str) -> str:
+    """Case and white space do not count."""
+    return " ".join(text.casefold().split())
+
+
+@dataclass(frozen=True)
+class Case:
+    """One question's sentences."""
+
+    features: np.ndarray
+    """(sentences, features)."""
+    texts: list[str]
+    answers: list[str]
+    holds: np.ndarray
+    """Which sentences hold an answer string."""
+    parts: dict[str, float]
+    """Of the confidence."""
+
+    @classmethod
+    def of(cls, asked: Asked) -> Case:
+        candidates = candidates_of(asked.passages)
+        found = features(asked.question, asked.passages, candidates)
+        answers = [normal(answer) for answer in asked.answers]
+        texts = [normal(each.text) for each in candidates]
+        parts: dict[str, float] = {}
+        if any(each.words for each in found):
+            chances = chances_of(candidates, found)
+            parts = evidence_of(asked.question, asked.passages, candidates, found, chances).parts()
+        return cls(
+            features=np.array(found).reshape(-1, len(Features._fields)),
+            texts=texts,
+            answers=answers,
+            holds=np.array([any(answer in text for answer in answers) for text in texts]),
+            parts=parts,
+        )
+
+    def hit(self, weights: np.ndarray, count: int) -> bool:
+        """Whether the best `count` sentences together hold an answer string."""
+        best = np.argsort(-(self.features @ weights), kind="stable")[:count]
+        text = " ".join(self.texts[i] for i in best)
+        return any(answer in text for answer in self.answers)
+
+
+def fitted(cases: Sequence[Case], used: Sequence[int]) -> np.ndarray:
+    """Weights of all features, 0 for those not `used`."""
+    cases = [case for case in cases if case.holds.any()]
+    values = np.concatenate([case.features[:, used] for case in cases])
+    spread = values.std(axis=0) + 1e-9
+    values = values / spread
+    holds = np.concatenate([case.holds for case in cases])
+    begins = np.cumsum([0, *(len(case.holds) for case in cases)])[:-1]
+    owner = np.repeat(np.arange(len(cases)), [len(case.holds) for case in cases])
+
+    def log_sums(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        top = np.maximum.reduceat(scores, begins)
+        raised = np.exp(scores - top[owner])
+        sums = np.add.reduceat(raised, begins)
+        return top + np.log(sums), raised / sums[owner]
+
+    def loss(weights: np.ndarray) -> tuple[float, np.ndarray]:
+        scores = values @ weights
+        everything, chances = log_sums(scores)
+        right, right_chances = log_sums(np.where(holds, scores, -1e9))
+        slope = values.T @ (chances - right_chances) + RIDGE * weights
+        return float((everything - right).sum() + RIDGE * weights @ weights / 2), slope
+
+    found = minimize(loss, np.zeros(len(used)), jac=True, method="L-BFGS-B").x / spread
+    weights = np.zeros(len(Features._fields))
+    weights[used] = found
+    return weights
+
+
+def sentences(cases: Sequence[Case]) -> Iterator[Row]:
+    """Weights, and how many of the questions that were not fitted they answer."""
+    names = Features._fields
+    used = list(range(len(names)))
+    whole = fitted(cases[FITTED], used)
+    for name, weight in zip(names, whole, strict=True):
+        ours = getattr(WEIGHTS, name)
+        yield Row(f"weight of {name}", "", weight, None, ours, "the service's")
+    checked = cases[CHECKED]
+    best = [_share(checked, whole, count) for count in (1, 3)]
+    for left_out in used:
+        weights = fitted(cases[FITTED], [each for each in used if each != left_out])
+        for count, peer in zip((1, 3), best, strict=True):
+            what = f"answer string in {count} sentence(s), without {names[left_out]}"
+            yield Row(what, "share", _share(checked, weights, count), None, peer, "with all")
+
+
+def _share(cases: Sequence[Case], weights: np.ndarray, count: int) -> float:
+    return float(np.mean([case.hit(weights, count) for case in cases]))
+
+
+def subject(
+    squad: Sequence[Case], other: Sequence[Case], service: dict[str, float], offset: float
+) -> Iterator[Row]:
+    """The same for the part of the confidence that tells the subject."""
+    names = list(service)
+    suffix = "" if "similarity" in service else ", words alone"
+    model, whole = _told(squad, other, names)
+    for name, weight in zip(names, model.coef_[0], strict=True):
+        yield Row(f"weight of {name}{suffix}", "", weight, None, service[name], "the service's")
+    intercept = float(model.intercept_[0])
+    yield Row(f"offset{suffix}", "", intercept, None, offset, "the service's")
+    for left_out in names:
+        _, without = _told(squad, other, [name for name in names if name != left_out])
+        what = f"AUC of the subject, without {left_out}{suffix}"
+        yield Row(what, "", without, None, whole, "with all")
+
+
+def _told(
+    squad: Sequence[Case], other: Sequence[Case], names: Sequence[str]
+) -> tuple[LogisticRegression, float]:
+    """The model, and its AUC on questions that it was not fitted to."""
+
+    def parts(cases: Sequence[Case]) -> np.ndarray:
+        return np.array([[case.parts.get(name, 0.0) for name in names] for case in cases])
+
+    ours, theirs = parts(squad[FITTED]), parts(other[::2])
+    labels = np.repeat([1, 0], [len(ours), len(theirs)])
+    model = LogisticRegression(C=100, max_iter=2000).fit(np.concatenate([ours, theirs]), labels)
+    held = [model.decision_function(parts(each)) for each in (squad[CHECKED], other[1::2])]
+    labels = np.repeat([1, 0], [len(each) for each in held])
+    return model, float(roc_auc_score(labels, np.concatenate(held)))
+
+
+def main() -> None:
+    """Fit and publish."""
+    asked = load("squad")
+    others = [*load("scifact"), *load("cranfield")]
+    squad, other = ([Case.of(each) for each in some] for some in (asked, others))
+    rows = [*sentences(squad), *subject(squad, other, WEIGHTS_OF_PARTS, OFFSET)]
+    squad, other = ([Case.of(each.unscored()) for each in some] for some in (asked, others))
+    rows += subject(squad, other, WEIGHTS_BY_WORDS, OFFSET_BY_WORDS)
+    publish("extraction_weights", rows)
+
+
+if __name__ == "__main__":
+    main()
