@@ -106,7 +106,11 @@ bench-retriever: setup-test ## Search and upsert of the retriever alone, 20,000 
 
 .PHONY: bench-answers
 bench-answers: setup-test ## What the extractive generator answers, and when it abstains (needs EVAL_DATA_DIR)
-	@PYTHONPATH=bench $(BIN)/python bench/generator_quality.py
+	@PYTHONPATH=tests:bench $(BIN)/python bench/generator_quality.py
+
+.PHONY: bench-extraction
+bench-extraction: setup-test ## The extraction's weights fitted anew, and what each feature is worth (needs EVAL_DATA_DIR)
+	@PYTHONPATH=tests:bench $(BIN)/python bench/extraction_weights.py
 
 .PHONY: bench-claims
 bench-claims: setup-test ## What counts as supported, by words and by meaning: SciFact's claims (needs EVAL_DATA_DIR)
