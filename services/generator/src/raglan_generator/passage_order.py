@@ -22,7 +22,7 @@ class PassageOrder:
 
     Each tenant has counts of its own, so that none can tell from its prompts what another asks.
     They are estimates of use, kept for the `passages` last seen of the `tenants` last seen, some
-    250 bytes each. The same calls give the same orders. May be used from any thread.
+    350 bytes each. The same calls give the same orders. May be used from any thread.
     """
 
     def __init__(
