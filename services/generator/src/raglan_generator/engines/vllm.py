@@ -25,6 +25,7 @@ from raglan.health import Health
 
 from raglan_generator.chat_tokenizer import HuggingFaceTokenizer
 from raglan_generator.engines import vllm_preflight as preflight
+from raglan_generator.engines import vllm_schema
 from raglan_generator.engines.vllm_options import (
     LORA_RANKS,
     DraftModel,
@@ -52,8 +53,8 @@ _MAX_LORAS: Final = 8
 _WARM_UP_S: Final = 120.0
 _WARM_UP_TOKENS: Final = 4
 _ABORT_S: Final = 2.0
-_STOP_S: Final = 10.0
-"""What the engine's process gets to give its memory back, besides the requests' own time."""
+_STOP_S: Final = 3.0
+"""What the engine's process gets to end by itself, once it has nothing to do."""
 _GIVE_UP_S: Final = 30.0
 _POLL_S: Final = 0.02
 
@@ -145,7 +146,7 @@ class VllmModel:
         if self._running and not self._engine.dead:
             await self._engine.abort(sorted(self._running))
             await self._until_idle(_ABORT_S)
-        await asyncio.to_thread(self._engine.shutdown, self._shutdown_timeout_s + _STOP_S)
+        await self._engine.shutdown(_STOP_S)
 
     async def stream(
         self, prompt: Prompt, request: Request, deadline: Deadline
@@ -201,6 +202,8 @@ class VllmModel:
                 f"adapter is {request.adapter!r}; the adapters are: {known} "
                 "(RAGLAN_GENERATOR_ADAPTERS)."
             )
+        if request.json_schema:
+            vllm_schema.check(request.json_schema)
         token_ids = prompt.token_ids
         if token_ids is None:
             rendered = await asyncio.to_thread(self.tokenizer.render, prompt.messages)

@@ -5,6 +5,7 @@ vLLM is untyped to us: what comes from it is `Any` here and has a type of ours o
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -219,9 +220,12 @@ class Engine:
         """End these requests; their streams end with the reason `abort`."""
         await self._llm.abort(request_ids)
 
-    def shutdown(self, timeout_s: float) -> None:
-        """Stop the engine's process, by force after `timeout_s`. Blocks; call from a thread."""
-        self._llm.shutdown(timeout=timeout_s)
+    async def shutdown(self, timeout_s: float) -> None:
+        """Stop the engine's process, by force after `timeout_s`."""
+        # It would report the end of the process as a failure.
+        if (reading := self._llm.output_handler) is not None:
+            reading.cancel()
+        await asyncio.to_thread(self._llm.shutdown, timeout=timeout_s)
 
 
 def _prompt(ask: Ask) -> Any:

@@ -192,6 +192,8 @@ def engine_arguments(
         "speculative_config": speculation and speculation.model_dump(exclude_none=True),
         "otlp_traces_endpoint": options.otlp_traces_endpoint or None,
         "scheduling_policy": "priority",
+        # Where white space may stand between two tokens of JSON, some models write it for ever.
+        "structured_outputs_config": {"backend": "guidance", "disable_any_whitespace": True},
         "shutdown_timeout": shutdown_timeout_s,
         # Ours stand in their place, and nothing of a request is logged.
         "disable_log_stats": True,
