@@ -37,8 +37,8 @@ def test_a_question_gets_an_answer_whose_quotes_stand_in_the_documents(
 ) -> None:
     reply = client.post("/v1/query", json={"query": QUESTION, "collections": [filled]}).json()
     assert set(reply) == {
-        "id", "answer", "citations", "passages", "confidence", "degraded", "usage", "timings_ms",
-        "model", "trace_id",
+        "id", "answer", "citations", "passages", "confidence", "confidence_parts", "groundedness",
+        "claims", "unread_chunk_ids", "degraded", "usage", "timings_ms", "model", "trace_id",
     }  # fmt: skip
     assert "cuda:1" in reply["answer"]
     assert reply["degraded"] == []
