@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import os
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final, Literal, TypeVar
 
@@ -121,7 +121,7 @@ def load(settings: type[S]) -> S:
     except ValidationError as error:
         problems += [
             # What concerns no single field has all of them as its input, the secrets too.
-            f"{names.get(str(e['loc'][0]), e['loc'][0])}: {e['msg']} (got {e.get('input')!r})."
+            f"{_place(e['loc'], names)}: {e['msg']} (got {e.get('input')!r})."
             if e["loc"]
             else f"{e['msg']}."
             for e in error.errors(include_url=False)
@@ -130,6 +130,12 @@ def load(settings: type[S]) -> S:
     if problems:
         raise SettingsError("\n".join(problems))
     return loaded
+
+
+def _place(location: Sequence[int | str], names: Mapping[str, str]) -> str:
+    """The variable, and where in its JSON."""
+    field, *inside = map(str, location)
+    return ": ".join([names.get(field, field), *([".".join(inside)] if inside else [])])
 
 
 def load_or_exit(settings: type[S]) -> S:
