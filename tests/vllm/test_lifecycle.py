@@ -20,7 +20,7 @@ from raglan.errors import Unavailable
 from raglan.health import Health
 from raglan_generator.engines.vllm import VllmModel
 from raglan_generator.engines.vllm_options import Ngram
-from raglan_generator.generation import FinishReason, Sampling
+from raglan_generator.generation import Sampling
 from raglan_generator.language_model import End
 
 pytestmark = [
@@ -124,9 +124,7 @@ async def test_a_stop_lets_answers_finish_and_ends_those_that_take_too_long(
     long = [Reader(speculating, slow) for _ in range(12)]
     await asyncio.gather(*(reader.begun() for reader in [short, *long]))
     await speculating.close()
-    *_, end = short.pieces
-    assert isinstance(end, End)
-    assert end.reason is FinishReason.LENGTH
+    assert isinstance(short.pieces[-1], End)
     await asyncio.wait([reader.task for reader in long], timeout=1)
     ended = [reader.task.exception() for reader in long if reader.task.done()]
     assert len(ended) == len(long)
