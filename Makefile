@@ -151,6 +151,10 @@ venv-infinity: .venv-infinity/.installed ## Install Infinity, a peer of bench-en
 bench-encoders: setup-test venv-infinity ## The embedder against Infinity and sentence-transformers (needs EVAL_DATA_DIR); ONLY="lanes overload" for parts
 	@PYTHONPATH=bench $(BIN)/python bench/encoders.py $(ONLY)
 
+.PHONY: bench-generator
+bench-generator: setup-test venv-vllm ## The generator against vllm serve, one tiny model on the CPU (needs EVAL_DATA_DIR); ONLY="streams" for parts
+	@PYTHONPATH=tests/vllm:bench $(BIN)/python bench/generator.py $(ONLY)
+
 .PHONY: bench-scheduling
 bench-scheduling: setup-test ## Simulated loads through the scheduler: goodput against FIFO, fixed window and CORK
 	@PYTHONPATH=bench $(BIN)/python bench/scheduling.py $(ONLY)
@@ -158,6 +162,10 @@ bench-scheduling: setup-test ## Simulated loads through the scheduler: goodput a
 .PHONY: bench-gpu
 bench-gpu: setup-test ## Encoders on a GPU against what it could do at best; OPTIONS="--device cpu --tiny" tries the script
 	@PYTHONPATH=tests:bench $(BIN)/python bench/gpu_encoders.py $(OPTIONS)
+
+.PHONY: bench-gpu-generator
+bench-gpu-generator: setup-test venv-vllm ## An 8B shape on a GPU against vllm serve; OPTIONS="--device cpu --tiny" tries the script
+	@PYTHONPATH=tests/vllm:bench $(BIN)/python bench/gpu_generator.py $(OPTIONS)
 
 .PHONY: bench-reranker
 bench-reranker: setup-test ## Quality of reranking against CPU time, by setting; calibration (needs EVAL_DATA_DIR)

@@ -57,16 +57,16 @@ class Measured:
     first_ms: list[float] = field(default_factory=list)
     """Median over the round's answers."""
     cpu_ms: list[float] = field(default_factory=list)
-    """Processor time of the server for each token, its engine's process included."""
+    """Processor time of the server for each token, without its engine's process."""
     load_ms: list[float] = field(default_factory=list)
     """The same of the load generator."""
 
-    def add(self, answers: Answers, server_cpu_s: float) -> None:
+    def add(self, answers: Answers, cpu_s: float) -> None:
         """Take in a round."""
         tokens = sum(answers.written)
         self.tokens_s.append(tokens / answers.seconds)
         self.first_ms.append(percentile(answers.began_ms(), 50))
-        self.cpu_ms.append(1e3 * server_cpu_s / tokens)
+        self.cpu_ms.append(1e3 * cpu_s / tokens)
         self.load_ms.append(1e3 * answers.cpu_seconds / tokens)
 
 
@@ -77,6 +77,9 @@ Table = dict[str, dict[int, Measured]]
 def main() -> None:
     """Measure what the command line names; what fails is told at the end and costs the rest
     nothing."""
+    # It takes seconds to import, and only here is it needed.
+    import generator_models
+
     servers.installed()
     chosen = sys.argv[1:] or list(GROUPS)
     if unknown := set(chosen) - set(GROUPS):
@@ -89,7 +92,7 @@ def main() -> None:
     rows: list[Row] = []
     failed: list[str] = []
     with generator() as load, tempfile.TemporaryDirectory() as folder:
-        servers.endless_model(Path(folder))
+        generator_models.write_endless(Path(folder))
         for name in chosen:
             begun = time.monotonic()
             try:
@@ -149,10 +152,10 @@ def interleaved(
             some = questions.some(count * WAVES[count] if number >= 0 else WARM_UP, TOKENS)
             read = {}
             for name, server in running.items():
-                before = processes.cpu_seconds(server.pid)
+                before = processes.cpu_seconds(server.pid, children=False)
                 requests = [server.request(each) for each in some]
                 answers = load.run(Closed(server.target, requests, count))[0]
-                spent = processes.cpu_seconds(server.pid) - before
+                spent = processes.cpu_seconds(server.pid, children=False) - before
                 read[name] = check(name, answers)
                 if number >= 0:
                     table[name][count].add(answers, spent)
@@ -184,7 +187,13 @@ def _rows(
     return [
         _row(f"{what}, tokens", "1/s", ours.tokens_s, peer.tokens_s, name, at_least, note),
         _row(f"{what}, first token p50", "ms", ours.first_ms, peer.first_ms, name, at_most),
-        _row(f"{what}, server's CPU for a token", "ms", ours.cpu_ms, peer.cpu_ms, name),
+        _row(
+            f"{what}, CPU for a token without the engine's process",
+            "ms",
+            ours.cpu_ms,
+            peer.cpu_ms,
+            name,
+        ),
     ]
 
 

@@ -97,10 +97,10 @@ async def _answer_all(llm: Any, tokenizer: Any, bodies: Sequence[Any], clients: 
             for name, value in zip(found, (*row, written), strict=True):
                 found[name].append(value)
 
-    before = _cpu_seconds()
+    before = time.process_time()
     await asyncio.gather(*(client() for _ in range(clients)))
     seconds = time.perf_counter() - begun
-    return found | {"seconds": seconds, "cpu_seconds": _cpu_seconds() - before}
+    return found | {"seconds": seconds, "cpu_seconds": time.process_time() - before}
 
 
 async def _answer(llm: Any, prompt: list[int], tokens: int) -> tuple[float, int]:
@@ -118,14 +118,6 @@ async def _answer(llm: Any, prompt: list[int], tokens: int) -> tuple[float, int]
         if not began and piece.text:
             began = time.perf_counter()
     return began, written
-
-
-def _cpu_seconds() -> float:
-    import psutil
-
-    here = psutil.Process()
-    family = [here, *here.children(recursive=True)]
-    return sum(sum(each.cpu_times()[:2]) for each in family)
 
 
 async def _serve(told: dict[str, Any]) -> None:

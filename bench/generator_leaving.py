@@ -18,20 +18,23 @@ import processes
 from callers import Target
 from generator_questions import Questions
 from generator_servers import Engine, Server
-from load import Generator, percentile
+from load import Closed, Generator, percentile
 from raglan.v1 import common_pb2, generator_pb2_grpc
 from report import Row
 
 TIMES = 500
 BEFORE = 50
 """Leave before memory is looked at: what is allocated once is no leak."""
+FILLING = 480
+"""Questions whose prompts fill the memory for keys and values: 2.4 of 1,024 MB each."""
 AT_ONCE = 32
 TOKENS = 2_000
 """More than are ever written before the client leaves."""
 LEAVES_AFTER_S = (0.0, 0.3)
 LIMIT_S = 5.0
-QUIET_S = 0.06
-"""Nothing in hand for so long is nothing in hand: the engine speaks once a step."""
+QUIET_S = 0.15
+"""Nothing in hand for so long is nothing in hand: the engine speaks once a step, and the longest
+step reads a prompt."""
 POLL_S = 0.002
 
 
@@ -45,19 +48,22 @@ class Left:
     """How many had text by then."""
 
 
-def leaving(_: Generator, engine: Engine, questions: Questions) -> list[Row]:
+def leaving(load: Generator, engine: Engine, questions: Questions) -> list[Row]:
     """One after the other, then many at once."""
     with (
         tempfile.TemporaryDirectory() as folder,
         servers.ours(engine, tasks_file=Path(folder) / "tasks") as server,
     ):
+        # Every page of the keys and values is touched once before memory is looked at.
+        filling = [each.for_ours for each in questions.some(FILLING, 1)]
+        load.run(Closed(server.target, filling, AT_ONCE))
         asyncio.run(_leave(server, questions, BEFORE, 1))
         tasks, memory = _tasks(server), processes.resident_mb(server.pid)
         left = asyncio.run(_leave(server, questions, TIMES, 1))
         grown = processes.resident_mb(server.pid) - memory
         more = _tasks(server) - tasks
         crowd = asyncio.run(_leave(server, questions, TIMES // AT_ONCE + 1, AT_ONCE))
-        load = server.load()
+        hand = server.load()
     what = f"{TIMES} clients leave"
     note = (
         f"after {LEAVES_AFTER_S[0]:g} to {LEAVES_AFTER_S[1]:g} s, {left.reading} with text by then"
@@ -69,7 +75,7 @@ def leaving(_: Generator, engine: Engine, questions: Questions) -> list[Row]:
         Row(f"{AT_ONCE} leave at once: nothing runs, longest", "ms", max(crowd.after_ms), "<= 500"),
         Row(f"{what}: memory grown", "MB", grown, "<= 10", note=f"of {memory:.0f} MB"),
         Row(f"{what}: asyncio tasks more", "", more, "<= 0", note=f"of {tasks}"),
-        Row(f"{what}: still in hand", "", load["running"] + load["waiting"], "<= 0"),
+        Row(f"{what}: still in hand", "", hand["running"] + hand["waiting"], "<= 0"),
     ]
 
 

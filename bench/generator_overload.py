@@ -19,11 +19,13 @@ ROUNDS = 3
 FIRST_S = 1.0
 """Within which an answer is to begin; one that begins later counts as none."""
 TOKENS = 64
-CLIENTS = 32
+AT_ONCE = 16
+"""Answers that either engine writes at a time; the others wait."""
+CLIENTS = 20
 """Keep a server busy, so that its capacity shows, while no queue grows."""
-CAPACITY_S = 5.0
-SETTLED_S = 3.0
-LOAD_S = 8.0
+CAPACITY_S = 6.0
+SETTLED_S = 4.0
+LOAD_S = 10.0
 SWEEP = (0.7, 0.85, 1.0, 1.2)
 OVERLOAD = 2.0
 TIMEOUT_S = 30.0
@@ -68,6 +70,7 @@ def overload(load: Generator, engine: Engine, questions: Questions) -> list[Row]
     """
     sweeps = {"ours": _Sweep(), PEER: _Sweep()}
     with ExitStack() as stack:
+        engine = replace(engine, max_num_seqs=AT_ONCE)
         mine = stack.enter_context(servers.ours(engine))
         peer = stack.enter_context(servers.vllm_serve(engine))
         peer = replace(peer, target=replace(peer.target, first_s=FIRST_S))

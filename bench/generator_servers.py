@@ -12,14 +12,10 @@ from pathlib import Path
 
 import grpc
 import processes
-import tiny_model
-import torch
 from callers import Target
 from raglan.v1 import common_pb2, generator_pb2, generator_pb2_grpc
 from raglan_generator.generation import Passage, Request
 from raglan_generator.prompt import blocks, messages
-from safetensors.torch import load_file, save_file
-from transformers import AutoTokenizer
 
 ROOT = Path(__file__).resolve().parent.parent
 PYTHON = ROOT / ".venv-vllm" / "bin" / "python"
@@ -139,20 +135,6 @@ class Server:
             return dict(stub.GetInfo(common_pb2.GetInfoRequest(), timeout=10).load)
 
 
-def endless_model(folder: Path) -> None:
-    """The tiny model, which never ends an answer: special tokens get no more than logit 0.
-
-    A greedy choice among the other 2,000, random ones, is always of more than that. So both
-    servers write as many tokens as they are asked for.
-    """
-    tiny_model.make(folder)
-    file = folder / "model.safetensors"
-    weights = load_file(file)
-    with torch.no_grad():
-        weights["lm_head.weight"][AutoTokenizer.from_pretrained(folder).all_special_ids] = 0
-    save_file(weights, file, metadata={"format": "pt"})
-
-
 @contextmanager
 def ours(engine: Engine, tasks_file: Path | None = None, **settings: str) -> Iterator[Server]:
     """Our service with vLLM in the process; `settings` besides.
@@ -180,12 +162,12 @@ def in_front_of(peer: Server, engine: Engine) -> Iterator[Server]:
 
 @contextmanager
 def vllm_serve(engine: Engine) -> Iterator[Server]:
-    """The server that comes with vLLM: without its logs and its statistics, which cost it."""
+    """The server that comes with vLLM: its metrics on, as ours are, and its log of accesses off."""
     port = processes.free_port()
     command = [
         *(str(PYTHON), "-c", _SERVE, *engine.arguments(), "--served-model-name", NAME),
         *("--host", "127.0.0.1", "--port", str(port)),
-        *("--disable-log-stats", "--disable-uvicorn-access-log"),
+        "--disable-uvicorn-access-log",
     ]
     ready = lambda: processes.answers(port)  # noqa: E731
     with processes.process("vllm serve", command, engine.environment, ready) as pid:

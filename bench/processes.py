@@ -82,9 +82,10 @@ def serving(port: int, service: str) -> bool:
     return bool(reply.status == health_pb2.HealthCheckResponse.SERVING)
 
 
-def cpu_seconds(pid: int) -> float:
-    """Processor time that the process and its children have taken."""
-    return sum(sum(each.cpu_times()[:2]) for each in _family(pid))
+def cpu_seconds(pid: int, *, children: bool = True) -> float:
+    """Processor time that the process, and its children, have taken."""
+    family = _family(pid)
+    return sum(sum(each.cpu_times()[:2]) for each in (family if children else family[:1]))
 
 
 def resident_mb(pid: int) -> float:
