@@ -22,6 +22,7 @@ import tempfile
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -176,6 +177,10 @@ class Engine:
         queries_after, hits_after = self._counters()
         return (hits_after - hits) / (queries_after - queries)
 
+    def close(self) -> None:
+        """End vLLM's processes: the interpreter would wait for them at its exit."""
+        self._llm.llm_engine.engine_core.shutdown()
+
     def _counters(self) -> tuple[int, int]:
         values = {
             metric.name: metric.value
@@ -199,8 +204,7 @@ def main() -> None:
 
 def _measured(trace: Trace, asks: Sequence[Ask]) -> Iterator[Row]:
     served: dict[str, float] = {}
-    with tempfile.TemporaryDirectory() as folder:
-        engine = Engine(Path(folder))
+    with tempfile.TemporaryDirectory() as folder, closing(Engine(Path(folder))) as engine:
         for name, layout in layouts().items():
             prompts = [trace.tokens(layout(ask)) for ask in asks]
             began = time.monotonic()
