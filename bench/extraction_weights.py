@@ -18,16 +18,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from mesh_passages import Asked, load
-from raglan_generator.extraction import (
-    WEIGHTS,
-    Features,
-    candidates_of,
-    chances_of,
-    evidence_of,
-    features,
-)
-from raglan_generator.support import OFFSET, OFFSET_BY_WORDS, WEIGHTS_BY_WORDS
-from raglan_generator.support import WEIGHTS as WEIGHTS_OF_PARTS
+from raglan_generator import extraction, support
+from raglan_generator.extraction import Features, candidates_of, chances_of, evidence_of, features
+from raglan_generator.support import Evidence
 from report import Row, publish
 from scipy.optimize import minimize
 from sklearn.linear_model import LogisticRegression
@@ -36,6 +29,7 @@ from sklearn.metrics import roc_auc_score
 FITTED = slice(1000, 2000)
 CHECKED = slice(2000, None)
 RIDGE = 1.0
+THRESHOLDS = (0.35, 0.38, 0.4, 0.41, 0.42, 0.43, 0.45, 0.5)
 
 
 def normal(text: str) -> str:
@@ -110,21 +104,25 @@ def fitted(cases: Sequence[Case], used: Sequence[int]) -> np.ndarray:
     return weights
 
 
-def sentences(cases: Sequence[Case]) -> Iterator[Row]:
-    """Weights, and how many of the questions that were not fitted they answer."""
+def weights(cases: Sequence[Case], service: Features, where: str) -> Iterator[Row]:
+    """What the fit gives, beside what the service has."""
+    found = fitted(cases[FITTED], list(range(len(Features._fields))))
+    for name, weight, ours in zip(Features._fields, found, service, strict=True):
+        yield Row(f"weight of {name}{where}", "", weight, None, ours, "the service's")
+
+
+def ablation(cases: Sequence[Case]) -> Iterator[Row]:
+    """How many of the questions that were not fitted are answered without each feature."""
     names = Features._fields
     used = list(range(len(names)))
     whole = fitted(cases[FITTED], used)
-    for name, weight in zip(names, whole, strict=True):
-        ours = getattr(WEIGHTS, name)
-        yield Row(f"weight of {name}", "", weight, None, ours, "the service's")
     checked = cases[CHECKED]
     best = [_share(checked, whole, count) for count in (1, 3)]
     for left_out in used:
-        weights = fitted(cases[FITTED], [each for each in used if each != left_out])
+        found = fitted(cases[FITTED], [each for each in used if each != left_out])
         for count, peer in zip((1, 3), best, strict=True):
             what = f"answer string in {count} sentence(s), without {names[left_out]}"
-            yield Row(what, "share", _share(checked, weights, count), None, peer, "with all")
+            yield Row(what, "share", _share(checked, found, count), None, peer, "with all")
 
 
 def _share(cases: Sequence[Case], weights: np.ndarray, count: int) -> float:
@@ -164,14 +162,36 @@ def _told(
     return model, float(roc_auc_score(labels, np.concatenate(held)))
 
 
+def thresholds(squad: Sequence[Case], other: Sequence[Case]) -> Iterator[Row]:
+    """What each threshold of the confidence would do on the questions that were fitted."""
+    squad, other = squad[FITTED], other[::2]
+    ours, theirs = (np.array([_confidence(case) for case in some]) for some in (squad, other))
+    for least in THRESHOLDS:
+        declined, wrongly = float((theirs < least).mean()), float((ours < least).mean())
+        note = f"abstains wrongly on {wrongly:.3f}"
+        what = f"abstains on another subject below {least:g}"
+        yield Row(what, "share", declined, ">= 0.97", note=note)
+
+
+def _confidence(case: Case) -> float:
+    if not case.parts:
+        return 0.0
+    return Evidence(**{"similarity": None, **case.parts}).confidence()
+
+
 def main() -> None:
     """Fit and publish."""
     asked = load("squad")
     others = [*load("scifact"), *load("cranfield")]
     squad, other = ([Case.of(each) for each in some] for some in (asked, others))
-    rows = [*sentences(squad), *subject(squad, other, WEIGHTS_OF_PARTS, OFFSET)]
+    rows = [*weights(squad, extraction.WEIGHTS, ""), *ablation(squad)]
+    rows += subject(squad, other, support.WEIGHTS, support.OFFSET)
+    rows += thresholds(squad, other)
+    unread = [Case.of(each.unread()) for each in asked[: FITTED.stop]]
+    rows += weights(unread, extraction.WEIGHTS_UNREAD, ", no matches")
     squad, other = ([Case.of(each.unscored()) for each in some] for some in (asked, others))
-    rows += subject(squad, other, WEIGHTS_BY_WORDS, OFFSET_BY_WORDS)
+    rows += weights(squad, extraction.WEIGHTS_BY_WORDS, ", words alone")
+    rows += subject(squad, other, support.WEIGHTS_BY_WORDS, support.OFFSET_BY_WORDS)
     publish("extraction_weights", rows)
 
 

@@ -71,6 +71,19 @@ def test_no_sentence_is_quoted_twice() -> None:
     assert len({" ".join(text.split()) for text in picked}) == len(picked) == 3
 
 
+def test_terms_that_stand_together_in_the_question_weigh_more_together() -> None:
+    apart = "Steam drives the engine."
+    passage = Passage(f"{apart} The steam engine came later.")
+    assert best("What about the steam engine?", passage) == "The steam engine came later."
+
+
+def test_the_rank_of_a_passage_weighs_more_where_nothing_else_is_known_of_it() -> None:
+    texts = ("Rollo ruled.", "Rollo slept.")
+    known = extract("What about Rollo?", [Passage(text, similarity=0.5) for text in texts])
+    unknown = extract("What about Rollo?", [Passage(text) for text in texts])
+    assert unknown.sentences[0].chance > known.sentences[0].chance > 0.5
+
+
 def test_accents_do_not_count() -> None:
     khan = Passage("Tugh Temür wrote poems. The other khans did not.")
     assert best("What did Tugh Temur write?", STEAM, khan) == "Tugh Temür wrote poems."

@@ -11,6 +11,7 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Final, NamedTuple
 
 from raglan_generator.cues import cue_of, names_of
@@ -27,6 +28,8 @@ class Features(NamedTuple):
     """Share of the question's terms that it holds, rare ones weighing more."""
     pieces: float
     """The same by their four-letter pieces: "invasion" half answers to "invaded"."""
+    pairs: float
+    """Share of the question's pairs of neighbouring terms that it holds: "steam engine"."""
     before: float
     """Share of the terms that it lacks and the sentence before it holds: "It has 12 floors."."""
     matched: float
@@ -40,10 +43,20 @@ class Features(NamedTuple):
 
 
 WEIGHTS: Final = Features(
-    words=2.5, pieces=5.6, before=4.0, matched=4.2, cue=2.4, rank=1.1, similarity=8.6
+    words=2.1, pieces=5.7, pairs=1.0, before=4.1, matched=4.2, cue=2.4, rank=1.0, similarity=8.6
 )
 """Fitted to SQuAD questions 1,001-2,000 by `bench/extraction_weights.py`, which shows what each one
 is worth."""
+
+WEIGHTS_UNREAD: Final = Features(
+    words=3.7, pieces=6.3, pairs=1.8, before=4.0, matched=0.0, cue=2.7, rank=1.15, similarity=8.1
+)
+"""Where no reranker has looked at words."""
+
+WEIGHTS_BY_WORDS: Final = Features(
+    words=3.3, pieces=6.3, pairs=1.8, before=3.7, matched=0.0, cue=2.7, rank=1.85, similarity=0.0
+)
+"""Where no embedder has compared question and passages either."""
 
 _TRUSTED: Final = 3
 """Sentences that the confidence is about."""
@@ -87,6 +100,7 @@ class Candidate:
     passage: int
     span: Span
     terms: frozenset[str]
+    pairs: frozenset[tuple[str, str]]
     text: str
 
 
@@ -128,7 +142,8 @@ def candidates_of(
         for span in spans(passage.text):
             checkpoint()
             text = passage.text[span.start : span.end]
-            found.append(Candidate(index, span, frozenset(terms(text)), text))
+            held = terms(text)
+            found.append(Candidate(index, span, frozenset(held), frozenset(pairwise(held)), text))
     return found
 
 
@@ -139,7 +154,8 @@ def features(
     checkpoint: Callable[[], None] = lambda: None,
 ) -> list[Features]:
     """Of each candidate."""
-    weights = _rarities(list(dict.fromkeys(terms(question))), candidates)
+    asked = terms(question)
+    weights, pairs = _rarities(list(dict.fromkeys(asked)), candidates), set(pairwise(asked))
     pieces = {term: grams(term) for term in weights}
     cue = cue_of(question)
     matches = [sorted(passage.matches) for passage in passages]
@@ -157,6 +173,7 @@ def features(
             Features(
                 words=sum(w for t, w in weights.items() if t in each.terms),
                 pieces=sum(w * len(pieces[t] & held) / len(pieces[t]) for t, w in weights.items()),
+                pairs=len(pairs & each.pairs) / (len(pairs) or 1),
                 before=sum(w for t, w in weights.items() if t in near and t not in each.terms),
                 matched=here / matched,
                 cue=float(cue(each.text)),
@@ -190,6 +207,12 @@ def evidence_of(
     )
 
 
+def _weights(found: Sequence[Features]) -> Features:
+    if any(each.matched for each in found):
+        return WEIGHTS
+    return WEIGHTS_UNREAD if any(each.similarity for each in found) else WEIGHTS_BY_WORDS
+
+
 def _held(weights: Mapping[str, float], held: Sequence[set[str]]) -> float:
     """The largest share of `weights` whose terms one passage holds."""
     best = max(sum(w for term, w in weights.items() if term in each) for each in held)
@@ -207,7 +230,8 @@ def _rarities(asked: Sequence[str], candidates: Sequence[Candidate]) -> dict[str
 
 def chances_of(candidates: Sequence[Candidate], found: Sequence[Features]) -> list[float]:
     """Of each sentence to hold the answer, 1 in all; 0 for one that repeats a better one."""
-    scores = [sum(w * value for w, value in zip(WEIGHTS, each, strict=True)) for each in found]
+    weights = _weights(found)
+    scores = [sum(w * value for w, value in zip(weights, each, strict=True)) for each in found]
     first: dict[str, int] = {}
     for i in sorted(range(len(scores)), key=lambda i: -scores[i]):
         if first.setdefault(" ".join(candidates[i].text.casefold().split()), i) != i:

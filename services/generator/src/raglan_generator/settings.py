@@ -60,7 +60,7 @@ class GeneratorSettings(GrpcSettings, VllmOptions, env_prefix="RAGLAN_GENERATOR_
     max_sentences: PositiveInt = 3
     """Most sentences the `extractive` engine quotes."""
 
-    min_confidence: float = Field(default=0.45, ge=0, le=1)
+    min_confidence: float = Field(default=0.4, ge=0, le=1)
     """Below this confidence in the passages the answer abstains; 0 always answers. A model is not
     even asked then, unless the question has a history."""
 
