@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from raglan_generator.cues import cue_of, names_of
 from raglan_generator.extraction import extract
@@ -89,13 +89,28 @@ def test_accents_do_not_count() -> None:
     assert best("What did Tugh Temur write?", STEAM, khan) == "Tugh Temür wrote poems."
 
 
-@given(st.lists(st.text(max_size=200).map(Passage), max_size=6), st.text(max_size=80))
-def test_any_text_gives_at_most_three_sentences_within_the_passages(
-    passages: list[Passage], question: str
+TEXT = st.text(max_size=60) | st.lists(
+    st.sampled_from(["Rollo", "ruled.", "Who?", "911", "東京。", "\n\n", "É"]), max_size=30
+).map(" ".join)
+PASSAGE = st.builds(
+    Passage,
+    TEXT,
+    title=TEXT,
+    similarity=st.none() | st.floats(-1, 1),
+    matches=st.lists(st.integers(0, 80), max_size=8).map(tuple),
+)
+
+
+@settings(deadline=None)
+@given(TEXT, st.lists(PASSAGE, max_size=6), st.integers(1, 5))
+def test_an_extraction_keeps_its_limits_whatever_it_is_given(
+    question: str, passages: list[Passage], most: int
 ) -> None:
-    found = extract(question, passages)
-    assert len(found.sentences) <= 3
-    assert 0 <= found.confidence <= 1
+    found = extract(question, passages, max_sentences=most)
+    assert len(found.sentences) <= most
+    assert 0 <= found.confidence <= found.answerable <= 1
+    assert all(0 <= part <= 1 for part in found.parts.values())
+    assert sum(sentence.chance for sentence in found.sentences) <= 1.001
     for sentence in found.sentences:
         assert 0 <= sentence.span.start < sentence.span.end
         assert sentence.span.end <= len(passages[sentence.passage].text)
@@ -104,6 +119,7 @@ def test_any_text_gives_at_most_three_sentences_within_the_passages(
 SHARE = st.floats(0, 1)
 
 
+@settings(deadline=None)
 @given(SHARE, SHARE, SHARE, SHARE, st.none() | st.floats(-1, 1), st.floats(0, 0.5))
 def test_confidence_rises_with_every_kind_of_evidence(
     match: float,
