@@ -224,12 +224,19 @@ async def test_no_sentence_of_a_passage_fitting_is_refused() -> None:
 
 
 async def test_a_passage_is_counted_once_for_all_requests() -> None:
-    tokenizer = Words()
+    passages = tuple(Passage(sentences(10, f"p{n}")) for n in range(6))
+    tokenizer = Words(450)
     prompter = Prompter(tokenizer, PassageOrder())
-    await built(Request("Why?", PASSAGES), prompter)
+    await built(Request("Why?", passages, max_tokens=100), prompter)
     counted = len(tokenizer.counted)
-    await built(Request("How?", PASSAGES[::-1]), prompter)
-    assert len(tokenizer.counted) == counted
+    await built(Request("How?", passages[::-1], max_tokens=100), prompter)
+    assert len(tokenizer.counted) == counted == 6
+
+
+async def test_of_a_prompt_that_fits_no_part_is_counted_by_itself() -> None:
+    tokenizer = Words()
+    await built(Request("Why?", PASSAGES, HISTORY), Prompter(tokenizer, PassageOrder()))
+    assert tokenizer.counted == []
 
 
 async def test_after_the_deadline_nothing_is_built() -> None:

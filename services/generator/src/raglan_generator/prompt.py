@@ -45,6 +45,8 @@ _TURN_TOKENS: Final = 8
 """Of a chat template around a message, at most; only until the whole prompt is rendered."""
 _COUNTS: Final = 16_384
 """Texts whose token counts are kept, some 200 bytes each."""
+_LONG_TOKEN_CHARS: Final = 8
+"""More than tokens have on average: longer texts do not fit and are not tried as they are."""
 _NUMBER: Final = 100
 """Stands for a passage's number while it is counted."""
 
@@ -94,24 +96,29 @@ class Prompter:
 
     def _build(self, request: Request) -> Prompt:
         limit = self._tokenizer.max_model_len - request.max_tokens
-        fixed = self._tokenizer.render(messages(request, (), ())).tokens
         distinct = blocks(request.passages)
-        fitting = _Fitting(distinct, request.history, self._tokens)
-        room = limit - fixed
-        if room < 0 or not fitting.shorten(room):
-            raise self._no_room(request, fixed)
-        order = self._order.arrange(request.tenant, [block.key for block in fitting.blocks])
-        place = {fitting.blocks[i].index: at for at, i in enumerate(order)}
+        order = self._order.arrange(request.tenant, [block.key for block in distinct])
+        place = {distinct[i].index: at for at, i in enumerate(order)}
+        shown, turns = [distinct[i] for i in order], request.history
+        # Most prompts fit and are tokenised once; only of others are the parts counted.
+        fitting = None
+        if _chars(request) > _LONG_TOKEN_CHARS * limit:
+            fitting = self._fitting(request, distinct, limit)
         while True:
-            shown = sorted(fitting.blocks, key=lambda block: place[block.index])
-            sent = messages(request, fitting.turns, shown)
+            if fitting is not None:
+                if not fitting.shorten():
+                    raise self._no_room(request, fitting.fixed)
+                shown = sorted(fitting.blocks, key=lambda block: place[block.index])
+                turns = tuple(fitting.turns)
+            sent = messages(request, turns, shown)
             rendered = self._tokenizer.render(sent)
             if rendered.tokens <= limit:
                 break
-            # Texts together are not exactly the sum of what they are alone.
-            room -= rendered.tokens - limit
-            if not fitting.shorten(room):
-                raise self._no_room(request, fixed)
+            if fitting is None:
+                fitting = self._fitting(request, distinct, limit)
+            else:
+                # Texts together are not exactly the sum of what they are alone.
+                fitting.room -= rendered.tokens - limit
         numbered = tuple(block.index for block in shown)
         return Prompt(
             messages=sent,
@@ -119,6 +126,10 @@ class Prompter:
             dropped=tuple(block.index for block in distinct if block.index not in numbered),
             token_ids=rendered.token_ids,
         )
+
+    def _fitting(self, request: Request, distinct: list[Block], limit: int) -> _Fitting:
+        fixed = self._tokenizer.render(messages(request, (), ())).tokens
+        return _Fitting(distinct, request.history, self._tokens, fixed=fixed, room=limit - fixed)
 
     def _tokens(self, text: str) -> int:
         key = digest(text)
@@ -142,17 +153,29 @@ class _Fitting:
     """What there is room for, of the passages and the history of a request."""
 
     def __init__(
-        self, distinct: Sequence[Block], history: Sequence[Turn], count: Callable[[str], int]
+        self,
+        distinct: Sequence[Block],
+        history: Sequence[Turn],
+        count: Callable[[str], int],
+        *,
+        fixed: int,
+        room: int,
     ) -> None:
+        """Args:
+        fixed: tokens of the prompt without any of it.
+        room: tokens that there are besides.
+        """
+        self.fixed = fixed
+        self.room = room
         self.blocks = list(distinct)
         self.turns = list(history)
         self._count = count
         self._shown = [count(block.show(_NUMBER)) for block in self.blocks]
         self._said = [count(turn.text) + _TURN_TOKENS for turn in self.turns]
 
-    def shorten(self, room: int) -> bool:
+    def shorten(self) -> bool:
         """Shorten to `room` tokens; False if that leaves nothing of the passages there were."""
-        while (excess := sum(self._shown) + sum(self._said) - room) > 0:
+        while (excess := sum(self._shown) + sum(self._said) - self.room) > 0:
             if self.turns and (len(self.blocks) < 2 or sum(self._said) > sum(self._shown)):
                 self._forget_oldest()
             elif len(self.blocks) > 1:
@@ -184,6 +207,11 @@ class _Fitting:
             return False
         self.blocks, self._shown = [up_to(ends[fitting - 1])], [tokens(ends[fitting - 1])]
         return True
+
+
+def _chars(request: Request) -> int:
+    said = (request.question, *(turn.text for turn in request.history))
+    return sum(map(len, (*said, *(passage.text for passage in request.passages))))
 
 
 def blocks(passages: Sequence[Passage]) -> list[Block]:
