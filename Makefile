@@ -163,6 +163,10 @@ bench-scheduling: setup-test ## Simulated loads through the scheduler: goodput a
 bench-gpu: setup-test ## Encoders on a GPU against what it could do at best; OPTIONS="--device cpu --tiny" tries the script
 	@PYTHONPATH=tests:bench $(BIN)/python bench/gpu_encoders.py $(OPTIONS)
 
+.PHONY: bench-prompt-layout
+bench-prompt-layout: venv-vllm ## What real vLLM serves from its prefix cache, by the prompt's order (needs EVAL_DATA_DIR); OPTIONS="--requests 500" for a part
+	@PYTHONPATH=tests/vllm:bench .venv-vllm/bin/python bench/prompt_layout.py $(OPTIONS)
+
 .PHONY: bench-gpu-generator
 bench-gpu-generator: setup-test venv-vllm ## An 8B shape on a GPU against vllm serve; OPTIONS="--device cpu --tiny" tries the script
 	@PYTHONPATH=tests/vllm:bench $(BIN)/python bench/gpu_generator.py $(OPTIONS)
