@@ -9,6 +9,7 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,6 +41,10 @@ class Running:
     log: Path
     metrics_port: int
 
+    def said(self) -> str:
+        """Its log, for the message of a failure."""
+        return self.log.read_text()
+
     @property
     def stub(self) -> generator_pb2_grpc.GeneratorServiceStub:
         return generator_pb2_grpc.GeneratorServiceStub(self.channel)
@@ -66,16 +71,13 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def service(
-    model_folder: Path, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[Running]:
-    """Started as its own process, SERVING."""
+@asynccontextmanager
+async def started(model: Path, log: Path) -> AsyncIterator[Running]:
+    """A process of its own, once it is SERVING; killed at the end of the block."""
     port, metrics_port = free_port(), free_port()
-    log = tmp_path_factory.mktemp("service") / "log"
     settings = {
         "ENGINE": "vllm",
-        "MODEL": str(model_folder),
+        "MODEL": str(model),
         "PORT": str(port),
         "METRICS_PORT": str(metrics_port),
         "DTYPE": "bfloat16",
@@ -92,18 +94,27 @@ async def service(
             stdout=output,
             stderr=output,
         )
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-        running = Running(process, channel, log, metrics_port)
-        try:
+    try:
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            running = Running(process, channel, log, metrics_port)
             async with asyncio.timeout(110):
                 while not await running.serving():
-                    assert process.returncode is None, log.read_text()
+                    assert process.returncode is None, running.said()
                     await asyncio.sleep(0.2)
             yield running
-        finally:
-            if process.returncode is None:
-                process.kill()
-            await process.wait()
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def service(
+    model_folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Running]:
+    """For all tests; the last of them ends it."""
+    async with started(model_folder, tmp_path_factory.mktemp("service") / "log") as running:
+        yield running
 
 
 async def test_an_answer_streams_over_grpc_and_ends(service: Running) -> None:
@@ -134,12 +145,41 @@ async def test_the_service_names_its_engine(service: Running) -> None:
     assert info.limits["max_model_len"] == 4_096
 
 
-async def test_a_killed_service_leaves_no_engine_behind(service: Running) -> None:
+async def test_a_service_that_is_told_to_stop_finishes_its_answers(service: Running) -> None:
+    family = engine_of(service)
+    request = generator_pb2.GenerateRequest()
+    request.CopyFrom(REQUEST)
+    request.max_tokens = 1_000
+    kinds = []
+    async for event in service.stub.Generate(request, timeout=60):
+        if not kinds:
+            service.process.terminate()
+        kinds.append(event.WhichOneof("event"))
+    assert kinds[-1] == "finished"
+    async with asyncio.timeout(20):
+        assert await service.process.wait() == 0, service.said()
+    await until(lambda: not any(child.is_running() for child in family), "its engine is gone")
+
+
+@pytest.mark.parametrize("victim", ["engine", "service"])
+async def test_neither_outlives_the_other(model_folder: Path, tmp_path: Path, victim: str) -> None:
+    async with started(model_folder, tmp_path / "log") as service:
+        family = engine_of(service)
+        if victim == "service":
+            service.process.kill()
+        else:
+            next(child for child in family if "EngineCore" in child.name()).kill()
+        async with asyncio.timeout(20):
+            status = await service.process.wait()
+        assert status == (-signal.SIGKILL if victim == "service" else 1)
+        await until(lambda: not any(child.is_running() for child in family), "all of it is gone")
+
+
+def engine_of(service: Running) -> list[psutil.Process]:
+    """The engine's processes."""
     family = psutil.Process(service.process.pid).children(recursive=True)
     assert any("EngineCore" in child.name() for child in family), family
-    service.process.send_signal(signal.SIGKILL)
-    await service.process.wait()
-    await until(lambda: not any(child.is_running() for child in family), "all of it is gone")
+    return family
 
 
 async def until_metric(service: Running, name: str, value: float, *, within_s: float) -> None:

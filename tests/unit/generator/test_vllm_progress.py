@@ -64,6 +64,14 @@ def test_after_its_last_work_an_engine_owes_nothing(progress: Progress, clock: C
     assert not progress.stalled
 
 
+def test_what_the_engine_never_saw_is_not_owed(progress: Progress, clock: Clock) -> None:
+    assert progress.given()
+    assert not progress.given(), "something is owed already"
+    progress.refused()
+    clock.now = 1e6
+    assert not progress.stalled
+
+
 def stats(**changed: Any) -> SimpleNamespace:
     """A step of vLLM's engine that did nothing, but for `changed`."""
     cache = SimpleNamespace(queries=0, hits=0)

@@ -20,7 +20,14 @@ from pathlib import Path
 from typing import Any, Final
 
 from raglan.deadline import Deadline
-from raglan.errors import DeadlineExceeded, Internal, InvalidInput, Unavailable
+from raglan.errors import (
+    DeadlineExceeded,
+    Internal,
+    InvalidInput,
+    Overloaded,
+    RaglanError,
+    Unavailable,
+)
 from raglan.health import Health
 
 from raglan_generator.chat_tokenizer import HuggingFaceTokenizer
@@ -162,7 +169,7 @@ class VllmModel:
         began = time.monotonic()
         self._running.add(request_id)
         self._idle.clear()
-        self._progress.given()
+        first_given = self._progress.given()
         try:
             async with aclosing(engine.generate(ask, request_id)) as outputs:
                 while True:
@@ -178,10 +185,15 @@ class VllmModel:
                         break
             self._ended(time.monotonic() - began)
             yield End(_reason(piece.finish_reason), _usage(output, tokens), _queue_ns(output))
+        except RaglanError:
+            raise
         except Exception as error:
-            raise self._vllm.to_raglan(
+            raised = self._vllm.to_raglan(
                 error, dead=engine.dead, retry_after_s=self._retry_after_s()
-            ) from error
+            )
+            if isinstance(raised, InvalidInput | Overloaded) and first_given and not self._busy():
+                self._progress.refused()
+            raise raised from error
         finally:
             self._running.discard(request_id)
             if not self._running:
@@ -235,6 +247,10 @@ class VllmModel:
     def _record(self, stats: Any) -> None:
         self._counters.record(stats)
         self._progress.moved(busy=self._counters.busy or bool(self._running))
+
+    def _busy(self) -> bool:
+        """Whether the engine has work besides one request."""
+        return self._counters.busy or len(self._running) > 1
 
     def _ended(self, seconds: float) -> None:
         """An answer came to its end, so that the engine owes nothing for it."""
@@ -308,9 +324,14 @@ class VllmModel:
         request = Request("", (), max_tokens=_WARM_UP_TOKENS)
         messages: tuple[Message, ...] = ({"role": "user", "content": "Hello"},)
         answer = self.stream(Prompt(messages, ()), request, Deadline.after(_WARM_UP_S))
-        async with aclosing(answer) as pieces:
-            async for _ in pieces:
-                pass
+        try:
+            async with aclosing(answer) as pieces:
+                async for _ in pieces:
+                    pass
+        except DeadlineExceeded:
+            raise Unavailable(
+                f"vLLM has loaded the model, but did not answer in {_WARM_UP_S:g} s."
+            ) from None
 
     async def _until_idle(self, limit_s: float) -> None:
         with contextlib.suppress(TimeoutError):
@@ -371,4 +392,4 @@ def _first(*values: float | None) -> float:
 
 def _name_of(model: str) -> str:
     """Of a folder its name, of a hub id all of it."""
-    return Path(model).name if Path(model).expanduser().is_dir() else model
+    return Path(model).name if Path(model).is_dir() else model

@@ -272,8 +272,6 @@ def _stat_logger(record: Callable[[Any], None]) -> type[Any]:
 def to_raglan(error: Exception, *, dead: bool, retry_after_s: float) -> RaglanError:
     """The one table from vLLM's errors to ours."""
     match error:
-        case RaglanError():
-            return error
         case QueueOverflowError():
             return Overloaded(
                 "As many answers are waited for and written as may be "

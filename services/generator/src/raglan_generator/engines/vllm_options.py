@@ -49,9 +49,9 @@ class Suffix(BaseModel):
     """Most tokens proposed at a time."""
     suffix_decoding_max_tree_depth: PositiveInt = 24
     """Length of the match and of the proposal together."""
-    suffix_decoding_max_cached_requests: NonNegativeInt = 10_000
-    """Earlier answers that are remembered; 0 proposes from the prompt alone. They are shared by
-    all tenants, as proposals: what is not the model's own answer is never sent."""
+    suffix_decoding_max_cached_requests: NonNegativeInt = 0
+    """Earlier answers that are remembered; 0 proposes from the prompt and the answer themselves.
+    All tenants share them, so that the pace of an answer may tell what others were answered."""
     suffix_decoding_max_spec_factor: NonNegativeFloat = 1.0
     """Tokens proposed for each token matched."""
     suffix_decoding_min_token_prob: float = Field(default=0.1, ge=0, le=1)

@@ -104,7 +104,7 @@ def folder_of(model: str, revision: str, setting: str) -> Path | None:
     Raises:
         Unavailable: nowhere, and they cannot be had; the message names `setting`.
     """
-    path = Path(model).expanduser()
+    path = Path(model)
     if path.is_dir():
         if not (path / "config.json").is_file():
             raise Unavailable(f"{path} holds no model: no config.json ({setting}).")
@@ -132,7 +132,7 @@ def largest_rank(adapters: Mapping[str, str], largest: int) -> int:
     """
     ranks = [0]
     for name, folder in adapters.items():
-        file = Path(folder).expanduser() / "adapter_config.json"
+        file = Path(folder) / "adapter_config.json"
         try:
             ranks.append(int(json.loads(file.read_text(encoding="utf-8"))["r"]))
         except (OSError, ValueError, KeyError, TypeError):

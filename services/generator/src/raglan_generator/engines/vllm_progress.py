@@ -20,10 +20,16 @@ class Progress:
         self._clock = clock
         self._owed_since: float | None = None
 
-    def given(self) -> None:
-        """A request was handed over, or taken back."""
-        if self._owed_since is None:
-            self._owed_since = self._clock()
+    def given(self) -> bool:
+        """A request is handed over, or taken back; whether nothing was owed before."""
+        if self._owed_since is not None:
+            return False
+        self._owed_since = self._clock()
+        return True
+
+    def refused(self) -> None:
+        """The engine never saw what it was given, and nothing else was owed."""
+        self._owed_since = None
 
     def moved(self, *, busy: bool) -> None:
         """A sign of life; `busy` when work is left."""
