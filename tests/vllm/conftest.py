@@ -25,6 +25,7 @@ with warnings.catch_warnings():
     importlib.import_module("raglan_generator.engines.vllm_engine")
 
 
+START_S = 300
 FOREIGN = "(torch|vllm|transformers|triton|xgrammar|multiprocessing|importlib)"
 
 
@@ -32,6 +33,13 @@ def pytest_configure(config: pytest.Config) -> None:
     """Warnings are errors where they are ours: what vLLM brings along has some of its own."""
     for kind in ("DeprecationWarning", "FutureWarning", "UserWarning"):
         config.addinivalue_line("filterwarnings", f"ignore::{kind}:{FOREIGN}")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """An engine that starts beside other work may take minutes."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.timeout(START_S))
 
 
 @pytest.fixture(scope="session")

@@ -97,7 +97,7 @@ async def started(model: Path, log: Path) -> AsyncIterator[Running]:
     try:
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
             running = Running(process, channel, log, metrics_port)
-            async with asyncio.timeout(110):
+            async with asyncio.timeout(240):
                 while not await running.serving():
                     assert process.returncode is None, running.said()
                     await asyncio.sleep(0.2)

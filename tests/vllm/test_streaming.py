@@ -107,6 +107,8 @@ async def test_an_answer_that_begins_too_late_is_ended(model: VllmModel) -> None
 
 
 async def test_a_limit_on_the_first_token_is_none_on_the_last(model: VllmModel) -> None:
+    # An engine that was idle may need seconds to notice that it has work.
+    await answer(model)
     _, end = await answer(model, request=replace(QUESTION, max_tokens=900, first_token_s=1.0))
     assert end.reason is FinishReason.LENGTH
 
