@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 
 import uvicorn
-from raglan import heap, logs
+from raglan import event_loop, heap, logs
 from raglan.settings import load_or_exit
 
 from raglan_gateway.app import build
@@ -17,7 +16,7 @@ def main() -> None:
     """Entry point."""
     settings = load_or_exit(GatewaySettings)
     logs.configure(settings, "gateway")
-    asyncio.run(_serve(settings))
+    event_loop.run(_serve(settings))
 
 
 async def _serve(settings: GatewaySettings) -> None:

@@ -82,25 +82,34 @@ class Answering:
         began = time.monotonic_ns()
         self._check(request)
         deadline.check("the answer was begun")
-        answerable = await _answerable(request)
-        if answerable is None or (
-            answerable.confidence < self._min_confidence and not request.history
-        ):
-            yield Delta(ABSTENTION)
-            yield self._abstained(answerable, time.monotonic_ns() - began)
-            return
-        with self._admitted(request) as work:
-            prompt = await self._prompt(request, deadline)
-            answer = _Answer(request, prompt)
-            pieces = self._model.stream(prompt, request, deadline)
-            async with aclosing(_begun_within(pieces, request, deadline)) as begun:
-                async for piece in begun:
-                    if isinstance(piece, Text):
-                        self._workload.wrote(work, max(1, piece.tokens))
-                    for event in answer.feed(piece):
-                        yield event
-            yield answer.finished(answerable, self._model.info.model, time.monotonic_ns() - began)
-            self._workload.end(work, whole=True)
+        judging = asyncio.create_task(_answerable(request, deadline))
+        try:
+            if self._may_abstain(request):
+                judged = await judging
+                if judged.confidence < self._min_confidence or not _has_text(request):
+                    yield Delta(ABSTENTION)
+                    yield self._abstained(judged, time.monotonic_ns() - began)
+                    return
+            with self._admitted(request) as work:
+                prompt = await self._prompt(request, deadline)
+                answer = _Answer(request, prompt)
+                pieces = self._model.stream(prompt, request, deadline)
+                async with aclosing(_begun_within(pieces, request, deadline)) as begun:
+                    async for piece in begun:
+                        if isinstance(piece, Text):
+                            self._workload.wrote(work, max(1, piece.tokens))
+                        for event in answer.feed(piece):
+                            yield event
+                spent_ns = time.monotonic_ns() - began
+                yield answer.finished(await judging, self._model.info.model, spent_ns)
+                self._workload.end(work, whole=True)
+        finally:
+            judging.cancel()
+            await asyncio.gather(judging, return_exceptions=True)
+
+    def _may_abstain(self, request: Request) -> bool:
+        """Whether the model is asked only after the passages were judged."""
+        return not _has_text(request) or (self._min_confidence > 0 and not request.history)
 
     def _check(self, request: Request) -> None:
         known = self._model.info.adapters
@@ -133,11 +142,11 @@ class Answering:
         finally:
             self._workload.end(work, whole=False)
 
-    def _abstained(self, answerable: Support | None, spent_ns: int) -> Finished:
+    def _abstained(self, judged: Support, spent_ns: int) -> Finished:
         return Finished(
             reason=FinishReason.ABSTAINED,
             usage=Usage(0, 0),
-            support=answerable or Support(0.0, 0.0),
+            support=judged,
             model=self._model.info.model,
             compute_ns=spent_ns,
         )
@@ -203,12 +212,20 @@ class _Answer:
         )
 
 
-async def _answerable(request: Request) -> Support | None:
-    """Whether the passages speak of the question; None when there are none."""
-    if not any(passage.text.strip() for passage in request.passages):
-        return None
-    found = await asyncio.to_thread(extract, request.question, request.passages, max_sentences=1)
+async def _answerable(request: Request, deadline: Deadline) -> Support:
+    """Whether the passages speak of the question."""
+    found = await asyncio.to_thread(
+        extract,
+        request.question,
+        request.passages,
+        max_sentences=1,
+        checkpoint=lambda: deadline.check("the passages were judged"),
+    )
     return Support(confidence=found.answerable, groundedness=0.0, parts=found.parts)
+
+
+def _has_text(request: Request) -> bool:
+    return any(passage.text.strip() for passage in request.passages)
 
 
 async def _begun_within(
