@@ -6,12 +6,14 @@ vLLM is untyped to us: what comes from it is `Any` here and has a type of ours o
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import psutil
+from pydantic import ValidationError
 from raglan.errors import Internal, InvalidInput, Overloaded, RaglanError, Unavailable
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.exceptions import (
@@ -68,7 +70,14 @@ def config_of(arguments: Mapping[str, Any]) -> Any:
     except OSError as error:
         raise Unavailable(f"vLLM cannot read the model: {error}") from error
     except (ValueError, ImportError, NotImplementedError) as error:
-        raise InvalidInput(f"vLLM refuses its settings: {error}") from error
+        raise InvalidInput(f"vLLM refuses its settings: {_said(error)}") from error
+
+
+def _said(error: Exception) -> str:
+    """The error without the page around it."""
+    if isinstance(error, ValidationError):
+        return "; ".join(each["msg"] for each in error.errors(include_url=False))
+    return str(error)
 
 
 def described(config: Any, info: EngineInfo, adapters: tuple[str, ...]) -> EngineInfo:
@@ -218,7 +227,8 @@ class Engine:
 
     async def abort(self, request_ids: Sequence[str]) -> None:
         """End these requests; their streams end with the reason `abort`."""
-        await self._llm.abort(request_ids)
+        with contextlib.suppress(EngineDeadError):  # then they have ended
+            await self._llm.abort(request_ids)
 
     async def shutdown(self, timeout_s: float) -> None:
         """Stop the engine's process, by force after `timeout_s`."""
