@@ -88,9 +88,10 @@ def cpu_seconds(pid: int, *, children: bool = True) -> float:
     return sum(sum(each.cpu_times()[:2]) for each in (family if children else family[:1]))
 
 
-def resident_mb(pid: int) -> float:
-    """Memory that the process and its children hold, MB."""
-    return sum(each.memory_info().rss for each in _family(pid)) / 2**20
+def resident_mb(pid: int) -> tuple[float, float]:
+    """Memory that the process holds, and that its children do, MB."""
+    own, *children = (each.memory_info().rss / 2**20 for each in _family(pid))
+    return own, sum(children)
 
 
 def _family(pid: int) -> list[psutil.Process]:
