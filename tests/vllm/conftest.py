@@ -18,7 +18,14 @@ import tiny_model
 from answers import MAX_NUM_QUEUED_REQS, MAX_NUM_QUEUED_TOKENS, MAX_NUM_SEQS, OPTIONS
 from raglan_generator.engines.vllm import ENVIRONMENT, VllmModel
 
-os.environ |= {**ENVIRONMENT, "VLLM_CPU_KVCACHE_SPACE": "1", "HF_HUB_OFFLINE": "1"}
+os.environ |= {
+    **ENVIRONMENT,
+    "HF_HUB_OFFLINE": "1",
+    "VLLM_CPU_KVCACHE_SPACE": "1",
+    # Else every engine of the machine binds itself to the same core, and all but one starve.
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+    "OMP_NUM_THREADS": "1",
+}
 with warnings.catch_warnings():
     # Those of torch and vLLM while they are imported.
     warnings.simplefilter("ignore")
