@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 
 import uvicorn
-from raglan import event_loop, heap, logs
+from raglan import heap, logs
 from raglan.settings import load_or_exit
 
 from raglan_gateway.app import build
@@ -16,7 +17,7 @@ def main() -> None:
     """Entry point."""
     settings = load_or_exit(GatewaySettings)
     logs.configure(settings, "gateway")
-    event_loop.run(_serve(settings))
+    asyncio.run(_serve(settings))
 
 
 async def _serve(settings: GatewaySettings) -> None:
