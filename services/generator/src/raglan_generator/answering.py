@@ -61,8 +61,10 @@ class Answering:
         return self._model.info
 
     def load(self) -> Load:
-        """The model's own, and how long it will take."""
-        return replace(self._model.load(), backlog_s=self._workload.backlog_s())
+        """The model's own and what it has not counted yet, and how long all will take."""
+        load, workload = self._model.load(), self._workload
+        waiting = max(load.waiting, workload.waiting)
+        return replace(load, waiting=waiting, backlog_s=workload.backlog_s())
 
     def health(self) -> Health:
         """The model's."""
