@@ -147,6 +147,36 @@ async def test_an_answer_that_does_not_begin_in_time_is_ended(engine, llm) -> No
     await asyncio.wait_for(llm.closed.wait(), 2)
 
 
+async def test_who_would_begin_too_late_is_refused_until_nobody_is_ahead(
+    llm, frame, closing, asking_openai
+) -> None:
+    engine = asking_openai(llm.base_url)
+    await engine.start()
+    may_go_on = asyncio.Event()
+
+    async def slow(exchange) -> None:
+        await exchange.begin()
+        await asyncio.sleep(0.3)
+        await exchange.chunk(frame("Yes"))
+        await may_go_on.wait()
+        await exchange.chunk(closing())
+        await exchange.end()
+
+    llm.script = slow
+    hurried = replace(ASKED, first_token_s=0.02)
+    async with aclosing(engine.generate(ASKED, Deadline.after(5))) as events:
+        await anext(events)
+        with pytest.raises(errors.Overloaded, match="would begin in") as caught:
+            await answer(engine, hurried)
+        assert caught.value.retry_after_s > 0
+    asked = len(llm.exchanges)
+    with pytest.raises(errors.DeadlineExceeded, match="did not begin"):
+        await answer(engine, hurried)
+    assert len(llm.exchanges) == asked + 1, "with nobody ahead it is tried"
+    may_go_on.set()
+    await engine.close()
+
+
 @pytest.mark.parametrize("size", [1, 2, 7, 100_000])
 async def test_frames_may_be_split_and_merged_anywhere(engine, llm, size, frame, closing) -> None:
     whole = frame("The réranker 😀 runs [") + b": a comment\n\n" + frame("1].") + closing()

@@ -132,11 +132,12 @@ class Answering:
         texts = (request.question, *(passage.text for passage in request.passages))
         tokens = sum(map(len, texts)) // _CHARS_PER_TOKEN + 1
         expected_s = self._workload.first_token_s(tokens)
-        if request.first_token_s is not None and expected_s > request.first_token_s:
+        limit_s = request.first_token_s
+        # With nothing in hand it is tried whatever was seen before: else nothing new is ever seen.
+        if limit_s is not None and expected_s > limit_s and not self._workload.idle:
             raise Overloaded(
-                f"An answer would begin in {expected_s:.1f} s; the request allows "
-                f"{request.first_token_s:g} s.",
-                retry_after_s=max(0.1, expected_s - request.first_token_s),
+                f"An answer would begin in {expected_s:.1f} s; the request allows {limit_s:g} s.",
+                retry_after_s=max(0.1, expected_s - limit_s),
             )
         work = self._workload.begin(tokens)
         try:

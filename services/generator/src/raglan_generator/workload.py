@@ -45,6 +45,11 @@ class Workload:
         self._since = clock()
 
     @property
+    def idle(self) -> bool:
+        """Whether nothing is in hand."""
+        return not self._works
+
+    @property
     def running(self) -> int:
         """Answers that have begun."""
         return sum(work.started for work in self._works)
