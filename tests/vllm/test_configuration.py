@@ -77,10 +77,17 @@ def test_every_setting_reaches_the_engine(model_folder: Path) -> None:
     assert config.observability_config.otlp_traces_endpoint == "http://127.0.0.1:1"
 
 
-def test_devices_and_quantisation_reach_the_arguments_of_a_machine_without_gpus() -> None:
+def test_devices_and_quantisation_reach_the_arguments_of_a_machine_without_gpus(
+    model_folder: Path,
+) -> None:
     options = VllmOptions(tensor_parallel_size=4, quantization="fp8")
     arguments = engine_arguments(
-        options, model="m", max_model_len=None, max_loras=0, max_lora_rank=0, shutdown_timeout_s=1
+        options,
+        model=str(model_folder),
+        max_model_len=None,
+        max_loras=0,
+        max_lora_rank=0,
+        shutdown_timeout_s=1,
     )
     made = vllm_engine.AsyncEngineArgs(**arguments)
     assert (made.tensor_parallel_size, made.quantization) == (4, "fp8")
