@@ -84,30 +84,28 @@ class Answering:
         began = time.monotonic_ns()
         self._check(request)
         deadline.check("the answer was begun")
-        judging = asyncio.create_task(_answerable(request, deadline))
-        try:
-            if self._may_abstain(request):
-                judged = await judging
-                if judged.confidence < self._min_confidence or not _has_text(request):
-                    yield Delta(ABSTENTION)
-                    yield self._abstained(judged, time.monotonic_ns() - began)
-                    return
-            with self._admitted(request) as work:
-                prompt = await self._prompt(request, deadline)
-                answer = _Answer(request, prompt)
-                pieces = self._model.stream(prompt, request, deadline)
-                async with aclosing(_begun_within(pieces, request, deadline)) as begun:
-                    async for piece in begun:
-                        if isinstance(piece, Text):
-                            self._workload.wrote(work, max(1, piece.tokens))
-                        for event in answer.feed(piece):
-                            yield event
-                spent_ns = time.monotonic_ns() - began
-                yield answer.finished(await judging, self._model.info.model, spent_ns)
-                self._workload.end(work, whole=True)
-        finally:
-            judging.cancel()
-            await asyncio.gather(judging, return_exceptions=True)
+        judged: Support | None = None
+        if self._may_abstain(request):
+            judged = await _answerable(request, deadline)
+            if judged.confidence < self._min_confidence or not _has_text(request):
+                yield Delta(ABSTENTION)
+                yield self._abstained(judged, time.monotonic_ns() - began)
+                return
+        with self._admitted(request) as work:
+            prompt = await self._prompt(request, deadline)
+            answer = _Answer(request, prompt)
+            pieces = self._model.stream(prompt, request, deadline)
+            async with aclosing(_begun_within(pieces, request, deadline)) as begun:
+                async for piece in begun:
+                    if isinstance(piece, Text):
+                        self._workload.wrote(work, max(1, piece.tokens))
+                    for event in answer.feed(piece):
+                        yield event
+            spent_ns = time.monotonic_ns() - began
+            self._workload.end(work, whole=True)
+            # Where nothing hung on it, the first token did not have to wait for it.
+            judged = judged or await _answerable(request, deadline)
+            yield answer.finished(judged, self._model.info.model, spent_ns)
 
     def _may_abstain(self, request: Request) -> bool:
         """Whether the model is asked only after the passages were judged."""
