@@ -21,7 +21,7 @@ import traceback
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import generator_leaving
@@ -127,6 +127,8 @@ def streams(load: Generator, engine: Engine, questions: Questions) -> list[Row]:
 
 def in_front(load: Generator, engine: Engine, questions: Questions) -> list[Row]:
     """What our service adds before `vllm serve`, through its `openai` engine."""
+    # One server answers both ways: whoever asked second would be served from its cache.
+    engine = replace(engine, enable_prefix_caching=False)
     with ExitStack() as stack:
         peer = stack.enter_context(servers.vllm_serve(engine))
         mine = stack.enter_context(servers.in_front_of(peer, engine))

@@ -78,6 +78,7 @@ class Engine:
     max_model_len: int = 4096
     max_num_seqs: int = 64
     enforce_eager: bool = True
+    enable_prefix_caching: bool = True
     gpu_memory_utilization: float = 0.2
     load_format: str = "auto"
     speculation: Mapping[str, object] = field(default_factory=dict)
@@ -92,6 +93,7 @@ class Engine:
             "max_model_len": str(self.max_model_len),
             "max_num_seqs": str(self.max_num_seqs),
             "enforce_eager": str(self.enforce_eager),
+            "enable_prefix_caching": str(self.enable_prefix_caching),
             "gpu_memory_utilization": str(self.gpu_memory_utilization),
             "load_format": self.load_format,
             "speculation": json.dumps(self.speculation) if self.speculation else "",
@@ -107,6 +109,7 @@ class Engine:
             *("--gpu-memory-utilization", str(self.gpu_memory_utilization)),
             *("--load-format", self.load_format),
             *(["--enforce-eager"] if self.enforce_eager else []),
+            *([] if self.enable_prefix_caching else ["--no-enable-prefix-caching"]),
             *(["--speculative-config", json.dumps(self.speculation)] if self.speculation else []),
         ]
 
