@@ -9,13 +9,10 @@ the load generator and the peers share two cores; vector caches are off.
 
 from __future__ import annotations
 
-import os
-import signal
 import statistics
 import sys
-import time
-import traceback
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import encoder_overload
 import numpy as np
@@ -24,7 +21,7 @@ from callers import OK
 from encoder_servers import Server, embedder, infinity
 from in_process import bare_engine, sentence_transformers
 from load import Answers, Closed, Generator, generator, percentile
-from report import Row, publish
+from report import Row, measure, share_cores
 from texts import Texts
 
 ROUNDS = 5
@@ -44,35 +41,11 @@ Group = Callable[[Generator, Texts], list[Row]]
 
 
 def main() -> None:
-    """Measure what the command line names; what fails is told at the end and costs the rest
-    nothing."""
-    chosen = sys.argv[1:] or list(GROUPS)
-    if unknown := set(chosen) - set(GROUPS):
-        raise SystemExit(f"There is no {', '.join(unknown)}; there are {', '.join(GROUPS)}.")
-    if hasattr(os, "sched_setaffinity"):
-        # Children inherit it: on a larger machine, too, all share as many cores.
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:CORES])
-    # Stopped by a signal, it stops its servers all the same.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))
-    rows: list[Row] = []
-    failed: list[str] = []
+    """Measure what the command line names."""
+    share_cores(CORES)
     with generator() as load:
-        for name in chosen:
-            begun = time.monotonic()
-            try:
-                found = GROUPS[name](load, Texts())
-            except Exception:  # noqa: BLE001 - one group's failure is not the others'
-                traceback.print_exc()
-                failed.append(name)
-            else:
-                rows += found
-                # What is known so far, should the rest be interrupted.
-                for row in found:
-                    print(f"  {row.what}: {row.ours:.4g} {row.unit}", file=sys.stderr)
-            print(f"{name}: {time.monotonic() - begun:.0f} s", file=sys.stderr, flush=True)
-    publish("-".join(["encoders", *sys.argv[1:]]), rows)
-    if failed:
-        raise SystemExit(f"Without figures, see above: {', '.join(failed)}.")
+        groups = {name: partial(group, load, Texts()) for name, group in GROUPS.items()}
+        measure("encoders", groups, sys.argv[1:])
 
 
 def memory(load: Generator, texts: Texts) -> list[Row]:

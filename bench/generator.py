@@ -11,17 +11,14 @@ The layout of the prompt has a benchmark of its own, `bench/prompt_layout.py`.
 
 from __future__ import annotations
 
-import os
-import signal
 import statistics
 import sys
 import tempfile
-import time
-import traceback
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import generator_leaving
@@ -33,7 +30,7 @@ from generator_floor import floor
 from generator_questions import Questions
 from generator_servers import Asked, Engine, Server
 from load import Answers, Closed, Generator, generator, percentile
-from report import Row, publish
+from report import Row, measure, share_cores
 
 ROUNDS = 5
 CORES = 2
@@ -75,40 +72,17 @@ Table = dict[str, dict[int, Measured]]
 
 
 def main() -> None:
-    """Measure what the command line names; what fails is told at the end and costs the rest
-    nothing."""
+    """Measure what the command line names."""
     # It takes seconds to import, and only here is it needed.
     import generator_models
 
     servers.installed()
-    chosen = sys.argv[1:] or list(GROUPS)
-    if unknown := set(chosen) - set(GROUPS):
-        raise SystemExit(f"There is no {', '.join(unknown)}; there are {', '.join(GROUPS)}.")
-    if hasattr(os, "sched_setaffinity"):
-        # Children inherit it: on a larger machine, too, all share as many cores.
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:CORES])
-    # Stopped by a signal, it stops its servers all the same.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))
-    rows: list[Row] = []
-    failed: list[str] = []
+    share_cores(CORES)
     with generator() as load, tempfile.TemporaryDirectory() as folder:
         generator_models.write_endless(Path(folder))
-        for name in chosen:
-            begun = time.monotonic()
-            try:
-                found = GROUPS[name](load, Engine(Path(folder)), Questions())
-            except Exception:  # noqa: BLE001 - one group's failure is not the others'
-                traceback.print_exc()
-                failed.append(name)
-            else:
-                rows += found
-                # What is known so far, should the rest be interrupted.
-                for row in found:
-                    print(f"  {row.what}: {row.ours:.4g} {row.unit}", file=sys.stderr)
-            print(f"{name}: {time.monotonic() - begun:.0f} s", file=sys.stderr, flush=True)
-    publish("-".join(["generator", *sys.argv[1:]]), rows)
-    if failed:
-        raise SystemExit(f"Without figures, see above: {', '.join(failed)}.")
+        engine = Engine(Path(folder))
+        groups = {name: partial(group, load, engine, Questions()) for name, group in GROUPS.items()}
+        measure("generator", groups, sys.argv[1:])
 
 
 def streams(load: Generator, engine: Engine, questions: Questions) -> list[Row]:

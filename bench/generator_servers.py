@@ -109,7 +109,7 @@ class Engine:
             *("--gpu-memory-utilization", str(self.gpu_memory_utilization)),
             *("--load-format", self.load_format),
             *(["--enforce-eager"] if self.enforce_eager else []),
-            *([] if self.enable_prefix_caching else ["--no-enable-prefix-caching"]),
+            f"--{'' if self.enable_prefix_caching else 'no-'}enable-prefix-caching",
             *(["--speculative-config", json.dumps(self.speculation)] if self.speculation else []),
         ]
 

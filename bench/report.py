@@ -6,8 +6,11 @@ import datetime
 import json
 import os
 import platform
+import signal
 import sys
-from collections.abc import Iterable
+import time
+import traceback
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -47,6 +50,43 @@ class Row:
         if value is None:
             return False
         return value <= float(bound) if sign == "<=" else value >= float(bound)
+
+
+def measure(
+    bench: str, groups: Mapping[str, Callable[[], list[Row]]], chosen: Sequence[str]
+) -> None:
+    """Run the `chosen` groups, or all, and publish their rows under a name that says which.
+
+    What fails is told at the end and costs the others nothing. Stopped by a signal, the process
+    ends in order, so that each group stops its servers.
+    """
+    if unknown := set(chosen) - set(groups):
+        raise SystemExit(f"There is no {', '.join(unknown)}; there are {', '.join(groups)}.")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))
+    rows: list[Row] = []
+    failed: list[str] = []
+    for name in chosen or groups:
+        begun = time.monotonic()
+        try:
+            found = groups[name]()
+        except Exception:  # noqa: BLE001 - one group's failure is not the others'
+            traceback.print_exc()
+            failed.append(name)
+        else:
+            rows += found
+            # What is known so far, should the rest be interrupted.
+            for row in found:
+                print(f"  {row.what}: {row.ours:.4g} {row.unit}", file=sys.stderr)
+        print(f"{name}: {time.monotonic() - begun:.0f} s", file=sys.stderr, flush=True)
+    publish("-".join([bench, *chosen]), rows)
+    if failed:
+        raise SystemExit(f"Without figures, see above: {', '.join(failed)}.")
+
+
+def share_cores(cores: int) -> None:
+    """Keep this process and all it starts on so many cores, on a larger machine too."""
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])
 
 
 def publish(bench: str, rows: Iterable[Row]) -> None:

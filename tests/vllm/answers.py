@@ -14,7 +14,7 @@ from raglan.deadline import Deadline
 from raglan_generator.engines.vllm import VllmModel
 from raglan_generator.engines.vllm_options import VllmOptions
 from raglan_generator.generation import Request
-from raglan_generator.language_model import End, Message, Prompt, Text
+from raglan_generator.language_model import End, Message, Prompt, Text, begun_within
 
 MAX_NUM_SEQS = 8
 MAX_NUM_QUEUED_REQS = 24
@@ -38,7 +38,9 @@ async def answer(
 ) -> tuple[str, End]:
     """The whole answer and its end."""
     text = ""
-    pieces = model.stream(asked or prompt(), request, Deadline.after(within_s))
+    deadline = Deadline.after(within_s)
+    asked = asked or prompt()
+    pieces = begun_within(model.stream(asked, request, deadline), request, deadline)
     async with aclosing(pieces):
         async for piece in pieces:
             if isinstance(piece, End):

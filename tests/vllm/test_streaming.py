@@ -211,7 +211,6 @@ async def test_a_schema_makes_the_answer_a_document_of_it(model: VllmModel) -> N
         '{"type": "object", "properties": 3}',
         '{"$ref": "#/$defs/missing"}',
         '{"type": "string", "pattern": "(["}',
-        '{"type": "array", "minItems": 100000000}',
         '{"a":' * 500 + "1" + "}" * 500,
     ],
 )

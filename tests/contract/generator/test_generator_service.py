@@ -116,8 +116,9 @@ async def test_get_info_names_engine_and_limits(stub) -> None:
     ("request_", "named"),
     [
         ({"json_schema": "{"}, "json_schema is no JSON"),
-        ({"json_schema": "[]"}, "json_schema must be a JSON object"),
-        ({"json_schema": "[" * 100_000}, "json_schema has 100000 characters; the limit is 64000"),
+        ({"json_schema": "[]"}, "json_schema is no JSON object"),
+        ({"json_schema": "[" * 100_000}, "json_schema has 100000 characters; the limit is 16384"),
+        ({"json_schema": '{"minItems": 100000000}'}, "minItems 100000000; the limit is 1000"),
         ({"tenant": "t" * 257}, "tenant has 257 characters; the limit is 256"),
         ({"adapter": "a" * 257}, "adapter has 257 characters"),
         ({"sampling": {"temperature": 2.5}}, "temperature is 2.5; it must be in .0, 2."),

@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Final
 
 from raglan.deadline import Deadline
-from raglan.errors import DeadlineExceeded, InvalidInput, Overloaded, Unavailable
+from raglan.errors import InvalidInput, Overloaded, Unavailable
 from raglan.health import Health
 
 from raglan_generator.citing import Citer, groundedness
@@ -32,7 +32,7 @@ from raglan_generator.generation import (
     Support,
     Usage,
 )
-from raglan_generator.language_model import End, LanguageModel, Prompt, Text
+from raglan_generator.language_model import End, LanguageModel, Prompt, Text, begun_within
 from raglan_generator.passage_order import PassageOrder
 from raglan_generator.prompt import Prompter
 from raglan_generator.workload import Work, Workload
@@ -95,7 +95,7 @@ class Answering:
             prompt = await self._prompt(request, deadline)
             answer = _Answer(request, prompt)
             pieces = self._model.stream(prompt, request, deadline)
-            async with aclosing(_begun_within(pieces, request, deadline)) as begun:
+            async with aclosing(begun_within(pieces, request, deadline)) as begun:
                 async for piece in begun:
                     if isinstance(piece, Text):
                         self._workload.wrote(work, max(1, piece.tokens))
@@ -227,29 +227,6 @@ async def _answerable(request: Request, deadline: Deadline) -> Support:
 
 def _has_text(request: Request) -> bool:
     return any(passage.text.strip() for passage in request.passages)
-
-
-async def _begun_within(
-    pieces: AsyncGenerator[Text | End], request: Request, deadline: Deadline
-) -> AsyncGenerator[Text | End]:
-    """`pieces`, unless the first comes later than the request allows."""
-    limit_s = request.first_token_s
-    first = deadline if limit_s is None else deadline.within(limit_s)
-    async with aclosing(pieces):
-        try:
-            async with asyncio.timeout(first.remaining_s()):
-                piece = await anext(pieces, None)
-        except TimeoutError:
-            raise DeadlineExceeded(
-                "The answer did not begin in time."
-                if first.at < deadline.at
-                else "The deadline passed before the answer began."
-            ) from None
-        if piece is None:
-            return
-        yield piece
-        async for piece in pieces:
-            yield piece
 
 
 def _words(prompt: Prompt) -> int:

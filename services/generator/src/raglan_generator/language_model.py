@@ -6,11 +6,14 @@ the citations and measures the rest, the same for both.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Protocol, TypedDict
 
 from raglan.deadline import Deadline
+from raglan.errors import DeadlineExceeded
 from raglan.health import Health
 
 from raglan_generator.generation import EngineInfo, FinishReason, Load, Request, Usage
@@ -106,7 +109,8 @@ class LanguageModel(Protocol):
     def stream(
         self, prompt: Prompt, request: Request, deadline: Deadline
     ) -> AsyncGenerator[Text | End]:
-        """Continue `prompt` under the limits of `request`; its passages are not read again.
+        """Continue `prompt` under the limits of `request`, but for its `first_token_s`, which
+        `begun_within` enforces; its passages are not read again.
 
         Close the generator (`contextlib.aclosing`) to stop early: the model stops writing.
 
@@ -120,3 +124,30 @@ class LanguageModel(Protocol):
 
     async def close(self) -> None:
         """Give back what `start` took."""
+
+
+async def begun_within(
+    pieces: AsyncGenerator[Text | End], request: Request, deadline: Deadline
+) -> AsyncGenerator[Text | End]:
+    """`pieces`, closed when the first comes later than the request or its deadline allows.
+
+    Raises:
+        DeadlineExceeded: it did.
+    """
+    limit_s = request.first_token_s
+    first = deadline if limit_s is None else deadline.within(limit_s)
+    async with aclosing(pieces):
+        try:
+            async with asyncio.timeout(first.remaining_s()):
+                piece = await anext(pieces, None)
+        except TimeoutError:
+            raise DeadlineExceeded(
+                "The answer did not begin in time."
+                if first.at < deadline.at
+                else "The deadline passed before the answer began."
+            ) from None
+        if piece is None:
+            return
+        yield piece
+        async for piece in pieces:
+            yield piece

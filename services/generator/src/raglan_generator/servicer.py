@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager
@@ -17,6 +16,7 @@ from raglan.errors import InvalidInput, Overloaded
 from raglan.scheduling import Lane
 from raglan.v1 import common_pb2, generator_pb2, generator_pb2_grpc
 
+from raglan_generator import json_schema
 from raglan_generator.generation import (
     Citation,
     Delta,
@@ -42,7 +42,6 @@ _REASONS = {
 }
 _TRACE_CONTEXT: Final = frozenset({"traceparent", "tracestate"})
 _MAX_NAME_CHARS: Final = 256
-_MAX_SCHEMA_CHARS: Final = 64_000
 _MAX_STOPS: Final = 16
 _MAX_TEMPERATURE: Final = 2.0
 
@@ -154,6 +153,8 @@ def parse(
         "the number of history turns",
     )
     _within(request.max_tokens, limits.max_tokens_limit, "max_tokens_limit", "max_tokens")
+    if request.json_schema:
+        json_schema.check(request.json_schema)
     return Request(
         question=request.question,
         passages=_passages(request.passages),
@@ -163,7 +164,7 @@ def parse(
         lane=Lane.BULK if request.lane == common_pb2.LANE_BULK else Lane.INTERACTIVE,
         tenant=_short("tenant", request.tenant, _MAX_NAME_CHARS),
         adapter=_short("adapter", request.adapter, _MAX_NAME_CHARS),
-        json_schema=_schema(request.json_schema),
+        json_schema=request.json_schema,
         sampling=_sampling(request.sampling),
         trace_headers=trace_headers,
     )
@@ -181,19 +182,6 @@ def _short(name: str, value: str, limit: int) -> str:
     if len(value) > limit:
         raise InvalidInput(f"{name} has {len(value)} characters; the limit is {limit}.")
     return value
-
-
-def _schema(text: str) -> str:
-    _short("json_schema", text, _MAX_SCHEMA_CHARS)
-    if not text:
-        return ""
-    try:
-        schema = json.loads(text)
-    except (ValueError, RecursionError):
-        raise InvalidInput("json_schema is no JSON document.") from None
-    if not isinstance(schema, dict):
-        raise InvalidInput("json_schema must be a JSON object.")
-    return text
 
 
 def _sampling(asked: generator_pb2.Sampling) -> Sampling:

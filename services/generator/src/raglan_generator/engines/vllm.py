@@ -31,7 +31,7 @@ from raglan.errors import (
 from raglan.health import Health
 
 from raglan_generator.chat_tokenizer import HuggingFaceTokenizer
-from raglan_generator.engines import vllm_outputs, vllm_schema
+from raglan_generator.engines import vllm_outputs
 from raglan_generator.engines import vllm_preflight as preflight
 from raglan_generator.engines.vllm_options import (
     LORA_RANKS,
@@ -43,7 +43,7 @@ from raglan_generator.engines.vllm_options import (
 )
 from raglan_generator.engines.vllm_progress import Counters, Progress
 from raglan_generator.generation import EngineInfo, Load, Request, Sampling
-from raglan_generator.language_model import End, Message, Prompt, Text, Tokenizer
+from raglan_generator.language_model import End, Message, Prompt, Text, Tokenizer, begun_within
 
 ENVIRONMENT: Final = {
     # A fork of a process that serves gRPC inherits its sockets and its locks.
@@ -162,8 +162,6 @@ class VllmModel:
         """See `LanguageModel.stream`. Text that came while nobody read it comes as one."""
         engine = self._started()
         deadline.check("the answer was begun")
-        first_s = request.first_token_s
-        limit = deadline if first_s is None else deadline.within(first_s)
         ask = await self._ask(prompt, request)
         request_id: str = engine.next_id()
         tokens = unsent = 0
@@ -171,21 +169,16 @@ class VllmModel:
         self._running.add(request_id)
         self._idle.clear()
         first_given = self._progress.given()
-        expiry: asyncio.TimerHandle | None = None
+        expiry = self._expiring(request_id, deadline)
         try:
             async with aclosing(engine.generate(ask, request_id)) as outputs:
-                output = await vllm_outputs.first_of(outputs, limit, deadline)
-                expiry = self._expiring(request_id, deadline)
-                while True:
+                async for output in outputs:
                     piece = output.outputs[0]
                     tokens += len(piece.token_ids)
                     unsent += len(piece.token_ids)
                     if piece.text:
                         yield Text(piece.text, unsent)
                         unsent = 0
-                    if output.finished:
-                        break
-                    output = await anext(outputs)
             end = vllm_outputs.end_of(output, tokens, deadline)
             self._ended(time.monotonic() - began)
             yield end
@@ -199,8 +192,7 @@ class VllmModel:
                 self._progress.refused()
             raise raised from error
         finally:
-            if expiry is not None:
-                expiry.cancel()
+            expiry.cancel()
             self._running.discard(request_id)
             if not self._running:
                 self._idle.set()
@@ -230,8 +222,6 @@ class VllmModel:
                 f"adapter is {request.adapter!r}; the adapters are: {known} "
                 "(RAGLAN_GENERATOR_ADAPTERS)."
             )
-        if request.json_schema:
-            vllm_schema.check(request.json_schema)
         token_ids = prompt.token_ids
         if token_ids is None:
             rendered = await asyncio.to_thread(self.tokenizer.render, prompt.messages)
@@ -339,7 +329,10 @@ class VllmModel:
         """Answer once: what the first answer compiles or allocates is done before SERVING."""
         request = Request("", (), max_tokens=_WARM_UP_TOKENS)
         messages: tuple[Message, ...] = ({"role": "user", "content": "Hello"},)
-        answer = self.stream(Prompt(messages, ()), request, Deadline.after(_WARM_UP_S))
+        deadline = Deadline.after(_WARM_UP_S)
+        answer = begun_within(
+            self.stream(Prompt(messages, ()), request, deadline), request, deadline
+        )
         try:
             async with aclosing(answer) as pieces:
                 async for _ in pieces:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncGenerator
 from typing import Any
 
 from raglan.deadline import Deadline
@@ -11,23 +9,6 @@ from raglan.errors import DeadlineExceeded, Unavailable
 
 from raglan_generator.generation import FinishReason, Usage
 from raglan_generator.language_model import End
-
-
-async def first_of(outputs: AsyncGenerator[Any], limit: Deadline, deadline: Deadline) -> Any:
-    """The first output; when it is not there at `limit`, the request is aborted.
-
-    Raises:
-        DeadlineExceeded: which of the two has passed.
-    """
-    try:
-        async with asyncio.timeout(limit.remaining_s()):
-            return await anext(outputs)
-    except TimeoutError:
-        raise DeadlineExceeded(
-            "The answer did not begin in the time that the request allows for it."
-            if limit.at < deadline.at
-            else "The deadline passed before the answer began."
-        ) from None
 
 
 def end_of(output: Any, tokens: int, deadline: Deadline) -> End:

@@ -1,4 +1,4 @@
-"""JSON schemas are programs for the engine: what would keep it busy for all others is refused.
+"""JSON schemas are programs for an engine: what would keep it busy for all others is refused.
 
 Counts are unrolled when a schema is compiled: an array of at least a hundred million items took
 the compiler 53 s (llguidance 1.7), in the process that everybody waits for.

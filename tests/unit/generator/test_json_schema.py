@@ -6,7 +6,7 @@ import json
 
 import pytest
 from raglan.errors import InvalidInput
-from raglan_generator.engines import vllm_schema
+from raglan_generator import json_schema
 
 
 @pytest.mark.parametrize(
@@ -20,7 +20,7 @@ from raglan_generator.engines import vllm_schema
     ],
 )
 def test_an_ordinary_schema_passes(schema: dict[str, object]) -> None:
-    vllm_schema.check(json.dumps(schema))
+    json_schema.check(json.dumps(schema))
 
 
 @pytest.mark.parametrize(
@@ -39,4 +39,4 @@ def test_an_ordinary_schema_passes(schema: dict[str, object]) -> None:
 )
 def test_what_would_keep_the_engine_busy_is_refused(schema: str, said: str) -> None:
     with pytest.raises(InvalidInput, match=said):
-        vllm_schema.check(schema)
+        json_schema.check(schema)
