@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import gc
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 
 import grpc
@@ -28,6 +29,10 @@ class Servicer(generator_pb2_grpc.GeneratorServiceServicer):
 
     async def Generate(self, request, context):  # type: ignore[no-untyped-def]
         yield generator_pb2.GenerateEvent(delta=generator_pb2.Delta(text="a"))
+        if request.question == "endless":
+            async with aclosing(self._endless()) as events:
+                async for event in events:
+                    yield event
         if request.question == "fail":
             raise errors.Overloaded("full", retry_after_s=1.5)
         try:
@@ -35,6 +40,13 @@ class Servicer(generator_pb2_grpc.GeneratorServiceServicer):
         except asyncio.CancelledError:
             self.cancelled.set()
             raise
+
+    async def _endless(self) -> AsyncGenerator[generator_pb2.GenerateEvent, None]:
+        try:
+            while True:
+                yield generator_pb2.GenerateEvent(delta=generator_pb2.Delta(text="x" * 10_000))
+        finally:
+            self.cancelled.set()
 
     async def GetInfo(self, request, context):  # type: ignore[no-untyped-def]
         self.request_id = request_context.request_id()
@@ -114,6 +126,25 @@ async def test_leaving_a_stream_cancels_it_at_the_server() -> None:
                 assert reply.delta.text == "a"
                 break
         await asyncio.wait_for(servicer.cancelled.wait(), 2)
+
+
+async def test_a_stream_left_while_the_server_sends_ends_there_without_an_error() -> None:
+    unhandled: list[dict[str, object]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, found: unhandled.append(found))
+    servicer = Servicer()
+    async with running(servicer) as stub:
+        for _ in range(5):
+            servicer.cancelled.clear()
+            request = generator_pb2.GenerateRequest(question="endless")
+            replies = client.stream(stub.Generate, request, deadline=Deadline.after(20))
+            async with aclosing(replies):
+                assert (await anext(replies)).delta.text == "a"
+                # The server has filled the window by now, and waits in the middle of a send.
+                await asyncio.sleep(0.05)
+            await asyncio.wait_for(servicer.cancelled.wait(), 2)
+    gc.collect()
+    await asyncio.sleep(0)
+    assert unhandled == []
 
 
 async def test_a_passed_deadline_makes_no_call() -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import aclosing, asynccontextmanager
 from typing import Any, Final, TypeAlias
 
 import grpc
@@ -59,10 +59,11 @@ def _wrap_unary(inner: Callable[[Any, Context], Awaitable[Any]], method: str) ->
     return call
 
 
-def _wrap_stream(inner: Callable[[Any, Context], AsyncIterator[Any]], method: str) -> Any:
+def _wrap_stream(inner: Callable[[Any, Context], AsyncGenerator[Any, None]], method: str) -> Any:
     async def call(request: Any, context: Context) -> AsyncIterator[Any]:
-        async with _border(method, context):
-            async for message in inner(request, context):
+        # gRPC lets go of a stream that its reader left; its servicer is to hear of it.
+        async with _border(method, context), aclosing(inner(request, context)) as messages:
+            async for message in messages:
                 yield message
 
     return call
@@ -81,7 +82,7 @@ async def _border(method: str, context: Context) -> AsyncIterator[None]:
         except RaglanError as error:
             status = errors.wire(error).status
             await _abort(context, error)
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, GeneratorExit):
             status = "CANCELLED"
             raise
         except Exception:

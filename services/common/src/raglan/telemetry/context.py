@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from typing import Final
 
@@ -53,12 +53,15 @@ def incoming(carrier: Mapping[str, str]) -> Iterator[str]:
         context = trace.set_span_in_context(trace.NonRecordingSpan(fresh), context)
     otel_token = otel_context.attach(context)
     id_token = _request_id.set(id_)
+    log_tokens = structlog.contextvars.bind_contextvars(request_id=id_, trace_id=trace_id())
     try:
-        with structlog.contextvars.bound_contextvars(request_id=id_, trace_id=trace_id()):
-            yield id_
+        yield id_
     finally:
-        _request_id.reset(id_token)
-        otel_context.detach(otel_token)
+        # A stream whose reader has left is closed in another context: nothing to restore there.
+        with suppress(ValueError):
+            _request_id.reset(id_token)
+            structlog.contextvars.reset_contextvars(**log_tokens)
+            otel_context.detach(otel_token)
 
 
 def outgoing() -> list[tuple[str, str]]:
