@@ -16,11 +16,16 @@ from typing import Final, Literal, TypeVar
 from pydantic import Field, NonNegativeFloat, PositiveInt, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from raglan import fault_plan
+
 SERVICES: Final = ("gateway", "embedder", "retriever", "reranker", "generator", "ingester")
 """Every service that reads variables of its own. Their prefixes are left to them."""
 
 CLI_VARIABLES: Final = frozenset({"RAGLAN_URL", "RAGLAN_DATA"})
 """What the command line reads: the gateway's address and the data folder of `raglan up`."""
+
+COMMON_VARIABLES: Final = frozenset({fault_plan.VARIABLE})
+"""What every service reads, under one name for all."""
 
 
 class SettingsError(Exception):
@@ -87,7 +92,7 @@ def unknown_variables(
     known: Iterable[str], *, prefix: str, environ: Mapping[str, str]
 ) -> dict[str, str]:
     """Variable that nothing reads, under `prefix` or no service's prefix -> nearest known one."""
-    names = set(known) | CLI_VARIABLES
+    names = set(known) | CLI_VARIABLES | COMMON_VARIABLES
     foreign = tuple(
         f"RAGLAN_{service.upper()}_"
         for service in SERVICES
@@ -115,6 +120,8 @@ def load(settings: type[S]) -> S:
         f"{name} is set, but there is no such setting." + (f" Did you mean {near}?" if near else "")
         for name, near in sorted(unknown.items())
     ]
+    if wrong := fault_plan.problem(os.environ, SERVICES):
+        problems.append(wrong)
     names = {field: variable for variable, field in variables.items()}
     try:
         loaded = settings()
