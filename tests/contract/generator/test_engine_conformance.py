@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 
 import pytest
 from raglan.deadline import Deadline
 from raglan.errors import DeadlineExceeded
 from raglan_generator.engines.extractive import ExtractiveEngine
+from raglan_generator.engines.null import NullEngine
 from raglan_generator.generation import (
     ABSTENTION,
     Citation,
@@ -25,15 +26,18 @@ DOCUMENT = "Préface 😀. Raglan pins devices. The reranker runs on the second 
 ASKED = Request("Where does the reranker run?", (Passage(DOCUMENT[9:], start=9),))
 
 
-@pytest.fixture(params=["extractive", "openai"])
+@pytest.fixture(params=["extractive", "openai", "null"])
 async def engine(request: pytest.FixtureRequest, llm, asking_openai) -> AsyncIterator[Engine]:
     async def script(exchange) -> None:
         await exchange.stream("The reranker runs on the ", "second GPU.[1][7]")
 
     llm.script = script
-    engine: Engine = (
-        ExtractiveEngine() if request.param == "extractive" else asking_openai(llm.base_url)
-    )
+    engines: dict[str, Callable[[], Engine]] = {
+        "extractive": ExtractiveEngine,
+        "openai": lambda: asking_openai(llm.base_url),
+        "null": lambda: NullEngine(tokens=3),
+    }
+    engine = engines[request.param]()
     await engine.start()
     yield engine
     await engine.close()
@@ -85,5 +89,5 @@ async def test_left_early_it_answers_the_next(engine) -> None:
 
 
 async def test_it_describes_itself(engine) -> None:
-    assert engine.info.engine in {"extractive", "openai"}
+    assert engine.info.engine in {"extractive", "openai", "null"}
     assert engine.info.model

@@ -24,7 +24,7 @@ from raglan.v1 import common_pb2, embedder_pb2_grpc
 from raglan_embedder import engines
 from raglan_embedder.embedding import Embedder, TextLimits
 from raglan_embedder.encoding import DeviceEncoder, batch_limits
-from raglan_embedder.engines import Engine
+from raglan_embedder.engines import Engine, null
 from raglan_embedder.servicer import EmbedderServicer
 from raglan_embedder.settings import EmbedderSettings
 
@@ -100,17 +100,21 @@ async def _encoder(
         ),
         stalled_after_s=settings.stalled_after_s,
         metrics=metrics,
+        tokenizing=null.Words(model.max_tokens) if settings.engine == "null" else None,
     )
 
 
 def _load(settings: EmbedderSettings, stopped: threading.Event) -> tuple[EncoderModel, Engine]:
     assert settings.engine != "http", "that one has no model here"
-    model = models.read(settings.model).capped(settings.max_tokens)
+    known = null.MODEL if settings.engine == "null" else models.read(settings.model)
+    model = known.capped(settings.max_tokens)
     model = replace(
         model,
         query_prompt=settings.query_prompt or model.query_prompt,
         passage_prompt=settings.passage_prompt or model.passage_prompt,
     )
+    if settings.engine == "null":
+        return model, null.load()
     engine = engines.load(
         settings.engine,
         model,

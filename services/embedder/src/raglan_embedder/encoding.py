@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Final
+from typing import Final, Protocol
 
 from raglan.deadline import Deadline
 from raglan.encoders import sessions
@@ -32,6 +32,12 @@ _TOKENIZING_THREADS: Final = 4
 Futures = list["asyncio.Future[Answer[TextVectors]]"]
 
 
+class Tokenizing(Protocol):
+    """Text to token ids; may be used from any thread."""
+
+    def ids(self, texts: Sequence[str]) -> list[TokenIds]: ...
+
+
 class DeviceEncoder:
     """One engine behind its queue. Belongs to one event loop; `close` it."""
 
@@ -43,14 +49,18 @@ class DeviceEncoder:
         limits: Limits,
         stalled_after_s: float,
         metrics: EncoderMetrics,
+        tokenizing: Tokenizing | None = None,
     ) -> None:
+        """Args:
+        tokenizing: in place of the tokenizer in the model's folder.
+        """
         # Its thread pool would run bulk texts at the priority of queries.
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
         self.engine = engine
         self._model = model
         self._limits = limits
         self._metrics = metrics
-        self._tokenizers = Tokenizers(
+        self._tokenizers: Tokenizing = tokenizing or Tokenizers(
             model.path,
             model.max_tokens,
             (model.default_prompt, model.query_prompt, model.passage_prompt),

@@ -25,9 +25,9 @@ class EmbedderSettings(GrpcSettings, env_prefix="RAGLAN_EMBEDDER_"):
     port: int = Field(default=7101, ge=0, le=65535)
     """Port to listen on; 0 takes a free one."""
 
-    engine: Literal["openvino", "onnx", "torch", "http"] = "openvino"
+    engine: Literal["openvino", "onnx", "torch", "http", "null"] = "openvino"
     """What runs the model: OpenVINO or ONNX Runtime on a CPU, torch on a GPU or a CPU, or another
-    server over HTTP."""
+    server over HTTP. null needs no model and means nothing: for measuring the mesh."""
 
     model: str = Field(default=DEFAULT_MODEL, min_length=1)
     """A folder, the bundled model, or a Hugging Face hub id; with engine http, the name to ask

@@ -12,6 +12,7 @@ from raglan.v1 import generator_pb2_grpc
 
 from raglan_generator.answering import Answering
 from raglan_generator.engines.extractive import ExtractiveEngine
+from raglan_generator.engines.null import NullEngine
 from raglan_generator.engines.openai import OpenAIModel, Timeouts
 from raglan_generator.engines.vllm import VllmModel
 from raglan_generator.estimated_tokenizer import EstimatedTokenizer, FileTokenizer
@@ -58,6 +59,12 @@ def build_engine(settings: GeneratorSettings) -> Engine:
     if settings.engine == "extractive":
         return ExtractiveEngine(
             max_sentences=settings.max_sentences, min_confidence=settings.min_confidence
+        )
+    if settings.engine == "null":
+        return NullEngine(
+            tokens=settings.null_tokens,
+            first_token_s=settings.null_first_token_ms / 1e3,
+            token_s=settings.null_token_ms / 1e3,
         )
     return Answering(
         _MODELS[settings.engine](settings),

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import Literal, Self
 
-from pydantic import Field, PositiveFloat, PositiveInt, SecretStr, model_validator
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    SecretStr,
+    model_validator,
+)
 from raglan.settings import GrpcSettings
 
 from raglan_generator.engines.vllm_options import VllmOptions
@@ -16,9 +23,9 @@ class GeneratorSettings(GrpcSettings, VllmOptions, env_prefix="RAGLAN_GENERATOR_
     port: int = Field(default=7104, ge=0, le=65535)
     """Port to listen on; 0 takes a free one."""
 
-    engine: Literal["extractive", "openai", "vllm"] = "extractive"
+    engine: Literal["extractive", "openai", "vllm", "null"] = "extractive"
     """`extractive` quotes the passages, `openai` asks an OpenAI-compatible server, `vllm` runs a
-    model itself."""
+    model itself. `null` writes numbered words and needs no model: for measuring the mesh."""
 
     base_url: str = ""
     """The OpenAI-compatible server's address up to `/v1`, e.g. http://127.0.0.1:8000/v1."""
@@ -64,6 +71,15 @@ class GeneratorSettings(GrpcSettings, VllmOptions, env_prefix="RAGLAN_GENERATOR_
     """Below this confidence in the passages the answer abstains; 0 always answers. A model is not
     even asked then, unless the question has a history."""
 
+    null_tokens: PositiveInt = 20
+    """Tokens of an answer of the `null` engine."""
+
+    null_first_token_ms: NonNegativeFloat = 0
+    """Time from the request until the `null` engine's first token."""
+
+    null_token_ms: NonNegativeFloat = 0
+    """Time from each token of the `null` engine to the next."""
+
     max_passages: PositiveInt = 100
     """Most passages in a request."""
 
@@ -92,6 +108,6 @@ class GeneratorSettings(GrpcSettings, VllmOptions, env_prefix="RAGLAN_GENERATOR_
                 "the openai engine needs RAGLAN_GENERATOR_BASE_URL, "
                 "an address like http://127.0.0.1:8000/v1"
             )
-        if self.engine != "extractive" and not self.model:
+        if self.engine in ("openai", "vllm") and not self.model:
             raise ValueError(f"the {self.engine} engine needs RAGLAN_GENERATOR_MODEL")
         return self

@@ -29,6 +29,7 @@ from raglan_reranker.engines import Engine, MakeDispatcher, devices
 from raglan_reranker.engines.cross_encoder import CrossEncoding, listed
 from raglan_reranker.engines.devices import Streams
 from raglan_reranker.engines.late_interaction import LateInteraction, normalising
+from raglan_reranker.engines.null import NullReranking
 from raglan_reranker.reranking import Reranker
 from raglan_reranker.servicer import RerankerServicer
 from raglan_reranker.settings import RerankerSettings
@@ -186,10 +187,19 @@ def _http(settings: RerankerSettings, _: threading.Event) -> Loaded:
     return make, common_pb2.ModelIdentity(id=settings.model), lambda: None
 
 
+def _null(_: RerankerSettings, __: threading.Event) -> Loaded:
+    def make(dispatcher: MakeDispatcher) -> Engine:
+        return NullReranking(dispatcher=dispatcher)
+
+    # Without a revision no score is kept: it depends on the place, not on the text.
+    return make, common_pb2.ModelIdentity(id=NullReranking.name), lambda: None
+
+
 _LOADERS: Final[dict[str, Callable[[RerankerSettings, threading.Event], Loaded]]] = {
     "late-interaction": _late_interaction,
     "cross-encoder": _cross_encoder,
     "http": _http,
+    "null": _null,
 }
 
 

@@ -25,8 +25,9 @@ class RerankerSettings(GrpcSettings, env_prefix="RAGLAN_RERANKER_"):
     port: int = Field(default=7103, ge=0, le=65535)
     """Port to listen on; 0 takes a free one."""
 
-    engine: Literal["late-interaction", "cross-encoder", "http"] = "late-interaction"
-    """What scores: MaxSim over an encoder's token vectors, a cross-encoder, or another server."""
+    engine: Literal["late-interaction", "cross-encoder", "http", "null"] = "late-interaction"
+    """What scores: MaxSim over an encoder's token vectors, a cross-encoder, or another server.
+    null keeps the order and needs no model: for measuring the mesh."""
 
     model: str = Field(default=DEFAULT_MODEL, min_length=1)
     """A folder, the bundled encoder, or a hub id; for cross-encoder, one trained as such; with

@@ -10,6 +10,7 @@ from raglan.v1 import retriever_pb2_grpc
 from raglan_retriever.index import Fusion, Index, Limits
 from raglan_retriever.servicer import RetrieverServicer
 from raglan_retriever.settings import RetrieverSettings
+from raglan_retriever.stores.null import NullStore
 from raglan_retriever.stores.store import Store
 
 
@@ -32,6 +33,8 @@ def build(settings: RetrieverSettings) -> Service:
 
 def load_store(settings: RetrieverSettings) -> Store:
     """The store that `settings.store` names. The other one's library is not imported."""
+    if settings.store == "null":
+        return NullStore()
     if settings.store == "qdrant":
         from qdrant_client import AsyncQdrantClient
 

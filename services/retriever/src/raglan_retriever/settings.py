@@ -18,8 +18,9 @@ class RetrieverSettings(GrpcSettings, env_prefix="RAGLAN_RETRIEVER_"):
     port: int = Field(default=7102, ge=0, le=65535)
     """Port to listen on; 0 takes a free one."""
 
-    store: Literal["edge", "qdrant"] = "edge"
-    """edge: in this process, on disk. qdrant: a Qdrant server or cluster."""
+    store: Literal["edge", "qdrant", "null"] = "edge"
+    """edge: in this process, on disk. qdrant: a Qdrant server or cluster. null finds the same
+    passages in every collection and stores nothing: for measuring the mesh."""
 
     data_dir: Path = Field(default_factory=lambda: default_data_dir() / "index")
     """Folder of the edge store. One retriever process may use it at a time."""

@@ -1,0 +1,131 @@
+"""Store `null`: every collection exists and holds the same passages; nothing can be stored.
+
+What is left of the service around it is the mesh itself, which can so be measured and rehearsed.
+Replicas share nothing and still agree, since nothing ever changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from raglan.errors import Conflict
+
+from raglan_retriever.chunks import Chunk
+from raglan_retriever.collection import Collection, Model
+from raglan_retriever.filters import Clause
+from raglan_retriever.lexical import Sparse
+from raglan_retriever.stores.store import Hit, Point, Stats
+
+PASSAGES: Final = 50
+
+_SENTENCE: Final = "Passage {number} says that stage {number} of the mesh costs {number} units. "
+_SENTENCES: Final = 5
+"""About 300 characters, as chunks of the default size have on average."""
+
+
+class NullStore:
+    """Finds its passages in one order, whatever is asked."""
+
+    name: Final[str] = "null"
+
+    def __init__(self) -> None:
+        chunks = [_chunk(number) for number in range(1, PASSAGES + 1)]
+        self._chunks = {chunk.point_id: chunk for chunk in chunks}
+
+    async def open(self) -> None:
+        """Nothing to open."""
+
+    async def close(self) -> None:
+        """Nothing to give back."""
+
+    async def collections(self) -> list[Collection]:
+        """One stands for all."""
+        return [_collection("default")]
+
+    async def create(self, collection: Collection) -> None:
+        """Whatever is to be made exists already."""
+
+    async def collection(self, name: str) -> Collection:
+        """Exists, of any name and for any model."""
+        return _collection(name)
+
+    async def describe(self, collection: Collection) -> None:
+        """Nothing is learned of what never changes."""
+
+    async def drop(self, name: str) -> None:
+        """Raises Conflict."""
+        raise _unchangeable()
+
+    async def upsert(self, name: str, points: Sequence[Point]) -> None:
+        """Raises Conflict."""
+        raise _unchangeable()
+
+    async def search(
+        self, name: str, query: list[float] | Sparse, limit: int, where: Clause | None
+    ) -> list[Hit]:
+        """The first `limit` passages, scores descending from 1; `where` lets all pass."""
+        ids = list(self._chunks)[:limit]
+        return [Hit(id_, 1 - place / PASSAGES) for place, id_ in enumerate(ids)]
+
+    async def fetch(self, name: str, ids: Sequence[str]) -> dict[str, Chunk]:
+        """The chunks of those ids that exist."""
+        return {id_: self._chunks[id_] for id_ in ids if id_ in self._chunks}
+
+    async def select(self, name: str, where: Clause) -> list[Chunk]:
+        """Every passage."""
+        return list(self._chunks.values())
+
+    async def delete(self, name: str, where: Clause) -> int:
+        """Raises Conflict."""
+        raise _unchangeable()
+
+    async def count(self, name: str, where: Clause | None) -> int:
+        """All of them."""
+        return PASSAGES
+
+    async def stats(self, name: str) -> Stats:
+        """A document for each passage."""
+        return Stats(chunks=PASSAGES, documents=PASSAGES, disk_bytes=0, unindexed_chunks=0)
+
+
+class _AnyModel(Collection):
+    """A collection that vectors of every model may search."""
+
+    __slots__ = ()
+
+    def check_model(self, model: Model) -> None:
+        """Every model is welcome: its vectors are not looked at."""
+
+
+def _collection(name: str) -> Collection:
+    return _AnyModel(
+        name=name,
+        model=Model("null", "1", 384),
+        max_chars=1000,
+        overlap_chars=0,
+        created="1970-01-01T00:00:00+00:00",
+        language="english",
+    )
+
+
+def _chunk(number: int) -> Chunk:
+    text = (_SENTENCE.format(number=number) * _SENTENCES).strip()
+    return Chunk(
+        chunk_id=f"null-{number}#0",
+        document_id=f"null-{number}",
+        ordinal=0,
+        title=f"Document {number}",
+        text=text,
+        start=0,
+        end=len(text),
+        heading_path=(),
+        metadata_json="{}",
+    )
+
+
+def _unchangeable() -> Conflict:
+    return Conflict(
+        "Store null keeps nothing and holds fixed passages; choose edge or qdrant "
+        "(RAGLAN_RETRIEVER_STORE)."
+    )
