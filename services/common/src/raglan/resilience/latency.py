@@ -1,0 +1,61 @@
+"""The latest latencies, sorted: exact quantiles that cost no more than looking them up."""
+
+from __future__ import annotations
+
+import math
+import time
+from bisect import bisect_left, insort
+from collections import deque
+from collections.abc import Callable
+
+
+class LatencyWindow:
+    """The last `size` latencies that are not older than `max_age_s`. `clock` is monotonic."""
+
+    def __init__(
+        self,
+        size: int = 512,
+        max_age_s: float = 60.0,
+        min_samples: int = 20,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._size = size
+        self._max_age_s = max_age_s
+        self._min_samples = min_samples
+        self._clock = clock
+        self._arrived: deque[tuple[float, float]] = deque()
+        # Kept in order by insertion: with a few hundred entries that is one small memmove, while
+        # sorting anew after every call would cost thirty times as much.
+        self._sorted: list[float] = []
+
+    def __len__(self) -> int:
+        return len(self._sorted)
+
+    def add(self, seconds: float) -> None:
+        """One more call took `seconds`."""
+        now = self._clock()
+        if len(self._arrived) >= self._size:
+            self._forget()
+        self._arrived.append((now, seconds))
+        insort(self._sorted, seconds)
+        self._expire(now)
+
+    def quantile(self, q: float) -> float | None:
+        """The latency, in seconds, that a share `q` of the calls did not pass (nearest rank).
+
+        None while there are fewer than `min_samples`.
+        """
+        self._expire(self._clock())
+        count = len(self._sorted)
+        if count < self._min_samples or not count:
+            return None
+        return self._sorted[max(0, math.ceil(q * count) - 1)]
+
+    def _expire(self, now: float) -> None:
+        while self._arrived and now - self._arrived[0][0] > self._max_age_s:
+            self._forget()
+
+    def _forget(self) -> None:
+        _, seconds = self._arrived.popleft()
+        del self._sorted[bisect_left(self._sorted, seconds)]

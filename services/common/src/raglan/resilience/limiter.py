@@ -1,0 +1,128 @@
+"""The adaptive concurrency limit before one stage, for coroutines."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from types import TracebackType
+
+from raglan.deadline import Deadline
+from raglan.errors import DeadlineExceeded, Overloaded
+from raglan.resilience.admission import Admission, Priority, Ticket
+from raglan.resilience.gradient import GradientLimit
+
+__all__ = ["AdaptiveLimiter", "Priority", "Slot"]
+
+
+class AdaptiveLimiter:
+    """At most so many calls at a time as the service behind it can use; the rest wait or go.
+
+    `clock` is monotonic, in seconds, and the one that deadlines are read from.
+    """
+
+    def __init__(
+        self,
+        *,
+        initial: int = 20,
+        smallest: int = 2,
+        largest: int = 1000,
+        queue: int = 100,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._adaptive = GradientLimit(initial=initial, smallest=smallest, largest=largest)
+        self._admission = Admission(self._adaptive, queue)
+        self._clock = clock
+
+    @property
+    def limit(self) -> int:
+        """Calls that may run at a time."""
+        return self._adaptive.limit
+
+    @property
+    def running(self) -> int:
+        """Calls that run."""
+        return self._admission.running
+
+    @property
+    def waiting(self) -> int:
+        """Calls that wait."""
+        return self._admission.waiting
+
+    def slot(self, priority: Priority, deadline: Deadline) -> Slot:
+        """A place for one call: `async with limiter.slot(priority, deadline) as slot: ...`.
+
+        The block's time is taken as the call's latency. Overloaded out of the block says that the
+        service is full and lowers the limit; any other exception says nothing about its speed.
+
+        Entering raises:
+            Overloaded: the queue is full, or the deadline would pass, or passed, before its turn.
+            DeadlineExceeded: it had passed already.
+        """
+        return Slot(self._admission, priority, deadline, self._clock)
+
+
+class Slot:
+    """A place, while the block runs."""
+
+    __slots__ = ("_admission", "_clock", "_deadline", "_latency_s", "_priority", "_says", "_ticket")
+
+    def __init__(
+        self,
+        admission: Admission,
+        priority: Priority,
+        deadline: Deadline,
+        clock: Callable[[], float],
+    ) -> None:
+        self._admission = admission
+        self._priority = priority
+        self._deadline = deadline
+        self._clock = clock
+        self._says = True
+        self._latency_s: float | None = None
+
+    def ignore(self) -> None:
+        """This call's latency tells nothing: it was cancelled, or failed fast."""
+        self._says = False
+
+    def measured(self, seconds: float) -> None:
+        """Take `seconds`, of which more calls at a time make more, instead of the block's time."""
+        self._latency_s = seconds
+
+    async def __aenter__(self) -> Slot:
+        now = self._clock()
+        if self._deadline.at <= now:
+            raise DeadlineExceeded("The deadline passed before the call.")
+        self._ticket = self._admission.arrive(self._priority, self._deadline.at, now)
+        if not self._ticket.running:
+            await self._turn(self._ticket, self._deadline.at - now)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+    ) -> None:
+        now = self._clock()
+        adaptive = self._admission.adaptive
+        if isinstance(error, Overloaded):
+            adaptive.refused()
+        elif error is None and self._says:
+            took_s = now - self._ticket.started_at
+            adaptive.observe(
+                took_s if self._latency_s is None else self._latency_s, self._ticket.started_at
+            )
+        self._admission.leave(self._ticket, now)
+
+    async def _turn(self, ticket: Ticket, seconds: float) -> None:
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        ticket.settled = lambda: None if turn.done() else turn.set_result(None)
+        try:
+            async with asyncio.timeout(seconds):
+                await turn
+        except TimeoutError:
+            self._admission.leave(ticket, self._clock())
+            raise Overloaded("The deadline passed before its turn came.") from None
+        except BaseException:
+            self._admission.leave(ticket, self._clock())
+            raise
+        if ticket.refusal is not None:
+            raise ticket.refusal

@@ -1,0 +1,81 @@
+"""Extra calls: a share of the wanted ones, and a floor."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from raglan.resilience import Budget
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_without_requests_nothing_is_extra_but_the_floor() -> None:
+    assert not Budget(0.1, clock=Clock()).take()
+    floored = Budget(0.1, 3.0, window_s=10, clock=Clock())
+    assert sum(floored.take() for _ in range(100)) == 30
+
+
+def test_a_share_of_the_requests_is_allowed() -> None:
+    budget = Budget(0.1, clock=Clock())
+    for _ in range(1000):
+        budget.request()
+    assert sum(budget.take() for _ in range(1000)) == 100
+    assert budget.share_used == pytest.approx(0.1)
+
+
+def test_what_was_spent_comes_back_after_the_window() -> None:
+    clock = Clock()
+    budget = Budget(0.1, 1.0, window_s=10, clock=clock)
+    assert sum(budget.take() for _ in range(100)) == 10
+    clock.now += 11.1
+    assert sum(budget.take() for _ in range(100)) == 10
+
+
+def test_no_credit_is_saved_up_from_a_busy_time() -> None:
+    clock = Clock()
+    budget = Budget(0.1, window_s=10, clock=clock)
+    for _ in range(1000):
+        budget.request()
+    clock.now += 11
+    assert not budget.take()
+
+
+def test_steady_failure_of_everything_stays_at_the_share() -> None:
+    clock = Clock()
+    budget = Budget(0.1, window_s=10, clock=clock)
+    taken = 0
+    for _ in range(10_000):
+        clock.now += 0.01
+        budget.request()
+        taken += budget.take()
+    assert 0.085 * 10_000 <= taken <= 0.1 * 10_000
+
+
+events = st.lists(st.tuples(st.sampled_from(["request", "take"]), st.floats(0, 3)), max_size=300)
+
+
+@given(events, st.floats(0, 1), st.floats(0, 2))
+def test_extras_never_pass_share_or_floor_in_any_window(
+    happenings: list[tuple[str, float]], share: float, floor_per_s: float
+) -> None:
+    clock, window_s = Clock(), 10.0
+    budget = Budget(share, floor_per_s, window_s=window_s, clock=clock)
+    requests: list[float] = []
+    extras: list[float] = []
+    for kind, wait_s in happenings:
+        clock.now += wait_s
+        if kind == "request":
+            budget.request()
+            requests.append(clock.now)
+        elif budget.take():
+            extras.append(clock.now)
+            begin = clock.now - window_s
+            wanted = sum(at > begin for at in requests)
+            assert sum(at > begin for at in extras) <= max(share * wanted, floor_per_s * window_s)
