@@ -12,7 +12,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, Protocol, Self
+from typing import Any, Final, Literal, NamedTuple, Protocol, Self
 
 import grpc
 from raglan.v1 import generator_pb2
@@ -38,8 +38,8 @@ _KEPT_BYTES = 1_024
 class Target:
     """A server on this machine."""
 
-    transport: Literal["grpc", "http", "grpc-answers", "http-answers"]
-    """The last two stream an answer's text: `Generate`, and chat completions."""
+    transport: Literal["grpc", "http", "grpc-answers", "http-answers", "http-queries"]
+    """The last three stream an answer's text: `Generate`, chat completions, and `/v1/query`."""
     port: int
     path: str
     """The full method name, or the path of a POST with a JSON body."""
@@ -68,7 +68,7 @@ class Caller(Protocol):
 @asynccontextmanager
 async def connected(target: Target, count: int) -> AsyncIterator[list[Caller]]:
     """`count` callers: over one gRPC channel, or with HTTP connections that are kept alive."""
-    if target.transport in ("http", "http-answers"):
+    if target.transport.startswith("http"):
         kind = _HttpConnection if target.transport == "http" else _HttpAnswers
         connections = [await kind.open(target) for _ in range(count)]
         try:
@@ -168,6 +168,10 @@ class _HttpConnection:
 class _EventStream(_HttpConnection):
     """Chat completions as server-sent events, which are searched rather than decoded."""
 
+    text = _TEXT
+    usage = _USAGE
+    """In the last event of an answer that is whole: tokens read, and written."""
+
     async def answer(self, request: bytes, timeout_s: float, first_s: float | None) -> Reply:
         """One answer.
 
@@ -187,11 +191,18 @@ class _EventStream(_HttpConnection):
                 if not more:
                     return Reply(_CUT_OFF, began)
                 seen = seen[-_KEPT_BYTES:] + more
-                if began is None and _TEXT.search(seen):
+                if began is None and self.text.search(seen):
                     began = time.perf_counter()
                     limit.reschedule(None)
-            usage = _USAGE.search(seen)
+            usage = self.usage.search(seen)
             return Reply(OK, began, *map(int, usage.groups())) if usage else Reply(_CUT_OFF, began)
+
+
+class _QueryStream(_EventStream):
+    """The gateway's events; an answer for which a stage fell back is not whole."""
+
+    text = re.compile(rb"event: delta\r?\n")
+    usage = re.compile(rb'"degraded":\[\],"usage":{"prompt_tokens":(\d+),"completion_tokens":(\d+)')
 
 
 class _HttpAnswers:
@@ -203,13 +214,14 @@ class _HttpAnswers:
 
     @classmethod
     async def open(cls, target: Target) -> Self:
-        return cls(target, await _EventStream.open(target))
+        return cls(target, await _KINDS[target.transport].open(target))
 
     async def __call__(self, request: bytes, timeout_s: float) -> Reply:
-        connection = self._idle.pop() if self._idle else await _EventStream.open(self._target)
+        kind = _KINDS[self._target.transport]
+        connection = self._idle.pop() if self._idle else await kind.open(self._target)
         if not connection.usable:
             connection.close()
-            connection = await _EventStream.open(self._target)
+            connection = await kind.open(self._target)
         try:
             reply = await connection.answer(request, timeout_s, self._target.first_s)
         except (TimeoutError, asyncio.IncompleteReadError):
@@ -222,3 +234,6 @@ class _HttpAnswers:
     def close(self) -> None:
         for connection in self._idle:
             connection.close()
+
+
+_KINDS: Final = {"http-answers": _EventStream, "http-queries": _QueryStream}

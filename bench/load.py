@@ -80,7 +80,8 @@ class Answers:
 class Closed:
     """`clients` callers work through `requests`, each with one call at a time.
 
-    With `seconds`, they begin the requests again as often as the time allows.
+    With `seconds`, they begin the requests again as often as the time allows. With `ramp_s`, they
+    begin one after the other within it, and not in one wave.
     """
 
     target: Target
@@ -88,13 +89,20 @@ class Closed:
     clients: int
     seconds: float = 0.0
     timeout_s: float = 60.0
+    ramp_s: float = 0.0
 
     async def run(self) -> Answers:
         answers = Answers()
         async with connected(self.target, self.clients) as callers:
             begun = time.perf_counter()
             source = self._source(begun)
-            await asyncio.gather(*(self._client(each, source, answers, begun) for each in callers))
+
+            async def client(number: int, call: Caller) -> None:
+                if self.ramp_s:
+                    await asyncio.sleep(self.ramp_s * number / self.clients)
+                await self._client(call, source, answers, begun)
+
+            await asyncio.gather(*(client(*numbered) for numbered in enumerate(callers)))
             answers.seconds = time.perf_counter() - begun
         return answers
 

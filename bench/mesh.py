@@ -1,8 +1,9 @@
 """The figures of the README, measured on a mesh that this starts: `make bench-mesh`.
 
-    python bench/mesh.py [ingest] [scifact] [squad] [answers] [search]
+    python bench/mesh.py [ingest] [scifact] [squad] [answers] [search] [overhead] [streams]
 
-Without names, all of them. Each ends in `bench/results/mesh-<name>.json`.
+Without names, all of them. Each ends in `bench/results/mesh-<name>.json`. The last two start meshes
+of their own, of null engines.
 """
 
 from __future__ import annotations
@@ -20,8 +21,10 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import mesh_overhead
 import mesh_passages
 import mesh_process
+import mesh_streams
 import psutil
 from raglan_cli import metrics
 from raglan_generator.generation import ABSTENTION
@@ -43,13 +46,22 @@ def main() -> None:
         "answers": answers,
         "search": search,
     }
-    chosen = sys.argv[1:] or list(figures)
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        mesh_process.running(Path(folder) / "mesh") as mesh,
-    ):
-        for name in chosen:
-            publish(f"mesh-{name}", figures[name](mesh))
+    own = {"overhead": mesh_overhead.overhead, "streams": mesh_streams.streams}
+    chosen = sys.argv[1:] or [*figures, *own]
+    if unknown := set(chosen) - set(figures) - set(own):
+        raise SystemExit(
+            f"There is no {', '.join(unknown)}; there are {', '.join([*figures, *own])}."
+        )
+    if shared := [name for name in chosen if name in figures]:
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            mesh_process.running(Path(folder) / "mesh") as mesh,
+        ):
+            for name in shared:
+                publish(f"mesh-{name}", figures[name](mesh))
+    for name in chosen:
+        if name in own:
+            publish(f"mesh-{name}", own[name]())
 
 
 def ingest(mesh: mesh_process.Mesh) -> list[Row]:

@@ -6,8 +6,10 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import grpc
+import pytest
 from callers import LATE, OK, Reply, Target, connected
 from raglan.v1 import generator_pb2
 
@@ -110,6 +112,24 @@ async def test_an_event_stream_that_breaks_off_is_no_answer() -> None:
     async with http_server(broken) as target:
         replies = await ask(target)
     assert OK not in [reply.status for reply in replies]
+
+
+@pytest.mark.parametrize(("degraded", "status"), [(b"", OK), (b'{"stage":"rerank"}', "CUT_OFF")])
+async def test_a_query_for_which_a_stage_fell_back_is_not_whole(
+    degraded: bytes, status: str
+) -> None:
+    async def answered(writer: asyncio.StreamWriter) -> None:
+        head(writer)
+        chunk(writer, b'event: delta\ndata: {"text":"Hello"}\nid: 3\n\n')
+        usage = b'"usage":{"prompt_tokens":9,"completion_tokens":4,"cached_tokens":0}'
+        chunk(writer, b'event: final\ndata: {"degraded":[%s],%s}\n\n' % (degraded, usage))
+        chunk(writer, b"event: done\ndata: {}\n\n")
+        writer.write(b"0\r\n\r\n")
+
+    async with http_server(answered) as target:
+        replies = await ask(replace(target, transport="http-queries"))
+    assert [reply.status for reply in replies] == [status] * 2
+    assert all(reply.began is not None for reply in replies)
 
 
 async def test_a_grpc_answer_begins_with_its_first_delta_and_ends_with_its_usage() -> None:

@@ -1,0 +1,141 @@
+"""256 streams of `/v1/query` at a time before a mock LLM: `make bench-mesh ONLY=streams`.
+
+Gateway and generator (its `openai` engine) are as shipped; embedder, retriever and reranker are
+null. The LLM takes 1.15 s for an answer, so 256 callers can ask for 222 streams a second at most.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import mesh_process
+import mock_llm
+import null_mesh
+import processes
+from callers import OK, Target
+from load import Closed, Generator, generator, percentile
+from report import Row
+
+STREAMS: Final = 256
+SECONDS: Final = 12.0
+RAMP_S: Final = 3.0
+"""Of these seconds the first are not counted; in the first half of it the callers begin."""
+ROUNDS: Final = 2
+"""Of each kind, in turn."""
+
+_QUERY: Final = "How many units does stage {number} of the mesh cost?"
+_OPEA: Final = "OPEA ChatQnA's gateway on mocks"
+
+
+@dataclass(frozen=True)
+class Round:
+    """What one load met."""
+
+    rate: float
+    """Streams that ended whole, a second."""
+    first_ms: Sequence[float]
+    answers: int
+    failed: int
+
+
+def streams() -> list[Row]:
+    """Streams a second and their first tokens, with prompt and with held headers in turn."""
+    rounds: dict[bool, list[Round]] = {False: [], True: []}
+    with _llm() as llm, null_mesh.running(**_openai(llm)) as mesh, generator() as callers:
+        numbers = iter(range(10**9))
+        _round(mesh, callers, llm, numbers, held=False)
+        before = null_mesh.cpu_seconds(mesh)
+        for _ in range(ROUNDS):
+            for held in rounds:
+                rounds[held].append(_round(mesh, callers, llm, numbers, held=held))
+        after = null_mesh.cpu_seconds(mesh)
+    every = rounds[False] + rounds[True]
+    whole = sum(each.answers - each.failed for each in every)
+    spent = {name: (after[name] - before[name]) / whole * 1e3 for name in after}
+    return [
+        *_rows(rounds[False], rounds[True]),
+        Row("streams that did not end whole", "", sum(each.failed for each in every), "<= 0"),
+        Row(
+            "processor time a stream",
+            "ms",
+            sum(spent.values()),
+            note=", ".join(f"{name} {ms:.2f}" for name, ms in spent.items()),
+        ),
+    ]
+
+
+def _rows(prompt: Sequence[Round], held: Sequence[Round]) -> list[Row]:
+    rate, held_rate = (statistics.fmean(each.rate for each in some) for some in (prompt, held))
+    first, held_first = ([ms for each in some for ms in each.first_ms] for some in (prompt, held))
+    kept = "headers held until the first token"
+    return [
+        Row("streams started", "1/s", rate, ">= 100", 69, _OPEA),
+        Row("first token, p50", "ms", percentile(first, 50)),
+        Row("first token, p95", "ms", percentile(first, 95), "<= 1500", 2_520, _OPEA),
+        Row(f"streams started, {kept}", "1/s", held_rate, None, 4.6, _OPEA),
+        Row(f"streams started, {kept}, share", "", held_rate / rate, ">= 0.9", 4.6 / 69, _OPEA),
+        Row(f"first token, {kept}, p95", "ms", percentile(held_first, 95), "<= 1500"),
+    ]
+
+
+def _round(
+    mesh: mesh_process.Mesh,
+    callers: Generator,
+    llm: int,
+    numbers: Iterator[int],
+    *,
+    held: bool,
+) -> Round:
+    _get(llm, "held" if held else "prompt")
+    # Texts that the embedder has not seen.
+    asked = [
+        json.dumps({"query": _QUERY.format(number=next(numbers)), "stream": True}).encode()
+        for _ in range(5_000)
+    ]
+    target = Target("http-queries", null_mesh.port(mesh), "/v1/query")
+    load = Closed(target, asked, STREAMS, seconds=SECONDS, ramp_s=RAMP_S / 2)
+    (answers,) = callers.run(load)
+    rows = zip(answers.sent, answers.began, answers.status, strict=True)
+    return Round(
+        rate=answers.goodput(RAMP_S, SECONDS, SECONDS),
+        first_ms=[
+            (began - sent) * 1e3 for sent, began, status in rows if status == OK and sent >= RAMP_S
+        ],
+        answers=len(answers.status),
+        failed=len(answers.status) - answers.count(OK),
+    )
+
+
+def _openai(llm: int) -> dict[str, str]:
+    return {
+        "RAGLAN_GENERATOR_ENGINE": "openai",
+        "RAGLAN_GENERATOR_MODEL": "mock",
+        "RAGLAN_GENERATOR_BASE_URL": f"http://127.0.0.1:{llm}/v1",
+        "RAGLAN_GENERATOR_MAX_CONCURRENCY": str(2 * STREAMS),
+    }
+
+
+@contextmanager
+def _llm() -> Iterator[int]:
+    """The mock LLM as a process of its own; its port."""
+    port = processes.free_port()
+    command = [sys.executable, str(Path(mock_llm.__file__)), str(port)]
+    with processes.process("the mock LLM", command, {}, lambda: _get(port, "prompt")):
+        yield port
+
+
+def _get(port: int, path: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/{path}", timeout=5) as reply:
+            return bool(reply.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False

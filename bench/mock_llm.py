@@ -1,0 +1,101 @@
+"""An OpenAI-compatible server without a model: chat completions, streamed by the clock.
+
+    python bench/mock_llm.py <port>
+
+The first token comes after 200 ms, the other 19 every 50 ms. GET /held makes the response's headers
+wait for the first token, as servers that begin to answer only then do; GET /prompt undoes it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from typing import Final
+
+FIRST_S: Final = 0.2
+EACH_S: Final = 0.05
+TOKENS: Final = 20
+
+_HEAD: Final = (
+    b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+)
+
+
+class MockLLM:
+    """Answers every question with "word1 word2 ... word20 [1]"."""
+
+    def __init__(self) -> None:
+        self._held = False
+        last = {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
+        usage = {"prompt_tokens": 900, "total_tokens": 900 + TOKENS, "completion_tokens": TOKENS}
+        self._tokens = [_chunk(_token(number)) for number in range(1, TOKENS + 1)]
+        self._end = (
+            _chunk(last)
+            + _chunk({"choices": [], "usage": usage})
+            + _framed(b"data: [DONE]\n\n")
+            + b"0\r\n\r\n"
+        )
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One connection, until its client closes it."""
+        try:
+            while head := (await reader.readuntil(b"\r\n\r\n")).lower():
+                length = head.partition(b"content-length:")[2].partition(b"\r\n")[0]
+                await reader.readexactly(int(length or b"0"))
+                if head.startswith(b"post"):
+                    await self._answer(writer)
+                else:
+                    self._told(head.split(b" ", 2)[1])
+                    writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            writer.close()
+
+    def _told(self, path: bytes) -> None:
+        if path in (b"/held", b"/prompt"):
+            self._held = path == b"/held"
+
+    async def _answer(self, writer: asyncio.StreamWriter) -> None:
+        now = asyncio.get_running_loop().time
+        begun = now()
+        held = self._held
+        if not held:
+            writer.write(_HEAD)
+        for number, token in enumerate(self._tokens):
+            await asyncio.sleep(begun + FIRST_S + number * EACH_S - now())
+            writer.write(_HEAD + token if held and number == 0 else token)
+            await writer.drain()
+        writer.write(self._end)
+        await writer.drain()
+
+
+def _token(number: int) -> dict[str, object]:
+    gap, end = " " if number > 1 else "", " [1]" if number == TOKENS else ""
+    delta = {"content": f"{gap}word{number}{end}"}
+    return {
+        "id": "chatcmpl-mock",
+        "object": "chat.completion.chunk",
+        "created": 0,
+        "model": "mock",
+        "choices": [{"index": 0, "delta": delta, "finish_reason": None}],
+    }
+
+
+def _chunk(frame: dict[str, object]) -> bytes:
+    return _framed(b"data: %s\n\n" % json.dumps(frame).encode())
+
+
+def _framed(data: bytes) -> bytes:
+    return b"%x\r\n%s\r\n" % (len(data), data)
+
+
+async def _main(port: int) -> None:
+    server = await asyncio.start_server(MockLLM().serve, "127.0.0.1", port, backlog=1024)
+    async with server:
+        await server.serve_forever()
+
+
+if __name__ == "__main__":
+    asyncio.run(_main(int(sys.argv[1])))
