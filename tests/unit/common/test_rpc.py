@@ -219,22 +219,3 @@ async def test_a_taken_port_is_refused_naming_the_setting() -> None:
     with pytest.raises(errors.Unavailable, match=f"{first.port}.*PORT"):
         await second.start()
     await first.stop()
-
-
-@pytest.mark.parametrize(
-    ("addresses", "expected"),
-    [
-        ("127.0.0.1:7101", "ipv4:127.0.0.1:7101"),
-        ("127.0.0.1:7101, 127.0.0.1:7102", "ipv4:127.0.0.1:7101,127.0.0.1:7102"),
-        ("[::1]:7101", "ipv6:[::1]:7101"),
-        ("embedder:7101", "dns:///embedder:7101"),
-    ],
-)
-def test_address_lists_become_targets(addresses: str, expected: str) -> None:
-    assert client.target(addresses) == expected
-
-
-@pytest.mark.parametrize("addresses", ["", "a:1,b:1", "127.0.0.1:1,b:1"])
-def test_address_lists_that_grpc_cannot_balance_are_refused(addresses: str) -> None:
-    with pytest.raises(ValueError, match="address"):
-        client.target(addresses)

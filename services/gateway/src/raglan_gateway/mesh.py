@@ -1,18 +1,19 @@
-"""The other services over gRPC: one channel each, a deadline on every call, our errors back."""
+"""The other services, as the pipeline and the routes call them: a pool of replicas each."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from functools import partial
+from typing import Final
 
-import grpc
-from grpc_health.v1 import health_pb2, health_pb2_grpc
 from raglan.deadline import Deadline
-from raglan.errors import DeadlineExceeded, RaglanError
+from raglan.errors import RaglanError
+from raglan.resilience.breaker import State
 from raglan.rpc import client
+from raglan.rpc.endpoint import Endpoint, Reach
+from raglan.rpc.pool import EndpointPool
 from raglan.v1 import (
     common_pb2,
     embedder_pb2,
@@ -28,51 +29,56 @@ from raglan.v1 import (
 
 from raglan_gateway.settings import GatewaySettings
 
-SERVICES: Final = ("embedder", "retriever", "reranker", "generator", "ingester")
-_STUBS: Final = {
+STUBS: Final = {
     "embedder": embedder_pb2_grpc.EmbedderServiceStub,
     "retriever": retriever_pb2_grpc.RetrieverServiceStub,
     "reranker": reranker_pb2_grpc.RerankerServiceStub,
     "generator": generator_pb2_grpc.GeneratorServiceStub,
     "ingester": ingester_pb2_grpc.IngesterServiceStub,
 }
-_PROBE_S: Final = 1.0
+_ASK_S: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """One endpoint, as a probe found it."""
+    """One replica, as it looks from here."""
 
     service: str
     address: str
-    state: str
-    """"serving", "not_serving" or "unreachable"."""
-    info: common_pb2.ServiceInfo | None
+    state: Reach
+    breaker: State
+    in_flight: int
+    info: common_pb2.ServiceInfo | None = None
 
 
 class Mesh:
-    """Implements `pipeline.Stages` and hands out the stubs of retriever and ingester."""
+    """Implements `pipeline.Stages` and hands out the pools of retriever and ingester."""
 
-    def __init__(self, settings: GatewaySettings) -> None:
-        self._addresses = {name: getattr(settings, f"{name}_address") for name in SERVICES}
-        self._channels = {
-            name: client.connect(address) for name, address in self._addresses.items()
+    def __init__(
+        self,
+        settings: GatewaySettings,
+        on_attempt: Callable[[str, str], None] = lambda service, kind: None,
+    ) -> None:
+        """Args:
+        on_attempt: told the service, and "first", "retry" or "hedge", of each call that leaves.
+        """
+        self.pools = {
+            name: EndpointPool(
+                name,
+                getattr(settings, f"{name}_address"),
+                stub,
+                on_attempt=partial(on_attempt, name),
+            )
+            for name, stub in STUBS.items()
         }
-        self._endpoints = [
-            (name, address.strip(), client.connect(address.strip()))
-            for name, addresses in self._addresses.items()
-            for address in addresses.split(",")
-        ]
-        self.embedder = embedder_pb2_grpc.EmbedderServiceStub(self._channels["embedder"])
-        self.retriever = retriever_pb2_grpc.RetrieverServiceStub(self._channels["retriever"])
-        self.reranker = reranker_pb2_grpc.RerankerServiceStub(self._channels["reranker"])
-        self.generator = generator_pb2_grpc.GeneratorServiceStub(self._channels["generator"])
-        self.ingester = ingester_pb2_grpc.IngesterServiceStub(self._channels["ingester"])
+        self.embedder = self.pools["embedder"]
+        self.retriever = self.pools["retriever"]
+        self.ingester = self.pools["ingester"]
+        self._token_gap_s = settings.token_gap_budget_ms / 1e3
 
     async def close(self) -> None:
         """Close every channel."""
-        for channel in (*self._channels.values(), *(channel for *_, channel in self._endpoints)):
-            await channel.close()
+        await asyncio.gather(*(pool.close() for pool in self.pools.values()))
 
     async def embed(
         self,
@@ -85,8 +91,8 @@ class Mesh:
         request = embedder_pb2.EmbedRequest(
             texts=texts, kind=kind, lane=common_pb2.LANE_INTERACTIVE
         )
-        reply: embedder_pb2.EmbedResponse = await client.call(
-            self.embedder.Embed, request, deadline=deadline, to="the embedder"
+        reply: embedder_pb2.EmbedResponse = await self.embedder.call(
+            "Embed", request, deadline=deadline, hedge=True
         )
         return reply
 
@@ -94,8 +100,8 @@ class Mesh:
         self, request: retriever_pb2.SearchRequest, *, deadline: Deadline
     ) -> retriever_pb2.SearchResponse:
         """Passages from the index."""
-        reply: retriever_pb2.SearchResponse = await client.call(
-            self.retriever.Search, request, deadline=deadline, to="the retriever"
+        reply: retriever_pb2.SearchResponse = await self.retriever.call(
+            "Search", request, deadline=deadline, hedge=True
         )
         return reply
 
@@ -103,12 +109,12 @@ class Mesh:
         self, request: reranker_pb2.RerankRequest, *, deadline: Deadline
     ) -> reranker_pb2.RerankResponse:
         """Scores of passages."""
-        reply: reranker_pb2.RerankResponse = await client.call(
-            self.reranker.Rerank, request, deadline=deadline, to="the reranker"
+        reply: reranker_pb2.RerankResponse = await self.pools["reranker"].call(
+            "Rerank", request, deadline=deadline, hedge=True
         )
         return reply
 
-    async def generate(
+    def generate(
         self,
         request: generator_pb2.GenerateRequest,
         *,
@@ -118,44 +124,46 @@ class Mesh:
         """The generator's stream.
 
         Raises:
-            DeadlineExceeded: nothing came before `first_by`, or the end not before `deadline`.
+            DeadlineExceeded: nothing came before `first_by`, or for too long after something had,
+                or the end not before `deadline`.
         """
-        replies = client.stream(
-            self.generator.Generate, request, deadline=deadline, to="the generator"
+        return self.pools["generator"].stream(
+            "Generate", request, deadline=deadline, first_by=first_by, gap_s=self._token_gap_s
         )
-        async with aclosing(replies):
-            try:
-                async with asyncio.timeout(first_by.remaining_s()):
-                    first = await anext(replies)
-            except TimeoutError:
-                raise DeadlineExceeded("The generator did not begin in time.") from None
-            except StopAsyncIteration:
-                return
-            yield first
-            async for reply in replies:
-                yield reply
 
-    async def probe(self) -> list[Seen]:
-        """Ask every endpoint how it is and what it runs; takes at most a second or two."""
+    def seen(self) -> list[Seen]:
+        """Every replica as it looks now, without asking any."""
+        return [
+            _seen(name, endpoint)
+            for name, pool in self.pools.items()
+            for endpoint in pool.endpoints
+        ]
+
+    async def ask(self) -> list[Seen]:
+        """`seen`, and what each replica that can be reached says it runs; about a second."""
         return await asyncio.gather(
-            *(_probe(name, address, channel) for name, address, channel in self._endpoints)
+            *(_ask(name, each) for name, pool in self.pools.items() for each in pool.endpoints)
         )
 
 
-async def _probe(name: str, address: str, channel: grpc.aio.Channel) -> Seen:
-    deadline = Deadline.after(_PROBE_S)
-    health_stub: Any = health_pb2_grpc.HealthStub(channel)
+def _seen(name: str, endpoint: Endpoint, info: common_pb2.ServiceInfo | None = None) -> Seen:
+    return Seen(
+        service=name,
+        address=endpoint.address,
+        state=endpoint.reach,
+        breaker=endpoint.breaker.state,
+        in_flight=endpoint.in_flight,
+        info=info,
+    )
+
+
+async def _ask(name: str, endpoint: Endpoint) -> Seen:
+    if endpoint.reach is Reach.UNREACHABLE:
+        return _seen(name, endpoint)
     try:
-        health: health_pb2.HealthCheckResponse = await client.call(
-            health_stub.Check,
-            health_pb2.HealthCheckRequest(),
-            deadline=deadline,
-        )
-        stub: Any = _STUBS[name](channel)
         info: common_pb2.ServiceInfo = await client.call(
-            stub.GetInfo, common_pb2.GetInfoRequest(), deadline=deadline
+            endpoint.stub.GetInfo, common_pb2.GetInfoRequest(), deadline=Deadline.after(_ASK_S)
         )
     except RaglanError:
-        return Seen(name, address, "unreachable", None)
-    serving = health.status == health_pb2.HealthCheckResponse.SERVING
-    return Seen(name, address, "serving" if serving else "not_serving", info)
+        return _seen(name, endpoint)
+    return _seen(name, endpoint, info)

@@ -7,14 +7,15 @@ listed in `Run.degraded`. Nothing here knows gRPC or HTTP.
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, Iterator, Sequence
-from contextlib import aclosing, contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Final, Protocol, TypeAlias
 
 from raglan.chunk_text import in_context
 from raglan.deadline import Deadline
 from raglan.errors import DeadlineExceeded, Internal, Overloaded, RaglanError, Unavailable
+from raglan.resilience.limiter import AdaptiveLimiter, Priority
 from raglan.v1 import (
     common_pb2,
     embedder_pb2,
@@ -24,7 +25,9 @@ from raglan.v1 import (
 )
 
 from raglan_gateway.grounding import Claim, Comparison, claims_of
+from raglan_gateway.ladder import FALLBACK
 from raglan_gateway.quoting import quote_passages
+from raglan_gateway.stage import LARGEST, QUEUE, Stage
 
 RECOVERABLE: Final = (Unavailable, Overloaded, DeadlineExceeded, Internal)
 """What a fallback can answer for. Anything else is the request's own fault and is reported."""
@@ -64,7 +67,7 @@ class Stages(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Budgets:
-    """The longest each stage may take, in seconds."""
+    """The longest each stage may take, in seconds; see `Stage`."""
 
     embed_s: float
     retrieve_s: float
@@ -84,6 +87,7 @@ class Query:
     rerank: bool
     filter: retriever_pb2.Filter | None = None
     max_tokens: int = 0
+    priority: Priority = Priority.DEFAULT
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +114,21 @@ class Run:
     finished: generator_pb2.Finished = field(default_factory=generator_pb2.Finished)
     claims: list[Claim] = field(default_factory=list)
 
+    @asynccontextmanager
+    async def through(self, stage: Stage) -> AsyncIterator[Deadline]:
+        """Go through `stage`; yields until when.
+
+        Raises:
+            Overloaded: it is full.
+            DeadlineExceeded: it takes longer than the query has time for.
+        """
+        with self.stage(stage.name):
+            limit = stage.limit(self.deadline)
+            async with stage.entered(self.query.priority, limit):
+                began = time.monotonic()
+                yield limit
+                stage.took(time.monotonic() - began)
+
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
         """Record how long the block took, also when it fails."""
@@ -119,20 +138,16 @@ class Run:
         finally:
             self.timings_ms[name] = (time.monotonic() - begun) * 1e3
 
-    def share(self, budget_s: float) -> Deadline:
-        """The deadline of a stage with a fallback: what comes after it must still find time."""
-        return self.deadline.within(min(budget_s, _SHARE * self.deadline.remaining_s()))
-
     def spent(self, stage: str, timing: common_pb2.Timing) -> None:
         """Record how the service that did `stage` split its time."""
         self.timings_ms[f"{stage}_queue"] = timing.queue_ns / 1e6
         self.timings_ms[f"{stage}_compute"] = timing.compute_ns / 1e6
 
-    def fall_back(self, stage: str, error: RaglanError, *, to: str) -> None:
+    def fall_back(self, stage: str, error: RaglanError) -> None:
         """Note that `stage` was replaced; a request whose own time is up fails instead."""
         if self.deadline.remaining_s() <= 0:
             raise DeadlineExceeded(f"The deadline passed in stage {stage}.")
-        self.degraded.append(Degradation(stage=stage, reason=error.message, fallback=to))
+        self.degraded.append(Degradation(stage, error.message, FALLBACK[stage]))
 
     def close(self) -> None:
         """Record the total."""
@@ -177,23 +192,41 @@ Event: TypeAlias = Started | Sources | Delta | Cited | Answered
 
 
 class Pipeline:
-    """Runs queries. Holds no state between them."""
+    """Runs queries. Between them it holds only how its stages do."""
 
     def __init__(self, stages: Stages, budgets: Budgets, *, rerank_candidates: int) -> None:
-        self._stages = stages
-        self._budgets = budgets
+        self.door = AdaptiveLimiter(initial=64, smallest=8, largest=LARGEST, queue=QUEUE)
+        """Before the stages that find passages. Generation, which may take a hundred times as long,
+        has only its own limit."""
+        self._services = stages
         self._rerank_candidates = rerank_candidates
+        self._embedding = Stage("embed", longest_s=budgets.embed_s, share=_SHARE)
+        self._retrieval = Stage("retrieve", longest_s=budgets.retrieve_s, shortest_s=2.0)
+        self._reranking = Stage("rerank", longest_s=budgets.rerank_s, share=_SHARE)
+        self._generation = Stage("generate", longest_s=budgets.first_token_s, shortest_s=2.0)
+        self._citing = Stage("cite", longest_s=budgets.cite_s, share=_SHARE)
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """In the order in which a query passes them."""
+        return (
+            self._embedding,
+            self._retrieval,
+            self._reranking,
+            self._generation,
+            self._citing,
+        )
 
     async def search(self, query: Query, deadline: Deadline) -> Run:
         """Find and rank passages.
 
         Raises:
+            Overloaded: there is no place for it.
             RaglanError: the request is wrong, the retriever failed, or the deadline passed.
         """
         run = Run(query, deadline)
-        vector = await self._embed(run)
-        await self._retrieve(run, vector)
-        await self._rerank(run)
+        async with self.door.slot(query.priority, deadline):
+            await self._find(run)
         run.close()
         return run
 
@@ -204,10 +237,9 @@ class Pipeline:
             RaglanError: as `search`; or the generator failed after its first piece of text.
         """
         run = Run(query, deadline)
-        yield Started()
-        vector = await self._embed(run)
-        await self._retrieve(run, vector)
-        await self._rerank(run)
+        async with self.door.slot(query.priority, deadline):
+            yield Started()
+            await self._find(run)
         yield Sources(run)
         with run.stage("generate"):
             async with aclosing(self._generate(run)) as events:
@@ -217,19 +249,22 @@ class Pipeline:
         run.close()
         yield Answered(run)
 
+    async def _find(self, run: Run) -> None:
+        vector = await self._embed(run)
+        await self._retrieve(run, vector)
+        await self._rerank(run)
+
     async def _embed(self, run: Run) -> embedder_pb2.EmbedResponse | None:
         """The query's vector; None means lexical only."""
         if run.query.mode == retriever_pb2.SEARCH_MODE_LEXICAL:
             return None
         try:
-            with run.stage("embed"):
-                reply = await self._stages.embed(
-                    [run.query.text],
-                    embedder_pb2.INPUT_KIND_QUERY,
-                    deadline=run.share(self._budgets.embed_s),
+            async with run.through(self._embedding) as limit:
+                reply = await self._services.embed(
+                    [run.query.text], embedder_pb2.INPUT_KIND_QUERY, deadline=limit
                 )
         except RECOVERABLE as error:
-            run.fall_back("embed", error, to="lexical")
+            run.fall_back("embed", error)
             return None
         run.spent("embed", reply.timing)
         return reply
@@ -249,10 +284,8 @@ class Pipeline:
         else:
             request.vector.CopyFrom(embedded.vectors)
             request.embedder.CopyFrom(embedded.model)
-        with run.stage("retrieve"):
-            found = await self._stages.search(
-                request, deadline=run.deadline.within(self._budgets.retrieve_s)
-            )
+        async with run.through(self._retrieval) as limit:
+            found = await self._services.search(request, deadline=limit)
         run.spent("retrieve", found.timing)
         run.passages = list(found.passages)
 
@@ -260,13 +293,12 @@ class Pipeline:
         """Put the reranked passages first, best first; those past its budget keep their order."""
         if run.query.rerank and len(run.passages) > 1:
             try:
-                with run.stage("rerank"):
-                    reply = await self._stages.rerank(
-                        _rerank_request(run, self._rerank_candidates),
-                        deadline=run.share(self._budgets.rerank_s),
+                async with run.through(self._reranking) as limit:
+                    reply = await self._services.rerank(
+                        _rerank_request(run, self._rerank_candidates), deadline=limit
                     )
             except RECOVERABLE as error:
-                run.fall_back("rerank", error, to="fused_order")
+                run.fall_back("rerank", error)
             else:
                 run.spent("rerank", reply.timing)
                 run.passages = _reordered(run.passages, reply)
@@ -275,7 +307,23 @@ class Pipeline:
             passage.rank = rank
 
     async def _generate(self, run: Run) -> AsyncGenerator[Event, None]:
-        first_by = run.deadline.within(self._budgets.first_token_s)
+        begun = False
+        try:
+            async with aclosing(self._generated(run)) as events:
+                async for event in events:
+                    begun = True
+                    yield event
+        except RECOVERABLE as error:
+            if begun:
+                raise
+            run.fall_back("generate", error)
+            for reply in quote_passages(run.passages):
+                for event in _absorb(run, reply):
+                    yield event
+
+    async def _generated(self, run: Run) -> AsyncGenerator[Event, None]:
+        """What the generator writes. Its stage is as fast as its first token."""
+        first_by = self._generation.limit(run.deadline)
         request = generator_pb2.GenerateRequest(
             question=run.query.text,
             passages=run.passages,
@@ -283,21 +331,17 @@ class Pipeline:
             first_token_ms=max(1, int(first_by.remaining_s() * 1e3)),
             lane=common_pb2.LANE_INTERACTIVE,
         )
-        replies = self._stages.generate(request, first_by=first_by, deadline=run.deadline)
-        begun = False
-        try:
+        async with self._generation.entered(run.query.priority, first_by) as slot:
+            began, begun = time.monotonic(), False
+            replies = self._services.generate(request, first_by=first_by, deadline=run.deadline)
             async with aclosing(replies):
                 async for reply in replies:
-                    begun = True
+                    if not begun:
+                        begun = True
+                        slot.measured(time.monotonic() - began)
+                        self._generation.took(time.monotonic() - began)
                     for event in _absorb(run, reply):
                         yield event
-        except RECOVERABLE as error:
-            if begun:
-                raise
-            run.fall_back("generate", error, to="passages")
-            for reply in quote_passages(run.passages):
-                for event in _absorb(run, reply):
-                    yield event
 
     async def _cite(self, run: Run) -> None:
         """Find out which sentences of the answer their citations support."""
@@ -306,15 +350,13 @@ class Pipeline:
         if not comparison.texts:
             return
         try:
-            with run.stage("cite"):
-                reply = await self._stages.embed(
-                    comparison.texts,
-                    embedder_pb2.INPUT_KIND_PASSAGE,
-                    deadline=run.share(self._budgets.cite_s),
+            async with run.through(self._citing) as limit:
+                reply = await self._services.embed(
+                    comparison.texts, embedder_pb2.INPUT_KIND_PASSAGE, deadline=limit
                 )
         except RECOVERABLE as error:
             # The answer is out: what words say of it has to do, even if the time is up.
-            run.degraded.append(Degradation("cite", error.message, "lexical"))
+            run.degraded.append(Degradation("cite", error.message, FALLBACK["cite"]))
             return
         run.claims = comparison.applied(run.claims, reply)
 

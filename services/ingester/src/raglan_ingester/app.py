@@ -13,9 +13,9 @@ import grpc
 import sqlalchemy as sa
 from raglan.deadline import Deadline
 from raglan.errors import Conflict
-from raglan.rpc.client import connect
+from raglan.rpc.pool import EndpointPool
 from raglan.rpc.server import Service
-from raglan.v1 import ingester_pb2_grpc
+from raglan.v1 import embedder_pb2_grpc, ingester_pb2_grpc, retriever_pb2_grpc
 
 from raglan_ingester.blobs import BlobStore
 from raglan_ingester.clients.embedder import EmbedderClient
@@ -48,7 +48,12 @@ class Ingester:
         url = url_of(settings.database_url, settings.data_dir)
         settings.data_dir.mkdir(parents=True, exist_ok=True)
         self._database = Database(url)
-        self._channels = (connect(settings.embedder_address), connect(settings.retriever_address))
+        self._embedders = EndpointPool(
+            "embedder", settings.embedder_address, embedder_pb2_grpc.EmbedderServiceStub
+        )
+        self._retrievers = EndpointPool(
+            "retriever", settings.retriever_address, retriever_pb2_grpc.RetrieverServiceStub
+        )
         self._parser = ParserPool(
             workers=settings.parse_workers,
             memory_bytes=settings.parse_memory_bytes,
@@ -62,10 +67,8 @@ class Ingester:
         self._assemble(settings)
 
     def _assemble(self, settings: IngesterSettings) -> None:
-        embedder, self._retriever = (
-            EmbedderClient(self._channels[0]),
-            RetrieverClient(self._channels[1]),
-        )
+        embedder = EmbedderClient(self._embedders)
+        self._retriever = RetrieverClient(self._retrievers)
         jobs, documents, locks = (
             JobStore(self._database),
             DocumentStore(self._database),
@@ -127,8 +130,8 @@ class Ingester:
     async def close(self) -> None:
         await self._queue.close()
         await self._parser.close()
-        for channel in self._channels:
-            await channel.close()
+        await self._embedders.close()
+        await self._retrievers.close()
         await self._database.close()
         if self._lock is not None:
             self._lock.close()

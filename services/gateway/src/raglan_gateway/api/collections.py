@@ -7,7 +7,6 @@ from typing import Any, Final
 from fastapi import APIRouter
 from raglan.deadline import Deadline
 from raglan.errors import Conflict
-from raglan.rpc import client
 from raglan.v1 import common_pb2, ingester_pb2, retriever_pb2
 
 from raglan_gateway.api import replies, schemas
@@ -25,8 +24,8 @@ async def create(
         Conflict: it exists with other settings, or `embedder` is not the served model.
     """
     deadline = Deadline.after(TIMEOUT_S)
-    info: common_pb2.ServiceInfo = await client.call(
-        mesh.embedder.GetInfo, common_pb2.GetInfoRequest(), deadline=deadline, to="the embedder"
+    info: common_pb2.ServiceInfo = await mesh.embedder.call(
+        "GetInfo", common_pb2.GetInfoRequest(), deadline=deadline
     )
     if embedder is not None and embedder != info.model.id:
         raise Conflict(f"embedder is {embedder!r}; this mesh serves {info.model.id!r}.")
@@ -37,8 +36,8 @@ async def create(
             max_chars=chunking.max_chars, overlap_chars=chunking.overlap_chars
         ),
     )
-    made: retriever_pb2.Collection = await client.call(
-        mesh.retriever.CreateCollection, request, deadline=deadline, to="the retriever"
+    made: retriever_pb2.Collection = await mesh.retriever.call(
+        "CreateCollection", request, deadline=deadline
     )
     return made
 
@@ -47,9 +46,9 @@ def router(mesh: Mesh) -> APIRouter:
     """The routes of collections."""
     routes = APIRouter(prefix="/v1/collections", tags=["collections"])
 
-    async def retrieve(method: Any, request: Any) -> Any:
-        return await client.call(
-            method, request, deadline=Deadline.after(TIMEOUT_S), to="the retriever"
+    async def retrieve(method: str, request: Any, *, retry: bool = True) -> Any:
+        return await mesh.retriever.call(
+            method, request, deadline=Deadline.after(TIMEOUT_S), retry=retry
         )
 
     @routes.post("", status_code=201)
@@ -61,31 +60,27 @@ def router(mesh: Mesh) -> APIRouter:
     @routes.get("")
     async def list_collections() -> schemas.Collections:
         """Every collection with its statistics."""
-        found = await retrieve(
-            mesh.retriever.ListCollections, retriever_pb2.ListCollectionsRequest()
-        )
+        found = await retrieve("ListCollections", retriever_pb2.ListCollectionsRequest())
         return schemas.Collections(collections=[replies.collection(c) for c in found.collections])
 
     @routes.get("/{name}")
     async def get_collection(name: schemas.CollectionName) -> schemas.Collection:
         """One collection with its statistics."""
         request = retriever_pb2.GetCollectionRequest(name=name)
-        return replies.collection(await retrieve(mesh.retriever.GetCollection, request))
+        return replies.collection(await retrieve("GetCollection", request))
 
     @routes.delete("/{name}")
     async def delete_collection(name: schemas.CollectionName) -> schemas.Deleted:
         """Delete a collection with its documents; jobs that feed it are cancelled."""
-        held = await retrieve(
-            mesh.retriever.GetCollection, retriever_pb2.GetCollectionRequest(name=name)
-        )
-        await client.call(
-            mesh.ingester.DeleteDocuments,
+        held = await retrieve("GetCollection", retriever_pb2.GetCollectionRequest(name=name))
+        await mesh.ingester.call(
+            "DeleteDocuments",
             ingester_pb2.DeleteDocumentsRequest(collection=name),
             deadline=Deadline.after(TIMEOUT_S),
-            to="the ingester",
+            retry=False,
         )
         await retrieve(
-            mesh.retriever.DeleteCollection, retriever_pb2.DeleteCollectionRequest(name=name)
+            "DeleteCollection", retriever_pb2.DeleteCollectionRequest(name=name), retry=False
         )
         return schemas.Deleted(deleted_chunks=held.chunks)
 

@@ -11,7 +11,6 @@ from fastapi import APIRouter, Query, Request
 from pydantic import TypeAdapter, ValidationError
 from raglan.deadline import Deadline
 from raglan.errors import InvalidInput, NotFound
-from raglan.rpc import client
 from raglan.v1 import ingester_pb2, retriever_pb2
 from starlette.datastructures import FormData, UploadFile
 
@@ -78,9 +77,9 @@ def router(mesh: Mesh, settings: GatewaySettings) -> APIRouter:
     ) -> schemas.Documents:
         """Documents by id, a page at a time."""
         await _require_collection(mesh, name)
-        found: ingester_pb2.ListDocumentsResponse = await _ingester(
-            mesh.ingester.ListDocuments,
-            ingester_pb2.ListDocumentsRequest(collection=name, limit=limit, after=after),
+        request = ingester_pb2.ListDocumentsRequest(collection=name, limit=limit, after=after)
+        found: ingester_pb2.ListDocumentsResponse = await mesh.ingester.call(
+            "ListDocuments", request, deadline=Deadline.after(TIMEOUT_S)
         )
         return schemas.Documents(
             documents=[replies.document_summary(document) for document in found.documents],
@@ -92,10 +91,8 @@ def router(mesh: Mesh, settings: GatewaySettings) -> APIRouter:
         name: schemas.CollectionName, document_id: schemas.DocumentId
     ) -> schemas.Document:
         """One document with its stored text and its chunks."""
-        found = await _ingester(
-            mesh.ingester.GetDocument,
-            ingester_pb2.GetDocumentRequest(collection=name, document_id=document_id),
-        )
+        request = ingester_pb2.GetDocumentRequest(collection=name, document_id=document_id)
+        found = await mesh.ingester.call("GetDocument", request, deadline=Deadline.after(TIMEOUT_S))
         return replies.document(found, await _chunks(mesh, name, document_id))
 
     @routes.delete("/{document_id:path}")
@@ -103,36 +100,28 @@ def router(mesh: Mesh, settings: GatewaySettings) -> APIRouter:
         name: schemas.CollectionName, document_id: schemas.DocumentId
     ) -> schemas.Deleted:
         """Delete a document, also while it is being ingested."""
-        gone = await _ingester(
-            mesh.ingester.DeleteDocument,
-            ingester_pb2.GetDocumentRequest(collection=name, document_id=document_id),
+        request = ingester_pb2.GetDocumentRequest(collection=name, document_id=document_id)
+        gone = await mesh.ingester.call(
+            "DeleteDocument", request, deadline=Deadline.after(TIMEOUT_S), retry=False
         )
         return schemas.Deleted(deleted_chunks=gone.deleted_chunks)
 
     return routes
 
 
-async def _ingester(method: Any, request: Any) -> Any:
-    return await client.call(method, request, deadline=Deadline.after(TIMEOUT_S), to="the ingester")
-
-
 async def _require_collection(mesh: Mesh, name: str) -> None:
-    await client.call(
-        mesh.retriever.GetCollection,
+    await mesh.retriever.call(
+        "GetCollection",
         retriever_pb2.GetCollectionRequest(name=name),
         deadline=Deadline.after(TIMEOUT_S),
-        to="the retriever",
     )
 
 
 async def _chunks(mesh: Mesh, name: str, document_id: str) -> list[retriever_pb2.Chunk]:
     request = retriever_pb2.GetDocumentChunksRequest(collection=name, document_id=document_id)
     try:
-        found: retriever_pb2.GetDocumentChunksResponse = await client.call(
-            mesh.retriever.GetDocument,
-            request,
-            deadline=Deadline.after(TIMEOUT_S),
-            to="the retriever",
+        found: retriever_pb2.GetDocumentChunksResponse = await mesh.retriever.call(
+            "GetDocument", request, deadline=Deadline.after(TIMEOUT_S)
         )
     except NotFound:  # not indexed yet, or it failed
         return []
@@ -147,11 +136,8 @@ async def _submit(
         async for part in parts:
             yield part
 
-    job: ingester_pb2.Job = await client.call(
-        mesh.ingester.Submit,
-        messages(),
-        deadline=Deadline.after(_UPLOAD_TIMEOUT_S),
-        to="the ingester",
+    job: ingester_pb2.Job = await mesh.ingester.call(
+        "Submit", messages(), deadline=Deadline.after(_UPLOAD_TIMEOUT_S), retry=False
     )
     return schemas.Accepted(job_id=job.id)
 

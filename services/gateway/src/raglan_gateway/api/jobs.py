@@ -10,7 +10,6 @@ from fastapi import APIRouter, Path, Query
 from fastapi.responses import Response
 from raglan.deadline import Deadline
 from raglan.errors import RaglanError
-from raglan.rpc import client
 from raglan.v1 import ingester_pb2
 
 from raglan_gateway.api import replies, schemas, sse
@@ -25,9 +24,9 @@ def router(mesh: Mesh, heartbeat_s: float) -> APIRouter:
     """The routes of jobs."""
     routes = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
-    async def ask(method: Any, request: Any) -> Any:
-        return await client.call(
-            method, request, deadline=Deadline.after(TIMEOUT_S), to="the ingester"
+    async def ask(method: str, request: Any, *, retry: bool = True) -> Any:
+        return await mesh.ingester.call(
+            method, request, deadline=Deadline.after(TIMEOUT_S), retry=retry
         )
 
     @routes.get("")
@@ -37,25 +36,25 @@ def router(mesh: Mesh, heartbeat_s: float) -> APIRouter:
     ) -> schemas.Jobs:
         """Jobs, newest first."""
         request = ingester_pb2.ListJobsRequest(collection=collection or "", limit=limit)
-        found = await ask(mesh.ingester.ListJobs, request)
+        found = await ask("ListJobs", request)
         return schemas.Jobs(jobs=[replies.job(job) for job in found.jobs])
 
     @routes.get("/{job_id}")
     async def get_job(job_id: JobId) -> schemas.Job:
         """One job."""
-        return replies.job(await ask(mesh.ingester.GetJob, ingester_pb2.GetJobRequest(id=job_id)))
+        return replies.job(await ask("GetJob", ingester_pb2.GetJobRequest(id=job_id)))
 
     @routes.post("/{job_id}/cancel")
     async def cancel_job(job_id: JobId) -> schemas.Job:
         """Stop a job; what it indexed so far stays."""
         request = ingester_pb2.GetJobRequest(id=job_id)
-        return replies.job(await ask(mesh.ingester.CancelJob, request))
+        return replies.job(await ask("CancelJob", request, retry=False))
 
     @routes.post("/{job_id}/retry")
     async def retry_job(job_id: JobId) -> schemas.Job:
         """Run the failed documents of a job again."""
         request = ingester_pb2.GetJobRequest(id=job_id)
-        return replies.job(await ask(mesh.ingester.RetryJob, request))
+        return replies.job(await ask("RetryJob", request, retry=False))
 
     @routes.get(
         "/{job_id}/events",
@@ -65,7 +64,7 @@ def router(mesh: Mesh, heartbeat_s: float) -> APIRouter:
     async def follow_job(job_id: JobId) -> Response:
         """The job as events: `job` at each change, then `done`; or `error`."""
         request = ingester_pb2.GetJobRequest(id=job_id)
-        await ask(mesh.ingester.GetJob, request)
+        await ask("GetJob", request)
         return sse.response(_changes(mesh, request), heartbeat_s=heartbeat_s)
 
     return routes
@@ -74,9 +73,7 @@ def router(mesh: Mesh, heartbeat_s: float) -> APIRouter:
 async def _changes(
     mesh: Mesh, request: ingester_pb2.GetJobRequest
 ) -> AsyncGenerator[sse.Event, None]:
-    jobs = client.stream(
-        mesh.ingester.WatchJob, request, deadline=Deadline.after(_FOLLOW_S), to="the ingester"
-    )
+    jobs = mesh.ingester.stream("WatchJob", request, deadline=Deadline.after(_FOLLOW_S))
     try:
         async with aclosing(jobs):
             async for job in jobs:

@@ -6,17 +6,22 @@ import os
 from typing import Any, Final
 
 import raglan
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel
+from raglan.rpc.endpoint import Reach
 
+from raglan_gateway.ladder import standing_on
 from raglan_gateway.mesh import Mesh, Seen
 from raglan_gateway.metrics import Metrics
 from raglan_gateway.settings import GatewaySettings
 
 REQUIRED: Final = "retriever"
 """Without it no query can be answered; every other service has a fallback."""
+
+
+_BEST_FIRST: Final = (Reach.SERVING, Reach.NOT_SERVING, Reach.CONNECTING, Reach.UNREACHABLE)
 
 
 class Alive(BaseModel):
@@ -26,10 +31,17 @@ class Alive(BaseModel):
 
 
 class Ready(BaseModel):
-    """Whether queries are answered, and the state of each service behind."""
+    """Whether queries are answered, what they do without, and the state of each service behind."""
 
     ready: bool
+    draining: bool = False
+    """Whether this gateway is about to end: go to another."""
+
+    rung: str
+    """The rung of the degradation ladder that the mesh stands on; "full" lacks nothing."""
+    means: str
     dependencies: dict[str, str]
+    """The best state among a service's replicas: serving, not_serving, connecting, unreachable."""
 
 
 class ServiceStatus(BaseModel):
@@ -38,6 +50,8 @@ class ServiceStatus(BaseModel):
     service: str
     address: str
     state: str
+    breaker: str | None = None
+    in_flight: int | None = None
     pid: int | None = None
     version: str | None = None
     engine: str | None = None
@@ -68,13 +82,21 @@ def router(mesh: Mesh, settings: GatewaySettings, metrics: Metrics) -> APIRouter
         return Alive()
 
     @routes.get("/readyz", response_model=Ready, responses={503: {"model": Ready}})
-    async def ready() -> Any:
+    async def ready(request: Request) -> Any:
         """Readiness: 200 when queries can be answered, with the state of each dependency."""
-        states: dict[str, str] = {}
-        for seen in await mesh.probe():
-            if states.get(seen.service) != "serving":
-                states[seen.service] = seen.state
-        body = Ready(ready=states[REQUIRED] == "serving", dependencies=states)
+        states: dict[str, str] = dict.fromkeys(mesh.pools, Reach.UNREACHABLE)
+        for seen in mesh.seen():
+            best = min(Reach(states[seen.service]), seen.state, key=_BEST_FIRST.index)
+            states[seen.service] = best
+        rung = standing_on([name for name, pool in mesh.pools.items() if not pool.available])
+        draining = request.app.state.lifecycle.draining
+        body = Ready(
+            ready=mesh.pools[REQUIRED].available and not draining,
+            draining=draining,
+            rung=rung.name,
+            means=rung.means,
+            dependencies=states,
+        )
         return JSONResponse(body.model_dump(), status_code=200 if body.ready else 503)
 
     @routes.get("/metrics", response_class=Response)
@@ -95,31 +117,36 @@ def router(mesh: Mesh, settings: GatewaySettings, metrics: Metrics) -> APIRouter
         )
         return Status(
             version=raglan.__version__,
-            services=[itself, *(_status(seen) for seen in await mesh.probe())],
+            services=[itself, *(_status(seen) for seen in await mesh.ask())],
         )
 
     return routes
 
 
 def _status(seen: Seen) -> ServiceStatus:
-    if seen.info is None:
-        return ServiceStatus(service=seen.service, address=seen.address, state=seen.state)
-    info = seen.info
-    return ServiceStatus(
+    reached = ServiceStatus(
         service=seen.service,
         address=seen.address,
         state=seen.state,
-        pid=info.pid,
-        version=info.version,
-        engine=info.engine or None,
-        model=info.model.id or None,
-        revision=info.model.revision or None,
-        dimension=info.model.dimension or None,
-        device=info.device or None,
-        dtype=info.dtype or None,
-        limits=dict(info.limits),
-        outputs=list(info.outputs),
-        metrics_url=_metrics_url(seen.address, info.metrics_port),
+        breaker=seen.breaker,
+        in_flight=seen.in_flight,
+    )
+    if (info := seen.info) is None:
+        return reached
+    return reached.model_copy(
+        update={
+            "pid": info.pid,
+            "version": info.version,
+            "engine": info.engine or None,
+            "model": info.model.id or None,
+            "revision": info.model.revision or None,
+            "dimension": info.model.dimension or None,
+            "device": info.device or None,
+            "dtype": info.dtype or None,
+            "limits": dict(info.limits),
+            "outputs": list(info.outputs),
+            "metrics_url": _metrics_url(seen.address, info.metrics_port),
+        }
     )
 
 

@@ -6,14 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-import grpc
 import numpy as np
 from numpy.typing import NDArray
 from raglan import tensors
 from raglan.deadline import Deadline
 from raglan.errors import Internal
-from raglan.rpc import client
-from raglan.v1 import common_pb2, embedder_pb2, embedder_pb2_grpc
+from raglan.rpc.pool import EndpointPool
+from raglan.v1 import common_pb2, embedder_pb2
 
 _CALL_S: Final = 60.0
 """A bulk call may wait behind queries; one that takes longer is tried again."""
@@ -36,16 +35,16 @@ class Embedded:
 
 
 class EmbedderClient:
-    def __init__(self, channel: grpc.aio.Channel) -> None:
-        self._stub: Any = embedder_pb2_grpc.EmbedderServiceStub(channel)
+    def __init__(self, pool: EndpointPool) -> None:
+        self._pool = pool
 
     async def embed(self, texts: Sequence[str]) -> Embedded:
         """One row a text. Raises RaglanError."""
         request = embedder_pb2.EmbedRequest(
             texts=texts, kind=embedder_pb2.INPUT_KIND_PASSAGE, lane=common_pb2.LANE_BULK
         )
-        reply = await client.call(
-            self._stub.Embed, request, deadline=Deadline.after(_CALL_S), to="the embedder"
+        reply = await self._pool.call(
+            "Embed", request, deadline=Deadline.after(_CALL_S), retry=False
         )
         vectors = tensors.unpack(reply.vectors).astype(np.float32, copy=False)
         if len(vectors) != len(texts):

@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-import grpc
 from numpy.typing import NDArray
 from raglan import tensors
 from raglan.deadline import Deadline
-from raglan.rpc import client
-from raglan.v1 import common_pb2, retriever_pb2, retriever_pb2_grpc
+from raglan.rpc.pool import EndpointPool
+from raglan.v1 import common_pb2, retriever_pb2
 
 from raglan_ingester.clients.embedder import Model
 
@@ -43,15 +42,15 @@ class IndexChunk:
 
 
 class RetrieverClient:
-    """Every method raises RaglanError."""
+    """Every method raises RaglanError. What is tried again, the ingester's patience decides."""
 
-    def __init__(self, channel: grpc.aio.Channel) -> None:
-        self._stub: Any = retriever_pb2_grpc.RetrieverServiceStub(channel)
+    def __init__(self, pool: EndpointPool) -> None:
+        self._pool = pool
 
     async def collection(self, name: str, deadline: Deadline | None = None) -> CollectionSettings:
         """Raises NotFound when there is no such collection."""
         request = retriever_pb2.GetCollectionRequest(name=name)
-        reply = await self._call(self._stub.GetCollection, request, deadline)
+        reply = await self._call("GetCollection", request, deadline)
         return CollectionSettings(
             Model(reply.embedder.id, reply.embedder.revision, reply.embedder.dimension),
             reply.chunking.max_chars,
@@ -62,7 +61,7 @@ class RetrieverClient:
         self, collection: str, model: Model, chunks: Sequence[IndexChunk], vectors: NDArray[Any]
     ) -> None:
         await self._call(
-            self._stub.Upsert,
+            "Upsert",
             retriever_pb2.UpsertRequest(
                 collection=collection,
                 embedder=common_pb2.ModelIdentity(
@@ -85,17 +84,17 @@ class RetrieverClient:
         request = retriever_pb2.DeleteRequest(
             collection=collection, document_ids=document_ids, keep_chunk_ids=keep
         )
-        reply = await self._call(self._stub.Delete, request, deadline)
+        reply = await self._call("Delete", request, deadline)
         return int(reply.deleted_chunks)
 
     async def count(self, collection: str, document_ids: Sequence[str]) -> list[int]:
         """How many chunks the index holds of each document."""
         request = retriever_pb2.CountChunksRequest(collection=collection, document_ids=document_ids)
-        return list((await self._call(self._stub.CountChunks, request)).counts)
+        return list((await self._call("CountChunks", request)).counts)
 
-    async def _call(self, method: Any, request: Any, deadline: Deadline | None = None) -> Any:
+    async def _call(self, method: str, request: Any, deadline: Deadline | None = None) -> Any:
         within = deadline or Deadline.after(_CALL_S)
-        return await client.call(method, request, deadline=within, to="the retriever")
+        return await self._pool.call(method, request, deadline=within, retry=False)
 
 
 def _to_proto(chunk: IndexChunk) -> retriever_pb2.Chunk:

@@ -1,0 +1,474 @@
+"""All replicas of one service behind one call: choice, breakers, retries and hedges.
+
+gRPC's own policies do not suffice: hedging is ignored in Python, least-request is missing, and a
+channel never learns of new replicas behind its name. So each replica has a channel of its own and
+the choice between them is made here, by power of two choices on work in hand.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections import defaultdict
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any, Final
+
+import grpc
+import structlog
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
+from tenacity.wait import wait_random_exponential
+
+from raglan.deadline import Deadline
+from raglan.errors import DeadlineExceeded, Internal, Overloaded, RaglanError, Unavailable
+from raglan.resilience.breaker import Permit
+from raglan.resilience.budget import Budget
+from raglan.resilience.latency import LatencyWindow
+from raglan.rpc import client
+from raglan.rpc.addresses import Addresses
+from raglan.rpc.endpoint import Endpoint, Reach
+
+log: Final = structlog.get_logger()
+
+ATTEMPTS: Final = 3
+"""Of one call, hedges not counted."""
+RETRY_SHARE: Final = 0.1
+RETRY_FLOOR_PER_S: Final = 3.0
+HEDGE_SHARE: Final = 0.05
+HEDGE_QUANTILE: Final = 0.95
+_HEDGE_AT_LEAST_S: Final = 0.01
+"""Below it a hedge would race the noise of the machine."""
+
+_CONTACT_S: Final = 2.0
+"""How long a call waits for the first word of replicas that nothing is known of yet."""
+
+_REMOVED_S: Final = 60.0
+"""What a replica that has left the list gets to finish its calls."""
+
+_PAUSE: Final = wait_random_exponential(multiplier=0.025, max=0.25)
+"""Full jitter, 25 ms doubling to 250 ms."""
+
+
+class NoEndpoint(Unavailable):
+    """No replica takes calls now. Another try at once would find the same."""
+
+
+@dataclass(eq=False, slots=True)
+class _Attempt:
+    """One call on its way to one replica."""
+
+    endpoint: Endpoint
+    permit: Permit
+    limit_s: float
+    usual_s: float | None
+    """The time in which nearly all calls of this kind are answered, where that is known."""
+    overtaken: bool = False
+    """Whether a hedge that began later was answered earlier."""
+
+    def ended(self, error: BaseException | None) -> None:
+        """Tell the breaker what it may learn from it.
+
+        A bad request, a caller that left and a replica's own shedding say nothing of its health;
+        nor does a deadline that was too short for anyone.
+        """
+        match error:
+            case None:
+                self.permit.succeeded()
+            case Unavailable() | Internal():
+                self.permit.failed()
+            case DeadlineExceeded() if self.limit_s >= (self.usual_s or 0):
+                self.permit.failed()
+            case asyncio.CancelledError() if self.overtaken:
+                self.permit.failed()
+            case _:
+                self.permit.released()
+
+
+class EndpointPool:
+    """Calls to one service. Make it inside a running event loop, and close it."""
+
+    def __init__(
+        self,
+        target: str,
+        addresses: str,
+        stub: Callable[[grpc.aio.Channel], Any],
+        *,
+        on_attempt: Callable[[str], None] = lambda kind: None,
+    ) -> None:
+        """Args:
+        target: the service's name, e.g. "embedder".
+        addresses: see `Addresses.parse`.
+        stub: makes the service's stub from a channel.
+        on_attempt: told "first", "retry" or "hedge" as each attempt leaves.
+
+        Raises:
+            ValueError: `addresses` cannot be read.
+        """
+        self.target = target
+        self.addresses = addresses
+        self._says = f"the {target}"
+        self._stub = stub
+        self._on_attempt = on_attempt
+        self._endpoints: dict[str, Endpoint] = {}
+        self._changed = asyncio.Event()
+        self._retries = Budget(RETRY_SHARE, RETRY_FLOOR_PER_S)
+        self._hedges = Budget(HEDGE_SHARE)
+        self._latency: defaultdict[str, LatencyWindow] = defaultdict(LatencyWindow)
+        self._closing: set[asyncio.Task[None]] = set()
+        parsed = Addresses.parse(addresses)
+        self._known = parsed.every_s is None
+        self._replace(parsed.fixed)
+        self._following = (
+            None
+            if parsed.every_s is None
+            else asyncio.create_task(self._follow(parsed, parsed.every_s), name=f"find {target}")
+        )
+
+    async def close(self) -> None:
+        """Close every channel."""
+        if self._following is not None:
+            self._following.cancel()
+            await asyncio.wait((self._following,))
+        for task in self._closing:
+            task.cancel()
+        await asyncio.gather(*self._closing, return_exceptions=True)
+        await asyncio.gather(*(endpoint.close() for endpoint in self._endpoints.values()))
+        self._endpoints.clear()
+
+    @property
+    def endpoints(self) -> list[Endpoint]:
+        """Every replica that is known now, by address."""
+        return [self._endpoints[address] for address in sorted(self._endpoints)]
+
+    @property
+    def available(self) -> bool:
+        """Whether a call would find a replica to go to."""
+        return bool(self._candidates()[0])
+
+    async def call(
+        self,
+        method: str,
+        request: Any,
+        *,
+        deadline: Deadline,
+        retry: bool = True,
+        hedge: bool = False,
+    ) -> Any:
+        """The reply to a call with one reply.
+
+        Args:
+            retry: whether it is asked of another replica where the first could not be reached or
+                wants it to be: within the retry budget, never past the deadline. Not for calls
+                that change something, nor for a stream of messages, which cannot be sent twice.
+            hedge: whether a second replica is asked when the first takes longer than 95 % of
+                calls do. The first answer wins, and the other call is cancelled.
+
+        Raises:
+            RaglanError: as `raglan.rpc.client.call`.
+        """
+        self._retries.request()
+        tried: list[Endpoint] = []
+
+        async def once() -> Any:
+            if hedge and not tried:
+                return await self._hedged(method, request, deadline, tried)
+            return await self._attempt(method, request, deadline, tried)
+
+        return await (self._retried(once, deadline, tried) if retry else once())
+
+    async def stream(
+        self,
+        method: str,
+        request: Any,
+        *,
+        deadline: Deadline,
+        first_by: Deadline | None = None,
+        gap_s: float | None = None,
+    ) -> AsyncGenerator[Any, None]:
+        """The replies to a call with many. Retried like `call`, but never after the first reply.
+
+        Args:
+            first_by: when the first reply must be there.
+            gap_s: longest silence between two replies, in seconds.
+
+        Raises:
+            DeadlineExceeded: a limit has passed.
+            RaglanError: as `raglan.rpc.client.stream`.
+        """
+        self._retries.request()
+        tried: list[Endpoint] = []
+        first_by = first_by or deadline
+
+        async def begin() -> tuple[_Attempt, AsyncGenerator[Any, None], Any]:
+            return await self._begin(method, request, deadline, first_by, tried)
+
+        attempt, replies, first = await self._retried(begin, first_by, tried)
+        try:
+            async with aclosing(replies):
+                yield first
+                async for reply in _without_silence(replies, gap_s, self.target):
+                    yield reply
+        except RaglanError as error:
+            # It had counted as a success when it began.
+            if permit := attempt.endpoint.breaker.permit():
+                attempt.permit = permit
+                attempt.ended(error)
+            raise
+        finally:
+            attempt.endpoint.in_flight -= 1
+
+    async def _begin(
+        self,
+        method: str,
+        request: Any,
+        deadline: Deadline,
+        first_by: Deadline,
+        tried: list[Endpoint],
+    ) -> tuple[_Attempt, AsyncGenerator[Any, None], Any]:
+        attempt = await self._choose(method, first_by, tried)
+        replies = client.stream(
+            getattr(attempt.endpoint.stub, method), request, deadline=deadline, to=self._says
+        )
+        attempt.endpoint.in_flight += 1
+        began = time.monotonic()
+        try:
+            first = await self._first(replies, first_by)
+        except BaseException as error:
+            attempt.endpoint.in_flight -= 1
+            await replies.aclose()
+            attempt.ended(error)
+            raise
+        self._latency[method].add(time.monotonic() - began)
+        attempt.ended(None)
+        return attempt, replies, first
+
+    async def _first(self, replies: AsyncGenerator[Any, None], first_by: Deadline) -> Any:
+        try:
+            async with asyncio.timeout(first_by.remaining_s()):
+                return await anext(replies)
+        except TimeoutError:
+            raise DeadlineExceeded(f"The {self.target} did not begin in time.") from None
+        except StopAsyncIteration:
+            raise Internal(f"The {self.target} ended without a word.") from None
+
+    async def _retried(
+        self, once: Callable[[], Awaitable[Any]], deadline: Deadline, tried: list[Endpoint]
+    ) -> Any:
+        def pause(state: RetryCallState) -> float:
+            error = state.outcome.exception() if state.outcome else None
+            asked = error.retry_after_s if isinstance(error, Overloaded) else None
+            # What one replica asks for does not bind the others.
+            alone = all(endpoint in tried for endpoint in self._endpoints.values())
+            return max(_PAUSE(state), asked or 0.0) if alone else _PAUSE(state)
+
+        def stop(state: RetryCallState) -> bool:
+            return (
+                state.attempt_number >= ATTEMPTS
+                or state.upcoming_sleep >= deadline.remaining_s()
+                or not self._retries.take()
+            )
+
+        retrying = AsyncRetrying(
+            retry=retry_if_exception(_worth_another), wait=pause, stop=stop, reraise=True
+        )
+        return await retrying(once)
+
+    async def _hedged(
+        self, method: str, request: Any, deadline: Deadline, tried: list[Endpoint]
+    ) -> Any:
+        self._hedges.request()
+        usual_s = self._latency[method].quantile(HEDGE_QUANTILE)
+        if usual_s is None or len(self._endpoints) < 2:
+            return await self._attempt(method, request, deadline, tried)
+        attempt = await self._choose(method, deadline, tried)
+        first = asyncio.ensure_future(self._send(attempt, method, request, deadline))
+        second: asyncio.Future[Any] | None = None
+        try:
+            await asyncio.wait((first,), timeout=max(usual_s, _HEDGE_AT_LEAST_S))
+            if first.done() or not self._may_hedge(tried):
+                return await first
+            second = asyncio.ensure_future(self._attempt(method, request, deadline, tried, "hedge"))
+            await asyncio.wait((first, second), return_when=asyncio.FIRST_COMPLETED)
+            if first.done() and not first.exception():
+                return first.result()
+            if second.done() and second.exception():
+                return await first
+            answer = await second
+            attempt.overtaken = not first.done()
+            return answer
+        finally:
+            await _abandon(first, second)
+
+    def _may_hedge(self, tried: list[Endpoint]) -> bool:
+        """Whether somebody else could be asked, and the pool is not under stress."""
+        candidates, failing_open = self._candidates()
+        others = [endpoint for endpoint in candidates if endpoint not in tried]
+        stressed = failing_open or self._retries.share_used >= RETRY_SHARE / 2
+        return bool(others) and not stressed and self._hedges.take()
+
+    async def _attempt(
+        self,
+        method: str,
+        request: Any,
+        deadline: Deadline,
+        tried: list[Endpoint],
+        kind: str = "",
+    ) -> Any:
+        attempt = await self._choose(method, deadline, tried, kind)
+        return await self._send(attempt, method, request, deadline)
+
+    async def _send(self, attempt: _Attempt, method: str, request: Any, deadline: Deadline) -> Any:
+        endpoint = attempt.endpoint
+        endpoint.in_flight += 1
+        began = time.monotonic()
+        error: BaseException | None = None
+        try:
+            return await client.call(
+                getattr(endpoint.stub, method), request, deadline=deadline, to=self._says
+            )
+        except BaseException as raised:
+            error = raised
+            raise
+        finally:
+            endpoint.in_flight -= 1
+            attempt.ended(error)
+            # A time that was cut short is still the least that it would have taken.
+            if error is None or attempt.overtaken or isinstance(error, DeadlineExceeded):
+                self._latency[method].add(time.monotonic() - began)
+
+    async def _choose(
+        self, method: str, deadline: Deadline, tried: list[Endpoint], kind: str = ""
+    ) -> _Attempt:
+        """A replica, another than those `tried` where there is one.
+
+        Raises:
+            NoEndpoint: none takes calls.
+        """
+        contact = deadline.within(_CONTACT_S)
+        while (chosen := self._pick(tried)) is None:
+            await self._contact(contact)
+        endpoint, permit = chosen
+        self._on_attempt(kind or ("retry" if tried else "first"))
+        tried.append(endpoint)
+        usual_s = self._latency[method].quantile(HEDGE_QUANTILE)
+        return _Attempt(endpoint, permit, deadline.remaining_s(), usual_s)
+
+    def _pick(self, tried: list[Endpoint]) -> tuple[Endpoint, Permit] | None:
+        candidates, failing_open = self._candidates()
+        untried = [endpoint for endpoint in candidates if endpoint not in tried] or candidates
+        random.shuffle(untried)
+        for endpoint in (*sorted(untried[:2], key=lambda each: each.cost), *untried[2:]):
+            if permit := endpoint.breaker.permit():
+                return endpoint, permit
+        if failing_open and untried:
+            return untried[0], untried[0].breaker.bypass()
+        return None
+
+    def _candidates(self) -> tuple[list[Endpoint], bool]:
+        """The replicas that may be asked, and whether open breakers are disregarded.
+
+        At most half of a pool is kept out by breakers (of a pool of one, that one). If more than
+        that is out, the breakers see a fault of something else, and all that can be reached are
+        asked.
+        """
+        serving = [each for each in self._endpoints.values() if each.reach is Reach.SERVING]
+        well = [each for each in serving if not each.ejected]
+        out = len(self._endpoints) - len(well)
+        if len(well) < len(serving) and out > max(1, len(self._endpoints) // 2):
+            return serving, True
+        return well, False
+
+    async def _contact(self, limit: Deadline) -> None:
+        """Wait for news of replicas that nothing is known of yet; raise when all is known."""
+        unknown = [each for each in self._endpoints.values() if each.reach is Reach.CONNECTING]
+        if self._known and not unknown:
+            raise self._nobody()
+        try:
+            async with asyncio.timeout(limit.remaining_s()):
+                await self._changed.wait()
+        except TimeoutError:
+            raise self._nobody() from None
+
+    def _nobody(self) -> NoEndpoint:
+        breakers = [
+            each.breaker for each in self._endpoints.values() if each.reach is Reach.SERVING
+        ]
+        if breakers:
+            return NoEndpoint(
+                f"The {self.target} is left alone for a while after failures.",
+                retry_after_s=min(breaker.retry_after_s() for breaker in breakers),
+            )
+        return NoEndpoint(f"The {self.target} cannot be reached.", retry_after_s=1.0)
+
+    async def _follow(self, addresses: Addresses, every_s: float) -> None:
+        failing = False
+        while True:
+            try:
+                self._replace(await addresses.resolve())
+                failing = False
+            except (OSError, ValueError) as error:
+                # The last good answer stands.
+                if not failing:
+                    log.warning("addresses unknown", target=self.target, reason=str(error))
+                failing = True
+            self._known = True
+            self._news()
+            await asyncio.sleep(every_s)
+
+    def _replace(self, addresses: frozenset[str]) -> None:
+        """Open and close channels so that there is one for each of `addresses`."""
+        for address in self._endpoints.keys() - addresses:
+            closing = asyncio.create_task(self._endpoints.pop(address).close(_REMOVED_S))
+            self._closing.add(closing)
+            closing.add_done_callback(self._closing.discard)
+            log.info("endpoint removed", target=self.target, address=address)
+        for address in addresses - self._endpoints.keys():
+            endpoint = Endpoint(self.target, address, self._stub, self._heard)
+            self._endpoints[address] = endpoint
+
+    def _heard(self, endpoint: Endpoint) -> None:
+        log.info(
+            "endpoint",
+            target=self.target,
+            address=endpoint.address,
+            reach=endpoint.reach.value,
+            breaker=endpoint.breaker.state.value,
+        )
+        self._news()
+
+    def _news(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+
+def _worth_another(error: BaseException) -> bool:
+    """Whether another replica, or a later try, may succeed where this one failed."""
+    if isinstance(error, Overloaded):
+        return error.retry_after_s is not None
+    return isinstance(error, Unavailable) and not isinstance(error, NoEndpoint)
+
+
+async def _abandon(*attempts: asyncio.Future[Any] | None) -> None:
+    begun = [attempt for attempt in attempts if attempt is not None]
+    for attempt in begun:
+        attempt.cancel()
+    await asyncio.wait(begun)
+    for attempt in begun:
+        if not attempt.cancelled():
+            attempt.exception()  # taken note of, so that asyncio does not report it
+
+
+async def _without_silence(
+    replies: AsyncGenerator[Any, None], gap_s: float | None, target: str
+) -> AsyncGenerator[Any, None]:
+    while True:
+        try:
+            async with asyncio.timeout(gap_s):
+                reply = await anext(replies, None)
+        except TimeoutError:
+            raise DeadlineExceeded(f"The {target} fell silent for {gap_s:g} s.") from None
+        if reply is None:
+            return
+        yield reply

@@ -1,0 +1,399 @@
+"""What a pool promises, over real servers on loopback that behave as told."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from raglan import errors
+from raglan.deadline import Deadline
+from raglan.resilience.breaker import State
+from raglan.rpc import addresses
+from raglan.rpc.endpoint import Reach
+from raglan.rpc.pool import EndpointPool
+from raglan.rpc.server import Server, Service
+from raglan.settings import GrpcSettings
+from raglan.v1 import common_pb2, generator_pb2, generator_pb2_grpc
+
+INFO = common_pb2.GetInfoRequest()
+ASK = generator_pb2.GenerateRequest(question="?")
+
+
+class Replica(generator_pb2_grpc.GeneratorServiceServicer):
+    """Answers with its name, unless told otherwise."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.calls = 0
+        self.error: Exception | None = None
+        self.delay_s = 0.0
+        self.cut_after: int | None = None
+        self.cancelled = asyncio.Event()
+
+    async def GetInfo(self, request: Any, context: Any) -> common_pb2.ServiceInfo:
+        self.calls += 1
+        try:
+            await asyncio.sleep(self.delay_s)
+        except asyncio.CancelledError:
+            self.cancelled.set()
+            raise
+        if self.error:
+            raise self.error
+        return common_pb2.ServiceInfo(service=self.name)
+
+    async def Generate(self, request: Any, context: Any) -> AsyncIterator[Any]:
+        self.calls += 1
+        if self.error and self.cut_after is None:
+            raise self.error
+        for number in range(5):
+            if number == self.cut_after and self.error:
+                raise self.error
+            if number == self.cut_after:
+                await asyncio.sleep(60)
+            yield generator_pb2.GenerateEvent(delta=generator_pb2.Delta(text=f"{number}"))
+
+
+class Mesh:
+    """Replicas, and one pool over all of them."""
+
+    def __init__(self) -> None:
+        self.replicas: list[Replica] = []
+        self.servers: list[Server] = []
+        self.kinds: list[str] = []
+        self.pool: EndpointPool
+
+    async def add(self) -> Replica:
+        replica = Replica(f"r{len(self.replicas)}")
+        service = Service(
+            name="raglan.v1.GeneratorService",
+            register=lambda s: generator_pb2_grpc.add_GeneratorServiceServicer_to_server(
+                replica, s
+            ),
+        )
+        server = Server(service, GrpcSettings(shutdown_drain_s=0, shutdown_grace_s=0))
+        await server.start()
+        self.replicas.append(replica)
+        self.servers.append(server)
+        return replica
+
+    @property
+    def addresses(self) -> list[str]:
+        return [f"127.0.0.1:{server.port}" for server in self.servers]
+
+    def open(self, addresses: str = "") -> None:
+        self.pool = EndpointPool(
+            "generator",
+            addresses or ",".join(self.addresses),
+            generator_pb2_grpc.GeneratorServiceStub,
+            on_attempt=self.kinds.append,
+        )
+
+    async def ask(self, *, timeout_s: float = 5, **options: Any) -> str:
+        deadline = Deadline.after(timeout_s)
+        reply = await self.pool.call("GetInfo", INFO, deadline=deadline, **options)
+        return str(reply.service)
+
+    async def read(self, **options: Any) -> list[str]:
+        found = []
+        replies = self.pool.stream("Generate", ASK, deadline=Deadline.after(5), **options)
+        async with aclosing(replies):
+            async for reply in replies:
+                found.append(reply.delta.text)
+        return found
+
+    async def stop(self, number: int) -> None:
+        await self.servers[number].stop()
+
+    def endpoint(self, number: int) -> Any:
+        address = self.addresses[number]
+        return next(each for each in self.pool.endpoints if each.address == address)
+
+
+@asynccontextmanager
+async def mesh_of(count: int) -> AsyncIterator[Mesh]:
+    mesh = Mesh()
+    for _ in range(count):
+        await mesh.add()
+    mesh.open()
+    try:
+        await until(lambda: all(e.reach is Reach.SERVING for e in mesh.pool.endpoints))
+        yield mesh
+    finally:
+        await mesh.pool.close()
+        for server in mesh.servers:
+            await server.stop()
+
+
+async def until(condition: Callable[[], bool], within_s: float = 10) -> None:
+    async with asyncio.timeout(within_s):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+async def test_calls_are_spread_over_all_replicas() -> None:
+    async with mesh_of(3) as mesh:
+        for _ in range(60):
+            await mesh.ask()
+        assert min(replica.calls for replica in mesh.replicas) >= 5
+
+
+async def test_a_busy_replica_is_passed_over() -> None:
+    async with mesh_of(2) as mesh:
+        mesh.replicas[0].delay_s = 0.5
+        slow = [asyncio.create_task(mesh.ask()) for _ in range(4)]
+        await until(lambda: mesh.replicas[0].calls > 0)
+        before = mesh.replicas[1].calls
+        for _ in range(20):
+            await mesh.ask()
+        assert mesh.replicas[1].calls - before >= 18
+        await asyncio.gather(*slow)
+
+
+async def test_what_one_replica_could_not_do_another_is_asked() -> None:
+    async with mesh_of(2) as mesh:
+        mesh.replicas[0].error = errors.Unavailable("gone")
+        assert [await mesh.ask() for _ in range(4)] == ["r1"] * 4
+
+
+async def test_a_dead_replica_costs_no_call() -> None:
+    async with mesh_of(2) as mesh:
+        await mesh.stop(0)
+        assert [await mesh.ask() for _ in range(10)] == ["r1"] * 10
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        errors.InvalidInput("no"),
+        errors.NotFound("no"),
+        errors.Internal("no"),
+        errors.Overloaded("no"),
+    ],
+)
+async def test_other_errors_are_not_tried_again(error: errors.RaglanError) -> None:
+    async with mesh_of(2) as mesh:
+        for replica in mesh.replicas:
+            replica.error = error
+        with pytest.raises(type(error)):
+            await mesh.ask()
+        assert sum(replica.calls for replica in mesh.replicas) == 1
+
+
+async def test_a_replica_that_names_a_time_is_overloaded_and_another_is_asked() -> None:
+    async with mesh_of(2) as mesh:
+        mesh.replicas[0].error = errors.Overloaded("full", retry_after_s=30)
+        assert [await mesh.ask() for _ in range(6)] == ["r1"] * 6
+        assert mesh.endpoint(0).breaker.failures == 0
+
+
+async def test_changes_are_not_tried_again() -> None:
+    async with mesh_of(2) as mesh:
+        for replica in mesh.replicas:
+            replica.error = errors.Unavailable("gone")
+        with pytest.raises(errors.Unavailable):
+            await mesh.ask(retry=False)
+        assert sum(replica.calls for replica in mesh.replicas) == 1
+
+
+async def test_retries_stay_within_their_budget_when_everything_fails() -> None:
+    async with mesh_of(2) as mesh:
+        for replica in mesh.replicas:
+            replica.error = errors.Unavailable("gone")
+        for _ in range(400):
+            with pytest.raises(errors.Unavailable):
+                await mesh.ask()
+        # 10 % of the requests; no less than three a second over ten seconds.
+        assert mesh.kinds.count("retry") <= 40
+
+
+async def test_a_retry_never_begins_past_the_deadline() -> None:
+    async with mesh_of(1) as mesh:
+        mesh.replicas[0].error = errors.Overloaded("full", retry_after_s=1)
+        begun = asyncio.get_running_loop().time()
+        with pytest.raises(errors.Overloaded):
+            await mesh.ask(timeout_s=0.3)
+        assert asyncio.get_running_loop().time() - begun < 0.3
+        assert mesh.replicas[0].calls == 1
+
+
+async def test_failures_eject_a_replica_and_it_draws_no_traffic_for_being_idle() -> None:
+    async with mesh_of(2) as mesh:
+        mesh.replicas[0].error = errors.Internal("broken")
+        failed = 0
+        for _ in range(60):
+            try:
+                await mesh.ask()
+            except errors.Internal:
+                failed += 1
+        assert failed <= 5
+        for _ in range(20):
+            await mesh.ask()
+
+
+async def test_bad_requests_and_callers_that_leave_open_no_breaker() -> None:
+    async with mesh_of(1) as mesh:
+        mesh.replicas[0].error = errors.InvalidInput("no")
+        for _ in range(30):
+            with pytest.raises(errors.InvalidInput):
+                await mesh.ask()
+        mesh.replicas[0].error, mesh.replicas[0].delay_s = None, 5
+        leaving = [asyncio.create_task(mesh.ask()) for _ in range(30)]
+        await until(lambda: mesh.replicas[0].calls >= 60)
+        for task in leaving:
+            task.cancel()
+        await asyncio.wait(leaving)
+        assert mesh.endpoint(0).breaker.state is State.CLOSED
+        assert mesh.endpoint(0).in_flight == 0
+
+
+async def test_when_more_than_half_fails_all_are_asked_again() -> None:
+    async with mesh_of(2) as mesh:
+        for replica in mesh.replicas:
+            replica.error = errors.Internal("broken")
+        for _ in range(30):
+            with pytest.raises(errors.Internal):
+                await mesh.ask()
+        assert all(endpoint.ejected for endpoint in mesh.pool.endpoints)
+        for replica in mesh.replicas:
+            replica.error = None
+        assert await mesh.ask() in {"r0", "r1"}
+
+
+async def test_a_pool_of_one_rests_after_failures_and_says_for_how_long() -> None:
+    async with mesh_of(1) as mesh:
+        mesh.replicas[0].error = errors.Internal("broken")
+        for _ in range(5):
+            with pytest.raises(errors.Internal):
+                await mesh.ask()
+        with pytest.raises(errors.Unavailable, match="left alone") as caught:
+            await mesh.ask()
+        assert 0 < (caught.value.retry_after_s or 0) <= 5
+        assert mesh.replicas[0].calls == 5
+
+
+async def test_a_slow_call_is_hedged_and_the_slower_one_cancelled() -> None:
+    async with mesh_of(2) as mesh:
+        for _ in range(200):
+            await mesh.ask(hedge=True)
+        mesh.replicas[0].delay_s = 3
+        mesh.kinds.clear()
+        begun = asyncio.get_running_loop().time()
+        while "hedge" not in mesh.kinds:
+            assert await mesh.ask(hedge=True) == "r1"
+        assert asyncio.get_running_loop().time() - begun < 1
+        await asyncio.wait_for(mesh.replicas[0].cancelled.wait(), 2)
+        assert mesh.endpoint(0).breaker.failures == 1
+        assert mesh.endpoint(0).in_flight == 0
+
+
+async def test_hedges_are_at_most_a_twentieth_of_the_calls() -> None:
+    async with mesh_of(2) as mesh:
+        for _ in range(100):
+            await mesh.ask(hedge=True)
+        for replica in mesh.replicas:
+            replica.delay_s = 0.03
+        await asyncio.gather(*(mesh.ask(hedge=True) for _ in range(100)))
+        assert mesh.kinds.count("hedge") <= 10
+        assert all(endpoint.breaker.state is State.CLOSED for endpoint in mesh.pool.endpoints)
+
+
+async def test_a_stream_is_retried_before_its_first_reply_only() -> None:
+    async with mesh_of(2) as mesh:
+        mesh.replicas[0].error = errors.Unavailable("gone")
+        assert [await mesh.read() for _ in range(3)] == [list("01234")] * 3
+        for replica in mesh.replicas:
+            replica.error, replica.cut_after = errors.Unavailable("gone"), 2
+        calls = sum(replica.calls for replica in mesh.replicas)
+        with pytest.raises(errors.Unavailable):
+            await mesh.read()
+        assert sum(replica.calls for replica in mesh.replicas) == calls + 1
+
+
+async def test_a_stream_that_falls_silent_ends_in_an_error() -> None:
+    async with mesh_of(1) as mesh:
+        mesh.replicas[0].cut_after = 3
+        with pytest.raises(errors.DeadlineExceeded, match="fell silent"):
+            await mesh.read(gap_s=0.2)
+        assert mesh.endpoint(0).in_flight == 0
+
+
+async def test_a_stream_that_does_not_begin_ends_in_an_error() -> None:
+    async with mesh_of(1) as mesh:
+        mesh.replicas[0].cut_after = 0
+        with pytest.raises(errors.DeadlineExceeded, match="did not begin"):
+            await mesh.read(first_by=Deadline.after(0.2))
+
+
+async def test_a_replica_that_starts_late_is_used() -> None:
+    async with mesh_of(1) as mesh:
+        await mesh.add()
+        await mesh.pool.close()
+        await mesh.stop(1)
+        mesh.open()
+        assert await mesh.ask() == "r0"
+        port = mesh.servers[1].port
+        service = Service(
+            name="raglan.v1.GeneratorService",
+            register=lambda s: generator_pb2_grpc.add_GeneratorServiceServicer_to_server(
+                mesh.replicas[1], s
+            ),
+        )
+        mesh.servers[1] = Server(
+            service, GrpcSettings(port=port, shutdown_drain_s=0, shutdown_grace_s=0)
+        )
+        await mesh.servers[1].start()
+        await until(lambda: mesh.endpoint(1).reach is Reach.SERVING, within_s=5)
+
+
+async def test_replicas_come_and_go_with_the_file_that_lists_them(tmp_path: Path) -> None:
+    mesh = Mesh()
+    await mesh.add()
+    await mesh.add()
+    listed = tmp_path / "generators"
+    listed.write_text(f"# one\n{mesh.addresses[0]}\n")
+    mesh.open(f"@{listed}")
+    assert await mesh.ask() == "r0"
+    listed.write_text("\n".join(mesh.addresses))
+    await until(lambda: len(mesh.pool.endpoints) == 2)
+    listed.write_text("not an address")
+    await asyncio.sleep(addresses.FILE_EVERY_S + 0.2)
+    assert len(mesh.pool.endpoints) == 2
+    listed.write_text(mesh.addresses[1])
+    await until(lambda: [e.address for e in mesh.pool.endpoints] == mesh.addresses[1:])
+    assert await mesh.ask() == "r1"
+    await mesh.pool.close()
+    for server in mesh.servers:
+        await server.stop()
+
+
+async def test_a_name_stands_for_all_of_its_addresses() -> None:
+    mesh = Mesh()
+    await mesh.add()
+    mesh.open(f"localhost:{mesh.servers[0].port}")
+    assert await mesh.ask() == "r0"
+    await mesh.pool.close()
+    await mesh.servers[0].stop()
+
+
+async def test_nobody_there_is_said_at_once() -> None:
+    mesh = Mesh()
+    mesh.open("127.0.0.1:1")
+    with pytest.raises(errors.Unavailable, match=r"The generator cannot be reached\."):
+        await mesh.ask()
+    begun = asyncio.get_running_loop().time()
+    with pytest.raises(errors.Unavailable):
+        await mesh.ask()
+    assert asyncio.get_running_loop().time() - begun < 0.05
+    await mesh.pool.close()
+
+
+@pytest.mark.parametrize(
+    "text", ["", " , ", "embedder", "embedder:", "embedder:0", "a:99999", ":1"]
+)
+def test_what_is_no_address_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="address"):
+        addresses.Addresses.parse(text)
