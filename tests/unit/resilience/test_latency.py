@@ -34,11 +34,20 @@ def test_old_latencies_are_forgotten_though_nothing_new_comes() -> None:
     assert window.quantile(0.5) is None
 
 
+def test_only_the_latest_are_kept() -> None:
+    window = LatencyWindow(size=3, min_samples=1, clock=Clock())
+    for seconds in (9.0, 8.0, 1.0, 2.0, 3.0):
+        window.add(seconds)
+    assert (len(window), window.quantile(1.0)) == (3, 3.0)
+
+
 def test_without_any_latency_nothing_is_said() -> None:
     assert LatencyWindow(min_samples=0, clock=Clock()).quantile(0.5) is None
 
 
-steps = st.lists(st.tuples(st.floats(0, 30), st.floats(0, 10)), max_size=200)
+steps = st.lists(
+    st.tuples(st.floats(0, 30) | st.sampled_from([0, 20, 60]), st.floats(0, 10)), max_size=200
+)
 
 
 @given(steps, st.integers(1, 40), st.floats(0, 1))
