@@ -1,0 +1,199 @@
+"""A Redis that several gateways share and none depends on.
+
+However it fails (refuses, hangs, loses its data), a call ends within `CALL_S`, at most five calls
+in a row pay that, and from then on a call is refused without touching the network. Requests never
+pay for finding out whether it is back: a task of its own asks, and lets calls pass again.
+
+The client's own defaults do the opposite: ten attempts with back-off, and five seconds a read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import structlog
+from pydantic import SecretStr
+from raglan.errors import Unavailable
+from raglan.resilience.breaker import BreakerOptions, CircuitBreaker, Permit, State
+from redis.asyncio import ConnectionPool, Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import AuthenticationError, RedisError, ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+from redis.maint_notifications import MaintNotificationsConfig
+
+from raglan_gateway.shared import redis_url
+
+log: Final = structlog.get_logger()
+
+CALL_S: Final = 0.055
+"""Longest a call takes, connecting included."""
+
+_STEP: Final = 0.9
+"""Of that, the longest one step of it may take: the connection, a write, a reply."""
+
+CONNECTIONS: Final = 32
+"""Calls at the same time; more are refused at once, because waiting for one is waiting too."""
+
+BREAKER: Final = BreakerOptions(consecutive=5, open_s=1, max_open_s=5)
+
+_LATE_S: Final = 0.02
+"""A limit that is noticed so much too late was missed by this process, not by Redis."""
+
+_SILENCE_S: Final = 0.02
+"""Redis answers in under a millisecond. When nothing has come for so long and as many calls as open
+the breaker are still out, the next one need not wait for them to fail."""
+
+
+class RedisLink:
+    """Runs scripts in one Redis. Make it inside a running event loop; close it."""
+
+    def __init__(
+        self,
+        url: SecretStr,
+        *,
+        call_s: float = CALL_S,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Args:
+        url: as `redis_url.check` accepts it.
+
+        Raises:
+            ValueError: `url` is not one.
+        """
+        redis_url.check(url.get_secret_value())
+        self._client = Redis.from_pool(_pool(url.get_secret_value(), _STEP * call_s))
+        self._call_s = call_s
+        self._breaker = CircuitBreaker(BREAKER, clock=clock, on_change=self._changed)
+        self._clock = clock
+        self._running = 0
+        self._unanswered = 0
+        self._silent_since = 0.0
+        self._problem = ""
+        self._prober: asyncio.Task[None] | None = None
+        self._up = asyncio.Event()
+        self._up.set()
+
+    async def close(self) -> None:
+        """Close the connections."""
+        if self._prober is not None:
+            self._prober.cancel()
+            await asyncio.wait((self._prober,))
+        await self._client.aclose()
+
+    @property
+    def state(self) -> State:
+        """`State.CLOSED` while calls pass."""
+        return self._breaker.state
+
+    async def up(self) -> None:
+        """Wait until calls pass."""
+        await self._up.wait()
+
+    async def run(self, script: str, keys: Sequence[str], *args: bytes | str | int) -> Any:
+        """The reply of a Lua script: atomic in Redis, one round trip, texts as bytes.
+
+        Raises:
+            Unavailable: no Redis, now or for the moment; nobody knows whether the script ran.
+        """
+        permit = self._permit()
+        if self._unanswered == 0:
+            self._silent_since = self._clock()
+        self._unanswered += 1
+        self._running += 1
+        try:
+            # EVAL, not EVALSHA: a Redis that restarted would answer that it knows no such script.
+            reply = await self._attempt(permit, "EVAL", script, len(keys), *keys, *args)
+        except (asyncio.CancelledError, _Unheard):
+            self._unanswered = max(0, self._unanswered - 1)
+            raise
+        finally:
+            self._running -= 1
+        self._unanswered = 0
+        self._silent_since = self._clock()
+        return reply
+
+    def _permit(self) -> Permit:
+        """Leave for a call of a request. A half-open breaker's probes are not for requests."""
+        silent = (
+            self._unanswered >= BREAKER.consecutive
+            and self._clock() - self._silent_since > _SILENCE_S
+        )
+        if self._breaker.state is State.CLOSED and not silent and self._running < CONNECTIONS:
+            permit = self._breaker.permit()
+            if permit is not None:
+                return permit
+        raise Unavailable("Redis is not used for the moment.")
+
+    async def _attempt(self, permit: Permit, *command: bytes | str | int) -> Any:
+        begun = self._clock()
+        try:
+            async with asyncio.timeout(self._call_s):
+                reply = await self._client.execute_command(*command)  # type: ignore[no-untyped-call]
+        except (RedisError, OSError, TimeoutError) as error:
+            if self._clock() - begun > self._call_s + _LATE_S:
+                permit.released()
+                raise _Unheard("This process was too busy to hear Redis.") from None
+            self._problem = self._sentence(error)
+            permit.failed()
+            raise Unavailable(self._problem) from None
+        except BaseException:
+            permit.released()
+            raise
+        permit.succeeded()
+        return reply
+
+    def _sentence(self, error: Exception) -> str:
+        """What went wrong, without the words of others: they may quote what was sent."""
+        if isinstance(error, AuthenticationError):
+            return "Redis refuses the user or the password of RAGLAN_GATEWAY_REDIS_URL."
+        if isinstance(error, ResponseError):
+            code = str(error).partition(" ")[0]
+            return f"Redis refuses a command ({code if code.isupper() else type(error).__name__})."
+        if isinstance(error, TimeoutError | RedisTimeoutError):
+            return f"Redis did not answer within {self._call_s * 1e3:.0f} ms."
+        return "Redis cannot be reached."
+
+    def _changed(self, state: State) -> None:
+        if state is State.CLOSED:
+            self._unanswered = 0
+            self._up.set()
+            log.info("redis is back")
+        elif self._up.is_set():
+            self._up.clear()
+            log.warning("doing without redis", reason=self._problem)
+            self._prober = asyncio.get_running_loop().create_task(self._probe())
+
+    async def _probe(self) -> None:
+        """Ask until Redis has answered often enough to be trusted."""
+        while self._breaker.state is not State.CLOSED:
+            await asyncio.sleep(self._breaker.retry_after_s())
+            permit = self._breaker.permit()
+            if permit is not None:
+                try:
+                    await self._attempt(permit, "PING")
+                except Unavailable as error:
+                    log.debug("still without redis", reason=error.message)
+
+
+class _Unheard(Unavailable):
+    """It may well have answered in time."""
+
+
+def _pool(url: str, step_s: float) -> ConnectionPool:
+    return ConnectionPool.from_url(
+        url,
+        # The probes come besides.
+        max_connections=CONNECTIONS + 1,
+        socket_connect_timeout=step_s,
+        socket_timeout=step_s,
+        retry=Retry(NoBackoff(), 0),
+        # RESP3 and these notifications cost round trips at each connection, and may raise the
+        # timeouts to ten seconds.
+        protocol=2,
+        maint_notifications_config=MaintNotificationsConfig(enabled=False),
+        driver_info=None,
+    )

@@ -1,0 +1,109 @@
+"""A real Redis that a test may kill, stop and flush."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+
+START_S = 10
+
+
+class RedisServer:
+    """One `redis-server` on a loopback port that stays the same when it is started again."""
+
+    def __init__(self, program: str, folder: Path, *, password: str = "") -> None:
+        self._folder = folder
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port: int = free.getsockname()[1]
+        self._password = password
+        self._command = [
+            *(program, "--bind", "127.0.0.1", "--port", str(self.port), "--dir", str(folder)),
+            *("--save", "", "--appendonly", "no", "--requirepass", password),
+        ]
+        self._process: subprocess.Popen[bytes] | None = None
+        self.start()
+
+    @property
+    def url(self) -> SecretStr:
+        """What a gateway is told."""
+        return SecretStr(f"redis://:{self._password}@127.0.0.1:{self.port}/0")
+
+    def start(self) -> None:
+        """Start it and wait until it answers."""
+        with (self._folder / "redis.log").open("ab") as log:
+            self._process = subprocess.Popen(self._command, stdout=log, stderr=log)
+        until = time.monotonic() + START_S
+        while not self._answers():
+            if time.monotonic() > until or self._process.poll() is not None:
+                pytest.fail(
+                    "redis-server did not start:\n" + (self._folder / "redis.log").read_text()
+                )
+            time.sleep(0.01)
+
+    def kill(self) -> None:
+        """End it at once: from now on it refuses."""
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait()
+
+    def stop(self) -> None:
+        """SIGSTOP: it accepts connections and says nothing."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        """SIGCONT."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
+
+    def do(self, command: str) -> str:
+        """The reply to an inline command."""
+        with socket.create_connection(("127.0.0.1", self.port), timeout=5) as connection:
+            if self._password:
+                command = f"AUTH {self._password}\r\n{command}"
+            connection.sendall(f"{command}\r\nQUIT\r\n".encode())
+            reply = b""
+            while piece := connection.recv(65536):
+                reply += piece
+        return reply.decode()
+
+    def _answers(self) -> bool:
+        try:
+            return "PONG" in self.do("PING")
+        except OSError:
+            return False
+
+
+def _program() -> str:
+    program = shutil.which("redis-server")
+    if program is None:
+        pytest.fail(
+            "redis-server is missing, and these tests need a real one: "
+            "apt-get install redis-server (Debian, Ubuntu), brew install redis (macOS)."
+        )
+    return program
+
+
+@pytest.fixture
+def redis_server(tmp_path: Path) -> Iterator[RedisServer]:
+    """A Redis without a password."""
+    server = RedisServer(_program(), tmp_path)
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def guarded_redis_server(tmp_path: Path) -> Iterator[RedisServer]:
+    """A Redis with a password."""
+    server = RedisServer(_program(), tmp_path, password="right-one")
+    yield server
+    server.kill()
