@@ -2,8 +2,18 @@
 
 from __future__ import annotations
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    SecretStr,
+    model_validator,
+)
 from raglan.settings import ServiceSettings
+
+from raglan_gateway.shared import redis_url
 
 
 class GatewaySettings(ServiceSettings, env_prefix="RAGLAN_GATEWAY_"):
@@ -73,8 +83,31 @@ class GatewaySettings(ServiceSettings, env_prefix="RAGLAN_GATEWAY_"):
     max_upload_documents: PositiveInt = 10_000
     """Most documents in one JSON request."""
 
+    rate_limit_per_minute: int = Field(default=0, ge=0, le=1_000_000)
+    """Requests a minute that one caller may send, a minute's worth of them at once; 0 for no limit.
+    With Redis all gateways count together, without it each counts for itself."""
+
+    stale_answer_s: NonNegativeFloat = 600
+    """Oldest answer that is given again, and marked as such, while no retriever can be reached; 0
+    keeps none. With Redis they are also kept there, with the passages they quote."""
+
+    redis_url: SecretStr = SecretStr("")
+    """Redis that several gateways share, `redis://[user:password@]host[:port][/database]` or
+    `rediss://` for TLS; empty for none. When it is away, each gateway goes on by itself. Give it a
+    memory limit and the policy `volatile-lru`."""
+
     max_concurrent_requests: PositiveInt = 512
     """Requests in progress at once; more are refused with 503."""
 
     heartbeat_s: PositiveFloat = 15
     """Silence on an event stream after which a comment is sent, so that proxies keep it open."""
+
+    @model_validator(mode="after")
+    def _check_redis_url(self) -> GatewaySettings:
+        # Of the whole, not of the field: what a field refuses is shown.
+        if url := self.redis_url.get_secret_value():
+            try:
+                redis_url.check(url)
+            except ValueError as error:
+                raise ValueError(f"RAGLAN_GATEWAY_REDIS_URL is {error}") from None
+        return self

@@ -1,0 +1,52 @@
+"""A URL of Redis is checked at start, and a wrong one is named without being shown."""
+
+from __future__ import annotations
+
+import pytest
+from raglan.settings import SettingsError, load
+from raglan_gateway.settings import GatewaySettings
+from raglan_gateway.shared import redis_url
+
+RIGHT = [
+    "redis://localhost",
+    "redis://localhost:6379/0",
+    "redis://:secret@10.0.0.1:6379",
+    "rediss://user:se%2Fcret@redis.example.org:6380/3",
+    "redis://[::1]:6379/",
+]
+WRONG = [
+    "secret",
+    "http://:secret@localhost",
+    "redis://",
+    "redis:///0",
+    "redis://:sec/ret@localhost:6379",
+    "redis://:secret@localhost:sixthousand",
+    "redis://:secret@localhost:99999",
+    "redis://:secret@localhost:0",
+    "redis://:secret@localhost/zero",
+    "redis://:secret@localhost?socket_timeout=60",
+    "redis://:secret@local[host",
+]
+
+
+@pytest.mark.parametrize("url", RIGHT)
+def test_a_url_of_redis_is_accepted(url: str) -> None:
+    redis_url.check(url)
+
+
+@pytest.mark.parametrize("url", WRONG)
+def test_anything_else_ends_the_start_with_a_sentence_that_does_not_show_it(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAGLAN_GATEWAY_REDIS_URL", url)
+    with pytest.raises(SettingsError) as caught:
+        load(GatewaySettings)
+    assert "RAGLAN_GATEWAY_REDIS_URL" in str(caught.value)
+    assert "rediss://" in str(caught.value)
+    for part in ("secret", "sec", "ret@", "zero", "sixthousand"):
+        assert part not in str(caught.value).replace("rediss://", "")
+
+
+def test_settings_do_not_show_the_url(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAGLAN_GATEWAY_REDIS_URL", "redis://:secret@localhost")
+    assert "secret" not in repr(load(GatewaySettings))
