@@ -1,0 +1,65 @@
+"""Meshes that rows share, and where their figures go."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+# At the end: a test of another folder must not find a benchmark's modules before its own.
+sys.path.append(str(Path(__file__).parents[2] / "bench"))
+
+from faults.bed import Bed, Setup
+from faults.matrix import TABLE
+from faults.trial import FULL, capacity_per_s
+from report import Row, publish
+
+
+class Beds:
+    """One mesh at a time: the last, for as long as the rows want the same."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._setup: Setup | None = None
+        self._bed: Bed | None = None
+        self._capacity_per_s = 0.0
+
+    async def of(self, setup: Setup) -> tuple[Bed, float]:
+        """A mesh in which all is well, and how much it answers a second."""
+        if self._bed is None or self._setup != setup:
+            self.close()
+            number = len(list(self._folder.iterdir()))
+            self._bed, self._setup = Bed(self._folder / f"mesh-{number}", setup), setup
+            await self._bed.start()
+            # The first one warms up: connections, caches, the allocator.
+            await capacity_per_s(self._bed)
+            self._capacity_per_s = await capacity_per_s(self._bed)
+        else:
+            await self._bed.repair()
+        return self._bed, self._capacity_per_s
+
+    def close(self) -> None:
+        """Stop the mesh."""
+        if self._bed is not None:
+            self._bed.stop()
+            self._bed = None
+
+
+@pytest.fixture(scope="session")
+def beds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Beds]:
+    """Meshes, stopped at the end."""
+    found = Beds(tmp_path_factory.mktemp("meshes"))
+    yield found
+    found.close()
+
+
+@pytest.fixture(scope="session")
+def figures() -> Iterator[dict[str, list[Row]]]:
+    """Row -> what it found; published when every row of the full form has run."""
+    found: dict[str, list[Row]] = {}
+    yield found
+    rows = [row for scenario in TABLE for row in found.get(scenario.name, ())]
+    if FULL and len(found) == len(TABLE):
+        publish("faults", rows)
