@@ -2,13 +2,39 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
+from types import SimpleNamespace
+from typing import Any
 
 from raglan.errors import Overloaded
+from raglan.lifecycle import Lifecycle
 from raglan_gateway.api import schemas, sse
 
 
-async def collect(events: AsyncGenerator[sse.Event, None], heartbeat_s: float = 5) -> list[bytes]:
-    return [piece async for piece in sse.encode(events, heartbeat_s=heartbeat_s)]
+class Client:
+    """The server's side of one request: takes what is sent, and may leave."""
+
+    def __init__(self) -> None:
+        self.lifecycle = Lifecycle("the gateway")
+        self.pieces: list[bytes] = []
+        self.leaves = asyncio.Event()
+        self.whole = False
+
+    async def follow(
+        self, events: AsyncGenerator[sse.Event, None], *, heartbeat_s: float = 5
+    ) -> list[bytes]:
+        app = SimpleNamespace(state=SimpleNamespace(lifecycle=self.lifecycle))
+        response = sse.response(events, heartbeat_s=heartbeat_s)
+        await response({"type": "http", "app": app}, self._receive, self._send)
+        return self.pieces
+
+    async def _receive(self) -> Any:
+        await self.leaves.wait()
+        return {"type": "http.disconnect"}
+
+    async def _send(self, message: Any) -> None:
+        if message["type"] == "http.response.body":
+            self.pieces += [message["body"]] if message["body"] else []
+            self.whole = not message.get("more_body", False)
 
 
 async def test_events_are_numbered_and_carry_json() -> None:
@@ -16,43 +42,61 @@ async def test_events_are_numbered_and_carry_json() -> None:
         yield sse.Event("delta", schemas.StreamDelta(text="a\n\nb"))
         yield sse.Event("done")
 
-    assert await collect(events()) == [
+    client = Client()
+    assert await client.follow(events()) == [
         b'event: delta\ndata: {"text":"a\\n\\nb"}\nid: 1\n\n',
         b"event: done\ndata: {}\nid: 2\n\n",
     ]
+    assert client.whole
 
 
 async def test_silence_sends_a_comment_and_loses_no_event() -> None:
-    gate = asyncio.Event()
+    client = Client()
 
     async def events() -> AsyncGenerator[sse.Event, None]:
-        await gate.wait()
+        while len(client.pieces) < 3:
+            await asyncio.sleep(0.001)
         yield sse.Event("done")
 
-    pieces = []
-    async for piece in sse.encode(events(), heartbeat_s=0.01):
-        pieces.append(piece)
-        if len(pieces) == 3:
-            gate.set()
+    pieces = await client.follow(events(), heartbeat_s=0.01)
     assert pieces[:3] == [b": ping\n\n"] * 3
     assert pieces[-1].startswith(b"event: done")
 
 
 async def test_leaving_closes_the_source_even_while_it_waits() -> None:
     closed = asyncio.Event()
+    client = Client()
 
     async def events() -> AsyncGenerator[sse.Event, None]:
         try:
             yield sse.Event("start")
+            client.leaves.set()
             await asyncio.sleep(60)
         finally:
             closed.set()
 
-    stream = sse.encode(events(), heartbeat_s=0.01)
-    await anext(stream)
-    await anext(stream)
-    await stream.aclose()
+    await asyncio.wait_for(client.follow(events()), 5)
     assert closed.is_set()
+    assert not client.whole
+
+
+async def test_the_end_of_the_process_is_the_last_event_and_closes_the_source() -> None:
+    closed = asyncio.Event()
+    client = Client()
+
+    async def events() -> AsyncGenerator[sse.Event, None]:
+        try:
+            yield sse.Event("start")
+            client.lifecycle.end()
+            await asyncio.sleep(60)
+        finally:
+            closed.set()
+
+    pieces = await asyncio.wait_for(client.follow(events()), 5)
+    assert closed.is_set()
+    assert pieces[-1].startswith(b'event: error\ndata: {"code":"UNAVAILABLE"')
+    assert pieces[-1].endswith(b"id: 2\n\n")
+    assert client.whole
 
 
 def test_an_error_event_says_what_went_wrong_and_whether_to_retry() -> None:

@@ -11,10 +11,12 @@ import raglan
 import structlog
 from fastapi import FastAPI
 from raglan.errors import Conflict, RaglanError
+from raglan.lifecycle import Lifecycle
 
 from raglan_gateway.api import collections, documents, jobs, operations, query, schemas
 from raglan_gateway.api.body_limit import BodyLimit
 from raglan_gateway.api.boundary import Boundary, install_error_handlers
+from raglan_gateway.api.last_word import LastWord
 from raglan_gateway.mesh import Mesh
 from raglan_gateway.metrics import Metrics
 from raglan_gateway.pipeline import Budgets, Pipeline
@@ -27,8 +29,9 @@ _ERRORS: Final[dict[int | str, dict[str, Any]]] = {
 }
 
 
-def build(settings: GatewaySettings) -> FastAPI:
+def build(settings: GatewaySettings, lifecycle: Lifecycle | None = None) -> FastAPI:
     """The gateway. Call inside a running event loop: channels belong to it."""
+    lifecycle = lifecycle or Lifecycle("the gateway")
     mesh = Mesh(settings)
     metrics = Metrics()
     budgets = Budgets(
@@ -55,7 +58,9 @@ def build(settings: GatewaySettings) -> FastAPI:
         lifespan=lifespan,
         responses=_ERRORS,
     )
+    app.state.lifecycle = lifecycle
     app.add_middleware(BodyLimit, settings=settings)
+    app.add_middleware(LastWord, lifecycle=lifecycle)
     app.add_middleware(Boundary, metrics=metrics, max_concurrent=settings.max_concurrent_requests)
     install_error_handlers(app)
     app.include_router(query.router(pipeline, settings, metrics))

@@ -102,6 +102,20 @@ class GatewaySettings(ServiceSettings, env_prefix="RAGLAN_GATEWAY_"):
     heartbeat_s: PositiveFloat = 15
     """Silence on an event stream after which a comment is sent, so that proxies keep it open."""
 
+    listen_fd: str = ""
+    """Descriptors of listening sockets to serve on instead of host and port, with commas. A gateway
+    that inherits its socket can be replaced without a refused connection; `raglan up` does so."""
+
+    keep_alive_s: PositiveFloat = 75
+    """How long a connection may stay without a request. Longer than clients keep theirs, so that
+    none is closed while a request is on its way."""
+
+    body_s: PositiveFloat = 30
+    """Time in which a request's body has to be there; an upload has to go on within it."""
+
+    slow_reader_s: PositiveFloat = 30
+    """How long a client may take in nothing of its reply; then it is cut off and its calls end."""
+
     @model_validator(mode="after")
     def _check_redis_url(self) -> GatewaySettings:
         # Of the whole, not of the field: what a field refuses is shown.

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Final
 
-from fastapi.responses import StreamingResponse
+from fastapi.responses import Response
 from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
 from pydantic import BaseModel
 from raglan import errors
 from raglan.errors import RaglanError
+from raglan.lifecycle import Lifecycle
+from starlette.types import Receive, Scope, Send
 
 OPENAPI: Final = {
     "text/event-stream": {
@@ -47,11 +51,9 @@ class StreamProblem(BaseModel):
     retryable: bool
 
 
-def response(events: AsyncGenerator[Event, None], *, heartbeat_s: float) -> StreamingResponse:
-    """A response that sends `events`; the client's leaving closes them."""
-    return StreamingResponse(
-        encode(events, heartbeat_s=heartbeat_s), media_type="text/event-stream", headers=HEADERS
-    )
+def response(events: AsyncGenerator[Event, None], *, heartbeat_s: float) -> EventStream:
+    """A response that sends `events`, and closes them when the client leaves."""
+    return EventStream(events, heartbeat_s)
 
 
 def problem(error: RaglanError) -> Event:
@@ -61,29 +63,65 @@ def problem(error: RaglanError) -> Event:
     return Event("error", data)
 
 
-async def encode(
-    events: AsyncGenerator[Event, None], *, heartbeat_s: float
-) -> AsyncGenerator[bytes, None]:
-    """`events` as bytes, ids counted from 1. Closes `events` however it ends."""
-    number = 0
-    upcoming: asyncio.Future[Event] | None = None
-    try:
-        while True:
-            upcoming = upcoming or asyncio.ensure_future(anext(events))
-            done, _ = await asyncio.wait((upcoming,), timeout=heartbeat_s)
-            if not done:
-                yield KEEPALIVE_COMMENT
-                continue
-            try:
-                event = upcoming.result()
-            except StopAsyncIteration:
-                return
-            upcoming = None
-            number += 1
-            data = event.data.model_dump_json() if event.data is not None else "{}"
-            yield format_sse_event(event=event.name, data_str=data, id=str(number))
-    finally:
-        if upcoming is not None and not upcoming.done():
-            upcoming.cancel()
-            await asyncio.wait((upcoming,))
-        await events.aclose()
+class EventStream(Response):
+    """Sends events, ids counted from 1. Its app's `state.lifecycle` says when it must end."""
+
+    media_type = "text/event-stream"
+
+    def __init__(self, events: AsyncGenerator[Event, None], heartbeat_s: float) -> None:
+        super().__init__(headers=HEADERS)
+        del self.headers["content-length"]
+        self._events = events
+        self._heartbeat_s = heartbeat_s
+        self._sent = 0
+        self._sent_at = time.monotonic()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the events; return when the last was sent, or the client has left."""
+        head = {"status": self.status_code, "headers": self.raw_headers}
+        await send({"type": "http.response.start", **head})
+        sending = asyncio.ensure_future(self._send_all(scope["app"].state.lifecycle, send))
+        leaving = asyncio.ensure_future(_left(receive))
+        both = (sending, leaving)
+        try:
+            while not (sending.done() or leaving.done()):
+                silent_s = time.monotonic() - self._sent_at
+                if silent_s >= self._heartbeat_s:
+                    await self._send(KEEPALIVE_COMMENT, send)
+                    continue
+                await asyncio.wait(
+                    both,
+                    timeout=self._heartbeat_s - silent_s,
+                    return_when=asyncio.FIRST_COMPLETED,
+                )
+            if sending.done():
+                sending.result()
+        finally:
+            for task in both:
+                task.cancel()
+            await asyncio.wait(both)
+
+    async def _send_all(self, lifecycle: Lifecycle, send: Send) -> None:
+        """Send every event; the last is an `error` when the process ends first."""
+        try:
+            async with lifecycle.until_end(), aclosing(self._events) as events:
+                async for event in events:
+                    await self._send(self._encoded(event), send)
+        except RaglanError as error:
+            await self._send(self._encoded(problem(error)), send)
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _send(self, piece: bytes, send: Send) -> None:
+        self._sent_at = time.monotonic()
+        await send({"type": "http.response.body", "body": piece, "more_body": True})
+
+    def _encoded(self, event: Event) -> bytes:
+        self._sent += 1
+        data = event.data.model_dump_json() if event.data is not None else "{}"
+        return format_sse_event(event=event.name, data_str=data, id=str(self._sent))
+
+
+async def _left(receive: Receive) -> None:
+    """Return when the client has left."""
+    while (await receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,87 @@
+"""How a process ends: a signal, a drain, a grace, and for what still runs then, a sentence.
+
+A request that outlasts the grace is told so in its own protocol, as any other error; a cut
+connection would leave its caller to guess.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final
+
+from raglan.errors import Unavailable
+
+LAST_WORD_S: Final = 1.0
+"""After the grace, for the error itself to be sent; then connections are closed as they are."""
+
+
+class Lifecycle:
+    """What a process that ends tells its requests. Belongs to one event loop."""
+
+    def __init__(self, name: str) -> None:
+        """`name` begins the sentence, e.g. "the gateway"."""
+        self.draining = False
+        """Whether the process was asked to end: callers should go elsewhere."""
+        self._name = name
+        self._ended = False
+        self._limits: set[asyncio.Timeout] = set()
+
+    def drain(self) -> None:
+        """The process was asked to end; requests go on."""
+        self.draining = True
+
+    def end(self) -> None:
+        """The grace is over: cut off every block under `until_end`, and those still to come."""
+        self.draining = self._ended = True
+        now = asyncio.get_running_loop().time()
+        for limit in self._limits:
+            limit.reschedule(now)
+
+    @asynccontextmanager
+    async def until_end(self) -> AsyncIterator[asyncio.Timeout]:
+        """Cancel the block when the grace is over. Give the yielded limit to `spare` to undo that.
+
+        Raises:
+            Unavailable: the block was cut off.
+        """
+        limit = asyncio.timeout(0 if self._ended else None)
+        self._limits.add(limit)
+        try:
+            async with limit:
+                yield limit
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            raise self.unavailable() from None
+        finally:
+            self._limits.discard(limit)
+
+    def spare(self, limit: asyncio.Timeout) -> None:
+        """Let the block under `limit` run on after the grace."""
+        self._limits.discard(limit)
+
+    def unavailable(self) -> Unavailable:
+        """What a request hears that the end of the process cuts off."""
+        return Unavailable(
+            f"{self._name.capitalize()} is shutting down; try again.", retry_after_s=1
+        )
+
+
+def stop_signals() -> asyncio.Event:
+    """An event that the first SIGTERM or SIGINT sets; a second one ends the process at once."""
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    numbers = (signal.SIGTERM, signal.SIGINT)
+
+    def on_signal() -> None:
+        stopping.set()
+        for number in numbers:  # from here on the kernel acts: it needs no loop that turns
+            loop.remove_signal_handler(number)
+            signal.signal(number, signal.SIG_DFL)
+
+    for number in numbers:
+        loop.add_signal_handler(number, on_signal)
+    return stopping
