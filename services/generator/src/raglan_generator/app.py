@@ -13,7 +13,6 @@ from raglan.v1 import generator_pb2_grpc
 from raglan_generator.answering import Answering
 from raglan_generator.engines.extractive import ExtractiveEngine
 from raglan_generator.engines.null import NullEngine
-from raglan_generator.engines.openai import OpenAIModel, Timeouts
 from raglan_generator.engines.vllm import VllmModel
 from raglan_generator.estimated_tokenizer import EstimatedTokenizer, FileTokenizer
 from raglan_generator.generation import Engine, Sampling
@@ -74,6 +73,9 @@ def build_engine(settings: GeneratorSettings) -> Engine:
 
 
 def _openai(settings: GeneratorSettings) -> LanguageModel:
+    # The HTTP client takes 8 MB that no other engine needs.
+    from raglan_generator.engines.openai import OpenAIModel, Timeouts
+
     longest = settings.max_model_len or _MAX_MODEL_LEN
     return OpenAIModel(
         settings.base_url,

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import ssl
+import urllib.request
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final
+from urllib.parse import urlsplit
 
-import httpx
-import httpx_sse
+import aiohttp
+import certifi
 from pydantic import SecretStr
 from raglan import http_errors
 from raglan.deadline import Deadline
@@ -19,9 +23,11 @@ from raglan.errors import DeadlineExceeded, Internal, Unavailable
 from raglan.health import Health
 
 from raglan_generator.engines import openai_errors
+from raglan_generator.engines.event_data import EventData
 from raglan_generator.generation import EngineInfo, FinishReason, Load, Request, Sampling, Usage
 from raglan_generator.language_model import End, Prompt, Text, Tokenizer
 
+_OK: Final = 200
 _MAX_ERROR_BYTES: Final = 64 * 1024
 _KEEPALIVE_S: Final = 4.0
 """Below the 5 s after which uvicorn, and so vLLM, closes an idle connection."""
@@ -89,7 +95,8 @@ class OpenAIModel:
         self._adapters = adapters
         self._timeouts = timeouts or Timeouts()
         self._max_connections = max_connections
-        self._client: httpx.AsyncClient | None = None
+        self._proxy = _proxy_for(self._url)
+        self._client: aiohttp.ClientSession | None = None
         self._running = 0
 
     @property
@@ -118,13 +125,21 @@ class OpenAIModel:
 
     async def start(self) -> None:
         """Make the pool. The server is not called: it may come up later than we do."""
-        # In a thread, because reading the TLS certificates takes 100 ms.
-        self._client = await asyncio.to_thread(self._pool)
+        # In a thread, because reading the certificates takes 100 ms.
+        trusted = await asyncio.to_thread(_certificates) if self._url.startswith("https") else True
+        self._client = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(
+                ssl=trusted, limit=self._max_connections, keepalive_timeout=_KEEPALIVE_S
+            ),
+            # Reading is timed by token, not by byte: see `_within`.
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._timeouts.connect_s),
+            cookie_jar=aiohttp.DummyCookieJar(),
+        )
 
     async def close(self) -> None:
         """Close the pool."""
         if self._client is not None:
-            await self._client.aclose()
+            await self._client.close()
 
     async def stream(
         self, prompt: Prompt, request: Request, deadline: Deadline
@@ -136,66 +151,71 @@ class OpenAIModel:
             first = deadline.within(self._timeouts.first_token_s)
             async with (
                 self._opened(self._body(prompt, request), deadline, first) as source,
-                aclosing(source.aiter_sse()) as frames,
+                aclosing(self._events(source, answer, deadline, first)) as events,
             ):
-                while True:
-                    limit = deadline.within(self._timeouts.idle_s) if answer.begun else first
-                    async with self._within(limit, deadline, begun=answer.begun):
-                        frame = await anext(frames, None)
-                    if frame is None:
-                        break
-                    if frame.data == "[DONE]":
-                        answer.finish_reason = answer.finish_reason or "stop"
-                        await _read_to_end(frames)
-                        break
-                    if text := self._read(frame.data, answer):
+                async for data in events:
+                    if text := self._read(data, answer):
                         yield Text(text)
-        except httpx_sse.SSEError:
-            raise Unavailable(
-                "The LLM server did not answer with an event stream; "
-                "is RAGLAN_GENERATOR_BASE_URL its /v1 address?"
-            ) from None
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
+        except aiohttp.ClientError as error:
             raise openai_errors.from_transport(error, begun=answer.begun) from None
         finally:
             self._running -= 1
         yield answer.end()
 
-    def _pool(self) -> httpx.AsyncClient:
-        return httpx.AsyncClient(
-            # Reading is timed by token, not by byte: see `_within`.
-            timeout=httpx.Timeout(self._timeouts.connect_s, read=None),
-            limits=httpx.Limits(
-                max_connections=self._max_connections,
-                max_keepalive_connections=self._max_connections,
-                keepalive_expiry=_KEEPALIVE_S,
-            ),
-        )
-
     @asynccontextmanager
     async def _opened(
         self, body: dict[str, Any], deadline: Deadline, first: Deadline
-    ) -> AsyncIterator[httpx_sse.EventSource]:
+    ) -> AsyncIterator[aiohttp.StreamReader]:
         if self._client is None:
             raise Unavailable("The generator has not started.")
-        sending = self._client.build_request("POST", self._url, json=body, headers=self._headers())
+        sending = self._client.post(
+            self._url,
+            json=body,
+            headers=self._headers(),
+            allow_redirects=False,
+            proxy=self._proxy,
+        )
         async with self._within(first, deadline, begun=False):
-            response = await self._client.send(sending, stream=True)
+            response = await sending
         try:
-            if response.status_code != httpx.codes.OK:
+            if response.status != _OK:
                 async with self._within(first, deadline, begun=False):
-                    body = await _json_of(response)
+                    said = await _json_of(response.content)
                 raise http_errors.from_response(
                     openai_errors.LLM_SERVER,
-                    response.status_code,
-                    body,
+                    response.status,
+                    said,
                     response.headers,
                     secret=self._key.get_secret_value(),
                 )
-            yield httpx_sse.EventSource(response)
+            if "text/event-stream" not in response.headers.get("content-type", ""):
+                raise Unavailable(
+                    "The LLM server did not answer with an event stream; "
+                    "is RAGLAN_GENERATOR_BASE_URL its /v1 address?"
+                )
+            yield response.content
         finally:
             # Closes the connection if the answer is not at its end: the server stops writing.
-            await response.aclose()
+            response.close()
+
+    async def _events(
+        self, source: aiohttp.StreamReader, answer: _Answer, deadline: Deadline, first: Deadline
+    ) -> AsyncGenerator[bytes]:
+        """The data of each event up to the last."""
+        events, limit = EventData(), first
+        while True:
+            async with self._within(limit, deadline, begun=answer.begun):
+                more = await source.readany()
+            if not more:
+                return
+            for data in events.feed(more):
+                if data == b"[DONE]":
+                    answer.finish_reason = answer.finish_reason or "stop"
+                    await _read_to_end(source)
+                    return
+                yield data
+                # Comments are not a sign of life of the model: only events move the limit.
+                limit = deadline.within(self._timeouts.idle_s) if answer.begun else first
 
     @asynccontextmanager
     async def _within(
@@ -204,6 +224,9 @@ class OpenAIModel:
         try:
             async with asyncio.timeout(limit.remaining_s()):
                 yield
+        except aiohttp.ClientError:
+            # Some of them are a TimeoutError as well.
+            raise
         except TimeoutError:
             if limit.at >= deadline.at:
                 raise DeadlineExceeded(
@@ -219,7 +242,7 @@ class OpenAIModel:
                 f"(RAGLAN_GENERATOR_{setting}_TIMEOUT_S)."
             ) from None
 
-    def _read(self, data: str, answer: _Answer) -> str:
+    def _read(self, data: bytes, answer: _Answer) -> str:
         """The text in one frame; the rest of it goes into `answer`."""
         try:
             frame = json.loads(data)
@@ -276,22 +299,37 @@ def _usage(reported: dict[str, Any]) -> Usage:
     )
 
 
-async def _read_to_end(frames: AsyncIterator[httpx_sse.ServerSentEvent]) -> None:
+async def _read_to_end(source: aiohttp.StreamReader) -> None:
     """Let the response end by itself, which keeps its connection for the next one."""
-    with suppress(TimeoutError, httpx.HTTPError):
+    with suppress(TimeoutError, aiohttp.ClientError):
         async with asyncio.timeout(_TRAILER_S):
-            async for _ in frames:
+            while await source.readany():
                 pass
 
 
-async def _json_of(response: httpx.Response) -> Any:
+async def _json_of(source: aiohttp.StreamReader) -> Any:
     """The body of an error, or None if it is no JSON or too long to be one."""
     body = b""
-    async for chunk in response.aiter_bytes():
-        body += chunk
+    while more := await source.readany():
+        body += more
         if len(body) > _MAX_ERROR_BYTES:
             return None
     try:
         return json.loads(body)
     except ValueError:
         return None
+
+
+def _certificates() -> ssl.SSLContext:
+    """What https servers are checked against: the operator's, else certifi's."""
+    if "SSL_CERT_FILE" in os.environ or "SSL_CERT_DIR" in os.environ:
+        return ssl.create_default_context()
+    return ssl.create_default_context(cafile=certifi.where())
+
+
+def _proxy_for(url: str) -> str | None:
+    """As `http_proxy`, `https_proxy` and `no_proxy` say; read once, not with every request."""
+    parts = urlsplit(url)
+    if urllib.request.proxy_bypass(parts.netloc.rpartition("@")[2]):
+        return None
+    return urllib.request.getproxies().get(parts.scheme)

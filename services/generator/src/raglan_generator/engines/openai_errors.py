@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-import httpx
+import aiohttp
 from raglan import http_errors
-from raglan.errors import Internal, Overloaded, RaglanError, Unavailable
+from raglan.errors import Internal, RaglanError, Unavailable
 from raglan.http_errors import Called
 
 LLM_SERVER: Final = Called("The LLM server", "RAGLAN_GENERATOR", ("MODEL", "BASE_URL"))
@@ -20,16 +20,11 @@ def from_frame(error: Any, *, secret: str = "") -> RaglanError:
     return Unavailable("The LLM server failed while it was answering.")
 
 
-def from_transport(error: httpx.HTTPError | httpx.InvalidURL, *, begun: bool) -> RaglanError:
+def from_transport(error: aiohttp.ClientError, *, begun: bool) -> RaglanError:
     """The error that a failed connection stands for; `begun` once the answer had."""
-    if isinstance(error, httpx.InvalidURL | httpx.UnsupportedProtocol):
+    if isinstance(error, aiohttp.InvalidURL):
         return Internal("RAGLAN_GENERATOR_BASE_URL is no http or https address.")
-    if isinstance(error, httpx.PoolTimeout):
-        return Overloaded(
-            "All connections to the LLM server are busy.",
-            retry_after_s=http_errors.DEFAULT_RETRY_S,
-        )
-    if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
+    if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError):
         return Unavailable("The LLM server cannot be reached (RAGLAN_GENERATOR_BASE_URL).")
     if begun:
         return Unavailable("The LLM server closed the stream before the end of the answer.")
