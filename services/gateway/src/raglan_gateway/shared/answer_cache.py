@@ -116,22 +116,22 @@ class AnswerCache:
             self._shared.write(place.key, place.collections, place.stamp, body)
 
     async def get(self, place: Place) -> Kept | None:
-        """The kept reply to the same question, if there is one; takes `redis_link.CALL_S` at most.
+        """The youngest reply kept to the same question, if there is one.
 
-        Redis is asked even if the answer is here: others may have deleted what it rests on.
+        Takes `redis_link.CALL_S` at most. Redis is asked even if the answer is here: others may have deleted what it rests on.
         """
         if self._keep_s <= 0:
             return None
-        elsewhere = None
+        found: list[Kept] = []
         if self._shared is not None:
             try:
-                elsewhere = await self._shared.read(place.key, place.collections)
+                found += await self._shared.read(place.key, place.collections)
             except Unavailable as error:
                 log.debug("only this gateway's own answers", reason=error.message)
         answer = self._answers.get(place.key)
         if answer is not None and self._holds(answer.place):
-            return Kept(answer.body, self._clock() - answer.made_at)
-        return elsewhere
+            found.append(Kept(answer.body, self._clock() - answer.made_at))
+        return min(found, key=lambda kept: kept.age_s, default=None)
 
     async def invalidate(self, collection: str) -> None:
         """Give no answer any more from before now that rests on `collection`."""
@@ -169,7 +169,9 @@ class AnswerCache:
 
 def _key(query: Query, generate: bool) -> bytes:
     """A digest of everything that decides the reply, its form included."""
-    filter_ = query.filter.SerializeToString(deterministic=True).hex() if query.filter else ""
+    filter_ = ""
+    if query.filter is not None:
+        filter_ = query.filter.SerializeToString(deterministic=True).hex()
     return digest(
         raglan.__version__,
         "query" if generate else "search",

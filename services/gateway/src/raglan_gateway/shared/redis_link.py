@@ -32,9 +32,6 @@ log: Final = structlog.get_logger()
 CALL_S: Final = 0.055
 """Longest a call takes, connecting included."""
 
-_STEP: Final = 0.9
-"""Of that, the longest one step of it may take: the connection, a write, a reply."""
-
 CONNECTIONS: Final = 32
 """Calls at the same time; more are refused at once, because waiting for one is waiting too."""
 
@@ -65,7 +62,7 @@ class RedisLink:
             ValueError: `url` is not one.
         """
         redis_url.check(url.get_secret_value())
-        self._client = Redis.from_pool(_pool(url.get_secret_value(), _STEP * call_s))
+        self._client = Redis.from_pool(_pool(url.get_secret_value(), call_s))
         self._call_s = call_s
         self._breaker = CircuitBreaker(BREAKER, clock=clock, on_change=self._changed)
         self._clock = clock
@@ -183,13 +180,15 @@ class _Unheard(Unavailable):
     """It may well have answered in time."""
 
 
-def _pool(url: str, step_s: float) -> ConnectionPool:
+def _pool(url: str, call_s: float) -> ConnectionPool:
     return ConnectionPool.from_url(
         url,
         # The probes come besides.
         max_connections=CONNECTIONS + 1,
-        socket_connect_timeout=step_s,
-        socket_timeout=step_s,
+        # Ours is around the whole call. The client's own for one write or read is `wait_for`, which
+        # in Python 3.11 may swallow the cancellation of a request whose client has left.
+        socket_timeout=None,
+        socket_connect_timeout=call_s,
         retry=Retry(NoBackoff(), 0),
         # RESP3 and these notifications cost round trips at each connection, and may raise the
         # timeouts to ten seconds.

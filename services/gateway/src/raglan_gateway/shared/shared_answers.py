@@ -127,8 +127,8 @@ class SharedAnswers:
         """The generations last heard of; take it before the work on a question begins."""
         return tuple(self._generations.get(name, b"") for name in collections)
 
-    async def read(self, key: bytes, collections: tuple[str, ...]) -> Kept | None:
-        """The answer under `key`, unless something was deleted from its collections.
+    async def read(self, key: bytes, collections: tuple[str, ...]) -> list[Kept]:
+        """The answer under `key`, or none if something was deleted from its collections.
 
         Raises:
             Unavailable: no Redis.
@@ -139,11 +139,11 @@ class SharedAnswers:
         generations, *found = await self._redis.run(_READ, _keys(key, collections))
         self._learn(collections, generations)
         if not found:
-            return None
+            return []
         keep_ms, left_ms, body = found
         age_s = (keep_ms - left_ms) / 1e3
         # Outside, when Redis's clock was put back or another gateway keeps for longer.
-        return Kept(body, age_s) if 0 <= age_s <= self._keep_s else None
+        return [Kept(body, age_s)] if 0 <= age_s <= self._keep_s else []
 
     def write(self, key: bytes, collections: tuple[str, ...], stamp: Stamp, body: bytes) -> None:
         """Store an answer made now, soon; or not, when too many wait already."""
