@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import time
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Protocol
 
 from raglan.errors import DeadlineExceeded, InvalidInput
+
+_current: ContextVar[Deadline | None] = ContextVar("raglan_deadline", default=None)
 
 
 class _HasTimeRemaining(Protocol):
@@ -48,3 +51,12 @@ class Deadline:
         """Raise DeadlineExceeded when the time is up; `doing` ends the sentence "... before"."""
         if self.remaining_s() <= 0:
             raise DeadlineExceeded(f"The deadline passed before {doing}.")
+
+    def adopt(self) -> None:
+        """Be the deadline of the request being served, from here on in this context."""
+        _current.set(self)
+
+
+def current() -> Deadline | None:
+    """The deadline of the request being served, or None outside of one."""
+    return _current.get()

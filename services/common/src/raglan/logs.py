@@ -1,7 +1,7 @@
 """Structured logs: one JSON line an event, or coloured text in a terminal.
 
 Request id and trace id are bound once a request (`raglan.telemetry.context`) and appear in every
-line of it. Queries, passages and answers are never logged.
+line of it, with what is left of its deadline. Queries, passages and answers are never logged.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import structlog
 
+from raglan import deadline
 from raglan.settings import ServiceSettings
 
 # Without the local variables that structlog and rich show by default: they hold queries and texts.
@@ -30,6 +31,7 @@ def configure(settings: ServiceSettings, service: str) -> None:
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         _named(service),
+        _with_remaining_ms,
     ]
     renderer: list[structlog.typing.Processor] = (
         [_TRACEBACKS, structlog.processors.JSONRenderer()]
@@ -59,3 +61,11 @@ def _named(service: str) -> structlog.typing.Processor:
         return event
 
     return add
+
+
+def _with_remaining_ms(
+    _: Any, __: str, event: structlog.typing.EventDict
+) -> structlog.typing.EventDict:
+    if limit := deadline.current():
+        event["remaining_ms"] = round(limit.remaining_s() * 1e3)
+    return event

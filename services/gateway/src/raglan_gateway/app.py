@@ -32,8 +32,8 @@ _ERRORS: Final[dict[int | str, dict[str, Any]]] = {
 def build(settings: GatewaySettings, lifecycle: Lifecycle | None = None) -> FastAPI:
     """The gateway. Call inside a running event loop: channels belong to it."""
     lifecycle = lifecycle or Lifecycle("the gateway")
-    mesh = Mesh(settings)
     metrics = Metrics()
+    mesh = Mesh(settings, metrics.attempted)
     budgets = Budgets(
         embed_s=settings.embed_budget_ms / 1e3,
         retrieve_s=settings.retrieve_budget_ms / 1e3,
@@ -42,6 +42,7 @@ def build(settings: GatewaySettings, lifecycle: Lifecycle | None = None) -> Fast
         cite_s=settings.cite_budget_ms / 1e3,
     )
     pipeline = Pipeline(mesh, budgets, rerank_candidates=settings.rerank_candidates)
+    metrics.watch(mesh, pipeline)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:

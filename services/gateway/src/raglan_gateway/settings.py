@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import (
     Field,
     NonNegativeFloat,
@@ -23,10 +25,11 @@ class GatewaySettings(ServiceSettings, env_prefix="RAGLAN_GATEWAY_"):
     """Port of the REST API."""
 
     embedder_address: str = "127.0.0.1:7101"
-    """Embedders: host:port, several IP addresses with commas, or one DNS name for all."""
+    """Embedders: addresses with commas (host:port), names that are resolved again every 5 s (each
+    stands for all of its addresses), or @ and a file that is read again every second."""
 
     retriever_address: str = "127.0.0.1:7102"
-    """The retriever."""
+    """Retrievers, as for the embedders."""
 
     reranker_address: str = "127.0.0.1:7103"
     """Rerankers, as for the embedders."""
@@ -57,6 +60,9 @@ class GatewaySettings(ServiceSettings, env_prefix="RAGLAN_GATEWAY_"):
 
     first_token_budget_ms: PositiveInt = 10_000
     """Longest wait for the first piece of an answer; after it the passages are quoted instead."""
+
+    token_gap_budget_ms: PositiveInt = 5_000
+    """Longest silence in the middle of an answer; after it the answer ends in an error."""
 
     cite_budget_ms: PositiveInt = 300
     """Longest wait for the vectors of an answer's sentences; after it words alone decide which of
@@ -98,6 +104,9 @@ class GatewaySettings(ServiceSettings, env_prefix="RAGLAN_GATEWAY_"):
 
     max_concurrent_requests: PositiveInt = 512
     """Requests in progress at once; more are refused with 503."""
+
+    highest_priority: Literal["critical", "default", "batch"] = "critical"
+    """Highest class that a request's X-Raglan-Priority may claim; a higher one counts as this."""
 
     heartbeat_s: PositiveFloat = 15
     """Silence on an event stream after which a comment is sent, so that proxies keep it open."""

@@ -13,7 +13,8 @@ import grpc
 import structlog
 
 from raglan import errors
-from raglan.errors import InvalidInput, RaglanError
+from raglan.deadline import Deadline
+from raglan.errors import RaglanError
 from raglan.telemetry import context as request_context
 
 log: Final = structlog.get_logger()
@@ -76,8 +77,7 @@ async def _border(method: str, context: Context) -> AsyncIterator[None]:
     carrier = request_context.carrier_of(context.invocation_metadata() or ())
     with request_context.incoming(carrier):
         try:
-            if context.time_remaining() is None:
-                raise InvalidInput("The call has no deadline; set a timeout.")
+            Deadline.of(context).adopt()
             yield
         except RaglanError as error:
             status = errors.wire(error).status

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Coroutine
 from contextlib import aclosing
-from typing import Any, Final, TypeVar
+from typing import Annotated, Any, Final, Literal, TypeVar
 
 import structlog
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Header, Request
 from raglan.deadline import Deadline
 from raglan.errors import Cancelled, Internal, InvalidInput, RaglanError
+from raglan.resilience.limiter import Priority
 from raglan.telemetry import context as request_context
 from raglan.v1 import retriever_pb2
 
@@ -21,6 +22,10 @@ from raglan_gateway.settings import GatewaySettings
 
 log: Final = structlog.get_logger()
 T = TypeVar("T")
+Class = Annotated[
+    Literal["critical", "default", "batch"],
+    Header(description="Which requests go first when not all can be served at once."),
+]
 _MODES: Final = {
     "hybrid": retriever_pb2.SEARCH_MODE_HYBRID,
     "dense": retriever_pb2.SEARCH_MODE_DENSE,
@@ -36,9 +41,11 @@ def router(pipeline: Pipeline, settings: GatewaySettings, metrics: Metrics) -> A
         "/v1/search",
         response_model=schemas.SearchReply,
     )
-    async def search(body: schemas.SearchRequest, request: Request) -> schemas.SearchReply:
+    async def search(
+        body: schemas.SearchRequest, request: Request, x_raglan_priority: Class = "default"
+    ) -> schemas.SearchReply:
         """Find passages: the path of a query without generation."""
-        query, deadline = _checked(body, settings)
+        query, deadline = _checked(body, x_raglan_priority, settings)
         run = await _while_connected(request, pipeline.search(query, deadline))
         _count(run, metrics)
         return replies.search(run)
@@ -48,9 +55,11 @@ def router(pipeline: Pipeline, settings: GatewaySettings, metrics: Metrics) -> A
         response_model=schemas.QueryReply,
         responses={200: {"content": sse.OPENAPI}},
     )
-    async def query(body: schemas.QueryRequest, request: Request) -> Any:
+    async def query(
+        body: schemas.QueryRequest, request: Request, x_raglan_priority: Class = "default"
+    ) -> Any:
         """Answer with citations; `stream: true` sends server-sent events."""
-        query, deadline = _checked(body, settings)
+        query, deadline = _checked(body, x_raglan_priority, settings)
         if body.stream:
             events = _events(pipeline, query, deadline, metrics)
             return sse.response(events, heartbeat_s=settings.heartbeat_s)
@@ -61,7 +70,9 @@ def router(pipeline: Pipeline, settings: GatewaySettings, metrics: Metrics) -> A
     return routes
 
 
-def _checked(body: schemas.SearchRequest, settings: GatewaySettings) -> tuple[Query, Deadline]:
+def _checked(
+    body: schemas.SearchRequest, priority: str, settings: GatewaySettings
+) -> tuple[Query, Deadline]:
     """The request against the limits that settings hold."""
     if len(body.query) > settings.max_query_chars:
         raise InvalidInput(
@@ -87,8 +98,12 @@ def _checked(body: schemas.SearchRequest, settings: GatewaySettings) -> tuple[Qu
         rerank=body.rerank,
         filter=filters.to_proto(body.filter) if body.filter else None,
         max_tokens=(body.max_tokens or 0) if isinstance(body, schemas.QueryRequest) else 0,
+        # The higher number goes later.
+        priority=max(Priority[priority.upper()], Priority[settings.highest_priority.upper()]),
     )
-    return query, Deadline.after(timeout_ms / 1e3)
+    deadline = Deadline.after(timeout_ms / 1e3)
+    deadline.adopt()
+    return query, deadline
 
 
 async def _completed(pipeline: Pipeline, query: Query, deadline: Deadline) -> Run:
