@@ -118,7 +118,8 @@ class AnswerCache:
     async def get(self, place: Place) -> Kept | None:
         """The youngest reply kept to the same question, if there is one.
 
-        Takes `redis_link.CALL_S` at most. Redis is asked even if the answer is here: others may have deleted what it rests on.
+        Takes `redis_link.CALL_S` at most. Redis is asked even if the answer is here, because other
+        gateways may have deleted what it rests on.
         """
         if self._keep_s <= 0:
             return None
