@@ -17,6 +17,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,8 @@ class Setup:
     proxied: tuple[str, ...] = ()
     """Services whose first replica stands behind a proxy that can swallow packets."""
     redis: bool = False
+    max_tokens: int = 12
+    """Of an answer that the load asks for."""
     clock: bool = False
     """Whether the wall clock of every process can be stepped."""
 
@@ -137,7 +140,7 @@ class Bed:
 
     def stop(self) -> None:
         """Kill everything."""
-        for process in (self.gateway, *self.others.values(), *sum(self.services.values(), [])):
+        for process in (self.gateway, *self.others.values(), *chain(*self.services.values())):
             process.kill()
         self._listening.close()
 

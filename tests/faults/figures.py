@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from faults.open_loop import Record
 
-ANSWERED = ("ok",)
 UNTYPED = ("untyped_500", "untyped")
-FAILED = ("refused", "error", "untyped_500", "untyped", "broken", "reset", "late")
+SLOWDOWN = 1.5
+"""p99 over the baseline's up to which all is as before."""
 
 
 def read(path: Path) -> list[Record]:
@@ -40,6 +40,14 @@ def outcomes(records: Iterable[Record]) -> dict[str, int]:
 def failed(records: Iterable[Record]) -> int:
     """How many were not answered."""
     return sum(record.outcome != "ok" for record in records)
+
+
+def reasons(records: Iterable[Record]) -> str:
+    """Why requests failed, the most frequent reasons first."""
+    found = Counter(
+        f"{r.kind} {r.outcome} {r.code} {r.message}".strip() for r in records if r.outcome != "ok"
+    )
+    return "; ".join(f"{count} x {reason}" for reason, count in found.most_common(4))
 
 
 def share(records: Sequence[Record], true: Callable[[Record], bool]) -> float:
@@ -76,17 +84,39 @@ def recovered_s(
 ) -> float:
     """Seconds from the repair until `window_s` begin in which all is as before; infinite if never.
 
-    As before: nothing fails, nothing is degraded, and p99 is at most 1.5 times the baseline's.
+    As before: nothing fails, nothing is degraded, and p99 is no more than `SLOWDOWN` times as high.
     """
-    end = max((record.at for record in records), default=repaired)
-    start = repaired
-    while start + window_s <= end:
-        now = due(records, start, start + window_s)
+    for start, now in _windows(records, repaired, window_s):
         well = now and not failed(now) and not any(record.degraded for record in now)
-        if well and slowdown(now, baseline) <= 1.5:
+        if well and slowdown(now, baseline) <= SLOWDOWN:
             return start - repaired
-        start += 0.25
     return float("inf")
+
+
+def best_window(
+    records: Sequence[Record], repaired: float, baseline: Sequence[Record], *, window_s: float
+) -> str:
+    """The window after the repair that came nearest to the baseline, in words."""
+    found = [
+        (slowdown(now, baseline), failed(now), sum(bool(record.degraded) for record in now))
+        for _, now in _windows(records, repaired, window_s)
+    ]
+    if not found:
+        return "no window"
+    slower, failures, degraded = min(found, key=lambda each: (each[1] + each[2], each[0]))
+    return f"best {window_s:g} s: {slower:.2f}x, {failures} failed, {degraded} degraded"
+
+
+def _windows(
+    records: Sequence[Record], begin: float, window_s: float
+) -> Iterator[tuple[float, list[Record]]]:
+    """(start, the records due in it), a quarter of a second apart."""
+    end = max((record.at for record in records), default=begin)
+    later = due(records, begin)
+    start = begin
+    while start + window_s <= end:
+        yield start, due(later, start, start + window_s)
+        start += 0.25
 
 
 def last_harm_s(records: Sequence[Record], begun: float, limit_s: float) -> float:

@@ -6,7 +6,7 @@ import asyncio
 import math
 import os
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 
@@ -17,7 +17,6 @@ from report import Row
 
 FULL = os.environ.get("FAULT_MATRIX", "short") == "full"
 RECOVERY_S = 15.0
-SLOWDOWN = 1.5
 LEAK = 1.05
 
 
@@ -123,7 +122,8 @@ class Trial:
         lag_ms = figures.quantile((record.sent - record.at for record in records), 0.99) * 1e3
         self.found(
             "requests", len(records), "requests", f">= {FORM.requests}",
-            f"seed {self.seed}; {outcomes}; {', '.join(self.notes)}; left the load p99 {lag_ms:.1f} ms after they were due",
+            f"seed {self.seed}; {', '.join([*self.notes, str(outcomes)])}; "
+            f"{figures.reasons(records)}; sent p99 {lag_ms:.1f} ms after they were due",
         )  # fmt: skip
         without = outcomes.get("late", 0) + outcomes.get("reset", 0)
         self.found("without an outcome by deadline + 250 ms", without, "requests", "<= 0")
@@ -131,13 +131,12 @@ class Trial:
         self.found("untyped 500", untyped, "requests", "<= 0")
         self.found("attempts per request", 1 + seen.share_of_extra(), "", "<= 1.2")
         self.found("streams without an end", outcomes.get("broken", 0), "streams", "<= 0")
-        recovered = figures.recovered_s(
-            records, seen.repaired_at, seen.baseline(), window_s=FORM.window_s
-        )
+        window = (records, seen.repaired_at, seen.baseline())
         baseline_ms = figures.p99_s(seen.baseline()) * 1e3
+        best = figures.best_window(*window, window_s=FORM.window_s)
         self.found(
-            "back to p99 <= 1.5x baseline", recovered, "s", f"<= {RECOVERY_S:g}",
-            f"baseline p99 {baseline_ms:.0f} ms",
+            "back to p99 <= 1.5x baseline", figures.recovered_s(*window, window_s=FORM.window_s),
+            "s", f"<= {RECOVERY_S:g}", f"baseline p99 {baseline_ms:.0f} ms; {best}",
         )  # fmt: skip
 
     async def _leaks(self, before: Footprint) -> None:
@@ -186,9 +185,9 @@ def _ratio(kinds: dict[str, float]) -> float:
     return sum(kinds.values()) / first if first else 1.0
 
 
-async def capacity_per_s(bed: Bed, mixture: Sequence[float] | None = None) -> float:
+async def capacity_per_s(bed: Bed) -> float:
     """Answers a second when as much is asked as is answered."""
-    options = Options(port=bed.port, seed=1, rate=0, workers=24)
+    options = Options(port=bed.port, seed=1, rate=0, workers=24, max_tokens=bed.setup.max_tokens)
     async with bed.load(options) as load:
         await asyncio.sleep(0.5 + FORM.capacity_s)
         records = await load.stop()

@@ -1,0 +1,97 @@
+"""Rows of the fault matrix: clients that leave, insist, or are too many."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import replace
+
+from faults import figures
+from faults.bed import Bed
+from faults.checks import breakers_stayed_closed, over
+from faults.open_loop import Options
+from faults.trial import FORM, Trial
+
+
+async def crowd_leaves(trial: Trial, options: Options, *, crowd: int = 500) -> None:
+    """500 clients leave in the middle of their streams."""
+    bed = trial.bed
+    async with trial.under_load(options) as seen:
+        leaving = await asyncio.gather(
+            *(_begun_stream(bed.port) for _ in range(crowd)), return_exceptions=True
+        )
+        writers = [each for each in leaving if isinstance(each, asyncio.StreamWriter)]
+        running = await _running_streams(bed)
+        for writer in writers:
+            writer.transport.abort()
+        left = time.monotonic()
+
+        async def all_cancelled() -> bool:
+            # The other load's streams go on.
+            return await _running_streams(bed) <= running - len(writers) + crowd // 50
+
+        gone_s = await bed.until(all_cancelled, 10, "the streams are cancelled")
+        seen.repaired_at = left
+    trial.found("were in mid-stream", len(writers), "streams", f">= {crowd}")
+    trial.found("cancelled at the generators after", gone_s * 1e3, "ms", "<= 500")
+    breakers_stayed_closed(trial, seen)
+
+
+async def failing_and_retried(trial: Trial, options: Options) -> None:
+    """The retriever fails every call while each client retries three times, at once."""
+    retrying = replace(options, retries=3)
+    async with trial.under_load(retrying) as seen:
+        trial.bed.inject({"retriever": {"error": "UNAVAILABLE"}})
+        await asyncio.sleep(FORM.fault_s)
+        over(trial.bed, seen)
+    tries = len(seen.disturbed())
+    attempts = sum(seen.attempts.get("retriever", {}).values())
+    trial.found("tries of the clients", tries, "requests", note=f"{attempts:g} attempts in all")
+
+
+async def overload(trial: Trial, options: Options, *, times: float) -> None:
+    """More is asked than can be answered."""
+    peak = 2 * options.rate
+    mixed = replace(options, critical=0.1, batch=0.2)
+    async with trial.under_load(mixed) as seen:
+        await seen.load.rate(times * peak)
+        begun = time.monotonic() + 1
+        await asyncio.sleep(FORM.fault_s)
+        ended = time.monotonic()
+        await seen.load.rate(options.rate)
+        over(trial.bed, seen)
+    asked = seen.since(begun, ended)
+    answered = [r for r in seen.records if r.outcome == "ok" and begun <= r.at + r.took_s < ended]
+    goodput = len(answered) / (ended - begun)
+    trial.found(
+        "goodput of the peak", 100 * goodput / peak, "%", ">= 90",
+        f"{goodput:.0f} of {peak:.0f} a second; {figures.outcomes(asked)}",
+    )  # fmt: skip
+    refusals = [record.took_s for record in asked if record.outcome == "refused"]
+    trial.found("p99 of a refusal", 1e3 * figures.quantile(refusals, 0.99), "ms", "<= 20")
+    critical = [record for record in asked if record.priority == "critical"]
+    trial.found(
+        "critical requests answered", 100 * figures.share(critical, lambda r: r.outcome == "ok"),
+        "%", ">= 99" if times <= 2 else None, f"{len(critical)}",
+    )  # fmt: skip
+
+
+async def _running_streams(bed: Bed) -> float:
+    """Answers that the generators are writing."""
+    found = [await bed.metrics(replica) for replica in bed.services["generator"]]
+    return sum(metrics["raglan_generator_running", ""] for metrics in found)
+
+
+async def _begun_stream(port: int) -> asyncio.StreamWriter:
+    """A stream whose first token has come; close it yourself."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    body = b'{"query": "What does it cost?", "stream": true}'
+    head = f"POST /v1/query HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n"
+    writer.write(f"{head}Content-Type: application/json\r\n\r\n".encode() + body)
+    try:
+        async with asyncio.timeout(20):
+            await reader.readuntil(b"event: delta")
+    except (TimeoutError, OSError, EOFError):
+        writer.close()
+        raise
+    return writer
