@@ -15,6 +15,7 @@ import structlog
 from raglan import errors
 from raglan.deadline import Deadline
 from raglan.errors import RaglanError
+from raglan.lifecycle import Lifecycle
 from raglan.telemetry import context as request_context
 
 log: Final = structlog.get_logger()
@@ -33,6 +34,10 @@ Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 class BoundaryInterceptor(grpc.aio.ServerInterceptor):
     """Wraps each handler so that servicers can raise `RaglanError` and think of nothing else."""
 
+    def __init__(self, lifecycle: Lifecycle) -> None:
+        """`lifecycle` ends calls that outlast the process's grace."""
+        self._lifecycle = lifecycle
+
     async def intercept_service(
         self,
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
@@ -46,24 +51,29 @@ class BoundaryInterceptor(grpc.aio.ServerInterceptor):
         kind = _SHAPES[handler.request_streaming, handler.response_streaming]
         make: Callable[..., Handler] = getattr(grpc, f"{kind}_rpc_method_handler")
         return make(
-            wrap(getattr(handler, kind), method),
+            wrap(getattr(handler, kind), method, self._lifecycle),
             request_deserializer=handler.request_deserializer,
             response_serializer=handler.response_serializer,
         )
 
 
-def _wrap_unary(inner: Callable[[Any, Context], Awaitable[Any]], method: str) -> Any:
+def _wrap_unary(
+    inner: Callable[[Any, Context], Awaitable[Any]], method: str, lifecycle: Lifecycle
+) -> Any:
     async def call(request: Any, context: Context) -> Any:
-        async with _border(method, context):
+        async with _border(method, context, lifecycle):
             return await inner(request, context)
 
     return call
 
 
-def _wrap_stream(inner: Callable[[Any, Context], AsyncGenerator[Any, None]], method: str) -> Any:
+def _wrap_stream(
+    inner: Callable[[Any, Context], AsyncGenerator[Any, None]], method: str, lifecycle: Lifecycle
+) -> Any:
     async def call(request: Any, context: Context) -> AsyncIterator[Any]:
         # gRPC lets go of a stream that its reader left; its servicer is to hear of it.
-        async with _border(method, context), aclosing(inner(request, context)) as messages:
+        border = _border(method, context, lifecycle)
+        async with border, aclosing(inner(request, context)) as messages:
             async for message in messages:
                 yield message
 
@@ -71,14 +81,15 @@ def _wrap_stream(inner: Callable[[Any, Context], AsyncGenerator[Any, None]], met
 
 
 @asynccontextmanager
-async def _border(method: str, context: Context) -> AsyncIterator[None]:
+async def _border(method: str, context: Context, lifecycle: Lifecycle) -> AsyncIterator[None]:
     started = time.monotonic()
     status = "OK"
     carrier = request_context.carrier_of(context.invocation_metadata() or ())
     with request_context.incoming(carrier):
         try:
             Deadline.of(context).adopt()
-            yield
+            async with lifecycle.until_end():
+                yield
         except RaglanError as error:
             status = errors.wire(error).status
             await _abort(context, error)

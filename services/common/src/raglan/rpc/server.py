@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import signal
-from collections.abc import Awaitable, Callable, Coroutine
+import os
+import sys
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
 
 import grpc
 import structlog
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from raglan import heap, logs
 from raglan.errors import RaglanError, Unavailable
 from raglan.health import Health
+from raglan.lifecycle import LAST_WORD_S, Lifecycle, stop_signals
+from raglan.rpc import health_service
 from raglan.rpc.interceptor import BoundaryInterceptor
 from raglan.settings import GrpcSettings
 from raglan.telemetry.metrics import Endpoint
@@ -24,6 +27,8 @@ from raglan.telemetry.metrics import Endpoint
 log: Final = structlog.get_logger()
 
 _HEALTH_EVERY_S: Final = 0.25
+_GIVE_UP_S: Final = 5.0
+"""How long a service that is stopped in the middle of its start may take to close."""
 
 
 async def _nothing() -> None:
@@ -45,7 +50,11 @@ class Service:
     """Adds the servicer to a server."""
 
     start: Callable[[], Awaitable[None]] = _nothing
-    """Loads and warms up; the service reports SERVING after it, and exits if it raises."""
+    """Loads and warms up; the service reports SERVING after it, and exits if it raises.
+
+    Unavailable with `retry_after_s` says that something else is not there yet: `start` is then
+    called again after that time, and the service begins late instead of never.
+    """
 
     close: Callable[[], Awaitable[None]] = _nothing
     """Gives back what `start` or `build` took. Called once, also after a failed start."""
@@ -66,10 +75,12 @@ class Server:
         self.port = 0
         self.dead = asyncio.Event()
         """Set when the service will never work again."""
-        self._health = health.aio.HealthServicer()
+        self._serves = False
+        self._lifecycle = Lifecycle(f"the {_short(service.name)}")
+        self._health = health_service.HealthService(["", service.name])
         self._watching: asyncio.Task[None] | None = None
         self._grpc = grpc.aio.server(
-            interceptors=[BoundaryInterceptor()],
+            interceptors=[BoundaryInterceptor(self._lifecycle)],
             # Past it gRPC refuses at once, before Python has seen the call.
             maximum_concurrent_rpcs=settings.max_calls,
             options=[
@@ -84,7 +95,7 @@ class Server:
         service.register(self._grpc)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
         if settings.reflection:
-            names = [service.name, health.SERVICE_NAME, reflection.SERVICE_NAME]
+            names = [service.name, health_service.NAME, reflection.SERVICE_NAME]
             reflection.enable_server_reflection(names, self._grpc)
 
     async def start(self) -> None:
@@ -94,7 +105,6 @@ class Server:
             RaglanError: the port is taken or the service cannot start; the message says why.
         """
         address = f"{self.settings.host}:{self.settings.port}"
-        await self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
         try:
             self.port = self._grpc.add_insecure_port(address)
         except RuntimeError as error:
@@ -105,23 +115,49 @@ class Server:
         await self._grpc.start()
         if self.service.metrics is not None:
             self.service.metrics.start()
-        await self.service.start()
-        await self._set_health(health_pb2.HealthCheckResponse.SERVING)
+        await self._begin()
+        self._serves = True
+        self._health.set(serving=True)
         self._watching = asyncio.create_task(self._watch())
         log.info("serving", address=f"{self.settings.host}:{self.port}")
 
     async def stop(self) -> None:
-        """Report NOT_SERVING, let callers notice, let running calls finish, close."""
+        """Report NOT_SERVING, let callers notice, let running calls finish, close.
+
+        Calls that outlast the grace end with UNAVAILABLE and a sentence.
+        """
         if self._watching is not None:
             self._watching.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._watching
-        await self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
-        await asyncio.sleep(self.settings.shutdown_drain_s)
-        await self._grpc.stop(self.settings.shutdown_grace_s)
+        self._lifecycle.drain()
+        self._health.set(serving=False)
+        if self._serves:
+            await asyncio.sleep(self.settings.shutdown_drain_s)
+        self._health.end()
+        grace_s = self.settings.shutdown_grace_s
+        ending = asyncio.get_running_loop().call_later(grace_s, self._lifecycle.end)
+        await self._grpc.stop(grace_s + LAST_WORD_S)
+        ending.cancel()
         await self.service.close()
         if self.service.metrics is not None:
             self.service.metrics.stop()
+
+    async def _begin(self) -> None:
+        """Start the service, again and again while it lacks something that may yet come."""
+        said = ""
+        while True:
+            try:
+                await self.service.start()
+            except Unavailable as error:
+                if error.retry_after_s is None:
+                    raise
+                if error.message != said:
+                    log.warning("waiting", reason=error.message)
+                said = error.message
+                await asyncio.sleep(error.retry_after_s)
+            else:
+                return
 
     async def _watch(self) -> None:
         """Follow what the service says of itself."""
@@ -132,15 +168,15 @@ class Server:
             if now is before:
                 continue
             serving = now is Health.SERVING
-            response = health_pb2.HealthCheckResponse
-            await self._set_health(response.SERVING if serving else response.NOT_SERVING)
+            self._health.set(serving=serving)
             log.log(20 if serving else 40, "health changed", health=now.value, was=before.value)
             before = now
         self.dead.set()
 
-    async def _set_health(self, status: int) -> None:
-        for name in ("", self.service.name):
-            await self._health.set(name, status)
+
+def _short(name: str) -> str:
+    """ "raglan.v1.EmbedderService" -> "embedder"."""
+    return name.rpartition(".")[2].removesuffix("Service").lower()
 
 
 def serve(build: Callable[[], Service], settings: GrpcSettings) -> None:
@@ -150,19 +186,22 @@ def serve(build: Callable[[], Service], settings: GrpcSettings) -> None:
 
 
 async def _serve(build: Callable[[], Service], settings: GrpcSettings) -> int:
-    stopping = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopping.set)
+    stopping = stop_signals()
     try:
         server = Server(build(), settings)
     except (RaglanError, OSError) as error:
         log.error("cannot start", reason=str(error))
         return 1
+    asked = asyncio.create_task(stopping.wait())
+    starting = asyncio.create_task(server.start())
     try:
-        await _until(server.start(), stopping)
+        await asyncio.wait((starting, asked), return_when=asyncio.FIRST_COMPLETED)
+        if not starting.done():
+            await _give_up(starting, server)
+        starting.result()
         heap.freeze()
-        await _first(stopping, server.dead)
+        dying = asyncio.create_task(server.dead.wait())
+        await asyncio.wait((asked, dying), return_when=asyncio.FIRST_COMPLETED)
     except (RaglanError, OSError) as error:
         log.error("cannot start", reason=str(error))
         return 1
@@ -172,21 +211,13 @@ async def _serve(build: Callable[[], Service], settings: GrpcSettings) -> int:
     return 1 if server.dead.is_set() else 0
 
 
-async def _first(*events: asyncio.Event) -> None:
-    """Wait for one of `events`."""
-    waiting = [asyncio.ensure_future(event.wait()) for event in events]
-    await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-    for each in waiting:
-        each.cancel()
-
-
-async def _until(work: Coroutine[object, object, None], stopping: asyncio.Event) -> None:
-    """Await `work`; give it up when `stopping` is set first."""
-    working = asyncio.ensure_future(work)
-    waiting = asyncio.ensure_future(stopping.wait())
-    await asyncio.wait((working, waiting), return_when=asyncio.FIRST_COMPLETED)
-    waiting.cancel()
-    if not working.done():
-        working.cancel()
-        return
-    await working
+async def _give_up(starting: asyncio.Task[None], server: Server) -> None:
+    """End the process in the middle of its start. Never returns."""
+    log.info("stopping", during="start")
+    starting.cancel()
+    await asyncio.wait((starting,))
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(server.stop(), _GIVE_UP_S)
+    sys.stderr.flush()
+    # A thread that still reads a model cannot be stopped, and a plain exit would wait for it.
+    os._exit(0)

@@ -1,0 +1,61 @@
+"""`grpc.health.v1`: whether this process serves, asked once or watched.
+
+The servicer of grpcio-health-checking forgets every watcher of a name when one of them leaves, so
+that with two gateways the restart of one makes the other deaf to NOT_SERVING. It also has no end:
+an open watch would hold up a stop for the whole grace.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+from typing import Any, Final
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+NAME: Final = "grpc.health.v1.Health"
+_Response = health_pb2.HealthCheckResponse
+
+
+class HealthService(health_pb2_grpc.HealthServicer):
+    """Answers for all `names` alike. Says NOT_SERVING until told otherwise."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self._names = frozenset(names)
+        self._status: Any = _Response.NOT_SERVING
+        self._ended = False
+        self._changed = asyncio.Event()
+
+    def set(self, *, serving: bool) -> None:
+        """Tell everyone who asks or watches."""
+        self._status = _Response.SERVING if serving else _Response.NOT_SERVING
+        self._tell()
+
+    def end(self) -> None:
+        """End every watch: what was watched is about to be gone."""
+        self._ended = True
+        self._tell()
+
+    async def Check(self, request: Any, context: Any) -> Any:
+        """The status now."""
+        if request.service not in self._names:
+            await context.abort(grpc.StatusCode.NOT_FOUND, f"There is no {request.service!r:.100}.")
+        return _Response(status=self._status)
+
+    async def Watch(self, request: Any, context: Any) -> AsyncIterator[Any]:
+        """The status now and at each change, until the end."""
+        told = None
+        while not self._ended:
+            changed = self._changed
+            known = request.service in self._names
+            status = self._status if known else _Response.SERVICE_UNKNOWN
+            if status != told:
+                told = status
+                yield _Response(status=status)
+            await changed.wait()
+        await context.abort(grpc.StatusCode.UNAVAILABLE, "The service is shutting down.")
+
+    def _tell(self) -> None:
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
