@@ -30,6 +30,8 @@ class RaglanError(Exception):
         self.message = message
         self.retry_after_s = retry_after_s
         """Seconds until a retry makes sense; None where that is unknown or never."""
+        self.stage = ""
+        """The stage of a query that it came from; "" elsewhere."""
 
 
 class InvalidInput(RaglanError):

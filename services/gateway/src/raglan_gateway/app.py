@@ -21,6 +21,9 @@ from raglan_gateway.mesh import Mesh
 from raglan_gateway.metrics import Metrics
 from raglan_gateway.pipeline import Budgets, Pipeline
 from raglan_gateway.settings import GatewaySettings
+from raglan_gateway.shared.answer_cache import AnswerCache
+from raglan_gateway.shared.rate_limit import RateLimit
+from raglan_gateway.shared.redis_link import RedisLink
 
 log: Final = structlog.get_logger()
 _ERRORS: Final[dict[int | str, dict[str, Any]]] = {
@@ -43,6 +46,9 @@ def build(settings: GatewaySettings, lifecycle: Lifecycle | None = None) -> Fast
     )
     pipeline = Pipeline(mesh, budgets, rerank_candidates=settings.rerank_candidates)
     metrics.watch(mesh, pipeline)
+    redis = RedisLink(settings.redis_url) if settings.redis_url.get_secret_value() else None
+    answers = AnswerCache(settings.stale_answer_s, redis)
+    rate_limit = RateLimit(settings.rate_limit_per_minute, redis)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -50,6 +56,9 @@ def build(settings: GatewaySettings, lifecycle: Lifecycle | None = None) -> Fast
         yield
         making.cancel()
         await asyncio.wait((making,))
+        await answers.close()
+        if redis is not None:
+            await redis.close()
         await mesh.close()
 
     app = FastAPI(
@@ -62,13 +71,19 @@ def build(settings: GatewaySettings, lifecycle: Lifecycle | None = None) -> Fast
     app.state.lifecycle = lifecycle
     app.add_middleware(BodyLimit, settings=settings)
     app.add_middleware(LastWord, lifecycle=lifecycle)
-    app.add_middleware(Boundary, metrics=metrics, max_concurrent=settings.max_concurrent_requests)
+    app.add_middleware(
+        Boundary,
+        metrics=metrics,
+        max_concurrent=settings.max_concurrent_requests,
+        rate_limit=rate_limit,
+        door=pipeline.door,
+    )
     install_error_handlers(app)
-    app.include_router(query.router(pipeline, settings, metrics))
-    app.include_router(collections.router(mesh))
-    app.include_router(documents.router(mesh, settings))
+    app.include_router(query.router(pipeline, answers, settings, metrics))
+    app.include_router(collections.router(mesh, answers))
+    app.include_router(documents.router(mesh, answers, settings))
     app.include_router(jobs.router(mesh, settings.heartbeat_s))
-    app.include_router(operations.router(mesh, settings, metrics))
+    app.include_router(operations.router(mesh, redis, settings, metrics))
     return app
 
 

@@ -123,11 +123,15 @@ class Run:
             DeadlineExceeded: it takes longer than the query has time for.
         """
         with self.stage(stage.name):
-            limit = stage.limit(self.deadline)
-            async with stage.entered(self.query.priority, limit):
-                began = time.monotonic()
-                yield limit
-                stage.took(time.monotonic() - began)
+            try:
+                limit = stage.limit(self.deadline)
+                async with stage.entered(self.query.priority, limit):
+                    began = time.monotonic()
+                    yield limit
+                    stage.took(time.monotonic() - began)
+            except RaglanError as error:
+                error.stage = stage.name
+                raise
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:

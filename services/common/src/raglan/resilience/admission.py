@@ -107,6 +107,19 @@ class Admission:
         insort(self._waiting[priority], ticket)
         return ticket
 
+    def check(self, priority: Priority) -> None:
+        """Find out early, and for little, that a call has no place, whatever its deadline.
+
+        Raises:
+            Overloaded: the queue has no room for it.
+        """
+        if self.running < self._places(priority):
+            return
+        full = self.waiting >= math.ceil(SHARE[priority] * self.queue)
+        if full and not any(self._waiting[lower] for lower in Priority if lower > priority):
+            self.adaptive.wanted()
+            raise self._full(Ticket(priority, math.inf, self._order + 1))
+
     def leave(self, ticket: Ticket, now: float) -> None:
         """The call ended, or its caller did not wait for it. Its place is free."""
         if ticket.is_ is _Is.WAITING:
@@ -156,7 +169,10 @@ class Admission:
                 self._waiting[priority].remove(victim)
                 self._refuse(victim, "Calls of a higher priority took its place in the queue.")
                 return
-        raise Overloaded(
+        raise self._full(ticket)
+
+    def _full(self, ticket: Ticket) -> Overloaded:
+        return Overloaded(
             f"{self.waiting} calls wait already; the queue holds "
             f"{math.ceil(SHARE[ticket.priority] * self.queue)} for {ticket.priority.name.lower()}.",
             retry_after_s=max(_MIN_RETRY_S, self.wait_s(ticket)),

@@ -32,15 +32,26 @@ TOLERANCE: Final = 1.25
 SMOOTHING: Final = 0.2
 """Share of the new limit in each step, as with Netflix."""
 
-HELPED: Final = 0.6
-"""Half the calls at a time and at most so much of the latency: they were queueing. Without any
-queue it would stay as it is, with nothing but queue it would fall to a half."""
+HELPED: Final = 0.75
+"""Half the calls at a time and less than this of the latency: they were queueing. With nothing but
+queue it falls to a half, without any it stays as it is."""
 
-WINDOW_CALLS: Final = 10
-"""Latencies a window has at least, and as many as calls ran at a time."""
+FAR: Final = 0.6
+"""A latency so far below the unloaded one is no chance."""
 
-PROBE_WINDOWS: Final = 50
-"""Full windows between two looks at the unloaded latency. One costs about half a window's calls."""
+WINDOW_CALLS: Final = 25
+"""Calls a window has at least, and at least as many as ran at a time."""
+
+PROBE_WINDOWS: Final = 100
+"""Windows in full use between two looks at the unloaded latency. A look costs about half of what
+the service does in two windows, so some 1 %."""
+
+SETTLE: Final = 2.0
+"""Calls' times that pass between a halving and the window that counts: the calls that end first
+after any change are the short ones."""
+
+LEARNING: Final = 0.25
+"""Weight of a window in the unloaded latency: windows differ by chance."""
 
 REFUSED: Final = 0.9
 """What is left of the limit after a window in which the service itself refused a call."""
@@ -64,12 +75,14 @@ class GradientLimit:
         """What a call took on average in the last window."""
         self._probe: float | None = None
         """The limit while the unloaded latency is looked for."""
-        self._windows = PROBE_WINDOWS - 5
+        self._windows = 0
+        self._found = False
+        """Whether the limit was too high once. Until then it grows without smoothing."""
         self._top = (self._limit, 0.0)
         """Limit and latency where the present descent began."""
-        self._since = -math.inf
+        self._counts_from = -math.inf
         self._sum = 0.0
-        self._count = 0
+        self._answered = self._ended = 0
         self._peak = 0
         self._wanted = self._refused = False
 
@@ -78,70 +91,92 @@ class GradientLimit:
         """Calls that may run at a time now."""
         return int(self._limit if self._probe is None else self._probe)
 
+    @property
+    def probing(self) -> bool:
+        """Whether the limit is lowered for the moment, to see the unloaded latency."""
+        return self._probe is not None
+
     def started(self, running: int, now: float) -> None:
         """A call started at `now`; `running` with it."""
         self._peak = max(self._peak, running)
-        if running <= self.limit and self._since == math.inf:
-            self._since = now
+        if self._counts_from == math.inf and running <= self.limit:
+            self._settle_at(now)
 
     def wanted(self) -> None:
         """Somebody found no place."""
         self._wanted = True
 
-    def refused(self) -> None:
+    def refused(self, now: float) -> None:
         """The service itself refused a call for being busy."""
         self._refused = True
+        self._count_one(now)
 
-    def observe(self, seconds: float, started_at: float) -> None:
-        """A call that started at `started_at` took `seconds`."""
-        if started_at < self._since:
-            return
-        if self.unloaded_s is not None:
-            seconds = min(seconds, 4 * self.unloaded_s)  # one stall is not the service's speed
-        self._sum += seconds
-        self._count += 1
-        if self._count >= max(WINDOW_CALLS, self._peak):
-            self._end_window(self._sum / self._count)
+    def gave_up(self, seconds: float, now: float) -> None:
+        """A call had no answer after `seconds`: news only if others take less."""
+        if self.latency_s is None or seconds > self.latency_s:
+            self.observe(seconds, now)
+
+    def observe(self, seconds: float, now: float) -> None:
+        """A call that ended at `now` took `seconds`."""
+        if now >= self._counts_from:
+            self._sum += seconds
+            self._answered += 1
+            self._count_one(now)
 
     # --- Inside -----------------------------------------------------------------------------------
 
+    def _count_one(self, now: float) -> None:
+        self._ended += 1
+        enough = max(WINDOW_CALLS, self._peak) if self._probe is None else 2 * WINDOW_CALLS
+        if self._ended < enough:
+            return
+        if self._answered:
+            self._end_window(self._sum / self._answered, now)
+        else:
+            self._set(REFUSED * self._limit)
+        self._begin_window()
+
+    def _settle_at(self, now: float) -> None:
+        self._counts_from = now + SETTLE * (self.latency_s or 0.0)
+
     def _begin_window(self) -> None:
         self._sum = 0.0
-        self._count = 0
+        self._answered = self._ended = 0
         self._peak = 0
         self._wanted = self._refused = False
 
-    def _end_window(self, seconds: float) -> None:
+    def _end_window(self, seconds: float, now: float) -> None:
         before, self.latency_s = self.latency_s, seconds
-        if self._probe is not None:
-            self._look(seconds, before or seconds)
+        if before is None:
+            pass  # the calls that ended first were the short ones
+        elif self._probe is not None:
+            self._look(seconds, before, now)
         elif self._peak <= self._limit / 2 and not self._wanted:
             self._learn(seconds)
         else:
-            self._step(seconds)
-        self._begin_window()
+            self._step(seconds, before)
 
     def _learn(self, seconds: float) -> None:
         if self.unloaded_s is None:
             self.unloaded_s = seconds
-        self.unloaded_s += (seconds - self.unloaded_s) / 2
-        self._windows = 0
+        seconds = min(seconds, 2 * self.unloaded_s)  # one stall is not the service's speed
+        self.unloaded_s += LEARNING * (seconds - self.unloaded_s)
 
-    def _step(self, seconds: float) -> None:
+    def _step(self, seconds: float, before: float) -> None:
         if self.unloaded_s is None:
-            self.unloaded_s = seconds
-        elif seconds < self.unloaded_s:
-            self._learn(seconds)
+            self._halve(self._limit)
+            return
         gradient = max(0.5, min(1.0, TOLERANCE * self.unloaded_s / seconds))
         limit = self._limit * gradient + math.sqrt(self._limit)
         if self._refused:
             limit = self._limit * (1 - (1 - REFUSED) / SMOOTHING)
         elif not self._wanted:
             limit = min(limit, self._limit)
-        self._set(self._limit + SMOOTHING * (limit - self._limit))
+        self._found = self._found or limit < self._limit
+        self._set(self._limit + (SMOOTHING if self._found else 1.0) * (limit - self._limit))
         self._descend(seconds, gradient)
         self._windows += 1
-        if self._windows >= PROBE_WINDOWS:
+        if self._windows >= PROBE_WINDOWS or max(seconds, before) < FAR * self.unloaded_s:
             self._halve(self._limit)
 
     def _descend(self, seconds: float, gradient: float) -> None:
@@ -157,17 +192,27 @@ class GradientLimit:
 
     def _halve(self, limit: float) -> None:
         self._probe = max(self._smallest, limit / 2)
-        self._since = math.inf
+        self._counts_from = math.inf
 
-    def _look(self, seconds: float, before: float) -> None:
+    def _look(self, seconds: float, before: float, now: float) -> None:
         assert self._probe is not None
-        if seconds < HELPED * before and self._probe > self._smallest:
+        if self._queues_still(seconds, before) and self._probe > self._smallest:
             self._halve(self._probe)
             return
-        self.unloaded_s = seconds
+        if 4 * self._probe < self._limit:  # there was a queue as long as all that runs
+            self._set(4 * self._probe)
+            self.unloaded_s = seconds
+        self._learn(seconds)
+        self._top = (self._limit, seconds)
         self._probe = None
-        self._since = -math.inf
+        self._settle_at(now)
         self._windows = 0
+
+    def _queues_still(self, seconds: float, before: float) -> bool:
+        as_known = self.unloaded_s is not None and (
+            FAR * self.unloaded_s <= seconds <= TOLERANCE * self.unloaded_s
+        )
+        return seconds < HELPED * before and not as_known
 
     def _set(self, limit: float) -> None:
         self._limit = max(self._smallest, min(self._largest, limit))

@@ -49,11 +49,16 @@ class AdaptiveLimiter:
         """Calls that wait."""
         return self._admission.waiting
 
+    def check(self, priority: Priority) -> None:
+        """Raise Overloaded if a call of this class would find the queue full now."""
+        self._admission.check(priority)
+
     def slot(self, priority: Priority, deadline: Deadline) -> Slot:
         """A place for one call: `async with limiter.slot(priority, deadline) as slot: ...`.
 
         The block's time is taken as the call's latency. Overloaded out of the block says that the
-        service is full and lowers the limit; any other exception says nothing about its speed.
+        service is full and lowers the limit, DeadlineExceeded that it takes at least so long; any
+        other exception says nothing about its speed.
 
         Entering raises:
             Overloaded: the queue is full, or the deadline would pass, or passed, before its turn.
@@ -103,13 +108,13 @@ class Slot:
     ) -> None:
         now = self._clock()
         adaptive = self._admission.adaptive
+        took_s = now - self._ticket.started_at
         if isinstance(error, Overloaded):
-            adaptive.refused()
+            adaptive.refused(now)
+        elif isinstance(error, DeadlineExceeded | TimeoutError):
+            adaptive.gave_up(took_s, now)
         elif error is None and self._says:
-            took_s = now - self._ticket.started_at
-            adaptive.observe(
-                took_s if self._latency_s is None else self._latency_s, self._ticket.started_at
-            )
+            adaptive.observe(took_s if self._latency_s is None else self._latency_s, now)
         self._admission.leave(self._ticket, now)
 
     async def _turn(self, ticket: Ticket, seconds: float) -> None:

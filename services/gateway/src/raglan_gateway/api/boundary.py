@@ -19,22 +19,39 @@ from raglan.errors import (
     RaglanError,
     Unavailable,
 )
+from raglan.resilience.limiter import AdaptiveLimiter, Priority
 from raglan.telemetry import context as request_context
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from raglan_gateway.metrics import Metrics
+from raglan_gateway.shared.rate_limit import RateLimit, caller_of
 
 log: Final = structlog.get_logger()
 _QUIET: Final = ("/healthz", "/readyz", "/metrics")
+_QUERIES: Final = ("/v1/query", "/v1/search")
 _SHOWN_CHARS: Final = 100
 
 
 class Boundary:
     """ASGI middleware around the routes."""
 
-    def __init__(self, app: ASGIApp, *, metrics: Metrics, max_concurrent: int) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        metrics: Metrics,
+        max_concurrent: int,
+        rate_limit: RateLimit,
+        door: AdaptiveLimiter,
+    ) -> None:
+        """Args:
+        door: what queries pass first. A query for which it has no place is refused here, at a
+            tenth of the cost of reading it.
+        """
         self.app = app
+        self._rate_limit = rate_limit
+        self._door = door
         self._metrics = metrics
         self._max_concurrent = max_concurrent
         self._running = 0
@@ -64,15 +81,13 @@ class Boundary:
 
         self._running += 1
         try:
-            if self._running > self._max_concurrent and scope["path"] not in _QUIET:
-                full = Unavailable(
-                    f"{self._max_concurrent} requests are in progress; try again soon "
-                    "(RAGLAN_GATEWAY_MAX_CONCURRENT_REQUESTS).",
-                    retry_after_s=1,
-                )
-                await reply(full)(scope, receive, watched)
-            else:
-                await self.app(scope, receive, watched)
+            if scope["path"] not in _QUIET:
+                await self._admit(scope)
+            await self.app(scope, receive, watched)
+        except RaglanError as refused:  # by `_admit`: the app answers its own
+            if status:
+                raise
+            await reply(refused)(scope, receive, watched)
         except Exception:
             log.exception("unexpected error", path=scope["path"])
             if status:
@@ -82,6 +97,19 @@ class Boundary:
         finally:
             self._running -= 1
             self._record(scope, status, time.monotonic() - started)
+
+    async def _admit(self, scope: Scope) -> None:
+        """Raise Unavailable or Overloaded where the request should not even be read."""
+        if self._running > self._max_concurrent:
+            raise Unavailable(
+                f"{self._max_concurrent} requests are in progress; try again soon "
+                "(RAGLAN_GATEWAY_MAX_CONCURRENT_REQUESTS).",
+                retry_after_s=1,
+            )
+        await self._rate_limit.admit(caller_of(scope["client"][0] if scope["client"] else ""))
+        if scope["path"] in _QUERIES:
+            priority = dict(scope["headers"]).get(b"x-raglan-priority", b"default").upper()
+            self._door.check(Priority.__members__.get(priority.decode("latin-1"), Priority.DEFAULT))
 
     def _record(self, scope: Scope, status: int, elapsed_s: float) -> None:
         # A client that left before the reply began has no status; 499 is the custom for it.

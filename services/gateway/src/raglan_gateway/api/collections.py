@@ -11,6 +11,7 @@ from raglan.v1 import common_pb2, ingester_pb2, retriever_pb2
 
 from raglan_gateway.api import replies, schemas
 from raglan_gateway.mesh import Mesh
+from raglan_gateway.shared.answer_cache import AnswerCache
 
 TIMEOUT_S: Final = 30.0
 
@@ -42,7 +43,7 @@ async def create(
     return made
 
 
-def router(mesh: Mesh) -> APIRouter:
+def router(mesh: Mesh, answers: AnswerCache) -> APIRouter:
     """The routes of collections."""
     routes = APIRouter(prefix="/v1/collections", tags=["collections"])
 
@@ -73,15 +74,16 @@ def router(mesh: Mesh) -> APIRouter:
     async def delete_collection(name: schemas.CollectionName) -> schemas.Deleted:
         """Delete a collection with its documents; jobs that feed it are cancelled."""
         held = await retrieve("GetCollection", retriever_pb2.GetCollectionRequest(name=name))
-        await mesh.ingester.call(
-            "DeleteDocuments",
-            ingester_pb2.DeleteDocumentsRequest(collection=name),
-            deadline=Deadline.after(TIMEOUT_S),
-            retry=False,
-        )
-        await retrieve(
-            "DeleteCollection", retriever_pb2.DeleteCollectionRequest(name=name), retry=False
-        )
+        async with answers.deleting(name):
+            await mesh.ingester.call(
+                "DeleteDocuments",
+                ingester_pb2.DeleteDocumentsRequest(collection=name),
+                deadline=Deadline.after(TIMEOUT_S),
+                retry=False,
+            )
+            await retrieve(
+                "DeleteCollection", retriever_pb2.DeleteCollectionRequest(name=name), retry=False
+            )
         return schemas.Deleted(deleted_chunks=held.chunks)
 
     return routes

@@ -19,6 +19,7 @@ from raglan_gateway.api.collections import TIMEOUT_S
 from raglan_gateway.api.text import PlainText
 from raglan_gateway.mesh import Mesh
 from raglan_gateway.settings import GatewaySettings
+from raglan_gateway.shared.answer_cache import AnswerCache
 
 _PIECE_BYTES: Final = 1024 * 1024
 _UPLOAD_TIMEOUT_S: Final = 300.0
@@ -50,7 +51,7 @@ _BODY: Final = {
 }
 
 
-def router(mesh: Mesh, settings: GatewaySettings) -> APIRouter:
+def router(mesh: Mesh, answers: AnswerCache, settings: GatewaySettings) -> APIRouter:
     """The routes of documents."""
     routes = APIRouter(prefix="/v1/collections/{name}/documents", tags=["documents"])
 
@@ -101,9 +102,10 @@ def router(mesh: Mesh, settings: GatewaySettings) -> APIRouter:
     ) -> schemas.Deleted:
         """Delete a document, also while it is being ingested."""
         request = ingester_pb2.GetDocumentRequest(collection=name, document_id=document_id)
-        gone = await mesh.ingester.call(
-            "DeleteDocument", request, deadline=Deadline.after(TIMEOUT_S), retry=False
-        )
+        async with answers.deleting(name):
+            gone = await mesh.ingester.call(
+                "DeleteDocument", request, deadline=Deadline.after(TIMEOUT_S), retry=False
+            )
         return schemas.Deleted(deleted_chunks=gone.deleted_chunks)
 
     return routes

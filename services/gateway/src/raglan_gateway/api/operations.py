@@ -10,12 +10,14 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel
+from raglan.resilience.breaker import State
 from raglan.rpc.endpoint import Reach
 
 from raglan_gateway.ladder import standing_on
 from raglan_gateway.mesh import Mesh, Seen
 from raglan_gateway.metrics import Metrics
 from raglan_gateway.settings import GatewaySettings
+from raglan_gateway.shared.redis_link import RedisLink
 
 REQUIRED: Final = "retriever"
 """Without it no query can be answered; every other service has a fallback."""
@@ -72,7 +74,9 @@ class Status(BaseModel):
     services: list[ServiceStatus]
 
 
-def router(mesh: Mesh, settings: GatewaySettings, metrics: Metrics) -> APIRouter:
+def router(
+    mesh: Mesh, redis: RedisLink | None, settings: GatewaySettings, metrics: Metrics
+) -> APIRouter:
     """The routes of operations."""
     routes = APIRouter(tags=["operations"])
 
@@ -88,7 +92,11 @@ def router(mesh: Mesh, settings: GatewaySettings, metrics: Metrics) -> APIRouter
         for seen in mesh.seen():
             best = min(Reach(states[seen.service]), seen.state, key=_BEST_FIRST.index)
             states[seen.service] = best
-        rung = standing_on([name for name, pool in mesh.pools.items() if not pool.available])
+        away = [name for name, pool in mesh.pools.items() if not pool.available]
+        if redis is not None:
+            states["redis"] = Reach.SERVING if redis.state is State.CLOSED else Reach.UNREACHABLE
+            away += [] if redis.state is State.CLOSED else ["redis"]
+        rung = standing_on(away)
         draining = request.app.state.lifecycle.draining
         body = Ready(
             ready=mesh.pools[REQUIRED].available and not draining,

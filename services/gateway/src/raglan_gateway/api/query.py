@@ -15,10 +15,11 @@ from raglan.resilience.limiter import Priority
 from raglan.telemetry import context as request_context
 from raglan.v1 import retriever_pb2
 
-from raglan_gateway.api import filters, replies, schemas, sse
+from raglan_gateway.api import filters, kept_answers, replies, schemas, sse
 from raglan_gateway.metrics import Metrics
 from raglan_gateway.pipeline import Answered, Cited, Delta, Pipeline, Query, Run, Sources, Started
 from raglan_gateway.settings import GatewaySettings
+from raglan_gateway.shared.answer_cache import AnswerCache, Place
 
 log: Final = structlog.get_logger()
 T = TypeVar("T")
@@ -33,7 +34,9 @@ _MODES: Final = {
 }
 
 
-def router(pipeline: Pipeline, settings: GatewaySettings, metrics: Metrics) -> APIRouter:
+def router(
+    pipeline: Pipeline, answers: AnswerCache, settings: GatewaySettings, metrics: Metrics
+) -> APIRouter:
     """The routes that answer."""
     routes = APIRouter(tags=["query"])
 
@@ -46,9 +49,15 @@ def router(pipeline: Pipeline, settings: GatewaySettings, metrics: Metrics) -> A
     ) -> schemas.SearchReply:
         """Find passages: the path of a query without generation."""
         query, deadline = _checked(body, x_raglan_priority, settings)
-        run = await _while_connected(request, pipeline.search(query, deadline))
+        place = answers.place(query, generate=False)
+        try:
+            run = await _while_connected(request, pipeline.search(query, deadline))
+        except RaglanError as error:
+            return await kept_answers.search(answers, place, error, metrics)
         _count(run, metrics)
-        return replies.search(run)
+        reply = replies.search(run)
+        answers.put(place, reply)
+        return reply
 
     @routes.post(
         "/v1/query",
@@ -60,12 +69,18 @@ def router(pipeline: Pipeline, settings: GatewaySettings, metrics: Metrics) -> A
     ) -> Any:
         """Answer with citations; `stream: true` sends server-sent events."""
         query, deadline = _checked(body, x_raglan_priority, settings)
+        place = answers.place(query, generate=True)
         if body.stream:
-            events = _events(pipeline, query, deadline, metrics)
-            return sse.response(events, heartbeat_s=settings.heartbeat_s)
-        run = await _while_connected(request, _completed(pipeline, query, deadline))
+            events = _events(pipeline, query, deadline, metrics, answers, place)
+            return sse.response(await _begun(events), heartbeat_s=settings.heartbeat_s)
+        try:
+            run = await _while_connected(request, _completed(pipeline, query, deadline))
+        except RaglanError as error:
+            return await kept_answers.query(answers, place, error, metrics)
         _count(run, metrics)
-        return replies.query(run)
+        reply = replies.query(run)
+        answers.put(place, reply)
+        return reply
 
     return routes
 
@@ -115,40 +130,70 @@ async def _completed(pipeline: Pipeline, query: Query, deadline: Deadline) -> Ru
     raise Internal("The answer ended before it was complete.")
 
 
+async def _begun(events: AsyncGenerator[sse.Event, None]) -> AsyncGenerator[sse.Event, None]:
+    """`events`, the first of them made already: refused before it, a request has its status."""
+    first = await anext(events)
+
+    async def all_of_them() -> AsyncGenerator[sse.Event, None]:
+        async with aclosing(events):
+            yield first
+            async for event in events:
+                yield event
+
+    return all_of_them()
+
+
 async def _events(
-    pipeline: Pipeline, query: Query, deadline: Deadline, metrics: Metrics
+    pipeline: Pipeline,
+    query: Query,
+    deadline: Deadline,
+    metrics: Metrics,
+    answers: AnswerCache,
+    place: Place,
 ) -> AsyncGenerator[sse.Event, None]:
-    """The events of one stream; its last is `done` or `error`."""
+    """The events of one stream; its last is `done` or `error`.
+
+    Raises:
+        Overloaded: before the first event, when there is no place for the request.
+    """
+    begun = False
     try:
         async with aclosing(pipeline.answer(query, deadline)) as events:
             async for event in events:
-                match event:
-                    case Started():
-                        start = schemas.StreamStart(
-                            id=request_context.request_id(), trace_id=request_context.trace_id()
-                        )
-                        yield sse.Event("start", start)
-                    case Sources(run):
-                        passages = [replies.passage(p) for p in run.passages]
-                        yield sse.Event(
-                            "sources",
-                            schemas.StreamSources(
-                                passages=passages, degraded=replies.degraded(run)
-                            ),
-                        )
-                    case Delta(text):
-                        yield sse.Event("delta", schemas.StreamDelta(text=text))
-                    case Cited(citation, passage):
-                        yield sse.Event("citation", replies.citation(citation, passage))
-                    case Answered(run):
-                        _count(run, metrics)
-                        yield sse.Event("final", replies.query(run))
+                begun = True
+                if isinstance(event, Answered):
+                    _count(event.run, metrics)
+                    reply = replies.query(event.run)
+                    answers.put(place, reply)
+                    yield sse.Event("final", reply)
+                else:
+                    yield _shown(event)
         yield sse.Event("done")
     except RaglanError as error:
-        yield sse.problem(error)
+        if not begun:
+            raise
+        for late in await kept_answers.events(answers, place, error, metrics):
+            yield late
     except Exception:
         log.exception("unexpected error in a stream")
         yield sse.problem(Internal("The gateway met an error of its own."))
+
+
+def _shown(event: Started | Sources | Delta | Cited) -> sse.Event:
+    match event:
+        case Started():
+            start = schemas.StreamStart(
+                id=request_context.request_id(), trace_id=request_context.trace_id()
+            )
+            return sse.Event("start", start)
+        case Sources(run):
+            passages = [replies.passage(p) for p in run.passages]
+            sources = schemas.StreamSources(passages=passages, degraded=replies.degraded(run))
+            return sse.Event("sources", sources)
+        case Delta(text):
+            return sse.Event("delta", schemas.StreamDelta(text=text))
+        case Cited(citation, passage):
+            return sse.Event("citation", replies.citation(citation, passage))
 
 
 def _count(run: Run, metrics: Metrics) -> None:
