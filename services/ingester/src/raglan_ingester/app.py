@@ -122,7 +122,8 @@ class Ingester:
         ingester_pb2_grpc.add_IngesterServiceServicer_to_server(self._servicer, server)
 
     async def start(self) -> None:
-        self._lock = await asyncio.to_thread(_lock_folder, self._data_dir)
+        if self._lock is None:  # a start that the database was not there for is repeated
+            self._lock = await asyncio.to_thread(_lock_folder, self._data_dir)
         await asyncio.to_thread(self._blobs.open)
         await self._database.create()
         await self._ingestion.start()

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
+from raglan.errors import Unavailable
 from sqlalchemy.orm import Session
 
 from raglan_ingester.model import Base
@@ -37,8 +38,20 @@ class Database:
         )
 
     async def create(self) -> None:
-        """Create the tables that are missing."""
-        await asyncio.to_thread(Base.metadata.create_all, self.engine)
+        """Create the tables that are missing.
+
+        Raises:
+            Unavailable: the server cannot be reached yet; trying again makes sense.
+        """
+        try:
+            await asyncio.to_thread(Base.metadata.create_all, self.engine)
+        except sa.exc.OperationalError as error:
+            if self.engine.dialect.name == "sqlite":
+                raise
+            raise Unavailable(
+                "The database cannot be reached; check RAGLAN_INGESTER_DATABASE_URL.",
+                retry_after_s=1,
+            ) from error
 
     async def close(self) -> None:
         await asyncio.to_thread(self._threads.shutdown)

@@ -211,12 +211,15 @@ def _errors(name: str = "") -> Iterator[None]:
                 "Qdrant refuses the key; check RAGLAN_RETRIEVER_QDRANT_API_KEY."
             ) from None
         if (error.status_code or 500) >= 500:
-            raise Unavailable(f"Qdrant answers with status {error.status_code}.") from None
+            raise Unavailable(
+                f"Qdrant answers with status {error.status_code}.", retry_after_s=1
+            ) from None
         raise Internal(f"Qdrant refuses the request with status {error.status_code}.") from error
     except ResponseHandlingException as error:
         raise Unavailable(
             f"Qdrant cannot be reached ({type(error.source).__name__}); check "
-            "RAGLAN_RETRIEVER_QDRANT_URL."
+            "RAGLAN_RETRIEVER_QDRANT_URL.",
+            retry_after_s=1,
         ) from None
 
 
