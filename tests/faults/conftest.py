@@ -24,21 +24,19 @@ class Beds:
         self._folder = folder
         self._setup: Setup | None = None
         self._bed: Bed | None = None
-        self._capacity_per_s = 0.0
 
     async def of(self, setup: Setup) -> tuple[Bed, float]:
-        """A mesh in which all is well, and how much it answers a second."""
+        """A mesh in which all is well, and how much it answers a second just now."""
         if self._bed is None or self._setup != setup:
             self.close()
             number = len(list(self._folder.iterdir()))
             self._bed, self._setup = Bed(self._folder / f"mesh-{number}", setup), setup
             await self._bed.start()
-            # The first one warms up: connections, caches, the allocator.
+            # It warms up: connections, caches, the allocator.
             await capacity_per_s(self._bed)
-            self._capacity_per_s = await capacity_per_s(self._bed)
         else:
             await self._bed.repair()
-        return self._bed, self._capacity_per_s
+        return self._bed, await capacity_per_s(self._bed)
 
     def close(self) -> None:
         """Stop the mesh."""

@@ -33,7 +33,7 @@ class Form:
     capacity_s: float
 
 
-FORM = Form(1_000, 8.0, 8.0, 4.0, 6.0) if FULL else Form(150, 2.0, 2.0, 1.5, 2.0)
+FORM = Form(1_000, 8.0, 8.0, 4.0, 4.0) if FULL else Form(150, 2.0, 2.0, 1.5, 1.5)
 
 
 @dataclass
@@ -123,7 +123,8 @@ class Trial:
         self.found(
             "requests", len(records), "requests", f">= {FORM.requests}",
             f"seed {self.seed}; {', '.join([*self.notes, str(outcomes)])}; "
-            f"{figures.reasons(records)}; sent p99 {lag_ms:.1f} ms after they were due",
+            f"{figures.reasons(records)}; sent p99 {lag_ms:.1f} ms after they were due; "
+            f"load average of the machine {os.getloadavg()[0]:.1f}",
         )  # fmt: skip
         without = outcomes.get("late", 0) + outcomes.get("reset", 0)
         self.found("without an outcome by deadline + 250 ms", without, "requests", "<= 0")
