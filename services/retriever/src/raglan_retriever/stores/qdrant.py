@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
@@ -9,6 +10,7 @@ from typing import Any, Final
 from qdrant_client import AsyncQdrantClient, models
 from qdrant_client.common.client_exceptions import ResourceExhaustedResponse
 from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
+from raglan import deadline
 from raglan.errors import Conflict, Internal, NotFound, Overloaded, RaglanError, Unavailable
 
 from raglan_retriever import filters
@@ -117,12 +119,15 @@ class QdrantStore:
                 query_filter=None if where is None else _filter(where),
                 limit=limit,
                 with_payload=False,
+                timeout=_seconds_left(),
             )
         return [Hit(str(point.id), point.score) for point in found.points]
 
     async def fetch(self, name: str, ids: Sequence[str]) -> dict[str, Chunk]:
         with _errors(name):
-            records = await self._client.retrieve(name, list(ids), with_payload=list(STORED))
+            records = await self._client.retrieve(
+                name, list(ids), with_payload=list(STORED), timeout=_seconds_left()
+            )
         return {str(record.id): Chunk.from_payload(record.payload or {}) for record in records}
 
     async def select(self, name: str, where: Clause) -> list[Chunk]:
@@ -221,6 +226,12 @@ def _errors(name: str = "") -> Iterator[None]:
             "RAGLAN_RETRIEVER_QDRANT_URL.",
             retry_after_s=1,
         ) from None
+
+
+def _seconds_left() -> int | None:
+    """What Qdrant itself may take, so that it stops what nobody waits for; it counts in seconds."""
+    limit = deadline.current()
+    return None if limit is None else max(1, math.ceil(limit.remaining_s()))
 
 
 def _point(point: Point) -> models.PointStruct:
