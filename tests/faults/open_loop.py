@@ -226,16 +226,16 @@ class Load:
 
 def _judge(record: Record, body: bytes) -> None:
     """What a whole reply means."""
-    document = json.loads(body)
-    if record.status == 200:
-        record.outcome = "ok"
-        record.degraded = [f"{each['stage']}:{each['fallback']}" for each in document["degraded"]]
-        record.answer = document.get("answer", "")
-        return
     try:
+        document = json.loads(body)
+        if record.status == 200:
+            record.outcome = "ok"
+            record.degraded = [f"{e['stage']}:{e['fallback']}" for e in document["degraded"]]
+            record.answer = document.get("answer", "")
+            return
         problem = document["error"]
         record.code, record.message = problem["code"], problem["message"]
-    except (KeyError, TypeError):
+    except (ValueError, KeyError, TypeError):
         record.outcome = "untyped_500" if record.status == 500 else "untyped"
         return
     if record.status in (429, 503):
