@@ -56,6 +56,8 @@ LEARNING: Final = 0.25
 REFUSED: Final = 0.9
 """What is left of the limit after a window in which the service itself refused a call."""
 
+_SHORTEST_S: Final = 1e-6
+
 
 class GradientLimit:
     """The limit of one service. Pure arithmetic: no clock; times are any monotonic seconds."""
@@ -78,8 +80,8 @@ class GradientLimit:
         self._windows = 0
         self._found = False
         """Whether the limit was too high once. Until then it grows without smoothing."""
-        self._top = (self._limit, 0.0)
-        """Limit and latency where the present descent began."""
+        self._highest = self._limit
+        """Since the last look at the unloaded latency."""
         self._counts_from = -math.inf
         self._sum = 0.0
         self._answered = self._ended = 0
@@ -157,16 +159,15 @@ class GradientLimit:
             self._step(seconds, before)
 
     def _learn(self, seconds: float) -> None:
-        if self.unloaded_s is None:
-            self.unloaded_s = seconds
-        seconds = min(seconds, 2 * self.unloaded_s)  # one stall is not the service's speed
+        if self.unloaded_s is None or not FAR <= seconds / self.unloaded_s <= 1 / FAR:
+            self.unloaded_s = max(seconds, _SHORTEST_S)
         self.unloaded_s += LEARNING * (seconds - self.unloaded_s)
 
     def _step(self, seconds: float, before: float) -> None:
         if self.unloaded_s is None:
             self._halve(self._limit)
             return
-        gradient = max(0.5, min(1.0, TOLERANCE * self.unloaded_s / seconds))
+        gradient = max(0.5, min(1.0, TOLERANCE * self.unloaded_s / max(seconds, _SHORTEST_S)))
         limit = self._limit * gradient + math.sqrt(self._limit)
         if self._refused:
             limit = self._limit * (1 - (1 - REFUSED) / SMOOTHING)
@@ -174,45 +175,37 @@ class GradientLimit:
             limit = min(limit, self._limit)
         self._found = self._found or limit < self._limit
         self._set(self._limit + (SMOOTHING if self._found else 1.0) * (limit - self._limit))
-        self._descend(seconds, gradient)
+        self._highest = max(self._highest, self._limit)
         self._windows += 1
-        if self._windows >= PROBE_WINDOWS or max(seconds, before) < FAR * self.unloaded_s:
+        if (
+            self._windows >= PROBE_WINDOWS
+            or self._limit <= max(self._highest / 2, self._smallest)
+            or max(seconds, before) < FAR * self.unloaded_s
+        ):
             self._halve(self._limit)
-
-    def _descend(self, seconds: float, gradient: float) -> None:
-        top_limit, top_s = self._top
-        if gradient == 1.0:
-            self._top = (self._limit, seconds)
-        elif self._limit > top_limit / 2 and self._limit > self._smallest:
-            self._top = (top_limit, max(top_s, seconds))
-        else:
-            if seconds > HELPED * top_s:
-                self.unloaded_s = seconds
-            self._top = (self._limit, seconds)
 
     def _halve(self, limit: float) -> None:
         self._probe = max(self._smallest, limit / 2)
         self._counts_from = math.inf
 
     def _look(self, seconds: float, before: float, now: float) -> None:
+        """What a window at the halved limit says."""
         assert self._probe is not None
-        if self._queues_still(seconds, before) and self._probe > self._smallest:
+        if self._probe > self._smallest and self._queues_still(seconds, before):
             self._halve(self._probe)
             return
-        if 4 * self._probe < self._limit:  # there was a queue as long as all that runs
-            self._set(4 * self._probe)
-            self.unloaded_s = seconds
         self._learn(seconds)
-        self._top = (self._limit, seconds)
+        self._set(min(self._limit, 4 * self._probe))  # what ran above this only queued
+        self._highest = self._limit
+        self._windows = 0
         self._probe = None
         self._settle_at(now)
-        self._windows = 0
 
     def _queues_still(self, seconds: float, before: float) -> bool:
-        as_known = self.unloaded_s is not None and (
-            FAR * self.unloaded_s <= seconds <= TOLERANCE * self.unloaded_s
-        )
-        return seconds < HELPED * before and not as_known
+        if self.unloaded_s is None:  # the window before was that of a service filling up
+            return seconds < HELPED * before or self._probe == self._limit / 2
+        known = FAR * self.unloaded_s <= seconds <= TOLERANCE * self.unloaded_s
+        return seconds < HELPED * before and not known
 
     def _set(self, limit: float) -> None:
         self._limit = max(self._smallest, min(self._largest, limit))

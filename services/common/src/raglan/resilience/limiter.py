@@ -40,6 +40,11 @@ class AdaptiveLimiter:
         return self._adaptive.limit
 
     @property
+    def latency_s(self) -> float | None:
+        """What calls took on average of late; None before there were enough."""
+        return self._adaptive.latency_s
+
+    @property
     def running(self) -> int:
         """Calls that run."""
         return self._admission.running
