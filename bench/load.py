@@ -81,7 +81,8 @@ class Closed:
     """`clients` callers work through `requests`, each with one call at a time.
 
     With `seconds`, they begin the requests again as often as the time allows. With `ramp_s`, they
-    begin one after the other within it, and not in one wave.
+    begin one after the other within it, and not in one wave. Whose call did not end well waits
+    `pause_s`, as those who are told to come back do.
     """
 
     target: Target
@@ -90,6 +91,7 @@ class Closed:
     seconds: float = 0.0
     timeout_s: float = 60.0
     ramp_s: float = 0.0
+    pause_s: float = 0.0
 
     async def run(self) -> Answers:
         answers = Answers()
@@ -121,6 +123,8 @@ class Closed:
             sent = time.perf_counter() - begun
             reply = await call(request, self.timeout_s)
             _note(answers, begun, sent, sent, reply)
+            if self.pause_s and reply.status != OK:
+                await asyncio.sleep(self.pause_s)
 
 
 @dataclass(frozen=True)

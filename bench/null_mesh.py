@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import TypeAlias
 
 import mesh_process
 import processes
@@ -16,6 +17,8 @@ ENGINES = {
     "RAGLAN_RERANKER_ENGINE": "null",
     "RAGLAN_GENERATOR_ENGINE": "null",
 }
+
+Running: TypeAlias = AbstractContextManager[mesh_process.Mesh]
 
 
 @contextmanager

@@ -68,7 +68,7 @@ class NullEngine:
         deadline.check("the answer was begun")
         if not any(passage.text.strip() for passage in request.passages):
             yield Delta(ABSTENTION)
-            yield self._finished(FinishReason.ABSTAINED, 0, began)
+            yield _finished(FinishReason.ABSTAINED, 0, 0.0)
             return
         tokens = min(self._tokens, request.max_tokens)
         self._running += 1
@@ -84,7 +84,8 @@ class NullEngine:
         first = request.passages[0]
         yield Citation(1, 0, first.text, first.start, first.start + len(first.text))
         whole = tokens == self._tokens
-        yield self._finished(FinishReason.STOP if whole else FinishReason.LENGTH, tokens, began)
+        planned_s = self._first_token_s + (tokens - 1) * self._token_s
+        yield _finished(FinishReason.STOP if whole else FinishReason.LENGTH, tokens, planned_s)
 
     async def _first(self, request: Request, deadline: Deadline, began: float) -> None:
         limit_s = request.first_token_s
@@ -96,15 +97,17 @@ class NullEngine:
         )
         await _until(began + self._first_token_s, limit, late)
 
-    def _finished(self, reason: FinishReason, tokens: int, began: float) -> Finished:
-        answered = float(reason is not FinishReason.ABSTAINED)
-        return Finished(
-            reason=reason,
-            usage=Usage(0, tokens),
-            support=Support(confidence=answered, groundedness=answered),
-            model="null",
-            compute_ns=int((time.monotonic() - began) * 1e9),
-        )
+
+def _finished(reason: FinishReason, tokens: int, planned_s: float) -> Finished:
+    """What was planned counts as computed: all else is the mesh's, however late it made it."""
+    answered = float(reason is not FinishReason.ABSTAINED)
+    return Finished(
+        reason=reason,
+        usage=Usage(0, tokens),
+        support=Support(confidence=answered, groundedness=answered),
+        model="null",
+        compute_ns=round(planned_s * 1e9),
+    )
 
 
 async def _until(due: float, limit: Deadline, late: str) -> None:
