@@ -23,7 +23,7 @@ import mesh_process
 from raglan.deadline import Deadline
 from raglan.v1 import generator_pb2, retriever_pb2
 from raglan_gateway.api import filters, schemas
-from raglan_gateway.mesh import SERVICES, Mesh
+from raglan_gateway.mesh import STUBS, Mesh
 from raglan_gateway.pipeline import Budgets, Pipeline, Query
 from raglan_gateway.settings import GatewaySettings
 from raglan_generator.generation import Passage
@@ -127,7 +127,7 @@ def _ask_a_mesh() -> None:
 
 async def _ask_all(running: mesh_process.Mesh) -> None:
     addresses = {each["service"]: each["address"] for each in running.services()}
-    settings = GatewaySettings(**{f"{name}_address": addresses[name] for name in SERVICES})
+    settings = GatewaySettings(**{f"{name}_address": addresses[name] for name in STUBS})
     mesh = Mesh(settings)
     budgets = Budgets(embed_s=10, retrieve_s=10, rerank_s=10, first_token_s=10, cite_s=10)
     pipeline = Pipeline(mesh, budgets, rerank_candidates=settings.rerank_candidates)

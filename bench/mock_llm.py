@@ -27,7 +27,7 @@ class MockLLM:
 
     def __init__(self) -> None:
         self._held = False
-        last = {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
+        last: dict[str, object] = {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
         usage = {"prompt_tokens": 900, "total_tokens": 900 + TOKENS, "completion_tokens": TOKENS}
         self._tokens = [_chunk(_token(number)) for number in range(1, TOKENS + 1)]
         self._end = (
