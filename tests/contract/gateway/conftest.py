@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import signal
 import socket
@@ -30,15 +31,18 @@ class RedisServer:
             *("--save", "", "--appendonly", "no", "--requirepass", password),
         ]
         self._process: subprocess.Popen[bytes] | None = None
-        self.start()
+        self._start()
 
     @property
     def url(self) -> SecretStr:
         """What a gateway is told."""
         return SecretStr(f"redis://:{self._password}@127.0.0.1:{self.port}/0")
 
-    def start(self) -> None:
-        """Start it and wait until it answers."""
+    async def start_again(self) -> None:
+        """After `kill`: an empty one, on the same port."""
+        await asyncio.to_thread(self._start)
+
+    def _start(self) -> None:
         with (self._folder / "redis.log").open("ab") as log:
             self._process = subprocess.Popen(self._command, stdout=log, stderr=log)
         until = time.monotonic() + START_S
@@ -65,8 +69,11 @@ class RedisServer:
         assert self._process is not None
         self._process.send_signal(signal.SIGCONT)
 
-    def do(self, command: str) -> str:
+    async def do(self, command: str) -> str:
         """The reply to an inline command."""
+        return await asyncio.to_thread(self._do, command)
+
+    def _do(self, command: str) -> str:
         with socket.create_connection(("127.0.0.1", self.port), timeout=5) as connection:
             if self._password:
                 command = f"AUTH {self._password}\r\n{command}"
@@ -78,7 +85,7 @@ class RedisServer:
 
     def _answers(self) -> bool:
         try:
-            return "PONG" in self.do("PING")
+            return "PONG" in self._do("PING")
         except OSError:
             return False
 

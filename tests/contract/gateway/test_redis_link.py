@@ -6,7 +6,7 @@ import asyncio
 import socket
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,7 @@ import structlog
 from pydantic import SecretStr
 from raglan.errors import Unavailable
 from raglan.resilience.breaker import State
+from raglan_gateway.shared import redis_link
 from raglan_gateway.shared.redis_link import CALL_S, CONNECTIONS, RedisLink
 
 if TYPE_CHECKING:
@@ -31,10 +32,13 @@ AWAY: dict[str, Callable[[RedisServer], None]] = {
     "killed": lambda server: server.kill(),
     "stopped": lambda server: server.stop(),
 }
-BACK: dict[str, Callable[[RedisServer], None]] = {
-    "killed": lambda server: server.start(),
-    "stopped": lambda server: server.go_on(),
-}
+
+
+async def repaired(server: RedisServer, fault: str) -> None:
+    if fault == "killed":
+        await server.start_again()
+    else:
+        server.go_on()
 
 
 @dataclass(frozen=True)
@@ -110,18 +114,45 @@ async def test_it_comes_back_by_itself_and_no_call_pays_for_finding_out(
         assert link.state is not State.CLOSED
         looking = asyncio.create_task(load(link, calls=150, per_second=100))
         await asyncio.sleep(1.2)  # past the first probe
-        BACK[fault](redis_server)
+        await repaired(redis_server, fault)
         assert tried(await looking) == []
         async with asyncio.timeout(8):
             await link.up()
         assert any(o.answered for o in await load(link, calls=20, per_second=100))
 
 
+async def test_an_outage_is_noticed_while_nobody_calls(
+    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(redis_link, "_WATCH_S", 0.05)
+    async with linked(redis_server.url) as link:
+        redis_server.kill()
+        async with asyncio.timeout(8):
+            while link.state is State.CLOSED:
+                await asyncio.sleep(0.01)
+
+
+async def test_a_redis_that_takes_no_writes_is_away_until_it_does(
+    redis_server: RedisServer,
+) -> None:
+    async with linked(redis_server.url, call_s=PATIENT_S) as link:
+        await redis_server.do("CONFIG SET min-replicas-to-write 1")
+        async with asyncio.timeout(20):
+            while link.state is State.CLOSED:
+                with suppress(Unavailable):
+                    await link.run("redis.call('SET', KEYS[1], 1)", ["a"])
+        assert not (await call(link)).answered
+        await redis_server.do("CONFIG SET min-replicas-to-write 0")
+        async with asyncio.timeout(20):
+            await link.up()
+        assert (await call(link)).answered
+
+
 async def test_a_gateway_may_start_before_redis(redis_server: RedisServer) -> None:
     redis_server.kill()
     async with linked(redis_server.url) as link:
         await load(link, calls=10, per_second=100)
-        redis_server.start()
+        await redis_server.start_again()
         async with asyncio.timeout(8):
             await link.up()
         assert any(o.answered for o in await load(link, calls=20, per_second=100))
@@ -134,7 +165,7 @@ async def test_no_call_fails_when_it_is_flushed_or_forgets_its_scripts(
         working = asyncio.create_task(load(link, calls=60, per_second=100))
         for command in ("FLUSHALL", "SCRIPT FLUSH", "FLUSHALL"):
             await asyncio.sleep(0.1)
-            await asyncio.to_thread(redis_server.do, command)
+            await redis_server.do(command)
         assert all(o.answered for o in await working)
 
 
@@ -144,7 +175,7 @@ async def test_the_connections_of_before_a_restart_are_made_anew_without_a_failu
     async with linked(redis_server.url, call_s=PATIENT_S) as link:
         await load(link, calls=5, per_second=200)
         redis_server.kill()
-        await asyncio.to_thread(redis_server.start)
+        await redis_server.start_again()
         assert all(o.answered for o in await load(link, calls=20, per_second=100))
 
 

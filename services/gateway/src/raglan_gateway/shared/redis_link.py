@@ -40,9 +40,14 @@ BREAKER: Final = BreakerOptions(consecutive=5, open_s=1, max_open_s=5)
 _LATE_S: Final = 0.02
 """A limit that is noticed so much too late was missed by this process, not by Redis."""
 
-_SILENCE_S: Final = 0.02
-"""Redis answers in under a millisecond. When nothing has come for so long and as many calls as open
-the breaker are still out, the next one need not wait for them to fail."""
+_SILENCE: Final = 0.4
+"""Redis answers in under a millisecond. When nothing has come for this share of a call's limit, and
+as many calls as open the breaker are still out, the next one need not wait for them to fail."""
+
+
+_WATCH_S: Final = 1.0
+_PROBE: Final = "redis.call('SET', KEYS[1], 1, 'PX', 60000)"
+"""Writes, because a Redis that is full or a replica answers a PING all the same."""
 
 
 class RedisLink:
@@ -70,15 +75,14 @@ class RedisLink:
         self._unanswered = 0
         self._silent_since = 0.0
         self._problem = ""
-        self._prober: asyncio.Task[None] | None = None
         self._up = asyncio.Event()
         self._up.set()
+        self._watching = asyncio.get_running_loop().create_task(self._watch())
 
     async def close(self) -> None:
         """Close the connections."""
-        if self._prober is not None:
-            self._prober.cancel()
-            await asyncio.wait((self._prober,))
+        self._watching.cancel()
+        await asyncio.wait((self._watching,))
         await self._client.aclose()
 
     @property
@@ -117,7 +121,7 @@ class RedisLink:
         """Leave for a call of a request. A half-open breaker's probes are not for requests."""
         silent = (
             self._unanswered >= BREAKER.consecutive
-            and self._clock() - self._silent_since > _SILENCE_S
+            and self._clock() - self._silent_since > _SILENCE * self._call_s
         )
         if self._breaker.state is State.CLOSED and not silent and self._running < CONNECTIONS:
             permit = self._breaker.permit()
@@ -162,18 +166,18 @@ class RedisLink:
         elif self._up.is_set():
             self._up.clear()
             log.warning("doing without redis", reason=self._problem)
-            self._prober = asyncio.get_running_loop().create_task(self._probe())
 
-    async def _probe(self) -> None:
-        """Ask until Redis has answered often enough to be trusted."""
-        while self._breaker.state is not State.CLOSED:
-            await asyncio.sleep(self._breaker.retry_after_s())
+    async def _watch(self) -> None:
+        """Notice an outage while nobody calls, and its end before anybody does."""
+        while True:
+            open_ = self._breaker.state is not State.CLOSED
+            await asyncio.sleep(self._breaker.retry_after_s() if open_ else _WATCH_S)
             permit = self._breaker.permit()
             if permit is not None:
                 try:
-                    await self._attempt(permit, "PING")
+                    await self._attempt(permit, "EVAL", _PROBE, 1, "raglan:probe")
                 except Unavailable as error:
-                    log.debug("still without redis", reason=error.message)
+                    log.debug("a probe of redis failed", reason=error.message)
 
 
 class _Unheard(Unavailable):
@@ -183,7 +187,7 @@ class _Unheard(Unavailable):
 def _pool(url: str, call_s: float) -> ConnectionPool:
     return ConnectionPool.from_url(
         url,
-        # The probes come besides.
+        # The probe comes besides.
         max_connections=CONNECTIONS + 1,
         # Ours is around the whole call. The client's own for one write or read is `wait_for`, which
         # in Python 3.11 may swallow the cancellation of a request whose client has left.
