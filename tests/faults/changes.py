@@ -8,8 +8,8 @@ import time
 from functools import partial
 
 from faults import figures
-from faults.bed import SERVICES, START_S, Bed
-from faults.checks import listens, over
+from faults.bed import SERVICES, START_S
+from faults.checks import listens, over, texts_embedded
 from faults.open_loop import Options
 from faults.process import Process
 from faults.trial import FORM, Trial
@@ -76,9 +76,9 @@ async def scale_up(trial: Trial, options: Options) -> None:
         await bed.until(bed.all_serving, START_S, "the new replicas serve")
         used_s = time.monotonic() - listed
         await asyncio.sleep(max(0.0, 22 - used_s))
-        before = [await _texts(bed, replica) for replica in replicas]
+        before = await texts_embedded(bed)
         await asyncio.sleep(8)
-        calls = [await _texts(bed, r) - was for r, was in zip(replicas, before, strict=True)]
+        calls = [now - was for now, was in zip(await texts_embedded(bed), before, strict=True)]
         over(bed, seen)
     fair = sum(calls) / len(calls)
     share = min(calls[1:]) / fair if fair else 0.0
@@ -101,14 +101,6 @@ async def clock_steps(trial: Trial, options: Options) -> None:
     # By their log lines' times they could not be found.
     opened = (trial.bed.folder / "gateway.log").read_text().count('"breaker": "open"')
     trial.found("breakers that opened", opened, "", "<= 0")
-
-
-async def _texts(bed: Bed, replica: Process) -> float:
-    """How many texts an embedder has embedded."""
-    metrics = await bed.metrics(replica)
-    return sum(
-        v for (name, _), v in metrics.items() if name == "raglan_encoder_queue_seconds_count"
-    )
 
 
 async def _redis_command(redis: Process, command: bytes) -> None:

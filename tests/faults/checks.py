@@ -80,3 +80,10 @@ def breakers_stayed_closed(trial: Trial, seen: Seen) -> None:
     events = trial.bed.events("endpoint", seen.baseline_until)
     opened = [event["address"] for event in events if event["breaker"] == "open"]
     trial.found("breakers that opened", len(opened), "", "<= 0")
+
+
+async def texts_embedded(bed: Bed) -> list[float]:
+    """How many texts each embedder has embedded since its start."""
+    found = [await bed.metrics(replica) for replica in bed.services["embedder"]]
+    counter = "raglan_encoder_queue_seconds_count"
+    return [sum(v for (name, _), v in each.items() if name == counter) for each in found]

@@ -13,18 +13,19 @@ from faults.checks import (
     answered,
     as_before_after_s,
     breakers_stayed_closed,
-    endpoint_events,
     kill_all,
     over,
     started_again,
     taken_out_s,
-    takes_calls,
+    texts_embedded,
 )
 from faults.open_loop import Options
 from faults.trial import FORM, RECOVERY_S, Trial
 
 OUT_S = 10.0
 """Within which a replica that hangs or crawls must be out of the way."""
+BLOCK_S = 2.0
+"""As in wrapped.py."""
 FLAG = {"embedder": "embed:lexical", "reranker": "rerank:fused_order"}
 
 
@@ -167,19 +168,19 @@ async def black_hole(trial: Trial, options: Options) -> None:
 
 async def blocked_loop(trial: Trial, options: Options) -> None:
     """The event loop of one embedder does nothing for 2 s."""
-    replica = trial.bed.services["embedder"][0]
+    bed, service = trial.bed, "embedder"
     async with trial.under_load(options) as seen:
-        replica.send(signal.SIGUSR1)
-        await asyncio.sleep(2)
-        over(trial.bed, seen)
-    address = trial.bed.address("embedder", 0)
-    out_s = taken_out_s(trial.bed, address, seen.baseline_until)
-    trial.found("taken out after", out_s, "s", "<= 2", f"{figures.outcomes(seen.disturbed())}")
-    back = [
-        e["at"] for e in endpoint_events(trial.bed, address, seen.baseline_until) if takes_calls(e)
-    ]
-    back_s = max(back, default=math.inf) - seen.repaired_at
-    trial.found("back after the block", back_s, "s", f"<= {RECOVERY_S:g}")
+        bed.services[service][0].send(signal.SIGUSR1)
+        await asyncio.sleep(BLOCK_S)
+        over(bed, seen)
+        before = await texts_embedded(bed)
+        await asyncio.sleep(FORM.fault_s)
+        done = [now - was for now, was in zip(await texts_embedded(bed), before, strict=True)]
+    late = seen.since(seen.baseline_until + BLOCK_S / 4, seen.repaired_at)
+    waited = sum(record.took_s > BLOCK_S / 4 for record in late)
+    trial.found("waited for it, 0.5 s into the block", waited, "requests", "<= 0", f"{len(late)}")
+    fair = sum(done) / len(done)
+    trial.found("of a fair share, after the block", 100 * done[0] / fair, "%", ">= 50", f"{done}")
     trial.found("failed", figures.failed(seen.since(seen.baseline_until)), "requests", "<= 0")
 
 
