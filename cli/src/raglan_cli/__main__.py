@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from raglan_cli import ask, evaluate, ingest, parity, screen, status, up
+from raglan_cli import ask, evaluate, ingest, parity, restart, screen, status, up
 from raglan_cli.failure import Failure
 
 app = typer.Typer(
@@ -26,6 +26,7 @@ app.command()(ask.search)
 app.command("eval")(evaluate.evaluate)
 app.add_typer(parity.app, name="parity")
 app.command()(status.status)
+app.command()(restart.restart)
 app.command()(up.down)
 
 

@@ -15,7 +15,7 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from raglan_cli.reason import stage_of_conversion
+from raglan_cli.reason import stage_of_start
 from raglan_cli.runfile import MeshDocument, ServiceEntry
 from raglan_cli.screen import err, one_line, out
 from raglan_cli.supervisor import State
@@ -68,7 +68,8 @@ def line(entry: ServiceEntry) -> str:
             again = f" again (restart {restarts})" if restarts else ""
             return f"{name} is ready{again} after {entry['ready_after_s']:.1f} s"
         case State.RESTARTING:
-            return f"{name} crashed: {reason} It is started again. Its log: {entry['log']}"
+            again = f"It is started again in {entry['wait_s']:g} s."
+            return f"{name} crashed: {reason} {again} Its log: {entry['log']}"
         case State.FAILED:
             return f"{name} ended: {reason}"
         case state:
@@ -106,7 +107,7 @@ def _name(entry: ServiceEntry) -> str:
 
 def _doing(entry: ServiceEntry) -> str:
     starting = State(entry["state"]) is State.STARTING and entry["log"]
-    return stage_of_conversion(Path(entry["log"])) if starting else ""
+    return stage_of_start(Path(entry["log"])) if starting else ""
 
 
 def _seconds(entry: ServiceEntry) -> float:

@@ -7,17 +7,20 @@ import os
 import signal
 import time
 from collections.abc import Callable, Coroutine
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from typing import Any
 
 from raglan_cli import display, runfile
+from raglan_cli.door import Door
 from raglan_cli.failure import Failure
 from raglan_cli.mesh import Mesh
-from raglan_cli.readiness import is_ready
-from raglan_cli.runfile import MeshDocument
+from raglan_cli.readiness import is_ready, is_used
+from raglan_cli.rolling import Rolling, publish
+from raglan_cli.runfile import MeshDocument, RestartEntry
 from raglan_cli.screen import err
 from raglan_cli.supervisor import Process, State, Supervisor
 
@@ -25,10 +28,27 @@ from raglan_cli.supervisor import Process, State, Supervisor
 async def supervise(planned: Mesh, start_limit_s: float) -> int:
     """Run the mesh until a signal asks for its end; the exit status."""
     run = _Run(planned, datetime.now(UTC))
-    supervisor = Supervisor(planned.programs, is_ready=is_ready, on_change=run.on_change)
-    run.supervisor = supervisor
+    publish(planned.data, planned.endpoints)
+    with closing(Door(*planned.listen)) as door:
+        supervisor = Supervisor(
+            planned.programs, is_ready=is_ready, on_change=run.on_change, door=door
+        )
+        run.supervisor = supervisor
+        return await _supervise(supervisor, run, start_limit_s)
+
+
+async def _supervise(supervisor: Supervisor, run: _Run, start_limit_s: float) -> int:
     stop_asked = asyncio.Event()
     _on_signals(lambda: _stop_or_kill(stop_asked, supervisor))
+    rolling = Rolling(
+        supervisor,
+        run.planned.data,
+        is_used=partial(is_used, run.planned.url),
+        start_limit_s=start_limit_s,
+    )
+    asyncio.get_running_loop().add_signal_handler(
+        runfile.RESTART_SIGNAL, lambda: run.on_restart_asked(rolling)
+    )
     try:
         await _start_and_watch(supervisor, run, start_limit_s, stop_asked)
     except Failure as failure:
@@ -36,6 +56,7 @@ async def supervise(planned: Mesh, start_limit_s: float) -> int:
         run.change(State.FAILED, failure.message)
         return failure.status
     finally:
+        await run.end_restart()
         await _stop(supervisor, run)
     return 0
 
@@ -62,6 +83,8 @@ class _Run:
     state: State = State.STARTING
     reason: str | None = None
     supervisor: Supervisor | None = None
+    restart: RestartEntry | None = None
+    restarting: asyncio.Task[None] | None = None
 
     def document(self) -> MeshDocument:
         processes = self.supervisor.processes if self.supervisor else []
@@ -73,6 +96,7 @@ class _Run:
             reason=self.reason,
             started_at=self.started_at.isoformat(timespec="seconds"),
             data=str(self.planned.data),
+            restart=self.restart,
             services=[process.entry() for process in processes],
         )
 
@@ -86,6 +110,43 @@ class _Run:
         starting = self.state is State.STARTING and err.is_terminal  # the live table shows it
         if news and not starting and self.state is not State.STOPPING:
             err.print(display.line(process.entry()), markup=False)
+
+    def on_restart_asked(self, rolling: Rolling) -> None:
+        """Begin the restart that was asked for, unless one is going on."""
+        request = runfile.asked_restart(self.planned.data)
+        if request and not (self.restart and self.restart["state"] == "running"):
+            self.restart = RestartEntry(id=request["id"], state="running", doing="", reason=None)
+            self.restarting = asyncio.create_task(self._restart(rolling, request["services"]))
+            self.save()
+
+    async def end_restart(self) -> None:
+        """Give up the restart that is going on."""
+        if self.restarting is not None:
+            self.restarting.cancel()
+            await asyncio.wait((self.restarting,))
+
+    async def _restart(self, rolling: Rolling, services: list[str]) -> None:
+        assert self.restart is not None
+
+        def doing(name: str) -> None:
+            assert self.restart is not None
+            self.restart["doing"] = name
+            self.save()
+            err.print(f"{name} is restarted", markup=False)
+
+        try:
+            if self.state is not State.READY:
+                raise Failure(f"The mesh is {self.state.value}.")
+            await rolling.restart(services, doing)
+            self.restart["state"] = "done"
+        except Failure as failure:
+            self.restart |= {"state": "failed", "reason": failure.message}
+            err.print(f"The restart was given up: {failure.message}", style="red", markup=False)
+        except asyncio.CancelledError:
+            self.restart |= {"state": "failed", "reason": "The mesh was stopped."}
+            raise
+        finally:
+            self.save()
 
     def save(self) -> None:
         with suppress(OSError):  # a full disk is no reason to end the mesh

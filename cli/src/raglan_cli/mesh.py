@@ -10,7 +10,7 @@ import random
 import socket
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -47,6 +47,8 @@ class Program:
     env: Mapping[str, str] = field(repr=False)
     """All of its environment."""
     log: Path
+    behind_door: bool = False
+    """Whether it serves on a socket that the supervisor holds."""
 
     @property
     def name(self) -> str:
@@ -59,8 +61,12 @@ class Mesh:
     """What `raglan up` runs."""
 
     url: str
+    listen: tuple[str, int]
+    """Host and port of the gateway, as the user gave them."""
     data: Path
     programs: tuple[Program, ...]
+    endpoints: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Service -> addresses, for those of which a rolling restart runs one more for a while."""
 
 
 def plan(
@@ -83,7 +89,11 @@ def plan(
     for service, listed in addresses.items():
         if fixed := environ.get(f"RAGLAN_{service.upper()}_PORT"):
             listed[0] = f"{LOOPBACK}:{fixed}"
-    joined = external | {s: ",".join(listed) for s, listed in addresses.items()}
+    joined = external | {
+        # In a file, because a rolling restart runs one more of them for a while.
+        s: f"@{addresses_file(data, s)}" if s in REPLICATED else listed[0]
+        for s, listed in addresses.items()
+    }
     host = environ.get("RAGLAN_GATEWAY_HOST", LOOPBACK)
     reachable = LOOPBACK if host in {"0.0.0.0", "::", ""} else host  # noqa: S104 - compared only
     addresses[GATEWAY] = [f"{reachable}:{port}"]
@@ -95,11 +105,36 @@ def plan(
             argv=(sys.executable, "-m", f"raglan_{service}"),
             env=_environment(service, address, data, joined, environ),
             log=data / "logs" / f"{service}-{number}.log",
+            behind_door=service == GATEWAY,
         )
         for service, listed in addresses.items()
         for number, address in enumerate(listed, 1)
     ]
-    return Mesh(url=f"http://{reachable}:{port}", data=data, programs=tuple(programs))
+    return Mesh(
+        url=f"http://{reachable}:{port}",
+        listen=(host, port),
+        data=data,
+        programs=tuple(programs),
+        endpoints={s: tuple(addresses[s]) for s in REPLICATED if s in addresses},
+    )
+
+
+def standing_in(program: Program) -> Program:
+    """The same program on a free port, to run while the other is restarted."""
+    address = f"{LOOPBACK}:{free_ports(1)[0]}"
+    port = {f"RAGLAN_{program.service.upper()}_PORT": address.rpartition(":")[2]}
+    return replace(
+        program,
+        replica=program.replica + 1,
+        address=address,
+        env={**program.env, **port},
+        log=program.log.with_name(f"{program.service}-{program.replica + 1}.log"),
+    )
+
+
+def addresses_file(data: Path, service: str) -> Path:
+    """What the gateway reads a service's addresses from, again and again."""
+    return data / "run" / f"{service}.addresses"
 
 
 def _address_variable(service: str) -> str:

@@ -20,6 +20,21 @@ async def is_ready(program: Program) -> bool:
     return await _service_is_ready(program.address)
 
 
+async def is_used(url: str, program: Program) -> bool:
+    """Whether the gateway at `url` has found `program` serving, and so gives it calls.
+
+    True as well when it does not tell.
+    """
+    async with httpx.AsyncClient(trust_env=False, timeout=2 * _PROBE_S) as client:
+        try:
+            services = (await client.get(f"{url}/v1/status")).json().get("services")
+        except (httpx.HTTPError, ValueError):
+            return False
+    return services is None or any(
+        s["address"] == program.address and s["state"] == "serving" for s in services
+    )
+
+
 async def _service_is_ready(address: str) -> bool:
     # A channel a probe: one that has met a closed port waits before it tries again.
     # Without the option it would follow http_proxy, which does not lead to this machine's loopback.

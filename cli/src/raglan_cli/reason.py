@@ -22,10 +22,11 @@ def why_it_ended(returncode: int, log: Path, *, since: int = 0) -> str:
     return reason_in(_tail(log, since)) or _by_status(returncode)
 
 
-def stage_of_conversion(log: Path) -> str:
-    """What a service that starts makes of its model just now; empty when its log ends otherwise."""
-    last = _event(next(iter(reversed(_tail(log, 0).splitlines())), ""))
-    return str(last.get("stage", "")) if last and last.get("event") == "converting" else ""
+def stage_of_start(log: Path) -> str:
+    """What a service that starts makes of its model just now, or what it waits for; else empty."""
+    last = _event(next(iter(reversed(_tail(log, 0).splitlines())), "")) or {}
+    told = {"converting": "stage", "waiting": "reason"}.get(str(last.get("event")))
+    return str(last.get(told, "")) if told else ""
 
 
 def reason_in(text: str) -> str:

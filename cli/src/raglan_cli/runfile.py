@@ -9,13 +9,18 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import signal
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, TypedDict, cast
 
 from raglan_cli.failure import Failure
+
+RESTART_SIGNAL: Final = signal.SIGUSR1
+"""Tells the supervisor to look for a request to restart."""
 
 _LOCK_ATTEMPTS: Final = 5
 """`running_pid` holds the lock for an instant; a start must not take that for a mesh."""
@@ -35,7 +40,28 @@ class ServiceEntry(TypedDict):
     restarts: int
     reason: str | None
     """Why it ended last."""
+    wait_s: float
+    """How long it waited, or waits, before it was started again."""
     log: str
+
+
+class RestartRequest(TypedDict):
+    """What `raglan restart` leaves for the supervisor."""
+
+    id: str
+    services: list[str]
+    """None means all."""
+
+
+class RestartEntry(TypedDict):
+    """A rolling restart that was asked for, as mesh.json shows it."""
+
+    id: str
+    state: str
+    """"running", "done" or "failed"."""
+    doing: str
+    """The process that is restarted now, or was last."""
+    reason: str | None
 
 
 class MeshDocument(TypedDict):
@@ -48,6 +74,8 @@ class MeshDocument(TypedDict):
     reason: str | None
     started_at: str
     data: str
+    restart: RestartEntry | None
+    """The last one."""
     services: list[ServiceEntry]
 
 
@@ -72,6 +100,33 @@ def read_running(data: Path) -> MeshDocument | None:
     pid = running_pid(data)
     document = read(data)
     return document if document and document["pid"] == pid else None
+
+
+def ask_restart(data: Path, pid: int, services: list[str]) -> str:
+    """Ask the supervisor `pid` for a rolling restart; the id under which mesh.json tells of it.
+
+    Raises:
+        Failure: it belongs to another user, or has just ended.
+    """
+    request = RestartRequest(id=uuid.uuid4().hex, services=services)
+    temporary = _restart_file(data).with_suffix(f".{os.getpid()}.tmp")
+    try:
+        temporary.write_text(json.dumps(request), encoding="utf-8")
+        temporary.replace(_restart_file(data))
+        os.kill(pid, RESTART_SIGNAL)
+    except OSError as error:
+        raise Failure(
+            f"The mesh on {data} (pid {pid}) cannot be asked: {error.strerror}."
+        ) from None
+    return request["id"]
+
+
+def asked_restart(data: Path) -> RestartRequest | None:
+    """What the last `ask_restart` asked for."""
+    try:
+        return cast("RestartRequest", json.loads(_restart_file(data).read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        return None
 
 
 def make_folders(data: Path) -> None:
@@ -139,6 +194,10 @@ def _already_running(data: Path) -> str:
 
 def _lock(data: Path) -> Path:
     return data / "run" / "up.lock"
+
+
+def _restart_file(data: Path) -> Path:
+    return data / "run" / "restart.json"
 
 
 def _file(data: Path) -> Path:

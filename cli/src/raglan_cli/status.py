@@ -12,12 +12,15 @@ from raglan_cli import runfile
 from raglan_cli.client import Gateway, JsonOption, UrlOption, find_url
 from raglan_cli.failure import FAILED, Failure
 from raglan_cli.runfile import MeshDocument
-from raglan_cli.screen import err, out, print_json
+from raglan_cli.screen import err, one_line, out, print_json
 from raglan_cli.up import DataOption, data_folder
 
 _COLUMNS: Final = ("service", "address", "pid", "state", "engine", "model", "device", "version")
 _FOLDED: Final = frozenset({"engine", "model"})
 """What gives way in a narrow terminal."""
+
+_SUPERVISED: Final = ("pid", "restarts", "reason", "log")
+"""What only the supervisor knows of a process."""
 
 _GOOD: Final = frozenset({"serving", "ready"})
 
@@ -71,11 +74,11 @@ def merge(seen: Iterable[Mapping[str, Any]], local: MeshDocument | None) -> list
     for row in rows:
         entry = known.pop(row.get("address", ""), None)
         if entry:
-            row |= {"pid": entry["pid"], "restarts": entry["restarts"], "log": entry["log"]}
+            row |= {name: dict(entry)[name] for name in _SUPERVISED}
             if entry["state"] != "ready":
                 row["state"] = entry["state"]
     for entry in known.values():
-        names = ("service", "address", "pid", "state", "restarts", "log")
+        names = ("service", "address", "state", *_SUPERVISED)
         rows.append({name: dict(entry)[name] for name in names})
     return rows
 
@@ -98,6 +101,21 @@ def _show(document: Mapping[str, Any]) -> None:
         cells[_COLUMNS.index("state")].stylize("green" if state in _GOOD else "bold red")
         table.add_row(*cells)
     out.print(table)
+    for service in document["services"]:
+        if told := crash_of(service):
+            out.print(told, style="red", markup=False)
+
+
+def crash_of(service: Mapping[str, Any]) -> str:
+    """Why a process ended last, and where it stands; empty for one that never crashed."""
+    if not service.get("reason"):
+        return ""
+    times = f"{service['restarts']} {'time' if service['restarts'] == 1 else 'times'}"
+    reason = one_line(str(service["reason"]), 300)
+    return (
+        f"The {service['service']} at {service['address']} crashed {times}, last: {reason} "
+        f"It is {service['state']}. Its log: {service['log']}"
+    )
 
 
 def _cell(service: Mapping[str, Any], column: str) -> str:

@@ -12,12 +12,13 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
 from raglan_cli import reason, shim
+from raglan_cli.door import Door
 from raglan_cli.failure import Failure
 from raglan_cli.mesh import Program
 from raglan_cli.runfile import ServiceEntry
@@ -67,6 +68,8 @@ class Process:
     def __init__(self, program: Program, backoff: Backoff) -> None:
         self.program = program
         self.backoff = backoff
+        self.probe = program
+        """The program at an address where no other process answers for it."""
         self.child: asyncio.subprocess.Process | None = None
         self.state = State.STARTING
         self.since = self.started = time.time()
@@ -74,6 +77,8 @@ class Process:
         self.restarts = 0
         self.reason: str | None = None
         self.wait_s = 0.0
+        self.end_wanted = False
+        """Its end is no crash: it was asked to end, to be started again."""
 
     def entry(self) -> ServiceEntry:
         """Its line of mesh.json."""
@@ -88,6 +93,7 @@ class Process:
             ready_after_s=self.ready_after_s,
             restarts=self.restarts,
             reason=self.reason,
+            wait_s=self.wait_s,
             log=str(self.program.log),
         )
 
@@ -108,15 +114,21 @@ class Supervisor:
         is_ready: Callable[[Program], Awaitable[bool]],
         on_change: Callable[[Process], None] = lambda process: None,
         backoff: Callable[[], Backoff] = Backoff,
+        door: Door | None = None,
         grace_s: float = 12.0,
     ) -> None:
-        """`grace_s`: from SIGTERM to SIGKILL; a service drains for up to 10.2 s."""
+        """Args:
+        door: what programs that are `behind_door` serve on.
+        grace_s: from SIGTERM to SIGKILL; a service drains for up to 11.2 s.
+        """
         self.processes = [Process(program, backoff()) for program in programs]
         self._is_ready = is_ready
         self._on_change = on_change
+        self._backoff = backoff
+        self._door = door
         self._grace_s = grace_s
         self._started = False
-        self._keepers: list[asyncio.Task[None]] = []
+        self._keepers: dict[Process, asyncio.Task[None]] = {}
 
     async def start(self, *, limit_s: float) -> None:
         """Start everything at once; return when all of it is ready.
@@ -125,15 +137,17 @@ class Supervisor:
             Failure: a process ended, or was not ready after `limit_s`. Call `stop` all the same.
         """
         _keep_previous_logs(process.program.log for process in self.processes)
-        self._keepers = [asyncio.create_task(self._keep(process)) for process in self.processes]
+        for process in self.processes:
+            self._keepers[process] = asyncio.create_task(self._keep(process))
+        keepers = list(self._keepers.values())
         try:
             async with asyncio.timeout(limit_s):
                 while not all(p.state is State.READY for p in self.processes):
-                    ended = [k for k in self._keepers if k.done()]
-                    for keeper in ended:
-                        keeper.result()
+                    for keeper in keepers:
+                        if keeper.done():
+                            keeper.result()
                     await asyncio.wait(
-                        self._keepers, timeout=_POLL_S, return_when=asyncio.FIRST_COMPLETED
+                        keepers, timeout=_POLL_S, return_when=asyncio.FIRST_COMPLETED
                     )
         except TimeoutError:
             late = [p for p in self.processes if p.state is not State.READY]
@@ -142,7 +156,13 @@ class Supervisor:
 
     async def watch(self) -> None:
         """Keep everything running until cancelled."""
-        await asyncio.gather(*self._keepers)
+        while True:  # a rolling restart changes who keeps what
+            ended = [keeper for keeper in self._keepers.values() if keeper.done()]
+            for keeper in ended:
+                keeper.result()
+            await asyncio.wait(
+                self._keepers.values(), timeout=1.0, return_when=asyncio.FIRST_COMPLETED
+            )
 
     async def stop(self) -> None:
         """Ask every process to end, callers before those they call; kill what lingers.
@@ -150,9 +170,10 @@ class Supervisor:
         After a failed start there is no work to finish, so nothing gets long for it.
         """
         grace_s = self._grace_s if self._started else min(self._grace_s, _UNSTARTED_GRACE_S)
-        for keeper in self._keepers:
+        keepers = list(self._keepers.values())
+        for keeper in keepers:
             keeper.cancel()
-        await asyncio.gather(*self._keepers, return_exceptions=True)
+        await asyncio.gather(*keepers, return_exceptions=True)
         first = [p for p in self.processes if p.program.service in STOP_FIRST]
         for wave in (first, [p for p in self.processes if p not in first]):
             await asyncio.gather(*(self._end(process, grace_s) for process in wave))
@@ -163,6 +184,63 @@ class Supervisor:
             if process.child is not None and process.child.returncode is None:
                 process.signal_group(signal.SIGKILL)
 
+    async def begin(self, program: Program, *, limit_s: float) -> Process:
+        """Run one more program beside the others; return when it is ready.
+
+        Raises:
+            Failure: it ended, or was not ready in time. It is gone then.
+        """
+        process = Process(program, self._backoff())
+        self.processes.append(process)
+        self._keepers[process] = asyncio.create_task(self._keep(process))
+        try:
+            await self._until_ready(process, limit_s=limit_s)
+        except Failure:
+            await self.end(process)
+            raise
+        return process
+
+    async def end(self, process: Process) -> None:
+        """End a process for good, with its grace, and forget it."""
+        keeper = self._keepers.pop(process)
+        keeper.cancel()
+        await asyncio.wait((keeper,))
+        await self._end(process, self._grace_s)
+        self.processes.remove(process)
+        self._on_change(process)
+
+    async def again(self, process: Process, *, limit_s: float) -> None:
+        """End a process, with its grace, and start it again; return when it is ready.
+
+        Raises:
+            Failure: it did not come back; it is started again and again, as after a crash.
+        """
+        before = process.child
+        if before is not None and before.returncode is None:
+            process.end_wanted = True
+            self._change(process, State.STOPPING)
+            process.signal_group(signal.SIGTERM)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(before.wait(), self._grace_s)
+            process.signal_group(signal.SIGKILL)
+        await self._until_ready(process, limit_s=limit_s, unlike=before)
+
+    async def _until_ready(
+        self,
+        process: Process,
+        *,
+        limit_s: float,
+        unlike: asyncio.subprocess.Process | None = None,
+    ) -> None:
+        crashes = process.restarts
+        until = time.monotonic() + limit_s
+        while process.state is not State.READY or process.child is unlike:
+            if process.restarts > crashes:
+                raise Failure(f"{process.program.name} did not start: {process.reason}")
+            if time.monotonic() > until:
+                raise Failure(_too_late([process], limit_s))
+            await asyncio.sleep(_POLL_S)
+
     async def _keep(self, process: Process) -> None:
         """Run the program, again and again once the mesh has started.
 
@@ -171,7 +249,11 @@ class Supervisor:
         """
         while True:
             began = time.monotonic()
-            process.reason = await self._run_once(process)
+            ended_by = await self._run_once(process)
+            if process.end_wanted:
+                process.end_wanted = False
+                continue
+            process.reason = ended_by
             if not self._started:
                 self._change(process, State.FAILED)
                 raise Failure(_died(process))
@@ -185,7 +267,8 @@ class Supervisor:
         log = process.program.log
         offset = log.stat().st_size if log.exists() else 0
         try:
-            process.child = child = await _spawn(process.program)
+            process.probe, process.child = await self._spawn(process.program)
+            child = process.child
         except OSError as error:
             return f"It cannot be started: {error.strerror}."
         self._change(process, State.STARTING)
@@ -197,10 +280,11 @@ class Supervisor:
         ending = asyncio.create_task(child.wait())
         try:
             while not ending.done():
-                if process.state is not State.READY and await self._is_ready(process.program):
+                starting = process.state is State.STARTING
+                if starting and await self._is_ready(process.probe):
                     process.ready_after_s = round(time.time() - process.since, 2)
                     self._change(process, State.READY)
-                pause = None if process.state is State.READY else _POLL_S
+                pause = _POLL_S if process.state is State.STARTING else None
                 await asyncio.wait({ending}, timeout=pause)
             return ending.result()
         finally:
@@ -224,8 +308,17 @@ class Supervisor:
         process.since = time.time()
         self._on_change(process)
 
+    async def _spawn(self, program: Program) -> tuple[Program, asyncio.subprocess.Process]:
+        if self._door is None or not program.behind_door:
+            return program, await _spawn(program)
+        with self._door.handed() as hand:
+            child = await _spawn(
+                replace(program, env={**program.env, **hand.env}), pass_fds=hand.descriptors
+            )
+        return replace(program, address=hand.address), child
 
-async def _spawn(program: Program) -> asyncio.subprocess.Process:
+
+async def _spawn(program: Program, pass_fds: tuple[int, ...] = ()) -> asyncio.subprocess.Process:
     argv = program.argv
     if sys.platform == "linux":
         argv = (sys.executable, shim.__file__, str(os.getpid()), *argv)
@@ -238,6 +331,7 @@ async def _spawn(program: Program) -> asyncio.subprocess.Process:
             stderr=log,
             # A group of its own: Ctrl-C reaches the supervisor alone, which stops them in order.
             process_group=0,
+            pass_fds=pass_fds,
         )
 
 
@@ -256,9 +350,14 @@ def _died(process: Process) -> str:
 
 
 def _too_late(late: Sequence[Process], limit_s: float) -> str:
-    names = ", ".join(process.program.name for process in late)
+    names = ", ".join(map(_name_and_stage, late))
     logs = "\n".join(str(process.program.log) for process in late)
     return (
         f"Not ready after {limit_s:g} s: {names}. A first start may have a model to fetch: "
         f"allow it more with --start-limit. The logs:\n{logs}"
     )
+
+
+def _name_and_stage(process: Process) -> str:
+    stage = reason.stage_of_start(process.program.log)
+    return f"{process.program.name} ({stage})" if stage else process.program.name

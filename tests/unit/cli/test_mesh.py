@@ -33,9 +33,10 @@ def test_replicas_listen_apart_and_the_gateway_is_given_all_of_them():
     of = planned(embedder=2)
     first, second = program(of, "embedder"), program(of, "embedder", 2)
     assert first.env["RAGLAN_EMBEDDER_PORT"] != second.env["RAGLAN_EMBEDDER_PORT"]
-    both = f"{first.address},{second.address}"
-    assert program(of, "gateway").env["RAGLAN_GATEWAY_EMBEDDER_ADDRESS"] == both
-    assert program(of, "ingester").env["RAGLAN_INGESTER_EMBEDDER_ADDRESS"] == both
+    file = "@/data/run/embedder.addresses"
+    assert of.endpoints["embedder"] == (first.address, second.address)
+    assert program(of, "gateway").env["RAGLAN_GATEWAY_EMBEDDER_ADDRESS"] == file
+    assert program(of, "ingester").env["RAGLAN_INGESTER_EMBEDDER_ADDRESS"] == file
 
 
 def test_data_and_models_lie_below_the_data_folder():
@@ -55,7 +56,7 @@ def test_what_the_user_set_stays():
 def test_a_port_the_user_set_is_the_one_that_the_others_are_told():
     of = planned({"RAGLAN_RERANKER_PORT": "7103"})
     assert program(of, "reranker").address == "127.0.0.1:7103"
-    assert program(of, "gateway").env["RAGLAN_GATEWAY_RERANKER_ADDRESS"] == "127.0.0.1:7103"
+    assert of.endpoints["reranker"] == ("127.0.0.1:7103",)
 
 
 def test_a_service_that_runs_elsewhere_is_not_started():

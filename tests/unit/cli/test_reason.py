@@ -56,12 +56,18 @@ def test_notes_of_the_grpc_library_are_no_reason():
 
 def test_a_conversion_is_told_while_it_is_the_last_word_of_the_log(tmp_path):
     log = tmp_path / "embedder.log"
-    assert reason.stage_of_conversion(log) == ""
+    assert reason.stage_of_start(log) == ""
     converting = {"event": "converting", "stage": "exporting to ONNX"}
     log.write_text(
         json.dumps({"event": "converting the model, once"}) + "\n" + json.dumps(converting)
     )
-    assert reason.stage_of_conversion(log) == "exporting to ONNX"
+    assert reason.stage_of_start(log) == "exporting to ONNX"
     with log.open("a") as file:
         file.write("\n" + json.dumps({"event": "model converted"}) + "\n")
-    assert reason.stage_of_conversion(log) == ""
+    assert reason.stage_of_start(log) == ""
+
+
+def test_a_service_that_waits_for_another_says_for_what(tmp_path):
+    log = tmp_path / "log"
+    log.write_text('{"event": "waiting", "level": "warning", "reason": "Qdrant is not up."}\n')
+    assert reason.stage_of_start(log) == "Qdrant is not up."

@@ -6,8 +6,10 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 
+import httpx
 import psutil
 import pytest
 from raglan_cli import mesh, runfile
@@ -15,7 +17,7 @@ from raglan_cli import mesh, runfile
 LIMIT_S = 40
 
 EMBEDDER = """
-import asyncio, signal
+import asyncio, os, signal
 from raglan.errors import Unavailable
 from raglan.rpc.server import Service, serve
 from raglan.settings import GrpcSettings, load_or_exit
@@ -29,7 +31,7 @@ class EmbedderSettings(GrpcSettings, env_prefix="RAGLAN_EMBEDDER_"):
 settings = load_or_exit(EmbedderSettings)
 
 async def start():
-    if settings.broken:
+    if settings.broken or os.path.exists(os.path.join(os.environ["RAGLAN_DATA"], "broken")):
         raise Unavailable("The model 'x' is not on this machine.")
     if settings.deaf:
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, lambda: None)
@@ -38,17 +40,32 @@ serve(lambda: Service("raglan.v1.Fake", lambda server: None, start=start), setti
 """
 
 GATEWAY = """
-import os
+import json, os, signal, socket, threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 class Handler(BaseHTTPRequestHandler):
     def do_GET(self):
         self.send_response(200)
-        self.send_header("Content-Length", "2")
+        body = json.dumps({"pid": os.getpid()}).encode()
+        self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        self.wfile.write(b"{}")
+        self.wfile.write(body)
 
-ThreadingHTTPServer(("127.0.0.1", int(os.environ["RAGLAN_GATEWAY_PORT"])), Handler).serve_forever()
+servers = []
+for descriptor in os.environ["RAGLAN_GATEWAY_LISTEN_FD"].split(","):
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler, bind_and_activate=False)
+    server.socket = socket.socket(fileno=int(descriptor))
+    servers.append(server)
+
+def end(*_):
+    for server in servers:  # serve_forever ends; what is answered then is answered to its end
+        threading.Thread(target=server.shutdown).start()
+
+signal.signal(signal.SIGTERM, end)
+serving = [threading.Thread(target=server.serve_forever) for server in servers]
+for each in serving: each.start()
+for each in serving: each.join()
+for server in servers: server.server_close()
 """
 
 
@@ -272,3 +289,86 @@ def test_a_data_folder_that_cannot_be_is_told(environ, tmp_path, port):
 def test_down_without_a_mesh_says_so(environ, data):
     run = raglan(environ, "down", "--data", data)
     assert (run.returncode, run.stderr) == (0, f"No mesh runs on {data}.\n")
+
+
+class Caller:
+    """Asks the gateway again and again, each time on a new connection, from a thread of its own."""
+
+    def __init__(self, url):
+        self.url = url
+        self.answered_by = []
+        self.problems = []
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._ask)
+
+    def _ask(self):
+        while not self._over.is_set():
+            try:
+                self.answered_by.append(httpx.get(self.url, timeout=20).json()["pid"])
+            except httpx.HTTPError as error:
+                self.problems.append(repr(error))
+
+    def __enter__(self):
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self._over.set()
+        self._thread.join()
+
+
+def gateway_of(document):
+    return next(s for s in document["services"] if s["service"] == "gateway")
+
+
+def test_a_restart_replaces_every_process_and_refuses_nobody(environ, data, port):
+    with start(environ, "--data", data, "--port", port) as up:
+        before = ready(data)
+        with Caller(before["url"]) as caller:
+            run = raglan(environ, "restart", "--data", data)
+            after = runfile.read_running(data)
+        up.send_signal(signal.SIGINT)
+        output, _ = up.communicate(timeout=LIMIT_S)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.startswith("Restarted after ")
+    assert not set(pids_of(before)) & set(pids_of(after))
+    assert [s["address"] for s in before["services"]] == [s["address"] for s in after["services"]]
+    assert [s["restarts"] for s in after["services"]] == [0, 0]
+    assert caller.problems == []
+    assert set(caller.answered_by) >= {gateway_of(before)["pid"], gateway_of(after)["pid"]}
+    assert "embedder-1 is restarted" in output
+    assert "crashed" not in output
+
+
+def test_a_restart_of_what_cannot_start_again_gives_up_and_leaves_the_old_one(environ, data, port):
+    with start(environ, "--data", data, "--port", port) as up:
+        before = ready(data)
+        (data / "broken").touch()
+        run = raglan(environ, "restart", "embedder", "--data", data)
+        after = runfile.read_running(data)
+        up.send_signal(signal.SIGINT)
+        up.communicate(timeout=LIMIT_S)
+    assert run.returncode == 1
+    assert "The model 'x' is not on this machine." in run.stderr
+    assert pids_of(before) == pids_of(after)
+
+
+def test_a_crashed_gateway_costs_callers_a_wait_and_no_refusal(environ, data, port):
+    with start(environ, "--data", data, "--port", port) as up:
+        before = ready(data)
+        os.kill(gateway_of(before)["pid"], signal.SIGKILL)
+        until(lambda: is_gone(gateway_of(before)["pid"]), "the gateway is gone")
+        answered = httpx.get(before["url"], timeout=20).json()
+        up.send_signal(signal.SIGINT)
+        up.communicate(timeout=LIMIT_S)
+    assert answered["pid"] != gateway_of(before)["pid"]
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [(["restart", "embeder"], "There is no service 'embeder'"), (["restart"], "No mesh runs on")],
+)
+def test_a_restart_that_cannot_be_is_refused_with_the_reason(environ, data, words, sentence):
+    run = raglan(environ, *words, "--data", data)
+    assert run.returncode != 0
+    assert sentence in run.stderr

@@ -1,0 +1,63 @@
+"""The gateway's listening socket, held here: it outlives every gateway that serves on it.
+
+While there is none, after a crash, callers wait in its queue; while there are two, in a rolling
+restart, either answers. Each gateway is given a second socket besides, on which it answers alone.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Final
+
+from raglan_cli.failure import Failure
+
+VARIABLE: Final = "RAGLAN_GATEWAY_LISTEN_FD"
+_BACKLOG: Final = 2048
+_LOOPBACK: Final = "127.0.0.1"
+
+
+@dataclass(frozen=True, slots=True)
+class Hand:
+    """What one process is given."""
+
+    descriptors: tuple[int, ...]
+    address: str
+    """Where this process alone answers."""
+
+    @property
+    def env(self) -> dict[str, str]:
+        """The variable that tells it its sockets."""
+        return {VARIABLE: ",".join(map(str, self.descriptors))}
+
+
+class Door:
+    """One listening socket for whoever serves on it. Close it."""
+
+    def __init__(self, host: str, port: int) -> None:
+        """Listen.
+
+        Raises:
+            Failure: the address cannot be listened on.
+        """
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        try:
+            self._socket = socket.create_server((host, port), family=family, backlog=_BACKLOG)
+        except OSError as error:
+            raise Failure(
+                f"The gateway cannot listen on {host}:{port}: {error.strerror}. "
+                f"Choose another port: raglan up --port {port + 1}"
+            ) from None
+
+    @contextmanager
+    def handed(self) -> Iterator[Hand]:
+        """The descriptors for one process that is started within the block."""
+        with socket.create_server((_LOOPBACK, 0)) as own:
+            descriptors = (self._socket.fileno(), own.fileno())
+            yield Hand(descriptors, f"{_LOOPBACK}:{own.getsockname()[1]}")
+
+    def close(self) -> None:
+        """Refuse callers from here on."""
+        self._socket.close()

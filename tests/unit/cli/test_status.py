@@ -1,0 +1,35 @@
+from raglan_cli.status import crash_of, merge
+
+ENTRY = {
+    "service": "embedder",
+    "replica": 1,
+    "address": "127.0.0.1:25001",
+    "pid": 7,
+    "state": "ready",
+    "since": 0.0,
+    "ready_after_s": 1.0,
+    "restarts": 2,
+    "reason": "It was killed (SIGKILL).",
+    "wait_s": 2.0,
+    "log": "/data/logs/embedder-1.log",
+}
+
+
+def test_what_a_process_crashed_of_is_told_with_where_it_stands():
+    (row,) = merge([], {"services": [ENTRY]})
+    assert crash_of(row) == (
+        "The embedder at 127.0.0.1:25001 crashed 2 times, last: It was killed (SIGKILL). "
+        "It is ready. Its log: /data/logs/embedder-1.log"
+    )
+
+
+def test_the_crash_is_told_beside_what_the_gateway_sees():
+    seen = {"service": "embedder", "address": "127.0.0.1:25001", "state": "serving"}
+    (row,) = merge([seen], {"services": [ENTRY]})
+    assert "SIGKILL" in crash_of(row)
+    assert row["state"] == "serving"
+
+
+def test_a_process_that_never_crashed_has_nothing_to_tell():
+    (row,) = merge([], {"services": [ENTRY | {"restarts": 0, "reason": None}]})
+    assert crash_of(row) == ""
