@@ -5,20 +5,21 @@ filter: after each window of calls
 
     limit <- (1 - s) * limit + s * (limit * min(1, tolerance * unloaded / measured) + sqrt(limit))
 
-so that it grows by the square root while latency is what it is without load, and shrinks with
-the ratio once calls queue behind each other. What differs is how the unloaded latency is known:
+so that it grows by the square root while latency is what it is without load, and shrinks with the
+ratio once calls queue behind each other. It grows only when somebody
+had to wait for it, and a window in which the service refused a call costs it a tenth.
 
-- It follows what is measured while less than half of the limit is in use, and any latency lower
-  than itself. An average over everything (`Gradient2Limit`) drifts: under lasting overload it
-  takes the queue for normal, and the limit grows without end.
-- While the limit is always in use, it is halved for one window now and then. Halved again as long
-  as that makes calls much faster (they were queueing), and what is measured then is the unloaded
-  latency.
-- A limit that came down by half without calls becoming much faster has not found a queue but
-  slower work, which is then the unloaded latency. Otherwise longer texts would throttle a service
-  down to nothing.
+What differs is how the unloaded latency is known. An average over everything (`Gradient2Limit`)
+drifts: under lasting overload it takes the queue for normal, and the limit grows without end. A
+minimum ever seen never lets go. So it is measured: while less than half of the limit is in use, any
+window tells it. Otherwise the limit is halved for one window, and halved again while that makes
+calls much faster, because then they had been queueing. This look is taken
 
-It grows only when somebody had to wait for it.
+- before the first step, so that a start under overload does not take the queue for normal,
+- every hundred windows in full use,
+- when the limit has come down by half: that was a queue, or the work became slower, and only a look
+  can tell one from the other,
+- when calls take far less than they should without load.
 """
 
 from __future__ import annotations
@@ -37,17 +38,17 @@ HELPED: Final = 0.75
 queue it falls to a half, without any it stays as it is."""
 
 FAR: Final = 0.6
-"""A latency so far below the unloaded one is no chance."""
+"""Latencies that differ more than by this factor do not differ by chance."""
 
 WINDOW_CALLS: Final = 25
 """Calls a window has at least, and at least as many as ran at a time."""
 
 PROBE_WINDOWS: Final = 100
-"""Windows in full use between two looks at the unloaded latency. A look costs about half of what
-the service does in two windows, so some 1 %."""
+"""Windows in full use between two looks at the unloaded latency. One look costs about a fifth of
+what the service does in five windows, so some 1 %."""
 
 SETTLE: Final = 2.0
-"""Calls' times that pass between a halving and the window that counts: the calls that end first
+"""Mean latencies that pass between a halving and the window that counts: the calls that end first
 after any change are the short ones."""
 
 LEARNING: Final = 0.25
@@ -153,7 +154,7 @@ class GradientLimit:
             pass  # the calls that ended first were the short ones
         elif self._probe is not None:
             self._look(seconds, before, now)
-        elif self._peak <= self._limit / 2 and not self._wanted:
+        elif self._peak <= self._limit / 2 and not (self._wanted or self._refused):
             self._learn(seconds)
         else:
             self._step(seconds, before)

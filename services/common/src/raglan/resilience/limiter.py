@@ -75,7 +75,7 @@ class AdaptiveLimiter:
 class Slot:
     """A place, while the block runs."""
 
-    __slots__ = ("_admission", "_clock", "_deadline", "_latency_s", "_priority", "_says", "_ticket")
+    __slots__ = ("_admission", "_clock", "_deadline", "_priority", "_says", "_ticket")
 
     def __init__(
         self,
@@ -89,15 +89,16 @@ class Slot:
         self._deadline = deadline
         self._clock = clock
         self._says = True
-        self._latency_s: float | None = None
 
     def ignore(self) -> None:
         """This call's latency tells nothing: it was cancelled, or failed fast."""
         self._says = False
 
     def measured(self, seconds: float) -> None:
-        """Take `seconds`, of which more calls at a time make more, instead of the block's time."""
-        self._latency_s = seconds
+        """Take `seconds` instead of the block's time: say, until the first token. Counts at once."""
+        if self._says:
+            self._says = False
+            self._admission.adaptive.observe(seconds, self._clock())
 
     async def __aenter__(self) -> Slot:
         now = self._clock()
@@ -116,10 +117,10 @@ class Slot:
         took_s = now - self._ticket.started_at
         if isinstance(error, Overloaded):
             adaptive.refused(now)
-        elif isinstance(error, DeadlineExceeded | TimeoutError):
+        elif isinstance(error, DeadlineExceeded | TimeoutError) and self._says:
             adaptive.gave_up(took_s, now)
         elif error is None and self._says:
-            adaptive.observe(took_s if self._latency_s is None else self._latency_s, now)
+            adaptive.observe(took_s, now)
         self._admission.leave(self._ticket, now)
 
     async def _turn(self, ticket: Ticket, seconds: float) -> None:
