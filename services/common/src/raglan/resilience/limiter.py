@@ -95,7 +95,7 @@ class Slot:
         self._says = False
 
     def measured(self, seconds: float) -> None:
-        """Take `seconds` instead of the block's time: say, until the first token. Counts at once."""
+        """Take `seconds`, as until the first token, instead of the block's time. Counts at once."""
         if self._says:
             self._says = False
             self._admission.adaptive.observe(seconds, self._clock())
