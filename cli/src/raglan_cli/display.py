@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from raglan_cli.reason import stage_of_start
-from raglan_cli.runfile import MeshDocument, ServiceEntry
+from raglan_cli.runfile import MeshDocument, RestartEntry, ServiceEntry
 from raglan_cli.screen import err, one_line, out
 from raglan_cli.supervisor import State
 
@@ -74,6 +74,12 @@ def line(entry: ServiceEntry) -> str:
             return f"{name} ended: {reason}"
         case state:
             return f"{name} is {state.value}"
+
+
+def restarted(entry: RestartEntry) -> str:
+    """One step of a rolling restart, as a sentence."""
+    sentence = f"{entry['doing']} is restarted"
+    return f"{sentence}: {entry['gap']}" if entry["gap"] else sentence
 
 
 def show_ready(document: MeshDocument, seconds: float, *, detached: bool) -> None:

@@ -17,9 +17,9 @@ from typing import Any
 from raglan_cli import display, runfile
 from raglan_cli.door import Door
 from raglan_cli.failure import Failure
-from raglan_cli.mesh import Mesh
+from raglan_cli.mesh import Mesh, Program
 from raglan_cli.readiness import is_ready, is_used
-from raglan_cli.rolling import Rolling, publish
+from raglan_cli.rolling import Rolling, gap_of, publish
 from raglan_cli.runfile import MeshDocument, RestartEntry
 from raglan_cli.screen import err
 from raglan_cli.supervisor import Process, State, Supervisor
@@ -115,7 +115,9 @@ class _Run:
         """Begin the restart that was asked for, unless one is going on."""
         request = runfile.asked_restart(self.planned.data)
         if request and not (self.restart and self.restart["state"] == "running"):
-            self.restart = RestartEntry(id=request["id"], state="running", doing="", reason=None)
+            self.restart = RestartEntry(
+                id=request["id"], state="running", doing="", gap="", reason=None
+            )
             self.restarting = asyncio.create_task(self._restart(rolling, request["services"]))
             self.save()
 
@@ -128,11 +130,11 @@ class _Run:
     async def _restart(self, rolling: Rolling, services: list[str]) -> None:
         assert self.restart is not None
 
-        def doing(name: str) -> None:
+        def doing(program: Program) -> None:
             assert self.restart is not None
-            self.restart["doing"] = name
+            self.restart |= {"doing": program.name, "gap": gap_of(program)}
             self.save()
-            err.print(f"{name} is restarted", markup=False)
+            err.print(display.restarted(self.restart), markup=False)
 
         try:
             if self.state is not State.READY:

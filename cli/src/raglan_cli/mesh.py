@@ -28,6 +28,10 @@ _PORTS: Final = range(20_000, 32_000)
 """Below Linux's range for outgoing connections, so that none takes a port between our look and
 the service's bind."""
 
+_STORE: Final = "RAGLAN_RETRIEVER_STORE"
+_SHARED_STORES: Final = ("qdrant", "null")
+"""With these a retriever holds no data of its own."""
+
 _ALONE: Final = {
     "gateway": "it is the one door to the mesh",
     "retriever": "Qdrant Edge gives a shard to one process (RAGLAN_RETRIEVER_STORE=qdrant scales)",
@@ -49,6 +53,8 @@ class Program:
     log: Path
     behind_door: bool = False
     """Whether it serves on a socket that the supervisor holds."""
+    alone: bool = False
+    """Whether no second one may run beside it, because it holds its data for itself."""
 
     @property
     def name(self) -> str:
@@ -89,9 +95,10 @@ def plan(
     for service, listed in addresses.items():
         if fixed := environ.get(f"RAGLAN_{service.upper()}_PORT"):
             listed[0] = f"{LOOPBACK}:{fixed}"
+    alone = {"ingester"} if environ.get(_STORE) in _SHARED_STORES else {"retriever", "ingester"}
     joined = external | {
         # In a file, because a rolling restart runs one more of them for a while.
-        s: f"@{addresses_file(data, s)}" if s in REPLICATED else listed[0]
+        s: f"@{addresses_file(data, s)}" if s not in alone else listed[0]
         for s, listed in addresses.items()
     }
     host = environ.get("RAGLAN_GATEWAY_HOST", LOOPBACK)
@@ -106,6 +113,7 @@ def plan(
             env=_environment(service, address, data, joined, environ),
             log=data / "logs" / f"{service}-{number}.log",
             behind_door=service == GATEWAY,
+            alone=service in alone,
         )
         for service, listed in addresses.items()
         for number, address in enumerate(listed, 1)
@@ -115,7 +123,7 @@ def plan(
         listen=(host, port),
         data=data,
         programs=tuple(programs),
-        endpoints={s: tuple(addresses[s]) for s in REPLICATED if s in addresses},
+        endpoints={s: tuple(a) for s, a in addresses.items() if s not in {*alone, GATEWAY}},
     )
 
 

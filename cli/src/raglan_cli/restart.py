@@ -8,9 +8,9 @@ from typing import Annotated, Final
 
 import typer
 
-from raglan_cli import runfile
+from raglan_cli import display, runfile
 from raglan_cli.failure import Failure, UsageFailure
-from raglan_cli.rolling import GAPS, ORDER
+from raglan_cli.rolling import ORDER
 from raglan_cli.runfile import RestartEntry
 from raglan_cli.screen import err, out
 from raglan_cli.up import DataOption, data_folder
@@ -29,8 +29,8 @@ def restart(
     """Restart the running mesh, or some of its services, without losing a request.
 
     One process after the other: a new gateway takes over the socket of the old one, replicas
-    answer for each other, and a stand-in answers for a service that runs once. The retriever and
-    the ingester hold their data alone, so there is a short gap, which is told.
+    answer for each other, and a stand-in answers for a service that runs once. The ingester, and
+    the retriever unless Qdrant keeps its data, hold theirs alone: there is a short gap, as is told.
 
     Examples:
 
@@ -52,9 +52,6 @@ def restart(
     running = {entry["service"] for entry in document["services"]}
     if absent := [s for s in wanted if s not in running]:
         raise Failure(f"The {absent[0]} runs elsewhere; restart it there.")
-    for service, gap in GAPS.items():
-        if service in running and (not wanted or service in wanted):
-            err.print(f"The {service}: {gap}.", style="dim", markup=False)
     began = time.monotonic()
     _follow(folder, runfile.ask_restart(folder, document["pid"], wanted))
     out.print(f"Restarted after {time.monotonic() - began:.1f} s.")
@@ -75,7 +72,7 @@ def _follow(data: Path, request: str) -> None:
         if entry and entry["id"] == request:
             if entry["doing"] != shown:
                 shown = entry["doing"]
-                err.print(f"{shown} is restarted", markup=False)
+                err.print(display.restarted(entry), markup=False)
             if entry["state"] == "done":
                 return
             if entry["state"] == "failed":

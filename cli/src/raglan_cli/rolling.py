@@ -3,7 +3,8 @@
 - The gateway: a new one serves on the same socket before the old one ends.
 - A service with replicas: each in its place, while the others answer.
 - One alone of which there may be two: a stand-in answers while it is restarted.
-- The retriever and the ingester hold their data alone: there is a gap, which `gap` tells of.
+- One that holds its data alone, the ingester and a retriever over Edge: there is a gap, which
+  `gap_of` tells of.
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ from typing import Final
 from raglan_cli.mesh import (
     GATEWAY,
     MODEL_SERVICES,
-    REPLICATED,
     Program,
     addresses_file,
     standing_in,
@@ -27,13 +27,13 @@ from raglan_cli.supervisor import Process, Supervisor
 
 ORDER: Final = (*MODEL_SERVICES, GATEWAY)
 
-GAPS: Final = {
+_GAPS: Final = {
     "retriever": "its index has one owner, so until it is back, in a second or a few, searches "
     "are answered from the cache or refused with 503",
     "ingester": "its jobs have one owner, so until it is back uploads are refused with 503; "
     "jobs go on where they stood",
 }
-"""Services that cannot overlap with their successor, and what that means."""
+"""What it means that a process cannot overlap with its successor."""
 
 _POLL_S: Final = 0.1
 _UNPUBLISHED_S: Final = 2.0
@@ -59,7 +59,7 @@ class Rolling:
         self._start_limit_s = start_limit_s
         self._used_within_s = used_within_s
 
-    async def restart(self, services: Iterable[str], doing: Callable[[str], None]) -> None:
+    async def restart(self, services: Iterable[str], doing: Callable[[Program], None]) -> None:
         """Restart `services`, by default all, and say before each process which it is.
 
         Raises:
@@ -68,14 +68,14 @@ class Rolling:
         wanted = set(services) or set(ORDER)
         for process in sorted(self._supervisor.processes, key=_position):
             if process.program.service in wanted:
-                doing(process.program.name)
+                doing(process.program)
                 await self._restart(process)
 
     async def _restart(self, process: Process) -> None:
         program = process.program
         if program.behind_door:
             await self._hand_over(process)
-        elif program.service in REPLICATED and len(self._replicas(program.service)) == 1:
+        elif not program.alone and len(self._replicas(program.service)) == 1:
             async with self._stand_in(program):
                 await self._in_place(process)
         else:
@@ -115,6 +115,11 @@ class Rolling:
 
     def _replicas(self, service: str) -> list[Process]:
         return [p for p in self._supervisor.processes if p.program.service == service]
+
+
+def gap_of(program: Program) -> str:
+    """What callers miss while `program` is restarted; empty when they miss nothing."""
+    return _GAPS[program.service] if program.alone else ""
 
 
 def publish(data: Path, endpoints: Mapping[str, Sequence[str]]) -> None:

@@ -61,6 +61,8 @@ class RestartEntry(TypedDict):
     """"running", "done" or "failed"."""
     doing: str
     """The process that is restarted now, or was last."""
+    gap: str
+    """What callers miss meanwhile; mostly nothing."""
     reason: str | None
 
 

@@ -110,3 +110,25 @@ def test_free_ports_are_different_and_free():
     ports = mesh.free_ports(8)
     assert len(set(ports)) == 8
     assert all(mesh.is_free(port) for port in ports)
+
+
+@pytest.mark.parametrize("store", ["qdrant", "null"])
+def test_a_retriever_that_holds_no_data_may_have_a_second_one_beside_it(store):
+    assert program(planned(), "retriever").alone
+    assert not program(planned({"RAGLAN_RETRIEVER_STORE": store}), "retriever").alone
+
+
+def test_who_may_have_another_beside_it_is_found_through_a_file():
+    environ = {"RAGLAN_RETRIEVER_STORE": "qdrant"}
+    assert set(planned().endpoints) == {"embedder", "reranker", "generator"}
+    assert set(planned(environ).endpoints) == {"embedder", "reranker", "generator", "retriever"}
+    gateway = program(planned(environ), "gateway")
+    assert gateway.env["RAGLAN_GATEWAY_RETRIEVER_ADDRESS"] == "@/data/run/retriever.addresses"
+
+
+def test_a_stand_in_listens_elsewhere_and_logs_apart():
+    embedder = program(planned(), "embedder")
+    other = mesh.standing_in(embedder)
+    assert other.address == f"127.0.0.1:{other.env['RAGLAN_EMBEDDER_PORT']}"
+    assert (other.address, other.log) != (embedder.address, embedder.log)
+    assert other.name == "embedder-2"
