@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import Callable
 
 import pytest
@@ -164,6 +165,29 @@ async def test_what_would_come_too_late_is_refused_at_once() -> None:
             async with slow.slot(Priority.CRITICAL, Deadline(now + 8)):
                 pytest.fail("it ran")
     assert raised.value.retry_after_s == 10
+
+
+async def test_what_comes_too_late_at_its_turn_does_not_run_in_front_of_others() -> None:
+    now = 100.0
+    known = AdaptiveLimiter(initial=2, smallest=2, largest=2, queue=10, clock=lambda: now)
+    for _ in range(60):
+        async with known.slot(Priority.CRITICAL, Deadline(1000)):
+            now += 1.0
+    work = Work(known)
+    for name, priority, deadline in (
+        ("runs", Priority.CRITICAL, 1000),
+        ("runs too", Priority.CRITICAL, 1000),
+        ("hurried", Priority.CRITICAL, now + 3.5),
+        ("patient", Priority.DEFAULT, 1000),
+    ):
+        await work.call(name, priority, deadline - time.monotonic())
+    now += 3.0
+    await work.end("runs")
+    await until(work.tasks["hurried"].done)
+    with pytest.raises(Overloaded, match="too late"):
+        work.tasks["hurried"].result()
+    await work.end_all()
+    assert work.began == ["runs", "runs too", "patient"]
 
 
 async def test_a_cancelled_waiter_leaves_the_queue() -> None:
