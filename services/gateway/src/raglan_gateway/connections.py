@@ -67,6 +67,8 @@ class Connection(HttpToolsProtocol):
         if self.serves:
             self.cycle.keep_alive = False
         elif self._head_since is None and not _readable(self.transport):
+            # At once, so that the client knows before it sends; close waits for the loop.
+            self.transport.write_eof()
             self.transport.close()
 
     def close_if_idle(self, now: float) -> None:
