@@ -213,6 +213,18 @@ async def test_a_waiter_cancelled_in_the_moment_of_its_turn_passes_the_place_on(
     assert (work.limiter.running, work.limiter.waiting) == (0, 0)
 
 
+async def test_a_waiter_cancelled_just_before_its_turn_passes_the_place_on() -> None:
+    work = Work(limiter(1))
+    for name in ("runs", "cancelled", "next"):
+        await work.call(name)
+    work.ends["runs"].set()
+    work.tasks["cancelled"].cancel()
+    await until(lambda: "next" in work.began)
+    await work.end_all()
+    assert work.tasks["runs"].exception() is None
+    assert (work.limiter.running, work.limiter.waiting) == (0, 0)
+
+
 async def test_an_exception_in_the_block_gives_the_place_back_and_passes() -> None:
     free = limiter(1)
     with pytest.raises(ZeroDivisionError):
