@@ -14,7 +14,7 @@ STREAM = (
     ": a comment\n\nevent: x\nid: 7\ndata: one\n\n"
     "data:  two\ndata\ndata:three 😀\n\n\n\ndata:\n\ndata: cut"
 )
-DATA = [b"one", " two\n\nthree 😀".encode(), b""]
+DATA = ["one", " two\n\nthree 😀", ""]
 
 
 @given(

@@ -24,7 +24,7 @@ class EventData:
         self._data: list[bytes] = []
         self._held = 0
 
-    def feed(self, more: bytes) -> list[bytes]:
+    def feed(self, more: bytes) -> list[str]:
         """The data of each event that is now complete, its lines joined by newlines.
 
         Raises:
@@ -38,7 +38,7 @@ class EventData:
                 self._data.append(value.removeprefix(b" "))
                 self._held += len(line)
             elif not line and self._data:
-                events.append(b"\n".join(self._data))
+                events.append(b"\n".join(self._data).decode(errors="replace"))
                 self._data, self._held = [], 0
         if self._held + len(self._rest) > MAX_EVENT_BYTES:
             raise Unavailable(f"The LLM server sent an event larger than {MAX_EVENT_BYTES} bytes.")

@@ -200,7 +200,7 @@ class OpenAIModel:
 
     async def _events(
         self, source: aiohttp.StreamReader, answer: _Answer, deadline: Deadline, first: Deadline
-    ) -> AsyncGenerator[bytes]:
+    ) -> AsyncGenerator[str]:
         """The data of each event up to the last."""
         events, limit = EventData(), first
         while True:
@@ -209,7 +209,7 @@ class OpenAIModel:
             if not more:
                 return
             for data in events.feed(more):
-                if data == b"[DONE]":
+                if data == "[DONE]":
                     answer.finish_reason = answer.finish_reason or "stop"
                     await _read_to_end(source)
                     return
@@ -242,7 +242,7 @@ class OpenAIModel:
                 f"(RAGLAN_GENERATOR_{setting}_TIMEOUT_S)."
             ) from None
 
-    def _read(self, data: bytes, answer: _Answer) -> str:
+    def _read(self, data: str, answer: _Answer) -> str:
         """The text in one frame; the rest of it goes into `answer`."""
         try:
             frame = json.loads(data)
