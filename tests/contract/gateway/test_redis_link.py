@@ -71,6 +71,14 @@ def tried(outcomes: list[Outcome]) -> list[Outcome]:
     return [o for o in outcomes if o.answered or o.why != "Redis is not used for the moment."]
 
 
+async def given_up(link: RedisLink, *, calling: bool = True) -> None:
+    async with asyncio.timeout(8):
+        while link.state is State.CLOSED:
+            if calling:
+                await call(link)
+            await asyncio.sleep(0.01)
+
+
 @asynccontextmanager
 async def linked(url: SecretStr, *, call_s: float = CALL_S) -> AsyncIterator[RedisLink]:
     link = RedisLink(url, call_s=call_s)
@@ -110,12 +118,9 @@ async def test_it_comes_back_by_itself_and_no_call_pays_for_finding_out(
 ) -> None:
     async with linked(redis_server.url) as link:
         AWAY[fault](redis_server)
-        await load(link, calls=10, per_second=100)
-        assert link.state is not State.CLOSED
-        looking = asyncio.create_task(load(link, calls=150, per_second=100))
-        await asyncio.sleep(1.2)  # past the first probe
+        await given_up(link)
+        assert tried(await load(link, calls=150, per_second=100)) == []
         await repaired(redis_server, fault)
-        assert tried(await looking) == []
         async with asyncio.timeout(8):
             await link.up()
         assert any(o.answered for o in await load(link, calls=20, per_second=100))
@@ -127,9 +132,7 @@ async def test_an_outage_is_noticed_while_nobody_calls(
     monkeypatch.setattr(redis_link, "_WATCH_S", 0.05)
     async with linked(redis_server.url) as link:
         redis_server.kill()
-        async with asyncio.timeout(8):
-            while link.state is State.CLOSED:
-                await asyncio.sleep(0.01)
+        await given_up(link, calling=False)
 
 
 async def test_a_redis_that_takes_no_writes_is_away_until_it_does(
@@ -151,7 +154,7 @@ async def test_a_redis_that_takes_no_writes_is_away_until_it_does(
 async def test_a_gateway_may_start_before_redis(redis_server: RedisServer) -> None:
     redis_server.kill()
     async with linked(redis_server.url) as link:
-        await load(link, calls=10, per_second=100)
+        await given_up(link)
         await redis_server.start_again()
         async with asyncio.timeout(8):
             await link.up()
@@ -234,7 +237,23 @@ async def test_a_caller_who_leaves_is_no_failure_of_redis(redis_server: RedisSer
             await asyncio.wait((leaving,))
         assert link.state is State.CLOSED
         redis_server.go_on()
-        assert (await call(link)).answered
+        async with asyncio.timeout(8):
+            while not (await call(link)).answered:
+                await asyncio.sleep(0.01)
+        assert link.state is State.CLOSED
+
+
+async def test_a_limit_missed_by_a_blocked_process_is_no_failure_of_redis(
+    redis_server: RedisServer,
+) -> None:
+    async with linked(redis_server.url) as link:
+        await asyncio.gather(*(call(link) for _ in range(6)))
+        for _ in range(2):
+            calls = [asyncio.create_task(call(link)) for _ in range(6)]
+            await asyncio.sleep(0)
+            time.sleep(2 * CALL_S + NOISE_S)  # noqa: ASYNC251
+            await asyncio.gather(*calls)
+        assert link.state is State.CLOSED
 
 
 async def test_a_script_with_an_error_is_unavailable_without_quoting_it(

@@ -156,6 +156,19 @@ async def test_an_answer_in_the_making_during_a_deletion_elsewhere_is_not_shared
         assert await given_again(cache) is None
 
 
+async def test_an_answer_from_before_a_deletion_does_not_push_out_one_from_after_it(
+    opened: Opened,
+) -> None:
+    one, other, third = await opened(), await opened(), await opened()
+    await shared(one, other, "first")
+    before = place(one)
+    await other.invalidate("c")
+    await shared(other, third, "clean")
+    one.put(before, reply("holds what was deleted"))
+    await asyncio.sleep(0.1)
+    assert await given_again(third) == "clean"
+
+
 async def test_a_deletion_while_redis_hangs_takes_no_longer_than_a_call(
     redis_server: RedisServer, opened: Opened
 ) -> None:

@@ -107,15 +107,9 @@ class RedisLink:
         self._running += 1
         try:
             # EVAL, not EVALSHA: a Redis that restarted would answer that it knows no such script.
-            reply = await self._attempt(permit, "EVAL", script, len(keys), *keys, *args)
-        except (asyncio.CancelledError, _Unheard):
-            self._unanswered = max(0, self._unanswered - 1)
-            raise
+            return await self._attempt(permit, "EVAL", script, len(keys), *keys, *args)
         finally:
             self._running -= 1
-        self._unanswered = 0
-        self._silent_since = self._clock()
-        return reply
 
     def _permit(self) -> Permit:
         """Leave for a call of a request. A half-open breaker's probes are not for requests."""
@@ -137,7 +131,7 @@ class RedisLink:
         except (RedisError, OSError, TimeoutError) as error:
             if self._clock() - begun > self._call_s + _LATE_S:
                 permit.released()
-                raise _Unheard("This process was too busy to hear Redis.") from None
+                raise Unavailable("This process was too busy to hear Redis.") from None
             self._problem = self._sentence(error)
             permit.failed()
             raise Unavailable(self._problem) from None
@@ -145,6 +139,8 @@ class RedisLink:
             permit.released()
             raise
         permit.succeeded()
+        self._unanswered = 0
+        self._silent_since = self._clock()
         return reply
 
     def _sentence(self, error: Exception) -> str:
@@ -160,7 +156,6 @@ class RedisLink:
 
     def _changed(self, state: State) -> None:
         if state is State.CLOSED:
-            self._unanswered = 0
             self._up.set()
             log.info("redis is back")
         elif self._up.is_set():
@@ -168,7 +163,7 @@ class RedisLink:
             log.warning("doing without redis", reason=self._problem)
 
     async def _watch(self) -> None:
-        """Notice an outage while nobody calls, and its end before anybody does."""
+        """Notice an outage while nobody calls, and its end: before anybody does, and for them."""
         while True:
             open_ = self._breaker.state is not State.CLOSED
             await asyncio.sleep(self._breaker.retry_after_s() if open_ else _WATCH_S)
@@ -178,10 +173,6 @@ class RedisLink:
                     await self._attempt(permit, "EVAL", _PROBE, 1, "raglan:probe")
                 except Unavailable as error:
                     log.debug("a probe of redis failed", reason=error.message)
-
-
-class _Unheard(Unavailable):
-    """It may well have answered in time."""
 
 
 def _pool(url: str, call_s: float) -> ConnectionPool:
