@@ -15,8 +15,8 @@ from callers import OK, Target
 from load import Answers, Closed, Generator, generator, percentile
 from report import Row
 
-QUERIES: Final = 1_500
-PACED_QUERIES: Final = 600
+QUERIES: Final = 1_000
+PACED_QUERIES: Final = 500
 CLIENTS: Final = 16
 SECONDS: Final = 10.0
 
@@ -37,7 +37,7 @@ def overhead() -> list[Row]:
         query = _Measured(mesh, callers, "/v1/query")
         rows += query.alone(f"/v1/query, {TOKENS} tokens at once", targets=False, note=_NOTHING)
         rows += query.together(f"/v1/query, {TOKENS} tokens at once")
-        _nothing_fell_back(mesh)
+        fell_back = null_mesh.degraded(mesh)
     with _mesh(token_ms=TOKEN_MS) as mesh, generator() as callers:
         compute_ms = (TOKENS - 1) * TOKEN_MS
         rows += _Measured(mesh, callers, "/v1/query").alone(
@@ -47,7 +47,8 @@ def overhead() -> list[Row]:
             note=f"as its client sees it, less the {compute_ms} ms that the null generator waits "
             "between its tokens; the other engines compute nothing",
         )
-        _nothing_fell_back(mesh)
+        fell_back += null_mesh.degraded(mesh)
+    rows.append(Row("stages that fell back, of all these queries", "", fell_back, "<= 0"))
     return rows
 
 
@@ -55,11 +56,6 @@ def _mesh(*, token_ms: int) -> null_mesh.Running:
     return null_mesh.running(
         RAGLAN_GENERATOR_NULL_TOKENS=str(TOKENS), RAGLAN_GENERATOR_NULL_TOKEN_MS=str(token_ms)
     )
-
-
-def _nothing_fell_back(mesh: mesh_process.Mesh) -> None:
-    if stages := null_mesh.degraded(mesh):
-        raise RuntimeError(f"{stages:.0f} stages fell back: not the whole mesh was measured")
 
 
 class _Measured:
@@ -102,6 +98,7 @@ class _Measured:
             Row(f"{what}, {CLIENTS} callers", "1/s", len(took) / answers.seconds),
             Row(f"{what}, {CLIENTS} callers, p50", "ms", percentile(took, 50)),
             Row(f"{what}, {CLIENTS} callers, p99", "ms", percentile(took, 99)),
+            Row(f"{what}, {CLIENTS} callers, refused", "", len(answers.status) - len(took)),
         ]
 
     def _run(self, queries: int, *, clients: int) -> Answers:
@@ -110,8 +107,9 @@ class _Measured:
         asked = [next(self._queries) for _ in range(queries or 10_000)]
         load = Closed(self._target, asked, clients, seconds=0.0 if queries else SECONDS)
         (answers,) = self._callers.run(load)
-        if failed := len(answers.status) - answers.count(OK):
-            raise RuntimeError(f"{failed} requests failed: {set(answers.status)}")
+        # With sixteen callers some may be refused; one at a time never.
+        if clients == 1 and answers.count(OK) < queries:
+            raise RuntimeError(f"{queries - answers.count(OK)} requests failed: {answers.status}")
         return answers
 
 
