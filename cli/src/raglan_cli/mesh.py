@@ -95,7 +95,7 @@ def plan(
     for service, listed in addresses.items():
         if fixed := environ.get(f"RAGLAN_{service.upper()}_PORT"):
             listed[0] = f"{LOOPBACK}:{fixed}"
-    alone = {"ingester"} if environ.get(_STORE) in _SHARED_STORES else {"retriever", "ingester"}
+    alone = _alone(environ)
     joined = external | {
         # In a file, because a rolling restart runs one more of them for a while.
         s: f"@{addresses_file(data, s)}" if s not in alone else listed[0]
@@ -127,15 +127,21 @@ def plan(
     )
 
 
+def _alone(environ: Mapping[str, str]) -> set[str]:
+    """The services that hold their data for themselves."""
+    return {"ingester"} if environ.get(_STORE) in _SHARED_STORES else {"retriever", "ingester"}
+
+
 def standing_in(program: Program) -> Program:
     """The same program on a free port, to run while the other is restarted."""
     address = f"{LOOPBACK}:{free_ports(1)[0]}"
-    port = {f"RAGLAN_{program.service.upper()}_PORT": address.rpartition(":")[2]}
+    prefix = f"RAGLAN_{program.service.upper()}"
+    ports = {f"{prefix}_PORT": address.rpartition(":")[2], f"{prefix}_METRICS_PORT": "0"}
     return replace(
         program,
         replica=program.replica + 1,
         address=address,
-        env={**program.env, **port},
+        env={**program.env, **ports},
         log=program.log.with_name(f"{program.service}-{program.replica + 1}.log"),
     )
 

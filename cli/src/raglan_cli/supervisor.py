@@ -119,7 +119,7 @@ class Supervisor:
     ) -> None:
         """Args:
         door: what programs that are `behind_door` serve on.
-        grace_s: from SIGTERM to SIGKILL; a service drains for up to 11.2 s.
+        grace_s: from SIGTERM to SIGKILL; a service drains for up to 10.7 s.
         """
         self.processes = [Process(program, backoff()) for program in programs]
         self._is_ready = is_ready

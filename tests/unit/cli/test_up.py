@@ -372,3 +372,24 @@ def test_a_restart_that_cannot_be_is_refused_with_the_reason(environ, data, word
     run = raglan(environ, *words, "--data", data)
     assert run.returncode != 0
     assert sentence in run.stderr
+
+
+def test_a_stop_in_the_middle_of_a_restart_leaves_nothing_behind(environ, data, port):
+    with start(environ, "--data", data, "--port", port) as up:
+        before = ready(data)
+        command = [sys.executable, "-m", "raglan_cli", "restart", "--data", data]
+        with subprocess.Popen(command, env=environ, stderr=subprocess.PIPE, text=True) as asking:
+
+            def both():
+                found = runfile.read(data)
+                return found if len(found["services"]) > len(before["services"]) else None
+
+            during = until(both, "a stand-in runs")
+            up.send_signal(signal.SIGINT)
+            up.communicate(timeout=LIMIT_S)
+            _, said = asking.communicate(timeout=LIMIT_S)
+    assert up.returncode == 0
+    assert asking.returncode == 1
+    assert "The mesh was stopped." in said
+    assert all(map(is_gone, [pid for pid in pids_of(during) + pids_of(before) if pid]))
+    assert runfile.read(data)["restart"]["state"] == "failed"

@@ -14,7 +14,7 @@ from typing import Final
 
 from raglan.errors import Unavailable
 
-LAST_WORD_S: Final = 1.0
+LAST_WORD_S: Final = 0.5
 """After the grace, for the error itself to be sent; then connections are closed as they are."""
 
 
