@@ -33,9 +33,10 @@ class Form:
     window_s: float
     """In which the latency must be back where it was."""
     capacity_s: float
+    warm_up_s: float
 
 
-FORM = Form(1_000, 8.0, 8.0, 4.0, 4.0) if FULL else Form(150, 2.0, 2.0, 1.5, 1.5)
+FORM = Form(1_000, 8.0, 8.0, 4.0, 4.0, 20.0) if FULL else Form(150, 2.0, 2.0, 1.5, 1.5, 3.0)
 
 
 @dataclass
@@ -189,11 +190,11 @@ def _ratio(kinds: dict[str, float]) -> float:
     return sum(kinds.values()) / first if first else 1.0
 
 
-async def capacity_per_s(bed: Bed) -> float:
+async def capacity_per_s(bed: Bed, for_s: float) -> float:
     """Answers a second when as much is asked as is answered."""
     options = Options(port=bed.port, seed=1, rate=0, workers=24, max_tokens=bed.setup.max_tokens)
     async with bed.load(options) as load:
-        await asyncio.sleep(0.5 + FORM.capacity_s)
+        await asyncio.sleep(0.5 + for_s)
         records = await load.stop()
     begun = records[0].at + 0.5
     answered = [r for r in records if r.outcome == "ok" and r.at + r.took_s >= begun]
