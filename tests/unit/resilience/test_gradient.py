@@ -64,22 +64,22 @@ def test_overload_costs_no_goodput(times: int) -> None:
 
 def test_a_server_that_gets_slow_and_fast_again_is_used_fully_each_time() -> None:
     simulation = Simulation(Server(20, constant))
-    simulation.offer(400, 15)
+    simulation.offer(260, 15)
     for factor in (5.0, 1.0):
         simulation.server.work_s = lambda _, factor=factor: factor * WORK_S
-        simulation.offer(400, 40)
-        calls = simulation.offer(400, 20)
+        simulation.offer(260, 40)
+        calls = simulation.offer(260, 20)
         assert answered_per_s(calls, 20) >= 0.85 * 200 / factor
         assert latency_s(simulation, simulation.now - 20) <= 3 * factor * WORK_S
 
 
 def test_a_server_that_loses_workers_and_gets_them_back_is_used_fully_each_time() -> None:
     simulation = Simulation(Server(24, constant))
-    simulation.offer(500, 15)
+    simulation.offer(300, 15)
     for workers in (6, 24):
         simulation.server.workers = workers
-        simulation.offer(500, 30)
-        calls = simulation.offer(500, 15)
+        simulation.offer(300, 30)
+        calls = simulation.offer(300, 15)
         assert answered_per_s(calls, 15) >= 0.9 * workers / WORK_S
         assert latency_s(simulation, simulation.now - 15) <= 3 * WORK_S
 
@@ -94,8 +94,45 @@ def test_minutes_of_full_use_do_not_make_the_queue_normal() -> None:
     simulation = Simulation(Server(8, exponential), deadline_s=5)
     simulation.offer(120, 60)
     early = latency_s(simulation, 30)
-    simulation.offer(120, 240)
-    assert latency_s(simulation, 270) <= 1.5 * early
+    simulation.offer(120, 150)
+    assert latency_s(simulation, 180) <= 1.5 * early
+
+
+def used(
+    limit: GradientLimit, calls: int, seconds: float, *, share: float = 1.0, begin: float = 0.0
+) -> list[tuple[int, bool]]:
+    """Let calls of `seconds` use `share` of the limit; the limit after each, and if it looks."""
+    seen = []
+    for call in range(calls):
+        limit.started(max(1, int(share * limit.limit)), begin + call)
+        if share == 1.0:
+            limit.wanted()
+        limit.observe(seconds, begin + call)
+        seen.append((limit.limit, limit.probing))
+    return seen
+
+
+def test_it_does_not_grow_while_three_quarters_of_it_are_enough() -> None:
+    limit = GradientLimit(initial=40)
+    used(limit, 200, 0.1, share=0.25)
+    used(limit, 4000, 0.1, share=0.75, begin=200)
+    assert limit.limit <= 40
+
+
+def test_in_full_use_it_looks_at_the_unloaded_latency_now_and_then() -> None:
+    limit = GradientLimit(initial=40, largest=40)
+    used(limit, 200, 0.1, share=0.25)
+    looks = [looking for _, looking in used(limit, 10_000, 0.1, begin=200)]
+    assert any(looks)
+    assert sum(looks) < 0.05 * len(looks)
+
+
+def test_work_that_became_slower_is_told_from_a_queue_before_the_limit_is_gone() -> None:
+    limit = GradientLimit(initial=100, largest=100)
+    used(limit, 2000, 0.1, share=0.25)
+    seen = used(limit, 60 * 100, 0.5, begin=2000)
+    assert min(now for now, looking in seen if not looking) > 40
+    assert limit.limit > 60
 
 
 def test_a_service_that_refuses_lowers_it_and_one_that_answers_lets_it_grow() -> None:
