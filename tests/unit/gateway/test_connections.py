@@ -69,6 +69,17 @@ async def test_a_reader_that_goes_on_slowly_keeps_its_stream() -> None:
         await gateway_serving.until(lambda: gateway.closed, "the client's leaving is noticed")
 
 
+async def test_a_reader_that_stops_does_not_hold_up_the_end() -> None:
+    async with gateway_serving.serving(shutdown_drain_s=0, shutdown_grace_s=0.1) as (gateway, task):
+        ask = b"GET /flood HTTP/1.1\r\nHost: x\r\n\r\n"
+        with await opened(gateway.settings.port, ask, receive_buffer=4096):
+            await gateway_serving.until(lambda: gateway.produced, "the stream runs")
+            await asyncio.sleep(0.2)
+            gateway.stopping.set()
+            assert await asyncio.wait_for(task, gateway_serving.LIMIT_S) == 0
+    assert gateway.closed == 1
+
+
 def query(announced: int, sent: bytes) -> bytes:
     head = f"POST /v1/query HTTP/1.1\r\nHost: x\r\nContent-Length: {announced}\r\n"
     return head.encode() + b"Content-Type: application/json\r\n\r\n" + sent
