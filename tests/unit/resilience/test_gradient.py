@@ -135,6 +135,22 @@ def test_work_that_became_slower_is_told_from_a_queue_before_the_limit_is_gone()
     assert limit.limit > 60
 
 
+def test_work_that_became_far_faster_is_looked_at_soon() -> None:
+    limit = GradientLimit(initial=100, largest=100)
+    used(limit, 2000, 0.5, share=0.25)
+    looks = [looking for _, looking in used(limit, 500, 0.1, begin=2000)]
+    assert any(looks)
+
+
+def test_a_start_under_overload_ends_with_the_first_look() -> None:
+    simulation = Simulation(Server(8, constant), GradientLimit(initial=200))
+    simulation.offer(160, 5)
+    while simulation.limit.unloaded_s is None:
+        simulation.offer(160, 0.5)
+        assert simulation.now < 60
+    assert simulation.limit.limit <= 25
+
+
 def test_a_service_that_refuses_lowers_it_and_one_that_answers_lets_it_grow() -> None:
     limit = GradientLimit(initial=100, smallest=4)
     now = 0.0
@@ -166,6 +182,7 @@ def test_calls_that_time_out_lower_it_and_short_deadlines_do_not() -> None:
         return min(seen[300:])
 
     assert lowest(gave_up_after_s=0.01) >= 100
+    assert limit.latency_s == pytest.approx(0.1)
     assert lowest(gave_up_after_s=5.0) < 100
 
 
