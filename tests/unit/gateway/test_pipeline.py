@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
+from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -292,3 +292,17 @@ async def test_leaving_an_answer_closes_the_generators_stream() -> None:
             if isinstance(event, Delta):
                 break
     assert mesh.closed
+
+
+async def test_an_answer_that_is_being_written_keeps_nobody_waiting() -> None:
+    many = pipeline(FakeMesh())
+    generate = next(stage for stage in many.stages if stage.name == "generate")
+    async with AsyncExitStack() as begun:
+        for _ in range(2 * generate.limiter.limit):
+            events = many.answer(query(), Deadline.after(5))
+            await begun.enter_async_context(aclosing(events))
+            async for event in events:
+                if isinstance(event, Delta):
+                    break
+            assert event == Delta("t0 "), "it fell back"
+            assert generate.limiter.running == 0

@@ -335,17 +335,21 @@ class Pipeline:
             first_token_ms=max(1, int(first_by.remaining_s() * 1e3)),
             lane=common_pb2.LANE_INTERACTIVE,
         )
-        async with self._generation.entered(run.query.priority, first_by) as slot:
-            began, begun = time.monotonic(), False
-            replies = self._services.generate(request, first_by=first_by, deadline=run.deadline)
-            async with aclosing(replies):
-                async for reply in replies:
-                    if not begun:
-                        begun = True
-                        slot.measured(time.monotonic() - began)
-                        self._generation.took(time.monotonic() - began)
-                    for event in _absorb(run, reply):
-                        yield event
+        replies = self._services.generate(request, first_by=first_by, deadline=run.deadline)
+        async with aclosing(replies):
+            # The place is for the time until the first token, by which the limit is found. How many
+            # answers are written at a time is the generator's to decide.
+            async with self._generation.entered(run.query.priority, first_by):
+                began = time.monotonic()
+                first = await anext(replies, None)
+                self._generation.took(time.monotonic() - began)
+            if first is None:
+                return
+            for event in _absorb(run, first):
+                yield event
+            async for reply in replies:
+                for event in _absorb(run, reply):
+                    yield event
 
     async def _cite(self, run: Run) -> None:
         """Find out which sentences of the answer their citations support."""
