@@ -283,3 +283,19 @@ async def test_overloaded_out_of_the_block_lowers_the_limit() -> None:
             async with refusing.slot(Priority.CRITICAL, Deadline.after(SOON_S)):
                 raise Overloaded("its queue is full")
     assert refusing.limit < 100
+
+
+async def test_a_full_queue_is_seen_without_entering_it() -> None:
+    work = Work(limiter(1, queue=2))
+    work.limiter.check(Priority.DEFAULT)
+    for name in "abc":
+        await work.call(name, Priority.DEFAULT)
+    with pytest.raises(Overloaded):
+        work.limiter.check(Priority.DEFAULT)
+    with pytest.raises(Overloaded):
+        work.limiter.check(Priority.BATCH)
+    # It could push out a lower one.
+    work.limiter.check(Priority.CRITICAL)
+    assert (work.limiter.running, work.limiter.waiting) == (1, 2)
+    await work.end_all()
+    work.limiter.check(Priority.BATCH)
