@@ -35,12 +35,13 @@ class Servicer(generator_pb2_grpc.GeneratorServiceServicer):
     def __init__(self) -> None:
         self.release = asyncio.Event()
         self.called = asyncio.Event()
+        self.pause_s = 0.01
 
     async def Generate(self, request: Any, context: Any) -> AsyncIterator[Any]:
         self.called.set()
         while not self.release.is_set():
             yield generator_pb2.GenerateEvent(delta=generator_pb2.Delta(text="a"))
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(self.pause_s)
         yield generator_pb2.GenerateEvent(delta=generator_pb2.Delta(text="the end"))
 
     async def GetInfo(self, request: Any, context: Any) -> Any:
@@ -104,8 +105,11 @@ async def test_a_stream_that_ends_within_the_grace_is_whole() -> None:
         await asyncio.wait_for(stopping, 1)
 
 
-async def test_a_stream_that_outlasts_the_grace_ends_in_our_sentence() -> None:
+@pytest.mark.parametrize("pause_s", [0, 0.01, 5])
+async def test_a_stream_that_outlasts_the_grace_ends_in_our_sentence(pause_s: float) -> None:
+    """Also one that gRPC is sending a message of in that moment."""
     async with running(grace_s=0.2) as (server, servicer, channel):
+        servicer.pause_s = pause_s
         following = asyncio.create_task(followed(channel))
         await servicer.called.wait()
         stopping = asyncio.create_task(server.stop())

@@ -47,7 +47,9 @@ class Lifecycle:
         Raises:
             Unavailable: the block was cut off.
         """
-        limit = asyncio.timeout(0 if self._ended else None)
+        if self._ended:
+            raise self.unavailable()
+        limit = asyncio.timeout(None)
         self._limits.add(limit)
         try:
             async with limit:

@@ -21,6 +21,7 @@ from raglan.telemetry import context as request_context
 log: Final = structlog.get_logger()
 
 _EXEMPT: Final = ("/grpc.health.", "/grpc.reflection.")
+_END: Final = object()
 _SHAPES: Final = {
     (False, False): "unary_unary",
     (False, True): "unary_stream",
@@ -61,7 +62,7 @@ def _wrap_unary(
     inner: Callable[[Any, Context], Awaitable[Any]], method: str, lifecycle: Lifecycle
 ) -> Any:
     async def call(request: Any, context: Context) -> Any:
-        async with _border(method, context, lifecycle):
+        async with _border(method, context), lifecycle.until_end():
             return await inner(request, context)
 
     return call
@@ -72,24 +73,27 @@ def _wrap_stream(
 ) -> Any:
     async def call(request: Any, context: Context) -> AsyncIterator[Any]:
         # gRPC lets go of a stream that its reader left; its servicer is to hear of it.
-        border = _border(method, context, lifecycle)
-        async with border, aclosing(inner(request, context)) as messages:
-            async for message in messages:
+        async with _border(method, context), aclosing(inner(request, context)) as messages:
+            while True:
+                # Not around the yield: gRPC is sending then, and would take the end for a cancel.
+                async with lifecycle.until_end():
+                    message = await anext(messages, _END)
+                if message is _END:
+                    return
                 yield message
 
     return call
 
 
 @asynccontextmanager
-async def _border(method: str, context: Context, lifecycle: Lifecycle) -> AsyncIterator[None]:
+async def _border(method: str, context: Context) -> AsyncIterator[None]:
     started = time.monotonic()
     status = "OK"
     carrier = request_context.carrier_of(context.invocation_metadata() or ())
     with request_context.incoming(carrier):
         try:
             Deadline.of(context).adopt()
-            async with lifecycle.until_end():
-                yield
+            yield
         except RaglanError as error:
             status = errors.wire(error).status
             await _abort(context, error)
