@@ -45,12 +45,16 @@ run: setup ## Start the whole mesh on this machine; Ctrl-C stops it
 # --- Test and check -------------------------------------------------------------------------------
 
 .PHONY: test
-test: setup-test ## Unit, contract and mesh tests (under 10 minutes on 2 cores)
-	$(BIN)/python -m pytest tests/unit tests/contract tests/mesh
+test: setup-test ## Unit, contract and mesh tests, a few faults (under 10 minutes on 2 cores)
+	$(BIN)/python -m pytest tests/unit tests/contract tests/mesh tests/faults
 
 .PHONY: test-e2e
 test-e2e: setup-test ## The journey of a new user: make run, the CLI
 	$(BIN)/python -m pytest tests/e2e
+
+.PHONY: test-faults
+test-faults: setup-test ## The whole fault matrix, alone on the machine; ROW=kill_embedder for one (needs redis-server, libfaketime)
+	FAULT_MATRIX=full $(BIN)/python -m pytest tests/faults $(if $(ROW),-k $(ROW))
 
 .PHONY: test-postgres
 test-postgres: setup-test ## The ingester's contract tests on a PostgreSQL server that this starts
