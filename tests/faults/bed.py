@@ -59,6 +59,9 @@ class Setup:
     redis: bool = False
     max_tokens: int = 12
     """Of an answer that the load asks for."""
+    questions: int = 0
+    """How many different queries the load asks. 0: no two are alike, and the gateway keeps no
+    answers for later, because a cache that fills up looks like a leak."""
     clock: bool = False
     """Whether the wall clock of every process can be stepped."""
 
@@ -231,6 +234,8 @@ class Bed:
                 for service in SERVICES
             },
         }
+        if not self.setup.questions:
+            variables["RAGLAN_GATEWAY_STALE_ANSWER_S"] = "0"
         if "redis" in self.others:
             variables["RAGLAN_GATEWAY_REDIS_URL"] = f"redis://{self.others['redis'].address}/0"
         return Process(
@@ -283,6 +288,16 @@ class Bed:
             if event["event"] == name and at >= since:
                 found.append(event | {"at": at})
         return found
+
+    def options(self, *, seed: int, rate: float) -> Options:
+        """The usual load on this mesh."""
+        return Options(
+            port=self.port,
+            seed=seed,
+            rate=rate,
+            max_tokens=self.setup.max_tokens,
+            questions=self.setup.questions,
+        )
 
     @asynccontextmanager
     async def load(self, options: Options) -> AsyncIterator[Load]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from dataclasses import replace
 
 from faults import figures
@@ -18,7 +19,9 @@ async def crowd_leaves(trial: Trial, options: Options, *, crowd: int = 500) -> N
     bed = trial.bed
     async with trial.under_load(options) as seen:
         begun = await asyncio.gather(
-            *(_begun_stream(bed.port) for _ in range(crowd)), return_exceptions=True
+            # As fast as they can be served: a crowd that comes at once is another row.
+            *(_begun_stream(bed.port, number / options.rate) for number in range(crowd)),
+            return_exceptions=True,
         )
         running = await _running_streams(bed)
         for each in begun:
@@ -32,7 +35,7 @@ async def crowd_leaves(trial: Trial, options: Options, *, crowd: int = 500) -> N
 
         gone_s = await bed.until(gone, 40, "the streams have ended")
     others = [each for each in begun if not isinstance(each, asyncio.StreamWriter)]
-    note = f"of {crowd} asked for, {len(others)} got no token; {others[:1]}"
+    note = f"of {crowd} asked for, {len(others)} got no token: {Counter(map(repr, others))}"
     trial.found("were in mid-stream", running, "streams", f">= {crowd}", note)
     trial.found("cancelled at the generators after", gone_s * 1e3, "ms", "<= 500")
     breakers_stayed_closed(trial, seen)
@@ -83,14 +86,18 @@ async def _running_streams(bed: Bed) -> float:
     return sum(metrics["raglan_generator_running", ""] for metrics in found)
 
 
-async def _begun_stream(port: int) -> asyncio.StreamWriter:
-    """A stream whose first token has come; close it yourself."""
+async def _begun_stream(port: int, after_s: float) -> asyncio.StreamWriter:
+    """A stream, asked for after a while, whose first token has come; close it yourself."""
+    await asyncio.sleep(after_s)
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    body = b'{"query": "What does it cost?", "stream": true}'
+    body = b'{"query": "What does it cost?", "stream": true, "timeout_ms": 60000}'
     head = f"POST /v1/query HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n"
     writer.write(f"{head}Content-Type: application/json\r\n\r\n".encode() + body)
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(30):
+            status = await reader.readuntil(b"\r\n\r\n")
+            if b" 200 " not in status:
+                raise ConnectionError(status.partition(b"\r\n")[0].decode())
             await reader.readuntil(b"event: delta")
     except (TimeoutError, OSError, EOFError):
         writer.close()

@@ -32,7 +32,8 @@ _LONG_STREAMS = Setup(
     ),
     max_tokens=1,
 )
-_REDIS = Setup(redis=True)
+_REDIS = Setup(redis=True, questions=100)
+_KEPT_ANSWERS = Setup(questions=100)
 
 TABLE: tuple[Scenario, ...] = (
     *(
@@ -47,7 +48,7 @@ TABLE: tuple[Scenario, ...] = (
         )
         for each in ("embedder", "reranker")
     ),
-    Scenario("retriever_down", replicas.retriever_down),
+    Scenario("retriever_down", replicas.retriever_down, _KEPT_ANSWERS),
     Scenario("generator_down", replicas.generator_down),
     Scenario("generator_dies", replicas.generator_dies, short=True),
     *(Scenario(f"stop_{each}", partial(replicas.stop_one, service=each)) for each in SERVICES),

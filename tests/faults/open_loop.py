@@ -41,6 +41,8 @@ class Options:
     """Shares of searches, queries answered whole, and queries streamed."""
     timeout_s: float = 5.0
     max_tokens: int = 12
+    questions: int = 0
+    """How many different queries; 0: no two are alike."""
     critical: float = 0.0
     """Share of requests in the critical class."""
     batch: float = 0.0
@@ -146,8 +148,9 @@ class Load:
         (priority,) = self._chance.choices(
             ("critical", "default", "batch"), (options.critical, others, options.batch)
         )
+        case = self._number % options.questions if options.questions else self._number
         body: dict[str, Any] = {
-            "query": f"What does stage {self._chance.randrange(50)} cost in case {self._number}?",
+            "query": f"What does stage {case % 50} cost in case {case}?",
             "timeout_ms": int(options.timeout_s * 1e3),
         }
         if kind != "search":

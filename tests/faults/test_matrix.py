@@ -13,7 +13,6 @@ import time
 import pytest
 from faults.conftest import Beds
 from faults.matrix import TABLE, Scenario
-from faults.open_loop import Options
 from faults.trial import FULL, Trial
 from report import Row
 
@@ -33,9 +32,7 @@ async def test_the_mesh_survives(
     seed = time.time_ns() % 1_000_000
     trial = Trial(scenario.name, bed, seed)
     figures[scenario.name] = trial.rows
-    options = Options(
-        port=bed.port, seed=seed, rate=capacity_per_s / 2, max_tokens=scenario.setup.max_tokens
-    )
+    options = bed.options(seed=seed, rate=capacity_per_s / 2)
     try:
         await scenario.run(trial, options)
     finally:
