@@ -76,7 +76,7 @@ async def retriever_down(trial: Trial, options: Options) -> None:
     )  # fmt: skip
     took_ms = figures.quantile((record.took_s for record in refused), 0.99) * 1e3
     trial.found("p99 of a refusal or cached answer", took_ms, "ms", "<= 50")
-    served = [r for r in seen.since(begun) if r.outcome == "ok"]
+    served = [r for r in seen.since(begun) if r.outcome == "ok" and not r.degraded]
     first = min((record.at for record in served), default=math.inf)
     trial.found("served again after the start", first - begun, "s", f"<= {RECOVERY_S:g}")
 

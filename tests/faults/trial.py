@@ -192,7 +192,7 @@ def _ratio(kinds: dict[str, float]) -> float:
 
 async def capacity_per_s(bed: Bed, for_s: float) -> float:
     """Answers a second when as much is asked as is answered."""
-    options = replace(bed.options(seed=1, rate=0), workers=24)
+    options = replace(bed.options(seed=time.time_ns() % 1_000_000, rate=0), workers=24)
     async with bed.load(options) as load:
         await asyncio.sleep(0.5 + for_s)
         records = await load.stop()
