@@ -288,6 +288,21 @@ async def test_an_error_inside_the_stream_is_raised_and_never_said(
     assert text_of(said) == "The reranker"
 
 
+async def test_tokens_that_come_together_go_on_together_up_to_an_error(
+    engine, llm, frame, closing
+) -> None:
+    llm.script = scripted(frame("The ") + frame("reranker"), closing())
+    assert [e.text for e in await answer(engine) if isinstance(e, Delta)] == ["The reranker"]
+
+    bad = b'data: {"error":{"message":"boom","code":500}}\n\n'
+    llm.script = scripted(frame("The ") + frame("reranker") + bad + frame("never"))
+    said = []
+    with pytest.raises(errors.Unavailable):
+        async for event in engine.generate(ASKED, Deadline.after(5)):
+            said.append(event)
+    assert said == [Delta("The reranker")]
+
+
 async def test_a_connection_lost_in_mid_frame_is_an_error(engine, llm, frame) -> None:
     async def script(exchange) -> None:
         await exchange.begin()

@@ -19,7 +19,7 @@ import certifi
 from pydantic import SecretStr
 from raglan import http_errors
 from raglan.deadline import Deadline
-from raglan.errors import DeadlineExceeded, Internal, Unavailable
+from raglan.errors import DeadlineExceeded, Internal, RaglanError, Unavailable
 from raglan.health import Health
 
 from raglan_generator.engines import openai_errors
@@ -28,6 +28,7 @@ from raglan_generator.generation import EngineInfo, FinishReason, Load, Request,
 from raglan_generator.language_model import End, Prompt, Text, Tokenizer
 
 _OK: Final = 200
+_DONE: Final = "[DONE]"
 _MAX_ERROR_BYTES: Final = 64 * 1024
 _KEEPALIVE_S: Final = 4.0
 """Below the 5 s after which uvicorn, and so vLLM, closes an idle connection."""
@@ -153,9 +154,13 @@ class OpenAIModel:
                 self._opened(self._body(prompt, request), deadline, first) as source,
                 aclosing(self._events(source, answer, deadline, first)) as events,
             ):
-                async for data in events:
-                    if text := self._read(data, answer):
-                        yield Text(text)
+                async for arrived in events:
+                    # Tokens that came together go on together: who is behind catches up so.
+                    text, tokens, error = self._read_all(arrived, answer)
+                    if text:
+                        yield Text(text, tokens)
+                    if error is not None:
+                        raise error
         except aiohttp.ClientError as error:
             raise openai_errors.from_transport(error, begun=answer.begun) from None
         finally:
@@ -200,22 +205,25 @@ class OpenAIModel:
 
     async def _events(
         self, source: aiohttp.StreamReader, answer: _Answer, deadline: Deadline, first: Deadline
-    ) -> AsyncGenerator[str]:
-        """The data of each event up to the last."""
+    ) -> AsyncGenerator[list[str]]:
+        """The data of the events up to the last, those together that arrived together."""
         events, limit = EventData(), first
         while True:
             async with self._within(limit, deadline, begun=answer.begun):
                 more = await source.readany()
             if not more:
                 return
-            for data in events.feed(more):
-                if data == "[DONE]":
-                    answer.finish_reason = answer.finish_reason or "stop"
-                    await _read_to_end(source)
-                    return
-                yield data
+            arrived = events.feed(more)
+            if not arrived:
                 # Comments are not a sign of life of the model: only events move the limit.
-                limit = deadline.within(self._timeouts.idle_s) if answer.begun else first
+                continue
+            done = _DONE in arrived
+            yield arrived[: arrived.index(_DONE)] if done else arrived
+            if done:
+                answer.finish_reason = answer.finish_reason or "stop"
+                await _read_to_end(source)
+                return
+            limit = deadline.within(self._timeouts.idle_s) if answer.begun else first
 
     @asynccontextmanager
     async def _within(
@@ -241,6 +249,18 @@ class OpenAIModel:
                 f"The LLM server sent {what} within {seconds:g} s "
                 f"(RAGLAN_GENERATOR_{setting}_TIMEOUT_S)."
             ) from None
+
+    def _read_all(self, arrived: list[str], answer: _Answer) -> tuple[str, int, RaglanError | None]:
+        """Text and tokens up to the first frame that is an error, and that error."""
+        texts: list[str] = []
+        for data in arrived:
+            try:
+                text = self._read(data, answer)
+            except RaglanError as error:
+                return "".join(texts), len(texts), error
+            if text:
+                texts.append(text)
+        return "".join(texts), len(texts), None
 
     def _read(self, data: str, answer: _Answer) -> str:
         """The text in one frame; the rest of it goes into `answer`."""
