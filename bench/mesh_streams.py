@@ -30,6 +30,7 @@ SECONDS: Final = 12.0
 RAMP_S: Final = 3.0
 """Of these seconds the first are not counted; in the first half of it the callers begin."""
 REFUSED_PAUSE_S: Final = 1.0
+_REFUSED: Final = ("429", "503")
 ROUNDS: Final = 2
 """Of each kind, in turn."""
 
@@ -44,8 +45,10 @@ class Round:
     rate: float
     """Streams that ended whole, a second."""
     first_ms: Sequence[float]
-    answers: int
-    failed: int
+    whole: int
+    refused: int
+    broken: int
+    """Degraded answers too."""
 
 
 def streams() -> list[Row]:
@@ -60,11 +63,13 @@ def streams() -> list[Row]:
                 rounds[held].append(_round(mesh, callers, llm, numbers, held=held))
         after = null_mesh.cpu_seconds(mesh)
     every = rounds[False] + rounds[True]
-    whole = sum(each.answers - each.failed for each in every)
+    whole = sum(each.whole for each in every)
     spent = {name: (after[name] - before[name]) / whole * 1e3 for name in after}
     return [
         *_rows(rounds[False], rounds[True]),
-        Row("refused, degraded or broken", "", sum(each.failed for each in every), "<= 0"),
+        Row("streams that ended whole", "", whole),
+        Row("refused, to come back later", "", sum(each.refused for each in every)),
+        Row("degraded or broken", "", sum(each.broken for each in every), "<= 0"),
         Row(
             "processor time a stream",
             "ms",
@@ -113,8 +118,9 @@ def _round(
         first_ms=[
             (began - sent) * 1e3 for sent, began, status in rows if status == OK and sent >= RAMP_S
         ],
-        answers=len(answers.status),
-        failed=len(answers.status) - answers.count(OK),
+        whole=answers.count(OK),
+        refused=sum(answers.count(status) for status in _REFUSED),
+        broken=sum(status not in (OK, *_REFUSED) for status in answers.status),
     )
 
 
