@@ -84,7 +84,8 @@ def _token(number: int) -> dict[str, object]:
 
 
 def _chunk(frame: dict[str, object]) -> bytes:
-    return _framed(b"data: %s\n\n" % json.dumps(frame).encode())
+    # Without spaces, as servers write it.
+    return _framed(b"data: %s\n\n" % json.dumps(frame, separators=(",", ":")).encode())
 
 
 def _framed(data: bytes) -> bytes:
