@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-
-from raglan import logs
+from raglan import event_loop, logs
 from raglan.settings import load_or_exit
 
 from raglan_gateway.app import build
@@ -16,7 +14,7 @@ def main() -> None:
     """Entry point."""
     settings = load_or_exit(GatewaySettings)
     logs.configure(settings, "gateway")
-    raise SystemExit(asyncio.run(serve(build, settings)))
+    raise SystemExit(event_loop.run(serve(build, settings)))
 
 
 if __name__ == "__main__":

@@ -199,7 +199,7 @@ class Pipeline:
     """Runs queries. Between them it holds only how its stages do."""
 
     def __init__(self, stages: Stages, budgets: Budgets, *, rerank_candidates: int) -> None:
-        self.door = AdaptiveLimiter(initial=64, smallest=8, largest=LARGEST, queue=QUEUE)
+        self.door = AdaptiveLimiter(initial=16, smallest=4, largest=LARGEST, queue=QUEUE)
         """Before the stages that find passages. Generation, which may take a hundred times as long,
         has only its own limit."""
         self._services = stages

@@ -33,7 +33,9 @@ class Stage:
             what comes after it still finds time.
         """
         self.name = name
-        self.limiter = AdaptiveLimiter(initial=32, smallest=4, largest=LARGEST, queue=QUEUE)
+        # Wide: what a stage takes includes the gateway's own delays, and under those it is the door
+        # that has to become narrower. A service that is full refuses by itself.
+        self.limiter = AdaptiveLimiter(initial=256, smallest=64, largest=LARGEST, queue=QUEUE)
         self._longest_s = longest_s
         self._shortest_s = min(shortest_s, longest_s)
         self._share = share

@@ -270,10 +270,23 @@ class EndpointPool:
                 or not self._retries.take()
             )
 
+        try:
+            return await once()
+        except RaglanError as error:
+            if not _worth_another(error):
+                raise
+            failed = [error]
+
+        async def again() -> Any:
+            # The first attempt is over; only what follows it is worth the 25 us of a retry loop.
+            if failed:
+                raise failed.pop()
+            return await once()
+
         retrying = AsyncRetrying(
             retry=retry_if_exception(_worth_another), wait=pause, stop=stop, reraise=True
         )
-        return await retrying(once)
+        return await retrying(again)
 
     async def _hedged(
         self, method: str, request: Any, deadline: Deadline, tried: list[Endpoint]

@@ -15,7 +15,7 @@ import structlog
 from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from raglan import heap, logs
+from raglan import event_loop, heap, logs
 from raglan.errors import RaglanError, Unavailable
 from raglan.health import Health
 from raglan.lifecycle import LAST_WORD_S, Lifecycle, stop_signals
@@ -182,7 +182,7 @@ def _short(name: str) -> str:
 def serve(build: Callable[[], Service], settings: GrpcSettings) -> None:
     """Run the service until SIGTERM or SIGINT. Exits with 1 when it cannot start."""
     logs.configure(settings, type(settings).__name__.removesuffix("Settings").lower())
-    raise SystemExit(asyncio.run(_serve(build, settings)))
+    raise SystemExit(event_loop.run(_serve(build, settings)))
 
 
 async def _serve(build: Callable[[], Service], settings: GrpcSettings) -> int:
