@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import os
 import random
 import signal
@@ -17,6 +18,8 @@ WRAPPER = Path(__file__).with_name("wrapped.py")
 _FIRST_PORT, _LAST_PORT = 10_000, 32_000
 """Below the ports of outgoing connections: a killed replica must find its own free again."""
 
+_PR_SET_PDEATHSIG = 1
+_libc = ctypes.CDLL(None)
 _given: set[int] = set()
 
 
@@ -78,6 +81,7 @@ class Process:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 pass_fds=self.pass_fds,
+                preexec_fn=_die_with_parent,
             )
 
     def send(self, number: signal.Signals) -> None:
@@ -107,5 +111,10 @@ class Process:
 
 
 def python_module(module: str) -> list[str]:
-    """The command that runs a Python module so that it dies with us and can be blocked."""
-    return [sys.executable, str(WRAPPER), str(os.getpid()), module]
+    """The command that runs a Python module so that it can be blocked."""
+    return [sys.executable, str(WRAPPER), module]
+
+
+def _die_with_parent() -> None:
+    """In the child: what a test that was killed has started must not live on."""
+    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -6,6 +6,7 @@ import asyncio
 import math
 import signal
 import time
+from dataclasses import replace
 
 from faults import figures
 from faults.bed import SERVICES, START_S
@@ -100,7 +101,8 @@ async def generator_down(trial: Trial, options: Options) -> None:
 async def generator_dies(trial: Trial, options: Options) -> None:
     """The generator's streams break after 5 tokens."""
     tokens = 5
-    async with trial.under_load(options) as seen:
+    streaming = replace(options, mixture=(0.3, 0.3, 0.4))
+    async with trial.under_load(streaming) as seen:
         before = await _attempts(trial, "generator")
         trial.bed.inject({"generator": {"cut_after": tokens}})
         begun = time.monotonic() + 0.2

@@ -35,6 +35,9 @@ async def test_the_mesh_survives(
     options = bed.options(seed=seed, rate=capacity_per_s / 2)
     try:
         await scenario.run(trial, options)
+    except Exception as error:
+        trial.found("ran to its end", 0, "", ">= 1", str(error))
+        raise
     finally:
         with capsys.disabled():
             sys.stdout.write(f"\n{scenario.name} (seed {seed}, {options.rate:.0f} a second)\n")

@@ -127,8 +127,12 @@ class Trial:
         self.found(
             "requests", len(records), "requests", f">= {FORM.requests}",
             f"seed {self.seed}; {', '.join([*self.notes, str(outcomes)])}; "
-            f"{figures.reasons(records)}; sent p99 {lag_ms:.1f} ms after they were due; "
-            f"load average of the machine {os.getloadavg()[0]:.1f}",
+            f"{figures.reasons(records)}",
+        )  # fmt: skip
+        # A load that is late itself, or other work on the machine, is no fault of the mesh.
+        self.found(
+            "p99 of what a request left late", lag_ms, "ms",
+            note=f"load average of the machine {os.getloadavg()[0]:.1f}",
         )  # fmt: skip
         without = outcomes.get("late", 0) + outcomes.get("reset", 0)
         self.found("without an outcome by deadline + 250 ms", without, "requests", "<= 0")

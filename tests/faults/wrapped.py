@@ -1,6 +1,6 @@
-"""Runs a module as `python -m` does, but dies with its parent and lets SIGUSR1 block it for 2 s.
+"""Runs a module as `python -m` does, but lets SIGUSR1 block it for 2 s.
 
-    python wrapped.py <pid of the parent> <module>
+    python wrapped.py <module>
 
 The handler runs in the main thread, between two steps of the event loop: as a library call would
 that nobody expected to block.
@@ -8,25 +8,19 @@ that nobody expected to block.
 
 from __future__ import annotations
 
-import ctypes
-import os
 import runpy
 import signal
 import sys
 import time
 
 BLOCK_S = 2.0
-_PR_SET_PDEATHSIG = 1
 
 
 def main() -> None:
-    """Never returns before the module does."""
-    parent, module = int(sys.argv[1]), sys.argv[2]
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        raise SystemExit(1)
+    """Returns when the module does."""
     signal.signal(signal.SIGUSR1, lambda *_: time.sleep(BLOCK_S))
-    sys.argv = [module]
+    module = sys.argv.pop(1)
+    # The folder of this script is none of the module's.
     sys.path.pop(0)
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 
