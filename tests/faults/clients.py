@@ -19,8 +19,8 @@ async def crowd_leaves(trial: Trial, options: Options, *, crowd: int = 500) -> N
     bed = trial.bed
     async with trial.under_load(options) as seen:
         begun = await asyncio.gather(
-            # As fast as they can be served: a crowd that comes at once is another row.
-            *(_begun_stream(bed.port, number / options.rate) for number in range(crowd)),
+            # Beside the load they are served too: a crowd that is too much is another row.
+            *(_begun_stream(bed.port, 2 * number / options.rate) for number in range(crowd)),
             return_exceptions=True,
         )
         running = await _running_streams(bed)

@@ -152,6 +152,9 @@ async def all_slower(trial: Trial, options: Options) -> None:
         await asyncio.sleep(2 * FORM.fault_s)
         over(trial.bed, seen)
     breakers_stayed_closed(trial, seen)
+    slower = seen.disturbed()
+    share = figures.share(slower, lambda record: record.outcome == "ok")
+    trial.found("answered meanwhile", 100 * share, "%", note=figures.reasons(slower))
 
 
 async def black_hole(trial: Trial, options: Options) -> None:

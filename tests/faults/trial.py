@@ -52,8 +52,9 @@ class Seen:
     """service -> kind ("first", "retry", "hedge") -> how many since the baseline ended."""
 
     def baseline(self) -> list[Record]:
-        """Before the fault. The first moments open connections, and do not count."""
-        return figures.due(self.records, self.began + 0.5, self.baseline_until)
+        """Before the fault: without the first moments, which open connections, and without the
+        last, whose requests the fault still finds under way."""
+        return figures.due(self.records, self.began + 0.5, self.baseline_until - 0.5)
 
     def since(self, start: float, end: float = math.inf) -> list[Record]:
         """Those due from `start` on."""
