@@ -96,19 +96,22 @@ async def _running_streams(bed: Bed) -> float:
 
 
 async def _begun_stream(port: int, after_s: float) -> asyncio.StreamWriter:
-    """A stream, asked for after a while, whose first token has come; close it yourself."""
+    """A stream, asked for after a while, whose first token has come; close it yourself.
+
+    Raises:
+        ConnectionError: it was refused, also when it came back as `Retry-After` asks.
+    """
     await asyncio.sleep(after_s)
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
     body = b'{"query": "What does it cost?", "stream": true, "timeout_ms": 60000}'
     head = f"POST /v1/query HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n"
-    writer.write(f"{head}Content-Type: application/json\r\n\r\n".encode() + body)
-    try:
-        async with asyncio.timeout(30):
-            status = await reader.readuntil(b"\r\n\r\n")
-            if b" 200 " not in status:
-                raise ConnectionError(status.partition(b"\r\n")[0].decode())
-            await reader.readuntil(b"event: delta")
-    except (TimeoutError, OSError, EOFError):
-        writer.close()
-        raise
-    return writer
+    async with asyncio.timeout(30):
+        for _ in range(5):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(f"{head}Content-Type: application/json\r\n\r\n".encode() + body)
+            status = (await reader.readuntil(b"\r\n\r\n")).partition(b"\r\n")[0].decode()
+            if " 200 " in status:
+                await reader.readuntil(b"event: delta")
+                return writer
+            writer.close()
+            await asyncio.sleep(1)
+    raise ConnectionError(status)
