@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ sys.path.append(str(Path(__file__).parents[2] / "bench"))
 from faults.bed import Bed, Setup
 from faults.matrix import TABLE
 from faults.trial import FORM, FULL, capacity_per_s
-from report import Row, publish
+from report import RESULTS, Row, publish
 
 
 class Beds:
@@ -55,9 +56,19 @@ def beds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Beds]:
 
 @pytest.fixture(scope="session")
 def figures() -> Iterator[dict[str, list[Row]]]:
-    """Row -> what it found; published when every row of the full form has run."""
+    """Row -> what it found; published in its full form, beside what other rows found before."""
     found: dict[str, list[Row]] = {}
     yield found
-    rows = [row for scenario in TABLE for row in found.get(scenario.name, ())]
-    if FULL and len(found) == len(TABLE):
-        publish("faults", rows)
+    if FULL and found:
+        before = {} if len(found) == len(TABLE) else results()
+        publish("faults", [row for each in TABLE for row in (before | found).get(each.name, ())])
+
+
+def results() -> dict[str, list[Row]]:
+    """What is published of each row."""
+    path = RESULTS / "faults.json"
+    published: dict[str, list[Row]] = {}
+    for row in json.loads(path.read_text())["rows"] if path.exists() else ():
+        kept = {key: value for key, value in row.items() if key not in ("ratio", "met")}
+        published.setdefault(row["what"].partition(": ")[0], []).append(Row(**kept))
+    return published

@@ -278,11 +278,20 @@ async def test_a_generator_that_dies_after_text_is_reported_never_replaced() -> 
     mesh = FakeMesh(generate_error=Unavailable("gone"), tokens_before_error=2)
     texts = []
     with pytest.raises(Unavailable):
-        async with aclosing(pipeline(mesh).answer(query(), Deadline.after(5))) as events:
+        asked = query(stream=True)
+        async with aclosing(pipeline(mesh).answer(asked, Deadline.after(5))) as events:
             async for event in events:
                 if isinstance(event, Delta):
                     texts.append(event.text)
     assert texts == ["t0 ", "t1 "]
+
+
+async def test_an_answer_nobody_has_read_yet_is_replaced_when_its_generator_dies() -> None:
+    mesh = FakeMesh(generate_error=Unavailable("gone"), tokens_before_error=2)
+    run = (await answer(mesh))[-1].run  # type: ignore[union-attr]
+    assert [each.fallback for each in run.degraded] == ["passages"]
+    assert run.answer.startswith("passage 3 [1]")
+    assert [each.marker for each in run.citations] == [1, 2, 3]
 
 
 async def test_leaving_an_answer_closes_the_generators_stream() -> None:

@@ -97,6 +97,9 @@ TABLE: Final[Mapping[type[RaglanError], Wire]] = {
 RETRY_AFTER_METADATA: Final = "raglan-retry-after-ms"
 """Trailing metadata that carries `retry_after_s`, in milliseconds."""
 
+SAID_METADATA: Final = "raglan-said"
+"""Trailing metadata that marks a message as ours, rather than the transport's."""
+
 _BY_STATUS: Final = {wire.status: error for error, wire in TABLE.items()} | {
     "ALREADY_EXISTS": Conflict,
     "ABORTED": Conflict,

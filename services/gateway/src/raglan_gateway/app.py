@@ -17,6 +17,7 @@ from raglan_gateway.api import collections, documents, jobs, operations, query, 
 from raglan_gateway.api.body_limit import BodyLimit
 from raglan_gateway.api.boundary import Boundary, install_error_handlers
 from raglan_gateway.api.last_word import LastWord
+from raglan_gateway.loop_lag import LoopLag
 from raglan_gateway.mesh import Mesh
 from raglan_gateway.metrics import Metrics
 from raglan_gateway.pipeline import Budgets, Pipeline
@@ -45,6 +46,7 @@ def build(settings: GatewaySettings, lifecycle: Lifecycle | None = None) -> Fast
         cite_s=settings.cite_budget_ms / 1e3,
     )
     pipeline = Pipeline(mesh, budgets, rerank_candidates=settings.rerank_candidates)
+    lag = LoopLag(pipeline.lag.lagged)
     metrics.watch(mesh, pipeline)
     redis = RedisLink(settings.redis_url) if settings.redis_url.get_secret_value() else None
     answers = AnswerCache(settings.stale_answer_s, redis)
@@ -52,10 +54,12 @@ def build(settings: GatewaySettings, lifecycle: Lifecycle | None = None) -> Fast
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        lag.start()
         making = asyncio.create_task(_make_default_collection(mesh, settings.default_collection))
         yield
         making.cancel()
         await asyncio.wait((making,))
+        await lag.stop()
         await answers.close()
         if redis is not None:
             await redis.close()

@@ -15,6 +15,7 @@ from typing import Final, Protocol, TypeAlias
 from raglan.chunk_text import in_context
 from raglan.deadline import Deadline
 from raglan.errors import DeadlineExceeded, Internal, Overloaded, RaglanError, Unavailable
+from raglan.resilience.lag import LagLimit
 from raglan.resilience.limiter import AdaptiveLimiter, Priority
 from raglan.v1 import (
     common_pb2,
@@ -88,6 +89,8 @@ class Query:
     filter: retriever_pb2.Filter | None = None
     max_tokens: int = 0
     priority: Priority = Priority.DEFAULT
+    stream: bool = False
+    """Whether the answer is read as it is written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +156,12 @@ class Run:
             raise DeadlineExceeded(f"The deadline passed in stage {stage}.")
         self.degraded.append(Degradation(stage, error.message, FALLBACK[stage]))
 
+    def forget_answer(self) -> None:
+        """Begin the answer anew; nobody has seen what there is of it."""
+        self.answer = ""
+        self.citations.clear()
+        self.timings_ms.pop("first_token", None)
+
     def close(self) -> None:
         """Record the total."""
         self.timings_ms["total"] = (time.monotonic() - self.started) * 1e3
@@ -199,9 +208,11 @@ class Pipeline:
     """Runs queries. Between them it holds only how its stages do."""
 
     def __init__(self, stages: Stages, budgets: Budgets, *, rerank_candidates: int) -> None:
-        self.door = AdaptiveLimiter(initial=16, smallest=4, largest=LARGEST, queue=QUEUE)
-        """Before the stages that find passages. Generation, which may take a hundred times as long,
-        has only its own limit."""
+        self.lag = LagLimit(largest=LARGEST)
+        """Told how late the event loop is, by which the door becomes narrower."""
+        self.door = AdaptiveLimiter(limit=self.lag, queue=QUEUE)
+        """Before the stages that find passages: as many as the gateway itself can follow. How much
+        the services can do is the stages' business, and a slow one no reason to refuse."""
         self._services = stages
         self._rerank_candidates = rerank_candidates
         self._embedding = Stage("embed", longest_s=budgets.embed_s, share=_SHARE)
@@ -318,9 +329,10 @@ class Pipeline:
                     begun = True
                     yield event
         except RECOVERABLE as error:
-            if begun:
+            if begun and run.query.stream:
                 raise
             run.fall_back("generate", error)
+            run.forget_answer()
             for reply in quote_passages(run.passages):
                 for event in _absorb(run, reply):
                     yield event

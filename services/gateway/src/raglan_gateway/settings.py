@@ -102,7 +102,7 @@ class GatewaySettings(ServiceSettings, env_prefix="RAGLAN_GATEWAY_"):
     `rediss://` for TLS; empty for none. When it is away, each gateway goes on by itself. Give it a
     memory limit and the policy `volatile-lru`."""
 
-    max_concurrent_requests: PositiveInt = 512
+    max_concurrent_requests: PositiveInt = 1_024
     """Requests in progress at once; more are refused with 503."""
 
     highest_priority: Literal["critical", "default", "batch"] = "critical"

@@ -16,10 +16,36 @@ from bisect import insort
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
-from typing import Final
+from typing import Final, Protocol
 
 from raglan.errors import Overloaded
-from raglan.resilience.gradient import GradientLimit
+
+
+class Limit(Protocol):
+    """How many may run at a time, found from what is told here. Times are monotonic seconds."""
+
+    @property
+    def limit(self) -> int:
+        """Calls that may run at a time now."""
+
+    @property
+    def latency_s(self) -> float | None:
+        """What a call takes on average of late; None while nothing is known."""
+
+    def started(self, running: int, now: float) -> None:
+        """A call started at `now`; `running` with it."""
+
+    def wanted(self) -> None:
+        """Somebody found no place."""
+
+    def observe(self, seconds: float, now: float) -> None:
+        """A call that ended at `now` took `seconds`."""
+
+    def gave_up(self, seconds: float, now: float) -> None:
+        """A call had no answer after `seconds`."""
+
+    def refused(self, now: float) -> None:
+        """The service itself refused a call for being busy."""
 
 
 class Priority(IntEnum):
@@ -73,7 +99,7 @@ class Ticket:
 class Admission:
     """Places and queue before one service. `now` is any monotonic clock, in seconds."""
 
-    def __init__(self, limit: GradientLimit, queue: int) -> None:
+    def __init__(self, limit: Limit, queue: int) -> None:
         self.adaptive = limit
         self.queue = queue
         self.running = 0

@@ -9,7 +9,7 @@ from types import TracebackType
 
 from raglan.deadline import Deadline
 from raglan.errors import DeadlineExceeded, Overloaded
-from raglan.resilience.admission import Admission, Priority, Ticket
+from raglan.resilience.admission import Admission, Limit, Priority, Ticket
 from raglan.resilience.gradient import GradientLimit
 
 __all__ = ["AdaptiveLimiter", "Priority", "Slot"]
@@ -28,9 +28,13 @@ class AdaptiveLimiter:
         smallest: int = 2,
         largest: int = 1000,
         queue: int = 100,
+        limit: Limit | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._adaptive = GradientLimit(initial=initial, smallest=smallest, largest=largest)
+        """Args:
+        limit: what finds the limit; without it a `GradientLimit` between `smallest` and `largest`.
+        """
+        self._adaptive = limit or GradientLimit(initial=initial, smallest=smallest, largest=largest)
         self._admission = Admission(self._adaptive, queue)
         self._clock = clock
 

@@ -92,14 +92,11 @@ async def stream(
 
 def from_rpc_error(error: grpc.aio.AioRpcError, to: str) -> RaglanError:
     """Our error for a failed call; gRPC's own words about transport become a sentence."""
-    retry_after_s: float | None = None
-    for key, value in error.trailing_metadata() or ():
-        if key == errors.RETRY_AFTER_METADATA:
-            retry_after_s = int(value) / 1e3
+    trailing = dict(error.trailing_metadata() or ())
+    told = trailing.get(errors.RETRY_AFTER_METADATA)
+    retry_after_s = None if told is None else int(told) / 1e3
     status, message = error.code(), error.details() or ""
-    if status is grpc.StatusCode.UNAVAILABLE and (
-        not message or "connect" in message.lower() or ":" in message
-    ):
+    if status is grpc.StatusCode.UNAVAILABLE and errors.SAID_METADATA not in trailing:
         message = f"{_capital(to)} cannot be reached."
     elif status is grpc.StatusCode.DEADLINE_EXCEEDED:
         message = f"{_capital(to)} did not answer before the deadline."

@@ -110,8 +110,8 @@ async def _border(method: str, context: Context) -> AsyncIterator[None]:
 
 
 async def _abort(context: Context, error: RaglanError) -> None:
-    trailing: tuple[tuple[str, str], ...] = ()
+    trailing = [(errors.SAID_METADATA, "1")]
     if error.retry_after_s is not None:
-        trailing = ((errors.RETRY_AFTER_METADATA, str(math.ceil(error.retry_after_s * 1e3))),)
+        trailing.append((errors.RETRY_AFTER_METADATA, str(math.ceil(error.retry_after_s * 1e3))))
     status = grpc.StatusCode[errors.wire(error).status]
-    await context.abort(status, error.message, trailing_metadata=trailing)
+    await context.abort(status, error.message, trailing_metadata=tuple(trailing))

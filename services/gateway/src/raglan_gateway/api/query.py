@@ -113,6 +113,7 @@ def _checked(
         rerank=body.rerank,
         filter=filters.to_proto(body.filter) if body.filter else None,
         max_tokens=(body.max_tokens or 0) if isinstance(body, schemas.QueryRequest) else 0,
+        stream=isinstance(body, schemas.QueryRequest) and body.stream,
         # The higher number goes later.
         priority=max(Priority[priority.upper()], Priority[settings.highest_priority.upper()]),
     )

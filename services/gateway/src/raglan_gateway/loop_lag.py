@@ -1,0 +1,37 @@
+"""How late the event loop is: the gateway's own share of every latency."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Final
+
+EVERY_S: Final = 0.02
+
+
+class LoopLag:
+    """Tells how late the running loop is, between `start` and `stop`."""
+
+    def __init__(self, tell: Callable[[float], None]) -> None:
+        """Args:
+        tell: given seconds, some fifty times a second.
+        """
+        self._tell = tell
+        self._sampling: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin, inside the loop."""
+        self._sampling = asyncio.create_task(self._sample(), name="loop lag")
+
+    async def stop(self) -> None:
+        """End."""
+        if self._sampling is not None:
+            self._sampling.cancel()
+            await asyncio.wait((self._sampling,))
+
+    async def _sample(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            due = loop.time() + EVERY_S
+            await asyncio.sleep(EVERY_S)
+            self._tell(max(0.0, loop.time() - due))
