@@ -2,8 +2,8 @@
 
 For the door of a process rather than for the service behind it. A service that has become slow
 makes calls take longer and leaves the loop on time, so more of them may be in hand; a process that
-has more to do than it can is late, however fast its services are. Multiplicative both ways, because a
-change shows in the next sample: what suits a slow service is found within a second or two.
+has more to do than it can is late, however fast its services are. Multiplicative both ways, because
+a change shows in the next sample: what suits a slow service is found within a second or two.
 """
 
 from __future__ import annotations
