@@ -110,7 +110,7 @@ class Mesh:
 
     def endpoint(self, number: int) -> Any:
         address = self.addresses[number]
-        return next(each for each in self.pool.endpoints if each.address == address)
+        return next(each for each in self.pool.replicas.all if each.address == address)
 
 
 @asynccontextmanager
@@ -120,7 +120,7 @@ async def mesh_of(count: int) -> AsyncIterator[Mesh]:
         await mesh.add()
     mesh.open()
     try:
-        await until(lambda: all(e.reach is Reach.SERVING for e in mesh.pool.endpoints))
+        await until(lambda: all(e.reach is Reach.SERVING for e in mesh.pool.replicas.all))
         yield mesh
     finally:
         await mesh.pool.close()
@@ -257,7 +257,7 @@ async def test_when_more_than_half_fails_all_are_asked_again() -> None:
         for _ in range(30):
             with pytest.raises(errors.Internal):
                 await mesh.ask()
-        assert all(endpoint.ejected for endpoint in mesh.pool.endpoints)
+        assert all(endpoint.ejected for endpoint in mesh.pool.replicas.all)
         for replica in mesh.replicas:
             replica.error = None
         assert await mesh.ask() in {"r0", "r1"}
@@ -298,7 +298,7 @@ async def test_hedges_are_at_most_a_twentieth_of_the_calls() -> None:
             replica.delay_s = 0.03
         await asyncio.gather(*(mesh.ask(hedge=True) for _ in range(100)))
         assert mesh.kinds.count("hedge") <= 10
-        assert all(endpoint.breaker.state is State.CLOSED for endpoint in mesh.pool.endpoints)
+        assert all(endpoint.breaker.state is State.CLOSED for endpoint in mesh.pool.replicas.all)
 
 
 async def test_a_stream_is_retried_before_its_first_reply_only() -> None:
@@ -358,12 +358,12 @@ async def test_replicas_come_and_go_with_the_file_that_lists_them(tmp_path: Path
     mesh.open(f"@{listed}")
     assert await mesh.ask() == "r0"
     listed.write_text("\n".join(mesh.addresses))
-    await until(lambda: len(mesh.pool.endpoints) == 2)
+    await until(lambda: len(mesh.pool.replicas.all) == 2)
     listed.write_text("not an address")
     await asyncio.sleep(addresses.FILE_EVERY_S + 0.2)
-    assert len(mesh.pool.endpoints) == 2
+    assert len(mesh.pool.replicas.all) == 2
     listed.write_text(mesh.addresses[1])
-    await until(lambda: [e.address for e in mesh.pool.endpoints] == mesh.addresses[1:])
+    await until(lambda: [e.address for e in mesh.pool.replicas.all] == mesh.addresses[1:])
     assert await mesh.ask() == "r1"
     await mesh.pool.close()
     for server in mesh.servers:

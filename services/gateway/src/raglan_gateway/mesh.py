@@ -136,13 +136,13 @@ class Mesh:
         return [
             _seen(name, endpoint)
             for name, pool in self.pools.items()
-            for endpoint in pool.endpoints
+            for endpoint in pool.replicas.all
         ]
 
     async def ask(self) -> list[Seen]:
         """`seen`, and what each replica that can be reached says it runs; about a second."""
         return await asyncio.gather(
-            *(_ask(name, each) for name, pool in self.pools.items() for each in pool.endpoints)
+            *(_ask(name, each) for name, pool in self.pools.items() for each in pool.replicas.all)
         )
 
 

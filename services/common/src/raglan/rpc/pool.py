@@ -8,7 +8,6 @@ the choice between them is made here, by power of two choices on work in hand.
 from __future__ import annotations
 
 import asyncio
-import random
 import time
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -27,8 +26,8 @@ from raglan.resilience.breaker import Permit
 from raglan.resilience.budget import Budget
 from raglan.resilience.latency import LatencyWindow
 from raglan.rpc import client
-from raglan.rpc.addresses import Addresses
-from raglan.rpc.endpoint import Endpoint, Reach
+from raglan.rpc.endpoint import Endpoint
+from raglan.rpc.replicas import NoEndpoint, Replicas
 
 log: Final = structlog.get_logger()
 
@@ -41,18 +40,8 @@ HEDGE_QUANTILE: Final = 0.95
 _HEDGE_AT_LEAST_S: Final = 0.01
 """Below it a hedge would race the noise of the machine."""
 
-_CONTACT_S: Final = 2.0
-"""How long a call waits for the first word of replicas that nothing is known of yet."""
-
-_REMOVED_S: Final = 60.0
-"""What a replica that has left the list gets to finish its calls."""
-
 _PAUSE: Final = wait_random_exponential(multiplier=0.025, max=0.25)
 """Full jitter, 25 ms doubling to 250 ms."""
-
-
-class NoEndpoint(Unavailable):
-    """No replica takes calls now. Another try at once would find the same."""
 
 
 @dataclass(eq=False, slots=True)
@@ -107,45 +96,21 @@ class EndpointPool:
             ValueError: `addresses` cannot be read.
         """
         self.target = target
-        self.addresses = addresses
+        self.replicas = Replicas(target, addresses, stub)
         self._says = f"the {target}"
-        self._stub = stub
         self._on_attempt = on_attempt
-        self._endpoints: dict[str, Endpoint] = {}
-        self._changed = asyncio.Event()
         self._retries = Budget(RETRY_SHARE, RETRY_FLOOR_PER_S)
         self._hedges = Budget(HEDGE_SHARE)
         self._latency: defaultdict[str, LatencyWindow] = defaultdict(LatencyWindow)
-        self._closing: set[asyncio.Task[None]] = set()
-        parsed = Addresses.parse(addresses)
-        self._known = parsed.every_s is None
-        self._replace(parsed.fixed)
-        self._following = (
-            None
-            if parsed.every_s is None
-            else asyncio.create_task(self._follow(parsed, parsed.every_s), name=f"find {target}")
-        )
 
     async def close(self) -> None:
         """Close every channel."""
-        if self._following is not None:
-            self._following.cancel()
-            await asyncio.wait((self._following,))
-        for task in self._closing:
-            task.cancel()
-        await asyncio.gather(*self._closing, return_exceptions=True)
-        await asyncio.gather(*(endpoint.close() for endpoint in self._endpoints.values()))
-        self._endpoints.clear()
-
-    @property
-    def endpoints(self) -> list[Endpoint]:
-        """Every replica that is known now, by address."""
-        return [self._endpoints[address] for address in sorted(self._endpoints)]
+        await self.replicas.close()
 
     @property
     def available(self) -> bool:
         """Whether a call would find a replica to go to."""
-        return bool(self._candidates()[0])
+        return bool(self.replicas.candidates()[0])
 
     async def call(
         self,
@@ -260,7 +225,7 @@ class EndpointPool:
             error = state.outcome.exception() if state.outcome else None
             asked = error.retry_after_s if isinstance(error, Overloaded) else None
             # What one replica asks for does not bind the others.
-            alone = all(endpoint in tried for endpoint in self._endpoints.values())
+            alone = all(endpoint in tried for endpoint in self.replicas.all)
             return max(_PAUSE(state), asked or 0.0) if alone else _PAUSE(state)
 
         def stop(state: RetryCallState) -> bool:
@@ -293,7 +258,7 @@ class EndpointPool:
     ) -> Any:
         self._hedges.request()
         usual_s = self._latency[method].quantile(HEDGE_QUANTILE)
-        if usual_s is None or len(self._endpoints) < 2:
+        if usual_s is None or len(self.replicas) < 2:
             return await self._attempt(method, request, deadline, tried)
         attempt = await self._choose(method, deadline, tried)
         first = asyncio.ensure_future(self._send(attempt, method, request, deadline))
@@ -316,7 +281,7 @@ class EndpointPool:
 
     def _may_hedge(self, tried: list[Endpoint]) -> bool:
         """Whether somebody else could be asked, and the pool is not under stress."""
-        candidates, failing_open = self._candidates()
+        candidates, failing_open = self.replicas.candidates()
         others = [endpoint for endpoint in candidates if endpoint not in tried]
         stressed = failing_open or self._retries.share_used >= RETRY_SHARE / 2
         return bool(others) and not stressed and self._hedges.take()
@@ -354,106 +319,11 @@ class EndpointPool:
     async def _choose(
         self, method: str, deadline: Deadline, tried: list[Endpoint], kind: str = ""
     ) -> _Attempt:
-        """A replica, another than those `tried` where there is one.
-
-        Raises:
-            NoEndpoint: none takes calls.
-        """
-        contact = deadline.within(_CONTACT_S)
-        while (chosen := self._pick(tried)) is None:
-            await self._contact(contact)
-        endpoint, permit = chosen
+        endpoint, permit = await self.replicas.choose(tried, deadline)
         self._on_attempt(kind or ("retry" if tried else "first"))
         tried.append(endpoint)
         usual_s = self._latency[method].quantile(HEDGE_QUANTILE)
         return _Attempt(endpoint, permit, deadline.remaining_s(), usual_s)
-
-    def _pick(self, tried: list[Endpoint]) -> tuple[Endpoint, Permit] | None:
-        candidates, failing_open = self._candidates()
-        untried = [endpoint for endpoint in candidates if endpoint not in tried] or candidates
-        random.shuffle(untried)
-        for endpoint in (*sorted(untried[:2], key=lambda each: each.cost), *untried[2:]):
-            if permit := endpoint.breaker.permit():
-                return endpoint, permit
-        if failing_open and untried:
-            return untried[0], untried[0].breaker.bypass()
-        return None
-
-    def _candidates(self) -> tuple[list[Endpoint], bool]:
-        """The replicas that may be asked, and whether open breakers are disregarded.
-
-        At most half of a pool is kept out by breakers (of a pool of one, that one). If more than
-        that is out, the breakers see a fault of something else, and all that can be reached are
-        asked.
-        """
-        serving = [each for each in self._endpoints.values() if each.reach is Reach.SERVING]
-        well = [each for each in serving if not each.ejected]
-        out = len(self._endpoints) - len(well)
-        if len(well) < len(serving) and out > max(1, len(self._endpoints) // 2):
-            return serving, True
-        return well, False
-
-    async def _contact(self, limit: Deadline) -> None:
-        """Wait for news of replicas that nothing is known of yet; raise when all is known."""
-        unknown = [each for each in self._endpoints.values() if each.reach is Reach.CONNECTING]
-        if self._known and not unknown:
-            raise self._nobody()
-        try:
-            async with asyncio.timeout(limit.remaining_s()):
-                await self._changed.wait()
-        except TimeoutError:
-            raise self._nobody() from None
-
-    def _nobody(self) -> NoEndpoint:
-        breakers = [
-            each.breaker for each in self._endpoints.values() if each.reach is Reach.SERVING
-        ]
-        if breakers:
-            return NoEndpoint(
-                f"The {self.target} is left alone for a while after failures.",
-                retry_after_s=min(breaker.retry_after_s() for breaker in breakers),
-            )
-        return NoEndpoint(f"The {self.target} cannot be reached.", retry_after_s=1.0)
-
-    async def _follow(self, addresses: Addresses, every_s: float) -> None:
-        failing = False
-        while True:
-            try:
-                self._replace(await addresses.resolve())
-                failing = False
-            except (OSError, ValueError) as error:
-                # The last good answer stands.
-                if not failing:
-                    log.warning("addresses unknown", target=self.target, reason=str(error))
-                failing = True
-            self._known = True
-            self._news()
-            await asyncio.sleep(every_s)
-
-    def _replace(self, addresses: frozenset[str]) -> None:
-        """Open and close channels so that there is one for each of `addresses`."""
-        for address in self._endpoints.keys() - addresses:
-            closing = asyncio.create_task(self._endpoints.pop(address).close(_REMOVED_S))
-            self._closing.add(closing)
-            closing.add_done_callback(self._closing.discard)
-            log.info("endpoint removed", target=self.target, address=address)
-        for address in addresses - self._endpoints.keys():
-            endpoint = Endpoint(self.target, address, self._stub, self._heard)
-            self._endpoints[address] = endpoint
-
-    def _heard(self, endpoint: Endpoint) -> None:
-        log.info(
-            "endpoint",
-            target=self.target,
-            address=endpoint.address,
-            reach=endpoint.reach.value,
-            breaker=endpoint.breaker.state.value,
-        )
-        self._news()
-
-    def _news(self) -> None:
-        self._changed.set()
-        self._changed = asyncio.Event()
 
 
 def _worth_another(error: BaseException) -> bool:

@@ -1,0 +1,176 @@
+"""Which replicas a service has, which of them may be asked now, and which one is."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+from typing import Any, Final
+
+import grpc
+import structlog
+
+from raglan.deadline import Deadline
+from raglan.errors import Unavailable
+from raglan.resilience.breaker import Permit
+from raglan.rpc.addresses import Addresses
+from raglan.rpc.endpoint import Endpoint, Reach
+
+log: Final = structlog.get_logger()
+
+_CONTACT_S: Final = 2.0
+"""How long a call waits for the first word of replicas that nothing is known of yet."""
+
+_REMOVED_S: Final = 60.0
+"""What a replica that has left the list gets to finish its calls."""
+
+
+class NoEndpoint(Unavailable):
+    """No replica takes calls now. Another try at once would find the same."""
+
+
+class Replicas:
+    """A channel to each, for as long as the list has it. Make it inside a running event loop."""
+
+    def __init__(
+        self, target: str, addresses: str, stub: Callable[[grpc.aio.Channel], Any]
+    ) -> None:
+        """Args:
+        target: the service's name, e.g. "embedder".
+        addresses: see `Addresses.parse`.
+        stub: makes the service's stub from a channel.
+
+        Raises:
+            ValueError: `addresses` cannot be read.
+        """
+        self._target = target
+        self._stub = stub
+        self._endpoints: dict[str, Endpoint] = {}
+        self._changed = asyncio.Event()
+        self._closing: set[asyncio.Task[None]] = set()
+        parsed = Addresses.parse(addresses)
+        self._known = parsed.every_s is None
+        self._replace(parsed.fixed)
+        self._following = (
+            None
+            if parsed.every_s is None
+            else asyncio.create_task(self._follow(parsed, parsed.every_s), name=f"find {target}")
+        )
+
+    async def close(self) -> None:
+        """Close every channel."""
+        if self._following is not None:
+            self._following.cancel()
+            await asyncio.wait((self._following,))
+        for task in self._closing:
+            task.cancel()
+        await asyncio.gather(*self._closing, return_exceptions=True)
+        await asyncio.gather(*(endpoint.close() for endpoint in self._endpoints.values()))
+        self._endpoints.clear()
+
+    def __len__(self) -> int:
+        """How many are known."""
+        return len(self._endpoints)
+
+    @property
+    def all(self) -> list[Endpoint]:
+        """Every one that is known now, by address."""
+        return [self._endpoints[address] for address in sorted(self._endpoints)]
+
+    async def choose(self, tried: list[Endpoint], deadline: Deadline) -> tuple[Endpoint, Permit]:
+        """One to ask, another than those `tried` where there is one.
+
+        Raises:
+            NoEndpoint: none takes calls.
+        """
+        contact = deadline.within(_CONTACT_S)
+        while (chosen := self._pick(tried)) is None:
+            await self._contact(contact)
+        return chosen
+
+    def _pick(self, tried: list[Endpoint]) -> tuple[Endpoint, Permit] | None:
+        candidates, failing_open = self.candidates()
+        untried = [endpoint for endpoint in candidates if endpoint not in tried] or candidates
+        random.shuffle(untried)
+        for endpoint in (*sorted(untried[:2], key=lambda each: each.cost), *untried[2:]):
+            if permit := endpoint.breaker.permit():
+                return endpoint, permit
+        if failing_open and untried:
+            return untried[0], untried[0].breaker.bypass()
+        return None
+
+    def candidates(self) -> tuple[list[Endpoint], bool]:
+        """The replicas that may be asked, and whether open breakers are disregarded.
+
+        At most half of a pool is kept out by breakers (of a pool of one, that one). If more than
+        that is out, the breakers see a fault of something else, and all that can be reached are
+        asked.
+        """
+        serving = [each for each in self._endpoints.values() if each.reach is Reach.SERVING]
+        well = [each for each in serving if not each.ejected]
+        out = len(self._endpoints) - len(well)
+        if len(well) < len(serving) and out > max(1, len(self._endpoints) // 2):
+            return serving, True
+        return well, False
+
+    async def _contact(self, limit: Deadline) -> None:
+        """Wait for news of replicas that nothing is known of yet; raise when all is known."""
+        unknown = [each for each in self._endpoints.values() if each.reach is Reach.CONNECTING]
+        if self._known and not unknown:
+            raise self._nobody()
+        try:
+            async with asyncio.timeout(limit.remaining_s()):
+                await self._changed.wait()
+        except TimeoutError:
+            raise self._nobody() from None
+
+    def _nobody(self) -> NoEndpoint:
+        breakers = [
+            each.breaker for each in self._endpoints.values() if each.reach is Reach.SERVING
+        ]
+        if breakers:
+            return NoEndpoint(
+                f"The {self._target} is left alone for a while after failures.",
+                retry_after_s=min(breaker.retry_after_s() for breaker in breakers),
+            )
+        return NoEndpoint(f"The {self._target} cannot be reached.", retry_after_s=1.0)
+
+    async def _follow(self, addresses: Addresses, every_s: float) -> None:
+        failing = False
+        while True:
+            try:
+                self._replace(await addresses.resolve())
+                failing = False
+            except (OSError, ValueError) as error:
+                # The last good answer stands.
+                if not failing:
+                    log.warning("addresses unknown", target=self._target, reason=str(error))
+                failing = True
+            self._known = True
+            self._news()
+            await asyncio.sleep(every_s)
+
+    def _replace(self, addresses: frozenset[str]) -> None:
+        """Open and close channels so that there is one for each of `addresses`."""
+        for address in self._endpoints.keys() - addresses:
+            closing = asyncio.create_task(self._endpoints.pop(address).close(_REMOVED_S))
+            self._closing.add(closing)
+            closing.add_done_callback(self._closing.discard)
+            log.info("endpoint removed", target=self._target, address=address)
+        for address in addresses - self._endpoints.keys():
+            endpoint = Endpoint(self._target, address, self._stub, self._heard)
+            self._endpoints[address] = endpoint
+
+    def _heard(self, endpoint: Endpoint) -> None:
+        log.info(
+            "endpoint",
+            target=self._target,
+            address=endpoint.address,
+            reach=endpoint.reach.value,
+            breaker=endpoint.breaker.state.value,
+        )
+        self._news()
+
+    def _news(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
