@@ -20,7 +20,8 @@ variables of its own environment on to the services it starts. A variable that n
 refused at start, with the nearest name that exists.
 
 Two variables belong to the command line: `RAGLAN_URL` is the gateway that the client commands talk
-to, `RAGLAN_DATA` the data folder of `raglan up`.
+to, `RAGLAN_DATA` the data folder of `raglan up`. `RAGLAN_FAULTS` makes calls between services fail
+for a [rehearsal](resilience.md#rehearsing).
 """
 TABLE = "| variable | type | default | |\n|---|---|---|---|"
 
