@@ -47,6 +47,8 @@ class Endpoint:
         self.address = address
         self.reach = Reach.CONNECTING
         self.in_flight = 0
+        self.last_failure = ""
+        """What went wrong last, as a sentence."""
         self.breaker = CircuitBreaker(on_change=lambda _: on_change(self))
         self._on_change = on_change
         self._channel = client.connect(address, target=target)

@@ -66,13 +66,17 @@ class _Attempt:
             case None:
                 self.permit.succeeded()
             case Unavailable() | Internal():
-                self.permit.failed()
+                self._failed(error.message)
             case DeadlineExceeded() if self.limit_s >= (self.usual_s or 0):
-                self.permit.failed()
+                self._failed(error.message)
             case asyncio.CancelledError() if self.overtaken:
-                self.permit.failed()
+                self._failed("Others answered earlier.")
             case _:
                 self.permit.released()
+
+    def _failed(self, why: str) -> None:
+        self.endpoint.last_failure = why
+        self.permit.failed()
 
 
 class EndpointPool:

@@ -125,13 +125,12 @@ class Replicas:
             raise self._nobody() from None
 
     def _nobody(self) -> NoEndpoint:
-        breakers = [
-            each.breaker for each in self._endpoints.values() if each.reach is Reach.SERVING
-        ]
-        if breakers:
+        resting = [each for each in self._endpoints.values() if each.reach is Reach.SERVING]
+        if resting:
+            first = min(resting, key=lambda each: each.breaker.retry_after_s())
             return NoEndpoint(
-                f"The {self._target} is left alone for a while after failures.",
-                retry_after_s=min(breaker.retry_after_s() for breaker in breakers),
+                f"{first.last_failure} After that, the {self._target} is left alone for a while.",
+                retry_after_s=first.breaker.retry_after_s(),
             )
         return NoEndpoint(f"The {self._target} cannot be reached.", retry_after_s=1.0)
 
