@@ -16,7 +16,13 @@ from raglan.rpc import client
 from raglan.rpc.server import Server, Service
 from raglan.settings import GrpcSettings
 from raglan.telemetry import context as request_context
-from raglan.v1 import common_pb2, generator_pb2, generator_pb2_grpc
+from raglan.v1 import (
+    common_pb2,
+    generator_pb2,
+    generator_pb2_grpc,
+    ingester_pb2,
+    ingester_pb2_grpc,
+)
 
 
 class Servicer(generator_pb2_grpc.GeneratorServiceServicer):
@@ -219,3 +225,36 @@ async def test_a_taken_port_is_refused_naming_the_setting() -> None:
     with pytest.raises(errors.Unavailable, match=f"{first.port}.*PORT"):
         await second.start()
     await first.stop()
+
+
+async def test_an_upload_that_is_refused_at_its_beginning_says_why() -> None:
+    """A client whose write fails because the call is over reports an error of its own."""
+
+    class Refuses(ingester_pb2_grpc.IngesterServiceServicer):
+        async def Submit(self, request_iterator, context):  # type: ignore[no-untyped-def]
+            async for _ in request_iterator:
+                raise errors.NotFound("There is no such collection.")
+
+    service = Service(
+        name="raglan.v1.IngesterService",
+        register=lambda s: ingester_pb2_grpc.add_IngesterServiceServicer_to_server(Refuses(), s),
+    )
+    server = Server(service, GrpcSettings(shutdown_drain_s=0, shutdown_grace_s=0.1))
+    await server.start()
+
+    async def messages() -> AsyncIterator[ingester_pb2.SubmitRequest]:
+        for _ in range(20):
+            yield ingester_pb2.SubmitRequest(data=bytes(20_000))
+
+    async with client.connect(f"127.0.0.1:{server.port}") as channel:
+        stub = ingester_pb2_grpc.IngesterServiceStub(channel)
+
+        async def upload() -> str:
+            with pytest.raises(errors.RaglanError) as caught:
+                await client.call(stub.Submit, messages(), deadline=Deadline.after(10))
+            return caught.value.message
+
+        for _ in range(50):
+            said = await asyncio.gather(*(upload() for _ in range(10)))
+            assert set(said) == {"There is no such collection."}
+    await server.stop()

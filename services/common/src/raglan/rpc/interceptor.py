@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
@@ -22,6 +23,9 @@ log: Final = structlog.get_logger()
 
 _EXEMPT: Final = ("/grpc.health.", "/grpc.reflection.")
 _END: Final = object()
+_READ_OUT_S: Final = 1.0
+"""How long an upload that is refused is still read."""
+
 _SHAPES: Final = {
     (False, False): "unary_unary",
     (False, True): "unary_stream",
@@ -48,7 +52,7 @@ class BoundaryInterceptor(grpc.aio.ServerInterceptor):
         method = handler_call_details.method
         if handler is None or method.startswith(_EXEMPT):
             return handler
-        wrap = _wrap_stream if handler.response_streaming else _wrap_unary
+        wrap = _WRAPS[handler.request_streaming, handler.response_streaming]
         kind = _SHAPES[handler.request_streaming, handler.response_streaming]
         make: Callable[..., Handler] = getattr(grpc, f"{kind}_rpc_method_handler")
         return make(
@@ -68,6 +72,28 @@ def _wrap_unary(
     return call
 
 
+def _wrap_upload(
+    inner: Callable[[Any, Context], Awaitable[Any]], method: str, lifecycle: Lifecycle
+) -> Any:
+    async def call(requests: Any, context: Context) -> Any:
+        async with _border(method, context), lifecycle.until_end():
+            try:
+                return await inner(requests, context)
+            except RaglanError:
+                await _read_out(requests)
+                raise
+
+    return call
+
+
+async def _read_out(requests: AsyncIterator[Any]) -> None:
+    """Take in what is on its way. A client whose write fails loses the status: it sees INTERNAL."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_READ_OUT_S):
+            async for _ in requests:
+                pass
+
+
 def _wrap_stream(
     inner: Callable[[Any, Context], AsyncGenerator[Any, None]], method: str, lifecycle: Lifecycle
 ) -> Any:
@@ -83,6 +109,14 @@ def _wrap_stream(
                 yield message
 
     return call
+
+
+_WRAPS: Final[dict[tuple[bool, bool], Callable[..., Any]]] = {
+    (False, False): _wrap_unary,
+    (True, False): _wrap_upload,
+    (False, True): _wrap_stream,
+    (True, True): _wrap_stream,
+}
 
 
 @asynccontextmanager
