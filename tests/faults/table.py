@@ -13,6 +13,13 @@ from typing import Any
 RESULTS = Path(__file__).parents[2] / "bench" / "results" / "faults.json"
 
 
+_EVERYWHERE = (
+    "requests", "without an outcome", "untyped 500", "attempts per request",
+    "streams without an end", "back to p99", "tasks of", "descriptors of", "memory of",
+)  # fmt: skip
+"""What every row is held to; shown where it is missed."""
+
+
 def main() -> None:
     """Figures that must be reached, the missed ones in bold."""
     found = json.loads(RESULTS.read_text())
@@ -23,8 +30,13 @@ def main() -> None:
     for name, figures in rows.items():
         judged = [row for row in figures if row["target"]]
         met = sum(row["met"] for row in judged)
-        lines.append(f"| `{name}` | {met}/{len(judged)} | {'; '.join(map(_shown, judged))} |")
+        shown = "; ".join(_shown(row) for row in judged if not (row["met"] and _everywhere(row)))
+        lines.append(f"| `{name}` | {met}/{len(judged)} | {shown} |")
     sys.stdout.write("\n".join(lines) + "\n")
+
+
+def _everywhere(row: dict[str, Any]) -> bool:
+    return bool(row["what"].partition(": ")[2].startswith(_EVERYWHERE))
 
 
 def _shown(row: dict[str, Any]) -> str:
