@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import grpc
-import structlog
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
 from tenacity.wait import wait_random_exponential
 
@@ -28,8 +27,6 @@ from raglan.resilience.latency import LatencyWindow
 from raglan.rpc import client
 from raglan.rpc.endpoint import Endpoint
 from raglan.rpc.replicas import NoEndpoint, Replicas
-
-log: Final = structlog.get_logger()
 
 ATTEMPTS: Final = 3
 """Of one call, hedges not counted."""
