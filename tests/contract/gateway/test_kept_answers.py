@@ -21,7 +21,7 @@ from raglan_reranker.settings import RerankerSettings
 from raglan_retriever.app import build as build_retriever
 from raglan_retriever.settings import RetrieverSettings
 
-QUICK = {"shutdown_drain_s": 0, "shutdown_grace_s": 0}
+QUICK = {"port": 0, "shutdown_drain_s": 0, "shutdown_grace_s": 0}
 ASK = {"query": "Who built the engine?", "collections": ["default"], "top_k": 3}
 
 

@@ -258,3 +258,19 @@ async def test_an_upload_that_is_refused_at_its_beginning_says_why() -> None:
             said = await asyncio.gather(*(upload() for _ in range(10)))
             assert set(said) == {"There is no such collection."}
     await server.stop()
+
+
+async def test_a_new_channel_does_not_inherit_the_failures_of_an_older_one() -> None:
+    service = Service(name="x", register=lambda _: None)
+    gone = Server(service, GrpcSettings(shutdown_drain_s=0, shutdown_grace_s=0))
+    await gone.start()
+    await gone.stop()
+    address, asked = f"127.0.0.1:{gone.port}", health_pb2.HealthCheckRequest()
+    async with client.connect(address) as before:
+        with pytest.raises(grpc.aio.AioRpcError):
+            await health_pb2_grpc.HealthStub(before).Check(asked, timeout=5)
+        back = Server(service, GrpcSettings(port=gone.port, shutdown_drain_s=0, shutdown_grace_s=0))
+        await back.start()
+        async with client.connect(address) as after:
+            await health_pb2_grpc.HealthStub(after).Check(asked, timeout=5)
+        await back.stop()

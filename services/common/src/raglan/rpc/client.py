@@ -25,6 +25,8 @@ _OPTIONS: Final[tuple[tuple[str, Any], ...]] = (
     ("grpc.http2.ping_timeout_ms", 5_000),
     # The mesh's own calls, loopback ones included, would follow http_proxy.
     ("grpc.enable_http_proxy", 0),
+    # Else a new channel inherits the failures, and the pause, of an older one to the same address.
+    ("grpc.use_local_subchannel_pool", 1),
     # Retries are the pool's, under one budget.
     ("grpc.enable_retries", 0),
 )
