@@ -21,6 +21,7 @@ from tenacity.wait import wait_random_exponential
 
 from raglan.deadline import Deadline
 from raglan.errors import DeadlineExceeded, Internal, Overloaded, RaglanError, Unavailable
+from raglan.interrupt import Interrupt
 from raglan.resilience.breaker import Permit
 from raglan.resilience.budget import Budget
 from raglan.resilience.latency import LatencyWindow
@@ -262,23 +263,36 @@ class EndpointPool:
         if usual_s is None or len(self.replicas) < 2:
             return await self._attempt(method, request, deadline, tried)
         attempt = await self._choose(method, deadline, tried)
-        first = asyncio.ensure_future(self._send(attempt, method, request, deadline))
-        second: asyncio.Future[Any] | None = None
+        hedge: asyncio.Task[Any] | None = None
+
+        def ask_another() -> None:
+            nonlocal hedge
+            if self._may_hedge(tried):
+                hedge = asyncio.create_task(
+                    self._attempt(method, request, deadline, tried, "hedge")
+                )
+                hedge.add_done_callback(overtake)
+
+        def overtake(ended: asyncio.Task[Any]) -> None:
+            if not ended.cancelled() and not ended.exception():
+                attempt.overtaken = True
+                waiting.now()
+
+        later_s = max(usual_s, _HEDGE_AT_LEAST_S)
+        asking = asyncio.get_running_loop().call_later(later_s, ask_another)
         try:
-            await asyncio.wait((first,), timeout=max(usual_s, _HEDGE_AT_LEAST_S))
-            if first.done() or not self._may_hedge(tried):
-                return await first
-            second = asyncio.ensure_future(self._attempt(method, request, deadline, tried, "hedge"))
-            await asyncio.wait((first, second), return_when=asyncio.FIRST_COMPLETED)
-            if first.done() and not first.exception():
-                return first.result()
-            if second.done() and second.exception():
-                return await first
-            answer = await second
-            attempt.overtaken = not first.done()
-            return answer
+            async with Interrupt() as waiting:
+                try:
+                    return await self._send(attempt, method, request, deadline)
+                except RaglanError:
+                    if hedge is None or (hedge.done() and hedge.exception()):
+                        raise
+            assert hedge is not None
+            return await hedge
         finally:
-            await _abandon(first, second)
+            asking.cancel()
+            if hedge is not None:
+                await _abandon(hedge)
 
     def _may_hedge(self, tried: list[Endpoint]) -> bool:
         """Whether somebody else could be asked, and the pool is not under stress."""
@@ -334,14 +348,11 @@ def _worth_another(error: BaseException) -> bool:
     return isinstance(error, Unavailable) and not isinstance(error, NoEndpoint)
 
 
-async def _abandon(*attempts: asyncio.Future[Any] | None) -> None:
-    begun = [attempt for attempt in attempts if attempt is not None]
-    for attempt in begun:
-        attempt.cancel()
-    await asyncio.wait(begun)
-    for attempt in begun:
-        if not attempt.cancelled():
-            attempt.exception()  # taken note of, so that asyncio does not report it
+async def _abandon(attempt: asyncio.Task[Any]) -> None:
+    attempt.cancel()
+    await asyncio.wait((attempt,))
+    if not attempt.cancelled():
+        attempt.exception()  # taken note of, so that asyncio does not report it
 
 
 async def _without_silence(

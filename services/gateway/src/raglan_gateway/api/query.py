@@ -9,8 +9,10 @@ from typing import Annotated, Any, Final, Literal, TypeVar
 
 import structlog
 from fastapi import APIRouter, Header, Request
+from fastapi.responses import Response
 from raglan.deadline import Deadline
 from raglan.errors import Cancelled, Internal, InvalidInput, RaglanError
+from raglan.interrupt import Interrupt
 from raglan.resilience.limiter import Priority
 from raglan.telemetry import context as request_context
 from raglan.v1 import retriever_pb2
@@ -46,7 +48,7 @@ def router(
     )
     async def search(
         body: schemas.SearchRequest, request: Request, x_raglan_priority: Class = "default"
-    ) -> schemas.SearchReply:
+    ) -> Any:
         """Find passages: the path of a query without generation."""
         query, deadline = _checked(body, x_raglan_priority, settings)
         place = answers.place(query, generate=False)
@@ -55,9 +57,7 @@ def router(
         except RaglanError as error:
             return await kept_answers.search(answers, place, error, metrics)
         _count(run, metrics)
-        reply = replies.search(run)
-        answers.put(place, reply)
-        return reply
+        return _sent(answers.put(place, replies.search(run)))
 
     @routes.post(
         "/v1/query",
@@ -78,9 +78,7 @@ def router(
         except RaglanError as error:
             return await kept_answers.query(answers, place, error, metrics)
         _count(run, metrics)
-        reply = replies.query(run)
-        answers.put(place, reply)
-        return reply
+        return _sent(answers.put(place, replies.query(run)))
 
     return routes
 
@@ -164,9 +162,7 @@ async def _events(
                 begun = True
                 if isinstance(event, Answered):
                     _count(event.run, metrics)
-                    reply = replies.query(event.run)
-                    answers.put(place, reply)
-                    yield sse.Event("final", reply)
+                    yield sse.Event("final", answers.put(place, replies.query(event.run)).decode())
                 else:
                     yield _shown(event)
         yield sse.Event("done")
@@ -197,6 +193,11 @@ def _shown(event: Started | Sources | Delta | Cited) -> sse.Event:
             return sse.Event("citation", replies.citation(citation, passage))
 
 
+def _sent(body: bytes) -> Response:
+    """A reply that is JSON already: FastAPI would check and write it once more."""
+    return Response(body, media_type="application/json")
+
+
 def _count(run: Run, metrics: Metrics) -> None:
     for stage, elapsed_ms in run.timings_ms.items():
         metrics.stages.labels(stage).observe(elapsed_ms / 1e3)
@@ -206,17 +207,14 @@ def _count(run: Run, metrics: Metrics) -> None:
 
 async def _while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
     """Await `work`, but cancel it, and with it the calls it makes, when the client leaves."""
-    working = asyncio.ensure_future(work)
     leaving = asyncio.ensure_future(_disconnect(request))
     try:
-        await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
-        if working.done():
-            return working.result()
-        raise Cancelled("The client left before the answer.")
+        async with Interrupt() as connected:
+            leaving.add_done_callback(lambda _: connected.now())
+            return await work
     finally:
-        for task in (working, leaving):
-            task.cancel()
-        await asyncio.wait((working, leaving))
+        leaving.cancel()
+    raise Cancelled("The client left before the answer.")
 
 
 async def _disconnect(request: Request) -> None:

@@ -37,10 +37,10 @@ HEADERS: Final = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One event: its name, and its data as JSON."""
+    """One event: its name, and its data: a model, or the JSON of one."""
 
     name: str
-    data: BaseModel | None = None
+    data: BaseModel | str | None = None
 
 
 class StreamProblem(BaseModel):
@@ -117,8 +117,8 @@ class EventStream(Response):
 
     def _encoded(self, event: Event) -> bytes:
         self._sent += 1
-        data = event.data.model_dump_json() if event.data is not None else "{}"
-        return format_sse_event(event=event.name, data_str=data, id=str(self._sent))
+        data = event.data.model_dump_json() if isinstance(event.data, BaseModel) else event.data
+        return format_sse_event(event=event.name, data_str=data or "{}", id=str(self._sent))
 
 
 async def _left(receive: Receive) -> None:

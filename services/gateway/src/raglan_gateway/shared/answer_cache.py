@@ -104,16 +104,19 @@ class AnswerCache:
         stamp = self._shared.stamp(query.collections) if self._shared else ()
         return Place(_key(query, generate), query.collections, self._deletions, stamp)
 
-    def put(self, place: Place, reply: QueryReply | SearchReply) -> None:
-        """Keep a complete reply; one that is degraded or too large is not kept."""
-        if self._keep_s <= 0 or reply.degraded or not self._holds(place):
-            return
+    def put(self, place: Place, reply: QueryReply | SearchReply) -> bytes:
+        """Keep a complete reply; one that is degraded or too large is not kept.
+
+        Returns:
+            The reply as JSON, which is what is kept; kept or not.
+        """
         body = reply.model_dump_json().encode()
-        if len(body) > ANSWER_BYTES:
-            return
-        self._answers[place.key] = _Answer(place, body, self._clock())
-        if self._shared is not None:
-            self._shared.write(place.key, place.collections, place.stamp, body)
+        complete = not reply.degraded and len(body) <= ANSWER_BYTES
+        if complete and self._keep_s > 0 and self._holds(place):
+            self._answers[place.key] = _Answer(place, body, self._clock())
+            if self._shared is not None:
+                self._shared.write(place.key, place.collections, place.stamp, body)
+        return body
 
     async def get(self, place: Place) -> Kept | None:
         """The youngest reply kept to the same question, if there is one.
