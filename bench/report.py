@@ -1,11 +1,15 @@
-"""One form for every measurement: a table on the screen and `bench/results/<bench>.json`."""
+"""One form for every measurement: a table, `bench/results/<bench>.json`, a line of the history.
+
+The table and the file show the last run; the history (`raglan.records`) keeps each for `raglan
+bench compare`.
+"""
 
 from __future__ import annotations
 
 import datetime
 import json
+import math
 import os
-import platform
 import signal
 import sys
 import time
@@ -13,11 +17,14 @@ import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
+from raglan import records
 from rich.console import Console
 from rich.table import Table
 
 RESULTS = Path(__file__).parent / "results"
+_NO_VALUE = "no value came back"
 
 
 @dataclass(frozen=True)
@@ -34,6 +41,17 @@ class Row:
     peer: float | None = None
     peer_name: str | None = None
     note: str | None = None
+    samples: Sequence[float] = ()
+    """What `ours` was computed from, in its unit; kept in the history alone."""
+    statistic: str = "mean"
+    """What `ours` is of `samples`: "mean", or a percentile such as "p95"."""
+
+    @property
+    def better(self) -> records.Better | None:
+        """In which direction the target lies; None without one."""
+        if self.target is None:
+            return None
+        return "lower" if "<=" in self.target else "higher"
 
     @property
     def ratio(self) -> float | None:
@@ -89,9 +107,77 @@ def share_cores(cores: int) -> None:
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])
 
 
-def publish(bench: str, rows: Iterable[Row]) -> None:
-    """Print `rows` and write them."""
+def publish(bench: str, rows: Iterable[Row], *, measured: Iterable[Row] | None = None) -> None:
+    """Print `rows`, write them, and keep them in the history.
+
+    Args:
+        measured: those of this run, where `rows` repeats figures of an earlier one.
+    """
     rows = list(rows)
+    _print(bench, rows)
+    document = {
+        "bench": bench,
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "machine": records.machine(),
+        "rows": [document_of(row) for row in rows],
+    }
+    RESULTS.mkdir(exist_ok=True)
+    text = json.dumps(document, indent=1, allow_nan=False)
+    (RESULTS / f"{bench}.json").write_text(text + "\n")
+    keep(bench, rows if measured is None else measured)
+
+
+def keep(bench: str, rows: Iterable[Row]) -> None:
+    """Add a run to the history. A history that cannot be written costs no figures."""
+    figures = [
+        records.figure(
+            *(row.what, row.unit, row.ours, row.better),
+            samples=row.samples,
+            statistic=row.statistic,
+        )
+        for row in rows
+    ]
+    try:
+        records.append(records.record(bench, figures))
+    except (OSError, ValueError) as error:
+        print(f"This run is not kept: {error}", file=sys.stderr)
+
+
+def document_of(row: Row) -> dict[str, Any]:
+    """`row` as strict JSON, which has no infinity: null, and a note that says so."""
+    kept = asdict(row) | {"ratio": row.ratio, "met": row.met}
+    del kept["samples"], kept["statistic"]
+    notes = [row.note] if row.note else []
+    for name in ("ours", "peer"):
+        told = f"{name}: {_NO_VALUE}"
+        if _endless(kept[name]) and told not in (row.note or ""):
+            notes.append(told)
+    kept["note"] = "; ".join(notes) or None
+    kept |= {name: None for name in ("ours", "peer", "ratio") if _endless(kept[name])}
+    if kept["ours"] is not None:
+        kept["ours"] = round(kept["ours"], 4)
+    return kept
+
+
+def rows_of(bench: str) -> list[Row]:
+    """What was published of `bench`, a null as the NaN it stands for; nothing if it never was."""
+    path = RESULTS / f"{bench}.json"
+    found = json.loads(path.read_text())["rows"] if path.exists() else []
+    fields = [
+        {key: value for key, value in row.items() if key not in ("ratio", "met")} for row in found
+    ]
+    return [Row(**(each | {"ours": _number(each["ours"])})) for each in fields]
+
+
+def _endless(value: float | None) -> bool:
+    return value is not None and not math.isfinite(value)
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else value
+
+
+def _print(bench: str, rows: Sequence[Row]) -> None:
     table = Table(title=bench)
     for column in ("what", "ours", "unit", "peer", "ratio", "target", "met", "note"):
         table.add_column(column, overflow="fold")
@@ -105,24 +191,3 @@ def publish(bench: str, rows: Iterable[Row]) -> None:
         )
     # A log has no width of its own.
     Console(width=None if sys.stdout.isatty() else 160).print(table)
-    document = {
-        "bench": bench,
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "machine": machine(),
-        "rows": [
-            asdict(row) | {"ours": round(row.ours, 4), "ratio": row.ratio, "met": row.met}
-            for row in rows
-        ],
-    }
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{bench}.json").write_text(json.dumps(document, indent=1) + "\n")
-
-
-def machine() -> str:
-    """What the figures were measured on."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if platform.system() == "Linux" else []
-    models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    processor = models[0] if models else platform.processor()
-    return (
-        f"{os.cpu_count()} x {processor}, {platform.system()}, Python {platform.python_version()}"
-    )

@@ -19,9 +19,11 @@ Every setting is an environment variable, `RAGLAN_<SERVICE>_<FIELD>`. `raglan up
 variables of its own environment on to the services it starts. A variable that no service knows is
 refused at start, with the nearest name that exists.
 
-Two variables belong to the command line: `RAGLAN_URL` is the gateway that the client commands talk
-to, `RAGLAN_DATA` the data folder of `raglan up`. `RAGLAN_FAULTS` makes calls between services fail
-for a [rehearsal](resilience.md#rehearsing).
+Four variables belong to the command line: `RAGLAN_URL` is the gateway that the client commands talk
+to, `RAGLAN_DATA` the data folder of `raglan up`, `RAGLAN_HISTORY` the file in which runs of
+`raglan eval` are kept, `RAGLAN_HISTORY_DAYS` for how many days (30)
+([performance records](observability.md#performance-records)). `RAGLAN_FAULTS` makes calls between
+services fail for a [rehearsal](resilience.md#rehearsing).
 """
 TABLE = "| variable | type | default | |\n|---|---|---|---|"
 

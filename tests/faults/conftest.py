@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +14,7 @@ sys.path.append(str(Path(__file__).parents[2] / "bench"))
 from faults.bed import Bed, Setup
 from faults.matrix import TABLE
 from faults.trial import FORM, FULL, capacity_per_s
-from report import RESULTS, Row, publish
+from report import Row, publish, rows_of
 
 
 class Beds:
@@ -61,14 +60,13 @@ def figures() -> Iterator[dict[str, list[Row]]]:
     yield found
     if FULL and found:
         before = {} if len(found) == len(TABLE) else results()
-        publish("faults", [row for each in TABLE for row in (before | found).get(each.name, ())])
+        shown = [row for each in TABLE for row in (before | found).get(each.name, ())]
+        publish("faults", shown, measured=[row for rows in found.values() for row in rows])
 
 
 def results() -> dict[str, list[Row]]:
     """What is published of each row."""
-    path = RESULTS / "faults.json"
     published: dict[str, list[Row]] = {}
-    for row in json.loads(path.read_text())["rows"] if path.exists() else ():
-        kept = {key: value for key, value in row.items() if key not in ("ratio", "met")}
-        published.setdefault(row["what"].partition(": ")[0], []).append(Row(**kept))
+    for row in rows_of("faults"):
+        published.setdefault(row.what.partition(": ")[0], []).append(row)
     return published

@@ -40,7 +40,8 @@ def _everywhere(row: dict[str, Any]) -> bool:
 
 
 def _shown(row: dict[str, Any]) -> str:
-    text = f"{row['what'].partition(': ')[2]} {row['ours']:g} {row['unit']}".strip()
+    value = "never" if row["ours"] is None else f"{row['ours']:g} {row['unit']}"
+    text = f"{row['what'].partition(': ')[2]} {value}".strip()
     return text if row["met"] else f"**{text} (not {row['target']})**"
 
 

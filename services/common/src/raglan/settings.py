@@ -21,8 +21,11 @@ from raglan import fault_plan
 SERVICES: Final = ("gateway", "embedder", "retriever", "reranker", "generator", "ingester")
 """Every service that reads variables of its own. Their prefixes are left to them."""
 
-CLI_VARIABLES: Final = frozenset({"RAGLAN_URL", "RAGLAN_DATA"})
-"""What the command line reads: the gateway's address and the data folder of `raglan up`."""
+CLI_VARIABLES: Final = frozenset(
+    {"RAGLAN_URL", "RAGLAN_DATA", "RAGLAN_HISTORY", "RAGLAN_HISTORY_DAYS"}
+)
+"""What the command line reads: the gateway's address, the data folder of `raglan up`, and the file
+in which runs of `raglan eval` are kept, and for how long."""
 
 COMMON_VARIABLES: Final = frozenset({fault_plan.VARIABLE})
 """What every service reads, under one name for all."""
