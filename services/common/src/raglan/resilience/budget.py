@@ -26,6 +26,8 @@ class Budget:
         self.share = share
         self.floor = floor_per_s * window_s
         """Extra calls a window that are allowed however few requests there are."""
+        self.refused = 0
+        """Extra calls that were not allowed, ever."""
         self._clock = clock
         self._requests = Window(window_s)
         self._extras = Window(window_s)
@@ -39,6 +41,7 @@ class Budget:
         now = self._clock()
         allowed = max(self.share * self._requests.at_most(now), self.floor)
         if self._extras.at_least(now) + 1 > allowed:
+            self.refused += 1
             return False
         self._extras.add(now)
         return True

@@ -13,10 +13,11 @@ from typing import Any, Final, TypeAlias
 import grpc
 import structlog
 
-from raglan import errors
+from raglan import deadline, errors
 from raglan.deadline import Deadline
 from raglan.errors import RaglanError
 from raglan.lifecycle import Lifecycle
+from raglan.rpc.metrics import ServedCalls
 from raglan.telemetry import context as request_context
 
 log: Final = structlog.get_logger()
@@ -39,9 +40,13 @@ Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 class BoundaryInterceptor(grpc.aio.ServerInterceptor):
     """Wraps each handler so that servicers can raise `RaglanError` and think of nothing else."""
 
-    def __init__(self, lifecycle: Lifecycle) -> None:
-        """`lifecycle` ends calls that outlast the process's grace."""
+    def __init__(self, lifecycle: Lifecycle, served: ServedCalls) -> None:
+        """Args:
+        lifecycle: ends calls that outlast the process's grace.
+        served: counts the calls.
+        """
         self._lifecycle = lifecycle
+        self._served = served
 
     async def intercept_service(
         self,
@@ -50,33 +55,42 @@ class BoundaryInterceptor(grpc.aio.ServerInterceptor):
     ) -> Handler | None:
         handler = await continuation(handler_call_details)
         method = handler_call_details.method
-        if handler is None or method.startswith(_EXEMPT):
+        if handler is None:
+            self._served.unknown()
+            return None
+        if method.startswith(_EXEMPT):
             return handler
         wrap = _WRAPS[handler.request_streaming, handler.response_streaming]
         kind = _SHAPES[handler.request_streaming, handler.response_streaming]
         make: Callable[..., Handler] = getattr(grpc, f"{kind}_rpc_method_handler")
         return make(
-            wrap(getattr(handler, kind), method, self._lifecycle),
+            wrap(getattr(handler, kind), method, self._lifecycle, self._served),
             request_deserializer=handler.request_deserializer,
             response_serializer=handler.response_serializer,
         )
 
 
 def _wrap_unary(
-    inner: Callable[[Any, Context], Awaitable[Any]], method: str, lifecycle: Lifecycle
+    inner: Callable[[Any, Context], Awaitable[Any]],
+    method: str,
+    lifecycle: Lifecycle,
+    served: ServedCalls,
 ) -> Any:
     async def call(request: Any, context: Context) -> Any:
-        async with _border(method, context), lifecycle.until_end():
+        async with _border(method, context, served), lifecycle.until_end():
             return await inner(request, context)
 
     return call
 
 
 def _wrap_upload(
-    inner: Callable[[Any, Context], Awaitable[Any]], method: str, lifecycle: Lifecycle
+    inner: Callable[[Any, Context], Awaitable[Any]],
+    method: str,
+    lifecycle: Lifecycle,
+    served: ServedCalls,
 ) -> Any:
     async def call(requests: Any, context: Context) -> Any:
-        async with _border(method, context), lifecycle.until_end():
+        async with _border(method, context, served), lifecycle.until_end():
             try:
                 return await inner(requests, context)
             except RaglanError:
@@ -95,11 +109,14 @@ async def _read_out(requests: AsyncIterator[Any]) -> None:
 
 
 def _wrap_stream(
-    inner: Callable[[Any, Context], AsyncGenerator[Any, None]], method: str, lifecycle: Lifecycle
+    inner: Callable[[Any, Context], AsyncGenerator[Any, None]],
+    method: str,
+    lifecycle: Lifecycle,
+    served: ServedCalls,
 ) -> Any:
     async def call(request: Any, context: Context) -> AsyncIterator[Any]:
         # gRPC lets go of a stream that its reader left; its servicer is to hear of it.
-        async with _border(method, context), aclosing(inner(request, context)) as messages:
+        async with _border(method, context, served), aclosing(inner(request, context)) as messages:
             while True:
                 # Not around the yield: gRPC is sending then, and would take the end for a cancel.
                 async with lifecycle.until_end():
@@ -120,9 +137,10 @@ _WRAPS: Final[dict[tuple[bool, bool], Callable[..., Any]]] = {
 
 
 @asynccontextmanager
-async def _border(method: str, context: Context) -> AsyncIterator[None]:
+async def _border(method: str, context: Context, served: ServedCalls) -> AsyncIterator[None]:
     started = time.monotonic()
     status = "OK"
+    served.began(method)
     carrier = request_context.carrier_of(context.invocation_metadata() or ())
     with request_context.incoming(carrier):
         try:
@@ -132,15 +150,18 @@ async def _border(method: str, context: Context) -> AsyncIterator[None]:
             status = errors.wire(error).status
             await _abort(context, error)
         except (asyncio.CancelledError, GeneratorExit):
-            status = "CANCELLED"
+            limit = deadline.current()
+            late = limit is not None and limit.remaining_s() <= 0
+            status = "DEADLINE_EXCEEDED" if late else "CANCELLED"
             raise
         except Exception:
             status = "INTERNAL"
             log.exception("unexpected error", method=method)
             await _abort(context, errors.Internal("The service met an error of its own."))
         finally:
-            elapsed_ms = round((time.monotonic() - started) * 1e3, 2)
-            log.debug("rpc", method=method, status=status, elapsed_ms=elapsed_ms)
+            elapsed_s = time.monotonic() - started
+            served.ended(method, status, elapsed_s)
+            log.debug("rpc", method=method, status=status, elapsed_ms=round(elapsed_s * 1e3, 2))
 
 
 async def _abort(context: Context, error: RaglanError) -> None:

@@ -101,6 +101,8 @@ class EndpointPool:
         self.replicas = Replicas(target, addresses, stub)
         self._says = f"the {target}"
         self._on_attempt = on_attempt
+        self.hedges_won = 0
+        """Calls that their hedge answered first."""
         self._retries = Budget(RETRY_SHARE, RETRY_FLOOR_PER_S)
         self._hedges = Budget(HEDGE_SHARE)
         self._latency: defaultdict[str, LatencyWindow] = defaultdict(LatencyWindow)
@@ -108,6 +110,11 @@ class EndpointPool:
     async def close(self) -> None:
         """Close every channel."""
         await self.replicas.close()
+
+    @property
+    def budgets(self) -> dict[str, Budget]:
+        """What bounds the extra calls, by their kind."""
+        return {"retry": self._retries, "hedge": self._hedges}
 
     @property
     def available(self) -> bool:
@@ -288,7 +295,9 @@ class EndpointPool:
                     if hedge is None or (hedge.done() and hedge.exception()):
                         raise
             assert hedge is not None
-            return await hedge
+            answer = await hedge
+            self.hedges_won += 1
+            return answer
         finally:
             asking.cancel()
             if hedge is not None:

@@ -14,6 +14,7 @@ import grpc
 import structlog
 from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
+from prometheus_client import CollectorRegistry
 
 from raglan import event_loop, heap, logs
 from raglan.errors import RaglanError, Unavailable
@@ -21,8 +22,10 @@ from raglan.health import Health
 from raglan.lifecycle import LAST_WORD_S, Lifecycle, stop_signals
 from raglan.rpc import health_service
 from raglan.rpc.interceptor import BoundaryInterceptor
+from raglan.rpc.metrics import ServedCalls
 from raglan.settings import GrpcSettings
 from raglan.telemetry.metrics import Endpoint
+from raglan.telemetry.process import ProcessMetrics
 
 log: Final = structlog.get_logger()
 
@@ -63,7 +66,7 @@ class Service:
     """Asked a few times a second once started; must return at once."""
 
     metrics: Endpoint | None = None
-    """Serves `/metrics` from before `start` until after `close`."""
+    """Serves `/metrics` from before `start` until after `close`; calls and process are added."""
 
 
 class Server:
@@ -77,10 +80,12 @@ class Server:
         """Set when the service will never work again."""
         self._serves = False
         self._lifecycle = Lifecycle(f"the {_short(service.name)}")
+        registry = service.metrics.registry if service.metrics else CollectorRegistry()
+        self._process = ProcessMetrics(registry, _short(service.name))
         self._health = health_service.HealthService(["", service.name])
         self._watching: asyncio.Task[None] | None = None
         self._grpc = grpc.aio.server(
-            interceptors=[BoundaryInterceptor(self._lifecycle)],
+            interceptors=[BoundaryInterceptor(self._lifecycle, ServedCalls(registry))],
             # Past it gRPC refuses at once, before Python has seen the call.
             maximum_concurrent_rpcs=settings.max_calls,
             options=[
@@ -113,10 +118,12 @@ class Server:
                 f"{address} cannot be listened on; is it in use? ({variable})"
             ) from error
         await self._grpc.start()
+        self._process.start()
         if self.service.metrics is not None:
             self.service.metrics.start()
         await self._begin()
         self._serves = True
+        self._process.becomes(Health.SERVING.value)
         self._health.set(serving=True)
         self._watching = asyncio.create_task(self._watch())
         log.info("serving", address=f"{self.settings.host}:{self.port}")
@@ -131,6 +138,7 @@ class Server:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._watching
         self._lifecycle.drain()
+        self._process.becomes("stopping")
         self._health.set(serving=False)
         if self._serves:
             await asyncio.sleep(self.settings.shutdown_drain_s)
@@ -140,6 +148,7 @@ class Server:
         await self._grpc.stop(grace_s + LAST_WORD_S)
         ending.cancel()
         await self.service.close()
+        await self._process.stop()
         if self.service.metrics is not None:
             self.service.metrics.stop()
 
@@ -168,6 +177,7 @@ class Server:
             if now is before:
                 continue
             serving = now is Health.SERVING
+            self._process.becomes(now.value)
             self._health.set(serving=serving)
             log.log(20 if serving else 40, "health changed", health=now.value, was=before.value)
             before = now

@@ -1,0 +1,90 @@
+"""Memory and utilisation of this process's GPUs, by NVML, where nvidia-ml-py and a driver are.
+
+Without them there are no such series and no error. Every GPU that the process may use is shown,
+with its whole load: a GPU is pinned to one service, and what else runs on it is worth knowing.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+
+def register(registry: CollectorRegistry, environ: Mapping[str, str] = os.environ) -> None:
+    """Show the GPUs in `registry`, if there are any."""
+    try:
+        nvml = importlib.import_module("pynvml")
+    except ImportError:
+        return
+    try:
+        nvml.nvmlInit()
+        devices = _mine(nvml, environ.get("CUDA_VISIBLE_DEVICES"))
+    except nvml.NVMLError:
+        return
+    if devices:
+        registry.register(GpuCollector(nvml, devices))
+
+
+class GpuCollector(Collector):
+    """Reads NVML at each scrape; a GPU that cannot be read is left out of that scrape."""
+
+    def __init__(self, nvml: Any, devices: Mapping[str, Any]) -> None:
+        """Args:
+        nvml: the module, initialised.
+        devices: UUID -> handle.
+        """
+        self._nvml = nvml
+        self._devices = devices
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """The families of one scrape."""
+        used = _family("raglan_gpu_memory_used_bytes", "Memory in use on a GPU, by anyone.")
+        total = _family("raglan_gpu_memory_total_bytes", "Memory of a GPU.")
+        busy = _family(
+            "raglan_gpu_utilization_ratio", "Share of time in which a GPU ran anything, lately."
+        )
+        for uuid, handle in self._devices.items():
+            try:
+                memory = self._nvml.nvmlDeviceGetMemoryInfo(handle)
+                rates = self._nvml.nvmlDeviceGetUtilizationRates(handle)
+            except self._nvml.NVMLError:
+                continue
+            used.add_metric((uuid,), memory.used)
+            total.add_metric((uuid,), memory.total)
+            busy.add_metric((uuid,), rates.gpu / 100)
+        yield from (used, total, busy)
+
+
+def _family(name: str, text: str) -> GaugeMetricFamily:
+    return GaugeMetricFamily(name, text, labels=("gpu",))
+
+
+def _mine(nvml: Any, visible: str | None) -> dict[str, Any]:
+    """UUID -> handle of the GPUs that CUDA shows this process: all, or those named.
+
+    CUDA names them by index or UUID, and stops at the first that does not exist.
+    """
+    handles = [nvml.nvmlDeviceGetHandleByIndex(index) for index in range(nvml.nvmlDeviceGetCount())]
+    by_uuid = {_text(nvml.nvmlDeviceGetUUID(handle)): handle for handle in handles}
+    if visible is None:
+        return by_uuid
+    uuids, chosen = list(by_uuid), {}
+    for name in map(str.strip, visible.split(",")):
+        if name.isdigit() and int(name) < len(uuids):
+            uuid = uuids[int(name)]
+        else:
+            uuid = next((each for each in uuids if name and each.startswith(name)), "")
+        if not uuid:
+            break
+        chosen[uuid] = by_uuid[uuid]
+    return chosen
+
+
+def _text(value: str | bytes) -> str:
+    return value.decode() if isinstance(value, bytes) else value
