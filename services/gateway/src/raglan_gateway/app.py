@@ -16,6 +16,7 @@ from raglan.lifecycle import Lifecycle
 from raglan_gateway.api import collections, documents, jobs, operations, query, schemas
 from raglan_gateway.api.body_limit import BodyLimit
 from raglan_gateway.api.boundary import Boundary, install_error_handlers
+from raglan_gateway.api.door import Door
 from raglan_gateway.api.last_word import LastWord
 from raglan_gateway.loop_lag import LoopLag
 from raglan_gateway.mesh import Mesh
@@ -73,6 +74,7 @@ def build(settings: GatewaySettings, lifecycle: Lifecycle | None = None) -> Fast
         responses=_ERRORS,
     )
     app.state.lifecycle = lifecycle
+    app.state.refusal = Door(pipeline.door, metrics).refusal
     app.add_middleware(BodyLimit, settings=settings)
     app.add_middleware(LastWord, lifecycle=lifecycle)
     app.add_middleware(
@@ -80,7 +82,6 @@ def build(settings: GatewaySettings, lifecycle: Lifecycle | None = None) -> Fast
         metrics=metrics,
         max_concurrent=settings.max_concurrent_requests,
         rate_limit=rate_limit,
-        door=pipeline.door,
     )
     install_error_handlers(app)
     app.include_router(query.router(pipeline, answers, settings, metrics))

@@ -5,10 +5,17 @@ from __future__ import annotations
 import asyncio
 import select
 import time
+from collections.abc import Callable
 from typing import Any, Final
 
 from raglan.lifecycle import Lifecycle
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from starlette.responses import Response
+from uvicorn._types import ASGI3Application
+from uvicorn.protocols.http.httptools_impl import (
+    STATUS_LINE,
+    HttpToolsProtocol,
+    RequestResponseCycle,
+)
 from uvicorn.server import ServerState
 
 HEAD_S: Final = 30.0
@@ -26,9 +33,14 @@ class Connection(HttpToolsProtocol):
         lifecycle: Lifecycle,
         idle_s: float,
         head_s: float = HEAD_S,
+        refusal: Callable[[Any], Response | None] = lambda scope: None,
         **options: Any,
     ) -> None:
+        """Args:
+        refusal: the reply to a request that is not even to be read, or None.
+        """
         super().__init__(*args, **options)
+        self._refusal = refusal
         self._lifecycle = lifecycle
         self._idle_s = idle_s
         self._head_s = head_s
@@ -51,6 +63,22 @@ class Connection(HttpToolsProtocol):
         """A request was served."""
         super().on_response_complete()
         self._idle_since = time.monotonic()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        """Serve a request, or refuse it here, at a tenth of what a task and the layers cost."""
+        if (response := self._refusal(cycle.scope)) is None:
+            super()._start_asgi_task(cycle, app)
+            return
+        headers = [*cycle.default_headers, *response.raw_headers]
+        if not cycle.keep_alive:
+            headers.append((b"connection", b"close"))
+        lines = [b"%b: %b\r\n" % header for header in headers]
+        head = (STATUS_LINE[response.status_code], *lines, b"\r\n")
+        self.transport.write(b"".join((*head, bytes(response.body))))
+        cycle.response_started = cycle.response_complete = True
+        if not cycle.keep_alive:
+            self.transport.close()
+        self.on_response_complete()
 
     @property
     def serves(self) -> bool:

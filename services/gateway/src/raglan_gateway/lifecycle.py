@@ -81,9 +81,12 @@ async def _end(
     log.info("stopped")
 
 
-def _config(app: Any, settings: GatewaySettings, lifecycle: Lifecycle) -> uvicorn.Config:
+def _config(app: FastAPI, settings: GatewaySettings, lifecycle: Lifecycle) -> uvicorn.Config:
     connection: Any = partial(
-        connections.Connection, lifecycle=lifecycle, idle_s=settings.keep_alive_s
+        connections.Connection,
+        lifecycle=lifecycle,
+        idle_s=settings.keep_alive_s,
+        refusal=app.state.refusal,
     )
     return uvicorn.Config(
         app,

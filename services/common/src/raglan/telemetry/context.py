@@ -1,25 +1,37 @@
-"""The request's id and its W3C trace context: taken from what comes in, put on what goes out."""
+"""The request's id and its W3C trace context: taken from what comes in, put on what goes out.
+
+Of baggage nothing is taken: whoever sends it would have every hop carry it.
+"""
 
 from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from contextvars import ContextVar
-from typing import Final
+from types import TracebackType
+from typing import Any, Final
 
 import structlog
-from opentelemetry import context as otel_context
 from opentelemetry import trace
-from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind, TraceState
+
+from raglan.telemetry import tracing
+from raglan.telemetry.recording import SAMPLED, new_context
 
 REQUEST_ID: Final = "x-request-id"
 """The header and the gRPC metadata key of the request id."""
 
 _ACCEPTED_ID: Final = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
+# https://www.w3.org/TR/trace-context/: a later version may add fields, and "ff" is none.
+_TRACEPARENT: Final = re.compile(
+    r"(?!ff)(00(?=.{53}$)|[0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}(?:-.*)?"
+)
+_LONGEST: Final = 512
+"""Characters of a header that is looked at."""
+
 _request_id: ContextVar[str] = ContextVar("raglan_request_id", default="")
-_propagator: Final = TraceContextTextMapPropagator()
 
 
 def request_id() -> str:
@@ -29,50 +41,103 @@ def request_id() -> str:
 
 def trace_id() -> str:
     """The W3C trace id of the request being served, 32 hex digits, or "" without a trace."""
-    span = trace.get_current_span().get_span_context()
-    return f"{span.trace_id:032x}" if span.is_valid else ""
+    found = tracing.context()
+    return f"{found.trace_id:032x}" if found else ""
 
 
-@contextmanager
-def incoming(carrier: Mapping[str, str]) -> Iterator[str]:
+class incoming:  # noqa: N801 - reads as a statement: with incoming(...)
     """Adopt the request id and trace context of `carrier` (lower-case keys) for this block.
 
     A missing or unusable id is replaced by a new one; a malformed `traceparent` is ignored and a
-    new trace begins, so that every request has both.
+    new trace begins, so that every request has both. Yields the request id.
     """
-    given = carrier.get(REQUEST_ID, "")
-    id_ = given if _ACCEPTED_ID.fullmatch(given) else secrets.token_hex(8)
-    context = _propagator.extract(carrier)
-    if not trace.get_current_span(context).get_span_context().is_valid:
-        fresh = trace.SpanContext(
-            trace_id=secrets.randbits(128) or 1,
-            span_id=secrets.randbits(64) or 1,
-            is_remote=False,
-            trace_flags=trace.TraceFlags(trace.TraceFlags.SAMPLED),
+
+    __slots__ = ("_attributes", "_carrier", "_id_token", "_kind", "_logged", "_name", "_span")
+
+    def __init__(
+        self,
+        carrier: Mapping[str, str],
+        name: str = "",
+        attributes: tracing.Attributes | None = None,
+        *,
+        kind: SpanKind = SpanKind.SERVER,
+    ) -> None:
+        """Args:
+        name: of the span that the block is; it is `tracing.current()` inside, and ends with the
+            block, by which time `tracing.fail` may have said how. Without a name, no span.
+        """
+        self._carrier = carrier
+        self._name = name
+        self._attributes = attributes
+        self._kind = kind
+
+    def __enter__(self) -> str:
+        given = self._carrier.get(REQUEST_ID, "")
+        id_ = given if _ACCEPTED_ID.fullmatch(given) else secrets.token_hex(8)
+        parent = caller(self._carrier)
+        self._span: tracing.Span = (
+            tracing.begin(self._name, self._attributes, parent=parent, kind=self._kind)
+            if self._name
+            else NonRecordingSpan(parent or new_context(None))
         )
-        context = trace.set_span_in_context(trace.NonRecordingSpan(fresh), context)
-    otel_token = otel_context.attach(context)
-    id_token = _request_id.set(id_)
-    log_tokens = structlog.contextvars.bind_contextvars(request_id=id_, trace_id=trace_id())
-    try:
-        yield id_
-    finally:
+        traced = f"{self._span.get_span_context().trace_id:032x}"
+        self._id_token = _request_id.set(id_), tracing.attach(self._span)
+        self._logged = structlog.contextvars.bind_contextvars(request_id=id_, trace_id=traced)
+        return id_
+
+    def __exit__(
+        self,
+        type_: type[BaseException] | None,
+        error: BaseException | None,
+        _: TracebackType | None,
+    ) -> None:
+        id_token, span_token = self._id_token
         # A stream whose reader has left is closed in another context: nothing to restore there.
         with suppress(ValueError):
             _request_id.reset(id_token)
-            structlog.contextvars.reset_contextvars(**log_tokens)
-            otel_context.detach(otel_token)
+            structlog.contextvars.reset_contextvars(**self._logged)
+            tracing.detach(span_token)
+        tracing.end(self._span, error)
 
 
-def outgoing() -> list[tuple[str, str]]:
-    """gRPC metadata that carries this request's id and trace context to the next hop."""
-    carrier: dict[str, str] = {}
-    _propagator.inject(carrier)
-    if id_ := request_id():
-        carrier[REQUEST_ID] = id_
-    return list(carrier.items())
+def caller(carrier: Mapping[str, str]) -> SpanContext | None:
+    """The span that `traceparent` names, or None where there is none or it is malformed."""
+    header = carrier.get("traceparent", "")
+    if not 55 <= len(header) <= _LONGEST or not (match := _TRACEPARENT.fullmatch(header)):
+        return None
+    state = carrier.get("tracestate", "")
+    found = SpanContext(
+        int(match[2], 16),
+        int(match[3], 16),
+        is_remote=True,
+        trace_flags=SAMPLED,
+        trace_state=TraceState.from_header([state]) if 0 < len(state) <= _LONGEST else None,
+    )
+    return found if found.is_valid else None
 
 
-def carrier_of(metadata: Iterable[tuple[str, str | bytes]]) -> dict[str, str]:
+def headers(span: trace.Span | None = None) -> dict[str, str]:
+    """What carries this request's id and trace context to the next hop, as HTTP headers.
+
+    Args:
+        span: the caller there; by default the current one.
+    """
+    found = (span or trace.get_current_span()).get_span_context()
+    carried: dict[str, str] = {}
+    if found.is_valid:
+        carried["traceparent"] = f"00-{found.trace_id:032x}-{found.span_id:016x}-01"
+        if found.trace_state:
+            carried["tracestate"] = found.trace_state.to_header()
+    if id_ := _request_id.get():
+        carried[REQUEST_ID] = id_
+    return carried
+
+
+def outgoing(span: trace.Span | None = None) -> list[tuple[str, str]]:
+    """The same as gRPC metadata."""
+    return list(headers(span).items())
+
+
+def carrier_of(metadata: Iterable[tuple[str, Any]]) -> dict[str, str]:
     """The text entries of gRPC metadata, as `incoming` wants them."""
     return {key: value for key, value in metadata if isinstance(value, str)}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from typing import Any, Final
 
@@ -10,7 +9,6 @@ import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from raglan import errors
 from raglan.errors import (
     Internal,
     InvalidInput,
@@ -19,17 +17,16 @@ from raglan.errors import (
     RaglanError,
     Unavailable,
 )
-from raglan.resilience.limiter import AdaptiveLimiter, Priority
 from raglan.telemetry import context as request_context
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from raglan_gateway.api.problem import reply
 from raglan_gateway.metrics import Metrics
 from raglan_gateway.shared.rate_limit import RateLimit, caller_of
 
 log: Final = structlog.get_logger()
 _QUIET: Final = ("/healthz", "/readyz", "/metrics")
-_QUERIES: Final = ("/v1/query", "/v1/search")
 _SHOWN_CHARS: Final = 100
 
 
@@ -43,15 +40,9 @@ class Boundary:
         metrics: Metrics,
         max_concurrent: int,
         rate_limit: RateLimit,
-        door: AdaptiveLimiter,
     ) -> None:
-        """Args:
-        door: what queries pass first. A query for which it has no place is refused here, at a
-            tenth of the cost of reading it.
-        """
         self.app = app
         self._rate_limit = rate_limit
-        self._door = door
         self._metrics = metrics
         self._max_concurrent = max_concurrent
         self._running = 0
@@ -107,9 +98,6 @@ class Boundary:
                 retry_after_s=1,
             )
         await self._rate_limit.admit(caller_of(scope["client"][0] if scope["client"] else ""))
-        if scope["path"] in _QUERIES:
-            priority = dict(scope["headers"]).get(b"x-raglan-priority", b"default").upper()
-            self._door.check(Priority.__members__.get(priority.decode("latin-1"), Priority.DEFAULT))
 
     def _record(self, scope: Scope, status: int, elapsed_s: float) -> None:
         # A client that left before the reply began has no status; 499 is the custom for it.
@@ -147,18 +135,6 @@ def install_error_handlers(app: FastAPI) -> None:
     app.add_exception_handler(RaglanError, ours)
     app.add_exception_handler(RequestValidationError, validation)
     app.add_exception_handler(HTTPException, http)
-
-
-def reply(
-    error: RaglanError, *, status: int | None = None, headers: dict[str, str] | None = None
-) -> JSONResponse:
-    """`error` as a response; `Retry-After` in whole seconds where trying again makes sense."""
-    row = errors.wire(error)
-    headers = dict(headers or {})
-    if row.http in (429, 503):
-        headers["Retry-After"] = str(math.ceil(error.retry_after_s or 1))
-    body = errors.envelope(error, request_context.request_id())
-    return JSONResponse(body, status_code=status or row.http, headers=headers)
 
 
 def _sentence(problem: Any) -> str:

@@ -6,7 +6,7 @@ from raglan.errors import Unavailable
 from raglan.lifecycle import Lifecycle
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from raglan_gateway.api.boundary import reply
+from raglan_gateway.api.problem import reply
 
 
 class LastWord:
