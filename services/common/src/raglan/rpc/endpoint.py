@@ -57,6 +57,11 @@ class Endpoint:
         self._watching = asyncio.create_task(self._watch(), name=f"watch {target} {address}")
 
     @property
+    def channel(self) -> grpc.aio.Channel:
+        """For contracts that every service answers beside its own."""
+        return self._channel
+
+    @property
     def cost(self) -> float:
         """What a choice goes by, lower first: work in hand, and failures lately.
 
