@@ -171,7 +171,7 @@ class Trial:
         """Of the gateway: service -> kind -> how many since its start."""
         found: dict[str, dict[str, float]] = {}
         for (name, labels), value in (await self.bed.metrics()).items():
-            if name == "raglan_gateway_attempts_total":
+            if name == "raglan_attempts_total":
                 of = dict(label.split("=") for label in labels.split(","))
                 found.setdefault(of["service"], {})[of["kind"]] = value
         return found

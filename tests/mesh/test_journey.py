@@ -202,4 +202,4 @@ def test_metrics_count_requests_and_stages(client: httpx.Client, filled: str) ->
     client.post("/v1/search", json={"query": "tide", "collections": [filled]})
     text = client.get("/metrics").text
     assert 'raglan_gateway_request_duration_seconds_count{method="POST",route="/v1/search"' in text
-    assert 'raglan_gateway_stage_duration_seconds_count{stage="retrieve"}' in text
+    assert 'raglan_gateway_stage_duration_seconds_count{stage="retrieve",status="OK"}' in text

@@ -12,13 +12,13 @@ import structlog
 from fastapi import FastAPI
 from raglan.errors import Conflict, RaglanError
 from raglan.lifecycle import Lifecycle
+from raglan.resilience.breaker import State
 
 from raglan_gateway.api import collections, documents, jobs, operations, query, schemas
 from raglan_gateway.api.body_limit import BodyLimit
 from raglan_gateway.api.boundary import Boundary, install_error_handlers
 from raglan_gateway.api.door import Door
 from raglan_gateway.api.last_word import LastWord
-from raglan_gateway.loop_lag import LoopLag
 from raglan_gateway.mesh import Mesh
 from raglan_gateway.metrics import Metrics
 from raglan_gateway.pipeline import Budgets, Pipeline
@@ -38,7 +38,7 @@ def build(settings: GatewaySettings, lifecycle: Lifecycle | None = None) -> Fast
     """The gateway. Call inside a running event loop: channels belong to it."""
     lifecycle = lifecycle or Lifecycle("the gateway")
     metrics = Metrics()
-    mesh = Mesh(settings, metrics.attempted)
+    mesh = Mesh(settings, metrics.called.attempted)
     budgets = Budgets(
         embed_s=settings.embed_budget_ms / 1e3,
         retrieve_s=settings.retrieve_budget_ms / 1e3,
@@ -46,21 +46,27 @@ def build(settings: GatewaySettings, lifecycle: Lifecycle | None = None) -> Fast
         first_token_s=settings.first_token_budget_ms / 1e3,
         cite_s=settings.cite_budget_ms / 1e3,
     )
-    pipeline = Pipeline(mesh, budgets, rerank_candidates=settings.rerank_candidates)
-    lag = LoopLag(pipeline.lag.lagged)
-    metrics.watch(mesh, pipeline)
+    pipeline = Pipeline(
+        mesh, budgets, rerank_candidates=settings.rerank_candidates, observer=metrics
+    )
+    process = metrics.process(pipeline.lag.lagged)
     redis = RedisLink(settings.redis_url) if settings.redis_url.get_secret_value() else None
     answers = AnswerCache(settings.stale_answer_s, redis)
     rate_limit = RateLimit(settings.rate_limit_per_minute, redis)
+    metrics.watch(
+        mesh, pipeline, lambda: ["redis"] if redis and redis.state is not State.CLOSED else []
+    )
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        lag.start()
+        process.start()
+        process.becomes("serving")
         making = asyncio.create_task(_make_default_collection(mesh, settings.default_collection))
         yield
+        process.becomes("stopping")
         making.cancel()
         await asyncio.wait((making,))
-        await lag.stop()
+        await process.stop()
         await answers.close()
         if redis is not None:
             await redis.close()

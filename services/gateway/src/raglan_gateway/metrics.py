@@ -1,108 +1,225 @@
-"""What the gateway counts, in Prometheus' terms."""
+"""What the gateway counts, in Prometheus' terms.
+
+No value of a label comes from a request: routes are templates, methods and everything else are
+taken from lists, and what is on none of them counts as "other".
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from enum import StrEnum
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge
 from prometheus_client.core import GaugeMetricFamily
-from prometheus_client.registry import Collector
+from prometheus_client.metrics_core import Metric
+from raglan import errors
+from raglan.errors import (
+    Cancelled,
+    DeadlineExceeded,
+    Internal,
+    Overloaded,
+    RaglanError,
+    Unavailable,
+)
+from raglan.rpc.metrics import CalledPools
+from raglan.telemetry.metrics import OTHER, Durations, OnLoop
+from raglan.telemetry.process import ProcessMetrics
 
+from raglan_gateway.ladder import FALLBACK, LADDER, standing_on
 from raglan_gateway.mesh import Mesh
-from raglan_gateway.pipeline import Pipeline
+from raglan_gateway.pipeline import Pipeline, Run
 
-BUCKETS: Final = (
-    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120,
-)  # fmt: skip
+METHODS: Final = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"})
+LAG_EVERY_S: Final = 0.02
+"""The door follows the loop's lag, and has to be quick about it."""
+
+_RUNGS: Final = {rung.stage: rung.name for rung in LADDER}
+
+
+class Outcome(StrEnum):
+    """How a query ended that was not wrong in itself."""
+
+    COMPLETE = "complete"
+    DEGRADED = "degraded"
+    """Answered, by a lower rung of the ladder."""
+    KEPT = "kept"
+    """Answered by what was said before."""
+    REFUSED = "refused"
+    """There was no place for it."""
+    LATE = "late"
+    """Its deadline passed."""
+    FAILED = "failed"
+    LEFT = "left"
+    """Its client did not wait for the end."""
 
 
 class Metrics:
     """The gateway's metrics in a registry of their own."""
 
     def __init__(self) -> None:
-        self.registry = CollectorRegistry()
-        self.requests = Histogram(
+        registry = self.registry = CollectorRegistry()
+        self.called = CalledPools(registry)
+        self._requests = Durations(
             "raglan_gateway_request_duration_seconds",
             "Time from a request's arrival to the end of its reply.",
             ("method", "route", "status"),
-            buckets=BUCKETS,
-            registry=self.registry,
+            registry,
         )
-        self.stages = Histogram(
+        self._stages = Durations(
             "raglan_gateway_stage_duration_seconds",
-            "Time a query spent in a stage, as the gateway saw it.",
+            "Time a query spent in a stage, as the gateway saw it, by how the stage ended.",
+            ("stage", "status"),
+            registry,
+        )
+        self._remaining = Durations(
+            "raglan_gateway_remaining_deadline_seconds",
+            "What was left of a query's deadline when it came to a stage.",
             ("stage",),
-            buckets=BUCKETS,
-            registry=self.registry,
+            registry,
         )
-        self.degraded = Counter(
+        self._first_token = Durations(
+            "raglan_gateway_first_token_seconds",
+            "Time from a query's arrival to the first piece of its answer.",
+            (),
+            registry,
+        )
+        self._queries = Counter(
+            "raglan_gateway_queries_total",
+            "Queries by outcome: complete, degraded, kept, refused, late, failed, left.",
+            ["outcome"],
+            registry=registry,
+        )
+        self._by_outcome = {outcome: self._queries.labels(outcome.value) for outcome in Outcome}
+        self._degraded = Counter(
             "raglan_gateway_degraded_total",
-            "Queries for which a stage fell back.",
-            ("stage", "fallback"),
-            registry=self.registry,
+            "Queries for which a stage fell back, by the rung of the ladder.",
+            ["stage", "fallback", "rung"],
+            registry=registry,
         )
-        self.attempts = Counter(
-            "raglan_gateway_attempts_total",
-            "Calls that left for a service: first ones, retries and hedges.",
-            ("service", "kind"),
-            registry=self.registry,
+        self._kept = Counter(
+            "raglan_cache_lookups_total",
+            "Lookups by layer and outcome: hit, miss.",
+            ["layer", "outcome"],
+            registry=registry,
         )
+        for outcome in ("hit", "miss"):
+            self._kept.labels("kept_answers", outcome)
+
+    def process(self, lagged: Callable[[float], None]) -> ProcessMetrics:
+        """What the process shows of itself; `lagged` is told how late its loop is, in seconds."""
+        loop = asyncio.get_running_loop()
         Gauge(
             "raglan_gateway_tasks", "Tasks of the gateway's event loop.", registry=self.registry
-        ).set_function(lambda: len(asyncio.all_tasks()))
+        ).set_function(lambda: len(asyncio.all_tasks(loop)))
+        return ProcessMetrics(self.registry, "gateway", lagged=lagged, lag_every_s=LAG_EVERY_S)
 
-    def attempted(self, service: str, kind: str) -> None:
-        """One more call left."""
-        self.attempts.labels(service, kind).inc()
+    def watch(self, mesh: Mesh, pipeline: Pipeline, also_away: Callable[[], list[str]]) -> None:
+        """Show what `mesh` and `pipeline` are like at each scrape.
 
-    def watch(self, mesh: Mesh, pipeline: Pipeline) -> None:
-        """Show what `mesh` and `pipeline` are like at each scrape."""
-        self.registry.register(_State(mesh, pipeline))
+        Args:
+            also_away: services that are away and not in `mesh`, e.g. "redis".
+        """
+        self.called.watch(mesh.pools)
+        self.registry.register(OnLoop(lambda: _stages(pipeline)))
+        self.registry.register(OnLoop(lambda: _rung(mesh, also_away())))
+
+    # --- Requests ---------------------------------------------------------------------------------
+
+    def served(self, method: str, route: str, status: int, seconds: float) -> None:
+        """A request was answered.
+
+        Args:
+            route: the template of the route that it matched, or "other".
+        """
+        known = method if method in METHODS else OTHER
+        self._requests.observe(seconds, known, route, str(status))
+
+    # --- Queries ----------------------------------------------------------------------------------
+
+    def answered(self, run: Run) -> None:
+        """A query was answered."""
+        self._by_outcome[Outcome.DEGRADED if run.degraded else Outcome.COMPLETE].inc()
+        for fallen in run.degraded:
+            self._fell_back(fallen.stage)
+        if first_ms := run.timings_ms.get("first_token"):
+            self._first_token.observe(first_ms / 1e3)
+
+    def given_again(self, *, found: bool) -> None:
+        """A kept answer was looked for, and given where there was one."""
+        self._kept.labels("kept_answers", "hit" if found else "miss").inc()
+        if found:
+            self._by_outcome[Outcome.KEPT].inc()
+            self._fell_back("retrieve")
+
+    def failed(self, error: BaseException) -> None:
+        """A query was not answered. Its own mistakes do not count."""
+        if outcome := _outcome(error):
+            self._by_outcome[outcome].inc()
+
+    def stage_began(self, stage: str, remaining_s: float) -> None:
+        """A query with so much time left came to `stage`."""
+        self._remaining.observe(remaining_s, stage)
+
+    def stage_ended(self, stage: str, seconds: float, error: BaseException | None) -> None:
+        """It left it, because of `error` if there is one."""
+        self._stages.observe(seconds, stage, status_of(error))
+
+    def _fell_back(self, stage: str) -> None:
+        self._degraded.labels(stage, FALLBACK[stage], _RUNGS[stage]).inc()
 
 
-class _State(Collector):
-    """What is read when it is asked for rather than counted."""
+def status_of(error: BaseException | None) -> str:
+    """The gRPC status that stands for `error`."""
+    if error is None:
+        return "OK"
+    if isinstance(error, RaglanError):
+        return errors.wire(error).status
+    return "CANCELLED" if isinstance(error, asyncio.CancelledError | GeneratorExit) else "INTERNAL"
 
-    def __init__(self, mesh: Mesh, pipeline: Pipeline) -> None:
-        self._mesh = mesh
-        self._pipeline = pipeline
 
-    def collect(self) -> Iterator[GaugeMetricFamily]:
-        """The families of one scrape."""
-        replicas = ("service", "address")
-        breaker = GaugeMetricFamily(
-            "raglan_breaker_state",
-            "1 for the state that a replica's breaker is in.",
-            labels=(*replicas, "state"),
-        )
-        reach = GaugeMetricFamily(
-            "raglan_endpoint_state", "1 for the state of a replica.", labels=(*replicas, "state")
-        )
-        in_flight = GaugeMetricFamily(
-            "raglan_endpoint_in_flight", "Calls in hand at a replica.", labels=replicas
-        )
-        for seen in self._mesh.seen():
-            breaker.add_metric((seen.service, seen.address, seen.breaker), 1)
-            reach.add_metric((seen.service, seen.address, seen.state), 1)
-            in_flight.add_metric((seen.service, seen.address), seen.in_flight)
-        yield from (breaker, reach, in_flight)
-        limiters = {"door": self._pipeline.door} | {
-            stage.name: stage.limiter for stage in self._pipeline.stages
-        }
-        for name, says in (
-            ("limit", "Queries that may be in a stage at a time."),
-            ("running", "Queries in a stage."),
-            ("waiting", "Queries that wait for a stage."),
-        ):
-            family = GaugeMetricFamily(f"raglan_limiter_{name}", says, labels=("stage",))
-            for stage, limiter in limiters.items():
-                family.add_metric((stage,), getattr(limiter, name))
-            yield family
-        budget = GaugeMetricFamily(
-            "raglan_stage_budget_seconds", "How long a stage may take now.", labels=("stage",)
-        )
-        for each in self._pipeline.stages:
-            budget.add_metric((each.name,), each.budget_s)
-        yield budget
+def _outcome(error: BaseException) -> Outcome | None:
+    match error:
+        case Overloaded():
+            return Outcome.REFUSED
+        case DeadlineExceeded():
+            return Outcome.LATE
+        case Cancelled() | asyncio.CancelledError() | GeneratorExit():
+            return Outcome.LEFT
+        case Unavailable() | Internal():
+            return Outcome.FAILED
+        case RaglanError():
+            return None
+        case _:
+            return Outcome.FAILED
+
+
+def _stages(pipeline: Pipeline) -> Iterator[Metric]:
+    limiters = {"door": pipeline.door} | {each.name: each.limiter for each in pipeline.stages}
+    for name, says in (
+        ("limit", "Queries that may be in a stage at a time."),
+        ("running", "Queries in a stage."),
+        ("waiting", "Queries that wait for a stage."),
+    ):
+        family = GaugeMetricFamily(f"raglan_limiter_{name}", says, labels=("stage",))
+        for stage, limiter in limiters.items():
+            family.add_metric((stage,), getattr(limiter, name))
+        yield family
+    budget = GaugeMetricFamily(
+        "raglan_stage_budget_seconds", "How long a stage may take now.", labels=("stage",)
+    )
+    for each in pipeline.stages:
+        budget.add_metric((each.name,), each.budget_s)
+    yield budget
+
+
+def _rung(mesh: Mesh, also_away: list[str]) -> Iterator[Metric]:
+    away = [name for name, pool in mesh.pools.items() if not pool.available]
+    stands = standing_on([*away, *also_away])
+    family = GaugeMetricFamily(
+        "raglan_gateway_rung", "1 for the rung that the mesh stands on.", labels=("rung",)
+    )
+    for rung in LADDER:
+        family.add_metric((rung.name,), rung is stands)
+    yield family

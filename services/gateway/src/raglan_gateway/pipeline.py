@@ -66,6 +66,24 @@ class Stages(Protocol):
     ) -> AsyncGenerator[generator_pb2.GenerateEvent, None]: ...
 
 
+class StageObserver(Protocol):
+    """Told how stages go; must return at once."""
+
+    def stage_began(self, stage: str, remaining_s: float) -> None:
+        """A query with so much time left came to `stage`."""
+
+    def stage_ended(self, stage: str, seconds: float, error: BaseException | None) -> None:
+        """It left it, because of `error` if there is one."""
+
+
+class _Unobserved:
+    def stage_began(self, stage: str, remaining_s: float) -> None:
+        pass
+
+    def stage_ended(self, stage: str, seconds: float, error: BaseException | None) -> None:
+        pass
+
+
 @dataclass(frozen=True, slots=True)
 class Budgets:
     """The longest each stage may take, in seconds; see `Stage`."""
@@ -108,6 +126,7 @@ class Run:
 
     query: Query
     deadline: Deadline
+    observer: StageObserver = field(default_factory=_Unobserved)
     started: float = field(default_factory=time.monotonic)
     timings_ms: dict[str, float] = field(default_factory=dict)
     degraded: list[Degradation] = field(default_factory=list)
@@ -116,6 +135,8 @@ class Run:
     citations: list[generator_pb2.Citation] = field(default_factory=list)
     finished: generator_pb2.Finished = field(default_factory=generator_pb2.Finished)
     claims: list[Claim] = field(default_factory=list)
+    _replaced: dict[str, RaglanError] = field(default_factory=dict)
+    """Why stages fell back."""
 
     @asynccontextmanager
     async def through(self, stage: Stage) -> AsyncIterator[Deadline]:
@@ -140,10 +161,17 @@ class Run:
     def stage(self, name: str) -> Iterator[None]:
         """Record how long the block took, also when it fails."""
         begun = time.monotonic()
+        self.observer.stage_began(name, self.deadline.remaining_s())
+        error: BaseException | None = None
         try:
             yield
+        except BaseException as raised:
+            error = raised
+            raise
         finally:
-            self.timings_ms[name] = (time.monotonic() - begun) * 1e3
+            elapsed_s = time.monotonic() - begun
+            self.timings_ms[name] = elapsed_s * 1e3
+            self.observer.stage_ended(name, elapsed_s, error or self._replaced.get(name))
 
     def spent(self, stage: str, timing: common_pb2.Timing) -> None:
         """Record how the service that did `stage` split its time."""
@@ -154,6 +182,7 @@ class Run:
         """Note that `stage` was replaced; a request whose own time is up fails instead."""
         if self.deadline.remaining_s() <= 0:
             raise DeadlineExceeded(f"The deadline passed in stage {stage}.")
+        self._replaced[stage] = error
         self.degraded.append(Degradation(stage, error.message, FALLBACK[stage]))
 
     def forget_answer(self) -> None:
@@ -207,13 +236,21 @@ Event: TypeAlias = Started | Sources | Delta | Cited | Answered
 class Pipeline:
     """Runs queries. Between them it holds only how its stages do."""
 
-    def __init__(self, stages: Stages, budgets: Budgets, *, rerank_candidates: int) -> None:
+    def __init__(
+        self,
+        stages: Stages,
+        budgets: Budgets,
+        *,
+        rerank_candidates: int,
+        observer: StageObserver | None = None,
+    ) -> None:
         self.lag = LagLimit(largest=LARGEST)
         """Told how late the event loop is, by which the door becomes narrower."""
         self.door = AdaptiveLimiter(limit=self.lag, queue=QUEUE)
         """Before the stages that find passages: as many as the gateway itself can follow. How much
         the services can do is the stages' business, and a slow one no reason to refuse."""
         self._services = stages
+        self._observer = observer or _Unobserved()
         self._rerank_candidates = rerank_candidates
         self._embedding = Stage("embed", longest_s=budgets.embed_s, share=_SHARE)
         self._retrieval = Stage("retrieve", longest_s=budgets.retrieve_s, shortest_s=2.0)
@@ -239,7 +276,7 @@ class Pipeline:
             Overloaded: there is no place for it.
             RaglanError: the request is wrong, the retriever failed, or the deadline passed.
         """
-        run = Run(query, deadline)
+        run = Run(query, deadline, self._observer)
         async with self.door.slot(query.priority, deadline):
             await self._find(run)
         run.close()
@@ -251,7 +288,7 @@ class Pipeline:
         Raises:
             RaglanError: as `search`; or the generator failed after its first piece of text.
         """
-        run = Run(query, deadline)
+        run = Run(query, deadline, self._observer)
         async with self.door.slot(query.priority, deadline):
             yield Started()
             await self._find(run)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Final
 
@@ -66,14 +66,20 @@ class CalledPools:
             ["service", "kind"],
             registry=registry,
         )
+        self._by_kind: dict[tuple[str, str], Counter] = {}
 
-    def on_attempt(self, service: str) -> Callable[[str], None]:
-        """What the pool of `service` is to tell of its attempts."""
-        counters = {kind: self._attempts.labels(service, kind) for kind in KINDS}
-        return lambda kind: counters[kind].inc()
+    def attempted(self, service: str, kind: str) -> None:
+        """One more call left for `service`; `kind` is one of `KINDS`."""
+        counter = self._by_kind.get((service, kind))
+        if counter is None:
+            counter = self._by_kind[service, kind] = self._attempts.labels(service, kind)
+        counter.inc()
 
     def watch(self, pools: Mapping[str, EndpointPool]) -> None:
         """Show `pools`, by service, as they are at each scrape."""
+        for service in pools:
+            for kind in KINDS:
+                self._by_kind[service, kind] = self._attempts.labels(service, kind)
         self._registry.register(OnLoop(partial(_seen, pools)))
 
 

@@ -18,9 +18,11 @@ from raglan.errors import (
     Unavailable,
 )
 from raglan.telemetry import context as request_context
+from raglan.telemetry.metrics import OTHER
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from raglan_gateway.api.door import QUERIES
 from raglan_gateway.api.problem import reply
 from raglan_gateway.metrics import Metrics
 from raglan_gateway.shared.rate_limit import RateLimit, caller_of
@@ -78,8 +80,11 @@ class Boundary:
         except RaglanError as refused:  # by `_admit`: the app answers its own
             if status:
                 raise
+            if isinstance(refused, Unavailable):  # the caller's own rate is no fault of ours
+                self._not_answered(scope, refused)
             await reply(refused)(scope, receive, watched)
-        except Exception:
+        except Exception as unexpected:
+            self._not_answered(scope, unexpected)
             log.exception("unexpected error", path=scope["path"])
             if status:
                 raise
@@ -99,11 +104,14 @@ class Boundary:
             )
         await self._rate_limit.admit(caller_of(scope["client"][0] if scope["client"] else ""))
 
+    def _not_answered(self, scope: Scope, error: Exception) -> None:
+        if scope["path"] in QUERIES:
+            self._metrics.failed(error)
+
     def _record(self, scope: Scope, status: int, elapsed_s: float) -> None:
         # A client that left before the reply began has no status; 499 is the custom for it.
-        route = getattr(scope.get("route"), "path", "unmatched")
-        labels = (scope["method"], route, str(status or 499))
-        self._metrics.requests.labels(*labels).observe(elapsed_s)
+        route = getattr(scope.get("route"), "path", OTHER)
+        self._metrics.served(scope["method"], route, status or 499, elapsed_s)
         level = log.debug if scope["path"] in _QUIET else log.info
         level(
             "request",

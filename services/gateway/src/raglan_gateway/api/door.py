@@ -15,7 +15,7 @@ from raglan_gateway.api.problem import reply
 from raglan_gateway.metrics import Metrics
 
 log: Final = structlog.get_logger()
-_QUERIES: Final = ("/v1/query", "/v1/search")
+QUERIES: Final = ("/v1/query", "/v1/search")
 
 
 class Door:
@@ -27,13 +27,14 @@ class Door:
 
     def refusal(self, scope: Scope) -> Response | None:
         """The reply to a query that would find the queue full, counted and logged; else None."""
-        if scope["path"] not in _QUERIES:
+        if scope["path"] not in QUERIES:
             return None
         headers = dict(scope["headers"])
         named = headers.get(b"x-raglan-priority", b"").decode("latin-1").upper()
         try:
             self._limiter.check(Priority.__members__.get(named, Priority.DEFAULT))
         except Overloaded as error:
+            self._metrics.failed(error)
             id_ = request_context.id_from(headers.get(b"x-request-id", b"").decode("latin-1"))
             response = reply(error, request_id=id_)
             response.headers["X-Request-ID"] = id_
@@ -43,7 +44,7 @@ class Door:
 
     def _record(self, scope: Scope, id_: str, status: int) -> None:
         method, route = scope["method"], scope["path"]
-        self._metrics.requests.labels(method, route, str(status)).observe(0)
+        self._metrics.served(method, route, status, 0.0)
         log.info(
             "request", request_id=id_, method=method, route=route, status=status, elapsed_ms=0.0
         )

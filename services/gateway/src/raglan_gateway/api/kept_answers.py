@@ -54,11 +54,13 @@ async def _kept(
     shape: type[Reply], answers: AnswerCache, place: Place, error: RaglanError, metrics: Metrics
 ) -> Reply:
     if error.stage != _STAGE or not isinstance(error, RECOVERABLE):
+        metrics.failed(error)
         raise error
     kept = await answers.get(place)
+    metrics.given_again(found=kept is not None)
     if kept is None:
+        metrics.failed(error)
         raise error
-    metrics.degraded.labels(_STAGE, FALLBACK[_STAGE]).inc()
     reason = f"{error.message} This is an answer of {kept.age_s:.0f} s ago."
     degraded = schemas.Degraded(stage=_STAGE, reason=reason, fallback=FALLBACK[_STAGE])
     return shape.model_validate_json(kept.body).model_copy(

@@ -8,7 +8,7 @@ from typing import Any, Final
 import raglan
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.exposition import choose_encoder
 from pydantic import BaseModel
 from raglan.resilience.breaker import State
 from raglan.rpc.endpoint import Reach
@@ -108,9 +108,10 @@ def router(
         return JSONResponse(body.model_dump(), status_code=200 if body.ready else 503)
 
     @routes.get("/metrics", response_class=Response)
-    async def prometheus() -> Response:
-        """Metrics in Prometheus' text format."""
-        return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
+    async def prometheus(request: Request) -> Response:
+        """Metrics in Prometheus' text format, or as OpenMetrics where the Accept header asks."""
+        encode, content_type = choose_encoder(request.headers.get("accept", ""))
+        return Response(encode(metrics.registry), headers={"Content-Type": content_type})
 
     @routes.get("/v1/status")
     async def status() -> Status:

@@ -56,7 +56,7 @@ def router(
             run = await _while_connected(request, pipeline.search(query, deadline))
         except RaglanError as error:
             return await kept_answers.search(answers, place, error, metrics)
-        _count(run, metrics)
+        metrics.answered(run)
         return _sent(answers.put(place, replies.search(run)))
 
     @routes.post(
@@ -77,7 +77,7 @@ def router(
             run = await _while_connected(request, _completed(pipeline, query, deadline))
         except RaglanError as error:
             return await kept_answers.query(answers, place, error, metrics)
-        _count(run, metrics)
+        metrics.answered(run)
         return _sent(answers.put(place, replies.query(run)))
 
     return routes
@@ -161,17 +161,19 @@ async def _events(
             async for event in events:
                 begun = True
                 if isinstance(event, Answered):
-                    _count(event.run, metrics)
+                    metrics.answered(event.run)
                     yield sse.Event("final", answers.put(place, replies.query(event.run)).decode())
                 else:
                     yield _shown(event)
         yield sse.Event("done")
     except RaglanError as error:
         if not begun:
+            metrics.failed(error)
             raise
         for late in await kept_answers.events(answers, place, error, metrics):
             yield late
-    except Exception:
+    except Exception as error:
+        metrics.failed(error)
         log.exception("unexpected error in a stream")
         yield sse.problem(Internal("The gateway met an error of its own."))
 
@@ -196,13 +198,6 @@ def _shown(event: Started | Sources | Delta | Cited) -> sse.Event:
 def _sent(body: bytes) -> Response:
     """A reply that is JSON already: FastAPI would check and write it once more."""
     return Response(body, media_type="application/json")
-
-
-def _count(run: Run, metrics: Metrics) -> None:
-    for stage, elapsed_ms in run.timings_ms.items():
-        metrics.stages.labels(stage).observe(elapsed_ms / 1e3)
-    for fallen in run.degraded:
-        metrics.degraded.labels(fallen.stage, fallen.fallback).inc()
 
 
 async def _while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
