@@ -11,6 +11,7 @@ from raglan import errors
 from raglan.deadline import Deadline
 from raglan.errors import DeadlineExceeded, RaglanError
 from raglan.rpc import faults
+from raglan.rpc.tracing import Attempt
 from raglan.telemetry import context as request_context
 
 _OPTIONS: Final[tuple[tuple[str, Any], ...]] = (
@@ -52,13 +53,19 @@ def connect(
 
 
 async def call(
-    method: Callable[..., Any], request: Any, *, deadline: Deadline, to: str = "the service"
+    method: Callable[..., Any],
+    request: Any,
+    *,
+    deadline: Deadline,
+    to: str = "the service",
+    attempt: Attempt | None = None,
 ) -> Any:
     """Call a unary-reply `method` of a stub.
 
     Args:
         request: the message, or an async iterator of messages for a streaming request.
         to: names the callee in errors, e.g. "the embedder".
+        attempt: the call's span, where the caller knows more of it than is known here.
 
     Raises:
         RaglanError: what the callee reported, or Unavailable / DeadlineExceeded on the way.
@@ -66,14 +73,29 @@ async def call(
     remaining = deadline.remaining_s()
     if remaining <= 0:
         raise DeadlineExceeded(f"The deadline passed before {to} was called.")
+    attempt = attempt or Attempt()
+    attempt.begin(method, remaining)
+    metadata = request_context.outgoing(attempt.span)
+    error: BaseException | None = None
     try:
-        return await method(request, timeout=remaining, metadata=request_context.outgoing())
-    except grpc.aio.AioRpcError as error:
-        raise from_rpc_error(error, to) from None
+        return await method(request, timeout=remaining, metadata=metadata)
+    except grpc.aio.AioRpcError as failed:
+        error = from_rpc_error(failed, to)
+        raise error from None
+    except BaseException as left:
+        error = left
+        raise
+    finally:
+        attempt.answered(error)
 
 
 async def stream(
-    method: Callable[..., Any], request: Any, *, deadline: Deadline, to: str = "the service"
+    method: Callable[..., Any],
+    request: Any,
+    *,
+    deadline: Deadline,
+    to: str = "the service",
+    attempt: Attempt | None = None,
 ) -> AsyncGenerator[Any, None]:
     """Call a streaming-reply `method`; like `call`. Wrap in `contextlib.aclosing`.
 
@@ -82,14 +104,24 @@ async def stream(
     remaining = deadline.remaining_s()
     if remaining <= 0:
         raise DeadlineExceeded(f"The deadline passed before {to} was called.")
-    replies = method(request, timeout=remaining, metadata=request_context.outgoing())
+    attempt = attempt or Attempt()
+    attempt.begin(method, remaining)
+    attempt.streams()
+    replies = method(request, timeout=remaining, metadata=request_context.outgoing(attempt.span))
+    error: BaseException | None = None
     try:
         async for reply in replies:
+            attempt.replied()
             yield reply
-    except grpc.aio.AioRpcError as error:
-        raise from_rpc_error(error, to) from None
+    except grpc.aio.AioRpcError as failed:
+        error = from_rpc_error(failed, to)
+        raise error from None
+    except BaseException as left:
+        error = left
+        raise
     finally:
         replies.cancel()
+        attempt.answered(error)
 
 
 def from_rpc_error(error: grpc.aio.AioRpcError, to: str) -> RaglanError:

@@ -17,8 +17,10 @@ from raglan import deadline, errors
 from raglan.deadline import Deadline
 from raglan.errors import RaglanError
 from raglan.lifecycle import Lifecycle
+from raglan.rpc import tracing as rpc_tracing
 from raglan.rpc.metrics import ServedCalls
 from raglan.telemetry import context as request_context
+from raglan.telemetry import semconv, tracing
 
 log: Final = structlog.get_logger()
 
@@ -142,23 +144,32 @@ async def _border(method: str, context: Context, served: ServedCalls) -> AsyncIt
     status = "OK"
     served.began(method)
     carrier = request_context.carrier_of(context.invocation_metadata() or ())
-    with request_context.incoming(carrier):
+    with request_context.incoming(
+        carrier, rpc_tracing.name_of(method), rpc_tracing.server_attributes(method)
+    ):
+        span = tracing.current()
         try:
-            Deadline.of(context).adopt()
+            limit = Deadline.of(context)
+            limit.adopt()
+            remaining_ms = round(limit.remaining_s() * 1e3, 1)
+            span.set_attribute(semconv.DEADLINE_REMAINING_MS, remaining_ms)
             yield
         except RaglanError as error:
-            status = errors.wire(error).status
+            status = rpc_tracing.status_of(error)
+            tracing.fail(span, error)
             await _abort(context, error)
-        except (asyncio.CancelledError, GeneratorExit):
-            limit = deadline.current()
-            late = limit is not None and limit.remaining_s() <= 0
-            status = "DEADLINE_EXCEEDED" if late else "CANCELLED"
+        except (asyncio.CancelledError, GeneratorExit) as left:
+            why = rpc_tracing.why_left(left, deadline.current())
+            status = rpc_tracing.status_of(why)
+            tracing.fail(span, why)
             raise
-        except Exception:
-            status = "INTERNAL"
+        except Exception as error:
+            status = rpc_tracing.status_of(error)
+            tracing.fail(span, error)
             log.exception("unexpected error", method=method)
             await _abort(context, errors.Internal("The service met an error of its own."))
         finally:
+            span.set_attribute(semconv.RPC_STATUS, status)
             elapsed_s = time.monotonic() - started
             served.ended(method, status, elapsed_s)
             log.debug("rpc", method=method, status=status, elapsed_ms=round(elapsed_s * 1e3, 2))

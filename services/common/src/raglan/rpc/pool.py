@@ -26,8 +26,10 @@ from raglan.resilience.breaker import Permit
 from raglan.resilience.budget import Budget
 from raglan.resilience.latency import LatencyWindow
 from raglan.rpc import client
+from raglan.rpc import tracing as rpc_tracing
 from raglan.rpc.endpoint import Endpoint
 from raglan.rpc.replicas import NoEndpoint, Replicas
+from raglan.telemetry import semconv
 
 ATTEMPTS: Final = 3
 """Of one call, hedges not counted."""
@@ -51,8 +53,14 @@ class _Attempt:
     limit_s: float
     usual_s: float | None
     """The time in which nearly all calls of this kind are answered, where that is known."""
+    span: rpc_tracing.Attempt
     overtaken: bool = False
     """Whether a hedge that began later was answered earlier."""
+
+    def overtake(self) -> None:
+        """Its hedge was answered earlier."""
+        self.overtaken = True
+        self.span.overtaken()
 
     def ended(self, error: BaseException | None) -> None:
         """Tell the breaker what it may learn from it.
@@ -203,7 +211,11 @@ class EndpointPool:
     ) -> tuple[_Attempt, AsyncGenerator[Any, None], Any]:
         attempt = await self._choose(method, first_by, tried)
         replies = client.stream(
-            getattr(attempt.endpoint.stub, method), request, deadline=deadline, to=self._says
+            getattr(attempt.endpoint.stub, method),
+            request,
+            deadline=deadline,
+            to=self._says,
+            attempt=attempt.span,
         )
         attempt.endpoint.in_flight += 1
         began = time.monotonic()
@@ -282,7 +294,7 @@ class EndpointPool:
 
         def overtake(ended: asyncio.Task[Any]) -> None:
             if not ended.cancelled() and not ended.exception():
-                attempt.overtaken = True
+                attempt.overtake()
                 waiting.now()
 
         later_s = max(usual_s, _HEDGE_AT_LEAST_S)
@@ -328,7 +340,11 @@ class EndpointPool:
         error: BaseException | None = None
         try:
             return await client.call(
-                getattr(endpoint.stub, method), request, deadline=deadline, to=self._says
+                getattr(endpoint.stub, method),
+                request,
+                deadline=deadline,
+                to=self._says,
+                attempt=attempt.span,
             )
         except BaseException as raised:
             error = raised
@@ -344,10 +360,18 @@ class EndpointPool:
         self, method: str, deadline: Deadline, tried: list[Endpoint], kind: str = ""
     ) -> _Attempt:
         endpoint, permit = await self.replicas.choose(tried, deadline)
-        self._on_attempt(kind or ("retry" if tried else "first"))
+        kind = kind or ("retry" if tried else "first")
+        self._on_attempt(kind)
         tried.append(endpoint)
         usual_s = self._latency[method].quantile(HEDGE_QUANTILE)
-        return _Attempt(endpoint, permit, deadline.remaining_s(), usual_s)
+        span = rpc_tracing.Attempt(
+            {
+                semconv.PEER: endpoint.address,
+                semconv.ATTEMPT: kind,
+                semconv.BREAKER: endpoint.breaker.state.value,
+            }
+        )
+        return _Attempt(endpoint, permit, deadline.remaining_s(), usual_s, span)
 
 
 def _worth_another(error: BaseException) -> bool:

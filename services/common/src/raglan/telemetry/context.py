@@ -26,7 +26,7 @@ REQUEST_ID: Final = "x-request-id"
 _ACCEPTED_ID: Final = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 # https://www.w3.org/TR/trace-context/: a later version may add fields, and "ff" is none.
 _TRACEPARENT: Final = re.compile(
-    r"(?!ff)(00(?=.{53}$)|[0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}(?:-.*)?"
+    r"(?:00(?=.{53}$)|(?!00|ff)[0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}(?:-.*)?"
 )
 _LONGEST: Final = 512
 """Characters of a header that is looked at."""
@@ -37,6 +37,11 @@ _request_id: ContextVar[str] = ContextVar("raglan_request_id", default="")
 def request_id() -> str:
     """The id of the request being served, or "" outside of one."""
     return _request_id.get()
+
+
+def id_from(given: str) -> str:
+    """`given` where it can be a request's id, else a new one."""
+    return given if _ACCEPTED_ID.fullmatch(given) else secrets.token_hex(8)
 
 
 def trace_id() -> str:
@@ -72,10 +77,9 @@ class incoming:  # noqa: N801 - reads as a statement: with incoming(...)
         self._kind = kind
 
     def __enter__(self) -> str:
-        given = self._carrier.get(REQUEST_ID, "")
-        id_ = given if _ACCEPTED_ID.fullmatch(given) else secrets.token_hex(8)
+        id_ = id_from(self._carrier.get(REQUEST_ID, ""))
         parent = caller(self._carrier)
-        self._span: tracing.Span = (
+        self._span: trace.Span = (
             tracing.begin(self._name, self._attributes, parent=parent, kind=self._kind)
             if self._name
             else NonRecordingSpan(parent or new_context(None))
@@ -102,13 +106,13 @@ class incoming:  # noqa: N801 - reads as a statement: with incoming(...)
 
 def caller(carrier: Mapping[str, str]) -> SpanContext | None:
     """The span that `traceparent` names, or None where there is none or it is malformed."""
-    header = carrier.get("traceparent", "")
+    header = carrier.get("traceparent", "").strip()
     if not 55 <= len(header) <= _LONGEST or not (match := _TRACEPARENT.fullmatch(header)):
         return None
     state = carrier.get("tracestate", "")
     found = SpanContext(
+        int(match[1], 16),
         int(match[2], 16),
-        int(match[3], 16),
         is_remote=True,
         trace_flags=SAMPLED,
         trace_state=TraceState.from_header([state]) if 0 < len(state) <= _LONGEST else None,

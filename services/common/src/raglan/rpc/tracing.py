@@ -1,0 +1,116 @@
+"""The span of a call, on both of its ends.
+
+Written here, because the interceptors of opentelemetry-instrumentation-grpc have no status for a
+handler that crashed or ran out of time, no span for a unary call that was cancelled, and OK for a
+stream whose reader left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from opentelemetry import trace
+from opentelemetry.trace import INVALID_SPAN, NonRecordingSpan, SpanKind, Status, StatusCode
+
+from raglan import errors
+from raglan.deadline import Deadline
+from raglan.errors import DeadlineExceeded, RaglanError
+from raglan.telemetry import semconv, tracing
+
+_UNTRACED: Final = ("/grpc.health.", "/grpc.reflection.", "/raglan.v1.TraceService/")
+_ABOUT: Final = "/GetInfo"
+"""What a service says of itself is asked every few seconds, by nobody who waits."""
+
+_LEFT_ON_TIME_S: Final = 0.02
+"""gRPC cancels a handler when its caller's time is up, which is a little before the handler's own:
+the caller's clock started earlier."""
+
+
+def name_of(method: str) -> str:
+    """The span's name for "/raglan.v1.EmbedderService/Embed"; "" for what makes no span."""
+    if method.startswith(_UNTRACED) or method.endswith(_ABOUT):
+        return ""
+    return method[1:]
+
+
+def server_attributes(method: str) -> dict[str, Any]:
+    """What is known when a call arrives."""
+    return {semconv.RPC_SYSTEM: semconv.GRPC, semconv.RPC_METHOD: method[1:]}
+
+
+def status_of(error: BaseException | None) -> str:
+    """The gRPC status that a call ends with, by its name."""
+    match error:
+        case None:
+            return "OK"
+        case RaglanError():
+            return errors.wire(error).status
+        case asyncio.CancelledError() | GeneratorExit():
+            return "CANCELLED"
+        case _:
+            return "INTERNAL"
+
+
+def why_left(left: BaseException, limit: Deadline | None) -> BaseException:
+    """What ended a handler that gRPC cancelled: its caller left, or the time was up."""
+    if limit is not None and limit.remaining_s() <= _LEFT_ON_TIME_S:
+        return DeadlineExceeded("The deadline passed before the service was done.")
+    return left
+
+
+class Attempt:
+    """The span of one call that leaves: `begin` it, and `answered` ends it."""
+
+    __slots__ = ("_began", "_known", "_replies", "span")
+
+    def __init__(self, known: Mapping[str, Any] | None = None) -> None:
+        """`known`: what is known of the attempt beyond the call itself, as attributes."""
+        self.span: trace.Span = INVALID_SPAN
+        """The parent of what the callee does."""
+        self._known = known
+        self._replies = 0
+        self._began = 0.0
+
+    def begin(self, method: Callable[..., Any], remaining_s: float) -> None:
+        """The call leaves now; `method` is a stub's. Outside of a trace it makes no span."""
+        parent = tracing.context()
+        if parent is None:
+            return
+        name = name_of(getattr(method, "_method", b"").decode())
+        if not name:
+            self.span = NonRecordingSpan(parent)
+            return
+        attributes: dict[str, Any] = {
+            semconv.RPC_SYSTEM: semconv.GRPC,
+            semconv.RPC_METHOD: name,
+            semconv.DEADLINE_REMAINING_MS: round(remaining_s * 1e3, 1),
+        }
+        if self._known:
+            attributes |= self._known
+        self.span = tracing.begin(name, attributes, parent=parent, kind=SpanKind.CLIENT)
+
+    def streams(self) -> None:
+        """It has many replies: the time of the first is worth knowing."""
+        self._began = time.monotonic()
+
+    def replied(self) -> None:
+        """One of many replies has come."""
+        if not self._replies:
+            waited_ms = round((time.monotonic() - self._began) * 1e3, 2)
+            self.span.set_attribute(semconv.FIRST_REPLY_MS, waited_ms)
+        self._replies += 1
+
+    def overtaken(self) -> None:
+        """It will be cancelled because another was faster, which is no error."""
+        self.span.set_attribute(semconv.ATTEMPT_OVERTAKEN, True)
+        self.span.set_status(Status(StatusCode.UNSET))
+
+    def answered(self, error: BaseException | None) -> None:
+        """The call is over; `error` is ours, or asyncio's when the caller left."""
+        if self._began:
+            self.span.set_attribute(semconv.REPLIES, self._replies)
+        self.span.set_attribute(semconv.RPC_STATUS, status_of(error))
+        tracing.end(self.span, error)

@@ -1,0 +1,246 @@
+"""The spans of this process: who makes them, who keeps them, and how a step ends.
+
+    with tracing.span("rerank", {semconv.KIND: semconv.RERANKER}) as step:
+        ...
+        step.set_attribute(semconv.TEXTS, len(texts))
+
+Until `install`, or with OTEL_SDK_DISABLED=true, no span is made and only the context travels.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import socket
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Final, TypeAlias
+
+from opentelemetry import context as otel_context
+from opentelemetry import trace
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import SpanProcessor, SynchronousMultiSpanProcessor
+from opentelemetry.trace import Link, NonRecordingSpan, SpanContext, SpanKind, Status, StatusCode
+
+import raglan
+from raglan import errors
+from raglan.errors import InvalidInput, RaglanError
+from raglan.telemetry import semconv, variables
+from raglan.telemetry.recent_spans import RecentSpans
+from raglan.telemetry.recording import MAX_LINKS, Provider, RecordedSpan, Tracer, new_context
+
+Attributes: TypeAlias = Mapping[str, Any]
+
+_OK: Final = Status(StatusCode.OK)
+_SCOPE: Final = "raglan"
+
+
+@dataclass(frozen=True, slots=True)
+class Tracing:
+    """What `install` set up. Close it."""
+
+    recent: RecentSpans
+    provider: Provider
+    processor: SpanProcessor
+    tracer: Tracer | None
+    """None where tracing is switched off."""
+
+    content: bool
+    """Whether spans carry queries, passages and answers."""
+
+    export: Any = None
+    """A `raglan.telemetry.export.CollectorExport` where a collector is named."""
+
+    def close(self) -> None:
+        """Send what is left to a collector, for two seconds at most, and forget the rest."""
+        global _installed
+        if _installed is self:
+            _installed = _NOTHING
+        self.processor.shutdown()
+
+
+def install(service: str, *, recent: RecentSpans | None = None) -> Tracing:
+    """From now on this process makes spans, as `service`. Replaces what was installed before.
+
+    Args:
+        service: its short name, e.g. "embedder".
+        recent: where ended spans are kept.
+    """
+    global _installed
+    environ = os.environ
+    recent = recent or RecentSpans()
+    processor: SpanProcessor = recent
+    export = None
+    if variables.exported(environ) and not variables.disabled(environ):
+        # The exporter brings an HTTP client, 10 MB that nobody else needs.
+        from raglan.telemetry.export import CollectorExport
+
+        export = CollectorExport()
+        processor = SynchronousMultiSpanProcessor()  # type: ignore[no-untyped-call]
+        processor.add_span_processor(recent)
+        processor.add_span_processor(export)
+    provider = Provider(_resource(service), processor)
+    _installed = Tracing(
+        recent=recent,
+        provider=provider,
+        processor=processor,
+        tracer=None if variables.disabled(environ) else provider.get_tracer(_SCOPE),
+        content=variables.content(environ),
+        export=export,
+    )
+    return _installed
+
+
+def installed() -> Tracing:
+    """What the process traces with."""
+    return _installed
+
+
+def begin(
+    name: str,
+    attributes: Attributes | None = None,
+    *,
+    parent: SpanContext | None,
+    kind: SpanKind = SpanKind.INTERNAL,
+) -> trace.Span:
+    """A span that is not made current; `end` it. Without a parent it begins a trace."""
+    tracer = _installed.tracer
+    if tracer is None:
+        return NonRecordingSpan(parent or new_context(None))
+    return tracer.begin(name, parent, attributes, kind)
+
+
+def current() -> trace.Span:
+    """The span of the step that runs; one that ignores everything where there is none."""
+    return trace.get_current_span()
+
+
+def context() -> SpanContext | None:
+    """The context of the step that runs, or None outside of a trace."""
+    found = trace.get_current_span().get_span_context()
+    return found if found.is_valid else None
+
+
+def content(text: str) -> str | None:
+    """`text` where spans may carry content, else None, which leaves the attribute out."""
+    return text if _installed.content else None
+
+
+class span:  # noqa: N801 - reads as a statement: with span(...)
+    """A step of the request: a span that is current inside the block and ends with it.
+
+    Its status is how the block ends, unless somebody sets it before. Outside of a trace it does
+    nothing, so that what runs in the background fills no store.
+    """
+
+    __slots__ = ("_attributes", "_kind", "_name", "_span", "_token")
+
+    def __init__(
+        self,
+        name: str,
+        attributes: Attributes | None = None,
+        *,
+        kind: SpanKind = SpanKind.INTERNAL,
+    ) -> None:
+        self._name = name
+        self._attributes = attributes
+        self._kind = kind
+
+    def __enter__(self) -> trace.Span:
+        parent = trace.get_current_span().get_span_context()
+        tracer = _installed.tracer
+        self._token: Any = None
+        if tracer is None or not parent.is_valid:
+            self._span: trace.Span = NonRecordingSpan(parent)
+        else:
+            self._span = tracer.begin(self._name, parent, self._attributes, self._kind)
+            self._token = attach(self._span)
+        return self._span
+
+    def __exit__(
+        self,
+        type_: type[BaseException] | None,
+        error: BaseException | None,
+        _: TracebackType | None,
+    ) -> None:
+        if self._token is not None:
+            detach(self._token)
+            end(self._span, error)
+
+
+def attach(span: trace.Span) -> Any:
+    """Make `span` the current one. Give the token to `detach`."""
+    return otel_context.attach(trace.set_span_in_context(span))
+
+
+def detach(token: Any) -> None:
+    """Undo `attach`."""
+    # A stream whose reader has left is closed in another context: nothing to restore there.
+    with suppress(ValueError):
+        token.var.reset(token)
+
+
+def end(span: trace.Span, error: BaseException | None = None) -> None:
+    """End `span` as `error` says, unless its status is known already."""
+    if isinstance(span, RecordedSpan):
+        if error is not None:
+            fail(span, error)
+        elif not span.has_status:
+            span.set_status(_OK)
+        span.end()
+
+
+def fail(span: trace.Span, error: BaseException) -> None:
+    """Say that the step of `span` ended in `error`; it may go on for a while.
+
+    A sentence goes with it where it cannot quote what somebody asked.
+    """
+    if not isinstance(span, RecordedSpan) or span.has_status:
+        return
+    kind, sentence = _described(error)
+    span.set_attribute(semconv.ERROR_TYPE, kind)
+    span.set_status(Status(StatusCode.ERROR, sentence))
+
+
+def _described(error: BaseException) -> tuple[str, str]:
+    match error:
+        case RaglanError():
+            quotes = isinstance(error, InvalidInput) and not _installed.content
+            return errors.wire(error).type, "" if quotes else error.message
+        case asyncio.CancelledError() | GeneratorExit():
+            return "cancelled", "The caller left."
+        case TimeoutError():
+            return "deadline_exceeded", "The time ran out."
+        case _:
+            return type(error).__qualname__, "An error of its own."
+
+
+def links_to(contexts: Sequence[SpanContext]) -> list[Link]:
+    """Links to `contexts`, as many as a span may have."""
+    return [Link(each) for each in contexts[:MAX_LINKS]]
+
+
+def _resource(service: str) -> Resource:
+    return Resource.create(
+        {
+            semconv.SERVICE_NAME: service,
+            semconv.SERVICE_NAMESPACE: semconv.NAMESPACE,
+            semconv.SERVICE_VERSION: raglan.__version__,
+            semconv.SERVICE_INSTANCE_ID: (
+                f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(2)}"
+            ),
+        }
+    )
+
+
+_NOTHING: Final = Tracing(
+    recent=RecentSpans(),
+    provider=Provider(Resource.get_empty(), SpanProcessor()),
+    processor=SpanProcessor(),
+    tracer=None,
+    content=False,
+)
+_installed = _NOTHING
