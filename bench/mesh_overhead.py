@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 import mesh_process
@@ -85,8 +85,8 @@ class _Measured:
         parts = ", ".join(f"{name} {ms:.2f}" for name, ms in spent.items())
         limits = ("<= 6", "<= 20") if targets else (None, None)
         return [
-            Row(f"{what}, added, p50", "ms", percentile(took, 50), limits[0], note=note),
-            Row(f"{what}, added, p99", "ms", percentile(took, 99), limits[1]),
+            _percentile(f"{what}, added", took, 50, limits[0], note),
+            _percentile(f"{what}, added", took, 99, limits[1]),
             Row(f"{what}, processor time", "ms", sum(spent.values()), note=parts),
         ]
 
@@ -96,8 +96,8 @@ class _Measured:
         took = answers.took_ms()
         return [
             Row(f"{what}, {CLIENTS} callers", "1/s", len(took) / answers.seconds),
-            Row(f"{what}, {CLIENTS} callers, p50", "ms", percentile(took, 50)),
-            Row(f"{what}, {CLIENTS} callers, p99", "ms", percentile(took, 99)),
+            _percentile(f"{what}, {CLIENTS} callers", took, 50),
+            _percentile(f"{what}, {CLIENTS} callers", took, 99),
             Row(f"{what}, {CLIENTS} callers, refused", "", len(answers.status) - len(took)),
         ]
 
@@ -111,6 +111,24 @@ class _Measured:
         if clients == 1 and answers.count(OK) < queries:
             raise RuntimeError(f"{queries - answers.count(OK)} requests failed: {answers.status}")
         return answers
+
+
+def _percentile(
+    what: str,
+    took: Sequence[float],
+    percent: int,
+    target: str | None = None,
+    note: str | None = None,
+) -> Row:
+    return Row(
+        f"{what}, p{percent}",
+        "ms",
+        percentile(took, percent),
+        target,
+        note=note,
+        samples=took,
+        statistic=f"p{percent}",
+    )
 
 
 def _queries(path: str) -> Iterator[bytes]:

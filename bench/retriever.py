@@ -116,8 +116,15 @@ def search(stub: Any, corpus: Corpus, mode: str, limit: int, **more: Any) -> np.
 
 def rows_of(name: str, took: np.ndarray, target: str | None = None) -> list[Row]:
     return [
-        Row(f"{name}, p50", "ms", float(np.percentile(took, 50)), target),
-        Row(f"{name}, p95", "ms", float(np.percentile(took, 95))),
+        Row(
+            f"{name}, p{percent}",
+            "ms",
+            float(np.percentile(took, percent)),
+            target if percent == 50 else None,
+            samples=took.tolist(),
+            statistic=f"p{percent}",
+        )
+        for percent in (50, 95)
     ]
 
 

@@ -18,7 +18,7 @@ from raglan_cli import runfile
 from raglan_cli.failure import Failure, UsageFailure
 
 DEFAULT_URL: Final = "http://127.0.0.1:8080"
-_LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
+LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
 _CONNECT_S: Final = 5.0
 _READ_S: Final = 120.0
 """Longer than any deadline the gateway grants, so that its own error arrives first."""
@@ -72,7 +72,7 @@ class Gateway:
     def __init__(self, url: str, *, transport: httpx.BaseTransport | None = None) -> None:
         self.url = url
         # A proxy from the environment has no way to this machine's loopback.
-        proxied = httpx.URL(url).host not in _LOOPBACK
+        proxied = httpx.URL(url).host not in LOOPBACK
         timeout = httpx.Timeout(_READ_S, connect=_CONNECT_S)
         self._http = httpx.Client(
             base_url=url, timeout=timeout, trust_env=proxied, transport=transport

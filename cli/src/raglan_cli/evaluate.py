@@ -8,16 +8,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Final
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import typer
+from raglan import records
+from raglan.records import Figure
 from rich.progress import track
 from rich.table import Table
 
 from raglan_cli import beir, jobs, metrics
 from raglan_cli.ask import Mode, ModeOption, RerankOption, options
 from raglan_cli.beir import Dataset, Question
-from raglan_cli.client import Gateway, JsonOption, UrlOption, documents_path, find_url
+from raglan_cli.client import LOOPBACK, Gateway, JsonOption, UrlOption, documents_path, find_url
 from raglan_cli.failure import Failure, UsageFailure
 from raglan_cli.ingest import bars
 from raglan_cli.screen import err, out, print_json
@@ -28,6 +30,9 @@ DEPTH: Final = 100
 MAX_SENTENCES: Final = 3
 _LATENCY_QUERIES: Final = 200
 _WARM_UP: Final = 3
+
+Measured = tuple[dict[str, Any], list[Figure]]
+"""What is shown, and what is kept in the history."""
 
 
 def evaluate(
@@ -55,7 +60,8 @@ def evaluate(
     """Measure retrieval on a BEIR folder: nDCG@10, Recall@3/10/50, MRR@10, latency p50/p95.
 
     The corpus goes into a collection of its own, once. Latency is that of /v1/search as a user
-    calls it, one request after the other; documents are then ranked by their best passage.
+    calls it, one request after the other; documents are then ranked by their best passage. The
+    figures are kept, for `raglan bench compare`.
 
     Examples:
 
@@ -74,11 +80,14 @@ def evaluate(
         report |= {"documents": dataset.documents, "empty_documents": dataset.empty}
         report |= {"queries": len(dataset.questions), "mode": (mode or Mode.HYBRID).value}
         report |= {"rerank": rerank is not False, "ingest": ingested}
-        report["search"] = measure_search(gateway, dataset.questions, asked, quiet=json)
+        report["search"], kept = measure_search(gateway, dataset.questions, asked, quiet=json)
         if answers:
-            report["answers"] = measure_answers(gateway, dataset.questions, asked, quiet=json)
+            found = measure_answers(gateway, dataset.questions, asked, quiet=json)
+            report["answers"] = found[0]
+            kept += found[1]
         if not keep:
             gateway.call("DELETE", f"/v1/collections/{quote(name, safe='')}")
+        _keep(dataset, report, kept, gateway.url)
     if json:
         print_json(report)
     else:
@@ -116,6 +125,19 @@ class Timed:
         self.milliseconds.append((time.perf_counter() - began) * 1e3)
         self.degraded.update({note["stage"] for note in reply.get("degraded") or ()})
         return reply
+
+    def kept(self, what: str) -> list[Figure]:
+        """The same percentiles, with what they were computed from."""
+        return [
+            records.figure(
+                f"{what}, p{percent}",
+                "ms",
+                metrics.percentile(self.milliseconds, percent / 100),
+                samples=self.milliseconds,
+                statistic=f"p{percent}",
+            )
+            for percent in (50, 95)
+        ]
 
     def figures(self) -> dict[str, Any]:
         """p50 and p95 in milliseconds, and by stage how many replies were degraded."""
@@ -162,7 +184,7 @@ def fill(gateway: Gateway, dataset: Dataset, name: str, *, quiet: bool) -> dict[
 
 def measure_search(
     gateway: Gateway, questions: Sequence[Question], asked: Asked, *, quiet: bool
-) -> dict[str, Any]:
+) -> Measured:
     """Latency first, on queries that no cache has seen; then quality at depth."""
     for question in questions[:_WARM_UP]:
         warm = Question(question.id, f"{question.text} ?", question.grades, ())
@@ -175,7 +197,10 @@ def measure_search(
         body = asked.body(question, top_k=DEPTH)
         reply = gateway.call_patiently("POST", "/v1/search", json=body)
         ranked.append((documents_of(reply["passages"]), question.grades))
-    return quality(ranked) | timed.figures()
+    found = quality(ranked)
+    figures = {name: round(metrics.mean(values), 4) for name, values in found.items()}
+    kept = [_share(_label(name), values) for name, values in found.items()]
+    return figures | timed.figures(), [*kept, *timed.kept("/v1/search")]
 
 
 def documents_of(passages: Iterable[Mapping[str, Any]]) -> list[str]:
@@ -183,37 +208,71 @@ def documents_of(passages: Iterable[Mapping[str, Any]]) -> list[str]:
     return list(dict.fromkeys(passage["document_id"] for passage in passages))
 
 
-def quality(ranked: Sequence[tuple[Sequence[str], metrics.Grades]]) -> dict[str, float]:
-    """Means over (ranking, judgements) pairs."""
-    figures = {
-        "ndcg_at_10": metrics.mean(metrics.ndcg(r, g, 10) for r, g in ranked),
-        "recall_at_3": metrics.mean(metrics.recall(r, g, 3) for r, g in ranked),
-        "recall_at_10": metrics.mean(metrics.recall(r, g, 10) for r, g in ranked),
-        "recall_at_50": metrics.mean(metrics.recall(r, g, 50) for r, g in ranked),
-        "mrr_at_10": metrics.mean(metrics.reciprocal_rank(r, g, 10) for r, g in ranked),
+def quality(
+    ranked: Sequence[tuple[Sequence[str], metrics.Grades]],
+) -> dict[str, list[float]]:
+    """Of each (ranking, judgements) pair."""
+    return {
+        "ndcg_at_10": [metrics.ndcg(r, g, 10) for r, g in ranked],
+        "recall_at_3": [metrics.recall(r, g, 3) for r, g in ranked],
+        "recall_at_10": [metrics.recall(r, g, 10) for r, g in ranked],
+        "recall_at_50": [metrics.recall(r, g, 50) for r, g in ranked],
+        "mrr_at_10": [metrics.reciprocal_rank(r, g, 10) for r, g in ranked],
     }
-    return {name: round(value, 4) for name, value in figures.items()}
 
 
 def measure_answers(
     gateway: Gateway, questions: Sequence[Question], asked: Asked, *, quiet: bool
-) -> dict[str, Any]:
+) -> Measured:
     """Whether answers contain a known answer, and whether they are short."""
     timed = Timed()
-    contained, long, cited = 0, 0, 0
+    contained: list[float] = []
+    long: list[float] = []
+    cited: list[float] = []
     known = [question for question in questions if question.answers]
     for question in _track(known, "answers", quiet=quiet):
         reply = timed.post(gateway, "/v1/query", asked.body(question))
-        contained += metrics.contains_any(reply["answer"], question.answers)
-        long += metrics.sentence_count(reply["answer"]) > MAX_SENTENCES
-        cited += bool(reply["citations"])
-    return {
+        contained.append(metrics.contains_any(reply["answer"], question.answers))
+        long.append(metrics.sentence_count(reply["answer"]) > MAX_SENTENCES)
+        cited.append(bool(reply["citations"]))
+    figures = {
         "queries": len(known),
-        "contains_answer": round(contained / len(known), 4),
-        "over_three_sentences": round(long / len(known), 4),
-        "with_citations": round(cited / len(known), 4),
+        "contains_answer": round(metrics.mean(contained), 4),
+        "over_three_sentences": round(metrics.mean(long), 4),
+        "with_citations": round(metrics.mean(cited), 4),
         **timed.figures(),
     }
+    kept = [
+        _share("answers that contain a known one", contained),
+        _share("answers over three sentences", long, better="lower"),
+        _share("answers with citations", cited),
+    ]
+    return figures, [*kept, *timed.kept("/v1/query")]
+
+
+def _share(what: str, values: Sequence[float], *, better: records.Better = "higher") -> Figure:
+    """A mean over questions, which are the same ones in the next run."""
+    return records.figure(what, "", metrics.mean(values), better, samples=values, paired=True)
+
+
+def _keep(dataset: Dataset, report: Mapping[str, Any], figures: Sequence[Figure], url: str) -> None:
+    """Add this run to the history. A history that cannot be written costs no evaluation."""
+    host = urlsplit(url).hostname or ""
+    conditions = {
+        "corpus": dataset.digest,
+        "queries": str(report["queries"]),
+        "mode": report["mode"],
+        "rerank": "on" if report["rerank"] else "off",
+    }
+    if report["collection"] != dataset.collection:
+        conditions["collection"] = report["collection"]
+    if host not in LOOPBACK:
+        conditions["gateway"] = host
+    bench = f"eval-{dataset.folder.resolve().name}"
+    try:
+        records.append(records.record(bench, figures, conditions))
+    except (OSError, ValueError) as error:
+        err.print(f"This run is not kept: {error}", style="yellow", markup=False)
 
 
 def _track(questions: Sequence[Question], what: str, *, quiet: bool) -> Iterable[Question]:

@@ -173,6 +173,7 @@ def gateway():
 def raglan(monkeypatch, capsys, tmp_path):
     """Run the command in this process, against no mesh unless `url` is given."""
     monkeypatch.setenv("RAGLAN_DATA", str(tmp_path / "no-mesh"))
+    monkeypatch.setenv("RAGLAN_HISTORY", str(tmp_path / "history.jsonl"))
     monkeypatch.delenv("RAGLAN_URL", raising=False)
     monkeypatch.setattr(jobs, "_POLL_S", 0.01)
 

@@ -58,14 +58,14 @@ def test_documents_are_ranked_by_their_best_passage():
     assert documents_of(passages) == ["b", "a", "c"]
 
 
-def test_figures_are_means_over_the_queries():
+def test_each_query_has_its_figures():
     figures = quality([(["a"], {"a": 1}), (["x"], {"a": 1})])
     assert figures == {
-        "ndcg_at_10": 0.5,
-        "recall_at_3": 0.5,
-        "recall_at_10": 0.5,
-        "recall_at_50": 0.5,
-        "mrr_at_10": 0.5,
+        "ndcg_at_10": [1, 0],
+        "recall_at_3": [1, 0],
+        "recall_at_10": [1, 0],
+        "recall_at_50": [1, 0],
+        "mrr_at_10": [1, 0],
     }
 
 

@@ -217,6 +217,13 @@ def read(path: Path | None = None) -> tuple[list[Record], list[str]]:
     return sorted(found, key=lambda entry: entry.at), skipped
 
 
+def commit_of(name: str) -> str | None:
+    """The commit that git knows as `name`; None if it knows none, or outside of a checkout."""
+    root = checkout()
+    wanted = f"{name}^{{commit}}"
+    return _git(root, "rev-parse", "--verify", "--end-of-options", wanted) if root else None
+
+
 def machine() -> str:
     """What figures are measured on: hardware, system and interpreter, as two runs may share them.
 
