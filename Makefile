@@ -187,6 +187,10 @@ bench-parity: setup-test ## Every engine and precision against sentence-transfor
 bench-start: ## Time of a cold `make run` in an empty clone, package cache as it is
 	@bench/start.sh
 
+.PHONY: bench-compare
+bench-compare: setup ## What changed between the runs kept here, status 1 on a regression; OPTIONS="--bench mesh-search --baseline main"
+	@$(BIN)/raglan bench compare $(OPTIONS)
+
 .PHONY: clean
 clean: ## Remove environments and caches (not your data)
 	rm -rf $(VENV) .venv-infinity .venv-vllm .pytest_cache .ruff_cache .mypy_cache .hypothesis .schemathesis
