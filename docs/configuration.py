@@ -24,6 +24,11 @@ to, `RAGLAN_DATA` the data folder of `raglan up`, `RAGLAN_HISTORY` the file in w
 `raglan eval` are kept, `RAGLAN_HISTORY_DAYS` for how many days (30)
 ([performance records](observability.md#performance-records)). `RAGLAN_FAULTS` makes calls between
 services fail for a [rehearsal](resilience.md#rehearsing).
+
+`RAGLAN_TRACE_CONTENT=1` lets spans carry queries, passages and answers; by default they hold none.
+OpenTelemetry's own variables are read too: `OTEL_EXPORTER_OTLP_ENDPOINT`, e.g.
+`http://collector:4318`, sends every span to a collector besides (with `OTEL_EXPORTER_OTLP_HEADERS`,
+`..._TIMEOUT`, `..._COMPRESSION` and `..._CERTIFICATE`), and `OTEL_SDK_DISABLED=true` makes none.
 """
 TABLE = "| variable | type | default | |\n|---|---|---|---|"
 

@@ -17,6 +17,7 @@ from pydantic import Field, NonNegativeFloat, PositiveInt, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from raglan import fault_plan
+from raglan.telemetry import variables as trace_variables
 
 SERVICES: Final = ("gateway", "embedder", "retriever", "reranker", "generator", "ingester")
 """Every service that reads variables of its own. Their prefixes are left to them."""
@@ -27,7 +28,7 @@ CLI_VARIABLES: Final = frozenset(
 """What the command line reads: the gateway's address, the data folder of `raglan up`, and the file
 in which runs of `raglan eval` are kept, and for how long."""
 
-COMMON_VARIABLES: Final = frozenset({fault_plan.VARIABLE})
+COMMON_VARIABLES: Final = frozenset({fault_plan.VARIABLE, trace_variables.CONTENT})
 """What every service reads, under one name for all."""
 
 
@@ -124,6 +125,8 @@ def load(settings: type[S]) -> S:
         for name, near in sorted(unknown.items())
     ]
     if wrong := fault_plan.problem(os.environ, SERVICES):
+        problems.append(wrong)
+    if wrong := trace_variables.problem(os.environ):
         problems.append(wrong)
     names = {field: variable for variable, field in variables.items()}
     try:

@@ -20,12 +20,15 @@ from raglan import event_loop, heap, logs
 from raglan.errors import RaglanError, Unavailable
 from raglan.health import Health
 from raglan.lifecycle import LAST_WORD_S, Lifecycle, stop_signals
-from raglan.rpc import health_service
+from raglan.rpc import health_service, trace_service
 from raglan.rpc.interceptor import BoundaryInterceptor
 from raglan.rpc.metrics import ServedCalls
+from raglan.rpc.trace_service import MAX_REPLY_BYTES, TraceServicer
 from raglan.settings import GrpcSettings
+from raglan.telemetry import tracing
 from raglan.telemetry.metrics import Endpoint
 from raglan.telemetry.process import ProcessMetrics
+from raglan.v1 import traces_pb2_grpc
 
 log: Final = structlog.get_logger()
 
@@ -99,8 +102,11 @@ class Server:
         )
         service.register(self._grpc)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
+        traces = TraceServicer(min(MAX_REPLY_BYTES, settings.max_message_bytes // 2))
+        traces_pb2_grpc.add_TraceServiceServicer_to_server(traces, self._grpc)
         if settings.reflection:
-            names = [service.name, health_service.NAME, reflection.SERVICE_NAME]
+            others = [health_service.NAME, trace_service.NAME, reflection.SERVICE_NAME]
+            names = [service.name, *others]
             reflection.enable_server_reflection(names, self._grpc)
 
     async def start(self) -> None:
@@ -191,8 +197,13 @@ def _short(name: str) -> str:
 
 def serve(build: Callable[[], Service], settings: GrpcSettings) -> None:
     """Run the service until SIGTERM or SIGINT. Exits with 1 when it cannot start."""
-    logs.configure(settings, type(settings).__name__.removesuffix("Settings").lower())
-    raise SystemExit(event_loop.run(_serve(build, settings)))
+    name = type(settings).__name__.removesuffix("Settings").lower()
+    logs.configure(settings, name)
+    traces = tracing.install(name)
+    try:
+        raise SystemExit(event_loop.run(_serve(build, settings)))
+    finally:
+        traces.close()
 
 
 async def _serve(build: Callable[[], Service], settings: GrpcSettings) -> int:

@@ -75,7 +75,7 @@ def install(service: str, *, recent: RecentSpans | None = None) -> Tracing:
     processor: SpanProcessor = recent
     export = None
     if variables.exported(environ) and not variables.disabled(environ):
-        # The exporter brings an HTTP client, 10 MB that nobody else needs.
+        # It brings an HTTP client that nobody else needs.
         from raglan.telemetry.export import CollectorExport
 
         export = CollectorExport()

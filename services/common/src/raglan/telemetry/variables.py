@@ -46,7 +46,8 @@ def problem(environ: Mapping[str, str]) -> str | None:
         return None
     for name in ENDPOINTS:
         if (endpoint := environ.get(name)) and not _is_url(endpoint):
-            return f"{name} is {endpoint!r}; give a URL such as http://collector:4318."
+            shown = endpoint.rpartition("@")[2]  # what is before it may be a password
+            return f"{name} is {shown!r}; give a URL such as http://collector:4318."
     for name in PROTOCOLS:
         if (protocol := environ.get(name, _SPOKEN)) != _SPOKEN:
             return (
