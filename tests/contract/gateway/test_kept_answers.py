@@ -59,7 +59,13 @@ async def client(mesh: Mesh) -> AsyncIterator[httpx.AsyncClient]:
         for name, build, settings in services
     }
     app = build_gateway(
-        GatewaySettings(ingester_address="127.0.0.1:1", default_collection="", **addresses)
+        GatewaySettings(
+            ingester_address="127.0.0.1:1",
+            default_collection="",
+            traces_kept=0,
+            otlp_port=-1,
+            **addresses,
+        )
     )
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(app.router.lifespan_context(app))

@@ -18,7 +18,8 @@ async def gateway() -> AsyncIterator[httpx.AsyncClient]:
         f"{name}_address": "127.0.0.1:1"
         for name in ("embedder", "retriever", "reranker", "generator", "ingester")
     }
-    app = build(GatewaySettings(max_request_bytes=20_000, max_upload_bytes=100_000, **nowhere))
+    limits = {"max_request_bytes": 20_000, "max_upload_bytes": 100_000}
+    app = build(GatewaySettings(**limits, **nowhere, traces_kept=0, otlp_port=-1))
     transport = httpx.ASGITransport(app=app)
     async with (
         app.router.lifespan_context(app),

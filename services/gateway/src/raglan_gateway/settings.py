@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 from pydantic import (
@@ -13,7 +14,7 @@ from pydantic import (
     SecretStr,
     model_validator,
 )
-from raglan.settings import ServiceSettings
+from raglan.settings import ServiceSettings, default_data_dir
 
 from raglan_gateway.shared import redis_url
 
@@ -101,6 +102,29 @@ class GatewaySettings(ServiceSettings, env_prefix="RAGLAN_GATEWAY_"):
     """Redis that several gateways share, `redis://[user:password@]host[:port][/database]` or
     `rediss://` for TLS; empty for none. When it is away, each gateway goes on by itself. Give it a
     memory limit and the policy `volatile-lru`."""
+
+    data_dir: Path = Field(default_factory=lambda: default_data_dir() / "gateway")
+    """Where traces are kept."""
+
+    traces_kept: NonNegativeInt = 10_000
+    """Traces that are kept, the newest ones. With 0, `/v1/traces/{id}` shows recent ones only."""
+
+    traces_share: float = Field(default=0.05, ge=0, le=1)
+    """Of the traces of requests that went well, how many are kept: 0.05 is one in twenty. Those of
+    errors, of degraded, hedged, retried and slow requests are kept beside them."""
+
+    traces_max_bytes: PositiveInt = 256 * 1024 * 1024
+    """Most that the file of traces holds, packed."""
+
+    trace_max_spans: PositiveInt = 2_000
+    """Most spans that are kept of one trace; the rest is counted."""
+
+    otlp_host: str = "127.0.0.1"
+    """Address at which spans of others are received (OTLP over HTTP, `POST /v1/traces`). Loopback
+    unless told: whoever reaches it can write traces."""
+
+    otlp_port: int = Field(default=4318, ge=-1, le=65535)
+    """Port for that; 0 takes a free one, -1 receives none."""
 
     max_concurrent_requests: PositiveInt = 1_024
     """Requests in progress at once; more are refused with 503."""

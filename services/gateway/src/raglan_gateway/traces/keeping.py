@@ -1,0 +1,287 @@
+"""Keeping traces: from the verdict at the end of a request to the file, and back on demand.
+
+A kept trace is asked for twice, all kept traces of a second together; until then and after that
+any trace of the last two minutes can still be had by its id.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
+
+import structlog
+from cachetools import LRUCache
+from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
+
+from raglan_gateway.traces import kept
+from raglan_gateway.traces.collection import Collector, Reply
+from raglan_gateway.traces.kept import KeptTrace
+from raglan_gateway.traces.received import Received
+from raglan_gateway.traces.spans import TraceSpans, each, failed
+from raglan_gateway.traces.store import Summary, TraceStore, Wanted
+from raglan_gateway.traces.verdict import Ended, Reason, TailSampling
+
+log: Final = structlog.get_logger()
+
+TICK_S: Final = 1.0
+MAX_KEPT: Final = 2_048
+"""Traces on their way into the store at a time."""
+
+MAX_SPANS: Final = 100_000
+"""Their spans, some 100 MB at most; past it the oldest are written as they are."""
+
+A_ROUND: Final = 256
+"""Traces asked for at a time."""
+
+REMEMBERED: Final = 10_000
+"""Traces of which it is known, without asking the store, that they are there."""
+
+_LOOKED_AT_ONCE: Final = 4
+_LOOK_S: Final = 3.0
+_RECENT_NS: Final = 120 * 10**9
+"""How long services remember their spans."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A trace with its spans, a serialized `TracesData`."""
+
+    summary: Summary
+    spans: bytes
+
+
+class Traces:
+    """Owns the store and what is on its way there. Between `start` and `close` it keeps traces."""
+
+    def __init__(
+        self,
+        store: TraceStore,
+        sampling: TailSampling,
+        collector: Collector,
+        own: Callable[[Sequence[bytes]], Reply],
+        *,
+        max_spans: int,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Args:
+        own: the spans that this process itself has made lately, of traces by id.
+        max_spans: of one trace.
+        """
+        self.store = store
+        self.sampling = sampling
+        self.dropped = 0
+        """Traces that should be kept, of which there were too many at a time."""
+        self.kept: Counter[Reason] = Counter()
+        """How many traces were kept, by the first reason for it."""
+        self._collector = collector
+        self._own = own
+        self._max_spans = max_spans
+        self._clock = clock
+        self._kept: dict[bytes, KeptTrace] = {}
+        # So that late spans find what they belong to, without a look into the file for each trace
+        # of which spans are sent here.
+        self._stored: LRUCache[bytes, bool] = LRUCache(REMEMBERED)
+        self._received = Received(max_spans, clock=clock)
+        self._looking = asyncio.Semaphore(_LOOKED_AT_ONCE)
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Open the store and begin."""
+        await self.store.open()
+        self._task = asyncio.create_task(self._run(), name="keep traces")
+
+    async def close(self) -> None:
+        """Write what there is, without asking anybody any more."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait((self._task,))
+        self._take_own(self._kept)
+        self._write(list(self._kept.values()))
+        self._kept.clear()
+        await self.store.close()
+
+    def ended(self, ended: Ended) -> bool:
+        """Tell of a request that has ended; whether its trace is kept. Costs microseconds."""
+        if not (reasons := self.sampling.judge(ended)):
+            return False
+        trace_id = ended.trace_id.to_bytes(16, "big")
+        if (trace := self._kept.get(trace_id)) is None:
+            return self._keep(self._new(trace_id, reasons, ended))
+        # A second request in the same trace: it is worth what the worse of them is.
+        trace.reasons = tuple(dict.fromkeys((*trace.reasons, *reasons)))
+        trace.due, trace.asked = self._clock() + kept.FIRST_S, 0
+        return True
+
+    def receive(self, data: TracesData) -> int:
+        """Take in spans that were sent here; how many were refused for want of room."""
+        refused = 0
+        for resource, span in each(data):
+            if (trace := self._kept.get(span.trace_id)) is not None:
+                trace.take(resource, span, self._clock())
+            elif not self._received.take(resource, span):
+                refused += 1
+        return refused
+
+    @property
+    def waiting(self) -> int:
+        """Traces whose spans are still being collected."""
+        return len(self._kept)
+
+    async def newest(self, wanted: Wanted) -> list[tuple[int, Summary]]:
+        """The traces of the store; see `TraceStore.newest`."""
+        return await self.store.newest(wanted)
+
+    async def find(self, trace_id: bytes) -> Found | None:
+        """A trace, from the store or, if it is recent, from the mesh.
+
+        Raises:
+            Unavailable: the disk is too slow.
+        """
+        trace = self._kept.get(trace_id)
+        if trace is None:
+            stored = (await self.store.get([trace_id])).get(trace_id)
+            if stored is not None and (stored[0].complete or _is_old(stored[0])):
+                return Found(*stored)
+            trace = self._new(trace_id, (Reason.LOOKED_AT,))
+            if stored is not None:
+                self._join(trace, stored)
+        try:
+            async with asyncio.timeout(_LOOK_S), self._looking:
+                await self._gather({trace_id: trace}, everyone=True)
+        except TimeoutError:
+            log.debug("too many look for traces at once")
+        if not len(trace.spans):
+            return None
+        if trace_id not in self._kept:
+            self._looked_at(trace)
+        return Found(trace.summarized(), trace.spans.data.SerializeToString())
+
+    def _looked_at(self, trace: KeptTrace) -> None:
+        """Keep what was found by its id: it may be looked at again."""
+        if trace.summary is None and self.sampling.allows(Reason.LOOKED_AT):
+            self._keep(trace)
+        elif trace.summary is not None and trace.fresh:
+            self._write([trace])
+
+    # --- On the way into the store ----------------------------------------------------------------
+
+    def _new(
+        self, trace_id: bytes, reasons: tuple[Reason, ...], ended: Ended | None = None
+    ) -> KeptTrace:
+        now = self._clock()
+        spans = TraceSpans(self._max_spans)
+        return KeptTrace(trace_id, reasons, spans, due=now + kept.FIRST_S, news=now, ended=ended)
+
+    def _keep(self, trace: KeptTrace) -> bool:
+        if len(self._kept) >= MAX_KEPT:
+            self.dropped += 1
+            return False
+        self._kept[trace.trace_id] = trace
+        self.kept[trace.reasons[0]] += 1
+        return True
+
+    async def _run(self) -> None:
+        while True:
+            await asyncio.sleep(TICK_S)
+            try:
+                await self._round()
+            except Exception:
+                log.exception("traces of a second are lost")
+
+    async def _round(self) -> None:
+        """Ask for what is due, and write what is new."""
+        now = self._clock()
+        self._judge_received()
+        due = [trace for trace in self._kept.values() if trace.due <= now][:A_ROUND]
+        if due:
+            await self._recall([trace for trace in due if not trace.asked])
+            await self._gather({trace.trace_id: trace for trace in due})
+        over = [trace for trace in due if not trace.was_asked_for(self._clock())]
+        over += self._too_many()
+        self._write(
+            {id(each): each for each in (*over, *due) if each.fresh or each in over}.values()
+        )
+        for trace in over:
+            self._kept.pop(trace.trace_id, None)
+
+    async def _recall(self, traces: Sequence[KeptTrace]) -> None:
+        """Join what the store may have of them: a trace can have many requests, and late spans."""
+        if traces:
+            stored = await self.store.get([trace.trace_id for trace in traces])
+            for trace in traces:
+                if trace.trace_id in stored:
+                    self._join(trace, stored[trace.trace_id])
+
+    def _too_many(self) -> list[KeptTrace]:
+        """The oldest traces, as long as there are too many spans in all."""
+        spans = sum(len(trace.spans) for trace in self._kept.values())
+        over = []
+        for trace in self._kept.values():
+            if spans <= MAX_SPANS:
+                break
+            spans -= len(trace.spans)
+            over.append(trace)
+        return over
+
+    async def _gather(self, traces: Mapping[bytes, KeptTrace], *, everyone: bool = False) -> None:
+        """Ask this process and all others for the spans of `traces`."""
+        ids = list(traces)
+        self._take_own(traces)
+        missing = await self._collector.collect(ids, partial(self._take, traces), everyone=everyone)
+        for trace in traces.values():
+            trace.missing = frozenset(missing)
+
+    def _take_own(self, traces: Mapping[bytes, KeptTrace]) -> None:
+        self._take(traces, self._own(list(traces)))
+        for trace_id, trace in traces.items():
+            if (received := self._received.pop(trace_id)) is not None:
+                trace.fresh = bool(trace.spans.merge(received)) or trace.fresh
+
+    def _take(self, traces: Mapping[bytes, KeptTrace], reply: Reply) -> None:
+        now = self._clock()
+        for resource, span in each(reply.data):
+            if (trace := traces.get(span.trace_id)) is not None:
+                trace.take(resource, span, now)
+            # A batch on a device serves many traces, and belongs to each that it links to.
+            for linked in {link.trace_id for link in span.links} - {span.trace_id}:
+                if (trace := traces.get(linked)) is not None:
+                    trace.take(resource, span, now)
+        for trace_id in reply.incomplete:
+            if (trace := traces.get(trace_id)) is not None:
+                trace.incomplete = True
+
+    def _join(self, trace: KeptTrace, stored: tuple[Summary, bytes]) -> None:
+        """Take in what the store has of a trace that goes on."""
+        trace.summary, data = stored
+        known = map(Reason, filter(None, trace.summary.reasons.split(",")))
+        trace.reasons = tuple(dict.fromkeys((*known, *trace.reasons)))
+        trace.spans.merge(TraceSpans.parsed(data, self._max_spans, trace.summary.dropped))
+
+    def _judge_received(self) -> None:
+        """Keep of the traces that came by OTLP what the same rules keep."""
+        for trace_id, spans in self._received.settled():
+            wrong = any(failed(span) for _, span in each(spans.data))
+            known = trace_id in self._stored
+            if known or wrong or self.sampling.in_share(int.from_bytes(trace_id, "big")):
+                reasons = (Reason.RECEIVED, Reason.ERROR) if wrong else (Reason.RECEIVED,)
+                if known or self.sampling.allows(Reason.RECEIVED):
+                    self._keep(self._new(trace_id, reasons))
+
+    def _write(self, traces: Iterable[KeptTrace]) -> None:
+        written = [trace for trace in traces if len(trace.spans)]
+        for trace in written:
+            trace.fresh = False
+            self._stored[trace.trace_id] = True
+        self.store.put(
+            [(trace.summarized(), trace.spans.data.SerializeToString()) for trace in written]
+        )
+
+
+def _is_old(summary: Summary) -> bool:
+    """Whether no service remembers any of it."""
+    return time.time_ns() - summary.start_ns - summary.duration_ms * 1e6 > _RECENT_NS

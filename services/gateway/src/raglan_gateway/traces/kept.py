@@ -1,0 +1,134 @@
+"""A trace on its way into the store: what is known of it, and when it is asked for again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from opentelemetry.proto.resource.v1.resource_pb2 import Resource
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
+from raglan.telemetry import semconv
+
+from raglan_gateway.traces.spans import TraceSpans, each, failed
+from raglan_gateway.traces.store import Summary
+from raglan_gateway.traces.verdict import Ended, Reason
+
+FIRST_S: Final = 0.3
+"""After the end of a request: its last spans end a moment later."""
+
+AGAIN_S: Final = 5.0
+"""For spans that ended late: a hedge that was overtaken, a batch whose request had left."""
+
+JOB_EVERY_S: Final = 30.0
+"""Of a job that runs. Services forget their spans after two minutes."""
+
+JOB_SILENT_S: Final = 600.0
+"""A job from which nothing new came for so long is no longer followed."""
+
+_LARGEST_INT: Final = 2**63 - 1
+
+
+@dataclass(slots=True, eq=False)
+class KeptTrace:
+    """One trace. Times are readings of a monotonic clock."""
+
+    trace_id: bytes
+    reasons: tuple[Reason, ...]
+    spans: TraceSpans
+    due: float
+    news: float
+    """When the last new span came, or it began to be kept."""
+    ended: Ended | None = None
+    """How its request ended; None for one that began elsewhere, or is not known here any more."""
+    summary: Summary | None = None
+    """As it was in the store, for one that comes from there."""
+    asked: int = 0
+    missing: frozenset[str] = frozenset()
+    """Addresses that did not answer when they were asked last."""
+    incomplete: bool = False
+    """Whether a service had let go of some of its spans."""
+    fresh: bool = False
+    """Whether it has spans that are not in the store."""
+
+    @property
+    def follows_job(self) -> bool:
+        """Whether its work goes on, as far as is known."""
+        if Reason.JOB not in self.reasons:
+            return False
+        return not any(span.name == semconv.INGEST_JOB for _, span in each(self.spans.data))
+
+    def take(self, resource: Resource, span: Span, now: float) -> None:
+        """One more span, or one that is known."""
+        if self.spans.add(resource, span):
+            self.fresh = True
+            self.news = now
+
+    def was_asked_for(self, now: float) -> bool:
+        """Note that the mesh was asked; whether it should be asked again later."""
+        self.asked += 1
+        if self.asked == 1:
+            self.due = now + AGAIN_S
+            return True
+        if self.follows_job and now - self.news < JOB_SILENT_S:
+            self.due = now + JOB_EVERY_S
+            return True
+        return False
+
+    def summarized(self) -> Summary:
+        """What a list shows of it."""
+        all_spans = [span for _, span in each(self.spans.data)]
+        own = [span for span in all_spans if span.trace_id == self.trace_id] or all_spans
+        start_ns = min((span.start_time_unix_nano for span in own), default=0)
+        end_ns = max((span.end_time_unix_nano for span in own), default=0)
+        root = _root(own)
+        ended, before = self.ended, self.summary
+        if ended is not None:
+            route, status, duration_ms = ended.route, ended.status, ended.elapsed_s * 1e3
+        elif before is not None:
+            route, status, duration_ms = before.route, before.status, before.duration_ms
+        else:
+            route, status, duration_ms = _attributed(root), 0, max(0, end_ns - start_ns) / 1e6
+        return Summary(
+            trace_id=self.trace_id,
+            route=route,
+            name=root.name[:200] if root else "",
+            status=status,
+            error=Reason.ERROR in self.reasons or any(map(failed, all_spans)),
+            degraded=bool((ended and ended.degraded) or (before and before.degraded)),
+            hedged=bool((ended and ended.hedged) or (before and before.hedged)),
+            retried=bool((ended and ended.retried) or (before and before.retried)),
+            start_ns=min(start_ns, _LARGEST_INT),
+            duration_ms=duration_ms,
+            reasons=",".join(self.reasons),
+            spans=len(all_spans),
+            dropped=self.spans.dropped,
+            complete=self._complete(own),
+            missing=",".join(sorted(self.missing)),
+        )
+
+    def _complete(self, own: list[Span]) -> bool:
+        """Whether nobody kept anything back, and each parent is here but that of the first span,
+        which may be the caller's."""
+        here = {span.span_id for span in own}
+        absent = {
+            span.parent_span_id
+            for span in own
+            if span.parent_span_id and span.parent_span_id not in here
+        }
+        lacks = self.incomplete or self.missing or self.spans.dropped or self.follows_job
+        return bool(own) and not lacks and len(absent) <= 1
+
+
+def _root(spans: list[Span]) -> Span | None:
+    """The first span without a parent, else the first of all."""
+    return min(
+        spans, key=lambda span: (bool(span.parent_span_id), span.start_time_unix_nano), default=None
+    )
+
+
+def _attributed(root: Span | None) -> str:
+    """The route that a span names."""
+    for attribute in root.attributes if root else ():
+        if attribute.key == semconv.HTTP_ROUTE:
+            return str(attribute.value.string_value)[:200]
+    return ""

@@ -1,0 +1,231 @@
+"""OTLP/HTTP on a listener of its own: spans of what does not answer `TraceService`.
+
+An engine of somebody else (vLLM's server), a program that calls the gateway. All that it takes has
+a bound: bytes, packed and unpacked, requests at a time, bytes and spans a second. What is refused
+for its amount may be sent again (429, 503); what cannot be read may not (400, 413).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Final
+
+import structlog
+import uvicorn
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
+from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
+from raglan.errors import InvalidInput, Overloaded, PayloadTooLarge, RaglanError, Unavailable
+from raglan.errors import wire as wire_of
+from raglan.lifecycle import Lifecycle
+from starlette.applications import Starlette
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from raglan_gateway import connections
+from raglan_gateway.lifecycle import Server
+from raglan_gateway.traces import otlp
+from raglan_gateway.traces.verdict import Allowance
+
+log: Final = structlog.get_logger()
+
+PATH: Final = "/v1/traces"
+MAX_BYTES: Final = 4 * 1024 * 1024
+"""Of a body, and of what it unpacks to."""
+
+MAX_SPANS: Final = 10_000
+"""In one request."""
+
+SPANS_A_SECOND: Final = 2_000
+BYTES_A_SECOND: Final = 2 * 1024 * 1024
+_BURST_S: Final = 10
+_JSON_COSTS: Final = 4
+"""Times what protobuf costs to read."""
+
+REQUESTS: Final = 16
+"""At a time; one of them is read, the others wait for it or for their bytes."""
+
+_BODY_S: Final = 5.0
+_IDLE_S: Final = 30.0
+_LISTEN_AGAIN_S: Final = 5.0
+_GRPC_CODES: Final = {"INVALID_ARGUMENT": 3, "OUT_OF_RANGE": 11, "RESOURCE_EXHAUSTED": 8}
+_UNAVAILABLE: Final = 14
+
+
+class Receiver:
+    """The application. `take` gets the spans, and returns how many of them it refused."""
+
+    def __init__(
+        self, take: Callable[[TracesData], int], *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.accepted = 0
+        """Spans taken in."""
+        self.refused = 0
+        """Spans that were read and not taken in."""
+        self._take = take
+        self._spans = Allowance(SPANS_A_SECOND, SPANS_A_SECOND * _BURST_S, clock=clock)
+        self._bytes = Allowance(BYTES_A_SECOND, BYTES_A_SECOND * _BURST_S, clock=clock)
+        self._requests = 0
+        self._reading = asyncio.Semaphore(1)
+        self.app = Starlette(routes=[Route(PATH, self._export, methods=["POST"])])
+
+    async def _export(self, request: Request) -> Response:
+        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        answered_in = kind if kind == otlp.JSON else otlp.PROTOBUF
+        self._requests += 1
+        try:
+            if self._requests > REQUESTS:
+                raise Unavailable(f"{REQUESTS} requests are in progress.", retry_after_s=1)
+            reply = await self._taken(request, kind)
+        except RaglanError as error:
+            return _refusal(error, answered_in)
+        except ClientDisconnect:
+            return Response(status_code=499)
+        finally:
+            self._requests -= 1
+        return Response(otlp.encoded(reply, answered_in), media_type=answered_in)
+
+    async def _taken(self, request: Request, kind: str) -> ExportTraceServiceResponse:
+        if kind not in (otlp.PROTOBUF, otlp.JSON):
+            raise InvalidInput(
+                f"Content-Type is {kind[:80]!r}; send {otlp.PROTOBUF} or {otlp.JSON}."
+            )
+        body = await _body(request)
+        async with self._reading:
+            body = otlp.unpacked(body, request.headers.get("content-encoding", ""), MAX_BYTES)
+            cost = len(body) * (_JSON_COSTS if kind == otlp.JSON else 1)
+            self._afford(self._bytes, cost, f"{BYTES_A_SECOND} bytes")
+            # In a thread, because JSON of this size is read for half a second.
+            read = await asyncio.to_thread(otlp.parsed, body, kind)
+        data = TracesData(resource_spans=read.resource_spans)
+        count = sum(len(scope.spans) for each in data.resource_spans for scope in each.scope_spans)
+        if count > MAX_SPANS:
+            raise PayloadTooLarge(f"There are {count} spans; the limit is {MAX_SPANS} a request.")
+        self._afford(self._spans, count, f"{SPANS_A_SECOND} spans")
+        refused = self._take(data)
+        self.accepted += count - refused
+        self.refused += refused
+        reply = ExportTraceServiceResponse()
+        if refused:
+            reply.partial_success.rejected_spans = refused
+            reply.partial_success.error_message = (
+                "Their ids are not ids, they are too large, or their trace has too many."
+            )
+        return reply
+
+    def _afford(self, allowance: Allowance, cost: int, rate: str) -> None:
+        if not allowance.take(cost):
+            raise Overloaded(f"The limit is {rate} a second; send fewer.", retry_after_s=1)
+
+
+class Listener:
+    """Serves a receiver on an address of its own. An address that is taken is tried again: a
+    gateway that is being replaced gives it to the next."""
+
+    def __init__(self, receiver: Receiver, host: str, port: int) -> None:
+        """Args:
+        port: 0 takes a free one.
+        """
+        self.address: tuple[str, int] | None = None
+        """Where it listens; None while it does not."""
+        self._receiver = receiver
+        self._host = host
+        self._port = port
+        self._task: asyncio.Task[None] | None = None
+        self._server: Server | None = None
+
+    def start(self) -> None:
+        """Listen, now or as soon as the address is free."""
+        self._task = asyncio.create_task(self._serve(), name="receive traces")
+
+    async def close(self) -> None:
+        """Stop listening."""
+        if self._task is None:
+            return
+        if self._server is None:
+            self._task.cancel()
+        else:
+            self._server.should_exit = True
+        await asyncio.wait((self._task,))
+
+    async def _serve(self) -> None:
+        listening = await self._bound()
+        self._server = server = Server(_config(self._receiver.app))
+        host, port = self.address = listening.getsockname()[:2]
+        log.info("traces are received", address=f"{host}:{port}")
+        sweeping = asyncio.create_task(connections.sweep(server.server_state))
+        try:
+            await server.serve([listening])
+        finally:
+            self.address = None
+            sweeping.cancel()
+            listening.close()
+
+    async def _bound(self) -> socket.socket:
+        family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
+        warned = False
+        while True:
+            try:
+                return socket.create_server((self._host, self._port), family=family)
+            except OSError as error:
+                if not warned:
+                    log.warning(
+                        "traces are not received; trying again",
+                        address=f"{self._host}:{self._port}",
+                        reason=error.strerror,
+                        setting="RAGLAN_GATEWAY_OTLP_PORT",
+                    )
+                warned = True
+            await asyncio.sleep(_LISTEN_AGAIN_S)
+
+
+def _config(app: Starlette) -> uvicorn.Config:
+    connection: Any = partial(
+        connections.Connection,
+        lifecycle=Lifecycle("the receiver of traces"),
+        idle_s=_IDLE_S,
+        head_s=_BODY_S,
+    )
+    return uvicorn.Config(
+        app,
+        http=connection,
+        ws="none",
+        access_log=False,
+        log_config=None,
+        lifespan="off",
+        limit_concurrency=4 * REQUESTS,
+        server_header=False,
+        timeout_graceful_shutdown=1,
+    )
+
+
+async def _body(request: Request) -> bytes:
+    """The body, in time and within bounds."""
+    too_large = PayloadTooLarge(f"The body is larger than {MAX_BYTES} bytes; send fewer spans.")
+    announced = request.headers.get("content-length", "")
+    if announced.isdecimal() and int(announced) > MAX_BYTES:
+        raise too_large
+    parts, read = [], 0
+    try:
+        async with asyncio.timeout(_BODY_S):
+            async for part in request.stream():
+                read += len(part)
+                if read > MAX_BYTES:
+                    raise too_large
+                parts.append(part)
+    except TimeoutError:
+        raise InvalidInput(f"The body took longer than {_BODY_S:g} s to arrive.") from None
+    return b"".join(parts)
+
+
+def _refusal(error: RaglanError, kind: str) -> Response:
+    """An error as OTLP has it. 400 rather than our 422: exporters know 400 as final."""
+    row = wire_of(error)
+    status = 400 if row.http == 422 else row.http
+    headers = {"Retry-After": "1"} if status in (429, 503) else {}
+    body = otlp.problem(_GRPC_CODES.get(row.status, _UNAVAILABLE), error.message)
+    return Response(otlp.encoded(body, kind), status, headers, media_type=kind)

@@ -1,0 +1,111 @@
+"""The spans of one trace, each once, from wherever they come, and not more than a bound of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
+from opentelemetry.proto.resource.v1.resource_pb2 import Resource
+from opentelemetry.proto.trace.v1.trace_pb2 import (
+    ResourceSpans,
+    ScopeSpans,
+    Span,
+    SpanFlags,
+    Status,
+    TracesData,
+)
+
+MAX_SPAN_BYTES: Final = 64 * 1024
+MAX_TRACE_BYTES: Final = 8 * 1024 * 1024
+_REMEMBERED: Final = 20
+"""Times the bound: of how many spans, dropped ones included, it is known that they were here."""
+
+
+class TraceSpans:
+    """Of more spans than the bound the first ones are kept, and then, in the last tenth, those that
+    say most: entries into a service, and failed ones. What is dropped is counted."""
+
+    def __init__(self, max_spans: int) -> None:
+        self.data = TracesData()
+        self.dropped = 0
+        self._max = max_spans
+        self._ordinary = max_spans - max_spans // 10
+        self._bytes = 0
+        self._kept = 0
+        self._seen: set[bytes] = set()
+        self._by_resource: dict[bytes, ScopeSpans] = {}
+
+    @classmethod
+    def parsed(cls, data: bytes, max_spans: int, dropped: int = 0) -> TraceSpans:
+        """What `data.SerializeToString()` of another one gave."""
+        spans = cls(max_spans)
+        for resource, span in each(TracesData.FromString(data)):
+            spans.add(resource, span)
+        spans.dropped += dropped
+        return spans
+
+    def __len__(self) -> int:
+        """Spans kept."""
+        return self._kept
+
+    def add(self, resource: Resource, span: Span) -> bool:
+        """Take `span` in; False when it was here before or is dropped."""
+        if span.span_id in self._seen:
+            return False
+        if len(self._seen) < self._max * _REMEMBERED:
+            self._seen.add(span.span_id)
+        size = span.ByteSize()
+        bound = self._max if _says_much(span) else self._ordinary
+        if self._kept >= bound or size > MAX_SPAN_BYTES or self._bytes + size > MAX_TRACE_BYTES:
+            self.dropped += 1
+            return False
+        self._kept += 1
+        self._bytes += size
+        self._of(resource).spans.append(span)
+        return True
+
+    def merge(self, other: TraceSpans) -> int:
+        """Take in the spans of `other`; how many were new."""
+        self.dropped += other.dropped
+        return sum(self.add(resource, span) for resource, span in each(other.data))
+
+    def _of(self, resource: Resource) -> ScopeSpans:
+        key = resource.SerializeToString(deterministic=True)
+        if (found := self._by_resource.get(key)) is None:
+            of_resource = self.data.resource_spans.add()
+            if len(key) <= MAX_SPAN_BYTES:
+                of_resource.resource.CopyFrom(resource)
+            else:
+                of_resource.resource.attributes.append(
+                    KeyValue(key="service.name", value=AnyValue(string_value=service_of(resource)))
+                )
+            found = self._by_resource[key] = of_resource.scope_spans.add()
+        return found
+
+
+def each(data: TracesData) -> Iterator[tuple[Resource, Span]]:
+    """Every span, with the resource that made it."""
+    of_resource: ResourceSpans
+    for of_resource in data.resource_spans:
+        for of_scope in of_resource.scope_spans:
+            for span in of_scope.spans:
+                yield of_resource.resource, span
+
+
+def service_of(resource: Resource) -> str:
+    """The name of the service that the spans of `resource` are from."""
+    for attribute in resource.attributes:
+        if attribute.key == "service.name":
+            return str(attribute.value.string_value)[:200]
+    return "unknown"
+
+
+def failed(span: Span) -> bool:
+    """Whether its status is an error."""
+    return bool(span.status.code == Status.STATUS_CODE_ERROR)
+
+
+def _says_much(span: Span) -> bool:
+    remote = span.flags & SpanFlags.SPAN_FLAGS_CONTEXT_IS_REMOTE_MASK
+    return bool(not span.parent_span_id or remote or failed(span))

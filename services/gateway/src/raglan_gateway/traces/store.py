@@ -1,0 +1,340 @@
+"""The newest traces in a file: bounded in number and bytes, written and read by one thread.
+
+A file that cannot be written costs a warning, and the traces are kept in memory instead; one that
+is damaged is set aside. Nothing here ever fails a request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sqlite3
+import time
+import zlib
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import astuple, dataclass, fields
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import structlog
+from raglan.errors import Unavailable
+
+log: Final = structlog.get_logger()
+T = TypeVar("T")
+
+QUEUE: Final = 512
+"""Traces that wait to be written; more are dropped, and counted."""
+
+IN_MEMORY: Final = 1_000
+"""Traces kept where there is no file to keep them in."""
+
+_READ_S: Final = 5.0
+_WARN_EVERY_S: Final = 60.0
+_VERSION: Final = 1
+_SCHEMA: Final = f"""
+CREATE TABLE IF NOT EXISTS traces (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT, trace_id BLOB NOT NULL UNIQUE, route TEXT NOT NULL,
+    name TEXT NOT NULL, status INTEGER NOT NULL, error INTEGER NOT NULL, degraded INTEGER NOT NULL,
+    hedged INTEGER NOT NULL, retried INTEGER NOT NULL, start_ns INTEGER NOT NULL,
+    duration_ms REAL NOT NULL, reasons TEXT NOT NULL, spans INTEGER NOT NULL,
+    dropped INTEGER NOT NULL, complete INTEGER NOT NULL, missing TEXT NOT NULL,
+    bytes INTEGER NOT NULL
+);
+CREATE TABLE IF NOT EXISTS bodies (
+    seq INTEGER PRIMARY KEY REFERENCES traces (seq) ON DELETE CASCADE, body BLOB NOT NULL
+);
+PRAGMA user_version = {_VERSION};
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """A trace without its spans."""
+
+    trace_id: bytes
+    route: str
+    """The route's template; empty for a trace that began elsewhere."""
+    name: str
+    status: int
+    """HTTP status; 0 for a trace that began elsewhere."""
+    error: bool
+    degraded: bool
+    hedged: bool
+    retried: bool
+    start_ns: int
+    """Nanoseconds since 1970."""
+    duration_ms: float
+    reasons: str
+    """Why it is kept, with commas."""
+    spans: int
+    dropped: int
+    complete: bool
+    """Whether all that could be asked have answered, and nothing was dropped."""
+    missing: str
+    """Addresses that did not answer, with commas."""
+
+
+_COLUMNS: Final = tuple(field.name for field in fields(Summary))
+_PUT: Final = (
+    f"INSERT INTO traces ({', '.join(_COLUMNS)}, bytes) "  # noqa: S608 - names from above
+    f"VALUES ({', '.join('?' * (len(_COLUMNS) + 1))}) ON CONFLICT (trace_id) DO UPDATE SET "
+    f"{', '.join(f'{name} = excluded.{name}' for name in (*_COLUMNS[1:], 'bytes'))} RETURNING seq"
+)
+_TOO_MANY: Final = (
+    "DELETE FROM traces WHERE seq <= (SELECT seq FROM traces ORDER BY seq DESC LIMIT 1 OFFSET ?)"
+)
+_TOO_LARGE: Final = (
+    "DELETE FROM traces WHERE seq <= (SELECT seq FROM (SELECT seq, sum(bytes) OVER "
+    "(ORDER BY seq DESC) AS held FROM traces) WHERE held > ? ORDER BY seq DESC LIMIT 1)"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which traces a list should have; None asks for nothing."""
+
+    limit: int = 50
+    route: str | None = None
+    status: int | None = None
+    error: bool | None = None
+    degraded: bool | None = None
+    hedged: bool | None = None
+    retried: bool | None = None
+    min_duration_ms: float | None = None
+    before: int | None = None
+    """Only older ones than this place in the order of arrival."""
+
+    def sql(self) -> tuple[str, list[Any]]:
+        """The condition, and what it binds."""
+        conditions, values = ["1"], []
+        for name in ("route", "status", "error", "degraded", "hedged", "retried"):
+            if (value := getattr(self, name)) is not None:
+                conditions.append(f"{name} = ?")
+                values.append(value)
+        for column, sign, bound in (
+            ("duration_ms", ">=", self.min_duration_ms),
+            ("seq", "<", self.before),
+        ):
+            if bound is not None:
+                conditions.append(f"{column} {sign} ?")
+                values.append(bound)
+        return " AND ".join(conditions), [*values, self.limit]
+
+
+class _File:
+    """The database, as its one thread uses it."""
+
+    def __init__(self, path: Path | None, newest: int, max_bytes: int) -> None:
+        self.newest = newest
+        self.max_bytes = max_bytes
+        self._database = sqlite3.connect(
+            path or ":memory:", isolation_level=None, check_same_thread=False, timeout=2
+        )
+        try:
+            if path is not None:
+                self._database.execute("PRAGMA journal_mode = WAL")
+            self._database.execute("PRAGMA synchronous = NORMAL")
+            self._database.execute("PRAGMA foreign_keys = ON")
+            version = self._database.execute("PRAGMA user_version").fetchone()[0]
+            if version not in (0, _VERSION):
+                raise sqlite3.DatabaseError(f"its version is {version}, not {_VERSION}")
+            self._database.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} COMMIT;")
+        except sqlite3.Error:
+            self._database.close()
+            raise
+
+    def put(self, traces: Sequence[tuple[Summary, bytes]]) -> int:
+        """How many were not written: none, or this raises."""
+        with self._transaction() as run:
+            for summary, spans in traces:
+                body = zlib.compress(spans, 1)
+                [(seq,)] = run(_PUT, (*astuple(summary), len(body))).fetchall()
+                run("INSERT OR REPLACE INTO bodies VALUES (?, ?)", (seq, body))
+            run(_TOO_MANY, (self.newest,))
+            run(_TOO_LARGE, (self.max_bytes,))
+        return 0
+
+    def get(self, trace_ids: Sequence[bytes]) -> dict[bytes, tuple[Summary, bytes]]:
+        rows = self._database.execute(
+            f"SELECT {', '.join(_COLUMNS)}, body FROM traces NATURAL JOIN bodies "  # noqa: S608
+            f"WHERE trace_id IN ({', '.join('?' * len(trace_ids))})",
+            trace_ids,
+        )
+        return {row[0]: (_summary(row), zlib.decompress(row[-1])) for row in rows}
+
+    def newest_of(self, wanted: Wanted) -> list[tuple[int, Summary]]:
+        condition, values = wanted.sql()
+        rows = self._database.execute(
+            f"SELECT {', '.join(_COLUMNS)}, seq FROM traces WHERE {condition} "  # noqa: S608
+            "ORDER BY seq DESC LIMIT ?",
+            values,
+        )
+        return [(row[-1], _summary(row)) for row in rows]
+
+    def close(self) -> None:
+        self._database.close()
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Any:
+        self._database.execute("BEGIN IMMEDIATE")
+        try:
+            yield self._database.execute
+        except BaseException:
+            self._database.execute("ROLLBACK")
+            raise
+        self._database.execute("COMMIT")
+
+
+class TraceStore:
+    """Make it and `await open()` it inside a running event loop; close it."""
+
+    def __init__(self, path: Path | None, *, newest: int, max_bytes: int) -> None:
+        """Args:
+        path: the file; None keeps traces in memory only.
+        """
+        self.dropped = 0
+        """Traces that were not written: too many at once, or the file refused them."""
+        self._path = path
+        self._newest = newest
+        self._max_bytes = max_bytes
+        self._file: _File | None = None
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="traces")
+        self._waiting = 0
+        self._warned_at = float("-inf")
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether its traces end with the process."""
+        return self._path is None
+
+    async def open(self) -> None:
+        """Open the file, or go without one; never raises for what is wrong with it."""
+        await self._run(lambda: None)
+
+    async def close(self) -> None:
+        """Write what waits, and close the file."""
+        await asyncio.to_thread(self._thread.shutdown)
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def put(self, traces: Sequence[tuple[Summary, bytes]]) -> None:
+        """Write these, soon; a trace that is there is replaced. Never waits.
+
+        Args:
+            traces: each with its spans, a serialized `TracesData`.
+        """
+        room = max(0, QUEUE - self._waiting)
+        self.dropped += len(traces[room:])
+        if not (traces := traces[:room]):
+            return
+        self._waiting += len(traces)
+        writing = asyncio.get_running_loop().run_in_executor(self._thread, self._put, traces)
+        writing.add_done_callback(lambda _: self._written(len(traces)))
+
+    async def get(self, trace_ids: Sequence[bytes]) -> dict[bytes, tuple[Summary, bytes]]:
+        """Those of the traces that are here, with their spans; ask for a few hundred at most.
+
+        Raises:
+            Unavailable: the disk is too slow.
+        """
+        nothing: dict[bytes, tuple[Summary, bytes]] = {}
+        return await self._run(lambda: self._try(lambda file: file.get(trace_ids), nothing))
+
+    async def newest(self, wanted: Wanted) -> list[tuple[int, Summary]]:
+        """The newest traces of those `wanted`, each with its place in the order of arrival.
+
+        Raises:
+            Unavailable: the disk is too slow.
+        """
+        nothing: list[tuple[int, Summary]] = []
+        return await self._run(lambda: self._try(lambda file: file.newest_of(wanted), nothing))
+
+    async def _run(self, work: Callable[[], T]) -> T:
+        try:
+            async with asyncio.timeout(_READ_S):
+                return await asyncio.get_running_loop().run_in_executor(
+                    self._thread, lambda: (self._opened(), work())[1]
+                )
+        except TimeoutError:
+            raise Unavailable(
+                f"The store of traces did not answer within {_READ_S:g} s.", retry_after_s=1
+            ) from None
+
+    def _written(self, count: int) -> None:
+        self._waiting -= count
+
+    # From here on in the thread.
+
+    def _put(self, traces: Sequence[tuple[Summary, bytes]]) -> None:
+        self.dropped += self._try(lambda file: file.put(traces), len(traces))
+
+    def _try(self, work: Callable[[_File], T], otherwise: T) -> T:
+        try:
+            return work(self._opened())
+        except (sqlite3.Error, zlib.error, OverflowError) as error:
+            self._warn("traces cannot be kept or read", error)
+            if _damaged(error):
+                self._begin_anew()
+            return otherwise
+
+    def _opened(self) -> _File:
+        if self._file is None:
+            self._file = self._open()
+        return self._file
+
+    def _open(self) -> _File:
+        if self._path is None:
+            return _File(None, min(self._newest, IN_MEMORY), self._max_bytes)
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                return _File(self._path, self._newest, self._max_bytes)
+            except sqlite3.DatabaseError as error:
+                if not _damaged(error):
+                    raise
+                self._warn("the file of traces is damaged; it is set aside", error)
+                _set_aside(self._path)
+                return _File(self._path, self._newest, self._max_bytes)
+        except (OSError, sqlite3.Error) as error:
+            self._warn("the file of traces cannot be used; they end with this process", error)
+            self._path = None
+            return self._open()
+
+    def _begin_anew(self) -> None:
+        """Set the file aside; the next use makes a new one."""
+        if self._file is not None:
+            with contextlib.suppress(sqlite3.Error):
+                self._file.close()
+            self._file = None
+        if self._path is not None:
+            with contextlib.suppress(OSError):
+                _set_aside(self._path)
+
+    def _warn(self, event: str, error: Exception) -> None:
+        now = time.monotonic()
+        if now - self._warned_at > _WARN_EVERY_S:
+            self._warned_at = now
+            log.warning(event, file=str(self._path or "memory"), reason=str(error))
+
+
+def _damaged(error: Exception) -> bool:
+    """Whether the file itself is wrong, rather than the disk full, busy or read-only."""
+    return isinstance(error, sqlite3.DatabaseError) and not isinstance(
+        error, sqlite3.OperationalError | sqlite3.IntegrityError | sqlite3.ProgrammingError
+    )
+
+
+def _set_aside(path: Path) -> None:
+    """Keep what is left of it for who wants to look; one set aside before goes."""
+    for suffix in ("-wal", "-shm"):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
+    path.replace(path.with_name(path.name + ".damaged"))
+
+
+def _summary(row: Sequence[Any]) -> Summary:
+    values = dict(zip(_COLUMNS, row, strict=False))
+    for name in ("error", "degraded", "hedged", "retried", "complete"):
+        values[name] = bool(values[name])
+    return Summary(**values)
