@@ -9,6 +9,7 @@ import grpc
 from raglan import tensors
 from raglan.deadline import Deadline
 from raglan.errors import Unavailable
+from raglan.rpc.timing import told
 from raglan.scheduling import Lane
 from raglan.v1 import common_pb2, embedder_pb2, embedder_pb2_grpc
 
@@ -60,13 +61,7 @@ class EmbedderServicer(embedder_pb2_grpc.EmbedderServiceServicer):
                 dimension=batch.vectors.shape[1],
             ),
             token_counts=[text.tokens for text in batch.texts],
-            timing=common_pb2.Timing(
-                queue_ns=batch.timing.queue_ns,
-                tokenize_ns=batch.tokenize_ns,
-                compute_ns=batch.timing.compute_ns,
-                batch_size=batch.timing.batch_size,
-                batch_tokens=batch.timing.batch_tokens,
-            ),
+            timing=told(batch.timing, tokenize_ns=batch.tokenize_ns),
         )
         if outputs != Outputs.DENSE:
             # Megabytes to copy.

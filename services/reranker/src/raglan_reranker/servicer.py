@@ -9,6 +9,7 @@ import grpc
 import raglan
 from raglan.deadline import Deadline
 from raglan.errors import Unavailable
+from raglan.rpc.timing import told
 from raglan.v1 import common_pb2, reranker_pb2, reranker_pb2_grpc
 
 from raglan_reranker.reranking import Candidate, Reranker
@@ -50,13 +51,7 @@ class RerankerServicer(reranker_pb2_grpc.RerankerServiceServicer):
                 )
                 for each in ranking.ranked
             ],
-            timing=common_pb2.Timing(
-                queue_ns=ranking.timing.queue_ns,
-                tokenize_ns=ranking.tokenize_ns,
-                compute_ns=ranking.timing.compute_ns,
-                batch_size=ranking.timing.batch_size,
-                batch_tokens=ranking.timing.batch_tokens,
-            ),
+            timing=told(ranking.timing, tokenize_ns=ranking.tokenize_ns),
             model=self._info.model,
         )
 

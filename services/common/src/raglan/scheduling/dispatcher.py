@@ -18,6 +18,7 @@ from functools import partial
 from typing import Any, Final, Generic, Protocol, TypeVar
 
 import structlog
+from opentelemetry.trace import SpanContext
 
 from raglan.deadline import Deadline
 from raglan.errors import DeadlineExceeded, Internal, Overloaded, RaglanError, Unavailable
@@ -26,6 +27,7 @@ from raglan.scheduling.latency import LatencyModel
 from raglan.scheduling.niceness import step_back
 from raglan.scheduling.scheduler import Scheduler
 from raglan.scheduling.work import Batch, Closed, DeviceLost, Item, Lane, Limits
+from raglan.telemetry import semconv, tracing
 
 log: Final = structlog.get_logger()
 
@@ -120,6 +122,8 @@ class _Ticket(Generic[Input, Result]):
     input: Input
     future: asyncio.Future[Answer[Result]]
     submitted_ns: int
+    asked_by: SpanContext | None
+    """The span of the request."""
 
 
 @dataclass(slots=True, eq=False)
@@ -212,12 +216,13 @@ class Dispatcher(Generic[Input, Result]):
             raise self._refusal
         station = self._by_lane[lane]
         now, now_ns = time.monotonic(), time.monotonic_ns()
+        asked_by = tracing.context()
         futures: list[asyncio.Future[Answer[Result]]] = []
         items = []
         for each, count in zip(inputs, tokens, strict=True):
             future: asyncio.Future[Answer[Result]] = self._loop.create_future()
             futures.append(future)
-            items.append(Item(count, lane, deadline.at, _Ticket(each, future, now_ns)))
+            items.append(Item(count, lane, deadline.at, _Ticket(each, future, now_ns, asked_by)))
         try:
             station.scheduler.submit(items, now)
         except Overloaded:
@@ -324,6 +329,8 @@ class Dispatcher(Generic[Input, Result]):
         else:
             station.scheduler.failed(batch, now)
         self._drop(run.late)
+        if run.items:
+            _trace(batch, run)
         if run.error is None:
             self._deliver(batch, run)
         else:
@@ -418,6 +425,33 @@ def _run(stream: Stream[Any, Result], batch: Batch) -> _Run[Result]:
         run.error = error
     run.ended_ns = time.monotonic_ns()
     return run
+
+
+def _trace(batch: Batch, run: _Run[Any]) -> None:
+    """A span of the batch, in the trace of its first request, with links to all of them."""
+    askers = {
+        asker.span_id: asker for item in run.items if (asker := item.payload.asked_by) is not None
+    }
+    if not askers:
+        return
+    known = list(askers.values())
+    attributes = {
+        semconv.BATCH_SIZE: len(run.items),
+        semconv.BATCH_TOKENS: batch.padded_tokens,
+        semconv.BATCH_CLOSED: batch.closed.value,
+        semconv.BATCH_REQUESTS: len(known),
+        semconv.LANE: batch.lane.name.lower(),
+    }
+    # What a stream's thread measured is on another clock than spans are.
+    since = time.time_ns() - time.monotonic_ns()
+    tracing.record(
+        semconv.BATCH,
+        attributes,
+        parent=known[0],
+        links=known,
+        interval_ns=(since + run.started_ns, since + run.ended_ns),
+        error=run.error,
+    )
 
 
 def _of_pool(limits: Limits, pool: Pool[Any, Any]) -> Limits:

@@ -103,6 +103,11 @@ class RecordedSpan(ReadableSpan, trace.Span):
         if self._end_time is None and self._status is _UNSET:
             self._status = status if isinstance(status, Status) else Status(status, description)
 
+    def was(self, start_time: int, links: Sequence[Link]) -> None:
+        """Correct when it began, and set what it points at."""
+        self._start_time = start_time
+        self._links = tuple(links)[:MAX_LINKS]
+
     @property
     def has_status(self) -> bool:
         """Whether somebody has said how it went."""
@@ -221,8 +226,7 @@ class Tracer(trace.Tracer):
         """As the interface has it, for libraries that make spans of their own."""
         parent = trace.get_current_span(context).get_span_context()
         span = self.begin(name, parent if parent.is_valid else None, attributes, kind)
-        span._start_time = start_time or span._start_time
-        span._links = tuple(links or ())[:MAX_LINKS]
+        span.was(start_time or time.time_ns(), links or ())
         return span
 
     @contextmanager

@@ -218,9 +218,31 @@ def _described(error: BaseException) -> tuple[str, str]:
             return type(error).__qualname__, "An error of its own."
 
 
-def links_to(contexts: Sequence[SpanContext]) -> list[Link]:
-    """Links to `contexts`, as many as a span may have."""
-    return [Link(each) for each in contexts[:MAX_LINKS]]
+def record(
+    name: str,
+    attributes: Attributes,
+    *,
+    parent: SpanContext,
+    interval_ns: tuple[int, int],
+    links: Sequence[SpanContext] = (),
+    error: BaseException | None = None,
+) -> None:
+    """A span of something that is over.
+
+    Args:
+        interval_ns: when it began and ended, on the clock of `time.time_ns`.
+        links: to those it was done for, as many as a span may have.
+    """
+    tracer = _installed.tracer
+    if tracer is None:
+        return
+    span = tracer.begin(name, parent, attributes)
+    span.was(interval_ns[0], [Link(each) for each in links[:MAX_LINKS]])
+    if error is None:
+        span.set_status(_OK)
+    else:
+        fail(span, error)
+    span.end(interval_ns[1])
 
 
 def _resource(service: str) -> Resource:

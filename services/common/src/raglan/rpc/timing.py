@@ -1,0 +1,27 @@
+"""Where the time of a call went, told to the caller and on the call's span alike."""
+
+from __future__ import annotations
+
+from raglan.scheduling import Timing
+from raglan.telemetry import semconv, tracing
+from raglan.v1 import common_pb2
+
+
+def told(timing: Timing, *, tokenize_ns: int = 0) -> common_pb2.Timing:
+    """`timing` for the reply; the current span says it too."""
+    tracing.current().set_attributes(
+        {
+            semconv.QUEUE_MS: round(timing.queue_ns / 1e6, 3),
+            semconv.TOKENIZE_MS: round(tokenize_ns / 1e6, 3),
+            semconv.COMPUTE_MS: round(timing.compute_ns / 1e6, 3),
+            semconv.BATCH_SIZE: timing.batch_size,
+            semconv.BATCH_TOKENS: timing.batch_tokens,
+        }
+    )
+    return common_pb2.Timing(
+        queue_ns=timing.queue_ns,
+        tokenize_ns=tokenize_ns,
+        compute_ns=timing.compute_ns,
+        batch_size=timing.batch_size,
+        batch_tokens=timing.batch_tokens,
+    )
