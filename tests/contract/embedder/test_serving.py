@@ -100,7 +100,7 @@ async def test_a_text_seen_before_skips_inference(model_cache: Path) -> None:
         for seen in (before, after)
     ]
     assert batches[0] == batches[1]
-    assert after["raglan_encoder_cache_total,outcome=hit"] == 2
+    assert after["raglan_cache_lookups_total,layer=vectors,outcome=hit"] == 2
 
 
 async def test_a_query_and_a_passage_of_the_same_words_are_not_confused(
@@ -265,7 +265,7 @@ async def encoder_over(
         return loaded.streams[0](batch)
 
     engine = Engine("onnx", (run,), "cpu", "f32")
-    metrics = EncoderMetrics(CollectorRegistry())
+    metrics = EncoderMetrics(CollectorRegistry(), cache="scores")
     limits = batch_limits(engine, tokens=0, texts=0, waiting=100, bulk_share=0.2, margin_s=0.0)
     encoder = DeviceEncoder(
         engine, model, limits=limits, stalled_after_s=stalled_after_s, metrics=metrics

@@ -27,7 +27,7 @@ async def test_batch_and_call_hold_what_suits_the_device_that_was_loaded(
     asked: str, loaded: str, batch_tokens: int, call_tokens: int
 ) -> None:
     settings = RerankerSettings(device=asked)
-    metrics = EncoderMetrics(CollectorRegistry())
+    metrics = EncoderMetrics(CollectorRegistry(), cache="scores")
     queues: list[Dispatcher[Any, Any]] = []
 
     def dispatcher(pool: Pool[Any, Any], device: str) -> Dispatcher[Any, Any]:

@@ -40,7 +40,7 @@ WARM_UP_S: Final = 120.0
 def build(settings: EmbedderSettings) -> Service:
     """The service, not yet loaded: `start` reads, exports, compiles and warms up the model."""
     registry = CollectorRegistry()
-    counted = EncoderMetrics(registry)
+    counted = EncoderMetrics(registry, cache="vectors")
     metrics = Endpoint(registry, settings.host, settings.metrics_port)
     servicer = EmbedderServicer()
     running: list[DeviceEncoder | RemoteEncoder] = []

@@ -8,12 +8,12 @@ from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 from raglan.errors import DeadlineExceeded, Overloaded, RaglanError
-from raglan.telemetry.metrics import SECONDS
+from raglan.telemetry.metrics import Durations
 
 from raglan_generator.generation import Engine, Event, Finished, Load
 
@@ -24,8 +24,8 @@ class GeneratorMetrics:
     def __init__(self, registry: CollectorRegistry) -> None:
         self._registry = registry
 
-        def seconds(name: str, text: str) -> Histogram:
-            return Histogram(name, text, buckets=SECONDS, registry=registry)
+        def seconds(name: str, text: str) -> Durations:
+            return Durations(name, text, (), registry)
 
         self._first = seconds(
             "raglan_generator_first_token_seconds", "From the request to the first token."

@@ -6,15 +6,19 @@ import asyncio
 import fcntl
 import os
 import socket
+from functools import partial
 from pathlib import Path
 from typing import IO
 
 import grpc
 import sqlalchemy as sa
+from prometheus_client import CollectorRegistry
 from raglan.deadline import Deadline
 from raglan.errors import Conflict
+from raglan.rpc.metrics import CalledPools
 from raglan.rpc.pool import EndpointPool
 from raglan.rpc.server import Service
+from raglan.telemetry.metrics import Endpoint
 from raglan.v1 import embedder_pb2_grpc, ingester_pb2_grpc, retriever_pb2_grpc
 
 from raglan_ingester.blobs import BlobStore
@@ -28,6 +32,7 @@ from raglan_ingester.indexing import Indexer
 from raglan_ingester.ingestion import Ingestion
 from raglan_ingester.jobs import JobStore
 from raglan_ingester.library import Library
+from raglan_ingester.metrics import IngesterMetrics
 from raglan_ingester.parsing import ParserPool
 from raglan_ingester.patience import Patience
 from raglan_ingester.pipeline import Workshop
@@ -48,12 +53,23 @@ class Ingester:
         url = url_of(settings.database_url, settings.data_dir)
         settings.data_dir.mkdir(parents=True, exist_ok=True)
         self._database = Database(url)
+        registry = CollectorRegistry()
+        self._counted = IngesterMetrics(registry)
+        self.metrics = Endpoint(registry, settings.host, settings.metrics_port)
+        called = CalledPools(registry)
         self._embedders = EndpointPool(
-            "embedder", settings.embedder_address, embedder_pb2_grpc.EmbedderServiceStub
+            "embedder",
+            settings.embedder_address,
+            embedder_pb2_grpc.EmbedderServiceStub,
+            on_attempt=partial(called.attempted, "embedder"),
         )
         self._retrievers = EndpointPool(
-            "retriever", settings.retriever_address, retriever_pb2_grpc.RetrieverServiceStub
+            "retriever",
+            settings.retriever_address,
+            retriever_pb2_grpc.RetrieverServiceStub,
+            on_attempt=partial(called.attempted, "retriever"),
         )
+        called.watch({"embedder": self._embedders, "retriever": self._retrievers})
         self._parser = ParserPool(
             workers=settings.parse_workers,
             memory_bytes=settings.parse_memory_bytes,
@@ -75,6 +91,7 @@ class Ingester:
             CollectionLocks(),
         )
         patience = Patience(settings.outage_patience_s)
+        self._jobs = jobs
         workshop = Workshop(
             jobs=jobs,
             documents=documents,
@@ -82,6 +99,7 @@ class Ingester:
             parser=self._parser,
             embedder=embedder,
             embedder_patience=Patience(settings.outage_patience_s),
+            observer=self._counted,
             indexer=Indexer(jobs, documents, self._retriever, locks, patience),
             parse_workers=settings.parse_workers,
             texts_per_call=settings.embed_texts_per_call,
@@ -108,6 +126,7 @@ class Ingester:
             jobs,
             library,
             engine=self._queue.name,
+            metrics_port=lambda: self.metrics.port,
             limits={
                 "max_document_bytes": limits.max_document_bytes,
                 "max_job_bytes": limits.max_job_bytes,
@@ -127,8 +146,10 @@ class Ingester:
         await asyncio.to_thread(self._blobs.open)
         await self._database.create()
         await self._ingestion.start()
+        self._counted.watch(self._jobs)
 
     async def close(self) -> None:
+        await self._counted.close()
         await self._queue.close()
         await self._parser.close()
         await self._embedders.close()
@@ -148,6 +169,7 @@ def build(settings: IngesterSettings) -> Service:
         register=ingester.register,
         start=ingester.start,
         close=ingester.close,
+        metrics=ingester.metrics,
     )
 
 

@@ -12,6 +12,7 @@ from raglan.deadline import Deadline
 from raglan.errors import RaglanError
 
 from raglan_ingester.clients.retriever import CollectionSettings
+from raglan_ingester.database import now_ms
 from raglan_ingester.jobs import JobStore
 from raglan_ingester.model import ItemState, Job
 from raglan_ingester.patience import Patience
@@ -139,6 +140,7 @@ class Ingestion:
         if not stop.is_set():
             await self._verify(job)
         state = await self._jobs.finish(job.id, cancelled=stop.is_set())
+        self._shop.observer.job_ended(state, (now_ms() - job.created_ms) / 1e3)
         log.info("job ended", job=job.id, state=str(state), documents=job.documents)
 
     async def _until_done(self, run: JobRun, job: Job, stop: asyncio.Event) -> None:

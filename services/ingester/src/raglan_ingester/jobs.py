@@ -17,6 +17,18 @@ _RERUN = (ItemState.FAILED, ItemState.CANCELLED)
 
 
 @dataclass(frozen=True, slots=True)
+class Overview:
+    """All jobs together."""
+
+    by_state: Mapping[JobState, int]
+    waiting_documents: int
+    """Of unfinished jobs, those not settled yet."""
+
+    oldest_s: float
+    """Age of the oldest unfinished job; 0 without any."""
+
+
+@dataclass(frozen=True, slots=True)
 class JobView:
     """A job as its owner sees it."""
 
@@ -79,6 +91,27 @@ class JobStore:
             if collection:
                 query = query.where(Job.collection == collection)
             return list(session.scalars(query))
+
+        return await self._database.run(work)
+
+    async def overview(self) -> Overview:
+        """How much there is to do."""
+
+        def work(session: Session) -> Overview:
+            states = sa.select(Job.state, sa.func.count()).group_by(Job.state)
+            unfinished = sa.select(Job.id, Job.created_ms).where(
+                Job.state.in_([JobState.QUEUED, JobState.RUNNING])
+            )
+            rows = session.execute(unfinished).all()
+            waiting = sa.select(sa.func.count()).where(
+                Item.job_id.in_([id_ for id_, _ in rows]), Item.state == ItemState.QUEUED
+            )
+            now = now_ms()
+            return Overview(
+                {JobState(state): count for state, count in session.execute(states)},
+                (session.scalar(waiting) or 0) if rows else 0,
+                max((now - created for _, created in rows), default=0) / 1e3,
+            )
 
         return await self._database.run(work)
 

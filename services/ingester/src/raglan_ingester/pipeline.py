@@ -10,7 +10,7 @@ import asyncio
 import hashlib
 import json
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol
 
@@ -27,7 +27,7 @@ from raglan_ingester.clients.retriever import CollectionSettings
 from raglan_ingester.documents import DocumentStore
 from raglan_ingester.indexing import Indexer, Prepared
 from raglan_ingester.jobs import JobStore
-from raglan_ingester.model import DocumentState, Item, ItemState, Job
+from raglan_ingester.model import DocumentState, Item, ItemState, Job, JobState
 from raglan_ingester.parsers.parsed import Unparsable
 from raglan_ingester.parsing import CutDocument, Parser, ParseRequest
 from raglan_ingester.patience import TRANSIENT, Patience
@@ -42,6 +42,20 @@ _PAGE: Final = 256
 _BYTES_UNDER_WAY: Final = 64 * 1024 * 1024
 _DOCUMENTS_UNDER_WAY: Final = 512
 _OUR_FAULT: Final = "The ingester met an error of its own; retry the job."
+
+
+class Observer(Protocol):
+    """Told what runs do; must return at once."""
+
+    def timed(self, stage: str) -> AbstractContextManager[None]:
+        """Around each piece of work of parse, embed and index."""
+        ...
+
+    def indexed(self, documents: int, chunks: int) -> None:
+        """Indexing is done with documents of so many chunks in all, whatever became of them."""
+
+    def job_ended(self, state: JobState, seconds: float) -> None:
+        """A job came to its end so long after its submission."""
 
 
 class Embedder(Protocol):
@@ -61,6 +75,7 @@ class Workshop:
     embedder: Embedder
     embedder_patience: Patience
     indexer: Indexer
+    observer: Observer
     parse_workers: int
     texts_per_call: int
     calls_in_flight: int
@@ -149,15 +164,15 @@ class JobRun:
     async def _parse(self, item: Item, borrowed: int) -> None:
         settings = self._collection
         try:
-            cut = await self._shop.parser.parse(
-                ParseRequest(
-                    path=self._shop.blobs.path(item.sha256),
-                    filename=item.filename,
-                    media_type=item.media_type,
-                    max_chars=settings.max_chars,
-                    overlap_chars=settings.overlap_chars,
-                )
+            request = ParseRequest(
+                path=self._shop.blobs.path(item.sha256),
+                filename=item.filename,
+                media_type=item.media_type,
+                max_chars=settings.max_chars,
+                overlap_chars=settings.overlap_chars,
             )
+            with self._shop.observer.timed("parse"):
+                cut = await self._shop.parser.parse(request)
         except Unparsable as error:
             await self._fail([item], str(error))
         except Exception:
@@ -207,7 +222,8 @@ class JobRun:
     async def _embed_each(self, batch: Sequence[_Cut]) -> list[Prepared]:
         """Embed a batch together; if it is refused, each document alone."""
         try:
-            return await self._embed(batch)
+            with self._shop.observer.timed("embed"):
+                return await self._embed(batch)
         except TRANSIENT as error:
             message = f"{error.message} It was tried again for a while; retry the job later."
         except RaglanError as error:
@@ -254,11 +270,14 @@ class JobRun:
 
     async def _index(self, prepared: Sequence[Prepared]) -> None:
         try:
-            await self._shop.indexer.add(self._job, prepared)
+            with self._shop.observer.timed("index"):
+                await self._shop.indexer.add(self._job, prepared)
         except Exception:
             log.exception("indexing failed", job=self._job.id)
             await self._fail([document.item for document in prepared], _OUR_FAULT)
-        self.progress.indexed(sum(len(document.cut.chunks) for document in prepared))
+        chunks = sum(len(document.cut.chunks) for document in prepared)
+        self.progress.indexed(chunks)
+        self._shop.observer.indexed(len(prepared), chunks)
 
     async def _fail(self, items: Sequence[Item], message: str) -> None:
         await self._shop.jobs.fail(self._job, {item.document_id: message for item in items})

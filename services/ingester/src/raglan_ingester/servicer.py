@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any, Final
 
 import grpc
@@ -48,6 +48,7 @@ class IngesterServicer(ingester_pb2_grpc.IngesterServiceServicer):
         *,
         engine: str,
         limits: dict[str, int],
+        metrics_port: Callable[[], int],
     ) -> None:
         self._intake = intake
         self._ingestion = ingestion
@@ -55,6 +56,7 @@ class IngesterServicer(ingester_pb2_grpc.IngesterServiceServicer):
         self._library = library
         self._engine = engine
         self._limits = limits
+        self._metrics_port = metrics_port
 
     async def Submit(
         self, request_iterator: AsyncIterator[ingester_pb2.SubmitRequest], context: Context
@@ -143,6 +145,7 @@ class IngesterServicer(ingester_pb2_grpc.IngesterServiceServicer):
             device="cpu",
             limits=self._limits,
             pid=os.getpid(),
+            metrics_port=self._metrics_port(),
         )
 
 

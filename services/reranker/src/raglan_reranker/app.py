@@ -50,7 +50,7 @@ its streams hold."""
 def build(settings: RerankerSettings) -> Service:
     """The service, not yet loaded: `start` reads, exports, compiles and warms up the model."""
     registry = CollectorRegistry()
-    counted = EncoderMetrics(registry)
+    counted = EncoderMetrics(registry, cache="scores")
     metrics = Endpoint(registry, settings.host, settings.metrics_port)
     servicer = RerankerServicer()
     running: list[Reranker] = []

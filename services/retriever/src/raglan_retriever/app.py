@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 
+from prometheus_client import CollectorRegistry
 from raglan.rpc.server import Service
+from raglan.telemetry.metrics import Endpoint
 from raglan.v1 import retriever_pb2_grpc
 
 from raglan_retriever.index import Fusion, Index, Limits
+from raglan_retriever.metrics import RetrieverMetrics
 from raglan_retriever.servicer import RetrieverServicer
 from raglan_retriever.settings import RetrieverSettings
 from raglan_retriever.stores.null import NullStore
@@ -17,17 +20,30 @@ from raglan_retriever.stores.store import Store
 def build(settings: RetrieverSettings) -> Service:
     """The service that `settings` describe. Nothing is opened before its `start`."""
     store = load_store(settings)
+    registry = CollectorRegistry()
+    counted = RetrieverMetrics(registry)
+    metrics = Endpoint(registry, settings.host, settings.metrics_port)
     limits = Limits(settings.max_limit, settings.max_upsert_chunks, settings.min_candidates)
-    index = Index(store, limits=limits, language=settings.language)
+    index = Index(store, limits=limits, language=settings.language, timed=counted.leg)
     fusion = Fusion(settings.fusion, settings.dense_weight, settings.lexical_weight)
-    servicer = RetrieverServicer(index, fusion=fusion)
+    servicer = RetrieverServicer(index, fusion=fusion, metrics_port=lambda: metrics.port)
+
+    async def start() -> None:
+        await store.open()
+        counted.watch(store)
+
+    async def close() -> None:
+        await counted.close()
+        await store.close()
+
     return Service(
         name="raglan.v1.RetrieverService",
         register=lambda server: retriever_pb2_grpc.add_RetrieverServiceServicer_to_server(
             servicer, server
         ),
-        start=store.open,
-        close=store.close,
+        start=start,
+        close=close,
+        metrics=metrics,
     )
 
 

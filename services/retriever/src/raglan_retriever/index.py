@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final, Literal
@@ -81,8 +82,19 @@ class Found:
 class Index:
     """Checks what comes in, and asks the store."""
 
-    def __init__(self, store: Store, *, limits: Limits, language: str) -> None:
+    def __init__(
+        self,
+        store: Store,
+        *,
+        limits: Limits,
+        language: str,
+        timed: Callable[[str], AbstractContextManager[None]] = lambda leg: nullcontext(),
+    ) -> None:
+        """Args:
+        timed: around each part of a search: dense, lexical, fetch.
+        """
         self.store: Final = store
+        self._timed = timed
         self.limits: Final = limits
         self._language = language
         self._learning = asyncio.Lock()
@@ -221,7 +233,8 @@ class Index:
             ranked = fusion.fuse(legs, query.fusion.method)[: query.limit]
         else:
             ranked = (dense or words)[: query.limit]
-        return await self._fetch(query.mode, ranked, dict(dense), dict(words))
+        with self._timed("fetch"):
+            return await self._fetch(query.mode, ranked, dict(dense), dict(words))
 
     async def _check(self, query: Query) -> tuple[str, ...]:
         """The collections to search, without duplicates."""
@@ -262,7 +275,8 @@ class Index:
             return []
         vector = query.vector.tolist()
         found = [self.store.search(name, vector, depth, query.where) for name in names]
-        return _merge(names, await asyncio.gather(*found), depth)
+        with self._timed("dense"):
+            return _merge(names, await asyncio.gather(*found), depth)
 
     async def _lexical_leg(
         self, query: Query, names: Sequence[str], depth: int
@@ -277,7 +291,8 @@ class Index:
                 return []
             return await self.store.search(name, words, depth, query.where)
 
-        return _merge(names, await asyncio.gather(*(one(name) for name in names)), depth)
+        with self._timed("lexical"):
+            return _merge(names, await asyncio.gather(*(one(name) for name in names)), depth)
 
     async def _fetch(
         self,

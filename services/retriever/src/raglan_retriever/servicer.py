@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from typing import Any
 
 import grpc
@@ -20,8 +21,14 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class RetrieverServicer(retriever_pb2_grpc.RetrieverServiceServicer):
     """Each rpc is one call of the index."""
 
-    def __init__(self, index: Index, *, fusion: Fusion) -> None:
+    def __init__(
+        self, index: Index, *, fusion: Fusion, metrics_port: Callable[[], int] = lambda: 0
+    ) -> None:
+        """Args:
+        metrics_port: where the process shows its metrics; 0 where it does not.
+        """
         self._index = index
+        self._metrics_port = metrics_port
         self._fusion = fusion
 
     async def CreateCollection(
@@ -112,6 +119,7 @@ class RetrieverServicer(retriever_pb2_grpc.RetrieverServiceServicer):
                 "max_upsert_chunks": limits.max_upsert_chunks,
             },
             pid=os.getpid(),
+            metrics_port=self._metrics_port(),
         )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from raglan.scheduling import Batch, Dispatcher, Lane
-from raglan.telemetry.metrics import SECONDS
+from raglan.telemetry.metrics import Durations
 
 _TOKENS = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768)
 _ITEMS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -18,9 +18,13 @@ _ITEMS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 class EncoderMetrics:
     """The scheduler's observer. Histograms are by lane: what queries see hides behind bulk."""
 
-    def __init__(self, registry: CollectorRegistry) -> None:
-        def seconds(name: str, text: str) -> Histogram:
-            return Histogram(name, text, ["lane"], buckets=SECONDS, registry=registry)
+    def __init__(self, registry: CollectorRegistry, *, cache: str) -> None:
+        """Args:
+        cache: what the service keeps, e.g. "vectors".
+        """
+
+        def seconds(name: str, text: str) -> Durations:
+            return Durations(name, text, ("lane",), registry)
 
         self._queue = seconds("raglan_encoder_queue_seconds", "Wait of a text for its batch.")
         self._tokenize = seconds("raglan_encoder_tokenize_seconds", "Tokenising of a call.")
@@ -45,10 +49,11 @@ class EncoderMetrics:
             ["reason"],
             registry=registry,
         )
-        self._cache = Counter(
-            "raglan_encoder_cache_total", "Lookups by outcome: hit, miss.", ["outcome"],
-            registry=registry,
+        lookups = Counter(
+            "raglan_cache_lookups_total", "Lookups by layer and outcome: hit, miss.",
+            ["layer", "outcome"], registry=registry,
         )  # fmt: skip
+        self._hits, self._misses = lookups.labels(cache, "hit"), lookups.labels(cache, "miss")
         self._backlog = Gauge(
             "raglan_backlog_seconds",
             "Queued work over measured speed: the one signal to scale by.",
@@ -68,8 +73,8 @@ class EncoderMetrics:
         """A batch ended."""
         lane = batch.lane.name.lower()
         for waited_s in queued_s:
-            self._queue.labels(lane).observe(waited_s)
-        self._compute.labels(lane).observe(seconds)
+            self._queue.observe(waited_s, lane)
+        self._compute.observe(seconds, lane)
         self._items.labels(lane).observe(len(queued_s))
         self._tokens.labels(lane).observe(batch.padded_tokens)
         self._closed.labels(lane, batch.closed.value).inc()
@@ -80,9 +85,9 @@ class EncoderMetrics:
 
     def tokenized(self, lane: Lane, seconds: float) -> None:
         """The texts of a call were tokenised."""
-        self._tokenize.labels(lane.name.lower()).observe(seconds)
+        self._tokenize.observe(seconds, lane.name.lower())
 
     def looked_up(self, hits: int, misses: int) -> None:
         """So many texts were found in the cache, and so many not."""
-        self._cache.labels("hit").inc(hits)
-        self._cache.labels("miss").inc(misses)
+        self._hits.inc(hits)
+        self._misses.inc(misses)

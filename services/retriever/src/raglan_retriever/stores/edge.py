@@ -19,7 +19,7 @@ from raglan_retriever.lexical import Sparse
 from raglan_retriever.stores.folders import Folders, Stored, copy_sparse
 from raglan_retriever.stores.optimizing import optimize
 from raglan_retriever.stores.shard import Shard
-from raglan_retriever.stores.store import Hit, Point, Stats
+from raglan_retriever.stores.store import Hit, Point, Size, Stats
 from raglan_retriever.stores.threads import BoundedPool
 from raglan_retriever.stores.upkeep import Upkeep
 
@@ -135,8 +135,14 @@ class EdgeStore:
     async def count(self, name: str, where: Clause | None) -> int:
         return await self._read(name, Shard.count, where)
 
+    async def size(self, name: str) -> Size:
+        return await self._reads.run(self._size, name)
+
     async def stats(self, name: str) -> Stats:
         return await self._reads.run(self._stats, name)
+
+    def backlog_s(self) -> float:
+        return self._reads.backlog_s
 
     async def _tidy(self, name: str) -> None:
         """Flush the collection and, when enough has changed, build its vector index."""
@@ -180,6 +186,10 @@ class EdgeStore:
             return self._open[name]
         except KeyError:
             raise NotFound(f"There is no collection {name!r}.") from None
+
+    def _size(self, name: str) -> Size:
+        with self._entered(name) as shard:
+            return Size(shard.count(None), shard.unindexed(), self._folders.disk_bytes(name))
 
     def _stats(self, name: str) -> Stats:
         opened = self._get(name)

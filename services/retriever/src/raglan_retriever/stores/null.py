@@ -15,7 +15,7 @@ from raglan_retriever.chunks import Chunk
 from raglan_retriever.collection import Collection, Model
 from raglan_retriever.filters import Clause
 from raglan_retriever.lexical import Sparse
-from raglan_retriever.stores.store import Hit, Point, Stats
+from raglan_retriever.stores.store import Hit, Point, Size, Stats
 
 PASSAGES: Final = 50
 
@@ -83,6 +83,14 @@ class NullStore:
     async def count(self, name: str, where: Clause | None) -> int:
         """All of them."""
         return PASSAGES
+
+    async def size(self, name: str) -> Size:
+        """Always the same."""
+        return Size(chunks=PASSAGES, unindexed_chunks=0, disk_bytes=0)
+
+    def backlog_s(self) -> float:
+        """Nothing waits."""
+        return 0.0
 
     async def stats(self, name: str) -> Stats:
         """A document for each passage."""

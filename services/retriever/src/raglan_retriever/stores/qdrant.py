@@ -18,7 +18,7 @@ from raglan_retriever.chunks import DOCUMENT_ID, NUMBERS, STORED, TERMS, Chunk
 from raglan_retriever.collection import Collection
 from raglan_retriever.filters import Clause
 from raglan_retriever.lexical import Sparse
-from raglan_retriever.stores.store import DENSE, LEXICAL, Hit, Point, Stats
+from raglan_retriever.stores.store import DENSE, LEXICAL, Hit, Point, Size, Stats
 
 _OURS: Final = "raglan"
 """The key of a collection's metadata that holds our description. What lacks it is not ours."""
@@ -146,23 +146,31 @@ class QdrantStore:
         with _errors(name):
             return (await self._client.count(name, count_filter=clause, exact=True)).count
 
-    async def stats(self, name: str) -> Stats:
+    async def size(self, name: str) -> Size:
         with _errors(name):
             info = await self._client.get_collection(name)
             chunks = await self.count(name, None)
             has_lexical = models.Filter(must=[models.HasVectorCondition(has_vector=LEXICAL)])
             sparse = (await self._client.count(name, count_filter=has_lexical, exact=True)).count
-            documents = await self._client.facet(
-                name, DOCUMENT_ID, limit=min(max(1, chunks), _MAX_DOCUMENTS)
-            )
         # The server counts indexed vectors of all names together; sparse ones always are.
         indexed = max(0, (info.indexed_vectors_count or 0) - sparse)
+        return Size(chunks, max(0, chunks - indexed), disk_bytes=0)
+
+    async def stats(self, name: str) -> Stats:
+        size = await self.size(name)
+        with _errors(name):
+            documents = await self._client.facet(
+                name, DOCUMENT_ID, limit=min(max(1, size.chunks), _MAX_DOCUMENTS)
+            )
         return Stats(
-            chunks=chunks,
+            chunks=size.chunks,
+            unindexed_chunks=size.unindexed_chunks,
+            disk_bytes=size.disk_bytes,
             documents=len(documents.hits),
-            disk_bytes=0,
-            unindexed_chunks=max(0, chunks - indexed),
         )
+
+    def backlog_s(self) -> float:
+        return 0.0  # the server's queues are its own
 
     async def _make_way(self, name: str) -> None:
         """Remove what a crash left half made under this name. Raises Conflict if it is taken."""

@@ -34,15 +34,20 @@ class Hit:
 
 
 @dataclass(frozen=True, slots=True)
-class Stats:
-    """How much a collection holds."""
+class Size:
+    """How much a collection holds, as far as that is found quickly."""
 
     chunks: int
-    documents: int
+    unindexed_chunks: int
     disk_bytes: int
     """0 where the store cannot tell."""
 
-    unindexed_chunks: int
+
+@dataclass(frozen=True, slots=True)
+class Stats(Size):
+    """How much a collection holds."""
+
+    documents: int
 
 
 class Store(Protocol):
@@ -94,4 +99,9 @@ class Store(Protocol):
     async def count(self, name: str, where: Clause | None) -> int:
         """Exactly how many chunks pass."""
 
+    async def size(self, name: str) -> Size: ...
+
     async def stats(self, name: str) -> Stats: ...
+
+    def backlog_s(self) -> float:
+        """Seconds until the reads that wait here would be done; returns at once."""

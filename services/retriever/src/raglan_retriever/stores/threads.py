@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from typing import Final, ParamSpec, TypeVar
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, Final, ParamSpec, TypeVar
 
 from raglan.errors import Overloaded
 
@@ -13,6 +14,8 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _RETRY_AFTER_S: Final = 0.5
+_WEIGHT: Final = 0.05
+"""Of the newest call in the average."""
 
 
 class BoundedPool:
@@ -21,6 +24,9 @@ class BoundedPool:
     def __init__(self, name: str, *, threads: int, max_waiting: int) -> None:
         self._name = name
         self._limit = threads + max_waiting
+        self._width = threads
+        self._mean_s = 0.0
+        """What a call takes a thread, on average of late."""
         self._pending = 0
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix=name)
 
@@ -36,15 +42,28 @@ class BoundedPool:
                 retry_after_s=_RETRY_AFTER_S,
             )
         self._pending += 1
-        future = self._threads.submit(work, *args, **kwargs)
+
+        def timed() -> tuple[T, float]:
+            begun = time.monotonic()
+            result = work(*args, **kwargs)
+            return result, time.monotonic() - begun
+
+        future = self._threads.submit(timed)
         # Counted until the thread is free again, whether or not the caller still waits.
         loop = asyncio.get_running_loop()
-        future.add_done_callback(lambda _: loop.call_soon_threadsafe(self._leave))
-        return await asyncio.wrap_future(future)
+        future.add_done_callback(lambda done: loop.call_soon_threadsafe(self._leave, done))
+        return (await asyncio.wrap_future(future))[0]
+
+    @property
+    def backlog_s(self) -> float:
+        """Seconds until what waits would be done."""
+        return max(0, self._pending - self._width) * self._mean_s / self._width
 
     def close(self) -> None:
         """Wait for work that has begun; drop what has not."""
         self._threads.shutdown(wait=True, cancel_futures=True)
 
-    def _leave(self) -> None:
+    def _leave(self, done: Future[tuple[Any, float]]) -> None:
         self._pending -= 1
+        if not done.cancelled() and not done.exception():
+            self._mean_s += _WEIGHT * (done.result()[1] - self._mean_s)

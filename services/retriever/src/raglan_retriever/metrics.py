@@ -1,0 +1,86 @@
+"""What the retriever counts: where a search spends its time, how large the index is."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Gauge
+from raglan.errors import RaglanError
+from raglan.telemetry.metrics import Durations
+
+from raglan_retriever.stores.store import Store
+
+EVERY_S: Final = 15.0
+"""Between two looks at the index: as often as Prometheus usually asks."""
+
+_LOOK_S: Final = 10.0
+"""What a look may take; past it the figures of the last stand."""
+
+
+class RetrieverMetrics:
+    """One registry's worth. Sizes are of all collections together: their names are their users'."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._registry = registry
+        self._legs = Durations(
+            "raglan_retriever_leg_seconds",
+            "A search's parts: dense, lexical, fetch (reading the passages found).",
+            ("leg",),
+            registry,
+        )
+
+        def gauge(name: str, text: str) -> Gauge:
+            return Gauge(f"raglan_index_{name}", text, registry=registry)
+
+        self._collections = gauge("collections", "Collections.")
+        self._chunks = gauge("chunks", "Chunks in the index.")
+        self._unindexed = gauge(
+            "unindexed_chunks", "Chunks that a search reads one by one: the lag of the index."
+        )
+        self._bytes = gauge("disk_bytes", "Space on disk; 0 where the store cannot tell.")
+        self._looked_at = gauge("looked_at_timestamp_seconds", "When these figures were read.")
+        self._looking: asyncio.Task[None] | None = None
+
+    @contextmanager
+    def leg(self, name: str) -> Iterator[None]:
+        """Time a part of a search."""
+        begun = time.monotonic()
+        try:
+            yield
+        finally:
+            self._legs.observe(time.monotonic() - begun, name)
+
+    def watch(self, store: Store) -> None:
+        """Look at `store` now and then, until `close`."""
+        Gauge(
+            "raglan_backlog_seconds",
+            "Waiting reads over measured speed: the one signal to scale by.",
+            registry=self._registry,
+        ).set_function(store.backlog_s)
+        self._looking = asyncio.create_task(self._look(store), name="index size")
+
+    async def close(self) -> None:
+        """Stop looking."""
+        if self._looking is not None:
+            self._looking.cancel()
+            await asyncio.wait((self._looking,))
+
+    async def _look(self, store: Store) -> None:
+        while True:
+            with suppress(RaglanError, TimeoutError):
+                async with asyncio.timeout(_LOOK_S):
+                    await self._read(store)
+            await asyncio.sleep(EVERY_S)
+
+    async def _read(self, store: Store) -> None:
+        collections = await store.collections()
+        sizes = [await store.size(each.name) for each in collections]
+        self._collections.set(len(collections))
+        self._chunks.set(sum(size.chunks for size in sizes))
+        self._unindexed.set(sum(size.unindexed_chunks for size in sizes))
+        self._bytes.set(sum(size.disk_bytes for size in sizes))
+        self._looked_at.set_to_current_time()
