@@ -18,8 +18,8 @@ from raglan_cli.failure import INTERRUPTED, Failure
 from raglan_cli.runfile import MeshDocument
 from raglan_cli.supervisor import State
 
-_STOP_LIMIT_S: Final = 40.0
-"""Two waves of at most 12 s grace and 5 s to be gone each, and a little."""
+_UNSTARTED_S: Final = 40.0
+"""For the end of a mesh that was not up yet."""
 
 _GONE_LIMIT_S: Final = 5.0
 _POLL_S: Final = 0.05
@@ -47,7 +47,7 @@ def start(data: Path, port: int, replicas: list[str], limit_s: float) -> None:
         document = _wait_until_ready(child, data, log)
     except KeyboardInterrupt:
         child.terminate()
-        child.wait(_STOP_LIMIT_S)
+        child.wait(_UNSTARTED_S)
         raise Failure("Stopped before it was ready.", status=INTERRUPTED) from None
     display.show_ready(document, time.monotonic() - began, detached=True)
 
@@ -80,13 +80,13 @@ def stop(data: Path, pid: int) -> None:
     """
     document = runfile.read(data)
     services = document["services"] if document else []
-    _terminate(data, pid)
+    _terminate(data, pid, document["stop_s"] if document else _UNSTARTED_S)
     _wait_until_gone([pid, *(service["pid"] for service in services if service["pid"])])
 
 
-def _terminate(data: Path, pid: int) -> None:
+def _terminate(data: Path, pid: int, stop_s: float) -> None:
     """End the supervisor; with -9 (its children die with it on Linux) if it does not listen."""
-    for number, limit_s in ((signal.SIGTERM, _STOP_LIMIT_S), (signal.SIGKILL, 5.0)):
+    for number, limit_s in ((signal.SIGTERM, stop_s), (signal.SIGKILL, 5.0)):
         try:
             os.kill(pid, number)
         except ProcessLookupError:

@@ -96,6 +96,7 @@ class _Run:
             reason=self.reason,
             started_at=self.started_at.isoformat(timespec="seconds"),
             data=str(self.planned.data),
+            stop_s=self.planned.stop_s,
             restart=self.restart,
             services=[process.entry() for process in processes],
         )

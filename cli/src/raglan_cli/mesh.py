@@ -14,7 +14,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
-from raglan.settings import SERVICES, unknown_variables
+from raglan.lifecycle import LAST_WORD_S
+from raglan.settings import SERVICES, ServiceSettings, unknown_variables
 
 from raglan_cli.failure import Failure, UsageFailure
 
@@ -27,6 +28,12 @@ LOOPBACK: Final = "127.0.0.1"
 _PORTS: Final = range(20_000, 32_000)
 """Below Linux's range for outgoing connections, so that none takes a port between our look and
 the service's bind."""
+
+KILLED_S: Final = 5.0
+"""For a process that was killed to be gone."""
+
+_EXIT_S: Final = 1.3
+"""For a process to be gone after its last word."""
 
 _STORE: Final = "RAGLAN_RETRIEVER_STORE"
 _SHARED_STORES: Final = ("qdrant", "null")
@@ -51,6 +58,8 @@ class Program:
     env: Mapping[str, str] = field(repr=False)
     """All of its environment."""
     log: Path
+    grace_s: float = 12.0
+    """From SIGTERM to SIGKILL."""
     behind_door: bool = False
     """Whether it serves on a socket that the supervisor holds."""
     alone: bool = False
@@ -73,6 +82,11 @@ class Mesh:
     programs: tuple[Program, ...]
     endpoints: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Service -> addresses, for those of which a rolling restart runs one more for a while."""
+
+    @property
+    def stop_s(self) -> float:
+        """The longest that the end of all takes: two waves, callers first, and a little."""
+        return 2 * (max(program.grace_s for program in self.programs) + KILLED_S) + 6
 
 
 def plan(
@@ -112,6 +126,7 @@ def plan(
             argv=(sys.executable, "-m", f"raglan_{service}"),
             env=_environment(service, address, data, joined, environ),
             log=data / "logs" / f"{service}-{number}.log",
+            grace_s=_grace_s(service, environ),
             behind_door=service == GATEWAY,
             alone=service in alone,
         )
@@ -153,6 +168,18 @@ def addresses_file(data: Path, service: str) -> Path:
 
 def _address_variable(service: str) -> str:
     return f"RAGLAN_GATEWAY_{service.upper()}_ADDRESS"
+
+
+def _grace_s(service: str, environ: Mapping[str, str]) -> float:
+    """What `service` may take to end, by its settings, and a little for the process itself."""
+    told = 0.0
+    for field_ in ("shutdown_drain_s", "shutdown_grace_s"):
+        default = ServiceSettings.model_fields[field_].default
+        try:
+            told += float(environ.get(f"RAGLAN_{service}_{field_}".upper(), default))
+        except ValueError:  # the service will say so, and not start
+            told += default
+    return told + LAST_WORD_S + _EXIT_S
 
 
 def _environment(

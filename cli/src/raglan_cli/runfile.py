@@ -76,6 +76,8 @@ class MeshDocument(TypedDict):
     reason: str | None
     started_at: str
     data: str
+    stop_s: float
+    """The longest that its end may take."""
     restart: RestartEntry | None
     """The last one."""
     services: list[ServiceEntry]

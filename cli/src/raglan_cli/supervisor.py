@@ -6,6 +6,7 @@ It knows programs, not services: what runs where is `mesh`, whether it answers i
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import signal
 import sys
@@ -20,7 +21,7 @@ from typing import Final
 from raglan_cli import reason, shim
 from raglan_cli.door import Door
 from raglan_cli.failure import Failure
-from raglan_cli.mesh import Program
+from raglan_cli.mesh import KILLED_S, Program
 from raglan_cli.runfile import ServiceEntry
 
 STOP_FIRST: Final = ("gateway", "ingester")
@@ -28,8 +29,6 @@ STOP_FIRST: Final = ("gateway", "ingester")
 
 _POLL_S: Final = 0.1
 _UNSTARTED_GRACE_S: Final = 1.0
-_KILLED_S: Final = 5.0
-"""How long a killed process may take to be gone; only a broken disk or kernel makes it longer."""
 
 
 class State(StrEnum):
@@ -115,18 +114,13 @@ class Supervisor:
         on_change: Callable[[Process], None] = lambda process: None,
         backoff: Callable[[], Backoff] = Backoff,
         door: Door | None = None,
-        grace_s: float = 12.0,
     ) -> None:
-        """Args:
-        door: what programs that are `behind_door` serve on.
-        grace_s: from SIGTERM to SIGKILL; a service drains for up to 10.7 s.
-        """
+        """`door` is what programs that are `behind_door` serve on."""
         self.processes = [Process(program, backoff()) for program in programs]
         self._is_ready = is_ready
         self._on_change = on_change
         self._backoff = backoff
         self._door = door
-        self._grace_s = grace_s
         self._started = False
         self._keepers: dict[Process, asyncio.Task[None]] = {}
 
@@ -169,14 +163,14 @@ class Supervisor:
 
         After a failed start there is no work to finish, so nothing gets long for it.
         """
-        grace_s = self._grace_s if self._started else min(self._grace_s, _UNSTARTED_GRACE_S)
+        longest_s = math.inf if self._started else _UNSTARTED_GRACE_S
         keepers = list(self._keepers.values())
         for keeper in keepers:
             keeper.cancel()
         await asyncio.gather(*keepers, return_exceptions=True)
         first = [p for p in self.processes if p.program.service in STOP_FIRST]
         for wave in (first, [p for p in self.processes if p not in first]):
-            await asyncio.gather(*(self._end(process, grace_s) for process in wave))
+            await asyncio.gather(*(self._end(process, longest_s) for process in wave))
 
     def kill(self) -> None:
         """End every process now. Follow with `stop`, which reaps them."""
@@ -205,7 +199,7 @@ class Supervisor:
         keeper = self._keepers.pop(process)
         keeper.cancel()
         await asyncio.wait((keeper,))
-        await self._end(process, self._grace_s)
+        await self._end(process)
         self.processes.remove(process)
         self._on_change(process)
 
@@ -221,7 +215,7 @@ class Supervisor:
             self._change(process, State.STOPPING)
             process.signal_group(signal.SIGTERM)
             with suppress(TimeoutError):
-                await asyncio.wait_for(before.wait(), self._grace_s)
+                await asyncio.wait_for(before.wait(), process.program.grace_s)
             process.signal_group(signal.SIGKILL)
         await self._until_ready(process, limit_s=limit_s, unlike=before)
 
@@ -290,8 +284,9 @@ class Supervisor:
         finally:
             ending.cancel()
 
-    async def _end(self, process: Process, grace_s: float) -> None:
+    async def _end(self, process: Process, longest_s: float = math.inf) -> None:
         child = process.child
+        grace_s = min(process.program.grace_s, longest_s)
         if child is not None and child.returncode is None:
             self._change(process, State.STOPPING)
             process.signal_group(signal.SIGTERM)
@@ -299,7 +294,7 @@ class Supervisor:
                 await asyncio.wait_for(child.wait(), grace_s)
             process.signal_group(signal.SIGKILL)
             with suppress(TimeoutError):
-                await asyncio.wait_for(child.wait(), _KILLED_S)
+                await asyncio.wait_for(child.wait(), KILLED_S)
         if process.state is not State.FAILED:
             self._change(process, State.STOPPED)
 

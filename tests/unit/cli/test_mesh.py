@@ -132,3 +132,12 @@ def test_a_stand_in_listens_elsewhere_and_logs_apart():
     assert other.address == f"127.0.0.1:{other.env['RAGLAN_EMBEDDER_PORT']}"
     assert (other.address, other.log) != (embedder.address, embedder.log)
     assert other.name == "embedder-2"
+
+
+def test_a_service_gets_the_time_to_end_that_it_was_told_it_has():
+    of = planned(
+        {"RAGLAN_EMBEDDER_SHUTDOWN_GRACE_S": "60", "RAGLAN_EMBEDDER_SHUTDOWN_DRAIN_S": "5"}
+    )
+    assert 65 < program(of, "embedder").grace_s < 70
+    assert program(of, "reranker").grace_s == pytest.approx(12)
+    assert of.stop_s > 2 * 65

@@ -143,7 +143,7 @@ async def test_a_stop_ends_everything(supervise, program):
 
 
 async def test_a_process_that_does_not_listen_is_killed_after_the_grace(supervise, program):
-    supervisor = supervise(program(DEAF), grace_s=0.2)
+    supervisor = supervise(replace(program(DEAF), grace_s=0.2))
     await supervisor.start(limit_s=LIMIT_S)
     (process,) = supervisor.processes
     await supervisor.stop()
