@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -18,7 +18,7 @@ from google.protobuf.message import DecodeError
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
 from raglan.rpc.endpoint import Endpoint, Reach
-from raglan.telemetry.recent_spans import RecentSpans
+from raglan.telemetry import tracing
 from raglan.v1 import traces_pb2, traces_pb2_grpc
 
 log: Final = structlog.get_logger()
@@ -36,6 +36,8 @@ _WITHOUT_S: Final = 60.0
 """The same for one that does not know the question."""
 
 _AT_ONCE: Final = 32
+_ENCODED_AT_ONCE: Final = 50
+"""Spans; some 3 ms."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,18 +49,19 @@ class Reply:
     """Traces of which it no longer has everything."""
 
 
-def own_spans(recent: RecentSpans) -> Callable[[Sequence[bytes]], Reply]:
-    """Asks `recent`, the spans of this process, as a replica is asked."""
-
-    def collect(trace_ids: Sequence[bytes]) -> Reply:
-        found = {each: recent.of(int.from_bytes(each, "big")) for each in trace_ids}
-        encoded = encode_spans([span for spans, _ in found.values() for span in spans])
-        return Reply(
-            TracesData(resource_spans=encoded.resource_spans),
-            frozenset(each for each, (_, crowded) in found.items() if crowded),
-        )
-
-    return collect
+async def own_spans(trace_ids: Sequence[bytes]) -> Reply:
+    """What this process itself has, as a replica would say it."""
+    recent = tracing.installed().recent
+    data, incomplete = TracesData(), set()
+    for trace_id in trace_ids:
+        spans, crowded = recent.of(int.from_bytes(trace_id, "big"))
+        if crowded:
+            incomplete.add(trace_id)
+        for first in range(0, len(spans), _ENCODED_AT_ONCE):
+            some = encode_spans(spans[first : first + _ENCODED_AT_ONCE])
+            data.resource_spans.extend(some.resource_spans)
+            await asyncio.sleep(0)
+    return Reply(data, frozenset(incomplete))
 
 
 class Collector:
@@ -81,7 +84,11 @@ class Collector:
         self._at_once = asyncio.Semaphore(_AT_ONCE)
 
     async def collect(
-        self, trace_ids: Sequence[bytes], take: Callable[[Reply], None], *, everyone: bool = False
+        self,
+        trace_ids: Sequence[bytes],
+        take: Callable[[Reply], Awaitable[None]],
+        *,
+        everyone: bool = False,
     ) -> list[str]:
         """Hand each reply to `take` as it comes; done when all have answered or had their time.
 
@@ -105,7 +112,10 @@ class Collector:
         return [each.address for each in endpoints if each.address not in heard]
 
     async def _ask(
-        self, endpoint: Endpoint, trace_ids: Sequence[bytes], take: Callable[[Reply], None]
+        self,
+        endpoint: Endpoint,
+        trace_ids: Sequence[bytes],
+        take: Callable[[Reply], Awaitable[None]],
     ) -> bool:
         stub: Any = traces_pb2_grpc.TraceServiceStub(endpoint.channel)
         try:
@@ -114,7 +124,9 @@ class Collector:
                     some = trace_ids[first : first + TRACES_A_CALL]
                     request = traces_pb2.CollectRequest(trace_ids=some)
                     reply = await stub.Collect(request, timeout=self._ask_s)
-                    take(Reply(TracesData.FromString(reply.spans), frozenset(reply.incomplete)))
+                    await take(
+                        Reply(TracesData.FromString(reply.spans), frozenset(reply.incomplete))
+                    )
         except TimeoutError:
             return self._without_answer(endpoint, _REST_S, "it did not answer in time")
         except grpc.aio.AioRpcError as error:

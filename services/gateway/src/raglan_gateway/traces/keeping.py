@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -19,7 +19,7 @@ from cachetools import LRUCache
 from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
 
 from raglan_gateway.traces import kept
-from raglan_gateway.traces.collection import Collector, Reply
+from raglan_gateway.traces.collection import Collector, Reply, own_spans
 from raglan_gateway.traces.kept import KeptTrace
 from raglan_gateway.traces.received import Received
 from raglan_gateway.traces.spans import TraceSpans, each, failed
@@ -34,6 +34,9 @@ MAX_KEPT: Final = 2_048
 
 MAX_SPANS: Final = 100_000
 """Their spans, some 100 MB at most; past it the oldest are written as they are."""
+
+TAKEN_AT_ONCE: Final = 500
+"""Spans, before others get their turn on the loop: a few milliseconds."""
 
 A_ROUND: Final = 256
 """Traces asked for at a time."""
@@ -63,14 +66,16 @@ class Traces:
         store: TraceStore,
         sampling: TailSampling,
         collector: Collector,
-        own: Callable[[Sequence[bytes]], Reply],
+        own: Callable[[Sequence[bytes]], Awaitable[Reply]] = own_spans,
         *,
         max_spans: int,
+        keeps: bool = True,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Args:
         own: the spans that this process itself has made lately, of traces by id.
         max_spans: of one trace.
+        keeps: whether traces are kept at all; if not, recent ones can be looked at.
         """
         self.store = store
         self.sampling = sampling
@@ -81,6 +86,7 @@ class Traces:
         self._collector = collector
         self._own = own
         self._max_spans = max_spans
+        self._keeps = keeps
         self._clock = clock
         self._kept: dict[bytes, KeptTrace] = {}
         # So that late spans find what they belong to, without a look into the file for each trace
@@ -100,14 +106,14 @@ class Traces:
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait((self._task,))
-        self._take_own(self._kept)
-        self._write(list(self._kept.values()))
+        await self._take_own(self._kept)
+        await self._write(self._kept.values())
         self._kept.clear()
         await self.store.close()
 
     def ended(self, ended: Ended) -> bool:
         """Tell of a request that has ended; whether its trace is kept. Costs microseconds."""
-        if not (reasons := self.sampling.judge(ended)):
+        if not self._keeps or not (reasons := self.sampling.judge(ended)):
             return False
         trace_id = ended.trace_id.to_bytes(16, "big")
         if (trace := self._kept.get(trace_id)) is None:
@@ -117,10 +123,12 @@ class Traces:
         trace.due, trace.asked = self._clock() + kept.FIRST_S, 0
         return True
 
-    def receive(self, data: TracesData) -> int:
+    async def receive(self, data: TracesData) -> int:
         """Take in spans that were sent here; how many were refused for want of room."""
         refused = 0
-        for resource, span in each(data):
+        for count, (resource, span) in enumerate(each(data), 1):
+            if count % TAKEN_AT_ONCE == 0:
+                await asyncio.sleep(0)
             if (trace := self._kept.get(span.trace_id)) is not None:
                 trace.take(resource, span, self._clock())
             elif not self._received.take(resource, span):
@@ -158,15 +166,15 @@ class Traces:
         if not len(trace.spans):
             return None
         if trace_id not in self._kept:
-            self._looked_at(trace)
+            await self._looked_at(trace)
         return Found(trace.summarized(), trace.spans.data.SerializeToString())
 
-    def _looked_at(self, trace: KeptTrace) -> None:
+    async def _looked_at(self, trace: KeptTrace) -> None:
         """Keep what was found by its id: it may be looked at again."""
         if trace.summary is None and self.sampling.allows(Reason.LOOKED_AT):
             self._keep(trace)
         elif trace.summary is not None and trace.fresh:
-            self._write([trace])
+            await self._write([trace])
 
     # --- On the way into the store ----------------------------------------------------------------
 
@@ -178,8 +186,8 @@ class Traces:
         return KeptTrace(trace_id, reasons, spans, due=now + kept.FIRST_S, news=now, ended=ended)
 
     def _keep(self, trace: KeptTrace) -> bool:
-        if len(self._kept) >= MAX_KEPT:
-            self.dropped += 1
+        if not self._keeps or len(self._kept) >= MAX_KEPT:
+            self.dropped += self._keeps
             return False
         self._kept[trace.trace_id] = trace
         self.kept[trace.reasons[0]] += 1
@@ -203,9 +211,7 @@ class Traces:
             await self._gather({trace.trace_id: trace for trace in due})
         over = [trace for trace in due if not trace.was_asked_for(self._clock())]
         over += self._too_many()
-        self._write(
-            {id(each): each for each in (*over, *due) if each.fresh or each in over}.values()
-        )
+        await self._write(dict.fromkeys([*over, *(trace for trace in due if trace.fresh)]))
         for trace in over:
             self._kept.pop(trace.trace_id, None)
 
@@ -231,20 +237,22 @@ class Traces:
     async def _gather(self, traces: Mapping[bytes, KeptTrace], *, everyone: bool = False) -> None:
         """Ask this process and all others for the spans of `traces`."""
         ids = list(traces)
-        self._take_own(traces)
+        await self._take_own(traces)
         missing = await self._collector.collect(ids, partial(self._take, traces), everyone=everyone)
         for trace in traces.values():
             trace.missing = frozenset(missing)
 
-    def _take_own(self, traces: Mapping[bytes, KeptTrace]) -> None:
-        self._take(traces, self._own(list(traces)))
+    async def _take_own(self, traces: Mapping[bytes, KeptTrace]) -> None:
+        await self._take(traces, await self._own(list(traces)))
         for trace_id, trace in traces.items():
             if (received := self._received.pop(trace_id)) is not None:
                 trace.fresh = bool(trace.spans.merge(received)) or trace.fresh
 
-    def _take(self, traces: Mapping[bytes, KeptTrace], reply: Reply) -> None:
+    async def _take(self, traces: Mapping[bytes, KeptTrace], reply: Reply) -> None:
         now = self._clock()
-        for resource, span in each(reply.data):
+        for count, (resource, span) in enumerate(each(reply.data), 1):
+            if count % TAKEN_AT_ONCE == 0:
+                await asyncio.sleep(0)
             if (trace := traces.get(span.trace_id)) is not None:
                 trace.take(resource, span, now)
             # A batch on a device serves many traces, and belongs to each that it links to.
@@ -272,14 +280,16 @@ class Traces:
                 if known or self.sampling.allows(Reason.RECEIVED):
                     self._keep(self._new(trace_id, reasons))
 
-    def _write(self, traces: Iterable[KeptTrace]) -> None:
-        written = [trace for trace in traces if len(trace.spans)]
-        for trace in written:
+    async def _write(self, traces: Iterable[KeptTrace]) -> None:
+        written = []
+        for trace in [trace for trace in traces if len(trace.spans)]:
+            written.append((trace.summarized(), trace.spans.data.SerializeToString()))
             trace.fresh = False
             self._stored[trace.trace_id] = True
-        self.store.put(
-            [(trace.summarized(), trace.spans.data.SerializeToString()) for trace in written]
-        )
+            if len(trace.spans) > TAKEN_AT_ONCE:
+                await asyncio.sleep(0)
+        if self._keeps:
+            self.store.put(written)
 
 
 def _is_old(summary: Summary) -> bool:

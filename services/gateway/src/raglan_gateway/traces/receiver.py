@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, Final
 
@@ -60,7 +60,10 @@ class Receiver:
     """The application. `take` gets the spans, and returns how many of them it refused."""
 
     def __init__(
-        self, take: Callable[[TracesData], int], *, clock: Callable[[], float] = time.monotonic
+        self,
+        take: Callable[[TracesData], Awaitable[int]],
+        *,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.accepted = 0
         """Spans taken in."""
@@ -106,7 +109,7 @@ class Receiver:
         if count > MAX_SPANS:
             raise PayloadTooLarge(f"There are {count} spans; the limit is {MAX_SPANS} a request.")
         self._afford(self._spans, count, f"{SPANS_A_SECOND} spans")
-        refused = self._take(data)
+        refused = await self._take(data)
         self.accepted += count - refused
         self.refused += refused
         reply = ExportTraceServiceResponse()

@@ -8,12 +8,13 @@ of its own, so that no caller can push out what others need.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
 from raglan.resilience.latency import LatencyWindow
+from raglan.telemetry import context as request_context
 
 SLOW_QUANTILE: Final = 0.99
 _RANDOM_BITS: Final = 56
@@ -81,6 +82,13 @@ class Ended:
     caller_sampled: bool | None = None
     """The sampled flag of the trace context that the caller sent; None where it sent none. 01 asks
     for the trace; 00 asks for nothing, and does not spare it the other rules."""
+
+
+def caller_sampled(carrier: Mapping[str, str]) -> bool | None:
+    """The sampled flag of a request's `traceparent`; None without one, or with a malformed one."""
+    if request_context.caller(carrier) is None:
+        return None
+    return bool(int(carrier["traceparent"].strip()[53:55], 16) & 1)
 
 
 class Allowance:

@@ -1,0 +1,423 @@
+"""From the end of a request to the store and back, over replicas that really serve."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
+from opentelemetry.proto.resource.v1.resource_pb2 import Resource
+from opentelemetry.proto.trace.v1.trace_pb2 import (
+    ResourceSpans,
+    ScopeSpans,
+    Span,
+    Status,
+    TracesData,
+)
+from raglan.rpc.endpoint import Endpoint, Reach
+from raglan.telemetry import semconv
+from raglan.v1 import embedder_pb2_grpc, traces_pb2, traces_pb2_grpc
+from raglan_gateway.traces import keeping, kept, received
+from raglan_gateway.traces.collection import Collector, Reply
+from raglan_gateway.traces.document import trace_json
+from raglan_gateway.traces.keeping import Found, Traces
+from raglan_gateway.traces.spans import MAX_SPAN_BYTES, TraceSpans, each
+from raglan_gateway.traces.store import TraceStore, Wanted
+from raglan_gateway.traces.verdict import Ended, TailSampling
+
+LIMIT_S = 10
+
+
+def resource(service: str) -> Resource:
+    name = KeyValue(key="service.name", value=AnyValue(string_value=service))
+    return Resource(attributes=[name])
+
+
+def span(trace_id: bytes, number: int, parent: int = 0, **fields: Any) -> Span:
+    return Span(
+        trace_id=trace_id,
+        span_id=number.to_bytes(8, "big"),
+        parent_span_id=parent.to_bytes(8, "big") if parent else b"",
+        name=fields.pop("name", f"step {number}"),
+        start_time_unix_nano=time.time_ns(),
+        end_time_unix_nano=time.time_ns() + 1_000,
+        **fields,
+    )
+
+
+def data(service: str, *spans: Span) -> TracesData:
+    of_service = ResourceSpans(resource=resource(service), scope_spans=[ScopeSpans(spans=spans)])
+    return TracesData(resource_spans=[of_service])
+
+
+class Replica(traces_pb2_grpc.TraceServiceServicer):
+    """Has spans, and answers for them as told."""
+
+    def __init__(self, service: str) -> None:
+        self.service = service
+        self.spans: list[Span] = []
+        self.asked: list[list[bytes]] = []
+        self.delay_s = 0.0
+        self.junk = b""
+        self.incomplete = False
+
+    async def Collect(self, request: Any, context: Any) -> Any:
+        self.asked.append(list(request.trace_ids))
+        await asyncio.sleep(self.delay_s)
+        wanted = set(request.trace_ids)
+        mine = [
+            each
+            for each in self.spans
+            if each.trace_id in wanted or wanted & {link.trace_id for link in each.links}
+        ]
+        return traces_pb2.CollectResponse(
+            spans=self.junk or data(self.service, *mine).SerializeToString(),
+            incomplete=request.trace_ids if self.incomplete else [],
+        )
+
+
+class Bench:
+    """A gateway's traces, its own spans in a list, and two replicas."""
+
+    def __init__(self, traces: Traces, replicas: Sequence[Replica], own: list[Span]) -> None:
+        self.traces = traces
+        self.embedder, self.retriever = replicas
+        self.own = own
+
+    def end(self, **facts: Any) -> bytes:
+        """A request ends, its spans here and at both replicas."""
+        number = random.getrandbits(128) or 1
+        trace_id = number.to_bytes(16, "big")
+        self.own.append(span(trace_id, 1, name="POST /v1/query"))
+        self.embedder.spans.append(span(trace_id, 2, parent=1))
+        self.retriever.spans.append(span(trace_id, 3, parent=1))
+        known: dict[str, Any] = {"route": "/v1/query", "status": 500, "elapsed_s": 0.1}
+        self.traces.ended(Ended(number, **known | facts))
+        return trace_id
+
+    async def stored(self, trace_id: bytes, spans: int) -> Found:
+        async def find() -> Found | None:
+            found = (await self.traces.store.get([trace_id])).get(trace_id)
+            return Found(*found) if found and found[0].spans >= spans else None
+
+        async with asyncio.timeout(LIMIT_S):
+            while (found := await find()) is None:
+                await asyncio.sleep(0.01)
+        return found
+
+
+def names(found: Found | None) -> set[str]:
+    assert found is not None
+    return {each_span.name for _, each_span in each(TracesData.FromString(found.spans))}
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keeping, "TICK_S", 0.02)
+    monkeypatch.setattr(kept, "FIRST_S", 0.02)
+    monkeypatch.setattr(kept, "AGAIN_S", 0.1)
+    monkeypatch.setattr(kept, "JOB_EVERY_S", 0.1)
+    monkeypatch.setattr(received, "SETTLED_S", 0.1)
+
+
+@asynccontextmanager
+async def bench(path: Path | None = None, **options: Any) -> AsyncIterator[Bench]:
+    replicas = [Replica("embedder"), Replica("retriever")]
+    own: list[Span] = []
+    servers, endpoints = [], []
+    for replica in replicas:
+        server = grpc.aio.server()
+        traces_pb2_grpc.add_TraceServiceServicer_to_server(replica, server)
+        port = server.add_insecure_port("127.0.0.1:0")
+        await server.start()
+        servers.append(server)
+        endpoints.append(
+            Endpoint(
+                replica.service,
+                f"127.0.0.1:{port}",
+                embedder_pb2_grpc.EmbedderServiceStub,
+                lambda endpoint: None,
+            )
+        )
+
+    async def mine(trace_ids: Sequence[bytes]) -> Reply:
+        wanted = [each for each in own if each.trace_id in trace_ids]
+        return Reply(data("gateway", *wanted), frozenset())
+
+    traces = Traces(
+        TraceStore(path, newest=100, max_bytes=1 << 24),
+        TailSampling(options.pop("share", 0)),
+        Collector(lambda: endpoints, ask_s=options.pop("ask_s", 1)),
+        mine,
+        max_spans=options.pop("max_spans", 200),
+        **options,
+    )
+    await traces.start()
+    try:
+        async with asyncio.timeout(LIMIT_S):
+            while any(each.reach is not Reach.SERVING for each in endpoints):
+                await asyncio.sleep(0.01)
+        yield Bench(traces, replicas, own)
+    finally:
+        await traces.close()
+        for endpoint in endpoints:
+            await endpoint.close()
+        for server in servers:
+            await server.stop(None)
+
+
+async def test_a_kept_trace_has_the_spans_of_every_process() -> None:
+    async with bench() as mesh:
+        trace_id = mesh.end()
+        found = await mesh.stored(trace_id, spans=3)
+        assert names(found) == {"POST /v1/query", "step 2", "step 3"}
+        assert found.summary.complete
+        assert found.summary.status == 500
+        assert found.summary.reasons == "error"
+        assert found.summary.name == "POST /v1/query"
+
+
+async def test_the_traces_of_a_second_are_asked_for_together_and_twice() -> None:
+    async with bench() as mesh:
+        ids = {mesh.end() for _ in range(20)}
+        async with asyncio.timeout(LIMIT_S):
+            while mesh.traces.waiting:
+                await asyncio.sleep(0.01)
+        assert [set(asked) for asked in mesh.embedder.asked] == [ids, ids]
+
+
+async def test_a_span_that_ends_late_is_fetched_all_the_same() -> None:
+    async with bench() as mesh:
+        trace_id = mesh.end()
+        await mesh.stored(trace_id, spans=3)
+        mesh.embedder.spans.append(span(trace_id, 4, parent=2, name="overtaken"))
+        assert "overtaken" in names(await mesh.stored(trace_id, spans=4))
+
+
+async def test_what_is_not_kept_costs_no_call_and_can_be_looked_at_while_it_is_recent() -> None:
+    async with bench() as mesh:
+        trace_id = mesh.end(status=200)
+        assert mesh.traces.waiting == 0
+        assert await mesh.traces.newest(Wanted()) == []
+        assert names(await mesh.traces.find(trace_id)) == {"POST /v1/query", "step 2", "step 3"}
+        assert mesh.embedder.asked == [[trace_id]]
+        mesh.own.clear()
+        mesh.embedder.spans.clear()
+        mesh.retriever.spans.clear()
+        assert len(names(await mesh.stored(trace_id, spans=3))) == 3, "looked at, it is kept"
+
+
+async def test_an_unknown_trace_is_not_found_and_not_kept() -> None:
+    async with bench() as mesh:
+        assert await mesh.traces.find(bytes(15) + b"\1") is None
+        assert mesh.traces.waiting == 0
+
+
+async def test_a_slow_replica_holds_up_no_other_and_is_named() -> None:
+    async with bench(ask_s=0.15) as mesh:
+        mesh.embedder.delay_s = 60
+        begun = time.monotonic()
+        found = await mesh.traces.find(mesh.end(status=200))
+        assert time.monotonic() - begun < 2
+        assert names(found) == {"POST /v1/query", "step 3"}
+        assert found is not None
+        assert not found.summary.complete
+        assert found.summary.missing.startswith("127.0.0.1:")
+
+
+@pytest.mark.parametrize("junk", [b"\xff" * 40, b"\x0a\x05abc"])
+async def test_a_reply_that_cannot_be_read_costs_that_replicas_spans_only(junk: bytes) -> None:
+    async with bench() as mesh:
+        mesh.embedder.junk = junk
+        found = await mesh.stored(mesh.end(), spans=2)
+        assert names(found) == {"POST /v1/query", "step 3"}
+        assert not found.summary.complete
+
+
+async def test_what_a_service_has_let_go_of_makes_a_trace_incomplete() -> None:
+    async with bench() as mesh:
+        mesh.embedder.incomplete = True
+        found = await mesh.stored(mesh.end(), spans=3)
+        assert not found.summary.complete
+
+
+async def test_a_trace_without_the_parent_of_a_span_is_incomplete() -> None:
+    async with bench() as mesh:
+        trace_id = mesh.end()
+        mesh.embedder.spans.append(span(trace_id, 7, parent=77))
+        mesh.embedder.spans.append(span(trace_id, 8, parent=88))
+        assert not (await mesh.stored(trace_id, spans=5)).summary.complete
+
+
+async def test_a_batch_belongs_to_each_trace_that_it_links_to() -> None:
+    async with bench() as mesh:
+        ids = [mesh.end(), mesh.end()]
+        batch = span(b"\7" * 16, 70, name=semconv.BATCH)
+        for trace_id in ids:
+            batch.links.add(trace_id=trace_id, span_id=(2).to_bytes(8, "big"))
+        mesh.embedder.spans.append(batch)
+        for trace_id in ids:
+            found = await mesh.stored(trace_id, spans=4)
+            assert semconv.BATCH in names(found)
+            assert found.summary.complete
+
+
+async def test_a_job_is_asked_for_until_its_span_has_come() -> None:
+    async with bench() as mesh:
+        trace_id = mesh.end(status=202, goes_on=True)
+        await mesh.stored(trace_id, spans=3)
+        for number in range(4, 8):
+            mesh.embedder.spans.append(span(trace_id, number, parent=9))
+            found = await mesh.stored(trace_id, spans=number)
+            assert not found.summary.complete
+        mesh.embedder.spans.append(span(trace_id, 9, parent=1, name=semconv.INGEST_JOB))
+        assert (await mesh.stored(trace_id, spans=8)).summary.complete
+        async with asyncio.timeout(LIMIT_S):
+            while mesh.traces.waiting:
+                await asyncio.sleep(0.01)
+
+
+async def test_a_job_from_which_nothing_comes_is_followed_no_longer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(kept, "JOB_SILENT_S", 0.3)
+    async with bench() as mesh:
+        mesh.end(status=202, goes_on=True)
+        async with asyncio.timeout(LIMIT_S):
+            while mesh.traces.waiting:
+                await asyncio.sleep(0.01)
+
+
+async def test_several_requests_of_one_trace_come_together(tmp_path: Path) -> None:
+    async with bench(tmp_path / "t") as mesh:
+        trace_id = mesh.end()
+        async with asyncio.timeout(LIMIT_S):
+            while mesh.traces.waiting:
+                await asyncio.sleep(0.01)
+        mesh.own[:] = [span(trace_id, 21)]
+        number = int.from_bytes(trace_id, "big")
+        mesh.traces.ended(Ended(number, "/v1/search", 200, 0.1, degraded=True))
+        found = await mesh.stored(trace_id, spans=4)
+        assert found.summary.reasons == "error,degraded"
+
+
+async def test_what_is_on_its_way_is_written_at_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kept, "FIRST_S", 60)
+    async with bench(tmp_path / "t") as mesh:
+        trace_id = mesh.end()
+    async with bench(tmp_path / "t") as mesh:
+        assert names(await mesh.traces.find(trace_id)) == {"POST /v1/query"}
+
+
+async def test_ten_thousand_spans_of_one_trace_are_cut_and_counted() -> None:
+    async with bench(max_spans=500) as mesh:
+        trace_id = mesh.end()
+        mesh.embedder.spans += [span(trace_id, 10 + n, parent=2) for n in range(10_000)]
+        found = await mesh.stored(trace_id, spans=400)
+        assert found.summary.spans <= 500
+        assert found.summary.dropped == 10_003 - found.summary.spans
+        assert not found.summary.complete
+        assert len(trace_json(found.summary, found.spans)) < 500_000
+
+
+async def test_too_many_traces_at_a_time_are_dropped_and_counted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(keeping, "MAX_KEPT", 5)
+    monkeypatch.setattr(kept, "FIRST_S", 60)
+    async with bench() as mesh:
+        for _ in range(8):
+            mesh.end()
+        assert (mesh.traces.waiting, mesh.traces.dropped) == (5, 3)
+
+
+async def test_too_many_spans_at_a_time_end_the_wait_of_the_oldest(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(keeping, "MAX_SPANS", 4)
+    monkeypatch.setattr(kept, "AGAIN_S", 60)
+    async with bench() as mesh:
+        for _ in range(3):
+            mesh.end()
+        async with asyncio.timeout(LIMIT_S):
+            while mesh.traces.waiting > 1:
+                await asyncio.sleep(0.01)
+        assert len(await mesh.traces.newest(Wanted())) >= 2
+
+
+async def test_a_received_span_joins_its_trace_before_and_after_it_is_kept() -> None:
+    async with bench() as mesh:
+        number = random.getrandbits(128)
+        trace_id = number.to_bytes(16, "big")
+        early = data("vllm", span(trace_id, 50, parent=1, name="early"))
+        assert await mesh.traces.receive(early) == 0
+        mesh.traces.ended(Ended(number, "/v1/query", 500, 0.1))
+        await mesh.stored(trace_id, spans=1)
+        async with asyncio.timeout(LIMIT_S):
+            while mesh.traces.waiting:
+                await asyncio.sleep(0.01)
+        await mesh.traces.receive(data("vllm", span(trace_id, 51, parent=1, name="late")))
+        assert names(await mesh.stored(trace_id, spans=2)) == {"early", "late"}
+
+
+async def test_of_received_traces_errors_and_the_share_are_kept() -> None:
+    wrong, right = bytes(15) + b"\1", bytes(15) + b"\2"
+    error = Status(code=Status.STATUS_CODE_ERROR)
+    sent = data("client", span(wrong, 1, status=error), span(right, 2))
+    async with bench() as mesh:
+        await mesh.traces.receive(sent)
+        found = await mesh.stored(wrong, spans=1)
+        assert found.summary.error
+        assert [each.trace_id for _, each in await mesh.traces.newest(Wanted())] == [wrong]
+        assert await mesh.traces.find(right) is not None, "it is recent"
+    async with bench(share=1) as mesh:
+        await mesh.traces.receive(sent)
+        await mesh.stored(right, spans=1)
+
+
+async def test_a_gateway_that_keeps_none_shows_recent_ones(tmp_path: Path) -> None:
+    async with bench(keeps=False) as mesh:
+        trace_id = mesh.end()
+        assert mesh.traces.waiting == 0
+        assert len(names(await mesh.traces.find(trace_id))) == 3
+        assert await mesh.traces.newest(Wanted()) == []
+
+
+async def test_a_replica_that_fails_is_left_alone_for_a_while_but_not_on_demand() -> None:
+    async with bench(ask_s=0.1) as mesh:
+        mesh.embedder.delay_s = 60
+        for _ in range(3):
+            await mesh.stored(mesh.end(), spans=2)
+        asked = len(mesh.embedder.asked)
+        assert asked == 1
+        await mesh.traces.find(mesh.end(status=200))
+        assert len(mesh.embedder.asked) == asked + 1
+
+
+def test_of_too_many_spans_entries_and_failures_are_kept_longest() -> None:
+    spans = TraceSpans(100)
+    trace_id = b"\1" * 16
+    for number in range(1, 200):
+        spans.add(resource("a"), span(trace_id, number, parent=900))
+    assert (len(spans), spans.dropped) == (90, 109)
+    assert spans.add(resource("a"), span(trace_id, 900))
+    assert spans.add(
+        resource("a"), span(trace_id, 901, parent=1, status=Status(code=Status.STATUS_CODE_ERROR))
+    )
+    assert not spans.add(resource("a"), span(trace_id, 5, parent=900)), "dropped once, counted once"
+    assert spans.dropped == 109
+
+
+def test_a_huge_span_is_dropped() -> None:
+    spans = TraceSpans(100)
+    assert not spans.add(resource("a"), span(b"\1" * 16, 1, name="x" * MAX_SPAN_BYTES))
+    assert spans.dropped == 1
