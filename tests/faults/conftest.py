@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,8 +33,12 @@ class Beds:
             number = len(list(self._folder.iterdir()))
             self._bed, self._setup = Bed(self._folder / f"mesh-{number}", setup), setup
             await self._bed.start()
-            # Connections, caches, the allocator: what grows at first is no leak.
-            await capacity_per_s(self._bed, FORM.warm_up_s)
+            # Connections, caches, the allocator: what grows at first, or at the first overload, is
+            # no leak.
+            peak = await capacity_per_s(self._bed, FORM.warm_up_s)
+            if FULL:
+                async with self._bed.load(self._bed.options(seed=0, rate=5 * peak)):
+                    await asyncio.sleep(FORM.fault_s)
         else:
             await self._bed.repair()
         return self._bed, await capacity_per_s(self._bed, FORM.capacity_s)
