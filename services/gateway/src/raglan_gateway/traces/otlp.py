@@ -60,6 +60,8 @@ def parsed(body: bytes, kind: str) -> ExportTraceServiceRequest:
         if kind == PROTOBUF:
             return ExportTraceServiceRequest.FromString(body)
         document = _with_base64_ids(json.loads(body))
+        if not isinstance(document, dict):
+            raise ValueError("it is no object")
         request = ExportTraceServiceRequest()
         json_format.ParseDict(document, request, ignore_unknown_fields=True)
         return request
