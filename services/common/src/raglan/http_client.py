@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 import httpx
+from opentelemetry.trace import Span
 from pydantic import SecretStr
 
 from raglan import http_errors
@@ -27,6 +28,8 @@ from raglan.errors import (
     Unavailable,
 )
 from raglan.http_errors import Called
+from raglan.telemetry import semconv
+from raglan.telemetry.http import http_span, trace_headers
 
 T = TypeVar("T")
 
@@ -179,7 +182,13 @@ class ModelServer:
 
     async def _exchange(self, method: str, path: str, content: bytes | None) -> bytes:
         url = self._base_url + path
-        async with self._client.stream(method, url, content=content) as response:
+        with http_span(method, url) as span:
+            return await self._read_whole(method, url, content, span)
+
+    async def _read_whole(self, method: str, url: str, content: bytes | None, span: Span) -> bytes:
+        sending = self._client.stream(method, url, content=content, headers=trace_headers())
+        async with sending as response:
+            span.set_attribute(semconv.HTTP_STATUS, response.status_code)
             good = response.status_code == httpx.codes.OK
             most = self._limits.answer_bytes if good else _MAX_ERROR_BYTES
             body = bytearray()

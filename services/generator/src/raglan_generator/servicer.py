@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 from dataclasses import asdict, dataclass
-from types import MappingProxyType
 from typing import Any, Final, Literal
 
 import grpc
@@ -31,6 +30,7 @@ from raglan_generator.generation import (
     Turn,
 )
 from raglan_generator.metrics import GeneratorMetrics
+from raglan_generator.tracing import traced
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -40,7 +40,6 @@ _REASONS = {
     FinishReason.LENGTH: generator_pb2.FINISH_REASON_LENGTH,
     FinishReason.ABSTAINED: generator_pb2.FINISH_REASON_ABSTAINED,
 }
-_TRACE_CONTEXT: Final = frozenset({"traceparent", "tracestate"})
 _MAX_NAME_CHARS: Final = 256
 _MAX_STOPS: Final = 16
 _MAX_TEMPERATURE: Final = 2.0
@@ -79,9 +78,9 @@ class GeneratorServicer(generator_pb2_grpc.GeneratorServiceServicer):
     ) -> AsyncIterator[generator_pb2.GenerateEvent]:
         """Stream one answer."""
         deadline = Deadline.of(context)
-        asked = parse(request, self._limits, _trace_headers(context))
+        asked = parse(request, self._limits)
         with self._admitted():
-            answering = self._metrics.measured(self._engine.generate(asked, deadline))
+            answering = self._metrics.measured(traced(self._engine, asked, deadline))
             async with aclosing(answering) as events:
                 async for event in events:
                     yield to_proto(event)
@@ -127,11 +126,7 @@ class GeneratorServicer(generator_pb2_grpc.GeneratorServiceServicer):
             self._running -= 1
 
 
-def parse(
-    request: generator_pb2.GenerateRequest,
-    limits: Limits,
-    trace_headers: Mapping[str, str] = MappingProxyType({}),
-) -> Request:
+def parse(request: generator_pb2.GenerateRequest, limits: Limits) -> Request:
     """The request in the domain's terms.
 
     Raises:
@@ -166,16 +161,7 @@ def parse(
         adapter=_short("adapter", request.adapter, _MAX_NAME_CHARS),
         json_schema=request.json_schema,
         sampling=_sampling(request.sampling),
-        trace_headers=trace_headers,
     )
-
-
-def _trace_headers(context: Context) -> dict[str, str]:
-    return {
-        key: value
-        for key, value in context.invocation_metadata() or ()
-        if key in _TRACE_CONTEXT and isinstance(value, str)
-    }
 
 
 def _short(name: str, value: str, limit: int) -> str:

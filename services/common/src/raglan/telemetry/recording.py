@@ -10,13 +10,11 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final
 
 from opentelemetry import trace
-from opentelemetry.context import Context
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import Event, ReadableSpan, SpanProcessor
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
@@ -191,16 +189,14 @@ def _cut(value: Any) -> Any:
     return value
 
 
-class Tracer(trace.Tracer):
+class Tracer:
     """Makes them. Every span is recorded: the decision to keep a trace falls at its end."""
 
-    def __init__(
-        self, resource: Resource, processor: SpanProcessor, scope: InstrumentationScope
-    ) -> None:
+    def __init__(self, resource: Resource, processor: SpanProcessor, scope: str) -> None:
         """`processor` is told of every span that ends."""
         self.resource = resource
         self.processor = processor
-        self.scope = scope
+        self.scope = InstrumentationScope(scope)
 
     def begin(
         self,
@@ -211,51 +207,3 @@ class Tracer(trace.Tracer):
     ) -> RecordedSpan:
         """A span under `parent`; without one, the first of a new trace."""
         return RecordedSpan(self, name, new_context(parent), parent, kind, attributes)
-
-    def start_span(
-        self,
-        name: str,
-        context: Context | None = None,
-        kind: SpanKind = SpanKind.INTERNAL,
-        attributes: types.Attributes = None,
-        links: Sequence[Link] | None = (),
-        start_time: int | None = None,
-        record_exception: bool = True,
-        set_status_on_exception: bool = True,
-    ) -> RecordedSpan:
-        """As the interface has it, for libraries that make spans of their own."""
-        parent = trace.get_current_span(context).get_span_context()
-        span = self.begin(name, parent if parent.is_valid else None, attributes, kind)
-        span.was(start_time or time.time_ns(), links or ())
-        return span
-
-    @contextmanager
-    def _current(self, span: RecordedSpan, end_on_exit: bool) -> Iterator[RecordedSpan]:
-        with trace.use_span(span, end_on_exit=end_on_exit):
-            yield span
-
-    def start_as_current_span(self, name: str, *args: Any, **kwargs: Any) -> Any:
-        """As the interface has it."""
-        end_on_exit = kwargs.pop("end_on_exit", True)
-        return self._current(self.start_span(name, *args, **kwargs), end_on_exit)
-
-
-class Provider(trace.TracerProvider):
-    """Gives libraries the same spans."""
-
-    def __init__(self, resource: Resource, processor: SpanProcessor) -> None:
-        self.resource = resource
-        self.processor = processor
-
-    def get_tracer(
-        self,
-        instrumenting_module_name: str,
-        instrumenting_library_version: str | None = None,
-        schema_url: str | None = None,
-        attributes: types.Attributes = None,
-    ) -> Tracer:
-        """A tracer whose spans name the library."""
-        scope = InstrumentationScope(
-            instrumenting_module_name, instrumenting_library_version, schema_url, attributes
-        )
-        return Tracer(self.resource, self.processor, scope)

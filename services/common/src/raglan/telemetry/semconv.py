@@ -108,6 +108,7 @@ BATCH_REQUESTS: Final = "raglan.batch.requests"
 """Requests that the batch served; not all of them are linked when they are very many."""
 LANE: Final = "raglan.lane"
 TEXTS: Final = "raglan.texts"
+PASSAGES: Final = "raglan.passages"
 ENGINE: Final = "raglan.engine"
 
 # --- Models (GenAI) -------------------------------------------------------------------------------
@@ -122,6 +123,7 @@ MAX_TOKENS: Final = gen_ai_attributes.GEN_AI_REQUEST_MAX_TOKENS
 TEMPERATURE: Final = gen_ai_attributes.GEN_AI_REQUEST_TEMPERATURE
 INPUT_TOKENS: Final = gen_ai_attributes.GEN_AI_USAGE_INPUT_TOKENS
 OUTPUT_TOKENS: Final = gen_ai_attributes.GEN_AI_USAGE_OUTPUT_TOKENS
+CACHED_TOKENS: Final = gen_ai_attributes.GEN_AI_USAGE_CACHE_READ_INPUT_TOKENS
 FINISH_REASONS: Final = gen_ai_attributes.GEN_AI_RESPONSE_FINISH_REASONS
 FIRST_TOKEN_S: Final = gen_ai_attributes.GEN_AI_RESPONSE_TIME_TO_FIRST_CHUNK
 DIMENSION: Final = gen_ai_attributes.GEN_AI_EMBEDDINGS_DIMENSION_COUNT

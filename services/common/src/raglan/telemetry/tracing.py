@@ -30,12 +30,11 @@ from raglan import errors
 from raglan.errors import InvalidInput, RaglanError
 from raglan.telemetry import semconv, variables
 from raglan.telemetry.recent_spans import RecentSpans
-from raglan.telemetry.recording import MAX_LINKS, Provider, RecordedSpan, Tracer, new_context
+from raglan.telemetry.recording import MAX_LINKS, RecordedSpan, Tracer, new_context
 
 Attributes: TypeAlias = Mapping[str, Any]
 
 _OK: Final = Status(StatusCode.OK)
-_SCOPE: Final = "raglan"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +42,6 @@ class Tracing:
     """What `install` set up. Close it."""
 
     recent: RecentSpans
-    provider: Provider
     processor: SpanProcessor
     tracer: Tracer | None
     """None where tracing is switched off."""
@@ -82,12 +80,12 @@ def install(service: str, *, recent: RecentSpans | None = None) -> Tracing:
         processor = SynchronousMultiSpanProcessor()  # type: ignore[no-untyped-call]
         processor.add_span_processor(recent)
         processor.add_span_processor(export)
-    provider = Provider(_resource(service), processor)
     _installed = Tracing(
         recent=recent,
-        provider=provider,
         processor=processor,
-        tracer=None if variables.disabled(environ) else provider.get_tracer(_SCOPE),
+        tracer=None
+        if variables.disabled(environ)
+        else Tracer(_resource(service), processor, semconv.NAMESPACE),
         content=variables.content(environ),
         export=export,
     )
@@ -260,7 +258,6 @@ def _resource(service: str) -> Resource:
 
 _NOTHING: Final = Tracing(
     recent=RecentSpans(),
-    provider=Provider(Resource.get_empty(), SpanProcessor()),
     processor=SpanProcessor(),
     tracer=None,
     content=False,

@@ -21,6 +21,8 @@ from raglan import http_errors
 from raglan.deadline import Deadline
 from raglan.errors import DeadlineExceeded, Internal, RaglanError, Unavailable
 from raglan.health import Health
+from raglan.telemetry import semconv
+from raglan.telemetry.http import http_span, trace_headers
 
 from raglan_generator.engines import openai_errors
 from raglan_generator.engines.event_data import EventData
@@ -173,15 +175,24 @@ class OpenAIModel:
     ) -> AsyncIterator[aiohttp.StreamReader]:
         if self._client is None:
             raise Unavailable("The generator has not started.")
-        sending = self._client.post(
-            self._url,
-            json=body,
-            headers=self._headers(),
-            allow_redirects=False,
-            proxy=self._proxy,
-        )
-        async with self._within(first, deadline, begun=False):
-            response = await sending
+        with http_span("POST", self._url) as span:
+            sending = self._client.post(
+                self._url,
+                json=body,
+                headers=self._headers() | trace_headers(),
+                allow_redirects=False,
+                proxy=self._proxy,
+            )
+            async with self._within(first, deadline, begun=False):
+                response = await sending
+            span.set_attribute(semconv.HTTP_STATUS, response.status)
+            async with self._answering(response, deadline, first) as source:
+                yield source
+
+    @asynccontextmanager
+    async def _answering(
+        self, response: aiohttp.ClientResponse, deadline: Deadline, first: Deadline
+    ) -> AsyncIterator[aiohttp.StreamReader]:
         try:
             if response.status != _OK:
                 async with self._within(first, deadline, begun=False):
