@@ -1,24 +1,49 @@
 """Structured logs: one JSON line an event, or coloured text in a terminal.
 
-Request id and trace id are bound once a request (`raglan.telemetry.context`) and appear in every
-line of it, with what is left of its deadline. Queries, passages and answers are never logged.
+Each line tells the request and trace that it belongs to, the stage, and what is left of the
+deadline; nothing has to be bound for that. What `raglan.redaction` names never leaves, in lines of
+other libraries either.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from datetime import UTC, datetime
+from functools import lru_cache
+from types import TracebackType
 from typing import Any, Final
 
 import structlog
+from pydantic import BaseModel, SecretStr
+from structlog.typing import EventDict, ExcInfo
 
-from raglan import deadline
+from raglan import deadline, redaction
 from raglan.settings import ServiceSettings
+from raglan.telemetry import context
+
+STAGES: Final = {
+    "embedder": "embed",
+    "retriever": "retrieve",
+    "reranker": "rerank",
+    "generator": "generate",
+}
+"""Service -> the stage that it is."""
+
+_stage: ContextVar[str] = ContextVar("raglan_stage", default="")
 
 # Without the local variables that structlog and rich show by default: they hold queries and texts.
-_TRACEBACKS: Final = structlog.processors.ExceptionRenderer(
-    structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
-)
+_exceptions: Final = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+_OF_EXCEPTIONS: Final = -6
+"""Depth at which they begin: chains and groups of them nest."""
+
+_encode: Final = json.JSONEncoder(allow_nan=False).encode
 
 
 def configure(settings: ServiceSettings, service: str) -> None:
@@ -26,46 +51,148 @@ def configure(settings: ServiceSettings, service: str) -> None:
     json_lines = settings.log_format == "json" or (
         settings.log_format == "auto" and not sys.stderr.isatty()
     )
-    shared: list[structlog.typing.Processor] = [
-        structlog.contextvars.merge_contextvars,
-        structlog.processors.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-        _named(service),
-        _with_remaining_ms,
-    ]
-    renderer: list[structlog.typing.Processor] = (
-        [_TRACEBACKS, structlog.processors.JSONRenderer()]
-        if json_lines
-        else [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
-    )
+    redaction.hide(_secrets(settings))
+    lines = _JsonLines(service) if json_lines else _ConsoleLines(service)
     level = getattr(logging, settings.log_level.upper())
     structlog.configure(
-        processors=[*shared, *renderer],
+        processors=[lines],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=lines.logger,
         cache_logger_on_first_use=True,
     )
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=shared,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderer],
-        )
-    )
-    logging.basicConfig(handlers=[handler], level=max(level, logging.WARNING), force=True)
+    foreign = _Foreign(lines)
+    logging.basicConfig(handlers=[foreign], level=max(level, logging.WARNING), force=True)
+    logging.captureWarnings(True)
+    sys.excepthook = foreign.uncaught
 
 
-def _named(service: str) -> structlog.typing.Processor:
-    def add(_: Any, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
-        event["service"] = service
-        return event
+@contextmanager
+def in_stage(name: str) -> Iterator[None]:
+    """Lines of this block name the stage."""
+    token = _stage.set(name)
+    try:
+        yield
+    finally:
+        # A stream whose reader has left is closed in another context: nothing to restore there.
+        with suppress(ValueError):
+            _stage.reset(token)
 
-    return add
+
+class _Lines:
+    """Makes a line of an event: structlog's one processor."""
+
+    def __init__(self, service: str) -> None:
+        self._service = service
+        self._own_stage = STAGES.get(service, "")
+
+    def fields(self, level: str, event: EventDict) -> dict[str, Any]:
+        """What the line tells, redacted. What is ours needs no search."""
+        known: dict[str, Any] = {
+            "timestamp": _timestamp(time.time_ns()),
+            "level": level,
+            "service": self._service,
+            "event": redaction.shown(event.pop("event", "")),
+        }
+        if request_id := context.request_id():
+            known["request_id"] = request_id
+        if trace_id := context.trace_id():
+            known["trace_id"] = trace_id
+        if stage := event.pop("stage", "") or _stage.get() or self._own_stage:
+            known["stage"] = redaction.shown(stage)
+        if limit := deadline.current():
+            known["remaining_ms"] = round(limit.remaining_s() * 1e3)
+        for name, value in event.items():
+            known.setdefault(name, redaction.under(name, value))
+        return known
 
 
-def _with_remaining_ms(
-    _: Any, __: str, event: structlog.typing.EventDict
-) -> structlog.typing.EventDict:
-    if limit := deadline.current():
-        event["remaining_ms"] = round(limit.remaining_s() * 1e3)
-    return event
+class _JsonLines(_Lines):
+    def logger(self, *_: Any) -> structlog.BytesLogger:
+        return structlog.BytesLogger(sys.stderr.buffer)
+
+    def __call__(self, _: Any, level: str, event: EventDict) -> bytes:
+        raised = _exc_info(event.pop("exc_info", None))
+        fields = self.fields(level, event)
+        if raised is not None:
+            fields["exception"] = redaction.shown(_exceptions(raised), _OF_EXCEPTIONS)
+        return _encode(fields).encode()
+
+
+class _ConsoleLines(_Lines):
+    def __init__(self, service: str) -> None:
+        super().__init__(service)
+        self._render = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+
+    def logger(self, *_: Any) -> structlog.WriteLogger:
+        return structlog.WriteLogger(sys.stderr)
+
+    def __call__(self, logger: Any, level: str, event: EventDict) -> str:
+        raised = _exc_info(event.pop("exc_info", None))
+        fields = self.fields(level, event)
+        if raised is not None:
+            lines = "".join(traceback.format_exception(*raised)).splitlines()
+            fields["exception"] = "\n".join(map(redaction.text, lines))
+        return str(self._render(logger, level, fields))
+
+
+class _Foreign(logging.Handler):
+    """Lines of libraries that use the standard library's logging, in the same form."""
+
+    def __init__(self, lines: _JsonLines | _ConsoleLines) -> None:
+        super().__init__()
+        self._lines = lines
+        self._logger = lines.logger()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write the line. One that cannot be made is only named: its parts may hold anything."""
+        fields: EventDict = {"logger": record.name, "exc_info": record.exc_info}
+        try:
+            fields["event"] = record.getMessage()
+        except Exception:  # noqa: BLE001 - arguments that do not fit the message, or cannot be text
+            fields["event"] = "a message that cannot be formatted"
+            fields["line"] = f"{record.filename}:{record.lineno}"
+        self._write(record.levelname.lower(), fields)
+
+    def uncaught(
+        self, type_: type[BaseException], error: BaseException, trace: TracebackType | None
+    ) -> None:
+        """What ends the process, as `sys.excepthook` is told it."""
+        if issubclass(type_, KeyboardInterrupt):
+            sys.__excepthook__(type_, error, trace)
+            return
+        self._write("critical", {"event": "ended by an error", "exc_info": (type_, error, trace)})
+
+    def _write(self, level: str, fields: EventDict) -> None:
+        self._logger.msg(self._lines(None, level, fields))  # type: ignore[arg-type]
+
+
+def _timestamp(now_ns: int) -> str:
+    """ISO 8601 in UTC, to the microsecond."""
+    second, rest_ns = divmod(now_ns, 1_000_000_000)
+    return f"{_second(second)}.{rest_ns // 1_000:06d}Z"
+
+
+@lru_cache(1)
+def _second(second: int) -> str:
+    """Formatting it takes longer than all else of a timestamp, and many lines share it."""
+    return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+
+
+def _exc_info(given: Any) -> ExcInfo | None:
+    """The exception that `exc_info` stands for: itself, a triple, or true for the present one."""
+    if isinstance(given, BaseException):
+        return type(given), given, given.__traceback__
+    found = given if isinstance(given, tuple) else sys.exc_info() if given else None
+    if found is None or found[0] is None or found[1] is None:
+        return None
+    return found[0], found[1], found[2]
+
+
+def _secrets(settings: BaseModel) -> Iterator[str]:
+    """What the settings hold as a secret, in nested ones too."""
+    for name in type(settings).model_fields:
+        value = getattr(settings, name)
+        if isinstance(value, SecretStr):
+            yield value.get_secret_value()
+        elif isinstance(value, BaseModel):
+            yield from _secrets(value)

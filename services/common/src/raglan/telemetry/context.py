@@ -13,7 +13,6 @@ from contextvars import ContextVar
 from types import TracebackType
 from typing import Any, Final
 
-import structlog
 from opentelemetry import trace
 from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind, TraceState
 
@@ -57,7 +56,7 @@ class incoming:  # noqa: N801 - reads as a statement: with incoming(...)
     new trace begins, so that every request has both. Yields the request id.
     """
 
-    __slots__ = ("_attributes", "_carrier", "_id_token", "_kind", "_logged", "_name", "_span")
+    __slots__ = ("_attributes", "_carrier", "_id_token", "_kind", "_name", "_span")
 
     def __init__(
         self,
@@ -84,9 +83,7 @@ class incoming:  # noqa: N801 - reads as a statement: with incoming(...)
             if self._name
             else NonRecordingSpan(parent or new_context(None))
         )
-        traced = f"{self._span.get_span_context().trace_id:032x}"
         self._id_token = _request_id.set(id_), tracing.attach(self._span)
-        self._logged = structlog.contextvars.bind_contextvars(request_id=id_, trace_id=traced)
         return id_
 
     def __exit__(
@@ -99,7 +96,6 @@ class incoming:  # noqa: N801 - reads as a statement: with incoming(...)
         # A stream whose reader has left is closed in another context: nothing to restore there.
         with suppress(ValueError):
             _request_id.reset(id_token)
-            structlog.contextvars.reset_contextvars(**self._logged)
             tracing.detach(span_token)
         tracing.end(self._span, error)
 
