@@ -13,8 +13,10 @@ from fastapi import FastAPI
 from raglan.errors import Conflict, RaglanError
 from raglan.lifecycle import Lifecycle
 from raglan.resilience.breaker import State
+from raglan.telemetry.metrics import OnLoop
 
 from raglan_gateway.api import collections, documents, jobs, operations, query, schemas
+from raglan_gateway.api import traces as trace_routes
 from raglan_gateway.api.body_limit import BodyLimit
 from raglan_gateway.api.boundary import Boundary, install_error_handlers
 from raglan_gateway.api.door import Door
@@ -26,6 +28,12 @@ from raglan_gateway.settings import GatewaySettings
 from raglan_gateway.shared.answer_cache import AnswerCache
 from raglan_gateway.shared.rate_limit import RateLimit
 from raglan_gateway.shared.redis_link import RedisLink
+from raglan_gateway.traces.collection import Collector
+from raglan_gateway.traces.keeping import Traces
+from raglan_gateway.traces.metrics import families
+from raglan_gateway.traces.receiver import Listener, Receiver
+from raglan_gateway.traces.store import TraceStore
+from raglan_gateway.traces.verdict import TailSampling
 
 log: Final = structlog.get_logger()
 _ERRORS: Final[dict[int | str, dict[str, Any]]] = {
@@ -53,6 +61,10 @@ def build(settings: GatewaySettings, lifecycle: Lifecycle | None = None) -> Fast
     redis = RedisLink(settings.redis_url) if settings.redis_url.get_secret_value() else None
     answers = AnswerCache(settings.stale_answer_s, redis)
     rate_limit = RateLimit(settings.rate_limit_per_minute, redis)
+    traces = _traces(settings, mesh)
+    receiver = Receiver(traces.receive)
+    listener = Listener(receiver, settings.otlp_host, settings.otlp_port)
+    metrics.registry.register(OnLoop(lambda: families(traces, receiver)))
     metrics.watch(
         mesh, pipeline, lambda: ["redis"] if redis and redis.state is not State.CLOSED else []
     )
@@ -60,6 +72,8 @@ def build(settings: GatewaySettings, lifecycle: Lifecycle | None = None) -> Fast
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         process.start()
+        await traces.start()
+        listener.start()
         process.becomes("serving")
         making = asyncio.create_task(_make_default_collection(mesh, settings.default_collection))
         yield
@@ -67,6 +81,8 @@ def build(settings: GatewaySettings, lifecycle: Lifecycle | None = None) -> Fast
         making.cancel()
         await asyncio.wait((making,))
         await process.stop()
+        await listener.close()
+        await traces.close()
         await answers.close()
         if redis is not None:
             await redis.close()
@@ -94,8 +110,24 @@ def build(settings: GatewaySettings, lifecycle: Lifecycle | None = None) -> Fast
     app.include_router(collections.router(mesh, answers))
     app.include_router(documents.router(mesh, answers, settings))
     app.include_router(jobs.router(mesh, settings.heartbeat_s))
+    app.include_router(trace_routes.router(traces))
     app.include_router(operations.router(mesh, redis, settings, metrics))
     return app
+
+
+def _traces(settings: GatewaySettings, mesh: Mesh) -> Traces:
+    store = TraceStore(
+        settings.data_dir / "traces.sqlite" if settings.traces_kept else None,
+        newest=settings.traces_kept,
+        max_bytes=settings.traces_max_bytes,
+    )
+    return Traces(
+        store,
+        TailSampling(settings.traces_share),
+        Collector(lambda: [each for pool in mesh.pools.values() for each in pool.replicas.all]),
+        max_spans=settings.trace_max_spans,
+        keeps=settings.traces_kept > 0,
+    )
 
 
 async def _make_default_collection(mesh: Mesh, name: str) -> None:

@@ -131,7 +131,7 @@ class Listener:
 
     def __init__(self, receiver: Receiver, host: str, port: int) -> None:
         """Args:
-        port: 0 takes a free one.
+        port: 0 takes a free one; a negative one listens nowhere.
         """
         self.address: tuple[str, int] | None = None
         """Where it listens; None while it does not."""
@@ -143,7 +143,8 @@ class Listener:
 
     def start(self) -> None:
         """Listen, now or as soon as the address is free."""
-        self._task = asyncio.create_task(self._serve(), name="receive traces")
+        if self._port >= 0:
+            self._task = asyncio.create_task(self._serve(), name="receive traces")
 
     async def close(self) -> None:
         """Stop listening."""
