@@ -23,6 +23,7 @@ from raglan.v1 import (
     ingester_pb2,
     ingester_pb2_grpc,
 )
+from structlog.testing import capture_logs
 
 
 class Servicer(generator_pb2_grpc.GeneratorServiceServicer):
@@ -90,6 +91,16 @@ async def test_every_error_arrives_as_the_class_that_was_raised(
     assert type(caught.value) is error_class
     if error_class is not errors.DeadlineExceeded:
         assert caught.value.message == "the very sentence"
+
+
+async def test_a_call_is_one_line_at_debug_alone() -> None:
+    servicer = Servicer()
+    async with running(servicer) as stub:
+        with capture_logs() as logs, pytest.raises(errors.NotFound):
+            await client.call(stub.GetInfo, common_pb2.GetInfoRequest(), deadline=Deadline.after(5))
+    (line,) = [each for each in logs if each["event"] == "rpc"]
+    assert (line["log_level"], line["status"]) == ("debug", "NOT_FOUND")
+    assert {each["log_level"] for each in logs} == {"debug"}
 
 
 async def test_retry_after_crosses_the_wire() -> None:

@@ -13,7 +13,7 @@ import sys
 import time
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -66,16 +66,21 @@ def configure(settings: ServiceSettings, service: str) -> None:
     sys.excepthook = foreign.uncaught
 
 
-@contextmanager
-def in_stage(name: str) -> Iterator[None]:
+class in_stage:  # noqa: N801 - reads as a statement: with in_stage(...)
     """Lines of this block name the stage."""
-    token = _stage.set(name)
-    try:
-        yield
-    finally:
+
+    __slots__ = ("_name", "_token")
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __enter__(self) -> None:
+        self._token = _stage.set(self._name)
+
+    def __exit__(self, *_: object) -> None:
         # A stream whose reader has left is closed in another context: nothing to restore there.
         with suppress(ValueError):
-            _stage.reset(token)
+            _stage.reset(self._token)
 
 
 class _Lines:

@@ -6,10 +6,11 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Final
+from typing import Final, Protocol
 
 from raglan.deadline import Deadline
 from raglan.errors import DeadlineExceeded
+from raglan.logs import in_stage
 from raglan.resilience.latency import LatencyWindow
 from raglan.resilience.limiter import AdaptiveLimiter, Priority, Slot
 
@@ -18,6 +19,26 @@ _TIMES_P99: Final = 3.0
 
 QUEUE: Final = 64
 LARGEST: Final = 512
+
+
+class StageObserver(Protocol):
+    """Told how stages go; must return at once."""
+
+    def stage_began(self, stage: str, remaining_s: float) -> None:
+        """A query with so much time left came to `stage`."""
+
+    def stage_ended(self, stage: str, seconds: float, error: BaseException | None) -> None:
+        """It left it, because of `error` if there is one."""
+
+
+class Unobserved:
+    """Nobody looks."""
+
+    def stage_began(self, stage: str, remaining_s: float) -> None:
+        pass
+
+    def stage_ended(self, stage: str, seconds: float, error: BaseException | None) -> None:
+        pass
 
 
 class Stage:
@@ -74,7 +95,8 @@ class Stage:
         async with self.limiter.slot(priority, limit) as slot:
             began, budget_s = time.monotonic(), self.budget_s
             try:
-                yield slot
+                with in_stage(self.name):
+                    yield slot
             except DeadlineExceeded:
                 # A stage that has become slower needs a larger budget. A query in a hurry tells
                 # nothing.

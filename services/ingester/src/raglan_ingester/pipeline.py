@@ -176,7 +176,7 @@ class JobRun:
         except Unparsable as error:
             await self._fail([item], str(error))
         except Exception:
-            log.exception("parsing failed", job=self._job.id)
+            log.exception("parsing failed", job=self._job.id, stage="parse")
             await self._fail([item], _OUR_FAULT)
         else:
             self.progress.cut(len(cut.chunks))
@@ -231,7 +231,7 @@ class JobRun:
                 return [done for cut in batch for done in await self._embed_each([cut])]
             message = error.message
         except Exception:
-            log.exception("embedding failed", job=self._job.id)
+            log.exception("embedding failed", job=self._job.id, stage="embed")
             message = _OUR_FAULT
         await self._fail([cut.item for cut in batch], message)
         self.progress.lost(sum(len(cut.cut.chunks) for cut in batch))
@@ -273,7 +273,7 @@ class JobRun:
             with self._shop.observer.timed("index"):
                 await self._shop.indexer.add(self._job, prepared)
         except Exception:
-            log.exception("indexing failed", job=self._job.id)
+            log.exception("indexing failed", job=self._job.id, stage="index")
             await self._fail([document.item for document in prepared], _OUR_FAULT)
         chunks = sum(len(document.cut.chunks) for document in prepared)
         self.progress.indexed(chunks)

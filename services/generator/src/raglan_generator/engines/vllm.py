@@ -49,6 +49,8 @@ ENVIRONMENT: Final = {
     # A fork of a process that serves gRPC inherits its sockets and its locks.
     "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
     "VLLM_NO_USAGE_STATS": "1",
+    # Its lines pass our handler, which knows what to withhold.
+    "VLLM_CONFIGURE_LOGGING": "0",
     "VLLM_LOGGING_LEVEL": "WARNING",
     "VLLM_LOGGING_STREAM": "ext://sys.stderr",
 }
