@@ -35,6 +35,7 @@ class Gateway:
     running: int = 0
     produced: int = 0
     closed: int = 0
+    app: FastAPI = field(init=False)
 
     @property
     def url(self) -> str:
@@ -45,6 +46,7 @@ class Gateway:
         built.add_api_route("/slow", self.slow)
         built.add_api_route("/stream", self.stream)
         built.add_api_route("/flood", self.flood)
+        self.app = built
         return built
 
     async def slow(self) -> str:

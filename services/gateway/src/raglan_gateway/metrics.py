@@ -35,6 +35,7 @@ METHODS: Final = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OP
 LAG_EVERY_S: Final = 0.02
 """The door follows the loop's lag, and has to be quick about it."""
 
+QUERY_STAGES: Final = ("embed", "retrieve", "rerank", "generate", "cite")
 _RUNGS: Final = {rung.stage: rung.name for rung in LADDER}
 
 
@@ -85,27 +86,32 @@ class Metrics:
             (),
             registry,
         )
-        self._queries = Counter(
+        queries = Counter(
             "raglan_gateway_queries_total",
             "Queries by outcome: complete, degraded, kept, refused, late, failed, left.",
             ["outcome"],
             registry=registry,
         )
-        self._by_outcome = {outcome: self._queries.labels(outcome.value) for outcome in Outcome}
-        self._degraded = Counter(
+        self._by_outcome = {outcome: queries.labels(outcome.value) for outcome in Outcome}
+        degraded = Counter(
             "raglan_gateway_degraded_total",
             "Queries for which a stage fell back, by the rung of the ladder.",
             ["stage", "fallback", "rung"],
             registry=registry,
         )
-        self._kept = Counter(
+        # From the start, because a counter that appears at 1 has not risen, to Prometheus.
+        self._fell_back = {
+            stage: degraded.labels(stage, fallback, _RUNGS[stage])
+            for stage, fallback in FALLBACK.items()
+            if stage in QUERY_STAGES
+        }
+        lookups = Counter(
             "raglan_cache_lookups_total",
             "Lookups by layer and outcome: hit, miss.",
             ["layer", "outcome"],
             registry=registry,
         )
-        for outcome in ("hit", "miss"):
-            self._kept.labels("kept_answers", outcome)
+        self._kept = {hit: lookups.labels("kept_answers", hit) for hit in ("hit", "miss")}
 
     def process(self, lagged: Callable[[float], None]) -> ProcessMetrics:
         """What the process shows of itself; `lagged` is told how late its loop is, in seconds."""
@@ -142,16 +148,16 @@ class Metrics:
         """A query was answered."""
         self._by_outcome[Outcome.DEGRADED if run.degraded else Outcome.COMPLETE].inc()
         for fallen in run.degraded:
-            self._fell_back(fallen.stage)
+            self._fell_back[fallen.stage].inc()
         if first_ms := run.timings_ms.get("first_token"):
             self._first_token.observe(first_ms / 1e3)
 
     def given_again(self, *, found: bool) -> None:
         """A kept answer was looked for, and given where there was one."""
-        self._kept.labels("kept_answers", "hit" if found else "miss").inc()
+        self._kept["hit" if found else "miss"].inc()
         if found:
             self._by_outcome[Outcome.KEPT].inc()
-            self._fell_back("retrieve")
+            self._fell_back["retrieve"].inc()
 
     def failed(self, error: BaseException) -> None:
         """A query was not answered. Its own mistakes do not count."""
@@ -165,9 +171,6 @@ class Metrics:
     def stage_ended(self, stage: str, seconds: float, error: BaseException | None) -> None:
         """It left it, because of `error` if there is one."""
         self._stages.observe(seconds, stage, status_of(error))
-
-    def _fell_back(self, stage: str) -> None:
-        self._degraded.labels(stage, FALLBACK[stage], _RUNGS[stage]).inc()
 
 
 def status_of(error: BaseException | None) -> str:

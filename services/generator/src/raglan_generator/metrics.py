@@ -15,7 +15,7 @@ from prometheus_client.registry import Collector
 from raglan.errors import DeadlineExceeded, Overloaded, RaglanError
 from raglan.telemetry.metrics import Durations
 
-from raglan_generator.generation import Engine, Event, Finished, Load
+from raglan_generator.generation import Engine, Event, Finished, FinishReason, Load
 
 
 class GeneratorMetrics:
@@ -53,6 +53,13 @@ class GeneratorMetrics:
             ["reason"],
             registry=registry,
         )
+        # From the start, because a counter that appears at 1 has not risen, to Prometheus.
+        for kind in ("prompt", "cached", "completion"):
+            self._tokens.labels(kind)
+        for end in FinishReason:
+            self._answers.labels(end.value)
+        for reason in ("refused", "deadline", "left", "failed"):
+            self._aborted.labels(reason)
 
     def watch(self, engine: Engine) -> None:
         """Show the engine's own numbers, read when scraped."""

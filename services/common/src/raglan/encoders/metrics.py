@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
@@ -12,6 +12,7 @@ from raglan.scheduling import Batch, Dispatcher, Lane
 from raglan.telemetry.metrics import Durations
 
 _TOKENS = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768)
+DROPPED: Final = ("refused", "late", "cancelled", "failed")
 _ITEMS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
@@ -43,12 +44,14 @@ class EncoderMetrics:
             ["lane", "closed"],
             registry=registry,
         )
-        self._dropped = Counter(
+        dropped = Counter(
             "raglan_encoder_dropped_texts_total",
             "Texts that got no result: refused, late, cancelled, failed.",
             ["reason"],
             registry=registry,
         )
+        # From the start, because a counter that appears at 1 has not risen, to Prometheus.
+        self._dropped = {reason: dropped.labels(reason) for reason in DROPPED}
         lookups = Counter(
             "raglan_cache_lookups_total", "Lookups by layer and outcome: hit, miss.",
             ["layer", "outcome"], registry=registry,
@@ -81,7 +84,7 @@ class EncoderMetrics:
 
     def dropped(self, reason: str, items: int) -> None:
         """Texts left without a result."""
-        self._dropped.labels(reason).inc(items)
+        self._dropped[reason].inc(items)
 
     def tokenized(self, lane: Lane, seconds: float) -> None:
         """The texts of a call were tokenised."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from prometheus_client import CollectorRegistry
@@ -16,10 +16,18 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 
-def register(registry: CollectorRegistry, environ: Mapping[str, str] = os.environ) -> None:
+def _library() -> Any:
+    return importlib.import_module("pynvml")
+
+
+def register(
+    registry: CollectorRegistry,
+    environ: Mapping[str, str] = os.environ,
+    load: Callable[[], Any] = _library,
+) -> None:
     """Show the GPUs in `registry`, if there are any."""
     try:
-        nvml = importlib.import_module("pynvml")
+        nvml = load()
     except ImportError:
         return
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from typing import Any, Final
 
@@ -111,7 +112,9 @@ def router(
     async def prometheus(request: Request) -> Response:
         """Metrics in Prometheus' text format, or as OpenMetrics where the Accept header asks."""
         encode, content_type = choose_encoder(request.headers.get("accept", ""))
-        return Response(encode(metrics.registry), headers={"Content-Type": content_type})
+        # Thousands of lines take longer than the loop may stand still.
+        body = await asyncio.to_thread(encode, metrics.registry)
+        return Response(body, headers={"Content-Type": content_type})
 
     @routes.get("/v1/status")
     async def status() -> Status:
