@@ -11,6 +11,7 @@ from raglan.deadline import Deadline
 from raglan.errors import Unavailable
 from raglan.rpc.timing import told
 from raglan.scheduling import Lane
+from raglan.telemetry import semconv, tracing
 from raglan.v1 import common_pb2, embedder_pb2, embedder_pb2_grpc
 
 from raglan_embedder.embedding import Embedder, EmbeddingBatch, Kind
@@ -45,6 +46,15 @@ class EmbedderServicer(embedder_pb2_grpc.EmbedderServiceServicer):
         if request.token_vectors:
             outputs |= Outputs.TOKEN_VECTORS
         embedder = self._ready()
+        tracing.current().set_attributes(
+            {
+                semconv.KIND: semconv.EMBEDDING,
+                semconv.OPERATION: semconv.EMBEDDINGS,
+                semconv.REQUEST_MODEL: self._info.model.id,
+                semconv.EMBEDDING_MODEL: self._info.model.id,
+                semconv.TEXTS: len(request.texts),
+            }
+        )
         batch = await embedder.embed(
             request.texts,
             deadline=Deadline.of(context),

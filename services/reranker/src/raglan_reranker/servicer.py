@@ -10,6 +10,7 @@ import raglan
 from raglan.deadline import Deadline
 from raglan.errors import Unavailable
 from raglan.rpc.timing import told
+from raglan.telemetry import semconv, tracing
 from raglan.v1 import common_pb2, reranker_pb2, reranker_pb2_grpc
 
 from raglan_reranker.reranking import Candidate, Reranker
@@ -35,7 +36,15 @@ class RerankerServicer(reranker_pb2_grpc.RerankerServiceServicer):
     async def Rerank(
         self, request: reranker_pb2.RerankRequest, context: Context
     ) -> reranker_pb2.RerankResponse:
-        ranking = await self._ready().rerank(
+        reranker = self._ready()
+        tracing.current().set_attributes(
+            {
+                semconv.KIND: semconv.RERANKER,
+                semconv.RERANKER_MODEL: self._info.model.id,
+                semconv.PASSAGES: len(request.candidates),
+            }
+        )
+        ranking = await reranker.rerank(
             request.query,
             [Candidate(each.text, each.retrieval_score) for each in request.candidates],
             deadline=Deadline.of(context),

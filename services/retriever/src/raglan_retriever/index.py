@@ -11,7 +11,9 @@ from typing import Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from opentelemetry.trace import SpanKind
 from raglan.errors import Conflict, InvalidInput, NotFound
+from raglan.telemetry import semconv, tracing
 
 from raglan_retriever import fusion, lexical
 from raglan_retriever.chunks import DOCUMENT_ID, Chunk, point_id
@@ -274,7 +276,7 @@ class Index:
         if query.mode == "lexical" or query.vector is None:
             return []
         vector = query.vector.tolist()
-        found = [self.store.search(name, vector, depth, query.where) for name in names]
+        found = [self._hits("dense", name, vector, depth, query.where) for name in names]
         with self._timed("dense"):
             return _merge(names, await asyncio.gather(*found), depth)
 
@@ -289,10 +291,43 @@ class Index:
             words = lexical.query(query.text, language)
             if not words.indices:
                 return []
-            return await self.store.search(name, words, depth, query.where)
+            return await self._hits("lexical", name, words, depth, query.where)
 
         with self._timed("lexical"):
             return _merge(names, await asyncio.gather(*(one(name) for name in names)), depth)
+
+    async def _hits(
+        self,
+        leg: str,
+        name: str,
+        query: list[float] | lexical.Sparse,
+        depth: int,
+        where: Clause | None,
+    ) -> list[Hit]:
+        asked = {
+            semconv.DB_SYSTEM: self.store.name,
+            semconv.DB_OPERATION: "search",
+            semconv.COLLECTION: name,
+            semconv.MODE: leg,
+            semconv.LIMIT: depth,
+            semconv.FILTERED: where is not None,
+        }
+        with tracing.span(semconv.INDEX_SEARCH, asked, kind=SpanKind.CLIENT) as span:
+            hits = await self.store.search(name, query, depth, where)
+            span.set_attribute(semconv.DB_ROWS, len(hits))
+        return hits
+
+    async def _chunks(self, name: str, ids: Sequence[str]) -> dict[str, Chunk]:
+        asked = {
+            semconv.DB_SYSTEM: self.store.name,
+            semconv.DB_OPERATION: "fetch",
+            semconv.COLLECTION: name,
+            semconv.LIMIT: len(ids),
+        }
+        with tracing.span(semconv.INDEX_FETCH, asked, kind=SpanKind.CLIENT) as span:
+            chunks = await self.store.fetch(name, ids)
+            span.set_attribute(semconv.DB_ROWS, len(chunks))
+        return chunks
 
     async def _fetch(
         self,
@@ -305,9 +340,7 @@ class Index:
         wanted: dict[str, list[str]] = {}
         for (name, id_), _ in ranked:
             wanted.setdefault(name, []).append(id_)
-        fetched = await asyncio.gather(
-            *(self.store.fetch(name, ids) for name, ids in wanted.items())
-        )
+        fetched = await asyncio.gather(*(self._chunks(name, ids) for name, ids in wanted.items()))
         chunks = dict(zip(wanted, fetched, strict=True))
         return [
             Found(

@@ -10,6 +10,7 @@ from typing import Any
 import grpc
 from raglan import __version__, tensors
 from raglan.deadline import Deadline
+from raglan.telemetry import semconv, tracing
 from raglan.v1 import common_pb2, retriever_pb2, retriever_pb2_grpc
 
 from raglan_retriever import wire
@@ -99,6 +100,9 @@ class RetrieverServicer(retriever_pb2_grpc.RetrieverServiceServicer):
         self, request: retriever_pb2.SearchRequest, context: Context
     ) -> retriever_pb2.SearchResponse:
         Deadline.of(context).check("the search began")
+        tracing.current().set_attributes(
+            {semconv.KIND: semconv.RETRIEVER, semconv.OPERATION: semconv.RETRIEVAL}
+        )
         started = time.perf_counter_ns()
         found = await self._index.search(wire.query_of(request, self._fusion))
         return retriever_pb2.SearchResponse(

@@ -44,9 +44,15 @@ TOKENIZE: Final = "tokenize"
 COMPUTE: Final = "compute"
 INDEX_SEARCH: Final = "index.search"
 """One search in the engine behind the retriever."""
+INDEX_FETCH: Final = "index.fetch"
+"""Reading what was found from it."""
 CHAT: Final = gen_ai_attributes.GenAiOperationNameValues.CHAT.value
 INGEST_JOB: Final = "ingest.job"
-INGEST_DOCUMENT: Final = "ingest.document"
+PARSE: Final = "parse"
+EMBED: Final = "embed"
+INDEX: Final = "index"
+RETRY: Final = "retry"
+"""An event: something failed for the time being and is tried again."""
 
 # --- Any span -------------------------------------------------------------------------------------
 
@@ -88,6 +94,13 @@ BREAKER: Final = "raglan.breaker.state"
 # --- A stage of a query ---------------------------------------------------------------------------
 
 STAGE: Final = "raglan.stage"
+DEGRADED: Final = "raglan.degraded"
+"""True on the request's first span where a stage fell back, and the name of an event for each."""
+HEDGED: Final = "raglan.hedged"
+"""True on the request's first span where a second replica was asked."""
+RETRIED: Final = "raglan.retried"
+"""True on the request's first span where a call was sent again."""
+PRIORITY: Final = "raglan.priority"
 DEGRADED_REASON: Final = "raglan.degraded.reason"
 DEGRADED_FALLBACK: Final = "raglan.degraded.fallback"
 CACHE_LAYER: Final = "raglan.cache.layer"
@@ -141,6 +154,7 @@ FILTERED: Final = "raglan.search.filtered"
 # --- Ingestion ------------------------------------------------------------------------------------
 
 JOB_ID: Final = "raglan.job.id"
+JOB_ATTEMPT: Final = "raglan.job.attempt"
 JOB_STATUS: Final = "raglan.job.status"
 DOCUMENT_ID: Final = "raglan.document.id"
 DOCUMENTS: Final = "raglan.documents"
