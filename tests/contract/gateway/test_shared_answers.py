@@ -15,7 +15,7 @@ import pytest
 from raglan.resilience.breaker import State
 from raglan.v1 import retriever_pb2
 from raglan_gateway.api.schemas import SearchReply
-from raglan_gateway.pipeline import Query
+from raglan_gateway.query import Query
 from raglan_gateway.shared.answer_cache import AnswerCache, Place
 from raglan_gateway.shared.redis_link import CALL_S, RedisLink
 from raglan_gateway.shared.shared_answers import WAITING_WRITES

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from raglan.errors import NotFound, Unavailable
 from raglan.v1 import retriever_pb2
 from raglan_gateway.api.schemas import Degraded, SearchReply
-from raglan_gateway.pipeline import Query
+from raglan_gateway.query import Query
 from raglan_gateway.shared.answer_cache import ANSWER_BYTES, LOCAL_BYTES, AnswerCache, Place
 
 HYBRID = retriever_pb2.SEARCH_MODE_HYBRID

@@ -28,11 +28,11 @@ from raglan_gateway.pipeline import (
     Delta,
     Event,
     Pipeline,
-    Query,
     Run,
     Sources,
     Started,
 )
+from raglan_gateway.query import Query
 
 MODEL = common_pb2.ModelIdentity(id="m", revision="1", dimension=1)
 

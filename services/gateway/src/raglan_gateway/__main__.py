@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from raglan import event_loop, logs
 from raglan.settings import load_or_exit
+from raglan.telemetry import tracing
 
 from raglan_gateway.app import build
 from raglan_gateway.lifecycle import serve
@@ -14,7 +15,11 @@ def main() -> None:
     """Entry point."""
     settings = load_or_exit(GatewaySettings)
     logs.configure(settings, "gateway")
-    raise SystemExit(event_loop.run(serve(build, settings)))
+    traces = tracing.install("gateway")
+    try:
+        raise SystemExit(event_loop.run(serve(build, settings)))
+    finally:
+        traces.close()
 
 
 if __name__ == "__main__":

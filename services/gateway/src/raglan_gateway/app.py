@@ -28,6 +28,7 @@ from raglan_gateway.settings import GatewaySettings
 from raglan_gateway.shared.answer_cache import AnswerCache
 from raglan_gateway.shared.rate_limit import RateLimit
 from raglan_gateway.shared.redis_link import RedisLink
+from raglan_gateway.traces import noted
 from raglan_gateway.traces.collection import Collector
 from raglan_gateway.traces.keeping import Traces
 from raglan_gateway.traces.metrics import families
@@ -46,7 +47,12 @@ def build(settings: GatewaySettings, lifecycle: Lifecycle | None = None) -> Fast
     """The gateway. Call inside a running event loop: channels belong to it."""
     lifecycle = lifecycle or Lifecycle("the gateway")
     metrics = Metrics()
-    mesh = Mesh(settings, metrics.called.attempted)
+
+    def attempted(service: str, kind: str) -> None:
+        metrics.called.attempted(service, kind)
+        noted.attempted(kind)
+
+    mesh = Mesh(settings, attempted)
     budgets = Budgets(
         embed_s=settings.embed_budget_ms / 1e3,
         retrieve_s=settings.retrieve_budget_ms / 1e3,
@@ -104,6 +110,7 @@ def build(settings: GatewaySettings, lifecycle: Lifecycle | None = None) -> Fast
         metrics=metrics,
         max_concurrent=settings.max_concurrent_requests,
         rate_limit=rate_limit,
+        traces=traces,
     )
     install_error_handlers(app)
     app.include_router(query.router(pipeline, answers, settings, metrics))

@@ -12,11 +12,11 @@ from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Final, Protocol, TypeAlias
 
-from raglan.chunk_text import in_context
 from raglan.deadline import Deadline
 from raglan.errors import DeadlineExceeded, Internal, Overloaded, RaglanError, Unavailable
 from raglan.resilience.lag import LagLimit
-from raglan.resilience.limiter import AdaptiveLimiter, Priority
+from raglan.resilience.limiter import AdaptiveLimiter
+from raglan.telemetry import semconv, tracing
 from raglan.v1 import (
     common_pb2,
     embedder_pb2,
@@ -25,10 +25,12 @@ from raglan.v1 import (
     retriever_pb2,
 )
 
+from raglan_gateway import messages, stage_spans
 from raglan_gateway.grounding import Claim, Comparison, claims_of
 from raglan_gateway.ladder import FALLBACK
+from raglan_gateway.query import Query
 from raglan_gateway.quoting import quote_passages
-from raglan_gateway.stage import LARGEST, QUEUE, Stage
+from raglan_gateway.stage import LARGEST, QUEUE, Stage, StageObserver, Unobserved
 
 RECOVERABLE: Final = (Unavailable, Overloaded, DeadlineExceeded, Internal)
 """What a fallback can answer for. Anything else is the request's own fault and is reported."""
@@ -66,24 +68,6 @@ class Stages(Protocol):
     ) -> AsyncGenerator[generator_pb2.GenerateEvent, None]: ...
 
 
-class StageObserver(Protocol):
-    """Told how stages go; must return at once."""
-
-    def stage_began(self, stage: str, remaining_s: float) -> None:
-        """A query with so much time left came to `stage`."""
-
-    def stage_ended(self, stage: str, seconds: float, error: BaseException | None) -> None:
-        """It left it, because of `error` if there is one."""
-
-
-class _Unobserved:
-    def stage_began(self, stage: str, remaining_s: float) -> None:
-        pass
-
-    def stage_ended(self, stage: str, seconds: float, error: BaseException | None) -> None:
-        pass
-
-
 @dataclass(frozen=True, slots=True)
 class Budgets:
     """The longest each stage may take, in seconds; see `Stage`."""
@@ -93,22 +77,6 @@ class Budgets:
     rerank_s: float
     first_token_s: float
     cite_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class Query:
-    """What was asked, checked."""
-
-    text: str
-    collections: tuple[str, ...]
-    top_k: int
-    mode: retriever_pb2.SearchMode.ValueType
-    rerank: bool
-    filter: retriever_pb2.Filter | None = None
-    max_tokens: int = 0
-    priority: Priority = Priority.DEFAULT
-    stream: bool = False
-    """Whether the answer is read as it is written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +94,7 @@ class Run:
 
     query: Query
     deadline: Deadline
-    observer: StageObserver = field(default_factory=_Unobserved)
+    observer: StageObserver = field(default_factory=Unobserved)
     started: float = field(default_factory=time.monotonic)
     timings_ms: dict[str, float] = field(default_factory=dict)
     degraded: list[Degradation] = field(default_factory=list)
@@ -160,11 +128,12 @@ class Run:
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
         """Record how long the block took, also when it fails."""
-        begun = time.monotonic()
-        self.observer.stage_began(name, self.deadline.remaining_s())
+        begun, remaining_s = time.monotonic(), self.deadline.remaining_s()
+        self.observer.stage_began(name, remaining_s)
         error: BaseException | None = None
         try:
-            yield
+            with stage_spans.stage_span(name, remaining_s):
+                yield
         except BaseException as raised:
             error = raised
             raise
@@ -177,13 +146,19 @@ class Run:
         """Record how the service that did `stage` split its time."""
         self.timings_ms[f"{stage}_queue"] = timing.queue_ns / 1e6
         self.timings_ms[f"{stage}_compute"] = timing.compute_ns / 1e6
+        stage_spans.spent(timing)
 
     def fall_back(self, stage: str, error: RaglanError) -> None:
         """Note that `stage` was replaced; a request whose own time is up fails instead."""
         if self.deadline.remaining_s() <= 0:
             raise DeadlineExceeded(f"The deadline passed in stage {stage}.")
         self._replaced[stage] = error
-        self.degraded.append(Degradation(stage, error.message, FALLBACK[stage]))
+        self.note(Degradation(stage, error.message, FALLBACK[stage]))
+
+    def note(self, degradation: Degradation) -> None:
+        """One more stage was skipped or replaced."""
+        self.degraded.append(degradation)
+        stage_spans.fell_back(degradation.stage, degradation.reason, degradation.fallback)
 
     def forget_answer(self) -> None:
         """Begin the answer anew; nobody has seen what there is of it."""
@@ -250,7 +225,7 @@ class Pipeline:
         """Before the stages that find passages: as many as the gateway itself can follow. How much
         the services can do is the stages' business, and a slow one no reason to refuse."""
         self._services = stages
-        self._observer = observer or _Unobserved()
+        self._observer = observer or Unobserved()
         self._rerank_candidates = rerank_candidates
         self._embedding = Stage("embed", longest_s=budgets.embed_s, share=_SHARE)
         self._retrieval = Stage("retrieve", longest_s=budgets.retrieve_s, shortest_s=2.0)
@@ -315,31 +290,19 @@ class Pipeline:
                 reply = await self._services.embed(
                     [run.query.text], embedder_pb2.INPUT_KIND_QUERY, deadline=limit
                 )
+                run.spent("embed", reply.timing)
         except RECOVERABLE as error:
             run.fall_back("embed", error)
             return None
-        run.spent("embed", reply.timing)
         return reply
 
     async def _retrieve(self, run: Run, embedded: embedder_pb2.EmbedResponse | None) -> None:
-        query = run.query
-        wanted = max(query.top_k, self._rerank_candidates if query.rerank else 0)
-        request = retriever_pb2.SearchRequest(
-            collections=query.collections,
-            text=query.text,
-            mode=query.mode,
-            limit=wanted,
-            filter=query.filter,
-        )
-        if embedded is None:
-            request.mode = retriever_pb2.SEARCH_MODE_LEXICAL
-        else:
-            request.vector.CopyFrom(embedded.vectors)
-            request.embedder.CopyFrom(embedded.model)
         async with run.through(self._retrieval) as limit:
+            request = messages.search(run.query, embedded, self._rerank_candidates)
             found = await self._services.search(request, deadline=limit)
-        run.spent("retrieve", found.timing)
-        run.passages = list(found.passages)
+            run.spent("retrieve", found.timing)
+            run.passages = list(found.passages)
+            stage_spans.documents(semconv.RETRIEVED, run.passages, "fused", "dense", "lexical")
 
     async def _rerank(self, run: Run) -> None:
         """Put the reranked passages first, best first; those past its budget keep their order."""
@@ -347,13 +310,15 @@ class Pipeline:
             try:
                 async with run.through(self._reranking) as limit:
                     reply = await self._services.rerank(
-                        _rerank_request(run, self._rerank_candidates), deadline=limit
+                        messages.rerank(run.query, run.passages[: self._rerank_candidates]),
+                        deadline=limit,
                     )
+                    run.spent("rerank", reply.timing)
+                    given, run.passages = run.passages, messages.reordered(run.passages, reply)
+                    stage_spans.documents(semconv.RERANKER_INPUT, given, "fused")
+                    stage_spans.documents(semconv.RERANKER_OUTPUT, run.passages, "rerank")
             except RECOVERABLE as error:
                 run.fall_back("rerank", error)
-            else:
-                run.spent("rerank", reply.timing)
-                run.passages = _reordered(run.passages, reply)
         del run.passages[run.query.top_k :]
         for rank, passage in enumerate(run.passages, start=1):
             passage.rank = rank
@@ -369,6 +334,7 @@ class Pipeline:
             if begun and run.query.stream:
                 raise
             run.fall_back("generate", error)
+            tracing.fail(tracing.current(), error)
             run.forget_answer()
             for reply in quote_passages(run.passages):
                 for event in _absorb(run, reply):
@@ -413,7 +379,7 @@ class Pipeline:
                 )
         except RECOVERABLE as error:
             # The answer is out: what words say of it has to do, even if the time is up.
-            run.degraded.append(Degradation("cite", error.message, FALLBACK["cite"]))
+            run.note(Degradation("cite", error.message, FALLBACK["cite"]))
             return
         run.claims = comparison.applied(run.claims, reply)
 
@@ -432,43 +398,4 @@ def _absorb(run: Run, reply: generator_pb2.GenerateEvent) -> Iterator[Event]:
         case "finished":
             run.finished = reply.finished
             run.spent("generate", reply.finished.timing)
-
-
-def _rerank_request(run: Run, most: int) -> reranker_pb2.RerankRequest:
-    return reranker_pb2.RerankRequest(
-        query=run.query.text,
-        candidates=[
-            reranker_pb2.Candidate(
-                text=_in_context(passage),
-                retrieval_score=_retrieval_score(passage),
-            )
-            for passage in run.passages[:most]
-        ],
-    )
-
-
-def _in_context(passage: common_pb2.Passage) -> str:
-    return in_context(passage.title, passage.heading_path, passage.text)
-
-
-def _retrieval_score(passage: common_pb2.Passage) -> float:
-    scores = passage.scores
-    for name in ("fused", "dense", "lexical"):
-        if scores.HasField(name):
-            return float(getattr(scores, name))
-    return 0.0
-
-
-def _reordered(
-    passages: list[common_pb2.Passage], reply: reranker_pb2.RerankResponse
-) -> list[common_pb2.Passage]:
-    for ranked in reply.ranked:
-        passage = passages[ranked.index]
-        passage.scores.rerank = ranked.score
-        # The reranker was given title and headings before the text.
-        before = len(_in_context(passage)) - len(passage.text)
-        passage.matches.extend(at - before for at in ranked.matches if at >= before)
-    first = [ranked.index for ranked in reply.ranked]
-    seen = set(first)
-    rest = [index for index in range(len(passages)) if index not in seen]
-    return [passages[index] for index in first + rest]
+            stage_spans.generated(reply.finished)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import Any, Final
 
 import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from opentelemetry import trace
+from opentelemetry.trace import StatusCode
+from raglan import errors
 from raglan.errors import (
     Internal,
     InvalidInput,
@@ -18,6 +22,7 @@ from raglan.errors import (
     Unavailable,
 )
 from raglan.telemetry import context as request_context
+from raglan.telemetry import semconv, tracing
 from raglan.telemetry.metrics import OTHER
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -26,9 +31,15 @@ from raglan_gateway.api.door import QUERIES
 from raglan_gateway.api.problem import reply
 from raglan_gateway.metrics import Metrics
 from raglan_gateway.shared.rate_limit import RateLimit, caller_of
+from raglan_gateway.traces import noted as traces_noted
+from raglan_gateway.traces.keeping import Traces
+from raglan_gateway.traces.verdict import Ended, caller_sampled
 
 log: Final = structlog.get_logger()
 _QUIET: Final = ("/healthz", "/readyz", "/metrics")
+_UNTRACED: Final = (*_QUIET, "/v1/status", "/v1/traces", "/openapi.json", "/docs")
+"""What is asked again and again, by nobody who waits for an answer, and of traces itself."""
+
 _SHOWN_CHARS: Final = 100
 
 
@@ -42,8 +53,10 @@ class Boundary:
         metrics: Metrics,
         max_concurrent: int,
         rate_limit: RateLimit,
+        traces: Traces,
     ) -> None:
         self.app = app
+        self._traces = traces
         self._rate_limit = rate_limit
         self._metrics = metrics
         self._max_concurrent = max_concurrent
@@ -55,21 +68,33 @@ class Boundary:
             await self.app(scope, receive, send)
             return
         carrier = {k.decode("latin-1"): v.decode("latin-1") for k, v in scope["headers"]}
-        with request_context.incoming(carrier) as request_id:
-            await self._serve(scope, receive, send, request_id)
+        name = "" if scope["path"].startswith(_UNTRACED) else scope["method"]
+        attributes = {semconv.HTTP_METHOD: scope["method"], semconv.KIND: semconv.CHAIN}
+        with request_context.incoming(carrier, name, attributes) as request_id:
+            await self._serve(scope, receive, send, request_id, carrier)
 
-    async def _serve(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
+    async def _serve(
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        request_id: str,
+        carrier: Mapping[str, str],
+    ) -> None:
         started = time.monotonic()
         status = 0
+        span = tracing.current()
+        noted = traces_noted.begin(span.get_span_context().trace_id)
+        noted.caller_sampled = caller_sampled(carrier)
+        said = [(b"x-request-id", request_id.encode())]
+        if traceparent := request_context.headers(span).get("traceparent"):
+            said.append((b"traceparent", traceparent.encode()))
 
         async def watched(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [
-                    *message.get("headers", ()),
-                    (b"x-request-id", request_id.encode()),
-                ]
+                message["headers"] = [*message.get("headers", ()), *said]
             await send(message)
 
         self._running += 1
@@ -92,7 +117,10 @@ class Boundary:
             await reply(error)(scope, receive, watched)
         finally:
             self._running -= 1
-            self._record(scope, status, time.monotonic() - started)
+            # A client that left before the reply began has no status; 499 is the custom for it.
+            noted.status, noted.elapsed_s = status or 499, time.monotonic() - started
+            noted.route = getattr(scope.get("route"), "path", OTHER)
+            self._record(scope, noted, span)
 
     async def _admit(self, scope: Scope) -> None:
         """Raise Unavailable or Overloaded where the request should not even be read."""
@@ -108,17 +136,23 @@ class Boundary:
         if scope["path"] in QUERIES:
             self._metrics.failed(error)
 
-    def _record(self, scope: Scope, status: int, elapsed_s: float) -> None:
-        # A client that left before the reply began has no status; 499 is the custom for it.
-        route = getattr(scope.get("route"), "path", OTHER)
-        self._metrics.served(scope["method"], route, status or 499, elapsed_s)
+    def _record(self, scope: Scope, noted: Ended, span: trace.Span) -> None:
+        method, route, status = scope["method"], noted.route, noted.status
+        self._metrics.served(method, route, status, noted.elapsed_s)
+        if span.is_recording():
+            span.update_name(f"{method} {route}")
+            span.set_attributes({semconv.HTTP_ROUTE: route, semconv.HTTP_STATUS: status})
+            traces_noted.show(noted, span)
+            if status >= 499:
+                span.set_status(StatusCode.ERROR)
+            self._traces.ended(noted)
         level = log.debug if scope["path"] in _QUIET else log.info
         level(
             "request",
-            method=scope["method"],
+            method=method,
             route=route,
-            status=status or 499,
-            elapsed_ms=round(elapsed_s * 1e3, 1),
+            status=status,
+            elapsed_ms=round(noted.elapsed_s * 1e3, 1),
         )
 
 
@@ -127,6 +161,8 @@ def install_error_handlers(app: FastAPI) -> None:
 
     async def ours(_: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, RaglanError)
+        if errors.wire(error).http >= 499:
+            tracing.fail(tracing.current(), error)
         return reply(error)
 
     async def validation(_: Request, error: Exception) -> JSONResponse:

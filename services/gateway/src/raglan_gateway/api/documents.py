@@ -20,6 +20,7 @@ from raglan_gateway.api.text import PlainText
 from raglan_gateway.mesh import Mesh
 from raglan_gateway.settings import GatewaySettings
 from raglan_gateway.shared.answer_cache import AnswerCache
+from raglan_gateway.traces import noted
 
 _PIECE_BYTES: Final = 1024 * 1024
 _UPLOAD_TIMEOUT_S: Final = 300.0
@@ -141,6 +142,7 @@ async def _submit(
     job: ingester_pb2.Job = await mesh.ingester.call(
         "Submit", messages(), deadline=Deadline.after(_UPLOAD_TIMEOUT_S), retry=False
     )
+    noted.goes_on()
     return schemas.Accepted(job_id=job.id)
 
 

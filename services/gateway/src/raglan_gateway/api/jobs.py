@@ -15,6 +15,7 @@ from raglan.v1 import ingester_pb2
 from raglan_gateway.api import replies, schemas, sse
 from raglan_gateway.api.collections import TIMEOUT_S
 from raglan_gateway.mesh import Mesh
+from raglan_gateway.traces import noted
 
 _FOLLOW_S: Final = 24 * 3600.0
 JobId = Annotated[str, Path(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
@@ -54,7 +55,9 @@ def router(mesh: Mesh, heartbeat_s: float) -> APIRouter:
     async def retry_job(job_id: JobId) -> schemas.Job:
         """Run the failed documents of a job again."""
         request = ingester_pb2.GetJobRequest(id=job_id)
-        return replies.job(await ask("RetryJob", request, retry=False))
+        job = replies.job(await ask("RetryJob", request, retry=False))
+        noted.goes_on()
+        return job
 
     @routes.get(
         "/{job_id}/events",

@@ -7,6 +7,7 @@ from typing import TypeVar
 from raglan.errors import RaglanError
 from raglan.telemetry import context as request_context
 
+from raglan_gateway import stage_spans
 from raglan_gateway.api import schemas, sse
 from raglan_gateway.ladder import FALLBACK
 from raglan_gateway.metrics import Metrics
@@ -62,6 +63,7 @@ async def _kept(
         metrics.failed(error)
         raise error
     reason = f"{error.message} This is an answer of {kept.age_s:.0f} s ago."
+    stage_spans.fell_back(_STAGE, reason, FALLBACK[_STAGE])
     degraded = schemas.Degraded(stage=_STAGE, reason=reason, fallback=FALLBACK[_STAGE])
     return shape.model_validate_json(kept.body).model_copy(
         update={"degraded": [degraded], "trace_id": request_context.trace_id()}

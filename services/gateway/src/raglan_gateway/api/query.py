@@ -15,13 +15,16 @@ from raglan.errors import Cancelled, Internal, InvalidInput, RaglanError
 from raglan.interrupt import Interrupt
 from raglan.resilience.limiter import Priority
 from raglan.telemetry import context as request_context
+from raglan.telemetry import semconv, tracing
 from raglan.v1 import retriever_pb2
 
 from raglan_gateway.api import filters, kept_answers, replies, schemas, sse
 from raglan_gateway.metrics import Metrics
-from raglan_gateway.pipeline import Answered, Cited, Delta, Pipeline, Query, Run, Sources, Started
+from raglan_gateway.pipeline import Answered, Cited, Delta, Pipeline, Run, Sources, Started
+from raglan_gateway.query import Query
 from raglan_gateway.settings import GatewaySettings
 from raglan_gateway.shared.answer_cache import AnswerCache, Place
+from raglan_gateway.traces import noted
 
 log: Final = structlog.get_logger()
 T = TypeVar("T")
@@ -117,6 +120,10 @@ def _checked(
     )
     deadline = Deadline.after(timeout_ms / 1e3)
     deadline.adopt()
+    span = tracing.current()
+    span.set_attributes({semconv.DEADLINE_REMAINING_MS: timeout_ms, semconv.MODE: body.mode})
+    if (text := tracing.content(query.text)) is not None:
+        span.set_attribute(semconv.INPUT, text)
     return query, deadline
 
 
@@ -170,10 +177,18 @@ async def _events(
         if not begun:
             metrics.failed(error)
             raise
+        tracing.fail(tracing.current(), error)
+        noted.failed()
         for late in await kept_answers.events(answers, place, error, metrics):
             yield late
+    except (asyncio.CancelledError, GeneratorExit) as left:
+        tracing.fail(tracing.current(), left)
+        noted.failed()
+        raise
     except Exception as error:
         metrics.failed(error)
+        tracing.fail(tracing.current(), error)
+        noted.failed()
         log.exception("unexpected error in a stream")
         yield sse.problem(Internal("The gateway met an error of its own."))
 

@@ -21,7 +21,7 @@ from raglan.cache import digest
 from raglan.errors import InvalidInput, NotFound, Unavailable
 
 from raglan_gateway.api.schemas import QueryReply, SearchReply
-from raglan_gateway.pipeline import Query
+from raglan_gateway.query import Query
 from raglan_gateway.shared.redis_link import RedisLink
 from raglan_gateway.shared.shared_answers import Kept, SharedAnswers, Stamp
 

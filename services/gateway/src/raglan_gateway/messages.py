@@ -1,0 +1,68 @@
+"""What the pipeline asks of the services, and what it makes of a new order, in their messages."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from raglan.chunk_text import in_context
+from raglan.v1 import common_pb2, embedder_pb2, reranker_pb2, retriever_pb2
+
+from raglan_gateway.query import Query
+
+
+def search(
+    query: Query, embedded: embedder_pb2.EmbedResponse | None, candidates: int
+) -> retriever_pb2.SearchRequest:
+    request = retriever_pb2.SearchRequest(
+        collections=query.collections,
+        text=query.text,
+        mode=query.mode,
+        limit=max(query.top_k, candidates if query.rerank else 0),
+        filter=query.filter,
+    )
+    if embedded is None:
+        request.mode = retriever_pb2.SEARCH_MODE_LEXICAL
+    else:
+        request.vector.CopyFrom(embedded.vectors)
+        request.embedder.CopyFrom(embedded.model)
+    return request
+
+
+def rerank(query: Query, passages: Sequence[common_pb2.Passage]) -> reranker_pb2.RerankRequest:
+    return reranker_pb2.RerankRequest(
+        query=query.text,
+        candidates=[
+            reranker_pb2.Candidate(
+                text=_in_context(passage),
+                retrieval_score=_retrieval_score(passage),
+            )
+            for passage in passages
+        ],
+    )
+
+
+def _in_context(passage: common_pb2.Passage) -> str:
+    return in_context(passage.title, passage.heading_path, passage.text)
+
+
+def _retrieval_score(passage: common_pb2.Passage) -> float:
+    scores = passage.scores
+    for name in ("fused", "dense", "lexical"):
+        if scores.HasField(name):
+            return float(getattr(scores, name))
+    return 0.0
+
+
+def reordered(
+    passages: list[common_pb2.Passage], reply: reranker_pb2.RerankResponse
+) -> list[common_pb2.Passage]:
+    for ranked in reply.ranked:
+        passage = passages[ranked.index]
+        passage.scores.rerank = ranked.score
+        # The reranker was given title and headings before the text.
+        before = len(_in_context(passage)) - len(passage.text)
+        passage.matches.extend(at - before for at in ranked.matches if at >= before)
+    first = [ranked.index for ranked in reply.ranked]
+    seen = set(first)
+    rest = [index for index in range(len(passages)) if index not in seen]
+    return [passages[index] for index in first + rest]

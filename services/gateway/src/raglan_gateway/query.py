@@ -1,0 +1,24 @@
+"""What was asked, once it is checked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from raglan.resilience.limiter import Priority
+from raglan.v1 import retriever_pb2
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """What was asked, checked."""
+
+    text: str
+    collections: tuple[str, ...]
+    top_k: int
+    mode: retriever_pb2.SearchMode.ValueType
+    rerank: bool
+    filter: retriever_pb2.Filter | None = None
+    max_tokens: int = 0
+    priority: Priority = Priority.DEFAULT
+    stream: bool = False
+    """Whether the answer is read as it is written."""

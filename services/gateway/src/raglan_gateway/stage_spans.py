@@ -1,0 +1,89 @@
+"""What the span of a stage says: its kind, how the service split its time, what it found."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from raglan.telemetry import semconv, tracing
+from raglan.v1 import common_pb2, generator_pb2
+
+from raglan_gateway.traces import noted
+
+_KINDS: Final = {
+    "embed": semconv.EMBEDDING,
+    "retrieve": semconv.RETRIEVER,
+    "rerank": semconv.RERANKER,
+    # The generator's own span is the LLM's.
+    "generate": semconv.CHAIN,
+    "cite": semconv.EMBEDDING,
+}
+_NS_IN_MS: Final = 1e6
+
+
+def stage_span(stage: str, remaining_s: float) -> tracing.span:
+    """The span of `stage`, which a query enters with so much time left."""
+    return tracing.span(
+        stage,
+        {
+            semconv.STAGE: stage,
+            semconv.KIND: _KINDS.get(stage, semconv.CHAIN),
+            semconv.DEADLINE_REMAINING_MS: round(remaining_s * 1e3, 1),
+        },
+    )
+
+
+def spent(timing: common_pb2.Timing) -> None:
+    """How the service split its time."""
+    tracing.current().set_attributes(
+        {
+            semconv.QUEUE_MS: timing.queue_ns / _NS_IN_MS,
+            semconv.TOKENIZE_MS: timing.tokenize_ns / _NS_IN_MS,
+            semconv.COMPUTE_MS: timing.compute_ns / _NS_IN_MS,
+            semconv.BATCH_SIZE: timing.batch_size,
+        }
+    )
+
+
+def documents(name: str, passages: Sequence[common_pb2.Passage], *scores: str) -> None:
+    """A ranked list; each passage with the first of these scores that it has.
+
+    Args:
+        name: of `semconv`: RETRIEVED, RERANKER_INPUT or RERANKER_OUTPUT.
+    """
+    if not tracing.current().is_recording():
+        return
+    ranked: Any = semconv.Documents(
+        [passage.chunk_id for passage in passages],
+        [_score(passage.scores, scores) for passage in passages],
+        [passage.text for passage in passages] if tracing.installed().content else (),
+    )
+    tracing.current().set_attribute(name, ranked)
+
+
+def generated(finished: generator_pb2.Finished) -> None:
+    """Who wrote the answer, and of how many tokens."""
+    tracing.current().set_attributes(
+        {
+            semconv.RESPONSE_MODEL: finished.model,
+            semconv.INPUT_TOKENS: finished.usage.prompt_tokens,
+            semconv.OUTPUT_TOKENS: finished.usage.completion_tokens,
+        }
+    )
+
+
+def fell_back(stage: str, reason: str, fallback: str) -> None:
+    """An event of the span that is current: the request's own, where that of the stage is over."""
+    noted.degraded()
+    tracing.current().add_event(
+        semconv.DEGRADED,
+        {
+            semconv.STAGE: stage,
+            semconv.DEGRADED_REASON: reason,
+            semconv.DEGRADED_FALLBACK: fallback,
+        },
+    )
+
+
+def _score(scores: Any, names: Sequence[str]) -> float | None:
+    return next((getattr(scores, name) for name in names if scores.HasField(name)), None)
