@@ -12,7 +12,8 @@ Three methods, the first that the runs allow:
   difference, resampling runs and then each run's samples (Davison and Hinkley, 1997, section 3.8).
   Of one run a side it holds the spread within that run alone; what else went on is not in it.
 
-A figure that did not change shows a false regression in at most half of 1 - confidence.
+A figure that did not change shows a false regression in at most half of 1 - confidence by the
+exact interval; by the bootstraps in about that (0.5 to 0.8 % of 400 trials each, at 99 %).
 """
 
 from __future__ import annotations
