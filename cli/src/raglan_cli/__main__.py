@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from raglan_cli import ask, bench, evaluate, ingest, parity, restart, screen, status, up
+from raglan_cli import ask, bench, evaluate, ingest, parity, restart, screen, status, trace, up
 from raglan_cli.failure import Failure
 
 app = typer.Typer(
@@ -27,6 +27,7 @@ app.command("eval")(evaluate.evaluate)
 app.add_typer(parity.app, name="parity")
 app.add_typer(bench.app, name="bench")
 app.command()(status.status)
+app.command()(trace.trace)
 app.command()(restart.restart)
 app.command()(up.down)
 

@@ -10,9 +10,10 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from raglan_cli import explained
 from raglan_cli.client import CollectionOption, Gateway, JsonOption, UrlOption, find_url
 from raglan_cli.failure import Failure
-from raglan_cli.screen import one_line, out, plain, print_json
+from raglan_cli.screen import err, one_line, out, plain, print_json
 
 _TIMINGS: Final = ("embed", "retrieve", "rerank", "first_token", "generate", "total")
 """Shown to a reader, in the order of the work; --json has those within each stage too."""
@@ -41,6 +42,9 @@ def ask(
     top_k: TopKOption = None,
     mode: ModeOption = None,
     rerank: RerankOption = None,
+    trace: Annotated[
+        bool, typer.Option("--trace", help="Show then where the time went, and what reranking did.")
+    ] = False,
     json: JsonOption = False,
     url: UrlOption = None,
 ) -> None:
@@ -51,14 +55,29 @@ def ask(
       raglan ask "How do I pin the reranker to the second GPU?" -c handbook
 
       raglan ask "Who signs off a release?" --json | jq .citations
+
+      raglan ask "Who signs off a release?" --trace
     """
     body = options(question, collection, top_k=top_k, mode=mode, rerank=rerank) | {"stream": True}
     with Gateway(find_url(url)) as gateway:
         events = gateway.events("/v1/query", body)
-        if json:
-            print_json(final_of(events))
-        else:
-            show_answer(events)
+        reply = final_of(events) if json else show_answer(events)
+        for _ in events:  # whoever leaves before the end is counted as one who left
+            pass
+        explanation = _explanation(gateway, reply) if trace else None
+    if json:
+        print_json(reply | ({"trace": explanation} if trace else {}))
+    elif explanation is not None:
+        explained.show(out, reply, explanation)
+
+
+def _explanation(gateway: Gateway, reply: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The trace of `reply`; None, and a sentence on stderr, where there is none."""
+    try:
+        return explained.fetch(gateway, str(reply.get("trace_id")))
+    except Failure as failure:
+        err.print(failure.message, style="yellow", markup=False)
+        return None
 
 
 def search(
@@ -110,8 +129,8 @@ def final_of(events: Iterable[tuple[str, dict[str, Any]]]) -> dict[str, Any]:
     raise _cut_off()
 
 
-def show_answer(events: Iterable[tuple[str, dict[str, Any]]]) -> None:
-    """Print the answer as it streams, then where it comes from.
+def show_answer(events: Iterable[tuple[str, dict[str, Any]]]) -> dict[str, Any]:
+    """Print the answer as it streams, then where it comes from; the `final` object.
 
     Raises:
         Failure: as `final_of`; what had been printed stays.
@@ -125,7 +144,7 @@ def show_answer(events: Iterable[tuple[str, dict[str, Any]]]) -> None:
             out.print("" if begun else Text(plain(data.get("answer", ""))))
             _show_citations(data)
             _show_footer(data)
-            return
+            return data
         elif event == "error":
             if begun:
                 out.print()

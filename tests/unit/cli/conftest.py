@@ -42,6 +42,9 @@ class FakeGateway:
     """Document id -> why it fails."""
     events: list[tuple[str, str]] = field(default_factory=list)
     """What a streamed answer consists of."""
+    traces: dict[str, dict[str, Any]] = field(default_factory=dict)
+    asked: dict[str, str] = field(default_factory=dict)
+    """By which filters traces were listed last."""
     search: Callable[[dict[str, Any]], list[dict[str, Any]]] = lambda body: []
     answer: Callable[[dict[str, Any]], str] = lambda body: ""
 
@@ -56,6 +59,8 @@ class FakeGateway:
                 Route("/v1/jobs/{id}", self._job),
                 Route("/v1/search", self._search, methods=["POST"]),
                 Route("/v1/query", self._query, methods=["POST"]),
+                Route("/v1/traces", self._traces),
+                Route("/v1/traces/{id}", self._trace),
             ]
         )
 
@@ -137,6 +142,16 @@ class FakeGateway:
             return JSONResponse({"answer": self.answer(body), "citations": [], "degraded": []})
         lines = (f"event: {event}\ndata: {data}\n\n" for event, data in self.events)
         return StreamingResponse(iter(lines), media_type="text/event-stream")
+
+    async def _traces(self, request: Request) -> Response:
+        self.asked = dict(request.query_params)
+        return JSONResponse({"traces": list(self.traces.values()), "next_before": None})
+
+    async def _trace(self, request: Request) -> Response:
+        trace_id = request.path_params["id"]
+        if trace_id not in self.traces:
+            return _error(404, f"There is no trace {trace_id}.")
+        return JSONResponse(self.traces[trace_id])
 
 
 async def _documents_of(request: Request) -> dict[str, bytes]:
