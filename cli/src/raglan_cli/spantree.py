@@ -149,7 +149,7 @@ def _work(span: Span, attributes: Mapping[str, Any]) -> Iterable[Note]:
 def _batch(span: Span, attributes: Mapping[str, Any]) -> Iterable[Note]:
     if span["name"] == semconv.BATCH and (size := number(span, semconv.BATCH_SIZE)):
         requests = number(span, semconv.BATCH_REQUESTS) or len(span["links"])
-        yield Note(f"{size:.0f} texts of {requests:.0f} request{'s' if requests != 1 else ''}")
+        yield Note(f"{_counted(size, 'text')} of {_counted(requests, 'request')}")
     elif span["links"]:
         yield Note(f"linked to {len(span['links'])} spans", "dim")
 
@@ -158,6 +158,10 @@ def _deadline(span: Span, attributes: Mapping[str, Any]) -> Iterable[Note]:
     left_ms = number(span, semconv.DEADLINE_REMAINING_MS)
     if left_ms is not None and (semconv.STAGE in attributes or span["status"] == "error"):
         yield Note(f"{milliseconds(left_ms)} ms were left", "dim")
+
+
+def _counted(count: float, what: str) -> str:
+    return f"{count:.0f} {what}{'' if count == 1 else 's'}"
 
 
 _NOTES: Final = (_failure, _fallback, _call, _work, _batch, _deadline)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from gateway_traces import LIMIT_S, bench, data, names, resource, span
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import Status
 from raglan.telemetry import semconv
 from raglan_gateway.traces import keeping, kept, received
@@ -66,6 +67,23 @@ async def test_what_is_not_kept_costs_no_call_and_can_be_looked_at_while_it_is_r
         mesh.embedder.spans.clear()
         mesh.retriever.spans.clear()
         assert len(names(await mesh.stored(trace_id, spans=3))) == 3, "looked at, it is kept"
+
+
+async def test_how_a_request_went_is_read_from_its_first_span_where_nobody_told() -> None:
+    async with bench() as mesh:
+        trace_id = mesh.end(status=200)
+        said = {
+            semconv.HTTP_ROUTE: AnyValue(string_value="/v1/search"),
+            semconv.HTTP_STATUS: AnyValue(int_value=200),
+            semconv.HEDGED: AnyValue(bool_value=True),
+        }
+        mesh.own[0].attributes.extend(KeyValue(key=key, value=said[key]) for key in said)
+        found = await mesh.traces.find(trace_id)
+        assert found is not None
+        shown = found.summary
+        assert (shown.route, shown.status, shown.hedged, shown.degraded) == (
+            "/v1/search", 200, True, False,
+        )  # fmt: skip
 
 
 async def test_an_unknown_trace_is_not_found_and_not_kept() -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from raglan.telemetry import semconv
@@ -25,6 +26,12 @@ JOB_EVERY_S: Final = 30.0
 JOB_SILENT_S: Final = 600.0
 """A job from which nothing new came for so long is no longer followed."""
 
+_FLAGS: Final = {
+    "degraded": semconv.DEGRADED,
+    "hedged": semconv.HEDGED,
+    "retried": semconv.RETRIED,
+}
+_FACTS: Final = ("route", "status", "duration_ms", *_FLAGS)
 _LARGEST_INT: Final = 2**63 - 1
 
 
@@ -81,30 +88,38 @@ class KeptTrace:
         start_ns = min((span.start_time_unix_nano for span in own), default=0)
         end_ns = max((span.end_time_unix_nano for span in own), default=0)
         root = _root(own)
-        ended, before = self.ended, self.summary
-        if ended is not None:
-            route, status, duration_ms = ended.route, ended.status, ended.elapsed_s * 1e3
-        elif before is not None:
-            route, status, duration_ms = before.route, before.status, before.duration_ms
-        else:
-            route, status, duration_ms = _attributed(root), 0, max(0, end_ns - start_ns) / 1e6
+        facts = self._facts(root, max(0, end_ns - start_ns) / 1e6)
         return Summary(
             trace_id=self.trace_id,
-            route=route,
             name=root.name[:200] if root else "",
-            status=status,
             error=Reason.ERROR in self.reasons or any(map(failed, all_spans)),
-            degraded=bool((ended and ended.degraded) or (before and before.degraded)),
-            hedged=bool((ended and ended.hedged) or (before and before.hedged)),
-            retried=bool((ended and ended.retried) or (before and before.retried)),
             start_ns=min(start_ns, _LARGEST_INT),
-            duration_ms=duration_ms,
             reasons=",".join(self.reasons),
             spans=len(all_spans),
             dropped=self.spans.dropped,
             complete=self._complete(own),
             missing=",".join(sorted(self.missing)),
+            **facts,
         )
+
+    def _facts(self, root: Span | None, elapsed_ms: float) -> dict[str, Any]:
+        """How its request went: as it was told, else as the store has it, else as its first span
+        says."""
+        if (ended := self.ended) is not None:
+            found = {name: getattr(ended, name) for name in ("route", "status", *_FLAGS)}
+            before = self.summary
+            flags = {n: found[n] or bool(before and getattr(before, n)) for n in _FLAGS}
+            return {**found, **flags, "duration_ms": ended.elapsed_s * 1e3}
+        if self.summary is not None:
+            return {name: getattr(self.summary, name) for name in _FACTS}
+        said = {each.key: each.value for each in root.attributes} if root else {}
+        nothing = AnyValue()
+        return {
+            "route": said.get(semconv.HTTP_ROUTE, nothing).string_value[:200],
+            "status": min(said.get(semconv.HTTP_STATUS, nothing).int_value, 999),
+            **{name: said.get(key, nothing).bool_value for name, key in _FLAGS.items()},
+            "duration_ms": elapsed_ms,
+        }
 
     def _complete(self, own: list[Span]) -> bool:
         """Whether nobody kept anything back, and each parent is here but that of the first span,
@@ -124,11 +139,3 @@ def _root(spans: list[Span]) -> Span | None:
     return min(
         spans, key=lambda span: (bool(span.parent_span_id), span.start_time_unix_nano), default=None
     )
-
-
-def _attributed(root: Span | None) -> str:
-    """The route that a span names."""
-    for attribute in root.attributes if root else ():
-        if attribute.key == semconv.HTTP_ROUTE:
-            return str(attribute.value.string_value)[:200]
-    return ""
