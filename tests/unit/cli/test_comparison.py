@@ -1,14 +1,15 @@
 """Rules of the comparison, tried against runs whose true change is known."""
 
 import random
+from collections import Counter
 from datetime import UTC, datetime, timedelta
-from itertools import count
+from itertools import combinations, count
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from raglan.records import Figure, Record
-from raglan_cli.comparison import compare, exact_shift, runs_needed
+from raglan_cli.comparison import _rank_sums, compare, exact_shift, runs_needed
 
 MINUTES = count()
 
@@ -129,6 +130,15 @@ def test_the_exact_interval_is_that_of_the_tables():
     differences = sorted(b - a for a in old for b in new)
     found = exact_shift(old, new, 0.95)
     assert (found.low, found.high) == (differences[2], differences[-3])
+
+
+@pytest.mark.parametrize(("n", "m"), [(1, 3), (3, 4), (2, 6), (5, 5)])
+def test_the_orders_of_two_groups_are_counted_as_by_writing_them_down(n, m):
+    written = Counter(
+        sum(place - rank for rank, place in enumerate(places))
+        for places in combinations(range(n + m), n)
+    )
+    assert _rank_sums(n, m) == [written[u] for u in range(n * m + 1)]
 
 
 def test_one_outlier_among_the_runs_is_no_regression():
