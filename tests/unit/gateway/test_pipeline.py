@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+import contextlib
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.trace import StatusCode
 from raglan import tensors
 from raglan.deadline import Deadline
 from raglan.errors import (
     Conflict,
     DeadlineExceeded,
+    Internal,
     InvalidInput,
     NotFound,
     Overloaded,
     RaglanError,
     Unavailable,
 )
+from raglan.telemetry import context as request_context
+from raglan.telemetry import tracing, variables
+from raglan.telemetry.recent_spans import RecentSpans
 from raglan.v1 import common_pb2, embedder_pb2, generator_pb2, reranker_pb2, retriever_pb2
 from raglan_gateway.grounding import groundedness
 from raglan_gateway.pipeline import (
@@ -33,6 +40,8 @@ from raglan_gateway.pipeline import (
     Started,
 )
 from raglan_gateway.query import Query
+from raglan_gateway.traces import noted
+from raglan_gateway.traces.verdict import Ended
 
 MODEL = common_pb2.ModelIdentity(id="m", revision="1", dimension=1)
 
@@ -142,8 +151,9 @@ async def search(mesh: FakeMesh, **changes: object) -> Run:
     return await pipeline(mesh).search(query(**changes), Deadline.after(5))
 
 
-async def answer(mesh: FakeMesh) -> list[Event]:
-    async with aclosing(pipeline(mesh).answer(query(), Deadline.after(5))) as events:
+async def answer(mesh: FakeMesh, **changes: object) -> list[Event]:
+    asked = query(**changes)
+    async with aclosing(pipeline(mesh).answer(asked, Deadline.after(5))) as events:
         return [event async for event in events]
 
 
@@ -315,3 +325,68 @@ async def test_an_answer_that_is_being_written_keeps_nobody_waiting() -> None:
                     break
             assert event == Delta("t0 "), "it fell back"
             assert generate.limiter.running == 0
+
+
+@pytest.fixture
+def recent() -> Iterator[RecentSpans]:
+    recent = RecentSpans()
+    installed = tracing.install("gateway", recent=recent)
+    yield recent
+    installed.close()
+
+
+async def traced(
+    recent: RecentSpans, mesh: FakeMesh, **asked: object
+) -> tuple[dict[str, ReadableSpan], Ended]:
+    """Name -> span of one answer, "request" for the first of them, and what was noted."""
+    with request_context.incoming({}, "request"):
+        trace_id = tracing.current().get_span_context().trace_id
+        ended = noted.begin(trace_id)
+        with contextlib.suppress(RaglanError):
+            await answer(mesh, **asked)
+    return {span.name: span for span in recent.of(trace_id)[0]}, ended
+
+
+async def test_each_stage_is_a_span_with_what_it_found(recent: RecentSpans) -> None:
+    spans, ended = await traced(recent, FakeMesh())
+    assert list(spans) == ["embed", "retrieve", "rerank", "generate", "request"]
+    assert all(span.status.status_code is StatusCode.OK for span in spans.values())
+    reranked = spans["rerank"].attributes or {}
+    assert reranked["reranker.output_documents.0.document.id"] == "p3"
+    assert reranked["reranker.output_documents.0.document.score"] == 9.0
+    assert reranked["reranker.input_documents.3.document.id"] == "p3"
+    assert not ended.degraded
+
+
+async def test_a_stage_that_fell_back_failed_and_the_request_says_by_what(
+    recent: RecentSpans,
+) -> None:
+    mesh = FakeMesh(rerank_error=Unavailable("gone"), generate_error=Internal("broken"))
+    spans, ended = await traced(recent, mesh)
+    statuses = {name: span.status.status_code for name, span in spans.items()}
+    assert statuses["rerank"] is statuses["generate"] is StatusCode.ERROR
+    assert statuses["request"] is StatusCode.OK
+    (event,) = spans["request"].events
+    assert dict(event.attributes or {})["raglan.degraded.fallback"] == "fused_order"
+    assert ended.degraded
+
+
+async def test_no_span_holds_what_was_asked_found_or_answered(recent: RecentSpans) -> None:
+    spans, _ = await traced(recent, FakeMesh(), text="a very secret question")
+    shown = " ".join(str(dict(span.attributes or {})) for span in spans.values())
+    for secret in ("secret", "passage 1", "t0"):
+        assert secret not in shown
+
+
+async def test_content_is_on_the_spans_where_one_setting_wants_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv(variables.CONTENT, "true")
+    recent = RecentSpans()
+    installed = tracing.install("gateway", recent=recent)
+    try:
+        spans, _ = await traced(recent, FakeMesh())
+    finally:
+        installed.close()
+    found = spans["retrieve"].attributes or {}
+    assert found["retrieval.documents.1.document.content"] == "passage 1"

@@ -69,7 +69,7 @@ def install(service: str, *, recent: RecentSpans | None = None) -> Tracing:
     """
     global _installed
     environ = os.environ
-    recent = recent or RecentSpans()
+    recent = RecentSpans() if recent is None else recent
     processor: SpanProcessor = recent
     export = None
     if variables.exported(environ) and not variables.disabled(environ):
