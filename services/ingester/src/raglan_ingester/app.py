@@ -30,6 +30,7 @@ from raglan_ingester.documents import DocumentStore
 from raglan_ingester.engines.dbos_queue import DbosQueue
 from raglan_ingester.indexing import Indexer
 from raglan_ingester.ingestion import Ingestion
+from raglan_ingester.job_traces import JobTraces
 from raglan_ingester.jobs import JobStore
 from raglan_ingester.library import Library
 from raglan_ingester.metrics import IngesterMetrics
@@ -110,6 +111,7 @@ class Ingester:
             self._queue,
             self._retriever,
             patience,
+            JobTraces(self._database),
             max_chars=settings.chunk_max_chars,
             overlap_chars=settings.chunk_overlap_chars,
         )

@@ -10,11 +10,14 @@ from typing import Final, Protocol
 import structlog
 from raglan.deadline import Deadline
 from raglan.errors import RaglanError
+from raglan.telemetry import tracing
 
+from raglan_ingester import job_traces
 from raglan_ingester.clients.retriever import CollectionSettings
 from raglan_ingester.database import now_ms
+from raglan_ingester.job_traces import JobTraces
 from raglan_ingester.jobs import JobStore
-from raglan_ingester.model import ItemState, Job
+from raglan_ingester.model import ItemState, Job, JobState
 from raglan_ingester.patience import Patience
 from raglan_ingester.pipeline import JobRun, Workshop, with_defaults
 from raglan_ingester.progress import Progress
@@ -52,6 +55,7 @@ class Ingestion:
         queue: JobQueue,
         collections: Collections,
         patience: Patience,
+        traces: JobTraces,
         *,
         max_chars: int,
         overlap_chars: int,
@@ -60,6 +64,7 @@ class Ingestion:
         self._queue = queue
         self._collections = collections
         self._patience = patience
+        self._traces = traces
         self._max_chars = max_chars
         self._overlap_chars = overlap_chars
         self._stop: dict[str, asyncio.Event] = {}
@@ -77,6 +82,11 @@ class Ingestion:
             if await self._queue.is_over(job.id, attempt):
                 attempt = await self._jobs.next_attempt(job.id)
             await self._queue.enqueue(job.id, attempt)
+
+    async def submitted(self, job: Job) -> None:
+        """Run a job that the current request has recorded."""
+        await self._traces.submitted(job.id)
+        await self.enqueue(job)
 
     async def enqueue(self, job: Job) -> None:
         await self._queue.enqueue(job.id, job.attempt)
@@ -111,7 +121,8 @@ class Ingestion:
         if job.cancel_requested:
             stop.set()
         try:
-            await self._run(job, stop)
+            async with self._traces.run(job):
+                job_traces.ended(await self._run(job, stop))
         except Exception:
             log.exception("a job broke off", job=job_id)
             await self._jobs.fail_queued(
@@ -122,15 +133,15 @@ class Ingestion:
             del self._stop[job_id], self._ended[job_id]
             ended.set()
 
-    async def _run(self, job: Job, stop: asyncio.Event) -> None:
+    async def _run(self, job: Job, stop: asyncio.Event) -> JobState:
         try:
             collection = await self._patience.call(
                 lambda: self._collections.collection(job.collection)
             )
         except RaglanError as error:
+            tracing.fail(tracing.current(), error)
             await self._jobs.fail_queued(job, error.message)
-            await self._jobs.finish(job.id, cancelled=False)
-            return
+            return await self._jobs.finish(job.id, cancelled=False)
         settings = with_defaults(
             collection, max_chars=self._max_chars, overlap_chars=self._overlap_chars
         )
@@ -142,6 +153,7 @@ class Ingestion:
         state = await self._jobs.finish(job.id, cancelled=stop.is_set())
         self._shop.observer.job_ended(state, (now_ms() - job.created_ms) / 1e3)
         log.info("job ended", job=job.id, state=str(state), documents=job.documents)
+        return state
 
     async def _until_done(self, run: JobRun, job: Job, stop: asyncio.Event) -> None:
         """Let the run work until it is done or told to stop, and report how far it is."""

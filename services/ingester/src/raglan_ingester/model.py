@@ -91,6 +91,19 @@ class Item(Base):
     chunks: Mapped[int] = mapped_column(default=0)
 
 
+class JobTrace(Base):
+    """W3C `traceparent`s: whose request a job was, and which run worked on it last."""
+
+    __tablename__ = "job_traces"
+
+    job_id: Mapped[str] = mapped_column(
+        String(64), ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True
+    )
+    request: Mapped[str] = mapped_column(String(64))
+    last_run: Mapped[str] = mapped_column(String(64), default="")
+    last_attempt: Mapped[int] = mapped_column(default=0)
+
+
 class Document(Base):
     __tablename__ = "documents"
     __table_args__ = (Index("documents_by_blob", "sha256"),)

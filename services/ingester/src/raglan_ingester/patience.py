@@ -6,7 +6,8 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
-from raglan.errors import DeadlineExceeded, Overloaded, RaglanError, Unavailable
+from raglan.errors import DeadlineExceeded, Overloaded, RaglanError, Unavailable, wire
+from raglan.telemetry import semconv, tracing
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
 from tenacity.wait import wait_random_exponential
 
@@ -44,6 +45,7 @@ class Patience:
             retry=retry_if_exception_type(TRANSIENT),
             stop=self._gone_for_too_long,
             wait=self._pause,
+            before_sleep=_note,
             reraise=True,
         )
         result: T = await retrying(once)
@@ -60,3 +62,9 @@ class Patience:
         error = state.outcome.exception() if state.outcome else None
         asked = error.retry_after_s if isinstance(error, RaglanError) else None
         return max(self._backoff(state), min(asked or 0.0, _MAX_PAUSE_S))
+
+
+def _note(state: RetryCallState) -> None:
+    error = state.outcome.exception() if state.outcome else None
+    why = wire(error).type if isinstance(error, RaglanError) else ""
+    tracing.current().add_event(semconv.RETRY, {semconv.ERROR_TYPE: why})

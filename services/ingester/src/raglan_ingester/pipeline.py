@@ -19,6 +19,7 @@ import structlog
 from numpy.typing import NDArray
 from raglan.chunk_text import in_context
 from raglan.errors import Conflict, RaglanError
+from raglan.telemetry import semconv, tracing
 
 from raglan_ingester.allowance import Allowance
 from raglan_ingester.blobs import BlobStore
@@ -171,7 +172,8 @@ class JobRun:
                 max_chars=settings.max_chars,
                 overlap_chars=settings.overlap_chars,
             )
-            with self._shop.observer.timed("parse"):
+            known = {semconv.DOCUMENT_ID: item.document_id, semconv.BYTES: item.size_bytes}
+            with self._shop.observer.timed("parse"), tracing.span(semconv.PARSE, known):
                 cut = await self._shop.parser.parse(request)
         except Unparsable as error:
             await self._fail([item], str(error))
@@ -222,7 +224,11 @@ class JobRun:
     async def _embed_each(self, batch: Sequence[_Cut]) -> list[Prepared]:
         """Embed a batch together; if it is refused, each document alone."""
         try:
-            with self._shop.observer.timed("embed"):
+            known = {
+                semconv.DOCUMENTS: len(batch),
+                semconv.TEXTS: sum(len(cut.cut.chunks) for cut in batch),
+            }
+            with self._shop.observer.timed("embed"), tracing.span(semconv.EMBED, known):
                 return await self._embed(batch)
         except TRANSIENT as error:
             message = f"{error.message} It was tried again for a while; retry the job later."
@@ -270,7 +276,8 @@ class JobRun:
 
     async def _index(self, prepared: Sequence[Prepared]) -> None:
         try:
-            with self._shop.observer.timed("index"):
+            known = {semconv.DOCUMENTS: len(prepared)}
+            with self._shop.observer.timed("index"), tracing.span(semconv.INDEX, known):
                 await self._shop.indexer.add(self._job, prepared)
         except Exception:
             log.exception("indexing failed", job=self._job.id, stage="index")

@@ -62,7 +62,7 @@ class IngesterServicer(ingester_pb2_grpc.IngesterServiceServicer):
         self, request_iterator: AsyncIterator[ingester_pb2.SubmitRequest], context: Context
     ) -> ingester_pb2.Job:
         job = await self._intake.receive(_parts(request_iterator))
-        await self._ingestion.enqueue(job)
+        await self._ingestion.submitted(job)
         return _job_to_proto(await self._jobs.view(job.id))
 
     async def GetJob(

@@ -63,6 +63,9 @@ class RecentSpans(SpanProcessor):
             elif len(known.spans) < self._max_spans_of_trace:
                 known.spans.append(span)
             else:
+                # What ends last is what all the others are part of.
+                del known.spans[0]
+                known.spans.append(span)
                 known.crowded = True
                 self.crowded_out += 1
                 return
