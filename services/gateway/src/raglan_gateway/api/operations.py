@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import raglan
 from fastapi import APIRouter, Request
@@ -68,6 +69,13 @@ class ServiceStatus(BaseModel):
     metrics_url: str | None = None
 
 
+class Targets(BaseModel):
+    """Where a process is scraped, and what it is."""
+
+    targets: list[str]
+    labels: dict[str, str]
+
+
 class Status(BaseModel):
     """The mesh as seen from this gateway."""
 
@@ -115,6 +123,17 @@ def router(
         # Thousands of lines take longer than the loop may stand still.
         body = await asyncio.to_thread(encode, metrics.registry)
         return Response(body, headers={"Content-Type": content_type})
+
+    @routes.get("/metrics/targets")
+    async def targets(request: Request) -> list[Targets]:
+        """Every process of the mesh to scrape, in the form of Prometheus' `http_sd_configs`."""
+        itself = Targets(targets=[request.url.netloc], labels={"component": "gateway"})
+        others = [
+            Targets(targets=[urlsplit(each.metrics_url).netloc], labels={"component": each.service})
+            for each in map(_status, await mesh.ask())
+            if each.metrics_url
+        ]
+        return [itself, *others]
 
     @routes.get("/v1/status")
     async def status() -> Status:
