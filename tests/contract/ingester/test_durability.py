@@ -13,10 +13,14 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from raglan.v1 import ingester_pb2
+from opentelemetry.proto.trace.v1 import trace_pb2
+from raglan.telemetry import context as request_context
+from raglan.telemetry import semconv
+from raglan.v1 import ingester_pb2, traces_pb2, traces_pb2_grpc
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
+TRACE = "0af7651916cd43dd8448eb211c80319c"
 SUCCEEDED = ingester_pb2.JOB_STATUS_SUCCEEDED
 
 
@@ -76,6 +80,17 @@ async def start_process(
     retriever.reset()
 
 
+async def _spans(client: Any) -> list[trace_pb2.Span]:
+    """What the process has of the trace."""
+    traces: Any = traces_pb2_grpc.TraceServiceStub(client.channel)
+    request = traces_pb2.CollectRequest(trace_ids=[bytes.fromhex(TRACE)])
+    reply = await client.call(traces.Collect, request)
+    data = trace_pb2.TracesData.FromString(reply.spans)
+    return [
+        s for resource in data.resource_spans for scope in resource.scope_spans for s in scope.spans
+    ]
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["killed", "stopped"])
 async def test_a_job_broken_off_in_the_middle_is_completed_without_duplicates(
     start_process: Any, embedder: Any, retriever: Any, until: Any, number: int
@@ -83,7 +98,8 @@ async def test_a_job_broken_off_in_the_middle_is_completed_without_duplicates(
     documents = {f"{number}-{n:03}": f"Sentence {n} of a document. " * 60 for n in range(60)}
     embedder.delay_s = 0.1
     first = await start_process()
-    job = await first.client.submit(documents)
+    with request_context.incoming({"traceparent": f"00-{TRACE}-b7ad6b7169203331-01"}):
+        job = await first.client.submit(documents)
     await until(lambda: 8 <= len(retriever.collections["default"]) < 100)
 
     await first.end(number)
@@ -107,6 +123,12 @@ async def test_a_job_broken_off_in_the_middle_is_completed_without_duplicates(
         ("embed", 120, 120),
         ("index", 120, 120),
     ]
+    (resumed,) = [span for span in await _spans(second.client) if span.name == semconv.INGEST_JOB]
+    # Its parent is the upload, and it names the run that was broken off.
+    assert len(resumed.links) == 1
+    assert resumed.links[0].trace_id.hex() == TRACE
+    assert resumed.links[0].span_id not in (resumed.span_id, resumed.parent_span_id)
+    assert any(each.key == semconv.RESUMED and each.value.bool_value for each in resumed.attributes)
 
 
 async def test_a_stopped_ingester_ends_at_once_and_prints_nothing(
