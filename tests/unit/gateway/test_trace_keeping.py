@@ -8,9 +8,9 @@ import time
 from pathlib import Path
 
 import pytest
-from gateway_traces import LIMIT_S, bench, data, names, resource, span
+from gateway_traces import LIMIT_S, Bench, bench, data, names, resource, span
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
-from opentelemetry.proto.trace.v1.trace_pb2 import Status
+from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 from raglan.telemetry import semconv
 from raglan_gateway.traces import keeping, kept, received
 from raglan_gateway.traces.document import trace_json
@@ -46,6 +46,27 @@ async def test_the_traces_of_a_second_are_asked_for_together_and_twice() -> None
             while mesh.traces.waiting:
                 await asyncio.sleep(0.01)
         assert [set(asked) for asked in mesh.embedder.asked] == [ids, ids]
+
+
+async def ended_asking(mesh: Bench) -> int:
+    """How often the embedder was asked, once nothing waits any more."""
+    async with asyncio.timeout(LIMIT_S):
+        while mesh.traces.waiting:
+            await asyncio.sleep(0.01)
+    return len(mesh.embedder.asked)
+
+
+async def test_a_sampled_trace_that_is_whole_is_asked_for_once() -> None:
+    async with bench(share=1) as mesh:
+        mesh.end(status=200)
+        assert await ended_asking(mesh) == 1
+
+
+async def test_a_call_without_its_other_end_is_asked_for_again() -> None:
+    async with bench(share=1) as mesh:
+        trace_id = mesh.end(status=200)
+        mesh.own.append(span(trace_id, 40, parent=1, kind=Span.SPAN_KIND_CLIENT))
+        assert await ended_asking(mesh) == 2
 
 
 async def test_a_span_that_ends_late_is_fetched_all_the_same() -> None:

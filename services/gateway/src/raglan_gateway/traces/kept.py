@@ -18,7 +18,7 @@ FIRST_S: Final = 0.3
 """After the end of a request: its last spans end a moment later."""
 
 AGAIN_S: Final = 5.0
-"""For spans that ended late: a hedge that was overtaken, a batch whose request had left."""
+"""For spans that ended late: of a call that was given up, of a batch whose request had left."""
 
 JOB_EVERY_S: Final = 30.0
 """Of a job that runs. Services forget their spans after two minutes."""
@@ -32,6 +32,7 @@ _FLAGS: Final = {
     "retried": semconv.RETRIED,
 }
 _FACTS: Final = ("route", "status", "duration_ms", *_FLAGS)
+_ORDINARY: Final = frozenset({Reason.SAMPLED, Reason.WANTED, Reason.REFUSED})
 _LARGEST_INT: Final = 2**63 - 1
 
 
@@ -73,7 +74,7 @@ class KeptTrace:
     def was_asked_for(self, now: float) -> bool:
         """Note that the mesh was asked; whether it should be asked again later."""
         self.asked += 1
-        if self.asked == 1:
+        if self.asked == 1 and not self._is_whole():
             self.due = now + AGAIN_S
             return True
         if self.follows_job and now - self.news < JOB_SILENT_S:
@@ -120,6 +121,16 @@ class KeptTrace:
             **{name: said.get(key, nothing).bool_value for name, key in _FLAGS.items()},
             "duration_ms": elapsed_ms,
         }
+
+    def _is_whole(self) -> bool:
+        """Whether asking again would find nothing new, as far as can be told: it went well, and
+        each call has a span on its other end. Most are, and a second time costs as much."""
+        if not _ORDINARY.issuperset(self.reasons):
+            return False
+        own = [span for _, span in each(self.spans.data) if span.trace_id == self.trace_id]
+        parents = {span.parent_span_id for span in own}
+        calls = {span.span_id for span in own if span.kind == Span.SPAN_KIND_CLIENT}
+        return calls <= parents and self._complete(own)
 
     def _complete(self, own: list[Span]) -> bool:
         """Whether nobody kept anything back, and each parent is here but that of the first span,
