@@ -11,6 +11,7 @@ import pytest
 from gateway_traces import LIMIT_S, Bench, bench, data, names, resource, span
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
+from raglan.errors import Overloaded
 from raglan.telemetry import semconv
 from raglan_gateway.traces import keeping, kept, received
 from raglan_gateway.traces.document import trace_json
@@ -88,6 +89,28 @@ async def test_what_is_not_kept_costs_no_call_and_can_be_looked_at_while_it_is_r
         mesh.embedder.spans.clear()
         mesh.retriever.spans.clear()
         assert len(names(await mesh.stored(trace_id, spans=3))) == 3, "looked at, it is kept"
+
+
+async def test_looking_for_traces_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keeping, "LOOKS", (0.001, 5))
+    async with bench() as mesh:
+        for number in range(5):
+            assert await mesh.traces.find(number.to_bytes(16, "big")) is None
+        with pytest.raises(Overloaded):
+            await mesh.traces.find(bytes(16))
+        assert len(mesh.embedder.asked) == 5
+
+
+async def test_received_spans_are_bounded_by_their_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(received, "MAX_BYTES", 50_000)
+    held = received.Received(1_000)
+    for number in range(1, 100):
+        held.take(resource("a"), span(number.to_bytes(16, "big"), 1, name="x" * 10_000))
+    assert len(held) == 4
+    assert held.pop((99).to_bytes(16, "big")) is not None
+    for number in range(1, 100):
+        held.pop(number.to_bytes(16, "big"))
+    assert (len(held), held._bytes) == (0, 0)
 
 
 async def test_how_a_request_went_is_read_from_its_first_span_where_nobody_told() -> None:

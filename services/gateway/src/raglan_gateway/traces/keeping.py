@@ -17,6 +17,7 @@ from typing import Final
 import structlog
 from cachetools import LRUCache
 from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
+from raglan.errors import Overloaded
 
 from raglan_gateway.traces import kept
 from raglan_gateway.traces.collection import Collector, Reply, own_spans
@@ -24,7 +25,7 @@ from raglan_gateway.traces.kept import KeptTrace
 from raglan_gateway.traces.received import Received
 from raglan_gateway.traces.spans import TraceSpans, each, failed
 from raglan_gateway.traces.store import Summary, TraceStore, Wanted
-from raglan_gateway.traces.verdict import Ended, Reason, TailSampling
+from raglan_gateway.traces.verdict import Allowance, Ended, Reason, TailSampling
 
 log: Final = structlog.get_logger()
 
@@ -33,7 +34,12 @@ MAX_KEPT: Final = 2_048
 """Traces on their way into the store at a time."""
 
 MAX_SPANS: Final = 100_000
-"""Their spans, some 100 MB at most; past it the oldest are written as they are."""
+MAX_BYTES: Final = 32 * 1024 * 1024
+"""Their spans, as they are sent (in memory, some four times as much); past either, the oldest are
+written as they are."""
+
+LOOKS: Final = (200, 1_000)
+"""Traces a second, and at once, that the mesh is asked for because somebody looks for them."""
 
 TAKEN_AT_ONCE: Final = 500
 """Spans, before others get their turn on the loop: a few milliseconds."""
@@ -94,6 +100,7 @@ class Traces:
         self._stored: LRUCache[bytes, bool] = LRUCache(REMEMBERED)
         self._received = Received(max_spans, clock=clock)
         self._looking = asyncio.Semaphore(_LOOKED_AT_ONCE)
+        self._looks = Allowance(*LOOKS, clock=clock)
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -148,6 +155,7 @@ class Traces:
         """A trace, from the store or, if it is recent, from the mesh.
 
         Raises:
+            Overloaded: too many are looked for.
             Unavailable: the disk is too slow.
         """
         trace = self._kept.get(trace_id)
@@ -158,16 +166,28 @@ class Traces:
             trace = self._new(trace_id, (Reason.LOOKED_AT,))
             if stored is not None:
                 self._join(trace, stored)
-        try:
-            async with asyncio.timeout(_LOOK_S), self._looking:
-                await self._gather({trace_id: trace}, everyone=True)
-        except TimeoutError:
-            log.debug("too many look for traces at once")
+        await self._look_for(trace)
         if not len(trace.spans):
             return None
         if trace_id not in self._kept:
             await self._looked_at(trace)
         return Found(trace.summarized(), trace.spans.data.SerializeToString())
+
+    async def _look_for(self, trace: KeptTrace) -> None:
+        """Ask the mesh for `trace` alone.
+
+        Raises:
+            Overloaded: too many are looked for, and nothing is known of this one.
+        """
+        try:
+            async with asyncio.timeout(_LOOK_S), self._looking:
+                if self._looks.take():
+                    await self._gather({trace.trace_id: trace}, everyone=True)
+                    return
+        except TimeoutError:
+            pass
+        if not len(trace.spans):
+            raise Overloaded("Too many traces are being looked for.", retry_after_s=1)
 
     async def _looked_at(self, trace: KeptTrace) -> None:
         """Keep what was found by its id: it may be looked at again."""
@@ -226,11 +246,13 @@ class Traces:
     def _too_many(self) -> list[KeptTrace]:
         """The oldest traces, as long as there are too many spans in all."""
         spans = sum(len(trace.spans) for trace in self._kept.values())
+        size = sum(trace.spans.size for trace in self._kept.values())
         over = []
         for trace in self._kept.values():
-            if spans <= MAX_SPANS:
+            if spans <= MAX_SPANS and size <= MAX_BYTES:
                 break
             spans -= len(trace.spans)
+            size -= trace.spans.size
             over.append(trace)
         return over
 

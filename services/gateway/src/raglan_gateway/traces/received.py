@@ -13,6 +13,9 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from raglan_gateway.traces.spans import TraceSpans
 
 MAX_SPANS: Final = 20_000
+MAX_BYTES: Final = 16 * 1024 * 1024
+"""As they are sent; in memory, some four times as many."""
+
 SETTLED_S: Final = 10.0
 """Time for a trace's other spans to come, before it is judged."""
 
@@ -34,6 +37,7 @@ class Received:
         self._clock = clock
         self._traces: dict[bytes, _Arrived] = {}
         self._count = 0
+        self._bytes = 0
 
     def __len__(self) -> int:
         """Spans held."""
@@ -49,9 +53,10 @@ class Received:
         if arrived is None:
             arrived = _Arrived(self._clock(), TraceSpans(self._max_spans_of_trace))
             self._traces[span.trace_id] = arrived
-        dropped = arrived.spans.dropped
+        dropped, size = arrived.spans.dropped, arrived.spans.size
         self._count += arrived.spans.add(resource, span)
-        while self._count > MAX_SPANS and len(self._traces) > 1:
+        self._bytes += arrived.spans.size - size
+        while (self._count > MAX_SPANS or self._bytes > MAX_BYTES) and len(self._traces) > 1:
             self.pop(next(iter(self._traces)))
         return arrived.spans.dropped == dropped
 
@@ -60,6 +65,7 @@ class Received:
         if (arrived := self._traces.pop(trace_id, None)) is None:
             return None
         self._count -= len(arrived.spans)
+        self._bytes -= arrived.spans.size
         return arrived.spans
 
     def settled(self) -> Iterator[tuple[bytes, TraceSpans]]:

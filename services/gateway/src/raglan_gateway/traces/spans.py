@@ -31,7 +31,8 @@ class TraceSpans:
         self.dropped = 0
         self._max = max_spans
         self._ordinary = max_spans - max_spans // 10
-        self._bytes = 0
+        self.size = 0
+        """Bytes of the spans kept, as they are sent; in memory, some four times as many."""
         self._kept = 0
         self._seen: set[bytes] = set()
         self._by_resource: dict[bytes, ScopeSpans] = {}
@@ -57,11 +58,11 @@ class TraceSpans:
             self._seen.add(span.span_id)
         size = span.ByteSize()
         bound = self._max if _says_much(span) else self._ordinary
-        if self._kept >= bound or size > MAX_SPAN_BYTES or self._bytes + size > MAX_TRACE_BYTES:
+        if self._kept >= bound or size > MAX_SPAN_BYTES or self.size + size > MAX_TRACE_BYTES:
             self.dropped += 1
             return False
         self._kept += 1
-        self._bytes += size
+        self.size += size
         self._of(resource).spans.append(span)
         return True
 

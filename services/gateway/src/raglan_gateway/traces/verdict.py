@@ -50,12 +50,13 @@ RATES: Final[dict[Reason, tuple[float, int]]] = {
     Reason.REFUSED: (10, 200),
     Reason.JOB: (2, 100),
     Reason.WANTED: (5, 50),
-    Reason.SAMPLED: (50, 200),
+    Reason.SAMPLED: (500, 2_000),
     Reason.LOOKED_AT: (2, 50),
     Reason.RECEIVED: (10, 200),
 }
 """Traces a second, and how many at once. What is not here counts as an error does. A mesh that is
-degraded as a whole keeps 100 a second: more would be load when it has too much of it."""
+degraded as a whole keeps 100 a second: more would be load when it has too much of it. The share is
+bounded by how it is set."""
 
 
 @dataclass(slots=True)
