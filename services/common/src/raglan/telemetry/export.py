@@ -60,10 +60,15 @@ class CollectorExport(SpanProcessor):
         """Spans that it never got: the queue was full, or it refused or did not answer."""
         return self._overflowed + self._counted.failed
 
+    @property
+    def waiting(self) -> int:
+        """Spans in the queue."""
+        return self._given - self._counted.taken
+
     def on_end(self, span: ReadableSpan) -> None:
         """Queue `span`, or drop it; at once either way."""
         with self._lock:
-            if self._given - self._counted.taken >= self._max_waiting:
+            if self.waiting >= self._max_waiting:
                 self._overflowed += 1
                 return
             self._given += 1

@@ -11,7 +11,6 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Mapping, Sequence
-from types import MappingProxyType
 from typing import Any, Final
 
 from opentelemetry import trace
@@ -71,7 +70,7 @@ class RecordedSpan(ReadableSpan, trace.Span):
         self._context: SpanContext = context
         self._parent = parent
         self._kind = kind
-        self._attributes: dict[str, Any] = dict(attributes) if attributes else {}
+        self._given: dict[str, Any] = dict(attributes) if attributes else {}
         self._start_time: int = time.time_ns()
 
     # --- Writing ----------------------------------------------------------------------------------
@@ -88,13 +87,13 @@ class RecordedSpan(ReadableSpan, trace.Span):
 
     def set_attribute(self, key: str, value: Any) -> None:
         """Set one attribute; past the limit of their number it is left out."""
-        if self._end_time is None and len(self._attributes) < MAX_ATTRIBUTES:
-            self._attributes[key] = value
+        if self._end_time is None and len(self._given) < MAX_ATTRIBUTES:
+            self._given[key] = value
 
     def set_attributes(self, attributes: Mapping[str, Any]) -> None:
         """Set several."""
-        if self._end_time is None and len(self._attributes) + len(attributes) <= MAX_ATTRIBUTES:
-            self._attributes.update(attributes)
+        if self._end_time is None and len(self._given) + len(attributes) <= MAX_ATTRIBUTES:
+            self._given.update(attributes)
 
     def set_status(self, status: Status | StatusCode, description: str | None = None) -> None:
         """Set how it went. The first word counts."""
@@ -146,9 +145,9 @@ class RecordedSpan(ReadableSpan, trace.Span):
         return self._context
 
     @property
-    def attributes(self) -> types.Attributes:
-        """Its attributes, cut to the limits."""
-        return MappingProxyType(_bounded(self._attributes))
+    def _attributes(self) -> dict[str, Any]:  # type: ignore[override]
+        """What the sdk reads attributes from: those that were given, cut to the limits."""
+        return _bounded(self._given)
 
     @property
     def resource(self) -> Any:
