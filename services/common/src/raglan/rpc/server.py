@@ -156,7 +156,8 @@ class Server:
         await self.service.close()
         await self._process.stop()
         if self.service.metrics is not None:
-            self.service.metrics.stop()
+            # Its thread looks up every half second.
+            await asyncio.to_thread(self.service.metrics.stop)
 
     async def _begin(self) -> None:
         """Start the service, again and again while it lacks something that may yet come."""
