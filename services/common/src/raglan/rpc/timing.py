@@ -9,7 +9,12 @@ from raglan.v1 import common_pb2
 
 def told(timing: Timing, *, tokenize_ns: int = 0) -> common_pb2.Timing:
     """`timing` for the reply; the current span says it too."""
-    tracing.current().set_attributes(
+    span = tracing.current()
+    own = span.get_span_context().trace_id
+    for batch in timing.batches:
+        if batch.trace_id != own:  # of one that runs in another request's trace
+            span.add_link(batch)
+    span.set_attributes(
         {
             semconv.QUEUE_MS: round(timing.queue_ns / 1e6, 3),
             semconv.TOKENIZE_MS: round(tokenize_ns / 1e6, 3),

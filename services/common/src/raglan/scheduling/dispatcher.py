@@ -66,6 +66,9 @@ class Answer(Generic[Result]):
     batch_tokens: int
     """Padded."""
 
+    batch: SpanContext | None = None
+    """The span of the batch, where there is one."""
+
 
 @dataclass(frozen=True, slots=True)
 class Timing:
@@ -83,6 +86,9 @@ class Timing:
     batch_tokens: int = 0
     """Padded tokens of the largest."""
 
+    batches: tuple[SpanContext, ...] = ()
+    """The spans of its batches."""
+
     @classmethod
     def over(cls, answers: Sequence[Answer[Any]]) -> Timing:
         """Of all `answers` of a call."""
@@ -94,6 +100,7 @@ class Timing:
             compute_ns=max(answer.queue_ns + answer.compute_ns for answer in answers) - first,
             batch_size=max(answer.batch_size for answer in answers),
             batch_tokens=max(answer.batch_tokens for answer in answers),
+            batches=tuple({b.span_id: b for each in answers if (b := each.batch)}.values()),
         )
 
 
@@ -329,10 +336,9 @@ class Dispatcher(Generic[Input, Result]):
         else:
             station.scheduler.failed(batch, now)
         self._drop(run.late)
-        if run.items:
-            _trace(batch, run)
+        traced = _trace(batch, run) if run.items else None
         if run.error is None:
-            self._deliver(batch, run)
+            self._deliver(batch, run, traced)
         else:
             self._observer.dropped("failed", len(run.items))
             known = isinstance(run.error, RaglanError)
@@ -341,7 +347,7 @@ class Dispatcher(Generic[Input, Result]):
                 self._fail(item, shown)
         self._pump(station)
 
-    def _deliver(self, batch: Batch, run: _Run[Result]) -> None:
+    def _deliver(self, batch: Batch, run: _Run[Result], traced: SpanContext | None) -> None:
         queued_s = []
         for item, result in zip(run.items, run.results, strict=True):
             ticket: _Ticket[Input, Result] = item.payload
@@ -355,6 +361,7 @@ class Dispatcher(Generic[Input, Result]):
                         compute_ns=run.ended_ns - run.started_ns,
                         batch_size=len(run.items),
                         batch_tokens=batch.padded_tokens,
+                        batch=traced,
                     )
                 )
         if run.items:
@@ -427,13 +434,13 @@ def _run(stream: Stream[Any, Result], batch: Batch) -> _Run[Result]:
     return run
 
 
-def _trace(batch: Batch, run: _Run[Any]) -> None:
+def _trace(batch: Batch, run: _Run[Any]) -> SpanContext | None:
     """A span of the batch, in the trace of its first request, with links to all of them."""
     askers = {
         asker.span_id: asker for item in run.items if (asker := item.payload.asked_by) is not None
     }
     if not askers:
-        return
+        return None
     known = list(askers.values())
     attributes = {
         semconv.BATCH_SIZE: len(run.items),
@@ -444,7 +451,7 @@ def _trace(batch: Batch, run: _Run[Any]) -> None:
     }
     # What a stream's thread measured is on another clock than spans are.
     since = time.time_ns() - time.monotonic_ns()
-    tracing.record(
+    return tracing.record(
         semconv.BATCH,
         attributes,
         parent=known[0],

@@ -224,8 +224,8 @@ def record(
     interval_ns: tuple[int, int],
     links: Sequence[SpanContext] = (),
     error: BaseException | None = None,
-) -> None:
-    """A span of something that is over.
+) -> SpanContext | None:
+    """A span of something that is over; its context, for others to point at.
 
     Args:
         interval_ns: when it began and ended, on the clock of `time.time_ns`.
@@ -233,7 +233,7 @@ def record(
     """
     tracer = _installed.tracer
     if tracer is None:
-        return
+        return None
     span = tracer.begin(name, parent, attributes)
     span.was(interval_ns[0], [Link(each) for each in links[:MAX_LINKS]])
     if error is None:
@@ -241,6 +241,7 @@ def record(
     else:
         fail(span, error)
     span.end(interval_ns[1])
+    return span.get_span_context()
 
 
 def _resource(service: str) -> Resource:
