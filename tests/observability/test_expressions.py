@@ -26,7 +26,7 @@ ELSEWHERE: Final = {
 }
 """What exists only where a GPU, its exporter or a fault is."""
 
-_WORDS: Final = {"and", "or", "unless", "offset", "bool", "inf", "nan", "Inf", "NaN"}
+_WORDS: Final = {"and", "or", "unless", "offset", "bool", "group_left", "group_right"}
 _MODIFIER: Final = r"\b(?:by|without|on|ignoring|group_left|group_right)\s*\([^)]*\)"
 _LITERALS: Final = r"\"[^\"]*\"|'[^']*'"
 
