@@ -157,6 +157,21 @@ async def test_a_reply_that_cannot_be_read_costs_that_replicas_spans_only(junk: 
         assert not found.summary.complete
 
 
+async def test_only_replicas_that_were_called_can_be_missing() -> None:
+    async with bench(ask_s=0.15) as mesh:
+        mesh.embedder.delay_s = mesh.retriever.delay_s = 60
+        trace_id = mesh.end(status=200)
+        found = await mesh.traces.find(trace_id)
+        assert found is not None
+        both = found.summary.missing.split(",")
+        assert len(both) == 2, "nobody knows which were called"
+        peer = KeyValue(key=semconv.PEER, value=AnyValue(string_value=both[0]))
+        mesh.own.append(span(trace_id, 9, parent=1, kind=Span.SPAN_KIND_CLIENT, attributes=[peer]))
+        found = await mesh.traces.find(trace_id)
+        assert found is not None
+        assert found.summary.missing == both[0]
+
+
 async def test_what_a_service_has_let_go_of_makes_a_trace_incomplete() -> None:
     async with bench() as mesh:
         mesh.embedder.incomplete = True
@@ -222,6 +237,7 @@ async def test_several_requests_of_one_trace_come_together(tmp_path: Path) -> No
         mesh.traces.ended(Ended(number, "/v1/search", 200, 0.1, degraded=True))
         found = await mesh.stored(trace_id, spans=4)
         assert found.summary.reasons == "error,degraded"
+        assert found.summary.degraded
 
 
 async def test_what_is_on_its_way_is_written_at_the_end(
@@ -331,6 +347,18 @@ def test_of_too_many_spans_entries_and_failures_are_kept_longest() -> None:
     )
     assert not spans.add(resource("a"), span(trace_id, 5, parent=900)), "dropped once, counted once"
     assert spans.dropped == 109
+
+
+def test_what_was_kept_is_kept_when_it_is_read_again_in_another_order() -> None:
+    spans = TraceSpans(100)
+    trace_id = b"\1" * 16
+    spans.add(resource("a"), span(trace_id, 1))
+    for number in range(2, 91):
+        spans.add(resource("b"), span(trace_id, number, parent=1))
+    for number in range(200, 210):
+        spans.add(resource("a"), span(trace_id, number))
+    again = TraceSpans.parsed(spans.data.SerializeToString(), 100)
+    assert (len(again), again.dropped) == (len(spans), spans.dropped) == (100, 0)
 
 
 def test_a_huge_span_is_dropped() -> None:

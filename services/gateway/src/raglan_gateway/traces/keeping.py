@@ -1,7 +1,7 @@
 """Keeping traces: from the verdict at the end of a request to the file, and back on demand.
 
-A kept trace is asked for twice, all kept traces of a second together; until then and after that
-any trace of the last two minutes can still be had by its id.
+All kept traces of a second are asked for together, and again a few seconds later where something
+may have ended late. Any other trace of the last two minutes can be had by its id.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Final
 import structlog
 from cachetools import LRUCache
 from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
-from raglan.errors import Overloaded
+from raglan.errors import Overloaded, Unavailable
 
 from raglan_gateway.traces import kept
 from raglan_gateway.traces.collection import Collector, Reply, own_spans
@@ -113,7 +113,8 @@ class Traces:
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait((self._task,))
-        await self._take_own(self._kept)
+        # What was asked for has this process's spans.
+        await self._take_own({i: trace for i, trace in self._kept.items() if not trace.asked})
         await self._write(self._kept.values())
         self._kept.clear()
         await self.store.close()
@@ -125,9 +126,7 @@ class Traces:
         trace_id = ended.trace_id.to_bytes(16, "big")
         if (trace := self._kept.get(trace_id)) is None:
             return self._keep(self._new(trace_id, reasons, ended))
-        # A second request in the same trace: it is worth what the worse of them is.
-        trace.reasons = tuple(dict.fromkeys((*trace.reasons, *reasons)))
-        trace.due, trace.asked = self._clock() + kept.FIRST_S, 0
+        trace.has_another(ended, reasons, self._clock())
         return True
 
     async def receive(self, data: TracesData) -> int:
@@ -214,15 +213,23 @@ class Traces:
         return True
 
     async def _run(self) -> None:
+        behind = False
         while True:
-            await asyncio.sleep(TICK_S)
+            await asyncio.sleep(0 if behind else TICK_S)
+            behind = False
             try:
-                await self._round()
+                behind = await self._round()
+            except Unavailable as error:
+                log.warning("traces wait", reason=error.message)
             except Exception:
                 log.exception("traces of a second are lost")
 
-    async def _round(self) -> None:
-        """Ask for what is due, and write what is new."""
+    async def _round(self) -> bool:
+        """Ask for what is due, and write what is new. Whether more may be due than one round has.
+
+        Raises:
+            Unavailable: the disk is too slow.
+        """
         now = self._clock()
         self._judge_received()
         due = [trace for trace in self._kept.values() if trace.due <= now][:A_ROUND]
@@ -234,6 +241,7 @@ class Traces:
         await self._write(dict.fromkeys([*over, *(trace for trace in due if trace.fresh)]))
         for trace in over:
             self._kept.pop(trace.trace_id, None)
+        return len(due) == A_ROUND
 
     async def _recall(self, traces: Sequence[KeptTrace]) -> None:
         """Join what the store may have of them: a trace can have many requests, and late spans."""
@@ -299,7 +307,7 @@ class Traces:
             known = trace_id in self._stored
             if known or wrong or self.sampling.in_share(int.from_bytes(trace_id, "big")):
                 reasons = (Reason.RECEIVED, Reason.ERROR) if wrong else (Reason.RECEIVED,)
-                if known or self.sampling.allows(Reason.RECEIVED):
+                if self.sampling.allows(Reason.RECEIVED):
                     self._keep(self._new(trace_id, reasons))
 
     async def _write(self, traces: Iterable[KeptTrace]) -> None:

@@ -65,6 +65,15 @@ class KeptTrace:
             return False
         return not any(span.name == semconv.INGEST_JOB for _, span in each(self.spans.data))
 
+    def has_another(self, ended: Ended, reasons: tuple[Reason, ...], now: float) -> None:
+        """Take note of one more request in the same trace: how it went counts as well."""
+        self.reasons = tuple(dict.fromkeys((*self.reasons, *reasons)))
+        if self.ended is None:
+            self.ended = ended
+        for name in _FLAGS:
+            setattr(self.ended, name, getattr(self.ended, name) or getattr(ended, name))
+        self.due, self.asked = now + FIRST_S, 0
+
     def take(self, resource: Resource, span: Span, now: float) -> None:
         """One more span, or one that is known."""
         if self.spans.add(resource, span):
@@ -90,16 +99,17 @@ class KeptTrace:
         end_ns = max((span.end_time_unix_nano for span in own), default=0)
         root = _root(own)
         facts = self._facts(root, max(0, end_ns - start_ns) / 1e6)
+        missing = self._missing(own)
         return Summary(
             trace_id=self.trace_id,
             name=root.name[:200] if root else "",
-            error=Reason.ERROR in self.reasons or any(map(failed, all_spans)),
+            error=Reason.ERROR in self.reasons or (root is not None and failed(root)),
             start_ns=min(start_ns, _LARGEST_INT),
             reasons=",".join(self.reasons),
             spans=len(all_spans),
             dropped=self.spans.dropped,
             complete=self._complete(own),
-            missing=",".join(sorted(self.missing)),
+            missing=",".join(sorted(missing)),
             **facts,
         )
 
@@ -132,6 +142,19 @@ class KeptTrace:
         calls = {span.span_id for span in own if span.kind == Span.SPAN_KIND_CLIENT}
         return calls <= parents and self._complete(own)
 
+    def _missing(self, own: list[Span]) -> frozenset[str]:
+        """Of the replicas that did not answer, those that were called, as far as is known."""
+        if not self.missing:
+            return self.missing
+        called = {
+            attribute.value.string_value
+            for span in own
+            if span.kind == Span.SPAN_KIND_CLIENT
+            for attribute in span.attributes
+            if attribute.key == semconv.PEER
+        }
+        return self.missing & called if called else self.missing
+
     def _complete(self, own: list[Span]) -> bool:
         """Whether nobody kept anything back, and each parent is here but that of the first span,
         which may be the caller's."""
@@ -141,7 +164,7 @@ class KeptTrace:
             for span in own
             if span.parent_span_id and span.parent_span_id not in here
         }
-        lacks = self.incomplete or self.missing or self.spans.dropped or self.follows_job
+        lacks = self.incomplete or self.spans.dropped or self.follows_job or self._missing(own)
         return bool(own) and not lacks and len(absent) <= 1
 
 

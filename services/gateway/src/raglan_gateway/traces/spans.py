@@ -42,7 +42,7 @@ class TraceSpans:
         """What `data.SerializeToString()` of another one gave."""
         spans = cls(max_spans)
         for resource, span in each(TracesData.FromString(data)):
-            spans.add(resource, span)
+            spans.add(resource, span, chosen=True)
         spans.dropped += dropped
         return spans
 
@@ -50,14 +50,18 @@ class TraceSpans:
         """Spans kept."""
         return self._kept
 
-    def add(self, resource: Resource, span: Span) -> bool:
-        """Take `span` in; False when it was here before or is dropped."""
+    def add(self, resource: Resource, span: Span, *, chosen: bool = False) -> bool:
+        """Take `span` in; False when it was here before or is dropped.
+
+        Args:
+            chosen: whether it is one that was kept already, elsewhere.
+        """
         if span.span_id in self._seen:
             return False
         if len(self._seen) < self._max * _REMEMBERED:
             self._seen.add(span.span_id)
         size = span.ByteSize()
-        bound = self._max if _says_much(span) else self._ordinary
+        bound = self._max if chosen or _says_much(span) else self._ordinary
         if self._kept >= bound or size > MAX_SPAN_BYTES or self.size + size > MAX_TRACE_BYTES:
             self.dropped += 1
             return False
@@ -69,7 +73,7 @@ class TraceSpans:
     def merge(self, other: TraceSpans) -> int:
         """Take in the spans of `other`; how many were new."""
         self.dropped += other.dropped
-        return sum(self.add(resource, span) for resource, span in each(other.data))
+        return sum(self.add(resource, span, chosen=True) for resource, span in each(other.data))
 
     def _of(self, resource: Resource) -> ScopeSpans:
         key = resource.SerializeToString(deterministic=True)
