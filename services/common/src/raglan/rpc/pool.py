@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Final
@@ -184,7 +184,7 @@ class EndpointPool:
         first_by = first_by or deadline
 
         async def begin() -> tuple[_Attempt, AsyncGenerator[Any, None], Any]:
-            return await self._begin(method, request, deadline, first_by, tried)
+            return await self._begin(method, request, deadline, first_by, tried, gap_s)
 
         attempt, replies, first = await self._retried(begin, first_by, tried)
         try:
@@ -208,8 +208,10 @@ class EndpointPool:
         deadline: Deadline,
         first_by: Deadline,
         tried: list[Endpoint],
+        gap_s: float | None,
     ) -> tuple[_Attempt, AsyncGenerator[Any, None], Any]:
         attempt = await self._choose(method, first_by, tried)
+        attempt.span.patience(first_by, gap_s)
         replies = client.stream(
             getattr(attempt.endpoint.stub, method),
             request,
@@ -283,13 +285,12 @@ class EndpointPool:
             return await self._attempt(method, request, deadline, tried)
         attempt = await self._choose(method, deadline, tried)
         hedge: asyncio.Task[Any] | None = None
+        others: list[_Attempt] = []
 
         def ask_another() -> None:
             nonlocal hedge
             if self._may_hedge(tried):
-                hedge = asyncio.create_task(
-                    self._attempt(method, request, deadline, tried, "hedge")
-                )
+                hedge = asyncio.create_task(self._hedge(method, request, deadline, tried, others))
                 hedge.add_done_callback(overtake)
 
         def overtake(ended: asyncio.Task[Any]) -> None:
@@ -302,7 +303,9 @@ class EndpointPool:
         try:
             async with Interrupt() as waiting:
                 try:
-                    return await self._send(attempt, method, request, deadline)
+                    answer = await self._send(attempt, method, request, deadline)
+                    _overtake(others)
+                    return answer
                 except RaglanError:
                     if hedge is None or (hedge.done() and hedge.exception()):
                         raise
@@ -315,6 +318,18 @@ class EndpointPool:
             if hedge is not None:
                 await _abandon(hedge)
 
+    async def _hedge(
+        self,
+        method: str,
+        request: Any,
+        deadline: Deadline,
+        tried: list[Endpoint],
+        sent: list[_Attempt],
+    ) -> Any:
+        attempt = await self._choose(method, deadline, tried, "hedge")
+        sent.append(attempt)
+        return await self._send(attempt, method, request, deadline)
+
     def _may_hedge(self, tried: list[Endpoint]) -> bool:
         """Whether somebody else could be asked, and the pool is not under stress."""
         candidates, failing_open = self.replicas.candidates()
@@ -323,14 +338,9 @@ class EndpointPool:
         return bool(others) and not stressed and self._hedges.take()
 
     async def _attempt(
-        self,
-        method: str,
-        request: Any,
-        deadline: Deadline,
-        tried: list[Endpoint],
-        kind: str = "",
+        self, method: str, request: Any, deadline: Deadline, tried: list[Endpoint]
     ) -> Any:
-        attempt = await self._choose(method, deadline, tried, kind)
+        attempt = await self._choose(method, deadline, tried)
         return await self._send(attempt, method, request, deadline)
 
     async def _send(self, attempt: _Attempt, method: str, request: Any, deadline: Deadline) -> Any:
@@ -379,6 +389,12 @@ def _worth_another(error: BaseException) -> bool:
     if isinstance(error, Overloaded):
         return error.retry_after_s is not None
     return isinstance(error, Unavailable) and not isinstance(error, NoEndpoint)
+
+
+def _overtake(hedges: Sequence[_Attempt]) -> None:
+    """Who was asked first has answered first, which says nothing of the others."""
+    for hedge in hedges:
+        hedge.span.overtaken()
 
 
 async def _abandon(attempt: asyncio.Task[Any]) -> None:

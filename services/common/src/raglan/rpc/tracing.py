@@ -64,7 +64,7 @@ def why_left(left: BaseException, limit: Deadline | None) -> BaseException:
 class Attempt:
     """The span of one call that leaves: `begin` it, and `answered` ends it."""
 
-    __slots__ = ("_began", "_known", "_replies", "span")
+    __slots__ = ("_began", "_first_by", "_gap_s", "_heard", "_known", "_replies", "span")
 
     def __init__(self, known: Mapping[str, Any] | None = None) -> None:
         """`known`: what is known of the attempt beyond the call itself, as attributes."""
@@ -72,7 +72,9 @@ class Attempt:
         """The parent of what the callee does."""
         self._known = known
         self._replies = 0
-        self._began = 0.0
+        self._began = self._heard = 0.0
+        self._first_by: Deadline | None = None
+        self._gap_s: float | None = None
 
     def begin(self, method: Callable[..., Any], remaining_s: float) -> None:
         """The call leaves now; `method` is a stub's. Outside of a trace it makes no span."""
@@ -96,10 +98,18 @@ class Attempt:
         """It has many replies: the time of the first is worth knowing."""
         self._began = time.monotonic()
 
+    def patience(self, first_by: Deadline, gap_s: float | None) -> None:
+        """Whoever reads the replies gives up without a first by then, or after such a silence.
+
+        It ends the call as a reader who leaves does, but for another reason.
+        """
+        self._first_by, self._gap_s = first_by, gap_s
+
     def replied(self) -> None:
         """One of many replies has come."""
+        self._heard = time.monotonic()
         if not self._replies:
-            waited_ms = round((time.monotonic() - self._began) * 1e3, 2)
+            waited_ms = round((self._heard - self._began) * 1e3, 2)
             self.span.set_attribute(semconv.FIRST_REPLY_MS, waited_ms)
         self._replies += 1
 
@@ -110,7 +120,14 @@ class Attempt:
 
     def answered(self, error: BaseException | None) -> None:
         """The call is over; `error` is ours, or asyncio's when the caller left."""
+        if isinstance(error, asyncio.CancelledError) and self._waited_enough():
+            error = DeadlineExceeded("It was silent for longer than its caller waits.")
         if self._began:
             self.span.set_attribute(semconv.REPLIES, self._replies)
         self.span.set_attribute(semconv.RPC_STATUS, status_of(error))
         tracing.end(self.span, error)
+
+    def _waited_enough(self) -> bool:
+        if self._replies:
+            return self._gap_s is not None and time.monotonic() - self._heard >= self._gap_s
+        return self._first_by is not None and self._first_by.remaining_s() <= 0

@@ -87,7 +87,7 @@ REPLIES: Final = "raglan.rpc.replies"
 ATTEMPT: Final = "raglan.attempt"
 """Why a call was sent: "first", "retry" or "hedge"."""
 ATTEMPT_OVERTAKEN: Final = "raglan.attempt.overtaken"
-"""Whether the call was given up because a later one had answered."""
+"""Whether the call was given up because another one had answered."""
 BREAKER: Final = "raglan.breaker.state"
 """State of the replica's circuit breaker when the call left: closed, open, half_open."""
 
