@@ -128,6 +128,15 @@ def test_a_block_that_raises_is_an_error_that_quotes_nobody(
     assert read.status.description == description
 
 
+def test_a_secret_is_in_no_span_wherever_it_was_written(traces: tracing.Tracing) -> None:
+    key = "sk-proj-0123456789abcdef"
+    span = begun({"url": f"http://user:{key}@host/", "list": [f"Bearer {key}"]})
+    span.add_event("failed", {"why": f"api_key={key}"})
+    tracing.fail(span, errors.Unavailable(f"The server refused the key {key}."))
+    span.end()
+    assert key not in span.to_json()
+
+
 def test_a_step_outside_of_a_trace_makes_no_span(traces: tracing.Tracing) -> None:
     with tracing.span("step") as span:
         span.set_attribute("a", 1)

@@ -159,17 +159,7 @@ class ModelServer:
                 f"{self._in_flight} requests to {self._called.name.lower()} are on their way.",
                 retry_after_s=http_errors.DEFAULT_RETRY_S,
             )
-        limit = deadline.within(self._limits.total_s)
-        self._in_flight += 1
-        try:
-            async with asyncio.timeout(limit.remaining_s()), self._connections:
-                body = await self._exchange(method, path, content)
-        except TimeoutError:
-            raise self._late(deadline, limit) from None
-        except httpx.HTTPError as error:
-            raise self._from_transport(error) from None
-        finally:
-            self._in_flight -= 1
+        body = await self._limited(method, path, content, deadline)
         try:
             return await asyncio.to_thread(self._read, body, read)
         except ValueError as error:
@@ -180,12 +170,25 @@ class ModelServer:
                 f"{self._called.variables}_API the one it speaks?"
             ) from None
 
-    async def _exchange(self, method: str, path: str, content: bytes | None) -> bytes:
+    async def _limited(
+        self, method: str, path: str, content: bytes | None, deadline: Deadline
+    ) -> bytes:
+        """The answer, once a connection is free; foreign errors become ours."""
+        limit = deadline.within(self._limits.total_s)
         url = self._base_url + path
+        self._in_flight += 1
         with http_span(method, url) as span:
-            return await self._read_whole(method, url, content, span)
+            try:
+                async with asyncio.timeout(limit.remaining_s()), self._connections:
+                    return await self._exchange(method, url, content, span)
+            except TimeoutError:
+                raise self._late(deadline, limit) from None
+            except httpx.HTTPError as error:
+                raise self._from_transport(error) from None
+            finally:
+                self._in_flight -= 1
 
-    async def _read_whole(self, method: str, url: str, content: bytes | None, span: Span) -> bytes:
+    async def _exchange(self, method: str, url: str, content: bytes | None, span: Span) -> bytes:
         sending = self._client.stream(method, url, content=content, headers=trace_headers())
         async with sending as response:
             span.set_attribute(semconv.HTTP_STATUS, response.status_code)

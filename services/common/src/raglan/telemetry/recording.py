@@ -20,6 +20,7 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags
 from opentelemetry.util import types
 
+from raglan import redaction
 from raglan.telemetry.semconv import Documents
 
 MAX_ATTRIBUTES: Final = 64
@@ -182,7 +183,7 @@ def _parts(documents: Documents) -> tuple[Sequence[Any], Sequence[Any], Sequence
 
 def _cut(value: Any) -> Any:
     if isinstance(value, str):
-        return value[:MAX_VALUE_CHARS]
+        return redaction.text(value[:MAX_VALUE_CHARS])
     if isinstance(value, list | tuple):
         return [_cut(each) for each in value[:MAX_ATTRIBUTES]]
     return value

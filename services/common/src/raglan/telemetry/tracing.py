@@ -26,7 +26,7 @@ from opentelemetry.sdk.trace import SpanProcessor, SynchronousMultiSpanProcessor
 from opentelemetry.trace import Link, NonRecordingSpan, SpanContext, SpanKind, Status, StatusCode
 
 import raglan
-from raglan import errors
+from raglan import errors, redaction
 from raglan.errors import InvalidInput, RaglanError
 from raglan.telemetry import semconv, variables
 from raglan.telemetry.recent_spans import RecentSpans
@@ -207,7 +207,7 @@ def _described(error: BaseException) -> tuple[str, str]:
     match error:
         case RaglanError():
             quotes = isinstance(error, InvalidInput) and not _installed.content
-            return errors.wire(error).type, "" if quotes else error.message
+            return errors.wire(error).type, "" if quotes else redaction.text(error.message)
         case asyncio.CancelledError() | GeneratorExit():
             return "cancelled", "The caller left."
         case TimeoutError():
