@@ -62,11 +62,7 @@ class Replica(traces_pb2_grpc.TraceServiceServicer):
         self.asked.append(list(request.trace_ids))
         await asyncio.sleep(self.delay_s)
         wanted = set(request.trace_ids)
-        mine = [
-            each
-            for each in self.spans
-            if each.trace_id in wanted or wanted & {link.trace_id for link in each.links}
-        ]
+        mine = [each for each in self.spans if each.trace_id in wanted]
         return traces_pb2.CollectResponse(
             spans=self.junk or data(self.service, *mine).SerializeToString(),
             incomplete=request.trace_ids if self.incomplete else [],

@@ -36,7 +36,7 @@ def placed(spans: Sequence[Span]) -> list[Placed]:
     here = {span["span_id"] for span in spans}
     children: dict[str | None, list[Span]] = defaultdict(list)
     for span in sorted(spans, key=lambda span: (span["start_ns"], -span["end_ns"])):
-        parent = span["parent_span_id"]
+        parent = _parent(span, here)
         is_root = parent not in here or parent == span["span_id"]
         children[None if is_root else parent].append(span)
     order: list[Placed] = []
@@ -52,6 +52,14 @@ def placed(spans: Sequence[Span]) -> list[Placed]:
                 below = reversed(children.get(span_id, ()))
                 waiting += [Placed(child, each.depth + 1) for child in below]
     return order
+
+
+def _parent(span: Span, here: set[str]) -> str | None:
+    """Of a batch that lies in another request's trace: the span here that it worked for."""
+    if span.get("trace_id"):
+        return next((link["span_id"] for link in span["links"] if link["span_id"] in here), None)
+    parent: str | None = span["parent_span_id"]
+    return parent
 
 
 def below(spans: Sequence[Span], root: Span) -> Iterator[Span]:
@@ -151,7 +159,7 @@ def _batch(span: Span, attributes: Mapping[str, Any]) -> Iterable[Note]:
         requests = number(span, semconv.BATCH_REQUESTS) or len(span["links"])
         yield Note(f"{_counted(size, 'text')} of {_counted(requests, 'request')}")
     elif span["links"]:
-        yield Note(f"linked to {len(span['links'])} spans", "dim")
+        yield Note(f"linked to {_counted(len(span['links']), 'span')}", "dim")
 
 
 def _deadline(span: Span, attributes: Mapping[str, Any]) -> Iterable[Note]:

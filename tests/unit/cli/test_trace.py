@@ -174,6 +174,14 @@ def test_what_is_missing_is_said(raglan: Any, gateway: Any) -> None:
     assert "7 more spans were dropped (RAGLAN_GATEWAY_TRACE_MAX_SPANS)" in run.out
 
 
+def test_a_batch_of_another_trace_stands_under_the_span_that_it_worked_for() -> None:
+    link = {"trace_id": ID, "span_id": f"{5:016x}", "attributes": {}}
+    elsewhere = {"trace_id": "ab" * 16, "links": [link]}
+    batch = span(60, 61, "embedder", semconv.BATCH, 30, 40, **elsewhere)
+    places = [(each.span["name"], each.depth) for each in placed([*QUERY["spans"], batch])]
+    assert places[5:7] == [(semconv.BATCH, 4), (semconv.BATCH, 4)]
+
+
 def test_ten_thousand_spans_are_cut_to_a_screenful() -> None:
     spans = [span(n, n - 1, "gateway", f"step {n}", n / 1e4, 80) for n in range(1, 10_001)]
     lines = drawn(trace(*spans), 120)

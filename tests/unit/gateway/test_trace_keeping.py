@@ -187,17 +187,22 @@ async def test_a_trace_without_the_parent_of_a_span_is_incomplete() -> None:
         assert not (await mesh.stored(trace_id, spans=5)).summary.complete
 
 
-async def test_a_batch_belongs_to_each_trace_that_it_links_to() -> None:
+async def test_a_batch_belongs_to_each_trace_that_it_served() -> None:
     async with bench() as mesh:
-        ids = [mesh.end(), mesh.end()]
-        batch = span(b"\7" * 16, 70, name=semconv.BATCH)
-        for trace_id in ids:
+        first, second = mesh.end(), mesh.end(status=200)
+        batch = span(first, 70, parent=2, name=semconv.BATCH)
+        for trace_id in (first, second):
             batch.links.add(trace_id=trace_id, span_id=(2).to_bytes(8, "big"))
+        mesh.embedder.spans[1].links.add(trace_id=first, span_id=batch.span_id)
         mesh.embedder.spans.append(batch)
-        for trace_id in ids:
-            found = await mesh.stored(trace_id, spans=4)
-            assert semconv.BATCH in names(found)
-            assert found.summary.complete
+        assert semconv.BATCH in names(await mesh.stored(first, spans=4))
+        found = await mesh.traces.find(second)
+        assert found is not None
+        assert names(found) == {"POST /v1/query", "step 2", "step 3", semconv.BATCH}
+        assert found.summary.complete
+        asked = [each for each in mesh.embedder.asked if each == [first]]
+        await mesh.traces.find(second)
+        assert [each for each in mesh.embedder.asked if each == [first]] == asked, "it is here"
 
 
 async def test_a_job_is_asked_for_until_its_span_has_come() -> None:

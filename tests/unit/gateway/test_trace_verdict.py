@@ -48,7 +48,7 @@ def sampling(clock: Clock) -> TailSampling:
         ({}, ()),
         ({"status": 500}, (Reason.ERROR,)),
         ({"status": 504}, (Reason.ERROR,)),
-        ({"status": 429}, (Reason.ERROR,)),
+        ({"status": 429}, (Reason.REFUSED,)),
         ({"status": 499}, (Reason.ERROR,)),
         ({"failed": True}, (Reason.ERROR,)),
         ({"status": 422}, (Reason.REFUSED,)),

@@ -98,6 +98,8 @@ class Collector:
         Returns:
             The addresses of those that did not answer, or could not be asked.
         """
+        if not trace_ids:
+            return []
         endpoints = list(self._endpoints())
         self._forget_but(endpoints)
         now = self._clock()

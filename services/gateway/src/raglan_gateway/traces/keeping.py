@@ -266,11 +266,15 @@ class Traces:
 
     async def _gather(self, traces: Mapping[bytes, KeptTrace], *, everyone: bool = False) -> None:
         """Ask this process and all others for the spans of `traces`."""
-        ids = list(traces)
+        take = partial(self._take, traces)
         await self._take_own(traces)
-        missing = await self._collector.collect(ids, partial(self._take, traces), everyone=everyone)
+        missing = await self._collector.collect(list(traces), take, everyone=everyone)
         for trace in traces.values():
             trace.missing = frozenset(missing)
+        # A batch lies in the trace of its first request. The others point at it.
+        if elsewhere := {each for trace in traces.values() for each in trace.elsewhere()}:
+            some = list(elsewhere - traces.keys())[:A_ROUND]
+            await self._collector.collect(some, take, everyone=everyone)
 
     async def _take_own(self, traces: Mapping[bytes, KeptTrace]) -> None:
         await self._take(traces, await self._own(list(traces)))
@@ -285,7 +289,7 @@ class Traces:
                 await asyncio.sleep(0)
             if (trace := traces.get(span.trace_id)) is not None:
                 trace.take(resource, span, now)
-            # A batch on a device serves many traces, and belongs to each that it links to.
+            # A batch on a device belongs to each trace that it served.
             for linked in {link.trace_id for link in span.links} - {span.trace_id}:
                 if (trace := traces.get(linked)) is not None:
                     trace.take(resource, span, now)

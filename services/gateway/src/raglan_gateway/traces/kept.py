@@ -80,6 +80,15 @@ class KeptTrace:
             self.fresh = True
             self.news = now
 
+    def elsewhere(self) -> set[bytes]:
+        """Other traces, in which there are spans that spans of this one point at."""
+        return {
+            link.trace_id
+            for _, span in each(self.spans.data)
+            for link in span.links
+            if span.trace_id == self.trace_id != link.trace_id and link.span_id not in self.spans
+        }
+
     def was_asked_for(self, now: float) -> bool:
         """Note that the mesh was asked; whether it should be asked again later."""
         self.asked += 1

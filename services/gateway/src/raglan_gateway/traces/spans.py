@@ -50,6 +50,10 @@ class TraceSpans:
         """Spans kept."""
         return self._kept
 
+    def __contains__(self, span_id: bytes) -> bool:
+        """Whether the span was here, kept or dropped."""
+        return span_id in self._seen
+
     def add(self, resource: Resource, span: Span, *, chosen: bool = False) -> bool:
         """Take `span` in; False when it was here before or is dropped.
 

@@ -27,7 +27,7 @@ class Reason(StrEnum):
     ERROR = "error"
     """It failed, or its client left before the end."""
     REFUSED = "refused"
-    """The request was its caller's mistake: a status from 400 to 428."""
+    """It was not taken on: its caller's mistake, or too many at a time (429)."""
     DEGRADED = "degraded"
     HEDGED = "hedged"
     RETRIED = "retried"
@@ -145,7 +145,7 @@ class TailSampling:
 
     def _reasons(self, ended: Ended) -> tuple[Reason, ...]:
         slow = self._slow(ended)
-        failed = ended.failed or ended.status >= 500 or ended.status in (429, 499)
+        failed = ended.failed or ended.status >= 499
         if not (slow or failed or ended.degraded or ended.hedged or ended.retried):
             return self._without_fault(ended)
         return tuple(
