@@ -26,6 +26,9 @@ ELSEWHERE: Final = {
 }
 """What exists only where a GPU, its exporter or a fault is."""
 
+PACKAGES: Final = {"raglan_gateway", "raglan_generator", "raglan_ingester", "raglan_cli"}
+"""What looks like a metric and is code."""
+
 _WORDS: Final = {"and", "or", "unless", "offset", "bool", "group_left", "group_right"}
 _MODIFIER: Final = r"\b(?:by|without|on|ignoring|group_left|group_right)\s*\([^)]*\)"
 _LITERALS: Final = r"\"[^\"]*\"|'[^']*'"
@@ -103,6 +106,15 @@ def test_every_expression_is_understood_and_every_metric_in_it_exists(
         if unknown := metrics_of(expression) - known:
             missing[where] = unknown
     assert not missing
+
+
+def test_every_metric_that_the_documents_name_exists(prometheus: Prometheus) -> None:
+    known = {re.sub("_(bucket|count|sum)$", "", name) for name in prometheus.names() | ELSEWHERE}
+    for page in ("runbook.md", "observability.md", "resilience.md", "troubleshooting.md"):
+        text = (SHIPPED.parents[1] / "docs" / page).read_text()
+        named = set(re.findall(r"\braglan_[a-z0-9_]+\b(?![*.<])", text)) - PACKAGES
+        bare = {re.sub("_(bucket|count|sum)$", "", name) for name in named}
+        assert not bare - known, f"{page}: {bare - known}"
 
 
 def test_a_scrape_brings_exemplars_whose_traces_the_gateway_knows(prometheus: Prometheus) -> None:
