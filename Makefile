@@ -60,6 +60,10 @@ test-faults: setup-test ## The whole fault matrix, alone on the machine; ROW=kil
 test-postgres: setup-test ## The ingester's contract tests on a PostgreSQL server that this starts
 	@tests/with_postgres.sh $(BIN)/python -m pytest tests/contract/ingester
 
+.PHONY: test-observability
+test-observability: setup-test ## Rules by promtool; every expression of rules and dashboards in a real Prometheus (needs prometheus)
+	$(BIN)/python -m pytest tests/observability
+
 .PHONY: test-fuzz
 test-fuzz: setup-test ## Schemathesis over the OpenAPI document of a running mesh
 	$(BIN)/python -m pytest tests/fuzz
@@ -108,6 +112,10 @@ proto: setup-test ## Regenerate the stubs from proto/
 .PHONY: docs
 docs: setup ## Regenerate docs/configuration.md from the settings classes
 	@$(BIN)/python docs/configuration.py > docs/configuration.md
+
+.PHONY: dashboards
+dashboards: setup-test ## Regenerate Grafana's dashboards from deploy/observability/grafana/dashboards.yaml
+	@$(BIN)/python deploy/observability/grafana/dashboards.py
 
 .PHONY: constraints
 constraints: setup-test ## Pin what is installed now in requirements/constraints.txt
