@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from prometheus_client import CollectorRegistry
 from raglan import settings as raglan_settings
 from raglan.settings import GrpcSettings, SettingsError
-from raglan.telemetry import tracing, variables
+from raglan.telemetry import span_metrics, tracing, variables
 from raglan.telemetry.export import CollectorExport
 
 
@@ -77,6 +78,11 @@ def make(count: int) -> None:
         tracing.begin(f"step {number}", {"a": 1}, parent=None).end()
 
 
+def force_flush(traces: tracing.Tracing) -> None:
+    assert traces.export is not None
+    assert traces.export.force_flush()
+
+
 def until(condition: Callable[[], bool], what: str) -> None:
     ends_at = time.monotonic() + 10
     while not condition():
@@ -112,13 +118,36 @@ def test_a_collector_that_hangs_costs_a_bounded_queue_and_no_time(
     assert time.monotonic() - began < 4, "the end waited for it"
 
 
+def test_what_became_of_the_spans_is_a_metric(
+    collector: Collector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry = CollectorRegistry()
+    span_metrics.register(registry)
+    collector.status = 400
+    traces = exporting(monkeypatch, collector.server_port)
+    make(3)
+    force_flush(traces)
+    collector.status = 200
+    make(2)
+    force_flush(traces)
+    read = registry.get_sample_value
+    shown = (
+        read("raglan_recent_spans"),
+        read("raglan_spans_exported_total"),
+        read("raglan_spans_dropped_total", {"reason": "collector"}),
+        read("raglan_spans_dropped_total", {"reason": "crowded"}),
+    )
+    traces.close()
+    assert shown == (5, 2, 3, 0)
+
+
 def test_spans_that_a_collector_refuses_are_dropped_and_counted(
     collector: Collector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     collector.status = 400
     traces = exporting(monkeypatch, collector.server_port)
     make(10)
-    traces.export.force_flush()
+    force_flush(traces)
     assert (traces.export.exported, traces.export.dropped) == (0, 10)
     collector.status = 200
     make(5)

@@ -1,7 +1,7 @@
 """What every process of the mesh shows of itself, whichever service it is.
 
 Processor time, memory and descriptors (prometheus-client reads them from /proc), which build it is,
-how late its event loop is, and the GPUs it may use.
+how late its event loop is, the GPUs it may use, and what becomes of its spans.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Final
 from prometheus_client import CollectorRegistry, Gauge, Info, ProcessCollector
 
 import raglan
-from raglan.telemetry import gpu
+from raglan.telemetry import gpu, span_metrics
 from raglan.telemetry.loop_lag import EVERY_S, LoopLag
 from raglan.telemetry.metrics import Durations
 
@@ -42,6 +42,7 @@ class ProcessMetrics:
             build | {"python": platform.python_version()}
         )
         gpu.register(registry)
+        span_metrics.register(registry)
         self._lag = Durations(
             "raglan_event_loop_lag_seconds",
             "How late the event loop came to a timer: each request waits that long at every turn.",

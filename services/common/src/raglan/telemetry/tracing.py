@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from opentelemetry import context as otel_context
 from opentelemetry import trace
@@ -31,6 +31,9 @@ from raglan.errors import InvalidInput, RaglanError
 from raglan.telemetry import semconv, variables
 from raglan.telemetry.recent_spans import RecentSpans
 from raglan.telemetry.recording import MAX_LINKS, RecordedSpan, Tracer, new_context
+
+if TYPE_CHECKING:
+    from raglan.telemetry.export import CollectorExport
 
 Attributes: TypeAlias = Mapping[str, Any]
 
@@ -49,8 +52,8 @@ class Tracing:
     content: bool
     """Whether spans carry queries, passages and answers."""
 
-    export: Any = None
-    """A `raglan.telemetry.export.CollectorExport` where a collector is named."""
+    export: CollectorExport | None = None
+    """Where a collector is named."""
 
     def close(self) -> None:
         """Send what is left to a collector, for two seconds at most, and forget the rest."""
