@@ -123,8 +123,9 @@ class GatewaySettings(ServiceSettings, env_prefix="RAGLAN_GATEWAY_"):
     """Address at which spans of others are received (OTLP over HTTP, `POST /v1/traces`). Loopback
     unless told: whoever reaches it can write traces."""
 
-    otlp_port: int = Field(default=4318, ge=-1, le=65535)
-    """Port for that; 0 takes a free one, -1 receives none."""
+    otlp_port: int = Field(default=4319, ge=-1, le=65535)
+    """Port for that; 0 takes a free one, -1 receives none. 4318 is left to a collector that runs
+    beside the mesh."""
 
     max_concurrent_requests: PositiveInt = 1_024
     """Requests in progress at once; more are refused with 503."""
