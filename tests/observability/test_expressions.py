@@ -26,6 +26,9 @@ ELSEWHERE: Final = {
 }
 """What exists only where a GPU, its exporter or a fault is."""
 
+RARE: Final = {("raglan_breaker_state", "open")}
+"""Values that a mesh has only when something is wrong."""
+
 PACKAGES: Final = {"raglan_gateway", "raglan_generator", "raglan_ingester", "raglan_cli"}
 """What looks like a metric and is code."""
 
@@ -82,6 +85,20 @@ def metrics_of(expression: str) -> set[str]:
     return {name for name, call in names if not call and name not in _WORDS}
 
 
+def grouped_by(expression: str) -> set[str]:
+    """Every label that `expression` groups or matches by."""
+    lists = re.findall(r"\b(?:by|without|on|ignoring)\s*\(([^)]*)\)", expression)
+    return {label.strip() for each in lists for label in each.split(",")} - {""}
+
+
+def matched(expression: str) -> Iterator[tuple[str, str, str]]:
+    """(metric, label, value) of every matcher that asks for one value."""
+    for metric, matchers in re.findall(r"([a-zA-Z_:][\w:]*)\{([^}]*)\}", expression):
+        # A route's template has braces of its own, and is not looked at.
+        for label, value in re.findall(r'(\w+)="([^"]*)"', matchers):
+            yield metric, label, value
+
+
 @pytest.mark.parametrize(
     ("expression", "expected"),
     [
@@ -106,6 +123,27 @@ def test_every_expression_is_understood_and_every_metric_in_it_exists(
         if unknown := metrics_of(expression) - known:
             missing[where] = unknown
     assert not missing
+
+
+def test_every_label_in_an_expression_exists_and_has_the_value_that_is_asked_for(
+    prometheus: Prometheus,
+) -> None:
+    names = prometheus.names()
+    labels = {name: set(prometheus.api("labels", **{"match[]": name})) for name in names}
+    wrong = []
+    for where, expression in [*of_rules(), *of_dashboards()]:
+        seen = metrics_of(expression) & names
+        if not seen:
+            continue
+        known = set().union(*(labels[name] for name in seen))
+        wrong += [f"{where}: by {each}" for each in grouped_by(expression) - known]
+        for metric, label, value in matched(expression):
+            if metric not in names or value == ".*":
+                continue
+            values = prometheus.api(f"label/{label}/values", **{"match[]": metric})
+            if value not in values and (metric, value) not in RARE:
+                wrong.append(f'{where}: {metric}{{{label}="{value}"}}')
+    assert not wrong
 
 
 def test_every_metric_that_the_documents_name_exists(prometheus: Prometheus) -> None:

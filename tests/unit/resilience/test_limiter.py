@@ -299,3 +299,18 @@ async def test_a_full_queue_is_seen_without_entering_it() -> None:
     assert (work.limiter.running, work.limiter.waiting) == (1, 2)
     await work.end_all()
     work.limiter.check(Priority.BATCH)
+
+
+async def test_a_wait_is_told_whether_it_ends_with_a_place_or_without() -> None:
+    waits: list[float] = []
+    work = Work(limiter(1))
+    work.limiter.on_wait = waits.append
+    await work.call("first")
+    assert waits == []
+    await work.call("second")
+    await work.call("third", seconds=0.05)
+    await until(lambda: len(waits) == 1)
+    assert waits[0] >= 0.04
+    await work.end("first")
+    await until(lambda: len(waits) == 2)
+    await work.end_all()

@@ -7,8 +7,9 @@ taken from lists, and what is on none of them counts as "other".
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from enum import StrEnum
+from functools import partial
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
@@ -23,6 +24,7 @@ from raglan.errors import (
     RaglanError,
     Unavailable,
 )
+from raglan.resilience.limiter import AdaptiveLimiter
 from raglan.rpc.metrics import CalledPools
 from raglan.telemetry.metrics import OTHER, Durations, OnLoop
 from raglan.telemetry.process import ProcessMetrics
@@ -80,6 +82,12 @@ class Metrics:
             ("stage",),
             registry,
         )
+        self._waits = Durations(
+            "raglan_limiter_wait_seconds",
+            "Wait of queries that found no place in a stage, or at the door, at once.",
+            ("stage",),
+            registry,
+        )
         self._first_token = Durations(
             "raglan_gateway_first_token_seconds",
             "Time from a query's arrival to the first piece of its answer.",
@@ -128,7 +136,11 @@ class Metrics:
             also_away: services that are away and not in `mesh`, e.g. "redis".
         """
         self.called.watch(mesh.pools)
-        self.registry.register(OnLoop(lambda: _stages(pipeline)))
+        limiters = {"door": pipeline.door} | {each.name: each.limiter for each in pipeline.stages}
+        for name, limiter in limiters.items():
+            self._waits.expect(name)
+            limiter.on_wait = partial(self._waited, name)
+        self.registry.register(OnLoop(lambda: _stages(pipeline, limiters)))
         self.registry.register(OnLoop(lambda: _rung(mesh, also_away())))
 
     # --- Requests ---------------------------------------------------------------------------------
@@ -164,6 +176,9 @@ class Metrics:
         if outcome := _outcome(error):
             self._by_outcome[outcome].inc()
 
+    def _waited(self, stage: str, seconds: float) -> None:
+        self._waits.observe(seconds, stage)
+
     def stage_began(self, stage: str, remaining_s: float) -> None:
         """A query with so much time left came to `stage`."""
         self._remaining.observe(remaining_s, stage)
@@ -198,8 +213,7 @@ def _outcome(error: BaseException) -> Outcome | None:
             return Outcome.FAILED
 
 
-def _stages(pipeline: Pipeline) -> Iterator[Metric]:
-    limiters = {"door": pipeline.door} | {each.name: each.limiter for each in pipeline.stages}
+def _stages(pipeline: Pipeline, limiters: Mapping[str, AdaptiveLimiter]) -> Iterator[Metric]:
     for name, says in (
         ("limit", "Queries that may be in a stage at a time."),
         ("running", "Queries in a stage."),

@@ -36,6 +36,8 @@ class AdaptiveLimiter:
         """
         self._adaptive = limit or GradientLimit(initial=initial, smallest=smallest, largest=largest)
         self._admission = Admission(self._adaptive, queue)
+        self.on_wait: Callable[[float], None] = _untold
+        """Told how long each call waited that found no place at once, whatever came of it."""
         self._clock = clock
 
     @property
@@ -73,13 +75,17 @@ class AdaptiveLimiter:
             Overloaded: the queue is full, or the deadline would pass, or passed, before its turn.
             DeadlineExceeded: it had passed already.
         """
-        return Slot(self._admission, priority, deadline, self._clock)
+        return Slot(self._admission, priority, deadline, self._clock, self.on_wait)
+
+
+def _untold(seconds: float) -> None:
+    pass
 
 
 class Slot:
     """A place, while the block runs."""
 
-    __slots__ = ("_admission", "_clock", "_deadline", "_priority", "_says", "_ticket")
+    __slots__ = ("_admission", "_clock", "_deadline", "_on_wait", "_priority", "_says", "_ticket")
 
     def __init__(
         self,
@@ -87,8 +93,10 @@ class Slot:
         priority: Priority,
         deadline: Deadline,
         clock: Callable[[], float],
+        on_wait: Callable[[float], None],
     ) -> None:
         self._admission = admission
+        self._on_wait = on_wait
         self._priority = priority
         self._deadline = deadline
         self._clock = clock
@@ -110,7 +118,10 @@ class Slot:
             raise DeadlineExceeded("The deadline passed before the call.")
         self._ticket = self._admission.arrive(self._priority, self._deadline.at, now)
         if not self._ticket.running:
-            await self._turn(self._ticket, self._deadline.at - now)
+            try:
+                await self._turn(self._ticket, self._deadline.at - now)
+            finally:
+                self._on_wait(self._clock() - now)
         return self
 
     async def __aexit__(

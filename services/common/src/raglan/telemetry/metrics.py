@@ -60,6 +60,10 @@ class Durations:
         if not labels:
             self._children[()] = self._histogram, _no_exemplars()
 
+    def expect(self, *labels: str) -> None:
+        """Show the series of these labels already, at 0."""
+        self._made(labels)
+
     def observe(self, seconds: float, *labels: str) -> None:
         """One more took `seconds`; `labels` are values in the order of the names."""
         child, due = self._children.get(labels) or self._made(labels)
