@@ -13,6 +13,8 @@ from typing import Final
 
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
 
+from raglan.telemetry.recording import RecordedSpan
+
 MAX_SPANS: Final = 20_000
 """About 12 s of a gateway under 250 requests/s, and some 20 MB."""
 
@@ -24,7 +26,7 @@ MAX_AGE_S: Final = 120.0
 class _Trace:
     since_ns: int
     """When its first span ended; once that is too long ago, its newest then."""
-    spans: list[ReadableSpan]
+    spans: list[RecordedSpan]
     crowded: bool = False
 
 
@@ -52,8 +54,8 @@ class RecentSpans(SpanProcessor):
 
     def on_end(self, span: ReadableSpan) -> None:
         """Keep `span`."""
-        assert span.context is not None, "an ended span has a context"
-        trace_id = span.context.trace_id
+        assert isinstance(span, RecordedSpan), "no other tracer ends its spans here"
+        trace_id = span.get_span_context().trace_id
         with self._lock:
             known = self._traces.get(trace_id)
             if known is None:
@@ -73,7 +75,7 @@ class RecentSpans(SpanProcessor):
             while self._count > self._max_spans:
                 self._forget(next(iter(self._traces)))
 
-    def of(self, trace_id: int) -> tuple[tuple[ReadableSpan, ...], bool]:
+    def of(self, trace_id: int) -> tuple[tuple[RecordedSpan, ...], bool]:
         """The spans of a trace that are still here, as they ended, and whether it had more."""
         with self._lock:
             self._forget_old(time.time_ns())

@@ -66,7 +66,7 @@ class RecordedSpan(ReadableSpan, trace.Span):
         kind: SpanKind,
         attributes: Mapping[str, Any] | None,
     ) -> None:
-        self._tracer = tracer
+        self.tracer = tracer
         self._name = name
         self._context: SpanContext = context
         self._parent = parent
@@ -80,7 +80,7 @@ class RecordedSpan(ReadableSpan, trace.Span):
         """Close the span. A second time does nothing."""
         if self._end_time is None:
             self._end_time = end_time or time.time_ns()
-            self._tracer.processor.on_end(self)
+            self.tracer.processor.on_end(self)
 
     def is_recording(self) -> bool:
         """Whether it has not ended."""
@@ -153,12 +153,12 @@ class RecordedSpan(ReadableSpan, trace.Span):
     @property
     def resource(self) -> Any:
         """Whose span it is."""
-        return self._tracer.resource
+        return self.tracer.resource
 
     @property
     def instrumentation_scope(self) -> Any:
         """Which library made it."""
-        return self._tracer.scope
+        return self.tracer.scope
 
     @property
     def dropped_events(self) -> int:
