@@ -168,12 +168,14 @@ async def test_what_is_more_than_the_queue_holds_is_dropped_and_counted(tmp_path
         free = threading.Event()
         store._thread.submit(free.wait)
         try:
-            for number in range(QUEUE + 30):
-                store.put([(summary(number), b"")])
-            assert store.dropped == 30
+            for first in range(0, QUEUE, 100):
+                store.put([(summary(first + each), b"") for each in range(100)])
+            assert store.dropped == -QUEUE % 100
+            store.put([(summary(9_999), b"")])
+            assert store.dropped == -QUEUE % 100 + 1
         finally:
             free.set()
-        assert len(await numbers(store, limit=1_000)) == QUEUE
+        assert len(await numbers(store, limit=9_999)) == QUEUE
 
 
 async def test_a_disk_that_hangs_fails_the_reader_and_nothing_else(

@@ -14,6 +14,7 @@ import zlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple, dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -23,7 +24,7 @@ from raglan.errors import Unavailable
 log: Final = structlog.get_logger()
 T = TypeVar("T")
 
-QUEUE: Final = 512
+QUEUE: Final = 1_024
 """Traces that wait to be written; more are dropped, and counted."""
 
 IN_MEMORY: Final = 1_000
@@ -84,6 +85,7 @@ _PUT: Final = (
 _TOO_MANY: Final = (
     "DELETE FROM traces WHERE seq <= (SELECT seq FROM traces ORDER BY seq DESC LIMIT 1 OFFSET ?)"
 )
+_HELD: Final = "SELECT coalesce(sum(bytes), 0) FROM traces"
 _TOO_LARGE: Final = (
     "DELETE FROM traces WHERE seq <= (SELECT seq FROM (SELECT seq, sum(bytes) OVER "
     "(ORDER BY seq DESC) AS held FROM traces) WHERE held > ? ORDER BY seq DESC LIMIT 1)"
@@ -152,7 +154,8 @@ class _File:
                 [(seq,)] = run(_PUT, (*astuple(summary), len(body))).fetchall()
                 run("INSERT OR REPLACE INTO bodies VALUES (?, ?)", (seq, body))
             run(_TOO_MANY, (self.newest,))
-            run(_TOO_LARGE, (self.max_bytes,))
+            if run(_HELD).fetchone()[0] > self.max_bytes:
+                run(_TOO_LARGE, (self.max_bytes,))
         return 0
 
     def get(self, trace_ids: Sequence[bytes]) -> dict[bytes, tuple[Summary, bytes]]:
@@ -181,7 +184,9 @@ class _File:
         try:
             yield self._database.execute
         except BaseException:
-            self._database.execute("ROLLBACK")
+            # A full disk or a damaged file has undone it already.
+            if self._database.in_transaction:
+                self._database.execute("ROLLBACK")
             raise
         self._database.execute("COMMIT")
 
@@ -210,7 +215,10 @@ class TraceStore:
 
     async def open(self) -> None:
         """Open the file, or go without one; never raises for what is wrong with it."""
-        await self._run(lambda: None)
+        try:
+            await self._run(lambda: None)
+        except Unavailable as error:
+            log.warning("traces wait", file=str(self._path), reason=error.message)
 
     async def close(self) -> None:
         """Write what waits, and close the file."""
@@ -231,7 +239,7 @@ class TraceStore:
             return
         self._waiting += len(traces)
         writing = asyncio.get_running_loop().run_in_executor(self._thread, self._put, traces)
-        writing.add_done_callback(lambda _: self._written(len(traces)))
+        writing.add_done_callback(partial(self._written, len(traces)))
 
     async def get(self, trace_ids: Sequence[bytes]) -> dict[bytes, tuple[Summary, bytes]]:
         """Those of the traces that are here, with their spans; ask for a few hundred at most.
@@ -262,13 +270,14 @@ class TraceStore:
                 f"The store of traces did not answer within {_READ_S:g} s.", retry_after_s=1
             ) from None
 
-    def _written(self, count: int) -> None:
+    def _written(self, count: int, writing: asyncio.Future[int]) -> None:
         self._waiting -= count
+        self.dropped += writing.result()
 
     # From here on in the thread.
 
-    def _put(self, traces: Sequence[tuple[Summary, bytes]]) -> None:
-        self.dropped += self._try(lambda file: file.put(traces), len(traces))
+    def _put(self, traces: Sequence[tuple[Summary, bytes]]) -> int:
+        return self._try(lambda file: file.put(traces), len(traces))
 
     def _try(self, work: Callable[[_File], T], otherwise: T) -> T:
         try:
