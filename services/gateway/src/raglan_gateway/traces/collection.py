@@ -15,10 +15,9 @@ from typing import Any, Final
 import grpc
 import structlog
 from google.protobuf.message import DecodeError
-from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
 from raglan.rpc.endpoint import Endpoint, Reach
-from raglan.telemetry import tracing
+from raglan.telemetry import otlp, tracing
 from raglan.v1 import traces_pb2, traces_pb2_grpc
 
 log: Final = structlog.get_logger()
@@ -37,7 +36,7 @@ _WITHOUT_S: Final = 60.0
 
 _AT_ONCE: Final = 32
 _ENCODED_AT_ONCE: Final = 50
-"""Spans; some 3 ms."""
+"""Spans; under a millisecond."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +57,7 @@ async def own_spans(trace_ids: Sequence[bytes]) -> Reply:
         if crowded:
             incomplete.add(trace_id)
         for first in range(0, len(spans), _ENCODED_AT_ONCE):
-            some = encode_spans(spans[first : first + _ENCODED_AT_ONCE])
-            data.resource_spans.extend(some.resource_spans)
+            data.MergeFromString(otlp.encode(spans[first : first + _ENCODED_AT_ONCE]))
             await asyncio.sleep(0)
     return Reply(data, frozenset(incomplete))
 
