@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from enum import StrEnum
 from typing import Annotated, Any, Final
 
@@ -60,10 +62,17 @@ def ask(
     """
     body = options(question, collection, top_k=top_k, mode=mode, rerank=rerank) | {"stream": True}
     with Gateway(find_url(url)) as gateway:
-        events = gateway.events("/v1/query", body)
-        reply = final_of(events) if json else show_answer(events)
-        for _ in events:  # whoever leaves before the end is counted as one who left
-            pass
+        started: dict[str, Any] = {}
+        events = _noted(gateway.events("/v1/query", body), started)
+        try:
+            reply = final_of(events) if json else show_answer(events)
+        except Failure:
+            if trace and not json and (explanation := _explanation(gateway, started)):
+                explained.show(out, {}, explanation)
+            raise
+        # Whoever leaves before the end is counted as one who left.
+        with suppress(Failure):
+            deque(events, maxlen=0)
         explanation = _explanation(gateway, reply) if trace else None
     if json:
         print_json(reply | ({"trace": explanation} if trace else {}))
@@ -71,10 +80,22 @@ def ask(
         explained.show(out, reply, explanation)
 
 
+def _noted(
+    events: Iterable[tuple[str, dict[str, Any]]], started: dict[str, Any]
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """`events`, with the data of the first one in `started` too."""
+    for event, data in events:
+        if event == "start":
+            started.update(data)
+        yield event, data
+
+
 def _explanation(gateway: Gateway, reply: Mapping[str, Any]) -> dict[str, Any] | None:
     """The trace of `reply`; None, and a sentence on stderr, where there is none."""
+    if not (trace_id := reply.get("trace_id")):
+        return None
     try:
-        return explained.fetch(gateway, str(reply.get("trace_id")))
+        return explained.fetch(gateway, str(trace_id))
     except Failure as failure:
         err.print(failure.message, style="yellow", markup=False)
         return None

@@ -256,6 +256,22 @@ def test_an_explained_answer_is_one_document_with_its_trace(raglan: Any, gateway
     assert json.loads(run.out) == REPLY | {"trace": QUERY}
 
 
+def test_an_answer_that_failed_is_explained_as_well(raglan: Any, gateway: Any) -> None:
+    gateway.traces[ID] = QUERY
+    gateway.events = [
+        ("start", json.dumps({"id": "q", "trace_id": ID})),
+        ("delta", '{"text": "Ye"}'),
+        (
+            "error",
+            '{"code": "UNAVAILABLE", "message": "The generator is gone.", "retryable": true}',
+        ),
+    ]
+    run = raglan("ask", "Why?", "--trace", url=gateway.url)
+    assert run.status == 1
+    assert "The generator is gone." in run.err
+    assert f"trace {ID}" in run.out
+
+
 def test_an_answer_without_a_trace_is_still_an_answer(
     raglan: Any, gateway: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
