@@ -95,7 +95,7 @@ def test_steady_growth_keeps_no_more_than_the_allowance(
     for step in range(20_000):
         clock.now += 0.001
         kept += bool(sampling.judge(request(elapsed_s=0.1 + step / 1e4)))
-    rate, burst = RATES[Reason.ERROR]
+    rate, burst = RATES[Reason.SLOW]
     assert kept <= burst + rate * 20 + 1
 
 
@@ -140,6 +140,10 @@ def test_what_a_caller_can_bring_about_at_will_is_bounded(
     assert sum(map(bool, kept)) <= bound
     assert sampling.judge(request(trace_id=INSIDE)) == (Reason.SAMPLED,), "ours has its own share"
     assert sampling.judge(request(status=500)) == (Reason.ERROR,), "and errors theirs"
+
+
+def test_every_reason_has_its_bound() -> None:
+    assert set(RATES) == set(Reason)
 
 
 def test_an_allowance_comes_back_with_time(sampling: TailSampling, clock: Clock) -> None:

@@ -47,6 +47,10 @@ class Reason(StrEnum):
 
 RATES: Final[dict[Reason, tuple[float, int]]] = {
     Reason.ERROR: (100, 2_000),
+    Reason.DEGRADED: (50, 2_000),
+    Reason.RETRIED: (25, 1_000),
+    Reason.HEDGED: (25, 1_000),
+    Reason.SLOW: (25, 1_000),
     Reason.REFUSED: (10, 200),
     Reason.JOB: (2, 100),
     Reason.WANTED: (5, 50),
@@ -54,9 +58,9 @@ RATES: Final[dict[Reason, tuple[float, int]]] = {
     Reason.LOOKED_AT: (2, 50),
     Reason.RECEIVED: (10, 200),
 }
-"""Traces a second, and how many at once. What is not here counts as an error does. A mesh that is
-degraded as a whole keeps 100 a second: more would be load when it has too much of it. The share is
-bounded by how it is set."""
+"""Traces a second, and how many at once, by the first reason. A mesh that fails or is degraded as a
+whole keeps so many and no more: collecting them all would be load when it has too much of it. The
+share is bounded by how it is set."""
 
 
 @dataclass(slots=True)
@@ -139,7 +143,7 @@ class TailSampling:
 
     def allows(self, reason: Reason) -> bool:
         """Whether one more trace may be kept for `reason`; counts it."""
-        allowed = self._allowances.get(reason, self._allowances[Reason.ERROR]).take()
+        allowed = self._allowances[reason].take()
         self.refused += not allowed
         return allowed
 
