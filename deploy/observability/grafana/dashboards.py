@@ -15,6 +15,9 @@ HEIGHT: Final = {"stat": 4, "timeseries": 8, "state-timeline": 8}
 SOURCE: Final = {"type": "prometheus", "uid": "${datasource}"}
 QUANTILES: Final = {"p5": 0.05, "p50": 0.5, "p95": 0.95, "p99": 0.99}
 
+UNWELL: Final = "/(open|unreachable|not_serving|stalled|dead|lexical|passages|kept_answers)$/"
+"""Names of states that want attention."""
+
 Entry = Mapping[str, Any]
 """A dashboard, a row or a panel, as in the YAML."""
 
@@ -134,12 +137,18 @@ def _panel(panel: Entry, where: str) -> dict[str, Any]:
     if panel.get("stacked"):
         drawn |= {"fillOpacity": 40, "stacking": {"mode": "normal", "group": "A"}}
     defaults = {"unit": panel.get("unit", "short"), "min": 0, "custom": drawn}
+    overrides: list[dict[str, Any]] = []
+    if kind == "state-timeline":
+        defaults |= _in("green")
+        worse = {"id": "byRegexp", "options": UNWELL}
+        red = [{"id": name, "value": value} for name, value in _in("red").items()]
+        overrides = [{"matcher": worse, "properties": red}]
     return {
         "type": kind,
         "title": panel["title"],
         "description": panel.get("says", ""),
         "datasource": SOURCE,
-        "fieldConfig": {"defaults": defaults, "overrides": []},
+        "fieldConfig": {"defaults": defaults, "overrides": overrides},
         "options": _options(kind, panel),
         "targets": [
             {
@@ -153,6 +162,12 @@ def _panel(panel: Entry, where: str) -> dict[str, Any]:
             for place, (legend, expression) in enumerate(queries(panel, where))
         ],
     }
+
+
+def _in(color: str) -> dict[str, Any]:
+    """1 in this colour, 0 in none."""
+    shown = {"0": {"color": "transparent", "text": " "}, "1": {"color": color, "text": "is"}}
+    return {"mappings": [{"type": "value", "options": shown}]}
 
 
 def _options(kind: str, panel: Entry) -> dict[str, Any]:
