@@ -279,7 +279,9 @@ class Traces:
     async def _take_own(self, traces: Mapping[bytes, KeptTrace]) -> None:
         await self._take(traces, await self._own(list(traces)))
         for trace_id, trace in traces.items():
-            if (received := self._received.pop(trace_id)) is not None:
+            held = self._received
+            received = held.pop(trace_id) if trace_id in self._kept else held.of(trace_id)
+            if received is not None:
                 trace.fresh = bool(trace.spans.merge(received)) or trace.fresh
 
     async def _take(self, traces: Mapping[bytes, KeptTrace], reply: Reply) -> None:

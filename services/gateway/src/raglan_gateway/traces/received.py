@@ -60,6 +60,11 @@ class Received:
             self.pop(next(iter(self._traces)))
         return arrived.spans.dropped == dropped
 
+    def of(self, trace_id: bytes) -> TraceSpans | None:
+        """What there is of a trace."""
+        arrived = self._traces.get(trace_id)
+        return arrived.spans if arrived else None
+
     def pop(self, trace_id: bytes) -> TraceSpans | None:
         """Hand over what there is of a trace."""
         if (arrived := self._traces.pop(trace_id, None)) is None:
