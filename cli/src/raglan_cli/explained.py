@@ -88,7 +88,7 @@ def _calls(spans: Iterable[Span]) -> str:
         status = str(span["attributes"].get(semconv.RPC_STATUS, ""))
         overtaken = span["attributes"].get(semconv.ATTEMPT_OVERTAKEN)
         how = " overtaken" if overtaken else "" if status in ("", "OK") else f" {status}"
-        told.append(why + how)
+        told.append(one_line(why + how, 60))
     return ", ".join(
         f"{what} x{times}" if times > 1 else what for what, times in Counter(told).items()
     )

@@ -98,7 +98,7 @@ class _Drawing:
         style = _STYLES.get(span["service"], "white")
         text = Text()
         if self._with_service:
-            text.append(_fit(span["service"], _SERVICE_WIDTH) + " ", style)
+            text.append(_fit(one_line(span["service"], 40), _SERVICE_WIDTH) + " ", style)
         indent = "  " * min(line.depth, _DEEPEST)
         failed = span["status"] == "error"
         text.append(_fit(indent + _name(span), self._name_width), "red" if failed else "")

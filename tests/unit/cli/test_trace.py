@@ -174,6 +174,20 @@ def test_what_is_missing_is_said(raglan: Any, gateway: Any) -> None:
     assert "7 more spans were dropped (RAGLAN_GATEWAY_TRACE_MAX_SPANS)" in run.out
 
 
+def test_no_span_steers_the_terminal() -> None:
+    evil = "\x1b[2J\x07"
+    attributes = {semconv.STAGE: evil, semconv.ATTEMPT: evil, semconv.BREAKER: evil}
+    spans = [
+        span(1, 0, evil, evil, 0, 1, status="error", status_message=evil, attributes=attributes),
+        span(2, 1, evil, evil, 0, 1, attributes=attributes | {semconv.ERROR_TYPE: evil}),
+    ]
+    console = Console(width=150, highlight=False, soft_wrap=True)
+    with console.capture() as captured:
+        explained.show(console, {}, trace(*spans, name=evil))
+    assert "\x1b" not in captured.get()
+    assert "\x07" not in captured.get()
+
+
 def test_a_batch_of_another_trace_stands_under_the_span_that_it_worked_for() -> None:
     link = {"trace_id": ID, "span_id": f"{5:016x}", "attributes": {}}
     elsewhere = {"trace_id": "ab" * 16, "links": [link]}
