@@ -4,7 +4,8 @@
 runs what it hands out on a thread a stream. Nothing here imports grpc or torch.
 """
 
-from raglan.scheduling.dispatcher import Answer, Dispatcher, Observer, Pool, Timing
+from raglan.scheduling.answer import Answer, Timing
+from raglan.scheduling.dispatcher import Dispatcher, Observer, Pool
 from raglan.scheduling.latency import LatencyModel
 from raglan.scheduling.scheduler import Scheduler
 from raglan.scheduling.work import Batch, Closed, DeviceLost, Item, Lane, Limits

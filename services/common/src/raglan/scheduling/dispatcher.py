@@ -23,11 +23,13 @@ from opentelemetry.trace import SpanContext
 from raglan.deadline import Deadline
 from raglan.errors import DeadlineExceeded, Internal, Overloaded, RaglanError, Unavailable
 from raglan.health import Health
+from raglan.scheduling import batch_span
+from raglan.scheduling.answer import Answer, Timing
 from raglan.scheduling.latency import LatencyModel
 from raglan.scheduling.niceness import step_back
 from raglan.scheduling.scheduler import Scheduler
 from raglan.scheduling.work import Batch, Closed, DeviceLost, Item, Lane, Limits
-from raglan.telemetry import semconv, tracing
+from raglan.telemetry import tracing
 
 log: Final = structlog.get_logger()
 
@@ -51,57 +53,6 @@ class Pool(Generic[Input, Result]):
     lanes: frozenset[Lane] = frozenset(Lane)
     nice: int = 0
     """How far its threads step back for others; see `niceness`."""
-
-
-@dataclass(frozen=True, slots=True)
-class Answer(Generic[Result]):
-    """One item's result and where its time went."""
-
-    result: Result
-    queue_ns: int
-    """From submission until its batch started."""
-
-    compute_ns: int
-    batch_size: int
-    batch_tokens: int
-    """Padded."""
-
-    batch: SpanContext | None = None
-    """The span of the batch, where there is one."""
-
-
-@dataclass(frozen=True, slots=True)
-class Timing:
-    """Where the time of one call went; zeros when nothing had to run."""
-
-    queue_ns: int = 0
-    """Until its first batch started."""
-
-    compute_ns: int = 0
-    """From then until its last batch ended."""
-
-    batch_size: int = 0
-    """Items of the largest batch it was in."""
-
-    batch_tokens: int = 0
-    """Padded tokens of the largest."""
-
-    batches: tuple[SpanContext, ...] = ()
-    """The spans of its batches."""
-
-    @classmethod
-    def over(cls, answers: Sequence[Answer[Any]]) -> Timing:
-        """Of all `answers` of a call."""
-        if not answers:
-            return cls()
-        first = min(answer.queue_ns for answer in answers)
-        return cls(
-            queue_ns=first,
-            compute_ns=max(answer.queue_ns + answer.compute_ns for answer in answers) - first,
-            batch_size=max(answer.batch_size for answer in answers),
-            batch_tokens=max(answer.batch_tokens for answer in answers),
-            batches=tuple({b.span_id: b for each in answers if (b := each.batch)}.values()),
-        )
 
 
 class Observer(Protocol):
@@ -336,7 +287,12 @@ class Dispatcher(Generic[Input, Result]):
         else:
             station.scheduler.failed(batch, now)
         self._drop(run.late)
-        traced = _trace(batch, run) if run.items else None
+        traced = batch_span.record(
+            batch,
+            [item.payload.asked_by for item in run.items],
+            (run.started_ns, run.ended_ns),
+            run.error,
+        )
         if run.error is None:
             self._deliver(batch, run, traced)
         else:
@@ -432,33 +388,6 @@ def _run(stream: Stream[Any, Result], batch: Batch) -> _Run[Result]:
         run.error = error
     run.ended_ns = time.monotonic_ns()
     return run
-
-
-def _trace(batch: Batch, run: _Run[Any]) -> SpanContext | None:
-    """A span of the batch, in the trace of its first request, with links to all of them."""
-    askers = {
-        asker.span_id: asker for item in run.items if (asker := item.payload.asked_by) is not None
-    }
-    if not askers:
-        return None
-    known = list(askers.values())
-    attributes = {
-        semconv.BATCH_SIZE: len(run.items),
-        semconv.BATCH_TOKENS: batch.padded_tokens,
-        semconv.BATCH_CLOSED: batch.closed.value,
-        semconv.BATCH_REQUESTS: len(known),
-        semconv.LANE: batch.lane.name.lower(),
-    }
-    # What a stream's thread measured is on another clock than spans are.
-    since = time.time_ns() - time.monotonic_ns()
-    return tracing.record(
-        semconv.BATCH,
-        attributes,
-        parent=known[0],
-        links=known,
-        interval_ns=(since + run.started_ns, since + run.ended_ns),
-        error=run.error,
-    )
 
 
 def _of_pool(limits: Limits, pool: Pool[Any, Any]) -> Limits:
