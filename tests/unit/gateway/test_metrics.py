@@ -177,3 +177,10 @@ def queries(metrics: Metrics) -> dict[str, float]:
     families = metrics.registry.collect()
     family = next(each for each in families if each.name == "raglan_gateway_queries")
     return {each.labels["outcome"]: each.value for each in family.samples if each.value}
+
+
+async def test_prometheus_is_told_of_every_process_that_can_be_reached() -> None:
+    async with serving() as (gateway, _), httpx.AsyncClient() as client:
+        found = (await client.get(f"{gateway.url}/metrics/targets")).json()
+    address = gateway.url.removeprefix("http://")
+    assert found == [{"targets": [address], "labels": {"component": "gateway"}}]

@@ -69,9 +69,10 @@ class Durations:
         child, due = self._children.get(labels) or self._made(labels)
         bucket, now = bisect_left(SECONDS, seconds), time.monotonic()
         exemplar = None
-        if now >= due[bucket] and (trace_id := request_context.trace_id()):
+        if now >= due[bucket]:
             due[bucket] = now + EXEMPLAR_EVERY_S
-            exemplar = {"trace_id": trace_id}
+            if trace_id := request_context.trace_id():
+                exemplar = {"trace_id": trace_id}
         child.observe(seconds, exemplar)
 
     def _made(self, labels: tuple[str, ...]) -> tuple[Histogram, list[float]]:
