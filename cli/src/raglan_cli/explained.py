@@ -66,15 +66,14 @@ def _stages(stages: Iterable[Span], spans: Sequence[Span]) -> Table:
         table.add_column(column, justify="right", no_wrap=True)
     table.add_column("calls", ratio=1)
     for span in stages:
+        name = one_line(str(span["attributes"][semconv.STAGE]), 20)
         table.add_row(
-            Text(
-                str(span["attributes"][semconv.STAGE]), "red" if span["status"] == "error" else ""
-            ),
+            Text(name, "red" if span["status"] == "error" else ""),
             milliseconds(duration_ms(span)),
             milliseconds(number(span, semconv.QUEUE_MS)),
             milliseconds(number(span, semconv.COMPUTE_MS)),
             milliseconds(number(span, semconv.DEADLINE_REMAINING_MS)),
-            _calls(below(spans, span)),
+            Text(_calls(below(spans, span))),
         )
     return table
 
