@@ -12,7 +12,7 @@ import pytest
 import yaml
 from prometheus_process import SHIPPED
 
-CASES: Final = Path(__file__).with_name("alerts.yaml")
+CASES: Final = sorted(Path(__file__).parent.glob("alerts*.yaml"))
 RULES: Final = SHIPPED / "prometheus" / "alerts.yaml"
 ROOT: Final = SHIPPED.parents[1]
 
@@ -54,11 +54,12 @@ def test_promtool_finds_no_fault_in_the_configuration_for_kubernetes(tmp_path: P
 
 
 def test_alerts_fire_when_they_should_and_at_no_other_time() -> None:
-    assert "SUCCESS" in promtool("test", "rules", CASES)
+    assert "SUCCESS" in promtool("test", "rules", *CASES)
 
 
 def test_every_alert_has_a_case_in_which_it_fires() -> None:
-    fired = set(re.findall(r'alertname="(\w+)"', CASES.read_text()))
+    cases = "".join(path.read_text() for path in CASES)
+    fired = set(re.findall(r'alertname="(\w+)"', cases))
     assert {alert["alert"] for alert in alerts()} == fired
 
 
