@@ -1,9 +1,10 @@
 """The figures of the README, measured on a mesh that this starts: `make bench-mesh`.
 
-    python bench/mesh.py [ingest] [scifact] [squad] [answers] [search] [overhead] [streams]
+    python bench/mesh.py [ingest] [scifact] [squad] [answers] [search]
+                         [overhead] [streams] [traces] [tracing]
 
-Without names, all of them. Each ends in `bench/results/mesh-<name>.json`. The last two start meshes
-of their own, of null engines.
+Without names, all of them. Each ends in `bench/results/mesh-<name>.json`. Those of the second line
+start meshes of their own, of null engines.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ import mesh_overhead
 import mesh_passages
 import mesh_process
 import mesh_streams
+import mesh_traces
+import mesh_tracing
 import psutil
 from raglan_cli import metrics
 from raglan_generator.generation import ABSTENTION
@@ -46,7 +49,12 @@ def main() -> None:
         "answers": answers,
         "search": search,
     }
-    own = {"overhead": mesh_overhead.overhead, "streams": mesh_streams.streams}
+    own = {
+        "overhead": mesh_overhead.overhead,
+        "streams": mesh_streams.streams,
+        "traces": mesh_traces.traces,
+        "tracing": mesh_tracing.tracing,
+    }
     chosen = sys.argv[1:] or [*figures, *own]
     if unknown := set(chosen) - set(figures) - set(own):
         raise SystemExit(

@@ -68,6 +68,12 @@ class Outcome:
         return self.left or bool(self.error)
 
     @property
+    def legs(self) -> int:
+        """Searches that the retriever makes for it in its engine."""
+        both = self.body.get("mode", "hybrid") == "hybrid" and "embed" not in self.degraded
+        return 2 if both else 1
+
+    @property
     def stages(self) -> tuple[str, ...]:
         """Those that it passes when all goes well."""
         return (
@@ -140,7 +146,8 @@ class _Tree:
 
     def callers(self, span: Span) -> list[Span]:
         """Its parent; of a batch, each span that it worked for."""
-        ids = {link["span_id"] for link in span["links"]} or {span["parent_span_id"]}
+        of_batch = span["name"] == semconv.BATCH
+        ids = {link["span_id"] for link in span["links"]} if of_batch else {span["parent_span_id"]}
         return [self._by_id[id_] for id_ in ids if id_ in self._by_id]
 
     def batches(self, server: Span) -> list[Span]:
@@ -148,7 +155,8 @@ class _Tree:
         return [
             span
             for span in self.spans
-            if any(link["span_id"] == server["span_id"] for link in span["links"])
+            if span["name"] == semconv.BATCH
+            and any(link["span_id"] == server["span_id"] for link in span["links"])
         ]
 
     def entries(self) -> list[Span]:
@@ -287,10 +295,11 @@ def _attempt(outcome: Outcome, tree: _Tree, attempt: Span, service: str) -> Iter
     if len(servers) > 1 or (arrived and not servers):
         yield f"{len(servers)} calls served for an {what} ({said})"
     for server in servers:
-        yield from _served(tree, server, service, said)
+        yield from _served(outcome, tree, server, said)
 
 
-def _served(tree: _Tree, server: Span, service: str, said: str) -> Iterator[str]:
+def _served(outcome: Outcome, tree: _Tree, server: Span, said: str) -> Iterator[str]:
+    service = server["service"]
     status = server["attributes"].get(semconv.RPC_STATUS)
     # What the caller no longer waits for may be done, or be found out of time, before it is told.
     # A stream that breaks on the way is UNAVAILABLE here and a reader who left there.
@@ -308,9 +317,12 @@ def _served(tree: _Tree, server: Span, service: str, said: str) -> Iterator[str]
         steps = tree.batches(server)
     else:
         steps = [span for span in tree.under(server) if _engine(span)]
-    if not steps and status == "OK":
-        yield f"no {engine} under the {service}"
-    if status == "OK" and any(step["status"] != "ok" for step in steps):
+    if status != "OK":
+        return
+    least = outcome.legs + 1 if service == "retriever" else 1
+    if len(steps) < least:
+        yield f"{len(steps)} {engine} under the {service} instead of {least}"
+    if any(step["status"] != "ok" for step in steps):
         yield f"a {engine} of the {service} is not ok"
 
 

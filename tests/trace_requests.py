@@ -156,7 +156,7 @@ class Mixed:
     """Sends requests to a mesh and fetches their traces."""
 
     def __init__(self, mesh: mesh_process.Mesh, faults: Path) -> None:
-        self._mesh = mesh
+        self.mesh = mesh
         self._faults = faults
         self._numbers = iter(range(10**9))
         self._shuffled = random.Random(6)
@@ -168,7 +168,7 @@ class Mixed:
             for number in range(documents)
         ]
         outcome = Outcome("upload", *_ids(), "/v1/collections/default/documents", {}, 202)
-        with self._mesh.client() as client:
+        with self.mesh.client() as client:
             client.post("/v1/collections", json={"name": "default"})
             reply = client.post(
                 outcome.path,
@@ -187,12 +187,12 @@ class Mixed:
             result: Result = mesh_process.until(read, within_s=2 * _LATE_S, what="a job's trace")
         return result
 
-    async def run(self, phase: Phase, part: float = 1.0) -> list[Result]:
+    async def run(self, phase: Phase, part: float = 1.0, *, callers: int = CALLERS) -> list[Result]:
         """The phase's requests, or a `part` of them, at least one of each kind."""
         kinds = [kind for kind in phase.kinds for _ in range(max(1, round(kind.count * part)))]
         self._shuffled.shuffle(kinds)
         limits = httpx.Limits(max_connections=64)
-        async with httpx.AsyncClient(base_url=self._mesh.url, timeout=60, limits=limits) as client:
+        async with httpx.AsyncClient(base_url=self.mesh.url, timeout=60, limits=limits) as client:
             await self._settled(client)
             self._faults.write_text(json.dumps(self._of_replicas(phase.faults)))
             await asyncio.sleep(0.1)  # the gateway looks into the file every 50 ms
@@ -201,7 +201,7 @@ class Mixed:
             async def caller() -> list[Outcome]:
                 return [await self._ask(client, kind) for kind in asked]
 
-            outcomes = await asyncio.gather(*(caller() for _ in range(CALLERS)))
+            outcomes = await asyncio.gather(*(caller() for _ in range(callers)))
             self._faults.write_text("{}")
             looks = asyncio.Semaphore(_LOOKS)
 
@@ -234,7 +234,7 @@ class Mixed:
         while well < _WELL:
             assert time.monotonic() < late, "the mesh does not recover from its faults"
             query = f"Is stage {next(self._numbers)} well?"
-            reply = await client.post("/v1/query", json={"query": query})
+            reply = await client.post("/v1/query", json={"query": query, "max_tokens": 1})
             well = well + 1 if reply.is_success and not reply.json()["degraded"] else 0
             await asyncio.sleep(0 if well else 0.2)
 
@@ -245,17 +245,17 @@ class Mixed:
         service, _, number = name.partition("#")
         if not number:
             return service
-        replicas = [each for each in self._mesh.services() if each["service"] == service]
+        replicas = [each for each in self.mesh.services() if each["service"] == service]
         return f"{service}@{replicas[int(number)]['address']}"
 
 
 @contextmanager
-def mixed(folder: Path) -> Iterator[Mixed]:
-    """A mesh for them, as long as the block."""
+def mixed(folder: Path, **variables: str) -> Iterator[Mixed]:
+    """A mesh for them, as long as the block, `variables` before those above."""
     faults = folder / "faults.json"
     faults.write_text("{}")
     options = [option for replicas in REPLICAS for option in ("--replicas", replicas)]
-    variables = VARIABLES | {"RAGLAN_FAULTS": f"@{faults}"}
+    variables = VARIABLES | {"RAGLAN_FAULTS": f"@{faults}"} | variables
     with mesh_process.running(folder / "data", *options, **variables) as mesh:
         yield Mixed(mesh, faults)
 
