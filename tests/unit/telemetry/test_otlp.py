@@ -16,6 +16,11 @@ from raglan.telemetry import context as request_context
 from raglan.telemetry import otlp, semconv, tracing
 from raglan.telemetry.recording import RecordedSpan
 
+CALLED = {
+    "traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+    "tracestate": "vendor=1,other=2",
+}
+
 
 @pytest.fixture(scope="module", autouse=True)
 def traces() -> Iterator[tracing.Tracing]:
@@ -48,11 +53,7 @@ def _spans(data: TracesData) -> list[Span]:
 
 
 def test_a_span_with_everything_is_what_the_sdk_writes() -> None:
-    carrier = {
-        "traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
-        "tracestate": "vendor=1,other=2",
-    }
-    parent = request_context.caller(carrier)
+    parent = request_context.caller(CALLED)
     assert parent is not None
     documents = semconv.Documents(["a", "b"], [0.5, -1e300], ["text"])
     span = begun({semconv.RETRIEVED: documents}, parent=parent, kind=SpanKind.CONSUMER)
@@ -90,6 +91,20 @@ def test_whatever_the_attributes_are_they_are_what_the_sdk_writes(
     for span in spans:
         span.end()
     assert ours(spans) == theirs(spans)
+
+
+@given(st.lists(st.dictionaries(st.text(max_size=200), VALUES, max_size=20), max_size=4))
+def test_what_was_kept_is_what_was_made(many: list[dict[str, Any]]) -> None:
+    parent = request_context.caller(CALLED)
+    documents = semconv.Documents(["a", "b"], [0.5, None])
+    for attributes in many:
+        span = begun({**attributes, semconv.RETRIEVED: documents}, parent=parent)
+        span.add_event("happened", {"why": "so"})
+        span.add_link(span.get_span_context())
+        tracing.fail(span, Overloaded("full"))
+        span.end()
+        again = RecordedSpan.unpacked(span.tracer, span.get_span_context().trace_id, span.packed())
+        assert ours([again]) == ours([span])
 
 
 def test_true_and_one_are_not_the_same() -> None:

@@ -1,19 +1,18 @@
 """The spans that a process has made lately, by trace, for who asks before they are forgotten.
 
-They lie here as objects: encoding and sending a span costs twenty times what making it does, and
-most traces are never read.
+They lie here packed, not encoded: encoding and sending a span costs several times what making it
+does, and most traces are never read.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from dataclasses import dataclass
 from typing import Final
 
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
 
-from raglan.telemetry.recording import RecordedSpan
+from raglan.telemetry.recording import Packed, RecordedSpan, Tracer
 
 MAX_SPANS: Final = 20_000
 """About 12 s of a gateway under 250 requests/s, and some 20 MB."""
@@ -22,12 +21,16 @@ MAX_SPANS_OF_TRACE: Final = 2_000
 MAX_AGE_S: Final = 120.0
 
 
-@dataclass(slots=True)
-class _Trace:
-    since_ns: int
-    """When its first span ended; once that is too long ago, its newest then."""
-    spans: list[RecordedSpan]
-    crowded: bool = False
+class _Trace(list[Packed]):
+    """One object a trace, because the garbage collector walks them."""
+
+    __slots__ = ("crowded", "since_ns")
+
+    def __init__(self, since_ns: int, first: Packed) -> None:
+        super().__init__((first,))
+        self.since_ns = since_ns
+        """When its first span ended; once that is too long ago, its newest then."""
+        self.crowded = False
 
 
 class RecentSpans(SpanProcessor):
@@ -47,6 +50,8 @@ class RecentSpans(SpanProcessor):
         self._max_spans_of_trace = max_spans_of_trace
         self._max_age_ns = int(max_age_s * 1e9)
         self._traces: dict[int, _Trace] = {}  # the oldest first
+        self._tracer: Tracer | None = None
+        """Whose spans they are: a process has one."""
         self._lock = threading.Lock()
         self._count = 0
         self.crowded_out = 0
@@ -55,19 +60,19 @@ class RecentSpans(SpanProcessor):
     def on_end(self, span: ReadableSpan) -> None:
         """Keep `span`."""
         assert isinstance(span, RecordedSpan), "no other tracer ends its spans here"
-        trace_id = span.get_span_context().trace_id
+        trace_id, ended_ns, packed = span.get_span_context().trace_id, span.end_time, span.packed()
         with self._lock:
+            self._tracer = span.tracer
             known = self._traces.get(trace_id)
             if known is None:
-                ended_ns = span.end_time or 0
-                self._forget_old(ended_ns)
-                self._traces[trace_id] = _Trace(ended_ns, [span])
-            elif len(known.spans) < self._max_spans_of_trace:
-                known.spans.append(span)
+                self._forget_old(ended_ns or 0)
+                self._traces[trace_id] = _Trace(ended_ns or 0, packed)
+            elif len(known) < self._max_spans_of_trace:
+                known.append(packed)
             else:
                 # What ends last is what all the others are part of.
-                del known.spans[0]
-                known.spans.append(span)
+                del known[0]
+                known.append(packed)
                 known.crowded = True
                 self.crowded_out += 1
                 return
@@ -79,8 +84,11 @@ class RecentSpans(SpanProcessor):
         """The spans of a trace that are still here, as they ended, and whether it had more."""
         with self._lock:
             self._forget_old(time.time_ns())
-            known = self._traces.get(trace_id)
-            return (tuple(known.spans), known.crowded) if known else ((), False)
+            known, tracer = self._traces.get(trace_id), self._tracer
+            if known is None or tracer is None:
+                return (), False
+            spans, crowded = tuple(known), known.crowded
+        return tuple(RecordedSpan.unpacked(tracer, trace_id, each) for each in spans), crowded
 
     def __len__(self) -> int:
         return self._count
@@ -101,7 +109,7 @@ class RecentSpans(SpanProcessor):
             trace_id, oldest = next(iter(self._traces.items()))
             if oldest.since_ns > horizon:
                 return
-            newest_ns = oldest.spans[-1].end_time or 0
+            newest_ns = oldest[-1][0]
             if newest_ns > horizon:
                 # A long one that still grows: it is as old as its newest span.
                 oldest.since_ns = newest_ns
@@ -110,4 +118,4 @@ class RecentSpans(SpanProcessor):
                 self._forget(trace_id)
 
     def _forget(self, trace_id: int) -> None:
-        self._count -= len(self._traces.pop(trace_id).spans)
+        self._count -= len(self._traces.pop(trace_id))
