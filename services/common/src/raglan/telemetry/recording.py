@@ -228,7 +228,7 @@ class RecordedSpan(ReadableSpan, trace.Span):
 
 def _packed(value: Any) -> Any:
     if isinstance(value, Documents):
-        return (_DOCUMENTS, *map(tuple, _parts(value)))
+        return (_DOCUMENTS, *(tuple(part[:MAX_DOCUMENTS_SHOWN]) for part in _parts(value)))
     return (_LIST, *value) if isinstance(value, list | tuple) else value
 
 

@@ -29,8 +29,8 @@ import raglan
 from raglan import errors, redaction
 from raglan.errors import InvalidInput, RaglanError
 from raglan.telemetry import semconv, variables
-from raglan.telemetry.recent_spans import RecentSpans
-from raglan.telemetry.recording import MAX_LINKS, RecordedSpan, Tracer, new_context
+from raglan.telemetry.recent_spans import MAX_SPANS, RecentSpans
+from raglan.telemetry.recording import MAX_LINKS, MAX_VALUE_CHARS, RecordedSpan, Tracer, new_context
 
 if TYPE_CHECKING:
     from raglan.telemetry.export import CollectorExport
@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 Attributes: TypeAlias = Mapping[str, Any]
 
 _OK: Final = Status(StatusCode.OK)
+_WITH_CONTENT: Final = 10
+"""A span that holds passages is so much larger at least, and so many fewer are remembered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,14 +74,16 @@ def install(service: str, *, recent: RecentSpans | None = None) -> Tracing:
     """
     global _installed
     environ = os.environ
-    recent = RecentSpans() if recent is None else recent
+    content = variables.content(environ)
+    fewer = _WITH_CONTENT if content else 1
+    recent = RecentSpans(MAX_SPANS // fewer) if recent is None else recent
     processor: SpanProcessor = recent
     export = None
     if variables.exported(environ) and not variables.disabled(environ):
         # It brings an HTTP client that nobody else needs.
-        from raglan.telemetry.export import CollectorExport
+        from raglan.telemetry.export import MAX_WAITING, CollectorExport
 
-        export = CollectorExport()
+        export = CollectorExport(max_waiting=MAX_WAITING // fewer)
         processor = SynchronousMultiSpanProcessor()  # type: ignore[no-untyped-call]
         processor.add_span_processor(recent)
         processor.add_span_processor(export)
@@ -89,7 +93,7 @@ def install(service: str, *, recent: RecentSpans | None = None) -> Tracing:
         tracer=None
         if variables.disabled(environ)
         else Tracer(_resource(service), processor, semconv.NAMESPACE),
-        content=variables.content(environ),
+        content=content,
         export=export,
     )
     return _installed
@@ -127,7 +131,7 @@ def context() -> SpanContext | None:
 
 def content(text: str) -> str | None:
     """`text` where spans may carry content, else None, which leaves the attribute out."""
-    return text if _installed.content else None
+    return text[:MAX_VALUE_CHARS] if _installed.content else None
 
 
 class span:  # noqa: N801 - reads as a statement: with span(...)
