@@ -17,7 +17,7 @@ from raglan.encoders.heads import unit_rows
 from raglan.errors import DeadlineExceeded, InvalidInput, PayloadTooLarge
 from raglan.scheduling import Answer, Lane, Timing
 from raglan.single_flight import SingleFlight, Start
-from raglan.telemetry import semconv, tracing
+from raglan.telemetry import tracing
 
 from raglan_embedder.outputs import Outputs, TextVectors, check_size, refuse
 
@@ -137,7 +137,7 @@ class Embedder:
         found = {at: held for at, key in enumerate(keys) if (held := self._cache.get(key))}
         missing = [at for at in range(len(texts)) if at not in found]
         self._looked_up(len(found), len(missing))
-        tracing.current().set_attribute(semconv.CACHE_HITS, len(found))
+        tracing.looked_up("vectors", len(found), len(missing))
         timing, tokenize_ns = Timing(), 0
         if missing:
             self._encoder.check(len(missing), deadline=deadline, lane=lane)

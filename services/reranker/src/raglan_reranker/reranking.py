@@ -15,6 +15,7 @@ from raglan.cache import Cache, digest
 from raglan.deadline import Deadline
 from raglan.errors import Internal, InvalidInput, PayloadTooLarge
 from raglan.scheduling import LatencyModel, Timing
+from raglan.telemetry import tracing
 
 from raglan_reranker.budget import affordable, blend, standardised, within_gap
 from raglan_reranker.calibration import Calibration
@@ -156,6 +157,7 @@ class Reranker:
         known = [self.pairs.get(key) for key in keys[:count]]
         unknown = known.count(None)
         self._looked_up(len(known) - unknown, unknown)
+        tracing.looked_up("scores", len(known) - unknown, unknown)
         found, timing = await self._pairs(prepared, known, deadline)
         for key, pair in zip(keys, found, strict=False):
             self.pairs.put(key, pair)

@@ -134,6 +134,13 @@ def content(text: str) -> str | None:
     return text[:MAX_VALUE_CHARS] if _installed.content else None
 
 
+def looked_up(layer: str, hits: int, misses: int) -> None:
+    """Say on the current span what a cache had."""
+    current().set_attributes(
+        {semconv.CACHE_LAYER: layer, semconv.CACHE_HITS: hits, semconv.CACHE_MISSES: misses}
+    )
+
+
 class span:  # noqa: N801 - reads as a statement: with span(...)
     """A step of the request: a span that is current inside the block and ends with it.
 
