@@ -220,6 +220,20 @@ async def test_a_retry_never_begins_past_the_deadline() -> None:
         assert mesh.replicas[0].calls == 1
 
 
+async def test_who_is_far_slower_than_the_others_is_hardly_asked() -> None:
+    """Power of two choices on work in hand alone would give it a thirtieth of the calls."""
+    async with mesh_of(2) as mesh:
+        mesh.replicas[0].delay_s, mesh.replicas[1].delay_s = 0.6, 0.02
+
+        async def caller() -> None:
+            for _ in range(60):
+                await mesh.ask()
+
+        await asyncio.gather(*(caller() for _ in range(6)))
+        assert mesh.replicas[0].calls <= 8, "those that were on their way before the first answer"
+        assert sum(replica.calls for replica in mesh.replicas) == 360
+
+
 async def test_failures_eject_a_replica_and_it_draws_no_traffic_for_being_idle() -> None:
     async with mesh_of(2) as mesh:
         mesh.replicas[0].error = errors.Internal("broken")

@@ -7,6 +7,7 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 from raglan.resilience import LatencyWindow
+from raglan.resilience.latency import FadingMean
 
 
 class Clock:
@@ -65,3 +66,43 @@ def test_a_quantile_is_the_nearest_rank_of_what_is_young_and_latest(
         rank = max(1, math.ceil(q * len(young)))
         assert window.quantile(q) == young[rank - 1]
         assert len(window) == len(young) <= size
+
+
+def test_the_first_call_is_the_mean() -> None:
+    mean = FadingMean(clock=Clock())
+    assert mean.value_s() == 0
+    mean.add(0.5)
+    assert mean.value_s() == 0.5
+
+
+def test_one_stumble_among_many_calls_is_no_slowness_and_lasting_slowness_is_soon_known() -> None:
+    clock = Clock()
+    mean = FadingMean(10.0, clock=clock)
+    for _ in range(1_000):
+        clock.now += 0.02
+        mean.add(0.02)
+    clock.now += 0.02
+    mean.add(0.3)
+    assert mean.value_s() < 0.03
+    clock.now += 2.0
+    mean.add(2.0)
+    assert mean.value_s() > 0.3
+
+
+def test_in_silence_what_was_slow_is_forgotten() -> None:
+    clock = Clock()
+    mean = FadingMean(10.0, clock=clock)
+    mean.add(2.0)
+    clock.now += 40
+    assert mean.value_s() < 0.04
+
+
+@given(st.lists(st.tuples(st.floats(0.001, 30), st.floats(0.001, 100)), min_size=1))
+def test_a_mean_lies_among_what_it_is_of(calls: list[tuple[float, float]]) -> None:
+    clock = Clock()
+    mean = FadingMean(10.0, clock=clock)
+    for later_s, took_s in calls:
+        clock.now += later_s
+        mean.add(took_s)
+    took = [took_s for _, took_s in calls]
+    assert min(took) * 0.999 <= mean.value_s() <= max(took) * 1.001

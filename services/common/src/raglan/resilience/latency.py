@@ -1,4 +1,4 @@
-"""The latest latencies, sorted: exact quantiles that cost no more than looking them up."""
+"""What calls took lately: exact quantiles that cost no more than looking them up, and a mean."""
 
 from __future__ import annotations
 
@@ -59,3 +59,34 @@ class LatencyWindow:
     def _forget(self) -> None:
         _, seconds = self._arrived.popleft()
         del self._sorted[bisect_left(self._sorted, seconds)]
+
+
+class FadingMean:
+    """What calls take lately: a mean in which a call weighs the less the longer ago it ended.
+
+    In silence it fades to nothing, so that who was slow is tried again. Weights by time and not by
+    number, as Finagle's `PeakEwma` has them, but without its peak: one stumble of a replica is no
+    reason to send all of its traffic to others. `clock` is monotonic.
+    """
+
+    __slots__ = ("_at", "_clock", "_fades_s", "_mean_s")
+
+    def __init__(
+        self, fades_s: float = 10.0, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """`fades_s` is the time in which a weight falls to 1/e."""
+        self._fades_s = fades_s
+        self._clock = clock
+        self._mean_s = 0.0
+        self._at = clock()
+
+    def add(self, seconds: float) -> None:
+        """A call took `seconds`."""
+        now = self._clock()
+        kept = math.exp((self._at - now) / self._fades_s) if self._mean_s else 0.0
+        self._mean_s = kept * self._mean_s + (1 - kept) * seconds
+        self._at = now
+
+    def value_s(self) -> float:
+        """The mean in seconds, faded by the silence since the last call; 0 before the first."""
+        return self._mean_s * math.exp((self._at - self._clock()) / self._fades_s)

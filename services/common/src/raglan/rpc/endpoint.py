@@ -12,6 +12,7 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from raglan.resilience.breaker import CircuitBreaker, State
+from raglan.resilience.latency import FadingMean
 from raglan.rpc import client
 
 _FIRST_PAUSE_S: Final = 0.1
@@ -47,6 +48,8 @@ class Endpoint:
         self.address = address
         self.reach = Reach.CONNECTING
         self.in_flight = 0
+        self.latency = FadingMean()
+        """Until its replies, or their first messages, came."""
         self.last_failure = ""
         """What went wrong last, as a sentence."""
         self.breaker = CircuitBreaker(on_change=lambda _: on_change(self))
@@ -62,12 +65,11 @@ class Endpoint:
         return self._channel
 
     @property
-    def cost(self) -> float:
-        """What a choice goes by, lower first: work in hand, and failures lately.
-
-        Without the failures a replica that fails at once would look idle and draw all traffic.
+    def cost(self) -> int:
+        """What a choice goes by, lower first: work in hand with the call to come, and failures
+        lately, without which a replica that fails at once would look idle and draw all traffic.
         """
-        return self.in_flight + self.breaker.failures
+        return 1 + self.in_flight + self.breaker.failures
 
     @property
     def ejected(self) -> bool:

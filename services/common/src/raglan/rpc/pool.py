@@ -228,7 +228,7 @@ class EndpointPool:
             await replies.aclose()
             attempt.ended(error)
             raise
-        self._latency[method].add(time.monotonic() - began)
+        self._took(attempt, method, time.monotonic() - began)
         attempt.ended(None)
         return attempt, replies, first
 
@@ -364,7 +364,11 @@ class EndpointPool:
             attempt.ended(error)
             # A time that was cut short is still the least that it would have taken.
             if error is None or attempt.overtaken or isinstance(error, DeadlineExceeded):
-                self._latency[method].add(time.monotonic() - began)
+                self._took(attempt, method, time.monotonic() - began)
+
+    def _took(self, attempt: _Attempt, method: str, seconds: float) -> None:
+        self._latency[method].add(seconds)
+        attempt.endpoint.latency.add(seconds)
 
     async def _choose(
         self, method: str, deadline: Deadline, tried: list[Endpoint], kind: str = ""
