@@ -85,15 +85,16 @@ def test_one_stumble_among_many_calls_is_no_slowness_and_lasting_slowness_is_soo
     mean.add(0.3)
     assert mean.value_s() < 0.03
     clock.now += 2.0
-    mean.add(2.0)
-    assert mean.value_s() > 0.3
+    for _ in range(5):
+        mean.add(2.0)
+    assert mean.value_s() > 1.2
 
 
 def test_in_silence_what_was_slow_is_forgotten() -> None:
     clock = Clock()
     mean = FadingMean(10.0, clock=clock)
     mean.add(2.0)
-    clock.now += 40
+    clock.now += 120
     assert mean.value_s() < 0.04
 
 

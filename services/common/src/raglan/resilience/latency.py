@@ -7,6 +7,9 @@ import time
 from bisect import bisect_left, insort
 from collections import deque
 from collections.abc import Callable
+from typing import Final
+
+_SILENCE: Final = 3.0
 
 
 class LatencyWindow:
@@ -64,9 +67,11 @@ class LatencyWindow:
 class FadingMean:
     """What calls take lately: a mean in which a call weighs the less the longer ago it ended.
 
-    In silence it fades to nothing, so that who was slow is tried again. Weights by time and not by
-    number, as Finagle's `PeakEwma` has them, but without its peak: one stumble of a replica is no
-    reason to send all of its traffic to others. `clock` is monotonic.
+    Weights by time and not by number, as Finagle's `PeakEwma` has them, but without its peak: one
+    stumble of a replica is no reason to send all of its traffic to others. A call stands for the
+    time since the one before it, or for its own, whichever is longer: several slow ones at a time
+    are as many witnesses. In silence the mean fades to nothing, so that who was slow is tried
+    again. `clock` is monotonic.
     """
 
     __slots__ = ("_at", "_clock", "_fades_s", "_mean_s")
@@ -74,7 +79,7 @@ class FadingMean:
     def __init__(
         self, fades_s: float = 10.0, *, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """`fades_s` is the time in which a weight falls to 1/e."""
+        """`fades_s` is the time in which a weight falls to 1/e; in silence it takes three times."""
         self._fades_s = fades_s
         self._clock = clock
         self._mean_s = 0.0
@@ -83,10 +88,12 @@ class FadingMean:
     def add(self, seconds: float) -> None:
         """A call took `seconds`."""
         now = self._clock()
-        kept = math.exp((self._at - now) / self._fades_s) if self._mean_s else 0.0
+        stands_for_s = max(now - self._at, seconds)
+        kept = math.exp(-stands_for_s / self._fades_s) if self._mean_s else 0.0
         self._mean_s = kept * self._mean_s + (1 - kept) * seconds
         self._at = now
 
     def value_s(self) -> float:
         """The mean in seconds, faded by the silence since the last call; 0 before the first."""
-        return self._mean_s * math.exp((self._at - self._clock()) / self._fades_s)
+        silence_s = self._clock() - self._at
+        return self._mean_s * math.exp(-silence_s / (_SILENCE * self._fades_s))

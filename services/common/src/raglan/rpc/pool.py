@@ -227,6 +227,8 @@ class EndpointPool:
             attempt.endpoint.in_flight -= 1
             await replies.aclose()
             attempt.ended(error)
+            if isinstance(error, DeadlineExceeded):
+                self._took(attempt, method, time.monotonic() - began)
             raise
         self._took(attempt, method, time.monotonic() - began)
         attempt.ended(None)
