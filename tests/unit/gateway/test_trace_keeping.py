@@ -306,6 +306,25 @@ async def test_a_received_span_joins_its_trace_before_and_after_it_is_kept() -> 
         assert names(await mesh.stored(trace_id, spans=2)) == {"early", "late"}
 
 
+@pytest.mark.parametrize("when", ["before", "after"])
+async def test_spans_that_are_sent_here_take_no_place_from_those_of_the_mesh(when: str) -> None:
+    sent = [span(bytes(16), number) for number in range(100, 200)]
+    async with bench(max_spans=10) as mesh:
+        number = random.getrandbits(128)
+        trace_id = number.to_bytes(16, "big")
+        for each_span in sent:
+            each_span.trace_id = trace_id
+        mesh.embedder.spans.append(span(trace_id, 2, parent=1, name="the embedder's"))
+        if when == "before":
+            await mesh.traces.receive(data("client", *sent))
+        mesh.traces.ended(Ended(number, "/v1/query", 500, 0.1))
+        if when == "after":
+            await mesh.traces.receive(data("client", *sent))
+        found = await mesh.stored(trace_id, spans=10)
+        assert "the embedder's" in names(found)
+        assert found.summary.dropped == 91
+
+
 async def test_of_received_traces_errors_and_the_share_are_kept() -> None:
     wrong, right = bytes(15) + b"\1", bytes(15) + b"\2"
     error = Status(code=Status.STATUS_CODE_ERROR)

@@ -114,7 +114,9 @@ class Traces:
             self._task.cancel()
             await asyncio.wait((self._task,))
         # What was asked for has this process's spans.
-        await self._take_own({i: trace for i, trace in self._kept.items() if not trace.asked})
+        unasked = {i: trace for i, trace in self._kept.items() if not trace.asked}
+        await self._take(unasked, await self._own(list(unasked)))
+        self._take_received(unasked)
         await self._write(self._kept.values())
         self._kept.clear()
         await self.store.close()
@@ -135,7 +137,8 @@ class Traces:
         for count, (resource, span) in enumerate(each(data), 1):
             if count % TAKEN_AT_ONCE == 0:
                 await asyncio.sleep(0)
-            if (trace := self._kept.get(span.trace_id)) is not None:
+            # What the mesh has of a trace comes first: it must not find all places taken.
+            if (trace := self._kept.get(span.trace_id)) is not None and trace.asked:
                 trace.take(resource, span, self._clock())
             elif not self._received.take(resource, span):
                 refused += 1
@@ -267,7 +270,7 @@ class Traces:
     async def _gather(self, traces: Mapping[bytes, KeptTrace], *, everyone: bool = False) -> None:
         """Ask this process and all others for the spans of `traces`."""
         take = partial(self._take, traces)
-        await self._take_own(traces)
+        await take(await self._own(list(traces)))
         missing = await self._collector.collect(list(traces), take, everyone=everyone)
         for trace in traces.values():
             trace.missing = frozenset(missing)
@@ -275,9 +278,10 @@ class Traces:
         if elsewhere := {each for trace in traces.values() for each in trace.elsewhere()}:
             some = list(elsewhere - traces.keys())[:A_ROUND]
             await self._collector.collect(some, take, everyone=everyone)
+        self._take_received(traces)
 
-    async def _take_own(self, traces: Mapping[bytes, KeptTrace]) -> None:
-        await self._take(traces, await self._own(list(traces)))
+    def _take_received(self, traces: Mapping[bytes, KeptTrace]) -> None:
+        """Join what was sent here."""
         for trace_id, trace in traces.items():
             held = self._received
             received = held.pop(trace_id) if trace_id in self._kept else held.of(trace_id)
