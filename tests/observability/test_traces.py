@@ -82,6 +82,25 @@ async def test_requests_of_every_kind_have_complete_traces_over_the_declared_edg
         assert any(each.trace[fact] for each in results), fact
 
 
+async def test_a_span_that_is_missing_or_has_another_parent_or_status_is_noticed(
+    running: Running,
+) -> None:
+    queries = Phase((Kind("query", 1, "/v1/query"),))
+    (result,) = await running.requests.run(queries)
+    assert result.problems == []
+    spans = result.trace["spans"]
+    for number, span in enumerate(spans):
+        for changed in (
+            [],
+            [span | {"parent_span_id": "00f067aa0ba902b7"}],
+            [span | {"status": {"ok": "error"}.get(span["status"], "ok")}],
+        ):
+            if not changed and (span["service"], span["name"]) == ("reranker", "batch"):
+                continue  # how many batches a reranking takes is its own affair
+            trace = result.trace | {"spans": [*spans[:number], *changed, *spans[number + 1 :]]}
+            assert trace_expectations.problems(result.outcome, trace), (span["name"], changed)
+
+
 async def test_requests_that_are_hedged_have_complete_traces(running: Running) -> None:
     ends_at = time.monotonic() + 3 * LIMIT_S
     while time.monotonic() < ends_at:
