@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from raglan.telemetry import semconv, tracing
+from raglan.telemetry.recording import MAX_DOCUMENTS_SHOWN
 from raglan.v1 import common_pb2, generator_pb2
 
 from raglan_gateway.traces import noted
@@ -53,9 +54,10 @@ def documents(name: str, passages: Sequence[common_pb2.Passage], *scores: str) -
     """
     if not tracing.current().is_recording():
         return
+    passages = passages[:MAX_DOCUMENTS_SHOWN]
     ranked: Any = semconv.Documents(
         [passage.chunk_id for passage in passages],
-        [_score(passage.scores, scores) for passage in passages],
+        _scores(passages, scores),
         [passage.text for passage in passages] if tracing.installed().content else (),
     )
     tracing.current().set_attribute(name, ranked)
@@ -85,5 +87,13 @@ def fell_back(stage: str, reason: str, fallback: str) -> None:
     )
 
 
-def _score(scores: Any, names: Sequence[str]) -> float | None:
-    return next((getattr(scores, name) for name in names if scores.HasField(name)), None)
+def _scores(passages: Sequence[common_pb2.Passage], names: Sequence[str]) -> Sequence[float | None]:
+    """Of one ranking, so all by the same name: the first that any of them has."""
+    found = [passage.scores for passage in passages]
+    for name in names:
+        if any(scores.HasField(name) for scores in found):  # type: ignore[arg-type]
+            return [
+                getattr(scores, name) if scores.HasField(name) else None  # type: ignore[arg-type]
+                for scores in found
+            ]
+    return ()
