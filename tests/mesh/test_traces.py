@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -48,6 +49,22 @@ def test_an_answer_is_one_trace_through_every_service(client: httpx.Client, stre
         "gateway", "embedder", "retriever", "reranker", "generator",
     }  # fmt: skip
     assert {span["status"] for span in spans} <= {"ok", "unset"}
+
+
+def test_no_span_holds_what_was_asked_found_or_answered(client: httpx.Client) -> None:
+    query = "What is a hedge, Mrs Miller?"
+    answered = client.post("/v1/query", json={"query": query, "collections": [COLLECTION]}).json()
+    told = [query, answered["answer"], *(each["text"] for each in answered["passages"])]
+    shown = json.dumps(whole(client, answered["trace_id"]), ensure_ascii=False)
+    assert [text for text in told if text in shown] == []
+    assert "Miller" not in shown
+
+
+def test_no_span_quotes_a_request_that_is_refused(client: httpx.Client) -> None:
+    reply = client.post("/v1/query", json={"query": "x", "mode": "as Mrs Miller likes it"})
+    assert "Miller" in reply.text
+    trace_id = reply.headers["traceparent"].split("-")[1]
+    assert "Miller" not in json.dumps(whole(client, trace_id))
 
 
 def test_what_fails_is_kept_and_listed(client: httpx.Client) -> None:
