@@ -24,11 +24,13 @@ START_S = 30.0
 class Prometheus:
     """One that runs."""
 
-    url: str
+    client: httpx.Client
 
     def api(self, path: str, **parameters: str) -> Any:
         """What `/api/v1/<path>` says."""
-        reply = httpx.get(f"{self.url}/api/v1/{path}", params=parameters, timeout=10)
+        reply = self.client.get(f"/api/v1/{path}", params=parameters)
+        if reply.is_server_error:  # it starts
+            reply.raise_for_status()
         body: Mapping[str, Any] = reply.json()
         assert body["status"] == "success", f"{parameters}: {body.get('error')}"
         return body["data"]
@@ -60,13 +62,15 @@ def watching(mesh: mesh_process.Mesh, folder: Path) -> Iterator[Prometheus]:
     log = folder / "prometheus.log"
     with log.open("w") as output:
         process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
+    client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=10)
     try:
-        prometheus = Prometheus(f"http://127.0.0.1:{port}")
+        prometheus = Prometheus(client)
         what = f"every process is scraped; see {log}"
         mesh_process.until(lambda: prometheus.up() == SERVICES, within_s=START_S, what=what)
         mesh_process.until(lambda: _evaluated(prometheus), within_s=START_S, what="rules have run")
         yield prometheus
     finally:
+        client.close()
         process.terminate()
         process.wait(20)
 
@@ -75,8 +79,7 @@ def _configured(mesh: mesh_process.Mesh, folder: Path) -> Path:
     """What is shipped, but for this mesh, and quicker."""
     shipped = SHIPPED / "prometheus"
     config = yaml.safe_load((shipped / "prometheus.yaml").read_text())
-    config["global"] = {"scrape_interval": "500ms", "scrape_timeout": "500ms"}
-    config["global"]["evaluation_interval"] = "1s"
+    config["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
     config["rule_files"] = [str(_quicker(shipped / name, folder)) for name in config["rule_files"]]
     (raglan,) = [each for each in config["scrape_configs"] if each["job_name"] == "raglan"]
     (discovery,) = raglan["http_sd_configs"]

@@ -7,6 +7,7 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import httpx
 import mesh_process
 import pytest
 
@@ -22,7 +23,7 @@ DOCUMENTS = [
 
 @pytest.fixture(scope="session")
 def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[mesh_process.Mesh]:
-    """A mesh of null engines over a real index: queried, uploaded to, degraded, in error."""
+    """A mesh of null engines over a real index: queried, uploaded to, degraded, in error, left."""
     with mesh_process.running(tmp_path_factory.mktemp("mesh") / "data", **ENGINES) as running:
         with running.client() as client:
             client.post("/v1/collections", json={"name": "default"})
@@ -40,6 +41,8 @@ def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[mesh_process.Mesh
             with _stopped(running.pid("retriever")):
                 late = client.post("/v1/search", json={**ask, "query": "new", "timeout_ms": 300})
             assert late.status_code == 504, late.text
+            with _stopped(running.pid("generator")), pytest.raises(httpx.ReadTimeout):
+                client.post("/v1/query", json={**ask, "stream": True}, timeout=0.5)
         yield running
 
 

@@ -162,12 +162,13 @@ async def _events(
     Raises:
         Overloaded: before the first event, when there is no place for the request.
     """
-    begun = False
+    begun = answered = False
     try:
         async with aclosing(pipeline.answer(query, deadline)) as events:
             async for event in events:
                 begun = True
                 if isinstance(event, Answered):
+                    answered = True
                     metrics.answered(event.run)
                     yield sse.Event("final", answers.put(place, replies.query(event.run)).decode())
                 else:
@@ -182,6 +183,8 @@ async def _events(
         for late in await kept_answers.events(answers, place, error, metrics):
             yield late
     except (asyncio.CancelledError, GeneratorExit) as left:
+        if not answered:
+            metrics.failed(left)
         tracing.fail(tracing.current(), left)
         noted.failed()
         raise
