@@ -15,7 +15,7 @@ from raglan.errors import Overloaded
 from raglan.telemetry import semconv
 from raglan_gateway.traces import keeping, kept, received
 from raglan_gateway.traces.document import trace_json
-from raglan_gateway.traces.spans import MAX_SPAN_BYTES, TraceSpans
+from raglan_gateway.traces.spans import MAX_SPAN_BYTES, TraceSpans, each
 from raglan_gateway.traces.store import Wanted
 from raglan_gateway.traces.verdict import Ended
 
@@ -203,6 +203,19 @@ async def test_a_batch_belongs_to_each_trace_that_it_served() -> None:
         asked = [each for each in mesh.embedder.asked if each == [first]]
         await mesh.traces.find(second)
         assert [each for each in mesh.embedder.asked if each == [first]] == asked, "it is here"
+
+
+async def test_a_request_that_points_at_a_batch_is_no_part_of_the_batchs_trace() -> None:
+    async with bench() as mesh:
+        first, second = mesh.end(), mesh.end()
+        batch = span(first, 70, parent=2, name=semconv.BATCH)
+        for trace_id in (first, second):
+            batch.links.add(trace_id=trace_id, span_id=(2).to_bytes(8, "big"))
+        mesh.embedder.spans[1].links.add(trace_id=first, span_id=batch.span_id)
+        mesh.embedder.spans.append(batch)
+        found = await mesh.stored(first, spans=4)
+        spans = each(TraceSpans.parsed(found.spans, max_spans=100).data)
+        assert {each_span.trace_id for _, each_span in spans} == {first}
 
 
 async def test_a_job_is_asked_for_until_its_span_has_come() -> None:

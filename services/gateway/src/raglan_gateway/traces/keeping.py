@@ -18,6 +18,7 @@ import structlog
 from cachetools import LRUCache
 from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
 from raglan.errors import Overloaded, Unavailable
+from raglan.telemetry import semconv
 
 from raglan_gateway.traces import kept
 from raglan_gateway.traces.collection import Collector, Reply, own_spans
@@ -295,8 +296,9 @@ class Traces:
                 await asyncio.sleep(0)
             if (trace := traces.get(span.trace_id)) is not None:
                 trace.take(resource, span, now)
-            # A batch on a device belongs to each trace that it served.
-            for linked in {link.trace_id for link in span.links} - {span.trace_id}:
+            # A batch on a device belongs to each trace that it served; who points at it does not.
+            served = span.links if span.name == semconv.BATCH else ()
+            for linked in {link.trace_id for link in served} - {span.trace_id}:
                 if (trace := traces.get(linked)) is not None:
                     trace.take(resource, span, now)
         for trace_id in reply.incomplete:

@@ -85,6 +85,7 @@ class KeptTrace:
         return {
             link.trace_id
             for _, span in each(self.spans.data)
+            if span.name != semconv.BATCH  # points at those that it served
             for link in span.links
             if span.trace_id == self.trace_id != link.trace_id and link.span_id not in self.spans
         }
