@@ -128,6 +128,8 @@ class Attempt:
         tracing.end(self.span, error)
 
     def _waited_enough(self) -> bool:
+        # A timer of the loop may be a little early.
         if self._replies:
-            return self._gap_s is not None and time.monotonic() - self._heard >= self._gap_s
-        return self._first_by is not None and self._first_by.remaining_s() <= 0
+            silent_s = time.monotonic() - self._heard + _LEFT_ON_TIME_S
+            return self._gap_s is not None and silent_s >= self._gap_s
+        return self._first_by is not None and self._first_by.remaining_s() <= _LEFT_ON_TIME_S
