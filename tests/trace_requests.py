@@ -97,7 +97,7 @@ def phases() -> tuple[Phase, ...]:
         *(
             Phase(
                 (Kind("retried", 40, query), Kind("retried", 40, query, stream)),
-                {f"{service}#0": refused | {"percent": 15}},
+                {service: refused | {"percent": 12}},
             )
             for service in ("embedder", "reranker", "generator")
         ),
