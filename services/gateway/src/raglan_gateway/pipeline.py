@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
-from contextlib import aclosing, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Final, Protocol, TypeAlias
 
@@ -124,6 +124,13 @@ class Run:
             except RaglanError as error:
                 error.stage = stage.name
                 raise
+
+    @contextmanager
+    def timed(self, name: str) -> Iterator[None]:
+        """Record how long the block took."""
+        begun = time.monotonic()
+        yield
+        self.timings_ms[name] = (time.monotonic() - begun) * 1e3
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -252,7 +259,9 @@ class Pipeline:
             RaglanError: the request is wrong, the retriever failed, or the deadline passed.
         """
         run = Run(query, deadline, self._observer)
-        async with self.door.slot(query.priority, deadline):
+        async with AsyncExitStack() as stack:
+            with run.timed("admit"):
+                await stack.enter_async_context(self.door.slot(query.priority, deadline))
             await self._find(run)
         run.close()
         return run
@@ -264,11 +273,14 @@ class Pipeline:
             RaglanError: as `search`; or the generator failed after its first piece of text.
         """
         run = Run(query, deadline, self._observer)
-        async with self.door.slot(query.priority, deadline):
-            yield Started()
+        async with AsyncExitStack() as stack:
+            with run.timed("admit"):
+                await stack.enter_async_context(self.door.slot(query.priority, deadline))
+                # What its reader takes to be told counts too, here and below.
+                yield Started()
             await self._find(run)
-        yield Sources(run)
         with run.stage("generate"):
+            yield Sources(run)
             async with aclosing(self._generate(run)) as events:
                 async for event in events:
                     yield event
