@@ -1,7 +1,7 @@
 """The figures of the README, measured on a mesh that this starts: `make bench-mesh`.
 
     python bench/mesh.py [ingest] [scifact] [squad] [answers] [search]
-                         [overhead] [streams] [traces] [tracing]
+                         [overhead] [streams] [traces] [tracing] [collectors]
 
 Without names, all of them. Each ends in `bench/results/mesh-<name>.json`. Those of the second line
 start meshes of their own, of null engines.
@@ -54,6 +54,7 @@ def main() -> None:
         "streams": mesh_streams.streams,
         "traces": mesh_traces.traces,
         "tracing": mesh_tracing.tracing,
+        "collectors": mesh_tracing.collectors,
     }
     chosen = sys.argv[1:] or [*figures, *own]
     if unknown := set(chosen) - set(figures) - set(own):

@@ -1,4 +1,6 @@
-"""What spans and logs cost, and what a collector that fails does: `make bench-mesh ONLY=tracing`.
+"""What spans and logs cost, and what a collector that fails does.
+
+`make bench-mesh ONLY="tracing collectors"`.
 
 Meshes of null engines side by side, loaded in turn for a few seconds each: what the machine does to
 one of them it does to the others. Ratios are of two meshes in the same round.
@@ -64,24 +66,21 @@ class Measured:
 
 
 def tracing() -> list[Row]:
-    """The cost of everything on, then collectors that are gone or hang."""
-    with generator() as callers:
-        return [*_cost(callers), *_collectors(callers)]
-
-
-# --- Rows -----------------------------------------------------------------------------------------
-
-
-def _cost(callers: Generator) -> list[Row]:
-    with _collector() as taken:
-        measured = _measure(callers, {"on": {}, "off": _OFF, "exported": {_COLLECTOR: taken}})
-    on, off, exported = measured.values()
+    """The cost of everything on."""
+    with _collector() as taken, generator() as callers:
+        variants = {"on": {}, "off": _OFF, "off again": _OFF, "exported": {_COLLECTOR: taken}}
+        measured = _measure(callers, variants)
+    on, off, again, exported = measured.values()
     return [
         *_cost_of("all on", on, off, targets=True),
+        *_cost_of("off again, which is the noise", again, off, targets=False),
         *_cost_of("all on, and exported to a collector", exported, off, targets=False),
         *(_processor_time(name, each) for name, each in measured.items()),
         Row("searches refused, of all", "", sum(each.refused for each in measured.values())),
     ]
+
+
+# --- Rows -----------------------------------------------------------------------------------------
 
 
 def _cost_of(what: str, ours: Measured, off: Measured, *, targets: bool) -> Iterator[Row]:
@@ -114,9 +113,11 @@ def _processor_time(name: str, measured: Measured) -> Row:
     return Row(f"processor time a search, {name}", "ms", sum(measured.cpu_ms.values()), note=parts)
 
 
-def _collectors(callers: Generator) -> list[Row]:
+def collectors() -> list[Row]:
+    """Collectors that are gone or hang."""
     # The kernel accepts who connects here, and nobody ever answers.
-    with socket.create_server(("127.0.0.1", 0), backlog=128) as silent:
+    silent = socket.create_server(("127.0.0.1", 0), backlog=128)
+    with silent, generator() as callers:
         down = f"http://127.0.0.1:{processes.free_port()}"
         hangs = f"http://127.0.0.1:{silent.getsockname()[1]}"
         variants = {
