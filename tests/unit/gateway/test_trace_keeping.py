@@ -211,6 +211,7 @@ async def test_a_request_that_points_at_a_batch_is_no_part_of_the_batchs_trace()
         batch = span(first, 70, parent=2, name=semconv.BATCH)
         for trace_id in (first, second):
             batch.links.add(trace_id=trace_id, span_id=(2).to_bytes(8, "big"))
+        mesh.embedder.spans[1].span_id = (9).to_bytes(8, "big")
         mesh.embedder.spans[1].links.add(trace_id=first, span_id=batch.span_id)
         mesh.embedder.spans.append(batch)
         found = await mesh.stored(first, spans=4)
