@@ -12,7 +12,6 @@ import time
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
 from typing import Any, Final
 
 import grpc
@@ -22,11 +21,11 @@ from tenacity.wait import wait_random_exponential
 from raglan.deadline import Deadline
 from raglan.errors import DeadlineExceeded, Internal, Overloaded, RaglanError, Unavailable
 from raglan.interrupt import Interrupt
-from raglan.resilience.breaker import Permit
 from raglan.resilience.budget import Budget
 from raglan.resilience.latency import LatencyWindow
 from raglan.rpc import client
 from raglan.rpc import tracing as rpc_tracing
+from raglan.rpc.attempt import Attempt
 from raglan.rpc.endpoint import Endpoint
 from raglan.rpc.replicas import NoEndpoint, Replicas
 from raglan.telemetry import semconv
@@ -42,47 +41,6 @@ _HEDGE_AT_LEAST_S: Final = 0.01
 
 _PAUSE: Final = wait_random_exponential(multiplier=0.025, max=0.25)
 """Full jitter, 25 ms doubling to 250 ms."""
-
-
-@dataclass(eq=False, slots=True)
-class _Attempt:
-    """One call on its way to one replica."""
-
-    endpoint: Endpoint
-    permit: Permit
-    limit_s: float
-    usual_s: float | None
-    """The time in which nearly all calls of this kind are answered, where that is known."""
-    span: rpc_tracing.Attempt
-    overtaken: bool = False
-    """Whether a hedge that began later was answered earlier."""
-
-    def overtake(self) -> None:
-        """Its hedge was answered earlier."""
-        self.overtaken = True
-        self.span.overtaken()
-
-    def ended(self, error: BaseException | None) -> None:
-        """Tell the breaker what it may learn from it.
-
-        A bad request, a caller that left and a replica's own shedding say nothing of its health;
-        nor does a deadline that was too short for anyone.
-        """
-        match error:
-            case None:
-                self.permit.succeeded()
-            case Unavailable() | Internal():
-                self._failed(error.message)
-            case DeadlineExceeded() if self.limit_s >= (self.usual_s or 0):
-                self._failed(error.message)
-            case asyncio.CancelledError() if self.overtaken:
-                self._failed("Others answered earlier.")
-            case _:
-                self.permit.released()
-
-    def _failed(self, why: str) -> None:
-        self.endpoint.last_failure = why
-        self.permit.failed()
 
 
 class EndpointPool:
@@ -183,7 +141,7 @@ class EndpointPool:
         tried: list[Endpoint] = []
         first_by = first_by or deadline
 
-        async def begin() -> tuple[_Attempt, AsyncGenerator[Any, None], Any]:
+        async def begin() -> tuple[Attempt, AsyncGenerator[Any, None], Any]:
             return await self._begin(method, request, deadline, first_by, tried, gap_s)
 
         attempt, replies, first = await self._retried(begin, first_by, tried)
@@ -209,7 +167,7 @@ class EndpointPool:
         first_by: Deadline,
         tried: list[Endpoint],
         gap_s: float | None,
-    ) -> tuple[_Attempt, AsyncGenerator[Any, None], Any]:
+    ) -> tuple[Attempt, AsyncGenerator[Any, None], Any]:
         attempt = await self._choose(method, first_by, tried)
         attempt.span.patience(first_by, gap_s)
         replies = client.stream(
@@ -287,7 +245,7 @@ class EndpointPool:
             return await self._attempt(method, request, deadline, tried)
         attempt = await self._choose(method, deadline, tried)
         hedge: asyncio.Task[Any] | None = None
-        others: list[_Attempt] = []
+        others: list[Attempt] = []
 
         def ask_another() -> None:
             nonlocal hedge
@@ -326,7 +284,7 @@ class EndpointPool:
         request: Any,
         deadline: Deadline,
         tried: list[Endpoint],
-        sent: list[_Attempt],
+        sent: list[Attempt],
     ) -> Any:
         attempt = await self._choose(method, deadline, tried, "hedge")
         sent.append(attempt)
@@ -345,7 +303,7 @@ class EndpointPool:
         attempt = await self._choose(method, deadline, tried)
         return await self._send(attempt, method, request, deadline)
 
-    async def _send(self, attempt: _Attempt, method: str, request: Any, deadline: Deadline) -> Any:
+    async def _send(self, attempt: Attempt, method: str, request: Any, deadline: Deadline) -> Any:
         endpoint = attempt.endpoint
         endpoint.in_flight += 1
         began = time.monotonic()
@@ -368,13 +326,13 @@ class EndpointPool:
             if error is None or attempt.overtaken or isinstance(error, DeadlineExceeded):
                 self._took(attempt, method, time.monotonic() - began)
 
-    def _took(self, attempt: _Attempt, method: str, seconds: float) -> None:
+    def _took(self, attempt: Attempt, method: str, seconds: float) -> None:
         self._latency[method].add(seconds)
         attempt.endpoint.latency.add(seconds)
 
     async def _choose(
         self, method: str, deadline: Deadline, tried: list[Endpoint], kind: str = ""
-    ) -> _Attempt:
+    ) -> Attempt:
         endpoint, permit = await self.replicas.choose(tried, deadline)
         kind = kind or ("retry" if tried else "first")
         self._on_attempt(kind)
@@ -387,7 +345,7 @@ class EndpointPool:
                 semconv.BREAKER: endpoint.breaker.state.value,
             }
         )
-        return _Attempt(endpoint, permit, deadline.remaining_s(), usual_s, span)
+        return Attempt(endpoint, permit, deadline.remaining_s(), usual_s, span)
 
 
 def _worth_another(error: BaseException) -> bool:
@@ -397,7 +355,7 @@ def _worth_another(error: BaseException) -> bool:
     return isinstance(error, Unavailable) and not isinstance(error, NoEndpoint)
 
 
-def _overtake(hedges: Sequence[_Attempt]) -> None:
+def _overtake(hedges: Sequence[Attempt]) -> None:
     """Who was asked first has answered first, which says nothing of the others."""
     for hedge in hedges:
         hedge.span.overtaken()
