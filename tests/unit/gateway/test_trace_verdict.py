@@ -59,6 +59,7 @@ def sampling(clock: Clock) -> TailSampling:
         ({"status": 202, "goes_on": True}, (Reason.JOB,)),
         ({"trace_id": INSIDE}, (Reason.SAMPLED,)),
         ({"caller_sampled": True}, (Reason.WANTED,)),
+        ({"caller_sampled": True, "degraded": True}, (Reason.DEGRADED, Reason.WANTED)),
         ({"caller_sampled": False}, ()),
         ({"caller_sampled": False, "status": 500}, (Reason.ERROR,)),
         ({"status": 500, "degraded": True, "retried": True},
@@ -76,6 +77,8 @@ def test_what_takes_longer_than_its_route_usually_does_is_slow(sampling: TailSam
         sampling.judge(request(elapsed_s=0.1))
         sampling.judge(request(elapsed_s=5.0, route="/v1/collections/{name}/documents"))
     assert sampling.judge(request(elapsed_s=0.2)) == (Reason.SLOW,)
+    wanted = request(elapsed_s=0.2, caller_sampled=True)
+    assert sampling.judge(wanted) == (Reason.SLOW, Reason.WANTED)
     assert sampling.judge(request(elapsed_s=0.1)) == ()
     assert sampling.judge(request(elapsed_s=4.9, route="/v1/collections/{name}/documents")) == ()
 

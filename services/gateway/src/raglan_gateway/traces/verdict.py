@@ -148,35 +148,25 @@ class TailSampling:
         return allowed
 
     def _reasons(self, ended: Ended) -> tuple[Reason, ...]:
-        slow = self._slow(ended)
         failed = ended.failed or ended.status >= 499
-        if not (slow or failed or ended.degraded or ended.hedged or ended.retried):
-            return self._without_fault(ended)
-        return tuple(
+        reasons = tuple(
             reason
             for reason, holds in (
                 (Reason.ERROR, failed),
                 (Reason.DEGRADED, ended.degraded),
                 (Reason.RETRIED, ended.retried),
                 (Reason.HEDGED, ended.hedged),
-                (Reason.SLOW, slow),
+                (Reason.SLOW, self._slow(ended)),
+                (Reason.REFUSED, 400 <= ended.status < 499),
                 (Reason.JOB, ended.goes_on),
+                (Reason.WANTED, ended.caller_sampled),
             )
             if holds
         )
-
-    def _without_fault(self, ended: Ended) -> tuple[Reason, ...]:
-        if ended.status >= 400:
-            return (Reason.REFUSED,)
-        if ended.goes_on:
-            return (Reason.JOB,)
-        if ended.caller_sampled:
-            return (Reason.WANTED,)
-        if self.in_share(ended.trace_id):
-            # An id that its caller chose must not take the place of others.
-            theirs = ended.caller_sampled is not None
-            return (Reason.WANTED if theirs else Reason.SAMPLED,)
-        return ()
+        if reasons or not self.in_share(ended.trace_id):
+            return reasons
+        # An id that its caller chose must not take the place of others.
+        return (Reason.SAMPLED if ended.caller_sampled is None else Reason.WANTED,)
 
     def _slow(self, ended: Ended) -> bool:
         """Whether it took longer than 99 % of its route's; refusals, being fast, do not count."""
