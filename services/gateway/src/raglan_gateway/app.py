@@ -53,15 +53,8 @@ def build(settings: GatewaySettings, lifecycle: Lifecycle | None = None) -> Fast
         noted.attempted(kind)
 
     mesh = Mesh(settings, attempted)
-    budgets = Budgets(
-        embed_s=settings.embed_budget_ms / 1e3,
-        retrieve_s=settings.retrieve_budget_ms / 1e3,
-        rerank_s=settings.rerank_budget_ms / 1e3,
-        first_token_s=settings.first_token_budget_ms / 1e3,
-        cite_s=settings.cite_budget_ms / 1e3,
-    )
     pipeline = Pipeline(
-        mesh, budgets, rerank_candidates=settings.rerank_candidates, observer=metrics
+        mesh, _budgets(settings), rerank_candidates=settings.rerank_candidates, observer=metrics
     )
     process = metrics.process(pipeline.lag.lagged)
     redis = RedisLink(settings.redis_url) if settings.redis_url.get_secret_value() else None
@@ -120,6 +113,16 @@ def build(settings: GatewaySettings, lifecycle: Lifecycle | None = None) -> Fast
     app.include_router(trace_routes.router(traces))
     app.include_router(operations.router(mesh, redis, settings, metrics))
     return app
+
+
+def _budgets(settings: GatewaySettings) -> Budgets:
+    return Budgets(
+        embed_s=settings.embed_budget_ms / 1e3,
+        retrieve_s=settings.retrieve_budget_ms / 1e3,
+        rerank_s=settings.rerank_budget_ms / 1e3,
+        first_token_s=settings.first_token_budget_ms / 1e3,
+        cite_s=settings.cite_budget_ms / 1e3,
+    )
 
 
 def _traces(settings: GatewaySettings, mesh: Mesh) -> Traces:

@@ -141,7 +141,13 @@ class Boundary:
         self._metrics.served(method, route, status, noted.elapsed_s)
         if span.is_recording():
             span.update_name(f"{method} {route}")
-            span.set_attributes({semconv.HTTP_ROUTE: route, semconv.HTTP_STATUS: status})
+            span.set_attributes(
+                {
+                    semconv.HTTP_ROUTE: route,
+                    semconv.HTTP_STATUS: status,
+                    semconv.REQUEST_ID: request_context.request_id(),
+                }
+            )
             traces_noted.show(noted, span)
             if status >= 499:
                 span.set_status(StatusCode.ERROR)
