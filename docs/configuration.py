@@ -26,6 +26,7 @@ to, `RAGLAN_DATA` the data folder of `raglan up`, `RAGLAN_HISTORY` the file in w
 services fail for a [rehearsal](resilience.md#rehearsing).
 
 `RAGLAN_TRACE_CONTENT=1` lets spans carry queries, passages and answers; by default they hold none.
+`RAGLAN_TRACE_SPANS` (20000) is how many of its newest spans a process remembers, a kilobyte each.
 OpenTelemetry's own variables are read too: `OTEL_EXPORTER_OTLP_ENDPOINT`, e.g.
 `http://collector:4318`, sends every span to a collector besides (with `OTEL_EXPORTER_OTLP_HEADERS`,
 `..._TIMEOUT`, `..._COMPRESSION` and `..._CERTIFICATE`), and `OTEL_SDK_DISABLED=true` makes none.

@@ -227,6 +227,8 @@ class Bed:
             "RAGLAN_GATEWAY_LOG_FORMAT": "json",
             "RAGLAN_GATEWAY_INGESTER_ADDRESS": "127.0.0.1:1",
             "RAGLAN_FAULTS": f"@{self.folder / 'faults.json'}",
+            # So few that there are as many before a fault as after it: filling up is no leak.
+            "RAGLAN_TRACE_SPANS": "2000",
             **{
                 f"RAGLAN_GATEWAY_{service.upper()}_ADDRESS": (
                     f"@{self.folder / f'{service}.addresses'}"

@@ -36,9 +36,8 @@ class Beds:
             # Connections, caches, the allocator: what grows at first, or at the first overload, is
             # no leak.
             peak = await capacity_per_s(self._bed, FORM.warm_up_s)
-            if FULL:
-                async with self._bed.load(self._bed.options(seed=0, rate=5 * peak)):
-                    await asyncio.sleep(FORM.fault_s)
+            async with self._bed.load(self._bed.options(seed=0, rate=5 * peak)):
+                await asyncio.sleep(FORM.fault_s)
         else:
             await self._bed.repair()
         return self._bed, await capacity_per_s(self._bed, FORM.capacity_s)

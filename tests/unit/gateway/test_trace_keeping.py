@@ -15,9 +15,10 @@ from raglan.errors import Overloaded
 from raglan.telemetry import semconv
 from raglan_gateway.traces import keeping, kept, received
 from raglan_gateway.traces.document import trace_json
+from raglan_gateway.traces.kept import KeptTrace
 from raglan_gateway.traces.spans import MAX_SPAN_BYTES, TraceSpans, each
 from raglan_gateway.traces.store import Wanted
-from raglan_gateway.traces.verdict import Ended
+from raglan_gateway.traces.verdict import Ended, Reason
 
 
 @pytest.fixture(autouse=True)
@@ -219,6 +220,20 @@ async def test_a_request_that_points_at_a_batch_is_no_part_of_the_batchs_trace()
         assert {each_span.trace_id for _, each_span in spans} == {first}
 
 
+def test_a_batch_is_looked_for_elsewhere_and_whom_a_batch_served_is_not() -> None:
+    ours, theirs = bytes(15) + b"1", bytes(15) + b"2"
+
+    def kept_with(name: str) -> KeptTrace:
+        pointing = span(ours, 1, name=name)
+        pointing.links.add(trace_id=theirs, span_id=(5).to_bytes(8, "big"))
+        trace = KeptTrace(ours, (Reason.SAMPLED,), TraceSpans(100), due=0.0, news=0.0)
+        trace.take(resource("embedder"), pointing, now=0.0)
+        return trace
+
+    assert kept_with("Embed").elsewhere() == {theirs}
+    assert kept_with(semconv.BATCH).elsewhere() == set()
+
+
 async def test_a_job_is_asked_for_until_its_span_has_come() -> None:
     async with bench() as mesh:
         trace_id = mesh.end(status=202, goes_on=True)
@@ -400,8 +415,25 @@ def test_what_was_kept_is_kept_when_it_is_read_again_in_another_order() -> None:
         spans.add(resource("b"), span(trace_id, number, parent=1))
     for number in range(200, 210):
         spans.add(resource("a"), span(trace_id, number))
-    again = TraceSpans.parsed(spans.data.SerializeToString(), 100)
+    again = TraceSpans.parsed(spans.packed(), 100)
     assert (len(again), again.dropped) == (len(spans), spans.dropped) == (100, 0)
+
+
+def test_spans_are_the_same_packed_and_go_on_where_they_were() -> None:
+    spans, unpacked = TraceSpans(100), TraceSpans(100)
+    trace_id = b"\1" * 16
+    for number in range(1, 40):
+        # The name of a service that is too long is cut: the cut one must be known again.
+        of = resource("abc"[number % 3] if number % 4 else "d" * 2 * MAX_SPAN_BYTES)
+        one = span(trace_id, number)
+        for each_spans in (spans, unpacked):
+            each_spans.add(of, one)
+        if number % 7 == 0:
+            assert spans.packed() == spans.packed()
+    assert not spans.add(resource("a"), span(trace_id, 1)), "it is known, packed or not"
+    assert spans.packed() == unpacked.data.SerializeToString()
+    assert len(spans) == len(list(each(spans.data))) == 39
+    assert len(spans.data.resource_spans) == 4
 
 
 def test_a_huge_span_is_dropped() -> None:

@@ -181,6 +181,8 @@ def test_without_the_variable_nothing_is_exported(monkeypatch: pytest.MonkeyPatc
         ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://c:99999", "give a URL"),
         ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "ftp://u:hunter2@c", "'c'; give a URL"),
         ("RAGLAN_TRACE_CONTENT", "perhaps", "RAGLAN_TRACE_CONTENT is 'perhaps'; give 1"),
+        ("RAGLAN_TRACE_SPANS", "many", "RAGLAN_TRACE_SPANS is 'many'; give a number"),
+        ("RAGLAN_TRACE_SPANS", "0", "RAGLAN_TRACE_SPANS is '0'; give a number"),
     ],
 )
 def test_a_variable_that_cannot_be_meant_ends_the_start_with_a_sentence(

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import SpanProcessor
 from opentelemetry.trace import SpanContext, TraceFlags
-from raglan.telemetry import semconv
+from raglan.telemetry import semconv, tracing
 from raglan.telemetry.recent_spans import RecentSpans
 from raglan.telemetry.recording import RecordedSpan, Tracer
 
@@ -151,3 +151,16 @@ def test_threads_that_end_spans_at_once_lose_no_count(threads: int) -> None:
         worker.join()
     held = sum(len(kept(recent, trace_id)) for trace_id in range(100))
     assert held == len(recent) <= 500
+
+
+def test_how_many_a_process_remembers_is_a_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAGLAN_TRACE_SPANS", "3")
+    installed = tracing.install("test")
+    try:
+        for trace_id in range(1, 6):
+            tracing.begin("step", parent=SpanContext(trace_id, 1, False, TraceFlags(1))).end()
+        assert len(installed.recent) == 3
+        assert not kept(installed.recent, 1)
+        assert kept(installed.recent, 5)
+    finally:
+        installed.close()

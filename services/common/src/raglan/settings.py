@@ -28,7 +28,7 @@ CLI_VARIABLES: Final = frozenset(
 """What the command line reads: the gateway's address, the data folder of `raglan up`, and the file
 in which runs of `raglan eval` are kept, and for how long."""
 
-COMMON_VARIABLES: Final = frozenset({fault_plan.VARIABLE, trace_variables.CONTENT})
+COMMON_VARIABLES: Final = frozenset({fault_plan.VARIABLE, *trace_variables.OWN})
 """What every service reads, under one name for all."""
 
 

@@ -99,6 +99,8 @@ class Run:
     timings_ms: dict[str, float] = field(default_factory=dict)
     degraded: list[Degradation] = field(default_factory=list)
     passages: list[common_pb2.Passage] = field(default_factory=list)
+    retrieved: semconv.Documents | None = None
+    """The passages as they came, for the trace."""
     answer: str = ""
     citations: list[generator_pb2.Citation] = field(default_factory=list)
     finished: generator_pb2.Finished = field(default_factory=generator_pb2.Finished)
@@ -314,7 +316,7 @@ class Pipeline:
             found = await self._services.search(request, deadline=limit)
             run.spent("retrieve", found.timing)
             run.passages = list(found.passages)
-            stage_spans.documents(semconv.RETRIEVED, run.passages, "fused", "dense", "lexical")
+            run.retrieved = stage_spans.retrieved(run.passages)
 
     async def _rerank(self, run: Run) -> None:
         """Put the reranked passages first, best first; those past its budget keep their order."""
@@ -326,9 +328,8 @@ class Pipeline:
                         deadline=limit,
                     )
                     run.spent("rerank", reply.timing)
-                    given, run.passages = run.passages, messages.reordered(run.passages, reply)
-                    stage_spans.documents(semconv.RERANKER_INPUT, given, "fused")
-                    stage_spans.documents(semconv.RERANKER_OUTPUT, run.passages, "rerank")
+                    run.passages = messages.reordered(run.passages, reply)
+                    stage_spans.reranked(run.retrieved, run.passages)
             except RECOVERABLE as error:
                 run.fall_back("rerank", error)
         del run.passages[run.query.top_k :]

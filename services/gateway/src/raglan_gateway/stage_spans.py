@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from raglan.telemetry import semconv, tracing
-from raglan.telemetry.recording import MAX_DOCUMENTS_SHOWN
 from raglan.v1 import common_pb2, generator_pb2
 
 from raglan_gateway.traces import noted
@@ -46,21 +45,32 @@ def spent(timing: common_pb2.Timing) -> None:
     )
 
 
-def documents(name: str, passages: Sequence[common_pb2.Passage], *scores: str) -> None:
-    """A ranked list; each passage with the first of these scores that it has.
+def retrieved(passages: Sequence[common_pb2.Passage]) -> semconv.Documents | None:
+    """What the retriever found, best first; give it to `reranked`. None where nobody records."""
+    return _documents(semconv.RETRIEVED, passages, "fused", "dense", "lexical")
 
-    Args:
-        name: of `semconv`: RETRIEVED, RERANKER_INPUT or RERANKER_OUTPUT.
-    """
+
+def reranked(given: semconv.Documents | None, passages: Sequence[common_pb2.Passage]) -> None:
+    """What the reranker was `given`, and the order that it found."""
+    if given is not None:
+        tracing.current().set_attribute(semconv.RERANKER_INPUT, cast(Any, given))
+        _documents(semconv.RERANKER_OUTPUT, passages, "rerank")
+
+
+def _documents(
+    name: str, passages: Sequence[common_pb2.Passage], *scores: str
+) -> semconv.Documents | None:
+    """A ranked list; each passage with the first of these scores that any of them has."""
     if not tracing.current().is_recording():
-        return
-    passages = passages[:MAX_DOCUMENTS_SHOWN]
-    ranked: Any = semconv.Documents(
+        return None
+    passages = passages[: semconv.MAX_DOCUMENTS_SHOWN]
+    ranked = semconv.Documents(
         [passage.chunk_id for passage in passages],
         _scores(passages, scores),
         [passage.text for passage in passages] if tracing.installed().content else (),
     )
-    tracing.current().set_attribute(name, ranked)
+    tracing.current().set_attribute(name, cast(Any, ranked))
+    return ranked
 
 
 def generated(finished: generator_pb2.Finished) -> None:

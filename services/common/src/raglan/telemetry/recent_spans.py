@@ -13,9 +13,7 @@ from typing import Final
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
 
 from raglan.telemetry.recording import Packed, RecordedSpan, Tracer
-
-MAX_SPANS: Final = 20_000
-"""About 10 s of a gateway under 250 requests/s, and some 10 MB."""
+from raglan.telemetry.variables import MAX_SPANS
 
 MAX_SPANS_OF_TRACE: Final = 2_000
 MAX_AGE_S: Final = 120.0

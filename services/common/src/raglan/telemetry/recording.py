@@ -33,7 +33,6 @@ from raglan.telemetry.semconv import Documents
 
 MAX_ATTRIBUTES: Final = 64
 """Of a span, before a `Documents` becomes many."""
-MAX_DOCUMENTS_SHOWN: Final = 100
 MAX_VALUE_CHARS: Final = 4_096
 MAX_EVENTS: Final = 32
 MAX_LINKS: Final = 128
@@ -228,7 +227,7 @@ class RecordedSpan(ReadableSpan, trace.Span):
 
 def _packed(value: Any) -> Any:
     if isinstance(value, Documents):
-        return (_DOCUMENTS, *(tuple(part[:MAX_DOCUMENTS_SHOWN]) for part in _parts(value)))
+        return _DOCUMENTS, value.packed
     return (_LIST, *value) if isinstance(value, list | tuple) else value
 
 
@@ -236,22 +235,17 @@ def _unpacked(value: Any) -> Any:
     if type(value) is not tuple:
         return value
     kind, *items = value
-    return Documents(*items) if kind is _DOCUMENTS else items
+    return Documents.unpacked(items[0]) if kind is _DOCUMENTS else items
 
 
 def _bounded(attributes: Mapping[str, Any]) -> dict[str, Any]:
     bounded: dict[str, Any] = {}
     for key, value in attributes.items():
         if isinstance(value, Documents):
-            first = Documents(*(part[:MAX_DOCUMENTS_SHOWN] for part in _parts(value)))
-            bounded.update((name, _cut(each)) for name, each in first.attributes(key))
+            bounded.update((name, _cut(each)) for name, each in value.attributes(key))
         elif value is not None:
             bounded[key] = _cut(value)
     return bounded
-
-
-def _parts(documents: Documents) -> tuple[Sequence[Any], Sequence[Any], Sequence[Any]]:
-    return documents.ids, documents.scores, documents.contents
 
 
 def _cut(value: Any) -> Any:

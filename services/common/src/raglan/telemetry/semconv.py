@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Final
 
 from opentelemetry.semconv._incubating.attributes import (
@@ -24,6 +25,7 @@ from opentelemetry.semconv.attributes import (
     server_attributes,
     url_attributes,
 )
+from pydantic_core import from_json, to_json
 
 # --- Whose span it is (resource) ------------------------------------------------------------------
 
@@ -100,7 +102,6 @@ HEDGED: Final = "raglan.hedged"
 """True on the request's first span where a second replica was asked."""
 RETRIED: Final = "raglan.retried"
 """True on the request's first span where a call was sent again."""
-PRIORITY: Final = "raglan.priority"
 DEGRADED_REASON: Final = "raglan.degraded.reason"
 DEGRADED_FALLBACK: Final = "raglan.degraded.fallback"
 CACHE_LAYER: Final = "raglan.cache.layer"
@@ -188,12 +189,15 @@ OUTPUT: Final = "output.value"
 RERANKER_QUERY: Final = "reranker.query"
 
 
-@dataclass(frozen=True, slots=True)
+MAX_DOCUMENTS_SHOWN: Final = 100
+
+
+@dataclass(frozen=True)
 class Documents:
     """A ranked list as one value: of `RETRIEVED`, `RERANKER_INPUT` or `RERANKER_OUTPUT`.
 
     OpenInference wants an attribute for each field of each document, several hundred in all. They
-    are made when the span is read, and most spans never are.
+    are made when the span is read, and most spans never are. Only the first are shown.
     """
 
     ids: Sequence[str]
@@ -203,9 +207,21 @@ class Documents:
     contents: Sequence[str] = ()
     """Their texts; only where content is traced."""
 
+    @cached_property
+    def packed(self) -> bytes:
+        """The list as text: as objects it would be ten times as much as all else that a span says,
+        and two spans may show the same."""
+        parts = (self.ids, self.scores, self.contents)
+        return to_json([part[:MAX_DOCUMENTS_SHOWN] for part in parts])
+
+    @classmethod
+    def unpacked(cls, packed: bytes) -> Documents:
+        """The list that was `packed`."""
+        return cls(*from_json(packed))
+
     def attributes(self, name: str) -> Iterator[tuple[str, str | float]]:
         """What it is as attributes that begin with `name`."""
-        for index, id_ in enumerate(self.ids):
+        for index, id_ in enumerate(self.ids[:MAX_DOCUMENTS_SHOWN]):
             document = f"{name}.{index}.document"
             yield f"{document}.id", id_
             if index < len(self.scores) and (score := self.scores[index]) is not None:

@@ -29,7 +29,7 @@ import raglan
 from raglan import errors, redaction
 from raglan.errors import InvalidInput, RaglanError
 from raglan.telemetry import semconv, variables
-from raglan.telemetry.recent_spans import MAX_SPANS, RecentSpans
+from raglan.telemetry.recent_spans import RecentSpans
 from raglan.telemetry.recording import MAX_LINKS, MAX_VALUE_CHARS, RecordedSpan, Tracer, new_context
 
 if TYPE_CHECKING:
@@ -76,7 +76,8 @@ def install(service: str, *, recent: RecentSpans | None = None) -> Tracing:
     environ = os.environ
     content = variables.content(environ)
     fewer = _WITH_CONTENT if content else 1
-    recent = RecentSpans(MAX_SPANS // fewer) if recent is None else recent
+    if recent is None:
+        recent = RecentSpans(max(1, variables.max_spans(environ) // fewer))
     processor: SpanProcessor = recent
     export = None
     if variables.exported(environ) and not variables.disabled(environ):

@@ -9,6 +9,15 @@ from urllib.parse import urlsplit
 CONTENT: Final = "RAGLAN_TRACE_CONTENT"
 """Whether spans carry queries, passages and answers: "1" or "true". Off by default."""
 
+SPANS: Final = "RAGLAN_TRACE_SPANS"
+"""How many of its newest spans a process remembers, each about a kilobyte."""
+
+OWN: Final = (CONTENT, SPANS)
+"""Those that are not OpenTelemetry's."""
+
+MAX_SPANS: Final = 20_000
+"""By default: about 10 s of a gateway under 250 requests/s."""
+
 ENDPOINTS: Final = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 """Where every process sends all its spans besides: OpenTelemetry's own variables."""
 
@@ -24,6 +33,11 @@ _SPOKEN: Final = "http/protobuf"
 def content(environ: Mapping[str, str]) -> bool:
     """Whether spans carry content."""
     return environ.get(CONTENT, "").strip().lower() in _YES
+
+
+def max_spans(environ: Mapping[str, str]) -> int:
+    """How many spans a process remembers."""
+    return int(environ.get(SPANS) or MAX_SPANS)
 
 
 def exported(environ: Mapping[str, str]) -> bool:
@@ -42,6 +56,9 @@ def problem(environ: Mapping[str, str]) -> str | None:
     given = environ.get(CONTENT, "")
     if given.strip().lower() not in (*_YES, *_NO):
         return f"{CONTENT} is {given!r}; give 1 to let spans carry queries and answers, or 0."
+    spans = environ.get(SPANS, "")
+    if spans and (not spans.isdecimal() or int(spans) < 1):
+        return f"{SPANS} is {spans!r}; give a number of spans, 1 or more."
     if not exported(environ):
         return None
     for name in ENDPOINTS:

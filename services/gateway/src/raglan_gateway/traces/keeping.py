@@ -36,8 +36,7 @@ MAX_KEPT: Final = 2_048
 
 MAX_SPANS: Final = 100_000
 MAX_BYTES: Final = 32 * 1024 * 1024
-"""Their spans, as they are sent (in memory, some four times as much); past either, the oldest are
-written as they are."""
+"""Their spans, packed as most are; past either, the oldest are written as they are."""
 
 LOOKS: Final = (200, 1_000)
 """Traces a second, and at once, that the mesh is asked for because somebody looks for them."""
@@ -45,8 +44,8 @@ LOOKS: Final = (200, 1_000)
 TAKEN_AT_ONCE: Final = 500
 """Spans, before others get their turn on the loop: a few milliseconds."""
 
-A_ROUND: Final = 256
-"""Traces asked for at a time."""
+A_ROUND: Final = 64
+"""Traces asked for at a time: a few megabytes of spans."""
 
 REMEMBERED: Final = 10_000
 """Traces of which it is known, without asking the store, that they are there."""
@@ -174,7 +173,7 @@ class Traces:
             return None
         if trace_id not in self._kept:
             await self._looked_at(trace)
-        return Found(trace.summarized(), trace.spans.data.SerializeToString())
+        return Found(trace.summarized(), trace.spans.packed())
 
     async def _look_for(self, trace: KeptTrace) -> None:
         """Ask the mesh for `trace` alone.
@@ -325,7 +324,7 @@ class Traces:
     async def _write(self, traces: Iterable[KeptTrace]) -> None:
         written = []
         for trace in [trace for trace in traces if len(trace.spans)]:
-            written.append((trace.summarized(), trace.spans.data.SerializeToString()))
+            written.append((trace.summarized(), trace.spans.packed()))
             trace.fresh = False
             self._stored[trace.trace_id] = True
             if len(trace.spans) > TAKEN_AT_ONCE:

@@ -27,24 +27,45 @@ class TraceSpans:
     say most: entries into a service, and failed ones. What is dropped is counted."""
 
     def __init__(self, max_spans: int) -> None:
-        self.data = TracesData()
         self.dropped = 0
         self._max = max_spans
         self._ordinary = max_spans - max_spans // 10
         self.size = 0
-        """Bytes of the spans kept, as they are sent; in memory, some four times as many."""
+        """Bytes of the spans kept, as they are sent; in use, some four times as many."""
         self._kept = 0
         self._seen: set[bytes] = set()
+        self._data = TracesData()
+        self._packed = b""
+        """What `data` is, while nobody uses it."""
         self._by_resource: dict[bytes, ScopeSpans] = {}
 
     @classmethod
     def parsed(cls, data: bytes, max_spans: int, dropped: int = 0) -> TraceSpans:
-        """What `data.SerializeToString()` of another one gave."""
+        """What another one `packed`."""
         spans = cls(max_spans)
         for resource, span in each(TracesData.FromString(data)):
             spans.add(resource, span, chosen=True)
         spans.dropped += dropped
         return spans
+
+    @property
+    def data(self) -> TracesData:
+        """The spans; do not change them."""
+        if self._packed:
+            self._data.ParseFromString(self._packed)
+            self._packed = b""
+            for of_resource in self._data.resource_spans:
+                self._by_resource[_key(of_resource.resource)] = of_resource.scope_spans[0]
+        return self._data
+
+    def packed(self) -> bytes:
+        """The spans as a serialized `TracesData`, and from here on kept as such until they are used
+        again: that takes a quarter of the memory."""
+        if not self._packed:
+            self._packed = self._data.SerializeToString()
+            self._by_resource.clear()
+            self._data = TracesData()
+        return self._packed
 
     def __len__(self) -> int:
         """Spans kept."""
@@ -80,17 +101,20 @@ class TraceSpans:
         return sum(self.add(resource, span, chosen=True) for resource, span in each(other.data))
 
     def _of(self, resource: Resource) -> ScopeSpans:
-        key = resource.SerializeToString(deterministic=True)
+        data, key = self.data, _key(resource)
+        if len(key) > MAX_SPAN_BYTES:
+            name = KeyValue(key="service.name", value=AnyValue(string_value=service_of(resource)))
+            resource = Resource(attributes=[name])
+            key = _key(resource)
         if (found := self._by_resource.get(key)) is None:
-            of_resource = self.data.resource_spans.add()
-            if len(key) <= MAX_SPAN_BYTES:
-                of_resource.resource.CopyFrom(resource)
-            else:
-                of_resource.resource.attributes.append(
-                    KeyValue(key="service.name", value=AnyValue(string_value=service_of(resource)))
-                )
+            of_resource = data.resource_spans.add()
+            of_resource.resource.CopyFrom(resource)
             found = self._by_resource[key] = of_resource.scope_spans.add()
         return found
+
+
+def _key(resource: Resource) -> bytes:
+    return resource.SerializeToString(deterministic=True)
 
 
 def each(data: TracesData) -> Iterator[tuple[Resource, Span]]:
