@@ -70,7 +70,22 @@ def eval_data() -> Path:
 
 
 @pytest.fixture(scope="session")
-def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[mesh_process.Mesh]:
+def model_cache(request: pytest.FixtureRequest) -> Path:
+    """Exported models, kept by pytest from run to run: export and quantisation take half a
+    minute."""
+    return request.config.cache.mkdir("raglan-models")
+
+
+@pytest.fixture(scope="session")
+def exported(model_cache: Path) -> dict[str, str]:
+    """The variables that have a mesh use it. A first start without it is tested in `tests/e2e`."""
+    return {f"RAGLAN_{name}_CACHE_DIR": str(model_cache) for name in ("EMBEDDER", "RERANKER")}
+
+
+@pytest.fixture(scope="session")
+def mesh(
+    tmp_path_factory: pytest.TempPathFactory, exported: dict[str, str]
+) -> Iterator[mesh_process.Mesh]:
     """One mesh for all tests that do not harm it."""
-    with mesh_process.running(tmp_path_factory.mktemp("mesh")) as running:
+    with mesh_process.running(tmp_path_factory.mktemp("mesh"), **exported) as running:
         yield running

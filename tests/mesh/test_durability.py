@@ -20,8 +20,10 @@ def documents(count: int) -> list[dict[str, object]]:
     ]
 
 
-def test_killing_services_in_mid_work_loses_and_doubles_nothing(tmp_path: Path) -> None:
-    with mesh_process.running(tmp_path / "mesh") as mesh, mesh.client() as client:
+def test_killing_services_in_mid_work_loses_and_doubles_nothing(
+    tmp_path: Path, exported: dict[str, str]
+) -> None:
+    with mesh_process.running(tmp_path / "mesh", **exported) as mesh, mesh.client() as client:
         client.post("/v1/collections", json={"name": "kill"})
         sent = client.post("/v1/collections/kill/documents", json={"documents": documents(200)})
         job_id = sent.json()["job_id"]

@@ -73,8 +73,10 @@ def _frame(value: object) -> bytes:
 
 
 @pytest.fixture(scope="module")
-def asking(upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
-    variables = {
+def asking(
+    upstream: Upstream, tmp_path_factory: pytest.TempPathFactory, exported: dict[str, str]
+) -> Iterator[httpx.Client]:
+    variables = exported | {
         "RAGLAN_GENERATOR_ENGINE": "openai",
         "RAGLAN_GENERATOR_BASE_URL": upstream.url,
         "RAGLAN_GENERATOR_MODEL": "told",

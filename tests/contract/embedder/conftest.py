@@ -13,12 +13,6 @@ from raglan_embedder import engines
 from raglan_embedder.engines import Engine
 
 
-@pytest.fixture(scope="session")
-def model_cache(request: pytest.FixtureRequest) -> Path:
-    """Kept by pytest from run to run: export and quantisation take half a minute."""
-    return request.config.cache.mkdir("raglan-models")
-
-
 def has_bf16() -> bool:
     """Whether OpenVINO offers it here."""
     return sessions._openvino_dtype("auto") == "bf16"

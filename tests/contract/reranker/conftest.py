@@ -22,12 +22,6 @@ Serve = Callable[..., Awaitable[reranker_pb2_grpc.RerankerServiceStub]]
 
 
 @pytest.fixture(scope="session")
-def model_cache(request: pytest.FixtureRequest) -> Path:
-    """Kept by pytest from run to run: the export takes ten seconds."""
-    return request.config.cache.mkdir("raglan-models")
-
-
-@pytest.fixture(scope="session")
 def cross_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random cross-encoder of two layers with the bundled model's vocabulary."""
     import torch
