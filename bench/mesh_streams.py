@@ -8,19 +8,13 @@ from __future__ import annotations
 
 import json
 import statistics
-import sys
-import urllib.error
-import urllib.request
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 import mesh_process
 import mock_llm
 import null_mesh
-import processes
 from callers import OK, Target
 from load import Closed, Generator, generator, percentile
 from report import Row
@@ -54,7 +48,11 @@ class Round:
 def streams() -> list[Row]:
     """Streams a second and their first tokens, with prompt and with held headers in turn."""
     rounds: dict[bool, list[Round]] = {False: [], True: []}
-    with _llm() as llm, null_mesh.running(**_openai(llm)) as mesh, generator() as callers:
+    with (
+        mock_llm.running() as llm,
+        null_mesh.running(**mock_llm.variables(llm)) as mesh,
+        generator() as callers,
+    ):
         numbers = iter(range(10**9))
         _round(mesh, callers, llm, numbers, held=False)
         before = null_mesh.cpu_seconds(mesh)
@@ -114,7 +112,7 @@ def _round(
     *,
     held: bool,
 ) -> Round:
-    _get(llm, "held" if held else "prompt")
+    mock_llm.tell(llm, "held" if held else "prompt")
     # Texts that the embedder has not seen.
     asked = [
         json.dumps({"query": _QUERY.format(number=next(numbers)), "stream": True}).encode()
@@ -135,29 +133,3 @@ def _round(
         refused=sum(answers.count(status) for status in _REFUSED),
         broken=sum(status not in (OK, *_REFUSED) for status in answers.status),
     )
-
-
-def _openai(llm: int) -> dict[str, str]:
-    return {
-        "RAGLAN_GENERATOR_ENGINE": "openai",
-        "RAGLAN_GENERATOR_MODEL": "mock",
-        "RAGLAN_GENERATOR_BASE_URL": f"http://127.0.0.1:{llm}/v1",
-        "RAGLAN_GENERATOR_MAX_CONCURRENCY": str(2 * STREAMS),
-    }
-
-
-@contextmanager
-def _llm() -> Iterator[int]:
-    """The mock LLM as a process of its own; its port."""
-    port = processes.free_port()
-    command = [sys.executable, str(Path(mock_llm.__file__)), str(port)]
-    with processes.process("the mock LLM", command, {}, lambda: _get(port, "prompt")):
-        yield port
-
-
-def _get(port: int, path: str) -> bool:
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/{path}", timeout=5) as reply:
-            return bool(reply.status == 200)
-    except (urllib.error.URLError, OSError):
-        return False

@@ -2,7 +2,8 @@
 
 2,000 requests of every kind, some to fail, some whose caller leaves; what the trace of each must
 contain follows from how it went for its caller (`trace_expectations`). The index is real, embedder,
-reranker and generator are null, two replicas of each.
+reranker and generator are null, two replicas of each. A hundred more are answered by a mock LLM,
+whose citations the gateway compares with what they quote.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
+import mock_llm
 from load import percentile
 from report import Row
 from trace_expectations import DECLARED, edges, uncovered
@@ -32,6 +34,12 @@ ALONE: Final = Phase(
         Kind("stream", 60, "/v1/query", {"stream": True}),
     )
 )
+CITED: Final = Phase(
+    (
+        Kind("cited", 50, "/v1/query", cites=True),
+        Kind("cited", 50, "/v1/query", {"stream": True}, cites=True),
+    )
+)
 
 
 def traces() -> list[Row]:
@@ -40,6 +48,7 @@ def traces() -> list[Row]:
         uploads = [requests.upload(DOCUMENTS) for _ in range(UPLOADS)]
         asked = [result for phase in phases() for result in asyncio.run(requests.run(phase))]
         alone = asyncio.run(requests.run(ALONE, callers=1))
+    asked += _cited()
     _tell([*uploads, *asked, *alone])
     return [
         *_complete(asked),
@@ -47,6 +56,16 @@ def traces() -> list[Row]:
         *_covered("one caller", alone),
         *_covered("six callers, faults", asked),
     ]
+
+
+def _cited() -> list[Result]:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        mock_llm.running() as llm,
+        mixed(Path(folder), **mock_llm.variables(llm)) as requests,
+    ):
+        requests.upload(DOCUMENTS)
+        return asyncio.run(requests.run(CITED))
 
 
 def _complete(asked: Sequence[Result]) -> Iterator[Row]:

@@ -11,7 +11,13 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
+
+import processes
 
 FIRST_S: Final = 0.2
 EACH_S: Final = 0.05
@@ -90,6 +96,34 @@ def _chunk(frame: dict[str, object]) -> bytes:
 
 def _framed(data: bytes) -> bytes:
     return b"%x\r\n%s\r\n" % (len(data), data)
+
+
+@contextmanager
+def running() -> Iterator[int]:
+    """One as a process of its own; its port."""
+    port = processes.free_port()
+    command = [sys.executable, __file__, str(port)]
+    with processes.process("the mock LLM", command, {}, lambda: tell(port, "prompt")):
+        yield port
+
+
+def variables(port: int) -> dict[str, str]:
+    """What makes a generator ask the one at `port`, for as many answers as anybody wants."""
+    return {
+        "RAGLAN_GENERATOR_ENGINE": "openai",
+        "RAGLAN_GENERATOR_MODEL": "mock",
+        "RAGLAN_GENERATOR_BASE_URL": f"http://127.0.0.1:{port}/v1",
+        "RAGLAN_GENERATOR_MAX_CONCURRENCY": "512",
+    }
+
+
+def tell(port: int, how: str) -> bool:
+    """Have it send its headers `prompt` or `held`; whether it could be told."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/{how}", timeout=5) as reply:
+            return bool(reply.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
 
 
 async def _main(port: int) -> None:

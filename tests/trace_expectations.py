@@ -61,6 +61,8 @@ class Outcome:
     timings_ms: Mapping[str, float] = field(default_factory=dict)
     ends_in: str = ""
     """The stage in which it fails, if it fails; "" where that cannot be known."""
+    cites: bool = False
+    """Whether the generator leaves it to the gateway what of its answer is supported."""
 
     @property
     def failed(self) -> bool:
@@ -81,6 +83,7 @@ class Outcome:
             "retrieve",
             *(("rerank",) if self.body.get("rerank", True) else ()),
             *(("generate",) if self.path == "/v1/query" else ()),
+            *(("cite",) if self.cites else ()),
         )
 
 
@@ -207,10 +210,7 @@ def _root(outcome: Outcome, trace: Trace, tree: _Tree) -> Iterator[str]:
     may = (499, 200) if status == 499 and outcome.body.get("stream") else (status,)
     if root["attributes"][semconv.HTTP_STATUS] not in may:
         yield f"HTTP status {root['attributes'][semconv.HTTP_STATUS]} instead of {status}"
-    events = [event for span in tree.spans for event in span["events"]]
-    fell = [
-        each["attributes"][semconv.STAGE] for each in events if each["name"] == semconv.DEGRADED
-    ]
+    fell = _fell_back(tree)
     if not outcome.failed and Counter(fell) != Counter(outcome.degraded):
         yield f"events of degradation for {fell} instead of {list(outcome.degraded)}"
     attempts = Counter(span["attributes"].get(semconv.ATTEMPT) for span in tree.spans)
