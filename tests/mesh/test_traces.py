@@ -102,6 +102,20 @@ def test_an_ingestion_is_one_trace_until_its_job_has_ended(client: httpx.Client)
     assert {"gateway", "ingester", "embedder", "retriever"} <= {
         span["service"] for span in trace["spans"]
     }
+    stored = [span["attributes"] for span in trace["spans"] if span["name"] == "index.upsert"]
+    assert sum(said["raglan.batch.size"] for said in stored) == len(documents)
+
+
+def test_reading_and_deleting_a_document_shows_the_engine(client: httpx.Client) -> None:
+    mesh_process.ingest(client, COLLECTION, [{"id": "gone", "text": "Soon gone."}])
+    path = f"/v1/collections/{COLLECTION}/documents/gone"
+    for method, operation in (("GET", "fetch"), ("DELETE", "delete")):
+        reply = client.request(method, path)
+        assert reply.is_success
+        trace = whole(client, reply.headers["traceparent"].split("-")[1])
+        (engine,) = [span for span in trace["spans"] if span["name"] == f"index.{operation}"]
+        assert engine["attributes"]["db.operation.name"] == operation
+        assert engine["attributes"]["db.response.returned_rows"] == 1
 
 
 def test_an_unknown_trace_is_a_clear_404(client: httpx.Client) -> None:

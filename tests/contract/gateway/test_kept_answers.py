@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 from typing import Any
 
 import httpx
 import pytest
 from raglan.rpc.server import Server
+from raglan.telemetry import semconv, tracing
 from raglan_embedder.app import build as build_embedder
 from raglan_embedder.settings import EmbedderSettings
 from raglan_gateway.app import build as build_gateway
@@ -44,6 +45,13 @@ async def mesh() -> AsyncIterator[Mesh]:
     yield mesh
     for server in mesh.servers.values():
         await server.stop()
+
+
+@pytest.fixture
+def traces() -> Iterator[tracing.Tracing]:
+    installed = tracing.install("gateway")
+    yield installed
+    installed.close()
 
 
 @pytest.fixture
@@ -83,7 +91,7 @@ def events(text: str) -> list[tuple[str, Any]]:
 
 
 async def test_a_question_answered_before_is_answered_again_and_says_how_old_it_is(
-    mesh: Mesh, client: httpx.AsyncClient
+    traces: tracing.Tracing, mesh: Mesh, client: httpx.AsyncClient
 ) -> None:
     before = (await client.post("/v1/query", json=ASK)).json()
     found = (await client.post("/v1/search", json=ASK)).json()
@@ -98,6 +106,12 @@ async def test_a_question_answered_before_is_answered_again_and_says_how_old_it_
     assert again.json()["answer"] == before["answer"]
     assert again.json()["id"] != before["id"]
     assert (await client.post("/v1/search", json=ASK)).json()["passages"] == found["passages"]
+
+    trace = (await client.get(f"/v1/traces/{again.json()['trace_id']}")).json()
+    (first,) = [span for span in trace["spans"] if span["name"] == "POST /v1/query"]
+    said = first["attributes"]
+    assert (said[semconv.CACHE_LAYER], said[semconv.CACHE_HITS]) == ("kept_answers", 1)
+    assert said[semconv.REQUEST_ID] == again.headers["x-request-id"]
 
     ready = await client.get("/readyz")
     assert (ready.status_code, ready.json()["rung"]) == (503, "kept_answers")

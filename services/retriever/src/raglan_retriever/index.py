@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -184,7 +184,8 @@ class Index:
             return
         collection = await self._learn(collection, chunks)
         points = await asyncio.to_thread(_points, collection, chunks, vectors)
-        await self.store.upsert(name, points)
+        with self._engine(semconv.INDEX_UPSERT, name, {semconv.BATCH_SIZE: len(points)}):
+            await self.store.upsert(name, points)
 
     async def delete(
         self, name: str, document_ids: Sequence[str], keep_chunk_ids: Sequence[str]
@@ -197,11 +198,17 @@ class Index:
         clauses: list[Clause] = [_of_documents(document_ids)]
         if keep_chunk_ids:
             clauses.append(Not(Ids(tuple(point_id(id_) for id_ in keep_chunk_ids))))
-        return await self.store.delete(name, All(tuple(clauses)))
+        with self._engine(semconv.INDEX_DELETE, name, {}) as span:
+            deleted = await self.store.delete(name, All(tuple(clauses)))
+            span.set_attribute(semconv.DB_ROWS, deleted)
+        return deleted
 
     async def document(self, name: str, document_id: str) -> list[Chunk]:
         """The document's chunks, in order. Raises NotFound when the index holds none."""
-        chunks = await self.store.select(check_name(name), _of_documents([document_id]))
+        wanted = _of_documents([document_id])
+        with self._engine(semconv.INDEX_FETCH, check_name(name), {}) as span:
+            chunks = await self.store.select(name, wanted)
+            span.set_attribute(semconv.DB_ROWS, len(chunks))
         if not chunks:
             raise NotFound(f"Collection {name!r} holds no chunk of document {document_id!r}.")
         return sorted(chunks, key=lambda chunk: (chunk.ordinal, chunk.chunk_id))
@@ -305,29 +312,29 @@ class Index:
         where: Clause | None,
     ) -> list[Hit]:
         asked = {
-            semconv.DB_SYSTEM: self.store.name,
-            semconv.DB_OPERATION: "search",
-            semconv.COLLECTION: name,
             semconv.MODE: leg,
             semconv.LIMIT: depth,
             semconv.FILTERED: where is not None,
         }
-        with tracing.span(semconv.INDEX_SEARCH, asked, kind=SpanKind.CLIENT) as span:
+        with self._engine(semconv.INDEX_SEARCH, name, asked) as span:
             hits = await self.store.search(name, query, depth, where)
             span.set_attribute(semconv.DB_ROWS, len(hits))
         return hits
 
     async def _chunks(self, name: str, ids: Sequence[str]) -> dict[str, Chunk]:
-        asked = {
-            semconv.DB_SYSTEM: self.store.name,
-            semconv.DB_OPERATION: "fetch",
-            semconv.COLLECTION: name,
-            semconv.LIMIT: len(ids),
-        }
-        with tracing.span(semconv.INDEX_FETCH, asked, kind=SpanKind.CLIENT) as span:
+        with self._engine(semconv.INDEX_FETCH, name, {semconv.LIMIT: len(ids)}) as span:
             chunks = await self.store.fetch(name, ids)
             span.set_attribute(semconv.DB_ROWS, len(chunks))
         return chunks
+
+    def _engine(self, operation: str, collection: str, asked: Mapping[str, Any]) -> tracing.span:
+        """The span of one call of the engine behind this index; `operation` is "index.<what>"."""
+        known = {
+            semconv.DB_SYSTEM: self.store.name,
+            semconv.DB_OPERATION: operation.removeprefix("index."),
+            semconv.COLLECTION: collection,
+        }
+        return tracing.span(operation, known | dict(asked), kind=SpanKind.CLIENT)
 
     async def _fetch(
         self,

@@ -6,6 +6,7 @@ from typing import TypeVar
 
 from raglan.errors import RaglanError
 from raglan.telemetry import context as request_context
+from raglan.telemetry import tracing
 
 from raglan_gateway import stage_spans
 from raglan_gateway.api import schemas, sse
@@ -59,6 +60,7 @@ async def _kept(
         raise error
     kept = await answers.get(place)
     metrics.given_again(found=kept is not None)
+    tracing.looked_up("kept_answers", hits=int(kept is not None), misses=int(kept is None))
     if kept is None:
         metrics.failed(error)
         raise error
