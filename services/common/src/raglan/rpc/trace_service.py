@@ -39,7 +39,7 @@ class TraceServicer(traces_pb2_grpc.TraceServiceServicer):
         for trace_id in asked:
             spans, had_more = recent.of(int.from_bytes(trace_id, "big"))
             for start in range(0, len(spans), _AT_ONCE):
-                part = otlp.encode(spans[start : start + _AT_ONCE])
+                part = otlp.encode(spans[start : start + _AT_ONCE], packed=True)
                 if size + len(part) > self._max_reply_bytes:
                     had_more = True
                     break

@@ -33,12 +33,16 @@ _DOUBLE_VALUE: Final = b"\x21"  # AnyValue.double_value
 _CACHED_CHARS: Final = 100
 
 
-def encode(spans: Sequence[RecordedSpan]) -> bytes:
-    """`spans` as a serialized `opentelemetry.proto.trace.v1.TracesData`."""
+def encode(spans: Sequence[RecordedSpan], *, packed: bool = False) -> bytes:
+    """`spans` as a serialized `opentelemetry.proto.trace.v1.TracesData`.
+
+    Args:
+        packed: whether their reader is one of the mesh, who unpacks ranked lists.
+    """
     parts = []
     for tracer, some in groupby(spans, lambda span: span.tracer):
         resource, scope = _head(tracer)
-        encoded = b"".join(_field(_SPANS, _span(span)) for span in some)
+        encoded = b"".join(_field(_SPANS, _span(span, packed)) for span in some)
         whole = resource + _field(_SCOPE_SPANS, scope + encoded)
         parts.append(_field(_RESOURCE_SPANS, whole))
     return b"".join(parts)
@@ -56,7 +60,7 @@ def _head(tracer: Tracer) -> tuple[bytes, bytes]:
     return resource.SerializeToString(), scope.SerializeToString()
 
 
-def _span(span: RecordedSpan) -> bytes:
+def _span(span: RecordedSpan, packed: bool) -> bytes:
     context, parent, status = span.get_span_context(), span.parent, span.status
     message = trace_pb2.Span(
         trace_id=context.trace_id.to_bytes(16, "big"),
@@ -85,7 +89,7 @@ def _span(span: RecordedSpan) -> bytes:
             attributes=_messages(link.attributes),
         )
     # What is written one after the other is read as one message.
-    attributes = span.attributes or {}
+    attributes = span.packed_attributes if packed else span.attributes or {}
     return message.SerializeToString() + b"".join(
         [_attribute(*each) for each in attributes.items()]
     )

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
 from opentelemetry import trace
@@ -29,6 +29,7 @@ from opentelemetry.trace import (
 from opentelemetry.util import types
 
 from raglan import redaction
+from raglan.telemetry import semconv
 from raglan.telemetry.semconv import Documents
 
 MAX_ATTRIBUTES: Final = 64
@@ -42,7 +43,7 @@ Packed: TypeAlias = tuple[Any, ...]
 objects, the spans that a process remembers would hold it up for 5 to 20 ms every few seconds."""
 
 _FIXED: Final = 12
-"""Of a packed span; then come keys and values in turn."""
+"""Of a packed span; then come the keys, then the values."""
 
 _ATOMS: Final = frozenset((str, int, float, bool, type(None)))
 _DOCUMENTS: Final = "documents"
@@ -161,8 +162,10 @@ class RecordedSpan(ReadableSpan, trace.Span):
 
     def packed(self) -> Packed:
         """The ended span as a flat tuple, which begins with when it ended."""
-        parent, state = self._parent, self._context.trace_state
-        flat: list[Any] = [
+        parent, state, given = self._parent, self._context.trace_state, self._given
+        if not _ATOMS.issuperset(map(type, given.values())):
+            given = {key: _packed(value) for key, value in given.items()}
+        return (
             self._end_time,
             self._start_time,
             self._name,
@@ -175,11 +178,9 @@ class RecordedSpan(ReadableSpan, trace.Span):
             self._events or None,
             self._links or None,
             self._lost_events,
-        ]
-        for key, value in self._given.items():
-            flat.append(key)
-            flat.append(value if type(value) in _ATOMS else _packed(value))
-        return tuple(flat)
+            *given,
+            *given.values(),
+        )
 
     @classmethod
     def unpacked(cls, tracer: Tracer, trace_id: int, packed: Packed) -> RecordedSpan:
@@ -190,7 +191,8 @@ class RecordedSpan(ReadableSpan, trace.Span):
         traced = TraceState.from_header([state]) if state else None
         context = SpanContext(trace_id, span_id, False, SAMPLED, traced)
         parent = SpanContext(trace_id, parent_id, False, SAMPLED, traced) if parent_id else None
-        keys, values = packed[_FIXED::2], packed[_FIXED + 1 :: 2]
+        half = (len(packed) + _FIXED) // 2
+        keys, values = packed[_FIXED:half], packed[half:]
         given = dict(zip(keys, map(_unpacked, values), strict=True))
         span = cls(tracer, name, context, parent, SpanKind(kind), given)
         span._start_time, span._status = start, Status(StatusCode(code), sentence)
@@ -208,6 +210,12 @@ class RecordedSpan(ReadableSpan, trace.Span):
     def _attributes(self) -> dict[str, Any]:  # type: ignore[override]
         """What the sdk reads attributes from: those that were given, cut to the limits."""
         return _bounded(self._given)
+
+    @property
+    def packed_attributes(self) -> dict[str, Any]:
+        """The same, a ranked list as one, for readers who can unpack it: a list takes as much as
+        ten spans."""
+        return _bounded(self._given, _in_one)
 
     @property
     def resource(self) -> Any:
@@ -238,11 +246,24 @@ def _unpacked(value: Any) -> Any:
     return Documents.unpacked(items[0]) if kind is _DOCUMENTS else items
 
 
-def _bounded(attributes: Mapping[str, Any]) -> dict[str, Any]:
+def _one_by_one(documents: Documents, name: str) -> Iterator[tuple[str, Any]]:
+    return ((each, _cut(value)) for each, value in documents.attributes(name))
+
+
+def _in_one(documents: Documents, name: str) -> Iterator[tuple[str, Any]]:
+    ids, contents = map(_cut, documents.ids), map(_cut, documents.contents)
+    readable = Documents(list(ids), documents.scores, list(contents))
+    yield name + semconv.PACKED, readable.packed.decode()
+
+
+def _bounded(
+    attributes: Mapping[str, Any],
+    shown: Callable[[Documents, str], Iterator[tuple[str, Any]]] = _one_by_one,
+) -> dict[str, Any]:
     bounded: dict[str, Any] = {}
     for key, value in attributes.items():
         if isinstance(value, Documents):
-            bounded.update((name, _cut(each)) for name, each in value.attributes(key))
+            bounded.update(shown(value, key))
         elif value is not None:
             bounded[key] = _cut(value)
     return bounded

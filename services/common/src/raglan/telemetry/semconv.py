@@ -192,6 +192,9 @@ RERANKER_QUERY: Final = "reranker.query"
 
 
 MAX_DOCUMENTS_SHOWN: Final = 100
+PACKED: Final = ".packed"
+"""Ends the name of such a list where it is one attribute: on the way through the mesh, and in the
+store of traces."""
 
 
 @dataclass(frozen=True)
@@ -217,9 +220,16 @@ class Documents:
         return to_json([part[:MAX_DOCUMENTS_SHOWN] for part in parts])
 
     @classmethod
-    def unpacked(cls, packed: bytes) -> Documents:
-        """The list that was `packed`."""
-        return cls(*from_json(packed))
+    def unpacked(cls, packed: bytes | str) -> Documents:
+        """The list that was `packed`.
+
+        Raises:
+            ValueError: it was not.
+        """
+        match from_json(packed, allow_inf_nan=False):
+            case [list(ids), list(scores), list(contents)]:
+                return cls(ids, scores, contents)
+        raise ValueError("These are no documents.")
 
     def attributes(self, name: str) -> Iterator[tuple[str, str | float]]:
         """What it is as attributes that begin with `name`."""

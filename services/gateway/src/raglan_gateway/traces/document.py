@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status, TracesData
+from raglan.telemetry import semconv
 
 from raglan_gateway.traces.spans import each, service_of
 from raglan_gateway.traces.store import Summary
@@ -97,7 +98,22 @@ def _span(service: str, span: Span, trace_id: bytes) -> dict[str, Any]:
 
 
 def _attributes(attributes: Iterable[KeyValue]) -> dict[str, Any]:
-    return {attribute.key: _value(attribute.value) for attribute in attributes}
+    shown: dict[str, Any] = {}
+    for attribute in attributes:
+        if attribute.key.endswith(semconv.PACKED):
+            shown.update(_unpacked(attribute))
+        else:
+            shown[attribute.key] = _value(attribute.value)
+    return shown
+
+
+def _unpacked(attribute: KeyValue) -> dict[str, Any]:
+    """A ranked list as the attributes that it is for everybody else."""
+    try:
+        documents = semconv.Documents.unpacked(attribute.value.string_value)
+        return dict(documents.attributes(attribute.key.removesuffix(semconv.PACKED)))
+    except (ValueError, TypeError):  # somebody else's, who calls it the same
+        return {attribute.key: _value(attribute.value)}
 
 
 def _value(value: AnyValue) -> Any:
