@@ -3,7 +3,8 @@
 `make bench-mesh ONLY="tracing collectors"`.
 
 Meshes of null engines side by side, loaded in turn for a few seconds each: what the machine does to
-one of them it does to the others. Ratios are of two meshes in the same round.
+one of them it does to the others. Ratios are of two meshes in the same round. Two meshes that are
+alike differ by some 5 % for as long as they live, so `tracing` starts them anew several times.
 """
 
 from __future__ import annotations
@@ -27,7 +28,9 @@ from load import Answers, Closed, Generator, generator, percentile
 from report import Row
 
 ROUNDS: Final = 6
-"""After one that is not counted."""
+"""Of each start, after one that is not counted."""
+STARTS: Final = 5
+"""Of the meshes of `tracing`, with half as many rounds each."""
 CLIENTS: Final = 16
 SECONDS: Final = 3.0
 """Of sixteen callers, each round."""
@@ -58,8 +61,8 @@ class Measured:
     alone_ms: list[list[float]] = field(default_factory=list)
     memory_mb: list[float] = field(default_factory=list)
     """Of the gateway at the end of the round; the first is of the round that is not counted."""
-    cpu_ms: dict[str, float] = field(default_factory=dict)
-    """Processor time a search, by service, of all rounds."""
+    cpu_ms: list[dict[str, float]] = field(default_factory=list)
+    """Processor time a search, by service."""
     refused: int = 0
     dropped: float = 0.0
     """Spans that the gateway counts as dropped at the end."""
@@ -69,7 +72,9 @@ def tracing() -> list[Row]:
     """The cost of everything on."""
     with _collector() as taken, generator() as callers:
         variants = {"on": {}, "off": _OFF, "off again": _OFF, "exported": {_COLLECTOR: taken}}
-        measured = _measure(callers, variants)
+        measured: dict[str, Measured] = {name: Measured() for name in variants}
+        for _ in range(STARTS):
+            _measure(callers, variants, measured, rounds=ROUNDS // 2)
     on, off, again, exported = measured.values()
     return [
         *_cost_of("all on", on, off, targets=True),
@@ -97,6 +102,18 @@ def _cost_of(what: str, ours: Measured, off: Measured, *, targets: bool) -> Iter
         samples=rates,
         statistic="p50",
     )
+    spent = [
+        sum(one.values()) / sum(other.values())
+        for one, other in zip(ours.cpu_ms, off.cpu_ms, strict=True)
+    ]
+    yield Row(
+        f"processor time a search, {what} : off",
+        "ratio",
+        statistics.median(spent),
+        note=f"rounds {min(spent):.2f} to {max(spent):.2f}",
+        samples=spent,
+        statistic="p50",
+    )
     yield Row(
         f"p50 of one caller, {what}, added",
         "ms",
@@ -109,8 +126,12 @@ def _cost_of(what: str, ours: Measured, off: Measured, *, targets: bool) -> Iter
 
 
 def _processor_time(name: str, measured: Measured) -> Row:
-    parts = ", ".join(f"{service} {ms:.2f}" for service, ms in measured.cpu_ms.items())
-    return Row(f"processor time a search, {name}", "ms", sum(measured.cpu_ms.values()), note=parts)
+    spent = {
+        service: statistics.median(each[service] for each in measured.cpu_ms)
+        for service in measured.cpu_ms[0]
+    }
+    parts = ", ".join(f"{service} {ms:.2f}" for service, ms in spent.items())
+    return Row(f"processor time a search, {name}", "ms", sum(spent.values()), note=parts)
 
 
 def collectors() -> list[Row]:
@@ -126,7 +147,8 @@ def collectors() -> list[Row]:
             "down": {_COLLECTOR: down},
             "hanging": {_COLLECTOR: hangs},
         }
-        measured = _measure(callers, variants)
+        measured = {name: Measured() for name in variants}
+        _measure(callers, variants, measured, rounds=ROUNDS)
     none = measured["none"]
     rows = []
     for name in ("none again", "down", "hanging"):
@@ -184,8 +206,14 @@ def _p99(
 class _Mesh:
     """A running mesh, and what it has shown."""
 
-    def __init__(self, mesh: mesh_process.Mesh, callers: Generator, numbers: Iterator[int]) -> None:
-        self.measured = Measured()
+    def __init__(
+        self,
+        mesh: mesh_process.Mesh,
+        measured: Measured,
+        callers: Generator,
+        numbers: Iterator[int],
+    ) -> None:
+        self.measured = measured
         self._mesh = mesh
         self._callers = callers
         self._numbers = numbers
@@ -205,10 +233,8 @@ class _Mesh:
         found.together_ms.append(together.took_ms())
         found.alone_ms.append(alone.took_ms())
         found.refused += len(together.status) - together.count(OK)
-        searches = (together.count(OK) + alone.count(OK)) * ROUNDS
-        for name in after:
-            spent = (after[name] - before[name]) * 1e3 / searches
-            found.cpu_ms[name] = found.cpu_ms.get(name, 0.0) + spent
+        searches = together.count(OK) + alone.count(OK)
+        found.cpu_ms.append({n: (after[n] - before[n]) * 1e3 / searches for n in after})
 
     def ended(self) -> None:
         """Read the counters."""
@@ -229,22 +255,27 @@ class _Mesh:
         ]
 
 
-def _measure(callers: Generator, variants: Mapping[str, Mapping[str, str]]) -> dict[str, Measured]:
+def _measure(
+    callers: Generator,
+    variants: Mapping[str, Mapping[str, str]],
+    measured: Mapping[str, Measured],
+    *,
+    rounds: int,
+) -> None:
     """Rounds over a mesh for each of `variants`, begun with another one each time."""
     numbers = iter(range(10**9))
     with ExitStack() as running:
         meshes = {
-            name: _Mesh(running.enter_context(_mesh(variables)), callers, numbers)
+            name: _Mesh(running.enter_context(_mesh(variables)), measured[name], callers, numbers)
             for name, variables in variants.items()
         }
         names = list(meshes)
-        for number in range(ROUNDS + 1):
+        for number in range(rounds + 1):
             first = number % len(names)
             for name in names[first:] + names[:first]:
                 meshes[name].round(counted=number > 0)
         for mesh in meshes.values():
             mesh.ended()
-    return {name: mesh.measured for name, mesh in meshes.items()}
 
 
 def _mesh(variables: Mapping[str, str]) -> null_mesh.Running:

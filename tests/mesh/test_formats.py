@@ -86,7 +86,7 @@ texts = st.text(
 ).filter(lambda text: any(c.isalnum() for c in text))
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=15, suppress_health_check=list(HealthCheck))
 @given(st.lists(texts, min_size=1, max_size=4), st.sampled_from(["txt", "md", "html", "jsonl"]))
 def test_any_text_is_quoted_exactly(
     client: httpx.Client, collection: str, paragraphs: list[str], suffix: str

@@ -182,7 +182,7 @@ async def fill(store) -> None:
     await index.upsert("c", model, chunks, np.ones((len(chunks), 2), dtype=np.float32))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(tree=trees)
 def test_a_filter_passes_what_a_walk_over_the_metadata_passes(searchable, runner, tree):
     found = runner.run(searchable.select("c", clause_of(message(tree))))

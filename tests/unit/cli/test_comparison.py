@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import combinations, count
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from raglan.records import Figure, Record
 from raglan_cli.comparison import _rank_sums, compare, exact_shift, runs_needed
@@ -99,7 +99,6 @@ def test_the_same_answers_are_unchanged_to_the_last_digit():
     factor=st.floats(0.2, 5),
     tolerance=st.floats(0, 0.5),
 )
-@settings(deadline=None)
 def test_better_in_one_direction_is_worse_in_the_other(before, factor, tolerance):
     now = [value * factor for value in before]
     found = {

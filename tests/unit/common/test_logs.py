@@ -145,7 +145,7 @@ def test_an_exception_is_told_without_locals_and_credentials(configured: Configu
 
 @pytest.mark.parametrize("form", ["json", "console"])
 @given(text=st.text(max_size=30), where=st.sampled_from(["event", "field", "raised", "foreign"]))
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_no_secret_of_the_settings_ever_leaves(
     configured: Configured, form: str, text: str, where: str
 ) -> None:

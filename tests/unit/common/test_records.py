@@ -56,7 +56,7 @@ def test_a_torn_or_foreign_line_is_skipped_with_a_sentence(history: Path, line: 
 
 
 @given(garbage=st.binary(max_size=200))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_no_line_that_somebody_left_loses_a_run(
     tmp_path_factory: pytest.TempPathFactory, garbage: bytes
 ) -> None:

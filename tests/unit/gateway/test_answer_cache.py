@@ -166,7 +166,7 @@ async def test_deleting_what_does_not_exist_takes_nothing() -> None:
 COLLECTIONS = st.lists(st.integers(0, 6_000), max_size=40)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(before=COLLECTIONS, after=COLLECTIONS, flood=st.sampled_from([0, 5_000]))
 async def test_however_many_collections_are_deleted_from_none_comes_back(
     before: list[int], after: list[int], flood: int

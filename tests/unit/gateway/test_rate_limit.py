@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from raglan.errors import Overloaded
 from raglan_gateway.shared.rate_limit import LocalCount, RateLimit, caller_of
@@ -36,7 +36,6 @@ def passes(pauses: list[float], limit: int) -> list[float]:
     return passed
 
 
-@settings(deadline=None)
 @given(pauses=PAUSES, limit=st.integers(1, 60))
 def test_no_stretch_of_time_sees_more_than_a_minutes_worth_and_what_came_due(
     pauses: list[float], limit: int
@@ -48,13 +47,11 @@ def test_no_stretch_of_time_sees_more_than_a_minutes_worth_and_what_came_due(
             assert j - i + 1 <= most + 1e-3
 
 
-@settings(deadline=None)
 @given(limit=st.integers(1, 2_000))
 def test_after_a_pause_exactly_a_minutes_worth_may_come_at_once(limit: int) -> None:
     assert len(passes([0.0] * (limit + 10), limit)) == limit
 
 
-@settings(deadline=None)
 @given(pauses=PAUSES, limit=LIMITS)
 def test_the_wait_is_exact(pauses: list[float], limit: int) -> None:
     clock = Clock()
@@ -72,14 +69,12 @@ def test_the_wait_is_exact(pauses: list[float], limit: int) -> None:
             assert count.wait_s(CALLER) == 0
 
 
-@settings(deadline=None)
 @given(pauses=PAUSES, limit=LIMITS)
 def test_who_keeps_to_the_rate_is_never_refused(pauses: list[float], limit: int) -> None:
     steady = [pause + 60 / limit + 1e-6 for pause in pauses]
     assert len(passes(steady, limit)) == len(steady)
 
 
-@settings(deadline=None)
 @given(counts=st.lists(st.integers(0, 9), min_size=1, max_size=100))
 def test_callers_do_not_share_a_limit(counts: list[int]) -> None:
     count = LocalCount(5, clock=Clock())

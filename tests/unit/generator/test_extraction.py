@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from raglan_generator.cues import cue_of, names_of
 from raglan_generator.extraction import extract
@@ -101,7 +101,6 @@ PASSAGE = st.builds(
 )
 
 
-@settings(deadline=None)
 @given(TEXT, st.lists(PASSAGE, max_size=6), st.integers(1, 5))
 def test_an_extraction_keeps_its_limits_whatever_it_is_given(
     question: str, passages: list[Passage], most: int
@@ -119,7 +118,6 @@ def test_an_extraction_keeps_its_limits_whatever_it_is_given(
 SHARE = st.floats(0, 1)
 
 
-@settings(deadline=None)
 @given(SHARE, SHARE, SHARE, SHARE, st.none() | st.floats(-1, 1), st.floats(0, 0.5))
 def test_confidence_rises_with_every_kind_of_evidence(
     match: float,

@@ -7,7 +7,7 @@ import time
 from itertools import pairwise
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from raglan.deadline import Deadline
 from raglan.errors import DeadlineExceeded
@@ -59,7 +59,6 @@ def text_of(events: list[Event]) -> str:
     return "".join(event.text for event in events if isinstance(event, Delta))
 
 
-@settings(deadline=None)
 @given(DOCUMENT, st.lists(st.tuples(st.integers(0, 200), st.integers(1, 200)), max_size=5))
 def test_every_quote_equals_the_document_at_its_offsets(
     document: str, cuts: list[tuple[int, int]]

@@ -76,7 +76,7 @@ async def test_a_first_prompt_is_these_bytes() -> None:
     assert prompt.numbered == (0, 1)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     order=st.permutations(range(5)),
     scores=st.lists(st.floats(0, 1), min_size=5, max_size=5),
@@ -245,7 +245,7 @@ async def test_after_the_deadline_nothing_is_built() -> None:
         await prompter.build(Request("Why?", PASSAGES), Deadline.after(0))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     lengths=st.lists(st.integers(1, 60), min_size=1, max_size=12),
     turns=st.lists(st.integers(1, 60), max_size=8),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from raglan_generator.sentences import MAX_CHARS, Span, first_words, split
 
@@ -18,7 +18,6 @@ def words(text: str) -> str:
     return "".join(character for character in text if character.isalnum())
 
 
-@settings(deadline=None)
 @given(TEXT | st.text(max_size=300))
 def test_sentences_are_ordered_trimmed_and_bounded(text: str) -> None:
     previous = 0
@@ -29,7 +28,6 @@ def test_sentences_are_ordered_trimmed_and_bounded(text: str) -> None:
         previous = end
 
 
-@settings(deadline=None)
 @given(TEXT)
 def test_no_letter_or_digit_lies_between_sentences(text: str) -> None:
     assert words("".join(texts(text))) == words(text)

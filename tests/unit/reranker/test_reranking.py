@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from raglan.cache import Cache
 from raglan.deadline import Deadline
@@ -170,7 +170,6 @@ async def test_candidates_far_below_the_best_are_missing() -> None:
     await subject.close()
 
 
-@settings(deadline=None)  # a busy machine may hold the threads up
 @given(
     st.lists(st.tuples(st.sampled_from("abxy"), st.integers(0, 50)), min_size=1, max_size=30),
     st.floats(0, 4),
@@ -226,7 +225,6 @@ async def test_what_another_model_scored_is_scored_anew() -> None:
 passages = st.lists(st.sampled_from(["a", "a b", "x y z", "a b c", "b", "x"]), max_size=6)
 
 
-@settings(deadline=None)
 @given(st.lists(passages, max_size=4), passages.filter(len), st.integers(0, 4))
 async def test_the_order_never_depends_on_what_is_cached(
     asked_before: list[list[str]], texts: list[str], capacity: int

@@ -294,7 +294,7 @@ events = st.lists(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(events, st.integers(1, 3))
 def test_every_item_ends_once_whatever_happens(script: list[Event], streams: int) -> None:
     queue = scheduler(streams=streams, waiting_items=60, padded=by_eight)

@@ -112,7 +112,7 @@ class Step:
 STEPS = st.lists(st.builds(Step, st.integers(1, 6), st.integers(0, 90)), max_size=200)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(STEPS, st.integers(1, 30), st.integers(1, 10))
 def test_whatever_ends_in_whatever_order_no_bound_is_passed(
     steps: list[Step], max_spans: int, max_of_trace: int

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import OrderedDict
 from typing import Final
 
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
@@ -47,7 +48,8 @@ class RecentSpans(SpanProcessor):
         self._max_spans = max_spans
         self._max_spans_of_trace = max_spans_of_trace
         self._max_age_ns = int(max_age_s * 1e9)
-        self._traces: dict[int, _Trace] = {}  # the oldest first
+        # The oldest first. A dict would look for its first key past all that were taken before it.
+        self._traces: OrderedDict[int, _Trace] = OrderedDict()
         self._tracer: Tracer | None = None
         """Whose spans they are: a process has one."""
         self._lock = threading.Lock()
@@ -76,7 +78,7 @@ class RecentSpans(SpanProcessor):
                 return
             self._count += 1
             while self._count > self._max_spans:
-                self._forget(next(iter(self._traces)))
+                self._count -= len(self._traces.popitem(last=False)[1])
 
     def of(self, trace_id: int) -> tuple[tuple[RecordedSpan, ...], bool]:
         """The spans of a trace that are still here, as they ended, and whether it had more."""
@@ -111,9 +113,6 @@ class RecentSpans(SpanProcessor):
             if newest_ns > horizon:
                 # A long one that still grows: it is as old as its newest span.
                 oldest.since_ns = newest_ns
-                self._traces[trace_id] = self._traces.pop(trace_id)
+                self._traces.move_to_end(trace_id)
             else:
-                self._forget(trace_id)
-
-    def _forget(self, trace_id: int) -> None:
-        self._count -= len(self._traces.pop(trace_id))
+                self._count -= len(self._traces.pop(trace_id))
