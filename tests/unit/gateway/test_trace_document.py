@@ -65,14 +65,9 @@ def test_a_ranked_list_is_cut_and_holds_no_secret_on_its_way() -> None:
 @pytest.mark.parametrize(
     "value",
     [
-        "",
-        "[",
-        "{}",
-        "[1,2,3]",
-        '[["a"],["b"],[]]',
-        '[["a"],[Infinity],[]]',
-        "[[],[],[],[]]",
-        "null",
+        *("", "[", "{}", "null", "[1,2,3]", "[[],[],[],[]]", '[[{"a":1}],[],[]]', "[[],[],[1]]"),
+        *('[["a"],["b"],[]]', '[["a"],[Infinity],[]]', '[["a"],[1e999],[]]', '[["a"],[true],[]]'),
+        f'[["a"],[1{"0" * 400}],[]]',
     ],
 )
 def test_what_another_calls_the_same_is_shown_as_it_is(value: str) -> None:

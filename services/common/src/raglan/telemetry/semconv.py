@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from math import isfinite
 from typing import Final
 
 from opentelemetry.semconv._incubating.attributes import (
@@ -226,9 +227,12 @@ class Documents:
         Raises:
             ValueError: it was not.
         """
-        match from_json(packed, allow_inf_nan=False):
+        match from_json(packed):
             case [list(ids), list(scores), list(contents)]:
-                return cls(ids, scores, contents)
+                texts = all(isinstance(each, str) for each in (*ids, *contents))
+                numbers = (each for each in scores if each is not None)
+                if texts and all(isinstance(each, float) and isfinite(each) for each in numbers):
+                    return cls(ids, scores, contents)
         raise ValueError("These are no documents.")
 
     def attributes(self, name: str) -> Iterator[tuple[str, str | float]]:

@@ -111,9 +111,9 @@ def _unpacked(attribute: KeyValue) -> dict[str, Any]:
     """A ranked list as the attributes that it is for everybody else."""
     try:
         documents = semconv.Documents.unpacked(attribute.value.string_value)
-        return dict(documents.attributes(attribute.key.removesuffix(semconv.PACKED)))
-    except (ValueError, TypeError):  # somebody else's, who calls it the same
+    except ValueError:  # somebody else's, who calls it the same
         return {attribute.key: _value(attribute.value)}
+    return dict(documents.attributes(attribute.key.removesuffix(semconv.PACKED)))
 
 
 def _value(value: AnyValue) -> Any:
