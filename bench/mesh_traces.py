@@ -36,8 +36,8 @@ ALONE: Final = Phase(
 )
 CITED: Final = Phase(
     (
-        Kind("cited", 50, "/v1/query", cites=True),
-        Kind("cited", 50, "/v1/query", {"stream": True}, cites=True),
+        Kind("cited", 50, "/v1/query"),
+        Kind("cited", 50, "/v1/query", {"stream": True}),
     )
 )
 
@@ -86,6 +86,9 @@ def _complete(asked: Sequence[Result]) -> Iterator[Row]:
         "degraded": sum(bool(result.outcome.degraded) for result in asked),
         "hedged": sum(bool(result.trace.get("hedged")) for result in asked),
         "retried": sum(bool(result.trace.get("retried")) for result in asked),
+        "compared with what their answer cites": sum(
+            "cite" in result.outcome.timings_ms for result in asked
+        ),
         "in a device batch with others": sum(map(_shared, asked)),
     }
     yield from (Row(f"of these, {fact}", "", count) for fact, count in facts.items())

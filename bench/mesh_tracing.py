@@ -29,7 +29,7 @@ from report import Row
 
 ROUNDS: Final = 6
 """Of each start, after one that is not counted."""
-STARTS: Final = 5
+STARTS: Final = 3
 """Of the meshes of `tracing`, with half as many rounds each."""
 CLIENTS: Final = 16
 SECONDS: Final = 3.0

@@ -61,8 +61,6 @@ class Outcome:
     timings_ms: Mapping[str, float] = field(default_factory=dict)
     ends_in: str = ""
     """The stage in which it fails, if it fails; "" where that cannot be known."""
-    cites: bool = False
-    """Whether the generator leaves it to the gateway what of its answer is supported."""
 
     @property
     def failed(self) -> bool:
@@ -83,7 +81,8 @@ class Outcome:
             "retrieve",
             *(("rerank",) if self.body.get("rerank", True) else ()),
             *(("generate",) if self.path == "/v1/query" else ()),
-            *(("cite",) if self.cites else ()),
+            # Only where words alone do not show what of the answer is supported.
+            *(("cite",) if "cite" in self.timings_ms else ()),
         )
 
 
@@ -336,6 +335,8 @@ def _served(outcome: Outcome, tree: _Tree, server: Span, said: str) -> Iterator[
     if status != "OK":
         return
     least = outcome.legs + 1 if service == "retriever" else 1
+    if server["attributes"].get(semconv.CACHE_MISSES) == 0:
+        least = 0
     if len(steps) < least:
         yield f"{len(steps)} {engine} under the {service} instead of {least}"
     if any(step["status"] != "ok" for step in steps):

@@ -56,8 +56,6 @@ class Kind:
     leaves_after_s: float | None = None
     leaves_in_answer: bool = False
     """Whether their caller leaves after the second piece of the answer."""
-    cites: bool = False
-    """Whether the gateway finds out what of their answer is supported."""
 
 
 @dataclass(frozen=True)
@@ -228,7 +226,6 @@ class Mixed:
             degraded=[each["stage"] for each in seen.final.get("degraded", ())],
             timings_ms=seen.final.get("timings_ms", {}),
             ends_in=kind.ends_in,
-            cites=kind.cites,
         )
 
     async def _settled(self, client: httpx.AsyncClient) -> None:
