@@ -57,6 +57,33 @@ LANE_INTERACTIVE: Lane.ValueType  # 1
 LANE_BULK: Lane.ValueType  # 2
 Global___Lane: _TypeAlias = Lane  # noqa: Y015
 
+class _BlockKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _BlockKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_BlockKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    BLOCK_KIND_UNSPECIFIED: _BlockKind.ValueType  # 0
+    BLOCK_KIND_HEADING: _BlockKind.ValueType  # 1
+    BLOCK_KIND_PARAGRAPH: _BlockKind.ValueType  # 2
+    BLOCK_KIND_LIST_ITEM: _BlockKind.ValueType  # 3
+    BLOCK_KIND_TABLE: _BlockKind.ValueType  # 4
+    BLOCK_KIND_CODE: _BlockKind.ValueType  # 5
+    BLOCK_KIND_QUOTATION: _BlockKind.ValueType  # 6
+    BLOCK_KIND_PAGE_BREAK: _BlockKind.ValueType  # 7
+
+class BlockKind(_BlockKind, metaclass=_BlockKindEnumTypeWrapper): ...
+
+BLOCK_KIND_UNSPECIFIED: BlockKind.ValueType  # 0
+BLOCK_KIND_HEADING: BlockKind.ValueType  # 1
+BLOCK_KIND_PARAGRAPH: BlockKind.ValueType  # 2
+BLOCK_KIND_LIST_ITEM: BlockKind.ValueType  # 3
+BLOCK_KIND_TABLE: BlockKind.ValueType  # 4
+BLOCK_KIND_CODE: BlockKind.ValueType  # 5
+BLOCK_KIND_QUOTATION: BlockKind.ValueType  # 6
+BLOCK_KIND_PAGE_BREAK: BlockKind.ValueType  # 7
+Global___BlockKind: _TypeAlias = BlockKind  # noqa: Y015
+
 @_typing.final
 class Tensor(_message.Message):
     """A matrix as raw bytes, row-major. len(data) must equal rows * dim * sizeof(dtype);
@@ -336,6 +363,10 @@ class Passage(_message.Message):
     RANK_FIELD_NUMBER: _builtins.int
     SCORES_FIELD_NUMBER: _builtins.int
     MATCHES_FIELD_NUMBER: _builtins.int
+    PAGE_FIELD_NUMBER: _builtins.int
+    STRUCTURE_FIELD_NUMBER: _builtins.int
+    LANGUAGE_FIELD_NUMBER: _builtins.int
+    DUPLICATES_FIELD_NUMBER: _builtins.int
     chunk_id: _builtins.str
     document_id: _builtins.str
     collection: _builtins.str
@@ -349,6 +380,14 @@ class Passage(_message.Message):
     """A JSON object. Text, so that integers above 2^53 survive."""
     rank: _builtins.int
     """1 is best."""
+    page: _builtins.int
+    """The page on which the text begins, from 1; 0 where the format has no pages."""
+    structure: _builtins.bytes
+    """A serialized Structure of `text`. Bytes, so that who only passes it on does not parse it."""
+    language: _builtins.str
+    """ISO 639-1 code of the document's language; empty where it is unknown."""
+    duplicates: _builtins.int
+    """Further passages with the same text that were left out of the result."""
     @_builtins.property
     def heading_path(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Headings above the chunk, outermost first."""
@@ -376,11 +415,111 @@ class Passage(_message.Message):
         rank: _builtins.int = ...,
         scores: Global___Scores | None = ...,
         matches: _abc.Iterable[_builtins.int] | None = ...,
+        page: _builtins.int = ...,
+        structure: _builtins.bytes = ...,
+        language: _builtins.str = ...,
+        duplicates: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["scores", b"scores"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk_id", b"chunk_id", "collection", b"collection", "document_id", b"document_id", "end", b"end", "heading_path", b"heading_path", "matches", b"matches", "metadata_json", b"metadata_json", "rank", b"rank", "scores", b"scores", "start", b"start", "text", b"text", "title", b"title"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk_id", b"chunk_id", "collection", b"collection", "document_id", b"document_id", "duplicates", b"duplicates", "end", b"end", "heading_path", b"heading_path", "language", b"language", "matches", b"matches", "metadata_json", b"metadata_json", "page", b"page", "rank", b"rank", "scores", b"scores", "start", b"start", "structure", b"structure", "text", b"text", "title", b"title"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Passage: _TypeAlias = Passage  # noqa: Y015
+
+@_typing.final
+class Block(_message.Message):
+    """One block of a text. Offsets are in characters of that text."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    START_FIELD_NUMBER: _builtins.int
+    END_FIELD_NUMBER: _builtins.int
+    LEVEL_FIELD_NUMBER: _builtins.int
+    LABEL_FIELD_NUMBER: _builtins.int
+    ROWS_FIELD_NUMBER: _builtins.int
+    CELLS_FIELD_NUMBER: _builtins.int
+    HAS_HEADER_FIELD_NUMBER: _builtins.int
+    CONTEXT_FIELD_NUMBER: _builtins.int
+    CUT_START_FIELD_NUMBER: _builtins.int
+    CUT_END_FIELD_NUMBER: _builtins.int
+    PAGE_FIELD_NUMBER: _builtins.int
+    kind: Global___BlockKind.ValueType
+    start: _builtins.int
+    end: _builtins.int
+    level: _builtins.int
+    """Of a heading 1 to 6; of a list item or quotation how deep it is nested, from 1."""
+    label: _builtins.str
+    """Of a list item its number as written, without punctuation; of a code block its language."""
+    has_header: _builtins.bool
+    """Of a table: whether its first row is the header."""
+    cut_start: _builtins.bool
+    """The block continues beyond the start or the end of the text."""
+    cut_end: _builtins.bool
+    page: _builtins.int
+    """Of a page break: the number of the page that begins here."""
+    @_builtins.property
+    def rows(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Of a table: the length of each row in cells."""
+
+    @_builtins.property
+    def cells(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Of a table: start and end of each cell in turn, row after row."""
+
+    @_builtins.property
+    def context(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Indexes into Structure.strings: of a table the names of its columns where the header is not in
+        the text; of a list item the sentence that leads in to its list.
+        """
+
+    def __init__(
+        self,
+        *,
+        kind: Global___BlockKind.ValueType = ...,
+        start: _builtins.int = ...,
+        end: _builtins.int = ...,
+        level: _builtins.int = ...,
+        label: _builtins.str = ...,
+        rows: _abc.Iterable[_builtins.int] | None = ...,
+        cells: _abc.Iterable[_builtins.int] | None = ...,
+        has_header: _builtins.bool = ...,
+        context: _abc.Iterable[_builtins.int] | None = ...,
+        cut_start: _builtins.bool = ...,
+        cut_end: _builtins.bool = ...,
+        page: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cells", b"cells", "context", b"context", "cut_end", b"cut_end", "cut_start", b"cut_start", "end", b"end", "has_header", b"has_header", "kind", b"kind", "label", b"label", "level", b"level", "page", b"page", "rows", b"rows", "start", b"start"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Block: _TypeAlias = Block  # noqa: Y015
+
+@_typing.final
+class Structure(_message.Message):
+    """The blocks of a text in order; a block inside another comes after it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BLOCKS_FIELD_NUMBER: _builtins.int
+    STRINGS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def blocks(self) -> _containers.RepeatedCompositeFieldContainer[Global___Block]: ...
+    @_builtins.property
+    def strings(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        blocks: _abc.Iterable[Global___Block] | None = ...,
+        strings: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blocks", b"blocks", "strings", b"strings"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Structure: _TypeAlias = Structure  # noqa: Y015

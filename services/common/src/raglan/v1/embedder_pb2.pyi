@@ -39,6 +39,49 @@ INPUT_KIND_PASSAGE: InputKind.ValueType  # 2
 Global___InputKind: _TypeAlias = InputKind  # noqa: Y015
 
 @_typing.final
+class GetTokenizerRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetTokenizerRequest: _TypeAlias = GetTokenizerRequest  # noqa: Y015
+
+@_typing.final
+class Tokenizer(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    DEFINITION_GZ_FIELD_NUMBER: _builtins.int
+    MAX_TOKENS_FIELD_NUMBER: _builtins.int
+    definition_gz: _builtins.bytes
+    """A Hugging Face tokenizer.json, gzip-compressed."""
+    max_tokens: _builtins.int
+    """Tokens of one text that the model reads, special tokens and its passage prompt taken off."""
+    @_builtins.property
+    def model(self) -> _common_pb2.ModelIdentity: ...
+    def __init__(
+        self,
+        *,
+        model: _common_pb2.ModelIdentity | None = ...,
+        definition_gz: _builtins.bytes = ...,
+        max_tokens: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["model", b"model"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["definition_gz", b"definition_gz", "max_tokens", b"max_tokens", "model", b"model"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Tokenizer: _TypeAlias = Tokenizer  # noqa: Y015
+
+@_typing.final
 class EmbedRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -85,6 +128,8 @@ class EmbedResponse(_message.Message):
     TIMING_FIELD_NUMBER: _builtins.int
     SPARSE_FIELD_NUMBER: _builtins.int
     TOKEN_VECTORS_FIELD_NUMBER: _builtins.int
+    TRUNCATED_TOKENS_FIELD_NUMBER: _builtins.int
+    READABILITY_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def vectors(self) -> _common_pb2.Tensor:
         """One L2-normalised row a text, in the order of the request."""
@@ -103,6 +148,16 @@ class EmbedResponse(_message.Message):
 
     @_builtins.property
     def token_vectors(self) -> Global___TokenVectors: ...
+    @_builtins.property
+    def truncated_tokens(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Tokens of each text that the model did not read: they lay beyond its limit."""
+
+    @_builtins.property
+    def readability(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Of each text, in [0, 1]: the share of its words that the model's vocabulary can represent; see
+        `raglan_embedder.readability`. Empty where the engine does not know.
+        """
+
     def __init__(
         self,
         *,
@@ -112,10 +167,12 @@ class EmbedResponse(_message.Message):
         timing: _common_pb2.Timing | None = ...,
         sparse: Global___SparseVectors | None = ...,
         token_vectors: Global___TokenVectors | None = ...,
+        truncated_tokens: _abc.Iterable[_builtins.int] | None = ...,
+        readability: _abc.Iterable[_builtins.float] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "sparse", b"sparse", "timing", b"timing", "token_vectors", b"token_vectors", "vectors", b"vectors"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "sparse", b"sparse", "timing", b"timing", "token_counts", b"token_counts", "token_vectors", b"token_vectors", "vectors", b"vectors"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "readability", b"readability", "sparse", b"sparse", "timing", b"timing", "token_counts", b"token_counts", "token_vectors", b"token_vectors", "truncated_tokens", b"truncated_tokens", "vectors", b"vectors"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

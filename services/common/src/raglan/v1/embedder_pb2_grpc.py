@@ -41,6 +41,11 @@ class EmbedderServiceStub:
                 request_serializer=raglan_dot_v1_dot_embedder__pb2.EmbedRequest.SerializeToString,
                 response_deserializer=raglan_dot_v1_dot_embedder__pb2.EmbedResponse.FromString,
                 _registered_method=True)
+        self.GetTokenizer = channel.unary_unary(
+                '/raglan.v1.EmbedderService/GetTokenizer',
+                request_serializer=raglan_dot_v1_dot_embedder__pb2.GetTokenizerRequest.SerializeToString,
+                response_deserializer=raglan_dot_v1_dot_embedder__pb2.Tokenizer.FromString,
+                _registered_method=True)
         self.GetInfo = channel.unary_unary(
                 '/raglan.v1.EmbedderService/GetInfo',
                 request_serializer=raglan_dot_v1_dot_common__pb2.GetInfoRequest.SerializeToString,
@@ -58,6 +63,14 @@ class EmbedderServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetTokenizer(self, request, context):
+        """The model's tokenizer, so that documents are cut in its tokens. UNIMPLEMENTED where the engine
+        has none of its own.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetInfo(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -71,6 +84,11 @@ def add_EmbedderServiceServicer_to_server(servicer, server):
                     servicer.Embed,
                     request_deserializer=raglan_dot_v1_dot_embedder__pb2.EmbedRequest.FromString,
                     response_serializer=raglan_dot_v1_dot_embedder__pb2.EmbedResponse.SerializeToString,
+            ),
+            'GetTokenizer': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetTokenizer,
+                    request_deserializer=raglan_dot_v1_dot_embedder__pb2.GetTokenizerRequest.FromString,
+                    response_serializer=raglan_dot_v1_dot_embedder__pb2.Tokenizer.SerializeToString,
             ),
             'GetInfo': grpc.unary_unary_rpc_method_handler(
                     servicer.GetInfo,
@@ -106,6 +124,33 @@ class EmbedderService:
             '/raglan.v1.EmbedderService/Embed',
             raglan_dot_v1_dot_embedder__pb2.EmbedRequest.SerializeToString,
             raglan_dot_v1_dot_embedder__pb2.EmbedResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetTokenizer(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/raglan.v1.EmbedderService/GetTokenizer',
+            raglan_dot_v1_dot_embedder__pb2.GetTokenizerRequest.SerializeToString,
+            raglan_dot_v1_dot_embedder__pb2.Tokenizer.FromString,
             options,
             channel_credentials,
             insecure,

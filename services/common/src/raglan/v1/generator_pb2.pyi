@@ -187,24 +187,30 @@ class GenerateEvent(_message.Message):
     DELTA_FIELD_NUMBER: _builtins.int
     CITATION_FIELD_NUMBER: _builtins.int
     FINISHED_FIELD_NUMBER: _builtins.int
+    THINKING_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def delta(self) -> Global___Delta: ...
     @_builtins.property
     def citation(self) -> Global___Citation: ...
     @_builtins.property
     def finished(self) -> Global___Finished: ...
+    @_builtins.property
+    def thinking(self) -> Global___Delta:
+        """The model's reasoning before or between pieces of its answer; no part of the answer."""
+
     def __init__(
         self,
         *,
         delta: Global___Delta | None = ...,
         citation: Global___Citation | None = ...,
         finished: Global___Finished | None = ...,
+        thinking: Global___Delta | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["citation", b"citation", "delta", b"delta", "event", b"event", "finished", b"finished"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["citation", b"citation", "delta", b"delta", "event", b"event", "finished", b"finished", "thinking", b"thinking"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["citation", b"citation", "delta", b"delta", "event", b"event", "finished", b"finished"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["citation", b"citation", "delta", b"delta", "event", b"event", "finished", b"finished", "thinking", b"thinking"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["delta", "citation", "finished"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["delta", "citation", "finished", "thinking"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
@@ -238,6 +244,8 @@ class Citation(_message.Message):
     QUOTE_FIELD_NUMBER: _builtins.int
     START_FIELD_NUMBER: _builtins.int
     END_FIELD_NUMBER: _builtins.int
+    PAGE_FIELD_NUMBER: _builtins.int
+    HEADING_PATH_FIELD_NUMBER: _builtins.int
     marker: _builtins.int
     """The number in the answer's text: [1], [2], ..."""
     passage_index: _builtins.int
@@ -246,6 +254,12 @@ class Citation(_message.Message):
     """Equals document_text[start:end]."""
     start: _builtins.int
     end: _builtins.int
+    page: _builtins.int
+    """The page on which the quote begins, from 1; 0 where the format has no pages."""
+    @_builtins.property
+    def heading_path(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Headings above the quote, outermost first."""
+
     def __init__(
         self,
         *,
@@ -254,10 +268,12 @@ class Citation(_message.Message):
         quote: _builtins.str = ...,
         start: _builtins.int = ...,
         end: _builtins.int = ...,
+        page: _builtins.int = ...,
+        heading_path: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["end", b"end", "marker", b"marker", "passage_index", b"passage_index", "quote", b"quote", "start", b"start"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end", b"end", "heading_path", b"heading_path", "marker", b"marker", "page", b"page", "passage_index", b"passage_index", "quote", b"quote", "start", b"start"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

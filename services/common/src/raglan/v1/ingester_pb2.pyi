@@ -202,6 +202,30 @@ class DocumentError(_message.Message):
 Global___DocumentError: _TypeAlias = DocumentError  # noqa: Y015
 
 @_typing.final
+class DocumentWarning(_message.Message):
+    """Something about an ingested document that its owner should know."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DOCUMENT_ID_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    document_id: _builtins.str
+    message: _builtins.str
+    def __init__(
+        self,
+        *,
+        document_id: _builtins.str = ...,
+        message: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["document_id", b"document_id", "message", b"message"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DocumentWarning: _TypeAlias = DocumentWarning  # noqa: Y015
+
+@_typing.final
 class Job(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -214,12 +238,15 @@ class Job(_message.Message):
     FINISHED_AT_FIELD_NUMBER: _builtins.int
     DOCUMENTS_FIELD_NUMBER: _builtins.int
     UNCHANGED_FIELD_NUMBER: _builtins.int
+    WARNINGS_FIELD_NUMBER: _builtins.int
+    WARNING_COUNT_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     collection: _builtins.str
     status: Global___JobStatus.ValueType
     documents: _builtins.int
     unchanged: _builtins.int
     """Documents that were there already with the same bytes."""
+    warning_count: _builtins.int
     @_builtins.property
     def stages(self) -> _containers.RepeatedCompositeFieldContainer[Global___StageProgress]: ...
     @_builtins.property
@@ -228,6 +255,10 @@ class Job(_message.Message):
     def created_at(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
     def finished_at(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def warnings(self) -> _containers.RepeatedCompositeFieldContainer[Global___DocumentWarning]:
+        """The first ones; `warning_count` has all."""
+
     def __init__(
         self,
         *,
@@ -240,10 +271,12 @@ class Job(_message.Message):
         finished_at: _timestamp_pb2.Timestamp | None = ...,
         documents: _builtins.int = ...,
         unchanged: _builtins.int = ...,
+        warnings: _abc.Iterable[Global___DocumentWarning] | None = ...,
+        warning_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "finished_at", b"finished_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "created_at", b"created_at", "documents", b"documents", "errors", b"errors", "finished_at", b"finished_at", "id", b"id", "stages", b"stages", "status", b"status", "unchanged", b"unchanged"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "created_at", b"created_at", "documents", b"documents", "errors", b"errors", "finished_at", b"finished_at", "id", b"id", "stages", b"stages", "status", b"status", "unchanged", b"unchanged", "warning_count", b"warning_count", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -331,6 +364,8 @@ class Document(_message.Message):
     CHUNKS_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
     CREATED_AT_FIELD_NUMBER: _builtins.int
+    WARNINGS_FIELD_NUMBER: _builtins.int
+    LANGUAGE_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     collection: _builtins.str
     title: _builtins.str
@@ -346,8 +381,14 @@ class Document(_message.Message):
     chunks: _builtins.int
     error: _builtins.str
     """Why it failed."""
+    language: _builtins.str
+    """ISO 639-1 code; empty where it is unknown."""
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def warnings(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What its owner should know: pages that are only pictures, text that was cut, and the like."""
+
     def __init__(
         self,
         *,
@@ -364,10 +405,12 @@ class Document(_message.Message):
         chunks: _builtins.int = ...,
         error: _builtins.str = ...,
         created_at: _timestamp_pb2.Timestamp | None = ...,
+        warnings: _abc.Iterable[_builtins.str] | None = ...,
+        language: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunks", b"chunks", "collection", b"collection", "created_at", b"created_at", "error", b"error", "filename", b"filename", "id", b"id", "media_type", b"media_type", "metadata_json", b"metadata_json", "sha256", b"sha256", "size_bytes", b"size_bytes", "status", b"status", "text", b"text", "title", b"title"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunks", b"chunks", "collection", b"collection", "created_at", b"created_at", "error", b"error", "filename", b"filename", "id", b"id", "language", b"language", "media_type", b"media_type", "metadata_json", b"metadata_json", "sha256", b"sha256", "size_bytes", b"size_bytes", "status", b"status", "text", b"text", "title", b"title", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -258,6 +258,9 @@ class Chunk(_message.Message):
     END_FIELD_NUMBER: _builtins.int
     HEADING_PATH_FIELD_NUMBER: _builtins.int
     METADATA_JSON_FIELD_NUMBER: _builtins.int
+    PAGE_FIELD_NUMBER: _builtins.int
+    STRUCTURE_FIELD_NUMBER: _builtins.int
+    LANGUAGE_FIELD_NUMBER: _builtins.int
     chunk_id: _builtins.str
     document_id: _builtins.str
     ordinal: _builtins.int
@@ -267,6 +270,10 @@ class Chunk(_message.Message):
     start: _builtins.int
     end: _builtins.int
     metadata_json: _builtins.str
+    page: _builtins.int
+    """As in Passage."""
+    structure: _builtins.bytes
+    language: _builtins.str
     @_builtins.property
     def heading_path(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     def __init__(
@@ -281,10 +288,13 @@ class Chunk(_message.Message):
         end: _builtins.int = ...,
         heading_path: _abc.Iterable[_builtins.str] | None = ...,
         metadata_json: _builtins.str = ...,
+        page: _builtins.int = ...,
+        structure: _builtins.bytes = ...,
+        language: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk_id", b"chunk_id", "document_id", b"document_id", "end", b"end", "heading_path", b"heading_path", "metadata_json", b"metadata_json", "ordinal", b"ordinal", "start", b"start", "text", b"text", "title", b"title"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk_id", b"chunk_id", "document_id", b"document_id", "end", b"end", "heading_path", b"heading_path", "language", b"language", "metadata_json", b"metadata_json", "ordinal", b"ordinal", "page", b"page", "start", b"start", "structure", b"structure", "text", b"text", "title", b"title"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,11 +1,13 @@
-"""What every parser returns: a document's text and where its headings stand in it."""
+"""What every parser returns: a document's text, its structure, its metadata and warnings."""
 
 from __future__ import annotations
 
 import re
 import unicodedata
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
+
+from raglan.blocks import Block
 
 _NEWLINES: Final = re.compile(r"\r\n?")
 _UNSTORABLE: Final = re.compile(r"[\x00\ufeff]")
@@ -43,7 +45,13 @@ class ParsedDocument:
     text: str
     """What is stored: offsets of chunks and citations point into it."""
     headings: list[Heading] = field(default_factory=list)
-    """By offset."""
+    """The outline, by offset: the headings of the text, or those that the format keeps apart."""
+    blocks: list[Block] = field(default_factory=list)
+    """The structure of the text, in order."""
+    metadata: dict[str, Any] = field(default_factory=dict)
+    """What the document says of itself, such as YAML front matter; JSON values."""
+    warnings: list[str] = field(default_factory=list)
+    """Sentences for the document's owner: what was lost, cut or replaced."""
 
 
 class TextBuilder:
