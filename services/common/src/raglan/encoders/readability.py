@@ -15,19 +15,11 @@ import json
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from tokenizers import Encoding, Tokenizer
 
-UNREADABLE: Final = 0.55
-"""At and below this readability the model's scores of a text are worth nothing."""
-
-READABLE: Final = 0.8
-"""From this readability on they are worth what they are worth in English."""
-
-PRIOR_WORDS: Final = 5
-"""A collection's mean readability counts as much as so many words of a query."""
+from raglan.readability import HAN, LETTERS_A_WORD, NO_WORDS, SYLLABLES, WORD, Readability
 
 _LETTERS_A_PIECE: Final = (2.0, 3.5)
 """Letters that the pieces of a word have on average where they carry no meaning, and where they
@@ -43,23 +35,8 @@ _MULTILINGUAL_TOKENS: Final = 200
 scripts other than Latin. The English one of BERT has 8 in Cyrillic and 4 in Greek, Qwen's has
 thousands in seven scripts."""
 
-_LETTERS_A_WORD: Final = 5
 _SYLLABLE_LETTERS: Final = 2
 """What a sign of a syllabary (kana, Hangul) counts for."""
-
-_HAN: Final = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
-_SYLLABLES: Final = "\u1100-\u11ff\u3040-\u30ff\u31f0-\u31ff\uac00-\ud7af\uff66-\uff9f"
-_SEPARATORS: Final = (
-    r"\s\d_!-/:-@\[-`{-~\x80-\xa9\xab-\xb4\xb6-\xb9\xbb-\xbf\xd7\xf7"
-    "\u2000-\u206f\u2190-\u2bff\u3000-\u3004\u3008-\u303f\uff00-\uff20\uff3b-\uff40\uff5b-\uff65"
-    "\ufe00-\ufe4f\U0001f000-\U0001faff"
-)
-_WORD: Final = re.compile(
-    f"(?P<han>[{_HAN}]+)|(?P<syllables>[{_SYLLABLES}]+)|[^{_SEPARATORS}{_HAN}{_SYLLABLES}]+"
-)
-"""A run of letters of one kind. Letters are what separates no words, so that combining marks, which
-Python does not count as word characters, stay within their words."""
-
 
 _SCRIPTS: Final = re.compile(
     "|".join(
@@ -72,8 +49,8 @@ _SCRIPTS: Final = re.compile(
             "indic": "\u0900-\u0dff",
             "thai": "\u0e00-\u0eff",
             "georgian": "\u10a0-\u10ff",
-            "han": _HAN,
-            "syllables": _SYLLABLES,
+            "han": HAN,
+            "syllables": SYLLABLES,
         }.items()
     )
 )
@@ -81,21 +58,6 @@ _SCRIPTS: Final = re.compile(
 
 _Token = tuple[int, int, bool]
 """Where a token begins and ends in the text, in characters, and whether it is the unknown one."""
-
-
-@dataclass(frozen=True, slots=True)
-class Readability:
-    """How well a model reads one text."""
-
-    value: float
-    """Share of the letters in words that the vocabulary represents, in [0, 1]."""
-
-    words: float
-    """How many words it rests on; in scripts without spaces, letters / 5."""
-
-
-NO_WORDS: Final = Readability(1.0, 0.0)
-"""Of a text without letters: nothing in it is unreadable."""
 
 
 class ReadabilityMeter:
@@ -128,7 +90,7 @@ class ReadabilityMeter:
             return NO_WORDS
         letters = read = words = 0.0
         first = 0
-        for word in _WORD.finditer(text, start, tokens[-1][1]):
+        for word in WORD.finditer(text, start, tokens[-1][1]):
             begin, end = word.span()
             while first < len(tokens) and tokens[first][1] <= begin:
                 first += 1
@@ -138,7 +100,7 @@ class ReadabilityMeter:
             length = end - begin
             letters += length
             read += length * self._share_read(word, tokens[first:last])
-            words += length / _LETTERS_A_WORD if word.lastgroup else 1
+            words += length / LETTERS_A_WORD if word.lastgroup else 1
         return Readability(read / letters, words) if letters else NO_WORDS
 
     def _share_read(self, word: re.Match[str], tokens: Sequence[_Token]) -> float:
@@ -154,29 +116,6 @@ class ReadabilityMeter:
             letters *= _SYLLABLE_LETTERS
         low, high = self._pieces
         return min(1.0, max(0.0, (letters / len(tokens) - low) / (high - low)))
-
-
-def weight(values: Sequence[Readability], mean: float | None = None) -> float:
-    """What the model's scores are worth between texts with these readabilities, in [0, 1].
-
-    A few words say little: rare names and terms are cut into pieces in any language. So each text
-    is judged together with what it is compared with, by its number of words.
-
-    Args:
-        values: Of the query, or of each text that is compared.
-        mean: Readability of the texts that it is compared with, where it is known.
-    """
-    prior = 0.0 if mean is None else PRIOR_WORDS
-    words = sum(each.words for each in values) + prior
-    if not words:
-        return 1.0
-    total = sum(each.value * each.words for each in values) + prior * (mean or 0.0)
-    return credit(total / words)
-
-
-def credit(readability: float) -> float:
-    """What the model's scores are worth at this readability: 0 to 1, linear between the limits."""
-    return min(1.0, max(0.0, (readability - UNREADABLE) / (READABLE - UNREADABLE)))
 
 
 def _is_multilingual(tokenizer: Tokenizer) -> bool:

@@ -9,7 +9,9 @@ from typing import Literal, NamedTuple
 
 from tokenizers import Tokenizer
 
+from raglan.encoders.readability import ReadabilityMeter
 from raglan.errors import InvalidInput
+from raglan.readability import Readability
 
 Strategy = Literal["longest_first", "only_first", "only_second"]
 
@@ -41,10 +43,26 @@ class Tokenizers:
                     "all. Shorten the prompt, or raise the limit on tokens."
                 )
         self._clones = _Clones(tokenizer, max_tokens, "longest_first")
+        self._meter = ReadabilityMeter(tokenizer)
 
     def ids(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text, special tokens included, cut at the end to `max_tokens`."""
         return [encoding.ids for encoding in self._clones.own().encode_batch_fast(list(texts))]
+
+    def read(self, texts: Sequence[str], *, start: int = 0) -> list[ReadText]:
+        """As `ids`, and how much of each text the model reads, and how well.
+
+        Args:
+            start: Characters of the prompt before each text, which do not count as text.
+        """
+        read = []
+        for text, encoding in zip(texts, self._clones.own().encode_batch(list(texts)), strict=True):
+            truncated = sum(
+                len(rest.ids) - sum(rest.special_tokens_mask) for rest in encoding.overflowing
+            )
+            readability = self._meter.measure(text, encoding, start=start)
+            read.append(ReadText(encoding.ids, truncated, readability))
+        return read
 
     def count(self, text: str) -> int:
         """Tokens of `text`, special tokens left out, cut at `max_tokens`."""
@@ -65,6 +83,15 @@ class Tokenizers:
             )
             for each in encoded
         ]
+
+
+class ReadText(NamedTuple):
+    """A text's tokens, and what the model makes of the text."""
+
+    ids: list[int]
+    truncated: int
+    """Tokens beyond the model's limit."""
+    readability: Readability
 
 
 class LocatedIds(NamedTuple):
