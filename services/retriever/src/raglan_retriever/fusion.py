@@ -27,6 +27,9 @@ class Leg(Generic[Key]):
     hits: Sequence[tuple[Key, float]]
     weight: float = 1.0
 
+    credit: Callable[[Key], float] | None = None
+    """What of the weight a hit gets, in [0, 1]; None gives it the whole weight."""
+
 
 def fuse(legs: Sequence[Leg[Key]], method: Method) -> list[tuple[Key, float]]:
     """Everything that any leg found, best first. Ties keep the order in which they were met."""
@@ -34,7 +37,8 @@ def fuse(legs: Sequence[Leg[Key]], method: Method) -> list[tuple[Key, float]]:
     fused: dict[Key, float] = {}
     for leg in legs:
         for (key, _), share in zip(leg.hits, scale([s for _, s in leg.hits]), strict=True):
-            fused[key] = fused.get(key, 0.0) + leg.weight * share
+            credit = 1.0 if leg.credit is None else leg.credit(key)
+            fused[key] = fused.get(key, 0.0) + leg.weight * credit * share
     return sorted(fused.items(), key=lambda item: -item[1])
 
 

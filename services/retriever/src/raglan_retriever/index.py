@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from opentelemetry.trace import SpanKind
+from raglan import readability
 from raglan.errors import Conflict, InvalidInput, NotFound
+from raglan.readability import Readability
 from raglan.telemetry import semconv, tracing
 
 from raglan_retriever import fusion, lexical
@@ -65,6 +67,9 @@ class Query:
 
     model: Model | None = None
     """Made `vector`."""
+
+    readability: float | None = None
+    """How well `model` reads `text`, in [0, 1]; None where that is not known."""
 
     where: Clause | None = None
     fusion: Fusion = field(default_factory=Fusion)
@@ -155,12 +160,18 @@ class Index:
         return chunks
 
     async def upsert(
-        self, name: str, model: Model, chunks: Sequence[Chunk], vectors: NDArray[Any]
+        self,
+        name: str,
+        model: Model,
+        chunks: Sequence[Chunk],
+        vectors: NDArray[Any],
+        read: Sequence[float] = (),
     ) -> None:
         """Store `chunks`, replacing those of the same chunk_id. On return they are durable.
 
         Args:
             vectors: of shape (len(chunks), dimension), any float type or int8.
+            read: how well the model reads each chunk, in [0, 1]; empty where that is not known.
 
         Raises:
             InvalidInput: too many chunks, rows that do not match, values that are not finite, or a
@@ -186,6 +197,7 @@ class Index:
         points = await asyncio.to_thread(_points, collection, chunks, vectors)
         with self._engine(semconv.INDEX_UPSERT, name, {semconv.BATCH_SIZE: len(points)}):
             await self.store.upsert(name, points)
+        await self._learn_readability(name, read)
 
     async def delete(
         self, name: str, document_ids: Sequence[str], keep_chunk_ids: Sequence[str]
@@ -235,15 +247,26 @@ class Index:
             self._dense_leg(query, names, depth), self._lexical_leg(query, names, depth)
         )
         if query.mode == "hybrid":
+            worth = await self._dense_worth(query, names)
             legs = [
-                fusion.Leg(dense, query.fusion.dense_weight),
+                fusion.Leg(dense, query.fusion.dense_weight, lambda key: worth[key[0]]),
                 fusion.Leg(words, query.fusion.lexical_weight),
             ]
             ranked = fusion.fuse(legs, query.fusion.method)[: query.limit]
+            # A score that did not take part is not shown.
+            dense = [(key, score) for key, score in dense if worth[key[0]] > 0]
         else:
             ranked = (dense or words)[: query.limit]
         with self._timed("fetch"):
             return await self._fetch(query.mode, ranked, dict(dense), dict(words))
+
+    async def _dense_worth(self, query: Query, names: Sequence[str]) -> dict[str, float]:
+        """What the dense leg is worth in each collection, in [0, 1]."""
+        if query.readability is None:
+            return dict.fromkeys(names, 1.0)
+        read = Readability(query.readability, readability.count_words(query.text))
+        collections = [await self.store.collection(name) for name in names]
+        return {each.name: readability.weight([read], each.readability) for each in collections}
 
     async def _check(self, query: Query) -> tuple[str, ...]:
         """The collections to search, without duplicates."""
@@ -360,6 +383,15 @@ class Index:
             for (name, id_), score in ranked
             if (chunk := chunks[name].get(id_)) is not None
         ]
+
+    async def _learn_readability(self, name: str, values: Sequence[float]) -> None:
+        if not values:
+            return
+        async with self._learning:
+            held = await self.store.collection(name)
+            learned = held.mean_readability.and_(values)
+            if learned.differs(held.mean_readability):
+                await self.store.describe(replace(held, mean_readability=learned))
 
     async def _learn(self, collection: Collection, chunks: Sequence[Chunk]) -> Collection:
         """The collection, its mean length adjusted to these chunks while it is still learned."""

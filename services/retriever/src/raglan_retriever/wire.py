@@ -72,6 +72,7 @@ def query_of(request: retriever_pb2.SearchRequest, default: Fusion) -> Query:
         text=request.text,
         vector=vector,
         model=model_of(request.embedder) if request.HasField("embedder") else None,
+        readability=request.readability if request.HasField("readability") else None,
         where=clause_of(request.filter) if request.HasField("filter") else None,
         fusion=_fusion_of(request.fusion, default),
     )
