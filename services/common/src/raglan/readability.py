@@ -61,22 +61,31 @@ def count_words(text: str) -> float:
     )
 
 
-def weight(values: Sequence[Readability], mean: float | None = None) -> float:
-    """What the model's scores are worth between texts with these readabilities, in [0, 1].
+def query_credit(query: Readability, mean: float | None) -> float:
+    """What the model's scores of texts with the mean readability `mean` are worth for a query.
 
-    A few words say little: rare names and terms are cut into pieces in any language. So each text
-    is judged together with what it is compared with, by its number of words.
+    A few words say little: rare names and terms are cut into pieces in any language. So the query
+    is judged together with the texts, by its number of words.
 
     Args:
-        values: Of the query, or of each text that is compared.
-        mean: Readability of the texts that it is compared with, where it is known.
+        query: How well the model reads the query.
+        mean: The mean readability of the texts; None where it is not known.
+
+    Returns:
+        0 to 1.
     """
     prior = 0.0 if mean is None else PRIOR_WORDS
-    words = sum(each.words for each in values) + prior
+    words = query.words + prior
     if not words:
         return 1.0
-    total = sum(each.value * each.words for each in values) + prior * (mean or 0.0)
-    return credit(total / words)
+    return credit((query.value * query.words + prior * (mean or 0.0)) / words)
+
+
+def credit_between(query: Readability, texts: Sequence[Readability]) -> float:
+    """As `query_credit`, for the texts themselves; each counts by its number of words."""
+    words = sum(each.words for each in texts)
+    mean = sum(each.value * each.words for each in texts) / words if words else None
+    return query_credit(query, mean)
 
 
 def credit(readability: float) -> float:

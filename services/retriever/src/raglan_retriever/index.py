@@ -18,7 +18,7 @@ from raglan.readability import Readability
 from raglan.telemetry import semconv, tracing
 
 from raglan_retriever import fusion, lexical
-from raglan_retriever.chunks import DOCUMENT_ID, Chunk, point_id
+from raglan_retriever.chunks import DOCUMENT_ID, Chunk, duplicate_key, point_id
 from raglan_retriever.collection import Collection, Model, check_name, check_new_model
 from raglan_retriever.filters import All, Clause, Ids, Not, Terms
 from raglan_retriever.metadata import term
@@ -32,6 +32,9 @@ MAX_TEXT_CHARS: Final = 32_768
 MAX_DOCUMENT_IDS: Final = 1000
 
 _OVER_FETCH: Final = 2
+_DEEPER: Final = 4
+_MAX_DEPTH: Final = 4_000
+"""Hits a leg gives at most when copies of the same texts take the places of others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +87,8 @@ class Found:
     dense: float | None
     lexical: float | None
     fused: float | None
+    duplicates: int = 0
+    """Further chunks with the same text that were left out of the result."""
 
 
 class Index:
@@ -240,25 +245,59 @@ class Index:
             Conflict: the query's vector, or one collection's, comes from another model.
         """
         names = await self._check(query)
-        depth = query.limit
-        if query.mode == "hybrid":
-            depth = max(self.limits.min_candidates, _OVER_FETCH * query.limit)
+        depth = max(self.limits.min_candidates, _OVER_FETCH * query.limit)
+        while True:
+            found, is_all = await self._search(query, names, depth)
+            if len(found) == query.limit or is_all or depth >= _MAX_DEPTH:
+                return found
+            # Copies of the same texts took the places.
+            depth = min(_DEEPER * depth, _MAX_DEPTH)
+
+    async def _search(
+        self, query: Query, names: Sequence[str], depth: int
+    ) -> tuple[list[Found], bool]:
+        """The best chunks among the first `depth` of each leg, and whether no leg has more."""
         dense, words = await asyncio.gather(
             self._dense_leg(query, names, depth), self._lexical_leg(query, names, depth)
         )
+        is_all = len(dense) < depth and len(words) < depth
         if query.mode == "hybrid":
             worth = await self._dense_worth(query, names)
             legs = [
                 fusion.Leg(dense, query.fusion.dense_weight, lambda key: worth[key[0]]),
                 fusion.Leg(words, query.fusion.lexical_weight),
             ]
-            ranked = fusion.fuse(legs, query.fusion.method)[: query.limit]
+            ranked = fusion.fuse(legs, query.fusion.method)
             # A score that did not take part is not shown.
             dense = [(key, score) for key, score in dense if worth[key[0]] > 0]
         else:
-            ranked = (dense or words)[: query.limit]
+            ranked = dense or words
         with self._timed("fetch"):
-            return await self._fetch(query.mode, ranked, dict(dense), dict(words))
+            return await self._distinct(query, ranked, dict(dense), dict(words)), is_all
+
+    async def _distinct(
+        self,
+        query: Query,
+        ranked: Sequence[tuple[Key, float]],
+        dense: dict[Key, float],
+        words: dict[Key, float],
+    ) -> list[Found]:
+        """The first `query.limit` different texts of `ranked`, each with the number of its copies.
+
+        Copies count among what had to be fetched to find them.
+        """
+        kept: dict[tuple[str, str], Found] = {}
+        for start in range(0, len(ranked), query.limit):
+            if len(kept) >= query.limit:
+                break
+            some = ranked[start : start + query.limit]
+            for found in await self._fetch(query.mode, some, dense, words):
+                key = duplicate_key(found.chunk)
+                if (first := kept.get(key)) is not None:
+                    kept[key] = replace(first, duplicates=first.duplicates + 1)
+                elif len(kept) < query.limit:
+                    kept[key] = found
+        return list(kept.values())
 
     async def _dense_worth(self, query: Query, names: Sequence[str]) -> dict[str, float]:
         """What the dense leg is worth in each collection, in [0, 1]."""
@@ -266,7 +305,7 @@ class Index:
             return dict.fromkeys(names, 1.0)
         read = Readability(query.readability, readability.count_words(query.text))
         collections = [await self.store.collection(name) for name in names]
-        return {each.name: readability.weight([read], each.readability) for each in collections}
+        return {each.name: readability.query_credit(read, each.readability) for each in collections}
 
     async def _check(self, query: Query) -> tuple[str, ...]:
         """The collections to search, without duplicates."""

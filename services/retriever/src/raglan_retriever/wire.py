@@ -130,6 +130,7 @@ def passage_message(rank: int, found: Found) -> common_pb2.Passage:
         language=chunk.language,
         rank=rank,
         scores=common_pb2.Scores(dense=found.dense, lexical=found.lexical, fused=found.fused),
+        duplicates=found.duplicates,
     )
 
 
