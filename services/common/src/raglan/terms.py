@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache, lru_cache
 from importlib import resources
 from typing import Final
@@ -45,6 +45,7 @@ def _tokens_of(word: str) -> str:
 
 _ASCII_TOKEN: Final = re.compile(_tokens_of("A-Za-z0-9"))
 _TOKEN: Final = re.compile(f"[{UNSPACED}]+|{_tokens_of(WORD)}")
+_CODE: Final = re.compile("[a-z]{2}")
 _JOINERS: Final = re.compile(r"[-_./:@&\\,]+")
 _NUMBER: Final = re.compile(r"\d+(?:[.,:]\d+)*")
 _GROUPED: Final = re.compile(r"\d{1,3}(?:,\d{3})+(?:\.\d+)?")
@@ -83,18 +84,21 @@ def terms(text: str, language: str = "") -> list[str]:
         Terms in the order of the text, repeated as often as they occur, without stop words.
         Of an identifier first the whole, then its parts.
     """
-    tokens = _tokens(text)
-    stop_words = _stop_words(language)
-    found: list[str] = []
-    for position, token in enumerate(tokens):
-        if token.isupper() and token.lower() in stop_words:
-            if _is_acronym(tokens, position):
-                found.append(token.lower())
-            continue
-        # Long ones are rare and would fill the cache.
-        analyse = _terms_of if len(token) <= _MAX_TERM_CHARS else _terms_of.__wrapped__
-        found.extend(analyse(token, language))
-    return found
+    return _analyse(_content(text, language), language)
+
+
+def query_terms(text: str, languages: Iterable[str]) -> list[str]:
+    """Analyse a query so that it matches texts in any of `languages`.
+
+    Args:
+        languages: ISO 639-1 codes; the first is the query's own, which decides its stop words.
+
+    Returns:
+        Distinct terms: those of the first language, then what the others add.
+    """
+    ordered = list(languages) or [""]
+    tokens = _content(text, ordered[0])
+    return list(dict.fromkeys(term for language in ordered for term in _analyse(tokens, language)))
 
 
 def words(text: str) -> list[str]:
@@ -112,6 +116,49 @@ def words(text: str) -> list[str]:
 def _tokens(text: str) -> list[str]:
     pattern = _ASCII_TOKEN if text.isascii() else _TOKEN
     return pattern.findall(normalise(text))
+
+
+def language_code(name: str) -> str:
+    """The ISO 639-1 code of a language by its code or English name: "de", "german".
+
+    Raises:
+        ValueError: `name` is neither; the message says what is known.
+    """
+    wanted = name.strip().lower()
+    by_name = {algorithm: code for code, algorithm in _STEMMERS.items()}
+    code = by_name.get(wanted, wanted)
+    if not _CODE.fullmatch(code):
+        raise ValueError(
+            f"{name!r} is no language: use an ISO 639-1 code such as en, or one of "
+            f"{', '.join(sorted(by_name))}."
+        )
+    return code
+
+
+def _content(text: str, language: str) -> list[str]:
+    """The tokens of `text` without stop words; one in capitals that is a word stays."""
+    tokens = _tokens(text)
+    stop_words = _stop_words(language)
+    if not stop_words:
+        return tokens
+    return [
+        token
+        for position, token in enumerate(tokens)
+        if token.lower() not in stop_words or _is_acronym(tokens, position)
+    ]
+
+
+def _analyse(tokens: list[str], language: str) -> list[str]:
+    found: list[str] = []
+    stop_words = _stop_words(language)
+    for token in tokens:
+        if token.isupper() and token.lower() in stop_words:
+            found.append(token.lower())
+            continue
+        # Long ones are rare and would fill the cache.
+        analyse = _terms_of if len(token) <= _MAX_TERM_CHARS else _terms_of.__wrapped__
+        found.extend(analyse(token, language))
+    return found
 
 
 def is_stop_word(word: str, language: str) -> bool:
@@ -217,7 +264,7 @@ def _is_acronym(tokens: list[str], position: int) -> bool:
 
     It is not where everything around it is in capitals as well, nor if it is a single letter.
     """
-    if len(tokens[position]) < 2:
+    if len(tokens[position]) < 2 or not tokens[position].isupper():
         return False
     around = tokens[max(0, position - 3) : position + 4]
     return len(tokens) <= 2 or any(not token.isupper() and token.isalpha() for token in around)
