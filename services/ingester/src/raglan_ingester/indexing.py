@@ -53,15 +53,25 @@ class Prepared:
     """float32 of shape (chunks, dimension)."""
     model: Model
     fingerprint: str
+    metadata_json: str
+    """As submitted, and below it what the document says of itself."""
+    warnings: Sequence[str] = ()
 
     @property
     def id(self) -> str:
         return self.item.document_id
 
     def version(self) -> Version:
-        chunks = len(self.cut.chunks)
         return Version(
-            self.item, title_of(self.item, self.cut), self.cut.text, chunks, self.fingerprint
+            item=self.item,
+            title=title_of(self.item, self.cut),
+            text=self.cut.text,
+            chunks=len(self.cut.chunks),
+            fingerprint=self.fingerprint,
+            metadata_json=self.metadata_json,
+            language=self.cut.language,
+            warnings=self.warnings,
+            structure=self.cut.structure,
         )
 
 
@@ -189,7 +199,7 @@ def _upserts(
     size = 0
     for document in documents:
         for chunk, row in zip(_chunks_of(document), document.vectors, strict=True):
-            weight = 4 * len(chunk.text) + len(chunk.metadata_json)
+            weight = 4 * len(chunk.text) + len(chunk.metadata_json) + len(chunk.structure)
             if chunks and (size + weight > _UPSERT_BYTES or len(chunks) == _UPSERT_CHUNKS):
                 yield chunks, np.stack(rows)
                 chunks, rows, size = [], [], 0
@@ -201,8 +211,8 @@ def _upserts(
 
 
 def _chunks_of(document: Prepared) -> Iterator[IndexChunk]:
-    item, cut = document.item, document.cut
-    title = title_of(item, cut)
+    cut = document.cut
+    title = title_of(document.item, cut)
     for ordinal, span in enumerate(cut.chunks):
         yield IndexChunk(
             chunk_id=chunk_id(document.id, ordinal),
@@ -213,5 +223,8 @@ def _chunks_of(document: Prepared) -> Iterator[IndexChunk]:
             start=span.start,
             end=span.end,
             heading_path=span.heading_path,
-            metadata_json=item.metadata_json,
+            metadata_json=document.metadata_json,
+            page=span.page,
+            structure=span.structure,
+            language=cut.language,
         )
