@@ -52,3 +52,16 @@ def cue_of(question: str) -> Callable[[str], bool]:
             match.group().casefold() not in known for match in _A_NAME.finditer(text)
         )
     return lambda text: False
+
+
+_LIST: Final = re.compile(
+    r"\bhow (to|do|does|can|could|should|would|might|must)\b|\b(steps?|ways?|procedure|sequence|instructions?"
+    r"|checklist|order|list of|kinds of|types of)\b|\bstep by step\b"
+    r"|\b(what|which)( \w+)? (are|do I have to|must I|should I)\b",
+    re.IGNORECASE,
+)
+
+
+def asks_for_list(question: str) -> bool:
+    """Whether an English question asks for several things or for steps."""
+    return bool(_LIST.search(question))

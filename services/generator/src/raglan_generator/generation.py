@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol
 
+from raglan.blocks import Block
 from raglan.deadline import Deadline
 from raglan.health import Health
 from raglan.scheduling import Lane
@@ -49,6 +50,19 @@ class Passage:
     matches: tuple[int, ...] = ()
     """Where in `text` the best match of each of the question's words begins, as the reranker found
     them; empty where it did not read the passage."""
+    blocks: tuple[Block, ...] = ()
+    """The structure of `text`; empty where it is unknown."""
+    page: int = 0
+    """On which `text` begins, from 1; 0 where the format has no pages."""
+    language: str = ""
+    """ISO 639-1 code of the document's language; empty where it is unknown."""
+    document: str = ""
+    """Which document of which collection; passages of one may be joined. Empty joins none."""
+
+    @property
+    def end(self) -> int:
+        """Offset in the document, one past the last character of `text`."""
+        return self.start + len(self.text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +116,10 @@ class Citation:
     start: int
     """Character offset into the document, so that `quote == document[start:end]`."""
     end: int
+    page: int = 0
+    """On which the quote begins, from 1; 0 where the format has no pages."""
+    heading_path: tuple[str, ...] = ()
+    """Headings above the quote, outermost first."""
 
 
 @dataclass(frozen=True, slots=True)

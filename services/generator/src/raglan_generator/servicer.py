@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import aclosing, contextmanager
@@ -10,6 +11,7 @@ from typing import Any, Final, Literal
 
 import grpc
 import raglan
+from raglan.blocks import Block, from_bytes
 from raglan.deadline import Deadline
 from raglan.errors import InvalidInput, Overloaded
 from raglan.scheduling import Lane
@@ -212,9 +214,33 @@ def _passages(passages: Sequence[common_pb2.Passage]) -> tuple[Passage, ...]:
             score=getattr(passage.scores, ranking) if ranking else None,
             similarity=passage.scores.dense if passage.scores.HasField("dense") else None,
             matches=tuple(passage.matches),
+            blocks=_blocks(index, passage),
+            page=passage.page,
+            language=passage.language,
+            document=_document(passage),
         )
-        for passage in passages
+        for index, passage in enumerate(passages)
     )
+
+
+def _blocks(index: int, passage: common_pb2.Passage) -> tuple[Block, ...]:
+    try:
+        blocks = from_bytes(passage.structure)
+    except ValueError as error:
+        raise InvalidInput(f"passages[{index}].structure: {error}") from None
+    length = len(passage.text)
+    offsets = [(block.start, block.end) for block in blocks]
+    offsets += [cell for block in blocks for row in block.rows for cell in row]
+    if not all(0 <= start <= end <= length for start, end in offsets):
+        raise InvalidInput(f"passages[{index}].structure has a block outside of the text.")
+    return blocks
+
+
+def _document(passage: common_pb2.Passage) -> str:
+    """A key of the passage's document; empty where the request does not name one."""
+    if not passage.document_id:
+        return ""
+    return json.dumps((passage.collection, passage.document_id))
 
 
 def _ranking(passages: Sequence[common_pb2.Passage]) -> Literal["rerank", "fused"] | None:
@@ -243,6 +269,8 @@ def to_proto(event: Event) -> generator_pb2.GenerateEvent:
                     quote=event.quote,
                     start=event.start,
                     end=event.end,
+                    page=event.page,
+                    heading_path=event.heading_path,
                 )
             )
         case Thinking(text):
