@@ -65,9 +65,9 @@ def test_what_lies_elsewhere_is_called_from_the_folder_that_was_named(tmp_path, 
 def test_folder_gives_the_same_names_from_wherever_it_is_named(tmp_path, monkeypatch):
     write(tmp_path, "project/a.md")
     names = set()
-    for here, given in (("", "project"), ("project", "."), ("project", "../project")):
+    for here, named in (("", "project"), ("project", "."), ("project", "../project")):
         monkeypatch.chdir(tmp_path / here)
-        names.update(names_of(Path(given)))
+        names.update(names_of(Path(named)))
     assert names == {"project/a.md"}
 
 

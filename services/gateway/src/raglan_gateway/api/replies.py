@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, Final, Literal, cast
 
 from google.protobuf.timestamp_pb2 import Timestamp
 from raglan.telemetry import context as request_context
@@ -12,6 +12,13 @@ from raglan.v1 import common_pb2, generator_pb2, ingester_pb2, retriever_pb2
 from raglan_gateway.api import schemas
 from raglan_gateway.grounding import Claim, groundedness
 from raglan_gateway.pipeline import Run
+
+_FINISH_REASONS: Final[dict[int, Literal["stop", "length", "abstained", "content_filter"]]] = {
+    generator_pb2.FINISH_REASON_STOP: "stop",
+    generator_pb2.FINISH_REASON_LENGTH: "length",
+    generator_pb2.FINISH_REASON_ABSTAINED: "abstained",
+    generator_pb2.FINISH_REASON_CONTENT_FILTER: "content_filter",
+}
 
 
 def search(run: Run) -> schemas.SearchReply:
@@ -30,6 +37,8 @@ def query(run: Run) -> schemas.QueryReply:
     return schemas.QueryReply(
         id=request_context.request_id(),
         answer=run.answer,
+        finish_reason=_FINISH_REASONS.get(finished.reason, "stop"),
+        abstained=finished.reason == generator_pb2.FINISH_REASON_ABSTAINED,
         citations=[citation(c, run.passages[c.passage_index]) for c in run.citations],
         passages=[passage(p) for p in run.passages],
         confidence=finished.confidence,
@@ -107,7 +116,9 @@ def claim(found: Claim) -> schemas.Claim:
         end=found.end,
         markers=list(found.markers),
         supported=found.supported,
-        support=schemas.ClaimSupport(lexical=found.lexical, cosine=found.cosine),
+        support=schemas.ClaimSupport(
+            lexical=found.lexical, cosine=found.cosine, conflict=cast(Any, found.conflict or None)
+        ),
     )
 
 

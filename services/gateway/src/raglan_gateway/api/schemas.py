@@ -123,6 +123,8 @@ class ClaimSupport(BaseModel):
 
     lexical: float
     cosine: float | None
+    conflict: Literal["number", "name", "negation"] | None = None
+    """What of the sentence the passages contradict; it is not supported then."""
 
 
 class Claim(BaseModel):
@@ -149,6 +151,11 @@ class QueryReply(BaseModel):
 
     id: str
     answer: str
+    finish_reason: Literal["stop", "length", "abstained", "content_filter"] = "stop"
+    """Why the answer ended: it is complete, was cut at `max_tokens`, says that the documents do not
+    answer, or its rest was withheld by the server of the model."""
+    abstained: bool = False
+    """Whether the documents do not answer the question."""
     citations: list[Citation]
     passages: list[Passage]
     confidence: float
@@ -182,8 +189,14 @@ class StreamSources(BaseModel):
     degraded: list[Degraded]
 
 
+class StreamThinking(BaseModel):
+    """The data of a stream's `thinking` event: reasoning, which is no part of the answer."""
+
+    text: str
+
+
 class StreamDelta(BaseModel):
-    """The data of a stream's `delta` event."""
+    """The data of a stream's `delta` event. A `restart` event makes those before it void."""
 
     text: str
 
