@@ -197,6 +197,7 @@ class Index:
             raise InvalidInput(
                 f"The vectors have shape {vectors.shape}; {expected} is needed, a row a chunk."
             )
+        _check_readability(read, len(chunks))
         if not chunks:
             return
         analysed = await asyncio.to_thread(_analyse, collection, chunks)
@@ -286,19 +287,22 @@ class Index:
     ) -> list[Found]:
         """The first `query.limit` different texts of `ranked`, each with the number of its copies.
 
-        Copies count among what had to be fetched to find them.
+        Copies have similar scores, so they are counted up to where `query.limit` hits in a row are
+        none.
         """
         kept: dict[tuple[str, str], Found] = {}
         for start in range(0, len(ranked), query.limit):
-            if len(kept) >= query.limit:
-                break
+            copies = 0
             some = ranked[start : start + query.limit]
             for found in await self._fetch(query.mode, some, dense, words):
                 key = duplicate_key(found.chunk)
                 if (first := kept.get(key)) is not None:
                     kept[key] = replace(first, duplicates=first.duplicates + 1)
+                    copies += 1
                 elif len(kept) < query.limit:
                     kept[key] = found
+            if len(kept) >= query.limit and not copies:
+                break
         return list(kept.values())
 
     async def _dense_worth(self, query: Query, names: Sequence[str]) -> dict[str, float]:
@@ -478,6 +482,16 @@ def _check_vector(query: Query, collections: Sequence[Collection]) -> None:
         )
     if not np.isfinite(query.vector).all():
         raise InvalidInput("The query vector holds values that are not finite.")
+
+
+def _check_readability(read: Sequence[float], count: int) -> None:
+    if read and len(read) != count:
+        raise InvalidInput(
+            f"readability holds {len(read)} values for {count} chunks; give one a chunk, or none."
+        )
+    for value in read:
+        if not 0 <= value <= 1:
+            raise InvalidInput(f"A readability is {value:g}; it must be 0 to 1.")
 
 
 def _check_ids(document_ids: Sequence[str]) -> None:
