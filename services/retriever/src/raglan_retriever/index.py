@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Final, Literal
 
@@ -79,6 +79,8 @@ class Found:
     dense: float | None
     lexical: float | None
     fused: float | None
+    exact: bool = False
+    """Whether it holds words of the query that hardly another chunk does."""
 
 
 class Index:
@@ -236,16 +238,34 @@ class Index:
         dense, words = await asyncio.gather(
             self._dense_leg(query, names, depth), self._lexical_leg(query, names, depth)
         )
+        by_words = fusion.Leg(
+            words,
+            query.fusion.lexical_weight,
+            await self._population(names, len(dense) if 0 < len(dense) < depth else None),
+        )
         if query.mode == "hybrid":
-            legs = [
-                fusion.Leg(dense, query.fusion.dense_weight),
-                fusion.Leg(words, query.fusion.lexical_weight),
-            ]
+            legs = [fusion.Leg(dense, query.fusion.dense_weight), by_words]
             ranked = fusion.fuse(legs, query.fusion.method)[: query.limit]
         else:
             ranked = (dense or words)[: query.limit]
         with self._timed("fetch"):
-            return await self._fetch(query.mode, ranked, dict(dense), dict(words))
+            found = await self._fetch(query.mode, ranked, dict(dense), dict(words))
+        exact = fusion.exact_matches(by_words)
+        return [
+            replace(each, exact=(each.collection, each.chunk.point_id) in exact) for each in found
+        ]
+
+    async def _population(self, names: Sequence[str], counted: int | None) -> int:
+        """How many chunks the words of a query were looked for in, at most `MAX_POPULATION`.
+
+        Args:
+            counted: what the dense leg found, if that is all there is.
+        """
+        if counted is not None:
+            return counted
+        collections = [await self.store.collection(name) for name in names]
+        chunks = sum(each.mean_length.chunks for each in collections)
+        return min(chunks, fusion.MAX_POPULATION)
 
     async def _check(self, query: Query) -> tuple[str, ...]:
         """The collections to search, without duplicates."""
