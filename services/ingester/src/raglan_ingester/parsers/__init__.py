@@ -38,11 +38,12 @@ BY_SUFFIX: Final[dict[str, str]] = {
     "ndjson": "json_lines",
     "csv": "csv_rows",
     "tsv": "csv_rows",
-    **dict.fromkeys(_SOURCE_CODE.split(), "text"),
+    **dict.fromkeys(_SOURCE_CODE.split(), "code"),
 }
-BY_NAME: Final[dict[str, str]] = dict.fromkeys(
-    ("dockerfile", "makefile", "readme", "license", "changelog", "justfile", ".gitignore"), "text"
-)
+BY_NAME: Final[dict[str, str]] = {
+    **dict.fromkeys(("readme", "license", "changelog"), "text"),
+    **dict.fromkeys(("dockerfile", "makefile", "justfile", ".gitignore"), "code"),
+}
 BY_MEDIA_TYPE: Final[dict[str, str]] = {
     "text/markdown": "markdown",
     "text/x-markdown": "markdown",
