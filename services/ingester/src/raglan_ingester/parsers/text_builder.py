@@ -189,6 +189,21 @@ class TextBuilder:
         while self._lead_ins:
             self._close_level()
 
+    def embed(self, parsed: ParsedDocument, level: int) -> None:
+        """Append a whole document, such as an attachment; its headings stand below `level`."""
+        if not parsed.text.strip():
+            return
+        self._separate("\n\n")
+        self._place_pending()
+        offset = self._length
+        self._append(parsed.text)
+        for heading in parsed.headings:
+            moved = (
+                min(heading.level + level, _MAX_LEVEL) if heading.text else heading.level + level
+            )
+            self._headings.append(Heading(heading.offset + offset, moved, heading.text))
+        self._blocks += (_moved(block, offset, level) for block in parsed.blocks)
+
     def build(self, title: str = "") -> ParsedDocument:
         """The document that was written."""
         self._pending = [mark for mark in self._pending if isinstance(mark, int)]
@@ -308,3 +323,13 @@ class TextBuilder:
     def _append(self, text: str) -> None:
         self._parts.append(text)
         self._length += len(text)
+
+
+def _moved(block: Block, offset: int, level: int) -> Block:
+    """`block` of a text that now begins at `offset`."""
+    if block.kind is BlockKind.HEADING:
+        block = replace(block, level=min(block.level + level, _MAX_LEVEL))
+    rows = tuple(
+        tuple(Cell(cell.start + offset, cell.end + offset) for cell in row) for row in block.rows
+    )
+    return replace(block, start=block.start + offset, end=block.end + offset, rows=rows)
