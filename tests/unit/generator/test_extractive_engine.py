@@ -73,9 +73,9 @@ def test_every_quote_equals_the_document_at_its_offsets(
 
 
 async def test_each_citation_follows_the_text_with_its_marker() -> None:
-    events = await answer(Request("Who ruled Normandy?", (NORMANS,)))
+    events = await answer(Request("What did his heirs and leaders rule?", (NORMANS,)))
     citations = [event for event in events if isinstance(event, Citation)]
-    assert [citation.marker for citation in citations] == [1, 2, 3]
+    assert [citation.marker for citation in citations] == [1, 2]
     for before, event in pairwise(events):
         if isinstance(event, Citation):
             assert isinstance(before, Delta)
@@ -100,7 +100,8 @@ async def test_a_question_of_stop_words_alone_is_declined() -> None:
 
 @pytest.mark.parametrize("max_tokens", [1, 4, 6])
 async def test_an_answer_over_the_limit_is_cut_at_a_word(max_tokens: int) -> None:
-    events = await answer(Request("Who ruled Normandy?", (NORMANS,), max_tokens=max_tokens))
+    question = "Who ruled Normandy, and what did his heirs rule?"
+    events = await answer(Request(question, (NORMANS,), max_tokens=max_tokens))
     assert finished(events).reason is FinishReason.LENGTH
     assert finished(events).usage.completion_tokens == max_tokens
     quotes = [event.quote for event in events if isinstance(event, Citation)]

@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
+from raglan_ingester.chunking import Sizes
 from raglan_ingester.parsers.parsed import Unparsable
 from raglan_ingester.parsing import CutDocument, ParseRequest, ParserPool
 
@@ -32,7 +33,7 @@ async def pools() -> AsyncIterator[Callable[..., ParserPool]]:
 
 def request(path: Path, data: bytes) -> ParseRequest:
     path.write_bytes(data)
-    return ParseRequest(path, path.name, "", 500, 0)
+    return ParseRequest(path, path.name, "", Sizes(500))
 
 
 def markdown_that_takes_long() -> bytes:

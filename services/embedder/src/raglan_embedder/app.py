@@ -161,6 +161,7 @@ def _embedder(
         ),
         cache_bytes=settings.cache_mb * 1_000_000,
         looked_up=metrics.looked_up,
+        tokenizer=encoder.tokenizer,
     )
 
 

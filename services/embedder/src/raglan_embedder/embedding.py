@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -58,6 +59,17 @@ class Identity:
 
 
 @dataclass(frozen=True, slots=True)
+class TokenizerFile:
+    """The tokenizer of the model, for those who cut texts in its tokens."""
+
+    path: Path
+    """A Hugging Face tokenizer.json."""
+
+    max_tokens: int
+    """Tokens of one passage that the model reads, without special tokens and prompt."""
+
+
+@dataclass(frozen=True, slots=True)
 class EmbeddingBatch:
     """Vectors of one call, in the order of its texts."""
 
@@ -97,6 +109,7 @@ class Embedder:
         limits: TextLimits,
         cache_bytes: int,
         looked_up: Callable[[int, int], None],
+        tokenizer: TokenizerFile | None = None,
     ) -> None:
         """Args:
         cache_bytes: of vectors kept; 0 keeps none.
@@ -104,6 +117,7 @@ class Embedder:
         """
         self.identity = identity
         self.limits = limits
+        self.tokenizer = tokenizer
         self._encoder = encoder
         self._looked_up = looked_up
         self._cache: Cache[TextVectors] = Cache(cache_bytes, _size_of)

@@ -19,7 +19,7 @@ from raglan.encoders.tokenizer import Tokenizers
 from raglan.health import Health
 from raglan.scheduling import Answer, Dispatcher, Lane, LatencyModel, Limits, Pool, niceness
 
-from raglan_embedder.embedding import Identity, Kind
+from raglan_embedder.embedding import Identity, Kind, TokenizerFile
 from raglan_embedder.engines import Engine
 from raglan_embedder.outputs import Outputs, TextVectors, Wanted
 
@@ -101,6 +101,15 @@ class DeviceEncoder:
                 Kind.PASSAGE: model.passage_prompt,
             },
         )
+
+    @property
+    def tokenizer(self) -> TokenizerFile | None:
+        """The model's own tokenizer; None for an engine that counts tokens otherwise."""
+        if not isinstance(self._tokenizers, Tokenizers):
+            return None
+        prompt = self._tokenizers.count(self._model.passage_prompt)
+        room = self._model.max_tokens - self._tokenizers.special_tokens - prompt
+        return TokenizerFile(self._model.path / "tokenizer.json", room)
 
     @property
     def limits(self) -> dict[str, int]:

@@ -28,6 +28,9 @@ class RemoteEncoder:
     limits: Final[dict[str, int]] = {}
     """None of its own: what the server can take, it says itself."""
 
+    tokenizer: Final = None
+    """The tokens are known to the server alone."""
+
     def __init__(
         self, engine: HttpEngine, *, query_prompt: str = "", passage_prompt: str = ""
     ) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
+from pathlib import Path
 from typing import Any, Final
 
 import grpc
@@ -78,6 +80,16 @@ class EmbedderServicer(embedder_pb2_grpc.EmbedderServiceServicer):
             await asyncio.to_thread(_add_others, reply, batch)
         return reply
 
+    async def GetTokenizer(
+        self, request: embedder_pb2.GetTokenizerRequest, context: Context
+    ) -> embedder_pb2.Tokenizer:
+        embedder = self._ready()
+        reply = embedder_pb2.Tokenizer(model=self._info.model)
+        if embedder.tokenizer is not None:
+            reply.definition_gz = await asyncio.to_thread(_compressed, embedder.tokenizer.path)
+            reply.max_tokens = embedder.tokenizer.max_tokens
+        return reply
+
     async def GetInfo(
         self, request: common_pb2.GetInfoRequest, context: Context
     ) -> common_pb2.ServiceInfo:
@@ -88,6 +100,11 @@ class EmbedderServicer(embedder_pb2_grpc.EmbedderServiceServicer):
         if self._embedder is None:
             raise Unavailable("The embedder is still loading its model.", retry_after_s=1)
         return self._embedder
+
+
+def _compressed(path: Path) -> bytes:
+    # Vocabularies of 250,000 words take 17 MB as they are, more than a message may hold.
+    return gzip.compress(path.read_bytes(), compresslevel=6, mtime=0)
 
 
 def _add_others(reply: embedder_pb2.EmbedResponse, batch: EmbeddingBatch) -> None:

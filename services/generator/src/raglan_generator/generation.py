@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol
 
+from raglan.blocks import Block
 from raglan.deadline import Deadline
 from raglan.health import Health
 from raglan.scheduling import Lane
@@ -49,6 +50,19 @@ class Passage:
     matches: tuple[int, ...] = ()
     """Where in `text` the best match of each of the question's words begins, as the reranker found
     them; empty where it did not read the passage."""
+    blocks: tuple[Block, ...] = ()
+    """The structure of `text`; empty where it is unknown."""
+    page: int = 0
+    """On which `text` begins, from 1; 0 where the format has no pages."""
+    language: str = ""
+    """ISO 639-1 code of the document's language; empty where it is unknown."""
+    document: str = ""
+    """Which document of which collection; passages of one may be joined. Empty joins none."""
+
+    @property
+    def end(self) -> int:
+        """Offset in the document, one past the last character of `text`."""
+        return self.start + len(self.text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +116,22 @@ class Citation:
     start: int
     """Character offset into the document, so that `quote == document[start:end]`."""
     end: int
+    page: int = 0
+    """On which the quote begins, from 1; 0 where the format has no pages."""
+    heading_path: tuple[str, ...] = ()
+    """Headings above the quote, outermost first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Thinking:
+    """More of the model's reasoning: no part of the answer, but a sign that it is coming."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Restart:
+    """Everything so far was reasoning after all: its deltas and citations are void."""
 
 
 class FinishReason(Enum):
@@ -109,7 +139,10 @@ class FinishReason(Enum):
 
     STOP = "stop"
     LENGTH = "length"
+    """It was cut at `max_tokens`."""
     ABSTAINED = "abstained"
+    CONTENT_FILTER = "content_filter"
+    """The server of the model withheld the rest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +165,8 @@ class Claim:
     """Of the citations that stand behind it."""
     support: float
     """In [0, 1]: the share of its terms that a passage it cites holds; 0 where it cites none."""
+    conflict: str = ""
+    """Why what it cites cannot support it all the same; see `raglan.grounding`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +196,7 @@ class Finished:
     compute_ns: int = 0
 
 
-Event = Delta | Citation | Finished
+Event = Delta | Citation | Thinking | Restart | Finished
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,7 +254,8 @@ class Engine(Protocol):
         """Answer `request`. Close the generator (`contextlib.aclosing`) to stop early.
 
         Yields:
-            Deltas, a Citation right after the text has passed its marker, and one Finished last.
+            Deltas, a Citation right after the text has passed its marker, reasoning between them,
+            and one Finished last.
 
         Raises:
             RaglanError: the answer could not be had or not be ended; text sent before it stands.

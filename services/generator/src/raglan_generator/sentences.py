@@ -44,13 +44,20 @@ def split(text: str, *, language: str = "en", max_chars: int = MAX_CHARS) -> lis
 def spans(text: str, *, language: str = "en", max_chars: int = MAX_CHARS) -> Iterator[Span]:
     """Like `split`, one by one: a huge text can be left in the middle."""
     for part in _parts(text):
-        for block in _blocks(text, part):
-            piece = text[block.start : block.end]
-            for boundary in sentencex.get_sentence_boundaries(language, piece):
-                start, end = boundary["start_index"], boundary["end_index"]
-                span = trimmed(text, block.start + start, block.start + end)
-                if span is not None:
-                    yield from _bounded(text, span, max_chars)
+        yield from sentences_of(text, part, language, max_chars=max_chars)
+
+
+def sentences_of(
+    text: str, part: Span, language: str = "en", *, max_chars: int = MAX_CHARS
+) -> Iterator[Span]:
+    """The sentences of one paragraph, `text[part.start:part.end]`, in offsets of `text`."""
+    for block in _blocks(text, part):
+        piece = text[block.start : block.end]
+        for boundary in sentencex.get_sentence_boundaries(language, piece):
+            start, end = boundary["start_index"], boundary["end_index"]
+            span = trimmed(text, block.start + start, block.start + end)
+            if span is not None:
+                yield from _bounded(text, span, max_chars)
 
 
 def _parts(text: str) -> Iterator[Span]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import aclosing, contextmanager
@@ -10,6 +11,7 @@ from typing import Any, Final, Literal
 
 import grpc
 import raglan
+from raglan.blocks import Block, from_bytes
 from raglan.deadline import Deadline
 from raglan.errors import InvalidInput, Overloaded
 from raglan.scheduling import Lane
@@ -25,8 +27,10 @@ from raglan_generator.generation import (
     FinishReason,
     Passage,
     Request,
+    Restart,
     Role,
     Sampling,
+    Thinking,
     Turn,
 )
 from raglan_generator.metrics import GeneratorMetrics
@@ -39,6 +43,7 @@ _REASONS = {
     FinishReason.STOP: generator_pb2.FINISH_REASON_STOP,
     FinishReason.LENGTH: generator_pb2.FINISH_REASON_LENGTH,
     FinishReason.ABSTAINED: generator_pb2.FINISH_REASON_ABSTAINED,
+    FinishReason.CONTENT_FILTER: generator_pb2.FINISH_REASON_CONTENT_FILTER,
 }
 _MAX_NAME_CHARS: Final = 256
 _MAX_STOPS: Final = 16
@@ -209,9 +214,33 @@ def _passages(passages: Sequence[common_pb2.Passage]) -> tuple[Passage, ...]:
             score=getattr(passage.scores, ranking) if ranking else None,
             similarity=passage.scores.dense if passage.scores.HasField("dense") else None,
             matches=tuple(passage.matches),
+            blocks=_blocks(index, passage),
+            page=passage.page,
+            language=passage.language,
+            document=_document(passage),
         )
-        for passage in passages
+        for index, passage in enumerate(passages)
     )
+
+
+def _blocks(index: int, passage: common_pb2.Passage) -> tuple[Block, ...]:
+    try:
+        blocks = from_bytes(passage.structure)
+    except ValueError as error:
+        raise InvalidInput(f"passages[{index}].structure: {error}") from None
+    length = len(passage.text)
+    offsets = [(block.start, block.end) for block in blocks]
+    offsets += [cell for block in blocks for row in block.rows for cell in row]
+    if not all(0 <= start <= end <= length for start, end in offsets):
+        raise InvalidInput(f"passages[{index}].structure has a block outside of the text.")
+    return blocks
+
+
+def _document(passage: common_pb2.Passage) -> str:
+    """A key of the passage's document; empty where the request does not name one."""
+    if not passage.document_id:
+        return ""
+    return json.dumps((passage.collection, passage.document_id))
 
 
 def _ranking(passages: Sequence[common_pb2.Passage]) -> Literal["rerank", "fused"] | None:
@@ -240,8 +269,14 @@ def to_proto(event: Event) -> generator_pb2.GenerateEvent:
                     quote=event.quote,
                     start=event.start,
                     end=event.end,
+                    page=event.page,
+                    heading_path=event.heading_path,
                 )
             )
+        case Thinking(text):
+            return generator_pb2.GenerateEvent(thinking=generator_pb2.Delta(text=text))
+        case Restart():
+            return generator_pb2.GenerateEvent(restart=generator_pb2.Restart())
         case Finished():
             return generator_pb2.GenerateEvent(finished=_finished(event))
 
@@ -259,7 +294,11 @@ def _finished(event: Finished) -> generator_pb2.Finished:
         parts=event.support.parts,
         claims=[
             generator_pb2.Claim(
-                start=claim.start, end=claim.end, markers=claim.markers, support=claim.support
+                start=claim.start,
+                end=claim.end,
+                markers=claim.markers,
+                support=claim.support,
+                conflict=claim.conflict,
             )
             for claim in event.support.claims
         ],

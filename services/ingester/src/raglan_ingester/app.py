@@ -40,6 +40,7 @@ from raglan_ingester.pipeline import Workshop
 from raglan_ingester.servicer import IngesterServicer
 from raglan_ingester.settings import IngesterSettings
 from raglan_ingester.submission import Intake, Limits
+from raglan_ingester.tokenizer_files import TokenizerFolder
 
 _CHECK_S = 10.0
 
@@ -92,6 +93,7 @@ class Ingester:
             CollectionLocks(),
         )
         patience = Patience(settings.outage_patience_s)
+        embedder_patience = Patience(settings.outage_patience_s)
         self._jobs = jobs
         workshop = Workshop(
             jobs=jobs,
@@ -99,12 +101,16 @@ class Ingester:
             blobs=self._blobs,
             parser=self._parser,
             embedder=embedder,
-            embedder_patience=Patience(settings.outage_patience_s),
+            embedder_patience=embedder_patience,
             observer=self._counted,
-            indexer=Indexer(jobs, documents, self._retriever, locks, patience),
+            indexer=Indexer(jobs, documents, self._retriever, locks, patience, self._blobs),
             parse_workers=settings.parse_workers,
             texts_per_call=settings.embed_texts_per_call,
             calls_in_flight=settings.embed_calls_in_flight,
+            tokenizers=TokenizerFolder(
+                settings.data_dir / "tokenizers", embedder, embedder_patience
+            ),
+            max_metadata_bytes=settings.max_metadata_bytes,
         )
         self._ingestion = Ingestion(
             workshop,

@@ -1,226 +1,250 @@
-"""Cuts a document into chunks: whole paragraphs and sentences where they fit, words where not.
+"""Cuts a document into chunks along its blocks, none longer than the embedding model reads.
 
 A chunk is a span of the stored text, nothing added and nothing changed, so that a citation can
 point at it. Sections of the top level are never mixed; within one, chunks come out about equally
-long, because a short tail says little by itself and ranks badly.
+long, because a short tail says little by itself and ranks badly. A chunk that begins inside a
+table or list has the table's column names, or the list's lead-in, as the last of its headings.
 """
 
 from __future__ import annotations
 
 import math
 import re
-import unicodedata
-from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from itertools import takewhile, zip_longest
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Final
 
-from raglan_ingester.parsers.parsed import Heading
+from raglan.blocks import Block, BlockKind, clip, column_names
+from raglan.chunk_text import in_context
 
-_PARAGRAPH_END: Final = re.compile(r"\n[^\S\n]*\n\s*")
+from raglan_ingester.chunk_units import Span, Splitter
+from raglan_ingester.outline import Outline
+from raglan_ingester.parsers.parsed import ParsedDocument
+from raglan_ingester.token_index import TokenIndex
+
 _SENTENCE_END: Final = re.compile(r"(?<=[.!?…;])[\"'”’)\]]*\s+|(?<=[。！？])|\n")  # noqa: RUF001
 _WORD_END: Final = re.compile(r"\s+")
-_JOINED_BACK: Final = 8
-"""Characters to look back for a place between two letters, not inside one."""
+_CONTEXT_CHARS: Final = 200
+"""Longest heading made from a table's columns or a list's lead-in."""
+_LEAST_SHARE: Final = 0.5
+"""Of the model's tokens that the text keeps, however long title and headings are."""
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
-    """text[start:end], under these headings, outermost first."""
+class Sizes:
+    """How long a chunk may be."""
+
+    max_chars: int
+    overlap_chars: int = 0
+    """How far a chunk may reach back into the one before it, in the same section; at most half of
+    `max_chars`."""
+    max_tokens: int = 0
+    """Of the embedding model, for title, headings and text together; 0 where it is unknown."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """`text[start:end]`, under these headings, outermost first."""
 
     start: int
     end: int
     heading_path: tuple[str, ...] = ()
+    page: int = 0
+    """The page on which it begins, from 1; 0 where the format has no pages."""
+    blocks: list[Block] = field(default_factory=list)
+    """Its structure, with offsets into the chunk."""
 
 
 def chunk(
-    text: str, headings: Sequence[Heading] = (), *, max_chars: int, overlap_chars: int = 0
-) -> list[Span]:
-    """Cut `text` into spans of at most `max_chars` that together hold all that is not blank.
+    document: ParsedDocument, sizes: Sizes, tokens: TokenIndex | None = None, language: str = ""
+) -> list[Chunk]:
+    """Cut a document into chunks that together hold all of its blocks.
 
     Args:
-        headings: by offset.
-        overlap_chars: how far a chunk may reach back into the one before it, in the same section;
-            at most half of `max_chars`.
+        document: the text with its structure.
+        sizes: the limits.
+        tokens: of the document's text; None measures in characters alone.
+        language: of the text, ISO 639-1; decides where sentences end.
+
+    Returns:
+        Chunks in order, each within the limits. What a title and headings of more than half of
+        `max_tokens` take beyond that is not taken off: the embedder reports what it cut.
     """
-    overlap = min(overlap_chars, max_chars // 2)
-    outline = _Outline(text, headings)
-    spans: list[Span] = []
-    for start, end in _sections(len(text), headings, outline):
-        units = _units(text, start, end, outline, max_chars - overlap)
-        previous: int | None = None
-        for first, last in _pack(units, max_chars - overlap, outline):
-            begin = first if previous is None else _reach_back(text, previous, first, overlap)
-            spans.append(Span(begin, last, outline.path(begin, last)))
-            previous = begin
-    return spans
+    return list(_Chunking(document, sizes, tokens, language or "en").run())
 
 
-class _Outline:
-    """The headings that stand above a place in the text."""
+class _Chunking:
+    """One document being cut."""
 
-    def __init__(self, text: str, headings: Sequence[Heading]) -> None:
-        self.offsets = [heading.offset for heading in headings]
-        self._paths: list[tuple[str, ...]] = [()]
-        self.bare = [False]
-        """bare[n]: before the n-th heading (from 0) there is nothing but the one above it."""
-        stack: list[Heading] = []
-        for heading, after in zip_longest(headings, headings[1:]):
-            while stack and stack[-1].level >= heading.level:
-                stack.pop()
-            stack.append(heading)
-            self._paths.append(tuple(above.text for above in stack))
-            self.bare.append(after is not None and _is_bare(text, heading, after))
+    def __init__(
+        self, document: ParsedDocument, sizes: Sizes, tokens: TokenIndex | None, language: str
+    ) -> None:
+        self._document = document
+        self._text = document.text
+        self._sizes = sizes
+        self._tokens = tokens if sizes.max_tokens else None
+        self._overlap = min(sizes.overlap_chars, sizes.max_chars // 2)
+        self._outline = Outline(document.text, document.headings)
+        self._blocks = _Blocks(document.text, document.blocks)
+        self._splitter = Splitter(document.text, self._fits, language)
+        self._budgets: dict[int, int] = {}
+        """Tokens that title and headings leave for a chunk, by where it begins."""
 
-    def path(self, start: int, end: int) -> tuple[str, ...]:
-        """The headings that all of text[start:end] stands under."""
-        first = bisect_right(self.offsets, start)
-        last = bisect_right(self.offsets, end - 1)
-        while first < last and self.bare[first]:
-            first += 1
-        common = self._paths[first]
-        for path in self._paths[first + 1 : last + 1]:
-            pairs = takewhile(lambda pair: pair[0] == pair[1], zip(common, path, strict=False))
-            common = tuple(name for name, _ in pairs)
-        return common
+    def run(self) -> Iterator[Chunk]:
+        for start, end in self._outline.sections(len(self._text)):
+            blocks = self._blocks.beginning_in(start, end)
+            if self._document.blocks and not blocks:
+                continue
+            units = self._splitter.units(blocks, start, end)
+            units = self._with_headings(self._cut_at_headings(units))
+            previous: int | None = None
+            for first, last in self._pack(units):
+                begin = first if previous is None else self._reach_back(previous, first, last)
+                yield self._chunk(begin, last)
+                previous = begin
 
-    def starts_at(self, start: int, end: int) -> bool:
-        """Whether a section begins in text[start:end]."""
-        return bisect_right(self.offsets, end - 1) > bisect_right(self.offsets, start - 1)
+    def _chunk(self, start: int, end: int) -> Chunk:
+        return Chunk(
+            start,
+            end,
+            self._path(start, end),
+            self._blocks.page(start),
+            clip(self._text, self._blocks.overlapping(start, end), start, end),
+        )
 
+    def _path(self, start: int, end: int) -> tuple[str, ...]:
+        path = self._outline.path(start, end)
+        continued = self._blocks.continued(start)
+        return (*path, continued) if continued else path
 
-def _is_bare(text: str, heading: Heading, after: Heading) -> bool:
-    """Whether a section is only its heading, with a section inside it right below."""
-    own = text[heading.offset : after.offset].strip()
-    markup = len(heading.text) + 20
-    return (
-        after.level > heading.level
-        and len(own) <= len(heading.text) + markup
-        and (own.count("\n") <= 1)
-    )
+    def _load(self, start: int, end: int) -> float:
+        """How much of a chunk text[start:end] takes; 1 is a full one."""
+        allowed = self._sizes.max_chars - self._overlap
+        load = (end - start) / allowed
+        if self._tokens is None:
+            return load
+        room = self._budget(start) * allowed / self._sizes.max_chars
+        return max(load, self._tokens.count(start, end) / room)
 
+    def _fits(self, start: int, end: int) -> bool:
+        return self._load(start, end) <= 1
 
-def _sections(
-    length: int, headings: Sequence[Heading], outline: _Outline
-) -> Iterator[tuple[int, int]]:
-    """The text cut at its top level: the outermost that has more than one heading."""
-    levels = [heading.level for heading in headings]
-    several = [level for level in set(levels) if levels.count(level) > 1]
-    top = min(several, default=0)
-    cuts = [
-        heading.offset
-        for number, heading in enumerate(headings)
-        # A bare heading goes with the section below it.
-        if heading.level <= top and not outline.bare[number]
-    ]
-    return _between(0, length, cuts)
+    def _budget(self, start: int) -> int:
+        """Tokens that title and headings leave for a chunk that begins at `start`."""
+        if start not in self._budgets:
+            assert self._tokens is not None
+            path = self._path(start, start + 1)
+            above = self._tokens.count_text(in_context(self._document.title, path, ""))
+            least = int(self._sizes.max_tokens * _LEAST_SHARE)
+            self._budgets[start] = max(least, self._sizes.max_tokens - above)
+        return self._budgets[start]
 
+    def _cut_at_headings(self, units: Sequence[Span]) -> Iterator[Span]:
+        """Units of a text without blocks, cut where its outline has a heading."""
+        for start, end in units:
+            begun = start
+            for offset in self._outline.between(start + 1, end):
+                if not self._document.blocks and (piece := self._text[begun:offset].rstrip()):
+                    yield begun, begun + len(piece)
+                    begun = offset
+            yield begun, end
 
-def _units(text: str, start: int, end: int, outline: _Outline, limit: int) -> list[tuple[int, int]]:
-    """The smallest spans worth keeping whole, none longer than `limit`, none blank."""
-    heads = outline.offsets[bisect_left(outline.offsets, start) : bisect_left(outline.offsets, end)]
-    ends = [match.end() for match in _PARAGRAPH_END.finditer(text, start, end)]
-    units: list[tuple[int, int]] = []
-    for paragraph in _between(start, end, sorted({*ends, *heads})):
-        units += _split(text, *paragraph, limit, (_SENTENCE_END, _WORD_END))
-    return _headings_with_bodies(units, set(heads), limit)
+    def _with_headings(self, units: Iterator[Span]) -> list[Span]:
+        """A heading joined to what follows it: alone at the end of a chunk it says nothing."""
+        joined: list[Span] = []
+        alone = False
+        for start, end in units:
+            is_heading = self._outline.starts_at(start)
+            if alone and not is_heading and self._fits(joined[-1][0], end):
+                joined[-1] = (joined[-1][0], end)
+                alone = False
+            else:
+                joined.append((start, end))
+                alone = is_heading
+        return joined
 
-
-def _split(
-    text: str, start: int, end: int, limit: int, patterns: Sequence[re.Pattern[str]]
-) -> Iterator[tuple[int, int]]:
-    """text[start:end] without the blanks around it, cut by the first pattern that suffices."""
-    start, end = _trim(text, start, end)
-    if start == end:
-        return
-    if end - start <= limit:
-        yield start, end
-    elif patterns:
-        cuts = (match.end() for match in patterns[0].finditer(text, start, end))
-        for piece in _between(start, end, cuts):
-            yield from _split(text, *piece, limit, patterns[1:])
-    else:
-        while end - start > limit:
-            cut = _between_letters(text, start, start + limit)
-            yield start, cut
-            start = cut
-        yield start, end
-
-
-def _headings_with_bodies(
-    units: list[tuple[int, int]], heads: set[int], limit: int
-) -> list[tuple[int, int]]:
-    """A heading joined to what follows it: alone at the end of a chunk it says nothing."""
-    joined: list[tuple[int, int]] = []
-    alone = False
-    for start, end in units:
-        if alone and start not in heads and end - joined[-1][0] <= limit:
-            joined[-1] = (joined[-1][0], end)
-            alone = False
-        else:
-            joined.append((start, end))
-            alone = start in heads
-    return joined
-
-
-def _pack(
-    units: Sequence[tuple[int, int]], limit: int, outline: _Outline
-) -> Iterator[tuple[int, int]]:
-    """Neighbouring units put together, up to `limit` characters, in about equal parts."""
-    at = 0
-    while at < len(units):
-        start, end = units[at]
-        remaining = units[-1][1] - start
-        target = remaining / math.ceil(remaining / limit)
-        at += 1
+    def _pack(self, units: Sequence[Span]) -> Iterator[Span]:
+        """Neighbouring units put together, up to a full chunk, in about equal parts."""
+        at = 0
         while at < len(units):
-            next_start, next_end = units[at]
-            length = next_end - start
-            overshoots = length > target and length - target > target - (end - start)
-            at_heading = outline.starts_at(next_start, next_start + 1)
-            if length > limit or overshoots or (at_heading and end - start >= limit / 2):
-                break
-            end = next_end
+            start, end = units[at]
+            remaining = self._load(start, units[-1][1])
+            target = remaining / math.ceil(remaining)
             at += 1
-        yield start, end
+            while at < len(units):
+                next_start, next_end = units[at]
+                held, load = self._load(start, end), self._load(start, next_end)
+                overshoots = load > target and load - target > target - held
+                at_heading = self._outline.starts_at(next_start)
+                if load > 1 or overshoots or (at_heading and held >= 0.5):
+                    break
+                end = next_end
+                at += 1
+            yield start, end
 
-
-def _reach_back(text: str, previous: int, start: int, overlap: int) -> int:
-    """Where a chunk begins that repeats up to `overlap` characters of the one before it."""
-    earliest = max(previous + 1, start - overlap)
-    if earliest >= start:
+    def _reach_back(self, previous: int, start: int, end: int) -> int:
+        """Where a chunk begins that repeats up to the overlap of the one before it."""
+        earliest = max(previous + 1, start - self._overlap)
+        if earliest >= start:
+            return start
+        for pattern in (_SENTENCE_END, _WORD_END):
+            match = pattern.search(self._text, earliest, start)
+            if match and match.end() < start and self._is_whole(match.end(), end):
+                return match.end()
         return start
-    for pattern in (_SENTENCE_END, _WORD_END):
-        match = pattern.search(text, earliest, start)
-        if match and match.end() < start:
-            return match.end()
-    return start
+
+    def _is_whole(self, start: int, end: int) -> bool:
+        """Whether the model reads all of text[start:end] below its title and headings."""
+        if self._tokens is None:
+            return True
+        return self._tokens.count(start, end) <= self._budget(start)
 
 
-def _between(start: int, end: int, cuts: Iterable[int]) -> Iterator[tuple[int, int]]:
-    for cut in cuts:
-        if start < cut < end:
-            yield start, cut
-            start = cut
-    if start < end:
-        yield start, end
+class _Blocks:
+    """The blocks of a text, looked up by place."""
 
+    def __init__(self, text: str, blocks: Sequence[Block]) -> None:
+        self._text = text
+        self._blocks = blocks
+        self._starts = [block.start for block in blocks]
+        self._pages = [block for block in blocks if block.kind is BlockKind.PAGE_BREAK]
+        self._page_starts = [block.start for block in self._pages]
+        self._tops: list[int] = []
+        """Indexes of the blocks that lie in no other."""
+        covered = -1
+        for at, block in enumerate(blocks):
+            if block.start >= covered:
+                self._tops.append(at)
+                covered = max(covered, block.end)
+        self._top_starts = [blocks[at].start for at in self._tops]
 
-def _trim(text: str, start: int, end: int) -> tuple[int, int]:
-    while start < end and text[start].isspace():
-        start += 1
-    while start < end and text[end - 1].isspace():
-        end -= 1
-    return start, end
+    def beginning_in(self, start: int, end: int) -> Sequence[Block]:
+        """The blocks whose start lies in [start, end)."""
+        first = bisect_right(self._starts, start - 1)
+        return self._blocks[first : bisect_right(self._starts, end - 1)]
 
+    def overlapping(self, start: int, end: int) -> Sequence[Block]:
+        """All blocks that may share a character with [start, end), and some before."""
+        top = max(0, bisect_right(self._top_starts, start) - 1)
+        first = self._tops[top] if self._tops else 0
+        return self._blocks[first : bisect_right(self._starts, end - 1)]
 
-def _between_letters(text: str, start: int, cut: int) -> int:
-    """`cut`, or a little before it, so that no letter loses its accent or its joiner."""
-    for place in range(cut, max(start, cut - _JOINED_BACK), -1):
-        if not unicodedata.category(text[place]).startswith("M") and "\u200d" not in (
-            text[place],
-            text[place - 1],
-        ):
-            return place
-    return cut
+    def page(self, start: int) -> int:
+        """The page that `start` lies on; 0 in a text without pages."""
+        at = bisect_right(self._page_starts, start) - 1
+        return self._pages[max(at, 0)].page if self._pages else 0
+
+    def continued(self, start: int) -> str:
+        """What a piece that begins at `start` continues: columns of a table, lead-in of a list."""
+        for block in self.overlapping(start, start + 1):
+            if block.end <= start:
+                continue
+            said = ""
+            if block.kind is BlockKind.TABLE and block.start < start:
+                said = " | ".join(column_names(self._text, block))
+            elif block.kind is BlockKind.LIST_ITEM:
+                said = block.lead_in
+            if said:
+                return said if len(said) <= _CONTEXT_CHARS else f"{said[:_CONTEXT_CHARS]}…"
+        return ""

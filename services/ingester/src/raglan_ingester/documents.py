@@ -12,7 +12,15 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session, undefer
 
 from raglan_ingester.database import Database
-from raglan_ingester.model import Document, DocumentState, Item, ItemState, Job
+from raglan_ingester.model import (
+    Document,
+    DocumentState,
+    DocumentStructure,
+    Item,
+    ItemState,
+    Job,
+    JobWarning,
+)
 
 _AT_ONCE: Final = 500
 """Rows a statement names; SQLite takes 32,766 parameters."""
@@ -30,6 +38,20 @@ class Version:
     text: str
     chunks: int
     fingerprint: str
+    metadata_json: str
+    """As submitted, and below it what the document says of itself."""
+    language: str = ""
+    warnings: Sequence[str] = ()
+    structure: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredDocument:
+    """A document with its text and what parsing found out about it."""
+
+    row: Document
+    language: str = ""
+    warnings: Sequence[str] = ()
 
 
 class DocumentStore:
@@ -46,15 +68,18 @@ class DocumentStore:
         )
         return await self._database.run(lambda session: list(session.scalars(query)))
 
-    async def get(self, collection: str, document_id: str) -> Document:
+    async def get(self, collection: str, document_id: str) -> StoredDocument:
         """With its text. Raises NotFound."""
 
-        def work(session: Session) -> Document:
+        def work(session: Session) -> StoredDocument:
             key = (collection, document_id)
             found = session.get(Document, key, options=[undefer(Document.text)])
             if found is None:
                 raise NotFound(f"There is no document {document_id!r} in {collection!r}.")
-            return found
+            parsed = session.get(DocumentStructure, key)
+            if parsed is None:
+                return StoredDocument(found)
+            return StoredDocument(found, parsed.language, parsed.warnings)
 
         return await self._database.run(work)
 
@@ -79,7 +104,13 @@ class DocumentStore:
 
     async def store(self, job: Job, versions: Sequence[Version]) -> set[str]:
         """Write the texts, before any chunk can be found; returns the ids still claimed."""
-        return await self._write(job, versions, _text_of)
+
+        def work(session: Session) -> set[str]:
+            held = _update(session, job, versions, _text_of)
+            _store_structures(session, job, [v for v in versions if v.item.document_id in held])
+            return held
+
+        return await self._database.run(work)
 
     async def publish(self, job: Job, versions: Sequence[Version]) -> set[str]:
         """Mark the documents ready and their items done; returns the ids still claimed."""
@@ -170,9 +201,6 @@ class DocumentStore:
 
         return await self._database.run(work)
 
-    async def _write(self, job: Job, versions: Sequence[Version], values: Any) -> set[str]:
-        return await self._database.run(lambda session: _update(session, job, versions, values))
-
 
 def claim(session: Session, job: Job, items: Iterable[Item]) -> None:
     """Make `job` the only one that may write these documents; add those that are new."""
@@ -217,7 +245,7 @@ def _text_of(version: Version) -> dict[str, Any]:
     return {
         "title": version.title,
         "text": version.text,
-        "metadata_json": item.metadata_json,
+        "metadata_json": version.metadata_json,
         "filename": item.filename,
         "media_type": item.media_type,
         "sha256": item.sha256,
@@ -236,6 +264,32 @@ def _ready(version: Version) -> dict[str, Any]:
         "chunks": version.chunks,
         "fingerprint": version.fingerprint,
     }
+
+
+def _store_structures(session: Session, job: Job, versions: Sequence[Version]) -> None:
+    """Replace what was known of these documents' structure, and this job's warnings about them."""
+    for version in versions:
+        id_ = version.item.document_id
+        session.merge(
+            DocumentStructure(
+                collection=job.collection,
+                document_id=id_,
+                language=version.language,
+                warnings=list(version.warnings),
+                structure=version.structure,
+            )
+        )
+        add_warnings(session, job.id, id_, version.warnings)
+
+
+def add_warnings(session: Session, job_id: str, document_id: str, messages: Sequence[str]) -> None:
+    """Replace the warnings of a job about a document, or about itself (an empty id)."""
+    about = (JobWarning.job_id == job_id, JobWarning.document_id == document_id)
+    session.execute(sa.delete(JobWarning).where(*about))
+    session.add_all(
+        JobWarning(job_id=job_id, document_id=document_id, ordinal=ordinal, message=message)
+        for ordinal, message in enumerate(messages)
+    )
 
 
 def _update(session: Session, job: Job, versions: Sequence[Version], values: Any) -> set[str]:

@@ -12,6 +12,7 @@ import structlog
 from numpy.typing import NDArray
 from raglan.errors import NotFound, RaglanError
 
+from raglan_ingester.blobs import BlobStore
 from raglan_ingester.clients.embedder import Model
 from raglan_ingester.clients.retriever import IndexChunk
 from raglan_ingester.collection_locks import CollectionLocks
@@ -53,15 +54,25 @@ class Prepared:
     """float32 of shape (chunks, dimension)."""
     model: Model
     fingerprint: str
+    metadata_json: str
+    """As submitted, and below it what the document says of itself."""
+    warnings: Sequence[str] = ()
 
     @property
     def id(self) -> str:
         return self.item.document_id
 
     def version(self) -> Version:
-        chunks = len(self.cut.chunks)
         return Version(
-            self.item, title_of(self.item, self.cut), self.cut.text, chunks, self.fingerprint
+            item=self.item,
+            title=title_of(self.item, self.cut),
+            text=self.cut.text,
+            chunks=len(self.cut.chunks),
+            fingerprint=self.fingerprint,
+            metadata_json=self.metadata_json,
+            language=self.cut.language,
+            warnings=self.warnings,
+            structure=self.cut.structure,
         )
 
 
@@ -80,7 +91,9 @@ class Indexer:
         index: Index,
         locks: CollectionLocks,
         patience: Patience,
+        blobs: BlobStore,
     ) -> None:
+        self._blobs = blobs
         self._jobs = jobs
         self._documents = documents
         self._index = index
@@ -142,6 +155,9 @@ class Indexer:
                 await self._clear_stale(job, older)
             done = await self._documents.publish(job, [document.version() for document in held])
             await self.drop(job, {document.id for document in batch} - done)
+        # The bytes of earlier versions; `unnamed_blobs` keeps those that another document has.
+        replaced = [row.sha256 for row in before.values()]
+        await self._blobs.purge(replaced, self._documents.unnamed_blobs)
 
     async def _clear_stale(self, job: Job, documents: Sequence[Prepared]) -> None:
         ids = [document.id for document in documents]
@@ -189,7 +205,7 @@ def _upserts(
     size = 0
     for document in documents:
         for chunk, row in zip(_chunks_of(document), document.vectors, strict=True):
-            weight = 4 * len(chunk.text) + len(chunk.metadata_json)
+            weight = 4 * len(chunk.text) + len(chunk.metadata_json) + len(chunk.structure)
             if chunks and (size + weight > _UPSERT_BYTES or len(chunks) == _UPSERT_CHUNKS):
                 yield chunks, np.stack(rows)
                 chunks, rows, size = [], [], 0
@@ -201,8 +217,8 @@ def _upserts(
 
 
 def _chunks_of(document: Prepared) -> Iterator[IndexChunk]:
-    item, cut = document.item, document.cut
-    title = title_of(item, cut)
+    cut = document.cut
+    title = title_of(document.item, cut)
     for ordinal, span in enumerate(cut.chunks):
         yield IndexChunk(
             chunk_id=chunk_id(document.id, ordinal),
@@ -213,5 +229,8 @@ def _chunks_of(document: Prepared) -> Iterator[IndexChunk]:
             start=span.start,
             end=span.end,
             heading_path=span.heading_path,
-            metadata_json=item.metadata_json,
+            metadata_json=document.metadata_json,
+            page=span.page,
+            structure=span.structure,
+            language=cut.language,
         )

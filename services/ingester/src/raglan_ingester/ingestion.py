@@ -138,6 +138,7 @@ class Ingestion:
             collection = await self._patience.call(
                 lambda: self._collections.collection(job.collection)
             )
+            tokenizer = await self._shop.tokenizers.current()
         except RaglanError as error:
             tracing.fail(tracing.current(), error)
             await self._jobs.fail_queued(job, error.message)
@@ -145,7 +146,7 @@ class Ingestion:
         settings = with_defaults(
             collection, max_chars=self._max_chars, overlap_chars=self._overlap_chars
         )
-        run = JobRun(self._shop, job, settings, await self._progress(job))
+        run = JobRun(self._shop, job, settings, await self._progress(job), tokenizer)
         await self._until_done(run, job, stop)
         await self._jobs.save_progress(job.id, run.progress.as_dict())
         if not stop.is_set():

@@ -10,9 +10,18 @@ from raglan.errors import Conflict, NotFound
 from sqlalchemy.orm import Session
 
 from raglan_ingester.database import Database, now_ms
-from raglan_ingester.documents import claim
-from raglan_ingester.model import Document, DocumentState, Item, ItemState, Job, JobState
+from raglan_ingester.documents import add_warnings, claim
+from raglan_ingester.model import (
+    Document,
+    DocumentState,
+    Item,
+    ItemState,
+    Job,
+    JobState,
+    JobWarning,
+)
 
+_WARNINGS_SHOWN = 100
 _RERUN = (ItemState.FAILED, ItemState.CANCELLED)
 
 
@@ -36,6 +45,11 @@ class JobView:
     unchanged: int = 0
     errors: Sequence[tuple[str, str]] = ()
     """(document id, sentence), in the order of submission."""
+    warnings: Sequence[tuple[str, str]] = ()
+    """(document id, sentence), the first ones; an empty id stands for the whole job."""
+    warning_count: int = 0
+    replaced: int = 0
+    """Documents that took the place of an earlier version."""
 
 
 @dataclass(slots=True)
@@ -149,6 +163,10 @@ class JobStore:
             return bool(session.scalar(query))
 
         return await self._database.run(work)
+
+    async def warn(self, job: Job, messages: Sequence[str]) -> None:
+        """Replace the warnings about the job as a whole."""
+        await self._database.run(lambda session: add_warnings(session, job.id, "", messages))
 
     async def settle(self, job: Job, document_ids: Iterable[str], state: ItemState) -> None:
         """Record that items need no work (any more)."""
@@ -332,5 +350,45 @@ def _views(session: Session, jobs: Sequence[Job], *, errors: int | None) -> list
             Item.job_id == job.id, Item.state == ItemState.UNCHANGED
         )
         rows = [(row.document_id, row.error) for row in session.execute(failed)]
-        views.append(JobView(job, session.scalar(unchanged) or 0, rows))
+        warnings, count = _warnings(session, job.id)
+        views.append(
+            JobView(
+                job,
+                session.scalar(unchanged) or 0,
+                rows,
+                warnings,
+                count,
+                session.scalar(_replaced(job)) or 0,
+            )
+        )
     return views
+
+
+def _replaced(job: Job) -> sa.Select[int]:
+    """Counts the job's documents that had been submitted before it."""
+    same = sa.and_(Document.collection == job.collection, Document.id == Item.document_id)
+    return (
+        sa.select(sa.func.count())
+        .select_from(Item)
+        .join(Document, same)
+        .where(
+            Item.job_id == job.id,
+            Item.state == ItemState.DONE,
+            Document.created_ms < job.created_ms,
+        )
+    )
+
+
+def _warnings(session: Session, job_id: str) -> tuple[list[tuple[str, str]], int]:
+    """The first warnings of a job, and how many there are."""
+    of_job = JobWarning.job_id == job_id
+    count = session.scalar(sa.select(sa.func.count()).where(of_job)) or 0
+    if not count:
+        return [], 0
+    query = (
+        sa.select(JobWarning.document_id, JobWarning.message)
+        .where(of_job)
+        .order_by(JobWarning.document_id, JobWarning.ordinal)
+        .limit(_WARNINGS_SHOWN)
+    )
+    return [(row.document_id, row.message) for row in session.execute(query)], count

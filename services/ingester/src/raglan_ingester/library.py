@@ -9,7 +9,7 @@ from raglan.errors import InvalidInput, NotFound
 
 from raglan_ingester.blobs import BlobStore
 from raglan_ingester.collection_locks import CollectionLocks
-from raglan_ingester.documents import DocumentStore
+from raglan_ingester.documents import DocumentStore, StoredDocument
 from raglan_ingester.ingestion import Ingestion
 from raglan_ingester.model import Document
 
@@ -47,7 +47,7 @@ class Library:
         rows = await self._documents.page(collection, limit=limit + 1, after=after)
         return rows[:limit], rows[limit - 1].id if len(rows) > limit else ""
 
-    async def get(self, collection: str, document_id: str) -> Document:
+    async def get(self, collection: str, document_id: str) -> StoredDocument:
         """With its text. Raises NotFound."""
         return await self._documents.get(collection, document_id)
 

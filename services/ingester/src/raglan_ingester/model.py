@@ -11,7 +11,17 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Final
 
-from sqlalchemy import JSON, BigInteger, ForeignKey, Index, String, Text, UniqueConstraint
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Index,
+    LargeBinary,
+    String,
+    Text,
+    UniqueConstraint,
+)
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 MAX_ID_CHARS: Final = 512
@@ -124,3 +134,41 @@ class Document(Base):
     fingerprint: Mapped[str] = mapped_column(String(64), default="")
     """Of everything that decides the chunks and their vectors; equal means nothing to do."""
     created_ms: Mapped[int]
+
+
+class DocumentStructure(Base):
+    """What parsing found out about a document besides its text.
+
+    A table of its own: `create_all` adds it to a database that was made without it.
+    """
+
+    __tablename__ = "document_structures"
+    __table_args__ = (
+        ForeignKeyConstraint(
+            ["collection", "document_id"],
+            ["documents.collection", "documents.id"],
+            ondelete="CASCADE",
+        ),
+    )
+
+    collection: Mapped[str] = mapped_column(String(64), primary_key=True)
+    document_id: Mapped[str] = mapped_column(String(MAX_ID_CHARS), primary_key=True)
+    language: Mapped[str] = mapped_column(String(16), default="")
+    """ISO 639-1; empty where it is unknown."""
+    warnings: Mapped[list[str]] = mapped_column(JSON, default=list)
+    structure: Mapped[bytes] = mapped_column(LargeBinary, default=b"", deferred=True)
+    """See `raglan.blocks.to_bytes`."""
+
+
+class JobWarning(Base):
+    """A sentence that the owner of a job should read, about one document or about all of them."""
+
+    __tablename__ = "job_warnings"
+
+    job_id: Mapped[str] = mapped_column(
+        String(64), ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True
+    )
+    document_id: Mapped[str] = mapped_column(String(MAX_ID_CHARS), primary_key=True)
+    """Empty for a warning about the job as a whole."""
+    ordinal: Mapped[int] = mapped_column(primary_key=True)
+    message: Mapped[str]

@@ -3,22 +3,36 @@
 Reads requests from stdin and writes replies to stdout, each a 4-byte big-endian length and JSON.
 JSON, not pickle: the reply comes from a process that strangers' documents may have taken over.
 
-    {"path", "filename", "media_type", "max_chars", "overlap_chars"}
-    {"title", "text", "chunks": [[start, end, [heading, ...]], ...]}  or  {"error": sentence}
+    {"path", "filename", "media_type", "title", "max_chars", "overlap_chars", "max_tokens",
+     "tokenizer"}
+    {"title", "text", "language", "metadata", "warnings", "structure",
+     "chunks": [[start, end, [heading, ...], page, structure], ...]}  or  {"error": sentence}
+
+A structure is that of `raglan.blocks.to_bytes`, in base64.
 """
 
 from __future__ import annotations
 
+import base64
+import dataclasses
 import json
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
+from raglan.blocks import Block, to_bytes
+from raglan.language import detect
+
 from raglan_ingester import parsers
-from raglan_ingester.chunking import chunk
+from raglan_ingester.chunking import Sizes, chunk
 from raglan_ingester.confinement import allow_cpu, confine, quiet_standard_streams
-from raglan_ingester.parsers.parsed import Source, Unparsable
+from raglan_ingester.parsers.parsed import ParsedDocument, Source, Unparsable
+from raglan_ingester.token_index import TokenIndex, load_tokenizer
+
+_LANGUAGE_CHARS: Final = 20_000
+"""Enough to tell the language of a document."""
 
 OUT_OF_MEMORY: Final = 3
 """Exit status of a worker whose document needed more memory than there is."""
@@ -42,12 +56,9 @@ def _answer(request: dict[str, Any]) -> dict[str, Any]:
     try:
         data = Path(request["path"]).read_bytes()
         parsed = parsers.parse(Source(data, request["filename"], request["media_type"]))
-        spans = chunk(
-            parsed.text,
-            parsed.headings,
-            max_chars=request["max_chars"],
-            overlap_chars=request["overlap_chars"],
-        )
+        if request["title"]:
+            parsed = dataclasses.replace(parsed, title=request["title"])
+        return _reply(parsed, request)
     except Unparsable as error:
         return {"error": str(error)}
     except MemoryError:
@@ -56,8 +67,30 @@ def _answer(request: dict[str, Any]) -> dict[str, Any]:
         return {"error": "The document is nested too deeply to be read."}
     except Exception as error:  # noqa: BLE001 - whatever a library throws at a broken document
         return {"error": f"The document is broken and cannot be read ({type(error).__name__})."}
-    chunks = [[span.start, span.end, list(span.heading_path)] for span in spans]
-    return {"title": parsed.title, "text": parsed.text, "chunks": chunks}
+
+
+def _reply(parsed: ParsedDocument, request: dict[str, Any]) -> dict[str, Any]:
+    language = detect(parsed.text[:_LANGUAGE_CHARS])
+    tokens = None
+    if request["tokenizer"]:
+        tokens = TokenIndex(load_tokenizer(Path(request["tokenizer"])), parsed.text)
+    sizes = Sizes(request["max_chars"], request["overlap_chars"], request["max_tokens"])
+    return {
+        "title": parsed.title,
+        "text": parsed.text,
+        "language": language,
+        "metadata": parsed.metadata,
+        "warnings": parsed.warnings,
+        "structure": _packed(parsed.blocks),
+        "chunks": [
+            [piece.start, piece.end, piece.heading_path, piece.page, _packed(piece.blocks)]
+            for piece in chunk(parsed, sizes, tokens, language)
+        ],
+    }
+
+
+def _packed(blocks: Sequence[Block]) -> str:
+    return base64.b64encode(to_bytes(blocks)).decode()
 
 
 def _receive(stream: BinaryIO) -> dict[str, Any] | None:

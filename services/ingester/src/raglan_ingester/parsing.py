@@ -3,39 +3,71 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import signal
 import sys
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
-from raglan_ingester.chunking import Span
+from raglan_ingester.chunking import Sizes
 from raglan_ingester.parse_worker import OUT_OF_MEMORY
 from raglan_ingester.parsers.parsed import Unparsable
 
 _DOCUMENTS_A_WORKER: Final = 2000
 """After so many a worker is replaced: libraries leak."""
-_ENVIRONMENT: Final = {"LANG": "C.UTF-8", "PATH": "/usr/bin:/bin"}
+_ENVIRONMENT: Final = {
+    "LANG": "C.UTF-8",
+    "PATH": "/usr/bin:/bin",
+    # Several workers share the cores; a thread pool in each gains nothing.
+    "TOKENIZERS_PARALLELISM": "false",
+}
 
 
 @dataclass(frozen=True, slots=True)
 class ParseRequest:
+    """A document to parse and cut."""
+
     path: Path
     filename: str
     media_type: str
-    max_chars: int
-    overlap_chars: int
+    sizes: Sizes
+    title: str = ""
+    """As submitted; empty takes what the document says of itself."""
+    tokenizer: Path | None = None
+    """Of the embedding model (tokenizer.json); None measures chunks in characters."""
+
+
+@dataclass(frozen=True, slots=True)
+class CutChunk:
+    """A chunk of a document: `text[start:end]` of its text."""
+
+    start: int
+    end: int
+    heading_path: tuple[str, ...] = ()
+    page: int = 0
+    """The page on which it begins, from 1; 0 where the format has no pages."""
+    structure: bytes = b""
+    """Of the chunk; see `raglan.blocks.to_bytes`."""
 
 
 @dataclass(frozen=True, slots=True)
 class CutDocument:
-    """A document's text and the chunks it is cut into."""
+    """A document's text and structure, and the chunks it is cut into."""
 
     title: str
     text: str
-    chunks: list[Span]
+    chunks: list[CutChunk]
+    language: str = ""
+    """ISO 639-1; empty where it is unknown."""
+    metadata: dict[str, Any] = field(default_factory=dict)
+    """What the document says of itself."""
+    warnings: list[str] = field(default_factory=list)
+    """Sentences for the document's owner."""
+    structure: bytes = b""
+    """Of the whole text; see `raglan.blocks.to_bytes`."""
 
 
 class Parser(Protocol):
@@ -140,8 +172,11 @@ class _Worker:
                 "path": str(request.path),
                 "filename": request.filename,
                 "media_type": request.media_type,
-                "max_chars": request.max_chars,
-                "overlap_chars": request.overlap_chars,
+                "title": request.title,
+                "max_chars": request.sizes.max_chars,
+                "overlap_chars": request.sizes.overlap_chars,
+                "max_tokens": request.sizes.max_tokens,
+                "tokenizer": str(request.tokenizer or ""),
             }
         ).encode()
         requests, replies = self._process.stdin, self._process.stdout
@@ -170,5 +205,15 @@ def _reply_of(body: bytes) -> CutDocument | Unparsable:
     reply = json.loads(body)
     if "error" in reply:
         return Unparsable(str(reply["error"]))
-    chunks = [Span(start, end, tuple(path)) for start, end, path in reply["chunks"]]
-    return CutDocument(reply["title"], reply["text"], chunks)
+    return CutDocument(
+        title=reply["title"],
+        text=reply["text"],
+        chunks=[
+            CutChunk(start, end, tuple(path), page, base64.b64decode(structure))
+            for start, end, path, page, structure in reply["chunks"]
+        ],
+        language=reply["language"],
+        metadata=reply["metadata"],
+        warnings=reply["warnings"],
+        structure=base64.b64decode(reply["structure"]),
+    )

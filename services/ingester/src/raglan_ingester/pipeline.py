@@ -23,8 +23,10 @@ from raglan.telemetry import semconv, tracing
 
 from raglan_ingester.allowance import Allowance
 from raglan_ingester.blobs import BlobStore
+from raglan_ingester.chunking import Sizes
 from raglan_ingester.clients.embedder import Embedded, Model
 from raglan_ingester.clients.retriever import CollectionSettings
+from raglan_ingester.document_metadata import merge_metadata
 from raglan_ingester.documents import DocumentStore
 from raglan_ingester.indexing import Indexer, Prepared
 from raglan_ingester.jobs import JobStore
@@ -33,10 +35,12 @@ from raglan_ingester.parsers.parsed import Unparsable
 from raglan_ingester.parsing import CutDocument, Parser, ParseRequest
 from raglan_ingester.patience import TRANSIENT, Patience
 from raglan_ingester.progress import Progress
+from raglan_ingester.token_index import ModelTokenizer
+from raglan_ingester.tokenizer_files import TokenizerFolder
 
 log: Final = structlog.get_logger()
 
-PIPELINE_VERSION: Final = 1
+PIPELINE_VERSION: Final = 2
 """Raise it when the same bytes would now give other chunks: unchanged documents are then redone."""
 
 _PAGE: Final = 256
@@ -80,6 +84,8 @@ class Workshop:
     parse_workers: int
     texts_per_call: int
     calls_in_flight: int
+    tokenizers: TokenizerFolder
+    max_metadata_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +102,17 @@ class JobRun:
     """`await work()` settles every queued item of the job; cancel it to stop between documents."""
 
     def __init__(
-        self, workshop: Workshop, job: Job, collection: CollectionSettings, progress: Progress
+        self,
+        workshop: Workshop,
+        job: Job,
+        collection: CollectionSettings,
+        progress: Progress,
+        tokenizer: ModelTokenizer | None,
     ) -> None:
+        """Args:
+        tokenizer: of the embedding model; None measures chunks in characters.
+        """
+        self._tokenizer = tokenizer
         self._shop = workshop
         self._job = job
         self._collection = collection
@@ -169,8 +184,13 @@ class JobRun:
                 path=self._shop.blobs.path(item.sha256),
                 filename=item.filename,
                 media_type=item.media_type,
-                max_chars=settings.max_chars,
-                overlap_chars=settings.overlap_chars,
+                sizes=Sizes(
+                    settings.max_chars,
+                    settings.overlap_chars,
+                    self._tokenizer.max_tokens if self._tokenizer else 0,
+                ),
+                title=item.title,
+                tokenizer=self._tokenizer.path if self._tokenizer else None,
             )
             known = {semconv.DOCUMENT_ID: item.document_id, semconv.BYTES: item.size_bytes}
             with self._shop.observer.timed("parse"), tracing.span(semconv.PARSE, known):
@@ -249,15 +269,34 @@ class JobRun:
         parts = [texts[at : at + size] for at in range(0, len(texts), size)]
         replies = await _all([self._embed_call(part) for part in parts])
         vectors: NDArray[Any] = np.concatenate([reply.vectors for reply in replies])
+        truncated = [tokens for reply in replies for tokens in reply.truncated_tokens]
         prepared = []
         at = 0
         for cut in batch:
             rows = vectors[at : at + len(cut.cut.chunks)]
+            lost = truncated[at : at + len(rows)]
             at += len(rows)
-            model = replies[0].model
-            prepared.append(Prepared(cut.item, cut.cut, rows, model, cut.fingerprint))
+            prepared.append(self._prepared(cut, rows, replies[0].model, lost))
         self.progress.embedded(len(texts))
         return prepared
+
+    def _prepared(
+        self, cut: _Cut, rows: NDArray[Any], model: Model, truncated: Sequence[int]
+    ) -> Prepared:
+        """Args:
+        truncated: tokens of each chunk that the model did not read, if the embedder knows.
+        """
+        limit = self._shop.max_metadata_bytes
+        metadata_json, refused = merge_metadata(cut.item.metadata_json, cut.cut.metadata, limit)
+        return Prepared(
+            cut.item,
+            cut.cut,
+            rows,
+            model,
+            cut.fingerprint,
+            metadata_json,
+            warnings=[*cut.cut.warnings, *refused, *_truncation_warnings(truncated)],
+        )
 
     async def _embed_call(self, texts: Sequence[str]) -> Embedded:
         async with self._calls:
@@ -315,8 +354,7 @@ def _embedding_texts(batch: Sequence[_Cut]) -> list[str]:
 
 
 def _texts_of(cut: _Cut) -> list[str]:
-    title = cut.item.title or cut.cut.title
-    text = cut.cut.text
+    title, text = cut.cut.title, cut.cut.text
     return [
         in_context(title, span.heading_path, text[span.start : span.end]) for span in cut.cut.chunks
     ]
@@ -332,6 +370,17 @@ async def _all(calls: Sequence[Any]) -> list[Embedded]:
             task.cancel()
         with suppress(asyncio.CancelledError):
             await asyncio.wait(tasks)
+
+
+def _truncation_warnings(truncated: Sequence[int]) -> list[str]:
+    if not any(truncated):
+        return []
+    chunks = sum(tokens > 0 for tokens in truncated)
+    return [
+        f"The embedding model did not read the last {sum(truncated):,} tokens of {chunks:,} of "
+        f"{len(truncated):,} chunks: they are found by words only. Make the chunks shorter "
+        "(chunking.max_chars of the collection)."
+    ]
 
 
 def _name(model: Model) -> str:

@@ -118,8 +118,11 @@ class IngesterServicer(ingester_pb2_grpc.IngesterServiceServicer):
     async def GetDocument(
         self, request: ingester_pb2.GetDocumentRequest, context: Context
     ) -> ingester_pb2.Document:
-        row = await self._library.get(request.collection, request.document_id)
-        return _document_to_proto(row, text=row.text)
+        found = await self._library.get(request.collection, request.document_id)
+        message = _document_to_proto(found.row, text=found.row.text)
+        message.warnings.extend(found.warnings)
+        message.language = found.language
+        return message
 
     async def DeleteDocument(
         self, request: ingester_pb2.GetDocumentRequest, context: Context
@@ -182,6 +185,12 @@ def _job_to_proto(view: JobView) -> ingester_pb2.Job:
         ],
         documents=job.documents,
         unchanged=view.unchanged,
+        warnings=[
+            ingester_pb2.DocumentWarning(document_id=document_id, message=message)
+            for document_id, message in view.warnings
+        ],
+        warning_count=view.warning_count,
+        replaced=view.replaced,
     )
     message.created_at.FromMilliseconds(job.created_ms)
     if job.finished_ms is not None:

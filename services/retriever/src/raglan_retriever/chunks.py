@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ NUMBERS: Final = "numbers"
 _NAMESPACE: Final = uuid.UUID("8d2ee9f0-6b0a-5f0c-9a3e-0d6f5a1c7b11")
 _FIELDS: Final = (
     "chunk_id", "document_id", "ordinal", "title", "text", "start", "end", "heading_path",
-    "metadata_json",
+    "metadata_json", "page", "structure", "language",
 )  # fmt: skip
 
 STORED: Final = _FIELDS
@@ -39,6 +40,12 @@ class Chunk:
     end: int
     heading_path: tuple[str, ...]
     metadata_json: str
+    page: int = 0
+    """On which it begins, from 1; 0 where the format has no pages."""
+    structure: bytes = b""
+    """A serialized `raglan.v1.Structure` of the text; passed on as it is."""
+    language: str = ""
+    """ISO 639-1; empty where it is unknown."""
 
     @property
     def point_id(self) -> str:
@@ -67,14 +74,22 @@ class Chunk:
         stored = {name: getattr(self, name) for name in _FIELDS}
         return stored | {
             "heading_path": list(self.heading_path),
+            "structure": base64.b64encode(self.structure).decode(),
             TERMS: indexed.terms,
             NUMBERS: indexed.numbers,
         }
 
     @classmethod
     def from_payload(cls, payload: Mapping[str, Any]) -> Chunk:
-        fields = {name: payload[name] for name in _FIELDS}
-        return cls(**fields | {"heading_path": tuple(payload["heading_path"])})
+        # Chunks stored by an earlier version lack what was added since.
+        fields = {name: payload[name] for name in _FIELDS if name in payload}
+        return cls(
+            **fields
+            | {
+                "heading_path": tuple(payload["heading_path"]),
+                "structure": base64.b64decode(payload.get("structure", "")),
+            }
+        )
 
 
 def point_id(chunk_id: str) -> str:

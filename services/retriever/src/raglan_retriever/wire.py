@@ -44,6 +44,9 @@ def chunk_of(message: retriever_pb2.Chunk) -> Chunk:
         end=message.end,
         heading_path=tuple(message.heading_path),
         metadata_json=message.metadata_json,
+        page=message.page,
+        structure=message.structure,
+        language=message.language,
     )
 
 
@@ -103,6 +106,9 @@ def chunk_message(chunk: Chunk) -> retriever_pb2.Chunk:
         end=chunk.end,
         heading_path=chunk.heading_path,
         metadata_json=chunk.metadata_json,
+        page=chunk.page,
+        structure=chunk.structure,
+        language=chunk.language,
     )
 
 
@@ -118,6 +124,9 @@ def passage_message(rank: int, found: Found) -> common_pb2.Passage:
         end=chunk.end,
         heading_path=chunk.heading_path,
         metadata_json=chunk.metadata_json,
+        page=chunk.page,
+        structure=chunk.structure,
+        language=chunk.language,
         rank=rank,
         scores=common_pb2.Scores(dense=found.dense, lexical=found.lexical, fused=found.fused),
     )

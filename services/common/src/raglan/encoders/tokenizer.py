@@ -46,6 +46,10 @@ class Tokenizers:
         """Token ids of each text, special tokens included, cut at the end to `max_tokens`."""
         return [encoding.ids for encoding in self._clones.own().encode_batch_fast(list(texts))]
 
+    def count(self, text: str) -> int:
+        """Tokens of `text`, special tokens left out, cut at `max_tokens`."""
+        return len(self._clones.own().encode(text, add_special_tokens=False).ids) if text else 0
+
     def located(self, texts: Sequence[str]) -> list[LocatedIds]:
         """As `ids`, and where in its text each token begins."""
         encoded = self._clones.own().encode_batch(list(texts))

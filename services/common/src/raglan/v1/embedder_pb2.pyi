@@ -61,7 +61,7 @@ class Tokenizer(_message.Message):
     DEFINITION_GZ_FIELD_NUMBER: _builtins.int
     MAX_TOKENS_FIELD_NUMBER: _builtins.int
     definition_gz: _builtins.bytes
-    """A Hugging Face tokenizer.json, gzip-compressed."""
+    """A Hugging Face tokenizer.json, gzip-compressed; empty where the engine has none of its own."""
     max_tokens: _builtins.int
     """Tokens of one text that the model reads, special tokens and its passage prompt taken off."""
     @_builtins.property

@@ -64,8 +64,7 @@ class EmbedderServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetTokenizer(self, request, context):
-        """The model's tokenizer, so that documents are cut in its tokens. UNIMPLEMENTED where the engine
-        has none of its own.
+        """The model's tokenizer, so that documents are cut in its tokens.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -36,9 +36,7 @@ class EmbedderServiceStub:
     def __new__(cls, channel: _aio.Channel) -> EmbedderServiceAsyncStub: ...
     Embed: _grpc.UnaryUnaryMultiCallable[_embedder_pb2.EmbedRequest, _embedder_pb2.EmbedResponse]
     GetTokenizer: _grpc.UnaryUnaryMultiCallable[_embedder_pb2.GetTokenizerRequest, _embedder_pb2.Tokenizer]
-    """The model's tokenizer, so that documents are cut in its tokens. UNIMPLEMENTED where the engine
-    has none of its own.
-    """
+    """The model's tokenizer, so that documents are cut in its tokens."""
     GetInfo: _grpc.UnaryUnaryMultiCallable[_common_pb2.GetInfoRequest, _common_pb2.ServiceInfo]
 
 @_typing.type_check_only
@@ -48,9 +46,7 @@ class EmbedderServiceAsyncStub(EmbedderServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     Embed: _aio.UnaryUnaryMultiCallable[_embedder_pb2.EmbedRequest, _embedder_pb2.EmbedResponse]  # type: ignore[assignment]
     GetTokenizer: _aio.UnaryUnaryMultiCallable[_embedder_pb2.GetTokenizerRequest, _embedder_pb2.Tokenizer]  # type: ignore[assignment]
-    """The model's tokenizer, so that documents are cut in its tokens. UNIMPLEMENTED where the engine
-    has none of its own.
-    """
+    """The model's tokenizer, so that documents are cut in its tokens."""
     GetInfo: _aio.UnaryUnaryMultiCallable[_common_pb2.GetInfoRequest, _common_pb2.ServiceInfo]  # type: ignore[assignment]
 
 class EmbedderServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -69,9 +65,7 @@ class EmbedderServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _embedder_pb2.GetTokenizerRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_embedder_pb2.Tokenizer, _abc.Awaitable[_embedder_pb2.Tokenizer]]:
-        """The model's tokenizer, so that documents are cut in its tokens. UNIMPLEMENTED where the engine
-        has none of its own.
-        """
+        """The model's tokenizer, so that documents are cut in its tokens."""
 
     @_abc_1.abstractmethod
     def GetInfo(

@@ -1,4 +1,4 @@
-"""The default engine: the passages' own sentences, quoted and cited. No model, no key, no GPU."""
+"""The default engine: what the passages say, quoted and cited. No model, no key, no GPU."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from collections.abc import AsyncGenerator
 from raglan.deadline import Deadline
 from raglan.health import Health
 
+from raglan_generator.composing import Composer
 from raglan_generator.extraction import Extraction, extract
 from raglan_generator.generation import (
     ABSTENTION,
-    Citation,
     Delta,
     EngineInfo,
     Event,
@@ -23,19 +23,18 @@ from raglan_generator.generation import (
     Support,
     Usage,
 )
-from raglan_generator.sentences import first_words
 
 _INLINE_CHARS = 8_000
 """Up to this much text takes about 3 ms; more goes to a thread."""
 
 
 class ExtractiveEngine:
-    """Quotes at most `max_sentences` sentences; abstains below `min_confidence`.
+    """Quotes at most `max_sentences` units; abstains below `min_confidence`.
 
     A token is a word between white space, in `max_tokens` and in the usage; markers do not count.
     """
 
-    def __init__(self, *, max_sentences: int = 3, min_confidence: float = 0.4) -> None:
+    def __init__(self, *, max_sentences: int = 4, min_confidence: float = 0.4) -> None:
         self._max_sentences = max_sentences
         self._min_confidence = min_confidence
 
@@ -65,13 +64,14 @@ class ExtractiveEngine:
         started = time.monotonic_ns()
         found, prompt_tokens = await self._extract(request, deadline)
         compute_ns = time.monotonic_ns() - started
-        if not found.sentences or found.confidence < self._min_confidence:
+        if not found.quotes or found.confidence < self._min_confidence:
             reason, written = FinishReason.ABSTAINED, len(ABSTENTION.split())
             yield Delta(ABSTENTION)
         else:
-            events, reason, written = _written(request, found)
-            for event in events:
+            composer = Composer(request.max_tokens)
+            for event in composer.compose(found.in_reading_order()):
                 yield event
+            reason, written = composer.reason, composer.written
         yield Finished(
             reason=reason,
             usage=Usage(prompt_tokens, written),
@@ -101,31 +101,3 @@ class ExtractiveEngine:
         if sum(len(passage.text) for passage in request.passages) <= _INLINE_CHARS:
             return work()
         return await asyncio.to_thread(work)
-
-
-def _written(request: Request, found: Extraction) -> tuple[list[Event], FinishReason, int]:
-    """The answer's events, why it ends, and its words; what is over `max_tokens` is cut off."""
-    events: list[Event] = []
-    written = 0
-    for marker, sentence in enumerate(found.in_reading_order(), 1):
-        passage = request.passages[sentence.passage]
-        span = first_words(passage.text, sentence.span, request.max_tokens - written)
-        if span is None:
-            return events, FinishReason.LENGTH, written
-        quote = passage.text[span.start : span.end]
-        words = quote.split()
-        written += len(words)
-        gap = " " if marker > 1 else ""
-        events.append(Delta(f"{gap}{' '.join(words)} [{marker}]"))
-        events.append(
-            Citation(
-                marker=marker,
-                passage_index=sentence.passage,
-                quote=quote,
-                start=passage.start + span.start,
-                end=passage.start + span.end,
-            )
-        )
-        if span != sentence.span:
-            return events, FinishReason.LENGTH, written
-    return events, FinishReason.STOP, written

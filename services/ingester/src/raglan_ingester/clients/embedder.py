@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import gzip
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -29,9 +31,26 @@ class Model:
 
 @dataclass(frozen=True, slots=True)
 class Embedded:
+    """The vectors of some texts, and how well the model read each."""
+
     vectors: NDArray[Any]
     """float32 of shape (texts, dimension)."""
     model: Model
+    truncated_tokens: Sequence[int] = ()
+    """Tokens of each text beyond what the model reads; empty where the embedder does not know."""
+    readability: Sequence[float] = ()
+    """Of each text, in [0, 1]; empty where the embedder does not know."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenizerDefinition:
+    """The tokenizer of the embedding model."""
+
+    model: Model
+    definition: bytes
+    """A Hugging Face tokenizer.json; empty where the embedder has none of its own."""
+    max_tokens: int
+    """Tokens of one text that the model reads."""
 
 
 class EmbedderClient:
@@ -49,5 +68,23 @@ class EmbedderClient:
         vectors = tensors.unpack(reply.vectors).astype(np.float32, copy=False)
         if len(vectors) != len(texts):
             raise Internal(f"The embedder gave {len(vectors)} vectors for {len(texts)} texts.")
-        model = Model(reply.model.id, reply.model.revision, reply.model.dimension)
-        return Embedded(vectors, model)
+        return Embedded(
+            vectors, _model(reply.model), tuple(reply.truncated_tokens), tuple(reply.readability)
+        )
+
+    async def tokenizer(self) -> TokenizerDefinition:
+        """The tokenizer of the model that runs now. Raises RaglanError."""
+        reply = await self._pool.call(
+            "GetTokenizer",
+            embedder_pb2.GetTokenizerRequest(),
+            deadline=Deadline.after(_CALL_S),
+            retry=False,
+        )
+        definition = b""
+        if reply.definition_gz:
+            definition = await asyncio.to_thread(gzip.decompress, reply.definition_gz)
+        return TokenizerDefinition(_model(reply.model), definition, reply.max_tokens)
+
+
+def _model(identity: common_pb2.ModelIdentity) -> Model:
+    return Model(identity.id, identity.revision, identity.dimension)

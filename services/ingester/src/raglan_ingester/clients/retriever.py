@@ -39,6 +39,12 @@ class IndexChunk:
     end: int
     heading_path: Sequence[str]
     metadata_json: str
+    page: int = 0
+    """On which it begins, from 1; 0 without pages."""
+    structure: bytes = b""
+    """See `raglan.blocks.to_bytes`."""
+    language: str = ""
+    """ISO 639-1."""
 
 
 class RetrieverClient:
@@ -108,4 +114,7 @@ def _to_proto(chunk: IndexChunk) -> retriever_pb2.Chunk:
         end=chunk.end,
         heading_path=chunk.heading_path,
         metadata_json=chunk.metadata_json,
+        page=chunk.page,
+        structure=chunk.structure,
+        language=chunk.language,
     )

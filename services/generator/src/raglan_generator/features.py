@@ -1,0 +1,210 @@
+"""What speaks for a unit as the answer to a question, in numbers."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Final, NamedTuple
+
+from raglan.terms import terms
+
+from raglan_generator.cues import cue_of
+from raglan_generator.generation import Passage
+from raglan_generator.joining import Stretch
+from raglan_generator.sentences import Span
+from raglan_generator.terms import grams, grams_of
+from raglan_generator.units import Kind, Unit, units_of
+
+MAX_TERMS: Final = 64
+"""Terms of a question that take part, the rarest first: the cost of a question is bounded."""
+
+
+USUAL_CHARS: Final = 200
+"""Up to this length a unit counts as a sentence."""
+
+
+class Features(NamedTuple):
+    """What speaks for a unit; also what each of these weighs."""
+
+    words: float
+    """Share of the question's terms that it holds, rare ones weighing more."""
+    pieces: float
+    """The same by their four-letter pieces: "invasion" half answers to "invaded"."""
+    pairs: float
+    """Share of the question's pairs of neighbouring terms that it holds: "steam engine"."""
+    before: float
+    """Share of the terms that it lacks and the sentence before it holds: "It has 12 floors."; of
+    an item, row or code block the sentence that introduces it."""
+    context: float
+    """Share of the terms that only the headings above it or the title hold."""
+    section: float
+    """How far the heading right above it says what the question says, for the first units below
+    it: the question of a FAQ leads to its answer."""
+    matched: float
+    """Share of the question's words whose best match in the passage, by meaning, lies in it."""
+    cue: float
+    """1 when it holds the kind of thing that is asked for: a name, a time, an amount."""
+    rank: float
+    """Minus the logarithm of its passage's rank."""
+    similarity: float
+    """Cosine of its passage and the question."""
+    length: float
+    """Logarithm of its length over that of a usual sentence, where it is longer."""
+    whole: float
+    """1 for a whole list, which is a unit only where the question asks for several things."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A unit that may answer."""
+
+    unit: Unit
+    stretch: Stretch
+    passage: int
+    """The best ranked passage that holds a part of it."""
+    terms: frozenset[str]
+    pairs: frozenset[tuple[str, str]]
+    before: frozenset[str]
+    context: frozenset[str]
+    heading: frozenset[str]
+
+
+def candidates_of(
+    stretches: Sequence[Stretch],
+    passages: Sequence[Passage],
+    *,
+    language: str = "en",
+    whole_lists: bool = False,
+    checkpoint: Callable[[], None] = lambda: None,
+) -> list[Candidate]:
+    """Every unit of the stretches, in order.
+
+    Args:
+        stretches: of `passages`.
+        passages: those of the request.
+        language: in which words are compared, ISO 639-1.
+        whole_lists: whether a list is one unit, instead of one for each item.
+        checkpoint: called for each unit; raises to stop the work.
+    """
+    found = []
+    known: dict[str, frozenset[str]] = {}
+
+    def held(text: str) -> frozenset[str]:
+        if text not in known:
+            known[text] = frozenset(terms(text, language))
+        return known[text]
+
+    for stretch in stretches:
+        title = passages[stretch.passages[0]].title
+        last = ""
+        units = units_of(stretch, passages, whole_lists=whole_lists, checkpoint=checkpoint)
+        for unit in units:
+            inside = terms(unit.text, language)
+            follows = unit.place > 0 and unit.kind is Kind.SENTENCE
+            found.append(
+                Candidate(
+                    unit=unit,
+                    stretch=stretch,
+                    passage=min(stretch.passages_of(*unit.span)),
+                    terms=frozenset(inside),
+                    pairs=frozenset(pairwise(inside)),
+                    before=held(unit.lead_in or (last if follows else "")),
+                    context=held(" ".join((title, *unit.headings))),
+                    heading=held(unit.headings[-1] if unit.headings else ""),
+                )
+            )
+            last = unit.text if unit.kind is Kind.SENTENCE else ""
+    return found
+
+
+def features(
+    question: str,
+    passages: Sequence[Passage],
+    candidates: Sequence[Candidate],
+    *,
+    language: str = "en",
+    checkpoint: Callable[[], None] = lambda: None,
+) -> list[Features]:
+    """Of each candidate."""
+    asked = terms(question, language)
+    weights = rarities(asked, candidates)
+    asked_pairs = frozenset(pairwise(term for term in asked if term in weights))
+    by_piece: dict[str, float] = defaultdict(float)
+    for term, weight in weights.items():
+        for piece in grams(term):
+            by_piece[piece] += weight / len(grams(term))
+    cue = cue_of(question)
+    matches = _Matches(passages)
+    lowest = min((p.similarity for p in passages if p.similarity is not None), default=0.0)
+    found = []
+    for each in candidates:
+        checkpoint()
+        passage = passages[each.passage]
+        rest = weights.keys() - each.terms
+        lacked = rest - each.before
+        found.append(
+            Features(
+                words=_sum(weights, weights.keys() & each.terms),
+                pieces=_sum(by_piece, by_piece.keys() & grams_of(each.terms)),
+                pairs=len(asked_pairs & each.pairs) / (len(asked_pairs) or 1),
+                before=_sum(weights, rest & each.before),
+                context=_sum(weights, lacked & each.context),
+                section=_agreement(weights, each.heading) / (1 + each.unit.place),
+                matched=matches.share(each.stretch, each.unit.span),
+                cue=float(cue is not None and cue(shown(each.unit))),
+                rank=-math.log(each.passage + 1),
+                similarity=lowest if passage.similarity is None else passage.similarity,
+                length=math.log(max(1.0, len(each.unit.text) / USUAL_CHARS)),
+                whole=float(each.unit.kind is Kind.LIST),
+            )
+        )
+    return found
+
+
+def shown(unit: Unit) -> str:
+    """What an answer shows of a unit: the sentence that introduces it, and its text."""
+    return f"{unit.lead_in}\n{unit.text}" if unit.lead_in else unit.text
+
+
+def rarities(asked: Iterable[str], candidates: Sequence[Candidate]) -> dict[str, float]:
+    """What each of the question's terms weighs, 1 in all: BM25's inverse frequency among them."""
+    counts = Counter(term for candidate in candidates for term in candidate.terms)
+    n = len(candidates)
+    weights = {t: math.log(1 + (n - counts[t] + 0.5) / (counts[t] + 0.5)) for t in asked}
+    if len(weights) > MAX_TERMS:
+        # A term that no candidate holds tells nothing about them.
+        kept = sorted(weights, key=lambda t: (not counts[t], -weights[t]))[:MAX_TERMS]
+        weights = {term: weights[term] for term in kept}
+    total = sum(weights.values())
+    return {term: weight / total for term, weight in weights.items()}
+
+
+def _sum(weights: Mapping[str, float], keys: Iterable[str]) -> float:
+    return sum(weights[key] for key in keys)
+
+
+def _agreement(weights: Mapping[str, float], heading: frozenset[str]) -> float:
+    """Share of the question in the heading times share of the heading in the question."""
+    shared = weights.keys() & heading
+    return _sum(weights, shared) * len(shared) / len(heading) if shared else 0.0
+
+
+class _Matches:
+    """Where the reranker found the question's words, by passage."""
+
+    def __init__(self, passages: Sequence[Passage]) -> None:
+        self._places = [sorted(passage.matches) for passage in passages]
+        self._most = max(map(len, self._places), default=0) or 1
+
+    def share(self, stretch: Stretch, span: Span) -> float:
+        """Of the passage with the most, how many lie in the span."""
+        found = 0
+        for index, offset in zip(stretch.passages, stretch.offsets, strict=True):
+            places = self._places[index]
+            start, end = span.start - offset, span.end - offset
+            found = max(found, bisect_left(places, end) - bisect_left(places, start))
+        return found / self._most

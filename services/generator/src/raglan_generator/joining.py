@@ -1,0 +1,131 @@
+"""Passages of one document joined where they touch, so that a block cut between them is whole.
+
+The chunker cuts long code blocks, tables and lists. Where the search found the neighbouring chunks
+as well, their texts are joined again, and so are the pieces of each block.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from raglan.blocks import Block, BlockKind
+
+from raglan_generator.generation import Passage
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """A continuous piece of one document: one passage, or several that touch or overlap."""
+
+    text: str
+    start: int
+    """Offset of `text` in the document, in characters."""
+    blocks: tuple[Block, ...]
+    passages: tuple[int, ...]
+    """Indexes in the request, in the order of the text."""
+    offsets: tuple[int, ...]
+    """Where each of these passages begins in `text`."""
+    lengths: tuple[int, ...]
+    """Of each of these passages, in characters."""
+
+    def passage_at(self, offset: int) -> int:
+        """Index in the request of the passage that holds the character at `offset`."""
+        return self.passages[max(0, bisect_right(self.offsets, offset) - 1)]
+
+    def passages_of(self, start: int, end: int) -> list[int]:
+        """Indexes in the request of the passages that hold a part of `text[start:end]`."""
+        each = zip(self.passages, self.offsets, self.lengths, strict=True)
+        return [index for index, at, length in each if at < end and at + length > start]
+
+
+def stretches_of(passages: Sequence[Passage]) -> list[Stretch]:
+    """Every passage in exactly one stretch; stretches in the order of their best passage."""
+    groups: dict[str | int, list[int]] = {}
+    for index, passage in enumerate(passages):
+        # A passage without a document has no neighbours.
+        groups.setdefault(passage.document or index, []).append(index)
+    made = [
+        _joined(passages, run)
+        for indexes in groups.values()
+        for run in _touching(passages, sorted(indexes, key=lambda i: passages[i].start))
+    ]
+    return sorted(made, key=lambda stretch: min(stretch.passages))
+
+
+def _touching(passages: Sequence[Passage], indexes: Sequence[int]) -> Iterable[list[int]]:
+    """`indexes`, ordered by start, cut where two passages do not touch."""
+    run: list[int] = []
+    end = 0
+    for index in indexes:
+        if run and passages[index].start > end:
+            yield run
+            run = []
+        end = max(end, passages[index].end) if run else passages[index].end
+        run.append(index)
+    if run:
+        yield run
+
+
+def _joined(passages: Sequence[Passage], run: Sequence[int]) -> Stretch:
+    first = passages[run[0]]
+    text, blocks = first.text, list(first.blocks)
+    for index in run[1:]:
+        passage = passages[index]
+        shift, known = passage.start - first.start, len(text)
+        text += passage.text[max(0, len(text) - shift) :]
+        for block in passage.blocks:
+            moved = _moved(block, shift)
+            if moved.cut_start or moved.start < known:
+                _add(blocks, moved)
+            else:
+                blocks.append(moved)
+    return Stretch(
+        text=text,
+        start=first.start,
+        blocks=tuple(sorted(blocks, key=lambda block: (block.start, -block.end))),
+        passages=tuple(run),
+        offsets=tuple(passages[index].start - first.start for index in run),
+        lengths=tuple(len(passages[index].text) for index in run),
+    )
+
+
+def _moved(block: Block, by: int) -> Block:
+    rows = tuple(
+        tuple(cell._replace(start=cell.start + by, end=cell.end + by) for cell in row)
+        for row in block.rows
+    )
+    return replace(block, start=block.start + by, end=block.end + by, rows=rows)
+
+
+def _add(blocks: list[Block], block: Block) -> None:
+    """Join `block` with the one of `blocks` that it continues or repeats, or add it."""
+    for position in range(len(blocks) - 1, -1, -1):
+        known = blocks[position]
+        if _same(known, block):
+            blocks[position] = _union(known, block)
+            return
+    blocks.append(block)
+
+
+def _same(known: Block, block: Block) -> bool:
+    """Whether both are pieces of one block, or the same block seen in two passages."""
+    if known.kind is not block.kind or known.level != block.level:
+        return False
+    if block.kind is BlockKind.PAGE_BREAK:
+        return known.start == block.start
+    if block.cut_start:
+        return known.cut_end and known.start <= block.start <= known.end
+    return known.start == block.start
+
+
+def _union(known: Block, block: Block) -> Block:
+    end = max(known.end, block.end)
+    rows = {row[0].start: row for row in (*block.rows, *known.rows) if row}
+    return replace(
+        known,
+        end=end,
+        cut_end=block.cut_end if block.end >= known.end else known.cut_end,
+        rows=tuple(rows[start] for start in sorted(rows)),
+    )

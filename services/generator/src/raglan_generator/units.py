@@ -1,0 +1,297 @@
+"""What an answer may quote: sentences, list items, whole lists, rows of tables, blocks of code.
+
+Units are made from the blocks of a text, so that none is half a row, half a fence or a heading
+alone. Each knows what stands above it, because a heading or the sentence that introduces a list
+often holds the words of the question.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from enum import Enum
+from typing import Final
+
+from raglan.blocks import Block, BlockKind, Cell, body_rows, column_names
+
+from raglan_generator import markdown
+from raglan_generator.block_tree import (
+    Node,
+    code_markdown,
+    item_markdown,
+    item_start,
+    lists_of,
+    tree_of,
+)
+from raglan_generator.generation import Passage
+from raglan_generator.joining import Stretch
+from raglan_generator.sentences import Span, sentences_of, spans, trimmed
+
+MAX_CHARS: Final = 3_000
+"""A longer row, list or code block is not quoted, because it cannot be cut."""
+
+_ITEM_CHARS: Final = 800
+"""A longer list item is quoted by its sentences."""
+
+_BOLD_LEVEL: Final = 7
+"""A bold line, or a paragraph that is one question, stands for a heading below all others."""
+
+_QUESTION_MARKS: Final = ("?", "\uff1f", "\u061f")
+
+_COLONS: Final = (":", "\uff1a")
+_INTRODUCED: Final = (BlockKind.CODE, BlockKind.TABLE, BlockKind.LIST_ITEM)
+_WORD: Final = re.compile(r"[^\W_]")
+_REFERS_BACK: Final = re.compile(
+    r"(this|that|these|those|it|its|they|their|he|his|she|her|such|then|otherwise|however"
+    r"|therefore|instead|also|so|but|in (this|that|such|these) cases?|to do (so|this|that))\b",
+    re.IGNORECASE,
+)
+"""How an English sentence begins that cannot be read alone."""
+
+_NOWHERE: Final = Span(0, 0)
+
+
+class Kind(Enum):
+    """What a unit is."""
+
+    SENTENCE = "sentence"
+    ITEM = "item"
+    LIST = "list"
+    ROW = "row"
+    CODE = "code"
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """A quotable piece of a stretch."""
+
+    kind: Kind
+    span: Span
+    """The quote, in the text of the stretch."""
+    text: str
+    """The quote as Markdown: a sentence on one line, a row as "column: value", an item, a list or
+    code as lines."""
+    headings: tuple[str, ...] = ()
+    """Above the unit, outermost first."""
+    lead_in: str = ""
+    """The sentence that introduces the list, table or code."""
+    section: int = 0
+    """Units with the same number stand under the same heading."""
+    context_start: int = -1
+    """Where a sentence before it begins that it refers to, "This is why ..."; -1 for none."""
+    place: int = 0
+    """How many units of its section come before it."""
+    page: int = 0
+    """On which it begins, from 1; 0 where there are no pages."""
+
+
+def units_of(
+    stretch: Stretch,
+    passages: Sequence[Passage],
+    *,
+    whole_lists: bool = False,
+    checkpoint: Callable[[], None] = lambda: None,
+) -> list[Unit]:
+    """The units of `stretch`, in the order of its text.
+
+    Args:
+        stretch: one or more of `passages`.
+        passages: those of the request.
+        whole_lists: whether a list is one unit, instead of one for each item.
+        checkpoint: called for each unit; raises to stop the work.
+    """
+    reader = _Reader(stretch, [passages[index] for index in stretch.passages], whole_lists)
+    found = []
+    for unit in reader.read():
+        checkpoint()
+        found.append(unit)
+    return found
+
+
+class _Reader:
+    """Reads the blocks of one stretch in order and keeps the headings above each."""
+
+    def __init__(self, stretch: Stretch, passages: Sequence[Passage], whole_lists: bool) -> None:
+        self._text = stretch.text
+        self._blocks = stretch.blocks
+        self._whole_lists = whole_lists
+        self._language = next((each.language for each in passages if each.language), "en")
+        self._path = [(0, heading) for heading in _headings(passages[0])]
+        breaks = [block for block in self._blocks if block.kind is BlockKind.PAGE_BREAK]
+        self._page_starts = [0, *(block.start for block in breaks)]
+        self._pages = [passages[0].page, *(block.page for block in breaks)]
+        self._section = 0
+        self._place = 0
+
+    def read(self) -> Iterator[Unit]:
+        if self._blocks:
+            yield from self._siblings(tree_of(self._blocks))
+            return
+        for span in spans(self._text, language=self._language):
+            text = " ".join(markdown.escaped(self._text[span.start : span.end]).split())
+            yield self._unit(Kind.SENTENCE, span, text)
+
+    def _siblings(self, nodes: Sequence[Node]) -> Iterator[Unit]:
+        at, introduction = 0, _NOWHERE
+        while at < len(nodes):
+            node = nodes[at]
+            block, before = node.block, introduction
+            at += 1
+            introduction = _NOWHERE
+            if block.kind is BlockKind.HEADING:
+                self._enter(block.level, markdown.heading_text(self._words(block)))
+            elif block.kind is BlockKind.PARAGRAPH:
+                introduced = at < len(nodes) and nodes[at].block.kind in _INTRODUCED
+                found, introduction = self._paragraph(block, introduced)
+                yield from found
+            elif block.kind is BlockKind.CODE:
+                yield from self._code(block, before)
+            elif block.kind is BlockKind.TABLE:
+                yield from self._table(block, before)
+            elif block.kind is BlockKind.LIST_ITEM:
+                items = lists_of(nodes, at - 1)
+                at += len(items) - 1
+                yield from self._list(items, block.lead_in or self._words(before))
+            elif node.children:
+                yield from self._siblings(node.children)
+            else:
+                yield from self._paragraph(block, False)[0]
+
+    def _words(self, span: Block | Span) -> str:
+        return self._text[span.start : span.end]
+
+    def _enter(self, level: int, heading: str) -> None:
+        """Go on below `heading`."""
+        if not heading:
+            return
+        known = [text.casefold() for _, text in self._path]
+        if heading.casefold() in known:
+            # The path of a passage names the heading that it begins with.
+            del self._path[known.index(heading.casefold()) + 1 :]
+        else:
+            while self._path and self._path[-1][0] >= level:
+                self._path.pop()
+            self._path.append((level, heading))
+        self._section += 1
+        self._place = 0
+
+    def _paragraph(self, block: Block, introduces: bool) -> tuple[list[Unit], Span]:
+        """Its sentences, and the last of them if it introduces what comes after it."""
+        if bold := markdown.bold_line(self._words(block)):
+            self._enter(_BOLD_LEVEL, bold)
+            return [], _NOWHERE
+        found = self._sentences(block)
+        if len(found) == 1 and self._words(found[0]).rstrip("*_").endswith(_QUESTION_MARKS):
+            self._enter(_BOLD_LEVEL, markdown.one_line(self._words(found[0])))
+            return [], _NOWHERE
+        introduction = found[-1] if found and introduces else _NOWHERE
+        if introduces and self._words(introduction).endswith(_COLONS):
+            found.pop()
+        units = []
+        for before, span in zip([None, *found], found, strict=False):
+            text = markdown.one_line(self._words(span))
+            if _WORD.search(text):
+                unit = self._unit(Kind.SENTENCE, span, text)
+                if before is not None and _REFERS_BACK.match(text):
+                    unit = replace(unit, context_start=before.start)
+                units.append(unit)
+        return units, introduction
+
+    def _sentences(self, block: Block) -> list[Span]:
+        """The sentences of a block, none of which ends inside of inline code or bold text."""
+        found: list[Span] = []
+        for span in sentences_of(self._text, Span(block.start, block.end), self._language):
+            if found and markdown.is_open(self._words(found[-1])):
+                span = Span(found.pop().start, span.end)
+            found.append(span)
+        return found
+
+    def _code(self, block: Block, introduction: Span) -> Iterator[Unit]:
+        if (
+            block.cut_start
+            or block.cut_end
+            or not block.start < block.end <= block.start + MAX_CHARS
+        ):
+            return
+        start = introduction.start if introduction.end else block.start
+        lead_in = markdown.one_line(self._words(introduction))
+        text = code_markdown(self._text, block)
+        yield self._unit(Kind.CODE, Span(start, block.end), text, lead_in)
+
+    def _table(self, block: Block, introduction: Span) -> Iterator[Unit]:
+        names = column_names(self._text, block)
+        lead_in = markdown.one_line(self._words(introduction))
+        for cells in body_rows(block):
+            text = markdown.row(names, [self._text[cell.start : cell.end] for cell in cells])
+            if len(text) <= MAX_CHARS and _WORD.search(text):
+                yield self._unit(Kind.ROW, self._row(cells), text, lead_in)
+
+    def _row(self, cells: Sequence[Cell]) -> Span:
+        """The whole row, with the bars at its ends."""
+        start, end = cells[0].start, cells[-1].end
+        while start and self._text[start - 1] in " \t|":
+            start -= 1
+        while end < len(self._text) and self._text[end] in " \t|":
+            end += 1
+        return trimmed(self._text, start, end) or Span(cells[0].start, cells[-1].end)
+
+    def _list(self, items: Sequence[Node], lead_in: str) -> Iterator[Unit]:
+        lead_in = markdown.one_line(lead_in)
+        first, last = items[0].block, items[-1].block
+        if markdown.is_navigation(self._text[first.start : last.end]):
+            return
+        is_whole = not first.cut_start and not last.cut_end
+        if len(items) > 1 and self._whole_lists and is_whole and last.end - first.start < MAX_CHARS:
+            text = "\n".join(item_markdown(self._text, node) for node in items)
+            yield self._unit(Kind.LIST, Span(first.start, last.end), text, lead_in)
+            return
+        for node in items:
+            yield from self._item(node, lead_in)
+
+    def _item(self, node: Node, lead_in: str) -> Iterator[Unit]:
+        block = node.block
+        nested = node.of_kind(BlockKind.LIST_ITEM)
+        end = nested[0].block.start if nested else block.end
+        span = trimmed(self._text, block.start, end)
+        words = trimmed(self._text, min(end, item_start(self._text, block)), end)
+        if span is None or words is None:
+            return
+        is_cut = block.cut_start or (block.cut_end and not nested)
+        introduces = nested and self._words(words).endswith(_COLONS)
+        if is_cut or span.end - span.start > _ITEM_CHARS:
+            inner = [child for child in node.children if child not in nested]
+            yield from self._siblings(inner or [Node(Block(BlockKind.PARAGRAPH, *words))])
+        elif not introduces:
+            text = item_markdown(self._text, node, nested=False)
+            if _WORD.search(text):
+                yield self._unit(Kind.ITEM, span, text, lead_in)
+        if nested:
+            yield from self._list(nested, self._words(words))
+
+    def _unit(self, kind: Kind, span: Span, text: str, lead_in: str = "") -> Unit:
+        self._place += 1
+        return Unit(
+            kind=kind,
+            span=span,
+            text=text,
+            headings=tuple(heading for _, heading in self._path),
+            lead_in=lead_in,
+            section=self._section,
+            place=self._place - 1,
+            page=self._pages[bisect_right(self._page_starts, span.start) - 1],
+        )
+
+
+def _headings(passage: Passage) -> tuple[str, ...]:
+    """The headings above a passage, without what the chunker adds to a list or table cut in two:
+    the list's lead-in or the table's columns, which the blocks know themselves."""
+    headings = passage.headings
+    for block in passage.blocks:
+        if block.start > 0 or not headings:
+            break
+        continued = block.lead_in or " | ".join(block.columns)
+        if continued and continued.startswith(headings[-1].rstrip("\u2026")):
+            headings = headings[:-1]
+    return headings
