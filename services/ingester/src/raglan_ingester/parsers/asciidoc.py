@@ -115,13 +115,13 @@ class _AsciiDocReader(LineReader):
         """Take a line that says something about the document or the next block."""
         if _COMMENT.fullmatch(line) or _ANCHOR.fullmatch(line) or _DIRECTIVE.fullmatch(line):
             return True
-        if self.paragraph:
-            return False
         if match := _ATTRIBUTE.fullmatch(line):
             self._attributes[match[1]] = match[2]
             if match[1] == "author" and match[2]:
                 self.builder.metadata["author"] = match[2]
             return True
+        if self.paragraph:
+            return False
         if match := _BLOCK_LIST.fullmatch(line):
             self._block = [part.strip() for part in match[1].split(",")]
             return True

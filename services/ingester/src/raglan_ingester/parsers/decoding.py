@@ -46,6 +46,8 @@ _SUPERSETS: Final = {
 _SAMPLE_BYTES: Final = 128 * 1024
 _SLICES: Final = 8
 _SURE: Final = 0.5
+_VOTE_SHARE: Final = 0.8
+"""Of the confidence for the whole that the slices' must reach to overrule it."""
 _UNSURE: Final = 0.1
 """Confidence of chardet below which short texts were mistaken."""
 _CONTROL_SAMPLE_CHARS: Final = 256 * 1024
@@ -63,6 +65,8 @@ _BINARY: Final = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x9f\ufffd]")
 _PAGES: Final = 3
 _MIN_PAGES_SHARE: Final = 0.9
 """Of the characters of an alphabetic script, so many lie in three pages of 256."""
+_NO_CHARACTER: Final = re.compile("[\x80\xa0\uf8f0-\uf8f3]")
+"""What Python's cp932 gives for bytes that begin no character."""
 _C1: Final = re.compile("[\u0080-\u0084\u0086-\u009f]")
 _LATIN: Final = "A-Za-z\u00c0-\u024f"
 _OTHER: Final = "\u0370-\u052f\u0590-\u06ff\u0e00-\u0e7f"
@@ -76,11 +80,6 @@ class Decoded:
     text: str
     """Normalised."""
     warnings: list[str] = field(default_factory=list)
-
-
-def decode(data: bytes, declared: str = "") -> str:
-    """The text of `decode_text`, for callers without a place for warnings."""
-    return decode_text(data, declared).text
 
 
 def decode_text(data: bytes, declared: str = "") -> Decoded:
@@ -185,19 +184,20 @@ def _is_utf8_with_errors(data: bytes) -> bool:
 
 def _with_replacements(data: bytes, encoding: str) -> Decoded:
     """Decode; what is no character becomes U+FFFD and is named in a warning."""
+    name = encoding.upper()
     try:
-        return Decoded(data.decode(encoding))
+        text = data.decode(encoding)
     except UnicodeDecodeError as error:
         text = data.decode(encoding, errors="replace")
-        name = encoding.upper()
         if error.end == len(data) and error.reason in ("unexpected end of data", "truncated data"):
             return Decoded(text, [f"The file ends inside a character of {name}; it may be cut."])
-        count = text.count("\ufffd")
-        what = "1 place is" if count == 1 else f"{count:,} places are"
-        return Decoded(
-            text,
-            [f"{what} no valid {name} (the first at byte {error.start:,}): replaced by U+FFFD."],
-        )
+    if encoding == "cp932":
+        text = _NO_CHARACTER.sub("\ufffd", text)
+    count = text.count("\ufffd") - data.count("\ufffd".encode(encoding, errors="ignore") or b"\0")
+    if count <= 0:
+        return Decoded(text)
+    what = "1 place is" if count == 1 else f"{count:,} places are"
+    return Decoded(text, [f"{what} no valid {name} and became U+FFFD."])
 
 
 def _guess(data: bytes) -> Decoded:
@@ -266,9 +266,8 @@ def _vote(slices: list[bytes], encoding: str, confidence: float) -> tuple[str, f
         sums[_codec(name)] += sure
     winner, count = votes.most_common(1)[0]
     mean = sums[winner] / count
-    return (
-        (winner, mean) if count > len(slices) / 2 and mean > confidence else (encoding, confidence)
-    )
+    is_better = count > len(slices) / 2 and mean > _VOTE_SHARE * confidence
+    return (winner, mean) if is_better else (encoding, confidence)
 
 
 def _is_plausible(sample: bytes, encoding: str) -> bool:

@@ -25,6 +25,8 @@ math meter output progress q rb ruby s samp select small span strike strong sub 
 tt u var wbr
 """
 _INLINE: Final = frozenset(_INLINE_NAMES.split())
+_LAYOUT: Final = "table, h1, h2, h3, pre"
+"""What a table of data does not hold."""
 _HEADING: Final = re.compile(r"h([1-6])")
 _LANGUAGE: Final = re.compile(r"\b(?:language|lang|highlight|brush:)[-_ ]?([\w+#.-]+)")
 _HIDDEN_STYLE: Final = re.compile(
@@ -130,7 +132,7 @@ class HtmlWalker:
         self._builder.code(shown_text(node, keep_space=True), match[1] if match else "")
 
     def _table(self, node: LexborNode) -> None:
-        if node.css_first("table table, table :is(h1, h2, h3, ul, ol, pre)") is not None:
+        if any(inner.mem_id != node.mem_id for inner in node.css(_LAYOUT)):
             # A table that lays out the page, not one of data.
             self._inside(node, self.flush)
             return

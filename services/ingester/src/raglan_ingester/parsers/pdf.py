@@ -28,7 +28,7 @@ _NO_TITLE: Final = re.compile(
     r"\(?(?:untitled|anonymous|unspecified|unknown|no title|none|title|document\d*)\)?",
     re.IGNORECASE,
 )
-_PROGRAM: Final = re.compile(r"^Microsoft (?:Word|PowerPoint|Excel) - ", re.IGNORECASE)
+_PROGRAM: Final = re.compile(r"^Microsoft (?:Word|PowerPoint|Excel) - ?", re.IGNORECASE)
 _FILE_SUFFIX: Final = re.compile(
     r"\.(?:docx?|pptx?|xlsx?|odt|rtf|tex|dvi|indd|pdf)$", re.IGNORECASE
 )

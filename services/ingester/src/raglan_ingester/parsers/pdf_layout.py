@@ -29,7 +29,7 @@ _MAX_CELL_CHARS: Final = 80
 """Mean length above which aligned columns are columns of prose."""
 _LEVELS: Final = 3
 _MAX_LEVEL: Final = 6
-_MAX_HEADING_SHARE: Final = 0.2
+_MAX_HEADING_SHARE: Final = 0.3
 """Of a text's letters: where more stand in larger fonts, the font says nothing."""
 _MAX_REST_GAP: Final = 0.3
 """Line heights between two lines of one cell."""

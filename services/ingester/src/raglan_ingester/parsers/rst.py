@@ -47,13 +47,20 @@ _SILENT_DIRECTIVES: Final = frozenset(_SILENT_NAMES.split())
 _VERSION_DIRECTIVES: Final = ("versionadded", "versionchanged", "deprecated", "versionremoved")
 
 
+class _AnyOption(dict[str, Callable[[str], str]]):
+    """Takes every option of a directive as it is written."""
+
+    def __missing__(self, _: str) -> Callable[[str], str]:
+        return str
+
+
 class _UnknownDirective(Directive):  # type: ignore[misc] # docutils has no types
     """A directive of Sphinx: its argument and content stay, its options go."""
 
     optional_arguments = 1
     final_argument_whitespace = True
     has_content = True
-    option_spec = None
+    option_spec = _AnyOption({"class": str})
 
     def run(self) -> list[nodes.Node]:
         name = self.name.rpartition(":")[2]
