@@ -71,13 +71,6 @@ _KINDS: Final = (
 )
 """What is asked for, the most specific first, and how an answer looks."""
 
-_NAMED: Final = re.compile(r"(?<!^)\b[^\W\d_a-z]\w*|\b\w*\d\w*")
-
-
-def names_of(question: str) -> list[str]:
-    """Words of `question` that look like names or numbers; its first only with a digit."""
-    return _NAMED.findall(question)
-
 
 def cue_of(question: str) -> Callable[[str], bool] | None:
     """Whether a text holds the kind of thing that `question` asks for; None if that is unclear."""

@@ -15,10 +15,11 @@ from raglan.language import detect
 from raglan.terms import terms
 
 from raglan_generator import markdown
-from raglan_generator.cues import asks_for_list, names_of
+from raglan_generator.cues import asks_for_list
 from raglan_generator.features import Candidate, Features, candidates_of, features
 from raglan_generator.generation import Passage
 from raglan_generator.joining import stretches_of
+from raglan_generator.specifics import specifics_of
 from raglan_generator.support import Evidence
 from raglan_generator.units import Kind, Unit
 
@@ -71,10 +72,10 @@ WEIGHTS_BY_WORDS: Final = Features(
 )
 """Where no embedder has compared question and passages either."""
 
-CUT_OFF: Final = 0.08
+CUT_OFF: Final = 0.06
 """A unit with a smaller share of the best one's chance is not quoted."""
 
-_TRUSTED: Final = 3
+_TRUSTED: Final = 4
 """Units that the confidence is about."""
 
 
@@ -198,18 +199,41 @@ def evidence_of(
 ) -> Evidence:
     """What speaks for an answer of three units, whatever fewer or more are asked for."""
     order = sorted(range(len(chances)), key=lambda i: -chances[i])[:_TRUSTED]
+    picked = [candidates[i] for i in order if chances[i] >= 0.3 * chances[order[0]]]
     held = [set(terms(" ".join((p.title, *p.headings)), language)) for p in passages]
     for candidate in candidates:
         held[candidate.passage] |= candidate.terms | candidate.before | candidate.context
     coverage = _held({term: float(len(term)) for term in terms(question, language)}, held)
-    names = {term: 1.0 for name in names_of(question) for term in terms(name, language)}
     return Evidence(
         match=max((found[i].words + found[i].pieces) / 2 for i in order),
         coverage=coverage,
-        names=_held(names, held) if names else coverage,
         similarity=max((p.similarity for p in passages if p.similarity is not None), default=None),
+        specifics=_specifics(question, passages, language, picked, held),
         share=sum(chances[i] for i in order),
     )
+
+
+def _specifics(
+    question: str,
+    passages: Sequence[Passage],
+    language: str,
+    picked: Sequence[Candidate],
+    held: Sequence[set[str]],
+) -> float:
+    """How far one of the picked units' passages has what is particular to the question."""
+    asked = specifics_of(question, language)
+    # What most passages have, such as the name of the product, need not be in each.
+    weights = [each.weight * (1 - sum(map(each.is_in, held)) / len(held)) ** 2 for each in asked]
+    least = math.inf
+    for index in {candidate.passage for candidate in picked}:
+        passage = passages[index]
+        text = " ".join((passage.title, *passage.headings, passage.text))
+        inside = held[index].union(terms(text, language))
+        lack = sum(
+            w for each, w in zip(asked, weights, strict=True) if not each.is_alike_in(inside)
+        )
+        least = min(least, lack)
+    return math.exp(-least)
 
 
 def weights_of(found: Sequence[Features]) -> Features:

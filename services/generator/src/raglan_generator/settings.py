@@ -68,7 +68,7 @@ class GeneratorSettings(GrpcSettings, VllmOptions, env_prefix="RAGLAN_GENERATOR_
     """Most sentences, list items, rows or code blocks that the `extractive` engine quotes; a whole
     list counts once."""
 
-    min_confidence: float = Field(default=0.4, ge=0, le=1)
+    min_confidence: float = Field(default=0.33, ge=0, le=1)
     """Below this confidence in the passages the answer abstains; 0 always answers. A model is not
     even asked then, unless the question has a history."""
 

@@ -225,17 +225,19 @@ class _Reader:
         lead_in = markdown.one_line(self._words(introduction))
         for cells in body_rows(block):
             text = markdown.row(names, [self._text[cell.start : cell.end] for cell in cells])
-            if len(text) <= MAX_CHARS and _WORD.search(text):
-                yield self._unit(Kind.ROW, self._row(cells), text, lead_in)
+            span = self._row(cells, block)
+            if span is not None and len(text) <= MAX_CHARS and _WORD.search(text):
+                yield self._unit(Kind.ROW, span, text, lead_in)
 
-    def _row(self, cells: Sequence[Cell]) -> Span:
-        """The whole row, with the bars at its ends."""
-        start, end = cells[0].start, cells[-1].end
-        while start and self._text[start - 1] in " \t|":
-            start -= 1
-        while end < len(self._text) and self._text[end] in " \t|":
-            end += 1
-        return trimmed(self._text, start, end) or Span(cells[0].start, cells[-1].end)
+    def _row(self, cells: Sequence[Cell], table: Block) -> Span | None:
+        """The whole row, with what its line holds beyond the columns; None if a part is missing."""
+        start = max(table.start, self._text.rfind("\n", 0, cells[0].start) + 1)
+        line_end = self._text.find("\n", cells[-1].end)
+        end = table.end if line_end < 0 else min(line_end, table.end)
+        span = trimmed(self._text, start, end)
+        if table.cut_end and end == len(self._text) and not self._text.rstrip().endswith("|"):
+            return None
+        return span
 
     def _list(self, items: Sequence[Node], lead_in: str) -> Iterator[Unit]:
         lead_in = markdown.one_line(lead_in)
