@@ -15,8 +15,8 @@ from raglan.language import detect
 from raglan.terms import terms
 
 from raglan_generator import markdown
-from raglan_generator.cues import asks_for_list
-from raglan_generator.features import Candidate, Features, candidates_of, features
+from raglan_generator.cues import asks_for_list, holds_version, version_of
+from raglan_generator.features import Candidate, Features, candidates_of, features, shown
 from raglan_generator.generation import Passage
 from raglan_generator.joining import stretches_of
 from raglan_generator.specifics import specifics_of
@@ -74,6 +74,9 @@ WEIGHTS_BY_WORDS: Final = Features(
 
 CUT_OFF: Final = 0.06
 """A unit with a smaller share of the best one's chance is not quoted."""
+
+_NO_VERSION: Final = 1.0
+"""What it takes from the confidence that a version is asked for and no unit names one."""
 
 _TRUSTED: Final = 4
 """Units that the confidence is about."""
@@ -233,6 +236,10 @@ def _specifics(
             w for each, w in zip(asked, weights, strict=True) if not each.is_alike_in(inside)
         )
         least = min(least, lack)
+    if (name := version_of(question)) and not any(
+        holds_version(shown(each.unit), name) for each in picked
+    ):
+        least += _NO_VERSION
     return math.exp(-least)
 
 

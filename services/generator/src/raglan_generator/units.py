@@ -143,8 +143,7 @@ class _Reader:
             if block.kind is BlockKind.HEADING:
                 self._enter(block.level, markdown.heading_text(self._words(block)))
             elif block.kind is BlockKind.PARAGRAPH:
-                introduced = at < len(nodes) and nodes[at].block.kind in _INTRODUCED
-                found, introduction = self._paragraph(block, introduced)
+                found, introduction = self._paragraph(block, nodes[at : at + 1])
                 yield from found
             elif block.kind is BlockKind.CODE:
                 yield from self._code(block, before)
@@ -157,7 +156,7 @@ class _Reader:
             elif node.children:
                 yield from self._siblings(node.children)
             else:
-                yield from self._paragraph(block, False)[0]
+                yield from self._paragraph(block, ())[0]
 
     def _words(self, span: Block | Span) -> str:
         return self._text[span.start : span.end]
@@ -177,7 +176,7 @@ class _Reader:
         self._section += 1
         self._place = 0
 
-    def _paragraph(self, block: Block, introduces: bool) -> tuple[list[Unit], Span]:
+    def _paragraph(self, block: Block, after: Sequence[Node]) -> tuple[list[Unit], Span]:
         """Its sentences, and the last of them if it introduces what comes after it."""
         if bold := markdown.bold_line(self._words(block)):
             self._enter(_BOLD_LEVEL, bold)
@@ -186,8 +185,12 @@ class _Reader:
         if len(found) == 1 and self._words(found[0]).rstrip("*_").endswith(_QUESTION_MARKS):
             self._enter(_BOLD_LEVEL, markdown.one_line(self._words(found[0])))
             return [], _NOWHERE
-        introduction = found[-1] if found and introduces else _NOWHERE
-        if introduces and self._words(introduction).endswith(_COLONS):
+        kind = after[0].block.kind if after else None
+        introduction = found[-1] if found and kind in _INTRODUCED else _NOWHERE
+        # Code is quoted with the sentence before it; a list or table can stand without.
+        if introduction.end and (
+            kind is BlockKind.CODE or self._words(introduction).endswith(_COLONS)
+        ):
             found.pop()
         units = []
         for before, span in zip([None, *found], found, strict=False):
