@@ -161,6 +161,10 @@ def show_answer(events: Iterable[tuple[str, dict[str, Any]]]) -> dict[str, Any]:
         if event == "delta":
             out.print(Text(plain(data["text"])), end="")
             begun = True
+        elif event == "restart":
+            out.print(
+                Text("\n(That was the model's reasoning; its answer follows.)\n", style="dim")
+            )
         elif event == "final":
             out.print("" if begun else Text(plain(data.get("answer", ""))))
             _show_citations(data)

@@ -6,11 +6,13 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 from pydantic import SecretStr
 from raglan_generator.answering import Answering
-from raglan_generator.engines.openai import OpenAIModel, Timeouts
+from raglan_generator.engines.openai import OpenAIModel
+from raglan_generator.engines.openai_response import Timeouts
 from raglan_generator.estimated_tokenizer import EstimatedTokenizer
 from raglan_generator.generation import Sampling
 from raglan_generator.passage_order import PassageOrder
@@ -115,7 +117,9 @@ class LLMServer:
             writer.close()
 
 
-def asking_openai(base_url: str, *, key: str = "", timeouts: Timeouts | None = None) -> Answering:
+def asking_openai(
+    base_url: str, *, key: str = "", timeouts: Timeouts | None = None, **options: Any
+) -> Answering:
     model = OpenAIModel(
         base_url,
         "tiny",
@@ -125,7 +129,7 @@ def asking_openai(base_url: str, *, key: str = "", timeouts: Timeouts | None = N
         adapters={"legal": "tiny-legal"},
         timeouts=timeouts,
     )
-    return Answering(model, PassageOrder("rank"), min_confidence=0.25)
+    return Answering(model, PassageOrder("rank"), **options)
 
 
 @pytest.fixture(name="asking_openai")

@@ -12,7 +12,7 @@ import pytest
 from raglan import errors
 from raglan.deadline import Deadline
 from raglan_generator.answering import Answering
-from raglan_generator.engines.openai import Timeouts
+from raglan_generator.engines.openai_response import Timeouts
 from raglan_generator.generation import (
     ABSTENTION,
     Citation,
@@ -121,10 +121,38 @@ async def test_an_unknown_adapter_is_refused_with_the_known_ones(engine, llm) ->
     assert llm.exchanges == []
 
 
-async def test_a_question_on_another_subject_is_not_sent(engine, llm) -> None:
-    finished = (await answer(engine, replace(ASKED, question="Who won the cup?")))[-1]
-    assert finished.reason is FinishReason.ABSTAINED
-    assert llm.exchanges == []
+async def test_a_question_that_shares_no_word_with_a_passage_is_sent(engine, llm) -> None:
+    async def script(exchange) -> None:
+        await exchange.stream("Auf der zweiten GPU [1].")
+
+    llm.script = script
+    events = await answer(engine, replace(ASKED, question="Wo laeuft das Umsortieren?"))
+    assert text_of(events) == "Auf der zweiten GPU [1]."
+    assert len(llm.exchanges) == 1
+
+
+@pytest.mark.parametrize(
+    ("question", "similarity", "sent"),
+    [
+        ("Who won the cup?", 0.1, 0),
+        ("Where does the reranker run?", None, 1),
+        ("Wo laeuft das Umsortieren?", 0.7, 1),
+    ],
+)
+async def test_where_a_setting_wants_relevance_words_or_meaning_suffice(
+    llm, asking_openai, question, similarity, sent
+) -> None:
+    async def script(exchange) -> None:
+        await exchange.stream("On the second GPU [1].")
+
+    llm.script = script
+    engine = asking_openai(llm.base_url, min_relevance=0.4)
+    await engine.start()
+    passages = (replace(PASSAGES[0], similarity=similarity),)
+    events = await answer(engine, replace(ASKED, question=question, passages=passages))
+    assert (events[-1].reason is FinishReason.ABSTAINED) == (not sent)
+    assert len(llm.exchanges) == sent
+    await engine.close()
 
 
 async def test_a_question_within_a_conversation_is_always_sent(engine, llm) -> None:
@@ -225,8 +253,19 @@ async def test_an_answer_cut_at_the_limit_says_so(engine, llm) -> None:
         (401, b'{"error":{"message":"bad key sk-very-secret"}}', errors.Internal, "API_KEY"),
         (403, b"", errors.Internal, "API_KEY"),
         (404, b'{"error":{"message":"no such model"}}', errors.Internal, "GENERATOR_MODEL"),
-        (400, b'{"error":{"message":"too long sk-very-secret"}}', errors.InvalidInput, "too long"),
-        (413, b"", errors.PayloadTooLarge, "too much"),
+        (
+            400,
+            b'{"error":{"message":"bad role sk-very-secret"}}',
+            errors.Internal,
+            "refused the req",
+        ),
+        (
+            422,
+            b'{"detail":[{"loc":["body","n"],"msg":"extra"}]}',
+            errors.Internal,
+            "refused the req",
+        ),
+        (413, b"", errors.Internal, "MAX_MODEL_LEN"),
         (500, b"<html>oops</html>", errors.Unavailable, "failed .500."),
         (503, b"[]", errors.Unavailable, "failed .503."),
         (302, b"", errors.Internal, "BASE_URL"),
@@ -241,7 +280,8 @@ async def test_a_refusal_becomes_a_typed_error_without_the_key(
     llm.script = script
     with pytest.raises(error, match=message) as caught:
         await answer(engine)
-    assert KEY not in str(caught.value)
+    assert KEY not in str(caught.value) + caught.value.cause
+    assert caught.value.is_final
 
 
 @pytest.mark.parametrize(("header", "seconds"), [("7", 7), ("soon", 1)])

@@ -25,13 +25,19 @@ from typing import Final
 class RaglanError(Exception):
     """An error whose message may be shown to whoever sent the request."""
 
-    def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
+    def __init__(
+        self, message: str, *, retry_after_s: float | None = None, is_final: bool = False
+    ) -> None:
         super().__init__(message)
         self.message = message
         self.retry_after_s = retry_after_s
         """Seconds until a retry makes sense; None where that is unknown or never."""
         self.stage = ""
         """The stage of a query that it came from; "" elsewhere."""
+        self.cause = ""
+        """What a dependency itself said, for the log and the trace; the caller never sees it."""
+        self.is_final = is_final
+        """Whether another replica would fail likewise, because all depend on what failed."""
 
 
 class InvalidInput(RaglanError):
@@ -99,6 +105,9 @@ RETRY_AFTER_METADATA: Final = "raglan-retry-after-ms"
 
 SAID_METADATA: Final = "raglan-said"
 """Trailing metadata that marks a message as ours, rather than the transport's."""
+
+FINAL_METADATA: Final = "raglan-final"
+"""Trailing metadata that carries `is_final`: the call is not retried."""
 
 _BY_STATUS: Final = {wire.status: error for error, wire in TABLE.items()} | {
     "ALREADY_EXISTS": Conflict,

@@ -54,9 +54,9 @@ def from_response(
             settings = ", ".join(f"{variables}_{choice}" for choice in called.choices)
             return Internal(f"{name} has no such model or path ({settings}).")
         case 413:
-            return PayloadTooLarge(f"{name} was sent too much: {_detail(body, secret)}")
+            return PayloadTooLarge(f"{name} was sent too much: {detail(body, secret)}")
         case 400 | 422:
-            return InvalidInput(f"{name} refused the request: {_detail(body, secret)}")
+            return InvalidInput(f"{name} refused the request: {detail(body, secret)}")
         case 429:
             return Overloaded(
                 f"{name} is overloaded.",
@@ -82,12 +82,30 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
     return min(max(0.0, seconds), _MAX_RETRY_S) if seconds == seconds else None
 
 
-def _detail(said: Any, secret: str) -> str:
-    for _ in range(2):  # {"error": {"message": ...}}, {"error": ...}, {"detail": ...}
-        if isinstance(said, dict):
-            keys = ("error", "message", "detail")
-            said = next((said[key] for key in keys if key in said), None)
-    if not isinstance(said, str) or not said:
+def detail(said: Any, secret: str = "") -> str:
+    """What a server said of a failure, without `secret`, in at most a few hundred characters.
+
+    Args:
+        said: its JSON: {"error": {"message": ...}}, {"error": ...}, {"detail": ...}, a list of such
+            as pydantic writes it; or its text. Of what a list quotes, only messages are taken.
+    """
+    text = _message_in(said, depth=4)
+    if not text:
         return "no reason given."
-    shown = said.replace(secret, "***") if secret else said
-    return shown[:_MAX_DETAIL_CHARS]
+    shown = text.replace(secret, "***") if secret else text
+    return " ".join(shown.split())[:_MAX_DETAIL_CHARS]
+
+
+def _message_in(said: Any, depth: int) -> str:
+    if isinstance(said, str):
+        return "" if said.lstrip().startswith("<") else said
+    if not depth:
+        return ""
+    if isinstance(said, list):
+        return "; ".join(filter(None, (_message_in(each, depth - 1) for each in said[:8])))
+    if isinstance(said, dict):
+        for key in ("error", "message", "detail", "msg"):
+            if text := _message_in(said.get(key), depth - 1):
+                place = said.get("loc")
+                return f"{'.'.join(map(str, place))}: {text}" if isinstance(place, list) else text
+    return ""

@@ -12,7 +12,7 @@ from typing import Final
 
 import numpy as np
 from raglan import tensors
-from raglan.grounding import SUPPORTED_COSINE, SUPPORTED_SHARE
+from raglan.grounding import is_supported
 from raglan.v1 import embedder_pb2, generator_pb2
 
 _MARKER: Final = re.compile(r" ?\[\d+\]")
@@ -31,17 +31,19 @@ class Claim:
     """Share of its terms in the passages it cites."""
     cosine: float | None = None
     """Of its vector and the nearest quote's; None where it was not compared."""
+    conflict: str = ""
+    """What of it the passages contradict, as the generator found; empty for nothing."""
 
     @property
     def supported(self) -> bool:
-        """By its words or by its meaning."""
-        return self.lexical >= SUPPORTED_SHARE or (self.cosine or 0.0) >= SUPPORTED_COSINE
+        """By its words or by its meaning, and without a conflict."""
+        return is_supported(self.lexical, self.cosine, self.conflict)
 
 
 def claims_of(finished: generator_pb2.Finished) -> list[Claim]:
     """As the generator found them."""
     return [
-        Claim(claim.start, claim.end, tuple(claim.markers), claim.support)
+        Claim(claim.start, claim.end, tuple(claim.markers), claim.support, conflict=claim.conflict)
         for claim in finished.claims
     ]
 
@@ -65,7 +67,10 @@ class Comparison:
     def of(
         cls, answer: str, claims: Sequence[Claim], citations: Sequence[generator_pb2.Citation]
     ) -> Comparison:
-        """What is worth comparing: claims that cite something and share too few words with it."""
+        """What is worth comparing: claims that cite something and share too few words with it.
+
+        Where passages contradict a claim, meaning cannot support it.
+        """
         quoted = {citation.marker: citation.quote for citation in citations}
         rows: dict[str, int] = {}
         compared = cls([], {}, {})
@@ -73,7 +78,8 @@ class Comparison:
             markers = [marker for marker in claim.markers if marker in quoted]
             text = _MARKER.sub("", answer[claim.start : claim.end]).strip()
             wanted = {text, *(quoted[marker] for marker in markers)}
-            if claim.supported or not markers or len(rows.keys() | wanted) > _MOST_TEXTS:
+            settled = claim.supported or claim.conflict or not markers
+            if settled or len(rows.keys() | wanted) > _MOST_TEXTS:
                 continue
             compared.claims[position] = rows.setdefault(text, len(rows))
             for marker in markers:

@@ -170,7 +170,7 @@ class Run:
         stage_spans.fell_back(degradation.stage, degradation.reason, degradation.fallback)
 
     def forget_answer(self) -> None:
-        """Begin the answer anew; nobody has seen what there is of it."""
+        """Begin the answer anew: what there is of it is void."""
         self.answer = ""
         self.citations.clear()
         self.timings_ms.pop("first_token", None)
@@ -200,6 +200,18 @@ class Delta:
 
 
 @dataclass(frozen=True, slots=True)
+class Thinking:
+    """More of the model's reasoning, which is no part of the answer; it may be empty."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Restarted:
+    """The text and the citations so far were reasoning; the answer begins anew."""
+
+
+@dataclass(frozen=True, slots=True)
 class Cited:
     """A citation; its marker has just passed in the text."""
 
@@ -214,7 +226,7 @@ class Answered:
     run: Run
 
 
-Event: TypeAlias = Started | Sources | Delta | Cited | Answered
+Event: TypeAlias = Started | Sources | Thinking | Delta | Cited | Restarted | Answered
 
 
 class Pipeline:
@@ -269,7 +281,9 @@ class Pipeline:
         return run
 
     async def answer(self, query: Query, deadline: Deadline) -> AsyncGenerator[Event, None]:
-        """Answer, as events: `Started`, `Sources`, `Delta` and `Cited` mixed, `Answered`.
+        """Answer, as events: `Started`, `Sources`, then `Delta` and `Cited` mixed, `Answered`.
+
+        `Thinking` may come between them, and `Restarted`, which makes earlier ones void.
 
         Raises:
             RaglanError: as `search`; or the generator failed after its first piece of text.
@@ -341,7 +355,8 @@ class Pipeline:
         try:
             async with aclosing(self._generated(run)) as events:
                 async for event in events:
-                    begun = True
+                    if isinstance(event, Delta | Cited | Restarted):
+                        begun = not isinstance(event, Restarted)
                     yield event
         except RECOVERABLE as error:
             if begun and run.query.stream:
@@ -370,14 +385,19 @@ class Pipeline:
             async with self._generation.entered(run.query.priority, first_by):
                 began = time.monotonic()
                 first = await anext(replies, None)
-                self._generation.took(time.monotonic() - began)
+                first_s = time.monotonic() - began
             if first is None:
                 return
-            for event in _absorb(run, first):
-                yield event
-            async for reply in replies:
-                for event in _absorb(run, reply):
+            try:
+                for event in _absorb(run, first):
                     yield event
+                async for reply in replies:
+                    for event in _absorb(run, reply):
+                        yield event
+            finally:
+                # An abstention may come without the model; it says nothing of what answers take.
+                if run.finished.reason != generator_pb2.FINISH_REASON_ABSTAINED:
+                    self._generation.took(first_s)
 
     async def _cite(self, run: Run) -> None:
         """Find out which sentences of the answer their citations support."""
@@ -405,6 +425,11 @@ def _absorb(run: Run, reply: generator_pb2.GenerateEvent) -> Iterator[Event]:
                 run.timings_ms["first_token"] = (time.monotonic() - run.started) * 1e3
             run.answer += reply.delta.text
             yield Delta(reply.delta.text)
+        case "thinking":
+            yield Thinking(reply.thinking.text)
+        case "restart":
+            run.forget_answer()
+            yield Restarted()
         case "citation":
             run.citations.append(reply.citation)
             yield Cited(reply.citation, run.passages[reply.citation.passage_index])

@@ -1,27 +1,25 @@
 """An engine made of a language model: the prompt, the model's text, citations, their support.
 
-What the model cannot be asked is settled before it: no passages or none that fit the question mean
-an abstention, and a question that would begin too late is refused while it costs nothing.
+The model decides whether the passages answer. It is not asked without passages, where a setting
+wants them more relevant than they are, and when the answer would begin too late.
 """
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing, contextmanager
 from dataclasses import replace
 from typing import Final
 
+import structlog
 from raglan.deadline import Deadline
 from raglan.errors import InvalidInput, Overloaded, Unavailable
 from raglan.health import Health
 
-from raglan_generator.citing import Citer, groundedness
-from raglan_generator.extraction import extract
+from raglan_generator import relevance
 from raglan_generator.generation import (
     ABSTENTION,
-    Citation,
     Delta,
     EngineInfo,
     Event,
@@ -32,26 +30,55 @@ from raglan_generator.generation import (
     Support,
     Usage,
 )
-from raglan_generator.language_model import End, LanguageModel, Prompt, Text, begun_within
+from raglan_generator.language_model import (
+    ContextOverflow,
+    End,
+    LanguageModel,
+    Prompt,
+    begun_within,
+)
 from raglan_generator.passage_order import PassageOrder
 from raglan_generator.prompt import Prompter
+from raglan_generator.reading import AnswerReader
 from raglan_generator.workload import Work, Workload
+
+log: Final = structlog.get_logger()
 
 _CHARS_PER_TOKEN: Final = 4
 """Enough to judge the queue by before anything is tokenised."""
+_SMALLER: Final = 0.5
+"""Share of a prompt that is kept when the server does not say by how much it was too long."""
+_OVERFLOW_MARGIN: Final = 0.95
+_ANSWER_SHARE: Final = 0.25
+"""Most of a model's length that is kept for the answer when the prompt had no room beside it."""
 
 
 class Answering:
     """Answers with `model`; see `generation.Engine`."""
 
-    def __init__(self, model: LanguageModel, order: PassageOrder, *, min_confidence: float) -> None:
+    def __init__(
+        self,
+        model: LanguageModel,
+        order: PassageOrder,
+        *,
+        min_relevance: float = 0.0,
+        opens_thinking: bool = False,
+        max_thinking_chars: int = 65_536,
+    ) -> None:
         """Args:
-        min_confidence: below it the model is not asked; a question with history always is,
-            because its words alone do not say what it is about.
+        min_relevance: of the passages, in [0, 1]; below it the model is not asked. A question with
+            history always is, because its words alone do not say what it is about.
+        opens_thinking: whether answers begin inside of a reasoning block, as far as the prompt does
+            not tell.
+        max_thinking_chars: reasoning after which an answer is given up.
         """
         self._model = model
         self._order = order
-        self._min_confidence = min_confidence
+        self._min_relevance = min_relevance
+        self._max_thinking_chars = max_thinking_chars
+        self._always_opens = opens_thinking
+        self._opens_thinking: dict[str, bool] = {}
+        """By adapter: whether its last answer closed a block that the prompt had opened."""
         self._prompter: Prompter | None = None
         self._workload = Workload(time.monotonic)
 
@@ -86,30 +113,95 @@ class Answering:
         deadline.check("the answer was begun")
         judged: Support | None = None
         if self._may_abstain(request):
-            judged = await _answerable(request, deadline)
-            if judged.confidence < self._min_confidence or not _has_text(request):
+            judged = await relevance.judge(request, deadline)
+            if judged.confidence < self._min_relevance or not _has_text(request):
                 yield Delta(ABSTENTION)
                 yield self._abstained(judged, time.monotonic_ns() - began)
                 return
         with self._admitted(request) as work:
-            prompt = await self._prompt(request, deadline)
-            answer = _Answer(request, prompt)
-            pieces = self._model.stream(prompt, request, deadline)
-            async with aclosing(begun_within(pieces, request, deadline)) as begun:
-                async for piece in begun:
-                    if isinstance(piece, Text):
-                        self._workload.wrote(work, max(1, piece.tokens))
-                    for event in answer.feed(piece):
+            async with aclosing(self._written(request, deadline, work)) as written:
+                async for event in written:
+                    if isinstance(event, AnswerReader):
+                        reader = event
+                    else:
                         yield event
             spent_ns = time.monotonic_ns() - began
             self._workload.end(work, whole=True)
             # Where nothing hung on it, the first token did not have to wait for it.
-            judged = judged or await _answerable(request, deadline)
-            yield answer.finished(judged, self._model.info.model, spent_ns)
+            judged = judged or await relevance.judge(request, deadline)
+            yield reader.finished(judged, self._model.info.model, spent_ns)
+
+    async def _written(
+        self, request: Request, deadline: Deadline, work: Work
+    ) -> AsyncGenerator[Event | AnswerReader]:
+        """What the model writes, and last the reader that has read it.
+
+        A prompt that turns out to be too long is made shorter, once.
+        """
+        prompt = await self._prompt(request, deadline)
+        try:
+            async with aclosing(self._asked(prompt, request, deadline, work)) as events:
+                async for event in events:
+                    yield event
+            return
+        except ContextOverflow as overflow:
+            log.warning("prompt too long for the model", reason=overflow.cause)
+            shorter, request = await self._shorter(prompt, request, overflow, deadline)
+        async with aclosing(self._asked(shorter, request, deadline, work)) as events:
+            async for event in events:
+                yield event
+
+    async def _asked(
+        self, prompt: Prompt, request: Request, deadline: Deadline, work: Work
+    ) -> AsyncGenerator[Event | AnswerReader]:
+        reader = AnswerReader(
+            request,
+            prompt,
+            opens_thinking=self._is_open(prompt, request),
+            max_thinking_chars=self._max_thinking_chars,
+        )
+        pieces = self._model.stream(prompt, request, deadline)
+        async with aclosing(begun_within(pieces, request, deadline)) as begun:
+            async for piece in begun:
+                if not isinstance(piece, End):
+                    self._workload.wrote(work, max(1, piece.tokens))
+                for event in reader.feed(piece):
+                    yield event
+        self._opens_thinking[request.adapter] = reader.closed_unopened
+        yield reader
+
+    def _is_open(self, prompt: Prompt, request: Request) -> bool:
+        if prompt.opens_thinking is not None:
+            return prompt.opens_thinking
+        return self._always_opens or self._opens_thinking.get(request.adapter, False)
+
+    async def _shorter(
+        self, prompt: Prompt, request: Request, overflow: ContextOverflow, deadline: Deadline
+    ) -> tuple[Prompt, Request]:
+        """A prompt with fewer passages, and the request with an answer that fits beside it.
+
+        Raises:
+            ContextOverflow: nothing of the passages would be left.
+        """
+        limit = int(_SMALLER * prompt.tokens)
+        if (longest := overflow.max_model_len) is not None:
+            max_tokens = min(request.max_tokens, max(1, int(_ANSWER_SHARE * longest)))
+            request = replace(request, max_tokens=max_tokens)
+            given = max(overflow.prompt_tokens or 0, 1)
+            # In tokens as they are counted here, which are others than the server's.
+            share = (longest - max_tokens) / given if overflow.prompt_tokens else 1.0
+            limit = int(_OVERFLOW_MARGIN * min(prompt.tokens * share, longest - max_tokens))
+            limit = min(limit, prompt.tokens - 1)
+        if self._prompter is None:
+            raise overflow
+        try:
+            return await self._prompter.build(request, deadline, limit=limit), request
+        except InvalidInput:
+            raise overflow from None
 
     def _may_abstain(self, request: Request) -> bool:
         """Whether the model is asked only after the passages were judged."""
-        return not _has_text(request) or (self._min_confidence > 0 and not request.history)
+        return not _has_text(request) or (self._min_relevance > 0 and not request.history)
 
     def _check(self, request: Request) -> None:
         known = self._model.info.adapters
@@ -153,81 +245,5 @@ class Answering:
         )
 
 
-class _Answer:
-    """One answer as it comes: from the prompt's numbering to the request's."""
-
-    def __init__(self, request: Request, prompt: Prompt) -> None:
-        self._prompt = prompt
-        self._is_document = bool(request.json_schema)
-        self._citer = Citer([request.passages[index] for index in prompt.numbered])
-        self._end: End | None = None
-        self._words = 0
-        self._empty = True
-
-    def feed(self, piece: Text | End) -> Iterator[Event]:
-        """The events that `piece` makes certain."""
-        if isinstance(piece, End):
-            self._end = piece
-            yield from self._citer.flush()
-            return
-        self._words += len(piece.text.split())
-        self._empty = self._empty and not piece.text.strip()
-        if self._is_document:
-            # What looks like a marker may be an array.
-            yield Delta(piece.text)
-            return
-        for event in self._citer.feed(piece.text):
-            if isinstance(event, Citation):
-                index = self._prompt.numbered[event.passage_index]
-                yield replace(event, passage_index=index)
-            else:
-                yield event
-
-    def finished(self, answerable: Support, model: str, spent_ns: int) -> Finished:
-        """The last event.
-
-        Raises:
-            Unavailable: there was no answer.
-        """
-        end = self._end
-        if end is None:
-            raise Unavailable("The model's stream closed before the end of the answer.")
-        if self._empty:
-            raise Unavailable("The model ended its answer without a word.")
-        return Finished(
-            reason=FinishReason.ABSTAINED if self._citer.abstained else end.reason,
-            usage=end.usage or Usage(_words(self._prompt), self._words),
-            support=self._support(answerable),
-            model=model,
-            dropped=self._prompt.dropped,
-            queue_ns=end.queue_ns,
-            compute_ns=max(0, spent_ns - end.queue_ns),
-        )
-
-    def _support(self, answerable: Support) -> Support:
-        claims = self._citer.claims()
-        # The model has read the passages; the words that were counted before have not.
-        said = 0.0 if self._citer.abstained else answerable.confidence
-        return replace(
-            answerable, confidence=said, groundedness=groundedness(claims), claims=claims
-        )
-
-
-async def _answerable(request: Request, deadline: Deadline) -> Support:
-    """Whether the passages speak of the question."""
-    found = await asyncio.to_thread(
-        extract,
-        request.question,
-        request.passages,
-        max_sentences=1,
-        checkpoint=lambda: deadline.check("the passages were judged"),
-    )
-    return Support(confidence=found.answerable, groundedness=0.0, parts=found.parts)
-
-
 def _has_text(request: Request) -> bool:
     return any(passage.text.strip() for passage in request.passages)
-
-
-def _words(prompt: Prompt) -> int:
-    return sum(len(message["content"].split()) for message in prompt.messages)

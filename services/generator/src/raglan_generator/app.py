@@ -68,13 +68,16 @@ def build_engine(settings: GeneratorSettings) -> Engine:
     return Answering(
         _MODELS[settings.engine](settings),
         PassageOrder(settings.passage_order),
-        min_confidence=settings.min_confidence,
+        min_relevance=settings.min_relevance,
+        opens_thinking=settings.thinking == "opened",
+        max_thinking_chars=settings.max_thinking_chars,
     )
 
 
 def _openai(settings: GeneratorSettings) -> LanguageModel:
     # The HTTP client takes 8 MB that no other engine needs.
-    from raglan_generator.engines.openai import OpenAIModel, Timeouts
+    from raglan_generator.engines.openai import OpenAIModel
+    from raglan_generator.engines.openai_response import Timeouts
 
     longest = settings.max_model_len or _MAX_MODEL_LEN
     return OpenAIModel(

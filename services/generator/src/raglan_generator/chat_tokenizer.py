@@ -11,6 +11,7 @@ from jinja2 import TemplateError
 from raglan.errors import InvalidInput
 
 from raglan_generator.language_model import Message, Rendered
+from raglan_generator.thinking import OPENS_AT_END
 
 _PROBE: Final = (
     Message(role="system", content="raglan-system"),
@@ -62,6 +63,7 @@ class HuggingFaceTokenizer:
         self._plain = template is None
         self._control = _control_pattern(tokenizer, template or "")
         self._fold = not self._plain and not self._takes_system()
+        self._opens_thinking = not self._plain and self._prompt_opens_thinking()
 
     @property
     def max_model_len(self) -> int:
@@ -85,7 +87,7 @@ class HuggingFaceTokenizer:
                 ids = self._tokenizer.encode(plain(safe), add_special_tokens=True)
             else:
                 ids = self._apply(_folded(safe) if self._fold else safe, tokenize=True)
-        return Rendered(len(ids), tuple(ids))
+        return Rendered(len(ids), tuple(ids), self._opens_thinking)
 
     def _apply(self, messages: Sequence[Message], *, tokenize: bool) -> Any:
         return self._tokenizer.apply_chat_template(
@@ -110,6 +112,10 @@ class HuggingFaceTokenizer:
                 "Serve a model whose template takes plain conversations."
             ) from error
         return False
+
+    def _prompt_opens_thinking(self) -> bool:
+        probe = _folded(_PROBE) if self._fold else _PROBE
+        return bool(OPENS_AT_END.search(str(self._apply(probe, tokenize=False))))
 
     def _broken_up(self, text: str) -> str:
         if self._control is None:

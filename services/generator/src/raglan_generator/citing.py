@@ -8,7 +8,7 @@ number a sentence quoted. Markers that name nothing are removed.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 from raglan.grounding import SUPPORTED_SHARE
@@ -26,7 +26,9 @@ class Citer:
 
     def __init__(self, passages: Sequence[Passage]) -> None:
         self._passages = passages
-        self._parser = MarkerParser()
+        self._parser = MarkerParser(
+            len(passages), in_source=lambda text: any(text in each.text for each in passages)
+        )
         self._spans: dict[int, list[Span]] = {}
         self._numbers: dict[tuple[int, Span], int] = {}
         self._text = ""
@@ -37,16 +39,18 @@ class Citer:
 
     def feed(self, text: str) -> Iterator[Delta | Citation]:
         """The events that `text`, the next piece of the model's answer, makes certain."""
-        for piece in self._parser.feed(text):
+        yield from self._read(self._parser.feed(text))
+
+    def flush(self) -> Iterator[Delta | Citation]:
+        """What was held back, at the end of the stream."""
+        yield from self._read(self._parser.flush())
+
+    def _read(self, pieces: Iterable[str | Marker]) -> Iterator[Delta | Citation]:
+        for piece in pieces:
             if isinstance(piece, Marker):
                 yield from self._cite(piece)
             else:
                 yield self._say(piece)
-
-    def flush(self) -> Iterator[Delta]:
-        """What was held back, at the end of the stream."""
-        if held := self._parser.flush():
-            yield self._say(held)
 
     @property
     def abstained(self) -> bool:

@@ -18,7 +18,8 @@ from raglan_generator import markdown
 from raglan_generator.cues import asks_for_list, holds_version, version_of
 from raglan_generator.features import Candidate, Features, candidates_of, features, shown
 from raglan_generator.generation import Passage
-from raglan_generator.joining import stretches_of
+from raglan_generator.joining import Stretch, stretches_of
+from raglan_generator.sentences import Span
 from raglan_generator.specifics import specifics_of
 from raglan_generator.support import Evidence
 from raglan_generator.units import Kind, Unit
@@ -182,14 +183,19 @@ def _quotes(picked: Sequence[Candidate], chances: Sequence[float]) -> Iterator[Q
         if unit.context_start >= 0 and (id(stretch), unit.context_start) not in taken:
             start = unit.context_start
             unit = replace(unit, text=markdown.one_line(stretch.text[start:end]))
-        yield Quote(
-            unit=unit,
-            text=stretch.text[start:end],
-            start=stretch.start + start,
-            end=stretch.start + end,
-            passage=stretch.passage_at(start),
-            chance=chance,
-        )
+        yield quote_of(unit, stretch, Span(start, end), chance)
+
+
+def quote_of(unit: Unit, stretch: Stretch, span: Span, chance: float) -> Quote:
+    """The quote of `stretch.text[span.start:span.end]`, shown as `unit`."""
+    return Quote(
+        unit=unit,
+        text=stretch.text[span.start : span.end],
+        start=stretch.start + span.start,
+        end=stretch.start + span.end,
+        passage=stretch.passage_at(span.start),
+        chance=chance,
+    )
 
 
 def evidence_of(

@@ -122,12 +122,27 @@ class Citation:
     """Headings above the quote, outermost first."""
 
 
+@dataclass(frozen=True, slots=True)
+class Thinking:
+    """More of the model's reasoning: no part of the answer, but a sign that it is coming."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Restart:
+    """Everything so far was reasoning after all: its deltas and citations are void."""
+
+
 class FinishReason(Enum):
     """Why an answer ended."""
 
     STOP = "stop"
     LENGTH = "length"
+    """It was cut at `max_tokens`."""
     ABSTAINED = "abstained"
+    CONTENT_FILTER = "content_filter"
+    """The server of the model withheld the rest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +165,8 @@ class Claim:
     """Of the citations that stand behind it."""
     support: float
     """In [0, 1]: the share of its terms that a passage it cites holds; 0 where it cites none."""
+    conflict: str = ""
+    """Why what it cites cannot support it all the same; see `raglan.grounding`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +196,7 @@ class Finished:
     compute_ns: int = 0
 
 
-Event = Delta | Citation | Finished
+Event = Delta | Citation | Thinking | Restart | Finished
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,7 +254,8 @@ class Engine(Protocol):
         """Answer `request`. Close the generator (`contextlib.aclosing`) to stop early.
 
         Yields:
-            Deltas, a Citation right after the text has passed its marker, and one Finished last.
+            Deltas, a Citation right after the text has passed its marker, reasoning between them,
+            and one Finished last.
 
         Raises:
             RaglanError: the answer could not be had or not be ended; text sent before it stands.

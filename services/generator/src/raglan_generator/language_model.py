@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Protocol, TypedDict
 
 from raglan.deadline import Deadline
-from raglan.errors import DeadlineExceeded
+from raglan.errors import DeadlineExceeded, Internal
 from raglan.health import Health
 
 from raglan_generator.generation import EngineInfo, FinishReason, Load, Request, Usage
@@ -37,6 +37,10 @@ class Prompt:
     """Indices in the request of passages that did not fit, best first."""
     token_ids: tuple[int, ...] | None = None
     """The rendered prompt, from a model whose own tokenizer is at hand."""
+    tokens: int = 0
+    """Of the prompt, as the tokenizer counts them."""
+    opens_thinking: bool | None = None
+    """See `Rendered`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +49,9 @@ class Rendered:
 
     tokens: int
     token_ids: tuple[int, ...] | None = None
+    opens_thinking: bool | None = None
+    """Whether the template has opened a reasoning block, which the model only closes; None where
+    the template is the server's."""
 
 
 class Tokenizer(Protocol):
@@ -71,13 +78,41 @@ class Text:
 
 
 @dataclass(frozen=True, slots=True)
+class Thinking:
+    """More of the model's reasoning, which is no part of the answer; `tokens` as in `Text`."""
+
+    text: str
+    tokens: int = 0
+
+
+Piece = Text | Thinking
+"""What a model writes."""
+
+
+@dataclass(frozen=True, slots=True)
 class End:
     """The last piece: the answer is whole, or as long as it may be."""
 
     reason: FinishReason
-    """STOP or LENGTH."""
+    """STOP, LENGTH or CONTENT_FILTER."""
     usage: Usage | None = None
     queue_ns: int = 0
+
+
+class ContextOverflow(Internal):
+    """The prompt and the answer asked for are longer than the model takes.
+
+    Never the caller's fault: what fits is decided here, by an assumption about the model.
+    """
+
+    def __init__(
+        self, message: str, *, max_model_len: int | None = None, prompt_tokens: int | None = None
+    ) -> None:
+        super().__init__(message)
+        self.max_model_len = max_model_len
+        """Tokens of prompt and answer together, as the model says; None if it does not."""
+        self.prompt_tokens = prompt_tokens
+        """Of the prompt that was refused, likewise."""
 
 
 class LanguageModel(Protocol):
@@ -108,16 +143,17 @@ class LanguageModel(Protocol):
 
     def stream(
         self, prompt: Prompt, request: Request, deadline: Deadline
-    ) -> AsyncGenerator[Text | End]:
+    ) -> AsyncGenerator[Piece | End]:
         """Continue `prompt` under the limits of `request`, but for its `first_token_s`, which
         `begun_within` enforces; its passages are not read again.
 
         Close the generator (`contextlib.aclosing`) to stop early: the model stops writing.
 
         Yields:
-            Texts as they come, none empty, and one End last.
+            Texts and reasoning as they come, none empty, and one End last.
 
         Raises:
+            ContextOverflow: before the first piece; a shorter prompt may succeed.
             RaglanError: the answer could not be had or not be ended.
         """
         ...
@@ -127,8 +163,8 @@ class LanguageModel(Protocol):
 
 
 async def begun_within(
-    pieces: AsyncGenerator[Text | End], request: Request, deadline: Deadline
-) -> AsyncGenerator[Text | End]:
+    pieces: AsyncGenerator[Piece | End], request: Request, deadline: Deadline
+) -> AsyncGenerator[Piece | End]:
     """`pieces`, closed when the first comes later than the request or its deadline allows.
 
     Raises:

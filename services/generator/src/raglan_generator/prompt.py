@@ -76,12 +76,17 @@ class Prompter:
         self._counts: Cache[int] = Cache(_COUNTS)
         self._lock = threading.Lock()
 
-    async def build(self, request: Request, deadline: Deadline) -> Prompt:
+    async def build(
+        self, request: Request, deadline: Deadline, *, limit: int | None = None
+    ) -> Prompt:
         """The prompt for `request`; in a thread, as 3,000 tokens take milliseconds to count.
 
         The answer keeps its `max_tokens`. When the rest does not fit, the longer of history and
         passages is shortened until it does: by the oldest turns, or by the passage ranked last.
         The best passage always stays, if need be cut at the end of a sentence.
+
+        Args:
+            limit: tokens of the prompt alone; None for what the model leaves beside the answer.
 
         Raises:
             InvalidInput: question and `max_tokens` leave no room for a sentence of a passage.
@@ -90,12 +95,13 @@ class Prompter:
         deadline.check("the prompt was built")
         try:
             async with asyncio.timeout(deadline.remaining_s()):
-                return await asyncio.to_thread(self._build, request)
+                return await asyncio.to_thread(self._build, request, limit)
         except TimeoutError:
             raise DeadlineExceeded("The deadline passed before the prompt was built.") from None
 
-    def _build(self, request: Request) -> Prompt:
-        limit = self._tokenizer.max_model_len - request.max_tokens
+    def _build(self, request: Request, limit: int | None) -> Prompt:
+        if limit is None:
+            limit = self._tokenizer.max_model_len - request.max_tokens
         distinct = blocks(request.passages)
         order = self._order.arrange(request.tenant, [block.key for block in distinct])
         place = {distinct[i].index: at for at, i in enumerate(order)}
@@ -125,6 +131,8 @@ class Prompter:
             numbered=numbered,
             dropped=tuple(block.index for block in distinct if block.index not in numbered),
             token_ids=rendered.token_ids,
+            tokens=rendered.tokens,
+            opens_thinking=rendered.opens_thinking,
         )
 
     def _fitting(self, request: Request, distinct: list[Block], limit: int) -> _Fitting:

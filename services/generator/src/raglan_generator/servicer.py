@@ -27,8 +27,10 @@ from raglan_generator.generation import (
     FinishReason,
     Passage,
     Request,
+    Restart,
     Role,
     Sampling,
+    Thinking,
     Turn,
 )
 from raglan_generator.metrics import GeneratorMetrics
@@ -41,6 +43,7 @@ _REASONS = {
     FinishReason.STOP: generator_pb2.FINISH_REASON_STOP,
     FinishReason.LENGTH: generator_pb2.FINISH_REASON_LENGTH,
     FinishReason.ABSTAINED: generator_pb2.FINISH_REASON_ABSTAINED,
+    FinishReason.CONTENT_FILTER: generator_pb2.FINISH_REASON_CONTENT_FILTER,
 }
 _MAX_NAME_CHARS: Final = 256
 _MAX_STOPS: Final = 16
@@ -270,6 +273,10 @@ def to_proto(event: Event) -> generator_pb2.GenerateEvent:
                     heading_path=event.heading_path,
                 )
             )
+        case Thinking(text):
+            return generator_pb2.GenerateEvent(thinking=generator_pb2.Delta(text=text))
+        case Restart():
+            return generator_pb2.GenerateEvent(restart=generator_pb2.Restart())
         case Finished():
             return generator_pb2.GenerateEvent(finished=_finished(event))
 
@@ -287,7 +294,11 @@ def _finished(event: Finished) -> generator_pb2.Finished:
         parts=event.support.parts,
         claims=[
             generator_pb2.Claim(
-                start=claim.start, end=claim.end, markers=claim.markers, support=claim.support
+                start=claim.start,
+                end=claim.end,
+                markers=claim.markers,
+                support=claim.support,
+                conflict=claim.conflict,
             )
             for claim in event.support.claims
         ],

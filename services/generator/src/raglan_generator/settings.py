@@ -52,11 +52,21 @@ class GeneratorSettings(GrpcSettings, VllmOptions, env_prefix="RAGLAN_GENERATOR_
     """How a prompt orders its passages: those often asked for first, so that a prefix cache serves
     them again, or the best ranked first."""
 
-    temperature: float = Field(default=0.0, ge=0, le=2)
-    """Sampling temperature where a request does not say."""
+    temperature: float | None = Field(default=None, ge=0, le=2)
+    """Sampling temperature of requests that set none; empty leaves it to the server of `openai`,
+    and is 0 for `vllm`."""
 
-    top_p: float = Field(default=1.0, gt=0, le=1)
-    """Share of the probability that is sampled from where a request does not say."""
+    top_p: float | None = Field(default=None, gt=0, le=1)
+    """Share of the probability mass to sample from, of requests that set none; empty leaves it to
+    the server of `openai`, and is 1 for `vllm`."""
+
+    thinking: Literal["auto", "opened"] = "auto"
+    """How the reasoning in a model's text is told from its answer. `auto` reads tags
+    (`<think>...</think>`), and learns from a closing tag alone that the server's chat template
+    opens the block. `opened` assumes so from the first answer on; `vllm` knows by itself."""
+
+    max_thinking_chars: PositiveInt = 65_536
+    """Longest reasoning of one answer, in characters; past it the answer is given up."""
 
     max_tokens: PositiveInt = 512
     """Tokens an answer may have when the request does not say."""
@@ -69,8 +79,12 @@ class GeneratorSettings(GrpcSettings, VllmOptions, env_prefix="RAGLAN_GENERATOR_
     list counts once."""
 
     min_confidence: float = Field(default=0.33, ge=0, le=1)
-    """Below this confidence in the passages the answer abstains; 0 always answers. A model is not
-    even asked then, unless the question has a history."""
+    """Confidence below which the `extractive` engine abstains; 0 always answers."""
+
+    min_relevance: float = Field(default=0.0, ge=0, le=1)
+    """Relevance of the passages, by their words and their meaning, below which a language model is
+    not asked and the answer abstains. By default the model is always asked, and decides itself
+    whether the passages answer; questions with a history are always asked."""
 
     null_tokens: PositiveInt = 20
     """Tokens of an answer of the `null` engine."""

@@ -13,7 +13,7 @@ from raglan.deadline import Deadline
 from raglan.telemetry import semconv, tracing
 from raglan.telemetry.http import trace_headers
 
-from raglan_generator.generation import Delta, Engine, Event, Finished, Request
+from raglan_generator.generation import Delta, Engine, Event, Finished, Request, Restart
 
 
 async def traced(engine: Engine, request: Request, deadline: Deadline) -> AsyncGenerator[Event]:
@@ -34,6 +34,8 @@ async def traced(engine: Engine, request: Request, deadline: Deadline) -> AsyncG
                             span.set_attribute(semconv.FIRST_TOKEN_S, waited_s)
                         if tracing.installed().content:
                             texts.append(text)
+                    case Restart():
+                        texts.clear()
                     case Finished():
                         _finish(span, event, "".join(texts))
                 yield event

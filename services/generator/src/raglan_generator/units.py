@@ -185,13 +185,11 @@ class _Reader:
         if len(found) == 1 and self._words(found[0]).rstrip("*_").endswith(_QUESTION_MARKS):
             self._enter(_BOLD_LEVEL, markdown.one_line(self._words(found[0])))
             return [], _NOWHERE
-        kind = after[0].block.kind if after else None
-        introduction = found[-1] if found and kind in _INTRODUCED else _NOWHERE
-        # Code is quoted with the sentence before it; a list or table can stand without.
-        if introduction.end and (
-            kind is BlockKind.CODE or self._words(introduction).endswith(_COLONS)
-        ):
-            found.pop()
+        introduction = _NOWHERE
+        if found and after and after[0].block.kind in _INTRODUCED:
+            introduction = found[-1]
+            if _is_quotable_code(after[0].block) or self._words(introduction).endswith(_COLONS):
+                found.pop()
         units = []
         for before, span in zip([None, *found], found, strict=False):
             text = markdown.one_line(self._words(span))
@@ -212,11 +210,7 @@ class _Reader:
         return found
 
     def _code(self, block: Block, introduction: Span) -> Iterator[Unit]:
-        if (
-            block.cut_start
-            or block.cut_end
-            or not block.start < block.end <= block.start + MAX_CHARS
-        ):
+        if not _is_quotable_code(block):
             return
         start = introduction.start if introduction.end else block.start
         lead_in = markdown.one_line(self._words(introduction))
@@ -287,6 +281,11 @@ class _Reader:
             place=self._place - 1,
             page=self._pages[bisect_right(self._page_starts, span.start) - 1],
         )
+
+
+def _is_quotable_code(block: Block) -> bool:
+    is_whole = not block.cut_start and not block.cut_end
+    return block.kind is BlockKind.CODE and is_whole and 0 < block.end - block.start <= MAX_CHARS
 
 
 def _headings(passage: Passage) -> tuple[str, ...]:

@@ -139,7 +139,9 @@ def from_rpc_error(error: grpc.aio.AioRpcError, to: str) -> RaglanError:
         status, message = grpc.StatusCode.UNAVAILABLE, f"{_capital(to)} ended the call."
     elif status is grpc.StatusCode.UNKNOWN or status is grpc.StatusCode.UNIMPLEMENTED:
         message = f"{_capital(to)} met an error of its own."
-    return errors.from_status(status.name, message, retry_after_s=retry_after_s)
+    raised = errors.from_status(status.name, message, retry_after_s=retry_after_s)
+    raised.is_final = errors.FINAL_METADATA in trailing
+    return raised
 
 
 def _capital(text: str) -> str:

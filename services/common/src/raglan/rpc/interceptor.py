@@ -179,5 +179,7 @@ async def _abort(context: Context, error: RaglanError) -> None:
     trailing = [(errors.SAID_METADATA, "1")]
     if error.retry_after_s is not None:
         trailing.append((errors.RETRY_AFTER_METADATA, str(math.ceil(error.retry_after_s * 1e3))))
+    if error.is_final:
+        trailing.append((errors.FINAL_METADATA, "1"))
     status = grpc.StatusCode[errors.wire(error).status]
     await context.abort(status, error.message, trailing_metadata=tuple(trailing))

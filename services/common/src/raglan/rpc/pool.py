@@ -350,6 +350,8 @@ class EndpointPool:
 
 def _worth_another(error: BaseException) -> bool:
     """Whether another replica, or a later try, may succeed where this one failed."""
+    if isinstance(error, RaglanError) and error.is_final:
+        return False
     if isinstance(error, Overloaded):
         return error.retry_after_s is not None
     return isinstance(error, Unavailable) and not isinstance(error, NoEndpoint)

@@ -215,6 +215,8 @@ def fail(span: trace.Span, error: BaseException) -> None:
         return
     kind, sentence = _described(error)
     span.set_attribute(semconv.ERROR_TYPE, kind)
+    if isinstance(error, RaglanError) and error.cause:
+        span.set_attribute(semconv.ERROR_CAUSE, redaction.text(error.cause))
     span.set_status(Status(StatusCode.ERROR, sentence))
 
 

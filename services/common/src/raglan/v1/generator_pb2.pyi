@@ -48,6 +48,8 @@ class _FinishReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FinishRe
     FINISH_REASON_LENGTH: _FinishReason.ValueType  # 2
     FINISH_REASON_ABSTAINED: _FinishReason.ValueType  # 3
     """The passages do not answer the question."""
+    FINISH_REASON_CONTENT_FILTER: _FinishReason.ValueType  # 4
+    """The server of the model withheld the rest."""
 
 class FinishReason(_FinishReason, metaclass=_FinishReasonEnumTypeWrapper): ...
 
@@ -56,6 +58,8 @@ FINISH_REASON_STOP: FinishReason.ValueType  # 1
 FINISH_REASON_LENGTH: FinishReason.ValueType  # 2
 FINISH_REASON_ABSTAINED: FinishReason.ValueType  # 3
 """The passages do not answer the question."""
+FINISH_REASON_CONTENT_FILTER: FinishReason.ValueType  # 4
+"""The server of the model withheld the rest."""
 Global___FinishReason: _TypeAlias = FinishReason  # noqa: Y015
 
 @_typing.final
@@ -188,6 +192,7 @@ class GenerateEvent(_message.Message):
     CITATION_FIELD_NUMBER: _builtins.int
     FINISHED_FIELD_NUMBER: _builtins.int
     THINKING_FIELD_NUMBER: _builtins.int
+    RESTART_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def delta(self) -> Global___Delta: ...
     @_builtins.property
@@ -198,6 +203,8 @@ class GenerateEvent(_message.Message):
     def thinking(self) -> Global___Delta:
         """The model's reasoning before or between pieces of its answer; no part of the answer."""
 
+    @_builtins.property
+    def restart(self) -> Global___Restart: ...
     def __init__(
         self,
         *,
@@ -205,16 +212,34 @@ class GenerateEvent(_message.Message):
         citation: Global___Citation | None = ...,
         finished: Global___Finished | None = ...,
         thinking: Global___Delta | None = ...,
+        restart: Global___Restart | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["citation", b"citation", "delta", b"delta", "event", b"event", "finished", b"finished", "thinking", b"thinking"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["citation", b"citation", "delta", b"delta", "event", b"event", "finished", b"finished", "restart", b"restart", "thinking", b"thinking"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["citation", b"citation", "delta", b"delta", "event", b"event", "finished", b"finished", "thinking", b"thinking"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["citation", b"citation", "delta", b"delta", "event", b"event", "finished", b"finished", "restart", b"restart", "thinking", b"thinking"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["delta", "citation", "finished", "thinking"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["delta", "citation", "finished", "thinking", "restart"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
 Global___GenerateEvent: _TypeAlias = GenerateEvent  # noqa: Y015
+
+@_typing.final
+class Restart(_message.Message):
+    """All deltas and citations so far were reasoning; the answer begins anew."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Restart: _TypeAlias = Restart  # noqa: Y015
 
 @_typing.final
 class Delta(_message.Message):
@@ -315,11 +340,14 @@ class Claim(_message.Message):
     END_FIELD_NUMBER: _builtins.int
     MARKERS_FIELD_NUMBER: _builtins.int
     SUPPORT_FIELD_NUMBER: _builtins.int
+    CONFLICT_FIELD_NUMBER: _builtins.int
     start: _builtins.int
     """Offsets in characters into the answer: all deltas together."""
     end: _builtins.int
     support: _builtins.float
     """In [0, 1]: the share of its terms that the passages it cites hold."""
+    conflict: _builtins.str
+    """Why the passages cannot support it all the same: "number", "name" or "negation"."""
     @_builtins.property
     def markers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Of the citations behind it."""
@@ -331,10 +359,11 @@ class Claim(_message.Message):
         end: _builtins.int = ...,
         markers: _abc.Iterable[_builtins.int] | None = ...,
         support: _builtins.float = ...,
+        conflict: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["end", b"end", "markers", b"markers", "start", b"start", "support", b"support"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["conflict", b"conflict", "end", b"end", "markers", b"markers", "start", b"start", "support", b"support"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

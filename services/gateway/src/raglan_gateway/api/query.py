@@ -20,7 +20,17 @@ from raglan.v1 import retriever_pb2
 
 from raglan_gateway.api import filters, kept_answers, replies, schemas, sse
 from raglan_gateway.metrics import Metrics
-from raglan_gateway.pipeline import Answered, Cited, Delta, Pipeline, Run, Sources, Started
+from raglan_gateway.pipeline import (
+    Answered,
+    Cited,
+    Delta,
+    Pipeline,
+    Restarted,
+    Run,
+    Sources,
+    Started,
+    Thinking,
+)
 from raglan_gateway.query import Query
 from raglan_gateway.settings import GatewaySettings
 from raglan_gateway.shared.answer_cache import AnswerCache, Place
@@ -171,7 +181,7 @@ async def _events(
                     answered = True
                     metrics.answered(event.run)
                     yield sse.Event("final", answers.put(place, replies.query(event.run)).decode())
-                else:
+                elif event != _SIGN_OF_LIFE:
                     yield _shown(event)
         yield sse.Event("done")
     except RaglanError as error:
@@ -196,7 +206,10 @@ async def _events(
         yield sse.problem(Internal("The gateway met an error of its own."))
 
 
-def _shown(event: Started | Sources | Delta | Cited) -> sse.Event:
+_SIGN_OF_LIFE: Final = Thinking("")
+
+
+def _shown(event: Started | Sources | Thinking | Delta | Cited | Restarted) -> sse.Event:
     match event:
         case Started():
             start = schemas.StreamStart(
@@ -207,6 +220,10 @@ def _shown(event: Started | Sources | Delta | Cited) -> sse.Event:
             passages = [replies.passage(p) for p in run.passages]
             sources = schemas.StreamSources(passages=passages, degraded=replies.degraded(run))
             return sse.Event("sources", sources)
+        case Thinking(text):
+            return sse.Event("thinking", schemas.StreamThinking(text=text))
+        case Restarted():
+            return sse.Event("restart")
         case Delta(text):
             return sse.Event("delta", schemas.StreamDelta(text=text))
         case Cited(citation, passage):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, Final, Literal, cast
 
 from google.protobuf.timestamp_pb2 import Timestamp
 from raglan.telemetry import context as request_context
@@ -12,6 +12,13 @@ from raglan.v1 import common_pb2, generator_pb2, ingester_pb2, retriever_pb2
 from raglan_gateway.api import schemas
 from raglan_gateway.grounding import Claim, groundedness
 from raglan_gateway.pipeline import Run
+
+_FINISH_REASONS: Final[dict[int, Literal["stop", "length", "abstained", "content_filter"]]] = {
+    generator_pb2.FINISH_REASON_STOP: "stop",
+    generator_pb2.FINISH_REASON_LENGTH: "length",
+    generator_pb2.FINISH_REASON_ABSTAINED: "abstained",
+    generator_pb2.FINISH_REASON_CONTENT_FILTER: "content_filter",
+}
 
 
 def search(run: Run) -> schemas.SearchReply:
@@ -30,6 +37,8 @@ def query(run: Run) -> schemas.QueryReply:
     return schemas.QueryReply(
         id=request_context.request_id(),
         answer=run.answer,
+        finish_reason=_FINISH_REASONS.get(finished.reason, "stop"),
+        abstained=finished.reason == generator_pb2.FINISH_REASON_ABSTAINED,
         citations=[citation(c, run.passages[c.passage_index]) for c in run.citations],
         passages=[passage(p) for p in run.passages],
         confidence=finished.confidence,
@@ -67,8 +76,14 @@ def passage(found: common_pb2.Passage) -> schemas.Passage:
     return schemas.Passage(
         chunk_id=found.chunk_id,
         document_id=found.document_id,
+        collection=found.collection,
         title=found.title,
+        heading_path=list(found.heading_path),
+        page=found.page or None,
         text=found.text,
+        start=found.start,
+        end=found.end,
+        language=found.language or None,
         rank=found.rank,
         scores=schemas.Scores(**scores),
         metadata=_object(found.metadata_json),
@@ -80,8 +95,13 @@ def citation(cited: generator_pb2.Citation, source: common_pb2.Passage) -> schem
     return schemas.Citation(
         marker=cited.marker,
         document_id=source.document_id,
+        collection=source.collection,
         chunk_id=source.chunk_id,
+        chunk_start=source.start,
+        chunk_end=source.end,
         title=source.title,
+        heading_path=list(cited.heading_path or source.heading_path),
+        page=cited.page or source.page or None,
         quote=cited.quote,
         start=cited.start,
         end=cited.end,
@@ -95,7 +115,9 @@ def claim(found: Claim) -> schemas.Claim:
         end=found.end,
         markers=list(found.markers),
         supported=found.supported,
-        support=schemas.ClaimSupport(lexical=found.lexical, cosine=found.cosine),
+        support=schemas.ClaimSupport(
+            lexical=found.lexical, cosine=found.cosine, conflict=cast(Any, found.conflict or None)
+        ),
     )
 
 
@@ -128,6 +150,8 @@ def document(found: ingester_pb2.Document, chunks: list[retriever_pb2.Chunk]) ->
     """A document with its text and the chunks that the index holds of it."""
     return schemas.Document(
         **_document_fields(found),
+        language=found.language or None,
+        warnings=list(found.warnings),
         text=found.text,
         chunks=[
             schemas.Chunk(
@@ -135,6 +159,7 @@ def document(found: ingester_pb2.Document, chunks: list[retriever_pb2.Chunk]) ->
                 start=chunk.start,
                 end=chunk.end,
                 heading_path=list(chunk.heading_path),
+                page=chunk.page or None,
                 text=chunk.text,
             )
             for chunk in chunks
@@ -156,6 +181,12 @@ def job(found: ingester_pb2.Job) -> schemas.Job:
             schemas.DocumentProblem(document_id=e.document_id, message=e.message)
             for e in found.errors
         ],
+        warnings=[
+            schemas.DocumentProblem(document_id=w.document_id, message=w.message)
+            for w in found.warnings
+        ],
+        warning_count=found.warning_count,
+        replaced=found.replaced,
         documents=found.documents,
         unchanged=found.unchanged,
         created_at=_iso(found.created_at),

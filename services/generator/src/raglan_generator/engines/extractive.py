@@ -23,6 +23,7 @@ from raglan_generator.generation import (
     Support,
     Usage,
 )
+from raglan_generator.overview import asks_for_overview, overview
 
 _INLINE_CHARS = 8_000
 """Up to this much text takes about 3 ms; more goes to a thread."""
@@ -89,12 +90,11 @@ class ExtractiveEngine:
 
         def work() -> tuple[Extraction, int]:
             checkpoint()
-            found = extract(
-                request.question,
-                request.passages,
-                max_sentences=self._max_sentences,
-                checkpoint=checkpoint,
-            )
+            question, passages, most = request.question, request.passages, self._max_sentences
+            if asks_for_overview(question):
+                found = overview(passages, most=most, checkpoint=checkpoint)
+            else:
+                found = extract(question, passages, max_sentences=most, checkpoint=checkpoint)
             texts = (request.question, *(passage.text for passage in request.passages))
             return found, sum(len(text.split()) for text in texts)
 

@@ -3,75 +3,47 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import ssl
 import urllib.request
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import aclosing, asynccontextmanager, suppress
-from dataclasses import dataclass
+from contextlib import aclosing, asynccontextmanager
 from types import MappingProxyType
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 import aiohttp
 import certifi
+import structlog
 from pydantic import SecretStr
-from raglan import http_errors
 from raglan.deadline import Deadline
-from raglan.errors import DeadlineExceeded, Internal, RaglanError, Unavailable
+from raglan.errors import RaglanError, Unavailable
 from raglan.health import Health
 from raglan.telemetry import semconv
 from raglan.telemetry.http import http_span, trace_headers
 
 from raglan_generator.engines import openai_errors
-from raglan_generator.engines.event_data import EventData
-from raglan_generator.generation import EngineInfo, FinishReason, Load, Request, Sampling, Usage
-from raglan_generator.language_model import End, Prompt, Text, Tokenizer
+from raglan_generator.engines.hold_off import HoldOff
+from raglan_generator.engines.openai_errors import ParameterRefused
+from raglan_generator.engines.openai_frames import Completion
+from raglan_generator.engines.openai_request import Parameters
+from raglan_generator.engines.openai_response import ResponseBody, Timeouts, Waiting
+from raglan_generator.generation import EngineInfo, Load, Request, Sampling
+from raglan_generator.language_model import End, Piece, Prompt, Tokenizer
+
+log: Final = structlog.get_logger()
 
 _OK: Final = 200
-_DONE: Final = "[DONE]"
-_MAX_ERROR_BYTES: Final = 64 * 1024
 _KEEPALIVE_S: Final = 4.0
 """Below the 5 s after which uvicorn, and so vLLM, closes an idle connection."""
-_TRAILER_S: Final = 0.05
-"""What a server gets to end its response after [DONE], before the connection is given up."""
-
-
-@dataclass(frozen=True, slots=True)
-class Timeouts:
-    """Seconds, each besides the call's deadline."""
-
-    connect_s: float = 2.0
-    first_token_s: float = 5.0
-    idle_s: float = 5.0
-
-
-@dataclass(slots=True)
-class _Answer:
-    """What is known of an answer while it streams."""
-
-    finish_reason: str = ""
-    usage: Usage | None = None
-    begun: bool = False
-
-    def end(self) -> End:
-        """The stream is over.
-
-        Raises:
-            Unavailable: it is, but not the answer.
-            Internal: the server kept the answer to itself.
-        """
-        if not self.finish_reason:
-            raise Unavailable("The LLM server closed the stream before the end of the answer.")
-        if self.finish_reason == "content_filter":
-            raise Internal("The LLM server withheld the answer (content_filter).")
-        length = self.finish_reason == "length"
-        return End(FinishReason.LENGTH if length else FinishReason.STOP, self.usage)
 
 
 class OpenAIModel:
-    """Asks one server for one model. Never retries: what was sent once stands."""
+    """Asks one server for one model.
+
+    A request is sent again only where the server has refused a parameter of it, without that one.
+    After a Retry-After nothing is sent until its time has come.
+    """
 
     def __init__(
         self,
@@ -94,8 +66,9 @@ class OpenAIModel:
         self._model = model
         self._key = api_key
         self._tokenizer = tokenizer
-        self._sampling = sampling
+        self._parameters = Parameters(model, sampling, adapters)
         self._adapters = adapters
+        self._hold_off = HoldOff()
         self._timeouts = timeouts or Timeouts()
         self._max_connections = max_connections
         self._proxy = _proxy_for(self._url)
@@ -146,33 +119,71 @@ class OpenAIModel:
 
     async def stream(
         self, prompt: Prompt, request: Request, deadline: Deadline
-    ) -> AsyncGenerator[Text | End]:
+    ) -> AsyncGenerator[Piece | End]:
         """See `LanguageModel.stream`."""
-        answer = _Answer()
+        self._hold_off.check()
+        waiting = Waiting(self._timeouts, deadline)
+        without: set[str] = set()
         self._running += 1
         try:
-            first = deadline.within(self._timeouts.first_token_s)
+            while True:
+                body = self._parameters.body(prompt, request, without)
+                try:
+                    async with aclosing(self._completed(body, waiting)) as pieces:
+                        async for piece in pieces:
+                            yield piece
+                    return
+                except ParameterRefused as refused:
+                    # Each is named at most once, so that this ends.
+                    if refused.name in without:
+                        raise
+                    self._drop(body, refused, without)
+        except RaglanError as error:
+            self._report(error)
+            raise
+        finally:
+            self._running -= 1
+
+    def _drop(self, body: dict[str, Any], refused: ParameterRefused, without: set[str]) -> None:
+        without.add(refused.name)
+        if refused.always:
+            self._parameters.remember(body, refused.name)
+        log.warning(
+            "the LLM server refuses a parameter",
+            parameter=refused.name,
+            remembered=refused.always,
+            reason=refused.cause,
+        )
+
+    def _report(self, error: RaglanError) -> None:
+        self._hold_off.note(error)
+        if error.cause:
+            log.warning("the LLM server failed", message=error.message, reason=error.cause)
+
+    async def _completed(
+        self, body: dict[str, Any], waiting: Waiting
+    ) -> AsyncGenerator[Piece | End]:
+        """One request and its answer."""
+        answer = Completion(secret=self._key.get_secret_value())
+        try:
             async with (
-                self._opened(self._body(prompt, request), deadline, first) as source,
-                aclosing(self._events(source, answer, deadline, first)) as events,
+                self._opened(body, waiting) as response,
+                aclosing(response.frames(answer)) as frames,
             ):
-                async for arrived in events:
-                    # Tokens that came together go on together: who is behind catches up so.
-                    text, tokens, error = self._read_all(arrived, answer)
-                    if text:
-                        yield Text(text, tokens)
+                async for arrived in frames:
+                    pieces, error = answer.read_all(arrived)
+                    for piece in pieces:
+                        yield piece
                     if error is not None:
                         raise error
         except aiohttp.ClientError as error:
-            raise openai_errors.from_transport(error, begun=answer.begun) from None
-        finally:
-            self._running -= 1
+            # A server that has said why the answer ends has sent all of it.
+            if not answer.is_finished:
+                raise openai_errors.from_transport(error, begun=answer.begun) from None
         yield answer.end()
 
     @asynccontextmanager
-    async def _opened(
-        self, body: dict[str, Any], deadline: Deadline, first: Deadline
-    ) -> AsyncIterator[aiohttp.StreamReader]:
+    async def _opened(self, body: dict[str, Any], waiting: Waiting) -> AsyncIterator[ResponseBody]:
         if self._client is None:
             raise Unavailable("The generator has not started.")
         with http_span("POST", self._url) as span:
@@ -183,172 +194,30 @@ class OpenAIModel:
                 allow_redirects=False,
                 proxy=self._proxy,
             )
-            async with self._within(first, deadline, begun=False):
+            async with waiting.within(waiting.first, begun=False):
                 response = await sending
             span.set_attribute(semconv.HTTP_STATUS, response.status)
-            async with self._answering(response, deadline, first) as source:
-                yield source
-
-    @asynccontextmanager
-    async def _answering(
-        self, response: aiohttp.ClientResponse, deadline: Deadline, first: Deadline
-    ) -> AsyncIterator[aiohttp.StreamReader]:
-        try:
-            if response.status != _OK:
-                async with self._within(first, deadline, begun=False):
-                    said = await _json_of(response.content)
-                raise http_errors.from_response(
-                    openai_errors.LLM_SERVER,
-                    response.status,
-                    said,
-                    response.headers,
-                    secret=self._key.get_secret_value(),
-                )
-            if "text/event-stream" not in response.headers.get("content-type", ""):
-                raise Unavailable(
-                    "The LLM server did not answer with an event stream; "
-                    "is RAGLAN_GENERATOR_BASE_URL its /v1 address?"
-                )
-            yield response.content
-        finally:
-            # Closes the connection if the answer is not at its end: the server stops writing.
-            response.close()
-
-    async def _events(
-        self, source: aiohttp.StreamReader, answer: _Answer, deadline: Deadline, first: Deadline
-    ) -> AsyncGenerator[list[str]]:
-        """The data of the events up to the last, those together that arrived together."""
-        events, limit = EventData(), first
-        while True:
-            async with self._within(limit, deadline, begun=answer.begun):
-                more = await source.readany()
-            if not more:
-                return
-            arrived = events.feed(more)
-            if not arrived:
-                # Comments are not a sign of life of the model: only events move the limit.
-                continue
-            done = _DONE in arrived
-            yield arrived[: arrived.index(_DONE)] if done else arrived
-            if done:
-                answer.finish_reason = answer.finish_reason or "stop"
-                await _read_to_end(source)
-                return
-            limit = deadline.within(self._timeouts.idle_s) if answer.begun else first
-
-    @asynccontextmanager
-    async def _within(
-        self, limit: Deadline, deadline: Deadline, *, begun: bool
-    ) -> AsyncIterator[None]:
-        try:
-            async with asyncio.timeout(limit.remaining_s()):
-                yield
-        except aiohttp.ClientError:
-            # Some of them are a TimeoutError as well.
-            raise
-        except TimeoutError:
-            if limit.at >= deadline.at:
-                raise DeadlineExceeded(
-                    "The deadline passed before the LLM server had answered."
-                ) from None
-            what, seconds, setting = (
-                ("no further token", self._timeouts.idle_s, "IDLE")
-                if begun
-                else ("no token", self._timeouts.first_token_s, "FIRST_TOKEN")
-            )
-            raise Unavailable(
-                f"The LLM server sent {what} within {seconds:g} s "
-                f"(RAGLAN_GENERATOR_{setting}_TIMEOUT_S)."
-            ) from None
-
-    def _read_all(self, arrived: list[str], answer: _Answer) -> tuple[str, int, RaglanError | None]:
-        """Text and tokens up to the first frame that is an error, and that error."""
-        texts: list[str] = []
-        for data in arrived:
             try:
-                text = self._read(data, answer)
-            except RaglanError as error:
-                return "".join(texts), len(texts), error
-            if text:
-                texts.append(text)
-        return "".join(texts), len(texts), None
-
-    def _read(self, data: str, answer: _Answer) -> str:
-        """The text in one frame; the rest of it goes into `answer`."""
-        try:
-            frame = json.loads(data)
-            if error := frame.get("error"):
-                raise openai_errors.from_frame(error, secret=self._key.get_secret_value())
-            if usage := frame.get("usage"):
-                answer.usage = _usage(usage)
-            text = ""
-            for choice in frame.get("choices") or ():
-                delta = choice.get("delta") or {}
-                text += delta.get("content") or ""
-                # A model that thinks first is at work, though it has said nothing yet.
-                thinks = delta.get("reasoning_content") or delta.get("reasoning")
-                answer.begun = answer.begun or bool(text or thinks)
-                answer.finish_reason = choice.get("finish_reason") or answer.finish_reason
-        except (ValueError, TypeError, AttributeError, KeyError):
-            raise Unavailable("The LLM server sent a frame that is no chat completion.") from None
-        return text
-
-    def _body(self, prompt: Prompt, request: Request) -> dict[str, Any]:
-        asked, default = request.sampling, self._sampling
-        body: dict[str, Any] = {
-            "model": self._adapters.get(request.adapter, self._model),
-            "messages": prompt.messages,
-            "max_tokens": request.max_tokens,
-            "stream": True,
-            "stream_options": {"include_usage": True},
-        }
-        for name in ("temperature", "top_p", "seed"):
-            value = getattr(asked, name)
-            value = getattr(default, name) if value is None else value
-            if value is not None:
-                body[name] = value
-        if asked.stop:
-            body["stop"] = asked.stop
-        if request.json_schema:
-            schema = {"name": "answer", "schema": json.loads(request.json_schema)}
-            body["response_format"] = {"type": "json_schema", "json_schema": schema}
-        return body
+                answered = ResponseBody(response.content, waiting)
+                if response.status != _OK:
+                    raise openai_errors.from_response(
+                        response.status,
+                        await answered.said(),
+                        response.headers,
+                        parameters=self._parameters.optional(body),
+                        has_schema="response_format" in body,
+                        secret=self._key.get_secret_value(),
+                    )
+                yield answered
+            finally:
+                # Closes the connection if the answer is not at its end: the server stops writing.
+                response.close()
 
     def _headers(self) -> dict[str, str]:
         headers = {"accept": "text/event-stream", "cache-control": "no-store"}
         if key := self._key.get_secret_value():
             headers["authorization"] = f"Bearer {key}"
         return headers
-
-
-def _usage(reported: dict[str, Any]) -> Usage:
-    details = reported.get("prompt_tokens_details") or {}
-    return Usage(
-        prompt_tokens=int(reported["prompt_tokens"]),
-        completion_tokens=int(reported["completion_tokens"]),
-        cached_tokens=int(details.get("cached_tokens") or 0),
-    )
-
-
-async def _read_to_end(source: aiohttp.StreamReader) -> None:
-    """Let the response end by itself, which keeps its connection for the next one."""
-    with suppress(TimeoutError, aiohttp.ClientError):
-        async with asyncio.timeout(_TRAILER_S):
-            while await source.readany():
-                pass
-
-
-async def _json_of(source: aiohttp.StreamReader) -> Any:
-    """The body of an error, or None if it is no JSON or too long to be one."""
-    body = b""
-    while more := await source.readany():
-        body += more
-        if len(body) > _MAX_ERROR_BYTES:
-            return None
-    try:
-        return json.loads(body)
-    except ValueError:
-        return None
 
 
 def _certificates() -> ssl.SSLContext:

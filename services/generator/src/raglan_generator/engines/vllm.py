@@ -43,7 +43,15 @@ from raglan_generator.engines.vllm_options import (
 )
 from raglan_generator.engines.vllm_progress import Counters, Progress
 from raglan_generator.generation import EngineInfo, Load, Request, Sampling
-from raglan_generator.language_model import End, Message, Prompt, Text, Tokenizer, begun_within
+from raglan_generator.language_model import (
+    End,
+    Message,
+    Piece,
+    Prompt,
+    Text,
+    Tokenizer,
+    begun_within,
+)
 
 ENVIRONMENT: Final = {
     # A fork of a process that serves gRPC inherits its sockets and its locks.
@@ -160,7 +168,7 @@ class VllmModel:
 
     async def stream(
         self, prompt: Prompt, request: Request, deadline: Deadline
-    ) -> AsyncGenerator[Text | End]:
+    ) -> AsyncGenerator[Piece | End]:
         """See `LanguageModel.stream`. Text that came while nobody read it comes as one."""
         engine = self._started()
         deadline.check("the answer was begun")

@@ -1,0 +1,76 @@
+"""The body of a chat completion request, without the parameters that its server refuses."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Mapping
+from typing import Any, Final
+
+from raglan_generator.generation import Request, Sampling
+from raglan_generator.language_model import Prompt
+
+_RENAMED: Final = {"max_tokens": "max_completion_tokens"}
+"""What models refuse under one name and take under another: those of OpenAI that reason."""
+
+_OPTIONAL: Final = frozenset(
+    {"max_tokens", "max_completion_tokens", "stream_options", "temperature", "top_p", "seed"}
+    | {"stop"}
+)
+"""What an answer can do without."""
+
+
+class Parameters:
+    """Builds bodies; remembers by model what its server refuses. Belongs to one event loop."""
+
+    def __init__(self, model: str, sampling: Sampling, adapters: Mapping[str, str]) -> None:
+        """Args:
+        model: the server's name of it.
+        sampling: where a request leaves it open; None is not sent.
+        adapters: further models of the server, by the name that a request gives them.
+        """
+        self._model = model
+        self._sampling = sampling
+        self._adapters = adapters
+        self._refused: defaultdict[str, set[str]] = defaultdict(set)
+
+    def body(self, prompt: Prompt, request: Request, without: set[str]) -> dict[str, Any]:
+        """What to send.
+
+        Args:
+            without: parameters to leave out of this one request besides.
+        """
+        asked, default = request.sampling, self._sampling
+        model = self._adapters.get(request.adapter, self._model)
+        body: dict[str, Any] = {
+            "model": model,
+            "messages": prompt.messages,
+            "max_tokens": request.max_tokens,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+        }
+        for name in ("temperature", "top_p", "seed"):
+            value = getattr(asked, name)
+            value = getattr(default, name) if value is None else value
+            if value is not None:
+                body[name] = value
+        if stop := asked.stop or default.stop:
+            body["stop"] = stop
+        if request.json_schema:
+            schema = {"name": "answer", "schema": json.loads(request.json_schema)}
+            body["response_format"] = {"type": "json_schema", "json_schema": schema}
+        refused = self._refused[model] | without
+        for name in refused & body.keys():
+            value = body.pop(name)
+            if (other := _RENAMED.get(name)) and other not in refused:
+                body[other] = value
+        return body
+
+    @staticmethod
+    def optional(body: Mapping[str, Any]) -> frozenset[str]:
+        """The parameters of `body` that the answer can do without."""
+        return _OPTIONAL & body.keys()
+
+    def remember(self, body: Mapping[str, Any], name: str) -> None:
+        """The server refuses parameter `name` whatever its value: never send it again."""
+        self._refused[body["model"]].add(name)
