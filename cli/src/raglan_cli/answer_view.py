@@ -65,7 +65,7 @@ class AnswerView:
         self._pending = ""
 
     def _render(self, block: str) -> None:
-        self._live.update(Text(""))
+        self._live.update(Text(""), refresh=True)
         # Without hyperlinks the address is printed: a document could hide it behind other words.
         self._console.print(Markdown(block, hyperlinks=False), soft_wrap=False)
         self._console.print()
