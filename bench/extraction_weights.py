@@ -75,7 +75,7 @@ class Case:
         answers = [normal(answer) for answer in asked.answers]
         texts = [normal(shown(each.unit)) for each in candidates]
         parts: dict[str, float] = {}
-        if any(each.words for each in found):
+        if any(each.words or each.section for each in found):
             chances = chances_of(candidates, found)
             evidence = evidence_of(question, passages, candidates, found, chances, language)
             parts = evidence.parts()

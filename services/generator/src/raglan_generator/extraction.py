@@ -143,7 +143,7 @@ def extract(
         checkpoint=checkpoint,
     )
     found = features(question, passages, candidates, language=language, checkpoint=checkpoint)
-    if not any(each.words for each in found):
+    if not any(each.words or each.section for each in found):
         return Extraction((), 0.0)
     chances = chances_of(candidates, found)
     best = _best(candidates, chances, max_sentences)
@@ -214,7 +214,7 @@ def evidence_of(
         held[candidate.passage] |= candidate.terms | candidate.before | candidate.context
     coverage = _held({term: float(len(term)) for term in terms(question, language)}, held)
     return Evidence(
-        match=max((found[i].words + found[i].pieces) / 2 for i in order),
+        match=max(max((f.words + f.pieces) / 2, f.section) for f in (found[i] for i in order)),
         coverage=coverage,
         similarity=max((p.similarity for p in passages if p.similarity is not None), default=None),
         specifics=_specifics(question, passages, language, picked, held),
