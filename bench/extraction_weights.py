@@ -34,6 +34,7 @@ from sklearn.metrics import roc_auc_score
 FITTED = slice(1000, 2000)
 CHECKED = slice(2000, None)
 RIDGE = 0.5
+"""On the weights themselves: features that vary little, such as the cosine, are held back."""
 DOCS_WEIGHT = 2.0
 """Of a question of docs_qa in the fit of units."""
 DOCS_SUBJECT_WEIGHT = 3.0
@@ -99,8 +100,6 @@ def fitted(cases: Sequence[Case], used: Sequence[int]) -> np.ndarray:
     """Weights of all features, 0 for those not `used`."""
     cases = [case for case in cases if case.holds.any()]
     values = np.concatenate([case.features[:, used] for case in cases])
-    spread = values.std(axis=0) + 1e-9
-    values = values / spread
     holds = np.concatenate([case.holds for case in cases])
     begins = np.cumsum([0, *(len(case.holds) for case in cases)])[:-1]
     owner = np.repeat(np.arange(len(cases)), [len(case.holds) for case in cases])
@@ -120,7 +119,7 @@ def fitted(cases: Sequence[Case], used: Sequence[int]) -> np.ndarray:
         total = counts @ (everything - right)
         return float(total + RIDGE * weights @ weights / 2), slope
 
-    found = minimize(loss, np.zeros(len(used)), jac=True, method="L-BFGS-B").x / spread
+    found = minimize(loss, np.zeros(len(used)), jac=True, method="L-BFGS-B").x
     weights = np.zeros(len(Features._fields))
     weights[used] = found
     return weights

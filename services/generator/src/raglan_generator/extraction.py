@@ -25,55 +25,55 @@ from raglan_generator.support import Evidence
 from raglan_generator.units import Kind, Unit
 
 WEIGHTS: Final = Features(
-    words=2.6,
-    pieces=4.5,
+    words=2.8,
+    pieces=4.4,
     pairs=1.1,
-    before=3.3,
-    context=2.5,
-    section=0.7,
-    matched=3.4,
-    cue=2.2,
+    before=3.4,
+    context=1.8,
+    section=0.4,
+    matched=3.3,
+    cue=2.1,
     rank=1.3,
-    similarity=4.2,
+    similarity=4.4,
     length=-0.8,
-    whole=2.5,
+    whole=3.2,
 )
 """Fitted to SQuAD questions 1,001-2,000 by `bench/extraction_weights.py`, which shows what each one
 is worth."""
 
 WEIGHTS_UNREAD: Final = Features(
-    words=3.7,
+    words=3.9,
     pieces=5.2,
-    pairs=1.8,
-    before=3.3,
-    context=2.5,
-    section=0.7,
+    pairs=1.6,
+    before=3.5,
+    context=1.5,
+    section=0.4,
     matched=0.0,
-    cue=2.4,
+    cue=2.3,
     rank=1.4,
-    similarity=4.2,
-    length=-0.8,
-    whole=2.5,
+    similarity=4.3,
+    length=-0.2,
+    whole=2.8,
 )
 """Where no reranker has looked at words."""
 
 WEIGHTS_BY_WORDS: Final = Features(
-    words=3.5,
-    pieces=5.5,
-    pairs=1.8,
-    before=3.3,
-    context=2.5,
-    section=0.7,
+    words=3.8,
+    pieces=5.1,
+    pairs=1.6,
+    before=3.4,
+    context=1.5,
+    section=0.4,
     matched=0.0,
-    cue=2.5,
-    rank=1.85,
+    cue=2.3,
+    rank=1.8,
     similarity=0.0,
-    length=-0.8,
-    whole=2.5,
+    length=-0.3,
+    whole=2.7,
 )
 """Where no embedder has compared question and passages either."""
 
-CUT_OFF: Final = 0.06
+CUT_OFF: Final = 0.035
 """A unit with a smaller share of the best one's chance is not quoted."""
 
 _NO_VERSION: Final = 1.0

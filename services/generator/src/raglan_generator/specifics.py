@@ -18,7 +18,7 @@ from raglan.terms import is_stop_word, stem, terms
 _WEIGHTS: Final = {10: 0.03, 20: 0.1, 35: 0.25, 40: 0.3, 50: 0.3}
 """How much an English word tells by its size in SCOWL, the most common first; others tell 1."""
 
-_ANY_LANGUAGE: Final = 0.1
+_ANY_LANGUAGE: Final = 0.07
 """The same for a word of a language without such a list."""
 
 _TOKEN: Final = re.compile(

@@ -16,8 +16,8 @@ from typing import Final
 
 WEIGHTS: Final = {"match": 5.4, "coverage": 10.7, "similarity": 14.2}
 OFFSET: Final = -12.0
-WEIGHTS_BY_WORDS: Final = {"match": 5.0, "coverage": 16.0}
-OFFSET_BY_WORDS: Final = -9.0
+WEIGHTS_BY_WORDS: Final = {"match": 5.0, "coverage": 14.0}
+OFFSET_BY_WORDS: Final = -6.0
 """Where no embedder has compared question and passages."""
 
 
