@@ -11,11 +11,12 @@ import re
 import unicodedata
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Final, Literal
 
 from raglan.support_words import (
     CASED_NOUNS,
+    CONJUNCTIONS,
     EXCEPTIONS,
     NEGATING_PARTS,
     NEGATIONS,
@@ -33,16 +34,14 @@ _PREFIX: Final = 5
 """Characters in which a name and its adjective agree: Germany, German."""
 
 _NUMBER: Final = re.compile(
-    r"\d{1,3}(?:[ \u00a0\u202f']\d{3})+(?![\d])(?:[.,]\d+)?|\d+(?:[.,:/-]\d+)*"
+    r"(?<![^\W\d_])(?<![^\W\d_][-.])(?:\d{1,3}(?:[ \u00a0\u202f']\d{3})+(?!\d)(?:[.,]\d+)?"
+    r"|\d+(?:[.,:]\d+)*)"
 )
-_SEPARATOR: Final = re.compile(r"[., \u00a0\u202f':/-]")
-_WORD: Final = re.compile(r"[^\W\d_]+(?:['\u2019][^\W\d_]+)?")
-_CLAUSE_END: Final = re.compile(
-    r"(?<!\d)[,:]|[,:](?!\d)|[;()\u2014\u3001\u3002\uff0c\uff1b]|\s[-\u2013]\s"
-    r"|\b(?:and|but|or|und|aber|oder|sondern|et|mais|ou|y|pero|o|ma|e|mas|en|maar|of|och|men|i|a|\u0438"
-    r"|\u043d\u043e)\b",
-    re.IGNORECASE,
-)
+"""Digits; those behind a letter belong to an identifier."""
+_SEPARATOR: Final = re.compile(r"[., \u00a0\u202f':]")
+_WORD: Final = re.compile(r"[^\W\d_]+")
+_IDENTIFIER: Final = re.compile(r"[^\W\d_][\w.-]*\d[\w-]*")
+_BREAKS: Final = r"(?<!\d)[,:]|[,:](?!\d)|[;()\u2014\u3001\u3002\uff0c\uff1b]|\s[-\u2013]\s"
 _LIST_NUMBER: Final = re.compile(r"^\s*(?:[-*+>]\s+)?\(?\d{1,3}[.)]\s")
 _CODE: Final = re.compile(r"`[^`\n]*`")
 _ENGLISH_NOT: Final = re.compile(r"n['\u2019]t\b", re.IGNORECASE)
@@ -56,6 +55,8 @@ class _Unit:
 
     text: str
     language: str
+    sentence: _Unit | None = None
+    """The whole of which it is a part."""
 
     @cached_property
     def terms(self) -> frozenset[str]:
@@ -96,12 +97,20 @@ class Source:
         self.context = _Unit(context, language)
 
     @cached_property
+    def _squeezed(self) -> str:
+        return _squeezed(" ".join(self._sentences))
+
+    def quotes(self, sentence: str) -> bool:
+        """Whether `sentence` stands in it, letter for letter."""
+        return _squeezed(sentence) in self._squeezed
+
+    @cached_property
     def units(self) -> list[_Unit]:
         """Its sentences, each cut so that numbers of several clauses stand apart."""
         return [
-            _Unit(part, self.language)
-            for sentence in self._sentences
-            for part in _facts_apart(sentence, self.language)
+            _Unit(part, self.language, whole)
+            for whole in (_Unit(sentence, self.language) for sentence in self._sentences)
+            for part in _facts_apart(whole.text, self.language)
         ]
 
     @cached_property
@@ -111,7 +120,7 @@ class Source:
             _Unit(clause, self.language)
             for sentence in self._sentences
             if not _has_exception(sentence, self.language)
-            for clause in _clauses(sentence)
+            for clause in _clauses(sentence, self.language)
         ]
 
 
@@ -131,6 +140,8 @@ def find_conflict(sentence: str, sources: Sequence[Source], *, language: str) ->
     if not units:
         return ""
     around = [source.context for source in sources]
+    if any(source.quotes(sentence) for source in sources):
+        return ""
     if any(_is_contradicted(number, claim, units, around) for number in claim.numbers):
         return "number"
     if any(source.language != language for source in sources):
@@ -155,12 +166,15 @@ def _is_contradicted(
     holders = [unit for unit in units if unit.holds(number)]
     if not holders:
         return not any(context.holds(number) for context in around)
-    rivals = [unit for unit in units if unit.numbers and not unit.holds(number)]
     plain = {value for each in claim.numbers for value in each}
+    # A unit whose numbers the claim has as well denies nothing.
+    rivals = [unit for unit in units if not all(plain & other for other in unit.numbers)]
     shared = claim.terms - plain
     for holder in holders:
-        held = shared & holder.terms
-        outdone = any(held < (shared & rival.terms) for rival in rivals)
+        whole = holder.sentence
+        is_restated = whole and all(plain & other for other in whole.numbers)
+        held = shared & (whole if whole and is_restated else holder).terms
+        outdone = any(held < (shared & rival.terms) for rival in rivals if not rival.holds(number))
         if not outdone and not _has_other_name(claim, holder, rivals, around):
             return False
     return True
@@ -207,7 +221,7 @@ def _facts_apart(sentence: str, language: str) -> list[str]:
     """`sentence` cut so that each part has the numbers of one clause, and what belongs to them."""
     parts: list[str] = []
     has_number = False
-    for clause in _clauses(sentence):
+    for clause in _clauses(sentence, language):
         numbered = any(_numbers_in(clause, language))
         if parts and not (has_number and numbered):
             parts[-1] += f" {clause}"
@@ -218,8 +232,14 @@ def _facts_apart(sentence: str, language: str) -> list[str]:
     return parts
 
 
-def _clauses(sentence: str) -> list[str]:
-    return [part for part in _CLAUSE_END.split(sentence) if part and part.strip()]
+def _clauses(sentence: str, language: str) -> list[str]:
+    return [part for part in _clause_end(language).split(sentence) if part and part.strip()]
+
+
+@cache
+def _clause_end(language: str) -> re.Pattern[str]:
+    words = "|".join(CONJUNCTIONS.get(language, ()))
+    return re.compile(rf"{_BREAKS}|\b(?:{words})\b" if words else _BREAKS)
 
 
 # --- Names ----------------------------------------------------------------------------------------
@@ -236,7 +256,8 @@ def _has_foreign_name(claim: _Unit, known: Sequence[_Unit]) -> bool:
 
 
 def _names_in(text: str, language: str) -> Iterator[str]:
-    """Words with a capital inside of a sentence, and words all in capitals."""
+    """Words with a capital inside of a sentence, words all in capitals, and identifiers."""
+    yield from (word for word in _IDENTIFIER.findall(text) if not word.islower())
     for match in _NAME.finditer(text):
         word = match.group()
         is_acronym = len(word) > 1 and word.isupper()
@@ -247,6 +268,8 @@ def _names_in(text: str, language: str) -> Iterator[str]:
 
 def _has_name(name: str, unit: _Unit) -> bool:
     folded = name.casefold()
+    if any(character.isdigit() for character in name):
+        return _squeezed(name) in _squeezed(unit.text)
     beginning = folded[: max(_PREFIX, len(folded) - 3)] if len(folded) > 3 else folded
     return any(
         word == folded or (len(folded) > 3 and word.startswith(beginning)) for word in unit.words
@@ -260,6 +283,11 @@ def _is_acronym_of(name: str, units: Collection[_Unit]) -> bool:
     return any(wanted in "".join(word[0] for word in unit.words) for unit in units)
 
 
+def _squeezed(text: str) -> str:
+    """Letters and digits alone, without case."""
+    return "".join(character for character in text.casefold() if character.isalnum())
+
+
 def _words(text: str) -> list[str]:
     return _WORD.findall(text.casefold())
 
@@ -271,7 +299,7 @@ def _is_opposed(claim: _Unit, clauses: Sequence[_Unit]) -> bool:
     """Whether those of `clauses` that are nearest to one of the claim all say the opposite."""
     if _has_exception(claim.text, claim.language):
         return False
-    for text in _clauses(claim.text):
+    for text in _clauses(claim.text, claim.language):
         said = _Unit(text, claim.language)
         overlaps = [len(said.terms & clause.terms) for clause in clauses]
         best = max(overlaps, default=0)

@@ -22,7 +22,7 @@ NEGATIONS: Final = {
         "es": "no nunca jamás ningún ninguno ninguna nada nadie tampoco ni",
         "et": "ei mitte ära pole",
         "fi": "ei en et emme ette eivät eikä älä",
-        "fr": "ne pas jamais aucun aucune rien ni personne",
+        "fr": "ne n pas jamais aucun aucune rien ni personne",
         "hi": "नहीं न मत",
         "hu": "nem ne soha sem nincs nincsenek",
         "id": "tidak bukan belum jangan tak",
@@ -112,6 +112,26 @@ INTERJECTIONS: Final = frozenset(
     )
 )
 """Words that answer without stating anything, in any language."""
+
+CONJUNCTIONS: Final = {
+    language: tuple(words.split())
+    for language, words in {
+        "da": "og men eller",
+        "de": "und aber oder sondern",
+        "en": "and but or",
+        "es": "y e pero o u sino",
+        "fr": "et mais ou",
+        "it": "e ed ma o",
+        "nl": "en maar of",
+        "no": "og men eller",
+        "pl": "i ale lub oraz",
+        "pt": "e mas ou",
+        "ru": "и но или",
+        "sv": "och men eller",
+        "tr": "ve ama veya",
+    }.items()
+}
+"""Words between two clauses."""
 
 CASED_NOUNS: Final = frozenset({"de", "lb"})
 """Languages that write every noun with a capital, not only names."""
