@@ -118,3 +118,16 @@ def test_numbers_decide_across_languages_but_names_and_negations_do_not() -> Non
 def test_numbers_may_be_words() -> None:
     assert conflict("It takes 3 days.", "It takes three days.") == ""
     assert conflict("It takes four days.", "It takes three days.") == "number"
+
+
+def test_a_number_in_words_may_count_what_the_source_lists() -> None:
+    assert conflict("There are two ways: by mail and by phone.", "Ask by mail. Or by phone.") == ""
+
+
+def test_an_ordinal_supports_a_number() -> None:
+    assert conflict("It is GPU number two.", "It runs on the second GPU.") == ""
+
+
+def test_a_quote_never_conflicts() -> None:
+    for sentence in SHOP.split(". "):
+        assert conflict(sentence) == ""

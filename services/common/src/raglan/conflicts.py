@@ -21,6 +21,7 @@ from raglan.support_words import (
     NEGATING_PARTS,
     NEGATIONS,
     NUMBERS,
+    ORDINALS,
     TENS,
 )
 from raglan.terms import terms
@@ -67,6 +68,11 @@ class _Unit:
         return tuple(_numbers_in(self.text, self.language))
 
     @cached_property
+    def ordinals(self) -> frozenset[str]:
+        known = ORDINALS.get(self.language, {})
+        return frozenset(known[word] for word in self.words if word in known)
+
+    @cached_property
     def names(self) -> tuple[str, ...]:
         return tuple(_names_in(self.text, self.language))
 
@@ -80,7 +86,7 @@ class _Unit:
 
     def holds(self, number: frozenset[str]) -> bool:
         """Whether it has a number that may be read alike."""
-        return any(number & other for other in self.numbers)
+        return bool(number & self.ordinals) or any(number & other for other in self.numbers)
 
 
 class Source:
@@ -165,7 +171,12 @@ def _is_contradicted(
     """
     holders = [unit for unit in units if unit.holds(number)]
     if not holders:
-        return not any(context.holds(number) for context in around)
+        if any(context.holds(number) for context in around):
+            return False
+        # A number in words may count what the source lists.
+        return not _is_in_words(number, claim) or any(
+            unit.numbers and 2 * len(claim.terms & unit.terms) >= len(claim.terms) for unit in units
+        )
     plain = {value for each in claim.numbers for value in each}
     # A unit whose numbers the claim has as well denies nothing.
     rivals = [unit for unit in units if not all(plain & other for other in unit.numbers)]
@@ -190,6 +201,10 @@ def _has_other_name(
     missing = [name for name in claim.names if not any(_has_name(name, each) for each in known)]
     others = [name for name in holder.names if not _has_name(name, claim)]
     return bool(others) and any(_has_name(name, rival) for name in missing for rival in rivals)
+
+
+def _is_in_words(number: frozenset[str], claim: _Unit) -> bool:
+    return not any(number & frozenset(_values(each)) for each in _NUMBER.findall(claim.text))
 
 
 def _numbers_in(text: str, language: str) -> Iterator[frozenset[str]]:

@@ -102,6 +102,18 @@ TENS: Final = {
            "settanta": "70", "ottanta": "80", "novanta": "90", "cento": "100"},
 }  # fmt: skip
 
+ORDINALS: Final = {
+    language: {word: str(value) for value, word in enumerate(words.split(), start=2)}
+    for language, words in {
+        "de": "zweite dritte vierte fünfte sechste siebte achte neunte zehnte",
+        "en": "second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth",
+        "es": "segundo tercero cuarto quinto sexto séptimo octavo noveno décimo",
+        "fr": "deuxième troisième quatrième cinquième sixième septième huitième neuvième dixième",
+        "it": "secondo terzo quarto quinto sesto settimo ottavo nono decimo",
+    }.items()
+}
+"""What supports a number, but is none by itself: a second may be one of time."""
+
 INTERJECTIONS: Final = frozenset(
     str.split(
         """yes no yeah yep nope sure certainly absolutely correct indeed exactly right true ok okay
