@@ -156,7 +156,7 @@ async def _retrieve(name: str) -> list[Case]:
             Path(folder), search_threads=2, max_waiting=9, optimize_after_chunks=10**9
         )
         await store.open()
-        index = Index(store, limits=Limits(), language="english")
+        index = Index(store, limits=Limits(), language="en")
         await index.create(name, model, MAX_CHARS, 0)
         for start in range(0, len(chunks), 500):
             some = slice(start, start + 500)

@@ -8,7 +8,19 @@ from typing import Annotated
 
 import typer
 
-from raglan_cli import ask, bench, evaluate, ingest, parity, restart, screen, status, trace, up
+from raglan_cli import (
+    ask,
+    bench,
+    documents,
+    evaluate,
+    ingest,
+    parity,
+    restart,
+    screen,
+    status,
+    trace,
+    up,
+)
 from raglan_cli.failure import Failure
 
 app = typer.Typer(
@@ -21,6 +33,8 @@ app = typer.Typer(
 )
 app.command()(up.up)
 app.command()(ingest.ingest)
+app.command("list")(documents.list_documents)
+app.command()(documents.delete)
 app.command()(ask.ask)
 app.command()(ask.search)
 app.command("eval")(evaluate.evaluate)

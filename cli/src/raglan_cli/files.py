@@ -35,13 +35,17 @@ KNOWN_NAMES: Final = frozenset(
 """Text files that go without a suffix."""
 
 
+_BAD_NAME: Final = "Its name is not printable UTF-8; rename the file."
+
+
 @dataclass(frozen=True, slots=True)
 class SourceFile:
     """One file to send."""
 
     path: Path
     name: str
-    """How it is called in the collection: its path as seen from the current folder."""
+    """How it is called in the collection: the name of the folder that was given and the path below
+    it, whatever the current folder is."""
     size: int
 
 
@@ -54,6 +58,8 @@ class Selection:
     """Names of files in folders whose suffix no parser knows."""
     unreadable: list[tuple[str, str]] = field(default_factory=list)
     """(name, reason) of files that cannot be read."""
+    folders: list[str] = field(default_factory=list)
+    """Names of the folders that were given, each ending in a slash."""
 
 
 def select(paths: Iterable[Path]) -> Selection:
@@ -68,8 +74,14 @@ def select(paths: Iterable[Path]) -> Selection:
         if not given.exists():
             raise UsageFailure(f"There is no file or folder {given}.")
         found = [given] if given.is_file() else _below(given)
+        top = _top(given)
+        if not given.is_file():
+            selection.folders.append(f"{_absolute(given).relative_to(top).as_posix()}/")
         for path in found:
-            name = _name(path, given)
+            name = _absolute(path).relative_to(top).as_posix()
+            if not name.isprintable():
+                selection.unreadable.append((ascii(name)[1:-1], _BAD_NAME))
+                continue
             if not given.is_file() and not _is_known(path):
                 selection.skipped.append(name)
             elif name not in seen:
@@ -78,7 +90,7 @@ def select(paths: Iterable[Path]) -> Selection:
             elif seen[name].resolve() != path.resolve():
                 raise UsageFailure(
                     f"{seen[name]} and {path} would both be called {name}; "
-                    "ingest them from a folder above both."
+                    "give a folder above both instead."
                 )
     return selection
 
@@ -163,14 +175,18 @@ def _is_known(path: Path) -> bool:
     return path.suffix.lower() in KNOWN_SUFFIXES or path.name.lower() in KNOWN_NAMES
 
 
-def _name(path: Path, given: Path) -> str:
-    """The path from the current folder; for what lies elsewhere, from the folder that was named."""
-    absolute = Path(os.path.abspath(path))  # noqa: PTH100 - resolve() would follow links
-    here = Path.cwd()
-    if absolute.is_relative_to(here):
-        return absolute.relative_to(here).as_posix()
-    top = Path(os.path.abspath(given)).parent  # noqa: PTH100
-    return absolute.relative_to(top).as_posix()
+def _top(given: Path) -> Path:
+    """The folder that names are relative to: the one above the given or the file's folder.
+
+    So a folder gives the same names from wherever it is ingested, and files of the same name in two
+    projects stay apart.
+    """
+    absolute = _absolute(given)
+    return absolute.parent.parent if given.is_file() else absolute.parent
+
+
+def _absolute(path: Path) -> Path:
+    return Path(os.path.abspath(path))  # noqa: PTH100 - resolve() would follow links
 
 
 def _add(selection: Selection, path: Path, name: str) -> None:

@@ -15,7 +15,7 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 from rich.text import Text
 
-from raglan_cli import files, jobs
+from raglan_cli import documents, files, jobs
 from raglan_cli.client import (
     CollectionOption,
     Gateway,
@@ -49,16 +49,23 @@ def ingest(
     no_wait: Annotated[
         bool, typer.Option("--no-wait", help="Return once everything is uploaded.")
     ] = False,
+    prune: Annotated[
+        bool,
+        typer.Option("--prune", help="Delete documents of the given folders whose files are gone."),
+    ] = False,
     url: UrlOption = None,
 ) -> None:
     """Put documents into a collection, which is made if it does not exist.
 
-    The same bytes twice are stored once. A document that fails does so alone: its reason is shown
-    and the exit status is 1.
+    A document is called by the name of the folder that was given and the path below it; one of the
+    same name is replaced. The same bytes twice are stored once. A document that fails does so
+    alone: its reason is shown and the exit status is 1.
 
     Examples:
 
       raglan ingest docs/ --collection handbook
+
+      raglan ingest docs/ --collection handbook --prune
 
       raglan ingest report.pdf notes.md --json | jq .failed
     """
@@ -74,12 +81,14 @@ def ingest(
             outcome = Outcome(jobs=[{"id": job, "status": "queued"} for job in upload.job_ids])
         else:
             outcome = _follow(gateway, upload.job_ids, shown)
+        removed = documents.prune(gateway, collection, selection) if prune else []
     outcome.failed += [
         {"document": name, "reason": reason}
         for name, reason in [*selection.unreadable, *upload.refused]
     ]
     seconds = round(time.monotonic() - began, 2)
     report = {"collection": collection, **asdict(outcome), "skipped": selection.skipped}
+    report["removed"] = removed
     report["seconds"] = seconds
     if json:
         print_json(report)
@@ -204,7 +213,7 @@ def _show(report: Mapping[str, Any], *, waited: bool) -> None:
         out.print(
             f"{report['documents']} documents sent to [bold]{collection}[/]: "
             f"{report['chunks']} chunks indexed, {report['unchanged']} unchanged, "
-            f"{len(failed)} failed, in {report['seconds']:.1f} s"
+            f"{_counted(report)}{len(failed)} failed, in {report['seconds']:.1f} s"
         )
     else:
         out.print(f"Uploaded to [bold]{collection}[/]; the work goes on in the background:")
@@ -215,8 +224,23 @@ def _show(report: Mapping[str, Any], *, waited: bool) -> None:
         names = ", ".join(skipped[:_SHOWN])
         text = f"Skipped {len(skipped)} of unknown type: {names}{more}"
         out.print(Text(plain(text), style="dim"))
+    _show_warnings(report["warnings"], report["warning_count"])
     for failure in failed[:_SHOWN]:
         text = f"{plain(failure['document'])}: {plain(failure['reason'])}"
         err.print(Text(text, style="red"))
     if len(failed) > _SHOWN:
         err.print(f"... and {len(failed) - _SHOWN} more (--json lists them all)", style="red")
+
+
+def _counted(report: Mapping[str, Any]) -> str:
+    """What is rare enough to be left out where it is 0."""
+    counts = {"replaced": report["replaced"], "removed": len(report["removed"])}
+    return "".join(f"{count} {what}, " for what, count in counts.items() if count)
+
+
+def _show_warnings(warnings: Sequence[Mapping[str, str]], count: int) -> None:
+    for warning in warnings[:_SHOWN]:
+        about = f"{plain(warning['document'])}: " if warning["document"] else ""
+        err.print(Text(f"{about}{plain(warning['message'])}", style="yellow"))
+    if count > _SHOWN:
+        err.print(f"... and {count - _SHOWN} more warnings (GET /v1/jobs/ID)", style="yellow")

@@ -20,9 +20,15 @@ class Outcome:
 
     documents: int = 0
     unchanged: int = 0
+    replaced: int = 0
+    """Documents that took the place of an earlier version."""
     chunks: int = 0
     failed: list[dict[str, str]] = field(default_factory=list)
     """{"document", "reason"} of each document that is not in the collection."""
+    warnings: list[dict[str, str]] = field(default_factory=list)
+    """{"document", "message"}; an empty document stands for the whole job."""
+    warning_count: int = 0
+    """All of them; `warnings` holds the first of each job."""
     jobs: list[dict[str, str]] = field(default_factory=list)
     """{"id", "status"}."""
 
@@ -63,10 +69,16 @@ def outcome(jobs: Sequence[Mapping[str, Any]]) -> Outcome:
         total.jobs.append({"id": job["id"], "status": job["status"]})
         total.documents += job.get("documents") or 0
         total.unchanged += job.get("unchanged") or 0
+        total.replaced += job.get("replaced") or 0
         total.failed += [
             {"document": error["document_id"], "reason": error["message"]}
             for error in job.get("errors") or ()
         ]
+        total.warnings += [
+            {"document": warning["document_id"], "message": warning["message"]}
+            for warning in job.get("warnings") or ()
+        ]
+        total.warning_count += job.get("warning_count") or 0
         if job["status"] in {"failed", "cancelled"} and not job.get("errors"):
             total.failed.append({"document": f"job {job['id']}", "reason": f"It {_ended(job)}."})
     total.chunks = progress(jobs)["index"][0]

@@ -255,7 +255,7 @@ async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
 
 @pytest.fixture
 def index(store: Store) -> Index:
-    return Index(store, limits=Limits(), language="english")
+    return Index(store, limits=Limits(), language="en")
 
 
 @pytest.fixture(name="chunk")

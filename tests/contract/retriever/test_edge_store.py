@@ -24,7 +24,7 @@ LIMITS = Limits()
 async def opened(open_edge, path: Path, **settings) -> Index:
     store = open_edge(path, **settings)
     await store.open()
-    return Index(store, limits=LIMITS, language="english")
+    return Index(store, limits=LIMITS, language="en")
 
 
 async def until(condition, limit_s: float = 30) -> None:

@@ -172,7 +172,7 @@ def searchable(request, runner, tmp_path_factory, open_edge, open_local):
 
 async def fill(store) -> None:
     await store.open()
-    index = Index(store, limits=Limits(), language="english")
+    index = Index(store, limits=Limits(), language="en")
     model = Model("m", "", 2)
     await index.create("c", model, 0, 0)
     chunks = [

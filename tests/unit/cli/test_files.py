@@ -62,6 +62,34 @@ def test_what_lies_elsewhere_is_called_from_the_folder_that_was_named(tmp_path, 
     assert names_of(tmp_path / "docs") == ["docs/deep/a.md"]
 
 
+def test_folder_gives_the_same_names_from_wherever_it_is_named(tmp_path, monkeypatch):
+    write(tmp_path, "project/a.md")
+    names = set()
+    for here, named in (("", "project"), ("project", "."), ("project", "../project")):
+        monkeypatch.chdir(tmp_path / here)
+        names.update(names_of(Path(named)))
+    assert names == {"project/a.md"}
+
+
+def test_files_of_one_name_in_two_projects_stay_apart(tmp_path, monkeypatch):
+    write(tmp_path, "one/README.md", "two/README.md")
+    names = []
+    for folder in ("one", "two"):
+        monkeypatch.chdir(tmp_path / folder)
+        names += names_of(Path("README.md"))
+    assert names == ["one/README.md", "two/README.md"]
+
+
+def test_file_whose_name_is_no_utf8_fails_alone(here):
+    write(here, "docs/a.md")
+    (here / "docs" / os.fsdecode(b"caf\xe9.md")).write_text("x")
+    found = files.select([here / "docs"])
+    assert [file.name for file in found.files] == ["docs/a.md"]
+    assert found.unreadable == [
+        ("docs/caf\\udce9.md", "Its name is not printable UTF-8; rename the file.")
+    ]
+
+
 def test_two_files_that_would_share_a_name_are_refused(tmp_path, monkeypatch):
     write(tmp_path, "1/docs/a.md", "2/docs/a.md", "work/x")
     monkeypatch.chdir(tmp_path / "work")

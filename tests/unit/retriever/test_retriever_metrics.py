@@ -86,7 +86,7 @@ async def test_the_backlog_is_read_when_it_is_asked_for(counted: Counted) -> Non
 
 async def test_a_search_counts_the_legs_that_it_has(counted: Counted) -> None:
     index = Index(
-        counted.store, limits=Limits(), language="english", timed=counted.metrics.leg
+        counted.store, limits=Limits(), language="en", timed=counted.metrics.leg
     )  # fmt: skip
     found = await index.search(Query(("default",), "lexical", limit=5, text="stage"))
     assert len(found) == 5 < PASSAGES

@@ -1,4 +1,4 @@
-"""What kind of answer an English question asks for, and whether a sentence holds one."""
+"""What kind of answer an English question asks for, and whether a unit holds one."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import re
 from collections.abc import Callable
 from typing import Final
 
-from raglan_generator.terms import words
+from raglan.terms import words
 
 _AMOUNT: Final = re.compile(
     r"\bhow (many|much|long|old|far|large|big|tall|high|often|fast|deep|wide|hot)\b|\bpercent"
-    r"|\bnumber of\b|\bwhat (population|age|size|amount|distance|temperature)\b",
+    r"|\bnumber of\b|\bwhat (population|age|size|amount|distance|temperature)\b"
+    r"|\b(max|maximum|min|minimum|limit|default (size|value|port|timeout))\b",
     re.IGNORECASE,
 )
 _TIME: Final = re.compile(
@@ -21,6 +22,21 @@ _NAME: Final = re.compile(
     r"|\b(what|which) (country|city|state|river|place|location|region|town)\b",
     re.IGNORECASE,
 )
+_VERSION: Final = re.compile(
+    r"\b(what|which|minimum|latest|newest|oldest|required) (\S+ ){0,2}?(version|release)s?\b",
+    re.IGNORECASE,
+)
+_VARIABLE: Final = re.compile(r"\b(env|environment) ?var(s|iables?)?\b", re.IGNORECASE)
+_CODE: Final = re.compile(r"\b(error|warning|status|exit|result)[ -]codes?\b", re.IGNORECASE)
+_SETTING: Final = re.compile(
+    r"\b(options?|settings?|flags?|parameters?|arguments?|keys?|propert(y|ies)|fields?|switch"
+    r"|hooks?|methods?|functions?)\b",
+    re.IGNORECASE,
+)
+_COMMAND: Final = re.compile(
+    r"\b(commands?|cli|command line|shell|terminal|script)\b", re.IGNORECASE
+)
+
 _A_NUMBER: Final = re.compile(
     r"\d|\b(one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|hundred|thousand"
     r"|million|billion|half|dozen)\b",
@@ -31,6 +47,29 @@ _A_TIME: Final = re.compile(
     r"|July|August|September|October|November|December|(Mon|Tues|Wednes|Thurs|Fri|Satur|Sun)day)\b"
 )
 _A_NAME: Final = re.compile(r"(?<!^)\b[^\W\d_a-z]\w+")
+_A_VERSION: Final = re.compile(r"\bv?\d+\.\d+|\bv\d+\b|(?<=[a-z] )\d+\b")
+_A_VARIABLE: Final = re.compile(r"\b[A-Z][A-Z\d]*_[A-Z\d_]+\b")
+_A_CODE: Final = re.compile(r"\b[A-Z][A-Z\d]*_[A-Z\d_]+\b|\b[A-Z]{1,8}-?\d{2,}\b|\b\d{3}\b")
+_A_SETTING: Final = re.compile(r"`|(?<!\w)--?[a-z]")
+_A_COMMAND: Final = re.compile(r"```|`[^`\n]* [^`\n]*`|(?m:^\s*\$ )")
+
+_LIST: Final = re.compile(
+    r"\bhow (to|do|does|can|could|should|would|might|must)\b"
+    r"|\b(steps?|ways?|procedure|sequence|instructions?|checklist|order|(list|kinds|types) of)\b"
+    r"|\b(what|which)( \w+)? (are|do I have to|must I|should I)\b",
+    re.IGNORECASE,
+)
+
+_KINDS: Final = (
+    (_VERSION, _A_VERSION),
+    (_AMOUNT, _A_NUMBER),
+    (_TIME, _A_TIME),
+    (_VARIABLE, _A_VARIABLE),
+    (_CODE, _A_CODE),
+    (_COMMAND, _A_COMMAND),
+    (_SETTING, _A_SETTING),
+)
+"""What is asked for, the most specific first, and how an answer looks."""
 
 _NAMED: Final = re.compile(r"(?<!^)\b[^\W\d_a-z]\w*|\b\w*\d\w*")
 
@@ -40,26 +79,17 @@ def names_of(question: str) -> list[str]:
     return _NAMED.findall(question)
 
 
-def cue_of(question: str) -> Callable[[str], bool]:
-    """Whether a sentence holds the kind of thing that `question` asks for; if unclear, never."""
-    if _AMOUNT.search(question):
-        return lambda text: bool(_A_NUMBER.search(text))
-    if _TIME.search(question):
-        return lambda text: bool(_A_TIME.search(text))
+def cue_of(question: str) -> Callable[[str], bool] | None:
+    """Whether a text holds the kind of thing that `question` asks for; None if that is unclear."""
+    for asks, answers in _KINDS:
+        if asks.search(question):
+            return lambda text: bool(answers.search(text))
     if _NAME.search(question):
         known = frozenset(words(question))
         return lambda text: any(
-            match.group().casefold() not in known for match in _A_NAME.finditer(text)
+            not known.issuperset(words(match.group())) for match in _A_NAME.finditer(text)
         )
-    return lambda text: False
-
-
-_LIST: Final = re.compile(
-    r"\bhow (to|do|does|can|could|should|would|might|must)\b|\b(steps?|ways?|procedure|sequence|instructions?"
-    r"|checklist|order|list of|kinds of|types of)\b|\bstep by step\b"
-    r"|\b(what|which)( \w+)? (are|do I have to|must I|should I)\b",
-    re.IGNORECASE,
-)
+    return None
 
 
 def asks_for_list(question: str) -> bool:

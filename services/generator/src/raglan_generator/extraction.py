@@ -7,62 +7,71 @@ speaks for one), so the best few are also the likeliest to hold it together.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Final
 
+from raglan.language import detect
+from raglan.terms import terms
+
+from raglan_generator import markdown
 from raglan_generator.cues import asks_for_list, names_of
 from raglan_generator.features import Candidate, Features, candidates_of, features
 from raglan_generator.generation import Passage
 from raglan_generator.joining import stretches_of
 from raglan_generator.support import Evidence
-from raglan_generator.terms import terms
-from raglan_generator.units import Unit
+from raglan_generator.units import Kind, Unit
 
 WEIGHTS: Final = Features(
-    words=2.1,
-    pieces=5.7,
-    pairs=1.0,
-    before=4.1,
-    context=2.0,
-    section=2.0,
-    matched=4.2,
-    cue=2.4,
-    rank=1.0,
-    similarity=8.6,
+    words=2.6,
+    pieces=4.5,
+    pairs=1.1,
+    before=3.3,
+    context=2.5,
+    section=0.7,
+    matched=3.4,
+    cue=2.2,
+    rank=1.3,
+    similarity=4.2,
+    length=-0.8,
+    whole=2.5,
 )
 """Fitted to SQuAD questions 1,001-2,000 by `bench/extraction_weights.py`, which shows what each one
 is worth."""
 
 WEIGHTS_UNREAD: Final = Features(
     words=3.7,
-    pieces=6.3,
+    pieces=5.2,
     pairs=1.8,
-    before=4.0,
-    context=2.0,
-    section=2.0,
+    before=3.3,
+    context=2.5,
+    section=0.7,
     matched=0.0,
-    cue=2.7,
-    rank=1.15,
-    similarity=8.1,
+    cue=2.4,
+    rank=1.4,
+    similarity=4.2,
+    length=-0.8,
+    whole=2.5,
 )
 """Where no reranker has looked at words."""
 
 WEIGHTS_BY_WORDS: Final = Features(
-    words=3.3,
-    pieces=6.3,
+    words=3.5,
+    pieces=5.5,
     pairs=1.8,
-    before=3.7,
-    context=2.0,
-    section=2.0,
+    before=3.3,
+    context=2.5,
+    section=0.7,
     matched=0.0,
-    cue=2.7,
+    cue=2.5,
     rank=1.85,
     similarity=0.0,
+    length=-0.8,
+    whole=2.5,
 )
 """Where no embedder has compared question and passages either."""
 
-CUT_OFF: Final = 0.02
+CUT_OFF: Final = 0.08
 """A unit with a smaller share of the best one's chance is not quoted."""
 
 _TRUSTED: Final = 3
@@ -107,7 +116,7 @@ def extract(
     question: str,
     passages: Sequence[Passage],
     *,
-    max_sentences: int = 3,
+    max_sentences: int = 4,
     checkpoint: Callable[[], None] = lambda: None,
 ) -> Extraction:
     """The best units of `passages` for `question`; none when no unit shares a word with it.
@@ -120,19 +129,27 @@ def extract(
         max_sentences: most units.
         checkpoint: called for each unit; raises to stop the work.
     """
-    stretches = stretches_of(passages)
+    language = language_of(question, passages)
     candidates = candidates_of(
-        stretches, passages, whole_lists=asks_for_list(question), checkpoint=checkpoint
+        stretches_of(passages),
+        passages,
+        language=language,
+        whole_lists=asks_for_list(question),
+        checkpoint=checkpoint,
     )
-    found = features(question, passages, candidates, checkpoint)
+    found = features(question, passages, candidates, language=language, checkpoint=checkpoint)
     if not any(each.words for each in found):
         return Extraction((), 0.0)
     chances = chances_of(candidates, found)
-    quotes = tuple(
-        _quote(candidates[i], chances[i]) for i in _best(candidates, chances, max_sentences)
-    )
-    evidence = evidence_of(question, passages, candidates, found, chances)
+    best = _best(candidates, chances, max_sentences)
+    quotes = tuple(_quotes([candidates[i] for i in best], [chances[i] for i in best]))
+    evidence = evidence_of(question, passages, candidates, found, chances, language)
     return Extraction(quotes, evidence.confidence(), evidence.answerable(), evidence.parts())
+
+
+def language_of(question: str, passages: Sequence[Passage]) -> str:
+    """In which words are compared: that of the best passage that has one, or the question's."""
+    return next((each.language for each in passages if each.language), "") or detect(question)
 
 
 def _best(candidates: Sequence[Candidate], chances: Sequence[float], most: int) -> list[int]:
@@ -153,16 +170,22 @@ def _overlap(one: Candidate, other: Candidate) -> bool:
     return one.unit.span.start < other.unit.span.end and other.unit.span.start < one.unit.span.end
 
 
-def _quote(candidate: Candidate, chance: float) -> Quote:
-    stretch, span = candidate.stretch, candidate.unit.span
-    return Quote(
-        unit=candidate.unit,
-        text=stretch.text[span.start : span.end],
-        start=stretch.start + span.start,
-        end=stretch.start + span.end,
-        passage=stretch.passage_at(span.start),
-        chance=chance,
-    )
+def _quotes(picked: Sequence[Candidate], chances: Sequence[float]) -> Iterator[Quote]:
+    taken = {(id(each.stretch), each.unit.span.start) for each in picked}
+    for candidate, chance in zip(picked, chances, strict=True):
+        stretch, unit = candidate.stretch, candidate.unit
+        start, end = unit.span
+        if unit.context_start >= 0 and (id(stretch), unit.context_start) not in taken:
+            start = unit.context_start
+            unit = replace(unit, text=markdown.one_line(stretch.text[start:end]))
+        yield Quote(
+            unit=unit,
+            text=stretch.text[start:end],
+            start=stretch.start + start,
+            end=stretch.start + end,
+            passage=stretch.passage_at(start),
+            chance=chance,
+        )
 
 
 def evidence_of(
@@ -171,14 +194,15 @@ def evidence_of(
     candidates: Sequence[Candidate],
     found: Sequence[Features],
     chances: Sequence[float],
+    language: str = "en",
 ) -> Evidence:
     """What speaks for an answer of three units, whatever fewer or more are asked for."""
     order = sorted(range(len(chances)), key=lambda i: -chances[i])[:_TRUSTED]
-    held = [set(terms(" ".join((p.title, *p.headings)))) for p in passages]
+    held = [set(terms(" ".join((p.title, *p.headings)), language)) for p in passages]
     for candidate in candidates:
         held[candidate.passage] |= candidate.terms | candidate.before | candidate.context
-    coverage = _held({term: float(len(term)) for term in terms(question)}, held)
-    names = {term: 1.0 for name in names_of(question) for term in terms(name)}
+    coverage = _held({term: float(len(term)) for term in terms(question, language)}, held)
+    names = {term: 1.0 for name in names_of(question) for term in terms(name, language)}
     return Evidence(
         match=max((found[i].words + found[i].pieces) / 2 for i in order),
         coverage=coverage,
@@ -201,10 +225,21 @@ def _held(weights: Mapping[str, float], held: Sequence[set[str]]) -> float:
     return best / sum(weights.values())
 
 
+def _is_question(candidate: Candidate) -> bool:
+    unit = candidate.unit
+    return unit.kind is Kind.SENTENCE and unit.text.endswith(("?", "\uff1f", "\u061f"))
+
+
 def chances_of(candidates: Sequence[Candidate], found: Sequence[Features]) -> list[float]:
     """Of each unit to hold the answer, 1 in all; 0 for one that repeats a better one."""
     weights = weights_of(found)
     scores = [sum(w * value for w, value in zip(weights, each, strict=True)) for each in found]
+    if not all(map(_is_question, candidates)):
+        # A question of the document is no answer to one; the sentence after it may be.
+        scores = [
+            -math.inf if _is_question(each) else score
+            for each, score in zip(candidates, scores, strict=True)
+        ]
     first: dict[str, int] = {}
     for i in sorted(range(len(scores)), key=lambda i: -scores[i]):
         if first.setdefault(" ".join(candidates[i].unit.text.casefold().split()), i) != i:

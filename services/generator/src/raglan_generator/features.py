@@ -10,15 +10,21 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final, NamedTuple
 
+from raglan.terms import terms
+
 from raglan_generator.cues import cue_of
 from raglan_generator.generation import Passage
 from raglan_generator.joining import Stretch
 from raglan_generator.sentences import Span
-from raglan_generator.terms import grams, grams_of, terms
+from raglan_generator.terms import grams, grams_of
 from raglan_generator.units import Kind, Unit, units_of
 
 MAX_TERMS: Final = 64
 """Terms of a question that take part, the rarest first: the cost of a question is bounded."""
+
+
+USUAL_CHARS: Final = 200
+"""Up to this length a unit counts as a sentence."""
 
 
 class Features(NamedTuple):
@@ -46,6 +52,10 @@ class Features(NamedTuple):
     """Minus the logarithm of its passage's rank."""
     similarity: float
     """Cosine of its passage and the question."""
+    length: float
+    """Logarithm of its length over that of a usual sentence, where it is longer."""
+    whole: float
+    """1 for a whole list, which is a unit only where the question asks for several things."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,16 +77,25 @@ def candidates_of(
     stretches: Sequence[Stretch],
     passages: Sequence[Passage],
     *,
+    language: str = "en",
     whole_lists: bool = False,
     checkpoint: Callable[[], None] = lambda: None,
 ) -> list[Candidate]:
-    """Every unit of the stretches, in order."""
+    """Every unit of the stretches, in order.
+
+    Args:
+        stretches: of `passages`.
+        passages: those of the request.
+        language: in which words are compared, ISO 639-1.
+        whole_lists: whether a list is one unit, instead of one for each item.
+        checkpoint: called for each unit; raises to stop the work.
+    """
     found = []
     known: dict[str, frozenset[str]] = {}
 
     def held(text: str) -> frozenset[str]:
         if text not in known:
-            known[text] = frozenset(terms(text))
+            known[text] = frozenset(terms(text, language))
         return known[text]
 
     for stretch in stretches:
@@ -84,7 +103,7 @@ def candidates_of(
         last = ""
         units = units_of(stretch, passages, whole_lists=whole_lists, checkpoint=checkpoint)
         for unit in units:
-            inside = terms(unit.text)
+            inside = terms(unit.text, language)
             follows = unit.place > 0 and unit.kind is Kind.SENTENCE
             found.append(
                 Candidate(
@@ -106,10 +125,12 @@ def features(
     question: str,
     passages: Sequence[Passage],
     candidates: Sequence[Candidate],
+    *,
+    language: str = "en",
     checkpoint: Callable[[], None] = lambda: None,
 ) -> list[Features]:
     """Of each candidate."""
-    asked = terms(question)
+    asked = terms(question, language)
     weights = rarities(asked, candidates)
     asked_pairs = frozenset(pairwise(term for term in asked if term in weights))
     by_piece: dict[str, float] = defaultdict(float)
@@ -134,12 +155,19 @@ def features(
                 context=_sum(weights, lacked & each.context),
                 section=_agreement(weights, each.heading) / (1 + each.unit.place),
                 matched=matches.share(each.stretch, each.unit.span),
-                cue=float(cue(each.unit.text)),
+                cue=float(cue is not None and cue(shown(each.unit))),
                 rank=-math.log(each.passage + 1),
                 similarity=lowest if passage.similarity is None else passage.similarity,
+                length=math.log(max(1.0, len(each.unit.text) / USUAL_CHARS)),
+                whole=float(each.unit.kind is Kind.LIST),
             )
         )
     return found
+
+
+def shown(unit: Unit) -> str:
+    """What an answer shows of a unit: the sentence that introduces it, and its text."""
+    return f"{unit.lead_in}\n{unit.text}" if unit.lead_in else unit.text
 
 
 def rarities(asked: Iterable[str], candidates: Sequence[Candidate]) -> dict[str, float]:

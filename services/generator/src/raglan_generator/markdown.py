@@ -31,6 +31,7 @@ _HEADING_MARKS: Final = re.compile(r"^[ \t]*#{1,6}[ \t]+|[ \t]+#+[ \t]*$|\n[ \t]
 _BOLD_LINE: Final = re.compile(r"(\*\*|__)(?=\S)([^*_\n]+?)(?<=\S)\1[:.]?")
 _FENCE: Final = re.compile(r"(?:[ \t]*>)*[ \t]*(?:`{3,}|~{3,})")
 _TICKS: Final = re.compile(r"`{3,}")
+_LETTER: Final = re.compile(r"[^\W\d_]")
 _EMPHASIS: Final = re.compile(r"(?<!\\)\*\*")
 
 
@@ -71,6 +72,14 @@ def _tag(match: re.Match[str]) -> str:
     if name in ("code", "tt", "kbd"):
         return "`"
     return " " if name in _SEPARATES else ""
+
+
+def is_navigation(text: str) -> bool:
+    """Whether all words of `text` are links within the document's site: a table of contents."""
+    found = list(_LINK.finditer(text))
+    if not found or any("://" in (match[2] or "") for match in found):
+        return False
+    return not _LETTER.search(_LINK.sub("", _TAG.sub("", text)))
 
 
 def escaped(text: str) -> str:

@@ -74,8 +74,9 @@ class GeneratorSettings(GrpcSettings, VllmOptions, env_prefix="RAGLAN_GENERATOR_
     max_tokens_limit: PositiveInt = 4096
     """Most tokens a request may ask for."""
 
-    max_sentences: PositiveInt = 3
-    """Most sentences the `extractive` engine quotes."""
+    max_sentences: PositiveInt = 4
+    """Most sentences, list items, rows or code blocks that the `extractive` engine quotes; a whole
+    list counts once."""
 
     min_confidence: float = Field(default=0.4, ge=0, le=1)
     """Confidence below which the `extractive` engine abstains; 0 always answers."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Final
 
@@ -36,11 +36,20 @@ _ITEM_CHARS: Final = 800
 """A longer list item is quoted by its sentences."""
 
 _BOLD_LEVEL: Final = 7
-"""A bold line stands for a heading below all others."""
+"""A bold line, or a paragraph that is one question, stands for a heading below all others."""
+
+_QUESTION_MARKS: Final = ("?", "\uff1f", "\u061f")
 
 _COLONS: Final = (":", "\uff1a")
 _INTRODUCED: Final = (BlockKind.CODE, BlockKind.TABLE, BlockKind.LIST_ITEM)
 _WORD: Final = re.compile(r"[^\W_]")
+_REFERS_BACK: Final = re.compile(
+    r"(this|that|these|those|it|its|they|their|he|his|she|her|such|then|otherwise|however"
+    r"|therefore|instead|also|so|but|in (this|that|such|these) cases?|to do (so|this|that))\b",
+    re.IGNORECASE,
+)
+"""How an English sentence begins that cannot be read alone."""
+
 _NOWHERE: Final = Span(0, 0)
 
 
@@ -70,6 +79,8 @@ class Unit:
     """The sentence that introduces the list, table or code."""
     section: int = 0
     """Units with the same number stand under the same heading."""
+    context_start: int = -1
+    """Where a sentence before it begins that it refers to, "This is why ..."; -1 for none."""
     place: int = 0
     """How many units of its section come before it."""
     page: int = 0
@@ -107,7 +118,7 @@ class _Reader:
         self._blocks = stretch.blocks
         self._whole_lists = whole_lists
         self._language = next((each.language for each in passages if each.language), "en")
-        self._path = [(0, heading) for heading in passages[0].headings]
+        self._path = [(0, heading) for heading in _headings(passages[0])]
         breaks = [block for block in self._blocks if block.kind is BlockKind.PAGE_BREAK]
         self._page_starts = [0, *(block.start for block in breaks)]
         self._pages = [passages[0].page, *(block.page for block in breaks)]
@@ -172,14 +183,20 @@ class _Reader:
             self._enter(_BOLD_LEVEL, bold)
             return [], _NOWHERE
         found = self._sentences(block)
+        if len(found) == 1 and self._words(found[0]).rstrip("*_").endswith(_QUESTION_MARKS):
+            self._enter(_BOLD_LEVEL, markdown.one_line(self._words(found[0])))
+            return [], _NOWHERE
         introduction = found[-1] if found and introduces else _NOWHERE
         if introduces and self._words(introduction).endswith(_COLONS):
             found.pop()
         units = []
-        for span in found:
+        for before, span in zip([None, *found], found, strict=False):
             text = markdown.one_line(self._words(span))
             if _WORD.search(text):
-                units.append(self._unit(Kind.SENTENCE, span, text))
+                unit = self._unit(Kind.SENTENCE, span, text)
+                if before is not None and _REFERS_BACK.match(text):
+                    unit = replace(unit, context_start=before.start)
+                units.append(unit)
         return units, introduction
 
     def _sentences(self, block: Block) -> list[Span]:
@@ -223,6 +240,8 @@ class _Reader:
     def _list(self, items: Sequence[Node], lead_in: str) -> Iterator[Unit]:
         lead_in = markdown.one_line(lead_in)
         first, last = items[0].block, items[-1].block
+        if markdown.is_navigation(self._text[first.start : last.end]):
+            return
         is_whole = not first.cut_start and not last.cut_end
         if len(items) > 1 and self._whole_lists and is_whole and last.end - first.start < MAX_CHARS:
             text = "\n".join(item_markdown(self._text, node) for node in items)
@@ -263,3 +282,16 @@ class _Reader:
             place=self._place - 1,
             page=self._pages[bisect_right(self._page_starts, span.start) - 1],
         )
+
+
+def _headings(passage: Passage) -> tuple[str, ...]:
+    """The headings above a passage, without what the chunker adds to a list or table cut in two:
+    the list's lead-in or the table's columns, which the blocks know themselves."""
+    headings = passage.headings
+    for block in passage.blocks:
+        if block.start > 0 or not headings:
+            break
+        continued = block.lead_in or " | ".join(block.columns)
+        if continued and continued.startswith(headings[-1].rstrip("\u2026")):
+            headings = headings[:-1]
+    return headings

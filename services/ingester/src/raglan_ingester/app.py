@@ -103,7 +103,7 @@ class Ingester:
             embedder=embedder,
             embedder_patience=embedder_patience,
             observer=self._counted,
-            indexer=Indexer(jobs, documents, self._retriever, locks, patience),
+            indexer=Indexer(jobs, documents, self._retriever, locks, patience, self._blobs),
             parse_workers=settings.parse_workers,
             texts_per_call=settings.embed_texts_per_call,
             calls_in_flight=settings.embed_calls_in_flight,

@@ -12,6 +12,7 @@ import structlog
 from numpy.typing import NDArray
 from raglan.errors import NotFound, RaglanError
 
+from raglan_ingester.blobs import BlobStore
 from raglan_ingester.clients.embedder import Model
 from raglan_ingester.clients.retriever import IndexChunk
 from raglan_ingester.collection_locks import CollectionLocks
@@ -90,7 +91,9 @@ class Indexer:
         index: Index,
         locks: CollectionLocks,
         patience: Patience,
+        blobs: BlobStore,
     ) -> None:
+        self._blobs = blobs
         self._jobs = jobs
         self._documents = documents
         self._index = index
@@ -152,6 +155,9 @@ class Indexer:
                 await self._clear_stale(job, older)
             done = await self._documents.publish(job, [document.version() for document in held])
             await self.drop(job, {document.id for document in batch} - done)
+        # The bytes of earlier versions; `unnamed_blobs` keeps those that another document has.
+        replaced = [row.sha256 for row in before.values()]
+        await self._blobs.purge(replaced, self._documents.unnamed_blobs)
 
     async def _clear_stale(self, job: Job, documents: Sequence[Prepared]) -> None:
         ids = [document.id for document in documents]

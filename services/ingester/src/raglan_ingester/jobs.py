@@ -48,6 +48,8 @@ class JobView:
     warnings: Sequence[tuple[str, str]] = ()
     """(document id, sentence), the first ones; an empty id stands for the whole job."""
     warning_count: int = 0
+    replaced: int = 0
+    """Documents that took the place of an earlier version."""
 
 
 @dataclass(slots=True)
@@ -349,8 +351,32 @@ def _views(session: Session, jobs: Sequence[Job], *, errors: int | None) -> list
         )
         rows = [(row.document_id, row.error) for row in session.execute(failed)]
         warnings, count = _warnings(session, job.id)
-        views.append(JobView(job, session.scalar(unchanged) or 0, rows, warnings, count))
+        views.append(
+            JobView(
+                job,
+                session.scalar(unchanged) or 0,
+                rows,
+                warnings,
+                count,
+                session.scalar(_replaced(job)) or 0,
+            )
+        )
     return views
+
+
+def _replaced(job: Job) -> sa.Select[int]:
+    """Counts the job's documents that had been submitted before it."""
+    same = sa.and_(Document.collection == job.collection, Document.id == Item.document_id)
+    return (
+        sa.select(sa.func.count())
+        .select_from(Item)
+        .join(Document, same)
+        .where(
+            Item.job_id == job.id,
+            Item.state == ItemState.DONE,
+            Document.created_ms < job.created_ms,
+        )
+    )
 
 
 def _warnings(session: Session, job_id: str) -> tuple[list[tuple[str, str]], int]:

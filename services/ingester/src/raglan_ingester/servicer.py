@@ -190,6 +190,7 @@ def _job_to_proto(view: JobView) -> ingester_pb2.Job:
             for document_id, message in view.warnings
         ],
         warning_count=view.warning_count,
+        replaced=view.replaced,
     )
     message.created_at.FromMilliseconds(job.created_ms)
     if job.finished_ms is not None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
 from raglan.errors import Conflict, InvalidInput
+from raglan.terms import ANALYSIS
 
 MAX_DIMENSION: Final = 8192
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
@@ -28,7 +30,7 @@ class Model:
 
 @dataclass(frozen=True, slots=True)
 class MeanLength:
-    """Mean number of indexed words a chunk, which BM25 needs while the corpus still grows.
+    """Mean number of terms a chunk, which BM25 needs while the corpus still grows.
 
     It is the running mean of the first 1,000 chunks and then stays, so that later chunks of a
     collection are weighed alike.
@@ -46,8 +48,8 @@ class MeanLength:
         """Never below 1: BM25 divides by it."""
         return max(1.0, self.words / self.chunks) if self.chunks else 1.0
 
-    def and_(self, lengths: list[int]) -> MeanLength:
-        """The mean after chunks of these lengths, in words."""
+    def and_(self, lengths: Sequence[int]) -> MeanLength:
+        """The mean after chunks of these lengths, in terms."""
         return MeanLength(self.words + sum(lengths), self.chunks + len(lengths))
 
 
@@ -63,9 +65,14 @@ class Collection:
     """ISO 8601, UTC."""
 
     language: str
-    """Decides the stop words and the stemmer of the lexical leg. Fixed when it is created."""
+    """ISO 639-1: of texts and queries whose language is not detected. Fixed when it is created."""
 
     mean_length: MeanLength = MeanLength()
+    languages: tuple[str, ...] = ()
+    """ISO 639-1 codes that its texts were analysed by, in the order in which they came."""
+
+    analysis: int = ANALYSIS
+    """Version of `raglan.terms` that its texts were analysed with."""
 
     def check_model(self, model: Model) -> None:
         """Raise Conflict, with both names, unless `model` made this collection's vectors."""
@@ -73,6 +80,15 @@ class Collection:
             raise Conflict(
                 f"The vectors of collection {self.name!r} come from {self.model}; these come from "
                 f"{model}. Use the collection's model, or create a new collection."
+            )
+
+    def check_analysis(self) -> None:
+        """Raise Conflict unless today's analysis of text made this collection's terms."""
+        if self.analysis != ANALYSIS:
+            raise Conflict(
+                f"Collection {self.name!r} was indexed by analysis {self.analysis} of its text, "
+                f"whose terms do not match those of today's, {ANALYSIS}. Delete the collection and "
+                "ingest its documents again; until then a dense search works."
             )
 
     def same_settings(self, other: Collection) -> bool:
@@ -84,9 +100,13 @@ class Collection:
             other.overlap_chars,
         )
 
-    def learned(self, lengths: list[int]) -> Collection:
-        """This collection after chunks of these lengths."""
-        return replace(self, mean_length=self.mean_length.and_(lengths))
+    def learned(self, lengths: Sequence[int], languages: Iterable[str]) -> Collection:
+        """This collection after texts of these lengths, in terms, and languages."""
+        mean_length = self.mean_length
+        if mean_length.learning:
+            mean_length = mean_length.and_(lengths)
+        known = tuple(dict.fromkeys((*self.languages, *languages)))
+        return replace(self, mean_length=mean_length, languages=known)
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -95,10 +115,13 @@ class Collection:
     def from_json(cls, stored: dict[str, Any]) -> Collection:
         """Raises KeyError or TypeError when `stored` is not what `to_json` made."""
         return cls(
-            **stored
+            # Descriptions older than the field come from the first analysis, Qdrant's.
+            **{"analysis": 0}
+            | stored
             | {
                 "model": Model(**stored["model"]),
                 "mean_length": MeanLength(**stored["mean_length"]),
+                "languages": tuple(stored.get("languages", ())),
             }
         )
 

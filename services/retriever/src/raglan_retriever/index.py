@@ -170,6 +170,7 @@ class Index:
         """
         collection = await self.store.collection(check_name(name))
         collection.check_model(model)
+        collection.check_analysis()
         if len(chunks) > self.limits.max_upsert_chunks:
             raise InvalidInput(
                 f"The upsert brings {len(chunks)} chunks; the limit is "
@@ -182,8 +183,9 @@ class Index:
             )
         if not chunks:
             return
-        collection = await self._learn(collection, chunks)
-        points = await asyncio.to_thread(_points, collection, chunks, vectors)
+        analysed = await asyncio.to_thread(_analyse, collection, chunks)
+        collection = await self._learn(collection, analysed)
+        points = await asyncio.to_thread(_points, collection, chunks, analysed, vectors)
         with self._engine(semconv.INDEX_UPSERT, name, {semconv.BATCH_SIZE: len(points)}):
             await self.store.upsert(name, points)
 
@@ -262,19 +264,11 @@ class Index:
             raise InvalidInput(f"A {query.mode} search needs a text.")
         names = tuple(dict.fromkeys(check_name(name) for name in query.collections))
         collections = [await self.store.collection(name) for name in names]
-        if query.mode == "lexical":
-            return names
-        if query.vector is None or query.model is None:
-            raise InvalidInput(f"A {query.mode} search needs a vector and the model it comes from.")
-        for collection in collections:
-            collection.check_model(query.model)
-        if query.vector.shape != (query.model.dimension,):
-            raise InvalidInput(
-                f"The query vector has {query.vector.size} values; its model, {query.model}, "
-                f"has {query.model.dimension}."
-            )
-        if not np.isfinite(query.vector).all():
-            raise InvalidInput("The query vector holds values that are not finite.")
+        if query.mode != "dense":
+            for collection in collections:
+                collection.check_analysis()
+        if query.mode != "lexical":
+            _check_vector(query, collections)
         return names
 
     async def _dense_leg(
@@ -294,8 +288,8 @@ class Index:
             return []
 
         async def one(name: str) -> list[Hit]:
-            language = (await self.store.collection(name)).language
-            words = lexical.query(query.text, language)
+            held = await self.store.collection(name)
+            words = lexical.query(query.text, held.languages, held.language)
             if not words.indices:
                 return []
             return await self._hits("lexical", name, words, depth, query.where)
@@ -361,32 +355,58 @@ class Index:
             if (chunk := chunks[name].get(id_)) is not None
         ]
 
-    async def _learn(self, collection: Collection, chunks: Sequence[Chunk]) -> Collection:
-        """The collection, its mean length adjusted to these chunks while it is still learned."""
-        if not collection.mean_length.learning:
+    async def _learn(
+        self, collection: Collection, analysed: Sequence[lexical.Analysis]
+    ) -> Collection:
+        """The collection, with the languages and lengths of these texts learned."""
+        lengths = [each.length for each in analysed]
+        languages = dict.fromkeys(each.language for each in analysed)
+        if collection.learned(lengths, languages) == collection:
             return collection
-        texts = [chunk.lexical_text for chunk in chunks]
-        lengths = await asyncio.to_thread(lexical.words, texts, collection.language)
         async with self._learning:
             held = await self.store.collection(collection.name)
-            learned = held.learned(lengths)
+            learned = held.learned(lengths, languages)
             await self.store.describe(learned)
             return learned
 
 
-def _points(collection: Collection, chunks: Sequence[Chunk], vectors: NDArray[Any]) -> list[Point]:
+def _analyse(collection: Collection, chunks: Sequence[Chunk]) -> list[lexical.Analysis]:
+    return [
+        lexical.analyse(chunk.lexical_text, chunk.language, collection.language) for chunk in chunks
+    ]
+
+
+def _points(
+    collection: Collection,
+    chunks: Sequence[Chunk],
+    analysed: Sequence[lexical.Analysis],
+    vectors: NDArray[Any],
+) -> list[Point]:
     dense = vectors.astype(np.float32)
     if not np.isfinite(dense).all():
         row = int(np.flatnonzero(~np.isfinite(dense).all(axis=1))[0])
         raise InvalidInput(
             f"The vector of chunk {chunks[row].chunk_id!r} holds values that are not finite."
         )
-    texts = [chunk.lexical_text for chunk in chunks]
-    sparse = lexical.documents(texts, collection.language, collection.mean_length.value)
+    mean_length = collection.mean_length.value
     return [
-        Point(chunk.point_id, chunk.payload(), row.tolist(), words)
-        for chunk, row, words in zip(chunks, dense, sparse, strict=True)
+        Point(chunk.point_id, chunk.payload(), row.tolist(), lexical.document(words, mean_length))
+        for chunk, row, words in zip(chunks, dense, analysed, strict=True)
     ]
+
+
+def _check_vector(query: Query, collections: Sequence[Collection]) -> None:
+    if query.vector is None or query.model is None:
+        raise InvalidInput(f"A {query.mode} search needs a vector and the model it comes from.")
+    for collection in collections:
+        collection.check_model(query.model)
+    if query.vector.shape != (query.model.dimension,):
+        raise InvalidInput(
+            f"The query vector has {query.vector.size} values; its model, {query.model}, "
+            f"has {query.model.dimension}."
+        )
+    if not np.isfinite(query.vector).all():
+        raise InvalidInput("The query vector holds values that are not finite.")
 
 
 def _check_ids(document_ids: Sequence[str]) -> None:

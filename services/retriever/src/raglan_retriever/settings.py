@@ -7,9 +7,9 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, NonNegativeFloat, PositiveFloat, PositiveInt, SecretStr
 from raglan.settings import GrpcSettings, default_data_dir
+from raglan.terms import language_code
 
 from raglan_retriever.fusion import Method
-from raglan_retriever.lexical import known_language
 
 
 class RetrieverSettings(GrpcSettings, env_prefix="RAGLAN_RETRIEVER_"):
@@ -34,8 +34,9 @@ class RetrieverSettings(GrpcSettings, env_prefix="RAGLAN_RETRIEVER_"):
     qdrant_timeout_s: PositiveFloat = 10
     """Longest wait for one answer of the Qdrant server."""
 
-    language: Annotated[str, AfterValidator(known_language)] = "english"
-    """Stop words and stemmer of new collections. Words in other scripts match unstemmed."""
+    language: Annotated[str, AfterValidator(language_code)] = "en"
+    """Language (ISO 639-1) of texts and queries in new collections where detection is uncertain: it
+    decides stop words and stemmer."""
 
     fusion: Method = "dbsf"
     """How dense and lexical scores become one, where a request does not say."""

@@ -26,17 +26,17 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from raglan.v1 import common_pb2 as raglan_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18raglan/v1/ingester.proto\x12\traglan.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16raglan/v1/common.proto\"{\n\rSubmitRequest\x12#\n\x03job\x18\x01 \x01(\x0b\x32\x14.raglan.v1.JobHeaderH\x00\x12-\n\x08\x64ocument\x18\x02 \x01(\x0b\x32\x19.raglan.v1.DocumentHeaderH\x00\x12\x0e\n\x04\x64\x61ta\x18\x03 \x01(\x0cH\x00\x42\x06\n\x04part\"\x1f\n\tJobHeader\x12\x12\n\ncollection\x18\x01 \x01(\t\"q\n\x0e\x44ocumentHeader\x12\x13\n\x0b\x64ocument_id\x18\x01 \x01(\t\x12\x10\n\x08\x66ilename\x18\x02 \x01(\t\x12\x12\n\nmedia_type\x18\x03 \x01(\t\x12\r\n\x05title\x18\x04 \x01(\t\x12\x15\n\rmetadata_json\x18\x05 \x01(\t\";\n\rStageProgress\x12\r\n\x05stage\x18\x01 \x01(\t\x12\x0c\n\x04\x64one\x18\x02 \x01(\x04\x12\r\n\x05total\x18\x03 \x01(\x04\"5\n\rDocumentError\x12\x13\n\x0b\x64ocument_id\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\"7\n\x0f\x44ocumentWarning\x12\x13\n\x0b\x64ocument_id\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\"\xeb\x02\n\x03Job\x12\n\n\x02id\x18\x01 \x01(\t\x12\x12\n\ncollection\x18\x02 \x01(\t\x12$\n\x06status\x18\x03 \x01(\x0e\x32\x14.raglan.v1.JobStatus\x12(\n\x06stages\x18\x04 \x03(\x0b\x32\x18.raglan.v1.StageProgress\x12(\n\x06\x65rrors\x18\x05 \x03(\x0b\x32\x18.raglan.v1.DocumentError\x12.\n\ncreated_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x66inished_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tdocuments\x18\x08 \x01(\r\x12\x11\n\tunchanged\x18\t \x01(\r\x12,\n\x08warnings\x18\n \x03(\x0b\x32\x1a.raglan.v1.DocumentWarning\x12\x15\n\rwarning_count\x18\x0b \x01(\r\"\x1b\n\rGetJobRequest\x12\n\n\x02id\x18\x01 \x01(\t\"4\n\x0fListJobsRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\r\n\x05limit\x18\x02 \x01(\r\"0\n\x10ListJobsResponse\x12\x1c\n\x04jobs\x18\x01 \x03(\x0b\x32\x0e.raglan.v1.Job\"\xc6\x02\n\x08\x44ocument\x12\n\n\x02id\x18\x01 \x01(\t\x12\x12\n\ncollection\x18\x02 \x01(\t\x12\r\n\x05title\x18\x03 \x01(\t\x12\x0c\n\x04text\x18\x04 \x01(\t\x12\x15\n\rmetadata_json\x18\x05 \x01(\t\x12\x10\n\x08\x66ilename\x18\x06 \x01(\t\x12\x12\n\nmedia_type\x18\x07 \x01(\t\x12\x0e\n\x06sha256\x18\x08 \x01(\t\x12\x12\n\nsize_bytes\x18\t \x01(\x04\x12)\n\x06status\x18\n \x01(\x0e\x32\x19.raglan.v1.DocumentStatus\x12\x0e\n\x06\x63hunks\x18\x0b \x01(\r\x12\r\n\x05\x65rror\x18\x0c \x01(\t\x12.\n\ncreated_at\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08warnings\x18\x0e \x03(\t\x12\x10\n\x08language\x18\x0f \x01(\t\"H\n\x14ListDocumentsRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\r\n\x05limit\x18\x02 \x01(\r\x12\r\n\x05\x61\x66ter\x18\x03 \x01(\t\"S\n\x15ListDocumentsResponse\x12&\n\tdocuments\x18\x01 \x03(\x0b\x32\x13.raglan.v1.Document\x12\x12\n\nnext_after\x18\x02 \x01(\t\"=\n\x12GetDocumentRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x13\n\x0b\x64ocument_id\x18\x02 \x01(\t\"0\n\x16\x44\x65leteDocumentResponse\x12\x16\n\x0e\x64\x65leted_chunks\x18\x01 \x01(\x04\",\n\x16\x44\x65leteDocumentsRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\"4\n\x17\x44\x65leteDocumentsResponse\x12\x19\n\x11\x64\x65leted_documents\x18\x01 \x01(\x04*\xb9\x01\n\tJobStatus\x12\x1a\n\x16JOB_STATUS_UNSPECIFIED\x10\x00\x12\x15\n\x11JOB_STATUS_QUEUED\x10\x01\x12\x16\n\x12JOB_STATUS_RUNNING\x10\x02\x12\x18\n\x14JOB_STATUS_SUCCEEDED\x10\x03\x12\x16\n\x12JOB_STATUS_PARTIAL\x10\x04\x12\x15\n\x11JOB_STATUS_FAILED\x10\x05\x12\x18\n\x14JOB_STATUS_CANCELLED\x10\x06*\x84\x01\n\x0e\x44ocumentStatus\x12\x1f\n\x1b\x44OCUMENT_STATUS_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x44OCUMENT_STATUS_QUEUED\x10\x01\x12\x19\n\x15\x44OCUMENT_STATUS_READY\x10\x02\x12\x1a\n\x16\x44OCUMENT_STATUS_FAILED\x10\x03\x32\xe8\x05\n\x0fIngesterService\x12\x34\n\x06Submit\x12\x18.raglan.v1.SubmitRequest\x1a\x0e.raglan.v1.Job(\x01\x12\x32\n\x06GetJob\x12\x18.raglan.v1.GetJobRequest\x1a\x0e.raglan.v1.Job\x12\x43\n\x08ListJobs\x12\x1a.raglan.v1.ListJobsRequest\x1a\x1b.raglan.v1.ListJobsResponse\x12\x36\n\x08WatchJob\x12\x18.raglan.v1.GetJobRequest\x1a\x0e.raglan.v1.Job0\x01\x12\x35\n\tCancelJob\x12\x18.raglan.v1.GetJobRequest\x1a\x0e.raglan.v1.Job\x12\x34\n\x08RetryJob\x12\x18.raglan.v1.GetJobRequest\x1a\x0e.raglan.v1.Job\x12R\n\rListDocuments\x12\x1f.raglan.v1.ListDocumentsRequest\x1a .raglan.v1.ListDocumentsResponse\x12\x41\n\x0bGetDocument\x12\x1d.raglan.v1.GetDocumentRequest\x1a\x13.raglan.v1.Document\x12R\n\x0e\x44\x65leteDocument\x12\x1d.raglan.v1.GetDocumentRequest\x1a!.raglan.v1.DeleteDocumentResponse\x12X\n\x0f\x44\x65leteDocuments\x12!.raglan.v1.DeleteDocumentsRequest\x1a\".raglan.v1.DeleteDocumentsResponse\x12<\n\x07GetInfo\x12\x19.raglan.v1.GetInfoRequest\x1a\x16.raglan.v1.ServiceInfob\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18raglan/v1/ingester.proto\x12\traglan.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16raglan/v1/common.proto\"{\n\rSubmitRequest\x12#\n\x03job\x18\x01 \x01(\x0b\x32\x14.raglan.v1.JobHeaderH\x00\x12-\n\x08\x64ocument\x18\x02 \x01(\x0b\x32\x19.raglan.v1.DocumentHeaderH\x00\x12\x0e\n\x04\x64\x61ta\x18\x03 \x01(\x0cH\x00\x42\x06\n\x04part\"\x1f\n\tJobHeader\x12\x12\n\ncollection\x18\x01 \x01(\t\"q\n\x0e\x44ocumentHeader\x12\x13\n\x0b\x64ocument_id\x18\x01 \x01(\t\x12\x10\n\x08\x66ilename\x18\x02 \x01(\t\x12\x12\n\nmedia_type\x18\x03 \x01(\t\x12\r\n\x05title\x18\x04 \x01(\t\x12\x15\n\rmetadata_json\x18\x05 \x01(\t\";\n\rStageProgress\x12\r\n\x05stage\x18\x01 \x01(\t\x12\x0c\n\x04\x64one\x18\x02 \x01(\x04\x12\r\n\x05total\x18\x03 \x01(\x04\"5\n\rDocumentError\x12\x13\n\x0b\x64ocument_id\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\"7\n\x0f\x44ocumentWarning\x12\x13\n\x0b\x64ocument_id\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\"\xfd\x02\n\x03Job\x12\n\n\x02id\x18\x01 \x01(\t\x12\x12\n\ncollection\x18\x02 \x01(\t\x12$\n\x06status\x18\x03 \x01(\x0e\x32\x14.raglan.v1.JobStatus\x12(\n\x06stages\x18\x04 \x03(\x0b\x32\x18.raglan.v1.StageProgress\x12(\n\x06\x65rrors\x18\x05 \x03(\x0b\x32\x18.raglan.v1.DocumentError\x12.\n\ncreated_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x66inished_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tdocuments\x18\x08 \x01(\r\x12\x11\n\tunchanged\x18\t \x01(\r\x12,\n\x08warnings\x18\n \x03(\x0b\x32\x1a.raglan.v1.DocumentWarning\x12\x15\n\rwarning_count\x18\x0b \x01(\r\x12\x10\n\x08replaced\x18\x0c \x01(\r\"\x1b\n\rGetJobRequest\x12\n\n\x02id\x18\x01 \x01(\t\"4\n\x0fListJobsRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\r\n\x05limit\x18\x02 \x01(\r\"0\n\x10ListJobsResponse\x12\x1c\n\x04jobs\x18\x01 \x03(\x0b\x32\x0e.raglan.v1.Job\"\xc6\x02\n\x08\x44ocument\x12\n\n\x02id\x18\x01 \x01(\t\x12\x12\n\ncollection\x18\x02 \x01(\t\x12\r\n\x05title\x18\x03 \x01(\t\x12\x0c\n\x04text\x18\x04 \x01(\t\x12\x15\n\rmetadata_json\x18\x05 \x01(\t\x12\x10\n\x08\x66ilename\x18\x06 \x01(\t\x12\x12\n\nmedia_type\x18\x07 \x01(\t\x12\x0e\n\x06sha256\x18\x08 \x01(\t\x12\x12\n\nsize_bytes\x18\t \x01(\x04\x12)\n\x06status\x18\n \x01(\x0e\x32\x19.raglan.v1.DocumentStatus\x12\x0e\n\x06\x63hunks\x18\x0b \x01(\r\x12\r\n\x05\x65rror\x18\x0c \x01(\t\x12.\n\ncreated_at\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08warnings\x18\x0e \x03(\t\x12\x10\n\x08language\x18\x0f \x01(\t\"H\n\x14ListDocumentsRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\r\n\x05limit\x18\x02 \x01(\r\x12\r\n\x05\x61\x66ter\x18\x03 \x01(\t\"S\n\x15ListDocumentsResponse\x12&\n\tdocuments\x18\x01 \x03(\x0b\x32\x13.raglan.v1.Document\x12\x12\n\nnext_after\x18\x02 \x01(\t\"=\n\x12GetDocumentRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x13\n\x0b\x64ocument_id\x18\x02 \x01(\t\"0\n\x16\x44\x65leteDocumentResponse\x12\x16\n\x0e\x64\x65leted_chunks\x18\x01 \x01(\x04\",\n\x16\x44\x65leteDocumentsRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\"4\n\x17\x44\x65leteDocumentsResponse\x12\x19\n\x11\x64\x65leted_documents\x18\x01 \x01(\x04*\xb9\x01\n\tJobStatus\x12\x1a\n\x16JOB_STATUS_UNSPECIFIED\x10\x00\x12\x15\n\x11JOB_STATUS_QUEUED\x10\x01\x12\x16\n\x12JOB_STATUS_RUNNING\x10\x02\x12\x18\n\x14JOB_STATUS_SUCCEEDED\x10\x03\x12\x16\n\x12JOB_STATUS_PARTIAL\x10\x04\x12\x15\n\x11JOB_STATUS_FAILED\x10\x05\x12\x18\n\x14JOB_STATUS_CANCELLED\x10\x06*\x84\x01\n\x0e\x44ocumentStatus\x12\x1f\n\x1b\x44OCUMENT_STATUS_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x44OCUMENT_STATUS_QUEUED\x10\x01\x12\x19\n\x15\x44OCUMENT_STATUS_READY\x10\x02\x12\x1a\n\x16\x44OCUMENT_STATUS_FAILED\x10\x03\x32\xe8\x05\n\x0fIngesterService\x12\x34\n\x06Submit\x12\x18.raglan.v1.SubmitRequest\x1a\x0e.raglan.v1.Job(\x01\x12\x32\n\x06GetJob\x12\x18.raglan.v1.GetJobRequest\x1a\x0e.raglan.v1.Job\x12\x43\n\x08ListJobs\x12\x1a.raglan.v1.ListJobsRequest\x1a\x1b.raglan.v1.ListJobsResponse\x12\x36\n\x08WatchJob\x12\x18.raglan.v1.GetJobRequest\x1a\x0e.raglan.v1.Job0\x01\x12\x35\n\tCancelJob\x12\x18.raglan.v1.GetJobRequest\x1a\x0e.raglan.v1.Job\x12\x34\n\x08RetryJob\x12\x18.raglan.v1.GetJobRequest\x1a\x0e.raglan.v1.Job\x12R\n\rListDocuments\x12\x1f.raglan.v1.ListDocumentsRequest\x1a .raglan.v1.ListDocumentsResponse\x12\x41\n\x0bGetDocument\x12\x1d.raglan.v1.GetDocumentRequest\x1a\x13.raglan.v1.Document\x12R\n\x0e\x44\x65leteDocument\x12\x1d.raglan.v1.GetDocumentRequest\x1a!.raglan.v1.DeleteDocumentResponse\x12X\n\x0f\x44\x65leteDocuments\x12!.raglan.v1.DeleteDocumentsRequest\x1a\".raglan.v1.DeleteDocumentsResponse\x12<\n\x07GetInfo\x12\x19.raglan.v1.GetInfoRequest\x1a\x16.raglan.v1.ServiceInfob\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'raglan.v1.ingester_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_JOBSTATUS']._serialized_start=1743
-  _globals['_JOBSTATUS']._serialized_end=1928
-  _globals['_DOCUMENTSTATUS']._serialized_start=1931
-  _globals['_DOCUMENTSTATUS']._serialized_end=2063
+  _globals['_JOBSTATUS']._serialized_start=1761
+  _globals['_JOBSTATUS']._serialized_end=1946
+  _globals['_DOCUMENTSTATUS']._serialized_start=1949
+  _globals['_DOCUMENTSTATUS']._serialized_end=2081
   _globals['_SUBMITREQUEST']._serialized_start=96
   _globals['_SUBMITREQUEST']._serialized_end=219
   _globals['_JOBHEADER']._serialized_start=221
@@ -50,27 +50,27 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DOCUMENTWARNING']._serialized_start=485
   _globals['_DOCUMENTWARNING']._serialized_end=540
   _globals['_JOB']._serialized_start=543
-  _globals['_JOB']._serialized_end=906
-  _globals['_GETJOBREQUEST']._serialized_start=908
-  _globals['_GETJOBREQUEST']._serialized_end=935
-  _globals['_LISTJOBSREQUEST']._serialized_start=937
-  _globals['_LISTJOBSREQUEST']._serialized_end=989
-  _globals['_LISTJOBSRESPONSE']._serialized_start=991
-  _globals['_LISTJOBSRESPONSE']._serialized_end=1039
-  _globals['_DOCUMENT']._serialized_start=1042
-  _globals['_DOCUMENT']._serialized_end=1368
-  _globals['_LISTDOCUMENTSREQUEST']._serialized_start=1370
-  _globals['_LISTDOCUMENTSREQUEST']._serialized_end=1442
-  _globals['_LISTDOCUMENTSRESPONSE']._serialized_start=1444
-  _globals['_LISTDOCUMENTSRESPONSE']._serialized_end=1527
-  _globals['_GETDOCUMENTREQUEST']._serialized_start=1529
-  _globals['_GETDOCUMENTREQUEST']._serialized_end=1590
-  _globals['_DELETEDOCUMENTRESPONSE']._serialized_start=1592
-  _globals['_DELETEDOCUMENTRESPONSE']._serialized_end=1640
-  _globals['_DELETEDOCUMENTSREQUEST']._serialized_start=1642
-  _globals['_DELETEDOCUMENTSREQUEST']._serialized_end=1686
-  _globals['_DELETEDOCUMENTSRESPONSE']._serialized_start=1688
-  _globals['_DELETEDOCUMENTSRESPONSE']._serialized_end=1740
-  _globals['_INGESTERSERVICE']._serialized_start=2066
-  _globals['_INGESTERSERVICE']._serialized_end=2810
+  _globals['_JOB']._serialized_end=924
+  _globals['_GETJOBREQUEST']._serialized_start=926
+  _globals['_GETJOBREQUEST']._serialized_end=953
+  _globals['_LISTJOBSREQUEST']._serialized_start=955
+  _globals['_LISTJOBSREQUEST']._serialized_end=1007
+  _globals['_LISTJOBSRESPONSE']._serialized_start=1009
+  _globals['_LISTJOBSRESPONSE']._serialized_end=1057
+  _globals['_DOCUMENT']._serialized_start=1060
+  _globals['_DOCUMENT']._serialized_end=1386
+  _globals['_LISTDOCUMENTSREQUEST']._serialized_start=1388
+  _globals['_LISTDOCUMENTSREQUEST']._serialized_end=1460
+  _globals['_LISTDOCUMENTSRESPONSE']._serialized_start=1462
+  _globals['_LISTDOCUMENTSRESPONSE']._serialized_end=1545
+  _globals['_GETDOCUMENTREQUEST']._serialized_start=1547
+  _globals['_GETDOCUMENTREQUEST']._serialized_end=1608
+  _globals['_DELETEDOCUMENTRESPONSE']._serialized_start=1610
+  _globals['_DELETEDOCUMENTRESPONSE']._serialized_end=1658
+  _globals['_DELETEDOCUMENTSREQUEST']._serialized_start=1660
+  _globals['_DELETEDOCUMENTSREQUEST']._serialized_end=1704
+  _globals['_DELETEDOCUMENTSRESPONSE']._serialized_start=1706
+  _globals['_DELETEDOCUMENTSRESPONSE']._serialized_end=1758
+  _globals['_INGESTERSERVICE']._serialized_start=2084
+  _globals['_INGESTERSERVICE']._serialized_end=2828
 # @@protoc_insertion_point(module_scope)

@@ -76,8 +76,14 @@ def passage(found: common_pb2.Passage) -> schemas.Passage:
     return schemas.Passage(
         chunk_id=found.chunk_id,
         document_id=found.document_id,
+        collection=found.collection,
         title=found.title,
+        heading_path=list(found.heading_path),
+        page=found.page or None,
         text=found.text,
+        start=found.start,
+        end=found.end,
+        language=found.language or None,
         rank=found.rank,
         scores=schemas.Scores(**scores),
         metadata=_object(found.metadata_json),
@@ -89,8 +95,13 @@ def citation(cited: generator_pb2.Citation, source: common_pb2.Passage) -> schem
     return schemas.Citation(
         marker=cited.marker,
         document_id=source.document_id,
+        collection=source.collection,
         chunk_id=source.chunk_id,
+        chunk_start=source.start,
+        chunk_end=source.end,
         title=source.title,
+        heading_path=list(cited.heading_path or source.heading_path),
+        page=cited.page or source.page or None,
         quote=cited.quote,
         start=cited.start,
         end=cited.end,
@@ -139,6 +150,8 @@ def document(found: ingester_pb2.Document, chunks: list[retriever_pb2.Chunk]) ->
     """A document with its text and the chunks that the index holds of it."""
     return schemas.Document(
         **_document_fields(found),
+        language=found.language or None,
+        warnings=list(found.warnings),
         text=found.text,
         chunks=[
             schemas.Chunk(
@@ -146,6 +159,7 @@ def document(found: ingester_pb2.Document, chunks: list[retriever_pb2.Chunk]) ->
                 start=chunk.start,
                 end=chunk.end,
                 heading_path=list(chunk.heading_path),
+                page=chunk.page or None,
                 text=chunk.text,
             )
             for chunk in chunks
@@ -167,6 +181,12 @@ def job(found: ingester_pb2.Job) -> schemas.Job:
             schemas.DocumentProblem(document_id=e.document_id, message=e.message)
             for e in found.errors
         ],
+        warnings=[
+            schemas.DocumentProblem(document_id=w.document_id, message=w.message)
+            for w in found.warnings
+        ],
+        warning_count=found.warning_count,
+        replaced=found.replaced,
         documents=found.documents,
         unchanged=found.unchanged,
         created_at=_iso(found.created_at),

@@ -52,12 +52,22 @@ class Scores(BaseModel):
 
 
 class Passage(BaseModel):
-    """A chunk of a stored document."""
+    """A chunk of a stored document: `text` equals the document's text at `start:end`."""
 
     chunk_id: str
     document_id: str
+    collection: str
     title: str
+    heading_path: list[str]
+    """Headings above the chunk, outermost first. A chunk that begins inside a table or a list has
+    the names of the table's columns, or the sentence that leads in to the list, as the last."""
+    page: int | None
+    """The page on which it begins; null where the format has no pages."""
     text: str
+    start: int
+    end: int
+    language: str | None
+    """ISO 639-1 code of the document's language; null where it is unknown."""
     rank: int
     scores: Scores
     metadata: dict[str, Any]
@@ -68,8 +78,16 @@ class Citation(BaseModel):
 
     marker: int
     document_id: str
+    collection: str
     chunk_id: str
+    chunk_start: int
+    chunk_end: int
+    """The chunk that the quote was found in is the document's text at `chunk_start:chunk_end`."""
     title: str
+    heading_path: list[str]
+    """Headings above the quote, outermost first."""
+    page: int | None
+    """The page on which the quote begins; null where the format has no pages."""
     quote: str
     start: int
     end: int
@@ -176,7 +194,8 @@ class StreamDelta(BaseModel):
 
 
 class Chunking(_Request):
-    """How documents are cut, in characters."""
+    """How documents are cut, in characters. Whatever is set, a chunk is never longer than the
+    embedding model reads."""
 
     max_chars: Annotated[int, Field(ge=100, le=20_000)] = 1_200
     overlap_chars: Annotated[int, Field(ge=0, le=10_000)] = 0
@@ -244,6 +263,7 @@ class Chunk(BaseModel):
     start: int
     end: int
     heading_path: list[str]
+    page: int | None
     text: str
 
 
@@ -266,6 +286,10 @@ class DocumentSummary(BaseModel):
 class Document(DocumentSummary):
     """A document with its text and its chunks."""
 
+    language: str | None
+    """ISO 639-1 code; null where it is unknown."""
+    warnings: list[str]
+    """What its owner should know: pages that are only pictures, text that was cut, and the like."""
     text: str
     chunks: list[Chunk]
 
@@ -291,7 +315,7 @@ class Progress(BaseModel):
 
 
 class DocumentProblem(BaseModel):
-    """A document that failed, and why."""
+    """A document that failed, and why; or one that its owner should look at."""
 
     document_id: str
     message: str
@@ -305,7 +329,13 @@ class Job(BaseModel):
     status: Literal["queued", "running", "succeeded", "partial", "failed", "cancelled"]
     stages: dict[str, Progress]
     errors: list[DocumentProblem]
+    warnings: list[DocumentProblem]
+    """The first ones; `warning_count` says how many there are. One without a document is about the
+    whole job."""
+    warning_count: int
     documents: int
+    replaced: int
+    """Documents that took the place of an earlier version."""
     unchanged: int
     created_at: str
     finished_at: str | None

@@ -34,7 +34,7 @@ class ExtractiveEngine:
     A token is a word between white space, in `max_tokens` and in the usage; markers do not count.
     """
 
-    def __init__(self, *, max_sentences: int = 3, min_confidence: float = 0.4) -> None:
+    def __init__(self, *, max_sentences: int = 4, min_confidence: float = 0.4) -> None:
         self._max_sentences = max_sentences
         self._min_confidence = min_confidence
 

@@ -113,7 +113,7 @@ def _collection(name: str) -> Collection:
         max_chars=1000,
         overlap_chars=0,
         created="1970-01-01T00:00:00+00:00",
-        language="english",
+        language="en",
     )
 
 
