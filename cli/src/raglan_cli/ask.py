@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from raglan_cli import explained
+from raglan_cli.answer_view import AnswerView
 from raglan_cli.client import CollectionOption, Gateway, JsonOption, UrlOption, find_url
 from raglan_cli.failure import Failure
 from raglan_cli.screen import err, one_line, out, plain, print_json
@@ -178,23 +179,28 @@ def show_answer(events: Iterable[tuple[str, dict[str, Any]]]) -> dict[str, Any]:
     Raises:
         Failure: as `final_of`; what had been printed stays.
     """
-    begun = False
+    with AnswerView(out) as view:
+        final = _stream(events, view)
+    _show_citations(final)
+    _show_footer(final)
+    return final
+
+
+def _stream(events: Iterable[tuple[str, dict[str, Any]]], view: AnswerView) -> dict[str, Any]:
     for event, data in events:
         if event == "delta":
-            out.print(Text(plain(data["text"])), end="")
-            begun = True
+            view.feed(data["text"])
         elif event == "restart":
-            out.print(
-                Text("\n(That was the model's reasoning; its answer follows.)\n", style="dim")
-            )
+            view.finish()
+            out.print(Text("(That was the model's reasoning; its answer follows.)\n", style="dim"))
         elif event == "final":
-            out.print("" if begun else Text(plain(data.get("answer", ""))))
-            _show_citations(data)
-            _show_footer(data)
+            if not view.begun:
+                view.feed(data.get("answer", ""))
+            view.finish()
             return data
         elif event == "error":
-            if begun:
-                out.print()
+            if view.begun:
+                view.finish()
             raise _failed(data)
     raise _cut_off()
 
@@ -237,10 +243,23 @@ def _show_citations(final: Mapping[str, Any]) -> None:
         title, document = plain(citation.get("title") or ""), plain(citation["document_id"])
         source = title if title == document or not document else f"{title}  {document}".strip()
         out.print(
-            Text.assemble((f"[{citation['marker']}] ", "cyan"), (source, "bold")),
+            Text.assemble(
+                (f"[{citation['marker']}] ", "cyan"), (source, "bold"), _place_of(citation, title)
+            ),
             Text(f"    “{one_line(citation['quote'], 300)}”", style="dim"),
             sep="\n",
         )
+
+
+def _place_of(citation: Mapping[str, Any], title: str) -> str:
+    """Page and headings of a citation, as far as they are known and say more than the title."""
+    parts = [f"page {page}"] if (page := citation.get("page")) else []
+    path = [plain(heading) for heading in citation.get("heading_path") or ()]
+    if path and path[0] == title:
+        path = path[1:]
+    if path:
+        parts.append(" > ".join(path))
+    return f"  ({', '.join(parts)})" if parts else ""
 
 
 def _show_footer(reply: Mapping[str, Any]) -> None:

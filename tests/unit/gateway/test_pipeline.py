@@ -35,9 +35,11 @@ from raglan_gateway.pipeline import (
     Delta,
     Event,
     Pipeline,
+    Restarted,
     Run,
     Sources,
     Started,
+    Thinking,
 )
 from raglan_gateway.query import Query
 from raglan_gateway.traces import noted
@@ -55,6 +57,9 @@ class FakeMesh:
     rerank_error: RaglanError | None = None
     generate_error: RaglanError | None = None
     tokens_before_error: int = 0
+    thinks: tuple[str, ...] = ()
+    restarts: bool = False
+    reason: generator_pb2.FinishReason.ValueType = generator_pb2.FINISH_REASON_STOP
     ranked: tuple[int, ...] = (3, 1)
     relevance: tuple[float | None, ...] = (0.9, 0.2, 0.1, 0.05)
     unreadable: bool = False
@@ -123,6 +128,11 @@ class FakeMesh:
         self, request: generator_pb2.GenerateRequest, *, first_by: Deadline, deadline: Deadline
     ) -> AsyncGenerator[generator_pb2.GenerateEvent, None]:
         try:
+            for text in self.thinks:
+                yield generator_pb2.GenerateEvent(thinking=generator_pb2.Delta(text=text))
+            if self.restarts:
+                yield generator_pb2.GenerateEvent(delta=generator_pb2.Delta(text="Hm."))
+                yield generator_pb2.GenerateEvent(restart=generator_pb2.Restart())
             for number in range(3):
                 if self.generate_error and number == self.tokens_before_error:
                     raise self.generate_error
@@ -133,7 +143,11 @@ class FakeMesh:
             yield generator_pb2.GenerateEvent(citation=quote)
             yield generator_pb2.GenerateEvent(
                 finished=generator_pb2.Finished(
-                    model="fake", confidence=0.5, claims=self.claims, groundedness=0.25
+                    model="fake",
+                    confidence=0.5,
+                    claims=self.claims,
+                    groundedness=0.25,
+                    reason=self.reason,
                 )
             )
         finally:
@@ -154,6 +168,11 @@ def query(**changes: object) -> Query:
         "rerank": True,
     } | changes
     return Query(**fields)  # type: ignore[arg-type]
+
+
+def run_of(events: list[Event]) -> Run:
+    [answered] = [event for event in events if isinstance(event, Answered)]
+    return answered.run
 
 
 async def search(mesh: FakeMesh, **changes: object) -> Run:
@@ -353,6 +372,51 @@ async def test_an_answer_nobody_has_read_yet_is_replaced_when_its_generator_dies
     assert [each.fallback for each in run.degraded] == ["passages"]
     assert run.answer.startswith("passage 3 [1]")
     assert [each.marker for each in run.citations] == [1, 2, 3]
+
+
+async def test_reasoning_goes_by_itself_and_is_no_part_of_the_answer() -> None:
+    events = await answer(FakeMesh(thinks=("Hm. ", "", "Well.")))
+    assert [event.text for event in events if isinstance(event, Thinking)] == ["Hm. ", "", "Well."]
+    assert run_of(events).answer == "t0 t1 t2 "
+
+
+async def test_a_generator_that_dies_while_it_reasons_is_replaced() -> None:
+    mesh = FakeMesh(thinks=("Hm.",), generate_error=Unavailable("gone"), restarts=True)
+    run = run_of(await answer(mesh, stream=True))
+    assert [d.stage for d in run.degraded] == ["generate"]
+    assert run.answer.startswith("passage 3")
+
+
+async def test_what_a_restart_makes_void_is_no_part_of_the_answer() -> None:
+    events = await answer(FakeMesh(restarts=True))
+    assert [type(event) for event in events[2:5]] == [Delta, Restarted, Delta]
+    assert run_of(events).answer == "t0 t1 t2 "
+
+
+@pytest.mark.parametrize(
+    ("reason", "budget_s"),
+    [(generator_pb2.FINISH_REASON_ABSTAINED, 10.0), (generator_pb2.FINISH_REASON_STOP, 2.0)],
+)
+async def test_only_answers_teach_the_stage_how_long_one_takes(
+    reason: int, budget_s: float
+) -> None:
+    mesh = FakeMesh(reason=generator_pb2.FinishReason.Name(reason))
+    budgets = Budgets(embed_s=1, retrieve_s=1, rerank_s=1, first_token_s=10, cite_s=1)
+    asked = Pipeline(mesh, budgets, rerank_candidates=4)
+    for _ in range(40):
+        async with aclosing(asked.answer(query(), Deadline.after(5))) as events:
+            async for _ in events:
+                pass
+    [generation] = [stage for stage in asked.stages if stage.name == "generate"]
+    assert generation.budget_s == budget_s
+
+
+async def test_a_conflict_is_not_compared_by_meaning() -> None:
+    claim = generator_pb2.Claim(start=0, end=3, markers=[1], support=0.9, conflict="number")
+    mesh = FakeMesh(claims=(claim,))
+    run = run_of(await answer(mesh))
+    assert mesh.compared == []
+    assert (run.claims[0].supported, groundedness(run.claims, 1.0)) == (False, 0)
 
 
 async def test_leaving_an_answer_closes_the_generators_stream() -> None:

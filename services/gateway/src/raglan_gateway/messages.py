@@ -65,7 +65,9 @@ def reordered(
         # The reranker was given title and headings before the text.
         before = len(_in_context(passage)) - len(passage.text)
         passage.matches.extend(at - before for at in ranked.matches if at >= before)
-    first = [ranked.index for ranked in reply.ranked]
+    # A model of meaning reads nothing in an identifier; the passage that holds it stays first.
+    exact = [index for index, passage in enumerate(passages) if passage.exact]
+    first = list(dict.fromkeys([*exact, *(ranked.index for ranked in reply.ranked)]))
     seen = set(first)
     rest = [index for index in range(len(passages)) if index not in seen]
     return [passages[index] for index in first + rest]

@@ -87,6 +87,8 @@ class Found:
     dense: float | None
     lexical: float | None
     fused: float | None
+    exact: bool = False
+    """Whether it holds words of the query that hardly another chunk does."""
     duplicates: int = 0
     """Further chunks with the same text that were left out of the result."""
 
@@ -264,19 +266,39 @@ class Index:
             self._dense_leg(query, names, depth), self._lexical_leg(query, names, depth)
         )
         is_all = len(dense) < depth and len(words) < depth
+        by_words = fusion.Leg(
+            words,
+            query.fusion.lexical_weight,
+            await self._population(names, len(dense) if 0 < len(dense) < depth else None),
+        )
         if query.mode == "hybrid":
             worth = await self._dense_worth(query, names)
-            legs = [
-                fusion.Leg(dense, query.fusion.dense_weight, lambda key: worth[key[0]]),
-                fusion.Leg(words, query.fusion.lexical_weight),
-            ]
-            ranked = fusion.fuse(legs, query.fusion.method)
+            by_meaning = fusion.Leg(
+                dense, query.fusion.dense_weight, credit=lambda key: worth[key[0]]
+            )
+            ranked = fusion.fuse([by_meaning, by_words], query.fusion.method)
             # A score that did not take part is not shown.
             dense = [(key, score) for key, score in dense if worth[key[0]] > 0]
         else:
             ranked = dense or words
         with self._timed("fetch"):
-            return await self._distinct(query, ranked, dict(dense), dict(words)), is_all
+            found = await self._distinct(query, ranked, dict(dense), dict(words))
+        exact = fusion.exact_matches(by_words)
+        return [
+            replace(each, exact=(each.collection, each.chunk.point_id) in exact) for each in found
+        ], is_all
+
+    async def _population(self, names: Sequence[str], counted: int | None) -> int:
+        """How many chunks the words of a query were looked for in, at most `MAX_POPULATION`.
+
+        Args:
+            counted: what the dense leg found, if that is all there is.
+        """
+        if counted is not None:
+            return counted
+        collections = [await self.store.collection(name) for name in names]
+        chunks = sum(each.mean_length.chunks for each in collections)
+        return min(chunks, fusion.MAX_POPULATION)
 
     async def _distinct(
         self,

@@ -129,6 +129,7 @@ def passage_message(rank: int, found: Found) -> common_pb2.Passage:
         structure=chunk.structure,
         language=chunk.language,
         rank=rank,
+        exact=found.exact,
         scores=common_pb2.Scores(dense=found.dense, lexical=found.lexical, fused=found.fused),
         duplicates=found.duplicates,
     )
