@@ -54,6 +54,8 @@ class TextBuilder:
         self._open: list[_Container] = []
         self._lead_ins: list[str] = []
         """Of the lists that are open, outermost first."""
+        self._has_item: list[bool] = []
+        """Whether an item is open, of the same lists."""
         self._is_after_item = False
         """The last thing written is an item of the innermost list, or the text of its parent."""
 
@@ -148,10 +150,12 @@ class TextBuilder:
     def open_list(self) -> None:
         """Begin a list, inside the open item if there is one."""
         self._lead_ins.append(self._lead_in())
+        self._has_item.append(False)
 
     def close_list(self) -> None:
         """End the innermost list."""
         self._lead_ins.pop()
+        self._has_item.pop()
         self._is_after_item = bool(self._lead_ins)
 
     def open_item(self, label: str = "", mark: str = "") -> None:
@@ -161,6 +165,8 @@ class TextBuilder:
             label: its number without punctuation; empty for a bullet.
             mark: its number as shown; the label and a full stop by default.
         """
+        if self._has_item:
+            self._has_item[-1] = True
         self._open.append(
             _Container(
                 BlockKind.LIST_ITEM,
@@ -173,6 +179,8 @@ class TextBuilder:
 
     def close_item(self) -> None:
         """End the innermost item."""
+        if self._has_item:
+            self._has_item[-1] = False
         self._close()
         self._is_after_item = True
 
@@ -194,12 +202,10 @@ class TextBuilder:
         depth = min(depth, MAX_DEPTH)
         while len(self._lead_ins) > depth:
             self._close_level()
-        if len(self._lead_ins) == depth and self._open:
+        if len(self._lead_ins) == depth and self._has_item[-1]:
             self.close_item()
         while len(self._lead_ins) < depth:
             self.open_list()
-            if len(self._lead_ins) < depth:
-                self.open_item()
         self.open_item(label, mark)
         self.paragraph(text)
 
@@ -237,7 +243,7 @@ class TextBuilder:
         )
 
     def _close_level(self) -> None:
-        if self._open:
+        if self._has_item[-1]:
             self.close_item()
         self.close_list()
 
