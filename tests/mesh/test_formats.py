@@ -51,6 +51,15 @@ FORMATS: dict[str, Callable[[], bytes]] = {
     "note.json": lambda: json.dumps({"title": "L", "facts": [FACT, REST]}).encode(),
     "note.jsonl": lambda: "\n".join(json.dumps({"text": t}) for t in (FACT, REST)).encode(),
     "note.csv": lambda: f'id,fact\n1,"{FACT}"\n2,"{REST}"\n'.encode(),
+    "note.eml": lambda: f"Subject: Lighthouses\nFrom: a@a.test\n\n{FACT} {REST}\n".encode(),
+    "note.rst": lambda: f"Lighthouses\n===========\n\n{FACT}\n\n{REST}\n".encode(),
+    "note.org": lambda: f"* Lighthouses\n{FACT}\n\n{REST}\n".encode(),
+    "note.adoc": lambda: f"== Lighthouses\n\n{FACT}\n\n{REST}\n".encode(),
+    "note.rtf": lambda: f"{{\\rtf1 {FACT}\\par {REST}}}".encode(),
+    "note.srt": lambda: f"1\n00:00:01,000 --> 00:00:05,000\n{FACT}\n".encode(),
+    "note.ipynb": lambda: json.dumps(
+        {"cells": [{"cell_type": "markdown", "source": f"{FACT}\n\n{REST}"}]}
+    ).encode(),
     "note.py": lambda: f'"""{FACT}\n\n{REST}"""\n\ndef light() -> None:\n    pass\n'.encode(),
 }
 

@@ -18,7 +18,9 @@ SKIPPED_FOLDERS: Final = frozenset({"node_modules", "__pycache__", "venv", "site
 """Folders of other people's files. Hidden ones (.git, .venv) are skipped as well."""
 
 _DOCUMENTS: Final = (
-    "txt text log rst adoc md markdown mdx html htm xhtml pdf docx json jsonl ndjson csv tsv"
+    "txt text log rst rest adoc asciidoc asc org md markdown mdx html htm xhtml pdf docx docm dotx "
+    "pptx pptm ppsx xlsx xlsm xlsb xls ods odt ott epub rtf eml ipynb srt vtt json jsonl ndjson "
+    "csv tsv"
 )
 _SOURCE_CODE: Final = (
     "bash bat c cc cfg clj cmake conf cpp cs css cxx dart erl ex exs fish fs go gql gradle graphql "

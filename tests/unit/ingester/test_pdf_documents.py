@@ -187,7 +187,9 @@ def picture(canvas: Canvas) -> None:
 def test_pages_that_are_only_a_picture_are_named() -> None:
     text = lines("Words.")
 
-    assert drawn(text, picture).warnings == ["Page 2 holds no text; it is probably a scan."]
+    mixed = drawn(text, picture)
+    assert mixed.warnings == ["Page 2 holds no text; it is probably a scan."]
+    assert mixed.metadata["pages_without_text"] == [2]
     assert drawn(picture, text, picture, picture).warnings == [
         "Pages 1, 3-4 hold no text; they are probably scans."
     ]

@@ -24,7 +24,9 @@ _TERM: Final = re.compile(r"[ \t]*(\S.*?)(:{2,4}|;;)(?:[ \t]+(.*))?")
 _ADMONITION: Final = re.compile(r"(NOTE|TIP|IMPORTANT|WARNING|CAUTION):[ \t]+(.*)")
 _DIRECTIVE: Final = re.compile(r"(?:include|image|video|audio|ifdef|ifndef|ifeval|endif|toc)::.*")
 _CELL: Final = re.compile(r"(?:^|(?<=\s))(\d*(?:\.\d+)?[+*])?([<^>.]*[aehlmsdv]?)(?<!\\)\|")
-_LINK: Final = re.compile(r"(?:link:|xref:|mailto:)?(\S+?)\[([^\]\n]*)\]")
+_LINK: Final = re.compile(
+    r"((?:https?://|ftp://|link:|xref:|mailto:)[^\s\[\]]{1,2000})\[([^\]\n]*)\]"
+)
 _REFERENCE: Final = re.compile(r"<<([^,>\n]+)(?:,([^>\n]+))?>>")
 _ATTRIBUTE_USE: Final = re.compile(r"\{([\w-]+)\}")
 _CHARACTERS: Final = {
@@ -208,10 +210,17 @@ class _AsciiDocReader(LineReader):
         text = _FOOTNOTE.sub(r" (\1)", text)
         text = _REFERENCE.sub(lambda match: match[2] or match[1], text)
         text = _MACRO.sub(r"\1", text)
-        text = _LINK.sub(lambda match: match[2].partition(",")[0].strip('"^') or match[1], text)
+        text = _LINK.sub(
+            lambda match: match[2].partition(",")[0].strip('"^') or _address(match[1]), text
+        )
         text = _MARKUP.sub(r"\2", text)
         text = _SCRIPT.sub(r"\2", text)
         return text.replace("\\|", "|")
+
+
+def _address(link: str) -> str:
+    """What a link without a text of its own shows."""
+    return re.sub(r"^(?:link|xref|mailto):", "", link)
 
 
 def _column_count(words: list[str], lines: list[str]) -> int:

@@ -12,7 +12,7 @@ from raglan_ingester.parsers.decoding import declared_in_html, decode_text
 from raglan_ingester.parsers.html_tables import read_table
 from raglan_ingester.parsers.list_numbers import item_number
 from raglan_ingester.parsers.parsed import ParsedDocument, Source, one_line
-from raglan_ingester.parsers.text_builder import TextBuilder
+from raglan_ingester.parsers.text_builder import MAX_DEPTH, TextBuilder
 
 _DROPPED_NAMES: Final = """
 audio canvas datalist dialog head iframe map nav noscript object rp rt script style svg template
@@ -73,6 +73,9 @@ class HtmlWalker:
         self._running: list[str] = []
         self._lists: list[Iterator[str] | None] = []
         """Numbers of the items of the open lists; None for bullets."""
+        self._quotations = 0
+        self._items = 0
+        """List items that are open."""
         self._stack: list[LexborNode | Callable[[], None]] = []
 
     def walk(self, root: LexborNode) -> None:
@@ -146,6 +149,9 @@ class HtmlWalker:
             self._builder.table(table.rows, has_header=table.has_header)
 
     def _list(self, node: LexborNode) -> None:
+        if len(self._lists) >= MAX_DEPTH:
+            self._inside(node, self.flush)
+            return
         numbers = _numbers(node) if node.tag == "ol" else None
         self._lists.append(numbers)
         self._builder.open_list()
@@ -157,29 +163,43 @@ class HtmlWalker:
         self._builder.close_list()
 
     def _item(self, node: LexborNode) -> None:
-        if not self._lists:
+        if not self._lists or self._items >= MAX_DEPTH:
             self._inside(node, self.flush)
             return
         numbers = self._lists[-1]
         own = node.attributes.get("value") or ""
         label = "" if numbers is None else (own if own.isdigit() else next(numbers))
+        self._items += 1
         self._builder.open_item(label)
         self._inside(node, self._close_item)
 
     def _close_item(self) -> None:
+        self._items -= 1
         self.flush()
         self._builder.close_item()
 
+    def _open_term(self) -> None:
+        self._items += 1
+        self._builder.open_item()
+
     def _quotation(self, node: LexborNode) -> None:
+        if self._quotations >= MAX_DEPTH:
+            self._inside(node, self.flush)
+            return
+        self._quotations += 1
         self._builder.open_quotation()
         self._inside(node, self._close_quotation)
 
     def _close_quotation(self) -> None:
         self.flush()
+        self._quotations -= 1
         self._builder.close_quotation()
 
     def _definitions(self, node: LexborNode) -> None:
         """A definition list: each term an item, with its definitions inside."""
+        if self._items >= MAX_DEPTH:
+            self._inside(node, self.flush)
+            return
         self._builder.open_list()
         steps: list[LexborNode | Callable[[], None]] = []
         is_open = False
@@ -187,7 +207,7 @@ class HtmlWalker:
             if child.tag == "dt":
                 if is_open:
                     steps.append(self._close_item)
-                steps.append(self._builder.open_item)
+                steps.append(self._open_term)
                 is_open = True
             steps += [self.flush, child, self.flush]
         if is_open:

@@ -23,6 +23,7 @@ _NO_TEXT: Final = (
 _BROKEN: Final = ("is broken and was left out", "are broken and were left out")
 _MAX_OUTLINE_DEPTH: Final = 6
 _MAX_OUTLINE_ENTRIES: Final = 10_000
+_MAX_NAMED_PAGES: Final = 1000
 _MAX_PAGES: Final = 20_000
 _NO_TITLE: Final = re.compile(
     r"\(?(?:untitled|anonymous|unspecified|unknown|no title|none|title|document\d*)\)?",
@@ -83,6 +84,8 @@ def _parse(document: pypdfium2.PdfDocument) -> ParsedDocument:
             "Run it through OCR and submit it again."
         )
     scans = [number for number, page in pages.items() if page.has_picture]
+    if scans:
+        builder.metadata["pages_without_text"] = scans[:_MAX_NAMED_PAGES]
     builder.warnings += [
         *_page_warnings(scans, *_NO_TEXT),
         *_page_warnings(broken, *_BROKEN),

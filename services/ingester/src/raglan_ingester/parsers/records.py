@@ -15,7 +15,7 @@ _LONG_RECORD_CHARS: Final = 600
 """A record that may be cut into several chunks gets a section of its own, named after it."""
 _LONG_ROW_CHARS: Final = 1000
 """A row longer than this is no row of a table to read."""
-MAX_TABLE_CELLS: Final = 1_000_000
+MAX_TABLE_CELLS: Final = 500_000
 
 
 def add_record(builder: TextBuilder, record: Any, number: int) -> None:

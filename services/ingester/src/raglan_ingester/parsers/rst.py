@@ -27,7 +27,7 @@ _SETTINGS: Final = {
     "doctitle_xform": False,
     "docinfo_xform": False,
     "smart_quotes": False,
-    "line_length_limit": 1_000_000,
+    "line_length_limit": 100_000_000,
     "syntax_highlight": "none",
 }
 _TARGET: Final = re.compile(r"\s*<[^<>]*>\s*$")

@@ -10,6 +10,7 @@ from raglan.blocks import Block, BlockKind
 
 from raglan_ingester.parsers.decoding import declared_in_media_type, decode_text
 from raglan_ingester.parsers.parsed import Heading, ParsedDocument, Source, name
+from raglan_ingester.parsers.text_builder import MAX_DEPTH
 
 _MARK: Final = re.compile(r"(?:[-*+•◦▪‣]|(\d{1,3}|[a-z])[.)]|\((\d{1,3}|[a-z])\))[ \t]+(?=\S)")
 _UNDERLINE: Final = re.compile(r"(={3,}|-{3,}|~{3,})[ \t]*$")
@@ -92,6 +93,9 @@ class _Reader:
     def _open_item(self, offset: int, indent: int, mark: re.Match[str]) -> None:
         self._close()
         while self._indents and self._indents[-1] >= indent:
+            self._indents.pop()
+            self._parents.pop()
+        if len(self._indents) == MAX_DEPTH:
             self._indents.pop()
             self._parents.pop()
         self._indents.append(indent)

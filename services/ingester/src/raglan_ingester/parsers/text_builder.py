@@ -14,6 +14,10 @@ from raglan_ingester.parsers.parsed import Heading, ParsedDocument, name, normal
 _BULLET: Final = "-"
 _SENTENCE_END: Final = re.compile(r"[.!?]\s+(?=\S)|[。！？]")  # noqa: RUF001
 _LEAD_IN_CHARS: Final = 300
+MAX_DEPTH: Final = 20
+"""Of lists: deeper ones are read as lists of this depth."""
+_BLOCK_ROWS: Final = 200
+"""Rows of a table in one block: what works on a block may take time for each of its rows."""
 _MAX_LEVEL: Final = 6
 
 
@@ -50,6 +54,8 @@ class TextBuilder:
         self._open: list[_Container] = []
         self._lead_ins: list[str] = []
         """Of the lists that are open, outermost first."""
+        self._has_item: list[bool] = []
+        """Whether an item is open, of the same lists."""
         self._is_after_item = False
         """The last thing written is an item of the innermost list, or the text of its parent."""
 
@@ -112,16 +118,30 @@ class TextBuilder:
         width = max((len(row) for row in rows), default=0)
         if not any(cell.strip() for row in rows for cell in row):
             return
+        names = tuple(one_line(cell) for cell in rows[0]) if has_header else ()
         start = self._begin()
         indent = "\n" + self._indent()
         placed: list[tuple[Cell, ...]] = []
         for number, row in enumerate(rows):
+            if len(placed) == _BLOCK_ROWS:
+                self._add_table(start, placed, names, is_first=number == _BLOCK_ROWS)
+                placed = []
             if number:
                 self._append(indent)
+            if not placed:
+                start = self._length
             placed.append(self._row([*row, *[""] * (width - len(row))]))
             if has_header and not number:
                 self._append(indent + "|" + " --- |" * width)
-        self._add(BlockKind.TABLE, start, rows=tuple(placed), has_header=has_header)
+        self._add_table(start, placed, names, is_first=len(rows) <= _BLOCK_ROWS)
+
+    def _add_table(
+        self, start: int, rows: list[tuple[Cell, ...]], names: tuple[str, ...], *, is_first: bool
+    ) -> None:
+        """Add the block of some rows of a table; those behind the first rows name the columns."""
+        has_header = bool(names) and is_first
+        columns = () if is_first else names
+        self._add(BlockKind.TABLE, start, rows=tuple(rows), has_header=has_header, columns=columns)
 
     def page(self, number: int) -> None:
         """What follows stands on page `number`."""
@@ -130,10 +150,12 @@ class TextBuilder:
     def open_list(self) -> None:
         """Begin a list, inside the open item if there is one."""
         self._lead_ins.append(self._lead_in())
+        self._has_item.append(False)
 
     def close_list(self) -> None:
         """End the innermost list."""
         self._lead_ins.pop()
+        self._has_item.pop()
         self._is_after_item = bool(self._lead_ins)
 
     def open_item(self, label: str = "", mark: str = "") -> None:
@@ -143,6 +165,8 @@ class TextBuilder:
             label: its number without punctuation; empty for a bullet.
             mark: its number as shown; the label and a full stop by default.
         """
+        if self._has_item:
+            self._has_item[-1] = True
         self._open.append(
             _Container(
                 BlockKind.LIST_ITEM,
@@ -155,6 +179,8 @@ class TextBuilder:
 
     def close_item(self) -> None:
         """End the innermost item."""
+        if self._has_item:
+            self._has_item[-1] = False
         self._close()
         self._is_after_item = True
 
@@ -173,14 +199,13 @@ class TextBuilder:
         The item stays open for deeper items and further paragraphs until `end_lists` or the next
         item that is not deeper.
         """
+        depth = min(depth, MAX_DEPTH)
         while len(self._lead_ins) > depth:
             self._close_level()
-        if len(self._lead_ins) == depth and self._open:
+        if len(self._lead_ins) == depth and self._has_item[-1]:
             self.close_item()
         while len(self._lead_ins) < depth:
             self.open_list()
-            if len(self._lead_ins) < depth:
-                self.open_item()
         self.open_item(label, mark)
         self.paragraph(text)
 
@@ -218,7 +243,7 @@ class TextBuilder:
         )
 
     def _close_level(self) -> None:
-        if self._open:
+        if self._has_item[-1]:
             self.close_item()
         self.close_list()
 
