@@ -37,6 +37,12 @@ ModeOption = Annotated[Mode | None, typer.Option("--mode", help="Default: the ga
 RerankOption = Annotated[
     bool | None, typer.Option("--rerank/--no-rerank", help="Default: the gateway's, with.")
 ]
+MinScoreOption = Annotated[
+    float | None,
+    typer.Option(
+        "--min-score", min=0, max=1, help="Least relevance of a passage, 0 to 1. Default: any."
+    ),
+]
 
 
 def ask(
@@ -45,6 +51,7 @@ def ask(
     top_k: TopKOption = None,
     mode: ModeOption = None,
     rerank: RerankOption = None,
+    min_score: MinScoreOption = None,
     trace: Annotated[
         bool, typer.Option("--trace", help="Show then where the time went, and what reranking did.")
     ] = False,
@@ -61,7 +68,10 @@ def ask(
 
       raglan ask "Who signs off a release?" --trace
     """
-    body = options(question, collection, top_k=top_k, mode=mode, rerank=rerank) | {"stream": True}
+    chosen = options(
+        question, collection, top_k=top_k, mode=mode, rerank=rerank, min_score=min_score
+    )
+    body = chosen | {"stream": True}
     with Gateway(find_url(url)) as gateway:
         started: dict[str, Any] = {}
         events = _noted(gateway.events("/v1/query", body), started)
@@ -108,6 +118,7 @@ def search(
     top_k: TopKOption = None,
     mode: ModeOption = None,
     rerank: RerankOption = None,
+    min_score: MinScoreOption = None,
     json: JsonOption = False,
     url: UrlOption = None,
 ) -> None:
@@ -119,7 +130,7 @@ def search(
 
       raglan search "retry budget" --mode lexical --top-k 3 --json
     """
-    body = options(query, collection, top_k=top_k, mode=mode, rerank=rerank)
+    body = options(query, collection, top_k=top_k, mode=mode, rerank=rerank, min_score=min_score)
     with Gateway(find_url(url)) as gateway:
         found = gateway.call("POST", "/v1/search", json=body)
     if json:
@@ -129,10 +140,21 @@ def search(
 
 
 def options(
-    query: str, collection: str, *, top_k: int | None, mode: Mode | None, rerank: bool | None
+    query: str,
+    collection: str,
+    *,
+    top_k: int | None,
+    mode: Mode | None,
+    rerank: bool | None,
+    min_score: float | None = None,
 ) -> dict[str, Any]:
     """The request body; what was not chosen is left to the gateway."""
-    chosen: dict[str, Any] = {"top_k": top_k, "mode": mode and mode.value, "rerank": rerank}
+    chosen: dict[str, Any] = {
+        "top_k": top_k,
+        "mode": mode and mode.value,
+        "rerank": rerank,
+        "min_score": min_score,
+    }
     given = {name: value for name, value in chosen.items() if value is not None}
     return {"query": query, "collections": [collection], **given}
 
