@@ -49,7 +49,7 @@ def test_common_words_quantities_short_forms_and_slips_need_not_be_there(
 
 
 def test_what_tells_most_comes_first_and_the_number_is_bounded() -> None:
-    assert specifics_of("Where is the ERR_PUMP_DRY code explained?", "en")[0].weight == 1
+    assert specifics_of("Where is the ERR_PUMP_DRY code explained?", "en")[0].weight > 1
     assert len(specifics_of(" ".join(f"w{n}x" for n in range(500)), "en", most=64)) == 64
 
 

@@ -20,7 +20,7 @@ from raglan_generator.features import Candidate, Features, candidates_of, featur
 from raglan_generator.generation import Passage
 from raglan_generator.joining import Stretch, stretches_of
 from raglan_generator.sentences import Span
-from raglan_generator.specifics import specifics_of
+from raglan_generator.specifics import Likeness, Specific, specifics_of
 from raglan_generator.support import Evidence
 from raglan_generator.units import Kind, Unit
 
@@ -212,27 +212,35 @@ def evidence_of(
     held = [set(terms(" ".join((p.title, *p.headings)), language)) for p in passages]
     for candidate in candidates:
         held[candidate.passage] |= candidate.terms | candidate.before | candidate.context
-    coverage = _held({term: float(len(term)) for term in terms(question, language)}, held)
+    asked = specifics_of(question, language)
     return Evidence(
         match=max(max((f.words + f.pieces) / 2, f.section) for f in (found[i] for i in order)),
-        coverage=coverage,
+        coverage=_coverage(question, language, asked, held),
         similarity=max((p.similarity for p in passages if p.similarity is not None), default=None),
-        specifics=_specifics(question, passages, language, picked, held),
+        specifics=_specifics(question, passages, language, asked, picked, held),
         share=sum(chances[i] for i in order),
     )
+
+
+def _share_without(specific: Specific, held: Sequence[set[str]]) -> float:
+    """Squared share of passages without a word. What most have, such as the name of the product,
+    need not be in each; a number or a name in code must."""
+    if specific.likeness is not Likeness.WORD:
+        return 1.0
+    return (1 - sum(map(specific.is_in, held)) / len(held)) ** 2
 
 
 def _specifics(
     question: str,
     passages: Sequence[Passage],
     language: str,
+    asked: Sequence[Specific],
     picked: Sequence[Candidate],
     held: Sequence[set[str]],
 ) -> float:
     """How far one of the picked units' passages has what is particular to the question."""
-    asked = specifics_of(question, language)
     # What most passages have, such as the name of the product, need not be in each.
-    weights = [each.weight * (1 - sum(map(each.is_in, held)) / len(held)) ** 2 for each in asked]
+    weights = [each.weight * _share_without(each, held) for each in asked]
     least = math.inf
     for index in {candidate.passage for candidate in picked}:
         passage = passages[index]
@@ -256,10 +264,19 @@ def weights_of(found: Sequence[Features]) -> Features:
     return WEIGHTS_UNREAD if any(each.similarity for each in found) else WEIGHTS_BY_WORDS
 
 
-def _held(weights: Mapping[str, float], held: Sequence[set[str]]) -> float:
-    """The largest share of `weights` whose terms one passage holds."""
-    best = max(sum(w for term, w in weights.items() if term in each) for each in held)
-    return best / sum(weights.values())
+def _coverage(
+    question: str, language: str, asked: Sequence[Specific], held: Sequence[set[str]]
+) -> float:
+    """The largest share of the question that one passage holds, by its words or, where it names
+    something particular, by that."""
+    words = {term: float(len(term)) for term in terms(question, language)}
+    by_words = max(sum(w for t, w in words.items() if t in each) for each in held)
+    coverage = by_words / (sum(words.values()) or 1)
+    told = sum(each.weight for each in asked)
+    if told < 1:
+        return coverage
+    particular = max(sum(each.weight for each in asked if each.is_in(inside)) for inside in held)
+    return max(coverage, particular / told)
 
 
 def _is_question(candidate: Candidate) -> bool:

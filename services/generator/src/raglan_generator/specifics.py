@@ -33,6 +33,9 @@ _CODE: Final = re.compile(
 )
 _COMPOUND: Final = re.compile(r"[^\W_]+(?:[-.:+#]+[^\W_]+)+")
 _JOINTS: Final = re.compile(r"[-.:+#]+")
+_CODE_WEIGHT: Final = 1.2
+"""Of a name in code and of a version: nothing else stands for them."""
+
 _SHORT: Final = 2
 """Characters of an unknown word that is often an abbreviation: "tv", "NY"."""
 
@@ -68,7 +71,7 @@ class Specific(NamedTuple):
     terms: frozenset[str]
     """Any of these stands for it."""
     weight: float
-    """In (0, 1]: how much it tells what the question is about."""
+    """How much it tells what the question is about: 1 for a name, above 1 for code."""
     likeness: Likeness = Likeness.NONE
     """What else stands for it."""
 
@@ -104,13 +107,13 @@ def _specifics(
     is_example = not _EXAMPLE.isdisjoint(tokens[max(0, position - 3) : position])
     after = tokens[position + 1] if position + 1 < len(tokens) else ""
     if _VERSION.fullmatch(token):
-        weight = 0.2 if is_example else 1.0
+        weight = 0.2 if is_example else _CODE_WEIGHT
         number = token.lower().removeprefix("v")
         yield Specific(frozenset({number, f"v{number}"}), weight, Likeness.NUMBER)
     elif _INTEGER.fullmatch(token):
         yield _number(token, before, after)
     elif _CODE.fullmatch(token):
-        yield Specific(frozenset(terms(token, language)[:1]), 1.0)
+        yield Specific(frozenset(terms(token, language)[:1]), _CODE_WEIGHT)
     elif _COMPOUND.fullmatch(token):
         whole = frozenset(terms(token, language)[:1])
         for part in _JOINTS.split(token):

@@ -98,6 +98,7 @@ class ExtractiveEngine:
             texts = (request.question, *(passage.text for passage in request.passages))
             return found, sum(len(text.split()) for text in texts)
 
-        if sum(len(passage.text) for passage in request.passages) <= _INLINE_CHARS:
+        chars = len(request.question) + sum(len(passage.text) for passage in request.passages)
+        if chars <= _INLINE_CHARS:
             return work()
         return await asyncio.to_thread(work)
