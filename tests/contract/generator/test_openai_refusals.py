@@ -213,10 +213,21 @@ async def test_a_server_that_wants_to_be_left_alone_is_not_asked(
     assert 0 < second.value.retry_after_s <= 5
 
 
+async def test_a_busy_server_that_names_no_time_is_asked_the_next_question(engine, llm) -> None:
+    async def script(exchange) -> None:
+        await exchange.respond(429, b"{}")
+
+    llm.script = script
+    for _ in range(2):
+        with pytest.raises(errors.Overloaded):
+            await answer(engine)
+    assert len(llm.exchanges) == 2
+
+
 def test_nobody_is_left_alone_for_ever() -> None:
     now = 0.0
     hold_off = HoldOff(lambda: now)
-    hold_off.note(errors.Overloaded("full.", retry_after_s=3_600))
+    hold_off.note(errors.Overloaded("full."), 3_600)
     with pytest.raises(errors.Overloaded) as caught:
         hold_off.check()
     assert caught.value.retry_after_s == 60
