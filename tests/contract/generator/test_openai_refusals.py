@@ -133,6 +133,8 @@ OVERFLOWS = [
     "You passed 1136 input tokens and requested 64 output tokens. However, the model's context "
     "length is only 900 tokens.",
     "This model's maximum context length is 900 tokens, but the prompt contains 1136 input tokens",
+    "This model's maximum context length is 900 tokens. However, your prompt contains at least 901 "
+    "input tokens, which exceeds this limit even without any output tokens.",
     # OpenAI, llama.cpp, TGI, Ollama, Anthropic's
     "This model's maximum context length is 900 tokens. However, your messages resulted in 1136 "
     "tokens.",
@@ -165,7 +167,8 @@ async def test_a_prompt_that_is_too_long_is_sent_once_more_with_fewer_passages(
     assert isinstance(finished, Finished)
     assert finished.dropped, "it says which passages were not read"
     assert len(lengths) == 2
-    assert 0.2 < lengths[1] / lengths[0] < 0.8
+    least = 0.1 if "at least" in message else 0.2
+    assert least < lengths[1] / lengths[0] < 0.8
 
 
 @pytest.mark.parametrize("status", [400, 413, 422, 500])
