@@ -1,6 +1,6 @@
 """The figures of the README, measured on a mesh that this starts: `make bench-mesh`.
 
-    python bench/mesh.py [ingest] [scifact] [squad] [answers] [search] [docs]
+    python bench/mesh.py [ingest] [scifact] [squad] [answers] [search] [docs] [languages]
                          [overhead] [streams] [traces] [tracing] [collectors]
 
 Without names, all of them. Each ends in `bench/results/mesh-<name>.json`. Those of the second line
@@ -23,6 +23,7 @@ from typing import Any
 
 import httpx
 import mesh_documents
+import mesh_languages
 import mesh_overhead
 import mesh_passages
 import mesh_process
@@ -50,6 +51,7 @@ def main() -> None:
         "answers": answers,
         "search": search,
         "docs": mesh_documents.docs,
+        "languages": mesh_languages.languages,
     }
     own = {
         "overhead": mesh_overhead.overhead,

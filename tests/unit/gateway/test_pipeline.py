@@ -61,6 +61,9 @@ class FakeMesh:
     restarts: bool = False
     reason: generator_pb2.FinishReason.ValueType = generator_pb2.FINISH_REASON_STOP
     ranked: tuple[int, ...] = (3, 1)
+    relevance: tuple[float | None, ...] = (0.9, 0.2, 0.1, 0.05)
+    unreadable: bool = False
+    readability: float | None = None
     title: str = ""
     matches: tuple[int, ...] = ()
     searched: list[retriever_pb2.SearchRequest] = field(default_factory=list)
@@ -85,7 +88,10 @@ class FakeMesh:
         elif self.embed_error:
             raise self.embed_error
         rows = np.array([[1.0, 0.0]] * (len(texts) - 1) + [[0.0, 1.0]], np.float32)
-        return embedder_pb2.EmbedResponse(vectors=tensors.pack(rows), model=MODEL)
+        readability = [] if self.readability is None else [self.readability] * len(texts)
+        return embedder_pb2.EmbedResponse(
+            vectors=tensors.pack(rows), model=MODEL, readability=readability
+        )
 
     async def search(
         self, request: retriever_pb2.SearchRequest, *, deadline: Deadline
@@ -110,9 +116,12 @@ class FakeMesh:
         self.offered = len(request.candidates)
         return reranker_pb2.RerankResponse(
             ranked=[
-                reranker_pb2.Ranked(index=i, score=9.0 - n, matches=self.matches)
-                for n, i in enumerate(self.ranked)
-            ]
+                reranker_pb2.Ranked(
+                    index=i, score=9.0 - n, calibrated=self.relevance[n], matches=self.matches
+                )
+                for n, i in enumerate(() if self.unreadable else self.ranked)
+            ],
+            unreadable=self.unreadable,
         )
 
     async def generate(
@@ -184,8 +193,50 @@ async def test_reranked_passages_lead_and_the_rest_keep_their_order() -> None:
     run = await search(FakeMesh(), top_k=5)
     assert ids(run) == ["p3", "p1", "p0", "p2", "p4"]
     assert [p.rank for p in run.passages] == [1, 2, 3, 4, 5]
-    assert run.passages[0].scores.rerank == 9.0
+    assert run.passages[0].scores.rerank == 0.9
     assert not run.passages[2].scores.HasField("rerank")
+
+
+async def test_min_score_leaves_out_less_relevant_passages_and_those_not_scored() -> None:
+    run = await search(FakeMesh(), top_k=5, min_score=0.5)
+    assert ids(run) == ["p3"]
+    assert run.passages[0].rank == 1
+    assert run.degraded == []
+
+
+@pytest.mark.parametrize(
+    ("mesh", "changes", "reason"),
+    [
+        (FakeMesh(), {"rerank": False}, "The request asked for no reranking."),
+        (FakeMesh(unreadable=True), {}, "does not read the language"),
+        (FakeMesh(relevance=(None, None)), {}, "The reranker gave no scores."),
+        (FakeMesh(rerank_error=Unavailable("away")), {}, "The reranker did not answer."),
+    ],
+)
+async def test_min_score_without_scores_is_not_applied_and_said_so(
+    mesh: FakeMesh, changes: dict[str, object], reason: str
+) -> None:
+    run = await search(mesh, top_k=5, min_score=0.5, **changes)
+    assert len(run.passages) == 5
+    assert reason in run.degraded[-1].reason
+    assert "min_score" in run.degraded[-1].reason
+
+
+async def test_texts_that_the_reranker_cannot_read_keep_their_order_without_complaint() -> None:
+    run = await search(FakeMesh(unreadable=True), top_k=5)
+    assert ids(run) == ["p0", "p1", "p2", "p3", "p4"]
+    assert not run.passages[0].scores.HasField("rerank")
+    assert run.degraded == []
+
+
+@pytest.mark.parametrize("readability", [None, 0.25])
+async def test_the_retriever_is_told_how_well_the_query_was_read(
+    readability: float | None,
+) -> None:
+    mesh = FakeMesh(readability=readability)
+    await search(mesh)
+    (request,) = mesh.searched
+    assert (request.readability if request.HasField("readability") else None) == readability
 
 
 async def test_matches_count_from_the_text_though_the_reranker_reads_the_title_first() -> None:
@@ -417,7 +468,7 @@ async def test_each_stage_is_a_span_with_what_it_found(recent: RecentSpans) -> N
     assert all(span.status.status_code is StatusCode.OK for span in spans.values())
     reranked = spans["rerank"].attributes or {}
     assert reranked["reranker.output_documents.0.document.id"] == "p3"
-    assert reranked["reranker.output_documents.0.document.score"] == 9.0
+    assert reranked["reranker.output_documents.0.document.score"] == 0.9
     assert reranked["reranker.input_documents.3.document.id"] == "p3"
     assert not ended.degraded
 

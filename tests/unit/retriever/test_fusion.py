@@ -14,7 +14,7 @@ from qdrant_client.hybrid.fusion import (
     reciprocal_rank_fusion,
 )
 from qdrant_client.models import ScoredPoint
-from raglan_retriever.fusion import Leg, dbsf, fuse, min_max, rrf
+from raglan_retriever.fusion import Leg, dbsf, exact_matches, fuse, min_max, rrf
 
 METHODS = ("dbsf", "min_max", "rrf")
 
@@ -144,3 +144,46 @@ def test_equal_scores_are_worth_the_same():
     assert dbsf([0.1] * 3) == [0.5] * 3
     assert min_max([0.1] * 3) == [1.0] * 3
     assert rrf([0.1] * 2) == [0.5, 1 / 3]
+
+
+NEIGHBOURS = [(f"dense{n}", 0.6 - n / 1000) for n in range(200)]
+"""A dense leg without an outlier."""
+
+
+@pytest.mark.parametrize("hits", [1, 2, 5, 10])
+def test_what_few_chunks_hold_leads_however_many_neighbours_there_are(hits: int) -> None:
+    words = [(f"exact{n}", 12.0 - n / 10) for n in range(hits)]
+    fused = fuse([Leg(NEIGHBOURS), Leg(words, population=1000)], "dbsf")
+    assert [key for key, _ in fused[:hits]] == [key for key, _ in words]
+
+
+def test_of_what_many_chunks_hold_the_nearest_leads() -> None:
+    words = [(f"dense{n}", 3.0 - n / 1000) for n in range(199, -1, -1)]
+    fused = fuse([Leg(NEIGHBOURS), Leg(words, population=1000)], "dbsf")
+    assert [key for key, _ in fused[:3]] == ["dense0", "dense1", "dense2"]
+
+
+def test_a_lone_hit_stands_out_by_the_number_of_candidates() -> None:
+    small, large = (dbsf([7.0], population=population)[0] for population in (20, 1000))
+    assert small == pytest.approx(0.5 + math.sqrt(19**2 / 20) / 6)
+    assert large > 5
+
+
+@given(legs, st.integers(0, 40))
+def test_a_population_is_what_padding_with_zeros_would_be(leg, further):
+    padded = [score for _, score in leg] + [0.0] * further
+    scores = [score for _, score in leg]
+    assert dbsf(scores, population=len(padded)) == pytest.approx(dbsf(padded)[: len(scores)])
+
+
+@pytest.mark.parametrize(("hits", "population", "exact"), [
+    (1, 1000, 1), (3, 1000, 3), (6, 1000, 0), (1, 300, 1), (2, 100, 0), (1, 100, 1), (1, 50, 0),
+])  # fmt: skip
+def test_an_exact_match_is_one_of_few_among_many(hits: int, population: int, exact: int) -> None:
+    leg = Leg([(n, 10.0) for n in range(hits)], population=population)
+    assert len(exact_matches(leg)) == exact
+
+
+def test_an_exact_match_stands_out_from_partial_ones() -> None:
+    leg = Leg([("whole", 30.0), *((n, 3.0) for n in range(199))], population=1000)
+    assert exact_matches(leg) == {"whole"}

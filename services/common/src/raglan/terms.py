@@ -155,9 +155,11 @@ def _analyse(tokens: list[str], language: str) -> list[str]:
         if token.isupper() and token.lower() in stop_words:
             found.append(token.lower())
             continue
-        # Long ones are rare and would fill the cache.
-        analyse = _terms_of if len(token) <= _MAX_TERM_CHARS else _terms_of.__wrapped__
-        found.extend(analyse(token, language))
+        if len(token) <= _MAX_TERM_CHARS:
+            found.extend(_terms_of(token, language))
+        else:
+            # Long ones are rare and would fill the cache.
+            found.extend(term[:_MAX_TERM_CHARS] for term in _terms_of.__wrapped__(token, language))
     return found
 
 

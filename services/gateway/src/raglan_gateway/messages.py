@@ -25,6 +25,8 @@ def search(
     else:
         request.vector.CopyFrom(embedded.vectors)
         request.embedder.CopyFrom(embedded.model)
+        if embedded.readability:
+            request.readability = embedded.readability[0]
     return request
 
 
@@ -58,11 +60,14 @@ def reordered(
 ) -> list[common_pb2.Passage]:
     for ranked in reply.ranked:
         passage = passages[ranked.index]
-        passage.scores.rerank = ranked.score
+        if ranked.HasField("calibrated"):
+            passage.scores.rerank = ranked.calibrated
         # The reranker was given title and headings before the text.
         before = len(_in_context(passage)) - len(passage.text)
         passage.matches.extend(at - before for at in ranked.matches if at >= before)
-    first = [ranked.index for ranked in reply.ranked]
+    # A model of meaning reads nothing in an identifier; the passage that holds it stays first.
+    exact = [index for index, passage in enumerate(passages) if passage.exact]
+    first = list(dict.fromkeys([*exact, *(ranked.index for ranked in reply.ranked)]))
     seen = set(first)
     rest = [index for index in range(len(passages)) if index not in seen]
     return [passages[index] for index in first + rest]

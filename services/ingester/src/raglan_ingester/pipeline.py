@@ -37,6 +37,7 @@ from raglan_ingester.patience import TRANSIENT, Patience
 from raglan_ingester.progress import Progress
 from raglan_ingester.token_index import ModelTokenizer
 from raglan_ingester.tokenizer_files import TokenizerFolder
+from raglan_ingester.unread_language import UnreadDocuments
 
 log: Final = structlog.get_logger()
 
@@ -123,6 +124,7 @@ class JobRun:
         self._batches = asyncio.Semaphore(workshop.calls_in_flight + 1)
         self._cut: asyncio.Queue[_Cut | None] = asyncio.Queue()
         self._indexing: set[asyncio.Task[None]] = set()
+        self.unread = UnreadDocuments()
 
     async def work(self) -> None:
         async with asyncio.TaskGroup() as tasks:
@@ -270,22 +272,31 @@ class JobRun:
         replies = await _all([self._embed_call(part) for part in parts])
         vectors: NDArray[Any] = np.concatenate([reply.vectors for reply in replies])
         truncated = [tokens for reply in replies for tokens in reply.truncated_tokens]
+        readability = [value for reply in replies for value in reply.readability]
         prepared = []
         at = 0
         for cut in batch:
             rows = vectors[at : at + len(cut.cut.chunks)]
             lost = truncated[at : at + len(rows)]
+            read = readability[at : at + len(rows)]
             at += len(rows)
-            prepared.append(self._prepared(cut, rows, replies[0].model, lost))
+            prepared.append(self._prepared(cut, rows, replies[0].model, lost, read))
         self.progress.embedded(len(texts))
         return prepared
 
     def _prepared(
-        self, cut: _Cut, rows: NDArray[Any], model: Model, truncated: Sequence[int]
+        self,
+        cut: _Cut,
+        rows: NDArray[Any],
+        model: Model,
+        truncated: Sequence[int],
+        readability: Sequence[float],
     ) -> Prepared:
         """Args:
         truncated: tokens of each chunk that the model did not read, if the embedder knows.
+        readability: of each chunk, if the embedder knows.
         """
+        self.unread.add(cut.cut.language, readability, model.id)
         limit = self._shop.max_metadata_bytes
         metadata_json, refused = merge_metadata(cut.item.metadata_json, cut.cut.metadata, limit)
         return Prepared(
@@ -295,6 +306,7 @@ class JobRun:
             model,
             cut.fingerprint,
             metadata_json,
+            readability=readability,
             warnings=[*cut.cut.warnings, *refused, *_truncation_warnings(truncated)],
         )
 

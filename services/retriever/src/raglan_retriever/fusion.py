@@ -1,15 +1,21 @@
 """Two ranked lists made one: weighted score fusion, the same for every store.
 
 Each leg's scores are brought to a common scale, weighted and summed; what a leg did not find gets
-nothing from it. DBSF is Qdrant's distribution-based score fusion (mean ± 3 standard deviations to
-0..1); RRF follows Cormack, Clarke and Büttcher (SIGIR 2009) with the weight outside the fraction,
-because Qdrant's weighted form acts backwards for what both legs found.
+nothing from it.
+
+DBSF is Qdrant's distribution-based score fusion (mean ± 3 standard deviations to 0..1), with one
+addition: of a leg that searched a known number of candidates, those that it did not find count as
+scored 0. Without that a lone hit has no deviation and gets .5, less than every dense neighbour;
+with it, the fewer chunks hold the words of the query, the further they stand out.
+
+RRF follows Cormack, Clarke and Büttcher (SIGIR 2009) with the weight outside the fraction, because
+Qdrant's weighted form acts backwards for what both legs found.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Final, Generic, Literal, TypeVar
 
@@ -19,6 +25,14 @@ Method = Literal["dbsf", "min_max", "rrf"]
 RRF_K: Final = 2
 """Qdrant's default."""
 
+MAX_POPULATION: Final = 1000
+"""Most candidates that scores are compared with; docs/decisions/retrieval.md has the choice."""
+
+_EXACT_DEVIATIONS: Final = (9.0, 15.0)
+"""Least distance of an exact match from the mean, in standard deviations: that of a hit with half
+of all squared deviations, within these bounds. The upper one is out of reach for five equal hits,
+the lower one for any hit among fewer than 83 chunks, where every word is rare."""
+
 
 @dataclass(frozen=True, slots=True)
 class Leg(Generic[Key]):
@@ -26,27 +40,55 @@ class Leg(Generic[Key]):
 
     hits: Sequence[tuple[Key, float]]
     weight: float = 1.0
+    population: int = 0
+    """Candidates that the scores are a sample of; those that were not found scored 0. With 0, only
+    what was found counts. DBSF heeds it."""
+
+    credit: Callable[[Key], float] | None = None
+    """What of the weight a hit gets, in [0, 1]; None gives it the whole weight."""
 
 
 def fuse(legs: Sequence[Leg[Key]], method: Method) -> list[tuple[Key, float]]:
     """Everything that any leg found, best first. Ties keep the order in which they were met."""
-    scale = _SCALES[method]
     fused: dict[Key, float] = {}
     for leg in legs:
-        for (key, _), share in zip(leg.hits, scale([s for _, s in leg.hits]), strict=True):
-            fused[key] = fused.get(key, 0.0) + leg.weight * share
+        for (key, _), share in zip(leg.hits, _shares(leg, method), strict=True):
+            credit = 1.0 if leg.credit is None else leg.credit(key)
+            fused[key] = fused.get(key, 0.0) + leg.weight * credit * share
     return sorted(fused.items(), key=lambda item: -item[1])
 
 
-def dbsf(scores: Sequence[float]) -> list[float]:
+def exact_matches(leg: Leg[Key]) -> frozenset[Key]:
+    """The hits of the lexical leg that hold what hardly another chunk does.
+
+    These are identifiers, error codes, names and rare words of the query. Their chunk is meant,
+    whatever a model thinks of its text.
+    """
+    shares = _shares(leg, "dbsf")
+    low, high = _EXACT_DEVIATIONS
+    deviations = min(high, max(low, math.sqrt(leg.population / 2)))
+    least = 0.5 + deviations / 6
+    return frozenset(
+        key for (key, _), share in zip(leg.hits, shares, strict=True) if share >= least
+    )
+
+
+def dbsf(scores: Sequence[float], *, population: int = 0) -> list[float]:
     """Scores on the scale where mean - 3 deviations is 0 and mean + 3 deviations is 1.
 
-    The deviation is the sample's (n - 1). A single score, or equal ones, get 0.5, like Qdrant's.
+    The deviation is the sample's (n - 1). Equal scores, or a single one, of a population that they
+    are all of get 0.5, like Qdrant's.
+
+    Args:
+        population: Number of candidates, those with score 0 that are not among `scores` included.
     """
-    if len(set(scores)) < 2:
+    count = max(population, len(scores))
+    missing = count - len(scores)
+    if len({*scores, 0.0} if missing else set(scores)) < 2:
         return [0.5] * len(scores)
-    mean = math.fsum(scores) / len(scores)
-    deviation = math.sqrt(math.fsum((s - mean) ** 2 for s in scores) / (len(scores) - 1))
+    mean = math.fsum(scores) / count
+    squares = math.fsum((s - mean) ** 2 for s in scores) + missing * mean**2
+    deviation = math.sqrt(squares / (count - 1))
     low = mean - 3 * deviation
     return [(s - low) / (6 * deviation) for s in scores]
 
@@ -62,8 +104,12 @@ def rrf(scores: Sequence[float]) -> list[float]:
     return [1 / (RRF_K + rank) for rank in range(len(scores))]
 
 
-_SCALES: Final[Mapping[Method, Callable[[Sequence[float]], list[float]]]] = {
-    "dbsf": dbsf,
-    "min_max": min_max,
-    "rrf": rrf,
-}
+def _shares(leg: Leg[Key], method: Method) -> list[float]:
+    scores = [score for _, score in leg.hits]
+    match method:
+        case "dbsf":
+            return dbsf(scores, population=leg.population)
+        case "min_max":
+            return min_max(scores)
+        case "rrf":
+            return rrf(scores)

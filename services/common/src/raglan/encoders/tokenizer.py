@@ -5,11 +5,15 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 from tokenizers import Tokenizer
 
+from raglan.encoders.readability import ReadabilityMeter
 from raglan.errors import InvalidInput
+from raglan.readability import Readability
+
+_MEASURED_CHARS: Final = 1_000
 
 Strategy = Literal["longest_first", "only_first", "only_second"]
 
@@ -41,30 +45,63 @@ class Tokenizers:
                     "all. Shorten the prompt, or raise the limit on tokens."
                 )
         self._clones = _Clones(tokenizer, max_tokens, "longest_first")
+        self._meter = ReadabilityMeter(tokenizer)
 
     def ids(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text, special tokens included, cut at the end to `max_tokens`."""
         return [encoding.ids for encoding in self._clones.own().encode_batch_fast(list(texts))]
 
+    def read(self, texts: Sequence[str], *, start: int = 0) -> list[ReadText]:
+        """As `ids`, and how much of each text the model reads, and how well.
+
+        Args:
+            start: Characters of the prompt before each text, which do not count as text.
+        """
+        read = []
+        for text, encoding in zip(texts, self._clones.own().encode_batch(list(texts)), strict=True):
+            truncated = sum(
+                len(rest.ids) - sum(rest.special_tokens_mask) for rest in encoding.overflowing
+            )
+            readability = self._meter.measure(text, encoding, start=start)
+            read.append(ReadText(encoding.ids, truncated, readability))
+        return read
+
     def count(self, text: str) -> int:
         """Tokens of `text`, special tokens left out, cut at `max_tokens`."""
         return len(self._clones.own().encode(text, add_special_tokens=False).ids) if text else 0
 
-    def located(self, texts: Sequence[str]) -> list[LocatedIds]:
-        """As `ids`, and where in its text each token begins."""
+    def located(
+        self, texts: Sequence[str], *, start: int = 0, measured: int = 0
+    ) -> list[LocatedIds]:
+        """As `ids`, where in its text each token begins, and how well the model reads the text.
+
+        Args:
+            start: Characters of the prompt before each text, which do not count as text.
+            measured: Texts, from the first, whose readability is measured (0.3 ms each).
+        """
         encoded = self._clones.own().encode_batch(list(texts))
         return [
             LocatedIds(
                 each.ids,
                 [
-                    -1 if special else start
-                    for special, (start, _) in zip(
+                    -1 if special else begin
+                    for special, (begin, _) in zip(
                         each.special_tokens_mask, each.offsets, strict=True
                     )
                 ],
+                self._meter.measure(text, each, start=start) if number < measured else None,
             )
-            for each in encoded
+            for number, (text, each) in enumerate(zip(texts, encoded, strict=True))
         ]
+
+
+class ReadText(NamedTuple):
+    """A text's tokens, and what the model makes of the text."""
+
+    ids: list[int]
+    truncated: int
+    """Tokens beyond the model's limit."""
+    readability: Readability
 
 
 class LocatedIds(NamedTuple):
@@ -73,6 +110,8 @@ class LocatedIds(NamedTuple):
     ids: list[int]
     starts: list[int]
     """In characters; -1 for special tokens, which stand nowhere."""
+    readability: Readability | None = None
+    """None where it was not measured."""
 
 
 class PairIds(NamedTuple):
@@ -94,6 +133,12 @@ class PairTokenizers:
         self._special_tokens: int = tokenizer.num_special_tokens_to_add(True)
         self._whole = _Clones(tokenizer, None, "only_second")
         self._cutting = _Clones(tokenizer, max_tokens, "only_second")
+        self._meter = ReadabilityMeter(tokenizer)
+
+    def readability(self, text: str) -> Readability:
+        """How well the model reads the beginning of `text`."""
+        text = text[:_MEASURED_CHARS]
+        return self._meter.measure(text, self._whole.own().encode(text))
 
     def pairs(self, query: str, passages: Sequence[str]) -> list[PairIds]:
         """Ids of `query` with each passage; what is too long is cut at the end of the passage.

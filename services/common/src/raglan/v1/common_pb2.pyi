@@ -367,6 +367,7 @@ class Passage(_message.Message):
     STRUCTURE_FIELD_NUMBER: _builtins.int
     LANGUAGE_FIELD_NUMBER: _builtins.int
     DUPLICATES_FIELD_NUMBER: _builtins.int
+    EXACT_FIELD_NUMBER: _builtins.int
     chunk_id: _builtins.str
     document_id: _builtins.str
     collection: _builtins.str
@@ -388,6 +389,10 @@ class Passage(_message.Message):
     """ISO 639-1 code of the document's language; empty where it is unknown."""
     duplicates: _builtins.int
     """Further passages with the same text that were left out of the result."""
+    exact: _builtins.bool
+    """It holds words of the query that hardly another chunk does, such as an identifier or an error
+    code. Whoever reorders passages leaves these first.
+    """
     @_builtins.property
     def heading_path(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Headings above the chunk, outermost first."""
@@ -419,10 +424,11 @@ class Passage(_message.Message):
         structure: _builtins.bytes = ...,
         language: _builtins.str = ...,
         duplicates: _builtins.int = ...,
+        exact: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["scores", b"scores"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk_id", b"chunk_id", "collection", b"collection", "document_id", b"document_id", "duplicates", b"duplicates", "end", b"end", "heading_path", b"heading_path", "language", b"language", "matches", b"matches", "metadata_json", b"metadata_json", "page", b"page", "rank", b"rank", "scores", b"scores", "start", b"start", "structure", b"structure", "text", b"text", "title", b"title"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk_id", b"chunk_id", "collection", b"collection", "document_id", b"document_id", "duplicates", b"duplicates", "end", b"end", "exact", b"exact", "heading_path", b"heading_path", "language", b"language", "matches", b"matches", "metadata_json", b"metadata_json", "page", b"page", "rank", b"rank", "scores", b"scores", "start", b"start", "structure", b"structure", "text", b"text", "title", b"title"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,9 @@ class Prepared:
     held: frozenset[int] = frozenset()
     """Positions of passages that cost next to nothing: the engine kept what it made of them."""
 
+    credit: float = 1.0
+    """What the model's scores are worth for these texts, in [0, 1]; see `raglan.readability`."""
+
     def only(self, positions: Sequence[int]) -> Prepared:
         """The same query with the passages at `positions`, in that order."""
         return Prepared(
@@ -35,6 +38,7 @@ class Prepared:
             query_tokens=self.query_tokens,
             passage_tokens=[self.passage_tokens[i] for i in positions],
             held=frozenset(n for n, i in enumerate(positions) if i in self.held),
+            credit=self.credit,
         )
 
 
@@ -50,6 +54,9 @@ class Scored(NamedTuple):
     """For each passage, where in it the best match of each of the query's tokens begins, in
     characters; nothing from engines that look at no tokens."""
 
+
+MEASURED_PASSAGES: Final = 5
+"""Passages, from the best, by which an engine judges whether its model reads the language."""
 
 MakeDispatcher = Callable[[Pool[Any, Any], str], Dispatcher[Any, Any]]
 """The queue before the streams of a pool, on the device that they were loaded on."""
