@@ -114,6 +114,7 @@ async def engine_for(server: VllmServe, **changes: object) -> Engine:
         tokenizer=str(server.tokenizer),
         max_model_len=4_096,
         first_token_timeout_s=30,
+        temperature=0,
     ).model_copy(update=changes)
     engine = build_engine(settings)
     await engine.start()

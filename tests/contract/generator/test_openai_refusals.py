@@ -133,6 +133,8 @@ OVERFLOWS = [
     "You passed 1136 input tokens and requested 64 output tokens. However, the model's context "
     "length is only 900 tokens.",
     "This model's maximum context length is 900 tokens, but the prompt contains 1136 input tokens",
+    "This model's maximum context length is 900 tokens. However, your prompt contains at least 901 "
+    "input tokens, which exceeds this limit even without any output tokens.",
     # OpenAI, llama.cpp, TGI, Ollama, Anthropic's
     "This model's maximum context length is 900 tokens. However, your messages resulted in 1136 "
     "tokens.",
@@ -165,7 +167,8 @@ async def test_a_prompt_that_is_too_long_is_sent_once_more_with_fewer_passages(
     assert isinstance(finished, Finished)
     assert finished.dropped, "it says which passages were not read"
     assert len(lengths) == 2
-    assert 0.2 < lengths[1] / lengths[0] < 0.8
+    least = 0.1 if "at least" in message else 0.2
+    assert least < lengths[1] / lengths[0] < 0.8
 
 
 @pytest.mark.parametrize("status", [400, 413, 422, 500])
@@ -213,10 +216,21 @@ async def test_a_server_that_wants_to_be_left_alone_is_not_asked(
     assert 0 < second.value.retry_after_s <= 5
 
 
+async def test_a_busy_server_that_names_no_time_is_asked_the_next_question(engine, llm) -> None:
+    async def script(exchange) -> None:
+        await exchange.respond(429, b"{}")
+
+    llm.script = script
+    for _ in range(2):
+        with pytest.raises(errors.Overloaded):
+            await answer(engine)
+    assert len(llm.exchanges) == 2
+
+
 def test_nobody_is_left_alone_for_ever() -> None:
     now = 0.0
     hold_off = HoldOff(lambda: now)
-    hold_off.note(errors.Overloaded("full.", retry_after_s=3_600))
+    hold_off.note(errors.Overloaded("full."), 3_600)
     with pytest.raises(errors.Overloaded) as caught:
         hold_off.check()
     assert caught.value.retry_after_s == 60

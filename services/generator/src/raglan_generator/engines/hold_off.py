@@ -20,11 +20,11 @@ class HoldOff:
         self._error: RaglanError | None = None
         self._until = 0.0
 
-    def note(self, error: RaglanError) -> None:
-        """Take in a failure; only one for which the server named a time counts."""
-        if isinstance(error, Overloaded | Unavailable) and error.retry_after_s:
+    def note(self, error: RaglanError, retry_after_s: float | None) -> None:
+        """Take in a failure, with the time that the server named; without one it may be asked."""
+        if isinstance(error, Overloaded | Unavailable) and retry_after_s:
             self._error = error
-            self._until = self._clock() + min(error.retry_after_s, _LONGEST_S)
+            self._until = self._clock() + min(retry_after_s, _LONGEST_S)
 
     def check(self) -> None:
         """Return if the server may be asked.

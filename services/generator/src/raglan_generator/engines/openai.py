@@ -16,6 +16,7 @@ import aiohttp
 import certifi
 import structlog
 from pydantic import SecretStr
+from raglan import http_errors
 from raglan.deadline import Deadline
 from raglan.errors import RaglanError, Unavailable
 from raglan.health import Health
@@ -139,7 +140,8 @@ class OpenAIModel:
                         raise
                     self._drop(body, refused, without)
         except RaglanError as error:
-            self._report(error)
+            if error.cause:
+                log.warning("the LLM server failed", message=error.message, reason=error.cause)
             raise
         finally:
             self._running -= 1
@@ -154,11 +156,6 @@ class OpenAIModel:
             remembered=refused.always,
             reason=refused.cause,
         )
-
-    def _report(self, error: RaglanError) -> None:
-        self._hold_off.note(error)
-        if error.cause:
-            log.warning("the LLM server failed", message=error.message, reason=error.cause)
 
     async def _completed(
         self, body: dict[str, Any], waiting: Waiting
@@ -200,7 +197,7 @@ class OpenAIModel:
             try:
                 answered = ResponseBody(response.content, waiting)
                 if response.status != _OK:
-                    raise openai_errors.from_response(
+                    error = openai_errors.from_response(
                         response.status,
                         await answered.said(),
                         response.headers,
@@ -208,6 +205,8 @@ class OpenAIModel:
                         has_schema="response_format" in body,
                         secret=self._key.get_secret_value(),
                     )
+                    self._hold_off.note(error, http_errors.retry_after(response.headers))
+                    raise error
                 yield answered
             finally:
                 # Closes the connection if the answer is not at its end: the server stops writing.

@@ -37,12 +37,12 @@ _LIMIT: Final = re.compile(
 """The length that the server names."""
 _GIVEN: Final = re.compile(
     r"n_prompt_tokens\D{1,4}(\d{2,8})|\((\d{2,8}) (?:tokens )?in the messages"
-    r"|(\d{2,8}) (?:`inputs` tokens|input tokens|prompt tokens|tokens from the input)"
-    r"|prompt contains (?:at least )?(\d{2,8})|resulted in (\d{2,8})|request \((\d{2,8}) tokens"
+    r"|(?<!at least )(?<!\d)(\d{2,8}) (?:`inputs` tokens|(?:input|prompt) tokens)"
+    r"|prompt contains (\d{2,8})|resulted in (\d{2,8})|request \((\d{2,8}) tokens"
     r"|too long: (\d{2,8})",
     re.IGNORECASE,
 )
-"""The length of the prompt that it was sent."""
+"""The length of the prompt that it was sent; "at least" so many, as vLLM may say, is none."""
 _UNSUPPORTED: Final = re.compile(
     r"support|unrecogni[sz]ed|unknown|unexpected|extra|not permitted|not allowed|only the default"
     r"|does not exist|deprecated|invalid (?:field|parameter|argument)",

@@ -195,11 +195,14 @@ def engine_arguments(
         "enforce_eager": options.enforce_eager,
         "speculative_config": speculation and speculation.model_dump(exclude_none=True),
         "otlp_traces_endpoint": options.otlp_traces_endpoint or None,
-        # A grammar applies to what follows the reasoning.
-        "reasoning_parser": options.reasoning_parser or None,
         "scheduling_policy": "priority",
         # Where white space may stand between two tokens of JSON, some models write it for ever.
-        "structured_outputs_config": {"backend": "guidance", "disable_any_whitespace": True},
+        "structured_outputs_config": {
+            "backend": "guidance",
+            "disable_any_whitespace": True,
+            # A grammar applies to what follows the reasoning.
+            "reasoning_parser": options.reasoning_parser,
+        },
         "shutdown_timeout": shutdown_timeout_s,
         # Ours stand in their place, and nothing of a request is logged.
         "disable_log_stats": True,
