@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from raglan.chunk_text import in_context
+from raglan.markup import blank_markup
 from raglan.v1 import common_pb2, embedder_pb2, reranker_pb2, retriever_pb2
 
 from raglan_gateway.query import Query
@@ -44,7 +45,7 @@ def rerank(query: Query, passages: Sequence[common_pb2.Passage]) -> reranker_pb2
 
 
 def _in_context(passage: common_pb2.Passage) -> str:
-    return in_context(passage.title, passage.heading_path, passage.text)
+    return in_context(passage.title, passage.heading_path, blank_markup(passage.text))
 
 
 def _retrieval_score(passage: common_pb2.Passage) -> float:

@@ -19,6 +19,7 @@ import structlog
 from numpy.typing import NDArray
 from raglan.chunk_text import in_context
 from raglan.errors import Conflict, RaglanError
+from raglan.markup import blank_markup
 from raglan.telemetry import semconv, tracing
 
 from raglan_ingester.allowance import Allowance
@@ -368,7 +369,8 @@ def _embedding_texts(batch: Sequence[_Cut]) -> list[str]:
 def _texts_of(cut: _Cut) -> list[str]:
     title, text = cut.cut.title, cut.cut.text
     return [
-        in_context(title, span.heading_path, text[span.start : span.end]) for span in cut.cut.chunks
+        in_context(title, span.heading_path, blank_markup(text[span.start : span.end]))
+        for span in cut.cut.chunks
     ]
 
 
