@@ -29,9 +29,9 @@ MAX_POPULATION: Final = 1000
 """Most candidates that scores are compared with; docs/decisions/retrieval.md has the choice."""
 
 _EXACT_DEVIATIONS: Final = (9.0, 15.0)
-"""Least distance of an exact match from the mean, in standard deviations: that of a hit with a third
-of all squared deviations, within these bounds. The upper one is out of reach for five equal hits,
-the lower one for any hit among fewer than 83 chunks, where every word is rare."""
+"""Least distance of an exact match from the mean, in standard deviations: that of a hit with a
+third of all squared deviations, within these bounds. The upper one is out of reach for five equal
+hits, the lower one for any hit among fewer than 83 chunks, where every word is rare."""
 
 
 @dataclass(frozen=True, slots=True)
