@@ -1,10 +1,12 @@
 """Where the weights of the extractive generator come from, and what each part is worth.
 
-Sentences: a conditional logit over all sentences of a question's passages, that one of them holds
-an answer string, fitted to SQuAD questions 1,001-2,000. Confidence: a logistic regression that
-tells those questions from every second one of SciFact's and Cranfield's, put to the same documents.
-Questions 2,001-5,930 took no part in the fit: with them it was decided which parts stay, so here
-each is left out in turn. The first 1,000 are for `bench/generator_quality.py` alone.
+Units: a conditional logit over all units of a question's passages, that one of them holds an answer
+string, fitted to SQuAD questions 1,001-2,000 and the answerable ones of docs_qa, each of which
+counts twice, because SQuAD has no headings, lists, tables or code. Confidence: a logistic
+regression that tells the same questions from every second one of SciFact's and Cranfield's, put to
+the SQuAD documents. SQuAD questions 2,001-5,930 took no part in the fit: with them it was decided
+which parts stay, so here each is left out in turn. The first 1,000 are for
+`bench/generator_quality.py` alone.
 
     python bench/extraction_weights.py
 
@@ -19,7 +21,10 @@ from dataclasses import dataclass
 import numpy as np
 from mesh_passages import Asked, load
 from raglan_generator import extraction, support
-from raglan_generator.extraction import Features, candidates_of, chances_of, evidence_of, features
+from raglan_generator.cues import asks_for_list
+from raglan_generator.extraction import chances_of, evidence_of, language_of
+from raglan_generator.features import Features, candidates_of, features, shown
+from raglan_generator.joining import stretches_of
 from raglan_generator.support import Evidence
 from report import Row, publish
 from scipy.optimize import minimize
@@ -28,48 +33,64 @@ from sklearn.metrics import roc_auc_score
 
 FITTED = slice(1000, 2000)
 CHECKED = slice(2000, None)
-RIDGE = 1.0
-THRESHOLDS = (0.35, 0.38, 0.4, 0.41, 0.42, 0.43, 0.45, 0.5)
+RIDGE = 0.5
+"""On the weights themselves: features that vary little, such as the cosine, are held back."""
+DOCS_WEIGHT = 2.0
+"""Of a question of docs_qa in the fit of units."""
+DOCS_SUBJECT_WEIGHT = 3.0
+"""The same in the fit of the confidence."""
+THRESHOLDS = (0.25, 0.3, 0.33, 0.36, 0.4, 0.45, 0.5)
 
 
 def normal(text: str) -> str:
-    """Case and white space do not count."""
-    return " ".join(text.casefold().split())
+    """Case, white space and marks of emphasis and code do not count."""
+    return " ".join(text.replace("`", "").replace("*", "").casefold().split())
 
 
 @dataclass(frozen=True)
 class Case:
-    """One question's sentences."""
+    """One question's units."""
 
     features: np.ndarray
-    """(sentences, features)."""
+    """(units, features)."""
     texts: list[str]
     answers: list[str]
     holds: np.ndarray
-    """Which sentences hold an answer string."""
+    """Which units hold an answer string."""
     parts: dict[str, float]
     """Of the confidence."""
+    weight: float = 1.0
+    """In the fit."""
 
     @classmethod
-    def of(cls, asked: Asked) -> Case:
-        candidates = candidates_of(asked.passages)
-        found = features(asked.question, asked.passages, candidates)
+    def of(cls, asked: Asked, weight: float = 1.0) -> Case:
+        question, passages = asked.question, asked.passages
+        language = language_of(question, passages)
+        candidates = candidates_of(
+            stretches_of(passages),
+            passages,
+            language=language,
+            whole_lists=asks_for_list(question),
+        )
+        found = features(question, passages, candidates, language=language)
         answers = [normal(answer) for answer in asked.answers]
-        texts = [normal(each.text) for each in candidates]
+        texts = [normal(shown(each.unit)) for each in candidates]
         parts: dict[str, float] = {}
-        if any(each.words for each in found):
+        if any(each.words or each.section for each in found):
             chances = chances_of(candidates, found)
-            parts = evidence_of(asked.question, asked.passages, candidates, found, chances).parts()
+            evidence = evidence_of(question, passages, candidates, found, chances, language)
+            parts = evidence.parts()
         return cls(
             features=np.array(found).reshape(-1, len(Features._fields)),
             texts=texts,
             answers=answers,
             holds=np.array([any(answer in text for answer in answers) for text in texts]),
             parts=parts,
+            weight=weight,
         )
 
     def hit(self, weights: np.ndarray, count: int) -> bool:
-        """Whether the best `count` sentences together hold an answer string."""
+        """Whether the best `count` units together hold an answer string."""
         best = np.argsort(-(self.features @ weights), kind="stable")[:count]
         text = " ".join(self.texts[i] for i in best)
         return any(answer in text for answer in self.answers)
@@ -79,11 +100,10 @@ def fitted(cases: Sequence[Case], used: Sequence[int]) -> np.ndarray:
     """Weights of all features, 0 for those not `used`."""
     cases = [case for case in cases if case.holds.any()]
     values = np.concatenate([case.features[:, used] for case in cases])
-    spread = values.std(axis=0) + 1e-9
-    values = values / spread
     holds = np.concatenate([case.holds for case in cases])
     begins = np.cumsum([0, *(len(case.holds) for case in cases)])[:-1]
     owner = np.repeat(np.arange(len(cases)), [len(case.holds) for case in cases])
+    counts = np.array([case.weight for case in cases])
 
     def log_sums(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         top = np.maximum.reduceat(scores, begins)
@@ -95,34 +115,38 @@ def fitted(cases: Sequence[Case], used: Sequence[int]) -> np.ndarray:
         scores = values @ weights
         everything, chances = log_sums(scores)
         right, right_chances = log_sums(np.where(holds, scores, -1e9))
-        slope = values.T @ (chances - right_chances) + RIDGE * weights
-        return float((everything - right).sum() + RIDGE * weights @ weights / 2), slope
+        slope = values.T @ ((chances - right_chances) * counts[owner]) + RIDGE * weights
+        total = counts @ (everything - right)
+        return float(total + RIDGE * weights @ weights / 2), slope
 
-    found = minimize(loss, np.zeros(len(used)), jac=True, method="L-BFGS-B").x / spread
+    found = minimize(loss, np.zeros(len(used)), jac=True, method="L-BFGS-B").x
     weights = np.zeros(len(Features._fields))
     weights[used] = found
     return weights
 
 
-def weights(cases: Sequence[Case], service: Features, where: str) -> Iterator[Row]:
+def weights(
+    cases: Sequence[Case], docs: Sequence[Case], service: Features, where: str
+) -> Iterator[Row]:
     """What the fit gives, beside what the service has."""
-    found = fitted(cases[FITTED], list(range(len(Features._fields))))
+    found = fitted([*cases[FITTED], *docs], list(range(len(Features._fields))))
     for name, weight, ours in zip(Features._fields, found, service, strict=True):
         yield Row(f"weight of {name}{where}", "", weight, None, ours, "the service's")
 
 
-def ablation(cases: Sequence[Case]) -> Iterator[Row]:
+def ablation(cases: Sequence[Case], docs: Sequence[Case]) -> Iterator[Row]:
     """How many of the questions that were not fitted are answered without each feature."""
     names = Features._fields
     used = list(range(len(names)))
-    whole = fitted(cases[FITTED], used)
-    checked = cases[CHECKED]
-    best = [_share(checked, whole, count) for count in (1, 3)]
-    for left_out in used:
-        found = fitted(cases[FITTED], [each for each in used if each != left_out])
-        for count, peer in zip((1, 3), best, strict=True):
-            what = f"answer string in {count} sentence(s), without {names[left_out]}"
-            yield Row(what, "share", _share(checked, found, count), None, peer, "with all")
+    fit = [*cases[FITTED], *docs]
+    whole = fitted(fit, used)
+    for where, checked in (("", cases[CHECKED]), ("docs_qa: ", docs)):
+        best = [_share(checked, whole, count) for count in (1, 4)]
+        for left_out in used:
+            found = fitted(fit, [each for each in used if each != left_out])
+            for count, peer in zip((1, 4), best, strict=True):
+                what = f"{where}answer string in {count} unit(s), without {names[left_out]}"
+                yield Row(what, "share", _share(checked, found, count), None, peer, "with all")
 
 
 def _share(cases: Sequence[Case], weights: np.ndarray, count: int) -> float:
@@ -130,33 +154,40 @@ def _share(cases: Sequence[Case], weights: np.ndarray, count: int) -> float:
 
 
 def subject(
-    squad: Sequence[Case], other: Sequence[Case], service: dict[str, float], offset: float
+    squad: Sequence[Case],
+    other: Sequence[Case],
+    docs: Sequence[Case],
+    service: dict[str, float],
+    offset: float,
 ) -> Iterator[Row]:
     """The same for the part of the confidence that tells the subject."""
     names = list(service)
     suffix = "" if "similarity" in service else ", words alone"
-    model, whole = _told(squad, other, names)
+    model, whole = _told(squad, other, docs, names)
     for name, weight in zip(names, model.coef_[0], strict=True):
         yield Row(f"weight of {name}{suffix}", "", weight, None, service[name], "the service's")
     intercept = float(model.intercept_[0])
     yield Row(f"offset{suffix}", "", intercept, None, offset, "the service's")
     for left_out in names:
-        _, without = _told(squad, other, [name for name in names if name != left_out])
+        _, without = _told(squad, other, docs, [name for name in names if name != left_out])
         what = f"AUC of the subject, without {left_out}{suffix}"
         yield Row(what, "", without, None, whole, "with all")
 
 
 def _told(
-    squad: Sequence[Case], other: Sequence[Case], names: Sequence[str]
+    squad: Sequence[Case], other: Sequence[Case], docs: Sequence[Case], names: Sequence[str]
 ) -> tuple[LogisticRegression, float]:
     """The model, and its AUC on questions that it was not fitted to."""
 
     def parts(cases: Sequence[Case]) -> np.ndarray:
         return np.array([[case.parts.get(name, 0.0) for name in names] for case in cases])
 
-    ours, theirs = parts(squad[FITTED]), parts(other[::2])
-    labels = np.repeat([1, 0], [len(ours), len(theirs)])
-    model = LogisticRegression(C=100, max_iter=2000).fit(np.concatenate([ours, theirs]), labels)
+    groups = [parts(squad[FITTED]), parts(docs), parts(other[::2])]
+    sizes = [len(group) for group in groups]
+    labels = np.repeat([1, 1, 0], sizes)
+    counts = np.repeat([1.0, DOCS_SUBJECT_WEIGHT, 1.0], sizes)
+    model = LogisticRegression(C=100, max_iter=2000)
+    model.fit(np.concatenate(groups), labels, sample_weight=counts)
     held = [model.decision_function(parts(each)) for each in (squad[CHECKED], other[1::2])]
     labels = np.repeat([1, 0], [len(each) for each in held])
     return model, float(roc_auc_score(labels, np.concatenate(held)))
@@ -181,17 +212,20 @@ def _confidence(case: Case) -> float:
 
 def main() -> None:
     """Fit and publish."""
-    asked = load("squad")
+    asked, pages = load("squad"), [each for each in load("docs_qa") if each.answers]
     others = [*load("scifact"), *load("cranfield")]
     squad, other = ([Case.of(each) for each in some] for some in (asked, others))
-    rows = [*weights(squad, extraction.WEIGHTS, ""), *ablation(squad)]
-    rows += subject(squad, other, support.WEIGHTS, support.OFFSET)
+    docs = [Case.of(each, DOCS_WEIGHT) for each in pages]
+    rows = [*weights(squad, docs, extraction.WEIGHTS, ""), *ablation(squad, docs)]
+    rows += subject(squad, other, docs, support.WEIGHTS, support.OFFSET)
     rows += thresholds(squad, other)
     unread = [Case.of(each.unread()) for each in asked[: FITTED.stop]]
-    rows += weights(unread, extraction.WEIGHTS_UNREAD, ", no matches")
+    docs = [Case.of(each.unread(), DOCS_WEIGHT) for each in pages]
+    rows += weights(unread, docs, extraction.WEIGHTS_UNREAD, ", no matches")
     squad, other = ([Case.of(each.unscored()) for each in some] for some in (asked, others))
-    rows += weights(squad, extraction.WEIGHTS_BY_WORDS, ", words alone")
-    rows += subject(squad, other, support.WEIGHTS_BY_WORDS, support.OFFSET_BY_WORDS)
+    docs = [Case.of(each.unscored(), DOCS_WEIGHT) for each in pages]
+    rows += weights(squad, docs, extraction.WEIGHTS_BY_WORDS, ", words alone")
+    rows += subject(squad, other, docs, support.WEIGHTS_BY_WORDS, support.OFFSET_BY_WORDS)
     publish("extraction_weights", rows)
 
 

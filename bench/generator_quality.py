@@ -29,6 +29,8 @@ from sklearn.metrics import roc_auc_score
 QUESTIONS = 1000
 THRESHOLD = GeneratorSettings.model_fields["min_confidence"].default
 BINS = 10
+COUNTS = (1, 2, 3, 4)
+"""Quotes that are looked at; the last is the most that an answer has by default."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class Outcome:
     """What became of one question."""
 
     hits: tuple[bool, ...]
-    """Whether an answer string is in the best one, two, three sentences."""
+    """Whether an answer string is in the best one, two, three, four quotes."""
     confidence: float
     seconds: float
     """Of this thread's CPU, because the machine may be shared."""
@@ -56,9 +58,9 @@ def outcome(asked: Asked) -> Outcome:
 
 
 def _hits(asked: Asked, found: Extraction) -> Iterator[bool]:
-    texts = [normal(asked.passages[s.passage].text[slice(*s.span)]) for s in found.sentences]
+    texts = [normal(quote.text) for quote in found.quotes]
     answers = [normal(answer) for answer in asked.answers]
-    for count in (1, 2, 3):
+    for count in COUNTS:
         text = " ".join(texts[:count])
         yield any(answer in text for answer in answers)
 
@@ -85,22 +87,22 @@ def share(what: str, held: Iterable[bool], target: str | None = None) -> Row:
 
 def answers(found: Outcomes) -> Iterator[Row]:
     """What users get."""
-    for count in (1, 2, 3):
-        what = f"answer string in {count} sentence(s), never abstaining"
+    for count in COUNTS:
+        what = f"answer string in {count} quote(s), never abstaining"
         yield share(what, (each.hits[count - 1] for each in found.squad))
     yield from abstaining(found, "", targets=(">= 0.92", ">= 0.97", "<= 0.05"))
     what = "abstains where the document that answers was removed"
     yield share(what, (each.abstained for each in found.removed))
-    what = "of these, answer string in 3 sentences all the same"
-    yield share(what, (each.hits[2] for each in found.removed))
+    what = "of these, answer string in the answer all the same"
+    yield share(what, (each.hits[-1] for each in found.removed))
 
 
 def abstaining(
     found: Outcomes, where: str, *, targets: Sequence[str | None] = (None, None, None)
 ) -> Iterator[Row]:
     """The three figures that the threshold trades."""
-    given = (each.hits[2] and not each.abstained for each in found.squad)
-    yield share(f"{where}answer string in 3 sentences, abstaining", given, targets[0])
+    given = (each.hits[-1] and not each.abstained for each in found.squad)
+    yield share(f"{where}answer string in the answer, abstaining", given, targets[0])
     other = (each.abstained for each in found.other)
     yield share(f"{where}abstains on another subject", other, targets[1])
     wrongly = (each.abstained for each in found.squad)
@@ -109,8 +111,8 @@ def abstaining(
 
 def separation(found: Outcomes) -> Iterator[Row]:
     """Areas under the curve of the confidence."""
-    right = [each.confidence for each in found.squad if each.hits[2]]
-    wrong = [each.confidence for each in found.squad if not each.hits[2]]
+    right = [each.confidence for each in found.squad if each.hits[-1]]
+    wrong = [each.confidence for each in found.squad if not each.hits[-1]]
     answerable = [*right, *wrong]
     removed = [each.confidence for each in found.removed]
     other = [each.confidence for each in found.other]
@@ -133,7 +135,7 @@ def reliability(found: Outcomes) -> Iterator[Row]:
         ("answerable and removed", [*found.squad, *found.removed]),
     ):
         confidence = np.array([each.confidence for each in outcomes])
-        right = np.array([each.hits[2] for each in outcomes])
+        right = np.array([each.hits[-1] for each in outcomes])
         number = np.minimum((confidence * BINS).astype(int), BINS - 1)
         error = 0.0
         for bin_ in np.unique(number):

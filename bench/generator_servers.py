@@ -142,9 +142,9 @@ class Server:
 def ours(engine: Engine, tasks_file: Path | None = None, **settings: str) -> Iterator[Server]:
     """Our service with vLLM in the process; `settings` besides.
 
-    It always answers, and leaves passages in the order of their rank, as the peer gets them.
+    It leaves passages in the order of their rank, as the peer gets them.
     """
-    settings = {"engine": "vllm", "min_confidence": "0", "passage_order": "rank"} | settings
+    settings = {"engine": "vllm", "passage_order": "rank"} | settings
     yield from _service(engine.variables() | _named(settings), engine.environment, tasks_file)
 
 
@@ -157,7 +157,6 @@ def in_front_of(peer: Server, engine: Engine) -> Iterator[Server]:
         "model": NAME,
         "tokenizer": str(engine.model),
         "max_model_len": str(engine.max_model_len),
-        "min_confidence": "0",
         "passage_order": "rank",
     }
     yield from _service(_named(settings), {}, None)

@@ -1,6 +1,7 @@
 """The figures of the README, measured on a mesh that this starts: `make bench-mesh`.
 
     python bench/mesh.py [ingest] [scifact] [squad] [answers] [search] [identifiers] [docs]
+                         [languages]
                          [overhead] [streams] [traces] [tracing] [collectors]
 
 Without names, all of them. Each ends in `bench/results/mesh-<name>.json`. Those of the second line
@@ -24,6 +25,7 @@ from typing import Any
 import httpx
 import mesh_documents
 import mesh_identifiers
+import mesh_languages
 import mesh_overhead
 import mesh_passages
 import mesh_process
@@ -52,6 +54,7 @@ def main() -> None:
         "search": search,
         "identifiers": mesh_identifiers.identifiers,
         "docs": mesh_documents.docs,
+        "languages": mesh_languages.languages,
     }
     own = {
         "overhead": mesh_overhead.overhead,

@@ -62,8 +62,10 @@ def _replies(
 ) -> list[dict[str, Any]]:
     """The marks of every question, beside its `kind` and further strings (`also`)."""
     subprocess.run(
-        [sys.executable, "-m", "raglan_cli", "ingest", str(folder), "-c", collection]
-        + ["--url", mesh.url],
+        [
+            *(sys.executable, "-m", "raglan_cli", "ingest", str(folder)),
+            *("-c", collection, "--url", mesh.url),
+        ],
         check=True,
     )
     rows = []

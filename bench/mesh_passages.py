@@ -9,12 +9,13 @@ six minutes on two cores).
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import os
 import sys
 import tempfile
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +36,10 @@ CACHE = Path(tempfile.gettempdir()) / "raglan-bench"
 COLLECTION = "squad"
 TIME_S = 30.0
 
-SETS = ("squad", "squad-without-gold", "scifact", "cranfield")
-"""`squad-without-gold`: SQuAD's first 2,000 questions, each without the document that answers."""
+SETS = ("squad", "squad-without-gold", "scifact", "cranfield", "docs_qa")
+"""`squad-without-gold`: SQuAD's first 2,000 questions, each without the document that answers.
+`docs_qa`: questions over Markdown documentation, in a collection of its own."""
+DOCS = "docs_qa"
 
 _WITHOUT_GOLD = 2_000
 _TOGETHER = 2
@@ -80,7 +83,11 @@ def load(name: str) -> list[Asked]:
 
 def questions(name: str) -> list[dict[str, Any]]:
     """Rows of a set's queries.jsonl."""
-    path = DATA / name / "queries.jsonl"
+    return _lines(name, "queries")
+
+
+def _lines(name: str, file: str) -> list[dict[str, Any]]:
+    path = DATA / name / f"{file}.jsonl"
     if not path.is_file():
         sys.exit(f"There is no {path}: set EVAL_DATA_DIR to a folder of BEIR sets.")
     with path.open(encoding="utf-8") as lines:
@@ -103,6 +110,19 @@ def fill(client: httpx.Client, collection: str) -> None:
         assert job["status"] == "succeeded", job
 
 
+def fill_docs(client: httpx.Client, collection: str) -> None:
+    """Ingest the Markdown documents of docs_qa."""
+    folder = DATA / DOCS / "docs"
+    client.post("/v1/collections", json={"name": collection}).raise_for_status()
+    files = [
+        ("files", (path.relative_to(folder).as_posix(), path.read_bytes(), "text/markdown"))
+        for path in sorted(folder.rglob("*.md"))
+    ]
+    reply = client.post(f"/v1/collections/{collection}/documents", files=files)
+    job = mesh_process.finished(client, reply.json()["job_id"], within_s=600)
+    assert job["status"] == "succeeded", job
+
+
 def without(document: str) -> dict[str, Any]:
     """The filter of a search that leaves one document out."""
     return {"not": {"eq": {"field": "id", "value": document}}}
@@ -122,6 +142,7 @@ def _ask_a_mesh() -> None:
     ):
         with mesh.client() as client:
             fill(client, COLLECTION)
+            fill_docs(client, DOCS)
         asyncio.run(_ask_all(mesh))
 
 
@@ -141,10 +162,18 @@ async def _ask_all(running: mesh_process.Mesh) -> None:
 def _wanted(name: str) -> list[tuple[dict[str, Any], str, bool]]:
     """(question, document that answers, whether it is left out)."""
     source = name.split("-")[0]
+    if name == DOCS:
+        return [(_plain(row), row["document"] or "", False) for row in _lines(name, "questions")]
     golden = gold() if source == "squad" else {}
     leaves_out = name != source
     rows = questions(source)[: _WITHOUT_GOLD if leaves_out else None]
     return [(row, golden.get(row["_id"], ""), leaves_out) for row in rows]
+
+
+def _plain(row: dict[str, Any]) -> dict[str, Any]:
+    """A question of docs_qa in the form of the others."""
+    answers = {"answers": row["gold"]}
+    return {"text": row["question"], "metadata": answers, "collection": DOCS}
 
 
 async def _in_order(
@@ -163,7 +192,7 @@ async def _ask(
     filter_ = schemas.Filter.model_validate(without(document)) if leaves_out else None
     query = Query(
         text=" ".join(row["text"].split()),
-        collections=(COLLECTION,),
+        collections=(row.get("collection", COLLECTION),),
         top_k=schemas.SearchRequest.model_fields["top_k"].default,
         mode=retriever_pb2.SEARCH_MODE_HYBRID,
         rerank=True,
@@ -172,30 +201,24 @@ async def _ask(
     run = await pipeline.search(query, Deadline.after(TIME_S))
     assert run.degraded == [], run.degraded
     request = generator_pb2.GenerateRequest(question=query.text, passages=run.passages)
-    read = parse(request, Limits())
     return {
-        "question": read.question,
+        "request": base64.b64encode(request.SerializeToString()).decode(),
         "answers": (row.get("metadata") or {}).get("answers", []),
         "gold": document,
         "documents": [passage.document_id for passage in run.passages],
-        "passages": [asdict(passage) for passage in read.passages],
     }
 
 
 def _asked(row: dict[str, Any]) -> Asked:
+    message = generator_pb2.GenerateRequest.FromString(base64.b64decode(row["request"]))
+    read = parse(message, Limits())
     return Asked(
-        question=row["question"],
+        question=read.question,
         answers=tuple(row["answers"]),
         gold=row["gold"],
         documents=tuple(row["documents"]),
-        passages=tuple(_passages(row["passages"])),
+        passages=read.passages,
     )
-
-
-def _passages(rows: Iterable[dict[str, Any]]) -> Iterable[Passage]:
-    for row in rows:
-        lists = {"headings": tuple(row["headings"]), "matches": tuple(row["matches"])}
-        yield Passage(**{**row, **lists})
 
 
 def _file(name: str) -> Path:

@@ -26,7 +26,7 @@ from raglan.deadline import Deadline
 from raglan.encoders.metrics import EncoderMetrics
 from raglan_cli import metrics
 from raglan_reranker import app
-from raglan_reranker.budget import affordable, blend, standardised, within_gap
+from raglan_reranker.budget import affordable, blend, within_gap
 from raglan_reranker.calibration import Calibration
 from raglan_reranker.engines.late_interaction import Rounded, max_sim
 from raglan_reranker.settings import RerankerSettings
@@ -222,7 +222,10 @@ def _json(lines: Sequence[str]) -> Iterator[dict]:
 
 
 def calibration(sets: dict[str, list[Case]]) -> Iterator[Row]:
-    """Fit on every second question, each set with the same weight; judge on the others."""
+    """Fit on every second question, each set with the same weight; judge on the others.
+
+    The model's score is the only feature: it depends on the pair alone.
+    """
     fitted = [_pairs(cases[::2], ALL_20) for cases in sets.values()]
     weights = np.concatenate([np.full(len(relevant), 1 / len(relevant)) for _, relevant in fitted])
     model = LogisticRegression(C=1e6).fit(
@@ -230,13 +233,13 @@ def calibration(sets: dict[str, list[Case]]) -> Iterator[Row]:
         np.concatenate([relevant for _, relevant in fitted]),
         sample_weight=weights * len(weights) / len(fitted),
     )
-    found = Calibration(float(model.intercept_[0]), *map(float, model.coef_[0]))
-    for name in ("intercept", "raw", "retrieval"):
+    found = Calibration(float(model.intercept_[0]), float(model.coef_[0][0]))
+    for name in ("intercept", "raw"):
         yield Row(f"calibration, {name}", "", getattr(found, name))
     for name, cases in sets.items():
         for setting in (ALL_20, DEFAULT):
             features, relevant = _pairs(cases[1::2], setting)
-            chances = found.probabilities(*features.T)
+            chances = found.probabilities(features[:, 0])
             where = f"{NAMES[name]}, {setting}"
             yield Row(f"calibration error (ECE), {where}", "", _error(chances, relevant))
             yield Row(f"calibration AUC, {where}", "", roc_auc_score(relevant, chances))
@@ -246,11 +249,11 @@ def calibration(sets: dict[str, list[Case]]) -> Iterator[Row]:
 
 
 def _pairs(cases: Sequence[Case], setting: Setting) -> tuple[np.ndarray, np.ndarray]:
-    """(raw score, retrieval's z-score) and relevance of every candidate scored."""
+    """Raw score, of shape (candidates, 1), and relevance of every candidate scored."""
     features, relevant = [], []
     for case in cases:
         count = scored(case, setting)
-        features.append(np.stack([case.raw_int8, standardised(retrieval(case))], axis=1)[:count])
+        features.append(np.array(case.raw_int8[:count])[:, None])
         relevant += [case.grades.get(document, 0) > 0 for document in case.documents[:count]]
     return np.concatenate(features), np.array(relevant)
 

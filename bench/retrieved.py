@@ -27,9 +27,13 @@ from raglan.encoders import model as models
 from raglan.encoders import sessions
 from raglan.encoders.sessions import TokenIds
 from raglan.encoders.tokenizer import Tokenizers
+from raglan.language import detect
 from raglan_cli import beir
-from raglan_ingester.chunking import chunk
+from raglan_ingester import parsers
+from raglan_ingester.chunking import Sizes, chunk
+from raglan_ingester.parsers.parsed import Source
 from raglan_ingester.settings import IngesterSettings
+from raglan_ingester.token_index import TokenIndex, load_tokenizer
 from raglan_reranker.settings import RerankerSettings
 from raglan_retriever.chunks import Chunk
 from raglan_retriever.collection import Model
@@ -50,6 +54,7 @@ OFFERED = 20
 
 MAX_CHARS = IngesterSettings.model_fields["chunk_max_chars"].default
 BATCH_TOKENS = 1024
+_SPECIAL_TOKENS = 2
 
 
 @dataclass(frozen=True)
@@ -189,21 +194,34 @@ def _chunks(name: str) -> list[Chunk]:
     made = []
     with (DATA / name / "corpus.jsonl").open(encoding="utf-8") as lines:
         for row in map(json.loads, lines):
-            for number, span in enumerate(chunk(row["text"], max_chars=MAX_CHARS)):
-                made.append(
-                    Chunk(
-                        chunk_id=f"{row['_id']}-{number}",
-                        document_id=row["_id"],
-                        ordinal=number,
-                        title=row["title"],
-                        text=row["text"][span.start : span.end],
-                        start=span.start,
-                        end=span.end,
-                        heading_path=span.heading_path,
-                        metadata_json="{}",
-                    )
-                )
+            if row["text"].strip():
+                made += _cut(row["_id"], row["title"], row["text"])
     return made
+
+
+def _cut(id_: str, title: str, text: str) -> list[Chunk]:
+    """The chunks of a document as the ingester cuts them."""
+    parsed = parsers.parse(Source(text.encode(), "", "text/plain"))
+    parsed = dataclasses.replace(parsed, title=title)
+    language = detect(parsed.text)
+    model = _encoder().model
+    tokens = TokenIndex(load_tokenizer(model.path / "tokenizer.json"), parsed.text)
+    sizes = Sizes(MAX_CHARS, 0, model.max_tokens - _SPECIAL_TOKENS)
+    return [
+        Chunk(
+            chunk_id=f"{id_}-{number}",
+            document_id=id_,
+            ordinal=number,
+            title=title,
+            text=parsed.text[span.start : span.end],
+            start=span.start,
+            end=span.end,
+            heading_path=span.heading_path,
+            metadata_json="{}",
+            language=language,
+        )
+        for number, span in enumerate(chunk(parsed, sizes, tokens, language))
+    ]
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:

@@ -28,6 +28,7 @@ class Upstream:
 
     says: list[str] = field(default_factory=list)
     ends: bool = True
+    status: int = 200
     page: str = ""
     """Sent instead, as HTML with status 200."""
     asked: list[dict[str, Any]] = field(default_factory=list)
@@ -42,7 +43,7 @@ def upstream() -> Iterator[Upstream]:
         def do_POST(self) -> None:
             length = int(self.headers["content-length"])
             told.asked.append(json.loads(self.rfile.read(length)))
-            self.send_response(200)
+            self.send_response(told.status)
             self.send_header("content-type", "text/html" if told.page else "text/event-stream")
             self.end_headers()
             self.wfile.write(told.page.encode() or b"".join(self._frames()))
@@ -156,3 +157,49 @@ def test_a_model_that_stops_in_mid_sentence_ends_the_stream_in_an_error(
     assert [name for name, _ in events] == ["start", "sources", "delta", "error"]
     assert events[-1][1]["code"] == "UNAVAILABLE"
     assert events[-1][1]["retryable"]
+
+
+def test_a_question_in_another_language_is_for_the_model_to_decide(
+    asking: httpx.Client, upstream: Upstream
+) -> None:
+    upstream.says = ["Mit cuda:1 [1]."]
+    body = ASKED | {"query": "Wie laesst sich die Neusortierung verschieben?"}
+    reply = asking.post("/v1/query", json=body).raise_for_status().json()
+    assert reply["answer"] == "Mit cuda:1 [1]."
+    assert (reply["finish_reason"], reply["abstained"]) == ("stop", False)
+    upstream.says = ["The documents do not answer this."]
+    reply = answer(asking)
+    assert (reply["finish_reason"], reply["abstained"]) == ("abstained", True)
+
+
+def test_reasoning_is_a_stream_of_its_own(asking: httpx.Client, upstream: Upstream) -> None:
+    upstream.says = ["<think>It says", " cuda:1.</th", "ink>With cuda:1", " [1]."]
+    response = asking.post("/v1/query", json=ASKED | {"stream": True})
+    events = mesh_process.events(response)
+    thought = "".join(data["text"] for name, data in events if name == "thinking")
+    said = "".join(data["text"] for name, data in events if name == "delta")
+    [final] = [data for name, data in events if name == "final"]
+    assert (thought, said, final["answer"]) == ("It says cuda:1.", *["With cuda:1 [1]."] * 2)
+
+
+def test_a_number_that_the_passage_does_not_say_is_not_supported(
+    asking: httpx.Client, upstream: Upstream
+) -> None:
+    upstream.says = ["The reranker runs on the second GPU when the device is set to cuda:7 [1]."]
+    [claim] = answer(asking)["claims"]
+    assert claim["support"]["conflict"] == "number"
+    assert not claim["supported"]
+
+
+def test_a_model_that_is_busy_is_asked_once_a_query(
+    asking: httpx.Client, upstream: Upstream
+) -> None:
+    for status in (429, 503):
+        upstream.asked.clear()
+        upstream.status = status
+        try:
+            reply = answer(asking)
+        finally:
+            upstream.status = 200
+        assert [each["stage"] for each in reply["degraded"]] == ["generate"]
+        assert len(upstream.asked) == 1

@@ -53,6 +53,7 @@ def test_every_setting_reaches_the_engine(model_folder: Path) -> None:
             enable_prefix_caching=False,
             enforce_eager=True,
             otlp_traces_endpoint="http://127.0.0.1:1",
+            reasoning_parser="qwen3",
         ),
         max_model_len=512,
         max_loras=2,
@@ -74,6 +75,7 @@ def test_every_setting_reaches_the_engine(model_folder: Path) -> None:
     assert scheduler.policy == "priority"
     assert (config.lora_config.max_loras, config.lora_config.max_lora_rank) == (2, 16)
     assert config.shutdown_timeout == 3
+    assert config.structured_outputs_config.reasoning_parser == "qwen3"
     assert config.observability_config.otlp_traces_endpoint == "http://127.0.0.1:1"
 
 

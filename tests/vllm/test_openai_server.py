@@ -17,7 +17,7 @@ import httpx
 import pytest
 import pytest_asyncio
 from raglan.deadline import Deadline
-from raglan.errors import DeadlineExceeded, Internal, InvalidInput, Unavailable
+from raglan.errors import DeadlineExceeded, Internal, Unavailable
 from raglan_generator.app import build_engine
 from raglan_generator.generation import (
     Delta,
@@ -114,7 +114,6 @@ async def engine_for(server: VllmServe, **changes: object) -> Engine:
         tokenizer=str(server.tokenizer),
         max_model_len=4_096,
         first_token_timeout_s=30,
-        min_confidence=0,
     ).model_copy(update=changes)
     engine = build_engine(settings)
     await engine.start()
@@ -191,13 +190,14 @@ async def test_a_model_that_the_server_does_not_have_is_a_mistake_of_the_setting
     await engine.close()
 
 
-async def test_a_prompt_over_the_servers_length_is_refused_with_its_words(
+async def test_a_prompt_over_the_servers_length_is_made_shorter_by_its_words(
     server: VllmServe,
 ) -> None:
     engine = await engine_for(server, max_model_len=100_000)
     words = Passage("The reranker runs on the second GPU. " * 1_000)
-    with pytest.raises(InvalidInput, match="4096"):
-        await answer(engine, replace(ASKED, passages=(words,)))
+    finished = (await answer(engine, replace(ASKED, passages=(words,))))[-1]
+    assert isinstance(finished, Finished)
+    assert 2_000 < finished.usage.prompt_tokens <= 4_096 - 24
     await engine.close()
 
 

@@ -82,7 +82,6 @@ async def started(model: Path, log: Path) -> AsyncIterator[Running]:
         "METRICS_PORT": str(metrics_port),
         "DTYPE": "bfloat16",
         "ENFORCE_EAGER": "true",
-        "MIN_CONFIDENCE": "0",
     }
     with log.open("wb") as output:
         process = await asyncio.create_subprocess_exec(

@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from raglan_cli import explained
+from raglan_cli.answer_view import AnswerView
 from raglan_cli.client import CollectionOption, Gateway, JsonOption, UrlOption, find_url
 from raglan_cli.failure import Failure
 from raglan_cli.screen import err, one_line, out, plain, print_json
@@ -36,6 +37,12 @@ ModeOption = Annotated[Mode | None, typer.Option("--mode", help="Default: the ga
 RerankOption = Annotated[
     bool | None, typer.Option("--rerank/--no-rerank", help="Default: the gateway's, with.")
 ]
+MinScoreOption = Annotated[
+    float | None,
+    typer.Option(
+        "--min-score", min=0, max=1, help="Least relevance of a passage, 0 to 1. Default: any."
+    ),
+]
 
 
 def ask(
@@ -44,6 +51,7 @@ def ask(
     top_k: TopKOption = None,
     mode: ModeOption = None,
     rerank: RerankOption = None,
+    min_score: MinScoreOption = None,
     trace: Annotated[
         bool, typer.Option("--trace", help="Show then where the time went, and what reranking did.")
     ] = False,
@@ -60,7 +68,10 @@ def ask(
 
       raglan ask "Who signs off a release?" --trace
     """
-    body = options(question, collection, top_k=top_k, mode=mode, rerank=rerank) | {"stream": True}
+    chosen = options(
+        question, collection, top_k=top_k, mode=mode, rerank=rerank, min_score=min_score
+    )
+    body = chosen | {"stream": True}
     with Gateway(find_url(url)) as gateway:
         started: dict[str, Any] = {}
         events = _noted(gateway.events("/v1/query", body), started)
@@ -107,6 +118,7 @@ def search(
     top_k: TopKOption = None,
     mode: ModeOption = None,
     rerank: RerankOption = None,
+    min_score: MinScoreOption = None,
     json: JsonOption = False,
     url: UrlOption = None,
 ) -> None:
@@ -118,7 +130,7 @@ def search(
 
       raglan search "retry budget" --mode lexical --top-k 3 --json
     """
-    body = options(query, collection, top_k=top_k, mode=mode, rerank=rerank)
+    body = options(query, collection, top_k=top_k, mode=mode, rerank=rerank, min_score=min_score)
     with Gateway(find_url(url)) as gateway:
         found = gateway.call("POST", "/v1/search", json=body)
     if json:
@@ -128,10 +140,21 @@ def search(
 
 
 def options(
-    query: str, collection: str, *, top_k: int | None, mode: Mode | None, rerank: bool | None
+    query: str,
+    collection: str,
+    *,
+    top_k: int | None,
+    mode: Mode | None,
+    rerank: bool | None,
+    min_score: float | None = None,
 ) -> dict[str, Any]:
     """The request body; what was not chosen is left to the gateway."""
-    chosen: dict[str, Any] = {"top_k": top_k, "mode": mode and mode.value, "rerank": rerank}
+    chosen: dict[str, Any] = {
+        "top_k": top_k,
+        "mode": mode and mode.value,
+        "rerank": rerank,
+        "min_score": min_score,
+    }
     given = {name: value for name, value in chosen.items() if value is not None}
     return {"query": query, "collections": [collection], **given}
 
@@ -156,23 +179,28 @@ def show_answer(events: Iterable[tuple[str, dict[str, Any]]]) -> dict[str, Any]:
     Raises:
         Failure: as `final_of`; what had been printed stays.
     """
-    begun = False
+    with AnswerView(out) as view:
+        final = _stream(events, view)
+    _show_citations(final)
+    _show_footer(final)
+    return final
+
+
+def _stream(events: Iterable[tuple[str, dict[str, Any]]], view: AnswerView) -> dict[str, Any]:
     for event, data in events:
         if event == "delta":
-            out.print(Text(plain(data["text"])), end="")
-            begun = True
+            view.feed(data["text"])
         elif event == "restart":
-            out.print(
-                Text("\n(That was the model's reasoning; its answer follows.)\n", style="dim")
-            )
+            view.finish()
+            out.print(Text("(That was the model's reasoning; its answer follows.)\n", style="dim"))
         elif event == "final":
-            out.print("" if begun else Text(plain(data.get("answer", ""))))
-            _show_citations(data)
-            _show_footer(data)
+            if not view.begun:
+                view.feed(data.get("answer", ""))
+            view.finish()
             return data
         elif event == "error":
-            if begun:
-                out.print()
+            if view.begun:
+                view.finish()
             raise _failed(data)
     raise _cut_off()
 
@@ -215,10 +243,23 @@ def _show_citations(final: Mapping[str, Any]) -> None:
         title, document = plain(citation.get("title") or ""), plain(citation["document_id"])
         source = title if title == document or not document else f"{title}  {document}".strip()
         out.print(
-            Text.assemble((f"[{citation['marker']}] ", "cyan"), (source, "bold")),
+            Text.assemble(
+                (f"[{citation['marker']}] ", "cyan"), (source, "bold"), _place_of(citation, title)
+            ),
             Text(f"    “{one_line(citation['quote'], 300)}”", style="dim"),
             sep="\n",
         )
+
+
+def _place_of(citation: Mapping[str, Any], title: str) -> str:
+    """Page and headings of a citation, as far as they are known and say more than the title."""
+    parts = [f"page {page}"] if (page := citation.get("page")) else []
+    path = [plain(heading) for heading in citation.get("heading_path") or ()]
+    if path and path[0] == title:
+        path = path[1:]
+    if path:
+        parts.append(" > ".join(path))
+    return f"  ({', '.join(parts)})" if parts else ""
 
 
 def _show_footer(reply: Mapping[str, Any]) -> None:

@@ -20,6 +20,14 @@ from raglan_cli.runfile import MeshDocument, RestartEntry, ServiceEntry
 from raglan_cli.screen import err, one_line, out
 from raglan_cli.supervisor import State
 
+SUGGESTIONS: Final = (
+    "ingest docs/",
+    'ask "What is this about?"',
+    'ask "How do I delete a document?"',
+    'search "retry budget"',
+)
+"""Commands to try first, without `raglan`; each works on this project's documentation."""
+
 _STYLES: Final = {
     State.READY: "green",
     State.STARTING: "yellow",
@@ -99,7 +107,7 @@ def show_ready(document: MeshDocument, seconds: float, *, detached: bool) -> Non
     out.print(f"\n[bold green]Raglan is ready[/] after {seconds:.1f} s.\n")
     out.print(grid)
     out.print("\nNow try\n", style="dim")
-    for command in ("ingest docs/", 'ask "What is this about?"', 'search "a few words"'):
+    for command in SUGGESTIONS:
         out.print(f"  [bold]raglan {command}[/]{flags}", markup=True)
     in_front = out.is_terminal and not detached
     stop = "Ctrl-C" if in_front else f"raglan down --data {document['data']}"

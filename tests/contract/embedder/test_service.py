@@ -82,6 +82,14 @@ async def test_a_call_answers_with_vectors_identity_counts_and_timing(embedder: 
     assert reply.timing.batch_tokens >= 17
 
 
+async def test_a_reply_says_how_well_each_text_is_read_and_what_was_cut(embedder: Caller) -> None:
+    texts = ["The bridge is closed in winter.", "Мост зимой закрыт.", "word " * 300]
+    for _ in range(2):  # computed, then from the cache
+        reply = await embedder.embed(texts)
+        assert list(reply.truncated_tokens) == [0, 0, 300 - 254]
+        assert list(reply.readability) == [1.0, 0.0, 1.0]
+
+
 async def test_order_is_kept_over_many_batches(embedder: Caller) -> None:
     texts = [f"passage {number} " * (1 + number % 30) for number in range(60)]
     whole = tensors.unpack((await embedder.embed(texts, lane=2)).vectors)

@@ -125,7 +125,7 @@ def asking_openai(
         "tiny",
         tokenizer=EstimatedTokenizer(8_192),
         api_key=SecretStr(key),
-        sampling=Sampling(temperature=0.0),
+        sampling=Sampling(),
         adapters={"legal": "tiny-legal"},
         timeouts=timeouts,
     )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -250,3 +252,55 @@ async def test_a_pool_refuses_more_than_may_wait():
     await asyncio.gather(*held)
     assert await pool.run(lambda: 5) == 5
     pool.close()
+
+
+def files_with(folder: Path, word: bytes) -> list[Path]:
+    """The files below `folder` that hold `word`; those that go meanwhile do not count."""
+    found = []
+    for root, _, names in os.walk(folder):
+        for path in (Path(root) / name for name in names):
+            with contextlib.suppress(FileNotFoundError):
+                if word in path.read_bytes():
+                    found.append(path)
+    return found
+
+
+@pytest.mark.parametrize("how", ["deleted", "replaced"])
+async def test_text_of_deleted_and_replaced_chunks_leaves_the_files(
+    open_edge, tmp_path, chunk, vectors, model, how
+):
+    index = await opened(open_edge, tmp_path, quiet_s=0.05)
+    await index.create("c", model, 7, 3)
+    pieces = [chunk("old#0", "the zanzibarword"), chunk("kept#0", "kept")]
+    await index.upsert("c", model, pieces, vectors(2))
+    assert await asyncio.to_thread(files_with, tmp_path, b"zanzibarword")
+
+    if how == "deleted":
+        await index.delete("c", ["old"], [])
+    else:
+        await index.upsert("c", model, [chunk("old#0", "another")], vectors(1, seed=1))
+
+    async def gone() -> bool:
+        return not await asyncio.to_thread(files_with, tmp_path, b"zanzibarword")
+
+    await until(gone)
+    assert (await index.document("c", "kept"))[0].text == "kept"
+    await index.store.close()
+
+
+async def test_text_that_a_restart_came_before_is_erased_after_it(
+    open_edge, tmp_path, chunk, vectors, model
+):
+    first = await opened(open_edge, tmp_path, quiet_s=60)
+    await first.create("c", model, 7, 3)
+    await first.upsert("c", model, [chunk("old#0", "the zanzibarword")], vectors(1))
+    await first.delete("c", ["old"], [])
+    await first.store.close()
+
+    second = await opened(open_edge, tmp_path, quiet_s=0.05)
+
+    async def gone() -> bool:
+        return not await asyncio.to_thread(files_with, tmp_path, b"zanzibarword")
+
+    await until(gone)
+    await second.store.close()

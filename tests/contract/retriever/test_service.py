@@ -58,7 +58,7 @@ def chunks(*texts: str) -> list[retriever_pb2.Chunk]:
     ]
 
 
-async def fill(stub, name: str = "c") -> None:
+async def fill(stub, name: str = "c", readability: float | None = None) -> None:
     create = retriever_pb2.CreateCollectionRequest(
         name=name, embedder=MODEL, chunking=retriever_pb2.Chunking(max_chars=9, overlap_chars=1)
     )
@@ -68,6 +68,7 @@ async def fill(stub, name: str = "c") -> None:
         embedder=MODEL,
         chunks=chunks("red apples", "green pears", "blue plums"),
         vectors=tensors.pack(ROWS[:3]),
+        readability=[] if readability is None else [readability] * 3,
     )
     reply = await stub.Upsert(upsert, timeout=20)
     assert reply.upserted == 3
@@ -104,6 +105,53 @@ async def test_a_hybrid_search_returns_ranked_passages_with_their_scores(stub):
     assert not by_id["d0#0"].scores.HasField("lexical")
     fused = [passage.scores.fused for passage in reply.passages]
     assert fused == sorted(fused, reverse=True)
+
+
+async def test_the_dense_leg_is_worth_nothing_in_a_language_that_its_model_does_not_read(stub):
+    await fill(stub, readability=0.1)
+    (first, *rest) = (await stub.Search(search(readability=0.1), timeout=10)).passages
+    assert first.chunk_id == "d1#0"
+    assert len(rest) == 2, "what only the dense leg found comes last, and stays"
+    assert not any(each.scores.HasField("dense") for each in (first, *rest))
+
+
+async def test_a_readable_collection_keeps_the_dense_leg_for_a_query_of_one_rare_word(stub):
+    await fill(stub, readability=0.95)
+    passages = (await stub.Search(search(readability=0.1), timeout=10)).passages
+    assert all(each.scores.HasField("dense") for each in passages)
+
+
+async def test_each_collection_is_judged_by_itself(stub):
+    await fill(stub, "read", readability=0.95)
+    await fill(stub, "unread", readability=0.0)
+    found = await stub.Search(
+        search(collections=["read", "unread"], readability=0.6, text="pears"), timeout=10
+    )
+    dense = {each.collection: each.scores.HasField("dense") for each in found.passages}
+    assert dense["read"]
+    assert not dense.get("unread", False)
+
+
+async def test_copies_of_one_text_take_one_place(stub):
+    await fill(stub)
+    copies = chunks(*["Green  PEARS"] * 40, "pears and apples", "apples", "plums and pears")
+    for copy in copies:
+        copy.chunk_id = f"copy-{copy.chunk_id}"
+    await stub.Upsert(
+        retriever_pb2.UpsertRequest(
+            collection="c",
+            embedder=MODEL,
+            chunks=copies,
+            vectors=tensors.pack(np.tile(ROWS[1:2], (len(copies), 1))),
+        ),
+        timeout=20,
+    )
+    for mode in ("HYBRID", "LEXICAL"):
+        request = search(limit=3, mode=f"SEARCH_MODE_{mode}")
+        found = (await stub.Search(request, timeout=10)).passages
+        texts = [" ".join(each.text.lower().split()) for each in found]
+        assert len(texts) == len(set(texts)) == 3, mode
+        assert found[texts.index("green pears")].duplicates == 40, mode
 
 
 async def test_one_legged_searches_leave_the_other_scores_unset(stub):
@@ -145,6 +193,8 @@ MALFORMED_SEARCHES = [
     ({"fusion": retriever_pb2.Fusion(method=9)}, "fusion method is 9"),
     ({"fusion": retriever_pb2.Fusion(dense_weight=-1)}, "fusion weight is -1.0"),
     ({"collections": ["../c"]}, "cannot name a collection"),
+    ({"readability": 1.5}, "readability is 1.5; it must be 0 to 1"),
+    ({"readability": float("nan")}, "readability is nan"),
 ]
 
 

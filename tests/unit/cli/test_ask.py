@@ -62,6 +62,13 @@ def test_an_answer_is_followed_by_its_sources_notes_timings_and_trace(raglan, ga
     ]
 
 
+def test_a_citation_shows_its_page_and_the_headings_above_it(raglan, gateway):
+    cited = FINAL["citations"][0] | {"page": 7, "heading_path": ["Pinning", "GPUs", "Two"]}
+    gateway.events = [*ANSWER[:-2], event("final", **(FINAL | {"citations": [cited]}))]
+    run = raglan("ask", "How is it set?", url=gateway.url)
+    assert "[1] Pinning  docs/gpu.md  (page 7, GPUs > Two)" in run.out.splitlines()
+
+
 def test_the_question_goes_out_with_what_was_chosen_and_nothing_else(raglan, gateway):
     gateway.events = ANSWER
     raglan("ask", "Why?", "--top-k", 3, "--mode", "dense", "--no-rerank", url=gateway.url)

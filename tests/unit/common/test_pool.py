@@ -190,6 +190,18 @@ async def test_a_replica_that_names_a_time_is_overloaded_and_another_is_asked() 
         assert mesh.endpoint(0).breaker.failures == 0
 
 
+@pytest.mark.parametrize("kind", [errors.Unavailable, errors.Overloaded])
+async def test_what_all_replicas_depend_on_is_not_asked_for_again(kind: type[Any]) -> None:
+    async with mesh_of(2) as mesh:
+        for replica in mesh.replicas:
+            replica.error = kind("the upstream is full", retry_after_s=0.01, is_final=True)
+        for asked in (mesh.ask, mesh.read):
+            with pytest.raises(kind) as caught:
+                await asked()
+            assert caught.value.is_final
+        assert sum(replica.calls for replica in mesh.replicas) == 2
+
+
 async def test_changes_are_not_tried_again() -> None:
     async with mesh_of(2) as mesh:
         for replica in mesh.replicas:

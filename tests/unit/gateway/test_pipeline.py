@@ -35,9 +35,11 @@ from raglan_gateway.pipeline import (
     Delta,
     Event,
     Pipeline,
+    Restarted,
     Run,
     Sources,
     Started,
+    Thinking,
 )
 from raglan_gateway.query import Query
 from raglan_gateway.traces import noted
@@ -55,7 +57,13 @@ class FakeMesh:
     rerank_error: RaglanError | None = None
     generate_error: RaglanError | None = None
     tokens_before_error: int = 0
+    thinks: tuple[str, ...] = ()
+    restarts: bool = False
+    reason: generator_pb2.FinishReason.ValueType = generator_pb2.FINISH_REASON_STOP
     ranked: tuple[int, ...] = (3, 1)
+    relevance: tuple[float | None, ...] = (0.9, 0.2, 0.1, 0.05)
+    unreadable: bool = False
+    readability: float | None = None
     title: str = ""
     matches: tuple[int, ...] = ()
     searched: list[retriever_pb2.SearchRequest] = field(default_factory=list)
@@ -80,7 +88,10 @@ class FakeMesh:
         elif self.embed_error:
             raise self.embed_error
         rows = np.array([[1.0, 0.0]] * (len(texts) - 1) + [[0.0, 1.0]], np.float32)
-        return embedder_pb2.EmbedResponse(vectors=tensors.pack(rows), model=MODEL)
+        readability = [] if self.readability is None else [self.readability] * len(texts)
+        return embedder_pb2.EmbedResponse(
+            vectors=tensors.pack(rows), model=MODEL, readability=readability
+        )
 
     async def search(
         self, request: retriever_pb2.SearchRequest, *, deadline: Deadline
@@ -105,15 +116,23 @@ class FakeMesh:
         self.offered = len(request.candidates)
         return reranker_pb2.RerankResponse(
             ranked=[
-                reranker_pb2.Ranked(index=i, score=9.0 - n, matches=self.matches)
-                for n, i in enumerate(self.ranked)
-            ]
+                reranker_pb2.Ranked(
+                    index=i, score=9.0 - n, calibrated=self.relevance[n], matches=self.matches
+                )
+                for n, i in enumerate(() if self.unreadable else self.ranked)
+            ],
+            unreadable=self.unreadable,
         )
 
     async def generate(
         self, request: generator_pb2.GenerateRequest, *, first_by: Deadline, deadline: Deadline
     ) -> AsyncGenerator[generator_pb2.GenerateEvent, None]:
         try:
+            for text in self.thinks:
+                yield generator_pb2.GenerateEvent(thinking=generator_pb2.Delta(text=text))
+            if self.restarts:
+                yield generator_pb2.GenerateEvent(delta=generator_pb2.Delta(text="Hm."))
+                yield generator_pb2.GenerateEvent(restart=generator_pb2.Restart())
             for number in range(3):
                 if self.generate_error and number == self.tokens_before_error:
                     raise self.generate_error
@@ -124,7 +143,11 @@ class FakeMesh:
             yield generator_pb2.GenerateEvent(citation=quote)
             yield generator_pb2.GenerateEvent(
                 finished=generator_pb2.Finished(
-                    model="fake", confidence=0.5, claims=self.claims, groundedness=0.25
+                    model="fake",
+                    confidence=0.5,
+                    claims=self.claims,
+                    groundedness=0.25,
+                    reason=self.reason,
                 )
             )
         finally:
@@ -147,6 +170,11 @@ def query(**changes: object) -> Query:
     return Query(**fields)  # type: ignore[arg-type]
 
 
+def run_of(events: list[Event]) -> Run:
+    [answered] = [event for event in events if isinstance(event, Answered)]
+    return answered.run
+
+
 async def search(mesh: FakeMesh, **changes: object) -> Run:
     return await pipeline(mesh).search(query(**changes), Deadline.after(5))
 
@@ -165,8 +193,50 @@ async def test_reranked_passages_lead_and_the_rest_keep_their_order() -> None:
     run = await search(FakeMesh(), top_k=5)
     assert ids(run) == ["p3", "p1", "p0", "p2", "p4"]
     assert [p.rank for p in run.passages] == [1, 2, 3, 4, 5]
-    assert run.passages[0].scores.rerank == 9.0
+    assert run.passages[0].scores.rerank == 0.9
     assert not run.passages[2].scores.HasField("rerank")
+
+
+async def test_min_score_leaves_out_less_relevant_passages_and_those_not_scored() -> None:
+    run = await search(FakeMesh(), top_k=5, min_score=0.5)
+    assert ids(run) == ["p3"]
+    assert run.passages[0].rank == 1
+    assert run.degraded == []
+
+
+@pytest.mark.parametrize(
+    ("mesh", "changes", "reason"),
+    [
+        (FakeMesh(), {"rerank": False}, "The request asked for no reranking."),
+        (FakeMesh(unreadable=True), {}, "does not read the language"),
+        (FakeMesh(relevance=(None, None)), {}, "The reranker gave no scores."),
+        (FakeMesh(rerank_error=Unavailable("away")), {}, "The reranker did not answer."),
+    ],
+)
+async def test_min_score_without_scores_is_not_applied_and_said_so(
+    mesh: FakeMesh, changes: dict[str, object], reason: str
+) -> None:
+    run = await search(mesh, top_k=5, min_score=0.5, **changes)
+    assert len(run.passages) == 5
+    assert reason in run.degraded[-1].reason
+    assert "min_score" in run.degraded[-1].reason
+
+
+async def test_texts_that_the_reranker_cannot_read_keep_their_order_without_complaint() -> None:
+    run = await search(FakeMesh(unreadable=True), top_k=5)
+    assert ids(run) == ["p0", "p1", "p2", "p3", "p4"]
+    assert not run.passages[0].scores.HasField("rerank")
+    assert run.degraded == []
+
+
+@pytest.mark.parametrize("readability", [None, 0.25])
+async def test_the_retriever_is_told_how_well_the_query_was_read(
+    readability: float | None,
+) -> None:
+    mesh = FakeMesh(readability=readability)
+    await search(mesh)
+    (request,) = mesh.searched
+    assert (request.readability if request.HasField("readability") else None) == readability
 
 
 async def test_matches_count_from_the_text_though_the_reranker_reads_the_title_first() -> None:
@@ -304,6 +374,51 @@ async def test_an_answer_nobody_has_read_yet_is_replaced_when_its_generator_dies
     assert [each.marker for each in run.citations] == [1, 2, 3]
 
 
+async def test_reasoning_goes_by_itself_and_is_no_part_of_the_answer() -> None:
+    events = await answer(FakeMesh(thinks=("Hm. ", "", "Well.")))
+    assert [event.text for event in events if isinstance(event, Thinking)] == ["Hm. ", "", "Well."]
+    assert run_of(events).answer == "t0 t1 t2 "
+
+
+async def test_a_generator_that_dies_while_it_reasons_is_replaced() -> None:
+    mesh = FakeMesh(thinks=("Hm.",), generate_error=Unavailable("gone"), restarts=True)
+    run = run_of(await answer(mesh, stream=True))
+    assert [d.stage for d in run.degraded] == ["generate"]
+    assert run.answer.startswith("passage 3")
+
+
+async def test_what_a_restart_makes_void_is_no_part_of_the_answer() -> None:
+    events = await answer(FakeMesh(restarts=True))
+    assert [type(event) for event in events[2:5]] == [Delta, Restarted, Delta]
+    assert run_of(events).answer == "t0 t1 t2 "
+
+
+@pytest.mark.parametrize(
+    ("reason", "budget_s"),
+    [(generator_pb2.FINISH_REASON_ABSTAINED, 10.0), (generator_pb2.FINISH_REASON_STOP, 2.0)],
+)
+async def test_only_answers_teach_the_stage_how_long_one_takes(
+    reason: int, budget_s: float
+) -> None:
+    mesh = FakeMesh(reason=generator_pb2.FinishReason.Name(reason))
+    budgets = Budgets(embed_s=1, retrieve_s=1, rerank_s=1, first_token_s=10, cite_s=1)
+    asked = Pipeline(mesh, budgets, rerank_candidates=4)
+    for _ in range(40):
+        async with aclosing(asked.answer(query(), Deadline.after(5))) as events:
+            async for _ in events:
+                pass
+    [generation] = [stage for stage in asked.stages if stage.name == "generate"]
+    assert generation.budget_s == budget_s
+
+
+async def test_a_conflict_is_not_compared_by_meaning() -> None:
+    claim = generator_pb2.Claim(start=0, end=3, markers=[1], support=0.9, conflict="number")
+    mesh = FakeMesh(claims=(claim,))
+    run = run_of(await answer(mesh))
+    assert mesh.compared == []
+    assert (run.claims[0].supported, groundedness(run.claims, 1.0)) == (False, 0)
+
+
 async def test_leaving_an_answer_closes_the_generators_stream() -> None:
     mesh = FakeMesh()
     async with aclosing(pipeline(mesh).answer(query(), Deadline.after(5))) as events:
@@ -353,7 +468,7 @@ async def test_each_stage_is_a_span_with_what_it_found(recent: RecentSpans) -> N
     assert all(span.status.status_code is StatusCode.OK for span in spans.values())
     reranked = spans["rerank"].attributes or {}
     assert reranked["reranker.output_documents.0.document.id"] == "p3"
-    assert reranked["reranker.output_documents.0.document.score"] == 9.0
+    assert reranked["reranker.output_documents.0.document.score"] == 0.9
     assert reranked["reranker.input_documents.3.document.id"] == "p3"
     assert not ended.degraded
 

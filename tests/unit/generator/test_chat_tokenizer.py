@@ -133,3 +133,15 @@ def test_many_threads_share_one() -> None:
     with ThreadPoolExecutor(8) as pool:
         counts = set(pool.map(lambda _: tokenizer.render(MESSAGES).tokens, range(400)))
     assert len(counts) == 1
+
+
+@pytest.mark.parametrize(
+    ("opening", "reads_thinking", "opens"),
+    [("", True, False), ("<think>\n", True, True), ("<think>\n", False, False)],
+)
+def test_a_template_that_opens_a_reasoning_block_is_known(
+    opening: str, reads_thinking: bool, opens: bool
+) -> None:
+    template = CHATML.replace("<|assistant|>{% endif %}", f"<|assistant|>{opening}{{% endif %}}")
+    tokenizer = HuggingFaceTokenizer(fast(template), 4096, reads_thinking=reads_thinking)
+    assert tokenizer.render(MESSAGES[:2]).opens_thinking is opens

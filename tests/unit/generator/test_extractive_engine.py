@@ -139,3 +139,20 @@ async def test_the_loop_turns_while_large_passages_are_read() -> None:
     assert finished(await answering).reason is FinishReason.STOP
     assert turns > 5
     assert longest < (last - started) / 2, "one turn took as long as the work"
+
+
+async def test_a_huge_question_costs_no_more_than_a_long_one() -> None:
+    """8,000 characters over 100 passages: what an attacker may send."""
+    question = " ".join(f"word{n}" for n in range(1_000))[:8_000]
+    text = " ".join(f"Rollo word{n} ruled number {n}." for n in range(40))
+    passages = tuple(Passage(text, document=str(n)) for n in range(100))
+    started = time.process_time()
+    await answer(Request(question, passages))
+    assert time.process_time() - started < 2
+
+
+async def test_a_huge_word_is_read_in_little_time() -> None:
+    passages = (Passage("a" * 1_000_000), NORMANS)
+    started = time.process_time()
+    await answer(Request("Who ruled Normandy?", passages))
+    assert time.process_time() - started < 2

@@ -84,7 +84,7 @@ def test_html_gives_what_a_reader_sees() -> None:
 
     parsed = read("a.html", page)
 
-    assert parsed.text == "Pin a GPU\n\nSet device.\nThen restart.\n\none\ntwo"
+    assert parsed.text == "Pin a GPU\n\nSet device.\nThen restart.\n\n- one\n- two"
     assert parsed.title == "Help & more"
     assert headings(parsed) == [(1, "Pin a GPU", "Pin a GPU")]
 
@@ -113,7 +113,7 @@ def test_a_pdf_locked_only_against_editing_is_read() -> None:
 def test_docx_gives_paragraphs_and_tables_in_order() -> None:
     parsed = read("a.docx", docx())
 
-    assert parsed.text == "Install\n\nRun the command.\n\nkey | value\n\nPin\n\nSet the device."
+    assert parsed.text == "Install\n\nRun the command.\n\n| key | value |\n\nPin\n\nSet the device."
     assert parsed.title == "The manual"
     assert headings(parsed) == [(1, "Install", "Install"), (2, "Pin", "Pin")]
 
@@ -204,7 +204,7 @@ def test_a_zip_bomb_is_not_opened() -> None:
         ("", "text/x-python", "text"),
         ("page", "text/html", "html"),
         ("A.PDF", "", "pdf"),
-        ("deploy/Makefile", "", "text"),
+        ("deploy/Makefile", "", "code"),
         ("a.txt", "application/pdf", "pdf"),
         ("q1.notes", "text/markdown", "markdown"),
     ],

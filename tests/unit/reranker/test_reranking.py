@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -31,10 +31,12 @@ class Overlap:
 
     def __init__(self) -> None:
         self.scored: list[str] = []
+        self.credit = 1.0
 
     def prepare(self, query: str, passages: Sequence[str]) -> Prepared:
         words = [text.split() for text in passages]
-        return Prepared(query.split(), words, len(query.split()), [len(each) for each in words])
+        lengths = [len(each) for each in words]
+        return Prepared(query.split(), words, len(query.split()), lengths, credit=self.credit)
 
     async def score(self, prepared: Prepared, count: int, *, deadline: Deadline) -> Scored:
         await asyncio.sleep(0)
@@ -252,6 +254,33 @@ async def test_a_failed_batch_fails_its_caller_and_leaves_nothing_behind(bad: st
         await ask(subject, ["a", bad])
     assert len(subject.pairs) == 0
     assert await order(subject, ["a", "a b"]) == [0, 1]
+
+
+async def test_a_calibrated_score_depends_on_the_pair_alone() -> None:
+    subject = reranker(calibration=LOG_ODDS)
+    alone = await ask(subject, ["a b x"])
+    among = await ask(subject, ["c", "a b x", "a b c", "x"])
+    assert next(each for each in among if each.index == 1).calibrated == alone[0].calibrated
+    await subject.close()
+
+
+async def test_texts_that_the_model_cannot_read_are_not_scored() -> None:
+    subject = reranker(calibration=LOG_ODDS)
+    engine = cast(Overlap, subject.engine)
+    engine.credit = 0.0
+    candidates = [Candidate("x", 0.0), Candidate("a b c", -1.0)]
+    ranking = await subject.rerank("a b c", candidates, deadline=Deadline.after(5))
+    assert (ranking.ranked, ranking.unreadable) == ([], True)
+    assert engine.scored == []
+    await subject.close()
+
+
+@pytest.mark.parametrize(("credit", "expected"), [(1.0, [1, 0]), (0.2, [0, 1])])
+async def test_a_model_that_reads_little_moves_little(credit: float, expected: list[int]) -> None:
+    subject = reranker(share=0.6)
+    cast(Overlap, subject.engine).credit = credit
+    assert await order(subject, ["x", "a b c"]) == expected
+    await subject.close()
 
 
 async def test_a_calibrated_model_gives_probabilities_and_another_gives_none() -> None:

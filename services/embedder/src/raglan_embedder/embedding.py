@@ -70,6 +70,30 @@ class TokenizerFile:
 
 
 @dataclass(frozen=True, slots=True)
+class TextFacts:
+    """What a tokenizer says of a text; None where it is not known."""
+
+    truncated: int | None = None
+    """Tokens beyond the model's limit."""
+
+    readability: float | None = None
+    """How well the model reads it, in [0, 1]; see `raglan.readability`."""
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedText:
+    """A text as an encoder takes it."""
+
+    content: Any
+    """Token ids, or the text itself for another server."""
+
+    tokens: int = 0
+    """Of the text as the model reads it; 0 where only the server knows."""
+
+    facts: TextFacts = TextFacts()
+
+
+@dataclass(frozen=True, slots=True)
 class EmbeddingBatch:
     """Vectors of one call, in the order of its texts."""
 
@@ -78,6 +102,9 @@ class EmbeddingBatch:
 
     texts: list[TextVectors]
     """Tokens of each text, and what else was wanted of it."""
+
+    facts: list[TextFacts]
+    """What the tokenizer says of each text."""
 
     tokenize_ns: int
     timing: Timing
@@ -89,11 +116,13 @@ class Encoder(Protocol):
     def check(self, count: int, *, deadline: Deadline, lane: Lane) -> None:
         """Refuse at once what `submit` would refuse."""
 
-    async def prepare(self, texts: Sequence[str], lane: Lane) -> Sequence[Any]:
-        """Each text as `submit` takes it."""
+    async def prepare(
+        self, texts: Sequence[str], lane: Lane, *, start: int
+    ) -> Sequence[PreparedText]:
+        """Each text as `submit` takes it; its first `start` characters are a prompt."""
 
     def submit(
-        self, prepared: Sequence[Any], outputs: Outputs, *, deadline: Deadline, lane: Lane
+        self, prepared: Sequence[PreparedText], outputs: Outputs, *, deadline: Deadline, lane: Lane
     ) -> Sequence[asyncio.Future[Answer[TextVectors]]]:
         """A future for each text, all of them or none."""
 
@@ -121,6 +150,7 @@ class Embedder:
         self._encoder = encoder
         self._looked_up = looked_up
         self._cache: Cache[TextVectors] = Cache(cache_bytes, _size_of)
+        self._facts: Cache[TextFacts] = Cache(cache_bytes // _ENTRY_BYTES)
         self._flights: SingleFlight[Answer[TextVectors]] = SingleFlight(self._keep)
 
     async def embed(
@@ -149,6 +179,8 @@ class Embedder:
         prompt = self.identity.prompts[kind]
         keys = [self._key(prompt, text, outputs) for text in texts]
         found = {at: held for at, key in enumerate(keys) if (held := self._cache.get(key))}
+        facts = {at: known for at in found if (known := self._facts.get(keys[at]))}
+        found = {at: held for at, held in found.items() if at in facts}
         missing = [at for at in range(len(texts)) if at not in found]
         self._looked_up(len(found), len(missing))
         tracing.looked_up("vectors", len(found), len(missing))
@@ -156,9 +188,14 @@ class Embedder:
         if missing:
             self._encoder.check(len(missing), deadline=deadline, lane=lane)
             started_ns = time.monotonic_ns()
-            prepared = await self._encoder.prepare([prompt + texts[at] for at in missing], lane)
+            prepared = await self._encoder.prepare(
+                [prompt + texts[at] for at in missing], lane, start=len(prompt)
+            )
             tokenize_ns = time.monotonic_ns() - started_ns
-            counts = [len(each) for each in prepared]
+            facts |= {at: each.facts for at, each in zip(missing, prepared, strict=True)}
+            for at in missing:
+                self._facts.put(keys[at], facts[at])
+            counts = [each.tokens for each in prepared]
             check_size(outputs, counts, self.identity.dimension, self.limits.reply_bytes)
 
             def start(positions: list[int]) -> Sequence[asyncio.Future[Answer[TextVectors]]]:
@@ -172,7 +209,8 @@ class Embedder:
         vectors = np.stack([row.dense for row in rows if row.dense is not None])
         if 0 < dimension < self.identity.dimension:
             vectors = unit_rows(vectors[:, :dimension])
-        return EmbeddingBatch(vectors, rows, tokenize_ns, timing)
+        told = [facts[at] for at in range(len(texts))]
+        return EmbeddingBatch(vectors, rows, told, tokenize_ns, timing)
 
     async def _within(
         self, deadline: Deadline, keys: Sequence[bytes], start: Start[Answer[TextVectors]]

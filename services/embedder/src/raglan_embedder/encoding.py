@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Final, Protocol
 
 from raglan.deadline import Deadline
@@ -14,12 +15,11 @@ from raglan.encoders import sessions
 from raglan.encoders.device import usable_cores
 from raglan.encoders.metrics import EncoderMetrics
 from raglan.encoders.model import EncoderModel
-from raglan.encoders.sessions import TokenIds
 from raglan.encoders.tokenizer import Tokenizers
 from raglan.health import Health
 from raglan.scheduling import Answer, Dispatcher, Lane, LatencyModel, Limits, Pool, niceness
 
-from raglan_embedder.embedding import Identity, Kind, TokenizerFile
+from raglan_embedder.embedding import Identity, Kind, PreparedText, TextFacts, TokenizerFile
 from raglan_embedder.engines import Engine
 from raglan_embedder.outputs import Outputs, TextVectors, Wanted
 
@@ -35,7 +35,22 @@ Futures = list["asyncio.Future[Answer[TextVectors]]"]
 class Tokenizing(Protocol):
     """Text to token ids; may be used from any thread."""
 
-    def ids(self, texts: Sequence[str]) -> list[TokenIds]: ...
+    def read(self, texts: Sequence[str], *, start: int) -> Sequence[PreparedText]:
+        """Token ids of each text, cut at the end; `start` characters of each are a prompt."""
+
+
+class ModelTokenizing:
+    """By the tokenizer in a model's folder."""
+
+    def __init__(self, tokenizers: Tokenizers) -> None:
+        self.tokenizers = tokenizers
+
+    def read(self, texts: Sequence[str], *, start: int) -> list[PreparedText]:
+        """As `Tokenizing.read`, with what the tokenizer says of each text."""
+        return [
+            PreparedText(each.ids, len(each.ids), TextFacts(each.truncated, each.readability.value))
+            for each in self.tokenizers.read(texts, start=start)
+        ]
 
 
 class DeviceEncoder:
@@ -60,10 +75,12 @@ class DeviceEncoder:
         self._model = model
         self._limits = limits
         self._metrics = metrics
-        self._tokenizers: Tokenizing = tokenizing or Tokenizers(
-            model.path,
-            model.max_tokens,
-            (model.default_prompt, model.query_prompt, model.passage_prompt),
+        self._tokenizers: Tokenizing = tokenizing or ModelTokenizing(
+            Tokenizers(
+                model.path,
+                model.max_tokens,
+                (model.default_prompt, model.query_prompt, model.passage_prompt),
+            )
         )
         threads = min(_TOKENIZING_THREADS, usable_cores())
         self._tokenizing = {
@@ -105,10 +122,11 @@ class DeviceEncoder:
     @property
     def tokenizer(self) -> TokenizerFile | None:
         """The model's own tokenizer; None for an engine that counts tokens otherwise."""
-        if not isinstance(self._tokenizers, Tokenizers):
+        if not isinstance(self._tokenizers, ModelTokenizing):
             return None
-        prompt = self._tokenizers.count(self._model.passage_prompt)
-        room = self._model.max_tokens - self._tokenizers.special_tokens - prompt
+        tokenizers = self._tokenizers.tokenizers
+        prompt = tokenizers.count(self._model.passage_prompt)
+        room = self._model.max_tokens - tokenizers.special_tokens - prompt
         return TokenizerFile(self._model.path / "tokenizer.json", room)
 
     @property
@@ -128,34 +146,37 @@ class DeviceEncoder:
         texts = min(len(self.engine.streams), self._limits.waiting_items)
         for lane in Lane:
             for words in (1, 8, 32, 2 * self._model.max_tokens):
-                ids = await self.prepare(["warm " * words] * texts, lane)
-                wanted = [Wanted(each) for each in ids]
-                counts = [len(each) for each in ids]
+                prepared = await self.prepare(["warm " * words] * texts, lane)
+                wanted = [Wanted(each.content) for each in prepared]
+                counts = [each.tokens for each in prepared]
                 await self._dispatcher.run(wanted, counts, deadline=deadline, lane=lane)
 
     def check(self, count: int, *, deadline: Deadline, lane: Lane) -> None:
         """Refuse `count` texts now that could not be admitted. Raises what `submit` raises."""
         self._dispatcher.check(count, deadline=deadline, lane=lane)
 
-    async def prepare(self, texts: Sequence[str], lane: Lane) -> list[TokenIds]:
+    async def prepare(
+        self, texts: Sequence[str], lane: Lane, *, start: int = 0
+    ) -> Sequence[PreparedText]:
         """Token ids of `texts`, cut at the end; their number is what the queue counts."""
+        read = partial(self._tokenizers.read, texts, start=start)
         started = time.monotonic()
         if lane is Lane.INTERACTIVE and sum(map(len, texts)) <= INLINE_CHARS:
-            ids = self._tokenizers.ids(texts)
+            prepared = read()
         else:
-            ids = await asyncio.get_running_loop().run_in_executor(
-                self._tokenizing[lane], self._tokenizers.ids, texts
+            prepared = await asyncio.get_running_loop().run_in_executor(
+                self._tokenizing[lane], read
             )
         self._metrics.tokenized(lane, time.monotonic() - started)
-        return ids
+        return prepared
 
     def submit(
-        self, ids: Sequence[TokenIds], outputs: Outputs, *, deadline: Deadline, lane: Lane
+        self, prepared: Sequence[PreparedText], outputs: Outputs, *, deadline: Deadline, lane: Lane
     ) -> Futures:
         """Queue texts, all of them or none; see `Dispatcher.submit`."""
         return self._dispatcher.submit(
-            [Wanted(each, outputs) for each in ids],
-            [len(each) for each in ids],
+            [Wanted(each.content, outputs) for each in prepared],
+            [each.tokens for each in prepared],
             deadline=deadline,
             lane=lane,
         )

@@ -13,7 +13,7 @@ from raglan.errors import Internal, RaglanError
 from raglan.health import Health
 from raglan.scheduling import Answer, Lane
 
-from raglan_embedder.embedding import Identity, Kind
+from raglan_embedder.embedding import Identity, Kind, PreparedText
 from raglan_embedder.engines.http import HttpEngine
 from raglan_embedder.outputs import Outputs, TextVectors
 
@@ -63,15 +63,18 @@ class RemoteEncoder:
         """Raise DeadlineExceeded when the time is up."""
         deadline.check("the texts were sent to the embedding server")
 
-    async def prepare(self, texts: Sequence[str], lane: Lane) -> Sequence[str]:
+    async def prepare(
+        self, texts: Sequence[str], lane: Lane, *, start: int
+    ) -> Sequence[PreparedText]:
         """The texts as they are."""
-        return texts
+        return [PreparedText(text) for text in texts]
 
     def submit(
-        self, texts: Sequence[str], outputs: Outputs, *, deadline: Deadline, lane: Lane
+        self, prepared: Sequence[PreparedText], outputs: Outputs, *, deadline: Deadline, lane: Lane
     ) -> list[Future]:
         """Send texts, all of them or none; given up when nobody waits for any of them."""
         loop = asyncio.get_running_loop()
+        texts = [each.content for each in prepared]
         futures: list[Future] = [loop.create_future() for _ in texts]
         task = loop.create_task(self._answer(texts, futures, deadline))
         self._running.add(task)

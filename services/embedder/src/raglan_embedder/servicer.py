@@ -75,6 +75,11 @@ class EmbedderServicer(embedder_pb2_grpc.EmbedderServiceServicer):
             token_counts=[text.tokens for text in batch.texts],
             timing=told(batch.timing, tokenize_ns=batch.tokenize_ns),
         )
+        for facts in batch.facts:
+            if facts.truncated is not None:
+                reply.truncated_tokens.append(facts.truncated)
+            if facts.readability is not None:
+                reply.readability.append(facts.readability)
         if outputs != Outputs.DENSE:
             # Megabytes to copy.
             await asyncio.to_thread(_add_others, reply, batch)

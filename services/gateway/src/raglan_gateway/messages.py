@@ -25,6 +25,8 @@ def search(
     else:
         request.vector.CopyFrom(embedded.vectors)
         request.embedder.CopyFrom(embedded.model)
+        if embedded.readability:
+            request.readability = embedded.readability[0]
     return request
 
 
@@ -58,7 +60,8 @@ def reordered(
 ) -> list[common_pb2.Passage]:
     for ranked in reply.ranked:
         passage = passages[ranked.index]
-        passage.scores.rerank = ranked.score
+        if ranked.HasField("calibrated"):
+            passage.scores.rerank = ranked.calibrated
         # The reranker was given title and headings before the text.
         before = len(_in_context(passage)) - len(passage.text)
         passage.matches.extend(at - before for at in ranked.matches if at >= before)

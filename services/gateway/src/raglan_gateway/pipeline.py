@@ -334,7 +334,8 @@ class Pipeline:
 
     async def _rerank(self, run: Run) -> None:
         """Put the reranked passages first, best first; those past its budget keep their order."""
-        if run.query.rerank and len(run.passages) > 1:
+        unscored = "The request asked for no reranking."
+        if run.query.rerank and run.passages:
             try:
                 async with run.through(self._reranking) as limit:
                     reply = await self._services.rerank(
@@ -342,13 +343,31 @@ class Pipeline:
                         deadline=limit,
                     )
                     run.spent("rerank", reply.timing)
+                    unscored = _why_unscored(reply)
                     run.passages = messages.reordered(run.passages, reply)
                     stage_spans.reranked(run.retrieved, run.passages)
             except RECOVERABLE as error:
                 run.fall_back("rerank", error)
+                unscored = "The reranker did not answer."
+        self._keep_relevant(run, unscored)
         del run.passages[run.query.top_k :]
         for rank, passage in enumerate(run.passages, start=1):
             passage.rank = rank
+
+    def _keep_relevant(self, run: Run, unscored: str) -> None:
+        """Leave out passages below `min_score`; note it where none was scored."""
+        least = run.query.min_score
+        if least is None or not run.passages:
+            return
+        if unscored:
+            reason = f"{unscored} min_score needs scores and was not applied."
+            run.note(Degradation("rerank", reason, FALLBACK["rerank"]))
+            return
+        run.passages = [
+            passage
+            for passage in run.passages
+            if passage.scores.HasField("rerank") and passage.scores.rerank >= least
+        ]
 
     async def _generate(self, run: Run) -> AsyncGenerator[Event, None]:
         begun = False
@@ -415,6 +434,15 @@ class Pipeline:
             run.note(Degradation("cite", error.message, FALLBACK["cite"]))
             return
         run.claims = comparison.applied(run.claims, reply)
+
+
+def _why_unscored(reply: reranker_pb2.RerankResponse) -> str:
+    """Why no passage has an absolute score; empty where some have one."""
+    if reply.unreadable:
+        return "The reranking model does not read the language of these texts."
+    if not any(ranked.HasField("calibrated") for ranked in reply.ranked):
+        return "The reranker gave no scores."
+    return ""
 
 
 def _absorb(run: Run, reply: generator_pb2.GenerateEvent) -> Iterator[Event]:

@@ -18,6 +18,8 @@ class Query:
     mode: retriever_pb2.SearchMode.ValueType
     rerank: bool
     filter: retriever_pb2.Filter | None = None
+    min_score: float | None = None
+    """Least relevance of a passage, in [0, 1], by the reranker; None takes all."""
     max_tokens: int = 0
     priority: Priority = Priority.DEFAULT
     stream: bool = False

@@ -6,6 +6,7 @@ wants them more relevant than they are, and when the answer would begin too late
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing, contextmanager
@@ -129,7 +130,9 @@ class Answering:
             self._workload.end(work, whole=True)
             # Where nothing hung on it, the first token did not have to wait for it.
             judged = judged or await relevance.judge(request, deadline)
-            yield reader.finished(judged, self._model.info.model, spent_ns)
+            # In a thread, as comparing an answer with its passages takes milliseconds.
+            model = self._model.info.model
+            yield await asyncio.to_thread(reader.finished, judged, model, spent_ns)
 
     async def _written(
         self, request: Request, deadline: Deadline, work: Work
@@ -187,11 +190,10 @@ class Answering:
         if (longest := overflow.max_model_len) is not None:
             max_tokens = min(request.max_tokens, max(1, int(_ANSWER_SHARE * longest)))
             request = replace(request, max_tokens=max_tokens)
-            given = max(overflow.prompt_tokens or 0, 1)
-            # In tokens as they are counted here, which are others than the server's.
-            share = (longest - max_tokens) / given if overflow.prompt_tokens else 1.0
-            limit = int(_OVERFLOW_MARGIN * min(prompt.tokens * share, longest - max_tokens))
-            limit = min(limit, prompt.tokens - 1)
+            room = _OVERFLOW_MARGIN * (longest - max_tokens)
+            # Tokens are counted otherwise here than by the server: its counts give the proportion.
+            scale = prompt.tokens / overflow.prompt_tokens if overflow.prompt_tokens else 1.0
+            limit = min(int(room * scale), prompt.tokens - 1)
         if self._prompter is None:
             raise overflow
         try:

@@ -45,11 +45,14 @@ class HuggingFaceTokenizer:
         max_model_len: int,
         *,
         template_options: Mapping[str, object] | None = None,
+        reads_thinking: bool = True,
     ) -> None:
         """Args:
             tokenizer: no one else uses it from another thread.
             max_model_len: tokens that prompt and answer have together.
             template_options: for the chat template, e.g. {"enable_thinking": False}.
+            reads_thinking: whether the text of an answer still holds its reasoning, so that it
+                matters if the template opens a block of it.
 
         Raises:
             InvalidInput: the chat template takes no plain conversation.
@@ -63,7 +66,7 @@ class HuggingFaceTokenizer:
         self._plain = template is None
         self._control = _control_pattern(tokenizer, template or "")
         self._fold = not self._plain and not self._takes_system()
-        self._opens_thinking = not self._plain and self._prompt_opens_thinking()
+        self._opens_thinking = reads_thinking and not self._plain and self._prompt_opens_thinking()
 
     @property
     def max_model_len(self) -> int:

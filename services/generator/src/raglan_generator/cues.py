@@ -15,7 +15,10 @@ _AMOUNT: Final = re.compile(
     re.IGNORECASE,
 )
 _TIME: Final = re.compile(
-    r"\bwhen\b|\b(what|which) (year|date|day|month|decade|century|time)\b", re.IGNORECASE
+    r"^\W*((since|until|till|by) )?when\b|\b(since|until|till) when\b"
+    r"|\bwhen (did|do|does|was|were|is|are|will|has|had|have|can)\b"
+    r"|\b(what|which) (year|date|day|month|decade|century|time)\b",
+    re.IGNORECASE,
 )
 _NAME: Final = re.compile(
     r"\bwho(m|se)?\b|\bwhere\b"
@@ -24,6 +27,11 @@ _NAME: Final = re.compile(
 )
 _VERSION: Final = re.compile(
     r"\b(what|which|minimum|latest|newest|oldest|required) (\S+ ){0,2}?(version|release)s?\b",
+    re.IGNORECASE,
+)
+_VERSION_OF: Final = re.compile(
+    r"\b(what|which|minimum|latest|newest|oldest|required) "
+    r"((?P<before>[^\W\d]\S*) versions?\b|versions? of (the )?(?P<after>[^\W\d][\w.+-]*))",
     re.IGNORECASE,
 )
 _VARIABLE: Final = re.compile(r"\b(env|environment) ?var(s|iables?)?\b", re.IGNORECASE)
@@ -35,6 +43,10 @@ _SETTING: Final = re.compile(
 )
 _COMMAND: Final = re.compile(
     r"\b(commands?|cli|command line|shell|terminal|script)\b", re.IGNORECASE
+)
+
+_HOW_TO: Final = re.compile(
+    r"\bhow (do|can|could|should|must) (i|we|you)\b|\bhow to\b", re.IGNORECASE
 )
 
 _A_NUMBER: Final = re.compile(
@@ -68,19 +80,28 @@ _KINDS: Final = (
     (_CODE, _A_CODE),
     (_COMMAND, _A_COMMAND),
     (_SETTING, _A_SETTING),
+    (_HOW_TO, _A_SETTING),
 )
 """What is asked for, the most specific first, and how an answer looks."""
 
-_NAMED: Final = re.compile(r"(?<!^)\b[^\W\d_a-z]\w*|\b\w*\d\w*")
+
+def version_of(question: str) -> str:
+    """The name whose version `question` asks for, "Python" in "What Python version do I need?";
+    empty where it asks for no version."""
+    match = _VERSION_OF.search(question)
+    return (match["before"] or match["after"] or "") if match else ""
 
 
-def names_of(question: str) -> list[str]:
-    """Words of `question` that look like names or numbers; its first only with a digit."""
-    return _NAMED.findall(question)
+def holds_version(text: str, name: str) -> bool:
+    """Whether `text` gives a version of `name`: "Python 3.11", "python-version: 3.11"."""
+    version = rf"{re.escape(name)}(\W{{1,12}}versions?)?[^\w\n]{{1,12}}v?\d"
+    return re.search(version, text, re.IGNORECASE) is not None
 
 
 def cue_of(question: str) -> Callable[[str], bool] | None:
     """Whether a text holds the kind of thing that `question` asks for; None if that is unclear."""
+    if name := version_of(question):
+        return lambda text: holds_version(text, name)
     for asks, answers in _KINDS:
         if asks.search(question):
             return lambda text: bool(answers.search(text))

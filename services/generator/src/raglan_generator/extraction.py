@@ -15,66 +15,71 @@ from raglan.language import detect
 from raglan.terms import terms
 
 from raglan_generator import markdown
-from raglan_generator.cues import asks_for_list, names_of
-from raglan_generator.features import Candidate, Features, candidates_of, features
+from raglan_generator.cues import asks_for_list, holds_version, version_of
+from raglan_generator.features import Candidate, Features, candidates_of, features, shown
 from raglan_generator.generation import Passage
-from raglan_generator.joining import stretches_of
+from raglan_generator.joining import Stretch, stretches_of
+from raglan_generator.sentences import Span
+from raglan_generator.specifics import specifics_of
 from raglan_generator.support import Evidence
 from raglan_generator.units import Kind, Unit
 
 WEIGHTS: Final = Features(
-    words=2.6,
-    pieces=4.5,
+    words=2.8,
+    pieces=4.4,
     pairs=1.1,
-    before=3.3,
-    context=2.5,
-    section=0.7,
-    matched=3.4,
-    cue=2.2,
+    before=3.4,
+    context=1.8,
+    section=0.4,
+    matched=3.3,
+    cue=2.1,
     rank=1.3,
-    similarity=4.2,
+    similarity=4.4,
     length=-0.8,
-    whole=2.5,
+    whole=3.2,
 )
 """Fitted to SQuAD questions 1,001-2,000 by `bench/extraction_weights.py`, which shows what each one
 is worth."""
 
 WEIGHTS_UNREAD: Final = Features(
-    words=3.7,
+    words=3.9,
     pieces=5.2,
-    pairs=1.8,
-    before=3.3,
-    context=2.5,
-    section=0.7,
+    pairs=1.6,
+    before=3.5,
+    context=1.5,
+    section=0.4,
     matched=0.0,
-    cue=2.4,
+    cue=2.3,
     rank=1.4,
-    similarity=4.2,
-    length=-0.8,
-    whole=2.5,
+    similarity=4.3,
+    length=-0.2,
+    whole=2.8,
 )
 """Where no reranker has looked at words."""
 
 WEIGHTS_BY_WORDS: Final = Features(
-    words=3.5,
-    pieces=5.5,
-    pairs=1.8,
-    before=3.3,
-    context=2.5,
-    section=0.7,
+    words=3.8,
+    pieces=5.1,
+    pairs=1.6,
+    before=3.4,
+    context=1.5,
+    section=0.4,
     matched=0.0,
-    cue=2.5,
-    rank=1.85,
+    cue=2.3,
+    rank=1.8,
     similarity=0.0,
-    length=-0.8,
-    whole=2.5,
+    length=-0.3,
+    whole=2.7,
 )
 """Where no embedder has compared question and passages either."""
 
-CUT_OFF: Final = 0.08
+CUT_OFF: Final = 0.035
 """A unit with a smaller share of the best one's chance is not quoted."""
 
-_TRUSTED: Final = 3
+_NO_VERSION: Final = 1.0
+"""What it takes from the confidence that a version is asked for and no unit names one."""
+
+_TRUSTED: Final = 4
 """Units that the confidence is about."""
 
 
@@ -138,7 +143,7 @@ def extract(
         checkpoint=checkpoint,
     )
     found = features(question, passages, candidates, language=language, checkpoint=checkpoint)
-    if not any(each.words for each in found):
+    if not any(each.words or each.section for each in found):
         return Extraction((), 0.0)
     chances = chances_of(candidates, found)
     best = _best(candidates, chances, max_sentences)
@@ -178,14 +183,19 @@ def _quotes(picked: Sequence[Candidate], chances: Sequence[float]) -> Iterator[Q
         if unit.context_start >= 0 and (id(stretch), unit.context_start) not in taken:
             start = unit.context_start
             unit = replace(unit, text=markdown.one_line(stretch.text[start:end]))
-        yield Quote(
-            unit=unit,
-            text=stretch.text[start:end],
-            start=stretch.start + start,
-            end=stretch.start + end,
-            passage=stretch.passage_at(start),
-            chance=chance,
-        )
+        yield quote_of(unit, stretch, Span(start, end), chance)
+
+
+def quote_of(unit: Unit, stretch: Stretch, span: Span, chance: float) -> Quote:
+    """The quote of `stretch.text[span.start:span.end]`, shown as `unit`."""
+    return Quote(
+        unit=unit,
+        text=stretch.text[span.start : span.end],
+        start=stretch.start + span.start,
+        end=stretch.start + span.end,
+        passage=stretch.passage_at(span.start),
+        chance=chance,
+    )
 
 
 def evidence_of(
@@ -198,18 +208,45 @@ def evidence_of(
 ) -> Evidence:
     """What speaks for an answer of three units, whatever fewer or more are asked for."""
     order = sorted(range(len(chances)), key=lambda i: -chances[i])[:_TRUSTED]
+    picked = [candidates[i] for i in order if chances[i] >= 0.3 * chances[order[0]]]
     held = [set(terms(" ".join((p.title, *p.headings)), language)) for p in passages]
     for candidate in candidates:
         held[candidate.passage] |= candidate.terms | candidate.before | candidate.context
     coverage = _held({term: float(len(term)) for term in terms(question, language)}, held)
-    names = {term: 1.0 for name in names_of(question) for term in terms(name, language)}
     return Evidence(
-        match=max((found[i].words + found[i].pieces) / 2 for i in order),
+        match=max(max((f.words + f.pieces) / 2, f.section) for f in (found[i] for i in order)),
         coverage=coverage,
-        names=_held(names, held) if names else coverage,
         similarity=max((p.similarity for p in passages if p.similarity is not None), default=None),
+        specifics=_specifics(question, passages, language, picked, held),
         share=sum(chances[i] for i in order),
     )
+
+
+def _specifics(
+    question: str,
+    passages: Sequence[Passage],
+    language: str,
+    picked: Sequence[Candidate],
+    held: Sequence[set[str]],
+) -> float:
+    """How far one of the picked units' passages has what is particular to the question."""
+    asked = specifics_of(question, language)
+    # What most passages have, such as the name of the product, need not be in each.
+    weights = [each.weight * (1 - sum(map(each.is_in, held)) / len(held)) ** 2 for each in asked]
+    least = math.inf
+    for index in {candidate.passage for candidate in picked}:
+        passage = passages[index]
+        text = " ".join((passage.title, *passage.headings, passage.text))
+        inside = held[index].union(terms(text, language))
+        lack = sum(
+            w for each, w in zip(asked, weights, strict=True) if not each.is_alike_in(inside)
+        )
+        least = min(least, lack)
+    if (name := version_of(question)) and not any(
+        holds_version(shown(each.unit), name) for each in picked
+    ):
+        least += _NO_VERSION
+    return math.exp(-least)
 
 
 def weights_of(found: Sequence[Features]) -> Features:

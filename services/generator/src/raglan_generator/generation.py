@@ -47,6 +47,8 @@ class Passage:
     """Of the last ranking that scored every passage of the request."""
     similarity: float | None = None
     """Cosine of its vector and the question's."""
+    reranked: float | None = None
+    """Probability that it answers the question, in [0, 1], by the reranker; None where unknown."""
     matches: tuple[int, ...] = ()
     """Where in `text` the best match of each of the question's words begins, as the reranker found
     them; empty where it did not read the passage."""

@@ -1,7 +1,7 @@
 """Whether passages speak of a question, by their words and by their meaning together.
 
-Words alone miss a paraphrase, another language and a typo; meaning alone misses a rare name. Each
-is a probability, and either is enough.
+Words alone miss a paraphrase, another language and a typo; meaning alone misses a rare name. Words,
+the cosine of the vectors and the reranker each give a probability, and one of them is enough.
 """
 
 from __future__ import annotations
@@ -35,12 +35,15 @@ async def judge(request: Request, deadline: Deadline) -> Support:
         max_sentences=1,
         checkpoint=lambda: deadline.check("the passages were judged"),
     )
-    parts = dict(found.parts) | {"words": found.answerable}
-    meaning = _meaning(request)
-    if meaning is not None:
-        parts["meaning"] = meaning
-    confidence = 1 - (1 - found.answerable) * (1 - (meaning or 0.0))
-    return Support(confidence=min(1.0, max(0.0, confidence)), groundedness=0.0, parts=parts)
+    chances = {
+        "words": found.answerable,
+        "meaning": _meaning(request),
+        "rerank": _reranked(request),
+    }
+    known = {name: chance for name, chance in chances.items() if chance is not None}
+    doubt = math.prod(1 - chance for chance in known.values())
+    confidence = min(1.0, max(0.0, 1 - doubt))
+    return Support(confidence=confidence, groundedness=0.0, parts=dict(found.parts) | known)
 
 
 def _meaning(request: Request) -> float | None:
@@ -49,3 +52,11 @@ def _meaning(request: Request) -> float | None:
     if not cosines:
         return None
     return 1 / (1 + math.exp(-_COSINE_SLOPE * (max(cosines) - _COSINE_HALF)))
+
+
+def _reranked(request: Request) -> float | None:
+    """The best probability by the reranker; None where it gave none, or scores of another scale."""
+    scores = [each.reranked for each in request.passages if each.reranked is not None]
+    if not scores or not all(0 <= score <= 1 for score in scores):
+        return None
+    return max(scores)

@@ -213,6 +213,7 @@ def _passages(passages: Sequence[common_pb2.Passage]) -> tuple[Passage, ...]:
             headings=tuple(passage.heading_path),
             score=getattr(passage.scores, ranking) if ranking else None,
             similarity=passage.scores.dense if passage.scores.HasField("dense") else None,
+            reranked=passage.scores.rerank if passage.scores.HasField("rerank") else None,
             matches=tuple(passage.matches),
             blocks=_blocks(index, passage),
             page=passage.page,

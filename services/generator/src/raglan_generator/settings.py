@@ -78,7 +78,7 @@ class GeneratorSettings(GrpcSettings, VllmOptions, env_prefix="RAGLAN_GENERATOR_
     """Most sentences, list items, rows or code blocks that the `extractive` engine quotes; a whole
     list counts once."""
 
-    min_confidence: float = Field(default=0.4, ge=0, le=1)
+    min_confidence: float = Field(default=0.33, ge=0, le=1)
     """Confidence below which the `extractive` engine abstains; 0 always answers."""
 
     min_relevance: float = Field(default=0.0, ge=0, le=1)

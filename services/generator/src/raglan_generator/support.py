@@ -14,10 +14,10 @@ import math
 from dataclasses import dataclass
 from typing import Final
 
-WEIGHTS: Final = {"match": 5.4, "coverage": 11.3, "names": 2.6, "similarity": 11.3}
-OFFSET: Final = -13.1
-WEIGHTS_BY_WORDS: Final = {"match": 5.0, "coverage": 14.3, "names": 3.3}
-OFFSET_BY_WORDS: Final = -9.9
+WEIGHTS: Final = {"match": 5.4, "coverage": 10.7, "similarity": 14.2}
+OFFSET: Final = -12.0
+WEIGHTS_BY_WORDS: Final = {"match": 5.0, "coverage": 14.0}
+OFFSET_BY_WORDS: Final = -6.0
 """Where no embedder has compared question and passages."""
 
 
@@ -29,16 +29,18 @@ class Evidence:
     """Of the best sentence with the question, each term by its rarity."""
     coverage: float
     """Share of the question's terms in one passage, long ones, which are rarer, weighing more."""
-    names: float
-    """Share of the question's names and numbers in one passage; without any, the coverage."""
     similarity: float | None
     """Cosine of the question and the nearest passage; None where it is unknown."""
+    specifics: float
+    """1 where a passage of the chosen units has every name, number, code and rare word of the
+    question; less the more of them it lacks, and the more telling they are."""
     share: float
     """Chance that the chosen sentences hold the answer, if any of the passages' sentences does."""
 
     def confidence(self) -> float:
         """The probability that the chosen sentences hold the answer, in [0, 1]."""
-        return self.answerable() * self.parts()["share"]
+        parts = self.parts()
+        return self.answerable() * parts["specifics"] * parts["share"]
 
     def answerable(self) -> float:
         """The probability that the passages speak of what is asked, in [0, 1]."""
@@ -54,7 +56,7 @@ class Evidence:
         found = {
             "match": self.match,
             "coverage": self.coverage,
-            "names": self.names,
+            "specifics": self.specifics,
             "share": self.share,
         }
         if self.similarity is not None:

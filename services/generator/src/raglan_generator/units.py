@@ -143,8 +143,7 @@ class _Reader:
             if block.kind is BlockKind.HEADING:
                 self._enter(block.level, markdown.heading_text(self._words(block)))
             elif block.kind is BlockKind.PARAGRAPH:
-                introduced = at < len(nodes) and nodes[at].block.kind in _INTRODUCED
-                found, introduction = self._paragraph(block, introduced)
+                found, introduction = self._paragraph(block, nodes[at : at + 1])
                 yield from found
             elif block.kind is BlockKind.CODE:
                 yield from self._code(block, before)
@@ -157,7 +156,7 @@ class _Reader:
             elif node.children:
                 yield from self._siblings(node.children)
             else:
-                yield from self._paragraph(block, False)[0]
+                yield from self._paragraph(block, ())[0]
 
     def _words(self, span: Block | Span) -> str:
         return self._text[span.start : span.end]
@@ -177,7 +176,7 @@ class _Reader:
         self._section += 1
         self._place = 0
 
-    def _paragraph(self, block: Block, introduces: bool) -> tuple[list[Unit], Span]:
+    def _paragraph(self, block: Block, after: Sequence[Node]) -> tuple[list[Unit], Span]:
         """Its sentences, and the last of them if it introduces what comes after it."""
         if bold := markdown.bold_line(self._words(block)):
             self._enter(_BOLD_LEVEL, bold)
@@ -186,9 +185,11 @@ class _Reader:
         if len(found) == 1 and self._words(found[0]).rstrip("*_").endswith(_QUESTION_MARKS):
             self._enter(_BOLD_LEVEL, markdown.one_line(self._words(found[0])))
             return [], _NOWHERE
-        introduction = found[-1] if found and introduces else _NOWHERE
-        if introduces and self._words(introduction).endswith(_COLONS):
-            found.pop()
+        introduction = _NOWHERE
+        if found and after and after[0].block.kind in _INTRODUCED:
+            introduction = found[-1]
+            if _is_quotable_code(after[0].block) or self._words(introduction).endswith(_COLONS):
+                found.pop()
         units = []
         for before, span in zip([None, *found], found, strict=False):
             text = markdown.one_line(self._words(span))
@@ -209,11 +210,7 @@ class _Reader:
         return found
 
     def _code(self, block: Block, introduction: Span) -> Iterator[Unit]:
-        if (
-            block.cut_start
-            or block.cut_end
-            or not block.start < block.end <= block.start + MAX_CHARS
-        ):
+        if not _is_quotable_code(block):
             return
         start = introduction.start if introduction.end else block.start
         lead_in = markdown.one_line(self._words(introduction))
@@ -225,17 +222,19 @@ class _Reader:
         lead_in = markdown.one_line(self._words(introduction))
         for cells in body_rows(block):
             text = markdown.row(names, [self._text[cell.start : cell.end] for cell in cells])
-            if len(text) <= MAX_CHARS and _WORD.search(text):
-                yield self._unit(Kind.ROW, self._row(cells), text, lead_in)
+            span = self._row(cells, block)
+            if span is not None and len(text) <= MAX_CHARS and _WORD.search(text):
+                yield self._unit(Kind.ROW, span, text, lead_in)
 
-    def _row(self, cells: Sequence[Cell]) -> Span:
-        """The whole row, with the bars at its ends."""
-        start, end = cells[0].start, cells[-1].end
-        while start and self._text[start - 1] in " \t|":
-            start -= 1
-        while end < len(self._text) and self._text[end] in " \t|":
-            end += 1
-        return trimmed(self._text, start, end) or Span(cells[0].start, cells[-1].end)
+    def _row(self, cells: Sequence[Cell], table: Block) -> Span | None:
+        """The whole row, with what its line holds beyond the columns; None if a part is missing."""
+        start = max(table.start, self._text.rfind("\n", 0, cells[0].start) + 1)
+        line_end = self._text.find("\n", cells[-1].end)
+        end = table.end if line_end < 0 else min(line_end, table.end)
+        span = trimmed(self._text, start, end)
+        if table.cut_end and end == len(self._text) and not self._text.rstrip().endswith("|"):
+            return None
+        return span
 
     def _list(self, items: Sequence[Node], lead_in: str) -> Iterator[Unit]:
         lead_in = markdown.one_line(lead_in)
@@ -282,6 +281,11 @@ class _Reader:
             place=self._place - 1,
             page=self._pages[bisect_right(self._page_starts, span.start) - 1],
         )
+
+
+def _is_quotable_code(block: Block) -> bool:
+    is_whole = not block.cut_start and not block.cut_end
+    return block.kind is BlockKind.CODE and is_whole and 0 < block.end - block.start <= MAX_CHARS
 
 
 def _headings(passage: Passage) -> tuple[str, ...]:

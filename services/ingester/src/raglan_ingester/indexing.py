@@ -56,6 +56,8 @@ class Prepared:
     fingerprint: str
     metadata_json: str
     """As submitted, and below it what the document says of itself."""
+    readability: Sequence[float] = ()
+    """How well the model reads each chunk, in [0, 1]; empty where the embedder does not know."""
     warnings: Sequence[str] = ()
 
     @property
@@ -233,4 +235,5 @@ def _chunks_of(document: Prepared) -> Iterator[IndexChunk]:
             page=span.page,
             structure=span.structure,
             language=cut.language,
+            readability=document.readability[ordinal] if document.readability else None,
         )

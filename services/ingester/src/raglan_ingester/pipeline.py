@@ -270,21 +270,29 @@ class JobRun:
         replies = await _all([self._embed_call(part) for part in parts])
         vectors: NDArray[Any] = np.concatenate([reply.vectors for reply in replies])
         truncated = [tokens for reply in replies for tokens in reply.truncated_tokens]
+        readability = [value for reply in replies for value in reply.readability]
         prepared = []
         at = 0
         for cut in batch:
             rows = vectors[at : at + len(cut.cut.chunks)]
             lost = truncated[at : at + len(rows)]
+            read = readability[at : at + len(rows)]
             at += len(rows)
-            prepared.append(self._prepared(cut, rows, replies[0].model, lost))
+            prepared.append(self._prepared(cut, rows, replies[0].model, lost, read))
         self.progress.embedded(len(texts))
         return prepared
 
     def _prepared(
-        self, cut: _Cut, rows: NDArray[Any], model: Model, truncated: Sequence[int]
+        self,
+        cut: _Cut,
+        rows: NDArray[Any],
+        model: Model,
+        truncated: Sequence[int],
+        readability: Sequence[float],
     ) -> Prepared:
         """Args:
         truncated: tokens of each chunk that the model did not read, if the embedder knows.
+        readability: of each chunk, if the embedder knows.
         """
         limit = self._shop.max_metadata_bytes
         metadata_json, refused = merge_metadata(cut.item.metadata_json, cut.cut.metadata, limit)
@@ -295,6 +303,7 @@ class JobRun:
             model,
             cut.fingerprint,
             metadata_json,
+            readability=readability,
             warnings=[*cut.cut.warnings, *refused, *_truncation_warnings(truncated)],
         )
 

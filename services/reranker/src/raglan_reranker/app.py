@@ -252,7 +252,7 @@ def _reranker(
         # A model without a revision may change unseen, and the scores with it.
         pairs=Cache(settings.cache_pairs if identity.revision else 0),
         identity=(identity.id, identity.revision, engine.dtype),
-        calibration=calibration.known(engine.name, identity.revision),
+        calibration=calibration.calibration_of(engine.name, identity.revision),
         looked_up=metrics.looked_up,
         tokenized=partial(metrics.tokenized, Lane.INTERACTIVE),
     )

@@ -1,8 +1,10 @@
-"""From a model's scores to the probability that a passage is relevant, for models that are known.
+"""From a model's score of a pair to how relevant the passage is, in [0, 1].
 
-A cross-encoder with one output gives the log odds of relevance. MaxSim gives a mean cosine; what
-that is worth, beside how far the passage is ahead in retrieval, was fitted by logistic regression
-(Platt, 1999). For any other model there is no honest figure, and none is given.
+The value depends on the pair alone, never on the other candidates, so that one limit (`min_score`)
+means the same for every query. A cross-encoder with one output gives the log odds of relevance.
+What a MaxSim of the bundled model is worth was fitted by logistic regression (Platt, 1999). Servers
+give 0 to 1 already. For any other model the logistic function of the score is monotone, but no
+probability.
 """
 
 from __future__ import annotations
@@ -17,33 +19,46 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """Log odds as a weighted sum."""
+    """Log odds as a linear function of the model's score."""
 
     intercept: float
     raw: float
-    retrieval: float
 
-    def probabilities(
-        self, raw: NDArray[np.float64], retrieval: NDArray[np.float64]
-    ) -> NDArray[np.float64]:
-        """Of passages with these raw scores and z-scores in retrieval, 0..1."""
-        odds = self.intercept + self.raw * raw + self.retrieval * retrieval
+    def probabilities(self, raw: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Of passages with these scores, in [0, 1]."""
+        odds = self.intercept + self.raw * raw
         # exp overflows beyond 709, where the probability is 0 or 1 to the last bit.
         chances: NDArray[np.float64] = 1 / (1 + np.exp(-np.clip(odds, -700, 700)))
         return chances
 
 
-def known(engine: str, revision: str) -> Calibration | None:
-    """The calibration of the model at `revision` as `engine` uses it; None without one."""
-    return LOG_ODDS if engine == "cross-encoder" else FITTED.get((engine, revision))
+@dataclass(frozen=True, slots=True)
+class Clamped:
+    """For scores that are in [0, 1] already; what a server gives beyond that is cut off."""
+
+    def probabilities(self, raw: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The scores themselves, in [0, 1]."""
+        return np.clip(raw, 0.0, 1.0)
 
 
-LOG_ODDS: Final = Calibration(intercept=0.0, raw=1.0, retrieval=0.0)
-"""For raw scores that are log odds."""
+def calibration_of(engine: str, revision: str) -> Calibration | Clamped | None:
+    """How to read the scores of the model at `revision` as `engine` uses it.
+
+    None where the scores say nothing of the passages.
+    """
+    if engine == "null":
+        return None
+    if engine == "http":
+        return Clamped()
+    return FITTED.get((engine, revision), LOG_ODDS)
+
+
+LOG_ODDS: Final = Calibration(intercept=0.0, raw=1.0)
+"""For scores that are log odds, and for those of which nothing is known."""
 
 FITTED: Final[Mapping[tuple[str, str], Calibration]] = {
     # sentence-transformers/all-MiniLM-L6-v2, by `make bench-reranker`: every second question of
     # three sets, each set with the same weight, the 20 best passages of each.
-    ("late-interaction", "53aa51172d14"): Calibration(intercept=-7.726, raw=9.391, retrieval=0.592),
+    ("late-interaction", "53aa51172d14"): Calibration(intercept=-9.9, raw=14.0),
 }
 """By engine and revision of the weights."""

@@ -17,8 +17,8 @@ from raglan.errors import Internal, InvalidInput, PayloadTooLarge
 from raglan.scheduling import LatencyModel, Timing
 from raglan.telemetry import tracing
 
-from raglan_reranker.budget import affordable, blend, standardised, within_gap
-from raglan_reranker.calibration import Calibration
+from raglan_reranker.budget import affordable, blend, within_gap
+from raglan_reranker.calibration import Calibration, Clamped
 from raglan_reranker.engines import Engine, Prepared, Scored
 
 
@@ -42,7 +42,7 @@ class Ranked:
     """The model's own."""
 
     calibrated: float | None
-    """Probability of relevance, 0..1; None where the model was never calibrated."""
+    """How relevant the passage is, 0..1, whatever stands beside it; see `calibration`."""
 
     matches: Sequence[int] = ()
     """Where in the passage the best match of each of the query's tokens begins, in characters;
@@ -64,6 +64,8 @@ class Ranking:
     ranked: list[Ranked]
     tokenize_ns: int
     timing: Timing
+    unreadable: bool = False
+    """The model does not read the language of these texts, so nothing was scored."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +102,7 @@ class Reranker:
         latency: LatencyModel,
         pairs: Cache[Pair] | None = None,
         identity: Sequence[str] = (),
-        calibration: Calibration | None = None,
+        calibration: Calibration | Clamped | None = None,
         looked_up: Callable[[int, int], None] = lambda hits, misses: None,
         tokenized: Callable[[float], None] = lambda seconds: None,
     ) -> None:
@@ -109,7 +111,7 @@ class Reranker:
         latency: what tokens cost on this machine, kept up to date here.
         pairs: what is known of pairs already seen; without it, each is scored every time.
         identity: what a score depends on besides the two texts: model, revision, precision.
-        calibration: of the model's scores; without it, replies hold no probabilities.
+        calibration: of the model's scores; without it, replies hold no calibrated ones.
         looked_up: told of each call's pairs, how many were known and how many not.
         tokenized: told of each call, how many seconds that took.
         """
@@ -129,8 +131,9 @@ class Reranker:
     ) -> Ranking:
         """Score candidates from the top, as many as count, gap, tokens and deadline allow.
 
-        What is known already counts as tokens, so that the order does not depend on the cache, but
-        not as time.
+        Nothing is scored where the model does not read the language of the texts; where it reads
+        it in part, its share of the order is smaller. What is known already counts as tokens, so
+        that the order does not depend on the cache, but not as time.
 
         Raises:
             InvalidInput: nothing to score, or a limit passed; the message names it.
@@ -148,6 +151,8 @@ class Reranker:
         )
         tokenize_ns = time.monotonic_ns() - started_ns
         self._tokenized(tokenize_ns / 1e9)
+        if prepared.credit <= 0:
+            return Ranking([], tokenize_ns, Timing(), unreadable=True)
         count = affordable(
             prepared.query_tokens,
             prepared.passage_tokens,
@@ -161,7 +166,8 @@ class Reranker:
         found, timing = await self._pairs(prepared, known, deadline)
         for key, pair in zip(keys, found, strict=False):
             self.pairs.put(key, pair)
-        return Ranking(self._ranked(found, retrieval), tokenize_ns, timing)
+        share = self._share * prepared.credit
+        return Ranking(self._ranked(found, retrieval, share), tokenize_ns, timing)
 
     def _prepare(self, query: str, texts: Sequence[str]) -> tuple[Prepared, list[bytes]]:
         keys = [digest(*self._identity, query, text) for text in texts]
@@ -194,13 +200,14 @@ class Reranker:
         others = iter(fresh)
         return [next(others) if pair is None else pair for pair in known[:count]], timing
 
-    def _ranked(self, pairs: Sequence[Pair], retrieval: NDArray[np.float64]) -> list[Ranked]:
+    def _ranked(
+        self, pairs: Sequence[Pair], retrieval: NDArray[np.float64], share: float
+    ) -> list[Ranked]:
         scores = np.array([pair.score for pair in pairs], np.float64)
-        blended = blend(scores, retrieval, self._share)
+        blended = blend(scores, retrieval, share)
         chances: Sequence[float | None] = [None] * len(scores)
         if self._calibration is not None:
-            heights = standardised(retrieval)[: len(scores)]
-            chances = self._calibration.probabilities(scores, heights).tolist()
+            chances = self._calibration.probabilities(scores).tolist()
         ranked = [
             Ranked(
                 index, score=score, raw_score=pair.score, calibrated=chance, matches=pair.matches

@@ -62,6 +62,7 @@ class RerankerServicer(reranker_pb2_grpc.RerankerServiceServicer):
             ],
             timing=told(ranking.timing, tokenize_ns=ranking.tokenize_ns),
             model=self._info.model,
+            unreadable=ranking.unreadable,
         )
 
     async def GetInfo(

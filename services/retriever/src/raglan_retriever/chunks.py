@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import unicodedata
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -90,6 +91,20 @@ class Chunk:
                 "structure": base64.b64decode(payload.get("structure", "")),
             }
         )
+
+
+def duplicate_key(chunk: Chunk) -> tuple[str, str]:
+    """The same for chunks that say the same: equal text, and equal heading right above it.
+
+    Case, width and white space make no difference. The heading counts because short texts such as
+    "Returns nothing." say something else below each.
+    """
+    heading = chunk.heading_path[-1] if chunk.heading_path else ""
+    return _normalised(chunk.text), _normalised(heading)
+
+
+def _normalised(text: str) -> str:
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
 def point_id(chunk_id: str) -> str:

@@ -13,6 +13,7 @@ from raglan.terms import ANALYSIS
 MAX_DIMENSION: Final = 8192
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 _LEARNED_FROM_CHUNKS: Final = 1000
+_NOTABLE_CHANGE: Final = 0.0002
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +55,31 @@ class MeanLength:
 
 
 @dataclass(frozen=True, slots=True)
+class MeanReadability:
+    """Mean of how well the embedding model reads a collection's chunks; see `raglan.readability`.
+
+    After 1,000 chunks each further one counts a thousandth, so that the mean follows a collection
+    whose documents are replaced.
+    """
+
+    value: float = 0.0
+    chunks: int = 0
+    """Chunks that it rests on, 1,000 at most; 0 means that it is not known."""
+
+    def and_(self, values: Sequence[float]) -> MeanReadability:
+        """The mean after chunks of these values."""
+        chunks = self.chunks + len(values)
+        if not chunks:
+            return self
+        value = (self.value * self.chunks + sum(values)) / chunks
+        return MeanReadability(value, min(chunks, _LEARNED_FROM_CHUNKS))
+
+    def differs(self, other: MeanReadability) -> bool:
+        """Whether storing this in place of `other` makes a difference to a search."""
+        return self.chunks != other.chunks or abs(self.value - other.value) > _NOTABLE_CHANGE
+
+
+@dataclass(frozen=True, slots=True)
 class Collection:
     """The description that is stored with a collection."""
 
@@ -73,6 +99,13 @@ class Collection:
 
     analysis: int = ANALYSIS
     """Version of `raglan.terms` that its texts were analysed with."""
+
+    mean_readability: MeanReadability = MeanReadability()
+
+    @property
+    def readability(self) -> float | None:
+        """Mean readability of the chunks; None where the embedder did not say."""
+        return self.mean_readability.value if self.mean_readability.chunks else None
 
     def check_model(self, model: Model) -> None:
         """Raise Conflict, with both names, unless `model` made this collection's vectors."""
@@ -121,6 +154,7 @@ class Collection:
             | {
                 "model": Model(**stored["model"]),
                 "mean_length": MeanLength(**stored["mean_length"]),
+                "mean_readability": MeanReadability(**stored.get("mean_readability", {})),
                 "languages": tuple(stored.get("languages", ())),
             }
         )

@@ -15,7 +15,7 @@ Qdrant's weighted form acts backwards for what both legs found.
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Final, Generic, Literal, TypeVar
 
@@ -44,13 +44,17 @@ class Leg(Generic[Key]):
     """Candidates that the scores are a sample of; those that were not found scored 0. With 0, only
     what was found counts. DBSF heeds it."""
 
+    credit: Callable[[Key], float] | None = None
+    """What of the weight a hit gets, in [0, 1]; None gives it the whole weight."""
+
 
 def fuse(legs: Sequence[Leg[Key]], method: Method) -> list[tuple[Key, float]]:
     """Everything that any leg found, best first. Ties keep the order in which they were met."""
     fused: dict[Key, float] = {}
     for leg in legs:
         for (key, _), share in zip(leg.hits, _shares(leg, method), strict=True):
-            fused[key] = fused.get(key, 0.0) + leg.weight * share
+            credit = 1.0 if leg.credit is None else leg.credit(key)
+            fused[key] = fused.get(key, 0.0) + leg.weight * credit * share
     return sorted(fused.items(), key=lambda item: -item[1])
 
 

@@ -12,11 +12,13 @@ from typing import Any, Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 from opentelemetry.trace import SpanKind
+from raglan import readability
 from raglan.errors import Conflict, InvalidInput, NotFound
+from raglan.readability import Readability
 from raglan.telemetry import semconv, tracing
 
 from raglan_retriever import fusion, lexical
-from raglan_retriever.chunks import DOCUMENT_ID, Chunk, point_id
+from raglan_retriever.chunks import DOCUMENT_ID, Chunk, duplicate_key, point_id
 from raglan_retriever.collection import Collection, Model, check_name, check_new_model
 from raglan_retriever.filters import All, Clause, Ids, Not, Terms
 from raglan_retriever.metadata import term
@@ -30,6 +32,9 @@ MAX_TEXT_CHARS: Final = 32_768
 MAX_DOCUMENT_IDS: Final = 1000
 
 _OVER_FETCH: Final = 2
+_DEEPER: Final = 4
+_MAX_DEPTH: Final = 4_000
+"""Hits a leg gives at most when copies of the same texts take the places of others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +71,9 @@ class Query:
     model: Model | None = None
     """Made `vector`."""
 
+    readability: float | None = None
+    """How well `model` reads `text`, in [0, 1]; None where that is not known."""
+
     where: Clause | None = None
     fusion: Fusion = field(default_factory=Fusion)
 
@@ -81,6 +89,8 @@ class Found:
     fused: float | None
     exact: bool = False
     """Whether it holds words of the query that hardly another chunk does."""
+    duplicates: int = 0
+    """Further chunks with the same text that were left out of the result."""
 
 
 class Index:
@@ -157,12 +167,18 @@ class Index:
         return chunks
 
     async def upsert(
-        self, name: str, model: Model, chunks: Sequence[Chunk], vectors: NDArray[Any]
+        self,
+        name: str,
+        model: Model,
+        chunks: Sequence[Chunk],
+        vectors: NDArray[Any],
+        read: Sequence[float] = (),
     ) -> None:
         """Store `chunks`, replacing those of the same chunk_id. On return they are durable.
 
         Args:
             vectors: of shape (len(chunks), dimension), any float type or int8.
+            read: how well the model reads each chunk, in [0, 1]; empty where that is not known.
 
         Raises:
             InvalidInput: too many chunks, rows that do not match, values that are not finite, or a
@@ -183,6 +199,7 @@ class Index:
             raise InvalidInput(
                 f"The vectors have shape {vectors.shape}; {expected} is needed, a row a chunk."
             )
+        _check_readability(read, len(chunks))
         if not chunks:
             return
         analysed = await asyncio.to_thread(_analyse, collection, chunks)
@@ -190,6 +207,7 @@ class Index:
         points = await asyncio.to_thread(_points, collection, chunks, analysed, vectors)
         with self._engine(semconv.INDEX_UPSERT, name, {semconv.BATCH_SIZE: len(points)}):
             await self.store.upsert(name, points)
+        await self._learn_readability(name, read)
 
     async def delete(
         self, name: str, document_ids: Sequence[str], keep_chunk_ids: Sequence[str]
@@ -232,28 +250,43 @@ class Index:
             Conflict: the query's vector, or one collection's, comes from another model.
         """
         names = await self._check(query)
-        depth = query.limit
-        if query.mode == "hybrid":
-            depth = max(self.limits.min_candidates, _OVER_FETCH * query.limit)
+        depth = max(self.limits.min_candidates, _OVER_FETCH * query.limit)
+        while True:
+            found, is_all = await self._search(query, names, depth)
+            if len(found) == query.limit or is_all or depth >= _MAX_DEPTH:
+                return found
+            # Copies of the same texts took the places.
+            depth = min(_DEEPER * depth, _MAX_DEPTH)
+
+    async def _search(
+        self, query: Query, names: Sequence[str], depth: int
+    ) -> tuple[list[Found], bool]:
+        """The best chunks among the first `depth` of each leg, and whether no leg has more."""
         dense, words = await asyncio.gather(
             self._dense_leg(query, names, depth), self._lexical_leg(query, names, depth)
         )
+        is_all = len(dense) < depth and len(words) < depth
         by_words = fusion.Leg(
             words,
             query.fusion.lexical_weight,
             await self._population(names, len(dense) if 0 < len(dense) < depth else None),
         )
         if query.mode == "hybrid":
-            legs = [fusion.Leg(dense, query.fusion.dense_weight), by_words]
-            ranked = fusion.fuse(legs, query.fusion.method)[: query.limit]
+            worth = await self._dense_worth(query, names)
+            by_meaning = fusion.Leg(
+                dense, query.fusion.dense_weight, credit=lambda key: worth[key[0]]
+            )
+            ranked = fusion.fuse([by_meaning, by_words], query.fusion.method)
+            # A score that did not take part is not shown.
+            dense = [(key, score) for key, score in dense if worth[key[0]] > 0]
         else:
-            ranked = (dense or words)[: query.limit]
+            ranked = dense or words
         with self._timed("fetch"):
-            found = await self._fetch(query.mode, ranked, dict(dense), dict(words))
+            found = await self._distinct(query, ranked, dict(dense), dict(words))
         exact = fusion.exact_matches(by_words)
         return [
             replace(each, exact=(each.collection, each.chunk.point_id) in exact) for each in found
-        ]
+        ], is_all
 
     async def _population(self, names: Sequence[str], counted: int | None) -> int:
         """How many chunks the words of a query were looked for in, at most `MAX_POPULATION`.
@@ -266,6 +299,41 @@ class Index:
         collections = [await self.store.collection(name) for name in names]
         chunks = sum(each.mean_length.chunks for each in collections)
         return min(chunks, fusion.MAX_POPULATION)
+
+    async def _distinct(
+        self,
+        query: Query,
+        ranked: Sequence[tuple[Key, float]],
+        dense: dict[Key, float],
+        words: dict[Key, float],
+    ) -> list[Found]:
+        """The first `query.limit` different texts of `ranked`, each with the number of its copies.
+
+        Copies have similar scores, so they are counted up to where `query.limit` hits in a row are
+        none.
+        """
+        kept: dict[tuple[str, str], Found] = {}
+        for start in range(0, len(ranked), query.limit):
+            copies = 0
+            some = ranked[start : start + query.limit]
+            for found in await self._fetch(query.mode, some, dense, words):
+                key = duplicate_key(found.chunk)
+                if (first := kept.get(key)) is not None:
+                    kept[key] = replace(first, duplicates=first.duplicates + 1)
+                    copies += 1
+                elif len(kept) < query.limit:
+                    kept[key] = found
+            if len(kept) >= query.limit and not copies:
+                break
+        return list(kept.values())
+
+    async def _dense_worth(self, query: Query, names: Sequence[str]) -> dict[str, float]:
+        """What the dense leg is worth in each collection, in [0, 1]."""
+        if query.readability is None:
+            return dict.fromkeys(names, 1.0)
+        read = Readability(query.readability, readability.count_words(query.text))
+        collections = [await self.store.collection(name) for name in names]
+        return {each.name: readability.query_credit(read, each.readability) for each in collections}
 
     async def _check(self, query: Query) -> tuple[str, ...]:
         """The collections to search, without duplicates."""
@@ -375,6 +443,15 @@ class Index:
             if (chunk := chunks[name].get(id_)) is not None
         ]
 
+    async def _learn_readability(self, name: str, values: Sequence[float]) -> None:
+        if not values:
+            return
+        async with self._learning:
+            held = await self.store.collection(name)
+            learned = held.mean_readability.and_(values)
+            if learned.differs(held.mean_readability):
+                await self.store.describe(replace(held, mean_readability=learned))
+
     async def _learn(
         self, collection: Collection, analysed: Sequence[lexical.Analysis]
     ) -> Collection:
@@ -427,6 +504,16 @@ def _check_vector(query: Query, collections: Sequence[Collection]) -> None:
         )
     if not np.isfinite(query.vector).all():
         raise InvalidInput("The query vector holds values that are not finite.")
+
+
+def _check_readability(read: Sequence[float], count: int) -> None:
+    if read and len(read) != count:
+        raise InvalidInput(
+            f"readability holds {len(read)} values for {count} chunks; give one a chunk, or none."
+        )
+    for value in read:
+        if not 0 <= value <= 1:
+            raise InvalidInput(f"A readability is {value:g}; it must be 0 to 1.")
 
 
 def _check_ids(document_ids: Sequence[str]) -> None:

@@ -69,6 +69,7 @@ class RetrieverServicer(retriever_pb2_grpc.RetrieverServiceServicer):
             wire.model_of(request.embedder),
             [wire.chunk_of(chunk) for chunk in request.chunks],
             tensors.unpack(request.vectors),
+            request.readability,
         )
         return retriever_pb2.UpsertResponse(
             upserted=len(request.chunks), timing=_timing(started, len(request.chunks))

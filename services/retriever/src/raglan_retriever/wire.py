@@ -72,6 +72,7 @@ def query_of(request: retriever_pb2.SearchRequest, default: Fusion) -> Query:
         text=request.text,
         vector=vector,
         model=model_of(request.embedder) if request.HasField("embedder") else None,
+        readability=_readability_of(request),
         where=clause_of(request.filter) if request.HasField("filter") else None,
         fusion=_fusion_of(request.fusion, default),
     )
@@ -130,7 +131,16 @@ def passage_message(rank: int, found: Found) -> common_pb2.Passage:
         rank=rank,
         exact=found.exact,
         scores=common_pb2.Scores(dense=found.dense, lexical=found.lexical, fused=found.fused),
+        duplicates=found.duplicates,
     )
+
+
+def _readability_of(request: retriever_pb2.SearchRequest) -> float | None:
+    if not request.HasField("readability"):
+        return None
+    if not 0 <= request.readability <= 1:
+        raise InvalidInput(f"readability is {request.readability:g}; it must be 0 to 1.")
+    return float(request.readability)
 
 
 def _fusion_of(message: retriever_pb2.Fusion, default: Fusion) -> Fusion:

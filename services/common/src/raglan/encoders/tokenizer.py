@@ -9,7 +9,9 @@ from typing import Literal, NamedTuple
 
 from tokenizers import Tokenizer
 
+from raglan.encoders.readability import ReadabilityMeter
 from raglan.errors import InvalidInput
+from raglan.readability import NO_WORDS, Readability
 
 Strategy = Literal["longest_first", "only_first", "only_second"]
 
@@ -41,30 +43,60 @@ class Tokenizers:
                     "all. Shorten the prompt, or raise the limit on tokens."
                 )
         self._clones = _Clones(tokenizer, max_tokens, "longest_first")
+        self._meter = ReadabilityMeter(tokenizer)
 
     def ids(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text, special tokens included, cut at the end to `max_tokens`."""
         return [encoding.ids for encoding in self._clones.own().encode_batch_fast(list(texts))]
 
+    def read(self, texts: Sequence[str], *, start: int = 0) -> list[ReadText]:
+        """As `ids`, and how much of each text the model reads, and how well.
+
+        Args:
+            start: Characters of the prompt before each text, which do not count as text.
+        """
+        read = []
+        for text, encoding in zip(texts, self._clones.own().encode_batch(list(texts)), strict=True):
+            truncated = sum(
+                len(rest.ids) - sum(rest.special_tokens_mask) for rest in encoding.overflowing
+            )
+            readability = self._meter.measure(text, encoding, start=start)
+            read.append(ReadText(encoding.ids, truncated, readability))
+        return read
+
     def count(self, text: str) -> int:
         """Tokens of `text`, special tokens left out, cut at `max_tokens`."""
         return len(self._clones.own().encode(text, add_special_tokens=False).ids) if text else 0
 
-    def located(self, texts: Sequence[str]) -> list[LocatedIds]:
-        """As `ids`, and where in its text each token begins."""
+    def located(self, texts: Sequence[str], *, start: int = 0) -> list[LocatedIds]:
+        """As `ids`, where in its text each token begins, and how well the model reads the text.
+
+        Args:
+            start: Characters of the prompt before each text, which do not count as text.
+        """
         encoded = self._clones.own().encode_batch(list(texts))
         return [
             LocatedIds(
                 each.ids,
                 [
-                    -1 if special else start
-                    for special, (start, _) in zip(
+                    -1 if special else begin
+                    for special, (begin, _) in zip(
                         each.special_tokens_mask, each.offsets, strict=True
                     )
                 ],
+                self._meter.measure(text, each, start=start),
             )
-            for each in encoded
+            for text, each in zip(texts, encoded, strict=True)
         ]
+
+
+class ReadText(NamedTuple):
+    """A text's tokens, and what the model makes of the text."""
+
+    ids: list[int]
+    truncated: int
+    """Tokens beyond the model's limit."""
+    readability: Readability
 
 
 class LocatedIds(NamedTuple):
@@ -73,6 +105,7 @@ class LocatedIds(NamedTuple):
     ids: list[int]
     starts: list[int]
     """In characters; -1 for special tokens, which stand nowhere."""
+    readability: Readability = NO_WORDS
 
 
 class PairIds(NamedTuple):
@@ -81,6 +114,8 @@ class PairIds(NamedTuple):
     ids: list[int]
     types: list[int]
     """For each token, 0 in the query and 1 in the passage; all 0 for models without segments."""
+    readability: Readability = NO_WORDS
+    """Of the passage."""
 
 
 class PairTokenizers:
@@ -94,6 +129,11 @@ class PairTokenizers:
         self._special_tokens: int = tokenizer.num_special_tokens_to_add(True)
         self._whole = _Clones(tokenizer, None, "only_second")
         self._cutting = _Clones(tokenizer, max_tokens, "only_second")
+        self._meter = ReadabilityMeter(tokenizer)
+
+    def query_readability(self, query: str) -> Readability:
+        """How well the model reads `query`."""
+        return self._meter.measure(query, self._whole.own().encode(query))
 
     def pairs(self, query: str, passages: Sequence[str]) -> list[PairIds]:
         """Ids of `query` with each passage; what is too long is cut at the end of the passage.
@@ -107,8 +147,11 @@ class PairTokenizers:
                 f"query takes {length} tokens; the model reads {self._max_tokens} of query and "
                 f"passage together, {self._special_tokens} of them special. Shorten the query."
             )
-        encoded = self._cutting.own().encode_batch_fast([(query, text) for text in passages])
-        return [PairIds(each.ids, each.type_ids) for each in encoded]
+        encoded = self._cutting.own().encode_batch([(query, text) for text in passages])
+        return [
+            PairIds(each.ids, each.type_ids, self._meter.measure(text, each, sequence=1))
+            for text, each in zip(passages, encoded, strict=True)
+        ]
 
 
 class _Clones:

@@ -155,7 +155,7 @@ class EmbedResponse(_message.Message):
     @_builtins.property
     def readability(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
         """Of each text, in [0, 1]: the share of its words that the model's vocabulary can represent; see
-        `raglan_embedder.readability`. Empty where the engine does not know.
+        `raglan.readability`. Empty where the engine does not know.
         """
 
     def __init__(

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from raglan.v1 import common_pb2 as raglan_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18raglan/v1/reranker.proto\x12\traglan.v1\x1a\x16raglan/v1/common.proto\"H\n\rRerankRequest\x12\r\n\x05query\x18\x01 \x01(\t\x12(\n\ncandidates\x18\x02 \x03(\x0b\x32\x14.raglan.v1.Candidate\"2\n\tCandidate\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x17\n\x0fretrieval_score\x18\x02 \x01(\x01\"\x7f\n\x0eRerankResponse\x12!\n\x06ranked\x18\x01 \x03(\x0b\x32\x11.raglan.v1.Ranked\x12!\n\x06timing\x18\x02 \x01(\x0b\x32\x11.raglan.v1.Timing\x12\'\n\x05model\x18\x03 \x01(\x0b\x32\x18.raglan.v1.ModelIdentity\"r\n\x06Ranked\x12\r\n\x05index\x18\x01 \x01(\r\x12\r\n\x05score\x18\x02 \x01(\x01\x12\x11\n\traw_score\x18\x03 \x01(\x01\x12\x17\n\ncalibrated\x18\x04 \x01(\x01H\x00\x88\x01\x01\x12\x0f\n\x07matches\x18\x05 \x03(\rB\r\n\x0b_calibrated2\x8e\x01\n\x0fRerankerService\x12=\n\x06Rerank\x12\x18.raglan.v1.RerankRequest\x1a\x19.raglan.v1.RerankResponse\x12<\n\x07GetInfo\x12\x19.raglan.v1.GetInfoRequest\x1a\x16.raglan.v1.ServiceInfob\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18raglan/v1/reranker.proto\x12\traglan.v1\x1a\x16raglan/v1/common.proto\"H\n\rRerankRequest\x12\r\n\x05query\x18\x01 \x01(\t\x12(\n\ncandidates\x18\x02 \x03(\x0b\x32\x14.raglan.v1.Candidate\"2\n\tCandidate\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x17\n\x0fretrieval_score\x18\x02 \x01(\x01\"\x93\x01\n\x0eRerankResponse\x12!\n\x06ranked\x18\x01 \x03(\x0b\x32\x11.raglan.v1.Ranked\x12!\n\x06timing\x18\x02 \x01(\x0b\x32\x11.raglan.v1.Timing\x12\'\n\x05model\x18\x03 \x01(\x0b\x32\x18.raglan.v1.ModelIdentity\x12\x12\n\nunreadable\x18\x04 \x01(\x08\"r\n\x06Ranked\x12\r\n\x05index\x18\x01 \x01(\r\x12\r\n\x05score\x18\x02 \x01(\x01\x12\x11\n\traw_score\x18\x03 \x01(\x01\x12\x17\n\ncalibrated\x18\x04 \x01(\x01H\x00\x88\x01\x01\x12\x0f\n\x07matches\x18\x05 \x03(\rB\r\n\x0b_calibrated2\x8e\x01\n\x0fRerankerService\x12=\n\x06Rerank\x12\x18.raglan.v1.RerankRequest\x1a\x19.raglan.v1.RerankResponse\x12<\n\x07GetInfo\x12\x19.raglan.v1.GetInfoRequest\x1a\x16.raglan.v1.ServiceInfob\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,10 +36,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RERANKREQUEST']._serialized_end=135
   _globals['_CANDIDATE']._serialized_start=137
   _globals['_CANDIDATE']._serialized_end=187
-  _globals['_RERANKRESPONSE']._serialized_start=189
-  _globals['_RERANKRESPONSE']._serialized_end=316
-  _globals['_RANKED']._serialized_start=318
-  _globals['_RANKED']._serialized_end=432
-  _globals['_RERANKERSERVICE']._serialized_start=435
-  _globals['_RERANKERSERVICE']._serialized_end=577
+  _globals['_RERANKRESPONSE']._serialized_start=190
+  _globals['_RERANKRESPONSE']._serialized_end=337
+  _globals['_RANKED']._serialized_start=339
+  _globals['_RANKED']._serialized_end=453
+  _globals['_RERANKERSERVICE']._serialized_start=456
+  _globals['_RERANKERSERVICE']._serialized_end=598
 # @@protoc_insertion_point(module_scope)

@@ -74,6 +74,9 @@ class RerankResponse(_message.Message):
     RANKED_FIELD_NUMBER: _builtins.int
     TIMING_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
+    UNREADABLE_FIELD_NUMBER: _builtins.int
+    unreadable: _builtins.bool
+    """The model does not read the language of these texts, so nothing was scored."""
     @_builtins.property
     def ranked(self) -> _containers.RepeatedCompositeFieldContainer[Global___Ranked]:
         """One entry for each candidate that was scored, best first. Candidates past the budget
@@ -90,10 +93,11 @@ class RerankResponse(_message.Message):
         ranked: _abc.Iterable[Global___Ranked] | None = ...,
         timing: _common_pb2.Timing | None = ...,
         model: _common_pb2.ModelIdentity | None = ...,
+        unreadable: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "timing", b"timing"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "ranked", b"ranked", "timing", b"timing"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "ranked", b"ranked", "timing", b"timing", "unreadable", b"unreadable"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -115,7 +119,9 @@ class Ranked(_message.Message):
     raw_score: _builtins.float
     """The model's own score."""
     calibrated: _builtins.float
-    """Probability that the passage is relevant, 0 to 1; not set when this model was never calibrated."""
+    """How relevant the passage is, 0 to 1. It depends on the model, the query and this passage alone,
+    not on the other candidates. A probability where the model was calibrated.
+    """
     @_builtins.property
     def matches(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Where in the candidate's text the best match of each of the query's tokens begins, in

@@ -308,6 +308,7 @@ class UpsertRequest(_message.Message):
     EMBEDDER_FIELD_NUMBER: _builtins.int
     CHUNKS_FIELD_NUMBER: _builtins.int
     VECTORS_FIELD_NUMBER: _builtins.int
+    READABILITY_FIELD_NUMBER: _builtins.int
     collection: _builtins.str
     @_builtins.property
     def embedder(self) -> _common_pb2.ModelIdentity:
@@ -319,6 +320,12 @@ class UpsertRequest(_message.Message):
     def vectors(self) -> _common_pb2.Tensor:
         """One row a chunk."""
 
+    @_builtins.property
+    def readability(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """How well the embedder reads each chunk (EmbedResponse.readability); empty where it does not
+        know. The collection keeps the mean.
+        """
+
     def __init__(
         self,
         *,
@@ -326,10 +333,11 @@ class UpsertRequest(_message.Message):
         embedder: _common_pb2.ModelIdentity | None = ...,
         chunks: _abc.Iterable[Global___Chunk] | None = ...,
         vectors: _common_pb2.Tensor | None = ...,
+        readability: _abc.Iterable[_builtins.float] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["embedder", b"embedder", "vectors", b"vectors"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunks", b"chunks", "collection", b"collection", "embedder", b"embedder", "vectors", b"vectors"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunks", b"chunks", "collection", b"collection", "embedder", b"embedder", "readability", b"readability", "vectors", b"vectors"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -719,10 +727,15 @@ class SearchRequest(_message.Message):
     LIMIT_FIELD_NUMBER: _builtins.int
     FILTER_FIELD_NUMBER: _builtins.int
     FUSION_FIELD_NUMBER: _builtins.int
+    READABILITY_FIELD_NUMBER: _builtins.int
     text: _builtins.str
     """The lexical leg; needed unless mode is DENSE."""
     mode: Global___SearchMode.ValueType
     limit: _builtins.int
+    readability: _builtins.float
+    """How well the embedder reads `text` (EmbedResponse.readability). Together with the mean of each
+    collection it decides what the dense leg of a hybrid search is worth.
+    """
     @_builtins.property
     def collections(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
@@ -746,12 +759,15 @@ class SearchRequest(_message.Message):
         limit: _builtins.int = ...,
         filter: Global___Filter | None = ...,
         fusion: Global___Fusion | None = ...,
+        readability: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["embedder", b"embedder", "filter", b"filter", "fusion", b"fusion", "vector", b"vector"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_readability", b"_readability", "embedder", b"embedder", "filter", b"filter", "fusion", b"fusion", "readability", b"readability", "vector", b"vector"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["collections", b"collections", "embedder", b"embedder", "filter", b"filter", "fusion", b"fusion", "limit", b"limit", "mode", b"mode", "text", b"text", "vector", b"vector"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_readability", b"_readability", "collections", b"collections", "embedder", b"embedder", "filter", b"filter", "fusion", b"fusion", "limit", b"limit", "mode", b"mode", "readability", b"readability", "text", b"text", "vector", b"vector"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__readability: _TypeAlias = _typing.Literal["readability"]  # noqa: Y015
+    _WhichOneofArgType__readability: _TypeAlias = _typing.Literal["_readability", b"_readability"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__readability) -> _WhichOneofReturnType__readability | None: ...
 
 Global___SearchRequest: _TypeAlias = SearchRequest  # noqa: Y015
 

@@ -14,8 +14,8 @@ from typing import Final
 import numpy as np
 from raglan.encoders.heads import unit_rows
 from raglan.encoders.model import EncoderModel
-from raglan.encoders.sessions import TokenIds
 
+from raglan_embedder.embedding import PreparedText, TextFacts
 from raglan_embedder.engines import Engine
 from raglan_embedder.outputs import Outputs, TextVectors, Wanted
 
@@ -37,12 +37,13 @@ class Words:
     def __init__(self, max_tokens: int) -> None:
         self._max_tokens = max_tokens
 
-    def ids(self, texts: Sequence[str]) -> list[TokenIds]:
+    def read(self, texts: Sequence[str], *, start: int) -> list[PreparedText]:
         """Token ids of each text, cut at the end."""
-        return [
-            [zlib.crc32(word.encode()) for word in text.split()[: self._max_tokens]]
-            for text in texts
-        ]
+        return [self._read(text.split()) for text in texts]
+
+    def _read(self, words: Sequence[str]) -> PreparedText:
+        ids = [zlib.crc32(word.encode()) for word in words[: self._max_tokens]]
+        return PreparedText(ids, len(ids), TextFacts(truncated=len(words) - len(ids)))
 
 
 def load() -> Engine:

@@ -122,6 +122,7 @@ def _checked(
         top_k=body.top_k,
         mode=_MODES[body.mode],
         rerank=body.rerank,
+        min_score=body.min_score,
         filter=filters.to_proto(body.filter) if body.filter else None,
         max_tokens=(body.max_tokens or 0) if isinstance(body, schemas.QueryRequest) else 0,
         stream=isinstance(body, schemas.QueryRequest) and body.stream,

@@ -85,6 +85,7 @@ def passage(found: common_pb2.Passage) -> schemas.Passage:
         end=found.end,
         language=found.language or None,
         rank=found.rank,
+        duplicates=found.duplicates,
         scores=schemas.Scores(**scores),
         metadata=_object(found.metadata_json),
     )

@@ -31,6 +31,9 @@ class SearchRequest(_Request):
     top_k: Annotated[int, Field(ge=1)] = 10
     mode: Literal["hybrid", "dense", "lexical"] = "hybrid"
     rerank: bool = True
+    min_score: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Least `scores.rerank` of a passage: others, and those that were not scored, are left out.
+    Not applied where nothing was reranked; `degraded` says so then."""
     filter: Filter | None = None
     timeout_ms: Annotated[int, Field(ge=100)] | None = None
 
@@ -49,6 +52,9 @@ class Scores(BaseModel):
     lexical: float | None = None
     fused: float | None = None
     rerank: float | None = None
+    """How relevant the passage is, in [0, 1], whatever stands beside it; the order also counts what
+    the search thought of it. Null where the passage was not scored, or the reranking model does not
+    read its language."""
 
 
 class Passage(BaseModel):
@@ -69,6 +75,8 @@ class Passage(BaseModel):
     language: str | None
     """ISO 639-1 code of the document's language; null where it is unknown."""
     rank: int
+    duplicates: int
+    """Further passages with the same text that were left out of the result."""
     scores: Scores
     metadata: dict[str, Any]
 

@@ -181,6 +181,7 @@ def _key(query: Query, generate: bool) -> bytes:
         "query" if generate else "search",
         query.text,
         *(str(part) for part in (query.mode, query.top_k, query.rerank, query.max_tokens)),
+        str(query.min_score),
         filter_,
         *query.collections,
     )

@@ -23,6 +23,7 @@ from raglan_generator.generation import (
     Support,
     Usage,
 )
+from raglan_generator.overview import asks_for_overview, overview
 
 _INLINE_CHARS = 8_000
 """Up to this much text takes about 3 ms; more goes to a thread."""
@@ -34,7 +35,7 @@ class ExtractiveEngine:
     A token is a word between white space, in `max_tokens` and in the usage; markers do not count.
     """
 
-    def __init__(self, *, max_sentences: int = 4, min_confidence: float = 0.4) -> None:
+    def __init__(self, *, max_sentences: int = 4, min_confidence: float = 0.33) -> None:
         self._max_sentences = max_sentences
         self._min_confidence = min_confidence
 
@@ -89,12 +90,11 @@ class ExtractiveEngine:
 
         def work() -> tuple[Extraction, int]:
             checkpoint()
-            found = extract(
-                request.question,
-                request.passages,
-                max_sentences=self._max_sentences,
-                checkpoint=checkpoint,
-            )
+            question, passages, most = request.question, request.passages, self._max_sentences
+            if asks_for_overview(question):
+                found = overview(passages, most=most, checkpoint=checkpoint)
+            else:
+                found = extract(question, passages, max_sentences=most, checkpoint=checkpoint)
             texts = (request.question, *(passage.text for passage in request.passages))
             return found, sum(len(text.split()) for text in texts)
 

@@ -91,7 +91,9 @@ class Completion:
                     more_thinking, more_text = self._read_choice(choice)
                     thinking, text = thinking + more_thinking, text + more_text
         except (ValueError, TypeError, AttributeError, KeyError):
-            raise Unavailable("The LLM server sent a frame that is no chat completion.") from None
+            raise Unavailable(
+                "The LLM server sent a frame that is no chat completion.", is_final=True
+            ) from None
         if thinking := self._thinking.add(thinking):
             self.begun = True
             yield Thinking(thinking, 1)
@@ -107,7 +109,9 @@ class Completion:
         """
         reason = self._reason.casefold()
         if not reason:
-            raise Unavailable("The LLM server closed the stream before the end of the answer.")
+            raise Unavailable(
+                "The LLM server closed the stream before the end of the answer.", is_final=True
+            )
         if reason in _FAILED:
             raise openai_errors.told(
                 Unavailable("The LLM server failed while it was answering."),

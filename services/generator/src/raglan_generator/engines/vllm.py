@@ -14,7 +14,7 @@ import multiprocessing
 import os
 import threading
 import time
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any, Final
@@ -49,6 +49,7 @@ from raglan_generator.language_model import (
     Piece,
     Prompt,
     Text,
+    Thinking,
     Tokenizer,
     begun_within,
 )
@@ -108,6 +109,7 @@ class VllmModel:
         self._vllm: Any = None  # the module that imports vLLM
         self._engine: Any = None
         self._tokenizer: Tokenizer | None = None
+        self._reasoning: Any = None  # of `vllm_engine`, where the settings name a parser
         self._loading: threading.Thread | None = None
         self._closing = False
         self._running: set[str] = set()
@@ -182,12 +184,17 @@ class VllmModel:
         expiry = self._expiring(request_id, deadline)
         try:
             async with aclosing(engine.generate(ask, request_id)) as outputs:
+                split = self._splitter(ask.token_ids)
                 async for output in outputs:
                     piece = output.outputs[0]
                     tokens += len(piece.token_ids)
                     unsent += len(piece.token_ids)
-                    if piece.text:
-                        yield Text(piece.text, unsent)
+                    thinking, text = split(piece.text, piece.token_ids, output.finished)
+                    if thinking:
+                        yield Thinking(thinking, unsent)
+                        unsent = 0
+                    if text:
+                        yield Text(text, unsent)
                         unsent = 0
             end = vllm_outputs.end_of(output, tokens, deadline)
             self._ended(time.monotonic() - began)
@@ -209,6 +216,17 @@ class VllmModel:
             # Also a request that was taken back is answered for, by a step without it.
             if self._counters.busy:
                 self._progress.given()
+
+    def _splitter(
+        self, token_ids: Sequence[int]
+    ) -> Callable[[str, Sequence[int], bool], tuple[str, str]]:
+        """Tells reasoning from text in one answer; without a parser all is text."""
+        if self._reasoning is None:
+            return lambda text, ids, finished: ("", text)
+        splitter: Callable[[str, Sequence[int], bool], tuple[str, str]] = self._reasoning.splitter(
+            token_ids
+        )
+        return splitter
 
     def _expiring(self, request_id: str, deadline: Deadline) -> asyncio.TimerHandle:
         """Abort the request at its deadline: one timer an answer, where one a token costs 4 us."""
@@ -258,6 +276,7 @@ class VllmModel:
             cache_salt=request.tenant or None,
             priority=priority(request.lane, time.monotonic(), options.bulk_wait_s),
             trace_headers=trace_headers(request.trace_headers, options),
+            skip_special_tokens=self._reasoning is None or self._reasoning.skip_special_tokens,
         )
 
     def _record(self, stats: Any) -> None:
@@ -330,8 +349,12 @@ class VllmModel:
         if options.load_format != "dummy":
             weights = preflight.weights_bytes(folder, self._info.dtype, quantising=quantising)
         preflight.check_memory(vllm.memory_of(config, weights))
+        if options.reasoning_parser:
+            self._reasoning = vllm.Reasoning(options.reasoning_parser, vllm.tokenizer_of(config))
         self._tokenizer = HuggingFaceTokenizer(
-            vllm.tokenizer_of(config), self._info.limits["max_model_len"]
+            vllm.tokenizer_of(config),
+            self._info.limits["max_model_len"],
+            reads_thinking=self._reasoning is None,
         )
         self._engine = vllm.Engine(config, self._adapters, self._record)
 

@@ -16,6 +16,7 @@ import psutil
 from pydantic import ValidationError
 from raglan.errors import Internal, InvalidInput, Overloaded, RaglanError, Unavailable
 from vllm.engine.arg_utils import AsyncEngineArgs
+from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
 from vllm.exceptions import (
     GracefulHTTPError,
     MaxQueuedTokensError,
@@ -26,6 +27,7 @@ from vllm.exceptions import (
 from vllm.inputs import TokensPrompt
 from vllm.inputs.engine import tokens_input
 from vllm.lora.request import LoRARequest
+from vllm.parser.parser_manager import ParserManager
 from vllm.platforms import current_platform
 from vllm.sampling_params import RequestOutputKind, SamplingParams, StructuredOutputsParams
 from vllm.tokenizers import get_tokenizer
@@ -56,6 +58,7 @@ class Ask:
     cache_salt: str | None
     priority: int
     trace_headers: Mapping[str, str] | None
+    skip_special_tokens: bool = True
 
 
 def config_of(arguments: Mapping[str, Any]) -> Any:
@@ -141,6 +144,50 @@ def tokenizer_of(config: Any) -> Any:
     )
 
 
+class Reasoning:
+    """Tells reasoning from answer by a parser of vLLM."""
+
+    def __init__(self, name: str, tokenizer: Any) -> None:
+        """Args:
+            name: of the parser.
+            tokenizer: the model's; used on the event loop only.
+
+        Raises:
+            InvalidInput: there is no such parser, or the model lacks its tokens.
+        """
+        try:
+            self._parser = ParserManager.get_parser(reasoning_parser_name=name, tokenizer=tokenizer)
+            request = ChatCompletionRequest(model="", messages=[{"role": "user", "content": ""}])
+            self._request = self._parser(tokenizer).adjust_request(request)
+        except (TypeError, ValueError, KeyError, RuntimeError) as error:
+            raise InvalidInput(f"RAGLAN_GENERATOR_REASONING_PARSER is {name!r}: {error}") from error
+        self._tokenizer = tokenizer
+
+    @property
+    def skip_special_tokens(self) -> bool:
+        """Whether the text may come without them; some parsers look for theirs."""
+        return bool(self._request.skip_special_tokens)
+
+    def splitter(
+        self, prompt: Sequence[int]
+    ) -> Callable[[str, Sequence[int], bool], tuple[str, str]]:
+        """What splits the deltas of one answer to `prompt`, in turn.
+
+        Returns:
+            A function of a delta's text and token ids, and whether it is the last; it returns the
+            reasoning in it, and the text of the answer.
+        """
+        parser, prompt_ids = self._parser(self._tokenizer), list(prompt)
+
+        def split(text: str, token_ids: Sequence[int], finished: bool) -> tuple[str, str]:
+            delta = parser.parse_delta(
+                text, list(token_ids), self._request, prompt_ids, finished=finished
+            )
+            return (delta.reasoning or "", delta.content or "") if delta is not None else ("", "")
+
+        return split
+
+
 class Engine:
     """An `AsyncLLM`, whose engine core is a process of its own."""
 
@@ -213,6 +260,7 @@ class Engine:
             stop=list(ask.stop),
             max_tokens=ask.max_tokens,
             structured_outputs=schema,
+            skip_special_tokens=ask.skip_special_tokens,
             output_kind=RequestOutputKind.DELTA,
         )
         outputs: AsyncGenerator[Any] = self._llm.generate(

@@ -143,6 +143,10 @@ class VllmOptions(BaseModel):
     """Speculative decoding, as JSON with its `method` (`ngram`, `suffix` or `draft_model`), e.g.
     {"method": "ngram", "num_speculative_tokens": 8, "prompt_lookup_max": 5}; empty for none."""
 
+    reasoning_parser: str = ""
+    """vLLM's parser of the model's reasoning, e.g. qwen3, mistral or openai_gptoss; empty reads the
+    usual tags in its text."""
+
     bulk_wait_s: NonNegativeFloat = 10
     """A bulk request yields to interactive ones that come up to so many seconds after it."""
 
@@ -191,6 +195,8 @@ def engine_arguments(
         "enforce_eager": options.enforce_eager,
         "speculative_config": speculation and speculation.model_dump(exclude_none=True),
         "otlp_traces_endpoint": options.otlp_traces_endpoint or None,
+        # A grammar applies to what follows the reasoning.
+        "reasoning_parser": options.reasoning_parser or None,
         "scheduling_policy": "priority",
         # Where white space may stand between two tokens of JSON, some models write it for ever.
         "structured_outputs_config": {"backend": "guidance", "disable_any_whitespace": True},

@@ -45,6 +45,8 @@ class IndexChunk:
     """See `raglan.blocks.to_bytes`."""
     language: str = ""
     """ISO 639-1."""
+    readability: float | None = None
+    """How well the embedding model reads it, in [0, 1]; None where the embedder does not know."""
 
 
 class RetrieverClient:
@@ -75,6 +77,9 @@ class RetrieverClient:
                 ),
                 chunks=[_to_proto(chunk) for chunk in chunks],
                 vectors=tensors.pack(vectors),
+                readability=[
+                    chunk.readability for chunk in chunks if chunk.readability is not None
+                ],
             ),
         )
 

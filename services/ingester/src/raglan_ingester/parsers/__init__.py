@@ -23,8 +23,12 @@ BY_SUFFIX: Final[dict[str, str]] = {
     "txt": "text",
     "text": "text",
     "log": "text",
-    "rst": "text",
-    "adoc": "text",
+    "rst": "rst",
+    "rest": "rst",
+    "adoc": "asciidoc",
+    "asciidoc": "asciidoc",
+    "asc": "asciidoc",
+    "org": "org",
     "md": "markdown",
     "markdown": "markdown",
     "mdx": "markdown",
@@ -33,16 +37,31 @@ BY_SUFFIX: Final[dict[str, str]] = {
     "xhtml": "html",
     "pdf": "pdf",
     "docx": "docx",
+    "docm": "docx",
+    "dotx": "docx",
+    "pptx": "pptx",
+    "pptm": "pptx",
+    "ppsx": "pptx",
+    **dict.fromkeys(("xlsx", "xlsm", "xlsb", "xls", "ods"), "spreadsheet"),
+    "odt": "odt",
+    "ott": "odt",
+    "epub": "epub",
+    "rtf": "rtf",
+    "eml": "eml",
+    "ipynb": "notebook",
+    "srt": "subtitles",
+    "vtt": "subtitles",
     "json": "json_records",
     "jsonl": "json_lines",
     "ndjson": "json_lines",
     "csv": "csv_rows",
     "tsv": "csv_rows",
-    **dict.fromkeys(_SOURCE_CODE.split(), "text"),
+    **dict.fromkeys(_SOURCE_CODE.split(), "code"),
 }
-BY_NAME: Final[dict[str, str]] = dict.fromkeys(
-    ("dockerfile", "makefile", "readme", "license", "changelog", "justfile", ".gitignore"), "text"
-)
+BY_NAME: Final[dict[str, str]] = {
+    **dict.fromkeys(("readme", "license", "changelog"), "text"),
+    **dict.fromkeys(("dockerfile", "makefile", "justfile", ".gitignore"), "code"),
+}
 BY_MEDIA_TYPE: Final[dict[str, str]] = {
     "text/markdown": "markdown",
     "text/x-markdown": "markdown",
@@ -50,19 +69,52 @@ BY_MEDIA_TYPE: Final[dict[str, str]] = {
     "application/xhtml+xml": "html",
     "application/pdf": "pdf",
     "application/vnd.openxmlformats-officedocument.wordprocessingml.document": "docx",
+    "application/vnd.ms-word.document.macroenabled.12": "docx",
+    "application/vnd.openxmlformats-officedocument.presentationml.presentation": "pptx",
+    "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet": "spreadsheet",
+    "application/vnd.ms-excel.sheet.macroenabled.12": "spreadsheet",
+    "application/vnd.oasis.opendocument.spreadsheet": "spreadsheet",
+    "application/vnd.oasis.opendocument.text": "odt",
+    "application/epub+zip": "epub",
+    "application/rtf": "rtf",
+    "text/rtf": "rtf",
+    "message/rfc822": "eml",
+    "application/x-ipynb+json": "notebook",
+    "application/x-subrip": "subtitles",
+    "text/vtt": "subtitles",
+    "text/x-rst": "rst",
+    "text/prs.fallenstein.rst": "rst",
+    "text/org": "org",
+    "text/x-org": "org",
+    "text/asciidoc": "asciidoc",
     "application/json": "json_records",
     "application/jsonl": "json_lines",
     "application/x-ndjson": "json_lines",
     "text/csv": "csv_rows",
     "text/tab-separated-values": "csv_rows",
     "text/plain": "text",
-    "application/xml": "text",
-    "application/yaml": "text",
-    "application/toml": "text",
-    "application/javascript": "text",
-    "application/sql": "text",
+    "application/xml": "code",
+    "application/yaml": "code",
+    "application/toml": "code",
+    "application/javascript": "code",
+    "application/sql": "code",
 }
-SUPPORTED: Final = "txt, md, html, pdf, docx, json, jsonl, csv and source code"
+SUPPORTED: Final = (
+    "txt, md, html, pdf, docx, pptx, xlsx, odt, epub, rtf, eml, ipynb, rst, org, asciidoc, csv, "
+    "json, jsonl, srt, vtt and source code"
+)
+_OLD_FORMATS: Final = {
+    "doc": "docx",
+    "dot": "docx",
+    "ppt": "pptx",
+    "pages": "docx",
+    "key": "pptx",
+    "numbers": "xlsx",
+    "msg": "eml",
+    "mobi": "epub",
+    "odp": "pptx",
+}
+"""Suffixes of formats that are not read, and what to save them as."""
 
 
 def parse(source: Source) -> ParsedDocument:
@@ -94,5 +146,9 @@ def format_of(source: Source) -> str:
     found = (by_name or by_type) if by_type in (None, "text") else by_type
     if found is None or (by_name is None and suffix and by_type == "text"):
         kind = f".{suffix}" if suffix else media_type or "no file name and no media type"
+        if suffix in _OLD_FORMATS:
+            raise Unparsable(
+                f"Nothing reads this kind of file ({kind}); save it as {_OLD_FORMATS[suffix]}."
+            )
         raise Unparsable(f"Nothing reads this kind of file ({kind}); supported are {SUPPORTED}.")
     return found

@@ -3,111 +3,311 @@
 from __future__ import annotations
 
 import re
-from contextlib import suppress
+from collections.abc import Callable, Iterator
 from typing import Final
 
-from bs4 import BeautifulSoup
-from bs4.dammit import EncodingDetector
-from bs4.element import NavigableString, PageElement, PreformattedString, Tag
+from selectolax.lexbor import LexborHTMLParser, LexborNode
 
-from raglan_ingester.parsers.decoding import decode
-from raglan_ingester.parsers.parsed import ParsedDocument, Source, TextBuilder, one_line
+from raglan_ingester.parsers.decoding import declared_in_html, decode_text
+from raglan_ingester.parsers.html_tables import read_table
+from raglan_ingester.parsers.list_numbers import item_number
+from raglan_ingester.parsers.parsed import ParsedDocument, Source, one_line
+from raglan_ingester.parsers.text_builder import TextBuilder
 
-_DROPPED: Final = (
-    *("script", "style", "noscript", "template", "nav", "iframe", "object", "svg", "canvas"),
-    *("form", "button", "select", "head"),
-)
+_DROPPED_NAMES: Final = """
+audio canvas datalist dialog head iframe map nav noscript object rp rt script style svg template
+video
+"""
+_DROPPED: Final = frozenset(_DROPPED_NAMES.split())
 _INLINE_NAMES: Final = """
-a abbr b bdi bdo cite code data del dfn em font i ins kbd label mark q s samp small span strong sub
-sup time tt u var wbr
+a abbr acronym b bdi bdo big button cite code data del dfn em font i img input ins kbd label mark
+math meter output progress q rb ruby s samp select small span strike strong sub sup textarea time
+tt u var wbr
 """
 _INLINE: Final = frozenset(_INLINE_NAMES.split())
+_LAYOUT: Final = "table, h1, h2, h3, pre"
+"""What a table of data does not hold."""
 _HEADING: Final = re.compile(r"h([1-6])")
-_CELLS: Final = frozenset(("td", "th"))
+_LANGUAGE: Final = re.compile(r"\b(?:language|lang|highlight|brush:)[-_ ]?([\w+#.-]+)")
+_HIDDEN_STYLE: Final = re.compile(
+    r"(?:^|[;\s])(?:display\s*:\s*none|visibility\s*:\s*hidden)\b", re.IGNORECASE
+)
+_SPACE: Final = re.compile(r"[ \t\n\r\f]+")
+_SHOWN_INPUTS: Final = frozenset(("", "text", "search", "email", "tel", "url", "number", "date"))
+_BUTTON_INPUTS: Final = frozenset(("submit", "button", "reset"))
 
 
 def parse(source: Source) -> ParsedDocument:
-    soup = BeautifulSoup(_text_of(source.data), "lxml")
-    title = soup.title.get_text(" ") if soup.title else ""
-    for tag in soup.find_all(list(_DROPPED)):
-        tag.decompose()
-    for tag in soup.find_all(None, attrs={"role": "navigation"}):
-        tag.decompose()
-    page = _Page()
-    page.walk(soup.body or soup)
-    page.flush()
-    if not title and page.first_heading:
-        title = page.first_heading
-    return page.builder.build(title)
+    """Read an HTML page.
+
+    Raises:
+        Unparsable: it is empty or no text.
+    """
+    decoded = decode_text(source.data, declared_in_html(source.data, source.media_type))
+    builder = TextBuilder()
+    title = read_html(decoded.text, builder)
+    builder.warnings += decoded.warnings
+    return builder.build(title)
 
 
-def _text_of(data: bytes) -> str:
-    """The page's source: UTF-8 where it is that, else what it declares, else a guess."""
-    declared = EncodingDetector.find_declared_encoding(data, is_html=True)
-    if declared:
-        with suppress(UnicodeDecodeError):
-            return decode(data.decode("utf-8").encode())
-        with suppress(LookupError, UnicodeDecodeError):
-            return decode(data.decode(declared).encode())
-    return decode(data)
+def read_html(page: str, builder: TextBuilder) -> str:
+    """Append what a reader sees of `page`; returns its title, or its first heading."""
+    tree = LexborHTMLParser(page)
+    titles = tree.css("head > title")
+    title = one_line(titles[0].text()) if titles else ""
+    author = tree.css_first('meta[name="author" i]')
+    if author is not None and (content := one_line(author.attributes.get("content") or "")):
+        builder.metadata.setdefault("author", content)
+    walker = HtmlWalker(builder)
+    if tree.body is not None:
+        walker.walk(tree.body)
+    return title or walker.first_heading
 
 
-class _Page:
-    """Collects running text until a block ends, and hands it on as one paragraph."""
+class HtmlWalker:
+    """Walks the tree and hands each paragraph, item, table and code block to the builder."""
 
-    def __init__(self) -> None:
-        self.builder = TextBuilder()
+    def __init__(self, builder: TextBuilder) -> None:
         self.first_heading = ""
+        self._builder = builder
         self._running: list[str] = []
-        self._in_list = False
+        self._lists: list[Iterator[str] | None] = []
+        """Numbers of the items of the open lists; None for bullets."""
+        self._stack: list[LexborNode | Callable[[], None]] = []
 
-    def walk(self, tag: Tag) -> None:
+    def walk(self, root: LexborNode) -> None:
+        """Append everything below `root`."""
         # A stack, not recursion: generated pages nest deeper than Python's limit.
-        stack: list[PageElement | str] = [tag]
-        while stack:
-            node = stack.pop()
-            if isinstance(node, Tag):
-                self._open(node, stack)
-            elif isinstance(node, PreformattedString):
-                continue
-            elif isinstance(node, NavigableString):
-                self._running.append(re.sub(r"\s+", " ", node))
-            elif node == _END_OF_BLOCK:
-                self.flush()
-            elif isinstance(node, str):
-                self._running.append(node)
+        self._push_children(root)
+        while self._stack:
+            step = self._stack.pop()
+            if isinstance(step, LexborNode):
+                self._visit(step)
+            else:
+                step()
+        self.flush()
 
     def flush(self) -> None:
         """End the paragraph."""
-        text = "\n".join(" ".join(line.split()) for line in "".join(self._running).split("\n"))
-        self._running = []
-        if text.strip():
-            self.builder.add(text, separator="\n" if self._in_list else "\n\n")
-            self._in_list = False
+        text = "".join(self._running)
+        self._running.clear()
+        self._builder.paragraph("\n".join(" ".join(line.split()) for line in text.split("\n")))
 
-    def _open(self, tag: Tag, stack: list[PageElement | str]) -> None:
-        name = tag.name
-        if match := _HEADING.fullmatch(name):
-            self.flush()
-            text = one_line(tag.get_text(" "))
-            self.first_heading = self.first_heading or text
-            self.builder.heading(int(match[1]), text)
-        elif name == "pre":
-            self.flush()
-            self.builder.add(tag.get_text())
-        elif name == "br":
+    def _visit(self, node: LexborNode) -> None:
+        tag = node.tag
+        if tag == "-text":
+            self._running.append(_SPACE.sub(" ", node.text_content or ""))
+        elif tag is None or tag.startswith(("-", "_", "!")) or is_left_out(node):
+            return
+        elif tag == "br":
             self._running.append("\n")
-        elif name in _INLINE:
-            stack.extend(reversed(tag.contents))
-        elif name in _CELLS:
-            stack.append(" | " if tag.find_next_sibling(_CELLS) else "")
-            stack.extend(reversed(tag.contents))
+        elif tag == "ruby":
+            self._running.append(ruby_text(node))
+        elif tag in ("input", "select", "textarea"):
+            self._running.append(f" {control_text(node)} ")
+        elif tag in _INLINE:
+            self._push_children(node)
+        elif match := _HEADING.fullmatch(tag):
+            self._heading(int(match[1]), node)
+        elif handle := _BLOCKS.get(tag):
+            self.flush()
+            handle(self, node)
         else:
             self.flush()
-            if name in ("li", "tr"):
-                self._in_list = tag.find_previous_sibling(name) is not None
-            stack.append(_END_OF_BLOCK)
-            stack.extend(reversed(tag.contents))
+            self._inside(node, self.flush)
+
+    def _heading(self, level: int, node: LexborNode) -> None:
+        self.flush()
+        text = one_line(shown_text(node))
+        self.first_heading = self.first_heading or text
+        self._builder.heading(level, text)
+
+    def _code(self, node: LexborNode) -> None:
+        classes = " ".join(
+            part.attributes.get("class") or ""
+            for part in (node.css_first("code"), node, node.parent)
+            if part is not None
+        )
+        match = _LANGUAGE.search(classes)
+        self._builder.code(shown_text(node, keep_space=True), match[1] if match else "")
+
+    def _table(self, node: LexborNode) -> None:
+        if any(inner.mem_id != node.mem_id for inner in node.css(_LAYOUT)):
+            # A table that lays out the page, not one of data.
+            self._inside(node, self.flush)
+            return
+        table = read_table(node, shown_text, is_left_out)
+        if table.caption:
+            self._builder.paragraph(table.caption)
+        if max((len(row) for row in table.rows), default=0) < 2:
+            for row in table.rows:
+                self._builder.paragraph(" ".join(row))
+        else:
+            self._builder.table(table.rows, has_header=table.has_header)
+
+    def _list(self, node: LexborNode) -> None:
+        numbers = _numbers(node) if node.tag == "ol" else None
+        self._lists.append(numbers)
+        self._builder.open_list()
+        self._inside(node, self._close_list)
+
+    def _close_list(self) -> None:
+        self.flush()
+        self._lists.pop()
+        self._builder.close_list()
+
+    def _item(self, node: LexborNode) -> None:
+        if not self._lists:
+            self._inside(node, self.flush)
+            return
+        numbers = self._lists[-1]
+        own = node.attributes.get("value") or ""
+        label = "" if numbers is None else (own if own.isdigit() else next(numbers))
+        self._builder.open_item(label)
+        self._inside(node, self._close_item)
+
+    def _close_item(self) -> None:
+        self.flush()
+        self._builder.close_item()
+
+    def _quotation(self, node: LexborNode) -> None:
+        self._builder.open_quotation()
+        self._inside(node, self._close_quotation)
+
+    def _close_quotation(self) -> None:
+        self.flush()
+        self._builder.close_quotation()
+
+    def _definitions(self, node: LexborNode) -> None:
+        """A definition list: each term an item, with its definitions inside."""
+        self._builder.open_list()
+        steps: list[LexborNode | Callable[[], None]] = []
+        is_open = False
+        for child in _definition_parts(node):
+            if child.tag == "dt":
+                if is_open:
+                    steps.append(self._close_item)
+                steps.append(self._builder.open_item)
+                is_open = True
+            steps += [self.flush, child, self.flush]
+        if is_open:
+            steps.append(self._close_item)
+        self._stack.append(self._builder.close_list)
+        self._stack.extend(reversed(steps))
+
+    def _inside(self, node: LexborNode, after: Callable[[], None]) -> None:
+        self._stack.append(after)
+        self._push_children(node)
+
+    def _push_children(self, node: LexborNode) -> None:
+        child = node.last_child
+        while child is not None:
+            self._stack.append(child)
+            child = child.prev
 
 
-_END_OF_BLOCK: Final = "\0"
+_BLOCKS: Final[dict[str, Callable[[HtmlWalker, LexborNode], None]]] = {
+    "pre": HtmlWalker._code,
+    "table": HtmlWalker._table,
+    "ul": HtmlWalker._list,
+    "ol": HtmlWalker._list,
+    "menu": HtmlWalker._list,
+    "li": HtmlWalker._item,
+    "dl": HtmlWalker._definitions,
+    "blockquote": HtmlWalker._quotation,
+}
+
+
+def is_left_out(node: LexborNode) -> bool:
+    """Whether a browser does not show the element, or it is not part of the page's content."""
+    attributes = node.attributes
+    if node.tag in _DROPPED or "hidden" in attributes:
+        return not (node.tag == "dialog" and "open" in attributes and "hidden" not in attributes)
+    return bool(
+        attributes.get("role") == "navigation"
+        or _HIDDEN_STYLE.search(attributes.get("style") or "")
+    )
+
+
+def shown_text(root: LexborNode, *, keep_space: bool = False) -> str:
+    """The text below `root` as one run; the ends of blocks become blanks.
+
+    Args:
+        root: an element.
+        keep_space: blanks and newlines are part of the text, as in `<pre>`.
+    """
+    parts: list[str] = []
+    stack: list[LexborNode | str] = [root]
+    while stack:
+        node = stack.pop()
+        if isinstance(node, str):
+            parts.append(node)
+            continue
+        tag = node.tag
+        if tag == "-text":
+            text = node.text_content or ""
+            parts.append(text if keep_space else _SPACE.sub(" ", text))
+        elif tag == "br":
+            parts.append("\n")
+        elif tag == "ruby":
+            parts.append(ruby_text(node))
+        elif tag in ("input", "select", "textarea"):
+            parts.append(control_text(node))
+        elif tag is not None and not tag.startswith(("-", "_", "!")) and not is_left_out(node):
+            if tag not in _INLINE and not keep_space:
+                parts.append(" ")
+                stack.append(" ")
+            child = node.last_child
+            while child is not None:
+                stack.append(child)
+                child = child.prev
+    return "".join(parts)
+
+
+def ruby_text(ruby: LexborNode) -> str:
+    """Base text, then the reading in brackets: the base stays one word."""
+    base: list[str] = []
+    reading: list[str] = []
+    stack: list[tuple[LexborNode, bool]] = [(ruby, False)]
+    while stack:
+        node, is_reading = stack.pop()
+        if node.tag == "-text":
+            (reading if is_reading else base).append("".join((node.text_content or "").split()))
+        elif node.tag != "rp":
+            child = node.last_child
+            while child is not None:
+                stack.append((child, is_reading or node.tag in ("rt", "rtc")))
+                child = child.prev
+    shown = "".join(reading)
+    return f"{''.join(base)}({shown})" if shown else "".join(base)
+
+
+def control_text(node: LexborNode) -> str:
+    """What a form control shows: its value, or the option that is selected."""
+    attributes = node.attributes
+    if node.tag == "textarea":
+        return node.text() or ""
+    if node.tag == "select":
+        chosen = node.css_first("option[selected]") or node.css_first("option")
+        return (chosen.text() or "").strip() if chosen is not None else ""
+    kind = (attributes.get("type") or "").lower()
+    return (attributes.get("value") or "") if kind in _SHOWN_INPUTS | _BUTTON_INPUTS else ""
+
+
+def _numbers(node: LexborNode) -> Iterator[str]:
+    start = node.attributes.get("start") or "1"
+    number = int(start) if re.fullmatch(r"-?\d{1,9}", start) else 1
+    style = node.attributes.get("type") or "1"
+    while True:
+        yield item_number(number, style)
+        number += 1
+
+
+def _definition_parts(node: LexborNode) -> Iterator[LexborNode]:
+    child = node.child
+    while child is not None:
+        if child.tag == "div":
+            yield from _definition_parts(child)
+        elif child.tag in ("dt", "dd"):
+            yield child
+        child = child.next

@@ -6,7 +6,7 @@ content tabs of MkDocs (`!!! note`, `=== "Linux"`) and the prose directives of M
 
 from __future__ import annotations
 
-from raglan_ingester.parsers.decoding import decode
+from raglan_ingester.parsers.decoding import declared_in_media_type, decode_text
 from raglan_ingester.parsers.front_matter import split_front_matter
 from raglan_ingester.parsers.markdown_blocks import read_markdown
 from raglan_ingester.parsers.parsed import ParsedDocument, Source, name
@@ -18,7 +18,8 @@ def parse(source: Source) -> ParsedDocument:
     Raises:
         Unparsable: it is empty or no text.
     """
-    text = decode(source.data)
+    decoded = decode_text(source.data, declared_in_media_type(source.media_type))
+    text = decoded.text
     front = split_front_matter(text)
     blocks, headings = read_markdown(text, front.lines)
     stated = front.metadata.pop("title", None)
@@ -26,5 +27,10 @@ def parse(source: Source) -> ParsedDocument:
     if not title and headings and headings[0].level == 1:
         title = headings[0].text
     return ParsedDocument(
-        title, text, headings, blocks, metadata=front.metadata, warnings=front.warnings
+        title,
+        text,
+        headings,
+        blocks,
+        metadata=front.metadata,
+        warnings=decoded.warnings + front.warnings,
     )

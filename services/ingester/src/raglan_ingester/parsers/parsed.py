@@ -54,44 +54,6 @@ class ParsedDocument:
     """Sentences for the document's owner: what was lost, cut or replaced."""
 
 
-class TextBuilder:
-    """Puts a text together from blocks, with a blank line between, and remembers its headings."""
-
-    def __init__(self) -> None:
-        self._parts: list[str] = []
-        self._length = 0
-        self._headings: list[Heading] = []
-
-    def add(self, block: str, *, separator: str = "\n\n") -> None:
-        """Append a block; an empty one is left out."""
-        clean = normalise(block).strip()
-        if not clean:
-            return
-        if self._parts:
-            self._append(separator)
-        self._append(clean)
-
-    def section(self, level: int, heading: str) -> None:
-        """The next block begins a section that is called `heading`."""
-        if called := name(heading):
-            offset = self._length + (2 if self._parts else 0)
-            self._headings.append(Heading(offset, level, called))
-
-    def heading(self, level: int, text: str) -> None:
-        """Append a heading that is part of the text."""
-        if one_line(text):
-            self.section(level, text)
-            self.add(one_line(text))
-
-    def build(self, title: str = "") -> ParsedDocument:
-        headings = [heading for heading in self._headings if heading.offset < self._length]
-        return ParsedDocument(name(title), "".join(self._parts), headings)
-
-    def _append(self, text: str) -> None:
-        self._parts.append(text)
-        self._length += len(text)
-
-
 def normalise(text: str) -> str:
     """The one form in which text is stored: NFC, newlines as \\n, nothing a database refuses."""
     text = _UNSTORABLE.sub("", _NEWLINES.sub("\n", text))

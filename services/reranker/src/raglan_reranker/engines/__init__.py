@@ -27,6 +27,9 @@ class Prepared:
     held: frozenset[int] = frozenset()
     """Positions of passages that cost next to nothing: the engine kept what it made of them."""
 
+    credit: float = 1.0
+    """What the model's scores are worth for these texts, in [0, 1]; see `raglan.readability`."""
+
     def only(self, positions: Sequence[int]) -> Prepared:
         """The same query with the passages at `positions`, in that order."""
         return Prepared(
@@ -35,6 +38,7 @@ class Prepared:
             query_tokens=self.query_tokens,
             passage_tokens=[self.passage_tokens[i] for i in positions],
             held=frozenset(n for n, i in enumerate(positions) if i in self.held),
+            credit=self.credit,
         )
 
 

@@ -10,6 +10,7 @@ from raglan.encoders.cross_encoder import Score
 from raglan.encoders.model import EncoderModel
 from raglan.encoders.tokenizer import PairIds, PairTokenizers
 from raglan.health import Health
+from raglan.readability import credit_between
 from raglan.scheduling import Dispatcher, Lane, Pool
 
 from raglan_reranker.engines import MakeDispatcher, Prepared, Scored
@@ -48,7 +49,10 @@ class CrossEncoding:
             InvalidInput: the query alone leaves no room for a passage.
         """
         pairs = self._tokenizers.pairs(query, passages)
-        return Prepared(query, pairs, 0, [len(pair.ids) for pair in pairs])
+        credit = credit_between(
+            self._tokenizers.query_readability(query), [pair.readability for pair in pairs]
+        )
+        return Prepared(query, pairs, 0, [len(pair.ids) for pair in pairs], credit=credit)
 
     async def score(self, prepared: Prepared, count: int, *, deadline: Deadline) -> Scored:
         """The model's logits: any number, higher is better."""

@@ -23,6 +23,7 @@ from raglan.encoders.model import EncoderModel
 from raglan.encoders.sessions import Run, TokenIds, pad
 from raglan.encoders.tokenizer import LocatedIds, Tokenizers
 from raglan.health import Health
+from raglan.readability import credit_between
 from raglan.scheduling import Dispatcher, Lane, Pool
 
 from raglan_reranker.engines import MakeDispatcher, Prepared, Scored
@@ -98,8 +99,9 @@ class LateInteraction:
     def prepare(self, query: str, passages: Sequence[str]) -> Prepared:
         """Tokens of each text, special ones included, and the vectors that are kept."""
         for_query, for_passage = self._prompts
-        asked, *tokens = self._tokenizers.located(
-            [for_query + query, *(for_passage + text for text in passages)]
+        (asked,) = self._tokenizers.located([for_query + query], start=len(for_query))
+        tokens = self._tokenizers.located(
+            [for_passage + text for text in passages], start=len(for_passage)
         )
         keys = [digest(text) for text in passages]
         with self._vectors_lock:
@@ -110,6 +112,7 @@ class LateInteraction:
             query_tokens=len(asked.ids),
             passage_tokens=[len(each.ids) for each in tokens],
             held=frozenset(i for i, vectors in enumerate(kept) if vectors is not None),
+            credit=credit_between(asked.readability, [each.readability for each in tokens]),
         )
 
     async def score(self, prepared: Prepared, count: int, *, deadline: Deadline) -> Scored:

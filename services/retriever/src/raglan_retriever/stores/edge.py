@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -29,6 +31,12 @@ T = TypeVar("T")
 _MAX_WAITING_WRITES: Final = 32
 """Each may hold a message of 16 MiB."""
 
+_PAUSE_SHARE: Final = 20.0
+"""A shard is not rewritten again for so many times as long as it took: at most 5 % of the time."""
+
+_ERASABLE: Final = "erasable"
+"""A file beside the shard's own: it holds text of points that were deleted or replaced."""
+
 _AT_ONCE: Final = 500
 """Points brought over between two calls of writers."""
 
@@ -50,6 +58,15 @@ class _Open:
 
     changed: set[str] | None = None
     """Points written or removed since a copy was taken to build the index of; else None."""
+
+    points: int = 0
+    """How many there were when a copy was last taken."""
+
+    erasable: bool = False
+    """The shard still holds the text of points that were deleted or replaced."""
+
+    rewritten_until_s: float = 0.0
+    """When the last rewriting ended, on the monotonic clock, plus the pause it has earned."""
 
     def note(self, ids: Sequence[str]) -> None:
         self.version += 1
@@ -89,6 +106,9 @@ class EdgeStore:
     async def open(self) -> None:
         await self._writes.run(self._open_all)
         self._upkeep.start()
+        for name, opened in self._open.items():
+            if opened.erasable:
+                self._upkeep.wrote(name)
 
     async def close(self) -> None:
         await self._upkeep.stop()
@@ -146,18 +166,35 @@ class EdgeStore:
 
     async def _tidy(self, name: str) -> None:
         """Flush the collection and, when enough has changed, build its vector index."""
-        outdated = await self._writes.run(self._flush, name)
-        if outdated >= self._optimize_after:
-            await self._optimize(name)
+        opened = await self._writes.run(self._flush, name)
+        wait_s = opened.rewritten_until_s - time.monotonic()
+        if opened.erasable and wait_s <= 0:
+            began = time.monotonic()
+            await self._rebuild(name, rewrite=True)
+            ended = time.monotonic()
+            opened.rewritten_until_s = ended + _PAUSE_SHARE * (ended - began)
+        elif opened.outdated >= self._optimize_after:
+            await self._rebuild(name, rewrite=False)
+        if opened.erasable:
+            asyncio.get_running_loop().call_later(max(1.0, wait_s), self._upkeep.wrote, name)
 
-    async def _optimize(self, name: str) -> None:
+    async def _rebuild(self, name: str, *, rewrite: bool) -> None:
+        """Replace the shard by one with its vector index built, or one without deleted text."""
         opened, path = await self._writes.run(self._copy, name)
+        if rewrite:
+            opened.erasable = False
         try:
-            await optimize(path)
+            model = opened.stored.collection.model
+            await optimize(
+                path,
+                rewrite_dimension=model.dimension if rewrite else 0,
+                index=opened.points >= self._optimize_after or not rewrite,
+            )
             fresh = await self._reads.run(Shard, path)
             while not await self._writes.run(self._take_over, opened, fresh):
                 pass
         except BaseException:
+            opened.erasable = opened.erasable or rewrite
             await self._writes.run(self._forget_copy, opened, path)
             raise
 
@@ -233,7 +270,8 @@ class EdgeStore:
 
     def _opened(self, stored: Stored) -> _Open:
         shard = Shard(self._folders.shard(stored.collection.name, stored.shard))
-        return _Open(stored, shard, outdated=shard.unindexed())
+        erasable = (shard.path / _ERASABLE).exists()
+        return _Open(stored, shard, outdated=shard.unindexed(), erasable=erasable)
 
     def _describe(self, collection: Collection) -> None:
         opened = self._get(collection.name)
@@ -250,24 +288,34 @@ class EdgeStore:
 
     def _upsert(self, name: str, points: Sequence[Point]) -> None:
         opened = self._get(name)
+        ids = [point.id for point in points]
+        if not opened.erasable and opened.shard.held(ids):
+            self._mark_erasable(opened)
         try:
             opened.shard.upsert(points)
         finally:
-            opened.note([point.id for point in points])
+            opened.note(ids)
 
     def _delete(self, name: str, where: Clause) -> int:
         opened = self._get(name)
         ids = opened.shard.ids(where)
+        if ids:
+            self._mark_erasable(opened)
         try:
             opened.shard.delete(ids)
         finally:
             opened.note(ids)
         return len(ids)
 
-    def _flush(self, name: str) -> int:
+    def _mark_erasable(self, opened: _Open) -> None:
+        """Remember, over restarts too, that text has to be erased. A shard written anew forgets."""
+        opened.erasable = True
+        (opened.shard.path / _ERASABLE).touch()
+
+    def _flush(self, name: str) -> _Open:
         opened = self._get(name)
         opened.shard.flush()
-        return opened.outdated
+        return opened
 
     def _copy(self, name: str) -> tuple[_Open, Path]:
         """Copy the flushed shard and note from now on what changes."""
@@ -276,6 +324,7 @@ class EdgeStore:
         path = self._folders.shard(name, self._folders.new_shard_name())
         shutil.copytree(opened.shard.path, path, copy_function=copy_sparse)
         opened.outdated, opened.changed = 0, set()
+        opened.points = opened.shard.count(None)
         return opened, path
 
     def _take_over(self, opened: _Open, fresh: Shard) -> bool:

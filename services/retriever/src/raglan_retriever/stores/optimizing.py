@@ -1,4 +1,7 @@
-"""Builds the vector index of a shard in a process of its own.
+"""Builds the vector index of a shard, or writes the shard anew, in a process of its own.
+
+A shard keeps the text of points that were deleted or replaced in its log and its storage; only a
+shard that is written anew from the points that are left is rid of it.
 
 `optimize()` holds the interpreter's lock from its first second to its last (7 s for 20,000 chunks),
 so within the service it would stop every call. Here it works on a copy that the service then takes
@@ -10,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import os
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -18,14 +22,21 @@ from typing import Final
 import qdrant_edge as qe
 from raglan.errors import Internal
 
+from raglan_retriever.stores.shard import Shard
 from raglan_retriever.stores.store import LEXICAL
 
 _NICENESS: Final = 10
 _PR_SET_PDEATHSIG: Final = 1
 
 
-async def optimize(path: Path) -> None:
-    """Build the index of the shard at `path`, which no one has open. Ends with its caller.
+async def optimize(path: Path, *, rewrite_dimension: int = 0, index: bool = True) -> None:
+    """Work on the shard at `path`, which no one has open. Ends with its caller.
+
+    Args:
+        path: folder of the shard.
+        rewrite_dimension: of its dense vectors; above 0, the shard is replaced by one that holds
+            nothing of deleted or replaced points.
+        index: build its vector index.
 
     Raises:
         Internal: the process failed; its last line is in the message.
@@ -35,6 +46,8 @@ async def optimize(path: Path) -> None:
         "-m",
         __name__,
         str(path),
+        str(rewrite_dimension),
+        str(int(index)),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.PIPE,
@@ -50,13 +63,34 @@ async def optimize(path: Path) -> None:
         raise Internal(f"optimizing ended with status {process.returncode}: {lines[-1]}")
 
 
-def _main(path: str) -> None:
+def _main(path: Path, rewrite_dimension: int, index: bool) -> None:
     if sys.platform == "linux":
         # A service that is killed takes this process along; the next start clears its folder.
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     os.nice(_NICENESS)
+    if rewrite_dimension:
+        _rewrite(path, rewrite_dimension)
+    if index:
+        _index(path)
+
+
+def _rewrite(path: Path, dimension: int) -> None:
+    fresh = path.with_name(f"{path.name}.rewritten")
+    source = Shard(path)
+    Shard.create(fresh, dimension)
+    target = Shard(fresh)
+    for ids in source.pages():
+        target.copy(source, ids)
+    target.flush()
+    for shard in (source, target):
+        shard.close()
+    shutil.rmtree(path)
+    fresh.rename(path)
+
+
+def _index(path: Path) -> None:
     shard = qe.EdgeShard.load(
-        path,
+        str(path),
         qe.EdgeConfig(
             sparse_vectors={LEXICAL: qe.EdgeSparseVectorParams(modifier=qe.Modifier.Idf)},
             # In KB. The service decides when; here, every segment is worth an index.
@@ -69,4 +103,4 @@ def _main(path: str) -> None:
 
 
 if __name__ == "__main__":
-    _main(sys.argv[1])
+    _main(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3] == "1")

@@ -130,14 +130,29 @@ class Shard:
     def ids(self, where: Clause) -> list[str]:
         return [str(record.id) for record in self._scroll(where, False)]
 
-    def _scroll(self, where: Clause, with_payload: bool | list[str]) -> Iterator[Any]:
+    def held(self, ids: Sequence[str]) -> bool:
+        """Whether the shard holds any of these points."""
+        return bool(self._shard.retrieve(list(ids), with_payload=False, with_vector=False))
+
+    def pages(self) -> Iterator[list[str]]:
+        """The ids of all points, some at a time."""
+        page: list[str] = []
+        for record in self._scroll(None, False):
+            page.append(str(record.id))
+            if len(page) == _PAGE:
+                yield page
+                page = []
+        if page:
+            yield page
+
+    def _scroll(self, where: Clause | None, with_payload: bool | list[str]) -> Iterator[Any]:
         """Every record that passes, page by page."""
         offset = None
         while True:
             request = qe.ScrollRequest(
                 offset=offset,
                 limit=_PAGE,
-                filter=_filter(where),
+                filter=None if where is None else _filter(where),
                 with_payload=with_payload,
                 with_vector=False,
             )
