@@ -140,6 +140,22 @@ async def test_every_engine_gives_probabilities_that_rise_with_its_scores(rerank
     assert all(0 < chance < 1 for chance in chances)
 
 
+async def test_every_engine_leaves_texts_alone_that_its_model_cannot_read(reranker: Stub) -> None:
+    passages = ["Мост зимой закрыт.", "Столовая открывается в полдень.", "Кошки спят днём."]
+    reply = await rerank(reranker, passages, query="Когда открывается столовая?")
+    assert reply.unreadable
+    assert not reply.ranked
+
+
+async def test_every_engine_gives_a_pair_the_same_value_whatever_its_company(
+    reranker: Stub,
+) -> None:
+    alone = await rerank(reranker, PASSAGES[1:2])
+    among = await rerank(reranker, [*PASSAGES, "And a much longer passage. " * 20])
+    value = {ranked.index: ranked.calibrated for ranked in among.ranked}
+    assert value[1] == pytest.approx(alone.ranked[0].calibrated, abs=1e-5)
+
+
 async def test_every_engine_knows_a_question_it_was_asked_before(reranker: Stub) -> None:
     first = await rerank(reranker, PASSAGES, query="Which plants make sugar?")
     again = await rerank(reranker, PASSAGES, query="Which plants make sugar?")

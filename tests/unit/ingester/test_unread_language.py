@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import pytest
-from raglan_ingester.unread_language import unread_language_warning
+from raglan_ingester.unread_language import UnreadDocuments
 
 
 @pytest.mark.parametrize("values", [[], [0.9], [0.2, 0.95, 0.95]])
-def test_what_is_read_or_unknown_brings_no_warning(values: list[float]) -> None:
-    assert unread_language_warning(values, "some/model") is None
+def test_document_that_is_read_or_of_unknown_readability_brings_no_warning(
+    values: list[float],
+) -> None:
+    counted = UnreadDocuments()
+    counted.add("en", values, "some/model")
+    assert counted.warnings() == []
 
 
-def test_an_unread_language_is_named_with_the_way_out() -> None:
-    warning = unread_language_warning([0.0, 0.1], "some/model")
-    assert warning is not None
-    assert "some/model does not read" in warning
-    assert "readability 0.05" in warning
+def test_unread_documents_are_counted_by_language_in_one_warning() -> None:
+    counted = UnreadDocuments()
+    counted.add("en", [0.95], "some/model")
+    counted.add("ru", [0.0, 0.1], "some/model")
+    counted.add("ar", [0.1], "some/model")
+    (warning,) = counted.warnings()
+    assert "some/model does not read the language of 2 of 3 documents (ar, ru)" in warning
     assert "RAGLAN_EMBEDDER_MODEL" in warning

@@ -19,7 +19,7 @@ UNREADABLE: Final = 0.55
 READABLE: Final = 0.8
 """From this readability on they are worth what they are worth in English."""
 
-PRIOR_WORDS: Final = 5
+PRIOR_WORDS: Final = 8
 """A collection's mean readability counts as much as so many words of a query."""
 
 LETTERS_A_WORD: Final = 5

@@ -130,7 +130,9 @@ class Splitter:
             low, high = start + 1, end
             while low < high:  # the longest piece that fits
                 middle = (low + high + 1) // 2
-                low, high = (middle, high) if self.fits(start, middle) else (low, middle - 1)
+                # A piece of a word has more tokens than its share of the word.
+                longer = min(end, middle + (middle - start) // 8)
+                low, high = (middle, high) if self.fits(start, longer) else (low, middle - 1)
             cut = low if low == end else _between_letters(self.text, start, low)
             yield start, cut
             start = cut

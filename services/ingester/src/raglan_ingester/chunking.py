@@ -134,7 +134,8 @@ class _Chunking:
         """Tokens that title and headings leave for a chunk that begins at `start`."""
         if start not in self._budgets:
             assert self._tokens is not None
-            path = self._path(start, start + 1)
+            continued = self._blocks.continued(start)
+            path = (*self._outline.longest_path(start), *([continued] if continued else []))
             above = self._tokens.count_text(in_context(self._document.title, path, ""))
             least = int(self._sizes.max_tokens * _LEAST_SHARE)
             self._budgets[start] = max(least, self._sizes.max_tokens - above)

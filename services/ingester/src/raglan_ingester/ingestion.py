@@ -149,6 +149,8 @@ class Ingestion:
         run = JobRun(self._shop, job, settings, await self._progress(job), tokenizer)
         await self._until_done(run, job, stop)
         await self._jobs.save_progress(job.id, run.progress.as_dict())
+        if warnings := run.unread.warnings():
+            await self._jobs.warn(job, warnings)
         if not stop.is_set():
             await self._verify(job)
         state = await self._jobs.finish(job.id, cancelled=stop.is_set())

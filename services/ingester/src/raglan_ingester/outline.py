@@ -43,6 +43,13 @@ class Outline:
             common = tuple(name for name, _ in pairs)
         return common
 
+    def longest_path(self, start: int) -> tuple[str, ...]:
+        """The path of the longest piece that begins at `start` and stays in one section."""
+        first = bisect_right(self.offsets, start)
+        while self._bare[first]:
+            first += 1
+        return self._paths[first]
+
     def starts_at(self, offset: int) -> bool:
         """Whether a section begins at `offset`."""
         at = bisect_left(self.offsets, offset)

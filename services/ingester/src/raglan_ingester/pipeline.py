@@ -37,6 +37,7 @@ from raglan_ingester.patience import TRANSIENT, Patience
 from raglan_ingester.progress import Progress
 from raglan_ingester.token_index import ModelTokenizer
 from raglan_ingester.tokenizer_files import TokenizerFolder
+from raglan_ingester.unread_language import UnreadDocuments
 
 log: Final = structlog.get_logger()
 
@@ -123,6 +124,7 @@ class JobRun:
         self._batches = asyncio.Semaphore(workshop.calls_in_flight + 1)
         self._cut: asyncio.Queue[_Cut | None] = asyncio.Queue()
         self._indexing: set[asyncio.Task[None]] = set()
+        self.unread = UnreadDocuments()
 
     async def work(self) -> None:
         async with asyncio.TaskGroup() as tasks:
@@ -294,6 +296,7 @@ class JobRun:
         truncated: tokens of each chunk that the model did not read, if the embedder knows.
         readability: of each chunk, if the embedder knows.
         """
+        self.unread.add(cut.cut.language, readability, model.id)
         limit = self._shop.max_metadata_bytes
         metadata_json, refused = merge_metadata(cut.item.metadata_json, cut.cut.metadata, limit)
         return Prepared(

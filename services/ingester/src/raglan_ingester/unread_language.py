@@ -1,24 +1,43 @@
-"""The warning that a document's language is not one of the embedding model's."""
+"""The warning that documents are in a language that the embedding model does not read."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from statistics import fmean
 
 from raglan import readability
 
 
-def unread_language_warning(values: Sequence[float], model_id: str) -> str | None:
-    """What to tell who ingests documents that the model hardly reads; None where it reads them.
+class UnreadDocuments:
+    """Counts the documents of a job, and those that the embedding model hardly reads."""
 
-    Args:
-        values: Readability of each chunk, in [0, 1]; empty where the embedder does not know.
-        model_id: The embedding model.
-    """
-    if not values or fmean(values) > readability.UNREADABLE:
-        return None
-    return (
-        f"The embedding model {model_id} does not read the language of this text "
-        f"(readability {fmean(values):.2f}, English has 0.9 and more), so searches go by words "
-        "alone. Choose a multilingual model such as BAAI/bge-m3 (RAGLAN_EMBEDDER_MODEL)."
-    )
+    def __init__(self) -> None:
+        self._documents = 0
+        self._unread: Counter[str] = Counter()
+        self._model_id = ""
+
+    def add(self, language: str, values: Sequence[float], model_id: str) -> None:
+        """Count a document.
+
+        Args:
+            language: ISO 639-1; empty where it is unknown.
+            values: readability of each chunk, in [0, 1]; empty where the embedder does not know.
+            model_id: the embedding model.
+        """
+        self._documents += 1
+        if values and fmean(values) <= readability.UNREADABLE:
+            self._unread[language] += 1
+            self._model_id = model_id
+
+    def warnings(self) -> list[str]:
+        """One sentence for the owner of the job, or none."""
+        if not self._unread:
+            return []
+        languages = ", ".join(sorted(filter(None, self._unread))) or "unknown"
+        return [
+            f"The embedding model {self._model_id} does not read the language of "
+            f"{self._unread.total():,} of {self._documents:,} documents ({languages}), so searches "
+            "find them by words alone. Choose a multilingual model such as BAAI/bge-m3 "
+            "(RAGLAN_EMBEDDER_MODEL) and ingest them into a new collection."
+        ]

@@ -73,23 +73,18 @@ class ReadabilityMeter:
         multilingual = _is_multilingual(tokenizer)
         self._pieces = _LETTERS_A_PIECE_MULTILINGUAL if multilingual else _LETTERS_A_PIECE
 
-    def measure(
-        self, text: str, encoding: Encoding, *, start: int = 0, sequence: int = 0
-    ) -> Readability:
+    def measure(self, text: str, encoding: Encoding, *, start: int = 0) -> Readability:
         """How well the model reads `text`, as far as `encoding` covers it.
 
         Args:
             text: What was tokenised, a prompt included.
             encoding: Its tokens with their offsets.
             start: Characters of the prompt, which do not count.
-            sequence: Which of a pair of texts `text` is, from 0.
         """
         tokens = [
             (begin, end, token == self._unknown_id)
-            for token, (begin, end), of in zip(
-                encoding.ids, encoding.offsets, encoding.sequence_ids, strict=True
-            )
-            if of == sequence and end > max(begin, start)
+            for token, (begin, end) in zip(encoding.ids, encoding.offsets, strict=True)
+            if end > max(begin, start)
         ]
         if not tokens:
             return NO_WORDS

@@ -5,13 +5,15 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 from tokenizers import Tokenizer
 
 from raglan.encoders.readability import ReadabilityMeter
 from raglan.errors import InvalidInput
-from raglan.readability import NO_WORDS, Readability
+from raglan.readability import Readability
+
+_MEASURED_CHARS: Final = 1_000
 
 Strategy = Literal["longest_first", "only_first", "only_second"]
 
@@ -68,11 +70,14 @@ class Tokenizers:
         """Tokens of `text`, special tokens left out, cut at `max_tokens`."""
         return len(self._clones.own().encode(text, add_special_tokens=False).ids) if text else 0
 
-    def located(self, texts: Sequence[str], *, start: int = 0) -> list[LocatedIds]:
+    def located(
+        self, texts: Sequence[str], *, start: int = 0, measured: int = 0
+    ) -> list[LocatedIds]:
         """As `ids`, where in its text each token begins, and how well the model reads the text.
 
         Args:
             start: Characters of the prompt before each text, which do not count as text.
+            measured: Texts, from the first, whose readability is measured (0.3 ms each).
         """
         encoded = self._clones.own().encode_batch(list(texts))
         return [
@@ -84,9 +89,9 @@ class Tokenizers:
                         each.special_tokens_mask, each.offsets, strict=True
                     )
                 ],
-                self._meter.measure(text, each, start=start),
+                self._meter.measure(text, each, start=start) if number < measured else None,
             )
-            for text, each in zip(texts, encoded, strict=True)
+            for number, (text, each) in enumerate(zip(texts, encoded, strict=True))
         ]
 
 
@@ -105,7 +110,8 @@ class LocatedIds(NamedTuple):
     ids: list[int]
     starts: list[int]
     """In characters; -1 for special tokens, which stand nowhere."""
-    readability: Readability = NO_WORDS
+    readability: Readability | None = None
+    """None where it was not measured."""
 
 
 class PairIds(NamedTuple):
@@ -114,8 +120,6 @@ class PairIds(NamedTuple):
     ids: list[int]
     types: list[int]
     """For each token, 0 in the query and 1 in the passage; all 0 for models without segments."""
-    readability: Readability = NO_WORDS
-    """Of the passage."""
 
 
 class PairTokenizers:
@@ -131,9 +135,10 @@ class PairTokenizers:
         self._cutting = _Clones(tokenizer, max_tokens, "only_second")
         self._meter = ReadabilityMeter(tokenizer)
 
-    def query_readability(self, query: str) -> Readability:
-        """How well the model reads `query`."""
-        return self._meter.measure(query, self._whole.own().encode(query))
+    def readability(self, text: str) -> Readability:
+        """How well the model reads the beginning of `text`."""
+        text = text[:_MEASURED_CHARS]
+        return self._meter.measure(text, self._whole.own().encode(text))
 
     def pairs(self, query: str, passages: Sequence[str]) -> list[PairIds]:
         """Ids of `query` with each passage; what is too long is cut at the end of the passage.
@@ -147,11 +152,8 @@ class PairTokenizers:
                 f"query takes {length} tokens; the model reads {self._max_tokens} of query and "
                 f"passage together, {self._special_tokens} of them special. Shorten the query."
             )
-        encoded = self._cutting.own().encode_batch([(query, text) for text in passages])
-        return [
-            PairIds(each.ids, each.type_ids, self._meter.measure(text, each, sequence=1))
-            for text, each in zip(passages, encoded, strict=True)
-        ]
+        encoded = self._cutting.own().encode_batch_fast([(query, text) for text in passages])
+        return [PairIds(each.ids, each.type_ids) for each in encoded]
 
 
 class _Clones:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,6 +54,9 @@ class Scored(NamedTuple):
     """For each passage, where in it the best match of each of the query's tokens begins, in
     characters; nothing from engines that look at no tokens."""
 
+
+MEASURED_PASSAGES: Final = 5
+"""Passages, from the best, by which an engine judges whether its model reads the language."""
 
 MakeDispatcher = Callable[[Pool[Any, Any], str], Dispatcher[Any, Any]]
 """The queue before the streams of a pool, on the device that they were loaded on."""

@@ -13,7 +13,7 @@ from raglan.health import Health
 from raglan.readability import credit_between
 from raglan.scheduling import Dispatcher, Lane, Pool
 
-from raglan_reranker.engines import MakeDispatcher, Prepared, Scored
+from raglan_reranker.engines import MEASURED_PASSAGES, MakeDispatcher, Prepared, Scored
 
 
 class CrossEncoding:
@@ -50,7 +50,8 @@ class CrossEncoding:
         """
         pairs = self._tokenizers.pairs(query, passages)
         credit = credit_between(
-            self._tokenizers.query_readability(query), [pair.readability for pair in pairs]
+            self._tokenizers.readability(query),
+            [self._tokenizers.readability(text) for text in passages[:MEASURED_PASSAGES]],
         )
         return Prepared(query, pairs, 0, [len(pair.ids) for pair in pairs], credit=credit)
 

@@ -23,10 +23,10 @@ from raglan.encoders.model import EncoderModel
 from raglan.encoders.sessions import Run, TokenIds, pad
 from raglan.encoders.tokenizer import LocatedIds, Tokenizers
 from raglan.health import Health
-from raglan.readability import credit_between
+from raglan.readability import NO_WORDS, credit_between
 from raglan.scheduling import Dispatcher, Lane, Pool
 
-from raglan_reranker.engines import MakeDispatcher, Prepared, Scored
+from raglan_reranker.engines import MEASURED_PASSAGES, MakeDispatcher, Prepared, Scored
 
 Matrix = NDArray[np.float32]
 """Token vectors of one text, (tokens, dim), rows L2-normalised."""
@@ -99,9 +99,11 @@ class LateInteraction:
     def prepare(self, query: str, passages: Sequence[str]) -> Prepared:
         """Tokens of each text, special ones included, and the vectors that are kept."""
         for_query, for_passage = self._prompts
-        (asked,) = self._tokenizers.located([for_query + query], start=len(for_query))
+        (asked,) = self._tokenizers.located([for_query + query], start=len(for_query), measured=1)
         tokens = self._tokenizers.located(
-            [for_passage + text for text in passages], start=len(for_passage)
+            [for_passage + text for text in passages],
+            start=len(for_passage),
+            measured=MEASURED_PASSAGES,
         )
         keys = [digest(text) for text in passages]
         with self._vectors_lock:
@@ -112,7 +114,10 @@ class LateInteraction:
             query_tokens=len(asked.ids),
             passage_tokens=[len(each.ids) for each in tokens],
             held=frozenset(i for i, vectors in enumerate(kept) if vectors is not None),
-            credit=credit_between(asked.readability, [each.readability for each in tokens]),
+            credit=credit_between(
+                asked.readability or NO_WORDS,
+                [each.readability for each in tokens if each.readability],
+            ),
         )
 
     async def score(self, prepared: Prepared, count: int, *, deadline: Deadline) -> Scored:
