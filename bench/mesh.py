@@ -1,6 +1,7 @@
 """The figures of the README, measured on a mesh that this starts: `make bench-mesh`.
 
-    python bench/mesh.py [ingest] [scifact] [squad] [answers] [search] [docs] [languages]
+    python bench/mesh.py [ingest] [scifact] [squad] [answers] [search] [identifiers] [docs]
+                         [languages]
                          [overhead] [streams] [traces] [tracing] [collectors]
 
 Without names, all of them. Each ends in `bench/results/mesh-<name>.json`. Those of the second line
@@ -23,6 +24,7 @@ from typing import Any
 
 import httpx
 import mesh_documents
+import mesh_identifiers
 import mesh_languages
 import mesh_overhead
 import mesh_passages
@@ -50,6 +52,7 @@ def main() -> None:
         "squad": squad,
         "answers": answers,
         "search": search,
+        "identifiers": mesh_identifiers.identifiers,
         "docs": mesh_documents.docs,
         "languages": mesh_languages.languages,
     }

@@ -62,7 +62,7 @@ def test_too_few_words_have_no_language(text: str) -> None:
         "What does KX-88213 mean?",
         "How do I set max_batch_tokens in config.yaml?",
         "Which value has RAGLAN_GATEWAY_PORT by default?",
-        "## Install\n\nRun `pip install it` and then start:\n\n```bash\nraglan up --port 80\n```\n",
+        "## Install\n\nRun `pip install x` and start the server:\n\n```bash\nx up --port 80\n```\n",
     ],
 )
 def test_identifiers_and_code_do_not_hide_the_language_of_the_words(text: str) -> None:

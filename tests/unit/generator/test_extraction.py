@@ -11,7 +11,7 @@ from raglan_generator.cues import cue_of
 from raglan_generator.extraction import extract
 from raglan_generator.generation import Passage
 from raglan_generator.support import Evidence
-from raglan_generator.terms import grams, terms
+from raglan_generator.terms import grams
 
 NORMANS = Passage(
     "The Normans gave their name to Normandy. They were descended from Norse raiders. "
@@ -174,14 +174,6 @@ def test_a_cue_is_what_the_question_asks_for(question: str, with_cue: str, witho
     assert cue is not None
     assert cue(with_cue)
     assert not cue(without)
-
-
-def test_terms_of_scripts_without_spaces_are_pairs_of_characters() -> None:
-    assert terms("東京都 tower") == ["東京", "京都", "tower"]
-
-
-def test_terms_drop_stop_words_and_endings() -> None:
-    assert terms("What are the running engines?") == ["run", "engin"]
 
 
 def test_a_short_term_has_one_piece() -> None:

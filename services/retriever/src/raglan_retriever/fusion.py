@@ -29,9 +29,9 @@ MAX_POPULATION: Final = 1000
 """Most candidates that scores are compared with; docs/decisions/retrieval.md has the choice."""
 
 _EXACT_DEVIATIONS: Final = (9.0, 15.0)
-"""Least distance of an exact match from the mean, in standard deviations: that of a hit with half
-of all squared deviations, within these bounds. The upper one is out of reach for five equal hits,
-the lower one for any hit among fewer than 83 chunks, where every word is rare."""
+"""Least distance of an exact match from the mean, in standard deviations: that of a hit with a
+third of all squared deviations, within these bounds. The upper one is out of reach for five equal
+hits, the lower one for any hit among fewer than 83 chunks, where every word is rare."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ def exact_matches(leg: Leg[Key]) -> frozenset[Key]:
     """
     shares = _shares(leg, "dbsf")
     low, high = _EXACT_DEVIATIONS
-    deviations = min(high, max(low, math.sqrt(leg.population / 2)))
+    deviations = min(high, max(low, math.sqrt(leg.population / 3)))
     least = 0.5 + deviations / 6
     return frozenset(
         key for (key, _), share in zip(leg.hits, shares, strict=True) if share >= least

@@ -271,6 +271,10 @@ class Index:
             query.fusion.lexical_weight,
             await self._population(names, len(dense) if 0 < len(dense) < depth else None),
         )
+        exact = fusion.exact_matches(by_words)
+        if len(words) == depth and not exact:
+            # Chunks further down may score nearly as high as the last, so not 0.
+            by_words = replace(by_words, population=0)
         if query.mode == "hybrid":
             worth = await self._dense_worth(query, names)
             by_meaning = fusion.Leg(
@@ -283,7 +287,6 @@ class Index:
             ranked = dense or words
         with self._timed("fetch"):
             found = await self._distinct(query, ranked, dict(dense), dict(words))
-        exact = fusion.exact_matches(by_words)
         return [
             replace(each, exact=(each.collection, each.chunk.point_id) in exact) for each in found
         ], is_all
