@@ -25,6 +25,7 @@ def read(text: str) -> str:
         ("p < 0.05 and q > 3 * 2 ** x", "p < 0.05 and q > 3 * 2 x"),
         ("snake_case_name, __init__.py and 5 - 3", "snake_case_name, init .py and 5 - 3"),
         ("Nothing to take out.", "Nothing to take out."),
+        ("<hr>", "<hr>"),
     ],
 )
 def test_markup_is_blanked_and_words_stay(text: str, expected: str) -> None:

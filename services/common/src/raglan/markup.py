@@ -36,9 +36,11 @@ def blank_markup(text: str) -> str:
     """`text` with Markdown's and HTML's markup replaced by blanks.
 
     Returns:
-        A string of the same length: every character that is left has its offset.
+        A string of the same length: every character that is left has its offset. A text that is
+        nothing but markup comes back as it is.
     """
-    return _MARKUP.sub(_blank, text)
+    blanked = _MARKUP.sub(_blank, text)
+    return text if blanked.isspace() else blanked
 
 
 def _blank(match: re.Match[str]) -> str:
