@@ -21,7 +21,7 @@ def read(text: str) -> str:
         ("a [link][ref] and [1] and x[2]", "a link and [1] and x[2]"),
         ("| a | **b** |\n|---|:-:|\n| `c` | |", "a b c"),
         ("## Use `it`\n\n```sh title=x\nrun --now\n```", "Use it run --now"),
-        ('<h1 align="center">Fastify</h1> if a <b and c> d', "Fastify if a <b and c> d"),
+        ('<h1 align="center">Fastify</h1> if a < b and c > d', "Fastify if a < b and c > d"),
         ("p < 0.05 and q > 3 * 2 ** x", "p < 0.05 and q > 3 * 2 x"),
         ("snake_case_name, __init__.py and 5 - 3", "snake_case_name, init .py and 5 - 3"),
         ("Nothing to take out.", "Nothing to take out."),
