@@ -18,7 +18,8 @@ from qdrant_client import AsyncQdrantClient, QdrantClient, models
 from qdrant_client.http.exceptions import UnexpectedResponse
 from raglan_retriever.chunks import Chunk
 from raglan_retriever.collection import Model
-from raglan_retriever.index import Index, Limits
+from raglan_retriever.index import Index
+from raglan_retriever.searching import Limits
 from raglan_retriever.stores.edge import EdgeStore
 from raglan_retriever.stores.qdrant import QdrantStore
 from raglan_retriever.stores.store import Store

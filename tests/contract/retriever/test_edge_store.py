@@ -15,8 +15,9 @@ from pathlib import Path
 import pytest
 from raglan.errors import Overloaded, Unavailable
 from raglan_retriever.filters import Terms
-from raglan_retriever.index import Index, Limits, Query
+from raglan_retriever.index import Index
 from raglan_retriever.metadata import term
+from raglan_retriever.searching import Limits, Query
 from raglan_retriever.stores.shard import Shard
 from raglan_retriever.stores.threads import BoundedPool
 

@@ -8,7 +8,8 @@ import identifier_set
 import numpy as np
 import pytest
 from raglan.errors import Conflict
-from raglan_retriever.index import Index, Query
+from raglan_retriever.index import Index
+from raglan_retriever.searching import Query
 
 DIMENSION = 8
 

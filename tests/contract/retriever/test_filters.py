@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from raglan.v1 import retriever_pb2
 from raglan_retriever.chunks import Chunk
 from raglan_retriever.collection import Model
-from raglan_retriever.index import Index, Limits
+from raglan_retriever.index import Index
+from raglan_retriever.searching import Limits
 from raglan_retriever.stores.qdrant import QdrantStore
 from raglan_retriever.wire_filter import clause_of
 

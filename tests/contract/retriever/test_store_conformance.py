@@ -10,8 +10,9 @@ import pytest
 from raglan.errors import Conflict, InvalidInput, NotFound
 from raglan_retriever.collection import Model
 from raglan_retriever.filters import All, Terms
-from raglan_retriever.index import Fusion, Index, Query
+from raglan_retriever.index import Index
 from raglan_retriever.metadata import term
+from raglan_retriever.searching import Fusion, Query
 
 
 @pytest.fixture

@@ -11,8 +11,9 @@ import pytest
 from prometheus_client import CollectorRegistry
 from raglan.errors import Unavailable
 from raglan_retriever.collection import Collection
-from raglan_retriever.index import Index, Limits, Query
+from raglan_retriever.index import Index
 from raglan_retriever.metrics import RetrieverMetrics
+from raglan_retriever.searching import Limits, Query
 from raglan_retriever.stores.null import PASSAGES, NullStore
 from raglan_retriever.stores.store import Size
 from raglan_retriever.stores.threads import BoundedPool

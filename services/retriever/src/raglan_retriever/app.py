@@ -9,8 +9,9 @@ from raglan.rpc.server import Service
 from raglan.telemetry.metrics import Endpoint
 from raglan.v1 import retriever_pb2_grpc
 
-from raglan_retriever.index import Fusion, Index, Limits
+from raglan_retriever.index import Index
 from raglan_retriever.metrics import RetrieverMetrics
+from raglan_retriever.searching import Fusion, Limits
 from raglan_retriever.servicer import RetrieverServicer
 from raglan_retriever.settings import RetrieverSettings
 from raglan_retriever.stores.null import NullStore

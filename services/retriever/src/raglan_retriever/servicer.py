@@ -14,7 +14,8 @@ from raglan.telemetry import semconv, tracing
 from raglan.v1 import common_pb2, retriever_pb2, retriever_pb2_grpc
 
 from raglan_retriever import wire
-from raglan_retriever.index import Fusion, Index
+from raglan_retriever.index import Index
+from raglan_retriever.searching import Fusion
 
 Context = grpc.aio.ServicerContext[Any, Any]
 

@@ -12,7 +12,7 @@ from raglan.v1 import common_pb2, retriever_pb2
 from raglan_retriever import fusion
 from raglan_retriever.chunks import Chunk
 from raglan_retriever.collection import Collection, Model
-from raglan_retriever.index import Found, Fusion, Mode, Query
+from raglan_retriever.searching import Found, Fusion, Mode, Query
 from raglan_retriever.stores.store import Stats
 from raglan_retriever.wire_filter import clause_of
 

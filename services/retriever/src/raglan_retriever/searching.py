@@ -1,0 +1,338 @@
+"""Searching: two legs over one or several collections, fused into one list of distinct texts."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
+from typing import Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from raglan import readability
+from raglan.errors import InvalidInput
+from raglan.readability import Readability
+from raglan.telemetry import semconv
+
+from raglan_retriever import fusion, lexical
+from raglan_retriever.chunks import Chunk, duplicate_key
+from raglan_retriever.collection import Collection, Model, check_name
+from raglan_retriever.filters import Clause
+from raglan_retriever.stores.spans import engine_span
+from raglan_retriever.stores.store import Hit, Store
+
+Mode = Literal["hybrid", "dense", "lexical"]
+Key = tuple[str, str]
+"""Collection and point."""
+
+MAX_TEXT_CHARS: Final = 32_768
+_OVER_FETCH: Final = 2
+_DEEPER: Final = 4
+_MAX_DEPTH: Final = 4_000
+"""Hits a leg gives at most when copies of the same texts take the places of others."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one call may ask for."""
+
+    max_limit: int = 1000
+    max_upsert_chunks: int = 1000
+    min_candidates: int = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Fusion:
+    """How the two legs of a hybrid search become one list."""
+
+    method: fusion.Method = "dbsf"
+    dense_weight: float = 1
+    lexical_weight: float = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """One search."""
+
+    collections: tuple[str, ...]
+    mode: Mode
+    limit: int
+    text: str = ""
+    """Needed unless `mode` is dense."""
+
+    vector: NDArray[np.float32] | None = None
+    """Of shape (dimension,). Needed unless `mode` is lexical."""
+
+    model: Model | None = None
+    """Made `vector`."""
+
+    readability: float | None = None
+    """How well `model` reads `text`, in [0, 1]; None where that is not known."""
+
+    where: Clause | None = None
+    fusion: Fusion = field(default_factory=Fusion)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A chunk that a search found, with the scores that took part."""
+
+    chunk: Chunk
+    collection: str
+    dense: float | None
+    lexical: float | None
+    fused: float | None
+    exact: bool = False
+    """Whether it holds words of the query that hardly another chunk does."""
+    duplicates: int = 0
+    """Further chunks with the same text that were left out of the result."""
+
+
+class Searcher:
+    """Answers queries over the collections of a store."""
+
+    def __init__(
+        self,
+        store: Store,
+        limits: Limits,
+        timed: Callable[[str], AbstractContextManager[None]],
+    ) -> None:
+        """Args:
+        timed: around each part of a search: dense, lexical, fetch.
+        """
+        self.store: Final = store
+        self.limits: Final = limits
+        self._timed = timed
+
+    async def search(self, query: Query) -> list[Found]:
+        """The best chunks, best first.
+
+        Raises:
+            InvalidInput: what the mode needs is missing, or the limit is out of range.
+            NotFound: a collection that does not exist, by name.
+            Conflict: the query's vector, or one collection's, comes from another model.
+        """
+        names = await self._check(query)
+        depth = max(self.limits.min_candidates, _OVER_FETCH * query.limit)
+        while True:
+            found, is_all = await self._search(query, names, depth)
+            if len(found) == query.limit or is_all or depth >= _MAX_DEPTH:
+                return found
+            # Copies of the same texts took the places.
+            depth = min(_DEEPER * depth, _MAX_DEPTH)
+
+    async def _search(
+        self, query: Query, names: Sequence[str], depth: int
+    ) -> tuple[list[Found], bool]:
+        """The best chunks among the first `depth` of each leg, and whether no leg has more."""
+        dense, words = await asyncio.gather(
+            self._dense_leg(query, names, depth), self._lexical_leg(query, names, depth)
+        )
+        is_all = len(dense) < depth and len(words) < depth
+        by_words = fusion.Leg(
+            words,
+            query.fusion.lexical_weight,
+            await self._population(names, len(dense) if 0 < len(dense) < depth else None),
+        )
+        exact = fusion.exact_matches(by_words)
+        if len(words) == depth and not exact:
+            # Chunks further down may score nearly as high as the last, so not 0.
+            by_words = replace(by_words, population=0)
+        if query.mode == "hybrid":
+            worth = await self._dense_worth(query, names)
+            by_meaning = fusion.Leg(
+                dense, query.fusion.dense_weight, credit=lambda key: worth[key[0]]
+            )
+            ranked = fusion.fuse([by_meaning, by_words], query.fusion.method)
+            # A score that did not take part is not shown.
+            dense = [(key, score) for key, score in dense if worth[key[0]] > 0]
+        else:
+            ranked = dense or words
+        with self._timed("fetch"):
+            found = await self._distinct(query, ranked, dict(dense), dict(words))
+        return [
+            replace(each, exact=(each.collection, each.chunk.point_id) in exact) for each in found
+        ], is_all
+
+    async def _population(self, names: Sequence[str], counted: int | None) -> int:
+        """How many chunks the words of a query were looked for in, at most `MAX_POPULATION`.
+
+        Args:
+            counted: what the dense leg found, if that is all there is.
+        """
+        if counted is not None:
+            return counted
+        collections = [await self.store.collection(name) for name in names]
+        chunks = sum(each.mean_length.chunks for each in collections)
+        return min(chunks, fusion.MAX_POPULATION)
+
+    async def _distinct(
+        self,
+        query: Query,
+        ranked: Sequence[tuple[Key, float]],
+        dense: dict[Key, float],
+        words: dict[Key, float],
+    ) -> list[Found]:
+        """The first `query.limit` different texts of `ranked`, each with the number of its copies.
+
+        Copies have similar scores, so they are counted up to where `query.limit` hits in a row are
+        none.
+        """
+        kept: dict[tuple[str, str], Found] = {}
+        for start in range(0, len(ranked), query.limit):
+            copies = 0
+            some = ranked[start : start + query.limit]
+            for found in await self._fetch(query.mode, some, dense, words):
+                key = duplicate_key(found.chunk)
+                if (first := kept.get(key)) is not None:
+                    shown = _preferred(first, found, kept.values())
+                    kept[key] = replace(shown, duplicates=first.duplicates + 1)
+                    copies += 1
+                elif len(kept) < query.limit:
+                    kept[key] = found
+            if len(kept) >= query.limit and not copies:
+                break
+        return list(kept.values())
+
+    async def _dense_worth(self, query: Query, names: Sequence[str]) -> dict[str, float]:
+        """What the dense leg is worth in each collection, in [0, 1]."""
+        if query.readability is None:
+            return dict.fromkeys(names, 1.0)
+        read = Readability(query.readability, readability.count_words(query.text))
+        collections = [await self.store.collection(name) for name in names]
+        return {each.name: readability.query_credit(read, each.readability) for each in collections}
+
+    async def _check(self, query: Query) -> tuple[str, ...]:
+        """The collections to search, without duplicates."""
+        if not 1 <= query.limit <= self.limits.max_limit:
+            raise InvalidInput(
+                f"limit is {query.limit}; it must be 1 to {self.limits.max_limit} "
+                "(RAGLAN_RETRIEVER_MAX_LIMIT)."
+            )
+        if not query.collections:
+            raise InvalidInput("The search names no collection.")
+        if len(query.text) > MAX_TEXT_CHARS:
+            raise InvalidInput(
+                f"The text has {len(query.text)} characters; the limit is {MAX_TEXT_CHARS}."
+            )
+        if query.mode != "dense" and not query.text.strip():
+            raise InvalidInput(f"A {query.mode} search needs a text.")
+        names = tuple(dict.fromkeys(check_name(name) for name in query.collections))
+        collections = [await self.store.collection(name) for name in names]
+        if query.mode != "dense":
+            for collection in collections:
+                collection.check_analysis()
+        if query.mode != "lexical":
+            _check_vector(query, collections)
+        return names
+
+    async def _dense_leg(
+        self, query: Query, names: Sequence[str], depth: int
+    ) -> list[tuple[Key, float]]:
+        if query.mode == "lexical" or query.vector is None:
+            return []
+        vector = query.vector.tolist()
+        found = [self._hits("dense", name, vector, depth, query.where) for name in names]
+        with self._timed("dense"):
+            return _merge(names, await asyncio.gather(*found), depth)
+
+    async def _lexical_leg(
+        self, query: Query, names: Sequence[str], depth: int
+    ) -> list[tuple[Key, float]]:
+        if query.mode == "dense":
+            return []
+
+        async def one(name: str) -> list[Hit]:
+            held = await self.store.collection(name)
+            words = lexical.query(query.text, held.languages, held.language)
+            if not words.indices:
+                return []
+            return await self._hits("lexical", name, words, depth, query.where)
+
+        with self._timed("lexical"):
+            return _merge(names, await asyncio.gather(*(one(name) for name in names)), depth)
+
+    async def _hits(
+        self,
+        leg: str,
+        name: str,
+        query: list[float] | lexical.Sparse,
+        depth: int,
+        where: Clause | None,
+    ) -> list[Hit]:
+        asked = {
+            semconv.MODE: leg,
+            semconv.LIMIT: depth,
+            semconv.FILTERED: where is not None,
+        }
+        with engine_span(self.store.name, semconv.INDEX_SEARCH, name, asked) as span:
+            hits = await self.store.search(name, query, depth, where)
+            span.set_attribute(semconv.DB_ROWS, len(hits))
+        return hits
+
+    async def _chunks(self, name: str, ids: Sequence[str]) -> dict[str, Chunk]:
+        with engine_span(
+            self.store.name, semconv.INDEX_FETCH, name, {semconv.LIMIT: len(ids)}
+        ) as span:
+            chunks = await self.store.fetch(name, ids)
+            span.set_attribute(semconv.DB_ROWS, len(chunks))
+        return chunks
+
+    async def _fetch(
+        self,
+        mode: Mode,
+        ranked: Sequence[tuple[Key, float]],
+        dense: dict[Key, float],
+        words: dict[Key, float],
+    ) -> list[Found]:
+        """The chunks of `ranked`, in its order; one deleted meanwhile is left out."""
+        wanted: dict[str, list[str]] = {}
+        for (name, id_), _ in ranked:
+            wanted.setdefault(name, []).append(id_)
+        fetched = await asyncio.gather(*(self._chunks(name, ids) for name, ids in wanted.items()))
+        chunks = dict(zip(wanted, fetched, strict=True))
+        return [
+            Found(
+                chunk=chunk,
+                collection=name,
+                dense=dense.get((name, id_)),
+                lexical=words.get((name, id_)),
+                fused=score if mode == "hybrid" else None,
+            )
+            for (name, id_), score in ranked
+            if (chunk := chunks[name].get(id_)) is not None
+        ]
+
+
+def _preferred(first: Found, copy: Found, result: Iterable[Found]) -> Found:
+    """Which of two copies is shown: one of a document that has no other place in the result."""
+    others = {_document(each) for each in result if each is not first}
+    is_second_place = _document(first) in others and _document(copy) not in others
+    return copy if is_second_place else first
+
+
+def _document(found: Found) -> tuple[str, str]:
+    return found.collection, found.chunk.document_id
+
+
+def _check_vector(query: Query, collections: Sequence[Collection]) -> None:
+    if query.vector is None or query.model is None:
+        raise InvalidInput(f"A {query.mode} search needs a vector and the model it comes from.")
+    for collection in collections:
+        collection.check_model(query.model)
+    if query.vector.shape != (query.model.dimension,):
+        raise InvalidInput(
+            f"The query vector has {query.vector.size} values; its model, {query.model}, "
+            f"has {query.model.dimension}."
+        )
+    if not np.isfinite(query.vector).all():
+        raise InvalidInput("The query vector holds values that are not finite.")
+
+
+def _merge(names: Sequence[str], found: Sequence[list[Hit]], depth: int) -> list[tuple[Key, float]]:
+    """The best of one leg over several collections, by raw score; ties by collection and point."""
+    hits = [
+        ((name, hit.id), hit.score) for name, some in zip(names, found, strict=True) for hit in some
+    ]
+    return sorted(hits, key=lambda item: (-item[1], item[0]))[:depth]
