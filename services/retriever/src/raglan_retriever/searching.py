@@ -306,10 +306,19 @@ class Searcher:
 
 
 def _preferred(first: Found, copy: Found, result: Iterable[Found]) -> Found:
-    """Which of two copies is shown: one of a document that has no other place in the result."""
-    others = {_document(each) for each in result if each is not first}
-    is_second_place = _document(first) in others and _document(copy) not in others
-    return copy if is_second_place else first
+    """Which of two copies is shown: that of the document which the result shows less of.
+
+    Args:
+        result: what is shown so far, best first, `first` included.
+    """
+    shown = [_document(each) for each in result if each is not first]
+
+    def presence(found: Found) -> tuple[int, int]:
+        document = _document(found)
+        best_place = shown.index(document) if document in shown else 0
+        return shown.count(document), -best_place
+
+    return min(first, copy, key=presence)
 
 
 def _document(found: Found) -> tuple[str, str]:
