@@ -306,19 +306,18 @@ class Searcher:
 
 
 def _preferred(first: Found, copy: Found, result: Iterable[Found]) -> Found:
-    """Which of two copies is shown: that of the document which the result shows less of.
+    """Which of two copies is shown: that of the document which is shown lower, or not at all.
 
     Args:
         result: what is shown so far, best first, `first` included.
     """
     shown = [_document(each) for each in result if each is not first]
 
-    def presence(found: Found) -> tuple[int, int]:
+    def best_place(found: Found) -> int:
         document = _document(found)
-        best_place = shown.index(document) if document in shown else 0
-        return shown.count(document), -best_place
+        return shown.index(document) if document in shown else len(shown)
 
-    return min(first, copy, key=presence)
+    return max(first, copy, key=best_place)
 
 
 def _document(found: Found) -> tuple[str, str]:
