@@ -115,7 +115,10 @@ async def test_a_caller_that_leaves_gives_the_request_up(
 ) -> None:
     encoder = embedders.encoder("hang")
     futures = encoder.submit(
-        ["a", "b"], Outputs.DENSE, deadline=Deadline.after(10), lane=Lane.INTERACTIVE
+        await encoder.prepare(["a", "b"], Lane.INTERACTIVE),
+        Outputs.DENSE,
+        deadline=Deadline.after(10),
+        lane=Lane.INTERACTIVE,
     )
     async with asyncio.timeout(5):
         while not server.at_once:
@@ -131,7 +134,10 @@ async def test_a_caller_that_leaves_gives_the_request_up(
 async def test_closing_gives_up_what_is_on_its_way(embedders: Embedders) -> None:
     encoder = embedders.encoder("hang")
     (future,) = encoder.submit(
-        ["a"], Outputs.DENSE, deadline=Deadline.after(10), lane=Lane.INTERACTIVE
+        await encoder.prepare(["a"], Lane.INTERACTIVE),
+        Outputs.DENSE,
+        deadline=Deadline.after(10),
+        lane=Lane.INTERACTIVE,
     )
     await asyncio.sleep(0)
     async with asyncio.timeout(5):
