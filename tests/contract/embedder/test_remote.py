@@ -115,7 +115,7 @@ async def test_a_caller_that_leaves_gives_the_request_up(
 ) -> None:
     encoder = embedders.encoder("hang")
     futures = encoder.submit(
-        await encoder.prepare(["a", "b"], Lane.INTERACTIVE),
+        await encoder.prepare(["a", "b"], Lane.INTERACTIVE, start=0),
         Outputs.DENSE,
         deadline=Deadline.after(10),
         lane=Lane.INTERACTIVE,
@@ -134,7 +134,7 @@ async def test_a_caller_that_leaves_gives_the_request_up(
 async def test_closing_gives_up_what_is_on_its_way(embedders: Embedders) -> None:
     encoder = embedders.encoder("hang")
     (future,) = encoder.submit(
-        await encoder.prepare(["a"], Lane.INTERACTIVE),
+        await encoder.prepare(["a"], Lane.INTERACTIVE, start=0),
         Outputs.DENSE,
         deadline=Deadline.after(10),
         lane=Lane.INTERACTIVE,
