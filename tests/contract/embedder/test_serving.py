@@ -144,9 +144,11 @@ async def test_metrics_tell_where_the_time_went(model_cache: Path) -> None:
 
 
 async def test_what_cannot_be_done_in_time_is_refused_at_once(model_cache: Path) -> None:
-    async with served(settings(model_cache, max_texts=128)) as (_, channel):
-        texts = [f"passage {number} " * 60 for number in range(128)]
-        ahead = asyncio.create_task(embed(channel, texts, lane=common_pb2.LANE_BULK))
+    """Both sides of the comparison are of one machine, however fast that is."""
+    async with served(settings(model_cache, max_texts=256)) as (_, channel):
+        texts = [f"passage {number} " * 60 for number in range(256)]
+        began = time.monotonic()
+        ahead = asyncio.create_task(embed(channel, texts, lane=common_pb2.LANE_BULK, within_s=100))
         refused: list[tuple[float, Overloaded]] = []
         while not ahead.done() and len(refused) < 5:
             asked = time.monotonic()
@@ -156,10 +158,11 @@ async def test_what_cannot_be_done_in_time_is_refused_at_once(model_cache: Path)
                 refused.append((time.monotonic() - asked, refusal))
             except RaglanError:
                 continue
-        assert (await ahead).vectors.rows == 128
+        assert (await ahead).vectors.rows == 256
+        seconds = time.monotonic() - began
     assert len(refused) == 5
     assert all((refusal.retry_after_s or 0) > 0 for _, refusal in refused)
-    assert sorted(seconds for seconds, _ in refused)[2] < 0.1, refused
+    assert sorted(took for took, _ in refused)[2] < seconds / 20, (refused, seconds)
 
 
 async def test_a_batch_with_poison_fails_alone_and_the_server_serves_on(
