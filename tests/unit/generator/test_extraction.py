@@ -167,6 +167,8 @@ def test_the_confidence_is_about_three_sentences_however_many_are_asked_for() ->
         ("When was it built?", "It was built in 1905.", "It was built later."),
         ("Who built it?", "It was built by Anna.", "It was built by her."),
         ("Where is it?", "It stands in Ghent.", "It stands there."),
+        ("Does it open on Sunday?", "It never opens on Sunday.", "Opening hours of Sunday."),
+        ("if it rains, can I go in?", "Visitors cannot go in.", "Rain falls."),
     ],
 )
 def test_a_cue_is_what_the_question_asks_for(question: str, with_cue: str, without: str) -> None:
@@ -174,6 +176,11 @@ def test_a_cue_is_what_the_question_asks_for(question: str, with_cue: str, witho
     assert cue is not None
     assert cue(with_cue)
     assert not cue(without)
+
+
+@pytest.mark.parametrize("question", ["Is there a shorter way?", "Can you tell me the way?"])
+def test_what_asks_for_a_thing_asks_for_no_verdict(question: str) -> None:
+    assert cue_of(question) is None
 
 
 def test_a_short_term_has_one_piece() -> None:

@@ -50,8 +50,8 @@ _HOW_TO: Final = re.compile(
 )
 
 _YES_NO: Final = re.compile(
-    r"(^|[,;:] )\W*(is|are|was|were|does|do|did|can|could|will|would|should|must|may|has|have|ok to)"
-    r" (?!there\b|you (know|tell|show|explain)\b)",
+    r"(^|[,;:] )\W*(is|are|was|were|does|do|did|can|could|will|would|should|must|may|has|have"
+    r"|ok to) (?!there\b|you (know|tell|show|explain)\b)",
     re.IGNORECASE,
 )
 
@@ -70,7 +70,8 @@ _A_VARIABLE: Final = re.compile(r"\b[A-Z][A-Z\d]*_[A-Z\d_]+\b")
 _A_CODE: Final = re.compile(r"\b[A-Z][A-Z\d]*_[A-Z\d_]+\b|\b[A-Z]{1,8}-?\d{2,}\b|\b\d{3}\b")
 _A_SETTING: Final = re.compile(r"`|(?<!\w)--?[a-z]")
 _A_VERDICT: Final = re.compile(
-    r"\b(not|cannot|never|no|only|can|may|must|always|fine|possible|allowed|supported|supports)\b|n't\b",
+    r"\b(not|cannot|never|no|only|can|may|must|always|fine|possible|allowed|supported|supports)\b"
+    r"|n't\b",
     re.IGNORECASE,
 )
 _A_COMMAND: Final = re.compile(r"```|`[^`\n]* [^`\n]*`|(?m:^\s*\$ )")

@@ -2,9 +2,9 @@
 
 The chunker cuts long code blocks, tables and lists, and code from the sentence that introduces it.
 Where the search found the neighbouring chunks as well, their texts are joined again, and so are the
-pieces of each block. The chunker trims white space: a gap of a few characters holds nothing else. One
-character between two lines is a line break, so that a block is whole again; what a wider gap holds
-is not known, and no quote reaches over it.
+pieces of each block. The chunker trims white space, so a gap of a few characters holds nothing
+else. One character between two lines is a line break, and a block cut there is whole again; what a
+wider gap holds is not known, and no quote reaches over it.
 """
 
 from __future__ import annotations

@@ -156,7 +156,7 @@ class _Reader:
             elif block.kind is BlockKind.LIST_ITEM:
                 items = lists_of(nodes, at - 1)
                 at += len(items) - 1
-                yield from self._list(items, block.lead_in or self._words(before))
+                yield from self._list(items, block.lead_in or self._words(before), before)
             elif node.children:
                 yield from self._siblings(node.children)
             else:
@@ -250,7 +250,9 @@ class _Reader:
             return None
         return span
 
-    def _list(self, items: Sequence[Node], lead_in: str) -> Iterator[Unit]:
+    def _list(
+        self, items: Sequence[Node], lead_in: str, introduction: Span = _NOWHERE
+    ) -> Iterator[Unit]:
         lead_in = markdown.one_line(lead_in)
         first, last = items[0].block, items[-1].block
         if markdown.is_navigation(self._text[first.start : last.end]):
@@ -259,7 +261,10 @@ class _Reader:
         is_whole = is_whole and self._stretch.is_exact(first.start, last.end)
         if len(items) > 1 and self._whole_lists and is_whole and last.end - first.start < MAX_CHARS:
             text = "\n".join(item_markdown(self._text, node) for node in items)
-            yield self._unit(Kind.LIST, Span(first.start, last.end), text, lead_in)
+            start = introduction.start if introduction.end else first.start
+            if not self._stretch.is_exact(start, last.end):
+                start = first.start
+            yield self._unit(Kind.LIST, Span(start, last.end), text, lead_in)
             return
         for node in items:
             yield from self._item(node, lead_in)
