@@ -146,7 +146,7 @@ def extract(
     if not any(each.words or each.section for each in found):
         return Extraction((), 0.0)
     chances = chances_of(candidates, found)
-    best = _best(candidates, chances, max_sentences)
+    best = _completed(_best(candidates, chances, max_sentences), candidates, max_sentences)
     quotes = tuple(_quotes([candidates[i] for i in best], [chances[i] for i in best]))
     evidence = evidence_of(question, passages, candidates, found, chances, language)
     return Extraction(quotes, evidence.confidence(), evidence.answerable(), evidence.parts())
@@ -167,6 +167,27 @@ def _best(candidates: Sequence[Candidate], chances: Sequence[float], most: int) 
         if not any(_overlap(candidates[i], candidates[j]) for j in picked):
             picked.append(i)
     return picked
+
+
+def _completed(picked: list[int], candidates: Sequence[Candidate], most: int) -> list[int]:
+    """`picked`, and if a list leads them and there is room, what follows it under its heading:
+    the steps after the list belong to the same task."""
+    best = candidates[picked[0]] if picked else None
+    if best is None or best.unit.kind is not Kind.LIST:
+        return picked
+    found = list(picked)
+    for i, each in enumerate(candidates):
+        if len(found) >= most:
+            break
+        follows = (
+            each.stretch is best.stretch
+            and each.unit.section == best.unit.section
+            and each.unit.place > best.unit.place
+            and not _is_question(each)
+        )
+        if follows and not any(_overlap(each, candidates[j]) for j in found):
+            found.append(i)
+    return found
 
 
 def _overlap(one: Candidate, other: Candidate) -> bool:
