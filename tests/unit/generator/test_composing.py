@@ -109,7 +109,7 @@ async def test_a_list_that_is_asked_for_comes_whole_with_its_lead_in() -> None:
         "3. Drive slowly."
     )
     quote = citation_of(events).quote
-    assert quote.startswith("1. Close")
+    assert quote.startswith("To move a hive to the meadow:\n\n1. Close")
     assert quote.endswith("3. Drive slowly.")
 
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from raglan.blocks import Block, BlockKind
 from raglan_generator.cues import cue_of
 from raglan_generator.extraction import extract
 from raglan_generator.generation import Passage
@@ -167,6 +168,8 @@ def test_the_confidence_is_about_three_sentences_however_many_are_asked_for() ->
         ("When was it built?", "It was built in 1905.", "It was built later."),
         ("Who built it?", "It was built by Anna.", "It was built by her."),
         ("Where is it?", "It stands in Ghent.", "It stands there."),
+        ("Does it open on Sunday?", "It never opens on Sunday.", "Opening hours of Sunday."),
+        ("if it rains, can I go in?", "Visitors cannot go in.", "Rain falls."),
     ],
 )
 def test_a_cue_is_what_the_question_asks_for(question: str, with_cue: str, without: str) -> None:
@@ -176,5 +179,31 @@ def test_a_cue_is_what_the_question_asks_for(question: str, with_cue: str, witho
     assert not cue(without)
 
 
+@pytest.mark.parametrize("question", ["Is there a shorter way?", "Can you tell me the way?"])
+def test_what_asks_for_a_thing_asks_for_no_verdict(question: str) -> None:
+    assert cue_of(question) is None
+
+
 def test_a_short_term_has_one_piece() -> None:
     assert grams("ab") == {"^ab"}
+
+
+def test_what_follows_a_list_under_its_heading_completes_it() -> None:
+    parts = {
+        "## Moving a hive": Block(BlockKind.HEADING, 0, 0, level=2),
+        "To move a hive:": Block(BlockKind.PARAGRAPH, 0, 0),
+        "1. Close the hive.": Block(BlockKind.LIST_ITEM, 0, 0, level=1, label="1"),
+        "2. Strap it.": Block(BlockKind.LIST_ITEM, 0, 0, level=1, label="2"),
+        "Open the entrance at dawn.": Block(BlockKind.PARAGRAPH, 0, 0),
+        "## Honey": Block(BlockKind.HEADING, 0, 0, level=2),
+        "It keeps for years.": Block(BlockKind.PARAGRAPH, 0, 0),
+    }
+    text = "\n\n".join(parts)
+    blocks = tuple(
+        replace(block, start=text.index(part), end=text.index(part) + len(part))
+        for part, block in parts.items()
+    )
+    found = extract("How do I move a hive?", [Passage(text, blocks=blocks)])
+    quotes = [quote.text for quote in found.quotes]
+    assert quotes[0].endswith("2. Strap it.")
+    assert quotes[1:] == ["Open the entrance at dawn."]

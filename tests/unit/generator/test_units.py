@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from raglan.blocks import Block, BlockKind, Cell, clip
 from raglan_generator.generation import Passage
 from raglan_generator.joining import stretches_of
@@ -103,7 +105,7 @@ def test_a_whole_list_is_one_unit_where_lists_are_wanted() -> None:
     (found,) = units(Passage(STEPS, blocks=STEP_BLOCKS), whole_lists=True)
     assert found.kind is Kind.LIST
     assert found.lead_in == "To move a colony:"
-    assert STEPS[slice(*found.span)] == STEPS[STEPS.index("1.") :]
+    assert STEPS[slice(*found.span)] == STEPS[STEPS.index("To move a colony:") :]
 
 
 def test_a_heading_that_the_passage_begins_with_is_not_repeated_in_the_path() -> None:
@@ -231,3 +233,71 @@ def test_numbers_in_brackets_are_escaped_in_prose_and_left_alone_in_code() -> No
     assert found.text == r"It failed \[12\], then `x[1]`\[^3\]."
     (plain,) = units(Passage("The bridge opened.[2]"))
     assert plain.text == r"The bridge opened.\[2\]"
+
+
+def piece(start: int, end: int, text: str, blocks: tuple[Block, ...]) -> Passage:
+    return Passage(
+        text[start:end], start, document="d", blocks=tuple(clip(text, blocks, start, end))
+    )
+
+
+def test_a_sentence_introduces_the_code_of_the_next_chunk_and_is_not_quoted_with_it() -> None:
+    fence = PRINTING.index("```sh")
+    first = piece(0, fence - 2, PRINTING, PRINT_BLOCKS)
+    second = piece(fence, len(PRINTING), PRINTING, PRINT_BLOCKS)
+    (code,) = (unit for unit in units(second, first) if unit.kind is Kind.CODE)
+    assert code.lead_in == "Print it like this:"
+    assert PRINTING[slice(*code.span)].startswith("```sh")
+    assert PRINTING[slice(*code.span)].endswith("```")
+
+
+def test_a_list_that_a_line_break_cuts_is_whole_again() -> None:
+    cut = STEPS.index("2. Strap")
+    passages = [
+        piece(0, cut - 1, STEPS, STEP_BLOCKS),
+        piece(cut, len(STEPS), STEPS, STEP_BLOCKS),
+    ]
+    (found,) = units(*passages, whole_lists=True)
+    assert found.kind is Kind.LIST
+    assert STEPS[slice(*found.span)] == STEPS[STEPS.index("To move a colony:") :]
+
+
+def test_no_list_is_quoted_over_white_space_that_is_not_known() -> None:
+    text = STEPS.replace("\n2. Strap", "\n \n2. Strap")
+    lines = [line for line in text.split("\n")[4:] if line.strip()]
+    blocks = tuple(block(ITEM, text, line, level=1, label=line[0]) for line in lines)
+    start, cut = text.index("1. Close"), text.index("2. Strap")
+    passages = [piece(start, cut - 3, text, blocks), piece(cut, len(text), text, blocks)]
+    assert [unit.kind for unit in units(*passages, whole_lists=True)] == [Kind.ITEM] * 3
+
+
+def test_a_sentence_that_a_chunk_cuts_is_not_joined_over_a_gap() -> None:
+    text = "The pump is rated for twelve bar at most."
+    blocks = (block(PARAGRAPH, text, text),)
+    cut = text.index("twelve")
+    passages = [piece(0, cut - 1, text, blocks), piece(cut, len(text), text, blocks)]
+    assert len(stretches_of(passages)) == 2
+
+
+def test_each_joined_passage_has_the_headings_of_its_own() -> None:
+    text = "## Bees\n\nThey fly.\n\n## Wasps\n\nThey sting."
+    parts = [
+        (HEADING, "## Bees"),
+        (PARAGRAPH, "They fly."),
+        (HEADING, "## Wasps"),
+        (PARAGRAPH, "They sting."),
+    ]
+    blocks = tuple(
+        block(kind, text, part, level=2 if kind is HEADING else 0) for kind, part in parts
+    )
+    cut = text.index("## Wasps")
+    first = replace(piece(0, cut - 2, text, blocks), headings=("Insects", "Bees"))
+    second = replace(piece(cut, len(text), text, blocks), headings=("Insects", "Wasps"))
+    found = units(first, second)
+    assert [unit.headings for unit in found] == [("Insects", "Bees"), ("Insects", "Wasps")]
+
+
+def test_a_sentence_in_emphasis_ends_with_it() -> None:
+    text = "Look first. *Call it inside a `ready` call.*"
+    found = units(Passage(text, blocks=(block(PARAGRAPH, text, text),)))
+    assert [unit.text for unit in found] == ["Look first.", "*Call it inside a `ready` call.*"]

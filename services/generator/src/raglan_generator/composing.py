@@ -47,7 +47,7 @@ class Composer:
     def _new_lead_in(self, quote: Quote) -> str:
         """The sentence that introduces `quote`; empty where the answer has it already."""
         lead_in = quote.unit.lead_in
-        if lead_in in self._lead_ins or quote.unit.kind is Kind.ROW:
+        if lead_in in self._lead_ins:
             return ""
         return lead_in
 
@@ -87,10 +87,8 @@ def _with_marker(kind: Kind, body: str, lead_in: str, marker: str) -> tuple[str,
     """The text up to the marker, and what follows it."""
     if kind is Kind.SENTENCE:
         return f"{body} {marker}", ""
-    if kind is Kind.ROW:
-        return f"- {body} {marker}", ""
-    if kind is Kind.ITEM:
-        head, _, rest = body.partition("\n")
+    if kind in (Kind.ITEM, Kind.ROW):
+        head, _, rest = (f"- {body}" if kind is Kind.ROW else body).partition("\n")
         introduction = f"{lead_in}\n\n" if lead_in else ""
         return f"{introduction}{head} {marker}", f"\n{rest}" if rest else ""
     # A marker inside of a list or a fence would belong to a part of it.

@@ -49,6 +49,12 @@ _HOW_TO: Final = re.compile(
     r"\bhow (do|can|could|should|must) (i|we|you)\b|\bhow to\b", re.IGNORECASE
 )
 
+_YES_NO: Final = re.compile(
+    r"(^|[,;:] )\W*(is|are|was|were|does|do|did|can|could|will|would|should|must|may|has|have"
+    r"|ok to) (?!there\b|you (know|tell|show|explain)\b)",
+    re.IGNORECASE,
+)
+
 _A_NUMBER: Final = re.compile(
     r"\d|\b(one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|hundred|thousand"
     r"|million|billion|half|dozen)\b",
@@ -63,6 +69,11 @@ _A_VERSION: Final = re.compile(r"\bv?\d+\.\d+|\bv\d+\b|(?<=[a-z] )\d+\b")
 _A_VARIABLE: Final = re.compile(r"\b[A-Z][A-Z\d]*_[A-Z\d_]+\b")
 _A_CODE: Final = re.compile(r"\b[A-Z][A-Z\d]*_[A-Z\d_]+\b|\b[A-Z]{1,8}-?\d{2,}\b|\b\d{3}\b")
 _A_SETTING: Final = re.compile(r"`|(?<!\w)--?[a-z]")
+_A_VERDICT: Final = re.compile(
+    r"\b(not|cannot|never|no|only|can|may|must|always|fine|possible|allowed|supported|supports)\b"
+    r"|n't\b",
+    re.IGNORECASE,
+)
 _A_COMMAND: Final = re.compile(r"```|`[^`\n]* [^`\n]*`|(?m:^\s*\$ )")
 
 _LIST: Final = re.compile(
@@ -81,6 +92,7 @@ _KINDS: Final = (
     (_COMMAND, _A_COMMAND),
     (_SETTING, _A_SETTING),
     (_HOW_TO, _A_SETTING),
+    (_YES_NO, _A_VERDICT),
 )
 """What is asked for, the most specific first, and how an answer looks."""
 

@@ -55,7 +55,8 @@ class Features(NamedTuple):
     length: float
     """Logarithm of its length over that of a usual sentence, where it is longer."""
     whole: float
-    """1 for a whole list, which is a unit only where the question asks for several things."""
+    """Of a whole list, which is a unit only where the question asks for several things: share of
+    the terms in the sentence that introduces it and the heading right above it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +160,7 @@ def features(
                 rank=-math.log(each.passage + 1),
                 similarity=lowest if passage.similarity is None else passage.similarity,
                 length=math.log(max(1.0, len(each.unit.text) / USUAL_CHARS)),
-                whole=float(each.unit.kind is Kind.LIST),
+                whole=_introduced(weights, each) if each.unit.kind is Kind.LIST else 0.0,
             )
         )
     return found
@@ -191,6 +192,10 @@ def _agreement(weights: Mapping[str, float], heading: frozenset[str]) -> float:
     """Share of the question in the heading times share of the heading in the question."""
     shared = weights.keys() & heading
     return _sum(weights, shared) * len(shared) / len(heading) if shared else 0.0
+
+
+def _introduced(weights: Mapping[str, float], each: Candidate) -> float:
+    return _sum(weights, weights.keys() & (each.before | each.heading))
 
 
 class _Matches:

@@ -1,7 +1,10 @@
 """Passages of one document joined where they touch, so that a block cut between them is whole.
 
-The chunker cuts long code blocks, tables and lists. Where the search found the neighbouring chunks
-as well, their texts are joined again, and so are the pieces of each block.
+The chunker cuts long code blocks, tables and lists, and code from the sentence that introduces it.
+Where the search found the neighbouring chunks as well, their texts are joined again, and so are the
+pieces of each block. The chunker trims white space, so a gap of a few characters holds nothing
+else. One character between two lines is a line break, and a block cut there is whole again; what a
+wider gap holds is not known, and no quote reaches over it.
 """
 
 from __future__ import annotations
@@ -9,10 +12,14 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Final
 
 from raglan.blocks import Block, BlockKind
 
 from raglan_generator.generation import Passage
+
+_GAP: Final = 4
+"""Characters between two chunks up to which they are neighbours."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +36,13 @@ class Stretch:
     """Where each of these passages begins in `text`."""
     lengths: tuple[int, ...]
     """Of each of these passages, in characters."""
+    seams: tuple[int, ...] = ()
+    """Where in `text` white space is that the passages do not have, and that may differ from the
+    document's."""
+
+    def is_exact(self, start: int, end: int) -> bool:
+        """Whether `text[start:end]` is certainly the document's."""
+        return not any(start < seam < end for seam in self.seams)
 
     def passage_at(self, offset: int) -> int:
         """Index in the request of the passage that holds the character at `offset`."""
@@ -59,7 +73,7 @@ def _touching(passages: Sequence[Passage], indexes: Sequence[int]) -> Iterable[l
     run: list[int] = []
     end = 0
     for index in indexes:
-        if run and passages[index].start > end:
+        if run and not _is_next(passages[run[-1]], end, passages[index]):
             yield run
             run = []
         end = max(end, passages[index].end) if run else passages[index].end
@@ -68,16 +82,33 @@ def _touching(passages: Sequence[Passage], indexes: Sequence[int]) -> Iterable[l
         yield run
 
 
+def _is_next(last: Passage, end: int, passage: Passage) -> bool:
+    """Whether `passage` goes on where `last`, or one before it, ends."""
+    gap = passage.start - end
+    if gap <= 0:
+        return True
+    if gap > _GAP or not last.blocks or not passage.blocks:
+        return False
+    cut = [block for block in last.blocks if block.cut_end]
+    # White space between two words of a sentence may be a blank or a line break.
+    return not cut or cut[-1].kind in (BlockKind.CODE, BlockKind.TABLE)
+
+
 def _joined(passages: Sequence[Passage], run: Sequence[int]) -> Stretch:
     first = passages[run[0]]
-    text, blocks = first.text, list(first.blocks)
+    text, blocks, seams = first.text, list(first.blocks), []
     for index in run[1:]:
         passage = passages[index]
-        shift, known = passage.start - first.start, len(text)
+        shift = passage.start - first.start
+        gap = shift - len(text)
+        if gap > 1:
+            seams.append(len(text) + 1)
+        text += "\n" * gap
+        known = len(text)
         text += passage.text[max(0, len(text) - shift) :]
         for block in passage.blocks:
             moved = _moved(block, shift)
-            if moved.cut_start or moved.start < known:
+            if gap <= 1 and (moved.cut_start or moved.start < known):
                 _add(blocks, moved)
             else:
                 blocks.append(moved)
@@ -88,6 +119,7 @@ def _joined(passages: Sequence[Passage], run: Sequence[int]) -> Stretch:
         passages=tuple(run),
         offsets=tuple(passages[index].start - first.start for index in run),
         lengths=tuple(len(passages[index].text) for index in run),
+        seams=tuple(seams),
     )
 
 
@@ -116,7 +148,7 @@ def _same(known: Block, block: Block) -> bool:
     if block.kind is BlockKind.PAGE_BREAK:
         return known.start == block.start
     if block.cut_start:
-        return known.cut_end and known.start <= block.start <= known.end
+        return known.cut_end and known.start <= block.start <= known.end + 1
     return known.start == block.start
 
 

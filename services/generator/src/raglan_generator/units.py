@@ -114,11 +114,13 @@ class _Reader:
     """Reads the blocks of one stretch in order and keeps the headings above each."""
 
     def __init__(self, stretch: Stretch, passages: Sequence[Passage], whole_lists: bool) -> None:
+        self._stretch = stretch
         self._text = stretch.text
         self._blocks = stretch.blocks
         self._whole_lists = whole_lists
         self._language = next((each.language for each in passages if each.language), "en")
-        self._path = [(0, heading) for heading in _headings(passages[0])]
+        self._path: list[tuple[int, str]] = []
+        self._ahead = list(zip(stretch.offsets, map(_headings, passages), strict=True))
         breaks = [block for block in self._blocks if block.kind is BlockKind.PAGE_BREAK]
         self._page_starts = [0, *(block.start for block in breaks)]
         self._pages = [passages[0].page, *(block.page for block in breaks)]
@@ -126,6 +128,7 @@ class _Reader:
         self._place = 0
 
     def read(self) -> Iterator[Unit]:
+        self._go_on(0)
         if self._blocks:
             yield from self._siblings(tree_of(self._blocks))
             return
@@ -140,6 +143,7 @@ class _Reader:
             block, before = node.block, introduction
             at += 1
             introduction = _NOWHERE
+            self._go_on(block.start)
             if block.kind is BlockKind.HEADING:
                 self._enter(block.level, markdown.heading_text(self._words(block)))
             elif block.kind is BlockKind.PARAGRAPH:
@@ -152,7 +156,7 @@ class _Reader:
             elif block.kind is BlockKind.LIST_ITEM:
                 items = lists_of(nodes, at - 1)
                 at += len(items) - 1
-                yield from self._list(items, block.lead_in or self._words(before))
+                yield from self._list(items, block.lead_in or self._words(before), before)
             elif node.children:
                 yield from self._siblings(node.children)
             else:
@@ -160,6 +164,13 @@ class _Reader:
 
     def _words(self, span: Block | Span) -> str:
         return self._text[span.start : span.end]
+
+    def _go_on(self, at: int) -> None:
+        """Take over the headings of the passage that begins at `at` or before it."""
+        while self._ahead and self._ahead[0][0] <= at:
+            _, headings = self._ahead.pop(0)
+            if headings != tuple(text for level, text in self._path if level < _BOLD_LEVEL):
+                self._path = [(0, heading) for heading in headings]
 
     def _enter(self, level: int, heading: str) -> None:
         """Go on below `heading`."""
@@ -201,10 +212,11 @@ class _Reader:
         return units, introduction
 
     def _sentences(self, block: Block) -> list[Span]:
-        """The sentences of a block, none of which ends inside of inline code or bold text."""
+        """The sentences of a block, none of which ends inside of inline code or emphasis."""
         found: list[Span] = []
         for span in sentences_of(self._text, Span(block.start, block.end), self._language):
-            if found and markdown.is_open(self._words(found[-1])):
+            words = self._words(span)
+            if found and (markdown.is_open(self._words(found[-1])) or not _WORD.search(words)):
                 span = Span(found.pop().start, span.end)
             found.append(span)
         return found
@@ -213,6 +225,8 @@ class _Reader:
         if not _is_quotable_code(block):
             return
         start = introduction.start if introduction.end else block.start
+        if not self._stretch.is_exact(start, block.end):
+            start = block.start
         lead_in = markdown.one_line(self._words(introduction))
         text = code_markdown(self._text, block)
         yield self._unit(Kind.CODE, Span(start, block.end), text, lead_in)
@@ -236,15 +250,21 @@ class _Reader:
             return None
         return span
 
-    def _list(self, items: Sequence[Node], lead_in: str) -> Iterator[Unit]:
+    def _list(
+        self, items: Sequence[Node], lead_in: str, introduction: Span = _NOWHERE
+    ) -> Iterator[Unit]:
         lead_in = markdown.one_line(lead_in)
         first, last = items[0].block, items[-1].block
         if markdown.is_navigation(self._text[first.start : last.end]):
             return
         is_whole = not first.cut_start and not last.cut_end
+        is_whole = is_whole and self._stretch.is_exact(first.start, last.end)
         if len(items) > 1 and self._whole_lists and is_whole and last.end - first.start < MAX_CHARS:
             text = "\n".join(item_markdown(self._text, node) for node in items)
-            yield self._unit(Kind.LIST, Span(first.start, last.end), text, lead_in)
+            start = introduction.start if introduction.end else first.start
+            if not self._stretch.is_exact(start, last.end):
+                start = first.start
+            yield self._unit(Kind.LIST, Span(start, last.end), text, lead_in)
             return
         for node in items:
             yield from self._item(node, lead_in)
