@@ -4,7 +4,6 @@ import json
 import time
 
 import pytest
-
 from raglan_ingester.parsers.front_matter import split_front_matter
 from raglan_ingester.parsers.markdown import parse
 from raglan_ingester.parsers.parsed import Source

@@ -18,7 +18,7 @@ _FENCED: Final = re.compile(
 _MAX_CHARS: Final = 16_384
 """Longer front matter is data, not a description of the document."""
 _MAX_DEPTH: Final = 32
-"""Lists and mappings in one another. The time that YAML takes grows with the square of the depth."""
+"""Lists and mappings in one another; the time to read them grows with the square of the depth."""
 
 
 @dataclass(frozen=True, slots=True)
