@@ -7,9 +7,12 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from raglan.blocks import Block, BlockKind
 from raglan_generator.cues import cue_of
 from raglan_generator.extraction import extract
+from raglan_generator.features import candidates_of, features
 from raglan_generator.generation import Passage
+from raglan_generator.joining import stretches_of
 from raglan_generator.support import Evidence
 from raglan_generator.terms import grams
 
@@ -178,3 +181,27 @@ def test_a_cue_is_what_the_question_asks_for(question: str, with_cue: str, witho
 
 def test_a_short_term_has_one_piece() -> None:
     assert grams("ab") == {"^ab"}
+
+
+@pytest.mark.parametrize(
+    ("headings", "lead_in", "whole"),
+    [
+        (("Orders", "Cancel an order"), "", 1.0),
+        (("Orders",), "To cancel an order:", 1.0),
+        (("Storage",), "", 0.0),
+        (("Storage",), "The parts are:", 0.0),
+    ],
+)
+def test_a_whole_list_counts_by_what_introduces_it(
+    headings: tuple[str, ...], lead_in: str, whole: float
+) -> None:
+    text = "- Rows keep the key of a cancelled order.\n- The queue keeps the others."
+    middle = text.index("\n")
+    spans = ((0, middle), (middle + 1, len(text)))
+    items = tuple(Block(BlockKind.LIST_ITEM, *s, level=1, lead_in=lead_in) for s in spans)
+    passages = [Passage(text, title="Notes", headings=headings, blocks=items), NORMANS]
+    candidates = candidates_of(stretches_of(passages), passages, whole_lists=True)
+
+    found = features("How do I cancel an order?", passages, candidates)
+
+    assert found[0].whole == whole

@@ -55,7 +55,9 @@ class Features(NamedTuple):
     length: float
     """Logarithm of its length over that of a usual sentence, where it is longer."""
     whole: float
-    """1 for a whole list, which is a unit only where the question asks for several things."""
+    """Of a whole list, which is a unit only where the question asks for several things: 1 where its
+    lead-in and the heading above it hold half of the question or more, less where they hold less. A
+    long list on another subject holds the question's words by chance."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +161,7 @@ def features(
                 rank=-math.log(each.passage + 1),
                 similarity=lowest if passage.similarity is None else passage.similarity,
                 length=math.log(max(1.0, len(each.unit.text) / USUAL_CHARS)),
-                whole=float(each.unit.kind is Kind.LIST),
+                whole=_introduced(weights, each) if each.unit.kind is Kind.LIST else 0.0,
             )
         )
     return found
@@ -185,6 +187,11 @@ def rarities(asked: Iterable[str], candidates: Sequence[Candidate]) -> dict[str,
 
 def _sum(weights: Mapping[str, float], keys: Iterable[str]) -> float:
     return sum(weights[key] for key in keys)
+
+
+def _introduced(weights: Mapping[str, float], each: Candidate) -> float:
+    """How far what introduces a unit speaks of the question: 1 from half of its terms on."""
+    return min(1.0, 2 * _sum(weights, weights.keys() & (each.before | each.heading)))
 
 
 def _agreement(weights: Mapping[str, float], heading: frozenset[str]) -> float:
