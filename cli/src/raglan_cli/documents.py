@@ -43,6 +43,9 @@ def list_documents(
     if json:
         print_json({"collection": collection, "documents": found})
         return
+    if not found:
+        out.print(Text(f"There are no documents in {plain(collection)}."))
+        return
     grid = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
     for heading, side in (("document", "left"), ("status", "left"), ("chunks", "right")):
         grid.add_column(heading, justify=side)  # type: ignore[arg-type]

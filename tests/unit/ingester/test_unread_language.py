@@ -21,5 +21,13 @@ def test_unread_documents_are_counted_by_language_in_one_warning() -> None:
     counted.add("ru", [0.0, 0.1], "some/model")
     counted.add("ar", [0.1], "some/model")
     (warning,) = counted.warnings()
-    assert "some/model does not read the language of 2 of 3 documents (ar, ru)" in warning
+    assert "some/model hardly reads 2 of 3 documents (language: ar, ru)" in warning
     assert "RAGLAN_EMBEDDER_MODEL" in warning
+
+
+def test_unread_document_in_a_language_of_the_model_is_not_blamed_on_its_language() -> None:
+    counted = UnreadDocuments()
+    counted.add("en", [0.1], "some/model")
+    (warning,) = counted.warnings()
+    assert "does not read the language" not in warning
+    assert "texts of codes and numbers" in warning

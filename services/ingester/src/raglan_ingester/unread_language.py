@@ -36,8 +36,9 @@ class UnreadDocuments:
             return []
         languages = ", ".join(sorted(filter(None, self._unread))) or "unknown"
         return [
-            f"The embedding model {self._model_id} does not read the language of "
-            f"{self._unread.total():,} of {self._documents:,} documents ({languages}), so searches "
-            "find them by words alone. Choose a multilingual model such as BAAI/bge-m3 "
-            "(RAGLAN_EMBEDDER_MODEL) and ingest them into a new collection."
+            f"The embedding model {self._model_id} hardly reads "
+            f"{self._unread.total():,} of {self._documents:,} documents (language: {languages}), "
+            "so searches find them by words alone. If they are in a language that is not the "
+            "model's, choose a multilingual model such as BAAI/bge-m3 (RAGLAN_EMBEDDER_MODEL) and "
+            "ingest them into a new collection; texts of codes and numbers no model reads."
         ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import math
 import re
 import tomllib
 from dataclasses import dataclass, field
@@ -17,6 +17,8 @@ _FENCED: Final = re.compile(
 )
 _MAX_CHARS: Final = 16_384
 """Longer front matter is data, not a description of the document."""
+_MAX_DEPTH: Final = 32
+"""Lists and mappings in one another; the time to read them grows with the square of the depth."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +47,12 @@ def split_front_matter(text: str) -> FrontMatter:
         return FrontMatter(lines, warnings=[warning])
     try:
         loaded = _load_toml(match["body"]) if match["mark"] == "+++" else _load_yaml(match["body"])
+        if not isinstance(loaded, dict):
+            return FrontMatter()
+        return FrontMatter(lines, {_text(str(key)): _plain(value) for key, value in loaded.items()})
     except (yaml.YAMLError, tomllib.TOMLDecodeError, ValueError, RecursionError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         return FrontMatter(lines, warnings=[f"The front matter was ignored: {reason}."])
-    if not isinstance(loaded, dict):
-        return FrontMatter()
-    return FrontMatter(lines, {str(key): _plain(value) for key, value in loaded.items()})
 
 
 def _load_toml(body: str) -> Any:
@@ -58,16 +60,31 @@ def _load_toml(body: str) -> Any:
 
 
 def _load_yaml(body: str) -> Any:
-    # An alias that names a list of aliases grows without bound once it is written out.
-    if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(body, yaml.SafeLoader)):
-        raise ValueError("it uses YAML aliases")
+    depth = 0
+    for event in yaml.parse(body, yaml.SafeLoader):
+        # An alias that names a list of aliases grows without bound once it is written out.
+        if isinstance(event, yaml.AliasEvent):
+            raise ValueError("it uses YAML aliases")
+        depth += isinstance(event, yaml.CollectionStartEvent)
+        depth -= isinstance(event, yaml.CollectionEndEvent)
+        if depth > _MAX_DEPTH:
+            raise ValueError(f"it is nested more than {_MAX_DEPTH} deep")
     return yaml.safe_load(body)
 
 
 def _plain(value: Any) -> Any:
-    """`value` as JSON holds it: dates as ISO 8601."""
+    """`value` as JSON holds it: dates as ISO 8601, numbers that JSON lacks as text."""
+    if isinstance(value, dict):
+        return {_text(str(key)): _plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    if value is None or isinstance(value, bool | int):
+        return value
+    return _text(value.isoformat() if isinstance(value, date | time) else str(value))
 
-    def text_of(foreign: Any) -> str:
-        return foreign.isoformat() if isinstance(foreign, date | time) else str(foreign)
 
-    return json.loads(json.dumps(value, default=text_of, skipkeys=True, allow_nan=False))
+def _text(text: str) -> str:
+    """`text` with U+FFFD for halves of surrogate pairs, which UTF-8 cannot hold."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

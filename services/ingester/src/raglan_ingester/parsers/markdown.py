@@ -23,7 +23,7 @@ def parse(source: Source) -> ParsedDocument:
     front = split_front_matter(text)
     blocks, headings = read_markdown(text, front.lines)
     stated = front.metadata.pop("title", None)
-    title = name(stated) if isinstance(stated, str) else ""
+    title = name(str(stated)) if isinstance(stated, str | int | float) else ""
     if not title and headings and headings[0].level == 1:
         title = headings[0].text
     return ParsedDocument(

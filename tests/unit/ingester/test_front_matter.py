@@ -1,0 +1,47 @@
+"""Front matter that YAML or TOML reads and JSON cannot hold, and front matter that is an attack."""
+
+import json
+import time
+
+import pytest
+from raglan_ingester.parsers.front_matter import split_front_matter
+from raglan_ingester.parsers.markdown import parse
+from raglan_ingester.parsers.parsed import Source
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("---\nweight: .nan\n---\nBody.\n", "nan"),
+        ("---\nweight: -.inf\n---\nBody.\n", "-inf"),
+        ("+++\nweight = nan\n+++\nBody.\n", "nan"),
+        ('---\nweight: "\\ud800 kg"\n---\nBody.\n', "\ufffd kg"),
+        ('---\nweight: "\\ud83d\\ude00"\n---\nBody.\n', "\U0001f600"),
+        (
+            "---\nweight: [1.5, .nan, {a: 2024-05-06}]\n---\nBody.\n",
+            [1.5, "nan", {"a": "2024-05-06"}],
+        ),
+    ],
+)
+def test_values_that_json_lacks_become_text(text: str, expected: object) -> None:
+    front = split_front_matter(text)
+
+    assert front.metadata == {"weight": expected}
+    json.dumps(front.metadata, allow_nan=False).encode()
+
+
+def test_deep_front_matter_is_ignored_in_no_time() -> None:
+    text = "---\na: " + "[" * 6_000 + "]" * 6_000 + "\n---\nBody.\n"
+    began = time.process_time()
+
+    front = split_front_matter(text)
+
+    assert front.metadata == {}
+    assert front.warnings == ["The front matter was ignored: it is nested more than 32 deep."]
+    assert time.process_time() - began < 2
+
+
+def test_a_title_may_be_a_number() -> None:
+    document = parse(Source(b"---\ntitle: 1984\n---\n\nIt was a bright cold day.\n", "novel.md"))
+
+    assert document.title == "1984"
