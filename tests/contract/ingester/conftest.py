@@ -75,6 +75,10 @@ class FakeEmbedder(embedder_pb2_grpc.EmbedderServiceServicer):
         finally:
             self.in_flight -= 1
 
+    async def GetTokenizer(self, request: Any, context: Any) -> Any:
+        """A model whose tokens are unknown: documents are measured in characters."""
+        return embedder_pb2.Tokenizer(model=self.model)
+
 
 class FakeRetriever(retriever_pb2_grpc.RetrieverServiceServicer):
     """The index as dictionaries. `lose` forgets chunks; `error` makes calls fail."""

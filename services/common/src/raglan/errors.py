@@ -72,6 +72,10 @@ class Cancelled(RaglanError):
     """The caller left before the answer."""
 
 
+class NotSupported(RaglanError):
+    """The service, of an earlier version perhaps, has no such call."""
+
+
 class Internal(RaglanError):
     """Our fault. The message never carries details of the cause."""
 
@@ -97,6 +101,7 @@ TABLE: Final[Mapping[type[RaglanError], Wire]] = {
     Unavailable: Wire("unavailable", "UNAVAILABLE", 503, True),
     DeadlineExceeded: Wire("deadline_exceeded", "DEADLINE_EXCEEDED", 504, True),
     Cancelled: Wire("cancelled", "CANCELLED", 499, False),
+    NotSupported: Wire("not_supported", "UNIMPLEMENTED", 501, False),
     Internal: Wire("internal", "INTERNAL", 500, False),
 }
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 import structlog
-from raglan.errors import Internal
+from raglan.errors import NotSupported
 
 from raglan_ingester.clients.embedder import TokenizerDefinition
 from raglan_ingester.patience import Patience
@@ -42,8 +42,7 @@ class TokenizerFolder:
         """
         try:
             found = await self._patience.call(self._embedder.tokenizer)
-        except Internal as error:
-            # An embedder of an earlier version knows no such call.
+        except NotSupported as error:
             log.warning("no tokenizer; chunks are measured in characters", reason=error.message)
             return None
         if not found.definition:
