@@ -137,7 +137,9 @@ def from_rpc_error(error: grpc.aio.AioRpcError, to: str) -> RaglanError:
     elif status is grpc.StatusCode.CANCELLED:
         # Our own leaving shows as asyncio.CancelledError: this was the other side's.
         status, message = grpc.StatusCode.UNAVAILABLE, f"{_capital(to)} ended the call."
-    elif status is grpc.StatusCode.UNKNOWN or status is grpc.StatusCode.UNIMPLEMENTED:
+    elif status is grpc.StatusCode.UNIMPLEMENTED and errors.SAID_METADATA not in trailing:
+        message = f"{_capital(to)} does not know this call; it may be of an earlier version."
+    elif status is grpc.StatusCode.UNKNOWN:
         message = f"{_capital(to)} met an error of its own."
     raised = errors.from_status(status.name, message, retry_after_s=retry_after_s)
     raised.is_final = errors.FINAL_METADATA in trailing
