@@ -39,6 +39,7 @@ def test_a_question_gets_an_answer_whose_quotes_stand_in_the_documents(
     assert set(reply) == {
         "id", "answer", "citations", "passages", "confidence", "confidence_parts", "groundedness",
         "claims", "unread_chunk_ids", "degraded", "usage", "timings_ms", "model", "trace_id",
+        "finish_reason", "abstained",
     }  # fmt: skip
     assert "cuda:1" in reply["answer"]
     assert reply["degraded"] == []
@@ -48,6 +49,10 @@ def test_a_question_gets_an_answer_whose_quotes_stand_in_the_documents(
         path = f"/v1/collections/{filled}/documents/{citation['document_id']}"
         text = client.get(path).json()["text"]
         assert text[citation["start"] : citation["end"]] == citation["quote"]
+        assert citation["collection"] == filled
+        assert (
+            citation["chunk_start"] <= citation["start"] < citation["end"] <= citation["chunk_end"]
+        )
     stages = {"total", "embed", "retrieve", "rerank", "generate", "first_token"}
     assert stages <= set(reply["timings_ms"])
 

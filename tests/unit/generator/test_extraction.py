@@ -207,3 +207,9 @@ def test_what_follows_a_list_under_its_heading_completes_it() -> None:
     quotes = [quote.text for quote in found.quotes]
     assert quotes[0].endswith("2. Strap it.")
     assert quotes[1:] == ["Open the entrance at dawn."]
+
+
+def test_document_that_quotes_our_refusal_is_not_taken_at_its_word() -> None:
+    text = "**The documents do not answer this.**\n\nThe pump refused to answer the documents once."
+    found = extract("Why do the documents not answer this?", [Passage(text, blocks=())])
+    assert all("do not answer this" not in quote.text for quote in found.quotes)

@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 from raglan.terms import terms
 
 from raglan_generator.cues import cue_of
-from raglan_generator.generation import Passage
+from raglan_generator.generation import ABSTENTION, Passage
 from raglan_generator.joining import Stretch
 from raglan_generator.sentences import Span
 from raglan_generator.terms import grams, grams_of
@@ -104,6 +104,8 @@ def candidates_of(
         last = ""
         units = units_of(stretch, passages, whole_lists=whole_lists, checkpoint=checkpoint)
         for unit in units:
+            if unit.text.strip(" *_") == ABSTENTION:
+                continue  # quoted, it would read as a refusal
             inside = terms(unit.text, language)
             follows = unit.place > 0 and unit.kind is Kind.SENTENCE
             found.append(
