@@ -238,3 +238,12 @@ def test_no_chunk_is_longer_than_the_model_reads(max_tokens: int) -> None:
 
     for piece in cut_markdown(text, max_tokens=max_tokens, title="A title"):
         assert words_of("A title", text, piece) <= max_tokens
+
+
+def test_path_of_very_deep_headings_is_bounded() -> None:
+    text = "\n\n".join(f"Heading {n}" for n in range(100)) + "\n\nText."
+    headings = [Heading(text.index(f"Heading {n}"), n + 1, f"Heading {n}") for n in range(100)]
+
+    pieces = cut(text, headings, max_chars=10_000)
+
+    assert max(len(piece.heading_path) for piece in pieces) == 8

@@ -5,8 +5,12 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from itertools import takewhile, zip_longest
+from typing import Final
 
 from raglan_ingester.parsers.parsed import Heading
+
+_MAX_DEPTH: Final = 8
+"""Headings that a path holds at most, the outermost: deeper ones would fill the model's window."""
 
 
 class Outline:
@@ -28,7 +32,7 @@ class Outline:
                 stack.pop()
             if heading.text:
                 stack.append(heading)
-            self._paths.append(tuple(above.text for above in stack))
+            self._paths.append(tuple(above.text for above in stack[:_MAX_DEPTH]))
             self._bare.append(after is not None and _is_bare(text, heading, after))
 
     def path(self, start: int, end: int) -> tuple[str, ...]:
