@@ -154,7 +154,6 @@ async def test_what_cannot_be_done_in_time_is_refused_at_once(
         running.set()
         time.sleep(0.3)
 
-    bulk = common_pb2.LANE_BULK
     async with (
         encoder_over(minilm, model_cache, slow) as (_, embedder),
         served(settings(model_cache), over(embedder)) as (_, channel),
@@ -162,13 +161,13 @@ async def test_what_cannot_be_done_in_time_is_refused_at_once(
         ahead, late = (
             [f"{name} {number} " * 60 for number in range(60)] for name in ("ahead", "late")
         )
-        first = asyncio.create_task(embed(channel, ahead, lane=bulk, within_s=100))
+        first = asyncio.create_task(embed(channel, ahead, within_s=100))
         assert await asyncio.to_thread(running.wait, 20)
         took = []
         for _ in range(5):
             asked = time.monotonic()
             with pytest.raises(Overloaded) as refused:
-                await embed(channel, late, lane=bulk, within_s=2)
+                await embed(channel, late, within_s=2)
             took.append(time.monotonic() - asked)
             assert (refused.value.retry_after_s or 0) > 0
         first.cancel()
