@@ -56,7 +56,7 @@ class Case:
     texts: list[str]
     answers: list[str]
     holds: np.ndarray
-    """Which units hold an answer string."""
+    """Mask of the units that hold an answer string."""
     parts: dict[str, float]
     """Of the confidence."""
     weight: float = 1.0
@@ -90,7 +90,7 @@ class Case:
         )
 
     def hit(self, weights: np.ndarray, count: int) -> bool:
-        """Whether the best `count` units together hold an answer string."""
+        """Return whether the best `count` units together hold an answer string."""
         best = np.argsort(-(self.features @ weights), kind="stable")[:count]
         text = " ".join(self.texts[i] for i in best)
         return any(answer in text for answer in self.answers)

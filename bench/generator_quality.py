@@ -38,7 +38,7 @@ class Outcome:
     """What became of one question."""
 
     hits: tuple[bool, ...]
-    """Whether an answer string is in the best one, two, three, four quotes."""
+    """True if an answer string is in the best one, two, three, four quotes."""
     confidence: float
     seconds: float
     """Of this thread's CPU, because the machine may be shared."""

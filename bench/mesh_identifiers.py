@@ -1,4 +1,4 @@
-"""Whether an exact match leads: identifiers that one chunk holds, asked bare and in a question."""
+"""Rank of exact matches: identifiers that one chunk holds, asked bare and inside a question."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a newcomer asks of this project's own documentation is answered from it."""
+"""A newcomer's questions over this project's own documentation."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def ask(client: httpx.Client, collection: str, question: str) -> dict[str, Any]:
 
 
 def noise(citation: dict[str, Any]) -> str:
-    """What is wrong with a quote; empty if nothing is."""
+    """Return the fault of a quote; empty if it has none."""
     text = (DOCS / citation["document_id"]).read_text(encoding="utf-8")
     start, end, quote = citation["start"], citation["end"], citation["quote"]
     if text[start:end] != quote:

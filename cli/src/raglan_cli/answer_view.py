@@ -39,7 +39,7 @@ class AnswerView:
 
     @property
     def begun(self) -> bool:
-        """Whether anything was printed."""
+        """Return whether anything was printed."""
         return self._begun
 
     def feed(self, text: str) -> None:

@@ -46,7 +46,7 @@ class SourceFile:
 
     path: Path
     name: str
-    """How it is called in the collection: the name of the folder that was given and the path below
+    """Document id in the collection: the name of the folder that was given and the path below
     it, whatever the current folder is."""
     size: int
 

@@ -233,7 +233,7 @@ def _show(report: Mapping[str, Any], *, waited: bool) -> None:
 
 
 def _counted(report: Mapping[str, Any]) -> str:
-    """What is rare enough to be left out where it is 0."""
+    """The counts of a report that are shown only when they are not 0."""
     counts = {"replaced": report["replaced"], "removed": len(report["removed"])}
     return "".join(f"{count} {what}, " for what, count in counts.items() if count)
 

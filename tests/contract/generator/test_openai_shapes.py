@@ -273,7 +273,7 @@ async def answer(
 
 
 def standing(events: list[Event]) -> list[Event]:
-    """What a reader has at the end: what a restart makes void is gone."""
+    """Return the events a reader keeps at the end: a restart voids those before it."""
     restarts = [place for place, each in enumerate(events) if isinstance(each, Restart)]
     return events[restarts[-1] :] if restarts else events
 

@@ -1,4 +1,4 @@
-"""How an answer looks in a terminal and in a pipe."""
+"""Rendering of an answer in a terminal and in a pipe."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b\]8[^\x1b]*\x1b\\\\")
 
 
 def shown(answer: str, *, terminal: bool, size: int = 1) -> str:
-    """What is on the screen once the answer has streamed in pieces of `size` characters."""
+    """Return the screen after the answer has streamed in pieces of `size` characters."""
     file = io.StringIO()
     console = Console(file=file, force_terminal=terminal, width=60, soft_wrap=True)
     with AnswerView(console) as view:

@@ -1,4 +1,4 @@
-"""What a passage contradicts, and what it only says in other words."""
+"""Contradictions, and paraphrases that are none."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What counts as supported, and what there is nothing to support about."""
+"""Supported claims, and sentences that make no claim."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a model reads of a text with markup."""
+"""Text without its markup, as models read it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from raglan.markup import blank_markup
 
 
 def read(text: str) -> str:
-    """What is left, without the blanks."""
+    """Return the rest, without the blanks."""
     return " ".join(blank_markup(text).split())
 
 

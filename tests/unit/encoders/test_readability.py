@@ -1,4 +1,4 @@
-"""How well a model reads a text, by its tokenizer."""
+"""Readability of a text by a model's tokenizer."""
 
 # ruff: noqa: RUF001
 

@@ -1,4 +1,4 @@
-"""What the gateway makes of the services' messages."""
+"""Mapping of the services' messages in the gateway."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the REST reply says of an answer's end."""
+"""The end of an answer in the REST reply."""
 
 from __future__ import annotations
 

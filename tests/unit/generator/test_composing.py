@@ -1,4 +1,4 @@
-"""How quotes become an answer: Markdown, one marker for each quote, citations that point home."""
+"""Composition of quotes to an answer: Markdown, one marker for each quote, true offsets."""
 
 from __future__ import annotations
 

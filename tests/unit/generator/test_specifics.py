@@ -1,4 +1,4 @@
-"""What a question asks about in particular, and whether a text has it."""
+"""Specific terms of a question, and their presence in a text."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from raglan_generator.specifics import specifics_of
 
 
 def lack(question: str, text: str, language: str = "en") -> float:
-    """How much of what is particular to `question` is missing in `text`."""
+    """Return the share of the question's specific terms that `text` lacks."""
     held = set(terms(text, language))
     asked = specifics_of(question, language)
     return sum(each.weight for each in asked if not each.is_alike_in(held))

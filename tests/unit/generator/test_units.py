@@ -1,4 +1,4 @@
-"""What may be quoted of a text with structure, and how it reads."""
+"""Units of a text with structure, and their rendering."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ SENTENCE_END = re.compile(r"(?<=[.。?])\s*")
 
 
 def decoded(data: bytes, declared: str = "") -> Decoded | None:
-    """What is read; None if it is refused."""
+    """Decode `data`; None if it is refused."""
     try:
         return decode_text(data, declared)
     except Unparsable:

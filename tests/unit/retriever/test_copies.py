@@ -1,4 +1,4 @@
-"""Which of several copies of one text a search shows."""
+"""The copy of a text that a search shows."""
 
 from __future__ import annotations
 

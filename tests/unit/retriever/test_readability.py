@@ -1,4 +1,4 @@
-"""What a collection learns of how well its texts are read."""
+"""Mean readability of a collection's texts."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from raglan.v1 import common_pb2
 
 
 class BlockKind(IntEnum):
-    """What a block is; the numbers are those of `raglan.v1.BlockKind`."""
+    """Kind of a block; the numbers are those of `raglan.v1.BlockKind`."""
 
     HEADING = common_pb2.BLOCK_KIND_HEADING
     PARAGRAPH = common_pb2.BLOCK_KIND_PARAGRAPH

@@ -1,4 +1,4 @@
-"""What a text cannot support, however many words it shares with a sentence.
+"""Contradictions between a sentence and its sources that shared words do not show.
 
 "Returns are accepted within 90 days" shares all but one term with "Returns are accepted within 30
 days". Three kinds of words decide by themselves: a number, a name and a negation. Each test is
@@ -27,7 +27,7 @@ from raglan.support_words import (
 from raglan.terms import terms
 
 Conflict = Literal["", "number", "name", "negation"]
-"""What of a sentence its sources contradict; empty for nothing."""
+"""The part of a sentence that its sources contradict; empty for none."""
 
 _ENOUGH: Final = 0.6
 """Share of a clause's terms that another one must hold to say the same, or the opposite."""
@@ -85,7 +85,7 @@ class _Unit:
         return _is_negated(self.text, self.language)
 
     def holds(self, number: frozenset[str]) -> bool:
-        """Whether it has a number that may be read alike."""
+        """Return whether it has a number that may be read alike."""
         return bool(number & self.ordinals) or any(number & other for other in self.numbers)
 
 
@@ -107,7 +107,7 @@ class Source:
         return _squeezed(" ".join(self._sentences))
 
     def quotes(self, sentence: str) -> bool:
-        """Whether `sentence` stands in it, letter for letter."""
+        """Return whether `sentence` stands in it, letter for letter."""
         return _squeezed(sentence) in self._squeezed
 
     @cached_property
@@ -164,7 +164,7 @@ def find_conflict(sentence: str, sources: Sequence[Source], *, language: str) ->
 def _is_contradicted(
     number: frozenset[str], claim: _Unit, units: Sequence[_Unit], around: Sequence[_Unit]
 ) -> bool:
-    """Whether no source has `number`, or only where it counts something else.
+    """Return whether no source has `number`, or has it only where it counts something else.
 
     It counts something else in a unit if another unit, with other numbers, holds all that the claim
     shares with that one and more of it; or if it has other names in the claim's place.
@@ -194,7 +194,7 @@ def _is_contradicted(
 def _has_other_name(
     claim: _Unit, holder: _Unit, rivals: Sequence[_Unit], around: Sequence[_Unit]
 ) -> bool:
-    """Whether `holder` speaks of another name, and a rival of the claim's."""
+    """Return whether `holder` speaks of another name, and a rival of the claim's."""
     if claim.language in CASED_NOUNS or holder.language != claim.language:
         return False
     known = (holder, *around)
@@ -261,7 +261,7 @@ def _clause_end(language: str) -> re.Pattern[str]:
 
 
 def _has_foreign_name(claim: _Unit, known: Sequence[_Unit]) -> bool:
-    """Whether it has a name that none of the `known` texts has."""
+    """Return whether it has a name that none of the `known` texts has."""
     if claim.language in CASED_NOUNS:
         return False
     return any(
@@ -311,7 +311,7 @@ def _words(text: str) -> list[str]:
 
 
 def _is_opposed(claim: _Unit, clauses: Sequence[_Unit]) -> bool:
-    """Whether those of `clauses` that are nearest to one of the claim all say the opposite."""
+    """Return whether the `clauses` nearest to one of the claim all say the opposite."""
     if _has_exception(claim.text, claim.language):
         return False
     for text in _clauses(claim.text, claim.language):

@@ -35,9 +35,9 @@ class RaglanError(Exception):
         self.stage = ""
         """The stage of a query that it came from; "" elsewhere."""
         self.cause = ""
-        """What a dependency itself said, for the log and the trace; the caller never sees it."""
+        """A dependency's own error text, for the log and the trace; it never reaches the caller."""
         self.is_final = is_final
-        """Whether another replica would fail likewise, because all depend on what failed."""
+        """True if every replica would fail alike, because all depend on what failed."""
 
 
 class InvalidInput(RaglanError):

@@ -37,12 +37,12 @@ def is_supported(lexical: float, cosine: float | None = None, conflict: str = ""
 
 
 def is_lead_in(sentence: str) -> bool:
-    """Whether `sentence`, without citation markers, only announces what follows."""
+    """Return whether `sentence`, without citation markers, only announces what follows."""
     return sentence.rstrip(" *_").endswith((":", "\uff1a"))
 
 
 def makes_claim(sentence: str) -> bool:
-    """Whether `sentence` states something that can be supported.
+    """Return whether `sentence` states something that can be supported.
 
     Headings, the rule of a table, lead-ins of lists, and a mere yes or no do not.
 

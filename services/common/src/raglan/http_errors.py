@@ -83,7 +83,7 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
 
 
 def detail(said: Any, secret: str = "") -> str:
-    """What a server said of a failure, without `secret`, in at most a few hundred characters.
+    """Return a server's own error text, without `secret`, in at most a few hundred characters.
 
     Args:
         said: its JSON: {"error": {"message": ...}}, {"error": ...}, {"detail": ...}, a list of such

@@ -1,4 +1,4 @@
-"""How well a model reads a text, and what its scores are worth then.
+"""Readability of a text for a model, and the weight of the model's scores that follows from it.
 
 A model knows the words that its vocabulary was made from. It meets other languages as unknown
 tokens, single letters or bytes, or as fragments of words that mean nothing to it; its vectors then
@@ -41,13 +41,13 @@ Python does not count as word characters, stay within their words."""
 
 @dataclass(frozen=True, slots=True)
 class Readability:
-    """How well a model reads one text."""
+    """Readability of one text for a model."""
 
     value: float
     """Share of the letters in words that the vocabulary represents, in [0, 1]."""
 
     words: float
-    """How many words it rests on; in scripts without spaces, letters / 5."""
+    """Number of words it was measured on; in scripts without spaces, letters / 5."""
 
 
 NO_WORDS: Final = Readability(1.0, 0.0)
@@ -62,7 +62,7 @@ def count_words(text: str) -> float:
 
 
 def query_credit(query: Readability, mean: float | None) -> float:
-    """What the model's scores of texts with the mean readability `mean` are worth for a query.
+    """Return the weight of the model's scores for a query over texts of mean readability `mean`.
 
     A few words say little: rare names and terms are cut into pieces in any language. So the query
     is judged together with the texts, by its number of words.
@@ -89,5 +89,5 @@ def credit_between(query: Readability, texts: Sequence[Readability]) -> float:
 
 
 def credit(readability: float) -> float:
-    """What the model's scores are worth at this readability: 0 to 1, linear between the limits."""
+    """Return the weight, 0 to 1, of the model's scores at this readability."""
     return min(1.0, max(0.0, (readability - UNREADABLE) / (READABLE - UNREADABLE)))

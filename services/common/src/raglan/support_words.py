@@ -112,7 +112,7 @@ ORDINALS: Final = {
         "it": "secondo terzo quarto quinto sesto settimo ottavo nono decimo",
     }.items()
 }
-"""What supports a number, but is none by itself: a second may be one of time."""
+"""Words that support a number but are none by themselves: a second may be one of time."""
 
 INTERJECTIONS: Final = frozenset(
     str.split(

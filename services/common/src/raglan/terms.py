@@ -35,7 +35,7 @@ _STEMMERS: Final = {
 """Snowball's algorithm for each ISO 639-1 code."""
 
 _JOINED: Final = r"(?:[-_./:@&'\\]|::|://|_{2,4}|(?<=\d),(?=\d))"
-"""What joins words as in getUserById, max_batch_tokens, v1.2.3, a/path.md, std::vector, 1,000."""
+"""Joints of a compound: max_batch_tokens, v1.2.3, a/path.md, std::vector, 1,000."""
 
 
 def _tokens_of(word: str) -> str:
@@ -164,7 +164,7 @@ def _analyse(tokens: list[str], language: str) -> list[str]:
 
 
 def is_stop_word(word: str, language: str) -> bool:
-    """Whether `word`, casefolded, is a function word of `language`."""
+    """Return whether `word`, casefolded, is a function word of `language`."""
     return word in _stop_words(language)
 
 
@@ -262,7 +262,7 @@ def _around_apostrophes(token: str, language: str) -> Iterator[str]:
 
 
 def _is_acronym(tokens: list[str], position: int) -> bool:
-    """Whether the stop word in capitals at `position` is a word: IT, WHO, US.
+    """Return whether the stop word in capitals at `position` is a word: IT, WHO, US.
 
     It is not where everything around it is in capitals as well, nor if it is a single letter.
     """

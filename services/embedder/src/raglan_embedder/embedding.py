@@ -71,13 +71,13 @@ class TokenizerFile:
 
 @dataclass(frozen=True, slots=True)
 class TextFacts:
-    """What a tokenizer says of a text; None where it is not known."""
+    """Facts of a text that only a tokenizer knows; None where it is not known."""
 
     truncated: int | None = None
     """Tokens beyond the model's limit."""
 
     readability: float | None = None
-    """How well the model reads it, in [0, 1]; see `raglan.readability`."""
+    """Readability for the model, in [0, 1]; see `raglan.readability`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +104,7 @@ class EmbeddingBatch:
     """Tokens of each text, and what else was wanted of it."""
 
     facts: list[TextFacts]
-    """What the tokenizer says of each text."""
+    """Tokenizer facts of each text."""
 
     tokenize_ns: int
     timing: Timing

@@ -32,7 +32,7 @@ class Claim:
     cosine: float | None = None
     """Of its vector and the nearest quote's; None where it was not compared."""
     conflict: str = ""
-    """What of it the passages contradict, as the generator found; empty for nothing."""
+    """The part of it that the passages contradict, as the generator found; empty for none."""
 
     @property
     def supported(self) -> bool:
@@ -67,7 +67,7 @@ class Comparison:
     def of(
         cls, answer: str, claims: Sequence[Claim], citations: Sequence[generator_pb2.Citation]
     ) -> Comparison:
-        """What is worth comparing: claims that cite something and share too few words with it.
+        """Select the claims to compare: they cite a passage and share too few words with it.
 
         Where passages contradict a claim, meaning cannot support it.
         """

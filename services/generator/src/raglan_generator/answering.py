@@ -137,7 +137,7 @@ class Answering:
     async def _written(
         self, request: Request, deadline: Deadline, work: Work
     ) -> AsyncGenerator[Event | AnswerReader]:
-        """What the model writes, and last the reader that has read it.
+        """Yield the events of the model's answer, and last the reader that has read it.
 
         A prompt that turns out to be too long is made shorter, once.
         """

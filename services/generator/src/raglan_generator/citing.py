@@ -47,7 +47,7 @@ class Citer:
         yield from self._read(self._parser.feed(text))
 
     def flush(self) -> Iterator[Delta | Citation]:
-        """What was held back, at the end of the stream."""
+        """Release the text that was held back, at the end of the stream."""
         yield from self._read(self._parser.flush())
 
     def _read(self, pieces: Iterable[str | Marker]) -> Iterator[Delta | Citation]:

@@ -71,7 +71,7 @@ class Composer:
         self._last = quote
 
     def _gap(self, quote: Quote, lead_in: str) -> str:
-        """What separates `quote` from the one before it."""
+        """Return the text that separates `quote` from the one before it."""
         last, kind = self._last, quote.unit.kind
         if last is None:
             return ""

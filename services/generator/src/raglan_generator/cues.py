@@ -1,4 +1,4 @@
-"""What kind of answer an English question asks for, and whether a unit holds one."""
+"""Answer types: the kind of answer an English question asks for, and units that hold one."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ _KINDS: Final = (
     (_HOW_TO, _A_SETTING),
     (_YES_NO, _A_VERDICT),
 )
-"""What is asked for, the most specific first, and how an answer looks."""
+"""Question patterns, the most specific first, each with the pattern of its answers."""
 
 
 def version_of(question: str) -> str:
@@ -105,13 +105,13 @@ def version_of(question: str) -> str:
 
 
 def holds_version(text: str, name: str) -> bool:
-    """Whether `text` gives a version of `name`: "Python 3.11", "python-version: 3.11"."""
+    """Return whether `text` gives a version of `name`: "Python 3.11", "python-version: 3.11"."""
     version = rf"{re.escape(name)}(\W{{1,12}}versions?)?[^\w\n]{{1,12}}v?\d"
     return re.search(version, text, re.IGNORECASE) is not None
 
 
 def cue_of(question: str) -> Callable[[str], bool] | None:
-    """Whether a text holds the kind of thing that `question` asks for; None if that is unclear."""
+    """Return a test for texts that hold the kind of answer `question` asks for; None if unclear."""
     if name := version_of(question):
         return lambda text: holds_version(text, name)
     for asks, answers in _KINDS:
@@ -126,5 +126,5 @@ def cue_of(question: str) -> Callable[[str], bool] | None:
 
 
 def asks_for_list(question: str) -> bool:
-    """Whether an English question asks for several things or for steps."""
+    """Return whether an English question asks for several things or for steps."""
     return bool(_LIST.search(question))

@@ -77,7 +77,7 @@ CUT_OFF: Final = 0.035
 """A unit with a smaller share of the best one's chance is not quoted."""
 
 _NO_VERSION: Final = 1.0
-"""What it takes from the confidence that a version is asked for and no unit names one."""
+"""Log-odds subtracted when a version is asked for and no unit names one."""
 
 _TRUSTED: Final = 4
 """Units that the confidence is about."""
@@ -227,7 +227,7 @@ def evidence_of(
     chances: Sequence[float],
     language: str = "en",
 ) -> Evidence:
-    """What speaks for an answer of three units, whatever fewer or more are asked for."""
+    """Collect the evidence for an answer of three units, however many were requested."""
     order = sorted(range(len(chances)), key=lambda i: -chances[i])[:_TRUSTED]
     picked = [candidates[i] for i in order if chances[i] >= 0.3 * chances[order[0]]]
     held = [set(terms(" ".join((p.title, *p.headings)), language)) for p in passages]
@@ -261,8 +261,8 @@ def _specifics(
     picked: Sequence[Candidate],
     held: Sequence[set[str]],
 ) -> float:
-    """How far one of the picked units' passages has what is particular to the question."""
-    # What most passages have, such as the name of the product, need not be in each.
+    """Return the best coverage of the question's specific terms by a picked unit's passage."""
+    # Terms that most passages have, such as the product's name, need not be in each.
     weights = [each.weight * _share_without(each, held) for each in asked]
     least = math.inf
     for index in {candidate.passage for candidate in picked}:

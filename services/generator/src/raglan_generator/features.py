@@ -1,4 +1,4 @@
-"""What speaks for a unit as the answer to a question, in numbers."""
+"""Numeric features of a unit as the answer to a question."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ USUAL_CHARS: Final = 200
 
 
 class Features(NamedTuple):
-    """What speaks for a unit; also what each of these weighs."""
+    """Features of a unit; also the weights of the features."""
 
     words: float
     """Share of the question's terms that it holds, rare ones weighing more."""
@@ -42,7 +42,7 @@ class Features(NamedTuple):
     context: float
     """Share of the terms that only the headings above it or the title hold."""
     section: float
-    """How far the heading right above it says what the question says, for the first units below
+    """Similarity of the question and the heading right above the unit, for the first units below
     it: the question of a FAQ leads to its answer."""
     matched: float
     """Share of the question's words whose best match in the passage, by meaning, lies in it."""
@@ -169,12 +169,12 @@ def features(
 
 
 def shown(unit: Unit) -> str:
-    """What an answer shows of a unit: the sentence that introduces it, and its text."""
+    """Return the text that an answer shows: the sentence that introduces the unit, and the unit."""
     return f"{unit.lead_in}\n{unit.text}" if unit.lead_in else unit.text
 
 
 def rarities(asked: Iterable[str], candidates: Sequence[Candidate]) -> dict[str, float]:
-    """What each of the question's terms weighs, 1 in all: BM25's inverse frequency among them."""
+    """Return the weight of each question term, 1 in all: BM25's inverse frequency among them."""
     counts = Counter(term for candidate in candidates for term in candidate.terms)
     n = len(candidates)
     weights = {t: math.log(1 + (n - counts[t] + 0.5) / (counts[t] + 0.5)) for t in asked}

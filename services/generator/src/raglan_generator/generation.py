@@ -59,7 +59,7 @@ class Passage:
     language: str = ""
     """ISO 639-1 code of the document's language; empty where it is unknown."""
     document: str = ""
-    """Which document of which collection; passages of one may be joined. Empty joins none."""
+    """Key of collection and document; passages of one document may be joined. Empty joins none."""
 
     @property
     def end(self) -> int:

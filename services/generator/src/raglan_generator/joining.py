@@ -41,7 +41,7 @@ class Stretch:
     document's."""
 
     def is_exact(self, start: int, end: int) -> bool:
-        """Whether `text[start:end]` is certainly the document's."""
+        """Return whether `text[start:end]` is certainly the document's."""
         return not any(start < seam < end for seam in self.seams)
 
     def passage_at(self, offset: int) -> int:
@@ -83,7 +83,7 @@ def _touching(passages: Sequence[Passage], indexes: Sequence[int]) -> Iterable[l
 
 
 def _is_next(last: Passage, end: int, passage: Passage) -> bool:
-    """Whether `passage` goes on where `last`, or one before it, ends."""
+    """Return whether `passage` goes on where `last`, or one before it, ends."""
     gap = passage.start - end
     if gap <= 0:
         return True
@@ -142,7 +142,7 @@ def _add(blocks: list[Block], block: Block) -> None:
 
 
 def _same(known: Block, block: Block) -> bool:
-    """Whether both are pieces of one block, or the same block seen in two passages."""
+    """Return whether both are pieces of one block, or the same block seen in two passages."""
     if known.kind is not block.kind or known.level != block.level:
         return False
     if block.kind is BlockKind.PAGE_BREAK:

@@ -50,7 +50,7 @@ class Rendered:
     tokens: int
     token_ids: tuple[int, ...] | None = None
     opens_thinking: bool | None = None
-    """Whether the template has opened a reasoning block, which the model only closes; None where
+    """True if the template has opened a reasoning block, which the model only closes; None where
     the template is the server's."""
 
 
@@ -86,7 +86,7 @@ class Thinking:
 
 
 Piece = Text | Thinking
-"""What a model writes."""
+"""A piece of a model's output."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,7 +75,7 @@ def _tag(match: re.Match[str]) -> str:
 
 
 def is_navigation(text: str) -> bool:
-    """Whether all words of `text` are links within the document's site: a table of contents."""
+    """Return whether `text` is only links within the document's site: a table of contents."""
     found = list(_LINK.finditer(text))
     if not found or any("://" in (match[2] or "") for match in found):
         return False
@@ -88,7 +88,7 @@ def escaped(text: str) -> str:
 
 
 def is_open(text: str) -> bool:
-    """Whether `text` ends inside inline code or bold text, so that a quote cannot end there."""
+    """Return whether `text` ends inside inline code or bold text; no quote can end there."""
     without = _CODE.sub("", text)
     return "`" in without or len(_EMPHASIS.findall(without)) % 2 == 1
 

@@ -72,7 +72,7 @@ class MarkerParser:
         self._at = 0
         """Where in it the undecided begins."""
         self._is_first_line = True
-        """Whether the text has had no line end before `_text`."""
+        """True while no line has ended before `_text`."""
         self._fence = ""
         """The marks that have opened the code block that the text is in."""
         self._bracket_end = -1
@@ -85,7 +85,7 @@ class MarkerParser:
         return self._pass(is_last=False)
 
     def flush(self) -> list[str | Marker]:
-        """What was held back; the stream has ended."""
+        """Release the text that was held back, at the end of the stream."""
         return self._pass(is_last=True)
 
     def _pass(self, *, is_last: bool) -> list[str | Marker]:
@@ -193,7 +193,7 @@ class MarkerParser:
         return end, numbers
 
     def _is_subscript(self, at: int, end: int, is_last: bool) -> bool | None:
-        """Whether the bracket at `at` belongs to an expression; None while that is open."""
+        """Return whether the bracket at `at` belongs to an expression; None while that is open."""
         before = self._text[max(0, at - _CONTEXT_CHARS) : at]
         if before.endswith("]"):
             return not (self._bracket_end == at and self._bracket_is_marker)

@@ -42,7 +42,7 @@ _CONFIDENCE: Final = 0.6
 
 
 def asks_for_overview(question: str) -> bool:
-    """Whether `question` asks for the subject of the documents and for nothing else."""
+    """Return whether `question` asks for the subject of the documents and for nothing else."""
     return _ASKS.fullmatch(question) is not None
 
 
@@ -61,7 +61,7 @@ def overview(
         key = passages[stretch.passages[0]].document or stretch.passages[0]
         if key not in first or stretch.start < first[key].start:
             first[key] = stretch
-    # What begins a document says more about it than what lies inside.
+    # The beginning of a document describes it better than its middle.
     order = sorted(first.values(), key=lambda each: (each.start > 0, min(each.passages)))
     quotes: list[Quote] = []
     for stretch in order:

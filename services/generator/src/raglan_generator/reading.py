@@ -55,7 +55,7 @@ class AnswerReader:
 
     @property
     def closed_unopened(self) -> bool:
-        """Whether the answer closed a reasoning block that the prompt must have opened."""
+        """Return whether the answer closed a reasoning block that the prompt must have opened."""
         return self._parser.closed_unopened
 
     def feed(self, piece: Piece | End) -> Iterator[Event]:
@@ -114,7 +114,7 @@ class AnswerReader:
                 if shown:
                     yield Restart()
             case Text(text) if self._is_document:
-                # What looks like a marker may be an array.
+                # Brackets in a JSON document are arrays, not citation markers.
                 yield from self._shown([Delta(text)])
             case Text(text):
                 yield from self._shown(self._citer.feed(text))

@@ -1,4 +1,4 @@
-"""Whether passages speak of a question, by their words and by their meaning together.
+"""Relevance of passages to a question, by words and meaning together.
 
 Words alone miss a paraphrase, another language and a typo; meaning alone misses a rare name. Words,
 the cosine of the vectors and the reranker each give a probability, and one of them is enough.

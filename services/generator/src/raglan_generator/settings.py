@@ -61,7 +61,7 @@ class GeneratorSettings(GrpcSettings, VllmOptions, env_prefix="RAGLAN_GENERATOR_
     the server of `openai`, and is 1 for `vllm`."""
 
     thinking: Literal["auto", "opened"] = "auto"
-    """How the reasoning in a model's text is told from its answer. `auto` reads tags
+    """Separation of the reasoning in a model's text from its answer. `auto` reads tags
     (`<think>...</think>`), and learns from a closing tag alone that the server's chat template
     opens the block. `opened` assumes so from the first answer on; `vllm` knows by itself."""
 

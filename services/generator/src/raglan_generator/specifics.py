@@ -1,4 +1,4 @@
-"""What a question asks about in particular: names, numbers, codes, rare words.
+"""Specific terms of a question: names, numbers, codes, rare words.
 
 A passage that shares all other words with the question, and lacks one of these, is about something
 else: another country, another version, another error code.
@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 from raglan.terms import is_stop_word, stem, terms
 
 _WEIGHTS: Final = {10: 0.03, 20: 0.1, 35: 0.25, 40: 0.3, 50: 0.3}
-"""How much an English word tells by its size in SCOWL, the most common first; others tell 1."""
+"""Weight of an English word by its SCOWL size, the most common first; other words weigh 1."""
 
 _ANY_LANGUAGE: Final = 0.07
 """The same for a word of a language without such a list."""
@@ -56,7 +56,7 @@ ABBREVIATIONS: Final = {
 
 
 class Likeness(Enum):
-    """What may stand for a word of the question besides itself."""
+    """Variants that may stand for a word of the question."""
 
     NONE = 0
     NUMBER = 1
@@ -71,16 +71,16 @@ class Specific(NamedTuple):
     terms: frozenset[str]
     """Any of these stands for it."""
     weight: float
-    """How much it tells what the question is about: 1 for a name, above 1 for code."""
+    """Weight of the term: 1 for a name, above 1 for code."""
     likeness: Likeness = Likeness.NONE
-    """What else stands for it."""
+    """Variants that count as the term."""
 
     def is_in(self, held: Set[str]) -> bool:
-        """Whether a text with the terms `held` has it, as it is."""
+        """Return whether a text with the terms `held` has it, as it is."""
         return not self.terms.isdisjoint(held)
 
     def is_alike_in(self, held: Set[str]) -> bool:
-        """Whether a text with the terms `held` has it or what is like it."""
+        """Return whether a text with the terms `held` has it or what is like it."""
         if self.is_in(held):
             return True
         if self.likeness is Likeness.NONE:
@@ -90,7 +90,7 @@ class Specific(NamedTuple):
 
 
 def specifics_of(question: str, language: str, *, most: int = 64) -> list[Specific]:
-    """What `question` is about, at most `most` of them, the most telling first."""
+    """Extract at most `most` specific terms of `question`, the heaviest first."""
     tokens = [token for each in _TOKEN.findall(question) if (token := _EDGES.sub("", each))]
     found: dict[frozenset[str], Specific] = {}
     for position, token in enumerate(tokens):
@@ -157,7 +157,7 @@ def _continues(number: str, other: str) -> bool:
 
 
 def _is_alike(word: str, other: str) -> bool:
-    """Whether two stems differ by an ending or, if they are long, by a slip of the keyboard."""
+    """Return whether two stems differ by an ending or, if they are long, by a typing error."""
     shorter, longer = sorted((word, other), key=len)
     if len(shorter) < 5 or word[0] != other[0]:
         return False

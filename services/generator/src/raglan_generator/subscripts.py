@@ -1,4 +1,4 @@
-"""Whether a number in brackets belongs to an expression or cites: by what stands around it."""
+"""Decide by the surrounding text whether a number in brackets is a subscript or a citation."""
 
 from __future__ import annotations
 
@@ -56,17 +56,17 @@ _SENTENCE_END: Final = ".!?\u3002\uff01\uff1f"
 
 
 def is_adjacent(before: str) -> bool:
-    """Whether a bracket behind `before` touches a name, a call or a number."""
+    """Return whether a bracket behind `before` touches a name, a call or a number."""
     return bool(before) and (before[-1].isalnum() or before[-1] in "_)$")
 
 
 def is_operand(before: str) -> bool:
-    """Whether `before` ends in an operator: what follows is a list, as in `x = [1, 2]`."""
+    """Return whether `before` ends in an operator: what follows is a list, as in `x = [1, 2]`."""
     return bool(_OPERATOR.search(before))
 
 
 def is_subscript(before: str, after: str, in_source: Callable[[str], bool]) -> bool:
-    """Whether a number in brackets between these texts, adjacent to the first, is a subscript.
+    """Return whether a number in brackets between these texts is a subscript of the first.
 
     Args:
         before: ends where the bracket begins.
@@ -95,7 +95,7 @@ def _looks_like_code(name: str) -> bool:
 
 
 def is_at_sentence_end(before: str, after: str) -> bool:
-    """Whether a number in parentheses between these texts closes a sentence, as a citation does.
+    """Return whether a number in parentheses between these texts closes a sentence.
 
     Args:
         before: ends where the parenthesis begins.

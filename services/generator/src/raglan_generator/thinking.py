@@ -37,7 +37,7 @@ _BEGINNINGS: Final = frozenset(
 OPENS_AT_END: Final = re.compile(
     "(?:" + "|".join(re.escape(opening) for opening, _ in _PAIRS) + r")\s*\Z", re.IGNORECASE
 )
-"""Whether a rendered prompt ends inside of a reasoning block."""
+"""Pattern of a rendered prompt that ends inside a reasoning block."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ class ThinkingParser:
         self._inside: list[str] = []
         """The open block, its tag included; kept while it may have to be given back."""
         self.closed_unopened = False
-        """Whether a block was closed that the text had not opened."""
+        """True if a block was closed that the text had not opened."""
 
     def feed(self, text: str) -> Iterator[Text | Thinking | Revoked]:
         """The pieces that `text`, the next of the model, makes certain."""
@@ -76,7 +76,7 @@ class ThinkingParser:
         yield from self._read(text[: len(text) - size], followed_by=self._held[:1])
 
     def flush(self, *, cut: bool = False) -> Iterator[Text | Thinking | Revoked]:
-        """What was held back; the stream has ended, at the limit of its length if `cut`."""
+        """Release what was held back at the end of the stream, which the length limit `cut`."""
         held, self._held = self._held, ""
         yield from self._read(held, followed_by="")
         if self._closing and self._inside and not cut:

@@ -1,4 +1,4 @@
-"""What an answer may quote: sentences, list items, whole lists, rows of tables, blocks of code.
+"""Units that an answer may quote: sentences, list items, lists, table rows, blocks of code.
 
 Units are made from the blocks of a text, so that none is half a row, half a fence or a heading
 alone. Each knows what stands above it, because a heading or the sentence that introduces a list
@@ -48,13 +48,13 @@ _REFERS_BACK: Final = re.compile(
     r"|therefore|instead|also|so|but|in (this|that|such|these) cases?|to do (so|this|that))\b",
     re.IGNORECASE,
 )
-"""How an English sentence begins that cannot be read alone."""
+"""Openings of English sentences that cannot be read alone."""
 
 _NOWHERE: Final = Span(0, 0)
 
 
 class Kind(Enum):
-    """What a unit is."""
+    """Kind of a unit."""
 
     SENTENCE = "sentence"
     ITEM = "item"
@@ -82,7 +82,7 @@ class Unit:
     context_start: int = -1
     """Where a sentence before it begins that it refers to, "This is why ..."; -1 for none."""
     place: int = 0
-    """How many units of its section come before it."""
+    """Number of units before it in its section."""
     page: int = 0
     """On which it begins, from 1; 0 where there are no pages."""
 

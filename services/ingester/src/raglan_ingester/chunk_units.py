@@ -32,7 +32,7 @@ class Splitter:
 
     text: str
     fits: Fits
-    """Whether text[start:end] may be one chunk."""
+    """Predicate: text[start:end] may be one chunk."""
     language: str = "en"
     """For the ends of sentences; ISO 639-1."""
 

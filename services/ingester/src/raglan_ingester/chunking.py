@@ -33,11 +33,11 @@ _LEAST_SHARE: Final = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """How long a chunk may be."""
+    """Size limits of a chunk."""
 
     max_chars: int
     overlap_chars: int = 0
-    """How far a chunk may reach back into the one before it, in the same section; at most half of
+    """Characters of overlap with the chunk before it, in the same section; at most half of
     `max_chars`."""
     max_tokens: int = 0
     """Of the embedding model, for title, headings and text together; 0 where it is unknown."""
@@ -119,7 +119,7 @@ class _Chunking:
         return (*path, continued) if continued else path
 
     def _load(self, start: int, end: int) -> float:
-        """How much of a chunk text[start:end] takes; 1 is a full one."""
+        """Return the share of a chunk that text[start:end] takes; 1 is a full one."""
         allowed = self._sizes.max_chars - self._overlap
         load = (end - start) / allowed
         if self._tokens is None:
@@ -196,7 +196,7 @@ class _Chunking:
         return start
 
     def _is_whole(self, start: int, end: int) -> bool:
-        """Whether the model reads all of text[start:end] below its title and headings."""
+        """Return whether the model reads all of text[start:end] below its title and headings."""
         if self._tokens is None:
             return True
         return self._tokens.count(start, end) <= self._budget(start)
@@ -237,7 +237,7 @@ class _Blocks:
         return self._pages[max(at, 0)].page if self._pages else 0
 
     def continued(self, start: int) -> str:
-        """What a piece that begins at `start` continues: columns of a table, lead-in of a list."""
+        """Return the context of a piece at `start`: columns of a table, lead-in of a list."""
         for block in self.overlapping(start, start + 1):
             if block.end <= start:
                 continue

@@ -85,7 +85,7 @@ def _prepare_sqlite(connection: sqlite3.Connection, _: Any) -> None:
         "synchronous=NORMAL",
         "busy_timeout=30000",
         "foreign_keys=ON",
-        # What is deleted is overwritten, not only unlinked.
+        # Deleted rows are overwritten, not only unlinked.
         "secure_delete=ON",
     ):
         connection.execute(f"PRAGMA {pragma}")

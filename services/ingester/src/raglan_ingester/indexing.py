@@ -57,7 +57,7 @@ class Prepared:
     metadata_json: str
     """As submitted, and below it what the document says of itself."""
     readability: Sequence[float] = ()
-    """How well the model reads each chunk, in [0, 1]; empty where the embedder does not know."""
+    """Readability of each chunk, in [0, 1]; empty where the embedder does not know."""
     warnings: Sequence[str] = ()
 
     @property

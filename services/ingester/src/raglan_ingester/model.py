@@ -137,7 +137,7 @@ class Document(Base):
 
 
 class DocumentStructure(Base):
-    """What parsing found out about a document besides its text.
+    """Results of parsing besides the text.
 
     A table of its own: `create_all` adds it to a database that was made without it.
     """

@@ -55,7 +55,7 @@ class Outline:
         return self._paths[first]
 
     def starts_at(self, offset: int) -> bool:
-        """Whether a section begins at `offset`."""
+        """Return whether a section begins at `offset`."""
         at = bisect_left(self.offsets, offset)
         return at < len(self.offsets) and self.offsets[at] == offset
 
@@ -79,7 +79,7 @@ class Outline:
 
 
 def _is_bare(text: str, heading: Heading, after: Heading) -> bool:
-    """Whether a section is only its heading, with a section inside it right below."""
+    """Return whether a section is only its heading, with a section inside it right below."""
     own = text[heading.offset : after.offset].strip()
     markup = len(heading.text) + 20
     return (

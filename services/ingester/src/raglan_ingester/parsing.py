@@ -63,7 +63,7 @@ class CutDocument:
     language: str = ""
     """ISO 639-1; empty where it is unknown."""
     metadata: dict[str, Any] = field(default_factory=dict)
-    """What the document says of itself."""
+    """Metadata in the document itself."""
     warnings: list[str] = field(default_factory=list)
     """Sentences for the document's owner."""
     structure: bytes = b""

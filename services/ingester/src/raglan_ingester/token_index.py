@@ -1,4 +1,4 @@
-"""How many tokens of a model a piece of a text has, without tokenising the piece again."""
+"""Token counts of the pieces of a text, without tokenising each piece again."""
 
 from __future__ import annotations
 

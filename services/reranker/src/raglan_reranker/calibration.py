@@ -42,7 +42,7 @@ class Clamped:
 
 
 def calibration_of(engine: str, revision: str) -> Calibration | Clamped | None:
-    """How to read the scores of the model at `revision` as `engine` uses it.
+    """Return the calibration of the model at `revision` as `engine` uses it.
 
     None where the scores say nothing of the passages.
     """

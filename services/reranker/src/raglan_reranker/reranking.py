@@ -42,7 +42,7 @@ class Ranked:
     """The model's own."""
 
     calibrated: float | None
-    """How relevant the passage is, 0..1, whatever stands beside it; see `calibration`."""
+    """Relevance of the passage, 0..1, whatever stands beside it; see `calibration`."""
 
     matches: Sequence[int] = ()
     """Where in the passage the best match of each of the query's tokens begins, in characters;

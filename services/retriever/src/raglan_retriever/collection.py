@@ -75,7 +75,7 @@ class MeanReadability:
         return MeanReadability(value, min(chunks, _LEARNED_FROM_CHUNKS))
 
     def differs(self, other: MeanReadability) -> bool:
-        """Whether storing this in place of `other` makes a difference to a search."""
+        """Return whether storing this in place of `other` makes a difference to a search."""
         return self.chunks != other.chunks or abs(self.value - other.value) > _NOTABLE_CHANGE
 
 

@@ -45,7 +45,7 @@ class Leg(Generic[Key]):
     what was found counts. DBSF heeds it."""
 
     credit: Callable[[Key], float] | None = None
-    """What of the weight a hit gets, in [0, 1]; None gives it the whole weight."""
+    """Share of the leg's weight that a hit gets, in [0, 1]; None gives the whole weight."""
 
 
 def fuse(legs: Sequence[Leg[Key]], method: Method) -> list[tuple[Key, float]]:

@@ -38,7 +38,7 @@ class Analysis:
     """ISO 639-1: whose stemmer and stop words were used."""
 
     counts: dict[int, int]
-    """How often each term occurs, by term id."""
+    """Number of occurrences of each term, by term id."""
 
     length: int
     """Number of terms."""

@@ -35,7 +35,7 @@ _MAX_DEPTH: Final = 4_000
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one call may ask for."""
+    """Limits of one call."""
 
     max_limit: int = 1000
     max_upsert_chunks: int = 1000
@@ -44,7 +44,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Fusion:
-    """How the two legs of a hybrid search become one list."""
+    """Parameters of the fusion of the two legs of a hybrid search."""
 
     method: fusion.Method = "dbsf"
     dense_weight: float = 1
@@ -68,7 +68,7 @@ class Query:
     """Made `vector`."""
 
     readability: float | None = None
-    """How well `model` reads `text`, in [0, 1]; None where that is not known."""
+    """Readability of `text` for `model`, in [0, 1]; None where that is not known."""
 
     where: Clause | None = None
     fusion: Fusion = field(default_factory=Fusion)
@@ -84,7 +84,7 @@ class Found:
     lexical: float | None
     fused: float | None
     exact: bool = False
-    """Whether it holds words of the query that hardly another chunk does."""
+    """True if it holds words of the query that hardly another chunk does."""
     duplicates: int = 0
     """Further chunks with the same text that were left out of the result."""
 
@@ -156,7 +156,7 @@ class Searcher:
         ], is_all
 
     async def _population(self, names: Sequence[str], counted: int | None) -> int:
-        """How many chunks the words of a query were looked for in, at most `MAX_POPULATION`.
+        """Return the number of chunks searched by words, at most `MAX_POPULATION`.
 
         Args:
             counted: what the dense leg found, if that is all there is.
@@ -196,7 +196,7 @@ class Searcher:
         return list(kept.values())
 
     async def _dense_worth(self, query: Query, names: Sequence[str]) -> dict[str, float]:
-        """What the dense leg is worth in each collection, in [0, 1]."""
+        """Return the weight of the dense leg in each collection, in [0, 1]."""
         if query.readability is None:
             return dict.fromkeys(names, 1.0)
         read = Readability(query.readability, readability.count_words(query.text))
@@ -306,7 +306,7 @@ class Searcher:
 
 
 def _preferred(first: Found, copy: Found, result: Iterable[Found]) -> Found:
-    """Which of two copies is shown: that of the document which is shown lower, or not at all.
+    """Select the copy to show: that of the document which ranks lower, or not at all.
 
     Args:
         result: what is shown so far, best first, `first` included.

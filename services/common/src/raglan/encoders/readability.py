@@ -1,4 +1,4 @@
-"""How well a model reads a text, judged by how its tokenizer cuts the words.
+"""Readability of a text for a model, judged by how its tokenizer splits the words.
 
 A model knows the words that its vocabulary was made from. It meets other languages as unknown
 tokens, single letters or bytes, or as fragments of words that mean nothing to it; its vectors then
@@ -36,7 +36,7 @@ scripts other than Latin. The English one of BERT has 8 in Cyrillic and 4 in Gre
 thousands in seven scripts."""
 
 _SYLLABLE_LETTERS: Final = 2
-"""What a sign of a syllabary (kana, Hangul) counts for."""
+"""Letters that a syllabic character (kana, Hangul) counts for."""
 
 _SCRIPTS: Final = re.compile(
     "|".join(
@@ -74,7 +74,7 @@ class ReadabilityMeter:
         self._pieces = _LETTERS_A_PIECE_MULTILINGUAL if multilingual else _LETTERS_A_PIECE
 
     def measure(self, text: str, encoding: Encoding, *, start: int = 0) -> Readability:
-        """How well the model reads `text`, as far as `encoding` covers it.
+        """Measure how well the model reads `text`, as far as `encoding` covers it.
 
         Args:
             text: What was tokenised, a prompt included.
@@ -104,7 +104,7 @@ class ReadabilityMeter:
         return Readability(read / letters, words) if letters else NO_WORDS
 
     def _share_read(self, word: re.Match[str], tokens: Sequence[_Token]) -> float:
-        """How much of `word` its tokens represent, in [0, 1]."""
+        """Return the share of `word` that its tokens represent, in [0, 1]."""
         if word.lastgroup == "han":
             return _share_of_han(word, tokens)
         if not tokens or any(unknown for _, _, unknown in tokens):
@@ -119,7 +119,7 @@ class ReadabilityMeter:
 
 
 def _is_multilingual(tokenizer: Tokenizer) -> bool:
-    """Whether the vocabulary has tokens of several letters in several scripts other than Latin."""
+    """Return whether the vocabulary has long tokens in several scripts other than Latin."""
     ids = [[id_] for id_ in range(tokenizer.get_vocab_size())]
     found: Counter[str] = Counter()
     for token in tokenizer.decode_batch(ids, skip_special_tokens=True):

@@ -136,7 +136,7 @@ class PairTokenizers:
         self._meter = ReadabilityMeter(tokenizer)
 
     def readability(self, text: str) -> Readability:
-        """How well the model reads the beginning of `text`."""
+        """Measure how well the model reads the beginning of `text`."""
         text = text[:_MEASURED_CHARS]
         return self._meter.measure(text, self._whole.own().encode(text))
 

@@ -64,7 +64,7 @@ RETRY: Final = "retry"
 ERROR_TYPE: Final = error_attributes.ERROR_TYPE
 """The `type` of our error envelope, e.g. "overloaded"; a class name where the error is not ours."""
 ERROR_CAUSE: Final = "raglan.error_cause"
-"""What a dependency itself said of its failure, redacted; callers do not see it."""
+"""A dependency's own error text, redacted; callers do not see it."""
 DEADLINE_REMAINING_MS: Final = "deadline.remaining_ms"
 """What was left of the request's time when the step began."""
 REQUEST_ID: Final = "raglan.request_id"

@@ -52,7 +52,7 @@ class Scores(BaseModel):
     lexical: float | None = None
     fused: float | None = None
     rerank: float | None = None
-    """How relevant the passage is, in [0, 1], whatever stands beside it; the order also counts what
+    """Relevance of the passage, in [0, 1], whatever stands beside it; the order also counts what
     the search thought of it. Null where the passage was not scored, or the reranking model does not
     read its language."""
 
@@ -124,7 +124,7 @@ class ClaimSupport(BaseModel):
     lexical: float
     cosine: float | None
     conflict: Literal["number", "name", "negation"] | None = None
-    """What of the sentence the passages contradict; it is not supported then."""
+    """The part of the sentence that the passages contradict; the sentence is not supported then."""
 
 
 class Claim(BaseModel):
@@ -155,7 +155,7 @@ class QueryReply(BaseModel):
     """Why the answer ended: it is complete, was cut at `max_tokens`, says that the documents do not
     answer, or its rest was withheld by the server of the model."""
     abstained: bool = False
-    """Whether the documents do not answer the question."""
+    """True if the documents do not answer the question."""
     citations: list[Citation]
     passages: list[Passage]
     confidence: float
@@ -202,7 +202,7 @@ class StreamDelta(BaseModel):
 
 
 class Chunking(_Request):
-    """How documents are cut, in characters. Whatever is set, a chunk is never longer than the
+    """Chunk sizes, in characters. Whatever is set, a chunk is never longer than the
     embedding model reads."""
 
     max_chars: Annotated[int, Field(ge=100, le=20_000)] = 1_200
@@ -297,7 +297,7 @@ class Document(DocumentSummary):
     language: str | None
     """ISO 639-1 code; null where it is unknown."""
     warnings: list[str]
-    """What its owner should know: pages that are only pictures, text that was cut, and the like."""
+    """Sentences for the document's owner: pages that are only pictures, text that was cut."""
     text: str
     chunks: list[Chunk]
 

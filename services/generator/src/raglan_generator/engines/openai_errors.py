@@ -1,4 +1,4 @@
-"""How an OpenAI-compatible server fails, as one of our errors.
+"""Failures of an OpenAI-compatible server, mapped to our errors.
 
 There is one upstream for all generators, so none of its failures is worth asking another replica.
 What the server itself said goes into the log and the trace, never to the caller.
@@ -26,7 +26,7 @@ _OVERFLOW: Final = re.compile(
     r"|`inputs` tokens \+ `max_new_tokens`|`inputs` must have less than|max_model_len",
     re.IGNORECASE,
 )
-"""What vLLM, OpenAI, llama.cpp, TGI, SGLang and Ollama say of a prompt that does not fit."""
+"""Error texts of vLLM, OpenAI, llama.cpp, TGI, SGLang and Ollama for a prompt that is too long."""
 
 _LIMIT: Final = re.compile(
     r"(?:(?:context|model|prompt)[ _](?:length|size|window)(?: of the model)?(?: is)?(?: only)?"
@@ -60,7 +60,7 @@ class ParameterRefused(Internal):
         super().__init__(f"The LLM server refuses the parameter {name}.")
         self.name = name
         self.always = always
-        """Whether it refuses the parameter itself, not only this value."""
+        """True if it refuses the parameter itself, not only this value."""
 
 
 def from_response(
@@ -118,7 +118,7 @@ def told(error: RaglanError, said: str, *, secret: str = "") -> RaglanError:
 
 
 def _refusal(status: int, body: Any, said: str, parameters: Collection[str]) -> RaglanError:
-    """What a refused request means: nothing of it is what the user sent."""
+    """Map a refused request to our error: no part of it is text that the user sent."""
     code = _field(body, "code") or _field(body, "type") or ""
     if status == 413 or _OVERFLOW.search(f"{code} {said}"):
         return _overflow(said)

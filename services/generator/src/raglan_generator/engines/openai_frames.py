@@ -43,11 +43,11 @@ class Completion:
         self._thinking = _Joined()
         self._text = _Joined()
         self.begun = False
-        """Whether the model has written anything, reasoning included."""
+        """True if the model has written anything, reasoning included."""
 
     @property
     def is_finished(self) -> bool:
-        """Whether the server has said why the answer ended."""
+        """Return whether the server has said why the answer ended."""
         return bool(self._reason)
 
     def done(self) -> None:

@@ -11,13 +11,13 @@ from raglan_generator.generation import Request, Sampling
 from raglan_generator.language_model import Prompt
 
 _RENAMED: Final = {"max_tokens": "max_completion_tokens"}
-"""What models refuse under one name and take under another: those of OpenAI that reason."""
+"""Parameters that OpenAI's reasoning models accept only under another name."""
 
 _OPTIONAL: Final = frozenset(
     {"max_tokens", "max_completion_tokens", "stream_options", "temperature", "top_p", "seed"}
     | {"stop"}
 )
-"""What an answer can do without."""
+"""Parameters that a request can omit."""
 
 
 class Parameters:
@@ -35,7 +35,7 @@ class Parameters:
         self._refused: defaultdict[str, set[str]] = defaultdict(set)
 
     def body(self, prompt: Prompt, request: Request, without: set[str]) -> dict[str, Any]:
-        """What to send.
+        """Build the request body.
 
         Args:
             without: parameters to leave out of this one request besides.

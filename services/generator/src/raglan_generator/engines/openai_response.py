@@ -1,4 +1,4 @@
-"""What comes back from an OpenAI-compatible server, as frames, each read within its time."""
+"""Responses of an OpenAI-compatible server as frames, each read within its timeout."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from raglan_generator.engines.openai_frames import Completion
 _DONE: Final = "[DONE]"
 _MAX_ERROR_BYTES: Final = 64 * 1024
 _TRAILER_S: Final = 0.05
-"""What a server gets to end its response after [DONE], before the connection is given up."""
+"""Seconds for a server to end its response after [DONE], before the connection is closed."""
 _USAGE_S: Final = 1.0
-"""What a server gets to report the usage after the end of the answer."""
+"""Seconds for a server to report the usage after the end of the answer."""
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 _TELLING: Final = 7
 """Bytes that tell an event stream from a web page."""
@@ -131,7 +131,7 @@ class ResponseBody:
     async def _next(self, limit: Deadline, answer: Completion) -> bytes:
         """More of the body; empty at its end."""
         if answer.is_finished:
-            # What may follow, the usage, is not worth losing the answer.
+            # Only the usage may follow; a complete answer is never lost to it.
             limit = limit.within(_USAGE_S)
         try:
             async with self._waiting.within(limit, begun=answer.begun):

@@ -165,13 +165,13 @@ class Reasoning:
 
     @property
     def skip_special_tokens(self) -> bool:
-        """Whether the text may come without them; some parsers look for theirs."""
+        """Return whether the text may come without them; some parsers look for theirs."""
         return bool(self._request.skip_special_tokens)
 
     def splitter(
         self, prompt: Sequence[int]
     ) -> Callable[[str, Sequence[int], bool], tuple[str, str]]:
-        """What splits the deltas of one answer to `prompt`, in turn.
+        """Return the function that splits the deltas of one answer to `prompt`, in turn.
 
         Returns:
             A function of a delta's text and token ids, and whether it is the last; it returns the

@@ -46,7 +46,7 @@ class IndexChunk:
     language: str = ""
     """ISO 639-1."""
     readability: float | None = None
-    """How well the embedding model reads it, in [0, 1]; None where the embedder does not know."""
+    """Readability for the embedding model, in [0, 1]; None where the embedder does not know."""
 
 
 class RetrieverClient:

@@ -219,7 +219,7 @@ class _AsciiDocReader(LineReader):
 
 
 def _address(link: str) -> str:
-    """What a link without a text of its own shows."""
+    """Return the text shown for a link that has none of its own."""
     return re.sub(r"^(?:link|xref|mailto):", "", link)
 
 

@@ -28,7 +28,7 @@ _CANDIDATES: Final = (
     *("iso8859-13", "iso8859-15", "koi8-r", "koi8-u", "cp866", "shift_jis", "cp932", "euc-jp"),
     *("euc-kr", "cp949", "gb18030", "big5", "tis-620", "cp874"),
 )
-"""What files still come in; rarer ones only make the guess worse."""
+"""Encodings in use; rarer ones only make the detection worse."""
 _SUPERSETS: Final = {
     "iso8859-1": "cp1252",
     "iso8859-9": "cp1254",
@@ -66,7 +66,7 @@ _PAGES: Final = 3
 _MIN_PAGES_SHARE: Final = 0.9
 """Of the characters of an alphabetic script, so many lie in three pages of 256."""
 _NO_CHARACTER: Final = re.compile("[\x80\xa0\uf8f0-\uf8f3]")
-"""What Python's cp932 gives for bytes that begin no character."""
+"""Characters that Python's cp932 decodes from bytes that begin no character."""
 _C1: Final = re.compile("[\u0080-\u0084\u0086-\u009f]")
 _LATIN: Final = "A-Za-z\u00c0-\u024f"
 _OTHER: Final = "\u0370-\u052f\u0590-\u06ff\u0e00-\u0e7f"
@@ -271,7 +271,7 @@ def _vote(slices: list[bytes], encoding: str, confidence: float) -> tuple[str, f
 
 
 def _is_plausible(sample: bytes, encoding: str) -> bool:
-    """Whether the text has no words of two scripts and no control characters."""
+    """Return whether the text has no words of two scripts and no control characters."""
     text = sample.decode(encoding, errors="replace")
     letters = len(_LETTERS_BEYOND_ASCII.findall(text))
     return not _C1.search(text) and len(_MIXED.findall(text)) <= _MAX_MIXED_SHARE * letters

@@ -36,7 +36,7 @@ class Number(NamedTuple):
 
 
 class Styles:
-    """What a paragraph's style says, inherited along its chain."""
+    """Properties of a paragraph's style, inherited along its chain."""
 
     def __init__(self, root: Any) -> None:
         """Args:

@@ -28,7 +28,7 @@ _NOTES: Final = {f"{WORD}footnoteReference": "footnote", f"{WORD}endnoteReferenc
 
 @dataclass(slots=True)
 class ParagraphText:
-    """What a paragraph holds."""
+    """Contents of a paragraph."""
 
     text: str = ""
     boxes: list[Any] = field(default_factory=list)
@@ -43,7 +43,7 @@ def attribute(element: Any, name: str) -> str:
 
 
 def is_on(element: Any) -> bool:
-    """Whether a switch such as `<w:vanish/>` is there and not turned off."""
+    """Return whether a switch such as `<w:vanish/>` is there and not turned off."""
     return element is not None and attribute(element, "val") not in ("0", "false", "off")
 
 

@@ -79,7 +79,7 @@ def _metadata(package: Any, name: str) -> Iterator[str]:
 
 
 def _is_font_only(archive: zipfile.ZipFile) -> bool:
-    """Whether only fonts are scrambled, which readers allow."""
+    """Return whether only fonts are scrambled, which readers allow."""
     tree: etree._Element | None = parse_xml(read_entry(archive, "META-INF/encryption.xml"))
     if tree is None:
         return True

@@ -23,10 +23,10 @@ _MAX_DEPTH: Final = 32
 
 @dataclass(frozen=True, slots=True)
 class FrontMatter:
-    """What a document says of itself before its text begins."""
+    """Front matter: metadata at the head of a document."""
 
     lines: int = 0
-    """How many lines of the document it takes, fences included."""
+    """Number of lines it takes, fences included."""
     metadata: dict[str, Any] = field(default_factory=dict)
     """JSON values by key."""
     warnings: list[str] = field(default_factory=list)

@@ -26,7 +26,7 @@ tt u var wbr
 """
 _INLINE: Final = frozenset(_INLINE_NAMES.split())
 _LAYOUT: Final = "table, h1, h2, h3, pre"
-"""What a table of data does not hold."""
+"""Selector of elements that a table of data does not contain; a table with one is layout."""
 _HEADING: Final = re.compile(r"h([1-6])")
 _LANGUAGE: Final = re.compile(r"\b(?:language|lang|highlight|brush:)[-_ ]?([\w+#.-]+)")
 _HIDDEN_STYLE: Final = re.compile(
@@ -239,7 +239,7 @@ _BLOCKS: Final[dict[str, Callable[[HtmlWalker, LexborNode], None]]] = {
 
 
 def is_left_out(node: LexborNode) -> bool:
-    """Whether a browser does not show the element, or it is not part of the page's content."""
+    """Return whether a browser hides the element, or it is not part of the page's content."""
     attributes = node.attributes
     if node.tag in _DROPPED or "hidden" in attributes:
         return not (node.tag == "dialog" and "open" in attributes and "hidden" not in attributes)
@@ -303,7 +303,7 @@ def ruby_text(ruby: LexborNode) -> str:
 
 
 def control_text(node: LexborNode) -> str:
-    """What a form control shows: its value, or the option that is selected."""
+    """Return the text that a form control shows: its value, or the selected option."""
     attributes = node.attributes
     if node.tag == "textarea":
         return node.text() or ""

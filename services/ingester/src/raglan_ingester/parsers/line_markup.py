@@ -1,4 +1,4 @@
-"""What readers of line-oriented markup (Org, AsciiDoc) share: lines, paragraphs, lists."""
+"""Shared parts of the readers of line-oriented markup (Org, AsciiDoc): lines, paragraphs, lists."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ class LineReader:
         return self._lines[start : self._at]
 
     def take_while(self, pattern: re.Pattern[str]) -> list[str]:
-        """What group 1 of `pattern` holds in the next lines, as long as they match."""
+        """Take the next lines while they match `pattern`; return group 1 of each."""
         found = (pattern.fullmatch(line) for line in self.take_lines(pattern))
         return [match[1] or "" for match in found if match is not None]
 

@@ -49,7 +49,7 @@ def read_markdown(text: str, first_line: int = 0) -> tuple[list[Block], list[Hea
 
 @dataclass(slots=True)
 class _Document:
-    """What has been read so far."""
+    """State of the document read so far."""
 
     lines: SourceLines
     blocks: list[Block] = field(default_factory=list)

@@ -74,7 +74,7 @@ def _style_names(*roots: Any) -> dict[str, str]:
 
 
 class ListStyles:
-    """How the levels of lists are numbered."""
+    """Numbering of list levels."""
 
     def __init__(self, *roots: Any) -> None:
         self._levels = {

@@ -1,4 +1,4 @@
-"""What every parser returns: a document's text, its structure, its metadata and warnings."""
+"""Result of every parser: a document's text, structure, metadata and warnings."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class ParsedDocument:
     blocks: list[Block] = field(default_factory=list)
     """The structure of the text, in order."""
     metadata: dict[str, Any] = field(default_factory=dict)
-    """What the document says of itself, such as YAML front matter; JSON values."""
+    """Metadata in the document itself, such as YAML front matter; JSON values."""
     warnings: list[str] = field(default_factory=list)
     """Sentences for the document's owner: what was lost, cut or replaced."""
 

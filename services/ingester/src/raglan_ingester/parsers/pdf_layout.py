@@ -143,7 +143,7 @@ class Layout:
     def _continues(
         self, last: Item, number: int, line: Line, level: int, typical: float, right: float
     ) -> bool:
-        """Whether `line` goes on where `last` ends."""
+        """Return whether `line` goes on where `last` ends."""
         before = last.lines[-1]
         starts_small = line.text[:1].islower()
         is_open = last.text.endswith(_HYPHENS) or not _SENTENCE_END.search(last.text)
@@ -267,7 +267,7 @@ def _table_end(lines: Sequence[Line], start: int) -> int:
 
 
 def _is_rest(lines: Sequence[Line], start: int, at: int) -> bool:
-    """Whether the line goes on in a cell of the row above, in a column behind the first."""
+    """Return whether the line goes on in a cell of the row above, in a column behind the first."""
     above, line = lines[at - 1], lines[at]
     second = min((row.cells[1].left for row in lines[start:at] if len(row.cells) > 1), default=0.0)
     return line.left > second - 1 and above.bottom - line.top < _MAX_REST_GAP * line.size
@@ -289,7 +289,7 @@ def _columns(lines: Sequence[Line]) -> list[tuple[float, float]]:
 
 
 def _fits(lines: Sequence[Line], columns: list[tuple[float, float]]) -> bool:
-    """Whether each row has at most one cell a column, and the cells are short."""
+    """Return whether each row has at most one cell a column, and the cells are short."""
     cells = [cell for line in lines for cell in line.cells]
     if sum(len(cell.text) for cell in cells) > _MAX_CELL_CHARS * len(cells):
         return False

@@ -14,7 +14,7 @@ import pypdfium2.raw as pdfium
 _CELL_GAP: Final = 1.0
 """Words further apart than this many line heights stand in different cells."""
 _HYPHEN: Final = 2
-"""What PDFium gives for a hyphen that a line break caused."""
+"""Character code that PDFium gives for a hyphen at a line break."""
 _LINE_ENDS: Final = frozenset((_HYPHEN, 10, 13))
 _BLANKS: Final = frozenset((9, 10, 13, 32, 0xA0))
 _LIGATURES: Final = str.maketrans(

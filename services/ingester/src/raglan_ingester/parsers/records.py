@@ -62,7 +62,7 @@ def text_of(record: Any) -> str:
 
 
 def name_of(record: Any) -> str:
-    """What a record calls itself; empty if it has no such field."""
+    """Return the record's own name; empty if it has no such field."""
     if isinstance(record, dict):
         for field in _NAMES:
             value = record.get(field)

@@ -88,7 +88,7 @@ class RtfParagraph:
 
 @dataclass(slots=True)
 class _State:
-    """What a group inherits and may change."""
+    """State that a group inherits and may change."""
 
     destination: str = "body"
     encoding: str = "cp1252"

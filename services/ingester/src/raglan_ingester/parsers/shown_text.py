@@ -23,7 +23,7 @@ class ShownText(HTMLParser):
 
     @property
     def text(self) -> str:
-        """What is shown, on one line."""
+        """Return the shown text on one line."""
         return " ".join(" ".join(self._parts).split())
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:

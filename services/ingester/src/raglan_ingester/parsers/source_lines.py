@@ -23,7 +23,7 @@ class SourceLines:
 
     @property
     def count(self) -> int:
-        """How many lines there are."""
+        """Return the number of lines."""
         return len(self._starts) - 1
 
     def source(self, first: int, end: int) -> str:

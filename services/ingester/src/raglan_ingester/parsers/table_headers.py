@@ -1,4 +1,4 @@
-"""Whether the first row of a table names its columns."""
+"""Detection of a header in the first row of a table."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _VALUE: Final = re.compile(
 
 
 def first_row_is_header(rows: Sequence[Sequence[str]], *, is_usual: bool = False) -> bool:
-    """Whether the first row reads like the names of columns, not like a record.
+    """Return whether the first row reads like the names of columns, not like a record.
 
     Names are short, differ from each other, are no numbers, dates or addresses, and do not occur
     again below as values.
@@ -59,7 +59,7 @@ def _looks_unlike(name: str, values: Sequence[str]) -> bool:
 
 
 def _shape(text: str) -> tuple[bool, bool, bool, int]:
-    """What a reader sees of a cell at a glance."""
+    """Return the visible shape of a cell."""
     has_digit = any(map(str.isdigit, text))
     return has_digit, text.isupper(), text.islower(), min(len(text.split()), 4)
 

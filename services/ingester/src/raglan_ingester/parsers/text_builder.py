@@ -55,7 +55,7 @@ class TextBuilder:
         self._lead_ins: list[str] = []
         """Of the lists that are open, outermost first."""
         self._has_item: list[bool] = []
-        """Whether an item is open, of the same lists."""
+        """True if an item is open, of the same lists."""
         self._is_after_item = False
         """The last thing written is an item of the innermost list, or the text of its parent."""
 
@@ -79,7 +79,7 @@ class TextBuilder:
             self._pending.append(Heading(0, level, called))
 
     def end_section(self, level: int) -> None:
-        """What follows does not stand under the last heading of `level` and deeper."""
+        """End the section of the last heading of `level` and those below it."""
         self._pending.append(Heading(0, level, ""))
 
     def paragraph(self, text: str, pages: Mapping[int, int] | None = None) -> None:
@@ -144,7 +144,7 @@ class TextBuilder:
         self._add(BlockKind.TABLE, start, rows=tuple(rows), has_header=has_header, columns=columns)
 
     def page(self, number: int) -> None:
-        """What follows stands on page `number`."""
+        """Begin page `number`."""
         self._pending.append(number)
 
     def open_list(self) -> None:

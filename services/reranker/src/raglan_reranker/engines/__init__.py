@@ -28,7 +28,7 @@ class Prepared:
     """Positions of passages that cost next to nothing: the engine kept what it made of them."""
 
     credit: float = 1.0
-    """What the model's scores are worth for these texts, in [0, 1]; see `raglan.readability`."""
+    """Weight of the model's scores for these texts, in [0, 1]; see `raglan.readability`."""
 
     def only(self, positions: Sequence[int]) -> Prepared:
         """The same query with the passages at `positions`, in that order."""

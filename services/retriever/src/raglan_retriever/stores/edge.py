@@ -60,7 +60,7 @@ class _Open:
     """Points written or removed since a copy was taken to build the index of; else None."""
 
     points: int = 0
-    """How many there were when a copy was last taken."""
+    """Number of points when a copy was last taken."""
 
     erasable: bool = False
     """The shard still holds the text of points that were deleted or replaced."""

@@ -131,7 +131,7 @@ class Shard:
         return [str(record.id) for record in self._scroll(where, False)]
 
     def held(self, ids: Sequence[str]) -> bool:
-        """Whether the shard holds any of these points."""
+        """Return whether the shard holds any of these points."""
         return bool(self._shard.retrieve(list(ids), with_payload=False, with_vector=False))
 
     def pages(self) -> Iterator[list[str]]:
