@@ -17,6 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Final, Generic, Literal, TypeVar
 
 Key = TypeVar("Key", bound=Hashable)
@@ -53,9 +54,9 @@ def fuse(legs: Sequence[Leg[Key]], method: Method) -> list[tuple[Key, float]]:
     fused: dict[Key, float] = {}
     for leg in legs:
         for (key, _), share in zip(leg.hits, _shares(leg, method), strict=True):
-            credit = 1.0 if leg.credit is None else leg.credit(key)
-            fused[key] = fused.get(key, 0.0) + leg.weight * credit * share
-    return sorted(fused.items(), key=lambda item: -item[1])
+            weight = leg.weight if leg.credit is None else leg.weight * leg.credit(key)
+            fused[key] = fused.get(key, 0.0) + weight * share
+    return sorted(fused.items(), key=itemgetter(1), reverse=True)
 
 
 def exact_matches(leg: Leg[Key]) -> frozenset[Key]:
@@ -87,7 +88,7 @@ def dbsf(scores: Sequence[float], *, population: int = 0) -> list[float]:
     if len({*scores, 0.0} if missing else set(scores)) < 2:
         return [0.5] * len(scores)
     mean = math.fsum(scores) / count
-    squares = math.fsum((s - mean) ** 2 for s in scores) + missing * mean**2
+    squares = math.fsum([(s - mean) ** 2 for s in scores]) + missing * mean**2
     deviation = math.sqrt(squares / (count - 1))
     low = mean - 3 * deviation
     return [(s - low) / (6 * deviation) for s in scores]

@@ -75,7 +75,8 @@ def query(text: str, languages: Sequence[str], default: str) -> Sparse:
             it matches what each analysis made of its words.
         default: Language of the query where detection is uncertain or names none of `languages`.
     """
-    detected = detect(text)
+    # Detection cannot change the language where there is only one to choose.
+    detected = detect(text) if set(languages) - {default} else default
     own = detected if detected in languages else default
     found = query_terms(text, dict.fromkeys([own, *languages]))
     indices = list(dict.fromkeys(map(term_id, found)))[:_MAX_QUERY_TERMS]

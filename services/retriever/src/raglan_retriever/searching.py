@@ -89,6 +89,15 @@ class Found:
     """Further chunks with the same text that were left out of the result."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Scores:
+    """Scores of the hits, by leg."""
+
+    dense: dict[Key, float]
+    lexical: dict[Key, float]
+    exact: frozenset[Key]
+
+
 class Searcher:
     """Answers queries over the collections of a store."""
 
@@ -113,66 +122,54 @@ class Searcher:
             NotFound: a collection that does not exist, by name.
             Conflict: the query's vector, or one collection's, comes from another model.
         """
-        names = await self._check(query)
+        collections = await self._check(query)
         depth = max(self.limits.min_candidates, _OVER_FETCH * query.limit)
         while True:
-            found, is_all = await self._search(query, names, depth)
+            found, is_all = await self._search(query, collections, depth)
             if len(found) == query.limit or is_all or depth >= _MAX_DEPTH:
                 return found
             # Copies of the same texts took the places.
             depth = min(_DEEPER * depth, _MAX_DEPTH)
 
     async def _search(
-        self, query: Query, names: Sequence[str], depth: int
+        self, query: Query, collections: Sequence[Collection], depth: int
     ) -> tuple[list[Found], bool]:
         """The best chunks among the first `depth` of each leg, and whether no leg has more."""
         dense, words = await asyncio.gather(
-            self._dense_leg(query, names, depth), self._lexical_leg(query, names, depth)
+            self._dense_leg(query, collections, depth), self._lexical_leg(query, collections, depth)
         )
         is_all = len(dense) < depth and len(words) < depth
         by_words = fusion.Leg(
             words,
             query.fusion.lexical_weight,
-            await self._population(names, len(dense) if 0 < len(dense) < depth else None),
+            _population(collections, len(dense) if 0 < len(dense) < depth else None),
         )
         exact = fusion.exact_matches(by_words)
         if len(words) == depth and not exact:
             # Chunks further down may score nearly as high as the last, so not 0.
             by_words = replace(by_words, population=0)
         if query.mode == "hybrid":
-            worth = await self._dense_worth(query, names)
+            worth = _dense_worth(query, collections)
             by_meaning = fusion.Leg(
-                dense, query.fusion.dense_weight, credit=lambda key: worth[key[0]]
+                dense,
+                query.fusion.dense_weight,
+                credit=None if set(worth.values()) == {1.0} else lambda key: worth[key[0]],
             )
             ranked = fusion.fuse([by_meaning, by_words], query.fusion.method)
             # A score that did not take part is not shown.
-            dense = [(key, score) for key, score in dense if worth[key[0]] > 0]
+            if not all(worth.values()):
+                dense = [(key, score) for key, score in dense if worth[key[0]] > 0]
         else:
             ranked = dense or words
         with self._timed("fetch"):
-            found = await self._distinct(query, ranked, dict(dense), dict(words))
-        return [
-            replace(each, exact=(each.collection, each.chunk.point_id) in exact) for each in found
-        ], is_all
-
-    async def _population(self, names: Sequence[str], counted: int | None) -> int:
-        """Return the number of chunks searched by words, at most `MAX_POPULATION`.
-
-        Args:
-            counted: what the dense leg found, if that is all there is.
-        """
-        if counted is not None:
-            return counted
-        collections = [await self.store.collection(name) for name in names]
-        chunks = sum(each.mean_length.chunks for each in collections)
-        return min(chunks, fusion.MAX_POPULATION)
+            found = await self._distinct(query, ranked, _Scores(dict(dense), dict(words), exact))
+        return found, is_all
 
     async def _distinct(
         self,
         query: Query,
         ranked: Sequence[tuple[Key, float]],
-        dense: dict[Key, float],
-        words: dict[Key, float],
+        scores: _Scores,
     ) -> list[Found]:
         """The first `query.limit` different texts of `ranked`, each with the number of its copies.
 
@@ -183,7 +180,7 @@ class Searcher:
         for start in range(0, len(ranked), query.limit):
             copies = 0
             some = ranked[start : start + query.limit]
-            for found in await self._fetch(query.mode, some, dense, words):
+            for found in await self._fetch(query.mode, some, scores):
                 key = duplicate_key(found.chunk)
                 if (first := kept.get(key)) is not None:
                     shown = _preferred(first, found, kept.values())
@@ -195,15 +192,7 @@ class Searcher:
                 break
         return list(kept.values())
 
-    async def _dense_worth(self, query: Query, names: Sequence[str]) -> dict[str, float]:
-        """Return the weight of the dense leg in each collection, in [0, 1]."""
-        if query.readability is None:
-            return dict.fromkeys(names, 1.0)
-        read = Readability(query.readability, readability.count_words(query.text))
-        collections = [await self.store.collection(name) for name in names]
-        return {each.name: readability.query_credit(read, each.readability) for each in collections}
-
-    async def _check(self, query: Query) -> tuple[str, ...]:
+    async def _check(self, query: Query) -> list[Collection]:
         """The collections to search, without duplicates."""
         if not 1 <= query.limit <= self.limits.max_limit:
             raise InvalidInput(
@@ -225,33 +214,34 @@ class Searcher:
                 collection.check_analysis()
         if query.mode != "lexical":
             _check_vector(query, collections)
-        return names
+        return collections
 
     async def _dense_leg(
-        self, query: Query, names: Sequence[str], depth: int
+        self, query: Query, collections: Sequence[Collection], depth: int
     ) -> list[tuple[Key, float]]:
         if query.mode == "lexical" or query.vector is None:
             return []
         vector = query.vector.tolist()
+        names = [each.name for each in collections]
         found = [self._hits("dense", name, vector, depth, query.where) for name in names]
         with self._timed("dense"):
             return _merge(names, await asyncio.gather(*found), depth)
 
     async def _lexical_leg(
-        self, query: Query, names: Sequence[str], depth: int
+        self, query: Query, collections: Sequence[Collection], depth: int
     ) -> list[tuple[Key, float]]:
         if query.mode == "dense":
             return []
 
-        async def one(name: str) -> list[Hit]:
-            held = await self.store.collection(name)
+        async def one(held: Collection) -> list[Hit]:
             words = lexical.query(query.text, held.languages, held.language)
             if not words.indices:
                 return []
-            return await self._hits("lexical", name, words, depth, query.where)
+            return await self._hits("lexical", held.name, words, depth, query.where)
 
         with self._timed("lexical"):
-            return _merge(names, await asyncio.gather(*(one(name) for name in names)), depth)
+            names = [each.name for each in collections]
+            return _merge(names, await asyncio.gather(*map(one, collections)), depth)
 
     async def _hits(
         self,
@@ -283,8 +273,7 @@ class Searcher:
         self,
         mode: Mode,
         ranked: Sequence[tuple[Key, float]],
-        dense: dict[Key, float],
-        words: dict[Key, float],
+        scores: _Scores,
     ) -> list[Found]:
         """The chunks of `ranked`, in its order; one deleted meanwhile is left out."""
         wanted: dict[str, list[str]] = {}
@@ -296,13 +285,34 @@ class Searcher:
             Found(
                 chunk=chunk,
                 collection=name,
-                dense=dense.get((name, id_)),
-                lexical=words.get((name, id_)),
+                dense=scores.dense.get(key),
+                lexical=scores.lexical.get(key),
                 fused=score if mode == "hybrid" else None,
+                exact=key in scores.exact,
             )
-            for (name, id_), score in ranked
-            if (chunk := chunks[name].get(id_)) is not None
+            for key, score in ranked
+            if (chunk := chunks[name := key[0]].get(key[1])) is not None
         ]
+
+
+def _population(collections: Sequence[Collection], counted: int | None) -> int:
+    """Return the number of chunks searched by words, at most `MAX_POPULATION`.
+
+    Args:
+        counted: what the dense leg found, if that is all there is.
+    """
+    if counted is not None:
+        return counted
+    chunks = sum(each.mean_length.chunks for each in collections)
+    return min(chunks, fusion.MAX_POPULATION)
+
+
+def _dense_worth(query: Query, collections: Sequence[Collection]) -> dict[str, float]:
+    """Return the weight of the dense leg in each collection, in [0, 1]."""
+    if query.readability is None:
+        return {each.name: 1.0 for each in collections}
+    read = Readability(query.readability, readability.count_words(query.text))
+    return {each.name: readability.query_credit(read, each.readability) for each in collections}
 
 
 def _preferred(first: Found, copy: Found, result: Iterable[Found]) -> Found:

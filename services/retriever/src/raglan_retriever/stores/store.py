@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from raglan_retriever.chunks import Chunk
 from raglan_retriever.collection import Collection
@@ -25,8 +25,7 @@ class Point:
     lexical: Sparse
 
 
-@dataclass(frozen=True, slots=True)
-class Hit:
+class Hit(NamedTuple):
     """A point that a leg found, with the leg's raw score (dense: the cosine)."""
 
     id: str

@@ -48,11 +48,26 @@ class BoundedPool:
             result = work(*args, **kwargs)
             return result, time.monotonic() - begun
 
-        future = self._threads.submit(timed)
-        # Counted until the thread is free again, whether or not the caller still waits.
         loop = asyncio.get_running_loop()
-        future.add_done_callback(lambda done: loop.call_soon_threadsafe(self._leave, done))
-        return (await asyncio.wrap_future(future))[0]
+        finished = loop.create_future()
+
+        def settle(done: Future[tuple[T, float]]) -> None:
+            # Counted until the thread is free again, whether or not the caller still waits.
+            self._leave(done)
+            if not finished.done():
+                finished.set_result(None)
+
+        future = self._threads.submit(timed)
+        # One wake-up of the loop a call; `asyncio.wrap_future` would add another.
+        future.add_done_callback(lambda done: loop.call_soon_threadsafe(settle, done))
+        try:
+            await finished
+        except asyncio.CancelledError:
+            future.cancel()
+            raise
+        if future.cancelled():
+            raise asyncio.CancelledError  # by `close`
+        return future.result()[0]
 
     @property
     def backlog_s(self) -> float:

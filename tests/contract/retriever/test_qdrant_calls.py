@@ -1,0 +1,45 @@
+"""What a Qdrant server is asked, and with what deadline."""
+
+from __future__ import annotations
+
+import pytest
+from qdrant_client import AsyncQdrantClient
+from raglan.deadline import Deadline
+from raglan.errors import NotFound
+from raglan_retriever.index import Index
+from raglan_retriever.searching import Limits, Query
+from raglan_retriever.stores.qdrant import QdrantStore
+
+
+@pytest.mark.loop_stall_s(2.0)  # the server computes in this process
+async def test_a_qdrant_server_is_told_how_long_the_caller_waits(
+    qdrant_http: tuple[str, list[tuple[str, str]]],
+) -> None:
+    url, seen = qdrant_http
+    store = QdrantStore(AsyncQdrantClient(url, check_compatibility=False))
+    Deadline.after(2.5).adopt()
+    with pytest.raises(NotFound):
+        await store.search("none", [0.0, 1.0], 3, None)
+    await store.close()
+    assert seen[-1] == ("POST", "/collections/none/points/query?timeout=3")
+
+
+@pytest.mark.loop_stall_s(2.0)  # the server computes in this process
+async def test_a_search_reads_the_description_of_its_collection_once(
+    qdrant_http, chunk, vectors, model
+) -> None:
+    url, seen = qdrant_http
+    store = QdrantStore(AsyncQdrantClient(url, check_compatibility=False))
+    index = Index(store, limits=Limits(), language="en")
+    await index.create("c", model, 0, 0)
+    await index.upsert("c", model, [chunk("d#0", "gate valves")], vectors(1), [0.9])
+    seen.clear()
+    query = Query(("c",), "hybrid", 1, "gate", vectors(1)[0], model, readability=0.9)
+    assert await index.search(query)
+    await store.close()
+    paths = sorted((method, path.partition("?")[0]) for method, path in seen)
+    assert paths == [
+        ("GET", "/collections/c"),
+        ("POST", "/collections/c/points"),
+        *[("POST", "/collections/c/points/query")] * 2,
+    ]
