@@ -92,14 +92,15 @@ class Mesh:
             on_attempt=self.kinds.append,
         )
 
-    async def ask(self, *, timeout_s: float = 5, **options: Any) -> str:
-        deadline = Deadline.after(timeout_s)
+    async def ask(self, *, timeout_s: float = 5, is_budget: bool = False, **options: Any) -> str:
+        deadline = Deadline.after(timeout_s, is_budget=is_budget)
         reply = await self.pool.call("GetInfo", INFO, deadline=deadline, **options)
         return str(reply.service)
 
-    async def read(self, **options: Any) -> list[str]:
+    async def read(self, *, timeout_s: float = 5, **options: Any) -> list[str]:
         found = []
-        replies = self.pool.stream("Generate", ASK, deadline=Deadline.after(5), **options)
+        deadline = Deadline.after(timeout_s)
+        replies = self.pool.stream("Generate", ASK, deadline=deadline, **options)
         async with aclosing(replies):
             async for reply in replies:
                 found.append(reply.delta.text)
@@ -274,6 +275,74 @@ async def test_bad_requests_and_callers_that_leave_open_no_breaker() -> None:
         await asyncio.wait(leaving)
         assert mesh.endpoint(0).breaker.state is State.CLOSED
         assert mesh.endpoint(0).in_flight == 0
+
+
+@pytest.mark.parametrize("answered", [0, 30], ids=["cold", "warm"])
+async def test_a_callers_own_deadline_opens_no_breaker(answered: int) -> None:
+    async with mesh_of(1) as mesh:
+        for _ in range(answered):
+            await mesh.ask()
+        mesh.replicas[0].delay_s = 60
+        for _ in range(8):
+            with pytest.raises(errors.DeadlineExceeded):
+                await mesh.ask(timeout_s=0.05)
+        assert mesh.endpoint(0).breaker.failures == 0
+
+
+@pytest.mark.parametrize("replies", [0, 2], ids=["before the first reply", "in the middle"])
+async def test_a_callers_own_deadline_of_a_stream_opens_no_breaker(replies: int) -> None:
+    async with mesh_of(1) as mesh:
+        for _ in range(30):
+            await mesh.read()
+        mesh.replicas[0].cut_after = replies
+        for _ in range(8):
+            with pytest.raises(errors.DeadlineExceeded):
+                await mesh.read(timeout_s=0.1, gap_s=30)
+        assert mesh.endpoint(0).breaker.failures == 0
+
+
+async def test_deadlines_that_pass_at_any_point_of_a_call_open_no_breaker() -> None:
+    """Client and server race for the last word: no status that this ends in may count."""
+    async with mesh_of(1) as mesh:
+        mesh.replicas[0].delay_s = 0.004
+        asked = [mesh.ask(timeout_s=number / 1e4) for number in range(200)]
+        outcomes = await asyncio.gather(*asked, return_exceptions=True)
+        read = [mesh.read(timeout_s=number / 1e4) for number in range(200)]
+        outcomes += await asyncio.gather(*read, return_exceptions=True)
+        missed = [outcome for outcome in outcomes if isinstance(outcome, errors.RaglanError)]
+        assert {type(error) for error in missed} == {errors.DeadlineExceeded}
+        assert mesh.endpoint(0).breaker.failures == 0
+
+
+async def test_a_missed_budget_counts_once_it_is_known_to_suffice() -> None:
+    async with mesh_of(1) as mesh:
+        mesh.replicas[0].delay_s = 60
+        for _ in range(8):
+            with pytest.raises(errors.DeadlineExceeded):
+                await mesh.ask(timeout_s=0.05, is_budget=True)
+        assert mesh.endpoint(0).breaker.failures == 0, "nothing is known of a cold pool"
+        mesh.replicas[0].delay_s = 0
+        for _ in range(30):
+            await mesh.ask()
+        mesh.replicas[0].delay_s = 60
+        for _ in range(5):
+            with pytest.raises(errors.DeadlineExceeded):
+                await mesh.ask(timeout_s=1, is_budget=True)
+        assert mesh.endpoint(0).ejected
+
+
+async def test_callers_in_a_hurry_make_nothing_look_fast() -> None:
+    """Their times, cut short, would have calls hedged that take what calls always took."""
+    async with mesh_of(2) as mesh:
+        for replica in mesh.replicas:
+            replica.delay_s = 1
+        await asyncio.gather(*(mesh.ask(hedge=True) for _ in range(40)))
+        hurried = (mesh.ask(timeout_s=0.001) for _ in range(600))
+        await asyncio.gather(*hurried, return_exceptions=True)
+        for replica in mesh.replicas:
+            replica.delay_s = 0.3
+        await mesh.ask(hedge=True)
+        assert "hedge" not in mesh.kinds
 
 
 async def test_when_more_than_half_fails_all_are_asked_again() -> None:

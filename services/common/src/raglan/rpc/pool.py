@@ -25,7 +25,7 @@ from raglan.resilience.budget import Budget
 from raglan.resilience.latency import LatencyWindow
 from raglan.rpc import client
 from raglan.rpc import tracing as rpc_tracing
-from raglan.rpc.attempt import Attempt
+from raglan.rpc.attempt import Attempt, FellSilent
 from raglan.rpc.endpoint import Endpoint
 from raglan.rpc.replicas import NoEndpoint, Replicas
 from raglan.telemetry import semconv
@@ -38,6 +38,10 @@ HEDGE_SHARE: Final = 0.05
 HEDGE_QUANTILE: Final = 0.95
 _HEDGE_AT_LEAST_S: Final = 0.01
 """Below it a hedge would race the noise of the machine."""
+_KNOWN_S: Final = 600.0
+_KNOWN_CALLS: Final = 5
+"""A budget that was missed counts against a replica if at least so many calls were answered within
+`_KNOWN_S`, 95 % of them in less time than it gives."""
 
 _PAUSE: Final = wait_random_exponential(multiplier=0.025, max=0.25)
 """Full jitter, 25 ms doubling to 250 ms."""
@@ -72,6 +76,11 @@ class EndpointPool:
         self._retries = Budget(RETRY_SHARE, RETRY_FLOOR_PER_S)
         self._hedges = Budget(HEDGE_SHARE)
         self._latency: defaultdict[str, LatencyWindow] = defaultdict(LatencyWindow)
+        """What calls took, or took at least."""
+        self._answered: defaultdict[str, LatencyWindow] = defaultdict(
+            lambda: LatencyWindow(max_age_s=_KNOWN_S, min_samples=_KNOWN_CALLS)
+        )
+        """What calls took that were answered."""
 
     async def close(self) -> None:
         """Close every channel."""
@@ -153,8 +162,7 @@ class EndpointPool:
         except RaglanError as error:
             # It had counted as a success when it began.
             if permit := attempt.endpoint.breaker.permit():
-                attempt.permit = permit
-                attempt.ended(error)
+                attempt.broke_off(error, permit)
             raise
         finally:
             attempt.endpoint.in_flight -= 1
@@ -185,8 +193,7 @@ class EndpointPool:
             attempt.endpoint.in_flight -= 1
             await replies.aclose()
             attempt.ended(error)
-            if isinstance(error, DeadlineExceeded):
-                self._took(attempt, method, time.monotonic() - began)
+            self._cut_short(attempt, method, time.monotonic() - began, error)
             raise
         self._took(attempt, method, time.monotonic() - began)
         attempt.ended(None)
@@ -322,13 +329,24 @@ class EndpointPool:
         finally:
             endpoint.in_flight -= 1
             attempt.ended(error)
-            # A time that was cut short is still the least that it would have taken.
-            if error is None or attempt.overtaken or isinstance(error, DeadlineExceeded):
+            if error is None:
                 self._took(attempt, method, time.monotonic() - began)
+            else:
+                self._cut_short(attempt, method, time.monotonic() - began, error)
 
     def _took(self, attempt: Attempt, method: str, seconds: float) -> None:
         self._latency[method].add(seconds)
+        self._answered[method].add(seconds)
         attempt.endpoint.latency.add(seconds)
+
+    def _cut_short(
+        self, attempt: Attempt, method: str, seconds: float, error: BaseException
+    ) -> None:
+        """Learn that a call would have taken more than `seconds`; nothing from one in a hurry."""
+        missed = isinstance(error, DeadlineExceeded) and attempt.limit.is_budget
+        if attempt.overtaken or missed:
+            self._latency[method].add(seconds)
+            attempt.endpoint.latency.add(seconds)
 
     async def _choose(
         self, method: str, deadline: Deadline, tried: list[Endpoint], kind: str = ""
@@ -337,7 +355,7 @@ class EndpointPool:
         kind = kind or ("retry" if tried else "first")
         self._on_attempt(kind)
         tried.append(endpoint)
-        usual_s = self._latency[method].quantile(HEDGE_QUANTILE)
+        usual_s = self._answered[method].quantile(HEDGE_QUANTILE)
         span = rpc_tracing.Attempt(
             {
                 semconv.PEER: endpoint.address,
@@ -345,7 +363,7 @@ class EndpointPool:
                 semconv.BREAKER: endpoint.breaker.state.value,
             }
         )
-        return Attempt(endpoint, permit, deadline.remaining_s(), usual_s, span)
+        return Attempt(endpoint, permit, deadline, usual_s, span)
 
 
 def _worth_another(error: BaseException) -> bool:
@@ -378,7 +396,7 @@ async def _without_silence(
             async with asyncio.timeout(gap_s):
                 reply = await anext(replies, None)
         except TimeoutError:
-            raise DeadlineExceeded(f"The {target} fell silent for {gap_s:g} s.") from None
+            raise FellSilent(f"The {target} fell silent for {gap_s:g} s.") from None
         if reply is None:
             return
         yield reply
