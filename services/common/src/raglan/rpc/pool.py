@@ -19,7 +19,14 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
 from tenacity.wait import wait_random_exponential
 
 from raglan.deadline import Deadline
-from raglan.errors import DeadlineExceeded, Internal, Overloaded, RaglanError, Unavailable
+from raglan.errors import (
+    DeadlineExceeded,
+    Internal,
+    NotSupported,
+    Overloaded,
+    RaglanError,
+    Unavailable,
+)
 from raglan.interrupt import Interrupt
 from raglan.resilience.budget import Budget
 from raglan.resilience.latency import LatencyWindow
@@ -215,13 +222,16 @@ class EndpointPool:
             error = state.outcome.exception() if state.outcome else None
             asked = error.retry_after_s if isinstance(error, Overloaded) else None
             # What one replica asks for does not bind the others.
-            alone = all(endpoint in tried for endpoint in self.replicas.all)
+            alone = not self._others(tried)
             return max(_PAUSE(state), asked or 0.0) if alone else _PAUSE(state)
 
         def stop(state: RetryCallState) -> bool:
+            error = state.outcome.exception() if state.outcome else None
             return (
                 state.attempt_number >= ATTEMPTS
                 or state.upcoming_sleep >= deadline.remaining_s()
+                # Of what a replica's version does not have, only another one can.
+                or (isinstance(error, NotSupported) and not self._others(tried))
                 or not self._retries.take()
             )
 
@@ -299,10 +309,13 @@ class EndpointPool:
 
     def _may_hedge(self, tried: list[Endpoint]) -> bool:
         """Whether somebody else could be asked, and the pool is not under stress."""
-        candidates, failing_open = self.replicas.candidates()
-        others = [endpoint for endpoint in candidates if endpoint not in tried]
-        stressed = failing_open or self._retries.share_used >= RETRY_SHARE / 2
-        return bool(others) and not stressed and self._hedges.take()
+        is_panic = self.replicas.candidates()[1]
+        stressed = is_panic or self._retries.share_used >= RETRY_SHARE / 2
+        return bool(self._others(tried)) and not stressed and self._hedges.take()
+
+    def _others(self, tried: list[Endpoint]) -> list[Endpoint]:
+        """Who may still be asked, of those that can be."""
+        return [each for each in self.replicas.candidates()[0] if each not in tried]
 
     async def _attempt(
         self, method: str, request: Any, deadline: Deadline, tried: list[Endpoint]
@@ -372,7 +385,7 @@ def _worth_another(error: BaseException) -> bool:
         return False
     if isinstance(error, Overloaded):
         return error.retry_after_s is not None
-    return isinstance(error, Unavailable) and not isinstance(error, NoEndpoint)
+    return isinstance(error, Unavailable | NotSupported) and not isinstance(error, NoEndpoint)
 
 
 def _overtake(hedges: Sequence[Attempt]) -> None:
