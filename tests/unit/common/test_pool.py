@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -92,14 +92,15 @@ class Mesh:
             on_attempt=self.kinds.append,
         )
 
-    async def ask(self, *, timeout_s: float = 5, **options: Any) -> str:
-        deadline = Deadline.after(timeout_s)
+    async def ask(self, *, timeout_s: float = 5, is_budget: bool = False, **options: Any) -> str:
+        deadline = Deadline.after(timeout_s, is_budget=is_budget)
         reply = await self.pool.call("GetInfo", INFO, deadline=deadline, **options)
         return str(reply.service)
 
-    async def read(self, **options: Any) -> list[str]:
+    async def read(self, *, timeout_s: float = 5, **options: Any) -> list[str]:
         found = []
-        replies = self.pool.stream("Generate", ASK, deadline=Deadline.after(5), **options)
+        deadline = Deadline.after(timeout_s)
+        replies = self.pool.stream("Generate", ASK, deadline=deadline, **options)
         async with aclosing(replies):
             async for reply in replies:
                 found.append(reply.delta.text)
@@ -276,6 +277,74 @@ async def test_bad_requests_and_callers_that_leave_open_no_breaker() -> None:
         assert mesh.endpoint(0).in_flight == 0
 
 
+@pytest.mark.parametrize("answered", [0, 30], ids=["cold", "warm"])
+async def test_a_callers_own_deadline_opens_no_breaker(answered: int) -> None:
+    async with mesh_of(1) as mesh:
+        for _ in range(answered):
+            await mesh.ask()
+        mesh.replicas[0].delay_s = 60
+        for _ in range(8):
+            with pytest.raises(errors.DeadlineExceeded):
+                await mesh.ask(timeout_s=0.05)
+        assert mesh.endpoint(0).breaker.failures == 0
+
+
+@pytest.mark.parametrize("replies", [0, 2], ids=["before the first reply", "in the middle"])
+async def test_a_callers_own_deadline_of_a_stream_opens_no_breaker(replies: int) -> None:
+    async with mesh_of(1) as mesh:
+        for _ in range(30):
+            await mesh.read()
+        mesh.replicas[0].cut_after = replies
+        for _ in range(8):
+            with pytest.raises(errors.DeadlineExceeded):
+                await mesh.read(timeout_s=0.1, gap_s=30)
+        assert mesh.endpoint(0).breaker.failures == 0
+
+
+async def test_deadlines_that_pass_at_any_point_of_a_call_open_no_breaker() -> None:
+    """Client and server race for the last word: no status that this ends in may count."""
+    async with mesh_of(1) as mesh:
+        mesh.replicas[0].delay_s = 0.004
+        asked = [mesh.ask(timeout_s=number / 1e4) for number in range(200)]
+        outcomes = await asyncio.gather(*asked, return_exceptions=True)
+        read = [mesh.read(timeout_s=number / 1e4) for number in range(200)]
+        outcomes += await asyncio.gather(*read, return_exceptions=True)
+        missed = [outcome for outcome in outcomes if isinstance(outcome, errors.RaglanError)]
+        assert {type(error) for error in missed} == {errors.DeadlineExceeded}
+        assert mesh.endpoint(0).breaker.failures == 0
+
+
+async def test_a_missed_budget_counts_once_it_is_known_to_suffice() -> None:
+    async with mesh_of(1) as mesh:
+        mesh.replicas[0].delay_s = 60
+        for _ in range(8):
+            with pytest.raises(errors.DeadlineExceeded):
+                await mesh.ask(timeout_s=0.05, is_budget=True)
+        assert mesh.endpoint(0).breaker.failures == 0, "nothing is known of a cold pool"
+        mesh.replicas[0].delay_s = 0
+        for _ in range(30):
+            await mesh.ask()
+        mesh.replicas[0].delay_s = 60
+        for _ in range(5):
+            with pytest.raises(errors.DeadlineExceeded):
+                await mesh.ask(timeout_s=1, is_budget=True)
+        assert mesh.endpoint(0).ejected
+
+
+async def test_callers_in_a_hurry_make_nothing_look_fast() -> None:
+    """Their times, cut short, would have calls hedged that take what calls always took."""
+    async with mesh_of(2) as mesh:
+        for replica in mesh.replicas:
+            replica.delay_s = 1
+        await asyncio.gather(*(mesh.ask(hedge=True) for _ in range(40)))
+        hurried = (mesh.ask(timeout_s=0.001) for _ in range(600))
+        await asyncio.gather(*hurried, return_exceptions=True)
+        for replica in mesh.replicas:
+            replica.delay_s = 0.3
+        await mesh.ask(hedge=True)
+        assert "hedge" not in mesh.kinds
+
+
 async def test_when_more_than_half_fails_all_are_asked_again() -> None:
     async with mesh_of(2) as mesh:
         for replica in mesh.replicas:
@@ -287,6 +356,77 @@ async def test_when_more_than_half_fails_all_are_asked_again() -> None:
         for replica in mesh.replicas:
             replica.error = None
         assert await mesh.ask() in {"r0", "r1"}
+
+
+async def test_in_panic_the_replica_that_still_works_is_not_given_everything() -> None:
+    async with mesh_of(4) as mesh:
+        broken = mesh.replicas[:3]
+        for replica in broken:
+            replica.error = errors.Internal("broken")
+        while not all(mesh.endpoint(number).ejected for number in range(3)):
+            for _ in range(10):
+                with suppress(errors.Internal):
+                    await mesh.ask()
+        before = [replica.calls for replica in mesh.replicas]
+        for _ in range(300):
+            with suppress(errors.Internal):
+                await mesh.ask()
+        asked = [r.calls - then for r, then in zip(mesh.replicas, before, strict=True)]
+        assert min(asked) > 30, asked
+        assert max(asked) < 130, asked
+        for replica in broken:
+            replica.error = None
+        for _ in range(60):
+            await mesh.ask()
+        is_panic = mesh.pool.replicas.candidates()[1]
+        assert not is_panic, "half of the pool has proven itself"
+
+
+async def test_probes_in_flight_do_not_keep_a_whole_pool_from_callers() -> None:
+    async with mesh_of(2) as mesh:
+        for endpoint in mesh.pool.replicas.all:
+            endpoint.breaker._become(State.HALF_OPEN)
+        for replica in mesh.replicas:
+            replica.delay_s = 0.3
+        await asyncio.gather(*(mesh.ask() for _ in range(20)))
+
+
+async def test_the_last_replica_alive_is_asked_again_when_it_said() -> None:
+    async with mesh_of(2) as mesh:
+        await mesh.stop(0)
+        await until(lambda: mesh.endpoint(0).reach is not Reach.SERVING)
+        mesh.replicas[1].error = errors.Overloaded("full", retry_after_s=30)
+        with pytest.raises(errors.Overloaded):
+            await mesh.ask()
+        assert mesh.replicas[1].calls == 1, "again before its 30 s, for nobody else is there"
+
+
+async def test_what_an_earlier_version_does_not_know_another_replica_is_asked() -> None:
+    async with mesh_of(2) as mesh:
+        mesh.replicas[0].error = errors.NotSupported("of an earlier version")
+        assert [await mesh.ask() for _ in range(10)] == ["r1"] * 10
+        mesh.replicas[1].error = mesh.replicas[0].error
+        before = sum(replica.calls for replica in mesh.replicas)
+        with pytest.raises(errors.NotSupported):
+            await mesh.ask()
+        assert sum(replica.calls for replica in mesh.replicas) == before + 2
+        assert all(each.breaker.failures == 0 for each in mesh.pool.replicas.all)
+
+
+async def test_calls_that_no_replica_knows_open_no_breaker() -> None:
+    """As gRPC answers them, without a word of ours."""
+    async with mesh_of(1) as mesh:
+        stub = mesh.endpoint(0).stub
+        stub.Generate = mesh.endpoint(0).channel.unary_stream(
+            "/raglan.v1.GeneratorService/OfALaterVersion",
+            request_serializer=generator_pb2.GenerateRequest.SerializeToString,
+            response_deserializer=generator_pb2.GenerateEvent.FromString,
+        )
+        for _ in range(8):
+            with pytest.raises(errors.NotSupported):
+                await mesh.read()
+        assert mesh.endpoint(0).breaker.failures == 0
+        assert await mesh.ask() == "r0"
 
 
 async def test_a_pool_of_one_rests_after_failures_and_says_for_how_long() -> None:

@@ -41,6 +41,16 @@ def test_a_stage_that_takes_longer_than_is_left_is_skipped_and_says_why() -> Non
         stage.limit(Deadline.after(0.6))
 
 
+@pytest.mark.parametrize(
+    ("timeout_s", "is_budget"), [(30, True), (1.0, False)], ids=["patient", "in a hurry"]
+)
+def test_a_limit_says_whether_it_is_the_stages_or_the_callers(
+    timeout_s: float, is_budget: bool
+) -> None:
+    stage = stage_that_takes(0.3, share=0.5)
+    assert stage.limit(Deadline.after(timeout_s)).is_budget is is_budget
+
+
 async def test_a_stage_that_has_become_slower_gets_a_larger_budget() -> None:
     stage = stage_that_takes(0.01)
     before = stage.budget_s

@@ -21,11 +21,14 @@ class Deadline:
     """`at` is a reading of `time.monotonic()`, in seconds."""
 
     at: float
+    is_budget: bool = False
+    """Whether a time budget of ours set it, rather than the caller. A replica that misses a budget
+    is slow; what misses the caller's own deadline says nothing about a replica."""
 
     @classmethod
-    def after(cls, seconds: float) -> Deadline:
+    def after(cls, seconds: float, *, is_budget: bool = False) -> Deadline:
         """The deadline `seconds` from now."""
-        return cls(time.monotonic() + seconds)
+        return cls(time.monotonic() + seconds, is_budget)
 
     @classmethod
     def of(cls, context: _HasTimeRemaining) -> Deadline:
@@ -43,9 +46,10 @@ class Deadline:
         """Seconds left, never negative."""
         return max(0.0, self.at - time.monotonic())
 
-    def within(self, seconds: float) -> Deadline:
-        """The earlier of this deadline and `seconds` from now."""
-        return Deadline(min(self.at, time.monotonic() + seconds))
+    def within(self, seconds: float, *, is_budget: bool = False) -> Deadline:
+        """The earlier of this deadline and `seconds` from now; `is_budget` is about the latter."""
+        other = Deadline.after(seconds, is_budget=is_budget)
+        return self if self.at <= other.at else other
 
     def check(self, doing: str) -> None:
         """Raise DeadlineExceeded when the time is up; `doing` ends the sentence "... before"."""

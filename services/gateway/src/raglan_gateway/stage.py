@@ -76,7 +76,8 @@ class Stage:
         Raises:
             DeadlineExceeded: half of its calls take longer than that.
         """
-        limit = deadline.within(min(self.budget_s, self._share * deadline.remaining_s()))
+        limit = deadline.within(self._share * deadline.remaining_s())
+        limit = limit.within(self.budget_s, is_budget=True)
         usual_s, left_s = self._took.quantile(0.5), limit.remaining_s()
         if usual_s is not None and usual_s > left_s:
             raise DeadlineExceeded(

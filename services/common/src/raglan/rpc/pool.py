@@ -19,13 +19,20 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
 from tenacity.wait import wait_random_exponential
 
 from raglan.deadline import Deadline
-from raglan.errors import DeadlineExceeded, Internal, Overloaded, RaglanError, Unavailable
+from raglan.errors import (
+    DeadlineExceeded,
+    Internal,
+    NotSupported,
+    Overloaded,
+    RaglanError,
+    Unavailable,
+)
 from raglan.interrupt import Interrupt
 from raglan.resilience.budget import Budget
 from raglan.resilience.latency import LatencyWindow
 from raglan.rpc import client
 from raglan.rpc import tracing as rpc_tracing
-from raglan.rpc.attempt import Attempt
+from raglan.rpc.attempt import Attempt, FellSilent
 from raglan.rpc.endpoint import Endpoint
 from raglan.rpc.replicas import NoEndpoint, Replicas
 from raglan.telemetry import semconv
@@ -38,6 +45,10 @@ HEDGE_SHARE: Final = 0.05
 HEDGE_QUANTILE: Final = 0.95
 _HEDGE_AT_LEAST_S: Final = 0.01
 """Below it a hedge would race the noise of the machine."""
+_KNOWN_S: Final = 600.0
+_KNOWN_CALLS: Final = 5
+"""A budget that was missed counts against a replica if at least so many calls were answered within
+`_KNOWN_S`, 95 % of them in less time than it gives."""
 
 _PAUSE: Final = wait_random_exponential(multiplier=0.025, max=0.25)
 """Full jitter, 25 ms doubling to 250 ms."""
@@ -72,6 +83,11 @@ class EndpointPool:
         self._retries = Budget(RETRY_SHARE, RETRY_FLOOR_PER_S)
         self._hedges = Budget(HEDGE_SHARE)
         self._latency: defaultdict[str, LatencyWindow] = defaultdict(LatencyWindow)
+        """What calls took, or took at least."""
+        self._answered: defaultdict[str, LatencyWindow] = defaultdict(
+            lambda: LatencyWindow(max_age_s=_KNOWN_S, min_samples=_KNOWN_CALLS)
+        )
+        """What calls took that were answered."""
 
     async def close(self) -> None:
         """Close every channel."""
@@ -153,8 +169,7 @@ class EndpointPool:
         except RaglanError as error:
             # It had counted as a success when it began.
             if permit := attempt.endpoint.breaker.permit():
-                attempt.permit = permit
-                attempt.ended(error)
+                attempt.broke_off(error, permit)
             raise
         finally:
             attempt.endpoint.in_flight -= 1
@@ -185,8 +200,7 @@ class EndpointPool:
             attempt.endpoint.in_flight -= 1
             await replies.aclose()
             attempt.ended(error)
-            if isinstance(error, DeadlineExceeded):
-                self._took(attempt, method, time.monotonic() - began)
+            self._cut_short(attempt, method, time.monotonic() - began, error)
             raise
         self._took(attempt, method, time.monotonic() - began)
         attempt.ended(None)
@@ -208,13 +222,16 @@ class EndpointPool:
             error = state.outcome.exception() if state.outcome else None
             asked = error.retry_after_s if isinstance(error, Overloaded) else None
             # What one replica asks for does not bind the others.
-            alone = all(endpoint in tried for endpoint in self.replicas.all)
+            alone = not self._others(tried)
             return max(_PAUSE(state), asked or 0.0) if alone else _PAUSE(state)
 
         def stop(state: RetryCallState) -> bool:
+            error = state.outcome.exception() if state.outcome else None
             return (
                 state.attempt_number >= ATTEMPTS
                 or state.upcoming_sleep >= deadline.remaining_s()
+                # Of what a replica's version does not have, only another one can.
+                or (isinstance(error, NotSupported) and not self._others(tried))
                 or not self._retries.take()
             )
 
@@ -292,10 +309,13 @@ class EndpointPool:
 
     def _may_hedge(self, tried: list[Endpoint]) -> bool:
         """Whether somebody else could be asked, and the pool is not under stress."""
-        candidates, failing_open = self.replicas.candidates()
-        others = [endpoint for endpoint in candidates if endpoint not in tried]
-        stressed = failing_open or self._retries.share_used >= RETRY_SHARE / 2
-        return bool(others) and not stressed and self._hedges.take()
+        is_panic = self.replicas.candidates()[1]
+        stressed = is_panic or self._retries.share_used >= RETRY_SHARE / 2
+        return bool(self._others(tried)) and not stressed and self._hedges.take()
+
+    def _others(self, tried: list[Endpoint]) -> list[Endpoint]:
+        """Who may still be asked, of those that can be."""
+        return [each for each in self.replicas.candidates()[0] if each not in tried]
 
     async def _attempt(
         self, method: str, request: Any, deadline: Deadline, tried: list[Endpoint]
@@ -322,13 +342,24 @@ class EndpointPool:
         finally:
             endpoint.in_flight -= 1
             attempt.ended(error)
-            # A time that was cut short is still the least that it would have taken.
-            if error is None or attempt.overtaken or isinstance(error, DeadlineExceeded):
+            if error is None:
                 self._took(attempt, method, time.monotonic() - began)
+            else:
+                self._cut_short(attempt, method, time.monotonic() - began, error)
 
     def _took(self, attempt: Attempt, method: str, seconds: float) -> None:
         self._latency[method].add(seconds)
+        self._answered[method].add(seconds)
         attempt.endpoint.latency.add(seconds)
+
+    def _cut_short(
+        self, attempt: Attempt, method: str, seconds: float, error: BaseException
+    ) -> None:
+        """Learn that a call would have taken more than `seconds`; nothing from one in a hurry."""
+        missed = isinstance(error, DeadlineExceeded) and attempt.limit.is_budget
+        if attempt.overtaken or missed:
+            self._latency[method].add(seconds)
+            attempt.endpoint.latency.add(seconds)
 
     async def _choose(
         self, method: str, deadline: Deadline, tried: list[Endpoint], kind: str = ""
@@ -337,7 +368,7 @@ class EndpointPool:
         kind = kind or ("retry" if tried else "first")
         self._on_attempt(kind)
         tried.append(endpoint)
-        usual_s = self._latency[method].quantile(HEDGE_QUANTILE)
+        usual_s = self._answered[method].quantile(HEDGE_QUANTILE)
         span = rpc_tracing.Attempt(
             {
                 semconv.PEER: endpoint.address,
@@ -345,7 +376,7 @@ class EndpointPool:
                 semconv.BREAKER: endpoint.breaker.state.value,
             }
         )
-        return Attempt(endpoint, permit, deadline.remaining_s(), usual_s, span)
+        return Attempt(endpoint, permit, deadline, usual_s, span)
 
 
 def _worth_another(error: BaseException) -> bool:
@@ -354,7 +385,7 @@ def _worth_another(error: BaseException) -> bool:
         return False
     if isinstance(error, Overloaded):
         return error.retry_after_s is not None
-    return isinstance(error, Unavailable) and not isinstance(error, NoEndpoint)
+    return isinstance(error, Unavailable | NotSupported) and not isinstance(error, NoEndpoint)
 
 
 def _overtake(hedges: Sequence[Attempt]) -> None:
@@ -378,7 +409,7 @@ async def _without_silence(
             async with asyncio.timeout(gap_s):
                 reply = await anext(replies, None)
         except TimeoutError:
-            raise DeadlineExceeded(f"The {target} fell silent for {gap_s:g} s.") from None
+            raise FellSilent(f"The {target} fell silent for {gap_s:g} s.") from None
         if reply is None:
             return
         yield reply

@@ -12,7 +12,7 @@ import structlog
 
 from raglan.deadline import Deadline
 from raglan.errors import Unavailable
-from raglan.resilience.breaker import Permit
+from raglan.resilience.breaker import Permit, State
 from raglan.rpc.addresses import Addresses
 from raglan.rpc.endpoint import Endpoint, Reach
 
@@ -93,29 +93,31 @@ class Replicas:
         return chosen
 
     def _pick(self, tried: list[Endpoint]) -> tuple[Endpoint, Permit] | None:
-        candidates, failing_open = self.candidates()
+        candidates, is_panic = self.candidates()
         untried = [endpoint for endpoint in candidates if endpoint not in tried] or candidates
         random.shuffle(untried)
+        if is_panic:
+            # Evenly: by cost or by permit the few that still work would get the traffic of all.
+            breaker = untried[0].breaker
+            return untried[0], breaker.permit() or breaker.bypass()
         for endpoint in (*_cheaper_first(untried[:2]), *untried[2:]):
             if permit := endpoint.breaker.permit():
                 return endpoint, permit
-        if failing_open and untried:
-            return untried[0], untried[0].breaker.bypass()
         return None
 
     def candidates(self) -> tuple[list[Endpoint], bool]:
-        """The replicas that may be asked, and whether open breakers are disregarded.
+        """The replicas that may be asked, and whether breakers are disregarded (panic routing).
 
         At most half of a pool is kept out by breakers (of a pool of one, that one). If more than
         that is out, the breakers see a fault of something else, and all that can be reached are
-        asked.
+        asked alike, until enough of them have proven themselves.
         """
         serving = [each for each in self._endpoints.values() if each.reach is Reach.SERVING]
-        well = [each for each in serving if not each.ejected]
-        out = len(self._endpoints) - len(well)
-        if len(well) < len(serving) and out > max(1, len(self._endpoints) // 2):
+        closed = [each for each in serving if each.breaker.state is State.CLOSED]
+        out = len(self._endpoints) - len(closed)
+        if len(closed) < len(serving) and out > max(1, len(self._endpoints) // 2):
             return serving, True
-        return well, False
+        return [each for each in serving if not each.ejected], False
 
     async def _contact(self, limit: Deadline) -> None:
         """Wait for news of replicas that nothing is known of yet; raise when all is known."""

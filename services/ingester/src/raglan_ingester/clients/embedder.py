@@ -63,7 +63,7 @@ class EmbedderClient:
             texts=texts, kind=embedder_pb2.INPUT_KIND_PASSAGE, lane=common_pb2.LANE_BULK
         )
         reply = await self._pool.call(
-            "Embed", request, deadline=Deadline.after(_CALL_S), retry=False
+            "Embed", request, deadline=Deadline.after(_CALL_S, is_budget=True), retry=False
         )
         vectors = tensors.unpack(reply.vectors).astype(np.float32, copy=False)
         if len(vectors) != len(texts):
@@ -77,7 +77,7 @@ class EmbedderClient:
         reply = await self._pool.call(
             "GetTokenizer",
             embedder_pb2.GetTokenizerRequest(),
-            deadline=Deadline.after(_CALL_S),
+            deadline=Deadline.after(_CALL_S, is_budget=True),
             retry=False,
         )
         definition = b""

@@ -104,7 +104,7 @@ class RetrieverClient:
         return list((await self._call("CountChunks", request)).counts)
 
     async def _call(self, method: str, request: Any, deadline: Deadline | None = None) -> Any:
-        within = deadline or Deadline.after(_CALL_S)
+        within = deadline or Deadline.after(_CALL_S, is_budget=True)
         return await self._pool.call(method, request, deadline=within, retry=False)
 
 
