@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Annotated, Any, Final
-from urllib.parse import quote
 
 import typer
 from rich.table import Table
@@ -97,9 +96,14 @@ def stored(gateway: Gateway, collection: str) -> Iterator[dict[str, Any]]:
 
 
 def remove(gateway: Gateway, collection: str, document_id: str) -> int:
-    """Delete one document; how many chunks it had."""
-    path = f"{documents_path(collection)}/{quote(document_id, safe='')}"
-    return int(gateway.call_patiently("DELETE", path)["deleted_chunks"])
+    """Delete one document; how many chunks it had. Raises Refused when there is none."""
+    # In the body: in a path, the id ".." would name the collection.
+    gone = gateway.call_patiently(
+        "POST", f"{documents_path(collection)}/delete", json={"ids": [document_id]}
+    )
+    if gone["missing_ids"]:
+        raise Refused(_NOT_FOUND, f"There is no document {document_id!r} in {collection!r}.", None)
+    return int(gone["deleted_chunks"])
 
 
 def prune(gateway: Gateway, collection: str, selection: Selection) -> list[str]:

@@ -159,3 +159,42 @@ async def test_a_page_over_the_limit_is_refused(ingester: Any) -> None:
 
     with pytest.raises(InvalidInput, match="limit is 1001; the limit is 1000"):
         await ingester.call(ingester.stub.ListDocuments, request)
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        Header(filename="../../victim"),
+        Header(filename="..\\victim"),
+        Header(filename="/etc/passwd"),
+        Header(document_id=".."),
+        Header(document_id="a\nb"),
+    ],
+)
+async def test_an_id_that_walks_is_refused(ingester: Any, head: Any) -> None:
+    with pytest.raises(InvalidInput, match="document id"):
+        await ingester.submit([(head, b"x")])
+
+
+async def test_a_batch_deletes_what_there_is_and_names_what_there_is_not(
+    ingester: Any, retriever: Any
+) -> None:
+    await ingester.ended(await ingester.submit({"one": "Uno.", "two": "Due.", "three": "Tre."}))
+    request = ingester_pb2.BatchDeleteDocumentsRequest(
+        collection="default", document_ids=["two", "..", "one", "two"]
+    )
+
+    gone = await ingester.call(ingester.stub.BatchDeleteDocuments, request)
+
+    assert (gone.deleted_chunks, list(gone.missing_ids)) == (2, [".."])
+    assert {chunk.document_id for chunk in retriever.collections["default"].values()} == {"three"}
+    for id_ in ("one", "two"):
+        with pytest.raises(NotFound):
+            await ingester.document(id_)
+
+
+async def test_a_batch_has_an_id_and_a_limit(ingester: Any) -> None:
+    for ids in ([], [str(number) for number in range(1001)]):
+        request = ingester_pb2.BatchDeleteDocumentsRequest(collection="default", document_ids=ids)
+        with pytest.raises(InvalidInput, match="1000"):
+            await ingester.call(ingester.stub.BatchDeleteDocuments, request)

@@ -217,7 +217,7 @@ MALFORMED_UPSERTS = [
     ),
     ({"chunks": chunks(*("x",) * 1001)}, "brings 1001 chunks; the limit is 1000"),
     ({"chunks": [retriever_pb2.Chunk(document_id="d")] * 3}, "chunk_id has 0 characters"),
-    ({"chunks": [retriever_pb2.Chunk(chunk_id="d")] * 3}, "document_id has 0 characters"),
+    ({"chunks": [retriever_pb2.Chunk(chunk_id="d")] * 3}, "document id has 0 characters"),
 ]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import pytest
@@ -141,6 +142,24 @@ async def test_a_form_that_cannot_be_used_is_refused(
     response = await gateway.post("/v1/collections/default/documents", **form)
     assert response.status_code == 422
     assert named in str(problem(response)["message"])
+
+
+@pytest.mark.parametrize("id_", ["../victim", "..", "/etc/passwd", "a\nb"])
+async def test_a_document_id_that_walks_is_refused_at_submission_and_in_a_path(
+    gateway: httpx.AsyncClient, id_: str
+) -> None:
+    documents = "/v1/collections/default/documents"
+    body = {"documents": [{"id": id_, "text": "x"}]}
+    assert (await gateway.post(documents, json=body)).status_code == 422
+    path = f"{documents}/{quote(id_, safe='')}"
+    response = await gateway.delete(httpx.URL(path.replace("..", "%2E%2E")))
+    assert response.status_code == (404 if "\n" in id_ else 422)  # no path holds a line break
+
+
+async def test_a_path_is_not_redirected_to_another(gateway: httpx.AsyncClient) -> None:
+    response = await gateway.delete("/v1/collections/default/")
+    assert response.status_code == 404
+    assert "location" not in response.headers
 
 
 async def test_an_unknown_route_has_the_envelope(gateway: httpx.AsyncClient) -> None:

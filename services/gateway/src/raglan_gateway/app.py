@@ -92,6 +92,8 @@ def build(settings: GatewaySettings, lifecycle: Lifecycle | None = None) -> Fast
         version=raglan.__version__,
         summary="Answers from your documents, with citations.",
         lifespan=lifespan,
+        # A redirect would lead to whatever the Host header names.
+        redirect_slashes=False,
         responses=_ERRORS,
     )
     app.state.lifecycle = lifecycle

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final, Protocol
 
 from raglan.deadline import Deadline
 from raglan.errors import InvalidInput, NotFound
+from raglan.identifiers import shortened
 
 from raglan_ingester.blobs import BlobStore
 from raglan_ingester.collection_locks import CollectionLocks
@@ -15,6 +17,7 @@ from raglan_ingester.model import Document
 
 MAX_PAGE: Final = 1000
 DEFAULT_PAGE: Final = 100
+MAX_BATCH: Final = 1000
 _DELETED_AT_ONCE: Final = 500
 
 
@@ -60,17 +63,49 @@ class Library:
         Raises:
             NotFound: neither the database nor the index knows it.
         """
-        sha256: str | None = None
+        deleted, missing = await self.delete_batch(collection, [document_id], deadline)
+        if missing:
+            raise NotFound(
+                f"There is no document {shortened(document_id)} in {shortened(collection)}."
+            )
+        return deleted
+
+    async def delete_batch(
+        self, collection: str, document_ids: Sequence[str], deadline: Deadline
+    ) -> tuple[int, list[str]]:
+        """Forget documents and their chunks, as `delete` does.
+
+        Returns:
+            How many chunks there were, and the ids that neither the database nor the index knows.
+
+        Raises:
+            InvalidInput: no id, or more than 1,000.
+        """
+        ids = list(dict.fromkeys(document_ids))
+        if not 1 <= len(ids) <= MAX_BATCH:
+            raise InvalidInput(f"The call names {len(ids)} documents; name 1 to {MAX_BATCH}.")
+        hashes: list[str] = []
+        missing: list[str] = []
+        deleted = 0
         try:
             async with self._locks.of(collection):
-                sha256 = await self._documents.delete(collection, document_id)
-                deleted = await self._clear(collection, [document_id], deadline)
+                for id_ in ids:
+                    deadline.check("every document was deleted")
+                    sha256 = await self._documents.delete(collection, id_)
+                    if sha256 is not None:
+                        hashes.append(sha256)
+                        continue
+                    # Its row may have gone in a call that failed before the index was cleared.
+                    chunks = await self._clear(collection, [id_], deadline)
+                    deleted += chunks
+                    missing += [] if chunks else [id_]
+                known = [id_ for id_ in ids if id_ not in set(missing)]
+                if known:
+                    deleted += await self._clear(collection, known, deadline)
         finally:
-            if sha256 is not None:
-                await self._blobs.purge([sha256], self._documents.unnamed_blobs)
-        if sha256 is None and not deleted:
-            raise NotFound(f"There is no document {document_id!r} in {collection!r}.")
-        return deleted
+            if hashes:
+                await self._blobs.purge(hashes, self._documents.unnamed_blobs)
+        return deleted, missing
 
     async def delete_all(self, collection: str, deadline: Deadline) -> int:
         """Cancel a collection's jobs and forget its documents; how many there were."""

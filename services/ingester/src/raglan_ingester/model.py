@@ -9,8 +9,8 @@ submitted anew while it is being ingested can neither reappear nor go back in ti
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Final
 
+from raglan.identifiers import MAX_DOCUMENT_ID_CHARS
 from sqlalchemy import (
     JSON,
     BigInteger,
@@ -23,8 +23,6 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
-
-MAX_ID_CHARS: Final = 512
 
 
 class JobState(StrEnum):
@@ -89,7 +87,7 @@ class Item(Base):
         String(64), ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True
     )
     ordinal: Mapped[int] = mapped_column(primary_key=True)
-    document_id: Mapped[str] = mapped_column(String(MAX_ID_CHARS))
+    document_id: Mapped[str] = mapped_column(String(MAX_DOCUMENT_ID_CHARS))
     state: Mapped[str] = mapped_column(String(16), default=ItemState.QUEUED)
     error: Mapped[str] = mapped_column(default="")
     title: Mapped[str] = mapped_column(default="")
@@ -119,7 +117,7 @@ class Document(Base):
     __table_args__ = (Index("documents_by_blob", "sha256"),)
 
     collection: Mapped[str] = mapped_column(String(64), primary_key=True)
-    id: Mapped[str] = mapped_column(String(MAX_ID_CHARS), primary_key=True)
+    id: Mapped[str] = mapped_column(String(MAX_DOCUMENT_ID_CHARS), primary_key=True)
     job_id: Mapped[str] = mapped_column(String(64))
     state: Mapped[str] = mapped_column(String(16), default=DocumentState.QUEUED)
     error: Mapped[str] = mapped_column(default="")
@@ -152,7 +150,7 @@ class DocumentStructure(Base):
     )
 
     collection: Mapped[str] = mapped_column(String(64), primary_key=True)
-    document_id: Mapped[str] = mapped_column(String(MAX_ID_CHARS), primary_key=True)
+    document_id: Mapped[str] = mapped_column(String(MAX_DOCUMENT_ID_CHARS), primary_key=True)
     language: Mapped[str] = mapped_column(String(16), default="")
     """ISO 639-1; empty where it is unknown."""
     warnings: Mapped[list[str]] = mapped_column(JSON, default=list)
@@ -168,7 +166,7 @@ class JobWarning(Base):
     job_id: Mapped[str] = mapped_column(
         String(64), ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True
     )
-    document_id: Mapped[str] = mapped_column(String(MAX_ID_CHARS), primary_key=True)
+    document_id: Mapped[str] = mapped_column(String(MAX_DOCUMENT_ID_CHARS), primary_key=True)
     """Empty for a warning about the job as a whole."""
     ordinal: Mapped[int] = mapped_column(primary_key=True)
     message: Mapped[str]

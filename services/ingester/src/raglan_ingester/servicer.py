@@ -132,6 +132,16 @@ class IngesterServicer(ingester_pb2_grpc.IngesterServiceServicer):
         )
         return ingester_pb2.DeleteDocumentResponse(deleted_chunks=deleted)
 
+    async def BatchDeleteDocuments(
+        self, request: ingester_pb2.BatchDeleteDocumentsRequest, context: Context
+    ) -> ingester_pb2.BatchDeleteDocumentsResponse:
+        deleted, missing = await self._library.delete_batch(
+            request.collection, request.document_ids, Deadline.of(context)
+        )
+        return ingester_pb2.BatchDeleteDocumentsResponse(
+            deleted_chunks=deleted, missing_ids=missing
+        )
+
     async def DeleteDocuments(
         self, request: ingester_pb2.DeleteDocumentsRequest, context: Context
     ) -> ingester_pb2.DeleteDocumentsResponse:

@@ -5,17 +5,17 @@ from __future__ import annotations
 import json
 import secrets
 import time
-import unicodedata
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from raglan.errors import InvalidInput, PayloadTooLarge
+from raglan.identifiers import check_collection_name, check_document_id
 
 from raglan_ingester.blobs import BlobStore, BlobWriter
 from raglan_ingester.database import now_ms
 from raglan_ingester.jobs import JobStore
-from raglan_ingester.model import MAX_ID_CHARS, Item, Job
+from raglan_ingester.model import Item, Job
 
 _MAX_PIECE_BYTES: Final = 1024 * 1024
 _MAX_TITLE_CHARS: Final = 2000
@@ -107,7 +107,7 @@ class _Reception:
             raise InvalidInput("A job has one header; this is a second one.")
         if not start.collection:
             raise InvalidInput("The job names no collection.")
-        self._collection = start.collection
+        self._collection = check_collection_name(start.collection)
 
     async def document(self, start: DocumentStart) -> None:
         if not self._collection:
@@ -179,21 +179,11 @@ class _Reception:
         self._writer = None
 
 
-def check_id(document_id: str) -> str:
-    """`document_id`, if it may be one. Raises InvalidInput."""
-    if not 1 <= len(document_id) <= MAX_ID_CHARS:
-        raise InvalidInput(
-            f"The document id has {len(document_id)} characters; 1 to {MAX_ID_CHARS} are allowed."
-        )
-    if any(unicodedata.category(character) == "Cc" for character in document_id):
-        raise InvalidInput(f"The document id {document_id!r} holds a control character.")
-    return document_id
-
-
 def _item_of(start: DocumentStart, ordinal: int, limits: Limits) -> Item:
     document_id = start.document_id or _id_from(start.filename)
     if not document_id:
         raise InvalidInput(f"Document {ordinal + 1} of the job has neither an id nor a file name.")
+    check_document_id(document_id)
     for name, value, limit in (
         ("title", start.title, _MAX_TITLE_CHARS),
         ("file name", start.filename, _MAX_FILENAME_CHARS),
@@ -207,7 +197,7 @@ def _item_of(start: DocumentStart, ordinal: int, limits: Limits) -> Item:
             raise InvalidInput(f"The {name} of {document_id!r} holds a null character.")
     return Item(
         ordinal=ordinal,
-        document_id=check_id(document_id),
+        document_id=document_id,
         title=" ".join(start.title.split()),
         metadata_json=_metadata(start.metadata_json, document_id, limits.max_metadata_bytes),
         filename=start.filename,
@@ -217,7 +207,7 @@ def _item_of(start: DocumentStart, ordinal: int, limits: Limits) -> Item:
 
 def _id_from(filename: str) -> str:
     """The relative path as given, with forward slashes."""
-    return filename.replace("\\", "/").removeprefix("./").lstrip("/")
+    return filename.replace("\\", "/").removeprefix("./")
 
 
 def _metadata(text: str, document_id: str, limit: int) -> str:

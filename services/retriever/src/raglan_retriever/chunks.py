@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from raglan.chunk_text import in_context
 from raglan.errors import InvalidInput
+from raglan.identifiers import check_document_id
 
 from raglan_retriever import metadata
 
@@ -63,11 +64,11 @@ class Chunk:
         Raises:
             InvalidInput: an id or the metadata is not acceptable; the message names the chunk.
         """
-        for name, value in (("chunk_id", self.chunk_id), (DOCUMENT_ID, self.document_id)):
-            if not 1 <= len(value) <= MAX_ID_CHARS:
-                raise InvalidInput(
-                    f"A {name} has {len(value)} characters; it must have 1 to {MAX_ID_CHARS}."
-                )
+        if not 1 <= len(self.chunk_id) <= MAX_ID_CHARS:
+            raise InvalidInput(
+                f"A chunk_id has {len(self.chunk_id)} characters; it must have 1 to {MAX_ID_CHARS}."
+            )
+        check_document_id(self.document_id)
         try:
             indexed = metadata.index(self.metadata_json, document_id=self.document_id)
         except InvalidInput as error:

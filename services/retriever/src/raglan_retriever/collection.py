@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
@@ -11,7 +10,6 @@ from raglan.errors import Conflict, InvalidInput
 from raglan.terms import ANALYSIS
 
 MAX_DIMENSION: Final = 8192
-_NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 _LEARNED_FROM_CHUNKS: Final = 1000
 _NOTABLE_CHANGE: Final = 0.0002
 
@@ -158,21 +156,6 @@ class Collection:
                 "languages": tuple(stored.get("languages", ())),
             }
         )
-
-
-def check_name(name: str) -> str:
-    """`name`, if it may name a collection (and so a folder).
-
-    Raises:
-        InvalidInput: it may not.
-    """
-    if not _NAME.fullmatch(name):
-        shown = name if len(name) <= 80 else f"{name[:80]}..."
-        raise InvalidInput(
-            f"{shown!r} cannot name a collection: use 1 to 64 of a-z, 0-9, '_' and '-', "
-            "the first a letter or digit."
-        )
-    return name
 
 
 def check_new_model(model: Model) -> Model:

@@ -12,11 +12,12 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 from raglan.errors import Conflict, InvalidInput, NotFound
+from raglan.identifiers import check_collection_name
 from raglan.telemetry import semconv
 
 from raglan_retriever import lexical
 from raglan_retriever.chunks import DOCUMENT_ID, Chunk, point_id
-from raglan_retriever.collection import Collection, Model, check_name, check_new_model
+from raglan_retriever.collection import Collection, Model, check_new_model
 from raglan_retriever.filters import All, Clause, Ids, Not, Terms
 from raglan_retriever.metadata import term
 from raglan_retriever.searching import Found, Limits, Query, Searcher
@@ -56,7 +57,7 @@ class Index:
             Conflict: it exists with other settings.
         """
         wanted = Collection(
-            name=check_name(name),
+            name=check_collection_name(name),
             model=check_new_model(model),
             max_chars=max_chars,
             overlap_chars=overlap_chars,
@@ -80,7 +81,7 @@ class Index:
         return wanted
 
     async def stats(self, name: str) -> tuple[Collection, Stats]:
-        collection = await self.store.collection(check_name(name))
+        collection = await self.store.collection(check_collection_name(name))
         return collection, await self.store.stats(name)
 
     async def all_stats(self) -> list[tuple[Collection, Stats]]:
@@ -95,7 +96,7 @@ class Index:
 
     async def drop(self, name: str) -> int:
         """Remove the collection; how many chunks it held."""
-        chunks = await self.store.count(check_name(name), None)
+        chunks = await self.store.count(check_collection_name(name), None)
         await self.store.drop(name)
         return chunks
 
@@ -119,7 +120,7 @@ class Index:
             Conflict: `model` is not the collection's.
             NotFound: no such collection.
         """
-        collection = await self.store.collection(check_name(name))
+        collection = await self.store.collection(check_collection_name(name))
         collection.check_model(model)
         collection.check_analysis()
         if len(chunks) > self.limits.max_upsert_chunks:
@@ -148,7 +149,7 @@ class Index:
         self, name: str, document_ids: Sequence[str], keep_chunk_ids: Sequence[str]
     ) -> int:
         """Remove the documents' chunks, except those to keep; how many there were."""
-        check_name(name)
+        check_collection_name(name)
         _check_ids(document_ids)
         if not document_ids:
             return 0
@@ -163,7 +164,9 @@ class Index:
     async def document(self, name: str, document_id: str) -> list[Chunk]:
         """The document's chunks, in order. Raises NotFound when the index holds none."""
         wanted = _of_documents([document_id])
-        with engine_span(self.store.name, semconv.INDEX_FETCH, check_name(name), {}) as span:
+        with engine_span(
+            self.store.name, semconv.INDEX_FETCH, check_collection_name(name), {}
+        ) as span:
             chunks = await self.store.select(name, wanted)
             span.set_attribute(semconv.DB_ROWS, len(chunks))
         if not chunks:
@@ -172,7 +175,7 @@ class Index:
 
     async def count(self, name: str, document_ids: Sequence[str]) -> list[int]:
         """How many chunks the index holds of each document."""
-        check_name(name)
+        check_collection_name(name)
         _check_ids(document_ids)
         return [await self.store.count(name, _of_documents([id_])) for id_ in document_ids]
 

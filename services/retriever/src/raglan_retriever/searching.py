@@ -12,12 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 from raglan import readability
 from raglan.errors import InvalidInput
+from raglan.identifiers import check_collection_name
 from raglan.readability import Readability
 from raglan.telemetry import semconv
 
 from raglan_retriever import fusion, lexical
 from raglan_retriever.chunks import Chunk, duplicate_key
-from raglan_retriever.collection import Collection, Model, check_name
+from raglan_retriever.collection import Collection, Model
 from raglan_retriever.filters import Clause
 from raglan_retriever.stores.spans import engine_span
 from raglan_retriever.stores.store import Hit, Store
@@ -207,7 +208,7 @@ class Searcher:
             )
         if query.mode != "dense" and not query.text.strip():
             raise InvalidInput(f"A {query.mode} search needs a text.")
-        names = tuple(dict.fromkeys(check_name(name) for name in query.collections))
+        names = tuple(dict.fromkeys(check_collection_name(name) for name in query.collections))
         collections = [await self.store.collection(name) for name in names]
         if query.mode != "dense":
             for collection in collections:

@@ -81,6 +81,11 @@ class IngesterServiceStub:
                 request_serializer=raglan_dot_v1_dot_ingester__pb2.GetDocumentRequest.SerializeToString,
                 response_deserializer=raglan_dot_v1_dot_ingester__pb2.DeleteDocumentResponse.FromString,
                 _registered_method=True)
+        self.BatchDeleteDocuments = channel.unary_unary(
+                '/raglan.v1.IngesterService/BatchDeleteDocuments',
+                request_serializer=raglan_dot_v1_dot_ingester__pb2.BatchDeleteDocumentsRequest.SerializeToString,
+                response_deserializer=raglan_dot_v1_dot_ingester__pb2.BatchDeleteDocumentsResponse.FromString,
+                _registered_method=True)
         self.DeleteDocuments = channel.unary_unary(
                 '/raglan.v1.IngesterService/DeleteDocuments',
                 request_serializer=raglan_dot_v1_dot_ingester__pb2.DeleteDocumentsRequest.SerializeToString,
@@ -157,6 +162,13 @@ class IngesterServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def BatchDeleteDocuments(self, request, context):
+        """Likewise, several at once. Those that do not exist are named, and no error.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def DeleteDocuments(self, request, context):
         """Every document of a collection that is going away; running jobs of it are cancelled.
         """
@@ -217,6 +229,11 @@ def add_IngesterServiceServicer_to_server(servicer, server):
                     servicer.DeleteDocument,
                     request_deserializer=raglan_dot_v1_dot_ingester__pb2.GetDocumentRequest.FromString,
                     response_serializer=raglan_dot_v1_dot_ingester__pb2.DeleteDocumentResponse.SerializeToString,
+            ),
+            'BatchDeleteDocuments': grpc.unary_unary_rpc_method_handler(
+                    servicer.BatchDeleteDocuments,
+                    request_deserializer=raglan_dot_v1_dot_ingester__pb2.BatchDeleteDocumentsRequest.FromString,
+                    response_serializer=raglan_dot_v1_dot_ingester__pb2.BatchDeleteDocumentsResponse.SerializeToString,
             ),
             'DeleteDocuments': grpc.unary_unary_rpc_method_handler(
                     servicer.DeleteDocuments,
@@ -473,6 +490,33 @@ class IngesterService:
             '/raglan.v1.IngesterService/DeleteDocument',
             raglan_dot_v1_dot_ingester__pb2.GetDocumentRequest.SerializeToString,
             raglan_dot_v1_dot_ingester__pb2.DeleteDocumentResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BatchDeleteDocuments(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/raglan.v1.IngesterService/BatchDeleteDocuments',
+            raglan_dot_v1_dot_ingester__pb2.BatchDeleteDocumentsRequest.SerializeToString,
+            raglan_dot_v1_dot_ingester__pb2.BatchDeleteDocumentsResponse.FromString,
             options,
             channel_credentials,
             insecure,

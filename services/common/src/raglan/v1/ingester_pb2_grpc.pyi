@@ -50,6 +50,8 @@ class IngesterServiceStub:
     GetDocument: _grpc.UnaryUnaryMultiCallable[_ingester_pb2.GetDocumentRequest, _ingester_pb2.Document]
     DeleteDocument: _grpc.UnaryUnaryMultiCallable[_ingester_pb2.GetDocumentRequest, _ingester_pb2.DeleteDocumentResponse]
     """In any state, being ingested included."""
+    BatchDeleteDocuments: _grpc.UnaryUnaryMultiCallable[_ingester_pb2.BatchDeleteDocumentsRequest, _ingester_pb2.BatchDeleteDocumentsResponse]
+    """Likewise, several at once. Those that do not exist are named, and no error."""
     DeleteDocuments: _grpc.UnaryUnaryMultiCallable[_ingester_pb2.DeleteDocumentsRequest, _ingester_pb2.DeleteDocumentsResponse]
     """Every document of a collection that is going away; running jobs of it are cancelled."""
     GetInfo: _grpc.UnaryUnaryMultiCallable[_common_pb2.GetInfoRequest, _common_pb2.ServiceInfo]
@@ -75,6 +77,8 @@ class IngesterServiceAsyncStub(IngesterServiceStub):
     GetDocument: _aio.UnaryUnaryMultiCallable[_ingester_pb2.GetDocumentRequest, _ingester_pb2.Document]  # type: ignore[assignment]
     DeleteDocument: _aio.UnaryUnaryMultiCallable[_ingester_pb2.GetDocumentRequest, _ingester_pb2.DeleteDocumentResponse]  # type: ignore[assignment]
     """In any state, being ingested included."""
+    BatchDeleteDocuments: _aio.UnaryUnaryMultiCallable[_ingester_pb2.BatchDeleteDocumentsRequest, _ingester_pb2.BatchDeleteDocumentsResponse]  # type: ignore[assignment]
+    """Likewise, several at once. Those that do not exist are named, and no error."""
     DeleteDocuments: _aio.UnaryUnaryMultiCallable[_ingester_pb2.DeleteDocumentsRequest, _ingester_pb2.DeleteDocumentsResponse]  # type: ignore[assignment]
     """Every document of a collection that is going away; running jobs of it are cancelled."""
     GetInfo: _aio.UnaryUnaryMultiCallable[_common_pb2.GetInfoRequest, _common_pb2.ServiceInfo]  # type: ignore[assignment]
@@ -151,6 +155,14 @@ class IngesterServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_ingester_pb2.DeleteDocumentResponse, _abc.Awaitable[_ingester_pb2.DeleteDocumentResponse]]:
         """In any state, being ingested included."""
+
+    @_abc_1.abstractmethod
+    def BatchDeleteDocuments(
+        self,
+        request: _ingester_pb2.BatchDeleteDocumentsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ingester_pb2.BatchDeleteDocumentsResponse, _abc.Awaitable[_ingester_pb2.BatchDeleteDocumentsResponse]]:
+        """Likewise, several at once. Those that do not exist are named, and no error."""
 
     @_abc_1.abstractmethod
     def DeleteDocuments(

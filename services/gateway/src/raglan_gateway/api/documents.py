@@ -109,6 +109,20 @@ def router(mesh: Mesh, answers: AnswerCache, settings: GatewaySettings) -> APIRo
             )
         return schemas.Deleted(deleted_chunks=gone.deleted_chunks)
 
+    @routes.post("/delete")
+    async def delete_documents(
+        name: schemas.CollectionName, body: schemas.DocumentIds
+    ) -> schemas.DeletedDocuments:
+        """Delete documents by the ids in the body; those that do not exist are named."""
+        request = ingester_pb2.BatchDeleteDocumentsRequest(collection=name, document_ids=body.ids)
+        async with answers.deleting(name):
+            gone = await mesh.ingester.call(
+                "BatchDeleteDocuments", request, deadline=Deadline.after(TIMEOUT_S), retry=False
+            )
+        return schemas.DeletedDocuments(
+            deleted_chunks=gone.deleted_chunks, missing_ids=list(gone.missing_ids)
+        )
+
     return routes
 
 

@@ -4,18 +4,29 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from raglan.errors import InvalidInput
+from raglan.identifiers import COLLECTION_NAME, MAX_DOCUMENT_ID_CHARS, check_document_id
 
 from raglan_gateway.api.filters import Filter
 from raglan_gateway.api.text import NonBlankText, PlainText
 
-CollectionName = Annotated[
-    str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$", examples=["default"], max_length=64)
+CollectionName = Annotated[str, Field(pattern=COLLECTION_NAME, examples=["default"], max_length=64)]
+StoredId = Annotated[
+    PlainText, Field(min_length=1, max_length=MAX_DOCUMENT_ID_CHARS, examples=["guide.md"])
 ]
-DocumentId = Annotated[
-    PlainText,
-    Field(min_length=1, max_length=512, pattern=r"^[^\x00-\x1f\x7f]+$", examples=["guide.md"]),
-]
+"""What may be the id of a stored document: an earlier version took ids that are refused now."""
+
+
+def _check_id(value: str) -> str:
+    try:
+        return check_document_id(value)
+    except InvalidInput as error:
+        raise ValueError(error.message.removesuffix(".")) from None
+
+
+DocumentId = Annotated[StoredId, AfterValidator(_check_id)]
+"""The id of a new document, or one in a path."""
 
 
 class _Request(BaseModel):
@@ -258,6 +269,12 @@ class NewDocuments(_Request):
     documents: Annotated[list[NewDocument], Field(min_length=1)]
 
 
+class DocumentIds(_Request):
+    """Documents to delete. In a body, because clients and proxies rewrite what a path holds."""
+
+    ids: Annotated[list[StoredId], Field(min_length=1, max_length=1_000)]
+
+
 class Accepted(BaseModel):
     """The job that ingests what was sent."""
 
@@ -313,6 +330,12 @@ class Deleted(BaseModel):
     """What a deletion took from the index."""
 
     deleted_chunks: int
+
+
+class DeletedDocuments(Deleted):
+    """What a deletion of several documents took from the index, and what it did not find."""
+
+    missing_ids: list[str]
 
 
 class Progress(BaseModel):
