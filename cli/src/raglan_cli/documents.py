@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Annotated, Any, Final
-from urllib.parse import quote
 
 import typer
 from rich.table import Table
@@ -18,6 +17,7 @@ from raglan_cli.client import (
     UrlOption,
     documents_path,
     find_url,
+    segment,
 )
 from raglan_cli.failure import FAILED
 from raglan_cli.files import Selection
@@ -98,7 +98,7 @@ def stored(gateway: Gateway, collection: str) -> Iterator[dict[str, Any]]:
 
 def remove(gateway: Gateway, collection: str, document_id: str) -> int:
     """Delete one document; how many chunks it had."""
-    path = f"{documents_path(collection)}/{quote(document_id, safe='')}"
+    path = f"{documents_path(collection)}/{segment(document_id)}"
     return int(gateway.call_patiently("DELETE", path)["deleted_chunks"])
 
 
