@@ -16,6 +16,9 @@ from raglan_cli.metrics import Grades
 
 MAX_REQUEST_DOCUMENTS: Final = 2_000
 MAX_REQUEST_BYTES: Final = 16 * 1024 * 1024
+ID_FIELD: Final = "eval_document_id"
+"""Metadata field with a document's id, by which searches can leave documents out."""
+
 _NAME_LIMIT: Final = 64
 """Longest collection name."""
 
@@ -50,9 +53,13 @@ class Dataset:
         room = _NAME_LIMIT - len("eval--") - len(self.digest)
         return f"eval-{folder[:room]}-{self.digest}"
 
+    def corpus(self) -> Iterator[dict[str, Any]]:
+        """The documents as the gateway takes them."""
+        return (document for document in _documents(self.folder) if document["text"])
+
     def requests(self) -> Iterator[tuple[int, bytes]]:
         """(documents, body) of each request that together ingest the corpus."""
-        return _bodies(json.dumps(d).encode() for d in _documents(self.folder) if d["text"])
+        return _bodies(json.dumps(document).encode() for document in self.corpus())
 
 
 def load(folder: Path, *, limit: int | None = None) -> Dataset:
@@ -95,7 +102,7 @@ def _documents(folder: Path) -> Iterator[dict[str, Any]]:
             "id": row["_id"],
             "title": title,
             "text": row["text"] if row["text"].strip() else title.strip(),
-            "metadata": row.get("metadata") or {},
+            "metadata": (row.get("metadata") or {}) | {ID_FIELD: row["_id"]},
         }
 
 

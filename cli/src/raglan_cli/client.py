@@ -145,22 +145,32 @@ class Gateway:
     def collection(self, name: str) -> dict[str, Any] | None:
         """Its statistics; None when there is none of that name."""
         try:
-            found: dict[str, Any] = self.call("GET", f"/v1/collections/{quote(name, safe='')}")
+            found: dict[str, Any] = self.call("GET", f"/v1/collections/{segment(name)}")
         except Refused as refused:
             if refused.http == httpx.codes.NOT_FOUND:
                 return None
             raise
         return found
 
+    def delete_collection(self, name: str) -> None:
+        """Delete the collection with its documents."""
+        self.call("DELETE", f"/v1/collections/{segment(name)}")
+
     def job(self, job_id: str) -> dict[str, Any]:
         """The job as it stands."""
-        found: dict[str, Any] = self.call_patiently("GET", f"/v1/jobs/{quote(job_id, safe='')}")
+        found: dict[str, Any] = self.call_patiently("GET", f"/v1/jobs/{segment(job_id)}")
         return found
 
 
 def documents_path(collection: str) -> str:
     """Where documents of `collection` are posted."""
-    return f"/v1/collections/{quote(collection, safe='')}/documents"
+    return f"/v1/collections/{segment(collection)}/documents"
+
+
+def segment(text: str) -> str:
+    """`text` as one segment of a path. Dots alone are escaped as well: URLs resolve `..`."""
+    quoted = quote(text, safe="")
+    return quoted if quoted.strip(".") else quoted.replace(".", "%2E")
 
 
 @contextmanager

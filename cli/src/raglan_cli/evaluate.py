@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Final
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlsplit
 
 import typer
 from raglan import records
@@ -16,7 +16,7 @@ from raglan.records import Figure
 from rich.progress import track
 from rich.table import Table
 
-from raglan_cli import beir, jobs, metrics
+from raglan_cli import beir, evalcollection, jobs, metrics, trec
 from raglan_cli.ask import Mode, ModeOption, RerankOption, options
 from raglan_cli.beir import Dataset, Question
 from raglan_cli.client import LOOPBACK, Gateway, JsonOption, UrlOption, documents_path, find_url
@@ -26,6 +26,12 @@ from raglan_cli.screen import err, out, print_json
 
 DEPTH: Final = 100
 """Passages asked for when documents are ranked: several may belong to one document."""
+
+RANKED: Final = 50
+"""Documents that the figures need in order."""
+
+_MOST_SEARCHES: Final = 8
+"""For one question, to reach that many documents."""
 
 MAX_SENTENCES: Final = 3
 _LATENCY_QUERIES: Final = 200
@@ -39,7 +45,12 @@ def evaluate(
     folder: Annotated[Path, typer.Argument(help="corpus.jsonl, queries.jsonl, qrels/test.tsv.")],
     collection: Annotated[
         str | None,
-        typer.Option("--collection", "-c", help="Default: eval-<folder>-<hash of the corpus>."),
+        typer.Option(
+            "--collection",
+            "-c",
+            help="A collection to make, or one that holds this corpus only. "
+            "Default: eval-<folder>-<hash of the corpus>.",
+        ),
     ] = None,
     queries: Annotated[
         int | None, typer.Option(min=1, help="Only the first N judged queries.")
@@ -53,6 +64,10 @@ def evaluate(
         bool,
         typer.Option("--keep/--no-keep", help="Keep the collection for the next evaluation."),
     ] = True,
+    run: Annotated[
+        Path | None,
+        typer.Option("--run", help="Write the ranked documents as a TREC run file, for trec_eval."),
+    ] = None,
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds a request may take.")] = 30,
     json: JsonOption = False,
     url: UrlOption = None,
@@ -68,30 +83,39 @@ def evaluate(
       raglan eval data/scifact
 
       raglan eval data/squad --queries 1000 --answers --json
+
+      raglan eval data/scifact --no-keep --run scifact.run
     """
     dataset = beir.load(folder, limit=queries)
     if answers and not any(question.answers for question in dataset.questions):
         raise UsageFailure(f"--answers: the queries of {folder} carry no metadata.answers.")
-    name = collection or dataset.collection
-    asked = Asked(name, mode, rerank, timeout_ms=int(timeout * 1000))
-    with Gateway(find_url(url)) as gateway:
+    if run is not None:
+        ids = [question.id for question in dataset.questions]
+        trec.require_writable(run, [*ids, *(document["id"] for document in dataset.corpus())])
+    with (
+        Gateway(find_url(url)) as gateway,
+        evalcollection.of_its_own(gateway, dataset, collection, keep=keep) as name,
+    ):
+        asked = Asked(name, mode, rerank, timeout_ms=int(timeout * 1000))
         ingested = fill(gateway, dataset, name, quiet=json)
         report: dict[str, Any] = {"dataset": str(folder), "collection": name}
         report |= {"documents": dataset.documents, "empty_documents": dataset.empty}
         report |= {"queries": len(dataset.questions), "mode": (mode or Mode.HYBRID).value}
         report |= {"rerank": rerank is not False, "ingest": ingested}
-        report["search"], kept = measure_search(gateway, dataset.questions, asked, quiet=json)
+        latency = measure_latency(gateway, dataset.questions, asked, quiet=json)
+        ranked = rank(gateway, dataset.questions, asked, quiet=json)
+        report["search"], kept = search_figures(ranked, latency)
         if answers:
             found = measure_answers(gateway, dataset.questions, asked, quiet=json)
             report["answers"] = found[0]
             kept += found[1]
-        if not keep:
-            gateway.call("DELETE", f"/v1/collections/{quote(name, safe='')}")
         _keep(dataset, report, kept, gateway.url)
     if json:
         print_json(report)
     else:
         _show(report)
+    if run is not None:
+        trec.write(run, {each.question.id: each.documents for each in ranked})
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,25 +206,76 @@ def fill(gateway: Gateway, dataset: Dataset, name: str, *, quiet: bool) -> dict[
     }
 
 
-def measure_search(
+def measure_latency(
     gateway: Gateway, questions: Sequence[Question], asked: Asked, *, quiet: bool
-) -> Measured:
-    """Latency first, on queries that no cache has seen; then quality at depth."""
+) -> Timed:
+    """Search as a user does, with queries that no cache has seen."""
     for question in questions[:_WARM_UP]:
         warm = Question(question.id, f"{question.text} ?", question.grades, ())
         gateway.call_patiently("POST", "/v1/search", json=asked.body(warm))
     timed = Timed()
     for question in _track(questions[:_LATENCY_QUERIES], "latency", quiet=quiet):
         timed.post(gateway, "/v1/search", asked.body(question))
-    ranked = []
-    for question in _track(questions, "quality", quiet=quiet):
-        body = asked.body(question, top_k=DEPTH)
-        reply = gateway.call_patiently("POST", "/v1/search", json=body)
-        ranked.append((documents_of(reply["passages"]), question.grades))
-    found = quality(ranked)
-    figures = {name: round(metrics.mean(values), 4) for name, values in found.items()}
+    return timed
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """The documents that were found for a question."""
+
+    question: Question
+    documents: list[str]
+    """Ids, the best first."""
+    truncated: bool
+    """The passages that were looked at belong to fewer than `RANKED` documents, and there are more
+    passages."""
+
+
+def rank(
+    gateway: Gateway, questions: Sequence[Question], asked: Asked, *, quiet: bool
+) -> list[Ranking]:
+    """Rank documents for each question, by their best passage."""
+    return [
+        rank_documents(gateway, question, asked)
+        for question in _track(questions, "quality", quiet=quiet)
+    ]
+
+
+def rank_documents(gateway: Gateway, question: Question, asked: Asked) -> Ranking:
+    """Search again without the documents found so far while there are too few of them.
+
+    One long document would otherwise take the places of all others.
+    """
+    found: list[str] = []
+    for _ in range(_MOST_SEARCHES):
+        body = asked.body(question, top_k=DEPTH) | _without(found)
+        passages = gateway.call_patiently("POST", "/v1/search", json=body)["passages"]
+        more = [document for document in documents_of(passages) if document not in found]
+        found += more
+        copies = sum(passage.get("duplicates") or 0 for passage in passages)
+        is_end = len(passages) + copies < DEPTH
+        if is_end or len(found) >= RANKED:
+            return Ranking(question, found, truncated=False)
+        if not more:
+            break
+    return Ranking(question, found, truncated=True)
+
+
+def _without(document_ids: Sequence[str]) -> dict[str, Any]:
+    if not document_ids:
+        return {}
+    return {"filter": {"not": {"in": {"field": beir.ID_FIELD, "values": list(document_ids)}}}}
+
+
+def search_figures(ranked: Sequence[Ranking], latency: Timed) -> Measured:
+    """Quality of the rankings, and latency."""
+    found = quality([(each.documents, each.question.grades) for each in ranked])
+    figures: dict[str, Any] = {
+        name: round(metrics.mean(values), 4) for name, values in found.items()
+    }
+    figures["truncated_queries"] = sum(each.truncated for each in ranked)
     kept = [_share(_label(name), values) for name, values in found.items()]
-    return figures | timed.figures(), [*kept, *timed.kept("/v1/search")]
+    return figures | latency.figures(), [*kept, *latency.kept("/v1/search")]
 
 
 def documents_of(passages: Iterable[Mapping[str, Any]]) -> list[str]:
@@ -295,6 +370,12 @@ def _show(report: Mapping[str, Any]) -> None:
             f"e.g. {first['document']}: {first['reason']}",
             style="red",
             markup=False,
+        )
+    if truncated := report["search"]["truncated_queries"]:
+        err.print(
+            f"For {truncated} of {report['queries']} queries the passages that were looked at "
+            f"belong to fewer than {RANKED} documents, so that Recall@{RANKED} is too low.",
+            style="yellow",
         )
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("figure")

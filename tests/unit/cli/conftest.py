@@ -1,5 +1,6 @@
 """A gateway that behaves like the real one towards the command line, and the command itself."""
 
+import hashlib
 import socket
 import sys
 import threading
@@ -56,6 +57,8 @@ class FakeGateway:
                 Route(name, self._collection),
                 Route(name, self._delete, methods=["DELETE"]),
                 Route(f"{name}/documents", self._documents, methods=["POST"]),
+                Route(f"{name}/documents", self._list),
+                Route(f"{name}/documents/{{id:path}}", self._delete_document, methods=["DELETE"]),
                 Route("/v1/jobs/{id}", self._job),
                 Route("/v1/search", self._search, methods=["POST"]),
                 Route("/v1/query", self._query, methods=["POST"]),
@@ -80,6 +83,30 @@ class FakeGateway:
     async def _delete(self, request: Request) -> Response:
         del self.collections[request.path_params["name"]]
         return Response(status_code=204)
+
+    async def _list(self, request: Request) -> Response:
+        held = self.collections.get(request.path_params["name"])
+        if held is None:
+            return _error(404, "There is no such collection.")
+        after, limit = request.query_params["after"], int(request.query_params["limit"])
+        ids = sorted(each for each in held if each > after)
+        page = [
+            {
+                "id": each,
+                "sha256": hashlib.sha256(held[each]).hexdigest(),
+                "status": "ready",
+                "chunk_count": 1,
+            }
+            for each in ids[:limit]
+        ]
+        more = page[-1]["id"] if len(ids) > limit else None
+        return JSONResponse({"documents": page, "next_after": more})
+
+    async def _delete_document(self, request: Request) -> Response:
+        held = self.collections[request.path_params["name"]]
+        if held.pop(request.path_params["id"], None) is None:
+            return _error(404, f"There is no document {request.path_params['id']!r}.")
+        return JSONResponse({"deleted_chunks": 1})
 
     async def _documents(self, request: Request) -> Response:
         if self.busy:
@@ -124,9 +151,13 @@ class FakeGateway:
         self.bodies.append(body)
         if body["collections"] != ["default"] and body["collections"][0] not in self.collections:
             return _error(404, f"There is no collection {body['collections'][0]!r}.")
+        try:
+            passages = self.search(body)
+        except ValueError as error:
+            return _error(422, str(error))
         return JSONResponse(
             {
-                "passages": self.search(body),
+                "passages": passages,
                 "degraded": [],
                 "timings_ms": {"total": 1.0},
                 "trace_id": "t",

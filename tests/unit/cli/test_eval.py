@@ -122,6 +122,80 @@ def test_an_incomplete_collection_is_completed(raglan, gateway, folder):
 def test_no_keep_deletes_the_collection(raglan, gateway, folder):
     raglan("eval", folder, "--no-keep", url=gateway.url)
     assert gateway.collections == {}
+    raglan("eval", folder, url=gateway.url)
+    raglan("eval", folder, "--no-keep", url=gateway.url)
+    assert gateway.collections == {}
+
+
+def test_no_keep_deletes_the_collection_of_an_evaluation_that_fails(raglan, gateway, folder):
+    def broken(body):
+        raise ValueError("The index is damaged.")
+
+    gateway.search = broken
+    run = raglan("eval", folder, "--no-keep", url=gateway.url)
+    assert (run.status, run.err.strip()) == (1, "The index is damaged.")
+    assert gateway.collections == {}
+
+
+@pytest.mark.parametrize("flag", ["--keep", "--no-keep"])
+@pytest.mark.parametrize("held", [{"docs/a.md": b"text"}, {"d1": b"x", "d2": b"y"}])
+def test_a_collection_with_other_documents_is_not_touched(raglan, gateway, folder, flag, held):
+    gateway.collections["handbook"] = dict(held)
+    run = raglan("eval", folder, "-c", "handbook", flag, url=gateway.url)
+    assert run.status == 2
+    assert "handbook holds documents that are not of this corpus" in run.err
+    assert gateway.collections == {"handbook": held}
+
+
+def test_a_given_collection_is_made_and_only_then_deleted(raglan, gateway, folder):
+    raglan("eval", folder, "-c", "mine", "--no-keep", url=gateway.url)
+    assert gateway.collections == {}
+    gateway.collections["mine"] = {}
+    run = raglan("eval", folder, "-c", "mine", "--no-keep", url=gateway.url)
+    assert run.status == 0
+    assert set(gateway.collections["mine"]) == {"d1", "d2"}
+    assert "mine stays: it was there before this evaluation." in run.err
+
+
+def test_one_long_document_does_not_take_the_places_of_others(raglan, gateway, folder):
+    """Searches go on without the documents found so far."""
+
+    def search(body):
+        found = set(body.get("filter", {"not": {"in": {"values": []}}})["not"]["in"]["values"])
+        order = [d for d in ["d2"] * 150 + ["d3"] * 150 + ["d1"] if d not in found]
+        return passages(*order[: body.get("top_k", 10)])
+
+    gateway.search = search
+    figures = json.loads(raglan("eval", folder, "--json", url=gateway.url).out)["search"]
+    assert figures["recall_at_3"] == 1.0
+    assert figures["truncated_queries"] == 0
+
+
+def test_a_depth_that_does_not_reach_all_documents_is_told(raglan, gateway, folder):
+    gateway.search = lambda body: passages(*["d1"] * body.get("top_k", 10))
+    run = raglan("eval", folder, url=gateway.url)
+    assert "For 2 of 2 queries the passages that were looked at belong to fewer than 50" in run.err
+    assert "Recall@50 is too low" in run.err
+
+
+def test_rankings_are_written_as_a_trec_run(raglan, gateway, folder, tmp_path):
+    gateway.search = lambda body: passages("d3", "d1", "d1", "d2")
+    raglan("eval", folder, "--run", tmp_path / "a.run", url=gateway.url)
+    assert (tmp_path / "a.run").read_text().splitlines()[:4] == [
+        "q1 Q0 d3 1 3 raglan",
+        "q1 Q0 d1 2 2 raglan",
+        "q1 Q0 d2 3 1 raglan",
+        "q2 Q0 d3 1 3 raglan",
+    ]
+
+
+def test_a_run_that_cannot_be_written_ends_the_command_before_it_begins(raglan, gateway, folder):
+    run = raglan("eval", folder, "--run", folder / "no" / "a.run", url=gateway.url)
+    assert run.status == 2
+    (folder / "corpus.jsonl").write_text('{"_id": "a b", "text": "x"}')
+    spaced = raglan("eval", folder, "--run", folder / "a.run", url=gateway.url)
+    assert "the id 'a b' holds white space" in spaced.err
+    assert gateway.collections == {}
 
 
 def test_answers_are_checked_for_what_is_known(raglan, gateway, folder):
