@@ -117,6 +117,10 @@ docs: setup ## Regenerate docs/configuration.md from the settings classes
 dashboards: setup-test ## Regenerate Grafana's dashboards from deploy/observability/grafana/dashboards.yaml
 	@$(BIN)/python deploy/observability/grafana/dashboards.py
 
+.PHONY: secret-formats
+secret-formats: setup ## Regenerate the formats of secrets from gitleaks' rules; GITLEAKS=gitleaks.toml VERSION=8.30.1
+	@$(BIN)/python services/common/secret_formats.py $(VERSION) < $(GITLEAKS)
+
 .PHONY: constraints
 constraints: setup-test ## Pin what is installed now in requirements/constraints.txt
 	@(echo "# Versions that were tested together; written by make constraints."; \

@@ -219,3 +219,16 @@ def test_a_terminal_gets_text(configured: Configured) -> None:
     assert "address=127.0.0.1:1" in said
     assert "abcdefgh" not in said
     assert not said.startswith("{")
+
+
+def test_a_key_over_several_lines_is_no_part_of_a_traceback(configured: Configured) -> None:
+    stderr = configured(log_format="console")
+    key = "-----BEGIN RSA PRIVATE KEY-----\nMIIEowIBAAK\nZm9vYmFy\n-----END RSA PRIVATE KEY-----"
+    try:
+        raise ValueError(f"cannot read {key}, it is no key")
+    except ValueError:
+        structlog.get_logger().exception("cannot start")
+    written = stderr.taken()
+    assert "MIIEowIBAAK" not in written
+    assert "Zm9vYmFy" not in written
+    assert "it is no key" in written

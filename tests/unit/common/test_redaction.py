@@ -10,13 +10,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, SecretStr
-from raglan import redaction
+from raglan import redaction, secret_formats
 
 SECRET_NAMES = [
     *("authorization", "Authorization", "proxy-authorization", "api_key", "apiKey", "x-api-key"),
     *("API_KEY", "password", "db_password", "userPassword", "passwd", "secret", "client_secret"),
     *("token", "access_token", "accessToken", "hf_token", "cookie", "set-cookie", "redis_url"),
     *("database_url", "dsn", "credentials", "private_key", "OPENAI_API_KEY", "jwt"),
+    *("auth", "proxyAuth", "master_key", "masterKey", "key", "access_key_id", "session"),
+    *("session_id", "sessionid", "token_value", "privateKeyPath"),
 ]
 CONTENT_NAMES = [
     *("query", "question", "text", "texts", "passage", "passages", "answer", "prompt", "prompts"),
@@ -25,6 +27,7 @@ CONTENT_NAMES = [
 SHOWN_NAMES = [
     *("status", "route", "method", "reason", "elapsed_ms", "batch_tokens_count", "address"),
     *("first_token", "max_token_ms", "query_id", "text_bytes", "service", "model", "job"),
+    *("cache_key", "session_count", "auth_ms", "author", "monkey"),
 ]
 
 # Begun so that it stands in no form by itself.
@@ -75,6 +78,22 @@ TEXTS = [
     "password={}",
     "Incorrect API key provided: {}.",
     "Cookie: session={}; theme=dark",
+    '{{\\"api_key\\":\\"{}\\", \\"n\\": 1}}',
+    'body: "{{\\\\\\"password\\\\\\": \\\\\\"a {}\\\\\\"}}"',
+    '{{\\"authorization\\":\\"Basic {}\\"}}',
+    "GET https://host/v1?key={} failed",
+    "--api-key {} --port 1",
+    "['serve', '--api-key', '{}']",
+    "--auth-token={}",
+    "auth={}",
+    "session_id={}; path=/",
+    '{{"auth": "{}", "n": 1}}',
+    "{{'session': '{}'}}",
+    "signing_key: {}",
+    "masterKey={}",
+    "password='cut {}",
+    "-----BEGIN RSA PRIVATE KEY-----\nMIIEow{}\n-----END RSA PRIVATE KEY-----",
+    "-----BEGIN OPENSSH PRIVATE KEY-----\\nb3BlbnNz{} and cut",
     "1 error [type=string_type, input_value='{}', input_type=str]",
 ]
 
@@ -93,10 +112,43 @@ def test_a_password_with_an_at_and_a_slash_is_no_end_of_it():
 
 
 @pytest.mark.parametrize(
-    "secret", ["sk-proj-0123456789abcdef", "hf_abcdefghijklmnop", "eyJhbGciOi.eyJzdWIi.c2ln-_x"]
+    "secret",
+    [
+        *("sk-proj-0123456789abcdef", "hf_abcdefghijklmnop", "eyJhbGciOi.eyJzdWIi.c2ln-_x"),
+        *("ghp_16C7e42F292c6912E7710c838347Ae178B4a", "ghp_cutshort", "AKIAIOSFODNN7EXAMPLE"),
+        "AIza" + "SyDaGmWKa4JsXZ-HjGw7ISLn_3namBGewQe",
+        "xoxb-" + "17653672481-19874698323-pdFZKVeTuE8sk7oOcHrzqqgy",
+        "glpat-" + "x" * 20,
+        "npm_" + "a1" * 18,
+        "dop_v1_" + "0f" * 32,
+        "lin_api_" + "aB1c" * 10,
+        "shpat_" + "0A" * 16,
+        "hvs." + "a-" * 50,
+    ],
 )
-def test_a_key_of_a_known_shape_is_found_without_a_name(secret):
-    assert redaction.text(f"refused: {secret}, try another") == "refused: [redacted], try another"
+@pytest.mark.parametrize("before", ["", '"', "\\n", "x="])
+def test_a_key_of_a_known_shape_is_found_without_a_name(secret, before):
+    shown = redaction.text(f"refused: {before}{secret}, try another")
+    assert shown == f"refused: {before}[redacted], try another"
+
+
+def test_every_format_of_the_list_can_be_searched_for():
+    """The patterns are another engine's; one that this one cannot read would fail in a log line."""
+    for keyword, _ in secret_formats._formats():
+        assert secret_formats.replace(keyword * 9, "") is not None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "the key: a string, auth: required, session: closed",
+        "passages of the author, keyed by id; 12 tokens: fine",
+        "ghp and AKIA are prefixes; commit 84e2c1f0a9b83d7c6e5f4a3b2c1d0e9f8a7b6c5d",
+        "cannot bind --host 0.0.0.0 --port 8000",
+    ],
+)
+def test_an_ordinary_sentence_is_shown_whole(text):
+    assert redaction.text(text) == text
 
 
 @pytest.fixture
@@ -146,6 +198,10 @@ def test_whatever_is_logged_becomes_strict_json_of_one_line(fields):
         'password="' * 10_000,
         "authorization: " * 8_000,
         "api_key" + " " * 60_000,
+        "".join("password=" + "\\" * (n % 9) + "'x" for n in range(4_000)),
+        "-----BEGIN PRIVATE KEY-----" * 2_000,
+        "--api-" * 10_000,
+        "a-" * 30_000 + "key",
     ],
 )
 def test_no_text_takes_long(text):
@@ -185,6 +241,14 @@ class Unspeakable(Exception):
 )
 def test_what_json_does_not_know_is_shown_without_its_content(value, shown):
     assert redaction.shown(value) == shown
+
+
+def test_no_keyword_of_a_format_makes_a_text_take_long():
+    for keyword, _ in secret_formats._formats():
+        text = (keyword + "A1b2") * (20_000 // (len(keyword) + 4))
+        begun = time.thread_time()
+        secret_formats.replace(text, "")
+        assert time.thread_time() - begun < 0.5, keyword
 
 
 def test_what_never_ends_is_cut():

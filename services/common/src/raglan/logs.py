@@ -135,8 +135,8 @@ class _ConsoleLines(_Lines):
         raised = _exc_info(event.pop("exc_info", None))
         fields = self.fields(level, event)
         if raised is not None:
-            lines = "".join(traceback.format_exception(*raised)).splitlines()
-            fields["exception"] = "\n".join(map(redaction.text, lines))
+            lines = "".join(traceback.format_exception(*raised)).rstrip("\n")
+            fields["exception"] = redaction.traceback(lines)
         return str(self._render(logger, level, fields))
 
 

@@ -2,8 +2,9 @@
 
 Names are the sure way, and texts are searched besides: messages of exceptions and lines of foreign
 libraries hold URLs with credentials, headers, and what a user sent. In a text, a secret is found
-by its form (`password=...`, `Bearer ...`) or because the process was told it; a passage that
-somebody writes into a sentence is not, so nobody does.
+by the name before it (`password=...`, `Bearer ...`), by its own format (`secret_formats.toml`), or
+because the process was told it; a passage that somebody writes into a sentence is not, so nobody
+does.
 """
 
 from __future__ import annotations
@@ -21,15 +22,21 @@ from pathlib import PurePath
 from typing import Any, Final
 from uuid import UUID
 
+from raglan import secret_formats
+
 REDACTED: Final = "[redacted]"
 
 SECRET_WORDS: Final = frozenset(
     {
         *("apikey", "authorization", "bearer", "cookie", "cookies", "credential", "credentials"),
-        *("dsn", "jwt", "passphrase", "passwd", "password", "pwd", "secret", "secrets"),
+        *("dsn", "jwt", "passphrase", "passwd", "password", "passwords", "pwd", "secret"),
+        *("secrets", "sessionid"),
     }
 )
 """A name with one of these among its words holds a secret, whatever its value."""
+
+CREDENTIAL_WORDS: Final = frozenset({"auth", "key", "keys", "session"})
+"""A name that is one of these or ends with it, `id` or `value` after it or not, holds a secret."""
 
 SECRET_NAMES: Final = frozenset({"broker_url", "connection_string", "database_url", "redis_url"})
 
@@ -50,7 +57,12 @@ _ABOUT: Final = frozenset(
 """Last words of names that tell something about content without being it."""
 
 _KEY_OF: Final = frozenset({"access", "api", "encryption", "private", "secret", "signing", "ssh"})
-_TOKEN_OF: Final = frozenset({"each", "first", "last", "next", "per"})
+"""Keys of these are secrets in the middle of a name too."""
+
+_OPEN_KEYS: Final = frozenset({"cache", "foreign", "partition", "primary", "public", "sort"})
+"""Keys of these are no secrets."""
+
+_TOKEN_OF: Final = frozenset({"each", "first", "last", "max", "next", "per"})
 """Of which a token is one of a text."""
 
 _MAX_DEPTH: Final = 6
@@ -61,23 +73,64 @@ _SHORT: Final = 96
 _FEWEST: Final = 6
 
 _WORDS: Final = re.compile(r"[A-Z]?[a-z0-9]+|[A-Z]+(?![a-z])")
-_SUSPECT: Final = re.compile(
-    r"://|bearer|basic|authorization|cookie|key|passw|pwd|passphrase|secret|token|credential"
-    r"|sk-|hf_|eyJ|input_value",
+_SUSPECTS: Final = (
+    *("://", "bearer", "basic", "auth", "cookie", "key", "passw", "pwd", "passphrase", "secret"),
+    *(
+        "session",
+        "token",
+        "credential",
+        "sk-",
+        "hf_",
+        "eyj",
+        "gho_",
+        "ghp_",
+        "ghr_",
+        "ghs_",
+        "ghu_",
+    ),
+    *("github_", "glpat-", "xox", "aiza", "akia", "asia", "private", "input_value"),
+)
+"""In lower case. A text without any of them holds nothing that the patterns below find."""
+
+_QUOTE: Final = r"\\{0,7}[\"']"
+"""One that stands in a text within a text is escaped, once or more."""
+
+_LINE: Final = re.compile(
+    rf"((?:authorization|cookie)(?:{_QUOTE})?\s{{0,3}}[:=]\s{{0,3}})(?![\\\"'\s])[^\r\n]+",
     re.IGNORECASE,
 )
-_LINE: Final = re.compile(
-    r"((?:authorization|cookie)[\"']?\s{0,3}[:=]\s{0,3})(?![\"'\s])[^\r\n]+", re.IGNORECASE
+_VALUE: Final = (
+    r"(?:b?\"(?:[^\"\\]|\\.)*\"|b?'(?:[^'\\]|\\.)*'"
+    r"|(?P<escapes>\\{1,7})(?P<quote>[\"'])[\s\S]*?(?<!\\)(?P=escapes)(?P=quote)"
+    r"|\\{0,7}[\"'][^\r\n]*|\S+)"
+)
+"""In quotes, in escaped ones, in one that is never closed, or up to the next space."""
+
+_NAME: Final = (
+    r"(?:authorization|cookie|(?:api|access|private|secret|signing) ?key"
+    r"|(?:_|-|(?-i:[a-z](?=K)))key|passwo?r?d|pwd|passphrase|secret|token(?!s)|credential)"
 )
 _PAIR: Final = re.compile(
-    r"((?:authorization|cookie|(?:api|access|private|secret|signing)[ _-]?key|passwo?r?d|pwd"
-    r"|passphrase|secret|token(?!s)|credential)"
-    r"[\w -]{0,30}[\"']?\s{0,3}(?:[:=]|(?<=[\"']),)\s{0,3})"
-    r"(?:b?\"(?:[^\"\\]|\\.)*\"|b?'(?:[^'\\]|\\.)*'|\S+)",
+    # A short word is a name only where its form says so: "the key: a string" is a sentence.
+    rf"((?:{_NAME}[\w -]{{0,30}}|\b(?:auth|key|session)(?:_?id|_?key)?(?=\s?=|\\{{0,7}}[\"']))"
+    rf"(?:{_QUOTE})?\s{{0,3}}(?:[:=]|(?<=[\"']),)\s{{0,3}}){_VALUE}",
+    re.IGNORECASE,
+)
+_OPTION: Final = re.compile(
+    rf"(--?(?:[a-z0-9]{{1,20}}-){{0,4}}(?:{_NAME}|key|auth|session)(?:-[a-z0-9]{{1,20}}){{0,2}}"
+    rf"\s{{1,3}})(?!-){_VALUE}",
     re.IGNORECASE,
 )
 _SCHEME: Final = re.compile(r"\b(bearer|basic)(\s{1,3})[^\s,;\"']+", re.IGNORECASE)
-_SHAPE: Final = re.compile(r"\b(?:sk-|hf_|eyJ)[\w.-]{8,}")
+# Prefixes that stand for nothing else: the rest is hidden even where it is cut short.
+_SHAPE: Final = re.compile(
+    r"(?:\b|(?<=\\[nrt]))(?:sk-|hf_|eyJ|gh[oprsu]_|github_pat_|glpat-|xox[a-z]-|AIza"
+    r"|A[KS]IA(?=[A-Z0-9]{8}))[\w.-]{8,}"
+)
+_PEM: Final = re.compile(
+    r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----"
+    r"(?:[\s\S]*?-----END [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----|[\s\S]*)"
+)
 # What pydantic was given, which is what a user sent.
 _GIVEN: Final = re.compile(r"(input_value=)[^\r\n]*")
 _PIECE: Final = re.compile(r"\S+")
@@ -148,6 +201,11 @@ def text(value: str) -> str:
     return _short_text(value) if len(value) <= _SHORT else _searched(value)
 
 
+def traceback(value: str) -> str:
+    """`text` for one of many lines: a key may stand on several, and the end tells most."""
+    return _searched(value[-_LOOKED_AT:], _LOOKED_AT)
+
+
 def _scalar(value: Any) -> Any:
     if isinstance(value, enum.Enum):
         return text(str(value.value))
@@ -178,15 +236,26 @@ def _kind(name: str) -> _Kind:
     words = [word.lower() for word in _WORDS.findall(name[:200])]
     if not words:
         return _Kind.PLAIN
-    before = words[-2] if len(words) > 1 else ""
     named = "_".join(words)
-    keys = any(a in _KEY_OF and b in ("key", "keys") for a, b in pairwise(words))
-    token = words[-1] == "token" and before not in _TOKEN_OF
-    if keys or token or named in SECRET_NAMES or not SECRET_WORDS.isdisjoint(words):
+    if named in SECRET_NAMES or not SECRET_WORDS.isdisjoint(words) or _is_credential(words):
         return _Kind.SECRET
     if words[-1] not in _ABOUT and not CONTENT_WORDS.isdisjoint(words):
         return _Kind.CONTENT
     return _Kind.PLAIN
+
+
+def _is_credential(words: list[str]) -> bool:
+    """Whether a key, token or session is named, at the end or before `id` or `value`."""
+    if any(a in _KEY_OF and b in ("key", "keys") for a, b in pairwise(words)):
+        return True
+    *before, last = words
+    if last in ("id", "value") and before:
+        *before, last = before
+    if last in ("key", "keys"):
+        return not before or before[-1] not in _OPEN_KEYS
+    if last == "token":
+        return not before or before[-1] not in _TOKEN_OF
+    return last in CREDENTIAL_WORDS
 
 
 @lru_cache(4_096)
@@ -194,20 +263,26 @@ def _short_text(value: str) -> str:
     return _searched(value)
 
 
-def _searched(value: str) -> str:
+def _searched(value: str, most: int = _MAX_CHARS) -> str:
     """Each search is linear in the length of `value`, whatever it holds."""
     value = value[:_LOOKED_AT]
     for secret in _told:
         value = value.replace(secret, REDACTED)
-    if _SUSPECT.search(value):
+    lowered = value.lower()
+    if any(word in lowered for word in _SUSPECTS):
         if "@" in value and "://" in value:
             value = _PIECE.sub(_without_credentials, value)
+        if "private" in lowered:
+            value = _PEM.sub(REDACTED, value)
         value = _LINE.sub(rf"\1{REDACTED}", value)
         value = _PAIR.sub(rf"\1{REDACTED}", value)
+        if "-" in value:
+            value = _OPTION.sub(rf"\1{REDACTED}", value)
         value = _SCHEME.sub(rf"\1\2{REDACTED}", value)
         value = _SHAPE.sub(REDACTED, value)
         value = _GIVEN.sub(rf"\1{REDACTED}", value)
-    return value if len(value) <= _MAX_CHARS else f"{value[:_MAX_CHARS]}..."
+    value = secret_formats.replace(value, REDACTED)
+    return value if len(value) <= most else f"{value[:most]}..."
 
 
 def _without_credentials(piece: re.Match[str]) -> str:
