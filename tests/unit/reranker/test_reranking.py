@@ -12,13 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from raglan.cache import Cache
 from raglan.deadline import Deadline
-from raglan.errors import Internal, InvalidInput, PayloadTooLarge
-from raglan.scheduling import LatencyModel, Timing
+from raglan.errors import Internal, InvalidInput, Overloaded, PayloadTooLarge
+from raglan.scheduling import Timing
 from raglan_reranker.calibration import LOG_ODDS, Calibration
 from raglan_reranker.engines import Prepared, Scored
 from raglan_reranker.reranking import Candidate, Limits, Pair, Ranked, Reranker
 
-LIMITS = Limits(candidates=50, chars=1000, scored=20, tokens=100, margin_s=0.01)
+LIMITS = Limits(candidates=50, chars=1000, scored=20, tokens=100)
 
 
 class Overlap:
@@ -32,6 +32,11 @@ class Overlap:
     def __init__(self) -> None:
         self.scored: list[str] = []
         self.credit = 1.0
+        self.fit = 1_000
+        self.busy = False
+
+    def fitting(self, prepared: Prepared, *, deadline: Deadline) -> int:
+        return min(self.fit, len(prepared.passages))
 
     def prepare(self, query: str, passages: Sequence[str]) -> Prepared:
         words = [text.split() for text in passages]
@@ -40,6 +45,8 @@ class Overlap:
 
     async def score(self, prepared: Prepared, count: int, *, deadline: Deadline) -> Scored:
         await asyncio.sleep(0)
+        if self.busy:
+            raise Overloaded("The work ahead would outlast the deadline.", retry_after_s=1)
         query = set(prepared.query)
         texts = [" ".join(words) for words in prepared.passages[:count]]
         self.scored += texts
@@ -57,37 +64,35 @@ class Overlap:
 def reranker(
     *,
     share: float = 0.5,
-    seconds_per_token: float = 1e-6,
+    fit: int = 1_000,
     pairs: Cache[Pair] | None = None,
     identity: Sequence[str] = ("overlap", "1", "f32"),
     calibration: Calibration | None = None,
     **limits: Any,
 ) -> Reranker:
     chosen = Limits(**{name: getattr(LIMITS, name) for name in Limits.__slots__} | limits)
-    latency = LatencyModel(seconds_per_token=seconds_per_token, overhead_s=0.0)
+    engine = Overlap()
+    engine.fit = fit
     return Reranker(
-        Overlap(),
+        engine,
         limits=chosen,
         share=share,
-        latency=latency,
         pairs=pairs,
         identity=identity,
         calibration=calibration,
     )
 
 
-async def ask(
-    reranker: Reranker, texts: Sequence[str], *, query: str = "a b c", within_s: float = 5
-) -> list[Ranked]:
+async def ask(reranker: Reranker, texts: Sequence[str], *, query: str = "a b c") -> list[Ranked]:
     """What is ranked of `texts`, which retrieval scored 0, -1, -2 and so on."""
     candidates = [Candidate(text, -float(rank)) for rank, text in enumerate(texts)]
-    deadline = Deadline.after(within_s)
+    deadline = Deadline.after(5)
     return (await reranker.rerank(query, candidates, deadline=deadline)).ranked
 
 
-async def order(reranker: Reranker, texts: Sequence[str], *, within_s: float = 5) -> list[int]:
+async def order(reranker: Reranker, texts: Sequence[str]) -> list[int]:
     try:
-        return [each.index for each in await ask(reranker, texts, within_s=within_s)]
+        return [each.index for each in await ask(reranker, texts)]
     finally:
         await reranker.close()
 
@@ -124,13 +129,23 @@ async def test_candidates_past_the_count_are_missing() -> None:
 
 
 async def test_candidates_that_the_deadline_does_not_leave_time_for_are_missing() -> None:
-    # 100 ms a word: the query's 3 and 2 of the passages take 0.5 s of the 0.56 that may be planned.
-    slow = reranker(seconds_per_token=0.1)
-    assert sorted(await order(slow, ["a", "b", "c", "d", "e"], within_s=0.85)) == [0, 1]
+    assert sorted(await order(reranker(fit=2), ["a", "b", "c", "d", "e"])) == [0, 1]
 
 
-async def test_without_time_for_any_nothing_is_ranked() -> None:
-    assert await order(reranker(seconds_per_token=1.0), ["a", "b"], within_s=0.5) == []
+async def test_without_time_by_the_estimate_the_first_is_tried() -> None:
+    assert await order(reranker(fit=0), ["a", "b"]) == [0]
+
+
+async def test_a_call_that_scores_nothing_fails() -> None:
+    subject = reranker(fit=0)
+    cast(Overlap, subject.engine).busy = True
+    with pytest.raises(Overloaded):
+        await ask(subject, ["a", "b"])
+    await subject.close()
+
+
+async def test_a_first_candidate_beyond_the_token_budget_is_scored() -> None:
+    assert await order(reranker(tokens=2), ["a b c d", "a"]) == [0]
 
 
 @pytest.mark.parametrize(
@@ -241,9 +256,10 @@ async def test_the_order_never_depends_on_what_is_cached(
 
 
 async def test_what_is_known_is_ranked_even_when_there_is_no_time() -> None:
-    subject = reranker(seconds_per_token=1.0, pairs=Cache(100))
-    await ask(subject, ["a", "b"], within_s=60)
-    assert [each.index for each in await ask(subject, ["a", "b", "c"], within_s=1)] == [0, 1]
+    subject = reranker(pairs=Cache(100))
+    await ask(subject, ["a", "b"])
+    cast(Overlap, subject.engine).fit = 0
+    assert [each.index for each in await ask(subject, ["a", "b", "c"])] == [0, 1]
     await subject.close()
 
 

@@ -158,7 +158,7 @@ async def test_a_call_has_one_timing_and_fails_as_a_whole(queue: Queue) -> None:
 async def test_a_call_gives_up_at_its_deadline(queue: Queue, engine: Engine) -> None:
     engine.hold.clear()
     with pytest.raises(DeadlineExceeded):
-        await queue.run([1], [10], deadline=Deadline.after(0.02), lane=Lane.INTERACTIVE)
+        await queue.run([1], [10], deadline=Deadline.after(0.005), lane=Lane.INTERACTIVE)
 
 
 async def test_timing_splits_waiting_from_computing(queue: Queue, engine: Engine) -> None:
@@ -346,3 +346,16 @@ async def test_the_observer_hears_of_each_batch_and_how_long_it_waited(
     await results(submit(queue, [1, 2, 3, 4], tokens=16))
     assert [count for count, _ in heard.batches] == [4]
     assert all(0 <= seconds < 5 for seconds in heard.batches[0][1])
+
+
+async def test_a_call_that_timed_out_teaches_what_its_batch_took(
+    queue: Queue, engine: Engine, heard: Heard
+) -> None:
+    engine.hold.clear()
+    before = queue.fitting([10] * 1_000, deadline=Deadline.after(0.005), lane=Lane.INTERACTIVE)
+    with pytest.raises(DeadlineExceeded):
+        await queue.run([1], [10], deadline=Deadline.after(0.05), lane=Lane.INTERACTIVE)
+    engine.hold.set()
+    await until(lambda: len(heard.batches) == 1)
+    after = queue.fitting([10] * 1_000, deadline=Deadline.after(0.005), lane=Lane.INTERACTIVE)
+    assert after < before

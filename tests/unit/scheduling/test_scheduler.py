@@ -345,3 +345,56 @@ def test_the_scheduler_needs_neither_grpc_nor_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.stdout.strip() == "set()", done.stderr
+
+
+def test_an_idle_device_tries_one_item_of_a_call_that_looks_hopeless() -> None:
+    assert scheduler().fitting([10] * 20, QUERY, 0.001, 0.0) == 1
+
+
+def test_a_busy_device_plans_nothing_for_a_call_that_looks_hopeless() -> None:
+    device = Device(scheduler())
+    device.queue.submit(items(1), 0.0)
+    device.pump()
+    assert device.queue.fitting([10] * 20, QUERY, 0.001, 0.0) == 0
+
+
+@given(
+    st.lists(st.integers(1, 60), min_size=1, max_size=30),
+    st.floats(0.01, 3),
+)
+def test_what_is_said_to_fit_is_done_in_time(tokens: list[int], within_s: float) -> None:
+    queue = scheduler()
+    fit = queue.fitting(tokens, QUERY, within_s, 0.0)
+    wanted = [Item(each, QUERY, within_s) for each in tokens[:fit]]
+    queue.submit(wanted, 0.0)
+    device = Device(queue)
+    device.drain()
+    assert fit == 1 or not device.late
+    assert sum(len(batch.items) for batch in device.started) == fit
+
+
+def test_a_trial_runs_and_unlearns_an_estimate_that_was_wrong() -> None:
+    """An encoder that was once seen to be slow scores again, whatever the deadlines are."""
+    queue = Scheduler(limits(), LatencyModel(seconds_per_token=0.05, overhead_s=0.8))
+    now, done = 0.0, 0
+    for _ in range(60):
+        fit = queue.fitting([32] * 20, QUERY, now + 1.0, now)
+        assert fit >= 1
+        queue.submit([Item(32, QUERY, now + 1.0) for _ in range(fit)], now)
+        done = 0
+        while batch := queue.next_batch(now):
+            now += 0.001 * batch.padded_tokens
+            queue.finished(batch, 0.001 * batch.padded_tokens, now)
+            done += len(batch.items)
+    assert done == 20
+
+
+def test_a_batch_that_was_given_up_in_part_teaches_by_what_ran() -> None:
+    queue = scheduler()
+    work = items(4, tokens=16)
+    queue.submit(work, 0.0)
+    batch = queue.next_batch(0.0)
+    assert batch is not None
+    before = queue.latency.seconds(16)
+    queue.finished(batch, 10 * before, 1.0, ran=batch.items[:1])
+    assert queue.latency.seconds(16) > before

@@ -30,6 +30,7 @@ from raglan_reranker.engines.cross_encoder import CrossEncoding, listed
 from raglan_reranker.engines.devices import Streams
 from raglan_reranker.engines.late_interaction import LateInteraction, normalising
 from raglan_reranker.engines.null import NullReranking
+from raglan_reranker.metrics import RankingMetrics
 from raglan_reranker.reranking import Reranker
 from raglan_reranker.servicer import RerankerServicer
 from raglan_reranker.settings import RerankerSettings
@@ -51,6 +52,7 @@ def build(settings: RerankerSettings) -> Service:
     """The service, not yet loaded: `start` reads, exports, compiles and warms up the model."""
     registry = CollectorRegistry()
     counted = EncoderMetrics(registry, cache="scores")
+    ranking = RankingMetrics(registry)
     metrics = Endpoint(registry, settings.host, settings.metrics_port)
     servicer = RerankerServicer()
     running: list[Reranker] = []
@@ -64,7 +66,7 @@ def build(settings: RerankerSettings) -> Service:
         )
         holding.append(give_back)
         engine = make(partial(_dispatcher, settings, counted))
-        reranker = _reranker(settings, engine, identity, counted)
+        reranker = _reranker(settings, engine, identity, counted, ranking)
         running.append(reranker)
         deadline = Deadline.after(WARM_UP_S)
         await engine.start(deadline=deadline)
@@ -233,7 +235,6 @@ def _limits(settings: RerankerSettings, engine: Engine) -> reranking.Limits:
         chars=settings.max_text_chars,
         scored=settings.max_scored,
         tokens=settings.max_tokens or (1_200 if engine.device.startswith("cpu") else 65_536),
-        margin_s=settings.deadline_margin_ms / 1e3,
         gap=settings.max_gap or gap,
     )
 
@@ -243,18 +244,19 @@ def _reranker(
     engine: Engine,
     identity: common_pb2.ModelIdentity,
     metrics: EncoderMetrics,
+    ranking: RankingMetrics,
 ) -> Reranker:
     return Reranker(
         engine,
         limits=_limits(settings, engine),
         share=settings.blend,
-        latency=LatencyModel(**SLOW),
         # A model without a revision may change unseen, and the scores with it.
         pairs=Cache(settings.cache_pairs if identity.revision else 0),
         identity=(identity.id, identity.revision, engine.dtype),
         calibration=calibration.calibration_of(engine.name, identity.revision),
         looked_up=metrics.looked_up,
         tokenized=partial(metrics.tokenized, Lane.INTERACTIVE),
+        ranked=ranking.ranked,
     )
 
 

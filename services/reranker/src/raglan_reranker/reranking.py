@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from raglan.cache import Cache, digest
 from raglan.deadline import Deadline
-from raglan.errors import Internal, InvalidInput, PayloadTooLarge
-from raglan.scheduling import LatencyModel, Timing
+from raglan.errors import Internal, InvalidInput, PayloadTooLarge, RaglanError
+from raglan.scheduling import Timing
 from raglan.telemetry import tracing
 
 from raglan_reranker.budget import affordable, blend, within_gap
@@ -76,16 +76,9 @@ class Limits:
     chars: int
     scored: int
     tokens: int
-    margin_s: float
-    """Kept back for the way home."""
-
     gap: float = math.inf
     """Standard deviations a retrieval score may lie below the best; past it, nothing is scored."""
 
-
-SHARE_OF_TIME = 2 / 3
-"""Of the time that is left, what may be planned: the machine may be busier than it has been, and a
-candidate less costs little, while a deadline missed costs the whole order."""
 
 _WARM_UP_CANDIDATES = 20
 
@@ -99,31 +92,31 @@ class Reranker:
         *,
         limits: Limits,
         share: float,
-        latency: LatencyModel,
         pairs: Cache[Pair] | None = None,
         identity: Sequence[str] = (),
         calibration: Calibration | Clamped | None = None,
         looked_up: Callable[[int, int], None] = lambda hits, misses: None,
         tokenized: Callable[[float], None] = lambda seconds: None,
+        ranked: Callable[[int, int], None] = lambda scored, offered: None,
     ) -> None:
         """Args:
         share: of the model's score in the blend, 0..1.
-        latency: what tokens cost on this machine, kept up to date here.
         pairs: what is known of pairs already seen; without it, each is scored every time.
         identity: what a score depends on besides the two texts: model, revision, precision.
         calibration: of the model's scores; without it, replies hold no calibrated ones.
         looked_up: told of each call's pairs, how many were known and how many not.
         tokenized: told of each call, how many seconds that took.
+        ranked: told of each call, how many candidates have a score and how many were offered.
         """
         self.engine = engine
         self.limits = limits
         self.pairs: Cache[Pair] = pairs if pairs is not None else Cache(0)
         self._share = share
-        self._latency = latency
         self._identity = tuple(identity)
         self._calibration = calibration
         self._looked_up = looked_up
         self._tokenized = tokenized
+        self._told_ranked = ranked
         self._tokenizing = ThreadPoolExecutor(1, "tokenize")
 
     async def rerank(
@@ -131,13 +124,16 @@ class Reranker:
     ) -> Ranking:
         """Score candidates from the top, as many as count, gap, tokens and deadline allow.
 
+        At least the first is scored or the call fails: an order that no score went into is not
+        passed off as the model's.
+
         Nothing is scored where the model does not read the language of the texts; where it reads
         it in part, its share of the order is smaller. What is known already counts as tokens, so
         that the order does not depend on the cache, but not as time.
 
         Raises:
             InvalidInput: nothing to score, or a limit passed; the message names it.
-            Overloaded: the queue has no room.
+            Overloaded: the queue has no room, or there is no time for a single candidate.
             DeadlineExceeded: the time ran out in the middle.
             Internal: the model gave scores that are not numbers.
         """
@@ -152,6 +148,7 @@ class Reranker:
         tokenize_ns = time.monotonic_ns() - started_ns
         self._tokenized(tokenize_ns / 1e9)
         if prepared.credit <= 0:
+            self._told_ranked(0, len(candidates))
             return Ranking([], tokenize_ns, Timing(), unreadable=True)
         count = affordable(
             prepared.query_tokens,
@@ -159,11 +156,17 @@ class Reranker:
             count=len(texts),
             tokens=self.limits.tokens,
         )
+        count = max(count, 1)
         known = [self.pairs.get(key) for key in keys[:count]]
         unknown = known.count(None)
         self._looked_up(len(known) - unknown, unknown)
         tracing.looked_up("scores", len(known) - unknown, unknown)
-        found, timing = await self._pairs(prepared, known, deadline)
+        try:
+            found, timing = await self._pairs(prepared, known, deadline)
+        except RaglanError:
+            self._told_ranked(0, len(candidates))
+            raise
+        self._told_ranked(len(found), len(candidates))
         for key, pair in zip(keys, found, strict=False):
             self.pairs.put(key, pair)
         share = self._share * prepared.credit
@@ -176,26 +179,23 @@ class Reranker:
     async def _pairs(
         self, prepared: Prepared, known: Sequence[Pair | None], deadline: Deadline
     ) -> tuple[list[Pair], Timing]:
-        """Pairs from the top, as many as there is time for; those `known` need none."""
-        costs = [
-            0 if pair is not None or i in prepared.held else prepared.passage_tokens[i]
-            for i, pair in enumerate(known)
-        ]
-        missing = [i for i, pair in enumerate(known) if pair is None]
-        if missing:
-            costs[missing[0]] += prepared.query_tokens
-        left_s = SHARE_OF_TIME * (deadline.remaining_s() - self.limits.margin_s)
-        within = self._latency.tokens_within(left_s)
-        count = affordable(0, costs, count=len(costs), tokens=within)
-        missing = [i for i in missing if i < count]
+        """Pairs from the top, as many as there is time for; those `known` need none.
+
+        Where the first is not known it is tried in any case: the queue refuses it where it is sure
+        to be late, and an estimate that is wrong is unlearnt.
+        """
+        missing = [at for at, pair in enumerate(known) if pair is None]
+        if not missing:
+            return [pair for pair in known if pair is not None], Timing()
+        fit = self.engine.fitting(prepared.only(missing), deadline=deadline)
+        if missing[0] == 0:
+            fit = max(fit, 1)
+        count = missing[fit] if fit < len(missing) else len(known)
         timing = Timing()
         fresh: list[Pair] = []
-        if missing:
-            submitted_ns = time.monotonic_ns()
-            scored = await self.engine.score(
-                prepared.only(missing), len(missing), deadline=deadline
-            )
-            self._latency.observe(sum(costs[:count]), (time.monotonic_ns() - submitted_ns) / 1e9)
+        if fit:
+            wanted = prepared.only(missing[:fit])
+            scored = await self.engine.score(wanted, fit, deadline=deadline)
             fresh, timing = _fresh(scored), scored.timing
         others = iter(fresh)
         return [next(others) if pair is None else pair for pair in known[:count]], timing

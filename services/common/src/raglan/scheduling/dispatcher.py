@@ -206,6 +206,17 @@ class Dispatcher(Generic[Input, Result]):
             self._observer.dropped("refused", count)
             raise
 
+    def fitting(self, tokens: Sequence[int], *, deadline: Deadline, lane: Lane) -> int:
+        """How many inputs of a call, from the first, can be planned before `deadline`.
+
+        At least one while the device is idle.
+
+        Args:
+            tokens: of each input.
+        """
+        scheduler = self._by_lane[lane].scheduler
+        return scheduler.fitting(tokens, lane, deadline.at, time.monotonic())
+
     async def run(
         self, inputs: Sequence[Input], tokens: Sequence[int], *, deadline: Deadline, lane: Lane
     ) -> tuple[list[Result], Timing]:
@@ -282,8 +293,8 @@ class Dispatcher(Generic[Input, Result]):
 
     def _ended(self, station: _Station, batch: Batch, run: _Run[Result]) -> None:
         now = time.monotonic()
-        if run.error is None and len(run.items) == len(batch.items):
-            station.scheduler.finished(batch, run.seconds, now)
+        if run.error is None and run.items:
+            station.scheduler.finished(batch, run.seconds, now, ran=run.items)
         else:
             station.scheduler.failed(batch, now)
         self._drop(run.late)

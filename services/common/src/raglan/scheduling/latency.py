@@ -7,6 +7,10 @@ from typing import Final
 _FORGET: Final = 0.97
 """Weight kept by what was seen before, at each observation: about the last 30 count."""
 
+_FORGET_PESSIMISM: Final = 0.7
+"""The same where an observation took less than half of what was expected. An estimate that is too
+slow lets little run, and so has little to learn from; and nothing runs faster than it can."""
+
 _PRIOR_TOKENS: Final = (64.0, 2048.0)
 
 _STALL: Final = 4.0
@@ -30,12 +34,14 @@ class LatencyModel:
 
     def observe(self, tokens: int, seconds: float) -> None:
         """That many tokens took so long."""
-        seconds = min(seconds, _STALL * self.seconds(tokens))
-        self._weight *= _FORGET
-        self._x *= _FORGET
-        self._y *= _FORGET
-        self._xx *= _FORGET
-        self._xy *= _FORGET
+        expected = self.seconds(tokens)
+        seconds = min(seconds, _STALL * expected)
+        kept = _FORGET_PESSIMISM if seconds < expected / 2 else _FORGET
+        self._weight *= kept
+        self._x *= kept
+        self._y *= kept
+        self._xx *= kept
+        self._xy *= kept
         self._add(float(tokens), seconds)
         self._line = self._fit()
 

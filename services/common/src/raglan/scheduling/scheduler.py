@@ -74,13 +74,35 @@ class Scheduler:
                 f"{self.limits.waiting_items}.",
                 retry_after_s=max(_MIN_RETRY_S, self.backlog_s(now)),
             )
-        late_by_s = self._ends_at(tokens, lane, expires_at, now) - expires_at
+        late_by_s = self._late_by_s(tokens, lane, expires_at, now)
         # An idle device always tries: an estimate that is wrong can then be unlearnt.
-        if late_by_s > 0 and (self.out or self.waiting):
+        if late_by_s > 0 and not self.is_idle:
             raise Overloaded(
                 f"The work ahead would outlast the deadline by {late_by_s:.3f} s.",
                 retry_after_s=max(_MIN_RETRY_S, late_by_s),
             )
+
+    def fitting(self, tokens: Sequence[int], lane: Lane, expires_at: float, now: float) -> int:
+        """How many items of a request, from the first, can be planned before `expires_at`.
+
+        At least one where the device is idle: what is never tried is never unlearnt.
+
+        Args:
+            tokens: of each item.
+        """
+        wait_s = self._wait_s(lane, expires_at, now)
+        left_s = (expires_at - now - self.limits.margin_s) / SLACK - wait_s
+        room = self.limits.waiting_items - self.waiting_in(lane)
+        spent = widest = fit = 0
+        for each in tokens[:room]:
+            width = self.limits.padded(each)
+            spent, widest = spent + width, max(widest, width)
+            shared_s = spent * self.latency.seconds_per_token / self.limits.streams
+            # However many streams there are, the widest item runs on one.
+            if max(shared_s, self.latency.seconds(widest)) > left_s:
+                break
+            fit += 1
+        return max(fit, min(1, len(tokens))) if self.is_idle else fit
 
     def submit(self, items: Sequence[Item], now: float) -> None:
         """Let `items` wait: one request, so of one lane and one deadline. All of them or none.
@@ -88,8 +110,11 @@ class Scheduler:
         Raises what `check` raises.
         """
         tokens = sum(self._width(item) for item in items)
-        self.check(len(items), tokens, items[0].lane, items[0].expires_at, now)
+        lane, expires_at = items[0].lane, items[0].expires_at
+        self.check(len(items), tokens, lane, expires_at, now)
+        is_trial = self.is_idle and self._late_by_s(tokens, lane, expires_at, now) > 0
         for item in items:
+            item.is_trial = is_trial
             item.sequence = self._sequence = self._sequence + 1
             self._add(item)
 
@@ -133,9 +158,19 @@ class Scheduler:
         for item in batch.items:
             self._add(item)
 
-    def finished(self, batch: Batch, seconds: float, now: float) -> None:
-        """`batch` took `seconds`."""
-        self.latency.observe(batch.padded_tokens, seconds)
+    def finished(
+        self, batch: Batch, seconds: float, now: float, *, ran: Sequence[Item] | None = None
+    ) -> None:
+        """`batch` took `seconds`.
+
+        Args:
+            ran: the items that were run, where some had been given up before it began.
+        """
+        tokens = batch.padded_tokens
+        if ran is not None and len(ran) < len(batch.items):
+            tokens = len(ran) * max((self._width(item) for item in ran), default=0)
+        if tokens:
+            self.latency.observe(tokens, seconds)
         self.failed(batch, now)
 
     def failed(self, batch: Batch, now: float) -> None:
@@ -159,6 +194,11 @@ class Scheduler:
     def waiting(self) -> int:
         """Items that wait."""
         return sum(map(len, self._lanes.values()))
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing runs and nothing waits."""
+        return not self.out and not self.waiting
 
     def waiting_in(self, lane: Lane) -> int:
         """Items that wait in `lane`."""
@@ -201,7 +241,8 @@ class Scheduler:
         dropped = False
         while queue:
             head = queue[0]
-            earliest = start + self._seconds(head) if estimate else now
+            estimated = estimate and not head.is_trial
+            earliest = start + self._seconds(head) if estimated else now
             if head.expires_at <= earliest:
                 self._drop([head])
                 dropped = True
@@ -216,7 +257,11 @@ class Scheduler:
             )
             seconds = self.latency.seconds(padded)
             ends_at = start + seconds + limits.margin_s
-            late = [item for item in picked if item.expires_at <= ends_at] if estimate else []
+            late = [
+                item
+                for item in picked
+                if estimate and not item.is_trial and item.expires_at <= ends_at
+            ]
             if late and len(picked) > 1:
                 self._drop(late)
                 dropped = True
@@ -262,8 +307,14 @@ class Scheduler:
         left = sum(max(0.0, batch.ends_at - now) for batch in running)
         return left + sum(batch.seconds for batch in ahead)
 
-    def _ends_at(self, tokens: float, lane: Lane, expires_at: float, now: float) -> float:
-        """When `tokens` would be done: after what runs, what is more urgent, and bulk's share."""
+    def _late_by_s(self, tokens: float, lane: Lane, expires_at: float, now: float) -> float:
+        """Seconds by which `tokens` would miss their deadline; below 0 when they would not."""
+        own_s = tokens * self.latency.seconds_per_token / self.limits.streams
+        ends_at = now + SLACK * self._wait_s(lane, expires_at, now) + own_s + self.limits.margin_s
+        return ends_at - expires_at
+
+    def _wait_s(self, lane: Lane, expires_at: float, now: float) -> float:
+        """Seconds of what runs, of what is more urgent, and of bulk's share."""
         queue = self._lanes[lane]
         before = bisect_left(queue, (expires_at, self._sequence + 1), key=_rank)
         ahead = self._tokens[lane] * before / len(queue) if queue else 0.0
@@ -271,9 +322,8 @@ class Scheduler:
             ahead += self._tokens[Lane.INTERACTIVE]
         elif self._lanes[Lane.BULK]:
             ahead /= 1 - self.limits.bulk_share
-        per_token = self.latency.seconds_per_token
-        seconds = SLACK * (ahead * per_token + self._unfinished_s(now)) + tokens * per_token
-        return now + seconds / self.limits.streams + self.limits.margin_s
+        seconds = ahead * self.latency.seconds_per_token + self._unfinished_s(now)
+        return seconds / self.limits.streams
 
     def _add(self, item: Item) -> None:
         insort(self._lanes[item.lane], item, key=_rank)

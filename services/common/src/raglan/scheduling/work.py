@@ -83,6 +83,10 @@ class Item:
 
     waiting: bool = False
 
+    is_trial: bool = False
+    """Admitted by an idle device although the estimate calls it late: it runs until the deadline
+    itself has passed, so that an estimate that is wrong is unlearnt."""
+
 
 @dataclass(slots=True, eq=False)
 class Batch:

@@ -79,6 +79,10 @@ class Engine(Protocol):
         """Tokenise. Called in a worker thread."""
         ...
 
+    def fitting(self, prepared: Prepared, *, deadline: Deadline) -> int:
+        """How many passages, from the first, can be planned before `deadline`."""
+        ...
+
     async def score(self, prepared: Prepared, count: int, *, deadline: Deadline) -> Scored:
         """Score the first `count` >= 1 passages.
 

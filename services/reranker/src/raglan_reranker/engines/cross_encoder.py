@@ -55,6 +55,12 @@ class CrossEncoding:
         )
         return Prepared(query, pairs, 0, [len(pair.ids) for pair in pairs], credit=credit)
 
+    def fitting(self, prepared: Prepared, *, deadline: Deadline) -> int:
+        """As the queue estimates it."""
+        return self._queue.fitting(
+            prepared.passage_tokens, deadline=deadline, lane=Lane.INTERACTIVE
+        )
+
     async def score(self, prepared: Prepared, count: int, *, deadline: Deadline) -> Scored:
         """The model's logits: any number, higher is better."""
         scores, timing = await self._queue.run(

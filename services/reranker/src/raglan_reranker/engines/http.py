@@ -15,11 +15,13 @@ from typing import Any, Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 from raglan.deadline import Deadline
+from raglan.errors import DeadlineExceeded
 from raglan.health import Health
 from raglan.http_client import ModelServer
 from raglan.http_errors import Called
-from raglan.scheduling import Timing
+from raglan.scheduling import LatencyModel, Timing
 
+from raglan_reranker.budget import affordable
 from raglan_reranker.engines import Prepared, Scored
 
 Api = Literal["cohere", "tei"]
@@ -28,6 +30,9 @@ CALLED: Final = Called("The reranking server", "RAGLAN_RERANKER")
 
 DEFAULT_BATCH_TEXTS: Final = 32
 """Passages a request holds: what TEI accepts unless told otherwise."""
+
+_SHARE_OF_TIME: Final = 2 / 3
+"""Of the time that is left, what may be planned: the server may be busier than it has been."""
 
 _CHARS_A_TOKEN: Final = 4
 """Of English text in common vocabularies; the server's tokenizer is not known here."""
@@ -57,6 +62,8 @@ class HttpReranking:
         self._model = model
         self._api = api
         self._max_batch_texts = max_batch_texts
+        # Of the other server, whose queue is its own: whole calls, in estimated tokens.
+        self._latency = LatencyModel(seconds_per_token=1 / 4_000, overhead_s=0.01)
 
     async def start(self, *, deadline: Deadline) -> None:
         """Wait until the server is up and scores a pair.
@@ -76,6 +83,13 @@ class HttpReranking:
         tokens = [1 + of_query + len(text) // _CHARS_A_TOKEN for text in passages]
         return Prepared(query, passages, 0, tokens)
 
+    def fitting(self, prepared: Prepared, *, deadline: Deadline) -> int:
+        """By how long the server took for earlier calls; at least one."""
+        within = self._latency.tokens_within(_SHARE_OF_TIME * deadline.remaining_s())
+        tokens = prepared.passage_tokens
+        fit = affordable(0, tokens, count=len(tokens), tokens=within)
+        return max(fit, min(1, len(tokens)))
+
     async def score(self, prepared: Prepared, count: int, *, deadline: Deadline) -> Scored:
         """The server's scores, of its own scale: 0..1 with most.
 
@@ -92,6 +106,11 @@ class HttpReranking:
         ]
         try:
             scores = np.concatenate(await asyncio.gather(*parts))
+            self._learn(prepared, count, started_ns)
+        except DeadlineExceeded:
+            # It takes at least so long: a server that has become slow is asked for less.
+            self._learn(prepared, count, started_ns)
+            raise
         finally:
             for part in parts:
                 part.cancel()
@@ -102,6 +121,10 @@ class HttpReranking:
             batch_tokens=sum(prepared.passage_tokens[: len(batches[0])]),
         )
         return Scored(scores, timing, [()] * count)
+
+    def _learn(self, prepared: Prepared, count: int, started_ns: int) -> None:
+        seconds = (time.monotonic_ns() - started_ns) / 1e9
+        self._latency.observe(sum(prepared.passage_tokens[:count]), seconds)
 
     def health(self) -> Health:
         """Always serving: whether the other server answers, each call finds out for itself."""

@@ -120,6 +120,16 @@ class LateInteraction:
             ),
         )
 
+    def fitting(self, prepared: Prepared, *, deadline: Deadline) -> int:
+        """As the queue estimates it; passages whose vectors are kept cost nothing."""
+        fresh = [at for at in range(len(prepared.passages)) if at not in prepared.held]
+        tokens = [prepared.query_tokens, *(prepared.passage_tokens[at] for at in fresh)]
+        fit = self._queue.fitting(tokens, deadline=deadline, lane=Lane.INTERACTIVE)
+        if fit == 0:
+            return 0
+        # The query is the first item of the call.
+        return fresh[fit - 1] if fit <= len(fresh) else len(prepared.passages)
+
     async def score(self, prepared: Prepared, count: int, *, deadline: Deadline) -> Scored:
         """Mean over the query's tokens of their best cosine in the passage: -1..1."""
         passages: Sequence[Passage] = prepared.passages[:count]

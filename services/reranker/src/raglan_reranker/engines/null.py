@@ -36,6 +36,12 @@ class NullReranking:
         """Places instead of texts; each is one token."""
         return Prepared(query, range(len(passages)), 0, [1] * len(passages))
 
+    def fitting(self, prepared: Prepared, *, deadline: Deadline) -> int:
+        """As the queue estimates it."""
+        return self._queue.fitting(
+            prepared.passage_tokens, deadline=deadline, lane=Lane.INTERACTIVE
+        )
+
     async def score(self, prepared: Prepared, count: int, *, deadline: Deadline) -> Scored:
         """0 for the first, -1 for the next: descending, as the order is to stay."""
         scores, timing = await self._queue.run(
