@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 import grpc
 import structlog
 
+from raglan.background import keep_running
 from raglan.deadline import Deadline
 from raglan.errors import Unavailable
 from raglan.resilience.breaker import Permit, State
@@ -58,7 +60,9 @@ class Replicas:
         self._following = (
             None
             if parsed.every_s is None
-            else asyncio.create_task(self._follow(parsed, parsed.every_s), name=f"find {target}")
+            else asyncio.create_task(
+                keep_running(f"find {target}", partial(self._follow, parsed, parsed.every_s))
+            )
         )
 
     async def close(self) -> None:
@@ -167,6 +171,7 @@ class Replicas:
             self._endpoints[address] = endpoint
 
     def _heard(self, endpoint: Endpoint) -> None:
+        self._news()
         log.info(
             "endpoint",
             target=self._target,
@@ -174,7 +179,6 @@ class Replicas:
             reach=endpoint.reach.value,
             breaker=endpoint.breaker.state.value,
         )
-        self._news()
 
     def _news(self) -> None:
         self._changed.set()
