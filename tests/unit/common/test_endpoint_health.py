@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
 import grpc
 import pytest
 import structlog
+from faults.black_hole import Proxy
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from raglan import errors
 from raglan.deadline import Deadline
+from raglan.rpc import client
 from raglan.rpc.endpoint import Endpoint, Reach
 from raglan.rpc.pool import EndpointPool
 from raglan.rpc.server import Server, Service
@@ -45,8 +47,10 @@ class CutHealth(health_pb2_grpc.HealthServicer):
 
 
 @asynccontextmanager
-async def behind_a_proxy(health: CutHealth) -> AsyncIterator[str]:
-    server = grpc.aio.server()
+async def behind_a_proxy(
+    health: health_pb2_grpc.HealthServicer, options: Sequence[tuple[str, int]] = ()
+) -> AsyncIterator[str]:
+    server = grpc.aio.server(options=options)
     generator_pb2_grpc.add_GeneratorServiceServicer_to_server(Generator(), server)
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
     port = server.add_insecure_port("127.0.0.1:0")
@@ -133,6 +137,32 @@ async def test_an_address_that_passed_to_another_service_is_not_called() -> None
         again = await serve("raglan.v1.GeneratorService", before.port)
         await until(lambda: pool.replicas.all[0].reach is Reach.SERVING)
         await again.stop()
+
+
+async def test_a_peer_that_stops_after_a_long_silence_is_noticed_by_its_pings(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With pings every second: by gRPC's default the fourth would leave a minute later."""
+    quick = {
+        "grpc.keepalive_time_ms": 1000,
+        "grpc.keepalive_timeout_ms": 1000,
+        "grpc.http2.ping_timeout_ms": 1000,
+    }
+    options = tuple((name, quick.get(name, value)) for name, value in client._OPTIONS)
+    monkeypatch.setattr(client, "_OPTIONS", options)
+    allowed = [("grpc.http2.min_ping_interval_without_data_ms", 100)]
+    async with behind_a_proxy(CutHealth(3600, [grpc.StatusCode.OK]), allowed) as address:
+        proxy = Proxy(int(address.rpartition(":")[2]))
+        listening = await asyncio.start_server(proxy.serve, "127.0.0.1", 0)
+        port = listening.sockets[0].getsockname()[1]
+        async with pool_at(f"127.0.0.1:{port}") as pool:
+            await until(lambda: pool.replicas.all[0].reach is Reach.SERVING)
+            await asyncio.sleep(5)
+            assert pool.replicas.all[0].reach is Reach.SERVING
+            proxy.swallow()
+            await until(lambda: pool.replicas.all[0].reach is Reach.UNREACHABLE)
+        proxy.forward()
+        listening.close()
 
 
 async def test_the_watcher_survives_a_log_that_cannot_be_written() -> None:
