@@ -59,11 +59,13 @@ async def pool_of(
 ) -> AsyncIterator[EndpointPool]:
     servers = []
     for servicer in servicers:
-        service = Service(name="raglan.v1.Test", register=lambda s, each=servicer: add(each, s))
+        service = Service(
+            name="raglan.v1.TestService", register=lambda s, each=servicer: add(each, s)
+        )
         servers.append(Server(service, GrpcSettings(shutdown_drain_s=0, shutdown_grace_s=0)))
         await servers[-1].start()
     addresses = ",".join(f"127.0.0.1:{server.port}" for server in servers)
-    pool = EndpointPool("service", addresses, stub)
+    pool = EndpointPool("test", addresses, stub)
     try:
         async with asyncio.timeout(LIMIT_S):
             while any(each.reach is not Reach.SERVING for each in pool.replicas.all):

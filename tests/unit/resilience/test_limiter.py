@@ -11,6 +11,7 @@ import pytest
 from raglan.deadline import Deadline
 from raglan.errors import DeadlineExceeded, Overloaded
 from raglan.resilience import AdaptiveLimiter, Priority
+from raglan.resilience.lag import LagLimit
 
 SOON_S = 5.0
 
@@ -313,4 +314,52 @@ async def test_a_wait_is_told_whether_it_ends_with_a_place_or_without() -> None:
     assert waits[0] >= 0.04
     await work.end("first")
     await until(lambda: len(waits) == 2)
+    await work.end_all()
+
+
+async def test_who_waits_is_served_when_the_limit_grows() -> None:
+    """Not only when somebody leaves: those who run may take much longer."""
+    lag = LagLimit(initial=2, smallest=2)
+    work = Work(AdaptiveLimiter(limit=lag, queue=10))
+    for name in ("a", "b", "c"):
+        await work.call(name)
+    assert work.began == ["a", "b"]
+    while lag.limit < 3:
+        lag.wanted()
+        lag.lagged(0.0)
+    work.limiter.serve()
+    await asyncio.sleep(0)
+    assert work.began == ["a", "b", "c"]
+    await work.end_all()
+
+
+async def test_who_comes_does_not_overtake_who_waits() -> None:
+    lag = LagLimit(initial=2, smallest=2)
+    work = Work(AdaptiveLimiter(limit=lag, queue=10))
+    for name in ("a", "b", "c"):
+        await work.call(name)
+    while lag.limit < 3:
+        lag.wanted()
+        lag.lagged(0.0)
+    await work.call("d")
+    await asyncio.sleep(0)
+    assert work.began == ["a", "b", "c"]
+    await work.end_all()
+
+
+async def test_a_first_token_that_widens_the_limit_lets_others_in() -> None:
+    """What is measured early tells at once, while the call still holds its place."""
+
+    class Grows(LagLimit):
+        def observe(self, seconds: float, now: float) -> None:
+            self._limit += 1
+
+    limiter = AdaptiveLimiter(limit=Grows(initial=1, smallest=1), queue=10)
+    work = Work(limiter)
+    async with limiter.slot(Priority.CRITICAL, Deadline.after(SOON_S)) as slot:
+        await work.call("waits")
+        assert work.began == []
+        slot.measured(0.01)
+        await asyncio.sleep(0)
+        assert work.began == ["waits"]
     await work.end_all()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, Final
 
 import raglan
@@ -56,7 +57,7 @@ def build(settings: GatewaySettings, lifecycle: Lifecycle | None = None) -> Fast
     pipeline = Pipeline(
         mesh, _budgets(settings), rerank_candidates=settings.rerank_candidates, observer=metrics
     )
-    process = metrics.process(pipeline.lag.lagged)
+    process = metrics.process(partial(_follow_lag, pipeline))
     redis = RedisLink(settings.redis_url) if settings.redis_url.get_secret_value() else None
     answers = AnswerCache(settings.stale_answer_s, redis)
     rate_limit = RateLimit(settings.rate_limit_per_minute, redis)
@@ -115,6 +116,12 @@ def build(settings: GatewaySettings, lifecycle: Lifecycle | None = None) -> Fast
     app.include_router(trace_routes.router(traces))
     app.include_router(operations.router(mesh, redis, settings, metrics))
     return app
+
+
+def _follow_lag(pipeline: Pipeline, seconds: float) -> None:
+    """The event loop was so late: the door becomes narrower, or wider for those who wait."""
+    pipeline.lag.lagged(seconds)
+    pipeline.door.serve()
 
 
 def _budgets(settings: GatewaySettings) -> Budgets:

@@ -17,6 +17,7 @@ import structlog
 import uvicorn
 from fastapi import FastAPI
 from raglan import heap
+from raglan.background import keep_running
 from raglan.errors import RaglanError
 from raglan.lifecycle import LAST_WORD_S, Lifecycle, stop_signals
 
@@ -57,7 +58,9 @@ async def serve(
     server = Server(_config(build(settings, lifecycle), settings, lifecycle))
     heap.freeze()
     serving = asyncio.create_task(server.serve(listeners))
-    sweeping = asyncio.create_task(connections.sweep(server.server_state))
+    sweeping = asyncio.create_task(
+        keep_running("sweep connections", partial(connections.sweep, server.server_state))
+    )
     asked = asyncio.create_task(stopping.wait())
     await asyncio.wait((serving, asked), return_when=asyncio.FIRST_COMPLETED)
     if asked.done():

@@ -6,10 +6,12 @@ import asyncio
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Final
 
 import sqlalchemy as sa
 from prometheus_client import CollectorRegistry, Counter, Gauge
+from raglan.background import keep_running
 from raglan.errors import RaglanError
 from raglan.telemetry.metrics import Durations
 
@@ -101,7 +103,9 @@ class IngesterMetrics:
 
     def watch(self, jobs: JobStore) -> None:
         """Look at the tables now and then, until `close`."""
-        self._looking = asyncio.create_task(self._look(jobs), name="jobs by state")
+        self._looking = asyncio.create_task(
+            keep_running("jobs by state", partial(self._look, jobs))
+        )
 
     async def close(self) -> None:
         """Stop looking."""

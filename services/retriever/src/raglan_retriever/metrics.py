@@ -6,9 +6,11 @@ import asyncio
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Gauge
+from raglan.background import keep_running
 from raglan.errors import RaglanError
 from raglan.telemetry.metrics import Durations
 
@@ -61,7 +63,7 @@ class RetrieverMetrics:
             "Waiting reads over measured speed: the one signal to scale by.",
             registry=self._registry,
         ).set_function(store.backlog_s)
-        self._looking = asyncio.create_task(self._look(store), name="index size")
+        self._looking = asyncio.create_task(keep_running("index size", partial(self._look, store)))
 
     async def close(self) -> None:
         """Stop looking."""

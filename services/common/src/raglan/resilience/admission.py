@@ -121,6 +121,7 @@ class Admission:
         Raises:
             Overloaded: the queue has no room for it, or its turn would come too late.
         """
+        self.serve(now)
         self._order += 1
         ticket = Ticket(priority, expires_at, self._order)
         if self.running < self._places(priority):
@@ -157,7 +158,20 @@ class Admission:
                 self._held_s = held_s
             self._held_s += _HELD_SHARE * (held_s - self._held_s)
         ticket.is_ = _Is.GONE
-        self._serve(now)
+        self.serve(now)
+
+    def serve(self, now: float) -> None:
+        """Start those who wait while there is room, as after the limit has grown."""
+        for priority, queue in self._waiting.items():
+            while queue and self.running < self._places(priority):
+                ticket = queue.pop(0)
+                needs_s = (self.adaptive.latency_s or 0.0) if self.running else 0.0
+                if ticket.expires_at - now <= needs_s:
+                    self._refuse(ticket, "Its turn came too late for its deadline.")
+                    continue
+                self._start(ticket, now)
+                if ticket.settled is not None:
+                    ticket.settled()
 
     def wait_s(self, ticket: Ticket) -> float:
         """How long `ticket` would wait if it came now, by the pace of the last calls."""
@@ -209,15 +223,3 @@ class Admission:
         ticket.refusal = Overloaded(why, retry_after_s=max(_MIN_RETRY_S, self.wait_s(ticket)))
         if ticket.settled is not None:
             ticket.settled()
-
-    def _serve(self, now: float) -> None:
-        for priority, queue in self._waiting.items():
-            while queue and self.running < self._places(priority):
-                ticket = queue.pop(0)
-                needs_s = (self.adaptive.latency_s or 0.0) if self.running else 0.0
-                if ticket.expires_at - now <= needs_s:
-                    self._refuse(ticket, "Its turn came too late for its deadline.")
-                    continue
-                self._start(ticket, now)
-                if ticket.settled is not None:
-                    ticket.settled()

@@ -64,6 +64,10 @@ class AdaptiveLimiter:
         """Raise Overloaded if a call of this class would find the queue full now."""
         self._admission.check(priority)
 
+    def serve(self) -> None:
+        """Start those who wait, after the limit has grown by something else than a call's end."""
+        self._admission.serve(self._clock())
+
     def slot(self, priority: Priority, deadline: Deadline) -> Slot:
         """A place for one call: `async with limiter.slot(priority, deadline) as slot: ...`.
 
@@ -110,7 +114,9 @@ class Slot:
         """Take `seconds`, as until the first token, instead of the block's time. Counts at once."""
         if self._says:
             self._says = False
-            self._admission.adaptive.observe(seconds, self._clock())
+            now = self._clock()
+            self._admission.adaptive.observe(seconds, now)
+            self._admission.serve(now)
 
     async def __aenter__(self) -> Slot:
         now = self._clock()

@@ -1,7 +1,7 @@
 """Where the replicas of a service are: a list, names that are resolved again and again, or a file.
 
 gRPC's own resolver gives an open channel no traffic to replicas that a name gains later, so the
-pool asks here every few seconds. An answer that cannot be had leaves the last good one standing.
+pool asks here every few seconds. A name without an answer keeps its last good one.
 """
 
 from __future__ import annotations
@@ -9,13 +9,19 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import socket
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from aiodns import DNSResolver
+from aiodns.error import DNSError
+
 NAME_EVERY_S: Final = 5.0
 FILE_EVERY_S: Final = 1.0
 _RESOLVE_S: Final = 5.0
+_ANSWER_S: Final = 1.25
+"""After it a name server is asked again, or the next one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,18 +66,6 @@ class Addresses:
             return FILE_EVERY_S
         return NAME_EVERY_S if self.names else None
 
-    async def resolve(self) -> frozenset[str]:
-        """The endpoints now.
-
-        Raises:
-            OSError: a name or the file gives no answer.
-            ValueError: the file holds something else than addresses.
-        """
-        if self.file is not None:
-            return await (await asyncio.to_thread(_read, self.file)).resolve()
-        found = await asyncio.gather(*(_lookup(host, port) for host, port in self.names))
-        return self.fixed.union(*found)
-
 
 def _read(file: Path) -> Addresses:
     lines = file.read_text(encoding="utf-8").splitlines()
@@ -81,17 +75,60 @@ def _read(file: Path) -> Addresses:
     return Addresses.parse(",".join(listed))
 
 
-async def _lookup(host: str, port: int) -> frozenset[str]:
-    loop = asyncio.get_running_loop()
-    try:
-        async with asyncio.timeout(_RESOLVE_S):
-            found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except TimeoutError as error:
-        raise OSError(f"{host} was not resolved within {_RESOLVE_S:g} s") from error
-    # One family only: a replica with both would otherwise count twice.
-    four = {f"{address[0]}:{port}" for family, *_, address in found if family == socket.AF_INET}
-    six = {f"[{address[0]}]:{port}" for family, *_, address in found if family == socket.AF_INET6}
-    return frozenset(four or six)
+class Resolver:
+    """Where the replicas are now. Make it inside a running event loop, and close it.
+
+    Asks name servers by itself (c-ares): a look-up of the system's resolver holds a thread for as
+    long as name servers are silent, and a few of them would hold all that the process has.
+    """
+
+    def __init__(self, name_servers: Sequence[str] = ()) -> None:
+        """Args:
+        name_servers: "ip:port" each; without them, those of the system.
+        """
+        self._name_servers = name_servers
+        self._dns: DNSResolver | None = None
+        self._answers: dict[tuple[str, int], frozenset[str]] = {}
+        """The last good answer of each name."""
+
+    async def close(self) -> None:
+        """Give up what is being looked up."""
+        if self._dns is not None:
+            await self._dns.close()
+
+    async def resolve(self, addresses: Addresses) -> tuple[frozenset[str], list[str]]:
+        """The endpoints now, and what is wrong with names whose last good answer stands instead.
+
+        Raises:
+            OSError: the file cannot be read.
+            ValueError: the file holds something else than addresses.
+        """
+        if addresses.file is not None:
+            addresses = await asyncio.to_thread(_read, addresses.file)
+        outcomes = await asyncio.gather(*(self._look_up(*name) for name in addresses.names))
+        problems = [problem for problem in outcomes if problem]
+        self._answers = {n: found for n, found in self._answers.items() if n in addresses.names}
+        return addresses.fixed.union(*self._answers.values()), problems
+
+    async def _look_up(self, host: str, port: int) -> str:
+        """Find the addresses of one name; what is wrong if there is no answer, else ""."""
+        if self._dns is None:
+            self._dns = DNSResolver(
+                self._name_servers or None, timeout=_ANSWER_S, tries=int(_RESOLVE_S / _ANSWER_S)
+            )
+        try:
+            async with asyncio.timeout(_RESOLVE_S):
+                found = await self._dns.getaddrinfo(host, port=port, type=socket.SOCK_STREAM)
+        except TimeoutError:
+            return f"{host} was not resolved within {_RESOLVE_S:g} s"
+        except (DNSError, UnicodeError) as error:
+            return f"{host}: {error.args[-1]}"
+        nodes = [(node.family, node.addr[0].decode()) for node in found.nodes]
+        # One family only: a replica with both would otherwise count twice.
+        four = {f"{ip}:{port}" for family, ip in nodes if family == socket.AF_INET}
+        six = {f"[{ip}]:{port}" for family, ip in nodes if family == socket.AF_INET6}
+        self._answers[host, port] = frozenset(four or six)
+        return ""
 
 
 def _is_ip(host: str) -> bool:

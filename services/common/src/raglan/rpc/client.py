@@ -24,6 +24,8 @@ _OPTIONS: Final[tuple[tuple[str, Any], ...]] = (
     ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 5_000),
     ("grpc.http2.ping_timeout_ms", 5_000),
+    # By default two pings without a call between them are followed by one a minute.
+    ("grpc.http2.max_pings_without_data", 0),
     # The mesh's own calls, loopback ones included, would follow http_proxy.
     ("grpc.enable_http_proxy", 0),
     # Else a new channel inherits the failures, and the pause, of an older one to the same address.

@@ -4,20 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import Callable
 from enum import StrEnum
 from typing import Any, Final
 
 import grpc
+import structlog
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from raglan.background import keep_running
 from raglan.resilience.breaker import CircuitBreaker, State
 from raglan.resilience.latency import FadingMean
-from raglan.rpc import client
+from raglan.rpc import client, health_service
+
+log: Final = structlog.get_logger()
 
 _FIRST_PAUSE_S: Final = 0.1
 _LONGEST_PAUSE_S: Final = 1.0
 _WITHOUT_HEALTH_S: Final = 5.0
+_SETTLED_S: Final = 1.0
+"""A stream of its health that lasted so long is followed by another without a pause."""
+_JUDGE_S: Final = 1.0
+"""For so long after the end of such a stream, what was said last stands."""
 
 
 class Reach(StrEnum):
@@ -57,7 +66,9 @@ class Endpoint:
         self._channel = client.connect(address, target=target)
         self.stub = stub(self._channel)
         self._health: Any = health_pb2_grpc.HealthStub(self._channel)
-        self._watching = asyncio.create_task(self._watch(), name=f"watch {target} {address}")
+        self._service = health_service.name_of(target)
+        name = f"watch {target} {address}"
+        self._watching = asyncio.create_task(keep_running(name, self._watch), name=name)
 
     @property
     def channel(self) -> grpc.aio.Channel:
@@ -85,24 +96,52 @@ class Endpoint:
     async def _watch(self) -> None:
         pause_s = _FIRST_PAUSE_S
         while True:
-            watch = self._health.Watch(health_pb2.HealthCheckRequest())
-            try:
-                async for reply in watch:
-                    serving = reply.status == health_pb2.HealthCheckResponse.SERVING
-                    self._become(Reach.SERVING if serving else Reach.NOT_SERVING)
-                    pause_s = _FIRST_PAUSE_S
+            began = time.monotonic()
+            heard = await self._listen()
+            if not heard:
                 self._become(Reach.UNREACHABLE)
-            except grpc.aio.AioRpcError as error:
-                if error.code() is grpc.StatusCode.UNIMPLEMENTED:
-                    # It says nothing of its health: its calls have to tell.
-                    self._become(Reach.SERVING)
-                    await asyncio.sleep(_WITHOUT_HEALTH_S)
-                    continue
-                self._become(Reach.UNREACHABLE)
-            finally:
-                watch.cancel()
+            elif time.monotonic() - began >= _SETTLED_S:
+                # Proxies end long streams. Whether the replica is gone shows when it is asked anew.
+                pause_s = _FIRST_PAUSE_S
+                continue
             await asyncio.sleep(random.uniform(pause_s / 2, pause_s))  # noqa: S311 - no secret
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+
+    async def _listen(self) -> bool:
+        """Follow one stream of the replica's health to its end; whether it said anything.
+
+        Asked by the service's name: an address may have passed to another service.
+        """
+        heard = False
+        late = asyncio.get_running_loop().call_later(_JUDGE_S, self._judge)
+        watch = self._health.Watch(health_pb2.HealthCheckRequest(service=self._service))
+        try:
+            async for reply in watch:
+                late.cancel()
+                heard = True
+                self._told(reply.status)
+        except grpc.aio.AioRpcError as error:
+            if error.code() is grpc.StatusCode.UNIMPLEMENTED:
+                # It says nothing of its health: its calls have to tell.
+                late.cancel()
+                self._become(Reach.SERVING)
+                await asyncio.sleep(_WITHOUT_HEALTH_S)
+                return True
+        finally:
+            late.cancel()
+            watch.cancel()
+        return heard
+
+    def _told(self, status: int) -> None:
+        if status == health_pb2.HealthCheckResponse.SERVICE_UNKNOWN:
+            log.warning("another service answers", address=self.address, wanted=self._service)
+        serving = status == health_pb2.HealthCheckResponse.SERVING
+        self._become(Reach.SERVING if serving else Reach.NOT_SERVING)
+
+    def _judge(self) -> None:
+        """It has not answered for a while. One that is not known yet may take longer."""
+        if self.reach is not Reach.CONNECTING:
+            self._become(Reach.UNREACHABLE)
 
     def _become(self, reach: Reach) -> None:
         if reach is not self.reach:

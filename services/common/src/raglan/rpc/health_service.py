@@ -18,6 +18,16 @@ NAME: Final = "grpc.health.v1.Health"
 _Response = health_pb2.HealthCheckResponse
 
 
+def name_of(target: str) -> str:
+    """The full name of a service: "raglan.v1.EmbedderService" for "embedder"."""
+    return f"raglan.v1.{target.capitalize()}Service"
+
+
+def short_name(name: str) -> str:
+    """The opposite of `name_of`."""
+    return name.rpartition(".")[2].removesuffix("Service").lower()
+
+
 class HealthService(health_pb2_grpc.HealthServicer):
     """Answers for all `names` alike. Says NOT_SERVING until told otherwise."""
 

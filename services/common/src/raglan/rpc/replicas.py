@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Final
 
 import grpc
 import structlog
 
+from raglan.background import keep_running
 from raglan.deadline import Deadline
 from raglan.errors import Unavailable
 from raglan.resilience.breaker import Permit, State
-from raglan.rpc.addresses import Addresses
+from raglan.rpc.addresses import Addresses, Resolver
 from raglan.rpc.endpoint import Endpoint, Reach
 
 log: Final = structlog.get_logger()
@@ -37,12 +39,17 @@ class Replicas:
     """A channel to each, for as long as the list has it. Make it inside a running event loop."""
 
     def __init__(
-        self, target: str, addresses: str, stub: Callable[[grpc.aio.Channel], Any]
+        self,
+        target: str,
+        addresses: str,
+        stub: Callable[[grpc.aio.Channel], Any],
+        name_servers: Sequence[str] = (),
     ) -> None:
         """Args:
         target: the service's name, e.g. "embedder".
         addresses: see `Addresses.parse`.
         stub: makes the service's stub from a channel.
+        name_servers: see `Resolver`.
 
         Raises:
             ValueError: `addresses` cannot be read.
@@ -54,11 +61,14 @@ class Replicas:
         self._closing: set[asyncio.Task[None]] = set()
         parsed = Addresses.parse(addresses)
         self._known = parsed.every_s is None
+        self._resolver = Resolver(name_servers)
         self._replace(parsed.fixed)
         self._following = (
             None
             if parsed.every_s is None
-            else asyncio.create_task(self._follow(parsed, parsed.every_s), name=f"find {target}")
+            else asyncio.create_task(
+                keep_running(f"find {target}", partial(self._follow, parsed, parsed.every_s))
+            )
         )
 
     async def close(self) -> None:
@@ -66,6 +76,7 @@ class Replicas:
         if self._following is not None:
             self._following.cancel()
             await asyncio.wait((self._following,))
+        await self._resolver.close()
         for task in self._closing:
             task.cancel()
         await asyncio.gather(*self._closing, return_exceptions=True)
@@ -141,18 +152,18 @@ class Replicas:
         return NoEndpoint(f"The {self._target} cannot be reached.", retry_after_s=1.0)
 
     async def _follow(self, addresses: Addresses, every_s: float) -> None:
-        failing = False
+        said: list[str] = []
         while True:
             try:
-                self._replace(await addresses.resolve())
-                failing = False
+                found, problems = await self._resolver.resolve(addresses)
+                self._replace(found)
             except (OSError, ValueError) as error:
-                # The last good answer stands.
-                if not failing:
-                    log.warning("addresses unknown", target=self._target, reason=str(error))
-                failing = True
+                problems = [str(error)]  # The last good answer stands.
             self._known = True
             self._news()
+            if problems and problems != said:
+                log.warning("addresses unknown", target=self._target, reasons=problems)
+            said = problems
             await asyncio.sleep(every_s)
 
     def _replace(self, addresses: frozenset[str]) -> None:
@@ -167,6 +178,7 @@ class Replicas:
             self._endpoints[address] = endpoint
 
     def _heard(self, endpoint: Endpoint) -> None:
+        self._news()
         log.info(
             "endpoint",
             target=self._target,
@@ -174,7 +186,6 @@ class Replicas:
             reach=endpoint.reach.value,
             breaker=endpoint.breaker.state.value,
         )
-        self._news()
 
     def _news(self) -> None:
         self._changed.set()

@@ -17,6 +17,7 @@ from grpc_reflection.v1alpha import reflection
 from prometheus_client import CollectorRegistry
 
 from raglan import event_loop, heap, logs
+from raglan.background import keep_running
 from raglan.errors import RaglanError, Unavailable
 from raglan.health import Health
 from raglan.lifecycle import LAST_WORD_S, Lifecycle, stop_signals
@@ -82,9 +83,9 @@ class Server:
         self.dead = asyncio.Event()
         """Set when the service will never work again."""
         self._serves = False
-        self._lifecycle = Lifecycle(f"the {_short(service.name)}")
+        self._lifecycle = Lifecycle(f"the {health_service.short_name(service.name)}")
         registry = service.metrics.registry if service.metrics else CollectorRegistry()
-        self._process = ProcessMetrics(registry, _short(service.name))
+        self._process = ProcessMetrics(registry, health_service.short_name(service.name))
         self._health = health_service.HealthService(["", service.name])
         self._watching: asyncio.Task[None] | None = None
         self._grpc = grpc.aio.server(
@@ -131,7 +132,7 @@ class Server:
         self._serves = True
         self._process.becomes(Health.SERVING.value)
         self._health.set(serving=True)
-        self._watching = asyncio.create_task(self._watch())
+        self._watching = asyncio.create_task(keep_running("health", self._watch))
         log.info("serving", address=f"{self.settings.host}:{self.port}")
 
     async def stop(self) -> None:
@@ -189,11 +190,6 @@ class Server:
             log.log(20 if serving else 40, "health changed", health=now.value, was=before.value)
             before = now
         self.dead.set()
-
-
-def _short(name: str) -> str:
-    """ "raglan.v1.EmbedderService" -> "embedder"."""
-    return name.rpartition(".")[2].removesuffix("Service").lower()
 
 
 def serve(build: Callable[[], Service], settings: GrpcSettings) -> None:

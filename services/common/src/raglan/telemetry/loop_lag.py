@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Callable
 from typing import Final
 
+from raglan.background import keep_running
+
 EVERY_S: Final = 0.1
 """Between two samples. An idle process is woken by this and little else."""
 
@@ -23,7 +25,7 @@ class LoopLag:
 
     def start(self) -> None:
         """Begin, inside the loop."""
-        self._sampling = asyncio.create_task(self._sample(), name="loop lag")
+        self._sampling = asyncio.create_task(keep_running("loop lag", self._sample))
 
     async def stop(self) -> None:
         """End."""

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 import structlog
 from pydantic import SecretStr
+from raglan.background import keep_running
 from raglan.errors import Unavailable
 from raglan.resilience.breaker import BreakerOptions, CircuitBreaker, Permit, State
 from redis.asyncio import ConnectionPool, Redis
@@ -77,7 +78,7 @@ class RedisLink:
         self._problem = ""
         self._up = asyncio.Event()
         self._up.set()
-        self._watching = asyncio.get_running_loop().create_task(self._watch())
+        self._watching = asyncio.create_task(keep_running("watch redis", self._watch))
 
     async def close(self) -> None:
         """Close the connections."""

@@ -22,6 +22,7 @@ from typing import Final, TypeAlias
 
 import structlog
 from cachetools import LRUCache
+from raglan.background import keep_running
 from raglan.errors import Unavailable
 
 from raglan_gateway.shared.redis_link import RedisLink
@@ -114,8 +115,10 @@ class SharedAnswers:
         self._writes: asyncio.Queue[_Write] = asyncio.Queue(WAITING_WRITES)
         self._untold: dict[str, None] = {}
         self._more_untold = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        self._tasks = (loop.create_task(self._write_all()), loop.create_task(self._tell_all()))
+        self._tasks = (
+            asyncio.create_task(keep_running("share answers", self._write_all)),
+            asyncio.create_task(keep_running("tell deletions", self._tell_all)),
+        )
 
     async def close(self) -> None:
         """Stop; what still waits is dropped."""

@@ -17,6 +17,7 @@ from typing import Final
 import structlog
 from cachetools import LRUCache
 from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
+from raglan.background import keep_running
 from raglan.errors import Overloaded, Unavailable
 from raglan.telemetry import semconv
 
@@ -106,7 +107,7 @@ class Traces:
     async def start(self) -> None:
         """Open the store and begin."""
         await self.store.open()
-        self._task = asyncio.create_task(self._run(), name="keep traces")
+        self._task = asyncio.create_task(keep_running("keep traces", self._run))
 
     async def close(self) -> None:
         """Write what there is, without asking anybody any more."""

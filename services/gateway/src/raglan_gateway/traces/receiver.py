@@ -18,6 +18,7 @@ import structlog
 import uvicorn
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
+from raglan.background import keep_running
 from raglan.errors import InvalidInput, Overloaded, PayloadTooLarge, RaglanError, Unavailable
 from raglan.errors import wire as wire_of
 from raglan.lifecycle import Lifecycle
@@ -161,7 +162,9 @@ class Listener:
         self._server = server = Server(_config(self._receiver.app))
         host, port = self.address = listening.getsockname()[:2]
         log.info("traces are received", address=f"{host}:{port}")
-        sweeping = asyncio.create_task(connections.sweep(server.server_state))
+        sweeping = asyncio.create_task(
+            keep_running("sweep connections", partial(connections.sweep, server.server_state))
+        )
         try:
             await server.serve([listening])
         finally:

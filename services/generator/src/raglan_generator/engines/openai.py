@@ -106,7 +106,11 @@ class OpenAIModel:
         trusted = await asyncio.to_thread(_certificates) if self._url.startswith("https") else True
         self._client = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
-                ssl=trusted, limit=self._max_connections, keepalive_timeout=_KEEPALIVE_S
+                ssl=trusted,
+                limit=self._max_connections,
+                keepalive_timeout=_KEEPALIVE_S,
+                # Where aiodns is installed, the default reads neither mDNS nor the like.
+                resolver=aiohttp.ThreadedResolver(),
             ),
             # Reading is timed by token, not by byte: see `_within`.
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._timeouts.connect_s),

@@ -8,6 +8,7 @@ from contextlib import suppress
 from typing import Final
 
 import structlog
+from raglan.background import keep_running
 from raglan.errors import NotFound
 
 log: Final = structlog.get_logger()
@@ -28,7 +29,7 @@ class Upkeep:
         self._tidying: tuple[str, asyncio.Task[None]] | None = None
 
     def start(self) -> None:
-        self._task = asyncio.create_task(self._run(), name="upkeep")
+        self._task = asyncio.create_task(keep_running("upkeep", self._run))
 
     async def stop(self) -> None:
         """End it. What was being tidied is given up."""
