@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Any, Final
 
 import typer
 from rich.table import Table
-from rich.text import Text
 
 from raglan_cli.client import (
     CollectionOption,
@@ -19,8 +18,8 @@ from raglan_cli.client import (
     find_url,
 )
 from raglan_cli.failure import FAILED
-from raglan_cli.files import Selection
-from raglan_cli.screen import err, out, plain, print_json
+from raglan_cli.files import Selection, is_gone
+from raglan_cli.screen import err, out, print_json
 
 _PAGE: Final = 1000
 _NOT_FOUND: Final = 404
@@ -43,13 +42,13 @@ def list_documents(
         print_json({"collection": collection, "documents": found})
         return
     if not found:
-        out.print(Text(f"There are no documents in {plain(collection)}."))
+        out.print(f"There are no documents in {collection}.")
         return
     grid = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
     for heading, side in (("document", "left"), ("status", "left"), ("chunks", "right")):
         grid.add_column(heading, justify=side)  # type: ignore[arg-type]
     for document in found:
-        grid.add_row(Text(plain(document["id"])), document["status"], str(document["chunk_count"]))
+        grid.add_row(document["id"], document["status"], str(document["chunk_count"]))
     out.print(grid)
 
 
@@ -75,9 +74,9 @@ def delete(
                 if refused.http != _NOT_FOUND:
                     raise
                 missing += 1
-                err.print(Text(plain(refused.message), style="red"))
+                err.print(refused.message, style="red")
             else:
-                out.print(Text(f"Deleted {plain(document_id)} ({deleted} chunks)."))
+                out.print(f"Deleted {document_id} ({deleted} chunks).")
     if missing:
         raise SystemExit(FAILED)
 
@@ -106,20 +105,26 @@ def remove(gateway: Gateway, collection: str, document_id: str) -> int:
     return int(gone["deleted_chunks"])
 
 
-def prune(gateway: Gateway, collection: str, selection: Selection) -> list[str]:
-    """Delete the documents of the selected folders whose files are no longer there.
+def gone(held: Iterable[Mapping[str, Any]], selection: Selection) -> list[str]:
+    """The ids of documents that came from the selected folders and whose files do not exist."""
+    return [
+        document["id"]
+        for document in held
+        for name, folder in selection.folders.items()
+        if document["id"].startswith(name) and is_gone(folder / document["id"].removeprefix(name))
+    ]
 
-    Files that are there but could not be read keep their documents.
+
+def prune(gateway: Gateway, collection: str, selection: Selection) -> list[str]:
+    """Delete the documents of the selected folders whose files are gone.
+
+    A file that is there and was not sent, because it cannot be read or is left out, keeps its
+    document.
 
     Returns:
         The ids of the deleted documents.
     """
-    kept = {file.name for file in selection.files} | {name for name, _ in selection.unreadable}
-    gone = [
-        document["id"]
-        for document in stored(gateway, collection)
-        if document["id"].startswith(tuple(selection.folders)) and document["id"] not in kept
-    ]
-    for document_id in gone:
+    ids = gone(stored(gateway, collection), selection)
+    for document_id in ids:
         remove(gateway, collection, document_id)
-    return gone
+    return ids

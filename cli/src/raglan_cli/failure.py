@@ -18,18 +18,25 @@ class Failure(Exception):
     """Ends the command. The message is shown as it is, without a traceback."""
 
     def __init__(
-        self, message: str, *, status: int = FAILED, envelope: dict[str, Any] | None = None
+        self,
+        message: str,
+        *,
+        status: int = FAILED,
+        envelope: dict[str, Any] | None = None,
+        details: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(message)
         self.message = message
         self.status = status
         self._envelope = envelope
+        self._details = details or {}
 
     @property
     def document(self) -> dict[str, Any]:
-        """What `--json` prints: the gateway's envelope where there was one, else the like."""
+        """What `--json` prints: the gateway's envelope or the like, and the details."""
         kind = "invalid_input" if self.status == USAGE else "failed"
-        return self._envelope or {"error": {"type": kind, "message": self.message}}
+        error = self._envelope or {"error": {"type": kind, "message": self.message}}
+        return error | self._details
 
 
 class UsageFailure(Failure):

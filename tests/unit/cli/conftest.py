@@ -35,6 +35,8 @@ class FakeGateway:
     collections: dict[str, dict[str, bytes]] = field(default_factory=dict)
     jobs: dict[str, dict[str, Any]] = field(default_factory=dict)
     uploads: list[list[str]] = field(default_factory=list)
+    metadata: str = ""
+    """Of the last upload."""
     bodies: list[dict[str, Any]] = field(default_factory=list)
     busy: int = 0
     """How many uploads are answered with 429 first."""
@@ -113,7 +115,7 @@ class FakeGateway:
             self.busy -= 1
             return _error(429, "Too many uploads.", {"Retry-After": "0"})
         held = self.collections[request.path_params["name"]]
-        documents = await _documents_of(request)
+        documents = await _documents_of(self, request)
         self.uploads.append(list(documents))
         if any(len(data) > self.max_file_bytes for data in documents.values()):
             return _error(413, f"A file is over {self.max_file_bytes} bytes.")
@@ -185,11 +187,12 @@ class FakeGateway:
         return JSONResponse(self.traces[trace_id])
 
 
-async def _documents_of(request: Request) -> dict[str, bytes]:
+async def _documents_of(gateway: FakeGateway, request: Request) -> dict[str, bytes]:
     if request.headers["content-type"] == "application/json":
         documents = (await request.json())["documents"]
         return {document["id"]: document["text"].encode() for document in documents}
     async with request.form() as form:
+        gateway.metadata = str(form.get("metadata", ""))
         return {file.filename: await file.read() for file in form.getlist("files")}
 
 
