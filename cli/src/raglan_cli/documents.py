@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Final
 
 import typer
@@ -12,7 +12,6 @@ from raglan_cli.client import (
     CollectionOption,
     Gateway,
     JsonOption,
-    Refused,
     UrlOption,
     documents_path,
     find_url,
@@ -22,7 +21,8 @@ from raglan_cli.files import Selection, is_gone
 from raglan_cli.screen import err, out, print_json
 
 _PAGE: Final = 1000
-_NOT_FOUND: Final = 404
+_BATCH: Final = 200
+"""Documents to delete in one request, so that it ends well within its time."""
 
 
 def list_documents(
@@ -65,18 +65,12 @@ def delete(
 
       raglan delete docs/old.md --collection handbook
     """
-    missing = 0
     with Gateway(find_url(url)) as gateway:
-        for document_id in document_ids:
-            try:
-                deleted = remove(gateway, collection, document_id)
-            except Refused as refused:
-                if refused.http != _NOT_FOUND:
-                    raise
-                missing += 1
-                err.print(refused.message, style="red")
-            else:
-                out.print(f"Deleted {document_id} ({deleted} chunks).")
+        chunks, missing = remove(gateway, collection, document_ids)
+    if deleted := len(set(document_ids)) - len(missing):
+        out.print(f"Deleted {deleted} document{'s' * (deleted > 1)} ({chunks} chunks).")
+    for document_id in missing:
+        err.print(f"There is no document {document_id} in {collection}.", style="red")
     if missing:
         raise SystemExit(FAILED)
 
@@ -94,15 +88,21 @@ def stored(gateway: Gateway, collection: str) -> Iterator[dict[str, Any]]:
             return
 
 
-def remove(gateway: Gateway, collection: str, document_id: str) -> int:
-    """Delete one document; how many chunks it had. Raises Refused when there is none."""
-    # In the body: in a path, the id ".." would name the collection.
-    gone = gateway.call_patiently(
-        "POST", f"{documents_path(collection)}/delete", json={"ids": [document_id]}
-    )
-    if gone["missing_ids"]:
-        raise Refused(_NOT_FOUND, f"There is no document {document_id!r} in {collection!r}.", None)
-    return int(gone["deleted_chunks"])
+def remove(gateway: Gateway, collection: str, document_ids: Sequence[str]) -> tuple[int, list[str]]:
+    """Delete documents: how many chunks they had, and the ids that do not exist."""
+    chunks = 0
+    missing: list[str] = []
+    ids = list(dict.fromkeys(document_ids))
+    for begin in range(0, len(ids), _BATCH):
+        # In the body: in a path, the id ".." would name the collection.
+        gone = gateway.call_patiently(
+            "POST",
+            f"{documents_path(collection)}/delete",
+            json={"ids": ids[begin : begin + _BATCH]},
+        )
+        chunks += gone["deleted_chunks"]
+        missing += gone["missing_ids"]
+    return chunks, missing
 
 
 def gone(held: Iterable[Mapping[str, Any]], selection: Selection) -> list[str]:
@@ -125,6 +125,5 @@ def prune(gateway: Gateway, collection: str, selection: Selection) -> list[str]:
         The ids of the deleted documents.
     """
     ids = gone(stored(gateway, collection), selection)
-    for document_id in ids:
-        remove(gateway, collection, document_id)
+    remove(gateway, collection, ids)
     return ids

@@ -9,6 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from raglan.errors import InvalidInput
+from raglan.identifiers import check_document_id
+
 from raglan_cli.failure import UsageFailure
 from raglan_cli.ignoring import Choice
 from raglan_cli.walk import Found, cannot_read, walk
@@ -31,13 +34,6 @@ KNOWN_NAMES: Final = frozenset(
     {"dockerfile", "makefile", "readme", "license", "changelog", "justfile"}
 )
 """Text files that go without a suffix."""
-
-
-_BAD_NAMES: Final = {
-    "Cs": "Its name is not UTF-8; rename the file.",
-    "Cc": "Its name holds control characters; rename the file.",
-}
-"""Unicode category of a character -> why no document can have it in its id."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,8 +147,14 @@ def _is_folder(given: Path) -> bool:
 
 
 def _problem_of_name(name: str) -> str:
-    categories = map(unicodedata.category, name)
-    return next((_BAD_NAMES[each] for each in categories if each in _BAD_NAMES), "")
+    """Why no document can be called so; empty if it can."""
+    if any(unicodedata.category(character) == "Cs" for character in name):
+        return "Its name is not UTF-8; rename the file."
+    try:
+        check_document_id(name)
+    except InvalidInput as error:
+        return f"{error} Rename the file."
+    return ""
 
 
 def _is_known(path: Path) -> bool:

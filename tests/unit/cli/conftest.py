@@ -60,7 +60,7 @@ class FakeGateway:
                 Route(name, self._delete, methods=["DELETE"]),
                 Route(f"{name}/documents", self._documents, methods=["POST"]),
                 Route(f"{name}/documents", self._list),
-                Route(f"{name}/documents/{{id:path}}", self._delete_document, methods=["DELETE"]),
+                Route(f"{name}/documents/delete", self._delete_documents, methods=["POST"]),
                 Route("/v1/jobs/{id}", self._job),
                 Route("/v1/search", self._search, methods=["POST"]),
                 Route("/v1/query", self._query, methods=["POST"]),
@@ -104,11 +104,11 @@ class FakeGateway:
         more = page[-1]["id"] if len(ids) > limit else None
         return JSONResponse({"documents": page, "next_after": more})
 
-    async def _delete_document(self, request: Request) -> Response:
+    async def _delete_documents(self, request: Request) -> Response:
         held = self.collections[request.path_params["name"]]
-        if held.pop(request.path_params["id"], None) is None:
-            return _error(404, f"There is no document {request.path_params['id']!r}.")
-        return JSONResponse({"deleted_chunks": 1})
+        ids = (await request.json())["ids"]
+        missing = [each for each in ids if held.pop(each, None) is None]
+        return JSONResponse({"deleted_chunks": len(ids) - len(missing), "missing_ids": missing})
 
     async def _documents(self, request: Request) -> Response:
         if self.busy:

@@ -85,7 +85,10 @@ def test_file_whose_name_is_no_utf8_fails_alone(here):
     assert [file.name for file in found.files] == ["docs/a.md"]
     assert found.unreadable == [
         ("docs/caf\\xe9.md", "Its name is not UTF-8; rename the file."),
-        ("docs/red\\x1b[31m.md", "Its name holds control characters; rename the file."),
+        (
+            "docs/red\\x1b[31m.md",
+            "The document id 'docs/red\\x1b[31m.md' holds a control character. Rename the file.",
+        ),
     ]
 
 
