@@ -18,7 +18,7 @@ from raglan_cli.client import (
 )
 from raglan_cli.failure import FAILED
 from raglan_cli.files import Selection, is_gone
-from raglan_cli.screen import err, out, print_json
+from raglan_cli.screen import err, one_line, out, print_json
 
 _PAGE: Final = 1000
 _BATCH: Final = 200
@@ -47,8 +47,10 @@ def list_documents(
     grid = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
     for heading, side in (("document", "left"), ("status", "left"), ("chunks", "right")):
         grid.add_column(heading, justify=side)  # type: ignore[arg-type]
+    grid.add_column("")
     for document in found:
-        grid.add_row(document["id"], document["status"], str(document["chunk_count"]))
+        reason = one_line(document.get("error") or "", 100)
+        grid.add_row(document["id"], document["status"], str(document["chunk_count"]), reason)
     out.print(grid)
 
 
@@ -107,11 +109,14 @@ def remove(gateway: Gateway, collection: str, document_ids: Sequence[str]) -> tu
 
 def gone(held: Iterable[Mapping[str, Any]], selection: Selection) -> list[str]:
     """The ids of documents that came from the selected folders and whose files do not exist."""
+    sent = {file.name for file in selection.files}
     return [
         document["id"]
         for document in held
         for name, folder in selection.folders.items()
-        if document["id"].startswith(name) and is_gone(folder / document["id"].removeprefix(name))
+        if document["id"].startswith(name)
+        and document["id"] not in sent
+        and is_gone(folder / document["id"].removeprefix(name))
     ]
 
 

@@ -74,7 +74,7 @@ def select(paths: Iterable[Path], choice: Choice = Choice()) -> Selection:  # no
         if is_folder:
             selection.folders[f"{_absolute(given).relative_to(top).as_posix()}/"] = given
         for found in _found(given, choice, is_folder=is_folder):
-            name = found.path.relative_to(top).as_posix()
+            name = _name(found.path.relative_to(top))
             if found.failed or (problem := _problem_of_name(name)):
                 selection.unreadable.append((shown(name), found.failed or problem))
             elif found.skipped:
@@ -144,6 +144,11 @@ def _is_folder(given: Path) -> bool:
         )
     except OSError as error:
         raise UsageFailure(f"{given} cannot be read: {error.strerror}.") from None
+
+
+def _name(path: Path) -> str:
+    """What the mesh calls a file: a form escapes quotes, and a backslash separates folders."""
+    return path.as_posix().replace('"', "%22").replace("\\", "/")
 
 
 def _problem_of_name(name: str) -> str:

@@ -106,7 +106,7 @@ def ingest(
         raise UsageFailure(_nothing_found(paths, selection))
     if dry_run:
         with Gateway(find_url(url)) as gateway:
-            preview.show(gateway, collection, selection, prune=prune, json=json)
+            preview.show(gateway, collection, selection, fields, prune=prune, json=json)
         return
     with Gateway(find_url(url)) as gateway, bars(quiet=json) as shown:
         gateway.create_collection(collection)
@@ -151,7 +151,7 @@ def _ended_early(error: BaseException, gateway: Gateway, upload: Upload, selecte
         return Failure(f"{message} Nothing was accepted before.", status=status)
     lines = [
         f"{message} Accepted before: {accepted} of {selected} files. The mesh goes on with them:",
-        *(f"  job {job.id} ({_counted_files(job.files)})" for job in upload.accepted),
+        *(f"  job {job.id} ({_counted(job.files, 'file')})" for job in upload.accepted),
         f"To cancel one: curl -X POST {gateway.url}/v1/jobs/ID/cancel",
     ]
     details = {"accepted": [asdict(job) for job in upload.accepted]}
@@ -209,8 +209,8 @@ def _nothing_found(paths: Sequence[Path], selection: Selection) -> str:
     )
 
 
-def _counted_files(count: int) -> str:
-    return f"{count} file{'' if count == 1 else 's'}"
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 def _show(report: Mapping[str, Any], *, waited: bool) -> None:
@@ -218,7 +218,7 @@ def _show(report: Mapping[str, Any], *, waited: bool) -> None:
     if waited:
         out.print(
             Text.assemble(
-                f"{report['documents']} documents sent to ",
+                f"{_counted(report['documents'], 'document')} sent to ",
                 (collection, "bold"),
                 f": {report['chunks']} chunks indexed, {report['unchanged']} unchanged, "
                 f"{_rare_counts(report)}{len(failed)} failed, in {report['seconds']:.1f} s",

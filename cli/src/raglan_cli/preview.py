@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from raglan_cli import documents
@@ -22,14 +22,20 @@ _SENTENCES: Final = {
 
 
 def show(
-    gateway: Gateway, collection: str, selection: Selection, *, prune: bool, json: bool
+    gateway: Gateway,
+    collection: str,
+    selection: Selection,
+    metadata: Mapping[str, Any],
+    *,
+    prune: bool,
+    json: bool,
 ) -> None:
     """Print what `raglan ingest` would do with the selection.
 
     Raises:
         SystemExit: some files cannot be read; status 1.
     """
-    report = compare(gateway, collection, selection, prune=prune)
+    report = compare(gateway, collection, selection, metadata, prune=prune)
     if json:
         print_json(report)
     else:
@@ -39,13 +45,23 @@ def show(
 
 
 def compare(
-    gateway: Gateway, collection: str, selection: Selection, *, prune: bool
+    gateway: Gateway,
+    collection: str,
+    selection: Selection,
+    metadata: Mapping[str, Any],
+    *,
+    prune: bool,
 ) -> dict[str, Any]:
     """The names of documents by what would become of them."""
     exists = gateway.collection(collection) is not None
     held = list(documents.stored(gateway, collection)) if exists else []
-    hashes = {each["id"]: each["sha256"] for each in held if each["status"] == "ready"}
     ids = {each["id"] for each in held}
+    hashes = {
+        each["id"]: each["sha256"]
+        for each in held
+        if each["status"] == "ready"
+        and all(each["metadata"].get(k) == v for k, v in metadata.items())
+    }
     report: dict[str, Any] = {"collection": collection, "dry_run": True}
     report |= {"new": [], "changed": [], "unchanged": []}
     report["removed"] = documents.gone(held, selection) if prune else []

@@ -98,6 +98,7 @@ class FakeGateway:
                 "sha256": hashlib.sha256(held[each]).hexdigest(),
                 "status": "ready",
                 "chunk_count": 1,
+                "metadata": {},
             }
             for each in ids[:limit]
         ]

@@ -222,6 +222,16 @@ def test_prune_deletes_documents_whose_files_are_gone_and_no_others(raglan, gate
     }
 
 
+def test_prune_spares_files_whose_names_a_form_escapes(raglan, gateway, docs):
+    (docs / 'say "hi".md').write_text("x")
+    (docs / "back\\slash.md").write_text("x")
+    run = raglan("ingest", docs, "--prune", "--json", url=gateway.url)
+    assert json.loads(run.out)["removed"] == []
+    assert "docs/say %22hi%22.md" in gateway.collections["default"]
+    again = raglan("ingest", docs, "--dry-run", "--json", url=gateway.url)
+    assert "docs/say %22hi%22.md" in json.loads(again.out)["unchanged"]
+
+
 def test_dry_run_shows_what_would_change_and_changes_nothing(raglan, gateway, docs):
     before = {"docs/a.md": b"text of a.md", "docs/b.md": b"old", "docs/gone.md": b"x"}
     gateway.collections["default"] = dict(before)
@@ -236,6 +246,8 @@ def test_dry_run_shows_what_would_change_and_changes_nothing(raglan, gateway, do
     ]
     assert gateway.collections["default"] == before
     assert gateway.uploads == []
+    tagged = raglan("ingest", docs, "--dry-run", "--metadata", "team=a", url=gateway.url)
+    assert "docs/a.md  (replaces what is stored)" in tagged.out.splitlines()
     raglan("ingest", docs, "-c", "other", "--dry-run", url=gateway.url)
     assert "other" not in gateway.collections
 
