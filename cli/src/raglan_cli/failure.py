@@ -23,20 +23,17 @@ class Failure(Exception):
         *,
         status: int = FAILED,
         envelope: dict[str, Any] | None = None,
-        details: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(message)
         self.message = message
         self.status = status
         self._envelope = envelope
-        self._details = details or {}
 
     @property
     def document(self) -> dict[str, Any]:
-        """What `--json` prints: the gateway's envelope or the like, and the details."""
+        """What `--json` prints: the gateway's envelope where there was one, else the like."""
         kind = "invalid_input" if self.status == USAGE else "failed"
-        error = self._envelope or {"error": {"type": kind, "message": self.message}}
-        return error | self._details
+        return self._envelope or {"error": {"type": kind, "message": self.message}}
 
 
 class UsageFailure(Failure):

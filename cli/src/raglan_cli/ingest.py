@@ -142,20 +142,18 @@ def _outcome(gateway: Gateway, upload: Upload, shown: Bars, *, wait: bool) -> Ou
 
 def _ended_early(error: BaseException, gateway: Gateway, upload: Upload, selected: int) -> Failure:
     """The end of the command before its work was done, with the jobs that go on without it."""
-    if isinstance(error, Failure):
-        message, status = error.message, error.status
-    else:
-        message, status = "Interrupted.", INTERRUPTED
+    failure = error if isinstance(error, Failure) else Failure("Interrupted.", status=INTERRUPTED)
     accepted = sum(job.files for job in upload.accepted)
     if not accepted:
-        return Failure(f"{message} Nothing was accepted before.", status=status)
+        return failure
     lines = [
-        f"{message} Accepted before: {accepted} of {selected} files. The mesh goes on with them:",
+        f"{failure.message} Accepted before: {accepted} of {selected} files. The mesh goes on with "
+        "them:",
         *(f"  job {job.id} ({_counted(job.files, 'file')})" for job in upload.accepted),
         f"To cancel one: curl -X POST {gateway.url}/v1/jobs/ID/cancel",
     ]
     details = {"accepted": [asdict(job) for job in upload.accepted]}
-    return Failure("\n".join(lines), status=status, details=details)
+    return Failure("\n".join(lines), status=failure.status, envelope=failure.document | details)
 
 
 class Bars:
