@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from importlib.metadata import version
 from typing import Annotated
@@ -67,12 +68,15 @@ def raglan(
 
 def main() -> None:
     """Run the command line; a `Failure` becomes its sentence and its exit status."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal may lack characters that a text has
+            stream.reconfigure(errors="backslashreplace")
     try:
         app()
     except Failure as failure:
         if "--json" in sys.argv:
             screen.print_json(failure.document)
-        screen.err.print(failure.message, style="red", markup=False)
+        screen.err.print(failure.message, style="red")
         raise SystemExit(failure.status) from None
 
 

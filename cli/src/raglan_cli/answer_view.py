@@ -5,12 +5,11 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from rich.console import Console
 from rich.live import Live
 from rich.markdown import Markdown
 from rich.text import Text
 
-from raglan_cli.screen import plain
+from raglan_cli.screen import SafeConsole
 
 _FENCE: Final = re.compile(r"^ {0,3}(?:`{3,}|~{3,})", re.MULTILINE)
 _BLOCK_END: Final = re.compile(r"\n[ \t]*\n(?=\S)")
@@ -23,7 +22,7 @@ class AnswerView:
     complete: a list or a fence cannot be rendered before. Use it as a context manager.
     """
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: SafeConsole) -> None:
         self._console = console
         self._live = Live(console=console, auto_refresh=False, transient=True)
         self._pending = ""
@@ -45,7 +44,6 @@ class AnswerView:
     def feed(self, text: str) -> None:
         """Show more of the answer."""
         self._begun = True
-        text = plain(text)
         if not self._console.is_terminal:
             self._console.print(Text(text), end="")
             return

@@ -9,14 +9,13 @@ from enum import StrEnum
 from typing import Annotated, Any, Final
 
 import typer
-from rich.table import Table
 from rich.text import Text
 
 from raglan_cli import explained
 from raglan_cli.answer_view import AnswerView
 from raglan_cli.client import CollectionOption, Gateway, JsonOption, UrlOption, find_url
 from raglan_cli.failure import Failure
-from raglan_cli.screen import err, one_line, out, plain, print_json
+from raglan_cli.screen import err, one_line, out, print_json
 
 _TIMINGS: Final = ("embed", "retrieve", "rerank", "first_token", "generate", "total")
 """Shown to a reader, in the order of the work; --json has those within each stage too."""
@@ -108,7 +107,7 @@ def _explanation(gateway: Gateway, reply: Mapping[str, Any]) -> dict[str, Any] |
     try:
         return explained.fetch(gateway, str(trace_id))
     except Failure as failure:
-        err.print(failure.message, style="yellow", markup=False)
+        err.print(failure.message, style="yellow")
         return None
 
 
@@ -206,27 +205,23 @@ def _stream(events: Iterable[tuple[str, dict[str, Any]]], view: AnswerView) -> d
 
 
 def show_passages(found: Mapping[str, Any]) -> None:
-    """The passages as a table: rank, score, title, snippet."""
-    if found["passages"]:
-        out.print(_table(found["passages"]))
-    else:
+    """The passages: rank, score, title, document id, page and headings; then a snippet."""
+    for passage in found["passages"]:
+        title, document = passage.get("title") or "", passage["document_id"]
+        source = document if title in ("", document) else f"{title}  {document}"
+        out.print(
+            Text.assemble(
+                (f"{passage['rank']:>2}", "dim"),
+                f"  {_score(passage['scores'])}  ",
+                (source, "bold"),
+                _place_of(passage, title),
+            ),
+            Text(f"    {one_line(passage['text'], 240)}"),
+            sep="\n",
+        )
+    if not found["passages"]:
         out.print("Nothing found.")
     _show_footer(found)
-
-
-def _table(passages: Iterable[Mapping[str, Any]]) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column("", justify="right", style="dim")
-    table.add_column("score", justify="right")
-    table.add_column("title", max_width=32, style="bold")
-    table.add_column("passage", ratio=1)
-    for passage in passages:
-        title = passage.get("title") or passage["document_id"]
-        snippet = one_line(passage["text"], 240)
-        table.add_row(
-            str(passage["rank"]), _score(passage["scores"]), Text(plain(title)), Text(snippet)
-        )
-    return table
 
 
 def _score(scores: Mapping[str, float | None]) -> str:
@@ -240,7 +235,7 @@ def _show_citations(final: Mapping[str, Any]) -> None:
         return
     out.print()
     for citation in final["citations"]:
-        title, document = plain(citation.get("title") or ""), plain(citation["document_id"])
+        title, document = citation.get("title") or "", citation["document_id"]
         source = title if title == document or not document else f"{title}  {document}".strip()
         out.print(
             Text.assemble(
@@ -251,10 +246,10 @@ def _show_citations(final: Mapping[str, Any]) -> None:
         )
 
 
-def _place_of(citation: Mapping[str, Any], title: str) -> str:
-    """Page and headings of a citation, as far as they are known and say more than the title."""
-    parts = [f"page {page}"] if (page := citation.get("page")) else []
-    path = [plain(heading) for heading in citation.get("heading_path") or ()]
+def _place_of(found: Mapping[str, Any], title: str) -> str:
+    """Page and headings, as far as they are known and say more than the title."""
+    parts = [f"page {page}"] if (page := found.get("page")) else []
+    path = list(found.get("heading_path") or ())
     if path and path[0] == title:
         path = path[1:]
     if path:
@@ -267,7 +262,7 @@ def _show_footer(reply: Mapping[str, Any]) -> None:
     for note in reply.get("degraded") or ():
         out.print(
             Text(
-                f"{note['stage']} fell back to {note['fallback']}: {plain(note['reason'])}",
+                f"{note['stage']} fell back to {note['fallback']}: {note['reason']}",
                 style="yellow",
             )
         )

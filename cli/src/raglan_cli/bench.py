@@ -59,7 +59,7 @@ def compare(
     except OSError as error:
         raise Failure(f"The history cannot be read: {error}") from None
     for sentence in skipped:
-        err.print(sentence, style="yellow", markup=False)
+        err.print(sentence, style="yellow")
     pairs, left = baselines.pairs(runs, machine=records.machine(), baseline=baseline, bench=bench)
     compared = [
         (
@@ -110,11 +110,11 @@ def _show(compared: Compared, left: Sequence[str], worse: int) -> None:
         for change in changes:
             table.add_row(*_cells(change), style=_STYLES.get(change.verdict))
         against = f"{now} ({_runs(pair.now)}) against {before} ({_runs(pair.before)})"
-        out.print(f"{pair.title}: {against}", style="bold", markup=False)
+        out.print(f"{pair.title}: {against}", style="bold")
         out.print(table)
         out.print()
     for sentence in left:
-        err.print(sentence, markup=False)
+        err.print(sentence)
     out.print(f"Regressions: {worse or 'none'}.", style="bold")
 
 

@@ -104,11 +104,11 @@ def show_ready(document: MeshDocument, seconds: float, *, detached: bool) -> Non
     grid = Table.grid(padding=(0, 3, 0, 2))
     for label, value in rows.items():
         grid.add_row(Text(label, style="dim"), value)
-    out.print(f"\n[bold green]Raglan is ready[/] after {seconds:.1f} s.\n")
+    out.print(Text.assemble("\n", ("Raglan is ready", "bold green"), f" after {seconds:.1f} s.\n"))
     out.print(grid)
     out.print("\nNow try\n", style="dim")
     for command in SUGGESTIONS:
-        out.print(f"  [bold]raglan {command}[/]{flags}", markup=True)
+        out.print(Text.assemble("  ", (f"raglan {command}", "bold"), flags))
     in_front = out.is_terminal and not detached
     stop = "Ctrl-C" if in_front else f"raglan down --data {document['data']}"
     out.print(f"\n{stop} stops everything.\n", style="dim")

@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Final
 
 import typer
 from rich.table import Table
-from rich.text import Text
 
 from raglan_cli.client import (
     CollectionOption,
     Gateway,
     JsonOption,
-    Refused,
     UrlOption,
     documents_path,
     find_url,
 )
 from raglan_cli.failure import FAILED
-from raglan_cli.files import Selection
-from raglan_cli.screen import err, out, plain, print_json
+from raglan_cli.files import Selection, is_gone
+from raglan_cli.screen import err, one_line, out, print_json
 
 _PAGE: Final = 1000
-_NOT_FOUND: Final = 404
+_BATCH: Final = 200
+"""Documents to delete in one request, so that it ends well within its time."""
 
 
 def list_documents(
@@ -43,13 +42,15 @@ def list_documents(
         print_json({"collection": collection, "documents": found})
         return
     if not found:
-        out.print(Text(f"There are no documents in {plain(collection)}."))
+        out.print(f"There are no documents in {collection}.")
         return
     grid = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
     for heading, side in (("document", "left"), ("status", "left"), ("chunks", "right")):
         grid.add_column(heading, justify=side)  # type: ignore[arg-type]
+    grid.add_column("")
     for document in found:
-        grid.add_row(Text(plain(document["id"])), document["status"], str(document["chunk_count"]))
+        reason = one_line(document.get("error") or "", 100)
+        grid.add_row(document["id"], document["status"], str(document["chunk_count"]), reason)
     out.print(grid)
 
 
@@ -66,18 +67,12 @@ def delete(
 
       raglan delete docs/old.md --collection handbook
     """
-    missing = 0
     with Gateway(find_url(url)) as gateway:
-        for document_id in document_ids:
-            try:
-                deleted = remove(gateway, collection, document_id)
-            except Refused as refused:
-                if refused.http != _NOT_FOUND:
-                    raise
-                missing += 1
-                err.print(Text(plain(refused.message), style="red"))
-            else:
-                out.print(Text(f"Deleted {plain(document_id)} ({deleted} chunks)."))
+        chunks, missing = remove(gateway, collection, document_ids)
+    if deleted := len(set(document_ids)) - len(missing):
+        out.print(f"Deleted {deleted} document{'s' * (deleted > 1)} ({chunks} chunks).")
+    for document_id in missing:
+        err.print(f"There is no document {document_id} in {collection}.", style="red")
     if missing:
         raise SystemExit(FAILED)
 
@@ -95,31 +90,45 @@ def stored(gateway: Gateway, collection: str) -> Iterator[dict[str, Any]]:
             return
 
 
-def remove(gateway: Gateway, collection: str, document_id: str) -> int:
-    """Delete one document; how many chunks it had. Raises Refused when there is none."""
-    # In the body: in a path, the id ".." would name the collection.
-    gone = gateway.call_patiently(
-        "POST", f"{documents_path(collection)}/delete", json={"ids": [document_id]}
-    )
-    if gone["missing_ids"]:
-        raise Refused(_NOT_FOUND, f"There is no document {document_id!r} in {collection!r}.", None)
-    return int(gone["deleted_chunks"])
+def remove(gateway: Gateway, collection: str, document_ids: Sequence[str]) -> tuple[int, list[str]]:
+    """Delete documents: how many chunks they had, and the ids that do not exist."""
+    chunks = 0
+    missing: list[str] = []
+    ids = list(dict.fromkeys(document_ids))
+    for begin in range(0, len(ids), _BATCH):
+        # In the body: in a path, the id ".." would name the collection.
+        gone = gateway.call_patiently(
+            "POST",
+            f"{documents_path(collection)}/delete",
+            json={"ids": ids[begin : begin + _BATCH]},
+        )
+        chunks += gone["deleted_chunks"]
+        missing += gone["missing_ids"]
+    return chunks, missing
+
+
+def gone(held: Iterable[Mapping[str, Any]], selection: Selection) -> list[str]:
+    """The ids of documents that came from the selected folders and whose files do not exist."""
+    sent = {file.name for file in selection.files}
+    return [
+        document["id"]
+        for document in held
+        for name, folder in selection.folders.items()
+        if document["id"].startswith(name)
+        and document["id"] not in sent
+        and is_gone(folder / document["id"].removeprefix(name))
+    ]
 
 
 def prune(gateway: Gateway, collection: str, selection: Selection) -> list[str]:
-    """Delete the documents of the selected folders whose files are no longer there.
+    """Delete the documents of the selected folders whose files are gone.
 
-    Files that are there but could not be read keep their documents.
+    A file that is there and was not sent, because it cannot be read or is left out, keeps its
+    document.
 
     Returns:
         The ids of the deleted documents.
     """
-    kept = {file.name for file in selection.files} | {name for name, _ in selection.unreadable}
-    gone = [
-        document["id"]
-        for document in stored(gateway, collection)
-        if document["id"].startswith(tuple(selection.folders)) and document["id"] not in kept
-    ]
-    for document_id in gone:
-        remove(gateway, collection, document_id)
-    return gone
+    ids = gone(stored(gateway, collection), selection)
+    remove(gateway, collection, ids)
+    return ids

@@ -347,7 +347,7 @@ def _keep(dataset: Dataset, report: Mapping[str, Any], figures: Sequence[Figure]
     try:
         records.append(records.record(bench, figures, conditions))
     except (OSError, ValueError) as error:
-        err.print(f"This run is not kept: {error}", style="yellow", markup=False)
+        err.print(f"This run is not kept: {error}", style="yellow")
 
 
 def _track(questions: Sequence[Question], what: str, *, quiet: bool) -> Iterable[Question]:
@@ -359,7 +359,7 @@ def _show(report: Mapping[str, Any]) -> None:
     ingest = report["ingest"]
     brought = "already there" if ingest["reused"] else f"ingested in {ingest['seconds']:.1f} s"
     out.print(
-        f"[bold]{report['dataset']}[/]: {report['documents']} documents ({ingest['chunks']} "
+        f"{report['dataset']}: {report['documents']} documents ({ingest['chunks']} "
         f"chunks, {brought}), {report['queries']} queries, {report['mode']}, "
         f"{'with' if report['rerank'] else 'without'} reranking"
     )

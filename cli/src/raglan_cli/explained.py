@@ -8,13 +8,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from raglan.telemetry import semconv
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from raglan_cli import waterfall
 from raglan_cli.client import Gateway, Refused
-from raglan_cli.screen import one_line, plain
+from raglan_cli.screen import SafeConsole, one_line
 from raglan_cli.spantree import Span, attempt, below, duration_ms, milliseconds, number
 
 _TRIES: Final = 8
@@ -45,7 +44,7 @@ def fetch(gateway: Gateway, trace_id: str) -> dict[str, Any]:
     raise AssertionError("the last try returns or raises")
 
 
-def show(console: Console, reply: Mapping[str, Any], trace: Mapping[str, Any]) -> None:
+def show(console: SafeConsole, reply: Mapping[str, Any], trace: Mapping[str, Any]) -> None:
     """Print where the time of `reply` went and what reranking did."""
     spans: Sequence[Span] = trace["spans"]
     stages = [span for span in spans if semconv.STAGE in span["attributes"]]
@@ -110,7 +109,7 @@ def _passages(passages: Sequence[Mapping[str, Any]], stages: Iterable[Span], wid
         place = before.index(chunk_id) + 1 if chunk_id in before else None
         found = scores.get(chunk_id, passage["scores"].get("fused"))
         title = passage.get("title") or passage["document_id"]
-        snippet = one_line(f"{plain(title)}: {passage['text']}", room)
+        snippet = one_line(f"{title}: {passage['text']}", room)
         rerank = _score(passage["scores"].get("rerank"))
         table.add_row(str(place or ""), str(passage["rank"]), _score(found), rerank, Text(snippet))
     shown = {passage["chunk_id"] for passage in passages}

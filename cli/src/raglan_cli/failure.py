@@ -18,7 +18,11 @@ class Failure(Exception):
     """Ends the command. The message is shown as it is, without a traceback."""
 
     def __init__(
-        self, message: str, *, status: int = FAILED, envelope: dict[str, Any] | None = None
+        self,
+        message: str,
+        *,
+        status: int = FAILED,
+        envelope: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(message)
         self.message = message

@@ -1,21 +1,20 @@
-"""Which files `raglan ingest` sends, under which names, and in which requests."""
+"""Which files `raglan ingest` sends, and under which names."""
 
 from __future__ import annotations
 
-import io
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import unicodedata
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Final
+from typing import Final
+
+from raglan.errors import InvalidInput
+from raglan.identifiers import check_document_id
 
 from raglan_cli.failure import UsageFailure
-
-MAX_REQUEST_BYTES: Final = 32 * 1024 * 1024
-MAX_REQUEST_FILES: Final = 500
-
-SKIPPED_FOLDERS: Final = frozenset({"node_modules", "__pycache__", "venv", "site-packages"})
-"""Folders of other people's files. Hidden ones (.git, .venv) are skipped as well."""
+from raglan_cli.ignoring import Choice
+from raglan_cli.walk import Found, cannot_read, walk
 
 _DOCUMENTS: Final = (
     "txt text log rst rest adoc asciidoc asc org md markdown mdx html htm xhtml pdf docx docm dotx "
@@ -37,9 +36,6 @@ KNOWN_NAMES: Final = frozenset(
 """Text files that go without a suffix."""
 
 
-_BAD_NAME: Final = "Its name is not printable UTF-8; rename the file."
-
-
 @dataclass(frozen=True, slots=True)
 class SourceFile:
     """One file to send."""
@@ -56,15 +52,15 @@ class Selection:
     """What the paths on the command line stand for."""
 
     files: list[SourceFile] = field(default_factory=list)
-    skipped: list[str] = field(default_factory=list)
-    """Names of files in folders whose suffix no parser knows."""
+    skipped: list[tuple[str, str]] = field(default_factory=list)
+    """(name, reason) of what is left out on purpose."""
     unreadable: list[tuple[str, str]] = field(default_factory=list)
-    """(name, reason) of files that cannot be read."""
-    folders: list[str] = field(default_factory=list)
-    """Names of the folders that were given, each ending in a slash."""
+    """(name, reason) of files and folders that cannot be read."""
+    folders: dict[str, Path] = field(default_factory=dict)
+    """Name, ending in a slash -> folder, of those that were given."""
 
 
-def select(paths: Iterable[Path]) -> Selection:
+def select(paths: Iterable[Path], choice: Choice = Choice()) -> Selection:  # noqa: B008 - frozen
     """The files under `paths`. A file that is named itself is always sent.
 
     Raises:
@@ -73,130 +69,112 @@ def select(paths: Iterable[Path]) -> Selection:
     selection = Selection()
     seen: dict[str, Path] = {}
     for given in paths:
-        if not given.exists():
-            raise UsageFailure(f"There is no file or folder {given}.")
-        found = [given] if given.is_file() else _below(given)
-        top = _top(given)
-        if not given.is_file():
-            selection.folders.append(f"{_absolute(given).relative_to(top).as_posix()}/")
-        for path in found:
-            name = _absolute(path).relative_to(top).as_posix()
-            if not name.isprintable():
-                selection.unreadable.append((ascii(name)[1:-1], _BAD_NAME))
-                continue
-            if not given.is_file() and not _is_known(path):
-                selection.skipped.append(name)
+        is_folder = _is_folder(given)
+        top = _top(given, is_folder=is_folder)
+        if is_folder:
+            selection.folders[f"{_absolute(given).relative_to(top).as_posix()}/"] = given
+        for found in _found(given, choice, is_folder=is_folder):
+            name = _name(found.path.relative_to(top))
+            if found.failed or (problem := _problem_of_name(name)):
+                selection.unreadable.append((shown(name), found.failed or problem))
+            elif found.skipped:
+                selection.skipped.append((name, found.skipped))
             elif name not in seen:
-                seen[name] = path
-                _add(selection, path, name)
-            elif seen[name].resolve() != path.resolve():
+                seen[name] = found.path
+                selection.files.append(SourceFile(found.path, name, found.size))
+            elif not seen[name].samefile(found.path):
                 raise UsageFailure(
-                    f"{seen[name]} and {path} would both be called {name}; "
+                    f"{seen[name]} and {found.path} would both be called {name}; "
                     "give a folder above both instead."
                 )
     return selection
 
 
-def batches(
-    files: Sequence[SourceFile],
-    *,
-    max_bytes: int = MAX_REQUEST_BYTES,
-    max_files: int = MAX_REQUEST_FILES,
-) -> Iterator[list[SourceFile]]:
-    """`files` in their order, in requests of bounded size; a file over the limit goes alone."""
-    batch: list[SourceFile] = []
-    size = 0
-    for file in files:
-        if batch and (size + file.size > max_bytes or len(batch) == max_files):
-            yield batch
-            batch, size = [], 0
-        batch.append(file)
-        size += file.size
-    if batch:
-        yield batch
+def shown(name: str) -> str:
+    """`name` with the bytes that are not UTF-8, and control characters, as escapes."""
+    readable = os.fsencode(name).decode("utf-8", "backslashreplace")
+    return "".join(
+        character if unicodedata.category(character) != "Cc" else ascii(character)[1:-1]
+        for character in readable
+    )
 
 
-class LazyFile(io.RawIOBase):
-    """A file that httpx can stream: open only while it is read, `on_read` told of every byte."""
-
-    def __init__(self, file: SourceFile, on_read: Callable[[int], object]) -> None:
-        super().__init__()
-        self._file = file
-        self._on_read = on_read
-        self._open: IO[bytes] | None = None
-        self._at_end = False
-
-    def tell(self) -> int:
-        """Where httpx begins: 0."""
-        return self._open.tell() if self._open else 0
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """To the start again, or (without opening it) to the end, which tells the size."""
-        if whence == os.SEEK_END:
-            return self._file.size
-        self._release()
-        self._at_end = False
-        return offset
-
-    def read(self, size: int = -1) -> bytes:
-        """The next bytes; the file is closed after the last."""
-        if self._at_end:
-            return b""
-        if self._open is None:
-            self._open = self._file.path.open("rb")
-        data = self._open.read(size)
-        self._on_read(len(data))
-        if not data:
-            self._at_end = True
-            self._release()
-        return data
-
-    def close(self) -> None:
-        """Also in the middle of reading."""
-        self._release()
-        super().close()
-
-    def _release(self) -> None:
-        if self._open is not None:
-            self._open.close()
-            self._open = None
+def is_gone(path: Path) -> bool:
+    """Whether nothing has this path any more. What cannot be looked at is not gone."""
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False
+    return False
 
 
-def _below(folder: Path) -> Iterator[Path]:
-    for root, folders, names in os.walk(folder):
-        folders[:] = sorted(
-            f for f in folders if not f.startswith(".") and f not in SKIPPED_FOLDERS
+def _found(given: Path, choice: Choice, *, is_folder: bool) -> Iterator[Found]:
+    path = _absolute(given)
+    if is_folder:
+        for found in walk(path, choice):
+            is_unknown = not (found.skipped or found.failed or _is_known(found.path))
+            yield Found(found.path, skipped="unknown type") if is_unknown else _checked(found)
+    else:
+        yield _checked(Found(path))
+
+
+def _checked(found: Found) -> Found:
+    """With the reason why it cannot be read, if it cannot."""
+    if found.skipped or found.failed:
+        return found
+    try:
+        with found.path.open("rb") as file:
+            return Found(found.path, os.fstat(file.fileno()).st_size)
+    except OSError as error:
+        return Found(found.path, failed=cannot_read(error))
+
+
+def _is_folder(given: Path) -> bool:
+    try:
+        if given.is_dir():
+            return True
+        if given.is_file():
+            return False
+        raise UsageFailure(
+            f"{given} is neither a file nor a folder."
+            if given.exists()
+            else f"There is no file or folder {given}."
         )
-        for name in sorted(names):
-            path = Path(root) / name
-            if not name.startswith(".") and path.is_file():
-                yield path
+    except OSError as error:
+        raise UsageFailure(f"{given} cannot be read: {error.strerror}.") from None
+
+
+def _name(path: Path) -> str:
+    """What the mesh calls a file: a form escapes quotes, and a backslash separates folders."""
+    return path.as_posix().replace('"', "%22").replace("\\", "/")
+
+
+def _problem_of_name(name: str) -> str:
+    """Why no document can be called so; empty if it can."""
+    if any(unicodedata.category(character) == "Cs" for character in name):
+        return "Its name is not UTF-8; rename the file."
+    try:
+        check_document_id(name)
+    except InvalidInput as error:
+        return f"{error} Rename the file."
+    return ""
 
 
 def _is_known(path: Path) -> bool:
     return path.suffix.lower() in KNOWN_SUFFIXES or path.name.lower() in KNOWN_NAMES
 
 
-def _top(given: Path) -> Path:
+def _top(given: Path, *, is_folder: bool) -> Path:
     """The folder that names are relative to: the one above the given or the file's folder.
 
     So a folder gives the same names from wherever it is ingested, and files of the same name in two
     projects stay apart.
     """
     absolute = _absolute(given)
-    return absolute.parent.parent if given.is_file() else absolute.parent
+    return absolute.parent if is_folder else absolute.parent.parent
 
 
 def _absolute(path: Path) -> Path:
     return Path(os.path.abspath(path))  # noqa: PTH100 - resolve() would follow links
-
-
-def _add(selection: Selection, path: Path, name: str) -> None:
-    try:
-        size = path.stat().st_size
-        with path.open("rb"):
-            pass
-    except OSError as error:
-        selection.unreadable.append((name, f"It cannot be read: {error.strerror}."))
-    else:
-        selection.files.append(SourceFile(path, name, size))

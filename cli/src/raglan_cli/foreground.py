@@ -52,7 +52,7 @@ async def _supervise(supervisor: Supervisor, run: _Run, start_limit_s: float) ->
     try:
         await _start_and_watch(supervisor, run, start_limit_s, stop_asked)
     except Failure as failure:
-        err.print(failure.message, style="red", markup=False)
+        err.print(failure.message, style="red")
         run.change(State.FAILED, failure.message)
         return failure.status
     finally:
@@ -110,7 +110,7 @@ class _Run:
         news = process.restarts or process.state is State.READY
         starting = self.state is State.STARTING and err.is_terminal  # the live table shows it
         if news and not starting and self.state is not State.STOPPING:
-            err.print(display.line(process.entry()), markup=False)
+            err.print(display.line(process.entry()))
 
     def on_restart_asked(self, rolling: Rolling) -> None:
         """Begin the restart that was asked for, unless one is going on."""
@@ -135,7 +135,7 @@ class _Run:
             assert self.restart is not None
             self.restart |= {"doing": program.name, "gap": gap_of(program)}
             self.save()
-            err.print(display.restarted(self.restart), markup=False)
+            err.print(display.restarted(self.restart))
 
         try:
             if self.state is not State.READY:
@@ -144,7 +144,7 @@ class _Run:
             self.restart["state"] = "done"
         except Failure as failure:
             self.restart |= {"state": "failed", "reason": failure.message}
-            err.print(f"The restart was given up: {failure.message}", style="red", markup=False)
+            err.print(f"The restart was given up: {failure.message}", style="red")
         except asyncio.CancelledError:
             self.restart |= {"state": "failed", "reason": "The mesh was stopped."}
             raise

@@ -2,41 +2,32 @@
 
 from __future__ import annotations
 
-import mimetypes
 import time
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Final
 
-import httpx
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 from rich.text import Text
 
-from raglan_cli import documents, files, jobs
-from raglan_cli.client import (
-    CollectionOption,
-    Gateway,
-    JsonOption,
-    Refused,
-    UrlOption,
-    documents_path,
-    find_url,
-)
+from raglan_cli import documents, files, jobs, metadata, preview
+from raglan_cli.client import CollectionOption, Gateway, JsonOption, UrlOption, find_url
 from raglan_cli.failure import FAILED, INTERRUPTED, Failure, UsageFailure
-from raglan_cli.files import LazyFile, Selection, SourceFile
+from raglan_cli.files import Selection
+from raglan_cli.ignoring import Choice
 from raglan_cli.jobs import Outcome
-from raglan_cli.screen import err, out, plain, print_json
-
-_ABOUT_A_FILE: Final = frozenset(
-    {httpx.codes.UNPROCESSABLE_ENTITY, httpx.codes.REQUEST_ENTITY_TOO_LARGE}
-)
-"""Statuses that a single file of a request may be the cause of."""
+from raglan_cli.screen import err, out, print_json
+from raglan_cli.upload import Upload
 
 _SHOWN: Final = 20
-"""How many failures or skipped files a summary lists; --json lists all."""
+"""How many failures, warnings or deleted documents a summary lists; --json lists all."""
+
+_SHOWN_SKIPPED: Final = 5
+"""How many skipped files of one reason a summary lists; --json lists all."""
 
 
 def ingest(
@@ -45,51 +36,96 @@ def ingest(
         typer.Argument(help="Files and folders. Folders are searched for files of known types."),
     ],
     collection: CollectionOption = "default",
-    json: JsonOption = False,
-    no_wait: Annotated[
-        bool, typer.Option("--no-wait", help="Return once everything is uploaded.")
-    ] = False,
+    include: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--include",
+            metavar="PATTERN",
+            help="Of folders, only files that match; as in .gitignore, relative to the folder. "
+            "May be repeated.",
+        ),
+    ] = None,
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--exclude",
+            metavar="PATTERN",
+            help="Of folders, leave out files and folders that match. May be repeated.",
+        ),
+    ] = None,
+    gitignore: Annotated[
+        bool,
+        typer.Option(
+            "--gitignore/--no-gitignore", help="Whether to leave out what .gitignore files name."
+        ),
+    ] = True,
+    metadata_options: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--metadata",
+            metavar="KEY=VALUE",
+            help="A text for every document, to filter by; KEY:=VALUE for a number, true, false "
+            "or other JSON. May be repeated.",
+        ),
+    ] = None,
     prune: Annotated[
         bool,
         typer.Option("--prune", help="Delete documents of the given folders whose files are gone."),
     ] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Show what would be sent and deleted, and change nothing."),
+    ] = False,
+    no_wait: Annotated[
+        bool, typer.Option("--no-wait", help="Return once everything is uploaded.")
+    ] = False,
+    json: JsonOption = False,
     url: UrlOption = None,
 ) -> None:
     """Put documents into a collection, which is made if it does not exist.
 
     A document is called by the name of the folder that was given and the path below it; one of the
-    same name is replaced. The same bytes twice are stored once. A document that fails does so
-    alone: its reason is shown and the exit status is 1.
+    same name is replaced. The same bytes twice are stored once. Hidden files, what .gitignore files
+    name, and links that lead out of a folder are left out. A document that fails does so alone: its
+    reason is shown and the exit status is 1.
 
     Examples:
 
       raglan ingest docs/ --collection handbook
 
-      raglan ingest docs/ --collection handbook --prune
+      raglan ingest docs/ --collection handbook --prune --dry-run
+
+      raglan ingest . --include '*.md' --exclude drafts/ --metadata team=search
 
       raglan ingest report.pdf notes.md --json | jq .failed
     """
     began = time.monotonic()
-    selection = files.select(paths)
+    fields = metadata.parse(metadata_options or ())
+    selection = files.select(paths, Choice(include or (), exclude or (), gitignore))
     if not selection.files and not selection.unreadable:
         raise UsageFailure(_nothing_found(paths, selection))
+    if dry_run:
+        with Gateway(find_url(url)) as gateway:
+            preview.show(gateway, collection, selection, fields, prune=prune, json=json)
+        return
     with Gateway(find_url(url)) as gateway, bars(quiet=json) as shown:
         gateway.create_collection(collection)
-        upload = Upload(gateway, collection, shown)
-        upload.send_all(selection.files)
-        if no_wait:
-            outcome = Outcome(jobs=[{"id": job, "status": "queued"} for job in upload.job_ids])
-        else:
-            outcome = _follow(gateway, upload.job_ids, shown)
-        removed = documents.prune(gateway, collection, selection) if prune else []
+        upload = Upload(gateway, collection, shown.uploaded, fields)
+        shown.expect_upload(sum(source.size for source in selection.files))
+        try:
+            upload.send_all(selection.files)
+            outcome = _outcome(gateway, upload, shown, wait=not no_wait)
+            removed = documents.prune(gateway, collection, selection) if prune else []
+        except (KeyboardInterrupt, Failure) as error:
+            raise _ended_early(error, gateway, upload, len(selection.files)) from None
     outcome.failed += [
         {"document": name, "reason": reason}
         for name, reason in [*selection.unreadable, *upload.refused]
     ]
-    seconds = round(time.monotonic() - began, 2)
-    report = {"collection": collection, **asdict(outcome), "skipped": selection.skipped}
+    report = {"collection": collection, **asdict(outcome)}
+    report["skipped"] = [{"document": n, "reason": reason} for n, reason in selection.skipped]
     report["removed"] = removed
-    report["seconds"] = seconds
+    report["seconds"] = round(time.monotonic() - began, 2)
     if json:
         print_json(report)
     else:
@@ -98,58 +134,26 @@ def ingest(
         raise SystemExit(FAILED)
 
 
-def _follow(gateway: Gateway, job_ids: Sequence[str], shown: Bars) -> Outcome:
-    try:
-        return jobs.follow(gateway, job_ids, shown.show_stages)
-    except KeyboardInterrupt:
-        raise Failure(
-            "No longer watching. The mesh goes on with what was uploaded; cancel it with: "
-            + ", ".join(f"POST {gateway.url}/v1/jobs/{job_id}/cancel" for job_id in job_ids),
-            status=INTERRUPTED,
-        ) from None
+def _outcome(gateway: Gateway, upload: Upload, shown: Bars, *, wait: bool) -> Outcome:
+    if wait:
+        return jobs.follow(gateway, upload.job_ids, shown.show_stages)
+    return Outcome(jobs=[{"id": job, "status": "queued"} for job in upload.job_ids])
 
 
-class Upload:
-    """Sends files in bounded requests; a request refused for one file goes on without it."""
-
-    def __init__(self, gateway: Gateway, collection: str, bars: Bars) -> None:
-        self.job_ids: list[str] = []
-        self.refused: list[tuple[str, str]] = []
-        """(name, reason)."""
-        self._gateway = gateway
-        self._path = documents_path(collection)
-        self._bars = bars
-
-    def send_all(self, sources: Sequence[SourceFile]) -> None:
-        """Send `sources` in their order."""
-        self._bars.expect_upload(sum(source.size for source in sources))
-        for batch in files.batches(sources):
-            self._send(batch)
-
-    def _send(self, batch: Sequence[SourceFile]) -> None:
-        try:
-            self.job_ids.append(self._post(batch))
-        except Refused as refused:
-            if refused.http not in _ABOUT_A_FILE:
-                raise
-            self._send_halves(batch, refused.message)
-        except OSError as error:
-            self._send_halves(batch, f"It cannot be read: {error.strerror}.")
-
-    def _send_halves(self, batch: Sequence[SourceFile], reason: str) -> None:
-        """Find the file at fault by halving, so that the others still arrive."""
-        if len(batch) == 1:
-            self.refused.append((batch[0].name, reason))
-            return
-        middle = len(batch) // 2
-        self._send(batch[:middle])
-        self._send(batch[middle:])
-
-    def _post(self, batch: Sequence[SourceFile]) -> str:
-        parts = [("files", (s.name, LazyFile(s, self._bars.uploaded), _type(s))) for s in batch]
-        # Sending the same bytes again changes nothing, so an overloaded gateway may be asked twice.
-        reply = self._gateway.call_patiently("POST", self._path, files=parts)
-        return str(reply["job_id"])
+def _ended_early(error: BaseException, gateway: Gateway, upload: Upload, selected: int) -> Failure:
+    """The end of the command before its work was done, with the jobs that go on without it."""
+    failure = error if isinstance(error, Failure) else Failure("Interrupted.", status=INTERRUPTED)
+    accepted = sum(job.files for job in upload.accepted)
+    if not accepted:
+        return failure
+    lines = [
+        f"{failure.message} Accepted before: {accepted} of {selected} files. The mesh goes on with "
+        "them:",
+        *(f"  job {job.id} ({_counted(job.files, 'file')})" for job in upload.accepted),
+        f"To cancel one: curl -X POST {gateway.url}/v1/jobs/ID/cancel",
+    ]
+    details = {"accepted": [asdict(job) for job in upload.accepted]}
+    return Failure("\n".join(lines), status=failure.status, envelope=failure.document | details)
 
 
 class Bars:
@@ -192,55 +196,74 @@ def bars(*, quiet: bool) -> Iterator[Bars]:
         yield Bars(progress)
 
 
-def _type(source: SourceFile) -> str:
-    """The media type that the suffix stands for; the ingester decides by name and content."""
-    return mimetypes.guess_type(source.name)[0] or "application/octet-stream"
-
-
 def _nothing_found(paths: Sequence[Path], selection: Selection) -> str:
     where = ", ".join(map(str, paths))
     if not selection.skipped:
         return f"There are no files in {where} (hidden ones are not looked at)."
+    name, reason = selection.skipped[0]
     return (
-        f"None of the {len(selection.skipped)} files in {where} is of a known type, "
-        f"e.g. {selection.skipped[0]}. Name a file itself to send it all the same."
+        f"Nothing in {where} is to be sent: {len(selection.skipped)} skipped, e.g. {name} "
+        f"({reason}). Name a file itself to send it all the same."
     )
 
 
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
+
+
 def _show(report: Mapping[str, Any], *, waited: bool) -> None:
-    collection, failed, skipped = report["collection"], report["failed"], report["skipped"]
+    collection, failed = report["collection"], report["failed"]
     if waited:
         out.print(
-            f"{report['documents']} documents sent to [bold]{collection}[/]: "
-            f"{report['chunks']} chunks indexed, {report['unchanged']} unchanged, "
-            f"{_counted(report)}{len(failed)} failed, in {report['seconds']:.1f} s"
+            Text.assemble(
+                f"{_counted(report['documents'], 'document')} sent to ",
+                (collection, "bold"),
+                f": {report['chunks']} chunks indexed, {report['unchanged']} unchanged, "
+                f"{_rare_counts(report)}{len(failed)} failed, in {report['seconds']:.1f} s",
+            )
         )
     else:
-        out.print(f"Uploaded to [bold]{collection}[/]; the work goes on in the background:")
+        out.print(f"Uploaded to {collection}; the work goes on in the background:")
         for job in report["jobs"]:
             out.print(f"  job {job['id']}")
-    if skipped:
-        more = f" and {len(skipped) - _SHOWN} more" if len(skipped) > _SHOWN else ""
-        names = ", ".join(skipped[:_SHOWN])
-        text = f"Skipped {len(skipped)} of unknown type: {names}{more}"
-        out.print(Text(plain(text), style="dim"))
+    show_skipped(report["skipped"])
+    for document in report["removed"][:_SHOWN]:
+        out.print(f"Deleted {document}, whose file is gone.", style="dim")
+    _say_how_many_more(len(report["removed"]), "deleted")
     _show_warnings(report["warnings"], report["warning_count"])
     for failure in failed[:_SHOWN]:
-        text = f"{plain(failure['document'])}: {plain(failure['reason'])}"
-        err.print(Text(text, style="red"))
-    if len(failed) > _SHOWN:
-        err.print(f"... and {len(failed) - _SHOWN} more (--json lists them all)", style="red")
+        err.print(f"{failure['document']}: {failure['reason']}", style="red")
+    _say_how_many_more(len(failed), "failed")
 
 
-def _counted(report: Mapping[str, Any]) -> str:
-    """The counts of a report that are shown only when they are not 0."""
-    counts = {"replaced": report["replaced"], "removed": len(report["removed"])}
+def show_skipped(skipped: Sequence[Mapping[str, str]]) -> None:
+    """A line for each reason."""
+    by_reason: dict[str, list[str]] = defaultdict(list)
+    for each in skipped:
+        by_reason[each["reason"]].append(each["document"])
+    for reason, names in by_reason.items():
+        more = len(names) - _SHOWN_SKIPPED
+        listed = ", ".join(names[:_SHOWN_SKIPPED]) + (f" and {more} more" if more > 0 else "")
+        out.print(f"Skipped {len(names)} ({reason}): {listed}", style="dim")
+
+
+def _rare_counts(report: Mapping[str, Any]) -> str:
+    """The counts that are shown only where they are not 0."""
+    counts = {"replaced": report["replaced"], "deleted": len(report["removed"])}
     return "".join(f"{count} {what}, " for what, count in counts.items() if count)
+
+
+def _say_how_many_more(count: int, what: str) -> None:
+    if count > _SHOWN:
+        err.print(f"... and {count - _SHOWN} more {what}; --json lists them all.", style="red")
 
 
 def _show_warnings(warnings: Sequence[Mapping[str, str]], count: int) -> None:
     for warning in warnings[:_SHOWN]:
-        about = f"{plain(warning['document'])}: " if warning["document"] else ""
-        err.print(Text(f"{about}{plain(warning['message'])}", style="yellow"))
+        about = f"{warning['document']}: " if warning["document"] else ""
+        err.print(f"{about}{warning['message']}", style="yellow")
     if count > _SHOWN:
-        err.print(f"... and {count - _SHOWN} more warnings (GET /v1/jobs/ID)", style="yellow")
+        err.print(
+            f"... and {count - _SHOWN} more warnings; --json lists the first of each job.",
+            style="yellow",
+        )

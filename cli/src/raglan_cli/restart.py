@@ -72,7 +72,7 @@ def _follow(data: Path, request: str) -> None:
         if entry and entry["id"] == request:
             if entry["doing"] != shown:
                 shown = entry["doing"]
-                err.print(display.restarted(entry), markup=False)
+                err.print(display.restarted(entry))
             if entry["state"] == "done":
                 return
             if entry["state"] == "failed":

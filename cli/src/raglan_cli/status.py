@@ -58,7 +58,7 @@ def status(data: DataOption = None, json: JsonOption = False, url: UrlOption = N
     else:
         _show(document)
         if seen is None:
-            err.print(problem, style="red", markup=False)
+            err.print(problem, style="red")
     if not all(service["state"] in _GOOD for service in services):
         raise SystemExit(FAILED)
 
@@ -103,7 +103,7 @@ def _show(document: Mapping[str, Any]) -> None:
     out.print(table)
     for service in document["services"]:
         if told := crash_of(service):
-            out.print(told, style="red", markup=False)
+            out.print(told, style="red")
 
 
 def crash_of(service: Mapping[str, Any]) -> str:

@@ -7,10 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from raglan.telemetry import semconv
-from rich.console import Console
 from rich.text import Text
 
-from raglan_cli.screen import one_line
+from raglan_cli.screen import SafeConsole, one_line
 from raglan_cli.spantree import Placed, Span, duration_ms, milliseconds, notes, number, placed
 
 MOST_LINES: Final = 300
@@ -39,7 +38,7 @@ _BLOCKS: Final = ("░", "█")
 _ASCII: Final = (".", "#")
 
 
-def show(console: Console, trace: Mapping[str, Any]) -> None:
+def show(console: SafeConsole, trace: Mapping[str, Any]) -> None:
     """Print the trace: what it is, its spans, what is missing."""
     show_head(console, trace)
     own = [span for span in trace["spans"] if not span.get("trace_id")] or trace["spans"]
@@ -57,7 +56,7 @@ def show(console: Console, trace: Mapping[str, Any]) -> None:
         console.print(Text(sentence, style="yellow"))
 
 
-def show_head(console: Console, trace: Mapping[str, Any]) -> None:
+def show_head(console: SafeConsole, trace: Mapping[str, Any]) -> None:
     """Print which trace it is and how its request went."""
     began = datetime.datetime.fromtimestamp(trace["start_ns"] / 1e9).astimezone()
     status = f"  {trace['status']}" if trace["status"] else ""
@@ -75,7 +74,7 @@ def show_head(console: Console, trace: Mapping[str, Any]) -> None:
 class _Drawing:
     """The columns of one trace."""
 
-    def __init__(self, console: Console, spans: Sequence[Span]) -> None:
+    def __init__(self, console: SafeConsole, spans: Sequence[Span]) -> None:
         self.blocks = _BLOCKS if (console.encoding or "").startswith("utf") else _ASCII
         self.queued = False
         """Whether a bar shows time in a queue."""
@@ -159,5 +158,5 @@ def _missing(trace: Mapping[str, Any]) -> Iterable[str]:
         yield "Not all of it is here: steps are still running, or their spans were forgotten."
 
 
-def _dim(console: Console, text: str) -> None:
+def _dim(console: SafeConsole, text: str) -> None:
     console.print(Text(text, style="dim"))

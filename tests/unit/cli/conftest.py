@@ -35,6 +35,8 @@ class FakeGateway:
     collections: dict[str, dict[str, bytes]] = field(default_factory=dict)
     jobs: dict[str, dict[str, Any]] = field(default_factory=dict)
     uploads: list[list[str]] = field(default_factory=list)
+    metadata: str = ""
+    """Of the last upload."""
     bodies: list[dict[str, Any]] = field(default_factory=list)
     busy: int = 0
     """How many uploads are answered with 429 first."""
@@ -58,7 +60,7 @@ class FakeGateway:
                 Route(name, self._delete, methods=["DELETE"]),
                 Route(f"{name}/documents", self._documents, methods=["POST"]),
                 Route(f"{name}/documents", self._list),
-                Route(f"{name}/documents/{{id:path}}", self._delete_document, methods=["DELETE"]),
+                Route(f"{name}/documents/delete", self._delete_documents, methods=["POST"]),
                 Route("/v1/jobs/{id}", self._job),
                 Route("/v1/search", self._search, methods=["POST"]),
                 Route("/v1/query", self._query, methods=["POST"]),
@@ -96,24 +98,25 @@ class FakeGateway:
                 "sha256": hashlib.sha256(held[each]).hexdigest(),
                 "status": "ready",
                 "chunk_count": 1,
+                "metadata": {},
             }
             for each in ids[:limit]
         ]
         more = page[-1]["id"] if len(ids) > limit else None
         return JSONResponse({"documents": page, "next_after": more})
 
-    async def _delete_document(self, request: Request) -> Response:
+    async def _delete_documents(self, request: Request) -> Response:
         held = self.collections[request.path_params["name"]]
-        if held.pop(request.path_params["id"], None) is None:
-            return _error(404, f"There is no document {request.path_params['id']!r}.")
-        return JSONResponse({"deleted_chunks": 1})
+        ids = (await request.json())["ids"]
+        missing = [each for each in ids if held.pop(each, None) is None]
+        return JSONResponse({"deleted_chunks": len(ids) - len(missing), "missing_ids": missing})
 
     async def _documents(self, request: Request) -> Response:
         if self.busy:
             self.busy -= 1
             return _error(429, "Too many uploads.", {"Retry-After": "0"})
         held = self.collections[request.path_params["name"]]
-        documents = await _documents_of(request)
+        documents = await _documents_of(self, request)
         self.uploads.append(list(documents))
         if any(len(data) > self.max_file_bytes for data in documents.values()):
             return _error(413, f"A file is over {self.max_file_bytes} bytes.")
@@ -185,11 +188,12 @@ class FakeGateway:
         return JSONResponse(self.traces[trace_id])
 
 
-async def _documents_of(request: Request) -> dict[str, bytes]:
+async def _documents_of(gateway: FakeGateway, request: Request) -> dict[str, bytes]:
     if request.headers["content-type"] == "application/json":
         documents = (await request.json())["documents"]
         return {document["id"]: document["text"].encode() for document in documents}
     async with request.form() as form:
+        gateway.metadata = str(form.get("metadata", ""))
         return {file.filename: await file.read() for file in form.getlist("files")}
 
 

@@ -7,7 +7,7 @@ import re
 
 import pytest
 from raglan_cli.answer_view import AnswerView
-from rich.console import Console
+from raglan_cli.screen import SafeConsole
 
 ANSWER = """\
 To move a colony: [1]
@@ -29,7 +29,7 @@ _CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b\]8[^\x1b]*\x1b\\\\")
 def shown(answer: str, *, terminal: bool, size: int = 1) -> str:
     """Return the screen after the answer has streamed in pieces of `size` characters."""
     file = io.StringIO()
-    console = Console(file=file, force_terminal=terminal, width=60, soft_wrap=True)
+    console = SafeConsole(file=file, force_terminal=terminal, width=60)
     with AnswerView(console) as view:
         for at in range(0, len(answer), size):
             view.feed(answer[at : at + size])

@@ -126,13 +126,28 @@ def test_what_documents_hold_cannot_steer_the_terminal(raglan, gateway):
     assert "\x1b" not in raglan("ask", "Why?", url=gateway.url).out
 
 
+def test_what_a_server_says_in_an_error_cannot_steer_the_terminal(raglan, gateway):
+    gateway.events = [event("error", code="X", message="It \x1b]0;x\x07 left \x9b2J.")]
+    for flags in ((), ("--json",)):
+        run = raglan("ask", "Why?", *flags, url=gateway.url)
+        assert not {"\x1b", "\x07", "\x9b"} & set(run.out + run.err)
+
+
 def test_search_shows_rank_the_deciding_score_title_and_snippet(raglan, gateway):
     gateway.search = lambda body: [PASSAGE]
     run = raglan("search", "pin", url=gateway.url)
     assert run.status == 0, run.err
-    row = run.out.splitlines()[1].split()
-    assert row[:3] == ["1", "1.250", "docs/gpu.md"]
-    assert "The reranker is pinned [31mhere." in run.out
+    assert run.out.splitlines()[:2] == [
+        " 1  1.250  docs/gpu.md",
+        "    The reranker is pinned [31mhere.",
+    ]
+
+
+def test_search_shows_where_a_passage_stands(raglan, gateway):
+    place = {"title": "Pinning", "page": 7, "heading_path": ["Pinning", "GPUs", "Two"]}
+    gateway.search = lambda body: [PASSAGE | place]
+    run = raglan("search", "pin", url=gateway.url)
+    assert run.out.splitlines()[0] == " 1  1.250  Pinning  docs/gpu.md  (page 7, GPUs > Two)"
 
 
 def test_search_in_json_is_the_reply_itself(raglan, gateway):

@@ -1,15 +1,12 @@
-import io
 import os
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from raglan_cli import files
 from raglan_cli.failure import UsageFailure
-from raglan_cli.files import LazyFile, SourceFile
+from raglan_cli.ignoring import Choice
 from raglan_ingester import parsers
 
 
@@ -26,8 +23,8 @@ def write(folder, *names):
         path.write_text(name)
 
 
-def names_of(*paths):
-    return [file.name for file in files.select(paths).files]
+def names_of(*paths, **choice):
+    return [file.name for file in files.select(paths, Choice(**choice)).files]
 
 
 def test_a_folder_gives_its_known_files_by_their_path_from_here(here):
@@ -47,7 +44,7 @@ def test_hidden_files_and_other_peoples_folders_are_not_looked_at(here):
 
 def test_a_file_of_unknown_type_is_skipped_by_name_in_a_folder_and_sent_when_named(here):
     write(here, "docs/a.bin")
-    assert files.select([here / "docs"]).skipped == ["docs/a.bin"]
+    assert files.select([here / "docs"]).skipped == [("docs/a.bin", "unknown type")]
     assert names_of(here / "docs" / "a.bin") == ["docs/a.bin"]
 
 
@@ -83,11 +80,23 @@ def test_files_of_one_name_in_two_projects_stay_apart(tmp_path, monkeypatch):
 def test_file_whose_name_is_no_utf8_fails_alone(here):
     write(here, "docs/a.md")
     (here / "docs" / os.fsdecode(b"caf\xe9.md")).write_text("x")
+    (here / "docs" / "red\x1b[31m.md").write_text("x")
     found = files.select([here / "docs"])
     assert [file.name for file in found.files] == ["docs/a.md"]
     assert found.unreadable == [
-        ("docs/caf\\udce9.md", "Its name is not printable UTF-8; rename the file.")
+        ("docs/caf\\xe9.md", "Its name is not UTF-8; rename the file."),
+        (
+            "docs/red\\x1b[31m.md",
+            "The document id 'docs/red\\x1b[31m.md' holds a control character. Rename the file.",
+        ),
     ]
+
+
+def test_names_with_characters_that_do_not_print_are_names(here):
+    """macOS puts a narrow space into the names of screenshots; emoji hold joiners."""
+    names = ["docs/9.41\u202fAM.md", "docs/\U0001f468\u200d\U0001f4bb.md"]
+    write(here, *names)
+    assert names_of(here / "docs") == names
 
 
 def test_two_files_that_would_share_a_name_are_refused(tmp_path, monkeypatch):
@@ -126,28 +135,80 @@ def test_a_file_that_may_not_be_read_is_told_with_its_reason(monkeypatch):
     assert found.unreadable == [("docs/a.md", "It cannot be read: Permission denied.")]
 
 
-@given(st.lists(st.integers(0, 50), max_size=60), st.integers(1, 60), st.integers(1, 12))
-def test_requests_are_bounded_and_keep_every_file_in_order(sizes, max_bytes, max_files):
-    sources = [SourceFile(None, str(i), size) for i, size in enumerate(sizes)]
-    batches = list(files.batches(sources, max_bytes=max_bytes, max_files=max_files))
-    assert [source for batch in batches for source in batch] == sources
-    for batch in batches:
-        assert 1 <= len(batch) <= max_files
-        assert len(batch) == 1 or sum(source.size for source in batch) <= max_bytes
+def test_a_folder_that_may_not_be_read_is_told_with_its_reason(monkeypatch):
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write(folder, "docs/a.md", "docs/shut/b.md")
+        (folder / "docs/shut").chmod(0)
+        folder.chmod(0o755)
+        with not_as_root():
+            found = files.select([folder / "docs"])
+        (folder / "docs/shut").chmod(0o755)
+    assert [file.name for file in found.files] == ["docs/a.md"]
+    assert found.unreadable == [("docs/shut", "It cannot be read: Permission denied.")]
 
 
-def test_a_lazy_file_is_open_only_between_its_first_and_last_byte(tmp_path):
-    path = tmp_path / "a"
-    path.write_bytes(b"abc")
-    read = []
-    lazy = LazyFile(SourceFile(path, "a", 3), read.append)
-    assert lazy.seek(0, io.SEEK_END) == 3
-    assert lazy._open is None
-    assert lazy.read(2) == b"ab"
-    assert lazy._open is not None
-    assert (lazy.read(2), lazy.read(2), lazy.read(2)) == (b"c", b"", b"")
-    assert lazy._open is None
-    lazy.seek(0)
-    assert lazy.read(3) == b"abc"
-    lazy.close()
-    assert sum(read) == 6
+def test_links_that_lead_out_of_the_folder_are_skipped_with_a_word(here):
+    write(here, "docs/a.md", "secret.txt", "other/b.md")
+    (here / "docs/pw.txt").symlink_to(here / "secret.txt")
+    (here / "docs/far").symlink_to(here / "other")
+    (here / "docs/lost.txt").symlink_to("nowhere")
+    (here / "docs/same.md").symlink_to("a.md")
+    (here / "docs/loop").symlink_to(here / "docs")
+    found = files.select([here / "docs"])
+    assert [file.name for file in found.files] == ["docs/a.md", "docs/same.md"]
+    assert found.skipped == [
+        ("docs/far", "a link that leads out of the folder"),
+        ("docs/loop", "a link to a folder that is searched itself"),
+        ("docs/lost.txt", "a link to nothing"),
+        ("docs/pw.txt", "a link that leads out of the folder"),
+    ]
+    assert found.unreadable == []
+
+
+def test_a_link_that_is_named_itself_is_followed(here):
+    write(here, "real/a.md")
+    (here / "docs").symlink_to("real")
+    assert names_of(here / "docs") == ["docs/a.md"]
+
+
+def test_what_is_no_regular_file_is_not_opened(here):
+    write(here, "docs/a.md")
+    os.mkfifo(here / "docs/pipe.md")
+    assert files.select([here / "docs"]).skipped == [("docs/pipe.md", "no regular file")]
+    with pytest.raises(UsageFailure, match="neither a file nor a folder"):
+        files.select([here / "docs/pipe.md"])
+
+
+def test_what_gitignore_names_is_left_out_as_git_does(here):
+    write(
+        here, "docs/a.md", "docs/build/b.md", "docs/x.log", "docs/deep/keep.log", "docs/deep/y.md"
+    )
+    (here / "docs/.gitignore").write_text("build/\n*.log\n!\n/y.md\n")
+    (here / "docs/deep/.gitignore").write_text("!keep.log\n")
+    assert names_of(here / "docs") == ["docs/a.md", "docs/deep/keep.log", "docs/deep/y.md"]
+    assert files.select([here / "docs"]).skipped == [
+        ("docs/build", "left out by .gitignore"),
+        ("docs/x.log", "left out by .gitignore"),
+    ]
+    assert "docs/build/b.md" in names_of(here / "docs", gitignore=False)
+
+
+def test_gitignore_files_above_count_up_to_the_root_of_the_repository(here):
+    write(here, "repo/.git/x", "repo/docs/a.md", "repo/docs/draft.md", "repo/docs/build/b.md")
+    (here / ".gitignore").write_text("a.md")
+    (here / "repo/.gitignore").write_text("draft.md\ndocs/build/\n")
+    assert names_of(here / "repo/docs") == ["docs/a.md"]
+    assert names_of(here / "repo/docs/build") == ["build/b.md"]
+
+
+def test_include_and_exclude_choose_below_the_folder_and_not_files_that_are_named(here):
+    write(here, "docs/a.md", "docs/b.txt", "docs/drafts/c.md", "docs/deep/d.md")
+    assert names_of(here / "docs", include=["*.md"], exclude=["drafts/"]) == [
+        "docs/a.md",
+        "docs/deep/d.md",
+    ]
+    assert names_of(here / "docs", include=["/deep/**"]) == ["docs/deep/d.md"]
+    assert names_of(here / "docs/b.txt", include=["*.md"]) == ["docs/b.txt"]
+    with pytest.raises(UsageFailure, match="--exclude !: this is no pattern"):
+        names_of(here / "docs", exclude=["!"])

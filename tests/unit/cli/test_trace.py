@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from raglan.telemetry import semconv
 from raglan_cli import explained, waterfall
+from raglan_cli.screen import SafeConsole
 from raglan_cli.spantree import milliseconds, placed
-from rich.console import Console
 
 ID = "4bf92f3577b34da6a3ce929d0e0e4736"
 BEGAN = 1_700_000_000 * 10**9
@@ -112,7 +112,7 @@ REPLY: dict[str, Any] = {
 
 
 def drawn(found: dict[str, Any], width: int, **options: Any) -> list[str]:
-    console = Console(width=width, highlight=False, soft_wrap=True, **options)
+    console = SafeConsole(width=width, **options)
     with console.capture() as captured:
         waterfall.show(console, found)
     return captured.get().splitlines()
@@ -161,7 +161,7 @@ def test_no_line_is_wider_than_the_terminal_and_every_span_has_one(width: int) -
 
 
 def test_without_unicode_bars_are_ascii(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Console, "encoding", "ascii")
+    monkeypatch.setattr(SafeConsole, "encoding", "ascii")
     text = "\n".join(drawn(QUERY, 100))
     assert "####" in text
     assert text.isascii()
@@ -181,7 +181,7 @@ def test_no_span_steers_the_terminal() -> None:
         span(1, 0, evil, evil, 0, 1, status="error", status_message=evil, attributes=attributes),
         span(2, 1, evil, evil, 0, 1, attributes=attributes | {semconv.ERROR_TYPE: evil}),
     ]
-    console = Console(width=150, highlight=False, soft_wrap=True)
+    console = SafeConsole(width=150)
     with console.capture() as captured:
         explained.show(console, {}, trace(*spans, name=evil))
     assert "\x1b" not in captured.get()
