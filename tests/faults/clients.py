@@ -103,7 +103,7 @@ async def _begun_stream(port: int, after_s: float) -> asyncio.StreamWriter:
     """
     await asyncio.sleep(after_s)
     body = b'{"query": "What does it cost?", "stream": true, "timeout_ms": 60000}'
-    head = f"POST /v1/query HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n"
+    head = f"POST /v1/query HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n"
     async with asyncio.timeout(30):
         for _ in range(5):
             reader, writer = await asyncio.open_connection("127.0.0.1", port)

@@ -79,7 +79,7 @@ async def client(mesh: Mesh) -> AsyncIterator[httpx.AsyncClient]:
         await stack.enter_async_context(app.router.lifespan_context(app))
         transport = httpx.ASGITransport(app=app)
         yield await stack.enter_async_context(
-            httpx.AsyncClient(transport=transport, base_url="http://gateway", timeout=20)
+            httpx.AsyncClient(transport=transport, base_url="http://localhost", timeout=20)
         )
 
 

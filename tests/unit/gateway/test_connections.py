@@ -15,7 +15,7 @@ from raglan.lifecycle import Lifecycle
 from raglan_gateway.connections import Connection
 from uvicorn.server import ServerState
 
-HEALTH = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
+HEALTH = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
 async def opened(port: int, sent: bytes, *, receive_buffer: int | None = None) -> socket.socket:
@@ -44,7 +44,7 @@ async def everything(raw: socket.socket) -> bytes:
 
 async def test_a_reader_that_stops_holds_the_stream_back_then_loses_it() -> None:
     async with gateway_serving.serving(slow_reader_s=1) as (gateway, _):
-        ask = b"GET /flood HTTP/1.1\r\nHost: x\r\n\r\n"
+        ask = b"GET /flood HTTP/1.1\r\nHost: localhost\r\n\r\n"
         began = time.monotonic()
         with await opened(gateway.settings.port, ask, receive_buffer=4096):
             await gateway_serving.until(lambda: gateway.produced, "the stream runs")
@@ -60,7 +60,7 @@ async def test_a_reader_that_stops_holds_the_stream_back_then_loses_it() -> None
 
 async def test_a_reader_that_goes_on_slowly_keeps_its_stream() -> None:
     async with gateway_serving.serving(slow_reader_s=1) as (gateway, _):
-        ask = b"GET /flood HTTP/1.1\r\nHost: x\r\n\r\n"
+        ask = b"GET /flood HTTP/1.1\r\nHost: localhost\r\n\r\n"
         with await opened(gateway.settings.port, ask, receive_buffer=4096) as raw:
             for _ in range(20):
                 await asyncio.sleep(0.1)
@@ -71,7 +71,7 @@ async def test_a_reader_that_goes_on_slowly_keeps_its_stream() -> None:
 
 async def test_a_reader_that_stops_does_not_hold_up_the_end() -> None:
     async with gateway_serving.serving(shutdown_drain_s=0, shutdown_grace_s=0.1) as (gateway, task):
-        ask = b"GET /flood HTTP/1.1\r\nHost: x\r\n\r\n"
+        ask = b"GET /flood HTTP/1.1\r\nHost: localhost\r\n\r\n"
         with await opened(gateway.settings.port, ask, receive_buffer=4096):
             await gateway_serving.until(lambda: gateway.produced, "the stream runs")
             await asyncio.sleep(0.2)
@@ -81,7 +81,7 @@ async def test_a_reader_that_stops_does_not_hold_up_the_end() -> None:
 
 
 def query(announced: int, sent: bytes) -> bytes:
-    head = f"POST /v1/query HTTP/1.1\r\nHost: x\r\nContent-Length: {announced}\r\n"
+    head = f"POST /v1/query HTTP/1.1\r\nHost: localhost\r\nContent-Length: {announced}\r\n"
     return head.encode() + b"Content-Type: application/json\r\n\r\n" + sent
 
 

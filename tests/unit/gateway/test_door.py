@@ -116,9 +116,9 @@ async def test_pipelined_requests_are_answered_in_their_order(served: Served) ->
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(served.limiter.slot(Priority.DEFAULT, Deadline.after(5)))
         reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
-        post = b"POST /v1/query HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}"
-        get = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
-        last = post.replace(b"Host: x", b"Host: x\r\nConnection: close")
+        post = b"POST /v1/query HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{}"
+        get = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+        last = post.replace(b"Host: localhost", b"Host: x\r\nConnection: close")
         writer.write(get + post + get + last)
         async with asyncio.timeout(5):
             replies = await reader.read()

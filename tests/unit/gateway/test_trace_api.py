@@ -32,7 +32,7 @@ async def serving(**options: Any) -> AsyncIterator[tuple[Bench, httpx.AsyncClien
         install_error_handlers(app)
         app.include_router(routes.router(mesh.traces))
         transport = httpx.ASGITransport(app=app)
-        async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
             yield mesh, client
 
 

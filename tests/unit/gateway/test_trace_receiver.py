@@ -23,6 +23,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 )
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span, TracesData
 from raglan.errors import InvalidInput, PayloadTooLarge
+from raglan_gateway.api.cross_origin import CrossOriginPolicy
 from raglan_gateway.traces import otlp, receiver
 from raglan_gateway.traces.receiver import Listener, Receiver
 from raglan_gateway.traces.spans import each
@@ -41,6 +42,9 @@ def export(count: int = 1) -> ExportTraceServiceRequest:
     return ExportTraceServiceRequest(resource_spans=[of_one])
 
 
+LOOPBACK = CrossOriginPolicy(listens_on="127.0.0.1")
+
+
 class Taken:
     """Takes spans in, but those named "refuse"."""
 
@@ -55,9 +59,9 @@ class Taken:
 
 @asynccontextmanager
 async def receiving(taken: Taken | None = None) -> AsyncIterator[httpx.AsyncClient]:
-    app = Receiver(taken or Taken()).app
+    app = Receiver(taken or Taken(), LOOPBACK).app
     transport = httpx.ASGITransport(app=app)
-    async with httpx.AsyncClient(transport=transport, base_url="http://receiver") as client:
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
         yield client
 
 
@@ -276,7 +280,7 @@ async def test_it_listens_where_it_was_told_and_takes_over_when_the_address_is_f
     taken = Taken()
     with socket.create_server(("127.0.0.1", 0)) as holder:
         port = holder.getsockname()[1]
-        listener = Listener(Receiver(taken), "127.0.0.1", port)
+        listener = Listener(Receiver(taken, LOOPBACK), "127.0.0.1", port)
         listener.start()
         await asyncio.sleep(0.05)
         assert listener.address is None
@@ -300,8 +304,18 @@ async def test_it_listens_where_it_was_told_and_takes_over_when_the_address_is_f
 
 async def test_a_listener_that_never_got_its_address_closes() -> None:
     with socket.create_server(("127.0.0.1", 0)) as holder:
-        listener = Listener(Receiver(Taken()), "127.0.0.1", holder.getsockname()[1])
+        listener = Listener(Receiver(Taken(), LOOPBACK), "127.0.0.1", holder.getsockname()[1])
         listener.start()
         await asyncio.sleep(0)
         async with asyncio.timeout(1):
             await listener.close()
+
+
+async def test_a_rebound_page_writes_no_spans() -> None:
+    taken = Taken()
+    async with receiving(taken) as client:
+        body = export().SerializeToString()
+        headers = {"content-type": "application/x-protobuf", "host": "evil.example:4319"}
+        response = await client.post("/v1/traces", content=body, headers=headers)
+    assert response.status_code == 403
+    assert taken.spans == []

@@ -4,6 +4,7 @@ RaglanError
 ├── InvalidInput         the request can never succeed as it is
 ├── PayloadTooLarge      likewise, for its size
 ├── NotFound
+├── Forbidden            the caller may not do this
 ├── Conflict             it exists already, or its state does not allow this
 ├── Overloaded           try again after `retry_after_s`
 ├── Unavailable          a dependency is down; another replica or a later try may work
@@ -52,6 +53,10 @@ class NotFound(RaglanError):
     """What the request names does not exist."""
 
 
+class Forbidden(RaglanError):
+    """The caller may not do this; the message names the setting that allows it."""
+
+
 class Conflict(RaglanError):
     """It exists already, or its present state does not allow this."""
 
@@ -96,6 +101,7 @@ TABLE: Final[Mapping[type[RaglanError], Wire]] = {
     InvalidInput: Wire("invalid_input", "INVALID_ARGUMENT", 422, False),
     PayloadTooLarge: Wire("payload_too_large", "OUT_OF_RANGE", 413, False),
     NotFound: Wire("not_found", "NOT_FOUND", 404, False),
+    Forbidden: Wire("forbidden", "PERMISSION_DENIED", 403, False),
     Conflict: Wire("conflict", "FAILED_PRECONDITION", 409, False),
     Overloaded: Wire("overloaded", "RESOURCE_EXHAUSTED", 429, True),
     Unavailable: Wire("unavailable", "UNAVAILABLE", 503, True),

@@ -20,12 +20,13 @@ from raglan_gateway.api import collections, documents, jobs, operations, query, 
 from raglan_gateway.api import traces as trace_routes
 from raglan_gateway.api.body_limit import BodyLimit
 from raglan_gateway.api.boundary import Boundary, install_error_handlers
+from raglan_gateway.api.cross_origin import Cors, CrossOriginPolicy
 from raglan_gateway.api.door import Door
 from raglan_gateway.api.last_word import LastWord
 from raglan_gateway.mesh import Mesh
 from raglan_gateway.metrics import Metrics
 from raglan_gateway.pipeline import Budgets, Pipeline
-from raglan_gateway.settings import GatewaySettings
+from raglan_gateway.settings import GatewaySettings, listed
 from raglan_gateway.shared.answer_cache import AnswerCache
 from raglan_gateway.shared.rate_limit import RateLimit
 from raglan_gateway.shared.redis_link import RedisLink
@@ -40,7 +41,7 @@ from raglan_gateway.traces.verdict import TailSampling
 log: Final = structlog.get_logger()
 _ERRORS: Final[dict[int | str, dict[str, Any]]] = {
     status: {"model": schemas.ErrorReply}
-    for status in (400, 404, 409, 413, 422, 429, 500, 503, 504)
+    for status in (400, 403, 404, 409, 413, 422, 429, 500, 503, 504)
 }
 
 
@@ -62,7 +63,10 @@ def build(settings: GatewaySettings, lifecycle: Lifecycle | None = None) -> Fast
     answers = AnswerCache(settings.stale_answer_s, redis)
     rate_limit = RateLimit(settings.rate_limit_per_minute, redis)
     traces = _traces(settings, mesh)
-    receiver = Receiver(traces.receive)
+    hosts = listed(settings.allowed_hosts)
+    receiver = Receiver(
+        traces.receive, CrossOriginPolicy(listens_on=settings.otlp_host, allowed_hosts=hosts)
+    )
     listener = Listener(receiver, settings.otlp_host, settings.otlp_port)
     metrics.registry.register(OnLoop(lambda: families(traces, receiver)))
     metrics.watch(
@@ -107,7 +111,14 @@ def build(settings: GatewaySettings, lifecycle: Lifecycle | None = None) -> Fast
         max_concurrent=settings.max_concurrent_requests,
         rate_limit=rate_limit,
         traces=traces,
+        cross_origin=CrossOriginPolicy(
+            listens_on=settings.host,
+            allowed_hosts=hosts,
+            origins=listed(settings.cors_origins),
+        ),
     )
+    if settings.cors_origins:
+        app.add_middleware(Cors, origins=listed(settings.cors_origins))
     install_error_handlers(app)
     app.include_router(query.router(pipeline, answers, settings, metrics))
     app.include_router(collections.router(mesh, answers))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
 
 from pydantic import (
     Field,
@@ -12,6 +13,7 @@ from pydantic import (
     PositiveFloat,
     PositiveInt,
     SecretStr,
+    field_validator,
     model_validator,
 )
 from raglan.settings import ServiceSettings, default_data_dir
@@ -40,6 +42,16 @@ class GatewaySettings(ServiceSettings, env_prefix="RAGLAN_GATEWAY_"):
 
     ingester_address: str = "127.0.0.1:7105"
     """The ingester."""
+
+    allowed_hosts: str = ""
+    """Names under which the gateway is served, with commas, without port; `*` for any. Empty: on
+    loopback `localhost` only, so that no web page reaches it through a name of its own; elsewhere
+    any. An IP address needs no entry."""
+
+    cors_origins: str = ""
+    """Origins of web pages that may use the API, with commas, such as `https://app.example.com`;
+    `*` for all. A browser's requests from other sites are refused where they could change
+    something, and it keeps their replies from the page."""
 
     default_collection: str = "default"
     """Made at start and searched when a request names none; empty makes none."""
@@ -150,6 +162,15 @@ class GatewaySettings(ServiceSettings, env_prefix="RAGLAN_GATEWAY_"):
     slow_reader_s: PositiveFloat = 30
     """How long a client may take in nothing of its reply; then it is cut off and its calls end."""
 
+    @field_validator("cors_origins")
+    @classmethod
+    def _check_origins(cls, value: str) -> str:
+        for origin in listed(value):
+            parts = urlsplit(origin)
+            if origin != "*" and origin != f"{parts.scheme}://{parts.netloc}":
+                raise ValueError(f"{origin!r} is no origin; write scheme://host[:port]")
+        return value
+
     @model_validator(mode="after")
     def _check_redis_url(self) -> GatewaySettings:
         # Of the whole, not of the field: what a field refuses is shown.
@@ -159,3 +180,8 @@ class GatewaySettings(ServiceSettings, env_prefix="RAGLAN_GATEWAY_"):
             except ValueError as error:
                 raise ValueError(f"RAGLAN_GATEWAY_REDIS_URL is {error}") from None
         return self
+
+
+def listed(value: str) -> list[str]:
+    """The parts of a setting that is a list with commas."""
+    return [part.strip() for part in value.split(",") if part.strip()]

@@ -27,6 +27,7 @@ from raglan.telemetry.metrics import OTHER
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from raglan_gateway.api.cross_origin import CrossOriginPolicy
 from raglan_gateway.api.door import QUERIES
 from raglan_gateway.api.problem import reply
 from raglan_gateway.metrics import Metrics
@@ -54,9 +55,11 @@ class Boundary:
         max_concurrent: int,
         rate_limit: RateLimit,
         traces: Traces,
+        cross_origin: CrossOriginPolicy,
     ) -> None:
         self.app = app
         self._traces = traces
+        self._cross_origin = cross_origin
         self._rate_limit = rate_limit
         self._metrics = metrics
         self._max_concurrent = max_concurrent
@@ -99,6 +102,7 @@ class Boundary:
 
         self._running += 1
         try:
+            self._cross_origin.check(scope)
             if scope["path"] not in _QUIET:
                 await self._admit(scope)
             await self.app(scope, receive, watched)

@@ -23,6 +23,7 @@ from raglan_gateway.shared.answer_cache import AnswerCache
 from raglan_gateway.traces import noted
 
 _PIECE_BYTES: Final = 1024 * 1024
+_PIECE_CHARS: Final = _PIECE_BYTES // 4
 _UPLOAD_TIMEOUT_S: Final = 300.0
 _METADATA: Final = TypeAdapter(dict[str, Any])
 _BODY: Final = {
@@ -55,6 +56,8 @@ _BODY: Final = {
 def router(mesh: Mesh, answers: AnswerCache, settings: GatewaySettings) -> APIRouter:
     """The routes of documents."""
     routes = APIRouter(prefix="/v1/collections/{name}/documents", tags=["documents"])
+    most = settings.max_upload_documents
+    shape = schemas.at_most(most)
 
     @routes.post("", status_code=202, openapi_extra=_BODY)
     async def upload(name: schemas.CollectionName, request: Request) -> schemas.Accepted:
@@ -64,7 +67,7 @@ def router(mesh: Mesh, answers: AnswerCache, settings: GatewaySettings) -> APIRo
             async with request.form(max_files=settings.max_upload_files, max_fields=10) as form:
                 return await _submit(mesh, name, _files_as_parts(*_from_form(form)))
         if media_type == "application/json":
-            documents = await asyncio.to_thread(_from_json, await request.body(), settings)
+            documents = await asyncio.to_thread(_from_json, await request.body(), shape, most)
             return await _submit(mesh, name, _as_parts(documents))
         raise InvalidInput(
             f"The content type is {media_type!r:.100}; "
@@ -160,35 +163,38 @@ async def _submit(
     return schemas.Accepted(job_id=job.id)
 
 
-def _from_json(body: bytes, settings: GatewaySettings) -> list[schemas.NewDocument]:
+def _from_json(
+    body: bytes, shape: TypeAdapter[schemas.NewDocuments], most: int
+) -> list[tuple[schemas.NewDocument, str]]:
+    """The documents of a body, each with its metadata as JSON."""
     try:
-        documents = schemas.NewDocuments.model_validate_json(body).documents
+        documents = shape.validate_json(body).documents
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
+        if (first["type"], first["loc"]) == ("too_long", ("documents",)):
+            raise InvalidInput(
+                f"The request holds more than {most} documents, the limit "
+                "(RAGLAN_GATEWAY_MAX_UPLOAD_DOCUMENTS); send several requests."
+            ) from None
         where = ".".join(str(part) for part in first["loc"]) or "the body"
         message = first["msg"].removeprefix("Value error, ")
         raise InvalidInput(f"{where}: {message}.") from None
-    if len(documents) > settings.max_upload_documents:
-        raise InvalidInput(
-            f"The request holds {len(documents)} documents; the limit is "
-            f"{settings.max_upload_documents} (RAGLAN_GATEWAY_MAX_UPLOAD_DOCUMENTS)."
-        )
-    return documents
+    return [(each, json.dumps(each.metadata, ensure_ascii=False)) for each in documents]
 
 
 async def _as_parts(
-    documents: list[schemas.NewDocument],
+    documents: list[tuple[schemas.NewDocument, str]],
 ) -> AsyncIterator[ingester_pb2.SubmitRequest]:
-    for document in documents:
+    for document, metadata_json in documents:
         yield _header(
             document_id=document.id,
             media_type="text/plain",
             title=document.title,
-            metadata_json=json.dumps(document.metadata, ensure_ascii=False),
+            metadata_json=metadata_json,
         )
-        data = document.text.encode()
-        for begin in range(0, len(data), _PIECE_BYTES):
-            yield ingester_pb2.SubmitRequest(data=data[begin : begin + _PIECE_BYTES])
+        for begin in range(0, len(document.text), _PIECE_CHARS):
+            data = document.text[begin : begin + _PIECE_CHARS].encode()
+            yield ingester_pb2.SubmitRequest(data=data)
 
 
 def _from_form(form: FormData) -> tuple[list[UploadFile], str]:

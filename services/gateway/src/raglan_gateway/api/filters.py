@@ -5,48 +5,60 @@ from __future__ import annotations
 from typing import Annotated, Any, Final
 
 from pydantic import (
-    BaseModel,
+    BeforeValidator,
     ConfigDict,
+    Discriminator,
     Field,
     StrictBool,
     StrictFloat,
     StrictInt,
+    Tag,
     model_validator,
 )
+from raglan.identifiers import shortened
 from raglan.v1 import retriever_pb2
 
+from raglan_gateway.api.strict import Strict
 from raglan_gateway.api.text import PlainText
 
 MAX_DEPTH: Final = 8
 MAX_NODES: Final = 100
 MAX_VALUES: Final = 1_000
+MAX_VALUES_IN_ALL: Final = 10_000
 
 FieldName = Annotated[PlainText, Field(min_length=1, max_length=256, examples=["lang"])]
 Text = Annotated[PlainText, Field(max_length=4_096, strict=True)]
 Integer = Annotated[StrictInt, Field(ge=-(2**63), lt=2**63)]
 Real = Annotated[StrictFloat, Field(allow_inf_nan=False)]
-Scalar = StrictBool | Integer | Real | Text
+Scalar = Annotated[
+    Annotated[StrictBool, Tag("bool")]
+    | Annotated[Integer, Tag("int")]
+    | Annotated[Real, Tag("float")]
+    | Annotated[Text, Tag("str")],
+    Discriminator(
+        lambda value: type(value).__name__,
+        custom_error_type="scalar",
+        custom_error_message="a value is a text, a number or a boolean",
+    ),
+]
+"""One value. Its type decides which member reads it, so that only that one's error is built."""
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Equals(_Strict):
+class Equals(Strict):
     """The field has this value (or, in an array, holds it)."""
 
     field: FieldName
     value: Scalar
 
 
-class OneOf(_Strict):
+class OneOf(Strict):
     """The field has one of these values."""
 
     field: FieldName
-    values: Annotated[list[Scalar], Field(min_length=1, max_length=MAX_VALUES)]
+    values: Annotated[list[Scalar], Field(min_length=1, max_length=MAX_VALUES, fail_fast=True)]
 
 
-class Between(_Strict):
+class Between(Strict):
     """The field is a number within these bounds; at least one is given."""
 
     field: FieldName
@@ -62,14 +74,14 @@ class Between(_Strict):
         return self
 
 
-class Exists(_Strict):
+class Exists(Strict):
     """The field is there and not null; with `value: false`, it is not."""
 
     field: FieldName
     value: StrictBool = True
 
 
-class Filter(_Strict):
+class Filter(Strict):
     """Exactly one operator. `and`, `or` and `not` nest, at most eight deep."""
 
     model_config = ConfigDict(
@@ -85,8 +97,12 @@ class Filter(_Strict):
     in_: OneOf | None = Field(default=None, alias="in")
     range: Between | None = None
     exists: Exists | None = None
-    and_: list[Filter] | None = Field(default=None, alias="and", min_length=1, max_length=MAX_NODES)
-    or_: list[Filter] | None = Field(default=None, alias="or", min_length=1, max_length=MAX_NODES)
+    and_: (
+        Annotated[list[Filter], Field(min_length=1, max_length=MAX_NODES, fail_fast=True)] | None
+    ) = Field(default=None, alias="and")
+    or_: (
+        Annotated[list[Filter], Field(min_length=1, max_length=MAX_NODES, fail_fast=True)] | None
+    ) = Field(default=None, alias="or")
     not_: Filter | None = Field(default=None, alias="not")
 
     @model_validator(mode="before")
@@ -94,24 +110,44 @@ class Filter(_Strict):
     def _one_operator(cls, value: Any) -> Any:
         if isinstance(value, dict):
             known = {field.alias or name for name, field in cls.model_fields.items()}
-            unknown = sorted(str(key) for key in value if key not in known)
-            if unknown:
-                raise ValueError(
-                    f"unknown filter operator {unknown[0][:64]!r}; "
-                    "the operators are eq, ne, in, range, exists, and, or, not"
-                )
+            for key in value:
+                if key not in known:
+                    raise ValueError(
+                        f"unknown filter operator {shortened(str(key))}; "
+                        "the operators are eq, ne, in, range, exists, and, or, not"
+                    )
             if len(value) != 1:
                 raise ValueError(f"a filter has exactly one operator; this one has {len(value)}")
         return value
 
-    @model_validator(mode="after")
-    def _bounded(self) -> Filter:
-        depth, nodes = _measure(self)
+
+def _check_size(value: Any) -> Any:
+    """Refuse a filter beyond the limits before anything of it is built."""
+    nodes, values = 1, 0
+    waiting = [(value, 1)]
+    while waiting:
+        node, depth = waiting.pop()
         if depth > MAX_DEPTH:
-            raise ValueError(f"the filter is nested {depth} deep; the limit is {MAX_DEPTH}")
+            raise ValueError(f"the filter is nested more than {MAX_DEPTH} deep, the limit")
+        if not isinstance(node, dict):
+            continue
+        children = [node["not"]] if "not" in node else []
+        for name in ("and", "or"):
+            if isinstance(node.get(name), list):
+                children += node[name][: MAX_NODES + 1]
+        waiting += [(child, depth + 1) for child in children]
+        nodes += len(children)
+        listed = node["in"].get("values") if isinstance(node.get("in"), dict) else None
+        values += len(listed) if isinstance(listed, list) else 0
         if nodes > MAX_NODES:
-            raise ValueError(f"the filter has {nodes} operators; the limit is {MAX_NODES}")
-        return self
+            raise ValueError(f"the filter has more than {MAX_NODES} operators, the limit")
+        if values > MAX_VALUES_IN_ALL:
+            raise ValueError(f"the filter lists more than {MAX_VALUES_IN_ALL} values, the limit")
+    return value
+
+
+BoundedFilter = Annotated[Filter, BeforeValidator(_check_size)]
+"""The filter of a request."""
 
 
 def to_proto(filter_: Filter) -> retriever_pb2.Filter:
@@ -159,14 +195,3 @@ def _value(value: bool | int | float | str) -> retriever_pb2.Value:
             return retriever_pb2.Value(real=value)
         case _:
             return retriever_pb2.Value(text=value)
-
-
-def _measure(filter_: Filter) -> tuple[int, int]:
-    """Depth and number of operators."""
-    children = [
-        *(filter_.and_ or ()),
-        *(filter_.or_ or ()),
-        *((filter_.not_,) if filter_.not_ else ()),
-    ]
-    measured = [_measure(child) for child in children]
-    return 1 + max((d for d, _ in measured), default=0), 1 + sum(n for _, n in measured)

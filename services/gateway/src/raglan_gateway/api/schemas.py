@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, Field, TypeAdapter
 from raglan.errors import InvalidInput
 from raglan.identifiers import COLLECTION_NAME, MAX_DOCUMENT_ID_CHARS, check_document_id
 
-from raglan_gateway.api.filters import Filter
+from raglan_gateway.api.filters import BoundedFilter
+from raglan_gateway.api.strict import Strict
 from raglan_gateway.api.text import NonBlankText, PlainText
 
 CollectionName = Annotated[str, Field(pattern=COLLECTION_NAME, examples=["default"], max_length=64)]
@@ -29,23 +30,23 @@ DocumentId = Annotated[StoredId, AfterValidator(_check_id)]
 """The id of a new document, or one in a path."""
 
 
-class _Request(BaseModel):
-    # Strict: 0 is not false, and "10" is not 10.
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+SearchedCollections = Annotated[
+    list[CollectionName], Field(min_length=1, max_length=16, fail_fast=True)
+]
 
 
-class SearchRequest(_Request):
+class SearchRequest(Strict):
     """What to look for, and where."""
 
     query: Annotated[NonBlankText, Field(min_length=1, examples=["How do I pin the reranker?"])]
-    collections: Annotated[list[CollectionName], Field(min_length=1, max_length=16)] | None = None
+    collections: SearchedCollections | None = None
     top_k: Annotated[int, Field(ge=1)] = 10
     mode: Literal["hybrid", "dense", "lexical"] = "hybrid"
     rerank: bool = True
     min_score: Annotated[float, Field(ge=0, le=1)] | None = None
     """Least `scores.rerank` of a passage: others, and those that were not scored, are left out.
     Not applied where nothing was reranked; `degraded` says so then."""
-    filter: Filter | None = None
+    filter: BoundedFilter | None = None
     timeout_ms: Annotated[int, Field(ge=100)] | None = None
 
 
@@ -212,7 +213,7 @@ class StreamDelta(BaseModel):
     text: str
 
 
-class Chunking(_Request):
+class Chunking(Strict):
     """Chunk sizes, in characters. Whatever is set, a chunk is never longer than the
     embedding model reads."""
 
@@ -220,7 +221,7 @@ class Chunking(_Request):
     overlap_chars: Annotated[int, Field(ge=0, le=10_000)] = 0
 
 
-class NewCollection(_Request):
+class NewCollection(Strict):
     """A collection to make. `embedder`, if given, must be the model that the mesh serves."""
 
     name: CollectionName
@@ -254,25 +255,36 @@ class Collections(BaseModel):
     collections: list[Collection]
 
 
-class NewDocument(_Request):
+class NewDocument(Strict):
     """A document given as text."""
 
     id: DocumentId
     title: Annotated[PlainText, Field(max_length=2_000)] = ""
     text: PlainText
-    metadata: dict[str, Any] = {}
+    metadata: dict[str, Any] = Field(default_factory=dict)
 
 
-class NewDocuments(_Request):
+class NewDocuments(Strict):
     """Documents given as text, as one job."""
 
-    documents: Annotated[list[NewDocument], Field(min_length=1)]
+    documents: Annotated[list[NewDocument], Field(min_length=1, fail_fast=True)]
 
 
-class DocumentIds(_Request):
+def at_most(documents: int) -> TypeAdapter[NewDocuments]:
+    """`NewDocuments` that stops to build documents where there are more than so many."""
+
+    class Bounded(NewDocuments):
+        documents: Annotated[
+            list[NewDocument], Field(min_length=1, max_length=documents, fail_fast=True)
+        ]
+
+    return TypeAdapter(Bounded)
+
+
+class DocumentIds(Strict):
     """Documents to delete. In a body, because clients and proxies rewrite what a path holds."""
 
-    ids: Annotated[list[StoredId], Field(min_length=1, max_length=1_000)]
+    ids: Annotated[list[StoredId], Field(min_length=1, max_length=1_000, fail_fast=True)]
 
 
 class Accepted(BaseModel):

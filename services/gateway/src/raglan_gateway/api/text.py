@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import re
+from typing import Annotated, Final
 
 from pydantic import AfterValidator
+
+_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
 
 def _plain(value: str) -> str:
     if "\0" in value:
         raise ValueError("it contains a null character")
-    if any("\ud800" <= character <= "\udfff" for character in value):
+    if _SURROGATE.search(value):
         raise ValueError("it contains half of a surrogate pair, which is not text")
     return value
 

@@ -28,6 +28,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from raglan_gateway import connections
+from raglan_gateway.api.cross_origin import CrossOriginPolicy
 from raglan_gateway.lifecycle import Server
 from raglan_gateway.traces import otlp
 from raglan_gateway.traces.verdict import Allowance
@@ -53,7 +54,12 @@ REQUESTS: Final = 16
 _BODY_S: Final = 5.0
 _IDLE_S: Final = 30.0
 _LISTEN_AGAIN_S: Final = 5.0
-_GRPC_CODES: Final = {"INVALID_ARGUMENT": 3, "OUT_OF_RANGE": 11, "RESOURCE_EXHAUSTED": 8}
+_GRPC_CODES: Final = {
+    "INVALID_ARGUMENT": 3,
+    "OUT_OF_RANGE": 11,
+    "RESOURCE_EXHAUSTED": 8,
+    "PERMISSION_DENIED": 7,
+}
 _UNAVAILABLE: Final = 14
 
 
@@ -63,6 +69,7 @@ class Receiver:
     def __init__(
         self,
         take: Callable[[TracesData], Awaitable[int]],
+        cross_origin: CrossOriginPolicy,
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -71,6 +78,7 @@ class Receiver:
         self.refused = 0
         """Spans that were read and not taken in."""
         self._take = take
+        self._cross_origin = cross_origin
         self._spans = Allowance(SPANS_A_SECOND, SPANS_A_SECOND * _BURST_S, clock=clock)
         self._bytes = Allowance(BYTES_A_SECOND, BYTES_A_SECOND * _BURST_S, clock=clock)
         self._requests = 0
@@ -82,6 +90,7 @@ class Receiver:
         answered_in = kind if kind == otlp.JSON else otlp.PROTOBUF
         self._requests += 1
         try:
+            self._cross_origin.check(request.scope)
             if self._requests > REQUESTS:
                 raise Unavailable(f"{REQUESTS} requests are in progress.", retry_after_s=1)
             reply = await self._taken(request, kind)
