@@ -235,6 +235,53 @@ async def test_jobs_are_listed_newest_first(ingester: Any) -> None:
     assert [job.id for job in reply.jobs] == [jobs[2].id, jobs[1].id]
 
 
+async def test_a_small_job_gets_its_turn_beside_large_ones_of_another_collection(
+    ingester: Any, embedder: Any, retriever: Any, until: Any
+) -> None:
+    retriever.add_collection("small")
+    embedder.gate.clear()
+    large = [await ingester.submit({f"large{n}": f"Words {n}. " * 100_000}) for n in range(3)]
+    await until(lambda: embedder.in_flight == 4)
+
+    small = await ingester.submit({"note": "A small note."}, "small")
+
+    async def parsed() -> bool:
+        return bool((await ingester.job(small.id)).stages[0].done)
+
+    await until(parsed)
+    embedder.gate.set()
+    assert (await ingester.ended(small)).status == SUCCEEDED
+    # Four calls under way and four that wait, of each of the two jobs that run.
+    assert embedder.texts.index("A small note.") < 20 * 32
+    assert (await ingester.job(large[2].id)).status != SUCCEEDED
+    for job in large:
+        await ingester.call(ingester.stub.CancelJob, ingester_pb2.GetJobRequest(id=job.id))
+        await ingester.ended(job)
+
+
+async def test_the_progress_of_one_large_document_grows_call_by_call(
+    ingester: Any, embedder: Any, until: Any
+) -> None:
+    calls = 0
+
+    def error(texts: list[str]) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 3:
+            embedder.gate.clear()
+
+    embedder.error = error
+    job = await ingester.submit({"large": "Some words. " * 40_000})
+
+    async def some_embedded() -> bool:
+        stages = {stage.stage: stage for stage in (await ingester.job(job.id)).stages}
+        return 0 < stages["embed"].done < stages["embed"].total
+
+    await until(some_embedded)
+    embedder.gate.set()
+    assert (await ingester.ended(job)).status == SUCCEEDED
+
+
 async def test_a_watched_job_shows_its_progress_as_it_goes(
     ingester: Any, embedder: Any, until: Any
 ) -> None:

@@ -18,6 +18,7 @@ def changes() -> dict[str, Any]:
         "max_document_bytes": 1000,
         "max_job_bytes": 1500,
         "max_documents_per_job": 300,
+        "max_chunks_per_job": 10,
         "outage_patience_s": 0.3,
     }
 
@@ -42,15 +43,25 @@ async def test_more_documents_than_the_limit_are_refused(ingester: Any) -> None:
         await ingester.submit({f"d{n}": "x" for n in range(301)})
 
 
+async def test_documents_beyond_the_chunks_of_a_job_fail_with_a_sentence(ingester: Any) -> None:
+    texts = {f"d{n:02}": f"Text {n}." for n in range(12)}
+
+    job = await ingester.ended(await ingester.submit(texts))
+
+    assert job.status == ingester_pb2.JOB_STATUS_PARTIAL
+    assert len(job.errors) == 2
+    assert "RAGLAN_INGESTER_MAX_CHUNKS_PER_JOB" in job.errors[0].message
+
+
 async def test_an_embedder_that_stays_away_fails_the_documents_with_a_sentence(
     ingester: Any, embedder: Any
 ) -> None:
     embedder.error = lambda texts: Unavailable("The embedder cannot be reached.")
 
-    job = await ingester.ended(await ingester.submit({f"d{n}": f"T{n}." for n in range(300)}))
+    job = await ingester.ended(await ingester.submit({f"d{n}": f"T{n}." for n in range(10)}))
 
     assert job.status == ingester_pb2.JOB_STATUS_FAILED
-    assert len(job.errors) == 300
+    assert len(job.errors) == 10
     assert job.errors[0].message.startswith("The embedder cannot be reached.")
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import xlsxwriter
 from parsed_documents import archive, read, refusal
-from raglan_ingester.chunking import Sizes
+from raglan_ingester.chunking import Sizes, chunk
 from raglan_ingester.parsers import records
 from raglan_ingester.parsers.parsed import Unparsable
 from raglan_ingester.parsing import CutDocument, ParseRequest, ParserPool
@@ -33,6 +33,30 @@ def confined(folder: Path, name: str, data: bytes) -> CutDocument:
             await pool.close()
 
     return asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "most"),
+    [
+        ("a.jsonl", b"1\n" * 10_000, 50),
+        ("a.json", b'[{"a":1}' + b',{"b":2}' * 10_000 + b"]", 100),
+        ("a.csv", b"a,b\n" + b"1,2\n" * 10_000, 200),
+        ("a.md", b"# a\n" * 5_000, 500),
+        ("a.html", b"<h1>a</h1>" * 5_000, 500),
+        ("a.txt", b"a\n\n" * 10_000, 50),
+    ],
+)
+def test_a_small_file_makes_few_chunks(name: str, data: bytes, most: int) -> None:
+    parsed = read(name, data)
+
+    assert len(chunk(parsed, Sizes(1200))) <= most
+
+
+def test_more_chunks_than_the_limit_are_refused_with_a_sentence() -> None:
+    parsed = read("a.txt", b"Some words. " * 2_000)
+
+    with pytest.raises(Unparsable, match=r"10 chunks.*RAGLAN_INGESTER_MAX_CHUNKS_PER_DOCUMENT"):
+        chunk(parsed, Sizes(1200, max_chunks=10))
 
 
 def pdf_bomb(unpacked_bytes: int) -> bytes:

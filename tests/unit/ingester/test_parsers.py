@@ -127,10 +127,16 @@ def test_json_gives_each_field_by_its_path() -> None:
     assert parsed.title == "Box"
 
 
-def test_json_lines_give_each_record_a_section() -> None:
-    parsed = read("a.jsonl", b'{"title": "One", "n": 1}\n\n{"n": 2}\n')
+def test_json_lines_give_each_record_that_is_not_small_a_section() -> None:
+    long = "x" * 200
+    lines = [{"title": "One", "n": long}, {"n": 1}, {"n": long}]
+    parsed = read("a.jsonl", "\n\n".join(json.dumps(line) for line in lines).encode())
 
-    assert headings(parsed) == [(1, "One", "title: One"), (1, "Record 3", "n: 2")]
+    assert headings(parsed) == [
+        (1, "One", "title: One"),
+        (1, "", "n: 1"),
+        (1, "Record 3", f"n: {long}"),
+    ]
 
 
 def test_csv_gives_each_row_with_its_columns() -> None:

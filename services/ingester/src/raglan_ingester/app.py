@@ -21,6 +21,7 @@ from raglan.rpc.server import Service
 from raglan.telemetry.metrics import Endpoint
 from raglan.v1 import embedder_pb2_grpc, ingester_pb2_grpc, retriever_pb2_grpc
 
+from raglan_ingester.allowance import Allowance
 from raglan_ingester.blobs import BlobStore
 from raglan_ingester.clients.embedder import EmbedderClient
 from raglan_ingester.clients.retriever import CollectionSettings, RetrieverClient
@@ -36,7 +37,7 @@ from raglan_ingester.library import Library
 from raglan_ingester.metrics import IngesterMetrics
 from raglan_ingester.parsing import ParserPool
 from raglan_ingester.patience import Patience
-from raglan_ingester.pipeline import Workshop
+from raglan_ingester.pipeline import BYTES_UNDER_WAY, Workshop
 from raglan_ingester.servicer import IngesterServicer
 from raglan_ingester.settings import IngesterSettings
 from raglan_ingester.submission import Intake, Limits
@@ -80,7 +81,7 @@ class Ingester:
         )
         self._blobs = BlobStore(settings.data_dir / "blobs")
         self._queue = DbosQueue(
-            url, worker_name=_worker_name(settings, url), concurrency=settings.concurrent_jobs
+            url, worker_name=_worker_name(settings, url), per_collection=settings.concurrent_jobs
         )
         self._assemble(settings)
 
@@ -107,10 +108,14 @@ class Ingester:
             parse_workers=settings.parse_workers,
             texts_per_call=settings.embed_texts_per_call,
             calls_in_flight=settings.embed_calls_in_flight,
+            embed_calls=asyncio.Semaphore(settings.embed_calls_in_flight),
+            allowance=Allowance(BYTES_UNDER_WAY),
             tokenizers=TokenizerFolder(
                 settings.data_dir / "tokenizers", embedder, embedder_patience
             ),
             max_metadata_bytes=settings.max_metadata_bytes,
+            max_chunks_per_document=settings.max_chunks_per_document,
+            max_chunks_per_job=settings.max_chunks_per_job,
         )
         self._ingestion = Ingestion(
             workshop,
@@ -140,6 +145,8 @@ class Ingester:
                 "max_job_bytes": limits.max_job_bytes,
                 "max_documents_per_job": limits.max_documents_per_job,
                 "max_metadata_bytes": limits.max_metadata_bytes,
+                "max_chunks_per_document": settings.max_chunks_per_document,
+                "max_chunks_per_job": settings.max_chunks_per_job,
                 "parse_memory_bytes": settings.parse_memory_bytes,
                 "parse_cpu_s": settings.parse_cpu_s,
             },

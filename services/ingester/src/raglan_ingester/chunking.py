@@ -13,6 +13,7 @@ import re
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Final
 
 from raglan.blocks import Block, BlockKind, clip, column_names
@@ -20,7 +21,7 @@ from raglan.chunk_text import in_context
 
 from raglan_ingester.chunk_units import Span, Splitter
 from raglan_ingester.outline import Outline
-from raglan_ingester.parsers.parsed import ParsedDocument
+from raglan_ingester.parsers.parsed import ParsedDocument, Unparsable
 from raglan_ingester.token_index import TokenIndex
 
 _SENTENCE_END: Final = re.compile(r"(?<=[.!?…;])[\"'”’)\]]*\s+|(?<=[。！？])|\n")  # noqa: RUF001
@@ -41,6 +42,8 @@ class Sizes:
     `max_chars`."""
     max_tokens: int = 0
     """Of the embedding model, for title, headings and text together; 0 where it is unknown."""
+    max_chunks: int = 0
+    """Of one document; 0 is no limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +73,20 @@ def chunk(
     Returns:
         Chunks in order, each within the limits. What a title and headings of more than half of
         `max_tokens` take beyond that is not taken off: the embedder reports what it cut.
+
+    Raises:
+        Unparsable: there would be more than `sizes.max_chunks`.
     """
-    return list(_Chunking(document, sizes, tokens, language or "en").run())
+    pieces = _Chunking(document, sizes, tokens, language or "en").run()
+    if not sizes.max_chunks:
+        return list(pieces)
+    chunks = list(islice(pieces, sizes.max_chunks + 1))
+    if len(chunks) > sizes.max_chunks:
+        raise Unparsable(
+            f"The document makes more than {sizes.max_chunks:,} chunks, the limit "
+            "(RAGLAN_INGESTER_MAX_CHUNKS_PER_DOCUMENT); split it into several documents."
+        )
+    return chunks
 
 
 class _Chunking:

@@ -35,7 +35,7 @@ class JobQueue(Protocol):
     def name(self) -> str: ...
 
     async def start(self, run: Callable[[str], Awaitable[None]]) -> None: ...
-    async def enqueue(self, job_id: str, attempt: int) -> None: ...
+    async def enqueue(self, job_id: str, attempt: int, collection: str) -> None: ...
     async def is_over(self, job_id: str, attempt: int) -> bool: ...
     async def close(self) -> None: ...
 
@@ -81,7 +81,7 @@ class Ingestion:
             attempt = job.attempt
             if await self._queue.is_over(job.id, attempt):
                 attempt = await self._jobs.next_attempt(job.id)
-            await self._queue.enqueue(job.id, attempt)
+            await self._queue.enqueue(job.id, attempt, job.collection)
 
     async def submitted(self, job: Job) -> None:
         """Run a job that the current request has recorded."""
@@ -89,7 +89,7 @@ class Ingestion:
         await self.enqueue(job)
 
     async def enqueue(self, job: Job) -> None:
-        await self._queue.enqueue(job.id, job.attempt)
+        await self._queue.enqueue(job.id, job.attempt, job.collection)
 
     async def cancel(self, job_id: str) -> None:
         """Ask a job to stop; one that has ended stays as it is. Raises NotFound."""

@@ -11,6 +11,9 @@ from raglan_ingester.parsers.parsed import Heading
 
 _MAX_DEPTH: Final = 8
 """Headings that a path holds at most, the outermost: deeper ones would fill the model's window."""
+_MANY_SECTIONS: Final = 500
+_SHORT_SECTION_CHARS: Final = 100
+"""Where there are many sections, shorter ones share chunks: 80 KB are not 20,000 chunks."""
 
 
 class Outline:
@@ -68,10 +71,12 @@ class Outline:
         levels = [heading.level for heading in self._headings if heading.text]
         several = [level for level in set(levels) if levels.count(level) > 1]
         top = min(several, default=0)
+        least = _SHORT_SECTION_CHARS if levels.count(top) > _MANY_SECTIONS else 1
         start = 0
         for number, heading in enumerate(self._headings):
+            is_long = heading.offset - start >= least and heading.offset < length
             # A bare heading goes with the section below it.
-            if heading.level <= top and not self._bare[number] and start < heading.offset < length:
+            if heading.level <= top and not self._bare[number] and is_long:
                 yield start, heading.offset
                 start = heading.offset
         if start < length:

@@ -4,7 +4,7 @@ Reads requests from stdin and writes replies to stdout, each a 4-byte big-endian
 JSON, not pickle: the reply comes from a process that strangers' documents may have taken over.
 
     {"path", "filename", "media_type", "title", "max_chars", "overlap_chars", "max_tokens",
-     "tokenizer"}
+     "max_chunks", "tokenizer"}
     {"title", "text", "language", "metadata", "warnings", "structure",
      "chunks": [[start, end, [heading, ...], page, structure], ...]}  or  {"error": sentence}
 
@@ -74,7 +74,12 @@ def _reply(parsed: ParsedDocument, request: dict[str, Any]) -> dict[str, Any]:
     tokens = None
     if request["tokenizer"]:
         tokens = TokenIndex(load_tokenizer(Path(request["tokenizer"])), parsed.text)
-    sizes = Sizes(request["max_chars"], request["overlap_chars"], request["max_tokens"])
+    sizes = Sizes(
+        request["max_chars"],
+        request["overlap_chars"],
+        request["max_tokens"],
+        request["max_chunks"],
+    )
     return {
         "title": parsed.title,
         "text": parsed.text,

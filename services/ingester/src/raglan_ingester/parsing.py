@@ -176,6 +176,7 @@ class _Worker:
                 "max_chars": request.sizes.max_chars,
                 "overlap_chars": request.sizes.overlap_chars,
                 "max_tokens": request.sizes.max_tokens,
+                "max_chunks": request.sizes.max_chunks,
                 "tokenizer": str(request.tokenizer or ""),
             }
         ).encode()

@@ -42,11 +42,11 @@ from raglan_ingester.unread_language import UnreadDocuments
 
 log: Final = structlog.get_logger()
 
-PIPELINE_VERSION: Final = 2
+PIPELINE_VERSION: Final = 3
 """Raise it when the same bytes would now give other chunks: unchanged documents are then redone."""
 
 _PAGE: Final = 256
-_BYTES_UNDER_WAY: Final = 64 * 1024 * 1024
+BYTES_UNDER_WAY: Final = 64 * 1024 * 1024
 _DOCUMENTS_UNDER_WAY: Final = 512
 _OUR_FAULT: Final = "The ingester met an error of its own; retry the job."
 
@@ -86,8 +86,15 @@ class Workshop:
     parse_workers: int
     texts_per_call: int
     calls_in_flight: int
+    embed_calls: asyncio.Semaphore
+    """One for all jobs, first come first served: each job waits with `calls_in_flight` calls at
+    most, so that a small job gets its turn beside a large one."""
+    allowance: Allowance
+    """Bytes of documents under way, of all jobs."""
     tokenizers: TokenizerFolder
     max_metadata_bytes: int
+    max_chunks_per_document: int
+    max_chunks_per_job: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,13 +126,14 @@ class JobRun:
         self._job = job
         self._collection = collection
         self.progress = progress
-        self._allowance = Allowance(_BYTES_UNDER_WAY)
+        self._allowance = workshop.allowance
         self._parsing = asyncio.Semaphore(workshop.parse_workers)
         self._calls = asyncio.Semaphore(workshop.calls_in_flight)
         self._batches = asyncio.Semaphore(workshop.calls_in_flight + 1)
         self._cut: asyncio.Queue[_Cut | None] = asyncio.Queue()
         self._indexing: set[asyncio.Task[None]] = set()
         self.unread = UnreadDocuments()
+        self._chunks = progress.total["index"]
 
     async def work(self) -> None:
         async with asyncio.TaskGroup() as tasks:
@@ -156,7 +164,7 @@ class JobRun:
                 after = items[-1].ordinal
                 for item in await self._changed(items):
                     borrowed = await self._allowance.take(
-                        max(item.size_bytes, _BYTES_UNDER_WAY // _DOCUMENTS_UNDER_WAY)
+                        max(item.size_bytes, BYTES_UNDER_WAY // _DOCUMENTS_UNDER_WAY)
                     )
                     await self._parsing.acquire()
                     tasks.create_task(self._parse(item, borrowed))
@@ -191,6 +199,7 @@ class JobRun:
                     settings.max_chars,
                     settings.overlap_chars,
                     self._tokenizer.max_tokens if self._tokenizer else 0,
+                    self._shop.max_chunks_per_document,
                 ),
                 title=item.title,
                 tokenizer=self._tokenizer.path if self._tokenizer else None,
@@ -204,13 +213,27 @@ class JobRun:
             log.exception("parsing failed", job=self._job.id, stage="parse")
             await self._fail([item], _OUR_FAULT)
         else:
-            self.progress.cut(len(cut.chunks))
-            self._cut.put_nowait(_Cut(item, cut, self._fingerprint(item), borrowed))
-            return
+            if self._has_room(cut):
+                self.progress.cut(len(cut.chunks))
+                self._cut.put_nowait(_Cut(item, cut, self._fingerprint(item), borrowed))
+                return
+            await self._fail([item], self._too_many_chunks())
         finally:
             self._parsing.release()
         self.progress.skipped()
         self._allowance.give_back(borrowed)
+
+    def _has_room(self, cut: CutDocument) -> bool:
+        if self._chunks + len(cut.chunks) > self._shop.max_chunks_per_job:
+            return False
+        self._chunks += len(cut.chunks)
+        return True
+
+    def _too_many_chunks(self) -> str:
+        return (
+            f"The job's documents make more than {self._shop.max_chunks_per_job:,} chunks in all, "
+            "the limit (RAGLAN_INGESTER_MAX_CHUNKS_PER_JOB); send this one in another job."
+        )
 
     # Embed
 
@@ -270,7 +293,7 @@ class JobRun:
         texts = await asyncio.to_thread(_embedding_texts, batch)
         size = self._shop.texts_per_call
         parts = [texts[at : at + size] for at in range(0, len(texts), size)]
-        replies = await _all([self._embed_call(part) for part in parts])
+        replies = await self._embed_parts(parts)
         vectors: NDArray[Any] = np.concatenate([reply.vectors for reply in replies])
         truncated = [tokens for reply in replies for tokens in reply.truncated_tokens]
         readability = [value for reply in replies for value in reply.readability]
@@ -282,7 +305,6 @@ class JobRun:
             read = readability[at : at + len(rows)]
             at += len(rows)
             prepared.append(self._prepared(cut, rows, replies[0].model, lost, read))
-        self.progress.embedded(len(texts))
         return prepared
 
     def _prepared(
@@ -311,8 +333,25 @@ class JobRun:
             warnings=[*cut.cut.warnings, *refused, *_truncation_warnings(truncated)],
         )
 
+    async def _embed_parts(self, parts: Sequence[Sequence[str]]) -> list[Embedded]:
+        """Embed every part, and count each when it is done."""
+        counted = 0
+
+        async def call(part: Sequence[str]) -> Embedded:
+            nonlocal counted
+            reply = await self._embed_call(part)
+            self.progress.embedded(len(part))
+            counted += len(part)
+            return reply
+
+        try:
+            return await _all([call(part) for part in parts])
+        except BaseException:
+            self.progress.embedded(-counted)
+            raise
+
     async def _embed_call(self, texts: Sequence[str]) -> Embedded:
-        async with self._calls:
+        async with self._calls, self._shop.embed_calls:
             embedder = self._shop.embedder
             reply = await self._shop.embedder_patience.call(lambda: embedder.embed(texts))
         wanted = self._collection.model

@@ -38,6 +38,7 @@ class Progress:
         self.total["index"] += chunks
 
     def embedded(self, chunks: int) -> None:
+        """Of a batch that is refused in the end, the count is taken back as a negative one."""
         self.done["embed"] += chunks
 
     def indexed(self, chunks: int) -> None:

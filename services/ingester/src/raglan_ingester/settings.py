@@ -34,7 +34,8 @@ class IngesterSettings(GrpcSettings, env_prefix="RAGLAN_INGESTER_"):
     """The retriever: "host:port", or several IP addresses separated by commas."""
 
     concurrent_jobs: PositiveInt = 2
-    """Jobs that run at once in this process; further ones wait."""
+    """Jobs of one collection that run at once in this process; further ones wait. Jobs of
+    different collections take turns at parsers and embedder."""
 
     max_document_bytes: PositiveInt = 64 * MIB
     """Largest document accepted."""
@@ -47,6 +48,12 @@ class IngesterSettings(GrpcSettings, env_prefix="RAGLAN_INGESTER_"):
 
     max_metadata_bytes: PositiveInt = 64 * 1024
     """Largest metadata object of a document, as JSON in UTF-8."""
+
+    max_chunks_per_document: PositiveInt = 20_000
+    """Most chunks of one document, about 20 MB of text; one that makes more fails alone."""
+
+    max_chunks_per_job: PositiveInt = 200_000
+    """Most chunks of one job; the documents beyond it fail."""
 
     parse_workers: PositiveInt = 2
     """Parser processes: documents parsed at the same time."""
@@ -71,7 +78,8 @@ class IngesterSettings(GrpcSettings, env_prefix="RAGLAN_INGESTER_"):
     """Texts in one call of the embedder."""
 
     embed_calls_in_flight: PositiveInt = 4
-    """Calls of the embedder under way at once, in a job: enough that it never waits for work."""
+    """Calls of the embedder under way at once: enough that it never waits for work. Running jobs
+    take turns."""
 
     outage_patience_s: PositiveFloat = 300
     """Seconds that the embedder or the retriever may be away before documents fail over it."""

@@ -10,12 +10,13 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, Query, Request
 from pydantic import TypeAdapter, ValidationError
 from raglan.deadline import Deadline
-from raglan.errors import InvalidInput, NotFound
+from raglan.errors import InvalidInput, NotFound, RaglanError
 from raglan.v1 import ingester_pb2, retriever_pb2
 from starlette.datastructures import FormData, UploadFile
 
 from raglan_gateway.api import replies, schemas
 from raglan_gateway.api.collections import TIMEOUT_S
+from raglan_gateway.api.document_stream import documents_of
 from raglan_gateway.api.text import PlainText
 from raglan_gateway.mesh import Mesh
 from raglan_gateway.settings import GatewaySettings
@@ -24,7 +25,8 @@ from raglan_gateway.traces import noted
 
 _PIECE_BYTES: Final = 1024 * 1024
 _PIECE_CHARS: Final = _PIECE_BYTES // 4
-_UPLOAD_TIMEOUT_S: Final = 300.0
+_UPLOAD_TIMEOUT_S: Final = 3600.0
+"""A body is passed on while it arrives; RAGLAN_GATEWAY_BODY_S bounds how long it may pause."""
 _METADATA: Final = TypeAdapter(dict[str, Any])
 _BODY: Final = {
     "requestBody": {
@@ -56,8 +58,6 @@ _BODY: Final = {
 def router(mesh: Mesh, answers: AnswerCache, settings: GatewaySettings) -> APIRouter:
     """The routes of documents."""
     routes = APIRouter(prefix="/v1/collections/{name}/documents", tags=["documents"])
-    most = settings.max_upload_documents
-    shape = schemas.at_most(most)
 
     @routes.post("", status_code=202, openapi_extra=_BODY)
     async def upload(name: schemas.CollectionName, request: Request) -> schemas.Accepted:
@@ -67,7 +67,7 @@ def router(mesh: Mesh, answers: AnswerCache, settings: GatewaySettings) -> APIRo
             async with request.form(max_files=settings.max_upload_files, max_fields=10) as form:
                 return await _submit(mesh, name, _files_as_parts(*_from_form(form)))
         if media_type == "application/json":
-            documents = await asyncio.to_thread(_from_json, await request.body(), shape, most)
+            documents = documents_of(request.stream(), max_documents=settings.max_upload_documents)
             return await _submit(mesh, name, _as_parts(documents))
         raise InvalidInput(
             f"The content type is {media_type!r:.100}; "
@@ -151,46 +151,42 @@ async def _chunks(mesh: Mesh, name: str, document_id: str) -> list[retriever_pb2
 async def _submit(
     mesh: Mesh, collection: str, parts: AsyncIterator[ingester_pb2.SubmitRequest]
 ) -> schemas.Accepted:
+    refused: list[Exception] = []
+    # Before the call: a body that is refused at once needs no ingester.
+    first = await anext(parts)
+
     async def messages() -> AsyncIterator[ingester_pb2.SubmitRequest]:
         yield ingester_pb2.SubmitRequest(job=ingester_pb2.JobHeader(collection=collection))
-        async for part in parts:
-            yield part
+        yield first
+        try:
+            async for part in parts:
+                yield part
+        except Exception as error:
+            refused.append(error)
+            raise
 
-    job: ingester_pb2.Job = await mesh.ingester.call(
-        "Submit", messages(), deadline=Deadline.after(_UPLOAD_TIMEOUT_S), retry=False
-    )
+    try:
+        job: ingester_pb2.Job = await mesh.ingester.call(
+            "Submit", messages(), deadline=Deadline.after(_UPLOAD_TIMEOUT_S), retry=False
+        )
+    except (asyncio.CancelledError, RaglanError):
+        # gRPC cancels a call whose messages end in an error, and does not pass the error on.
+        if refused:
+            raise refused[0] from None
+        raise
     noted.goes_on()
     return schemas.Accepted(job_id=job.id)
 
 
-def _from_json(
-    body: bytes, shape: TypeAdapter[schemas.NewDocuments], most: int
-) -> list[tuple[schemas.NewDocument, str]]:
-    """The documents of a body, each with its metadata as JSON."""
-    try:
-        documents = shape.validate_json(body).documents
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False)[0]
-        if (first["type"], first["loc"]) == ("too_long", ("documents",)):
-            raise InvalidInput(
-                f"The request holds more than {most} documents, the limit "
-                "(RAGLAN_GATEWAY_MAX_UPLOAD_DOCUMENTS); send several requests."
-            ) from None
-        where = ".".join(str(part) for part in first["loc"]) or "the body"
-        message = first["msg"].removeprefix("Value error, ")
-        raise InvalidInput(f"{where}: {message}.") from None
-    return [(each, json.dumps(each.metadata, ensure_ascii=False)) for each in documents]
-
-
 async def _as_parts(
-    documents: list[tuple[schemas.NewDocument, str]],
+    documents: AsyncIterator[schemas.NewDocument],
 ) -> AsyncIterator[ingester_pb2.SubmitRequest]:
-    for document, metadata_json in documents:
+    async for document in documents:
         yield _header(
             document_id=document.id,
             media_type="text/plain",
             title=document.title,
-            metadata_json=metadata_json,
+            metadata_json=json.dumps(document.metadata, ensure_ascii=False),
         )
         for begin in range(0, len(document.text), _PIECE_CHARS):
             data = document.text[begin : begin + _PIECE_CHARS].encode()

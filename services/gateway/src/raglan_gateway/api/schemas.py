@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, Field, TypeAdapter
+from pydantic import AfterValidator, BaseModel, Field
 from raglan.errors import InvalidInput
 from raglan.identifiers import COLLECTION_NAME, MAX_DOCUMENT_ID_CHARS, check_document_id
 
@@ -268,17 +268,6 @@ class NewDocuments(Strict):
     """Documents given as text, as one job."""
 
     documents: Annotated[list[NewDocument], Field(min_length=1, fail_fast=True)]
-
-
-def at_most(documents: int) -> TypeAdapter[NewDocuments]:
-    """`NewDocuments` that stops to build documents where there are more than so many."""
-
-    class Bounded(NewDocuments):
-        documents: Annotated[
-            list[NewDocument], Field(min_length=1, max_length=documents, fail_fast=True)
-        ]
-
-    return TypeAdapter(Bounded)
 
 
 class DocumentIds(Strict):

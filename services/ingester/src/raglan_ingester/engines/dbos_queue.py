@@ -14,11 +14,13 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
-from dbos import DBOS, SetWorkflowID
+from dbos import DBOS, SetEnqueueOptions, SetWorkflowID
 
 _QUEUE: Final = "ingest"
 _WORKFLOW: Final = "ingest"
 _POLL_S: Final = 0.2
+_AT_ONCE: Final = 64
+"""Jobs of all collections that run at once in this process: a thread each."""
 _VERSION: Final = "1"
 """DBOS resumes only workflows of the same version; ours stays until the workflow's steps change."""
 _ALIVE: Final = ("PENDING", "ENQUEUED", "DELAYED")
@@ -29,14 +31,18 @@ class _ShuttingDown(BaseException):
 
 
 class DbosQueue:
-    """Runs `run(job_id)` for each job enqueued, at most `concurrency` at once, through crashes."""
+    """Runs `run(job_id)` for each job enqueued, through crashes.
+
+    The queue is partitioned by collection: jobs of one collection never keep those of another
+    waiting. Jobs that run share parsers and embedder in turns, so that running many is cheap.
+    """
 
     name = "dbos"
 
-    def __init__(self, database_url: str, *, worker_name: str, concurrency: int) -> None:
+    def __init__(self, database_url: str, *, worker_name: str, per_collection: int) -> None:
         self._database_url = database_url
         self._worker_name = worker_name
-        self._concurrency = concurrency
+        self._per_collection = per_collection
         self._running: set[asyncio.Task[Any]] = set()
         self._closing = False
         self._workflow: Callable[[str], None] | None = None
@@ -46,9 +52,9 @@ class DbosQueue:
         loop = asyncio.get_running_loop()
         await asyncio.to_thread(self._launch, loop, run)
 
-    async def enqueue(self, job_id: str, attempt: int) -> None:
+    async def enqueue(self, job_id: str, attempt: int, collection: str) -> None:
         """Run the job once for this attempt, however often it is enqueued."""
-        await asyncio.to_thread(self._enqueue, f"{job_id}.{attempt}", job_id)
+        await asyncio.to_thread(self._enqueue, f"{job_id}.{attempt}", job_id, collection)
 
     async def close(self) -> None:
         """Interrupt what runs, to be resumed by the next process, and stop DBOS."""
@@ -99,14 +105,15 @@ class DbosQueue:
         DBOS.launch()
         DBOS.register_queue(
             _QUEUE,
-            worker_concurrency=self._concurrency,
+            worker_concurrency=max(_AT_ONCE, self._per_collection),
+            partition_worker_concurrency=self._per_collection,
             polling_interval_sec=_POLL_S,
             on_conflict="always_update",
         )
 
-    def _enqueue(self, workflow_id: str, job_id: str) -> None:
+    def _enqueue(self, workflow_id: str, job_id: str, collection: str) -> None:
         assert self._workflow is not None
-        with SetWorkflowID(workflow_id):
+        with SetWorkflowID(workflow_id), SetEnqueueOptions(queue_partition_key=collection):
             DBOS.enqueue_workflow(_QUEUE, self._workflow, job_id)
 
     def _on_loop(

@@ -48,8 +48,13 @@ def _add(builder: TextBuilder, rows: Iterator[list[str]]) -> None:
     sample = list(islice(rows, _SAMPLE_ROWS))
     if first_row_is_header(sample, is_usual=True):
         columns = [column.strip() for column in sample[0]]
-        for row in chain(sample[1:], rows):
+        cells = 0
+        for number, row in enumerate(chain(sample[1:], rows)):
+            if cells >= MAX_TABLE_CELLS:
+                builder.warnings.append(f"Only the first {number:,} rows of the file were read.")
+                return
             add_rows(builder, columns, [row])
+            cells += len(row)
         return
     kept: list[list[str]] = []
     cells = 0

@@ -6,7 +6,7 @@ import json
 
 from raglan_ingester.parsers.decoding import decode_text
 from raglan_ingester.parsers.parsed import ParsedDocument, Source, Unparsable
-from raglan_ingester.parsers.records import add_record, name_of, text_of
+from raglan_ingester.parsers.records import add_records, name_of, text_of
 from raglan_ingester.parsers.text_builder import TextBuilder
 
 
@@ -26,8 +26,7 @@ def parse(source: Source) -> ParsedDocument:
     builder = TextBuilder()
     builder.warnings += decoded.warnings
     if isinstance(value, list) and any(isinstance(record, dict) for record in value):
-        for number, record in enumerate(value, 1):
-            add_record(builder, record, number)
+        add_records(builder, value)
         return builder.build()
     builder.paragraph(text_of(value))
     return builder.build(name_of(value))

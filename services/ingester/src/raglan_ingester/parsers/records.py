@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
 from raglan_ingester.parsers.table_headers import first_row_is_header
@@ -13,15 +13,31 @@ _NAMES: Final = ("title", "name", "heading", "subject", "question", "id", "_id",
 _MAX_NAME_CHARS: Final = 200
 _LONG_RECORD_CHARS: Final = 600
 """A record that may be cut into several chunks gets a section of its own, named after it."""
+_SMALL_RECORD_CHARS: Final = 200
+"""JSON records below this share chunks: a chunk of a few words says little, and costs as much."""
 _LONG_ROW_CHARS: Final = 1000
 """A row longer than this is no row of a table to read."""
 MAX_TABLE_CELLS: Final = 500_000
 
 
-def add_record(builder: TextBuilder, record: Any, number: int) -> None:
-    """Append a record as a section of its own, under its name or its number."""
-    builder.section(1, name_of(record) or f"Record {number}")
-    builder.paragraph(text_of(record))
+def add_records(builder: TextBuilder, records: Iterable[Any]) -> None:
+    """Append records of JSON, a paragraph each; one that is not small is a section of its own.
+
+    Beyond `MAX_TABLE_CELLS` values in all, records are left out with a warning.
+    """
+    values = 0
+    for number, record in enumerate(records, 1):
+        if values >= MAX_TABLE_CELLS:
+            builder.warnings.append(f"Only the first {number - 1:,} records of the file were read.")
+            return
+        text = text_of(record)
+        values += 1 + text.count("\n")
+        is_small = len(text) < _SMALL_RECORD_CHARS
+        if not is_small:
+            builder.section(1, name_of(record) or f"Record {number}")
+        builder.paragraph(text)
+        if not is_small:
+            builder.end_section(1)
 
 
 def add_rows(builder: TextBuilder, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
