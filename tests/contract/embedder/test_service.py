@@ -74,7 +74,7 @@ async def test_a_call_answers_with_vectors_identity_counts_and_timing(embedder: 
     assert vectors.shape == (2, 384)
     assert np.linalg.norm(vectors, axis=1) == pytest.approx([1, 1], abs=1e-5)
     assert reply.model.id == "sentence-transformers/all-MiniLM-L6-v2"
-    assert (reply.model.revision, reply.model.dimension) == ("53aa51172d14", 384)
+    assert (reply.model.revision, reply.model.dimension) == ("9ca8eb488ac9", 384)
     assert list(reply.token_counts) == [4, 17]
     assert reply.timing.compute_ns > 0
     assert reply.timing.tokenize_ns > 0

@@ -172,3 +172,17 @@ def test_stages_reach_the_log_once_and_a_terminal_at_each_step(
     assert "m: counting 2/3 (" in shown.err
     assert shown.out.count("stage=counting") + shown.out.count("counting'") == 1
     assert "chatter" not in shown.out + shown.err
+
+
+@pytest.mark.parametrize("damage", [b"wh", b"whale", b""])
+def test_a_damaged_file_is_made_again(converter: Converter, damage: bytes) -> None:
+    converter.does(WHOLE)
+    converter.make().write_bytes(damage)
+    assert converter.make().read_bytes() == b"whole"
+    assert converter.counted == 2
+
+
+def test_a_damaged_folder_is_made_again(converter: Converter) -> None:
+    converter.does("target.mkdir(); (target / 'a').write_text('1'); (target / 'b').write_text('2')")
+    (converter.make() / "b").unlink()
+    assert sorted(file.name for file in converter.make().iterdir()) == ["a", "b"]

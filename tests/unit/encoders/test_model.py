@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -57,12 +58,52 @@ def test_a_folder_is_known_by_its_name(folder: Path) -> None:
     assert (model.id, model.path, model.dimension) == ("my-model", folder, 12)
 
 
-def test_the_revision_follows_the_weights_and_nothing_else(folder: Path) -> None:
+def test_what_has_no_part_in_a_vector_leaves_the_revision(folder: Path) -> None:
     before = models.read(str(folder)).revision
     write(folder, "README.md", "other words")
+    write(folder, "training_args.json", {"seed": 1})
+    config = {"hidden_size": 12, "max_position_embeddings": 64}
+    write(folder, "config.json", config | {"transformers_version": "9", "_name_or_path": "x"})
     assert models.read(str(folder)).revision == before
-    (folder / "model.safetensors").write_bytes(b"weighty")
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("config.json", {"hidden_size": 12, "max_position_embeddings": 64, "layer_norm_eps": 1}),
+        ("tokenizer.json", {"model": {}}),
+        ("tokenizer_config.json", {"model_max_length": 32}),
+        ("sentence_bert_config.json", {"max_seq_length": 16}),
+        ("1_Pooling/config.json", {"pooling_mode": "cls"}),
+        ("modules.json", [{"path": "", "type": "x.Transformer"}, {"path": "2", "type": "x.Dense"}]),
+        ("config_sentence_transformers.json", {"prompts": {"query": "query: "}}),
+        ("sparse_linear.pt", "a head"),
+        ("model.safetensors", "weighty"),
+    ],
+)
+def test_the_revision_follows_all_that_shapes_a_vector(
+    folder: Path, name: str, content: Any
+) -> None:
+    before = models.read(str(folder)).revision
+    write(folder, name, content)
     assert models.read(str(folder)).revision != before
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_the_weights_of_a_module_are_part_of_the_revision(folder: Path, name: str) -> None:
+    write(folder, "modules.json", [{"path": "2_Dense", "type": "x.Dense"}])
+    write(folder, "2_Dense/config.json", {"out_features": 4})
+    write(folder, "2_Dense/model.safetensors", "weights")
+    before = models.read(str(folder)).revision
+    write(folder, f"2_Dense/{name}", {"out_features": 5})
+    assert models.read(str(folder)).revision != before
+
+
+def test_another_limit_or_prompt_is_another_revision_of_the_same_files(folder: Path) -> None:
+    model = models.read(str(folder))
+    used = [model, model.capped(16), dataclasses.replace(model, query_prompt="query: ")]
+    assert len({each.revision for each in used}) == 3
+    assert len({each.files for each in used}) == 1
 
 
 @pytest.mark.parametrize("name", ["/no/such/folder", "./neither", "two words", "a/b/c"])
@@ -120,7 +161,7 @@ def test_broken_json_is_named(folder: Path) -> None:
         ({"pooling_mode": "cls"}, "cls"),
         ({"pooling_mode": ["mean", "max"]}, "mean+max"),
         ({"pooling_mode_lasttoken": True}, "lasttoken"),
-        ({}, "mean"),
+        ({}, ""),
     ],
 )
 def test_pooling_is_read_in_both_spellings(
@@ -189,5 +230,70 @@ def test_a_folder_with_an_openvino_file_alone_has_weights(folder: Path) -> None:
     (folder / "openvino").mkdir()
     (folder / "openvino" / "openvino_model.xml").write_text("<net/>")
     (folder / "openvino" / "openvino_model.bin").write_bytes(b"weights")
-    assert len(models.revision_of(folder)) == 12
+    assert len(models.read(str(folder)).revision) == 12
     assert models.shipped_openvino(folder) == folder / "openvino" / "openvino_model.xml"
+
+
+PLAIN = [
+    {"path": "0_Transformer", "type": "sentence_transformers.models.Transformer"},
+    {"path": "pool", "type": "sentence_transformers.models.Pooling"},
+]
+
+
+def test_modules_are_read_where_modules_json_says(folder: Path) -> None:
+    for name in ("config.json", "tokenizer.json", "model.safetensors"):
+        (folder / "0_Transformer").mkdir(exist_ok=True)
+        (folder / name).rename(folder / "0_Transformer" / name)
+    write(folder, "modules.json", PLAIN)
+    write(folder, "pool/config.json", {"pooling_mode_cls_token": True})
+    model = models.read(str(folder))
+    assert (model.path, model.root) == (folder / "0_Transformer", folder)
+    assert (model.pooling, model.dimension, model.id) == ("cls", 12, "my-model")
+
+
+def test_a_pooling_module_that_names_no_mode_takes_the_mean(folder: Path) -> None:
+    write(folder, "modules.json", [PLAIN[0] | {"path": ""}, PLAIN[1]])
+    write(folder, "pool/config.json", {"word_embedding_dimension": 12})
+    assert models.read(str(folder)).pooling == "mean"
+
+
+def test_a_module_outside_the_folder_is_refused(folder: Path) -> None:
+    write(folder, "modules.json", [{"path": "../other", "type": "x.Dense"}])
+    with pytest.raises(Unavailable, match="a folder outside it"):
+        models.read(str(folder))
+
+
+def test_files_that_name_no_pooling_are_refused_until_it_is_set(folder: Path) -> None:
+    model = models.read(str(folder))
+    with pytest.raises(InvalidInput, match="RAGLAN_EMBEDDER_POOLING=mean or cls"):
+        model.require_pooling("")
+    assert model.require_pooling("cls").pooling == "cls"
+    assert model.require_pooling("cls").revision != model.require_pooling("mean").revision
+
+
+def test_a_pooling_against_the_files_is_refused(folder: Path) -> None:
+    write(folder, "1_Pooling/config.json", {"pooling_mode": "cls"})
+    with pytest.raises(InvalidInput, match="'mean'; the files of my-model say 'cls'"):
+        models.read(str(folder)).require_pooling("mean")
+
+
+def test_a_prompt_that_is_to_be_left_out_of_pooling_is_refused(folder: Path) -> None:
+    write(folder, "1_Pooling/config.json", {"pooling_mode": "mean", "include_prompt": False})
+    model = models.read(str(folder))
+    assert model.require_pooling("").pooling == "mean"
+    with pytest.raises(InvalidInput, match="include_prompt=false"):
+        dataclasses.replace(model, passage_prompt="passage: ").require_pooling("")
+
+
+def test_lower_case_that_the_tokenizer_does_not_make_is_refused(folder: Path) -> None:
+    write(folder, "sentence_bert_config.json", {"do_lower_case": True, "max_seq_length": 16})
+    with pytest.raises(InvalidInput, match="do_lower_case"):
+        models.read(str(folder))
+    write(folder, "tokenizer.json", {"normalizer": {"type": "BertNormalizer", "lowercase": True}})
+    assert models.read(str(folder)).max_tokens == 16
+
+
+def test_a_configuration_without_a_width_says_so(folder: Path) -> None:
+    write(folder, "config.json", {"max_position_embeddings": 64})
+    with pytest.raises(InvalidInput, match="names no hidden_size"):
+        models.read(str(folder))

@@ -29,12 +29,14 @@ class Encoder:
     def __init__(self) -> None:
         self.texts = 0
         self.poison = -1
+        self.strange = -1
 
     def __call__(self, ids: NDArray[np.int64], mask: NDArray[np.int64]) -> NDArray[np.float32]:
         self.texts += len(ids)
         if (ids == self.poison).any():
             raise RuntimeError("kernel error")
         vectors: NDArray[np.float32] = TABLE[ids]
+        vectors[ids == self.strange] = np.nan
         return vectors
 
 
@@ -133,6 +135,14 @@ async def test_a_kernel_error_fails_its_caller_alone_and_keeps_nothing(build: Bu
         await scores(engine, "a house", ["a red house", "poison"])
     assert engine.prepare("a house", ["poison"]).held == frozenset()
     assert await scores(engine, "a house", ["a house"]) == [pytest.approx(1, abs=1e-3)]
+
+
+async def test_token_vectors_that_are_no_numbers_are_refused_and_not_kept(build: Build) -> None:
+    engine, encoder = build(1e6)
+    encoder.strange = engine.prepare("strange", ["x"]).query.ids[1]
+    with pytest.raises(Internal, match="not numbers"):
+        await scores(engine, "a house", ["a red house", "strange"])
+    assert engine.prepare("a house", ["strange"]).held == frozenset()
 
 
 matrices = arrays.arrays(

@@ -17,6 +17,7 @@ from raglan.health import Health
 from raglan.scheduling import (
     Answer,
     Batch,
+    BatchTooLarge,
     DeviceLost,
     Dispatcher,
     Lane,
@@ -36,12 +37,15 @@ class Engine:
         self.hold = threading.Event()
         self.hold.set()
         self.started: list[list[int]] = []
+        self.memory = 1_000
 
     def __call__(self, items: Sequence[int]) -> list[int]:
         self.started.append(list(items))
         assert self.hold.wait(10), "the test never let the engine go on"
         if any(item == -99 for item in items):
             raise DeviceLost
+        if len(items) > self.memory:
+            raise BatchTooLarge
         if any(item < 0 for item in items):
             raise RuntimeError("a kernel failed")
         return [2 * item for item in items]
@@ -359,3 +363,51 @@ async def test_a_call_that_timed_out_teaches_what_its_batch_took(
     await until(lambda: len(heard.batches) == 1)
     after = queue.fitting([10] * 1_000, deadline=Deadline.after(0.005), lane=Lane.INTERACTIVE)
     assert after < before
+
+
+async def test_a_bad_text_fails_alone_whoever_shares_its_batch(
+    queue: Queue, engine: Engine, heard: Heard
+) -> None:
+    engine.hold.clear()
+    (blocking,) = submit(queue, [0], tokens=60)
+    await until(lambda: engine.started == [[0]])
+    mates, poisoned = submit(queue, [1, 2]), submit(queue, [-1])
+    engine.hold.set()
+    assert await results([blocking, *mates]) == [0, 2, 4]
+    with pytest.raises(Internal, match="failed on a text"):
+        await results(poisoned)
+    assert max(map(len, engine.started)) == 3, "they did not share a batch"
+    assert heard.drops == [("failed", 1)]
+
+
+async def test_a_model_that_fails_on_everything_is_not_tried_for_each_text(
+    engine: Engine,
+) -> None:
+    wide = Limits(batch_tokens=10_000, batch_items=256, waiting_items=256)
+    queue = dispatcher(Pool([engine]), limits=wide)
+    futures = submit(queue, [-1] * 200)
+    found = await asyncio.gather(*futures, return_exceptions=True)
+    assert all(isinstance(each, Internal) for each in found)
+    assert len(engine.started) < 100
+    await queue.close()
+
+
+async def test_a_device_without_memory_for_a_batch_gets_smaller_ones(engine: Engine) -> None:
+    engine.memory = 3
+    wide = Limits(batch_tokens=160, batch_items=16, waiting_items=256)
+    queue = dispatcher(Pool([engine]), limits=wide)
+    assert await results(submit(queue, list(range(16)))) == [2 * n for n in range(16)]
+    engine.started.clear()
+    assert await results(submit(queue, list(range(16)))) == [2 * n for n in range(16)]
+    assert max(map(len, engine.started)) <= 4
+    await queue.close()
+
+
+async def test_an_error_in_place_of_a_result_fails_that_input_alone() -> None:
+    refused = Internal("no vector")
+    queue = dispatcher(Pool([lambda items: [refused if n == 1 else n for n in items]]))
+    good, bad = submit(queue, [2, 1])
+    assert (await good).result == 2
+    with pytest.raises(Internal, match="no vector"):
+        await bad
+    await queue.close()

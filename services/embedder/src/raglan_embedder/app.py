@@ -113,6 +113,7 @@ def _load(settings: EmbedderSettings, stopped: threading.Event) -> tuple[Encoder
         query_prompt=settings.query_prompt or model.query_prompt,
         passage_prompt=settings.passage_prompt or model.passage_prompt,
     )
+    model = model.require_pooling(settings.pooling)
     if settings.engine == "null":
         return model, null.load()
     engine = engines.load(

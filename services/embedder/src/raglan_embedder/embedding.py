@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
 from typing import Any, Protocol
@@ -56,6 +56,8 @@ class Identity:
     dimension: int
     outputs: Outputs
     prompts: dict[Kind, str]
+    shorter: tuple[int, ...] = ()
+    """What a vector may be cut to, where the model says so; empty where it does not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,8 +229,9 @@ class Embedder:
 
     def _keep(self, key: bytes, answer: Answer[TextVectors]) -> None:
         vectors = answer.result
-        if vectors.sparse is None and vectors.token_vectors is None:
-            self._cache.put(key, vectors)
+        if vectors.sparse is None and vectors.token_vectors is None and vectors.dense is not None:
+            # A row of a batch's matrix would keep the whole matrix.
+            self._cache.put(key, replace(vectors, dense=vectors.dense.copy()))
 
     def _check(self, texts: Sequence[str], dimension: int, outputs: Outputs) -> None:
         if not texts:
@@ -249,6 +252,12 @@ class Embedder:
         if dimension > self.identity.dimension:
             raise InvalidInput(
                 f"dimension is {dimension}; {self.identity.id} has {self.identity.dimension}."
+            )
+        allowed = (*self.identity.shorter, self.identity.dimension)
+        if self.identity.shorter and dimension and dimension not in allowed:
+            raise InvalidInput(
+                f"dimension is {dimension}; {self.identity.id} was trained to be cut to "
+                f"{', '.join(map(str, allowed))}."
             )
         refuse(outputs, self.identity.outputs, self.identity.id)
 

@@ -17,11 +17,20 @@ from raglan.encoders.metrics import EncoderMetrics
 from raglan.encoders.model import EncoderModel
 from raglan.encoders.tokenizer import Tokenizers
 from raglan.health import Health
-from raglan.scheduling import Answer, Dispatcher, Lane, LatencyModel, Limits, Pool, niceness
+from raglan.scheduling import (
+    Answer,
+    Dispatcher,
+    Lane,
+    LatencyModel,
+    Limits,
+    Pool,
+    Stream,
+    niceness,
+)
 
 from raglan_embedder.embedding import Identity, Kind, PreparedText, TextFacts, TokenizerFile
-from raglan_embedder.engines import Engine
-from raglan_embedder.outputs import Outputs, TextVectors, Wanted
+from raglan_embedder.engines import EmbedBatch, Engine
+from raglan_embedder.outputs import Outputs, TextVectors, Wanted, checked
 
 INLINE_CHARS: Final = 2_000
 """Texts of up to so many characters are tokenised on the loop: that takes 0.2 ms, and a thread
@@ -73,6 +82,7 @@ class DeviceEncoder:
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
         self.engine = engine
         self._model = model
+        self._dimension = model.dimension
         self._limits = limits
         self._metrics = metrics
         self._tokenizers: Tokenizing = tokenizing or ModelTokenizing(
@@ -110,8 +120,9 @@ class DeviceEncoder:
             id=model.id,
             revision=model.revision,
             dtype=self.engine.dtype,
-            dimension=model.dimension,
+            dimension=self._dimension,
             outputs=self.engine.outputs,
+            shorter=model.shorter,
             prompts={
                 Kind.UNSTATED: model.default_prompt,
                 Kind.QUERY: model.query_prompt,
@@ -142,14 +153,19 @@ class DeviceEncoder:
 
     async def start(self, *, deadline: Deadline) -> None:
         """Run every stream on short and long input, so that no caller pays for first times and the
-        scheduler knows the speed."""
+        scheduler knows the speed. The dimension is measured here."""
         texts = min(len(self.engine.streams), self._limits.waiting_items)
         for lane in Lane:
             for words in (1, 8, 32, 2 * self._model.max_tokens):
                 prepared = await self.prepare(["warm " * words] * texts, lane)
                 wanted = [Wanted(each.content) for each in prepared]
                 counts = [each.tokens for each in prepared]
-                await self._dispatcher.run(wanted, counts, deadline=deadline, lane=lane)
+                (first, *_), _ = await self._dispatcher.run(
+                    wanted, counts, deadline=deadline, lane=lane
+                )
+                if first.dense is not None:
+                    # Modules behind the transformer may change it.
+                    self._dimension = len(first.dense)
 
     def check(self, count: int, *, deadline: Deadline, lane: Lane) -> None:
         """Refuse `count` texts now that could not be admitted. Raises what `submit` raises."""
@@ -195,15 +211,23 @@ class DeviceEncoder:
 
 def pools(engine: Engine) -> list[Pool[Wanted, TextVectors]]:
     """One pool for each lane where the engine has streams for it, else one for both."""
-    if not engine.bulk_streams:
-        return [Pool(engine.streams)]
+    streams, bulk_streams = (
+        [_checking(stream) for stream in each] for each in (engine.streams, engine.bulk_streams)
+    )
+    if not bulk_streams:
+        return [Pool(streams)]
     # Threads that only wait for a runtime's own are not niced: they hold the interpreter's lock for
     # moments, and would hold it while others are preferred to them.
     queries, bulk = (niceness.QUERIES, niceness.BULK) if engine.on_caller else (0, 0)
     return [
-        Pool(engine.streams, frozenset({Lane.INTERACTIVE}), nice=queries),
-        Pool(engine.bulk_streams, frozenset({Lane.BULK}), nice=bulk),
+        Pool(streams, frozenset({Lane.INTERACTIVE}), nice=queries),
+        Pool(bulk_streams, frozenset({Lane.BULK}), nice=bulk),
     ]
+
+
+def _checking(stream: EmbedBatch) -> Stream[Wanted, TextVectors]:
+    """`stream`, with an error in place of vectors that cannot be used."""
+    return lambda batch: [checked(each) for each in stream(batch)]
 
 
 def prior_latency() -> LatencyModel:

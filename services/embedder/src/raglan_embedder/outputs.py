@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from raglan.encoders.heads import Heads, unit_rows
 from raglan.encoders.sessions import Run, TokenIds, pad
-from raglan.errors import InvalidInput, PayloadTooLarge
+from raglan.errors import Internal, InvalidInput, PayloadTooLarge
 from raglan.tensors import SparseVector
 
 _FLOAT_BYTES: Final = 4
@@ -90,6 +90,22 @@ def check_size(wanted: Outputs, counts: Sequence[int], dimension: int, max_bytes
             f"The token vectors of {tokens} tokens make a reply of up to {size} bytes; it may have "
             f"{max_bytes} (RAGLAN_EMBEDDER_MAX_MESSAGE_BYTES). Send fewer texts a call."
         )
+
+
+def checked(text: TextVectors) -> TextVectors | Internal:
+    """`text`, or the error in its place where a vector holds what no search can use."""
+    dense, sparse, tokens = text.dense, text.sparse, text.token_vectors
+    good = (
+        (dense is None or (bool(np.isfinite(dense).all()) and bool(dense.any())))
+        and (sparse is None or bool(np.isfinite(sparse.weights).all()))
+        and (tokens is None or bool(np.isfinite(tokens).all()))
+    )
+    if good:
+        return text
+    return Internal(
+        "The model gives a vector that is zero or holds numbers that are not finite. With "
+        "precision f16 or int8, try another one (RAGLAN_EMBEDDER_PRECISION)."
+    )
 
 
 def encode(run: Run, batch: Sequence[Wanted], *, pooling: str, heads: Heads) -> list[TextVectors]:

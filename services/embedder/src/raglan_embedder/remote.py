@@ -9,6 +9,7 @@ from typing import Final
 
 import structlog
 from raglan.deadline import Deadline
+from raglan.encoders import fingerprint
 from raglan.errors import Internal, RaglanError
 from raglan.health import Health
 from raglan.scheduling import Answer, Lane
@@ -48,7 +49,9 @@ class RemoteEncoder:
         """Which model makes the vectors, as far as the server says; known after `start`."""
         return Identity(
             id=self.engine.model_id,
-            revision=self.engine.revision,
+            revision=fingerprint.of_use(self.engine.revision, *self._prompts.values())
+            if any(self._prompts.values())
+            else self.engine.revision,
             dtype=self.engine.dtype,
             dimension=self.engine.dimension,
             outputs=Outputs.DENSE,

@@ -49,6 +49,10 @@ class EmbedderSettings(GrpcSettings, env_prefix="RAGLAN_EMBEDDER_"):
     passage_prompt: str = ""
     """Goes before a passage, in place of the model's own prompt; empty keeps that one."""
 
+    pooling: Literal["", "mean", "cls"] = ""
+    """How token vectors become one, for a model whose files do not say: mean or cls. One that does
+    not say is refused without it."""
+
     device: str = Field(default="auto", pattern=f"^({PATTERN})(,({PATTERN}))*$")
     """Where it runs: auto, cpu, cuda or cuda:<number>; several, separated by commas, get a process
     each behind one queue. A GPU that is missing stops the start."""

@@ -59,6 +59,6 @@ LOG_ODDS: Final = Calibration(intercept=0.0, raw=1.0)
 FITTED: Final[Mapping[tuple[str, str], Calibration]] = {
     # sentence-transformers/all-MiniLM-L6-v2: every second question of SQuAD and Cranfield, each set
     # with the same weight, the 20 best passages of each. `make bench-reranker` fits SciFact too.
-    ("late-interaction", "53aa51172d14"): Calibration(intercept=-9.747, raw=13.388),
+    ("late-interaction", "9ca8eb488ac9"): Calibration(intercept=-9.747, raw=13.388),
 }
 """By engine and revision of the weights."""

@@ -7,6 +7,7 @@ appears under its name only when it is whole.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -47,6 +48,8 @@ def made_once(
 ) -> Path:
     """`target`, written by `python -m <module> <model folder> <target> ...` unless it is there.
 
+    One that is damaged is made again.
+
     Args:
         target: a file or a folder; its name says what it was made from, and by which version.
         stopped: when it is set, the conversion is given up within a moment.
@@ -55,14 +58,14 @@ def made_once(
         Unavailable: the process failed or was stopped, or the cache cannot be written; the
             message says why.
     """
-    if target.exists():
+    if is_whole(target):
         return target
     stopped = stopped or threading.Event()
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(f"{target}.lock", poll_interval=_POLL_S)
         with lock.acquire(timeout=TIMEOUT_S, cancel_check=stopped.is_set):
-            if not target.exists():
+            if not is_whole(target):
                 _make(model, target, [sys.executable, "-m", module], arguments, stopped)
     except Timeout:
         if stopped.is_set():
@@ -74,6 +77,18 @@ def made_once(
     except OSError as error:
         raise Unavailable(f"The model cache {target.parent} cannot be used: {error}") from error
     return target
+
+
+def is_whole(target: Path) -> bool:
+    """Whether `target` is there and holds what was written: a disk that was full, a crash or a bit
+    that turned would else be served, or stop every start."""
+    if not target.exists():
+        return False
+    stated = _digest_file(target)
+    if stated.is_file() and stated.read_text("ascii", errors="replace") == _digest(target):
+        return True
+    log.warning("a file in the model cache is damaged and is made again", file=str(target))
+    return False
 
 
 def report(stage: str, done: int = 0, total: int = 0) -> None:
@@ -98,6 +113,9 @@ def _make(
     try:
         _run([*program, str(model.path), str(partial), *arguments], model, stopped)
         _flush(partial)
+        digest = _digest(partial)
+        _remove(target)
+        _digest_file(target).write_text(digest, "ascii")
         partial.rename(target)
     finally:
         _remove(partial)
@@ -186,6 +204,21 @@ def _explain(model: EncoderModel, status: int, stderr: str) -> str:
             "precision f32 or bf16, or bring along the cache folder of a machine that has it."
         )
     return f"The conversion of {model.id!r} failed: {last}"
+
+
+def _digest_file(target: Path) -> Path:
+    return target.with_name(f"{target.name}.sha256")
+
+
+def _digest(path: Path) -> str:
+    digest = hashlib.sha256()
+    for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+        if file.is_file():
+            digest.update(f"{file.relative_to(path)}\0".encode())
+            with file.open("rb") as stream:
+                while block := stream.read(1 << 20):
+                    digest.update(block)
+    return digest.hexdigest()
 
 
 def _flush(path: Path) -> None:

@@ -29,7 +29,7 @@ def cross_onnx_file(
     """
     if shipped := shipped_onnx(model.path):
         return shipped
-    target = cache_dir / "onnx" / f"{model.revision}-cross-v{_FORMAT}.onnx"
+    target = cache_dir / "onnx" / f"{model.files}-cross-v{_FORMAT}.onnx"
     return made_once(model, target, __name__, stopped=stopped)
 
 

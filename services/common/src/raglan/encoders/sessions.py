@@ -99,7 +99,7 @@ def load(
         return Sessions((loaded.token_vectors,), loaded.device, loaded.dtype)
     devices.require_cpu(device, engine)
     if engine == "openvino":
-        if precision == "auto" and model.revision in quantisation.MEASURED:
+        if precision == "auto" and model.files in quantisation.MEASURED:
             precision = "int8"
         dtype = _openvino_dtype(precision)
         file = _openvino_source(model, dtype, cache_dir, stopped)

@@ -17,6 +17,7 @@ from raglan.encoders import device as devices
 from raglan.encoders.model import EncoderModel
 from raglan.encoders.sessions import Attention, Precision
 from raglan.errors import InvalidInput, Unavailable
+from raglan.scheduling import BatchTooLarge
 
 DTYPES: Final = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}
 
@@ -50,7 +51,7 @@ class TorchModel:
         _require(attention, self.device, self.dtype)
         try:
             self._model = SentenceTransformer(
-                str(model.path),
+                str(model.root),
                 device=self.device,
                 local_files_only=True,
                 model_kwargs={"dtype": DTYPES[self.dtype], "attn_implementation": attention},
@@ -130,13 +131,14 @@ def device_errors(device: str) -> Iterator[None]:
     the fault of one batch: what torch had kept for reuse is given back, and the next one runs.
 
     Raises:
+        BatchTooLarge: there was too little memory for this batch.
         DeviceLost: the device is of no more use to this process.
     """
     try:
         yield
-    except torch.OutOfMemoryError:
+    except torch.OutOfMemoryError as error:
         torch.cuda.empty_cache()
-        raise
+        raise BatchTooLarge(f"{device} has no memory for this batch.") from error
     except torch.AcceleratorError as error:
         reason = str(error).partition("\n")[0]
         raise devices.DeviceLost(f"{device} failed: {reason}. A new process may use it.") from error

@@ -5,14 +5,16 @@ runs what it hands out on a thread a stream. Nothing here imports grpc or torch.
 """
 
 from raglan.scheduling.answer import Answer, Timing
+from raglan.scheduling.batch_run import Stream
 from raglan.scheduling.dispatcher import Dispatcher, Observer, Pool
 from raglan.scheduling.latency import LatencyModel
 from raglan.scheduling.scheduler import Scheduler
-from raglan.scheduling.work import Batch, Closed, DeviceLost, Item, Lane, Limits
+from raglan.scheduling.work import Batch, BatchTooLarge, Closed, DeviceLost, Item, Lane, Limits
 
 __all__ = [
     "Answer",
     "Batch",
+    "BatchTooLarge",
     "Closed",
     "DeviceLost",
     "Dispatcher",
@@ -23,5 +25,6 @@ __all__ = [
     "Observer",
     "Pool",
     "Scheduler",
+    "Stream",
     "Timing",
 ]

@@ -23,8 +23,9 @@ from opentelemetry.trace import SpanContext
 from raglan.deadline import Deadline
 from raglan.errors import DeadlineExceeded, Internal, Overloaded, RaglanError, Unavailable
 from raglan.health import Health
-from raglan.scheduling import batch_span
+from raglan.scheduling import batch_run, batch_span
 from raglan.scheduling.answer import Answer, Timing
+from raglan.scheduling.batch_run import Run, Stream
 from raglan.scheduling.latency import LatencyModel
 from raglan.scheduling.niceness import step_back
 from raglan.scheduling.scheduler import Scheduler
@@ -35,9 +36,6 @@ log: Final = structlog.get_logger()
 
 Input = TypeVar("Input")
 Result = TypeVar("Result")
-Stream = Callable[[Sequence[Input]], Sequence[Result]]
-"""Runs one batch: as many results as inputs, in their order. One caller at a time."""
-
 _JOIN_S: Final = 10.0
 
 
@@ -91,22 +89,6 @@ class _Station:
     scheduler: Scheduler
     mailbox: queue.SimpleQueue[Batch | None]
     pool: Pool[Any, Any]
-
-
-@dataclass(slots=True, eq=False)
-class _Run(Generic[Result]):
-    """What became of a batch: results of `items`, or why there are none."""
-
-    items: Sequence[Item]
-    late: Sequence[Item]
-    started_ns: int
-    ended_ns: int = 0
-    results: Sequence[Result] = ()
-    error: Exception | None = None
-
-    @property
-    def seconds(self) -> float:
-        return (self.ended_ns - self.started_ns) / 1e9
 
 
 class Dispatcher(Generic[Input, Result]):
@@ -291,9 +273,12 @@ class Dispatcher(Generic[Input, Result]):
             station.scheduler.cancel(item)
             self._observer.dropped("cancelled", 1)
 
-    def _ended(self, station: _Station, batch: Batch, run: _Run[Result]) -> None:
+    def _ended(self, station: _Station, batch: Batch, run: Run[Result]) -> None:
         now = time.monotonic()
-        if run.error is None and run.items:
+        if run.too_large_tokens:
+            station.scheduler.shrink(run.too_large_tokens)
+            log.warning("the device has no memory for a batch", tokens=run.too_large_tokens)
+        if run.is_whole and run.items:
             station.scheduler.finished(batch, run.seconds, now, ran=run.items)
         else:
             station.scheduler.failed(batch, now)
@@ -304,21 +289,20 @@ class Dispatcher(Generic[Input, Result]):
             (run.started_ns, run.ended_ns),
             run.error,
         )
-        if run.error is None:
-            self._deliver(batch, run, traced)
-        else:
-            self._observer.dropped("failed", len(run.items))
-            known = isinstance(run.error, RaglanError)
-            shown = run.error if known else Internal("The model failed on a batch.")
-            for item in run.items:
-                self._fail(item, shown)
+        self._deliver(batch, run, traced)
         self._pump(station)
 
-    def _deliver(self, batch: Batch, run: _Run[Result], traced: SpanContext | None) -> None:
+    def _deliver(self, batch: Batch, run: Run[Result], traced: SpanContext | None) -> None:
         queued_s = []
+        failed = 0
         for item, result in zip(run.items, run.results, strict=True):
             ticket: _Ticket[Input, Result] = item.payload
             queue_ns = run.started_ns - ticket.submitted_ns
+            if isinstance(result, Exception):
+                failed += 1
+                known = isinstance(result, RaglanError)
+                self._fail(item, result if known else Internal("The model failed on a text."))
+                continue
             queued_s.append(queue_ns / 1e9)
             if not ticket.future.done():
                 ticket.future.set_result(
@@ -331,7 +315,9 @@ class Dispatcher(Generic[Input, Result]):
                         batch=traced,
                     )
                 )
-        if run.items:
+        if failed:
+            self._observer.dropped("failed", failed)
+        if queued_s:
             self._observer.ran(batch, run.seconds, queued_s)
 
     def _died(self, station: _Station, error: BaseException) -> None:
@@ -362,7 +348,7 @@ class Dispatcher(Generic[Input, Result]):
         step_back(station.pool.nice)
         try:
             while (batch := station.mailbox.get()) is not None:
-                self._tell(self._ended, station, batch, _run(stream, batch))
+                self._tell(self._ended, station, batch, batch_run.run(stream, batch))
         except BaseException as error:
             self._tell(self._died, station, error)
             if not isinstance(error, DeviceLost):
@@ -378,27 +364,6 @@ class Dispatcher(Generic[Input, Result]):
         ends_at = time.monotonic() + _JOIN_S
         for thread in self._threads:
             thread.join(max(0.0, ends_at - time.monotonic()))
-
-
-def _run(stream: Stream[Any, Result], batch: Batch) -> _Run[Result]:
-    # What was cancelled or became too late since is not run: nobody would look at its result.
-    now = time.monotonic()
-    wanted = [item for item in batch.items if not item.payload.future.done()]
-    items = [item for item in wanted if item.expires_at > now]
-    late = [item for item in wanted if item.expires_at <= now]
-    run: _Run[Result] = _Run(items, late, time.monotonic_ns())
-    try:
-        if items:
-            run.results = stream([item.payload.input for item in items])
-            if len(run.results) != len(items):
-                raise ValueError(f"{len(run.results)} results for {len(items)} inputs")
-    except DeviceLost:
-        raise
-    except Exception as error:  # whatever it is, only this batch's callers pay
-        log.exception("a batch failed", items=len(items))
-        run.error = error
-    run.ended_ns = time.monotonic_ns()
-    return run
 
 
 def _of_pool(limits: Limits, pool: Pool[Any, Any]) -> Limits:

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final
 
 from raglan.errors import Overloaded
@@ -180,6 +181,12 @@ class Scheduler:
         if len(self.out) >= self.limits.streams:
             begins = self.out[self.limits.streams - 1]
             begins.ends_at = now + begins.seconds
+
+    def shrink(self, tokens: int) -> None:
+        """A batch of `tokens` was too large for the device: later ones hold half as many."""
+        halved = max(1, tokens // 2)
+        if halved < self.limits.batch_tokens:
+            self.limits = replace(self.limits, batch_tokens=halved)
 
     def clear(self) -> list[Item]:
         """Take out all that waits."""

@@ -12,6 +12,10 @@ class DeviceLost(Exception):
     """The device will not run anything any more; raised by a stream, it ends the service."""
 
 
+class BatchTooLarge(Exception):
+    """The device has no memory for this batch; raised by a stream, it makes later ones smaller."""
+
+
 class Lane(IntEnum):
     """Who is served first."""
 

@@ -18,7 +18,7 @@ from typing import Any, Final, Generic, TypeVar
 import structlog
 
 from raglan.errors import InvalidInput, RaglanError, Unavailable
-from raglan.scheduling.work import DeviceLost
+from raglan.scheduling.work import BatchTooLarge, DeviceLost
 
 Input = TypeVar("Input")
 Result = TypeVar("Result")
@@ -160,6 +160,8 @@ def _serve(
             connection.send(run(batch))
         except DeviceLost:
             return
+        except BatchTooLarge as error:
+            connection.send(error)
         except Exception as error:  # of this batch alone
             log.exception("a batch failed", items=len(batch))
             connection.send(RuntimeError(f"{type(error).__name__} in a worker"))

@@ -146,7 +146,9 @@ def _checked(rows: list[Any], count: int) -> NDArray[np.float32]:
     if not np.abs(vectors).max() <= _LARGEST:
         raise ValueError("a vector holds a number that is not finite")
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    unit: NDArray[np.float32] = (vectors / np.maximum(lengths, 1e-12)).astype(np.float32)
+    if not lengths.min() > 1e-12:
+        raise ValueError("a vector is zero")
+    unit: NDArray[np.float32] = (vectors / lengths).astype(np.float32)
     return unit
 
 

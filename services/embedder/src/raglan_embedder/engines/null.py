@@ -22,7 +22,7 @@ from raglan_embedder.outputs import Outputs, TextVectors, Wanted
 MODEL: Final = EncoderModel(
     id="null",
     path=Path(),
-    revision="1",
+    files="1",
     dimension=384,
     max_tokens=512,
     pooling="mean",

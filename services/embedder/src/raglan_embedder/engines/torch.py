@@ -34,9 +34,11 @@ def load(
         model, device=device, precision=precision, attention=attention, compiled=compiled
     )
     heads = model_heads.load(model, cache_dir)
+    # sentence-transformers takes the mean where the files say nothing; here the setting counts.
+    is_bare = model.layout is None or not model.layout.modules
 
     def embed(batch: Sequence[Wanted]) -> list[TextVectors]:
-        if any(text.outputs != Outputs.DENSE for text in batch):
+        if is_bare or any(text.outputs != Outputs.DENSE for text in batch):
             return encode(loaded.token_vectors, batch, pooling=model.pooling, heads=heads)
         # Pooled where the model runs: what comes back is a vector a text, not one a token.
         vectors = unit_rows(loaded.sentence_vectors(*pad([text.ids for text in batch])))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -9,6 +10,7 @@ from raglan.deadline import Deadline
 from raglan.encoders.cross_encoder import Score
 from raglan.encoders.model import EncoderModel
 from raglan.encoders.tokenizer import PairIds, PairTokenizers
+from raglan.errors import Internal
 from raglan.health import Health
 from raglan.readability import credit_between
 from raglan.scheduling import Dispatcher, Lane, Pool
@@ -24,7 +26,7 @@ class CrossEncoding:
 
     def __init__(
         self,
-        streams: Sequence[Callable[[Sequence[PairIds]], Sequence[float]]],
+        streams: Sequence[Callable[[Sequence[PairIds]], Sequence[float | Exception]]],
         model: EncoderModel,
         *,
         device: str,
@@ -80,6 +82,9 @@ class CrossEncoding:
         await self._queue.close()
 
 
-def listed(score: Score) -> Callable[[Sequence[PairIds]], list[float]]:
-    """A stream over a cross-encoder's scores."""
-    return lambda pairs: score(pairs).tolist()
+def listed(score: Score) -> Callable[[Sequence[PairIds]], list[float | Exception]]:
+    """A stream over a cross-encoder's scores; one that is no number fails its pair alone."""
+    not_a_number = Internal("The model gave scores that are not numbers.")
+    return lambda pairs: [
+        each if math.isfinite(each) else not_a_number for each in score(pairs).tolist()
+    ]

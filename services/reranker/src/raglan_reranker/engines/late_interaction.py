@@ -22,6 +22,7 @@ from raglan.deadline import Deadline
 from raglan.encoders.model import EncoderModel
 from raglan.encoders.sessions import Run, TokenIds, pad
 from raglan.encoders.tokenizer import LocatedIds, Tokenizers
+from raglan.errors import Internal
 from raglan.health import Health
 from raglan.readability import NO_WORDS, credit_between
 from raglan.scheduling import Dispatcher, Lane, Pool
@@ -31,8 +32,9 @@ from raglan_reranker.engines import MEASURED_PASSAGES, MakeDispatcher, Prepared,
 Matrix = NDArray[np.float32]
 """Token vectors of one text, (tokens, dim), rows L2-normalised."""
 
-Encode = Callable[[Sequence[TokenIds]], Sequence[Matrix]]
-"""Token ids of a batch -> token vectors of each text. One caller at a time."""
+Encode = Callable[[Sequence[TokenIds]], Sequence[Matrix | Exception]]
+"""Token ids of a batch -> token vectors of each text, or why there are none. One caller at a
+time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,11 +205,18 @@ def _places(table: Matrix, starts: NDArray[np.int64]) -> Sequence[int]:
 def normalising(run: Run) -> Encode:
     """A stream of token vectors over a session's run."""
 
-    def encode(batch: Sequence[TokenIds]) -> list[Matrix]:
+    def encode(batch: Sequence[TokenIds]) -> list[Matrix | Exception]:
         tokens = run(*pad(batch))
-        return [_unit(row[: len(ids)]) for row, ids in zip(tokens, batch, strict=True)]
+        return [_usable(_unit(row[: len(ids)])) for row, ids in zip(tokens, batch, strict=True)]
 
     return encode
+
+
+def _usable(vectors: Matrix) -> Matrix | Internal:
+    # Rounded to 8 bits, what is not finite would look like any other vector.
+    if np.isfinite(vectors).all():
+        return vectors
+    return Internal("The model gave token vectors that are not numbers.")
 
 
 def _unit(vectors: Matrix) -> Matrix:

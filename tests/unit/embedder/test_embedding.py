@@ -1,0 +1,78 @@
+"""What the embedder makes of what an engine gives, with engines that give what the test says."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Sequence
+
+import numpy as np
+import pytest
+import pytest_asyncio
+from prometheus_client import CollectorRegistry
+from raglan.deadline import Deadline
+from raglan.encoders.metrics import EncoderMetrics
+from raglan.errors import Internal
+from raglan_embedder.embedding import Embedder, TextLimits
+from raglan_embedder.encoding import DeviceEncoder, batch_limits
+from raglan_embedder.engines import Engine, null
+from raglan_embedder.outputs import Outputs, TextVectors, Wanted
+
+Row = Callable[[Wanted], np.ndarray]
+Make = Callable[[Row], Embedder]
+
+
+@pytest_asyncio.fixture
+async def make() -> AsyncIterator[Make]:
+    """Makes embedders over one stream, which gives each text the row that a function says."""
+    encoders: list[DeviceEncoder] = []
+
+    def made(row: Row) -> Embedder:
+        def stream(batch: Sequence[Wanted]) -> list[TextVectors]:
+            rows = np.stack([row(text) for text in batch]).astype(np.float32)
+            return [TextVectors(len(t.ids), r) for t, r in zip(batch, rows, strict=True)]
+
+        engine = Engine("fake", (stream,), device="cpu", dtype="f32", outputs=Outputs.DENSE)
+        encoder = DeviceEncoder(
+            engine,
+            null.MODEL,
+            limits=batch_limits(
+                engine, tokens=0, texts=0, waiting=256, bulk_share=0.2, margin_s=0.0
+            ),
+            stalled_after_s=30,
+            metrics=EncoderMetrics(CollectorRegistry(), cache="vectors"),
+            tokenizing=null.Words(512),
+        )
+        encoders.append(encoder)
+        return Embedder(
+            encoder,
+            encoder.identity,
+            limits=TextLimits(texts=64, chars=1_000),
+            cache_bytes=1_000_000,
+            looked_up=lambda hits, misses: None,
+        )
+
+    yield made
+    for encoder in encoders:
+        await encoder.close()
+
+
+@pytest.mark.parametrize("bad", [0.0, np.nan, np.inf])
+async def test_a_vector_that_no_search_can_use_is_refused_and_not_kept(
+    make: Make, bad: float
+) -> None:
+    values = [bad, 1.0]
+    embedder = make(lambda text: np.full(384, values[0] if len(text.ids) == 2 else 1.0))
+    for _ in range(2):
+        with pytest.raises(Internal, match="zero or holds numbers that are not finite"):
+            await embedder.embed(["two words", "one"], deadline=Deadline.after(10))
+    values.pop(0)
+    batch = await embedder.embed(["two words"], deadline=Deadline.after(10))
+    assert batch.vectors.tolist() == [[1.0] * 384]
+
+
+async def test_a_vector_in_the_cache_keeps_nothing_else_alive(make: Make) -> None:
+    embedder = make(lambda text: np.ones(384))
+    texts = [f"text {number}" for number in range(32)]
+    await embedder.embed(texts, deadline=Deadline.after(10))
+    batch = await embedder.embed(texts, deadline=Deadline.after(10))
+    held = {id(text.dense.base) for text in batch.texts if text.dense is not None}
+    assert held == {id(None)}
