@@ -126,7 +126,7 @@ async def connections() -> AsyncIterator[tuple[int, ServerState]]:
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": b"ok"})
 
-    state, config = ServerState(), uvicorn.Config(ok)
+    state, config = ServerState(), uvicorn.Config(ok, log_config=None)
     config.load()
     options = {"lifecycle": Lifecycle("the gateway"), "idle_s": 5.0, "head_s": 2.0}
     server = await asyncio.get_running_loop().create_server(

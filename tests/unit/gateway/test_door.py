@@ -48,7 +48,7 @@ class Served:
 async def served() -> AsyncIterator[Served]:
     served = Served()
     door, state = Door(served.limiter, served.metrics), ServerState()
-    config = uvicorn.Config(served.app, interface="asgi3", access_log=False)
+    config = uvicorn.Config(served.app, interface="asgi3", access_log=False, log_config=None)
     config.load()
     server = await asyncio.get_running_loop().create_server(
         lambda: Connection(
