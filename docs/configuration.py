@@ -19,9 +19,10 @@ Every setting is an environment variable, `RAGLAN_<SERVICE>_<FIELD>`. `raglan up
 variables of its own environment on to the services it starts. A variable that no service knows is
 refused at start, with the nearest name that exists.
 
-Four variables belong to the command line: `RAGLAN_URL` is the gateway that the client commands talk
-to, `RAGLAN_DATA` the data folder of `raglan up`, `RAGLAN_HISTORY` the file in which runs of
-`raglan eval` are kept, `RAGLAN_HISTORY_DAYS` for how many days (30)
+Five variables belong to the command line: `RAGLAN_URL` is the gateway that the client commands talk
+to, `RAGLAN_DATA` the data folder of `raglan up`, `RAGLAN_LOG_MAX_MB` the megabytes that a log in it
+may have before it is rotated (50; two older files are kept; 0 is no limit), `RAGLAN_HISTORY` the
+file in which runs of `raglan eval` are kept, `RAGLAN_HISTORY_DAYS` for how many days (30)
 ([performance records](observability.md#performance-records)). `RAGLAN_FAULTS` makes calls between
 services fail for a [rehearsal](resilience.md#rehearsing).
 

@@ -23,10 +23,10 @@ SERVICES: Final = ("gateway", "embedder", "retriever", "reranker", "generator", 
 """Every service that reads variables of its own. Their prefixes are left to them."""
 
 CLI_VARIABLES: Final = frozenset(
-    {"RAGLAN_URL", "RAGLAN_DATA", "RAGLAN_HISTORY", "RAGLAN_HISTORY_DAYS"}
+    {"RAGLAN_URL", "RAGLAN_DATA", "RAGLAN_HISTORY", "RAGLAN_HISTORY_DAYS", "RAGLAN_LOG_MAX_MB"}
 )
-"""What the command line reads: the gateway's address, the data folder of `raglan up`, and the file
-in which runs of `raglan eval` are kept, and for how long."""
+"""What the command line reads: the gateway's address, the data folder of `raglan up`, how large a
+log of it may grow, and the file in which runs of `raglan eval` are kept, and for how long."""
 
 COMMON_VARIABLES: Final = frozenset({fault_plan.VARIABLE, *trace_variables.OWN})
 """What every service reads, under one name for all."""
