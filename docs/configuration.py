@@ -26,6 +26,15 @@ file in which runs of `raglan eval` are kept, `RAGLAN_HISTORY_DAYS` for how many
 ([performance records](observability.md#performance-records)). `RAGLAN_FAULTS` makes calls between
 services fail for a [rehearsal](resilience.md#rehearsing).
 
+Each `secret` may be given as a file instead: `RAGLAN_GENERATOR_API_KEY_FILE=/run/secrets/llm`
+stands for `RAGLAN_GENERATOR_API_KEY`. The file is read at start; a line break at its end is no part
+of it.
+
+`RAGLAN_TLS_CERT`, `RAGLAN_TLS_KEY` and `RAGLAN_TLS_CA` (PEM files) make every call between services
+[mutual TLS](security.md#tls-between-services); `RAGLAN_TLS_DOMAIN` follows the services' names in
+certificates. `SSL_CERT_FILE` names the authorities that every HTTP client of the services and of
+the command line trusts.
+
 `RAGLAN_TRACE_CONTENT=1` lets spans carry queries, passages and answers; by default they hold none.
 `RAGLAN_TRACE_SPANS` (20000) is how many of its newest spans a process remembers, a kilobyte each.
 OpenTelemetry's own variables are read too: `OTEL_EXPORTER_OTLP_ENDPOINT`, e.g.
