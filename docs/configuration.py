@@ -19,11 +19,21 @@ Every setting is an environment variable, `RAGLAN_<SERVICE>_<FIELD>`. `raglan up
 variables of its own environment on to the services it starts. A variable that no service knows is
 refused at start, with the nearest name that exists.
 
-Four variables belong to the command line: `RAGLAN_URL` is the gateway that the client commands talk
-to, `RAGLAN_DATA` the data folder of `raglan up`, `RAGLAN_HISTORY` the file in which runs of
-`raglan eval` are kept, `RAGLAN_HISTORY_DAYS` for how many days (30)
+Five variables belong to the command line: `RAGLAN_URL` is the gateway that the client commands talk
+to, `RAGLAN_DATA` the data folder of `raglan up`, `RAGLAN_LOG_MAX_MB` the megabytes that a log in it
+may have before it is rotated (50; two older files are kept; 0 is no limit), `RAGLAN_HISTORY` the
+file in which runs of `raglan eval` are kept, `RAGLAN_HISTORY_DAYS` for how many days (30)
 ([performance records](observability.md#performance-records)). `RAGLAN_FAULTS` makes calls between
 services fail for a [rehearsal](resilience.md#rehearsing).
+
+Each `secret` may be given as a file instead: `RAGLAN_GENERATOR_API_KEY_FILE=/run/secrets/llm`
+stands for `RAGLAN_GENERATOR_API_KEY`. The file is read at start; a line break at its end is no part
+of it.
+
+`RAGLAN_TLS_CERT`, `RAGLAN_TLS_KEY` and `RAGLAN_TLS_CA` (PEM files) make every call between services
+[mutual TLS](security.md#tls-between-services); `RAGLAN_TLS_DOMAIN` follows the services' names in
+certificates. `SSL_CERT_FILE` names the authorities that every HTTP client of the services and of
+the command line trusts.
 
 `RAGLAN_TRACE_CONTENT=1` lets spans carry queries, passages and answers; by default they hold none.
 `RAGLAN_TRACE_SPANS` (20000) is how many of its newest spans a process remembers, a kilobyte each.

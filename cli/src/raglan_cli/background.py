@@ -13,7 +13,7 @@ from typing import Final
 
 import psutil
 
-from raglan_cli import display, runfile
+from raglan_cli import display, log_files, runfile
 from raglan_cli.failure import INTERRUPTED, Failure
 from raglan_cli.runfile import MeshDocument
 from raglan_cli.supervisor import State
@@ -33,13 +33,12 @@ def start(data: Path, port: int, replicas: list[str], limit_s: float) -> None:
     """
     runfile.make_folders(data)
     log = data / "logs" / "up.log"
-    with suppress(FileNotFoundError):
-        log.replace(log.with_name("up.log.1"))
+    log_files.begin(log)
     argv = [sys.executable, "-m", "raglan_cli", "up", "--data", str(data), "--port", str(port)]
     argv += ["--start-limit", str(limit_s)]
     argv += [word for option in replicas for word in ("--replicas", option)]
     began = time.monotonic()
-    with log.open("wb") as output:
+    with log.open("ab") as output:
         child = subprocess.Popen(  # noqa: S603 - our own command line
             argv, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
         )

@@ -12,6 +12,7 @@ from urllib.parse import quote
 import httpx
 import httpx_sse
 import typer
+from raglan import tls_trust
 from raglan.settings import default_data_dir
 
 from raglan_cli import runfile
@@ -75,7 +76,11 @@ class Gateway:
         proxied = httpx.URL(url).host not in LOOPBACK
         timeout = httpx.Timeout(_READ_S, connect=_CONNECT_S)
         self._http = httpx.Client(
-            base_url=url, timeout=timeout, trust_env=proxied, transport=transport
+            base_url=url,
+            timeout=timeout,
+            trust_env=proxied,
+            verify=tls_trust.context(),
+            transport=transport,
         )
 
     def __enter__(self) -> Self:

@@ -17,7 +17,7 @@ from rich.text import Text
 
 from raglan_cli.reason import stage_of_start
 from raglan_cli.runfile import MeshDocument, RestartEntry, ServiceEntry
-from raglan_cli.screen import err, one_line, out
+from raglan_cli.screen import err, note, one_line, out
 from raglan_cli.supervisor import State
 
 SUGGESTIONS: Final = (
@@ -104,14 +104,17 @@ def show_ready(document: MeshDocument, seconds: float, *, detached: bool) -> Non
     grid = Table.grid(padding=(0, 3, 0, 2))
     for label, value in rows.items():
         grid.add_row(Text(label, style="dim"), value)
-    out.print(Text.assemble("\n", ("Raglan is ready", "bold green"), f" after {seconds:.1f} s.\n"))
-    out.print(grid)
-    out.print("\nNow try\n", style="dim")
+    note(
+        Text.assemble("\n", ("Raglan is ready", "bold green"), f" after {seconds:.1f} s.\n"),
+        console=out,
+    )
+    note(grid, console=out)
+    note("\nNow try\n", console=out, style="dim")
     for command in SUGGESTIONS:
-        out.print(Text.assemble("  ", (f"raglan {command}", "bold"), flags))
+        note(Text.assemble("  ", (f"raglan {command}", "bold"), flags), console=out)
     in_front = out.is_terminal and not detached
     stop = "Ctrl-C" if in_front else f"raglan down --data {document['data']}"
-    out.print(f"\n{stop} stops everything.\n", style="dim")
+    note(f"\n{stop} stops everything.\n", console=out, style="dim")
 
 
 def _name(entry: ServiceEntry) -> str:

@@ -14,27 +14,36 @@ from functools import partial
 from importlib.metadata import version
 from typing import Any
 
-from raglan_cli import display, runfile
+from raglan_cli import display, log_files, runfile
 from raglan_cli.door import Door
 from raglan_cli.failure import Failure
 from raglan_cli.mesh import Mesh, Program
 from raglan_cli.readiness import is_ready, is_used
 from raglan_cli.rolling import Rolling, gap_of, publish
 from raglan_cli.runfile import MeshDocument, RestartEntry
-from raglan_cli.screen import err
+from raglan_cli.screen import err, note
 from raglan_cli.supervisor import Process, State, Supervisor
 
 
 async def supervise(planned: Mesh, start_limit_s: float) -> int:
     """Run the mesh until a signal asks for its end; the exit status."""
     run = _Run(planned, datetime.now(UTC))
-    publish(planned.data, planned.endpoints)
+    most = log_files.max_bytes(os.environ)
+    try:
+        publish(planned.data, planned.endpoints)
+    except OSError as error:
+        raise Failure(f"{planned.data} cannot be written to: {error.strerror}.") from None
     with closing(Door(*planned.listen)) as door:
         supervisor = Supervisor(
             planned.programs, is_ready=is_ready, on_change=run.on_change, door=door
         )
         run.supervisor = supervisor
-        return await _supervise(supervisor, run, start_limit_s)
+        rotating = asyncio.create_task(log_files.keep_small(planned.data / "logs", most))
+        try:
+            return await _supervise(supervisor, run, start_limit_s)
+        finally:
+            rotating.cancel()
+            await asyncio.wait((rotating,))
 
 
 async def _supervise(supervisor: Supervisor, run: _Run, start_limit_s: float) -> int:
@@ -52,7 +61,7 @@ async def _supervise(supervisor: Supervisor, run: _Run, start_limit_s: float) ->
     try:
         await _start_and_watch(supervisor, run, start_limit_s, stop_asked)
     except Failure as failure:
-        err.print(failure.message, style="red")
+        note(failure.message, style="red")
         run.change(State.FAILED, failure.message)
         return failure.status
     finally:
@@ -110,7 +119,7 @@ class _Run:
         news = process.restarts or process.state is State.READY
         starting = self.state is State.STARTING and err.is_terminal  # the live table shows it
         if news and not starting and self.state is not State.STOPPING:
-            err.print(display.line(process.entry()))
+            note(display.line(process.entry()))
 
     def on_restart_asked(self, rolling: Rolling) -> None:
         """Begin the restart that was asked for, unless one is going on."""
@@ -135,16 +144,16 @@ class _Run:
             assert self.restart is not None
             self.restart |= {"doing": program.name, "gap": gap_of(program)}
             self.save()
-            err.print(display.restarted(self.restart))
+            note(display.restarted(self.restart))
 
         try:
             if self.state is not State.READY:
                 raise Failure(f"The mesh is {self.state.value}.")
             await rolling.restart(services, doing)
             self.restart["state"] = "done"
-        except Failure as failure:
-            self.restart |= {"state": "failed", "reason": failure.message}
-            err.print(f"The restart was given up: {failure.message}", style="red")
+        except (Failure, OSError) as failure:  # addresses are published in a file
+            self.restart |= {"state": "failed", "reason": str(failure)}
+            note(f"The restart was given up: {failure}", style="red")
         except asyncio.CancelledError:
             self.restart |= {"state": "failed", "reason": "The mesh was stopped."}
             raise
@@ -159,7 +168,7 @@ class _Run:
 async def _stop(supervisor: Supervisor, run: _Run) -> None:
     failed = run.state is State.FAILED
     if not failed:
-        err.print("Stopping; Ctrl-C again ends everything at once.", style="dim")
+        note("Stopping; Ctrl-C again ends everything at once.", style="dim")
         run.change(State.STOPPING)
     await supervisor.stop()
     if not failed:

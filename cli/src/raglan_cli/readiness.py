@@ -7,6 +7,7 @@ from typing import Final
 import grpc
 import httpx
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from raglan.rpc import credentials
 
 from raglan_cli.mesh import GATEWAY, Program
 
@@ -17,7 +18,7 @@ async def is_ready(program: Program) -> bool:
     """One question, answered within a second; a refusal or silence means no."""
     if program.service == GATEWAY:
         return await _gateway_is_ready(f"http://{program.address}/readyz")
-    return await _service_is_ready(program.address)
+    return await _service_is_ready(program.service, program.address)
 
 
 async def is_used(url: str, program: Program) -> bool:
@@ -35,11 +36,11 @@ async def is_used(url: str, program: Program) -> bool:
     )
 
 
-async def _service_is_ready(address: str) -> bool:
+async def _service_is_ready(service: str, address: str) -> bool:
     # A channel a probe: one that has met a closed port waits before it tries again.
     # Without the option it would follow http_proxy, which does not lead to this machine's loopback.
     options = (("grpc.enable_http_proxy", 0),)
-    async with grpc.aio.insecure_channel(address, options=options) as channel:
+    async with credentials.channel(address, service=service, options=options) as channel:
         check = health_pb2_grpc.HealthStub(channel).Check  # type: ignore[attr-defined]
         try:
             reply = await check(health_pb2.HealthCheckRequest(), timeout=_PROBE_S)

@@ -83,6 +83,8 @@ def _tail(log: Path, since: int) -> str:
     try:
         with log.open("rb") as file:
             size = file.seek(0, os.SEEK_END)
+            if since > size:  # it was rotated since
+                since = 0
             file.seek(max(since, size - _TAIL_BYTES))
             return file.read().decode("utf-8", "replace")
     except OSError:

@@ -10,6 +10,7 @@ import json
 import re
 import sys
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any, Final
 
 from rich.console import Console, ConsoleOptions, RenderableType
@@ -53,6 +54,12 @@ out: Final = SafeConsole(width=None if sys.stdout.isatty() else _PIPE_WIDTH)
 
 err: Final = SafeConsole(stderr=True)
 """Progress, notes, failures."""
+
+
+def note(text: Any, *, console: Console = err, **style: Any) -> None:
+    """Print what nobody has to read: a full disk or a closed terminal costs the line alone."""
+    with suppress(OSError, ValueError):
+        console.print(text, **style)
 
 
 def plain(text: str) -> str:

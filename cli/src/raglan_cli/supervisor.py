@@ -11,14 +11,13 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from pathlib import Path
 from typing import Final
 
-from raglan_cli import reason, shim
+from raglan_cli import log_files, reason, shim
 from raglan_cli.door import Door
 from raglan_cli.failure import Failure
 from raglan_cli.mesh import KILLED_S, Program
@@ -130,7 +129,8 @@ class Supervisor:
         Raises:
             Failure: a process ended, or was not ready after `limit_s`. Call `stop` all the same.
         """
-        _keep_previous_logs(process.program.log for process in self.processes)
+        for process in self.processes:
+            log_files.begin(process.program.log)
         for process in self.processes:
             self._keepers[process] = asyncio.create_task(self._keep(process))
         keepers = list(self._keepers.values())
@@ -328,13 +328,6 @@ async def _spawn(program: Program, pass_fds: tuple[int, ...] = ()) -> asyncio.su
             process_group=0,
             pass_fds=pass_fds,
         )
-
-
-def _keep_previous_logs(logs: Iterable[Path]) -> None:
-    for log in logs:
-        log.parent.mkdir(parents=True, exist_ok=True)
-        with suppress(FileNotFoundError):
-            log.replace(log.with_name(f"{log.name}.1"))
 
 
 def _died(process: Process) -> str:

@@ -8,6 +8,7 @@ import sys
 import textwrap
 import threading
 import time
+from pathlib import Path
 
 import httpx
 import psutil
@@ -115,12 +116,12 @@ def raglan(environ, *words):
     )
 
 
-def start(environ, *words):
+def start(environ, *words, stdout=subprocess.PIPE):
     """The command in front of us, its output in a pipe."""
     return subprocess.Popen(
         [sys.executable, "-m", "raglan_cli", "up", *map(str, words)],
         env=environ,
-        stdout=subprocess.PIPE,
+        stdout=stdout,
         stderr=subprocess.STDOUT,
         text=True,
         # A job in the background of a script hands down that it is ignored.
@@ -244,6 +245,41 @@ def test_a_crashed_service_comes_back_and_its_crash_is_shown(environ, data, port
         output, _ = up.communicate(timeout=LIMIT_S)
     assert "embedder crashed: It was killed (SIGKILL)" in output
     assert "embedder is ready again (restart 1)" in output
+
+
+def test_a_full_disk_under_its_output_ends_nothing(environ, data, port):
+    with (
+        Path("/dev/full").open("wb") as full,
+        start(environ, "--data", data, "--port", port, stdout=full) as up,
+    ):
+        victim = embedder_of(ready(data))
+        os.kill(victim["pid"], signal.SIGKILL)
+
+        def is_back():
+            now = embedder_of(runfile.read(data))
+            return now["restarts"] == 1 and now["state"] == "ready"
+
+        until(is_back, "the embedder is back")
+        document = runfile.read(data)
+        up.send_signal(signal.SIGINT)
+        up.communicate(timeout=LIMIT_S)
+    assert runfile.read(data)["state"] == "stopped"
+    assert all(map(is_gone, pids_of(document)))
+    log = (data / "logs" / "embedder-1.log").read_text()
+    assert log.rstrip().splitlines()[-1].find("stopping") > 0
+
+
+def test_logs_are_kept_to_a_size(environ, data, port):
+    small = environ | {"RAGLAN_LOG_MAX_MB": "0.0001"}
+    with start(small, "--data", data, "--port", port) as up:
+        ready(data)
+        older = data / "logs" / "embedder-1.log.1"
+        until(lambda: older.exists() and "serving" in older.read_text(), "it is rotated")
+        up.send_signal(signal.SIGINT)
+        up.communicate(timeout=LIMIT_S)
+    assert up.returncode == 0
+    log = (data / "logs" / "embedder-1.log").read_bytes()
+    assert log.startswith(b'{"timestamp"')
 
 
 def test_a_second_interrupt_ends_at_once_what_does_not_listen(environ, data, port):

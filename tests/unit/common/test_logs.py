@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import errno
 import io
 import json
 import logging
+import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -232,3 +235,74 @@ def test_a_key_over_several_lines_is_no_part_of_a_traceback(configured: Configur
     assert "MIIEowIBAAK" not in written
     assert "Zm9vYmFy" not in written
     assert "it is no key" in written
+
+
+class Disk(io.RawIOBase):
+    """A file on a disk that has `free` bytes."""
+
+    def __init__(self, free: int) -> None:
+        self.free, self.written = free, b""
+
+    def write(self, line: Any) -> int:
+        part = bytes(line[: self.free])
+        if line and not part:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        self.free -= len(part)
+        self.written += part
+        return len(part)
+
+    def writable(self) -> bool:
+        return True
+
+
+def test_a_full_disk_costs_lines_which_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    disk = Disk(free=100)
+    stream = io.TextIOWrapper(io.BufferedWriter(disk))
+    output = logs.Output(stream)
+    for number in range(5):
+        output.msg(b'{"event": "%d", "more": "%s"}' % (number, b"x" * 50))
+    disk.free = 10_000
+    output.msg(b'{"event": "last"}')
+    first, cut, *rest = disk.written.splitlines()
+    assert json.loads(first)["event"] == "0"
+    assert cut.startswith(b'{"event": "1"')
+    assert [json.loads(line) for line in rest] == [
+        {"level": "warning", "event": "log lines lost", "lines": 4},
+        {"event": "last"},
+    ]
+
+
+@pytest.mark.parametrize("form", ["json", "console"])
+@pytest.mark.parametrize("name", ["full", "closed", "broken pipe"])
+def test_a_stream_that_takes_nothing_ends_nothing(
+    monkeypatch: pytest.MonkeyPatch, configured: Configured, form: str, name: str
+) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    stream = os.fdopen(write, "w") if name == "broken pipe" else open("/dev/full", "w")  # noqa: PTH123, SIM115
+    with suppress(OSError), stream:
+        configured(log_format=form)
+        monkeypatch.setattr(sys, "stderr", stream)
+        logs.configure(Settings(log_format=form), "gateway")
+        if name == "closed":
+            stream.close()
+        try:
+            raise ValueError("x")
+        except ValueError:
+            structlog.get_logger().exception("of ours")
+            logging.getLogger("httpx").exception("of a library")
+        sys.excepthook(ValueError, ValueError("x"), None)
+
+
+class Unspeakable(dict[str, str]):
+    def items(self) -> Any:
+        raise RuntimeError(SECRET)
+
+
+def test_a_line_that_cannot_be_made_is_named(configured: Configured) -> None:
+    stderr = configured()
+    structlog.get_logger().info("request", fields=Unspeakable(a="b"))
+    (line,) = stderr.lines()
+    assert line["event"] == "a line that cannot be made"
+    assert line["of"] == "request"
+    assert line["cause"] == "RuntimeError"

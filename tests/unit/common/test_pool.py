@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
-from raglan import errors
+import structlog
+from raglan import errors, logs
 from raglan.deadline import Deadline
 from raglan.resilience.breaker import State
 from raglan.rpc import addresses
@@ -563,3 +565,21 @@ async def test_nobody_there_is_said_at_once() -> None:
 def test_what_is_no_address_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="address"):
         addresses.Addresses.parse(text)
+
+
+async def test_a_replica_is_followed_although_no_line_can_be_logged(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its watcher logs each change; a full disk must not end it."""
+    with open("/dev/full", "w") as full:  # noqa: ASYNC230, PTH123
+        monkeypatch.setattr(sys, "stderr", full)
+        lines = logs._JsonLines("gateway")
+        structlog.configure(processors=[lines], logger_factory=lines.logger)
+        try:
+            async with mesh_of(1) as mesh:
+                assert await mesh.ask() == "r0"
+                await mesh.stop(0)
+                await until(lambda: mesh.endpoint(0).reach is Reach.UNREACHABLE)
+                assert not mesh.endpoint(0)._watching.done()
+        finally:
+            structlog.reset_defaults()

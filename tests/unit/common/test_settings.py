@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+import importlib
+from pathlib import Path
+
 import pytest
-from pydantic import PositiveInt
-from raglan.settings import GrpcSettings, SettingsError, load
+from pydantic import Field, PositiveInt, SecretStr
+from raglan import redaction
+from raglan.settings import SERVICES, GrpcSettings, SettingsError, is_secret, load
 
 
 class EmbedderLike(GrpcSettings, env_prefix="RAGLAN_EMBEDDER_"):
@@ -41,3 +45,71 @@ def test_a_bad_value_names_variable_and_value(monkeypatch: pytest.MonkeyPatch) -
 def test_settings_listen_on_loopback_and_hide_reflection_by_default() -> None:
     settings = load(EmbedderLike)
     assert (settings.host, settings.reflection) == ("127.0.0.1", False)
+
+
+class GeneratorLike(GrpcSettings, env_prefix="RAGLAN_GENERATOR_"):
+    api_key: SecretStr = SecretStr("")
+    """Key."""
+    other_key: SecretStr | None = Field(default=None, max_length=4)
+    """Another."""
+
+
+def test_a_secret_may_be_given_as_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for variable in ("API_KEY", "OTHER_KEY"):
+        (tmp_path / variable).write_text("s1\n")
+        monkeypatch.setenv(f"RAGLAN_GENERATOR_{variable}_FILE", str(tmp_path / variable))
+    loaded = load(GeneratorLike)
+    assert loaded.api_key.get_secret_value() == "s1"
+    assert loaded.other_key is not None
+    assert loaded.other_key.get_secret_value() == "s1"
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (None, "/secret cannot be read: No such file or directory."),
+        (b"", "/secret is empty; write the secret into it."),
+        (b"\n", "/secret is empty"),
+        (b"\xff\xfe", "/secret is no text in UTF-8."),
+        (b"x" * 70_000, "/secret holds more than 65536 bytes"),
+    ],
+)
+def test_a_file_that_is_no_secret_is_told(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: bytes | None, sentence: str
+) -> None:
+    path = tmp_path / "secret"
+    if content is not None:
+        path.write_bytes(content)
+    monkeypatch.setenv("RAGLAN_GENERATOR_API_KEY_FILE", str(path))
+    with pytest.raises(SettingsError, match=f"RAGLAN_GENERATOR_API_KEY_FILE: .*{sentence}"):
+        load(GeneratorLike)
+
+
+def test_a_secret_given_twice_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAGLAN_GENERATOR_API_KEY", "a")
+    monkeypatch.setenv("RAGLAN_GENERATOR_API_KEY_FILE", "/b")
+    with pytest.raises(SettingsError, match="API_KEY and .*API_KEY_FILE are both set; keep one"):
+        load(GeneratorLike)
+
+
+def test_a_secret_that_is_refused_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAGLAN_GENERATOR_OTHER_KEY", "correct-horse")
+    with pytest.raises(SettingsError) as refused:
+        load(GeneratorLike)
+    assert "RAGLAN_GENERATOR_OTHER_KEY: " in str(refused.value)
+    assert "correct-horse" not in str(refused.value)
+
+
+def test_no_setting_takes_a_file_that_is_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAGLAN_GENERATOR_PORT_FILE", "/a")
+    with pytest.raises(SettingsError, match="PORT_FILE is set, but there is no such setting"):
+        load(GeneratorLike)
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_every_setting_whose_name_says_secret_is_one(service: str) -> None:
+    """Else it would be shown in errors and logs, and could not be given as a file."""
+    module = importlib.import_module(f"raglan_{service}.settings")
+    settings = getattr(module, f"{service.capitalize()}Settings")
+    for name, field in settings.model_fields.items():
+        assert is_secret(field) == (redaction.under(name, 1) == redaction.REDACTED), name

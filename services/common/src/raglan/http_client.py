@@ -16,7 +16,7 @@ import httpx
 from opentelemetry.trace import Span
 from pydantic import SecretStr
 
-from raglan import http_errors
+from raglan import http_errors, tls_trust
 from raglan.deadline import Deadline
 from raglan.errors import (
     DeadlineExceeded,
@@ -90,6 +90,7 @@ class ModelServer:
         self._client = httpx.AsyncClient(
             # Neither a proxy nor a key from the environment: the server is the one that is set.
             trust_env=False,
+            verify=tls_trust.context(),
             headers=self._headers(),
             timeout=httpx.Timeout(None, connect=self._limits.connect_s),
             limits=httpx.Limits(

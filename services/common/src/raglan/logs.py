@@ -2,7 +2,8 @@
 
 Each line tells the request and trace that it belongs to, the stage, and what is left of the
 deadline; nothing has to be bound for that. What `raglan.redaction` names never leaves, in lines of
-other libraries either.
+other libraries either. Logging never raises: a full disk or a closed terminal costs lines, which
+are counted, and not the code that logs.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Iterator
@@ -18,7 +20,7 @@ from contextvars import ContextVar
 from datetime import UTC, datetime
 from functools import lru_cache
 from types import TracebackType
-from typing import Any, Final
+from typing import Any, Final, TextIO
 
 import structlog
 from pydantic import BaseModel, SecretStr
@@ -52,7 +54,7 @@ def configure(settings: ServiceSettings, service: str) -> None:
         settings.log_format == "auto" and not sys.stderr.isatty()
     )
     redaction.hide(_secrets(settings))
-    lines = _JsonLines(service) if json_lines else _ConsoleLines(service)
+    lines: _Lines = _JsonLines(service) if json_lines else _ConsoleLines(service)
     level = getattr(logging, settings.log_level.upper())
     structlog.configure(
         processors=[lines],
@@ -61,6 +63,7 @@ def configure(settings: ServiceSettings, service: str) -> None:
         cache_logger_on_first_use=True,
     )
     foreign = _Foreign(lines)
+    logging.raiseExceptions = False
     logging.basicConfig(handlers=[foreign], level=max(level, logging.WARNING), force=True)
     logging.captureWarnings(True)
     sys.excepthook = foreign.uncaught
@@ -83,12 +86,68 @@ class in_stage:  # noqa: N801 - reads as a statement: with in_stage(...)
             _stage.reset(self._token)
 
 
+class Output:
+    """Writes whole lines to a stream, past its buffers, and survives what the stream does."""
+
+    def __init__(self, stream: TextIO) -> None:
+        # What a buffer could not write would fail again with every line that follows.
+        self._raw: Any = getattr(stream.buffer, "raw", stream.buffer)
+        self._lock = threading.Lock()
+        self._lost = 0
+        self._before = b""
+        """Ends a line of which only a part was written."""
+
+    def msg(self, line: bytes) -> None:
+        """Write `line` and what ends it. What cannot be written is counted instead."""
+        with self._lock:
+            if self._lost:
+                lost = b'{"level": "warning", "event": "log lines lost", "lines": %d}' % self._lost
+                self._lost = 0 if self._write(lost) else self._lost
+            if self._lost or not self._write(line):
+                self._lost += 1
+
+    debug = info = warning = error = critical = exception = log = msg
+
+    def _write(self, line: bytes) -> bool:
+        rest = self._before + line + b"\n"
+        try:
+            while rest:
+                written = self._raw.write(rest)
+                if not written:  # it would block
+                    return False
+                rest, self._before = rest[written:], b"\n"
+        except (OSError, ValueError):
+            return False
+        self._before = b""
+        return True
+
+
 class _Lines:
     """Makes a line of an event: structlog's one processor."""
 
     def __init__(self, service: str) -> None:
         self._service = service
         self._own_stage = STAGES.get(service, "")
+        self._output = Output(sys.stderr)
+
+    def logger(self, *_: Any) -> Output:
+        """What the line is given to."""
+        return self._output
+
+    def __call__(self, _: Any, level: str, event: EventDict) -> bytes:
+        """The line. One that cannot be made is only named: its parts may hold anything."""
+        name = event.get("event")
+        try:
+            return self.line(level, event)
+        except Exception as error:  # noqa: BLE001 - no value in a line may end what logs it
+            fields = {"event": "a line that cannot be made", "cause": type(error).__name__}
+            if type(name) is str:
+                fields["of"] = name
+            return self.line(level, fields)
+
+    def line(self, level: str, event: EventDict) -> bytes:
+        """Encoded, without its end."""
+        raise NotImplementedError
 
     def fields(self, level: str, event: EventDict) -> dict[str, Any]:
         """What the line tells, redacted. What is ours needs no search."""
@@ -112,10 +171,7 @@ class _Lines:
 
 
 class _JsonLines(_Lines):
-    def logger(self, *_: Any) -> structlog.BytesLogger:
-        return structlog.BytesLogger(sys.stderr.buffer)
-
-    def __call__(self, _: Any, level: str, event: EventDict) -> bytes:
+    def line(self, level: str, event: EventDict) -> bytes:
         raised = _exc_info(event.pop("exc_info", None))
         fields = self.fields(level, event)
         if raised is not None:
@@ -128,22 +184,19 @@ class _ConsoleLines(_Lines):
         super().__init__(service)
         self._render = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
 
-    def logger(self, *_: Any) -> structlog.WriteLogger:
-        return structlog.WriteLogger(sys.stderr)
-
-    def __call__(self, logger: Any, level: str, event: EventDict) -> str:
+    def line(self, level: str, event: EventDict) -> bytes:
         raised = _exc_info(event.pop("exc_info", None))
         fields = self.fields(level, event)
         if raised is not None:
             lines = "".join(traceback.format_exception(*raised)).rstrip("\n")
             fields["exception"] = redaction.traceback(lines)
-        return str(self._render(logger, level, fields))
+        return str(self._render(None, level, fields)).encode("utf-8", "backslashreplace")
 
 
 class _Foreign(logging.Handler):
     """Lines of libraries that use the standard library's logging, in the same form."""
 
-    def __init__(self, lines: _JsonLines | _ConsoleLines) -> None:
+    def __init__(self, lines: _Lines) -> None:
         super().__init__()
         self._lines = lines
         self._logger = lines.logger()
@@ -168,7 +221,7 @@ class _Foreign(logging.Handler):
         self._write("critical", {"event": "ended by an error", "exc_info": (type_, error, trace)})
 
     def _write(self, level: str, fields: EventDict) -> None:
-        self._logger.msg(self._lines(None, level, fields))  # type: ignore[arg-type]
+        self._logger.msg(self._lines(None, level, fields))
 
 
 def _timestamp(now_ns: int) -> str:

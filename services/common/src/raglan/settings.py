@@ -11,24 +11,28 @@ import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Final, Literal, TypeVar
+from typing import Any, Final, Literal, TypeVar, get_args
 
-from pydantic import Field, NonNegativeFloat, PositiveInt, ValidationError
+from pydantic import Field, NonNegativeFloat, PositiveInt, SecretStr, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from raglan import fault_plan
+from raglan import fault_plan, tls_files
 from raglan.telemetry import variables as trace_variables
 
 SERVICES: Final = ("gateway", "embedder", "retriever", "reranker", "generator", "ingester")
 """Every service that reads variables of its own. Their prefixes are left to them."""
 
 CLI_VARIABLES: Final = frozenset(
-    {"RAGLAN_URL", "RAGLAN_DATA", "RAGLAN_HISTORY", "RAGLAN_HISTORY_DAYS"}
+    {"RAGLAN_URL", "RAGLAN_DATA", "RAGLAN_HISTORY", "RAGLAN_HISTORY_DAYS", "RAGLAN_LOG_MAX_MB"}
 )
-"""What the command line reads: the gateway's address, the data folder of `raglan up`, and the file
-in which runs of `raglan eval` are kept, and for how long."""
+"""What the command line reads: the gateway's address, the data folder of `raglan up`, how large a
+log of it may grow, and the file in which runs of `raglan eval` are kept, and for how long."""
 
-COMMON_VARIABLES: Final = frozenset({fault_plan.VARIABLE, *trace_variables.OWN})
+_MAX_SECRET_BYTES: Final = 64 * 1024
+
+COMMON_VARIABLES: Final = frozenset({fault_plan.VARIABLE, *tls_files.OWN, *trace_variables.OWN})
 """What every service reads, under one name for all."""
 
 
@@ -92,6 +96,63 @@ def variables_of(settings: type[ServiceSettings]) -> dict[str, str]:
     return {f"{prefix}{field}".upper(): field for field in settings.model_fields}
 
 
+def is_secret(field: FieldInfo) -> bool:
+    """Whether the value must not be shown, and may be given as a file."""
+    annotation = field.annotation
+    return SecretStr in (annotation, *get_args(annotation))
+
+
+def secret_files_of(settings: type[ServiceSettings]) -> dict[str, str]:
+    """Variable that names a file -> field, for every secret of `settings`."""
+    fields = settings.model_fields
+    return {
+        f"{variable}_FILE": name
+        for variable, name in variables_of(settings).items()
+        if is_secret(fields[name])
+    }
+
+
+def read_secret(variable: str, path: Path) -> SecretStr:
+    """What the file at `path` holds, without the line break at its end.
+
+    Raises:
+        SettingsError: it cannot be read, or is no secret; the text names `variable`.
+    """
+    try:
+        with path.open("rb") as file:
+            content = file.read(_MAX_SECRET_BYTES + 1)
+        secret = content.decode().rstrip("\r\n")
+    except OSError as error:
+        raise SettingsError(f"{variable}: {path} cannot be read: {error.strerror}.") from None
+    except UnicodeDecodeError:
+        raise SettingsError(f"{variable}: {path} is no text in UTF-8.") from None
+    if not secret:
+        raise SettingsError(f"{variable}: {path} is empty; write the secret into it.")
+    if len(content) > _MAX_SECRET_BYTES:
+        raise SettingsError(
+            f"{variable}: {path} holds more than {_MAX_SECRET_BYTES} bytes; is it the right file?"
+        )
+    return SecretStr(secret)
+
+
+def _secrets_from_files(
+    settings: type[ServiceSettings], environ: Mapping[str, str], problems: list[str]
+) -> dict[str, Any]:
+    """Field -> secret, for those that are given as a file; what is wrong goes to `problems`."""
+    found: dict[str, Any] = {}
+    for variable, field in secret_files_of(settings).items():
+        if not (path := environ.get(variable, "")):
+            continue
+        if environ.get(direct := variable.removesuffix("_FILE")):
+            problems.append(f"{direct} and {variable} are both set; keep one.")
+            continue
+        try:
+            found[field] = read_secret(variable, Path(path))
+        except SettingsError as error:
+            problems.append(str(error))
+    return found
+
+
 def unknown_variables(
     known: Iterable[str], *, prefix: str, environ: Mapping[str, str]
 ) -> dict[str, str]:
@@ -118,7 +179,9 @@ def load(settings: type[S]) -> S:
     """
     variables = variables_of(settings)
     unknown = unknown_variables(
-        variables, prefix=settings.model_config.get("env_prefix", ""), environ=os.environ
+        {*variables, *secret_files_of(settings)},
+        prefix=settings.model_config.get("env_prefix", ""),
+        environ=os.environ,
     )
     problems = [
         f"{name} is set, but there is no such setting." + (f" Did you mean {near}?" if near else "")
@@ -126,23 +189,32 @@ def load(settings: type[S]) -> S:
     ]
     if wrong := fault_plan.problem(os.environ, SERVICES):
         problems.append(wrong)
+    if wrong := tls_files.problem(os.environ):
+        problems.append(wrong)
     if wrong := trace_variables.problem(os.environ):
         problems.append(wrong)
     names = {field: variable for variable, field in variables.items()}
+    secrets = _secrets_from_files(settings, os.environ, problems)
     try:
-        loaded = settings()
+        loaded = settings(**secrets)
     except ValidationError as error:
-        problems += [
-            # What concerns no single field has all of them as its input, the secrets too.
-            f"{_place(e['loc'], names)}: {e['msg']} (got {e.get('input')!r})."
-            if e["loc"]
-            else f"{e['msg']}."
-            for e in error.errors(include_url=False)
-        ]
+        problems += [_problem(settings, names, e) for e in error.errors(include_url=False)]
         raise SettingsError("\n".join(problems)) from None
     if problems:
         raise SettingsError("\n".join(problems))
     return loaded
+
+
+def _problem(settings: type[ServiceSettings], names: Mapping[str, str], error: ErrorDetails) -> str:
+    location = error["loc"]
+    # What concerns no single field has all of them as its input, the secrets too.
+    if not location:
+        return f"{error['msg']}."
+    said = f"{_place(location, names)}: {error['msg']}"
+    field = settings.model_fields.get(str(location[0]))
+    if field is None or is_secret(field):
+        return f"{said}."
+    return f"{said} (got {error['input']!r})."
 
 
 def _place(location: Sequence[int | str], names: Mapping[str, str]) -> str:

@@ -53,7 +53,7 @@ class Ingester:
         self._settings = settings
         self._data_dir = settings.data_dir
         self._lock: IO[str] | None = None
-        url = url_of(settings.database_url, settings.data_dir)
+        url = url_of(settings.database_url.get_secret_value(), settings.data_dir)
         settings.data_dir.mkdir(parents=True, exist_ok=True)
         self._database = Database(url)
         registry = CollectorRegistry()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, SecretStr
 from raglan.settings import GrpcSettings, default_data_dir
 
 MIB = 1024 * 1024
@@ -19,7 +19,7 @@ class IngesterSettings(GrpcSettings, env_prefix="RAGLAN_INGESTER_"):
     data_dir: Path = Field(default_factory=lambda: default_data_dir() / "ingester")
     """Folder of the documents' bytes, and of the SQLite file unless `database_url` is set."""
 
-    database_url: str = ""
+    database_url: SecretStr = SecretStr("")
     """Jobs, documents and workflow state: a SQLAlchemy URL (`postgresql://...`, `sqlite:///...`).
     Empty: `ingester.sqlite` in `data_dir`."""
 

@@ -10,7 +10,7 @@ import grpc
 from raglan import errors
 from raglan.deadline import Deadline
 from raglan.errors import DeadlineExceeded, RaglanError
-from raglan.rpc import faults
+from raglan.rpc import credentials, faults
 from raglan.rpc.tracing import Attempt
 from raglan.telemetry import context as request_context
 
@@ -42,15 +42,19 @@ def connect(
 
     Args:
         address: "host:port".
-        target: the service there, by which faults are rehearsed (`raglan.rpc.faults`).
+        target: the service there, whose name its certificate must hold (`raglan.tls_files`), and
+            by which faults are rehearsed (`raglan.rpc.faults`).
     """
     options = (
         *_OPTIONS,
         ("grpc.max_receive_message_length", max_message_bytes),
         ("grpc.max_send_message_length", max_message_bytes),
     )
-    return grpc.aio.insecure_channel(
-        address, options=options, interceptors=faults.interceptors(target, address)
+    return credentials.channel(
+        address,
+        service=target,
+        options=options,
+        interceptors=faults.interceptors(target, address),
     )
 
 

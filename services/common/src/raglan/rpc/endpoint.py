@@ -16,7 +16,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from raglan.background import keep_running
 from raglan.resilience.breaker import CircuitBreaker, State
 from raglan.resilience.latency import FadingMean
-from raglan.rpc import client, health_service
+from raglan.rpc import client, credentials, health_service
 
 log: Final = structlog.get_logger()
 
@@ -27,6 +27,8 @@ _SETTLED_S: Final = 1.0
 """A stream of its health that lasted so long is followed by another without a pause."""
 _JUDGE_S: Final = 1.0
 """For so long after the end of such a stream, what was said last stands."""
+_REPLACED_S: Final = 60.0
+"""For the calls of a channel whose certificates were replaced."""
 
 
 class Reach(StrEnum):
@@ -63,9 +65,10 @@ class Endpoint:
         """What went wrong last, as a sentence."""
         self.breaker = CircuitBreaker(on_change=lambda _: on_change(self))
         self._on_change = on_change
-        self._channel = client.connect(address, target=target)
-        self.stub = stub(self._channel)
-        self._health: Any = health_pb2_grpc.HealthStub(self._channel)
+        self._target = target
+        self._make_stub = stub
+        self._closing: set[asyncio.Task[None]] = set()
+        self._connect()
         self._service = health_service.name_of(target)
         name = f"watch {target} {address}"
         self._watching = asyncio.create_task(keep_running(name, self._watch), name=name)
@@ -91,11 +94,29 @@ class Endpoint:
         """Stop following it and close the channel; its calls get `grace_s` to end."""
         self._watching.cancel()
         await asyncio.wait((self._watching,))
+        for task in self._closing:
+            task.cancel()
+        await asyncio.gather(*self._closing, return_exceptions=True)
         await self._channel.close(grace_s)
+
+    def _connect(self) -> None:
+        self._certificates = credentials.material()
+        self._channel = client.connect(self.address, target=self._target)
+        self.stub = self._make_stub(self._channel)
+        self._health: Any = health_pb2_grpc.HealthStub(self._channel)
+
+    def _renew(self) -> None:
+        """Begin a new channel where the certificates are others now: an open one keeps its own."""
+        if credentials.material() is not self._certificates:
+            old = asyncio.create_task(self._channel.close(_REPLACED_S))
+            self._closing.add(old)
+            old.add_done_callback(self._closing.discard)
+            self._connect()
 
     async def _watch(self) -> None:
         pause_s = _FIRST_PAUSE_S
         while True:
+            self._renew()
             began = time.monotonic()
             heard = await self._listen()
             if not heard:

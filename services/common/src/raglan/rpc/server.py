@@ -21,7 +21,7 @@ from raglan.background import keep_running
 from raglan.errors import RaglanError, Unavailable
 from raglan.health import Health
 from raglan.lifecycle import LAST_WORD_S, Lifecycle, stop_signals
-from raglan.rpc import health_service, trace_service
+from raglan.rpc import credentials, health_service, trace_service
 from raglan.rpc.interceptor import BoundaryInterceptor
 from raglan.rpc.metrics import ServedCalls
 from raglan.rpc.trace_service import MAX_REPLY_BYTES, TraceServicer
@@ -117,8 +117,13 @@ class Server:
             RaglanError: the port is taken or the service cannot start; the message says why.
         """
         address = f"{self.settings.host}:{self.settings.port}"
+        secured = credentials.for_server()
         try:
-            self.port = self._grpc.add_insecure_port(address)
+            self.port = (
+                self._grpc.add_secure_port(address, secured)
+                if secured
+                else self._grpc.add_insecure_port(address)
+            )
         except RuntimeError as error:
             variable = f"{self.settings.model_config.get('env_prefix', '')}PORT"
             raise Unavailable(

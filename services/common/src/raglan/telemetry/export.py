@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections.abc import Sequence
 from typing import Final
@@ -12,6 +13,7 @@ from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExport
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 
+from raglan import tls_trust
 from raglan.telemetry import otlp
 from raglan.telemetry.recording import RecordedSpan
 
@@ -20,6 +22,7 @@ log: Final = structlog.get_logger()
 MAX_WAITING: Final = 8_192
 """Spans that wait for a collector; past it, new ones are dropped."""
 
+_CERTIFICATES: Final = ("OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE", "OTEL_EXPORTER_OTLP_CERTIFICATE")
 _BATCH: Final = 512
 _EVERY_MS: Final = 1_000
 _CLOSE_S: Final = 2.0
@@ -90,6 +93,11 @@ class CollectorExport(SpanProcessor):
 
 class _Otlp(OTLPSpanExporter):
     """The sdk's exporter with our encoder: its own would cost more than all else of a span."""
+
+    def __init__(self) -> None:
+        # Its own variables for a certificate come first.
+        named = any(os.environ.get(name) for name in _CERTIFICATES)
+        super().__init__(certificate_file=None if named else tls_trust.file())
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         # An ExportTraceServiceRequest has the one field that a TracesData has.

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import ssl
 import urllib.request
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
@@ -13,10 +11,9 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 import aiohttp
-import certifi
 import structlog
 from pydantic import SecretStr
-from raglan import http_errors
+from raglan import http_errors, tls_trust
 from raglan.deadline import Deadline
 from raglan.errors import RaglanError, Unavailable
 from raglan.health import Health
@@ -103,7 +100,9 @@ class OpenAIModel:
     async def start(self) -> None:
         """Make the pool. The server is not called: it may come up later than we do."""
         # In a thread, because reading the certificates takes 100 ms.
-        trusted = await asyncio.to_thread(_certificates) if self._url.startswith("https") else True
+        trusted = (
+            await asyncio.to_thread(tls_trust.context) if self._url.startswith("https") else True
+        )
         self._client = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
                 ssl=trusted,
@@ -221,13 +220,6 @@ class OpenAIModel:
         if key := self._key.get_secret_value():
             headers["authorization"] = f"Bearer {key}"
         return headers
-
-
-def _certificates() -> ssl.SSLContext:
-    """What https servers are checked against: the operator's, else certifi's."""
-    if "SSL_CERT_FILE" in os.environ or "SSL_CERT_DIR" in os.environ:
-        return ssl.create_default_context()
-    return ssl.create_default_context(cafile=certifi.where())
 
 
 def _proxy_for(url: str) -> str | None:
