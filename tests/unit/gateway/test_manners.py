@@ -212,7 +212,7 @@ async def asked(error: Exception) -> httpx.Response:
         retriever_pb2_grpc.add_RetrieverServiceServicer_to_server(retriever, server)
 
     server = Server(
-        Service("retriever", register), GrpcSettings(shutdown_drain_s=0, shutdown_grace_s=0)
+        Service("raglan.v1.RetrieverService", register), GrpcSettings(shutdown_drain_s=0, shutdown_grace_s=0)
     )
     await server.start()
     address = f"127.0.0.1:{server.port}"

@@ -119,7 +119,7 @@ def _checked(
         )
     collections = body.collections or [settings.default_collection]
     query = Query(
-        text=" ".join(body.query.split()),
+        text=body.query.strip(),
         collections=tuple(dict.fromkeys(collections)),
         top_k=body.top_k,
         mode=_MODES[body.mode],
