@@ -68,6 +68,15 @@ test-observability: setup-test ## Rules by promtool; every expression of rules a
 test-fuzz: setup-test ## Schemathesis over the OpenAPI document of a running mesh
 	$(BIN)/python -m pytest tests/fuzz
 
+.venv-openapi-client/.installed: requirements/openapi-client.txt
+	@$(PYTHON) -m venv .venv-openapi-client || python3 -m venv .venv-openapi-client
+	@.venv-openapi-client/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
+
+.PHONY: test-client
+test-client: setup-test .venv-openapi-client/.installed ## Generate a Python client from the OpenAPI document, and use it
+	PATH="$(CURDIR)/.venv-openapi-client/bin:$$PATH" $(BIN)/python -m pytest tests/client
+
 # A stamp inside the environment, as for the others: made once, and again when its pins change.
 .venv-vllm/.installed: requirements/vllm.txt requirements/vllm-constraints.txt services/common/pyproject.toml services/generator/pyproject.toml
 	@test -x .venv-vllm/bin/python || $(PYTHON) -m venv .venv-vllm || python3 -m venv .venv-vllm

@@ -15,7 +15,7 @@ import httpx
 from fastapi import FastAPI
 from raglan.lifecycle import Lifecycle
 from raglan_gateway import app, lifecycle
-from raglan_gateway.api import sse
+from raglan_gateway.api import schemas, sse
 from raglan_gateway.settings import GatewaySettings
 
 NOWHERE: dict[str, Any] = {
@@ -71,7 +71,7 @@ class Gateway:
             self.closed += 1
 
     async def _flood(self) -> AsyncGenerator[sse.Event, None]:
-        long = sse.StreamProblem(code="x", message="y" * 10_000, retryable=False)
+        long = schemas.StreamDelta(text="y" * 10_000)
         try:
             while True:
                 self.produced += 1

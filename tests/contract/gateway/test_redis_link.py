@@ -264,3 +264,50 @@ async def test_a_script_with_an_error_is_unavailable_without_quoting_it(
             await link.run("return redis.call('NOSUCH', ARGV[1])", [], b"somebody's words")
         assert "somebody" not in caught.value.message
         assert caught.value.__cause__ is None
+
+
+@asynccontextmanager
+async def far_away(port: int, delay_s: float) -> AsyncIterator[int]:
+    """A port that leads to `port`, with replies that take `delay_s` to come."""
+    pipes: set[asyncio.Task[None]] = set()
+
+    async def pipe(source: asyncio.StreamReader, sink: asyncio.StreamWriter, wait_s: float) -> None:
+        try:
+            while data := await source.read(65536):
+                await asyncio.sleep(wait_s)
+                sink.write(data)
+        finally:
+            sink.close()
+
+    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        near_reader, near_writer = await asyncio.open_connection("127.0.0.1", port)
+        for each in (pipe(reader, near_writer, 0), pipe(near_reader, writer, delay_s)):
+            pipes.add(asyncio.create_task(each))
+
+    server = await asyncio.start_server(connected, "127.0.0.1", 0)
+    yield server.sockets[0].getsockname()[1]
+    server.close()
+    for task in pipes:
+        task.cancel()
+    await asyncio.wait(pipes)
+    await server.wait_closed()
+    await asyncio.sleep(0)  # transports close in the next turn of the loop
+
+
+async def test_a_redis_that_takes_several_round_trips_to_connect_is_used(
+    guarded_redis_server: RedisServer,
+) -> None:
+    # Password, database and call take .6 s: longer than a call may, as 20 ms each are in 55.
+    call_s, delay_s = 0.5, 0.2
+    async with far_away(guarded_redis_server.port, delay_s) as port:
+        url = SecretStr(f"redis://:right-one@127.0.0.1:{port}/1")
+        async with linked(url, call_s=call_s) as link:
+            async with asyncio.timeout(20):
+                while not (await call(link)).answered:
+                    await asyncio.sleep(0.05)
+            assert [(await call(link)).answered for _ in range(5)] == [True] * 5
+            assert link.state is State.CLOSED
+            # More at once than there are connections: those that are made meanwhile are kept.
+            async with asyncio.timeout(20):
+                while not all(o.answered for o in await load(link, calls=4, per_second=1_000)):
+                    await link.up()

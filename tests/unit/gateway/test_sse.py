@@ -94,7 +94,7 @@ async def test_the_end_of_the_process_is_the_last_event_and_closes_the_source() 
 
     pieces = await asyncio.wait_for(client.follow(events()), 5)
     assert closed.is_set()
-    assert pieces[-1].startswith(b'event: error\ndata: {"code":"UNAVAILABLE"')
+    assert pieces[-1].startswith(b'event: error\ndata: {"type":"unavailable","code":"UNAVAILABLE"')
     assert pieces[-1].endswith(b"id: 2\n\n")
     assert client.whole
 
@@ -104,7 +104,9 @@ def test_an_error_event_says_what_went_wrong_and_whether_to_retry() -> None:
     assert event.name == "error"
     assert event.data is not None
     assert event.data.model_dump() == {
+        "type": "overloaded",
         "code": "RESOURCE_EXHAUSTED",
         "message": "full",
+        "request_id": "",
         "retryable": True,
     }

@@ -138,13 +138,16 @@ def from_status(status: str, message: str, *, retry_after_s: float | None = None
 
 def envelope(error: RaglanError, request_id: str) -> dict[str, object]:
     """The body of every REST error: `{"error": {type, code, message, request_id, retryable}}`."""
+    return {"error": problem(error, request_id)}
+
+
+def problem(error: RaglanError, request_id: str) -> dict[str, object]:
+    """What the envelope holds, and the data of a stream's `error` event."""
     row = wire(error)
     return {
-        "error": {
-            "type": row.type,
-            "code": row.status,
-            "message": error.message,
-            "request_id": request_id,
-            "retryable": row.retryable,
-        }
+        "type": row.type,
+        "code": row.status,
+        "message": error.message,
+        "request_id": request_id,
+        "retryable": row.retryable,
     }

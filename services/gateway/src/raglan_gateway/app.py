@@ -16,7 +16,7 @@ from raglan.lifecycle import Lifecycle
 from raglan.resilience.breaker import State
 from raglan.telemetry.metrics import OnLoop
 
-from raglan_gateway.api import collections, documents, jobs, operations, query, schemas
+from raglan_gateway.api import collections, documents, jobs, openapi, operations, query, schemas
 from raglan_gateway.api import traces as trace_routes
 from raglan_gateway.api.body_limit import BodyLimit
 from raglan_gateway.api.boundary import Boundary, install_error_handlers
@@ -41,7 +41,7 @@ from raglan_gateway.traces.verdict import TailSampling
 log: Final = structlog.get_logger()
 _ERRORS: Final[dict[int | str, dict[str, Any]]] = {
     status: {"model": schemas.ErrorReply}
-    for status in (400, 403, 404, 409, 413, 422, 429, 500, 503, 504)
+    for status in (400, 403, 404, 405, 408, 409, 413, 415, 422, 429, 500, 501, 503, 504)
 }
 
 
@@ -99,9 +99,12 @@ def build(settings: GatewaySettings, lifecycle: Lifecycle | None = None) -> Fast
         lifespan=lifespan,
         # A redirect would lead to whatever the Host header names.
         redirect_slashes=False,
+        # The names of a generated client's functions.
+        generate_unique_id_function=lambda route: route.name,
         responses=_ERRORS,
     )
     app.state.lifecycle = lifecycle
+    app.state.metrics = metrics
     app.state.refusal = Door(pipeline.door, metrics).refusal
     app.add_middleware(BodyLimit, settings=settings)
     app.add_middleware(LastWord, lifecycle=lifecycle)
@@ -126,6 +129,7 @@ def build(settings: GatewaySettings, lifecycle: Lifecycle | None = None) -> Fast
     app.include_router(jobs.router(mesh, settings.heartbeat_s))
     app.include_router(trace_routes.router(traces))
     app.include_router(operations.router(mesh, redis, settings, metrics))
+    openapi.install(app)
     return app
 
 

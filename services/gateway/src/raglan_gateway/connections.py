@@ -8,7 +8,9 @@ import time
 from collections.abc import Callable
 from typing import Any, Final
 
+from raglan.errors import InvalidInput
 from raglan.lifecycle import Lifecycle
+from raglan.telemetry import context as request_context
 from starlette.responses import Response
 from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import (
@@ -17,6 +19,8 @@ from uvicorn.protocols.http.httptools_impl import (
     RequestResponseCycle,
 )
 from uvicorn.server import ServerState
+
+from raglan_gateway.api.problem import reply
 
 HEAD_S: Final = 30.0
 """How long the first line and the headers of a request may take to arrive."""
@@ -79,6 +83,17 @@ class Connection(HttpToolsProtocol):
         if not cycle.keep_alive:
             self.transport.close()
         self.on_response_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what cannot be read as HTTP, in the envelope, and close."""
+        id_ = request_context.id_from("")
+        response = reply(InvalidInput("The request is not valid HTTP."), status=400, request_id=id_)
+        response.headers["X-Request-ID"] = id_
+        response.headers["Connection"] = "close"
+        lines = [b"%b: %b\r\n" % header for header in response.raw_headers]
+        head = (STATUS_LINE[response.status_code], *lines, b"\r\n")
+        self.transport.write(b"".join((*head, bytes(response.body))))
+        self.transport.close()
 
     @property
     def serves(self) -> bool:

@@ -22,7 +22,7 @@ from raglan.errors import RaglanError
 from raglan.lifecycle import LAST_WORD_S, Lifecycle, stop_signals
 
 from raglan_gateway import connections, listening
-from raglan_gateway.settings import GatewaySettings
+from raglan_gateway.settings import GatewaySettings, listed
 
 log: Final = structlog.get_logger()
 
@@ -98,6 +98,8 @@ def _config(app: FastAPI, settings: GatewaySettings, lifecycle: Lifecycle) -> uv
         access_log=False,
         log_config=None,
         server_header=False,
+        proxy_headers=bool(settings.trusted_proxies),
+        forwarded_allow_ips=listed(settings.trusted_proxies),
         backlog=listening.BACKLOG,
         timeout_keep_alive=math.ceil(settings.keep_alive_s),
         timeout_graceful_shutdown=math.ceil(settings.shutdown_grace_s + LAST_WORD_S),

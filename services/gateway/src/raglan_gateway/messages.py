@@ -16,7 +16,7 @@ def search(
 ) -> retriever_pb2.SearchRequest:
     request = retriever_pb2.SearchRequest(
         collections=query.collections,
-        text=query.text,
+        text=query.line,
         mode=query.mode,
         limit=max(query.top_k, candidates if query.rerank else 0),
         filter=query.filter,
@@ -33,7 +33,7 @@ def search(
 
 def rerank(query: Query, passages: Sequence[common_pb2.Passage]) -> reranker_pb2.RerankRequest:
     return reranker_pb2.RerankRequest(
-        query=query.text,
+        query=query.line,
         candidates=[
             reranker_pb2.Candidate(
                 text=_in_context(passage),

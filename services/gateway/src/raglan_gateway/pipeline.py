@@ -316,7 +316,7 @@ class Pipeline:
         try:
             async with run.through(self._embedding) as limit:
                 reply = await self._services.embed(
-                    [run.query.text], embedder_pb2.INPUT_KIND_QUERY, deadline=limit
+                    [run.query.line], embedder_pb2.INPUT_KIND_QUERY, deadline=limit
                 )
                 run.spent("embed", reply.timing)
         except RECOVERABLE as error:

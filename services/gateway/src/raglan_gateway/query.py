@@ -13,6 +13,7 @@ class Query:
     """What was asked, checked."""
 
     text: str
+    """As it was asked, its lines included: code and lists lose their sense without them."""
     collections: tuple[str, ...]
     top_k: int
     mode: retriever_pb2.SearchMode.ValueType
@@ -24,3 +25,8 @@ class Query:
     priority: Priority = Priority.DEFAULT
     stream: bool = False
     """Whether the answer is read as it is written."""
+
+    @property
+    def line(self) -> str:
+        """The text in one line, which embedder, index and reranker are asked with."""
+        return " ".join(self.text.split())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
@@ -52,6 +53,11 @@ class GatewaySettings(ServiceSettings, env_prefix="RAGLAN_GATEWAY_"):
     """Origins of web pages that may use the API, with commas, such as `https://app.example.com`;
     `*` for all. A browser's requests from other sites are refused where they could change
     something, and it keeps their replies from the page."""
+
+    trusted_proxies: str = ""
+    """Addresses and networks of the proxies before the gateway, with commas, such as `10.0.0.0/8`:
+    their `X-Forwarded-For` names the caller whose rate is limited. Empty ignores the header,
+    because anybody can send it."""
 
     default_collection: str = "default"
     """Made at start and searched when a request names none; empty makes none."""
@@ -161,6 +167,13 @@ class GatewaySettings(ServiceSettings, env_prefix="RAGLAN_GATEWAY_"):
 
     slow_reader_s: PositiveFloat = 30
     """How long a client may take in nothing of its reply; then it is cut off and its calls end."""
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _check_proxies(cls, value: str) -> str:
+        for proxy in listed(value):
+            ipaddress.ip_network(proxy)
+        return value
 
     @field_validator("cors_origins")
     @classmethod

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 from raglan.errors import NotFound
+from raglan.identifiers import shortened
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session, undefer
 
@@ -75,7 +76,7 @@ class DocumentStore:
             key = (collection, document_id)
             found = session.get(Document, key, options=[undefer(Document.text)])
             if found is None:
-                raise NotFound(f"There is no document {document_id!r} in {collection!r}.")
+                raise NotFound(f"There is no document {shortened(document_id)} in {collection!r}.")
             parsed = session.get(DocumentStructure, key)
             if parsed is None:
                 return StoredDocument(found)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from raglan.errors import InvalidInput, PayloadTooLarge
-from raglan.identifiers import check_collection_name, check_document_id
+from raglan.identifiers import check_collection_name, check_document_id, shortened
 
 from raglan_ingester.blobs import BlobStore, BlobWriter
 from raglan_ingester.database import now_ms
@@ -122,7 +122,8 @@ class _Reception:
         item = _item_of(start, len(self._items), self._limits)
         if item.document_id in self._ids:
             raise InvalidInput(
-                f"Two documents of the job have the id {item.document_id!r}; ids must differ."
+                f"Two documents of the job have the id {shortened(item.document_id)}; "
+                "ids must differ."
             )
         self._ids.add(item.document_id)
         item.job_id = self._id
@@ -139,7 +140,7 @@ class _Reception:
         document_limit, job_limit = self._limits.max_document_bytes, self._limits.max_job_bytes
         if self._writer.size_bytes + len(data) > document_limit:
             raise PayloadTooLarge(
-                f"The document {self._items[-1].document_id!r} is larger than "
+                f"The document {shortened(self._items[-1].document_id)} is larger than "
                 f"{document_limit:,} bytes, the limit (RAGLAN_INGESTER_MAX_DOCUMENT_BYTES)."
             )
         self._bytes += len(data)
@@ -191,10 +192,11 @@ def _item_of(start: DocumentStart, ordinal: int, limits: Limits) -> Item:
     ):
         if len(value) > limit:
             raise InvalidInput(
-                f"The {name} of {document_id!r} has {len(value)} characters; the limit is {limit}."
+                f"The {name} of {shortened(document_id)} has {len(value)} characters; "
+                f"the limit is {limit}."
             )
         if "\0" in value:
-            raise InvalidInput(f"The {name} of {document_id!r} holds a null character.")
+            raise InvalidInput(f"The {name} of {shortened(document_id)} holds a null character.")
     return Item(
         ordinal=ordinal,
         document_id=document_id,
@@ -215,7 +217,7 @@ def _metadata(text: str, document_id: str, limit: int) -> str:
     size = len(text.encode())
     if size > limit:
         raise PayloadTooLarge(
-            f"The metadata of {document_id!r} has {size:,} bytes; the limit is {limit:,} "
+            f"The metadata of {shortened(document_id)} has {size:,} bytes; the limit is {limit:,} "
             "(RAGLAN_INGESTER_MAX_METADATA_BYTES)."
         )
     if not text:
@@ -225,7 +227,7 @@ def _metadata(text: str, document_id: str, limit: int) -> str:
     except (ValueError, RecursionError):
         loaded = None
     if not isinstance(loaded, dict):
-        raise InvalidInput(f"The metadata of {document_id!r} is not a JSON object.")
+        raise InvalidInput(f"The metadata of {shortened(document_id)} is not a JSON object.")
     # ASCII: a lone surrogate or a null stays an escape that every store can hold.
     return json.dumps(loaded, sort_keys=True, separators=(",", ":"))
 

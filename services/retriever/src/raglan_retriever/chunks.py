@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from raglan.chunk_text import in_context
 from raglan.errors import InvalidInput
-from raglan.identifiers import check_document_id
+from raglan.identifiers import check_document_id, shortened
 
 from raglan_retriever import metadata
 
@@ -72,7 +72,7 @@ class Chunk:
         try:
             indexed = metadata.index(self.metadata_json, document_id=self.document_id)
         except InvalidInput as error:
-            raise InvalidInput(f"Chunk {self.chunk_id!r}: {error.message}") from None
+            raise InvalidInput(f"Chunk {shortened(self.chunk_id)}: {error.message}") from None
         stored = {name: getattr(self, name) for name in _FIELDS}
         return stored | {
             "heading_path": list(self.heading_path),

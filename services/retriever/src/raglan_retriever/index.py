@@ -12,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 from raglan.errors import Conflict, InvalidInput, NotFound
-from raglan.identifiers import check_collection_name
+from raglan.identifiers import check_collection_name, shortened
 from raglan.telemetry import semconv
 
 from raglan_retriever import lexical
@@ -170,7 +170,9 @@ class Index:
             chunks = await self.store.select(name, wanted)
             span.set_attribute(semconv.DB_ROWS, len(chunks))
         if not chunks:
-            raise NotFound(f"Collection {name!r} holds no chunk of document {document_id!r}.")
+            raise NotFound(
+                f"Collection {name!r} holds no chunk of document {shortened(document_id)}."
+            )
         return sorted(chunks, key=lambda chunk: (chunk.ordinal, chunk.chunk_id))
 
     async def count(self, name: str, document_ids: Sequence[str]) -> list[int]:
@@ -223,7 +225,8 @@ def _points(
     if not np.isfinite(dense).all():
         row = int(np.flatnonzero(~np.isfinite(dense).all(axis=1))[0])
         raise InvalidInput(
-            f"The vector of chunk {chunks[row].chunk_id!r} holds values that are not finite."
+            f"The vector of chunk {shortened(chunks[row].chunk_id)} holds values that are not "
+            "finite."
         )
     mean_length = collection.mean_length.value
     return [

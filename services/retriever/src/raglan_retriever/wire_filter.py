@@ -6,6 +6,7 @@ import math
 from typing import Final
 
 from raglan.errors import InvalidInput
+from raglan.identifiers import shortened
 from raglan.v1 import retriever_pb2
 
 from raglan_retriever.filters import All, Any, Clause, Not, Numbers, Terms
@@ -77,7 +78,7 @@ class _Reader:
                 return there if message.exists else Not(there)
             case _:
                 raise InvalidInput(
-                    f"The condition on {path!r} tests nothing; "
+                    f"The condition on {shortened(path)} tests nothing; "
                     "it needs eq, ne, in, range or exists."
                 )
 
@@ -85,7 +86,8 @@ class _Reader:
 def _values(message: retriever_pb2.ValueList, path: str) -> tuple[str, ...]:
     if not 1 <= len(message.values) <= MAX_VALUES:
         raise InvalidInput(
-            f"`in` on {path!r} lists {len(message.values)} values; it must list 1 to {MAX_VALUES}."
+            f"`in` on {shortened(path)} lists {len(message.values)} values; "
+            f"it must list 1 to {MAX_VALUES}."
         )
     return tuple(dict.fromkeys(term(path, _scalar(value, path)) for value in message.values))
 
@@ -102,16 +104,18 @@ def _scalar(message: retriever_pb2.Value, path: str) -> Scalar:
             return message.flag
         case _:
             raise InvalidInput(
-                f"A value for {path!r} is missing or not finite; give a text, a number or a "
-                "boolean. For a missing field, use exists."
+                f"A value for {shortened(path)} is missing or not finite; give a text, a number "
+                "or a boolean. For a missing field, use exists."
             )
 
 
 def _range(message: retriever_pb2.Range, path: str) -> Numbers:
     bounds = {descriptor.name: value for descriptor, value in message.ListFields()}
     if not bounds:
-        raise InvalidInput(f"The range on {path!r} has no bound; give gt, gte, lt or lte.")
+        raise InvalidInput(f"The range on {shortened(path)} has no bound; give gt, gte, lt or lte.")
     for name, value in bounds.items():
         if not math.isfinite(value):
-            raise InvalidInput(f"{name} of the range on {path!r} is {value}; it must be finite.")
+            raise InvalidInput(
+                f"{name} of the range on {shortened(path)} is {value}; it must be finite."
+            )
     return Numbers(number_key(path), **bounds)

@@ -41,6 +41,8 @@ class BodyLimit:
                 return await receive()
             until = (time.monotonic() if uploads else began) + self._body_s
             message = await self._in_time(receive, until) if announced <= limit else {}
+            if message.get("type") == "http.disconnect":
+                raise HTTPException(499, "The client left before its body was complete")
             read += len(message.get("body", b""))
             complete = not message.get("more_body", False)
             if max(read, announced) > limit:

@@ -14,6 +14,8 @@ from opentelemetry import trace
 from opentelemetry.trace import StatusCode
 from raglan import errors
 from raglan.errors import (
+    Cancelled,
+    DeadlineExceeded,
     Internal,
     InvalidInput,
     NotFound,
@@ -21,6 +23,7 @@ from raglan.errors import (
     RaglanError,
     Unavailable,
 )
+from raglan.identifiers import shortened
 from raglan.telemetry import context as request_context
 from raglan.telemetry import semconv, tracing
 from raglan.telemetry.metrics import OTHER
@@ -37,11 +40,15 @@ from raglan_gateway.traces.keeping import Traces
 from raglan_gateway.traces.verdict import Ended, caller_sampled
 
 log: Final = structlog.get_logger()
-_QUIET: Final = ("/healthz", "/readyz", "/metrics")
+_QUIET: Final = ("/healthz", "/readyz", "/metrics", "/metrics/targets")
+"""What probes and Prometheus ask: never refused for its rate, and not logged at each request."""
+
 _UNTRACED: Final = (*_QUIET, "/v1/status", "/v1/traces", "/openapi.json", "/docs")
 """What is asked again and again, by nobody who waits for an answer, and of traces itself."""
 
 _SHOWN_CHARS: Final = 100
+_SENTENCE_CHARS: Final = 500
+_SHOWN_PROBLEMS: Final = 5
 
 
 class Boundary:
@@ -175,24 +182,48 @@ def install_error_handlers(app: FastAPI) -> None:
             tracing.fail(tracing.current(), error)
         return reply(error)
 
-    async def validation(_: Request, error: Exception) -> JSONResponse:
+    async def validation(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, RequestValidationError)
-        return reply(InvalidInput(" ".join(_sentence(problem) for problem in error.errors()[:5])))
+        problems = error.errors()[:_SHOWN_PROBLEMS]
+        if any(problem["loc"] == ("body",) for problem in problems) and not _is_json(request):
+            given = request.headers.get("content-type", "")
+            sentence = f"The content type is {shortened(given)}; send application/json."
+            return reply(InvalidInput(sentence), status=415)
+        return reply(InvalidInput(" ".join(map(_sentence, problems))))
 
-    async def http(_: Request, error: Exception) -> JSONResponse:
+    async def http(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, HTTPException)
-        sentence = f"{error.detail}."
-        known = {404: NotFound("There is no such route."), 413: PayloadTooLarge(sentence)}
+        headers = dict(error.headers or {})
+        sentence = f"{error.detail[:_SENTENCE_CHARS].removesuffix('.')}."
+        known = {
+            404: NotFound("There is no such route."),
+            405: InvalidInput(
+                f"{request.method[:_SHOWN_CHARS]} is not allowed here; "
+                f"the route takes {headers.get('Allow', 'other methods')}."
+            ),
+            408: DeadlineExceeded(sentence),
+            413: PayloadTooLarge(sentence),
+            499: Cancelled(sentence),
+        }
         mapped = known.get(error.status_code, InvalidInput(sentence))
-        return reply(mapped, status=error.status_code, headers=dict(error.headers or {}))
+        return reply(mapped, status=error.status_code, headers=headers)
 
     app.add_exception_handler(RaglanError, ours)
     app.add_exception_handler(RequestValidationError, validation)
     app.add_exception_handler(HTTPException, http)
 
 
+def _is_json(request: Request) -> bool:
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    return kind == "application/json" or kind.endswith("+json")
+
+
 def _sentence(problem: Any) -> str:
-    where = ".".join(str(part) for part in problem["loc"][1:]) or "the body"
+    if problem["type"] == "json_invalid":
+        return (
+            f"The body is not JSON: {problem['ctx']['error']}, at character {problem['loc'][-1]}."
+        )
+    where = ".".join(str(part) for part in problem["loc"][1:])[:_SHOWN_CHARS] or "the body"
     message = problem["msg"].removeprefix("Value error, ")
     given = problem.get("input")
     shown = f" (got {given!r:.{_SHOWN_CHARS}})" if isinstance(given, str | int | float) else ""

@@ -7,6 +7,7 @@ from typing import Any, Final
 from fastapi import APIRouter
 from raglan.deadline import Deadline
 from raglan.errors import Conflict
+from raglan.identifiers import shortened
 from raglan.v1 import common_pb2, ingester_pb2, retriever_pb2
 
 from raglan_gateway.api import replies, schemas
@@ -29,7 +30,7 @@ async def create(
         "GetInfo", common_pb2.GetInfoRequest(), deadline=deadline
     )
     if embedder is not None and embedder != info.model.id:
-        raise Conflict(f"embedder is {embedder!r}; this mesh serves {info.model.id!r}.")
+        raise Conflict(f"embedder is {shortened(embedder)}; this mesh serves {info.model.id!r}.")
     request = retriever_pb2.CreateCollectionRequest(
         name=name,
         embedder=info.model,

@@ -11,8 +11,10 @@ from fastapi import APIRouter, Query, Request
 from pydantic import TypeAdapter, ValidationError
 from raglan.deadline import Deadline
 from raglan.errors import InvalidInput, NotFound, RaglanError
+from raglan.identifiers import shortened
 from raglan.v1 import ingester_pb2, retriever_pb2
 from starlette.datastructures import FormData, UploadFile
+from starlette.exceptions import HTTPException
 
 from raglan_gateway.api import replies, schemas
 from raglan_gateway.api.collections import TIMEOUT_S
@@ -69,9 +71,10 @@ def router(mesh: Mesh, answers: AnswerCache, settings: GatewaySettings) -> APIRo
         if media_type == "application/json":
             documents = documents_of(request.stream(), max_documents=settings.max_upload_documents)
             return await _submit(mesh, name, _as_parts(documents))
-        raise InvalidInput(
-            f"The content type is {media_type!r:.100}; "
-            "send multipart/form-data with `files`, or application/json with `documents`."
+        raise HTTPException(
+            415,
+            f"The content type is {shortened(media_type)}; "
+            "send multipart/form-data with `files`, or application/json with `documents`",
         )
 
     @routes.get("")
@@ -200,7 +203,9 @@ def _from_form(form: FormData) -> tuple[list[UploadFile], str]:
         raise InvalidInput("The form holds no file in the field `files`.")
     unknown = sorted(set(form) - {"files", "metadata"})
     if unknown:
-        raise InvalidInput(f"The form holds a field {unknown[0]!r:.100}; send `files`, `metadata`.")
+        raise InvalidInput(
+            f"The form holds a field {shortened(unknown[0])}; send `files`, `metadata`."
+        )
     metadata = form.get("metadata") or "{}"
     try:
         _METADATA.validate_json(metadata if isinstance(metadata, str) else "")

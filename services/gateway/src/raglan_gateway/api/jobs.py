@@ -12,7 +12,7 @@ from raglan.deadline import Deadline
 from raglan.errors import RaglanError
 from raglan.v1 import ingester_pb2
 
-from raglan_gateway.api import replies, schemas, sse
+from raglan_gateway.api import openapi, replies, schemas, sse
 from raglan_gateway.api.collections import TIMEOUT_S
 from raglan_gateway.mesh import Mesh
 from raglan_gateway.traces import noted
@@ -62,7 +62,7 @@ def router(mesh: Mesh, heartbeat_s: float) -> APIRouter:
     @routes.get(
         "/{job_id}/events",
         response_class=Response,
-        responses={200: {"content": sse.OPENAPI}},
+        responses={200: {"content": openapi.event_stream(openapi.JOB_EVENTS)}},
     )
     async def follow_job(job_id: JobId) -> Response:
         """The job as events: `job` at each change, then `done`; or `error`."""

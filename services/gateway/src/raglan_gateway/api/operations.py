@@ -89,11 +89,13 @@ def router(
     """The routes of operations."""
     routes = APIRouter(tags=["operations"])
 
+    @routes.head("/healthz", include_in_schema=False)
     @routes.get("/healthz")
     async def alive() -> Alive:
         """Liveness: the event loop turns."""
         return Alive()
 
+    @routes.head("/readyz", include_in_schema=False)
     @routes.get("/readyz", response_model=Ready, responses={503: {"model": Ready}})
     async def ready(request: Request) -> Any:
         """Readiness: 200 when queries can be answered, with the state of each dependency."""

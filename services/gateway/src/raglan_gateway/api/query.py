@@ -10,6 +10,7 @@ from typing import Annotated, Any, Final, Literal, TypeVar
 import structlog
 from fastapi import APIRouter, Header, Request
 from fastapi.responses import Response
+from raglan import errors
 from raglan.deadline import Deadline
 from raglan.errors import Cancelled, Internal, InvalidInput, RaglanError
 from raglan.interrupt import Interrupt
@@ -18,7 +19,7 @@ from raglan.telemetry import context as request_context
 from raglan.telemetry import semconv, tracing
 from raglan.v1 import retriever_pb2
 
-from raglan_gateway.api import filters, kept_answers, replies, schemas, sse
+from raglan_gateway.api import filters, kept_answers, openapi, replies, schemas, sse
 from raglan_gateway.metrics import Metrics
 from raglan_gateway.pipeline import (
     Answered,
@@ -75,7 +76,7 @@ def router(
     @routes.post(
         "/v1/query",
         response_model=schemas.QueryReply,
-        responses={200: {"content": sse.OPENAPI}},
+        responses={200: {"content": openapi.event_stream(openapi.QUERY_EVENTS)}},
     )
     async def query(
         body: schemas.QueryRequest, request: Request, x_raglan_priority: Class = "default"
@@ -85,7 +86,8 @@ def router(
         place = answers.place(query, generate=True)
         if body.stream:
             events = _events(pipeline, query, deadline, metrics, answers, place)
-            return sse.response(await _begun(events), heartbeat_s=settings.heartbeat_s)
+            begun = await _while_connected(request, _begun(events))
+            return sse.response(begun, heartbeat_s=settings.heartbeat_s)
         try:
             run = await _while_connected(request, _completed(pipeline, query, deadline))
         except RaglanError as error:
@@ -117,7 +119,7 @@ def _checked(
         )
     collections = body.collections or [settings.default_collection]
     query = Query(
-        text=" ".join(body.query.split()),
+        text=body.query.strip(),
         collections=tuple(dict.fromkeys(collections)),
         top_k=body.top_k,
         mode=_MODES[body.mode],
@@ -148,12 +150,16 @@ async def _completed(pipeline: Pipeline, query: Query, deadline: Deadline) -> Ru
 
 
 async def _begun(events: AsyncGenerator[sse.Event, None]) -> AsyncGenerator[sse.Event, None]:
-    """`events`, the first of them made already: refused before it, a request has its status."""
-    first = await anext(events)
+    """`events`, the first two of them made already: refused before, a request has its status."""
+    first = [await anext(events)]
+    async for second in events:
+        first.append(second)
+        break
 
     async def all_of_them() -> AsyncGenerator[sse.Event, None]:
         async with aclosing(events):
-            yield first
+            for event in first:
+                yield event
             async for event in events:
                 yield event
 
@@ -171,13 +177,15 @@ async def _events(
     """The events of one stream; its last is `done` or `error`.
 
     Raises:
-        Overloaded: before the first event, when there is no place for the request.
+        RaglanError: before the first event, where the request itself is at fault (no place for it,
+            no such collection) and its status can still say so.
     """
-    begun = answered = False
+    seen = 0
+    answered = False
     try:
         async with aclosing(pipeline.answer(query, deadline)) as events:
             async for event in events:
-                begun = True
+                seen += 1
                 if isinstance(event, Answered):
                     answered = True
                     metrics.answered(event.run)
@@ -186,7 +194,7 @@ async def _events(
                     yield _shown(event)
         yield sse.Event("done")
     except RaglanError as error:
-        if not begun:
+        if _has_status(seen, error):
             metrics.failed(error)
             raise
         tracing.fail(tracing.current(), error)
@@ -205,6 +213,15 @@ async def _events(
         noted.failed()
         log.exception("unexpected error in a stream")
         yield sse.problem(Internal("The gateway met an error of its own."))
+
+
+def _has_status(seen: int, error: RaglanError) -> bool:
+    """Whether `error`, after `seen` events, is the reply's status rather than an event of it.
+
+    `_begun` holds the first event back until the second, so what is wrong with the request itself,
+    such as a collection that does not exist, still is.
+    """
+    return seen == 0 or (seen == 1 and errors.wire(error).http < 500)
 
 
 _SIGN_OF_LIFE: Final = Thinking("")

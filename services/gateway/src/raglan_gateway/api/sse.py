@@ -15,22 +15,10 @@ from pydantic import BaseModel
 from raglan import errors
 from raglan.errors import RaglanError
 from raglan.lifecycle import Lifecycle
+from raglan.telemetry import context as request_context
 from starlette.types import Receive, Scope, Send
 
-OPENAPI: Final = {
-    "text/event-stream": {
-        "itemSchema": {
-            "type": "object",
-            "required": ["event", "data", "id"],
-            "properties": {
-                "event": {"type": "string"},
-                "data": {"type": "string", "contentMediaType": "application/json"},
-                "id": {"type": "string"},
-            },
-        }
-    }
-}
-"""How the OpenAPI document describes a stream: each event by its three fields."""
+from raglan_gateway.api.schemas import Problem
 
 HEADERS: Final = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 
@@ -43,14 +31,6 @@ class Event:
     data: BaseModel | str | None = None
 
 
-class StreamProblem(BaseModel):
-    """The data of an `error` event."""
-
-    code: str
-    message: str
-    retryable: bool
-
-
 def response(events: AsyncGenerator[Event, None], *, heartbeat_s: float) -> EventStream:
     """A response that sends `events`, and closes them when the client leaves."""
     return EventStream(events, heartbeat_s)
@@ -58,9 +38,9 @@ def response(events: AsyncGenerator[Event, None], *, heartbeat_s: float) -> Even
 
 def problem(error: RaglanError) -> Event:
     """The event that ends a stream which cannot be completed."""
-    row = errors.wire(error)
-    data = StreamProblem(code=row.status, message=error.message, retryable=row.retryable)
-    return Event("error", data)
+    return Event(
+        "error", Problem.model_validate(errors.problem(error, request_context.request_id()))
+    )
 
 
 class EventStream(Response):

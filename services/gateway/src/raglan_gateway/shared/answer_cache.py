@@ -179,7 +179,7 @@ def _key(query: Query, generate: bool) -> bytes:
     return digest(
         raglan.__version__,
         "query" if generate else "search",
-        query.text,
+        query.text if generate else query.line,
         *(str(part) for part in (query.mode, query.top_k, query.rerank, query.max_tokens)),
         str(query.min_score),
         filter_,

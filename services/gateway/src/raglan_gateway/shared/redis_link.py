@@ -1,8 +1,8 @@
 """A Redis that several gateways share and none depends on.
 
-However it fails (refuses, hangs, loses its data), a call ends within `CALL_S`, at most five calls
-in a row pay that, and from then on a call is refused without touching the network. Requests never
-pay for finding out whether it is back: a task of its own asks, and lets calls pass again.
+However it fails (refuses, hangs, loses its data), a call ends within twice `CALL_S`, at most five
+calls in a row pay that, and from then on a call is refused without touching the network. Requests
+never pay for finding out whether it is back: a task of its own asks, and lets calls pass again.
 
 The client's own defaults do the opposite: ten attempts with back-off, and five seconds a read.
 """
@@ -19,7 +19,8 @@ from pydantic import SecretStr
 from raglan.background import keep_running
 from raglan.errors import Unavailable
 from raglan.resilience.breaker import BreakerOptions, CircuitBreaker, Permit, State
-from redis.asyncio import ConnectionPool, Redis
+from redis.asyncio import ConnectionPool
+from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError, RedisError, ResponseError
@@ -31,7 +32,11 @@ from raglan_gateway.shared import redis_url
 log: Final = structlog.get_logger()
 
 CALL_S: Final = 0.055
-"""Longest a call takes, connecting included."""
+"""Longest a call takes. One that has to connect waits so long for that besides, while connecting
+goes on for the next one: TCP, TLS, password and database are a round trip each."""
+
+_CONNECT_CALLS: Final = 20
+"""How long connecting may take, in calls."""
 
 CONNECTIONS: Final = 32
 """Calls at the same time; more are refused at once, because waiting for one is waiting too."""
@@ -68,7 +73,8 @@ class RedisLink:
             ValueError: `url` is not one.
         """
         redis_url.check(url.get_secret_value())
-        self._client = Redis.from_pool(_pool(url.get_secret_value(), call_s))
+        self._pool = _pool(url.get_secret_value(), _CONNECT_CALLS * call_s)
+        self._connecting: set[asyncio.Future[Any]] = set()
         self._call_s = call_s
         self._breaker = CircuitBreaker(BREAKER, clock=clock, on_change=self._changed)
         self._clock = clock
@@ -84,7 +90,11 @@ class RedisLink:
         """Close the connections."""
         self._watching.cancel()
         await asyncio.wait((self._watching,))
-        await self._client.aclose()
+        for task in tuple(self._connecting):
+            task.cancel()
+        if self._connecting:
+            await asyncio.wait(tuple(self._connecting))
+        await self._pool.aclose()
 
     @property
     def state(self) -> State:
@@ -124,13 +134,19 @@ class RedisLink:
                 return permit
         raise Unavailable("Redis is not used for the moment.")
 
-    async def _attempt(self, permit: Permit, *command: bytes | str | int) -> Any:
+    async def _attempt(
+        self, permit: Permit, *command: bytes | str | int, limit_s: float | None = None
+    ) -> Any:
+        limit_s = limit_s or self._call_s
         begun = self._clock()
         try:
-            async with asyncio.timeout(self._call_s):
-                reply = await self._client.execute_command(*command)  # type: ignore[no-untyped-call]
+            async with asyncio.timeout(limit_s):
+                connection = await self._connected()
+            begun = self._clock()
+            async with asyncio.timeout(limit_s):
+                reply = await self._answer(connection, *command)
         except (RedisError, OSError, TimeoutError) as error:
-            if self._clock() - begun > self._call_s + _LATE_S:
+            if self._clock() - begun > limit_s + _LATE_S:
                 permit.released()
                 raise Unavailable("This process was too busy to hear Redis.") from None
             self._problem = self._sentence(error)
@@ -143,6 +159,41 @@ class RedisLink:
         self._unanswered = 0
         self._silent_since = self._clock()
         return reply
+
+    async def _connected(self) -> AbstractConnection:
+        connecting = asyncio.ensure_future(self._connection())
+        self._connecting.add(connecting)
+        connecting.add_done_callback(self._connecting.discard)
+        try:
+            return await asyncio.shield(connecting)
+        except asyncio.CancelledError:
+            connecting.add_done_callback(self._keep)
+            raise
+
+    async def _answer(self, connection: AbstractConnection, *command: bytes | str | int) -> Any:
+        try:
+            await connection.send_command(*command)
+            return await connection.read_response()
+        except ResponseError:
+            raise
+        except BaseException:
+            # A reply that is still to come would be taken for the next call's.
+            await connection.disconnect(nowait=True)
+            raise
+        finally:
+            await self._pool.release(connection)
+
+    async def _connection(self) -> AbstractConnection:
+        async with asyncio.timeout(_CONNECT_CALLS * self._call_s):
+            made: AbstractConnection = await self._pool.get_connection()  # type: ignore[no-untyped-call]
+            return made
+
+    def _keep(self, connected: asyncio.Future[AbstractConnection]) -> None:
+        """Put a connection into the pool that the call which began it did not wait for."""
+        if not connected.cancelled() and connected.exception() is None:
+            keeping = asyncio.ensure_future(self._pool.release(connected.result()))
+            self._connecting.add(keeping)
+            keeping.add_done_callback(self._connecting.discard)
 
     def _sentence(self, error: Exception) -> str:
         """What went wrong, without the words of others: they may quote what was sent."""
@@ -170,13 +221,14 @@ class RedisLink:
             await asyncio.sleep(self._breaker.retry_after_s() if open_ else _WATCH_S)
             permit = self._breaker.permit()
             if permit is not None:
+                limit_s = _CONNECT_CALLS * self._call_s
                 try:
-                    await self._attempt(permit, "EVAL", _PROBE, 1, "raglan:probe")
+                    await self._attempt(permit, "EVAL", _PROBE, 1, "raglan:probe", limit_s=limit_s)
                 except Unavailable as error:
                     log.debug("a probe of redis failed", reason=error.message)
 
 
-def _pool(url: str, call_s: float) -> ConnectionPool:
+def _pool(url: str, connect_s: float) -> ConnectionPool:
     return ConnectionPool.from_url(
         url,
         # The probe comes besides.
@@ -184,7 +236,7 @@ def _pool(url: str, call_s: float) -> ConnectionPool:
         # Ours is around the whole call. The client's own for one write or read is `wait_for`, which
         # in Python 3.11 may swallow the cancellation of a request whose client has left.
         socket_timeout=None,
-        socket_connect_timeout=call_s,
+        socket_connect_timeout=connect_s,
         retry=Retry(NoBackoff(), 0),
         # RESP3 and these notifications cost round trips at each connection, and may raise the
         # timeouts to ten seconds.

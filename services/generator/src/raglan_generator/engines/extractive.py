@@ -90,7 +90,9 @@ class ExtractiveEngine:
 
         def work() -> tuple[Extraction, int]:
             checkpoint()
-            question, passages, most = request.question, request.passages, self._max_sentences
+            # Its patterns read one sentence.
+            question = " ".join(request.question.split())
+            passages, most = request.passages, self._max_sentences
             if asks_for_overview(question):
                 found = overview(passages, most=most, checkpoint=checkpoint)
             else:

@@ -1,0 +1,71 @@
+"""What FastAPI leaves out of the OpenAPI document: bodies that a route reads itself, and events."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from fastapi import FastAPI
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from raglan_gateway.api import schemas
+
+_REF: Final = "#/components/schemas/{model}"
+_MODELS: Final[tuple[type[BaseModel], ...]] = (
+    schemas.NewDocuments,
+    schemas.StreamStart,
+    schemas.StreamSources,
+    schemas.StreamThinking,
+    schemas.StreamDelta,
+)
+QUERY_EVENTS: Final[Mapping[str, type[BaseModel] | None]] = {
+    "start": schemas.StreamStart,
+    "sources": schemas.StreamSources,
+    "thinking": schemas.StreamThinking,
+    "restart": None,
+    "delta": schemas.StreamDelta,
+    "citation": schemas.Citation,
+    "final": schemas.QueryReply,
+    "done": None,
+    "error": schemas.Problem,
+}
+JOB_EVENTS: Final[Mapping[str, type[BaseModel] | None]] = {
+    "job": schemas.Job,
+    "done": None,
+    "error": schemas.Problem,
+}
+
+
+def event_stream(events: Mapping[str, type[BaseModel] | None]) -> dict[str, Any]:
+    """The content of a reply that is a stream.
+
+    OpenAPI 3.1 has no word for the single event, so `x-event-data` names the schema of the data of
+    each; an event without one has `{}`.
+    """
+    data = {
+        name: {"$ref": _REF.format(model=model.__name__)} if model else {"type": "object"}
+        for name, model in events.items()
+    }
+    shown = ", ".join(f"`{name}`" for name in events)
+    description = f"Server-sent events with `id`, `event` and JSON as `data`: {shown}."
+    schema = {"type": "string", "description": description, "x-event-data": data}
+    return {"text/event-stream": {"schema": schema}}
+
+
+def install(app: FastAPI) -> None:
+    """Complete the document that `app` shows."""
+    made = app.openapi
+
+    def completed() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            document = made()
+            modes: Any = [(model, "validation") for model in _MODELS]
+            _, definitions = models_json_schema(modes, ref_template=_REF)
+            held = document["components"]["schemas"]
+            for name, schema in definitions["$defs"].items():
+                held.setdefault(name, schema)
+        assert app.openapi_schema is not None
+        return app.openapi_schema
+
+    app.openapi = completed  # type: ignore[method-assign]
