@@ -11,7 +11,7 @@ from raglan.errors import NotFound
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session, undefer
 
-from raglan_ingester.database import Database
+from raglan_ingester.database import Transactions
 from raglan_ingester.model import (
     Document,
     DocumentState,
@@ -19,6 +19,7 @@ from raglan_ingester.model import (
     Item,
     ItemState,
     Job,
+    JobState,
     JobWarning,
 )
 
@@ -55,7 +56,7 @@ class StoredDocument:
 
 
 class DocumentStore:
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Transactions) -> None:
         self._database = database
 
     async def page(self, collection: str, *, limit: int, after: str) -> list[Document]:
@@ -146,6 +147,27 @@ class DocumentStore:
             lambda session: [(row.id, row.chunks) for row in session.execute(query)]
         )
 
+    async def collections(self) -> list[str]:
+        """Every collection that has documents."""
+        query = sa.select(Document.collection).distinct().order_by(Document.collection)
+        return await self._database.run(lambda session: list(session.scalars(query)))
+
+    async def settled(self, collection: str, after: str, limit: int) -> list[Document]:
+        """Ready documents that no unfinished job is about to write, by id."""
+        unfinished = sa.select(Job.id).where(Job.state.in_([JobState.QUEUED, JobState.RUNNING]))
+        query = (
+            sa.select(Document)
+            .where(
+                Document.collection == collection,
+                Document.state == DocumentState.READY,
+                Document.job_id.not_in(unfinished),
+                Document.id > after,
+            )
+            .order_by(Document.id)
+            .limit(limit)
+        )
+        return await self._database.run(lambda session: list(session.scalars(query)))
+
     async def delete(self, collection: str, document_id: str) -> str | None:
         """Forget a document; the hash of its bytes, or None when there was none."""
 
@@ -202,8 +224,15 @@ class DocumentStore:
         return await self._database.run(work)
 
 
-def claim(session: Session, job: Job, items: Iterable[Item]) -> None:
-    """Make `job` the only one that may write these documents; add those that are new."""
+def claim(session: Session, job: Job, items: Iterable[Item], *, is_repair: bool = False) -> None:
+    """Make `job` the only one that may write these documents; add those that are new.
+
+    Args:
+        session: of the caller's transaction.
+        job: the job.
+        items: what it is to ingest.
+        is_repair: whether to forget that they are indexed, so that they are indexed anew.
+    """
     dialect = session.get_bind().dialect.name
     insert: Any = postgresql.insert if dialect == "postgresql" else sqlite.insert
     rows = [_new_row(job, item) for item in items]
@@ -214,10 +243,30 @@ def claim(session: Session, job: Job, items: Iterable[Item]) -> None:
             "job_id": job.id,
             "state": sa.case((was_failed, DocumentState.QUEUED), else_=Document.state),
             "error": "",
+            **({"fingerprint": ""} if is_repair else {}),
         },
     )
     for part in _parts(rows):
         session.execute(statement, part)
+
+
+def fail_stranded(session: Session) -> int:
+    """Settle what still waits although its job has ended or is forgotten; how many documents."""
+    error = "Its job ended before this document was ingested; send it again."
+    unfinished = sa.select(Job.id).where(Job.state.in_([JobState.QUEUED, JobState.RUNNING]))
+    session.execute(
+        sa.update(Item)
+        .where(Item.state == ItemState.QUEUED, Item.job_id.not_in(unfinished))
+        .values(state=ItemState.FAILED, error=error)
+        .execution_options(synchronize_session=False)
+    )
+    stranded = session.execute(
+        sa.update(Document)
+        .where(Document.state == DocumentState.QUEUED, Document.job_id.not_in(unfinished))
+        .values(state=DocumentState.FAILED, error=error)
+        .execution_options(synchronize_session=False)
+    )
+    return int(stranded.rowcount)  # type: ignore[attr-defined]
 
 
 def _new_row(job: Job, item: Item) -> dict[str, Any]:

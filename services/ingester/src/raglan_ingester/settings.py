@@ -24,8 +24,17 @@ class IngesterSettings(GrpcSettings, env_prefix="RAGLAN_INGESTER_"):
     Empty: `ingester.sqlite` in `data_dir`."""
 
     worker_name: str = ""
-    """Who resumes which jobs after a crash: must stay the same over restarts and differ between
-    replicas. Empty: the host name on PostgreSQL, "local" on SQLite (one process a file)."""
+    """Who runs which jobs: differs between replicas. Empty: the host name and a number on
+    PostgreSQL, "local" on SQLite (one process a file)."""
+
+    worker_lease_s: PositiveFloat = 15
+    """Seconds without a sign of life after which the jobs of an ingester move to another."""
+
+    reconcile_every_s: PositiveFloat = 3600
+    """Seconds between two comparisons of documents, index and stored bytes."""
+
+    job_retention_days: PositiveFloat = 30
+    """Days that an ended job can be looked at; its documents stay."""
 
     embedder_address: str = "127.0.0.1:7101"
     """The embedder: "host:port", or several IP addresses separated by commas."""

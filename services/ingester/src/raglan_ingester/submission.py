@@ -95,7 +95,7 @@ class _Reception:
         self._blobs = blobs
         self._limits = limits
         self._collection = ""
-        self._id = _new_job_id()
+        self._id = new_job_id()
         self._items: list[Item] = []
         self._ids: set[str] = set()
         self._writer: BlobWriter | None = None
@@ -244,6 +244,6 @@ def _refuse_constant(name: str) -> None:
     raise ValueError(name)
 
 
-def _new_job_id() -> str:
+def new_job_id() -> str:
     """Sorts by time; the random part keeps two of one millisecond apart."""
     return f"job-{time.time_ns() // 1_000_000:011x}-{secrets.token_hex(6)}"
