@@ -15,7 +15,6 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from grpc_health.v1 import health_pb2, health_pb2_grpc
 from postgres_server import PostgresServer
 from raglan.errors import Unavailable
 from raglan.v1 import ingester_pb2
@@ -25,7 +24,6 @@ from raglan_ingester.model import Item, Job
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-SERVING = health_pb2.HealthCheckResponse.SERVING
 SUCCEEDED = ingester_pb2.JOB_STATUS_SUCCEEDED
 Start = Callable[[], Awaitable[tuple[asyncio.subprocess.Process, Any]]]
 
@@ -80,11 +78,6 @@ async def start(
             client = client_of(f"127.0.0.1:{port}")
             stack.push_async_callback(client.channel.close)
             await client.serving()
-            health: Any = health_pb2_grpc.HealthStub(client.channel)
-            request = health_pb2.HealthCheckRequest(service="raglan.v1.IngesterService")
-            async with asyncio.timeout(60):
-                while (await health.Check(request)).status != SERVING:
-                    await asyncio.sleep(0.05)
             return process, client
 
         yield one

@@ -103,21 +103,16 @@ class DocumentStore:
         present = await self._database.run(lambda session: set(session.scalars(query)))
         return set(ids) - present
 
-    async def store(self, job: Job, versions: Sequence[Version]) -> set[str]:
-        """Write the texts, before any chunk can be found; returns the ids still claimed."""
-
-        def work(session: Session) -> set[str]:
-            held = _update(session, job, versions, _text_of)
-            _store_structures(session, job, [v for v in versions if v.item.document_id in held])
-            return held
-
-        return await self._database.run(work)
-
     async def publish(self, job: Job, versions: Sequence[Version]) -> set[str]:
-        """Mark the documents ready and their items done; returns the ids still claimed."""
+        """Switch the documents to these versions and mark their items done, all or nothing.
+
+        Returns:
+            The ids still claimed.
+        """
 
         def work(session: Session) -> set[str]:
-            held = _update(session, job, versions, _ready)
+            held = _update(session, job, versions)
+            _store_structures(session, job, [v for v in versions if v.item.document_id in held])
             rows = [
                 {"job_id": job.id, "ordinal": v.item.ordinal, "state": ItemState.DONE,
                  "chunks": v.chunks}
@@ -130,10 +125,10 @@ class DocumentStore:
 
         return await self._database.run(work)
 
-    async def ready_chunks(self, job: Job, after: str, limit: int) -> list[tuple[str, int]]:
-        """(id, chunks) of the ready documents that this job holds, by id."""
+    async def ready(self, job: Job, after: str, limit: int) -> list[Document]:
+        """The ready documents that this job holds, by id, without their texts."""
         query = (
-            sa.select(Document.id, Document.chunks)
+            sa.select(Document)
             .where(
                 Document.collection == job.collection,
                 Document.job_id == job.id,
@@ -143,9 +138,7 @@ class DocumentStore:
             .order_by(Document.id)
             .limit(limit)
         )
-        return await self._database.run(
-            lambda session: [(row.id, row.chunks) for row in session.execute(query)]
-        )
+        return await self._database.run(lambda session: list(session.scalars(query)))
 
     async def collections(self) -> list[str]:
         """Every collection that has documents."""
@@ -289,9 +282,11 @@ def _new_row(job: Job, item: Item) -> dict[str, Any]:
     }
 
 
-def _text_of(version: Version) -> dict[str, Any]:
+def _values_of(version: Version) -> dict[str, Any]:
     item = version.item
     return {
+        "state": DocumentState.READY,
+        "error": "",
         "title": version.title,
         "text": version.text,
         "metadata_json": version.metadata_json,
@@ -299,17 +294,6 @@ def _text_of(version: Version) -> dict[str, Any]:
         "media_type": item.media_type,
         "sha256": item.sha256,
         "size_bytes": item.size_bytes,
-        # From now on the index may hold some: whoever comes next must clear away what is stale.
-        "chunks": version.chunks,
-        # Empty until published: a crash in between is seen as a document that changed.
-        "fingerprint": "",
-    }
-
-
-def _ready(version: Version) -> dict[str, Any]:
-    return {
-        "state": DocumentState.READY,
-        "error": "",
         "chunks": version.chunks,
         "fingerprint": version.fingerprint,
     }
@@ -341,7 +325,7 @@ def add_warnings(session: Session, job_id: str, document_id: str, messages: Sequ
     )
 
 
-def _update(session: Session, job: Job, versions: Sequence[Version], values: Any) -> set[str]:
+def _update(session: Session, job: Job, versions: Sequence[Version]) -> set[str]:
     held = set()
     for version in versions:
         statement = (
@@ -351,7 +335,7 @@ def _update(session: Session, job: Job, versions: Sequence[Version], values: Any
                 Document.id == version.item.document_id,
                 Document.job_id == job.id,
             )
-            .values(**values(version))
+            .values(**_values_of(version))
         )
         if session.execute(statement).rowcount:  # type: ignore[attr-defined]
             held.add(version.item.document_id)

@@ -217,12 +217,15 @@ class JobStore:
             await self.fail(job, {item.document_id: message for item in items})
 
     async def fail_done(self, job: Job, message: str) -> None:
-        """Doubt what was done: record one reason for every document indexed in this job."""
+        """Doubt what was done: record one reason for every document indexed in this job.
+
+        The documents stay as they are; a retry of the job asks the index again.
+        """
         query = sa.select(Item.document_id).where(
             Item.job_id == job.id, Item.state.in_((ItemState.DONE, ItemState.UNCHANGED))
         )
         ids = await self._database.run(lambda session: list(session.scalars(query)))
-        await self.fail(job, dict.fromkeys(ids, message), spoilt=True)
+        await self.fail(job, dict.fromkeys(ids, message))
 
     async def next_attempt(self, seen: Job) -> Job | None:
         """Count one more attempt, because the last ended without ending the job.

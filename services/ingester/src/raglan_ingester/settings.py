@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+from raglan.metadata import MAX_BYTES
 from raglan.settings import GrpcSettings, default_data_dir
 
 MIB = 1024 * 1024
@@ -55,8 +56,8 @@ class IngesterSettings(GrpcSettings, env_prefix="RAGLAN_INGESTER_"):
     max_documents_per_job: PositiveInt = 10_000
     """Most documents in one job."""
 
-    max_metadata_bytes: PositiveInt = 64 * 1024
-    """Largest metadata object of a document, as JSON in UTF-8."""
+    max_metadata_bytes: int = Field(default=MAX_BYTES, ge=1, le=MAX_BYTES)
+    """Largest metadata object of a document, as JSON in UTF-8; the index takes 64 KiB."""
 
     max_chunks_per_document: PositiveInt = 20_000
     """Most chunks of one document, about 20 MB of text; one that makes more fails alone."""

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from raglan import metadata
 from raglan.errors import InvalidInput, PayloadTooLarge
 
 from raglan_ingester.blobs import BlobStore, BlobWriter
@@ -221,13 +222,10 @@ def _id_from(filename: str) -> str:
 
 
 def _metadata(text: str, document_id: str, limit: int) -> str:
-    """The metadata in one canonical form, so that the same is seen to be the same."""
-    size = len(text.encode())
-    if size > limit:
-        raise PayloadTooLarge(
-            f"The metadata of {document_id!r} has {size:,} bytes; the limit is {limit:,} "
-            "(RAGLAN_INGESTER_MAX_METADATA_BYTES)."
-        )
+    """The metadata in one canonical form, so that the same is seen to be the same.
+
+    Whatever the index would refuse is refused here, before anything is replaced.
+    """
     if not text:
         return "{}"
     try:
@@ -236,6 +234,14 @@ def _metadata(text: str, document_id: str, limit: int) -> str:
         loaded = None
     if not isinstance(loaded, dict):
         raise InvalidInput(f"The metadata of {document_id!r} is not a JSON object.")
+    try:
+        metadata.check(loaded, max_bytes=limit)
+    except PayloadTooLarge as error:
+        raise PayloadTooLarge(
+            f"{document_id!r}: {error.message} (RAGLAN_INGESTER_MAX_METADATA_BYTES)"
+        ) from None
+    except InvalidInput as error:
+        raise InvalidInput(f"{document_id!r}: {error.message}") from None
     # ASCII: a lone surrogate or a null stays an escape that every store can hold.
     return json.dumps(loaded, sort_keys=True, separators=(",", ":"))
 
