@@ -133,6 +133,7 @@ class Ingester:
             self._blobs,
             self._retriever,
             self._counted.repaired,
+            self._database.truncate_log,
             sweep_s=min(_SWEEP_S, settings.worker_lease_s / 3),
             reconcile_s=settings.reconcile_every_s,
             job_retention_days=settings.job_retention_days,

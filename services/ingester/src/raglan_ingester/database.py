@@ -21,6 +21,7 @@ from raglan_ingester.model import Base
 T = TypeVar("T")
 
 _THREADS = 4
+_BUSY_MS = 30_000
 _PASSING_SQLITE: Final = (
     sqlite3.SQLITE_BUSY,
     sqlite3.SQLITE_LOCKED,
@@ -85,6 +86,19 @@ class Database:
                 "The database cannot be reached; check RAGLAN_INGESTER_DATABASE_URL.",
                 retry_after_s=1,
             ) from error
+
+    async def truncate_log(self) -> None:
+        """Empty SQLite's log, which keeps what was deleted; left for later when it is in use."""
+        if self.engine.dialect.name == "sqlite":
+            await asyncio.get_running_loop().run_in_executor(self._threads, self._truncate_log)
+
+    def _truncate_log(self) -> None:
+        with self.engine.connect() as connection:
+            connection.exec_driver_sql("PRAGMA busy_timeout=0")
+            try:
+                connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+            finally:
+                connection.exec_driver_sql(f"PRAGMA busy_timeout={_BUSY_MS}")
 
     async def close(self) -> None:
         await asyncio.to_thread(self._threads.shutdown)
@@ -161,7 +175,7 @@ def _prepare_sqlite(connection: sqlite3.Connection, _: Any) -> None:
     for pragma in (
         "journal_mode=WAL",
         "synchronous=NORMAL",
-        "busy_timeout=30000",
+        f"busy_timeout={_BUSY_MS}",
         "foreign_keys=ON",
         # What is deleted is overwritten, not only unlinked.
         "secure_delete=ON",

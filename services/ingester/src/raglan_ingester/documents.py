@@ -26,6 +26,9 @@ from raglan_ingester.model import (
 _AT_ONCE: Final = 500
 """Rows a statement names; SQLite takes 32,766 parameters."""
 
+FORGOTTEN: Final = {"title": "", "metadata_json": "{}", "filename": ""}
+"""What an item no longer says of a document when nothing will be run with it."""
+
 _NAMES_ITS_BLOB: Final = (ItemState.QUEUED, ItemState.FAILED, ItemState.CANCELLED)
 """Items that may still be run, and then need their bytes."""
 
@@ -169,6 +172,7 @@ class DocumentStore:
             if row is None:
                 return None
             session.delete(row)
+            _forget_submissions(session, collection, [document_id])
             return row.sha256
 
         return await self._database.run(work)
@@ -184,6 +188,7 @@ class DocumentStore:
                     Document.collection == collection, Document.id.in_([id_ for id_, _ in rows])
                 )
             )
+            _forget_submissions(session, collection, [id_ for id_, _ in rows])
             return rows
 
         return await self._database.run(work)
@@ -260,6 +265,22 @@ def fail_stranded(session: Session) -> int:
         .execution_options(synchronize_session=False)
     )
     return int(stranded.rowcount)  # type: ignore[attr-defined]
+
+
+def _forget_submissions(session: Session, collection: str, ids: Sequence[str]) -> None:
+    """Remove what jobs remember of deleted documents: only that they were submitted stays."""
+    jobs = sa.select(Job.id).where(Job.collection == collection)
+    session.execute(
+        sa.update(Item)
+        .where(Item.job_id.in_(jobs), Item.document_id.in_(ids))
+        .values(
+            {**FORGOTTEN, "error": sa.case((Item.error == "", ""), else_="It was deleted later.")}
+        )
+        .execution_options(synchronize_session=False)
+    )
+    session.execute(
+        sa.delete(JobWarning).where(JobWarning.job_id.in_(jobs), JobWarning.document_id.in_(ids))
+    )
 
 
 def _new_row(job: Job, item: Item) -> dict[str, Any]:

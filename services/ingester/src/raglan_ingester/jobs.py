@@ -10,7 +10,7 @@ from raglan.errors import Conflict, NotFound
 from sqlalchemy.orm import Session
 
 from raglan_ingester.database import Transactions, now_ms
-from raglan_ingester.documents import add_warnings, claim, fail_stranded
+from raglan_ingester.documents import FORGOTTEN, add_warnings, claim, fail_stranded
 from raglan_ingester.model import (
     Document,
     DocumentState,
@@ -270,6 +270,11 @@ class JobStore:
             if cancelled:
                 _cancel_items(session, job)
             tally = _tally(session, job.id)
+            session.execute(
+                sa.update(Item)
+                .where(Item.job_id == job.id, Item.state.not_in(_RERUN))
+                .values(**FORGOTTEN)
+            )
             failed = tally.of(ItemState.FAILED)
             if cancelled and tally.of(ItemState.CANCELLED):
                 state = JobState.CANCELLED

@@ -52,6 +52,7 @@ class Reconciler:
         blobs: BlobStore,
         index: Index,
         on_repair: Callable[[str, int], None],
+        truncate_log: Callable[[], Awaitable[None]],
         *,
         sweep_s: float,
         reconcile_s: float,
@@ -66,6 +67,7 @@ class Reconciler:
         self._blobs = blobs
         self._index = index
         self._on_repair = on_repair
+        self._truncate_log = truncate_log
         self._sweep_s = sweep_s
         self._reconcile_s = reconcile_s
         self._job_retention_days = job_retention_days
@@ -119,6 +121,7 @@ class Reconciler:
         self._suspects = suspects
         if dead:
             await self._heartbeats.forget(dead)
+        await self._truncate_log()
         living = self._heartbeats.known() - dead
         await asyncio.to_thread(self._blobs.forget_others, living)
 
