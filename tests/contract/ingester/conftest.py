@@ -12,6 +12,7 @@ import grpc
 import numpy as np
 import pytest
 import pytest_asyncio
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from raglan import tensors
 from raglan.deadline import Deadline
 from raglan.errors import NotFound
@@ -31,6 +32,7 @@ from raglan_ingester.app import build
 from raglan_ingester.settings import IngesterSettings
 
 READY = grpc.ChannelConnectivity.READY
+SERVING = health_pb2.HealthCheckResponse.SERVING
 DIMENSION = 8
 MODEL = common_pb2.ModelIdentity(id="fake", revision="1", dimension=DIMENSION)
 ENDED = (
@@ -157,8 +159,12 @@ class Ingester:
         self.settings = settings
 
     async def serving(self) -> None:
-        async with asyncio.timeout(20):
+        health: Any = health_pb2_grpc.HealthStub(self.channel)
+        request = health_pb2.HealthCheckRequest(service="raglan.v1.IngesterService")
+        async with asyncio.timeout(60):
             while self.channel.get_state(try_to_connect=True) is not READY:
+                await asyncio.sleep(0.02)
+            while (await health.Check(request)).status != SERVING:
                 await asyncio.sleep(0.02)
 
     async def submit(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import zipfile
 from collections.abc import AsyncIterator
 from typing import Any
@@ -22,6 +23,14 @@ def bomb() -> bytes:
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("word/document.xml", b"\0" * 32 * 1024 * 1024)
     return buffer.getvalue()
+
+
+def nested(levels: int) -> dict[str, Any]:
+    """Metadata of so many objects inside each other."""
+    value: dict[str, Any] = {"leaf": 1}
+    for _ in range(levels - 1):
+        value = {"in": value}
+    return value
 
 
 async def messages(*requests: Any) -> AsyncIterator[Any]:
@@ -198,3 +207,66 @@ async def test_a_batch_has_an_id_and_a_limit(ingester: Any) -> None:
         request = ingester_pb2.BatchDeleteDocumentsRequest(collection="default", document_ids=ids)
         with pytest.raises(InvalidInput, match="1000"):
             await ingester.call(ingester.stub.BatchDeleteDocuments, request)
+
+
+@pytest.mark.parametrize(
+    ("metadata", "message"),
+    [
+        (nested(20), "deeper than 16 levels"),
+        ({f"k{n}": n for n in range(1_001)}, "more than 1,000 values"),
+        ({"text": "ж" * 40_000}, "80,011 bytes"),
+        ({"n": 10**400}, "beyond 1.8e308"),
+    ],
+)
+async def test_metadata_that_the_index_refuses_is_refused_at_submission(
+    ingester: Any, retriever: Any, metadata: dict[str, Any], message: str
+) -> None:
+    await ingester.ended(await ingester.submit({"a": "Good."}))
+    head = ingester_pb2.DocumentHeader(
+        document_id="a", media_type="text/plain", metadata_json=json.dumps(metadata)
+    )
+
+    with pytest.raises(InvalidInput, match=message):
+        await ingester.submit([(head, b"Better.")])
+
+    assert (await ingester.document("a")).text == "Good."
+    assert [chunk.text for chunk in retriever.chunks("default", "a")] == ["Good."]
+
+
+async def test_a_version_that_the_index_refuses_leaves_the_old_one_whole(
+    ingester: Any, retriever: Any
+) -> None:
+    await ingester.ended(await ingester.submit({"a": "Old words. " * 300}))
+    old = retriever.chunks("default", "a")
+    retriever.error = lambda method: (
+        InvalidInput("No.") if method == "Upsert" and retriever.upserts > 1 else None
+    )
+    retriever.upserts = 0
+
+    # So many chunks that the first of several calls is answered.
+    job = await ingester.ended(await ingester.submit({"a": "New words. " * 50_000}))
+
+    stored = await ingester.document("a")
+    assert job.status == ingester_pb2.JOB_STATUS_FAILED
+    assert stored.status == ingester_pb2.DOCUMENT_STATUS_READY
+    assert stored.text == "Old words. " * 300
+    assert retriever.chunks("default", "a") == old
+    assert all(chunk.text == stored.text[chunk.start : chunk.end] for chunk in old)
+
+
+async def test_a_new_version_is_switched_to_when_all_of_it_is_there(
+    ingester: Any, retriever: Any, until: Any
+) -> None:
+    await ingester.ended(await ingester.submit({"a": "Old words."}))
+    retriever.gate.clear()
+    retriever.upserts = 0
+    job = await ingester.submit({"a": "New words."})
+    await until(lambda: retriever.upserts == 1)
+
+    assert (await ingester.document("a")).text == "Old words."
+    assert [chunk.text for chunk in retriever.chunks("default", "a")] == ["Old words."]
+    retriever.gate.set()
+    await ingester.ended(job)
+
+    assert (await ingester.document("a")).text == "New words."
+    assert [chunk.text for chunk in retriever.chunks("default", "a")] == ["New words."]

@@ -156,7 +156,7 @@ async def test_vectors_of_another_model_are_refused_with_both_names(
 async def test_a_job_does_not_succeed_when_the_index_holds_fewer_chunks(
     ingester: Any, retriever: Any
 ) -> None:
-    retriever.lose = lambda chunk: chunk.chunk_id == "a#1"
+    retriever.lose = lambda chunk: (chunk.document_id, chunk.ordinal) == ("a", 1)
 
     job = await ingester.ended(await ingester.submit({"a": "Words here. " * 200, "b": "Beta."}))
 

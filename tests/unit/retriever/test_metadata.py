@@ -92,8 +92,8 @@ def test_lone_surrogates_are_indexed():
         (f'{{"a": {"9" * 5000}}}', "is not JSON"),
         ('{"a":' * 20 + "1" + "}" * 20, "nested deeper than 16"),
         ("[" * 30_000, "is not JSON"),
-        (json.dumps({"a": list(range(2000))}), "more than 1000 values"),
-        (json.dumps({"a": "x" * 70_000}), "the limit is 65536"),
+        (json.dumps({"a": list(range(2000))}), "more than 1,000 values"),
+        (json.dumps({"a": "x" * 70_000}), "the limit is 65,536"),
     ],
 )
 def test_metadata_that_cannot_be_indexed_is_refused_with_a_sentence(text, says):

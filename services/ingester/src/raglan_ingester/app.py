@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
-import os
-import socket
 from functools import partial
-from pathlib import Path
-from typing import IO
 
 import grpc
 import sqlalchemy as sa
 from prometheus_client import CollectorRegistry
 from raglan.deadline import Deadline
-from raglan.errors import Conflict
+from raglan.errors import Unavailable
 from raglan.rpc.metrics import CalledPools
 from raglan.rpc.pool import EndpointPool
 from raglan.rpc.server import Service
@@ -26,7 +21,7 @@ from raglan_ingester.blobs import BlobStore
 from raglan_ingester.clients.embedder import EmbedderClient
 from raglan_ingester.clients.retriever import CollectionSettings, RetrieverClient
 from raglan_ingester.collection_locks import CollectionLocks
-from raglan_ingester.database import Database, url_of
+from raglan_ingester.database import Database, PatientDatabase, url_of
 from raglan_ingester.documents import DocumentStore
 from raglan_ingester.engines.dbos_queue import DbosQueue
 from raglan_ingester.indexing import Indexer
@@ -38,12 +33,15 @@ from raglan_ingester.metrics import IngesterMetrics
 from raglan_ingester.parsing import ParserPool
 from raglan_ingester.patience import Patience
 from raglan_ingester.pipeline import BYTES_UNDER_WAY, Workshop
+from raglan_ingester.reconciliation import Reconciler
 from raglan_ingester.servicer import IngesterServicer
 from raglan_ingester.settings import IngesterSettings
 from raglan_ingester.submission import Intake, Limits
 from raglan_ingester.tokenizer_files import TokenizerFolder
+from raglan_ingester.workers import Heartbeats, WorkerName, claim_name
 
 _CHECK_S = 10.0
+_SWEEP_S = 5.0
 
 
 class Ingester:
@@ -52,7 +50,6 @@ class Ingester:
     def __init__(self, settings: IngesterSettings) -> None:
         self._settings = settings
         self._data_dir = settings.data_dir
-        self._lock: IO[str] | None = None
         url = url_of(settings.database_url.get_secret_value(), settings.data_dir)
         settings.data_dir.mkdir(parents=True, exist_ok=True)
         self._database = Database(url)
@@ -80,22 +77,22 @@ class Ingester:
             wall_s=settings.parse_wall_s,
         )
         self._blobs = BlobStore(settings.data_dir / "blobs")
-        self._queue = DbosQueue(
-            url, worker_name=_worker_name(settings, url), per_collection=settings.concurrent_jobs
-        )
+        self._is_shared = sa.make_url(url).get_backend_name() != "sqlite"
+        self._worker: WorkerName | None = None
+        self._has_started = False
+        self._queue = DbosQueue(url, per_collection=settings.concurrent_jobs)
         self._assemble(settings)
 
     def _assemble(self, settings: IngesterSettings) -> None:
         embedder = EmbedderClient(self._embedders)
         self._retriever = RetrieverClient(self._retrievers)
-        jobs, documents, locks = (
-            JobStore(self._database),
-            DocumentStore(self._database),
-            CollectionLocks(),
-        )
+        patient = PatientDatabase(self._database)
+        jobs, documents = JobStore(patient), DocumentStore(patient)
+        asked_jobs, asked_documents = JobStore(self._database), DocumentStore(self._database)
+        locks = CollectionLocks()
         patience = Patience(settings.outage_patience_s)
         embedder_patience = Patience(settings.outage_patience_s)
-        self._jobs = jobs
+        self._jobs = asked_jobs
         workshop = Workshop(
             jobs=jobs,
             documents=documents,
@@ -119,14 +116,29 @@ class Ingester:
         )
         self._ingestion = Ingestion(
             workshop,
+            asked_jobs,
             self._queue,
             self._retriever,
             patience,
-            JobTraces(self._database),
+            JobTraces(patient),
             max_chars=settings.chunk_max_chars,
             overlap_chars=settings.chunk_overlap_chars,
         )
-        library = Library(documents, self._blobs, self._retriever, locks, self._ingestion)
+        self._reconciler = Reconciler(
+            Heartbeats(self._database, lease_s=settings.worker_lease_s),
+            self._ingestion,
+            self._queue,
+            asked_jobs,
+            asked_documents,
+            self._blobs,
+            self._retriever,
+            self._counted.repaired,
+            self._database.truncate_log,
+            sweep_s=min(_SWEEP_S, settings.worker_lease_s / 3),
+            reconcile_s=settings.reconcile_every_s,
+            job_retention_days=settings.job_retention_days,
+        )
+        library = Library(asked_documents, self._blobs, self._retriever, locks, self._ingestion)
         limits = Limits(
             settings.max_document_bytes,
             settings.max_job_bytes,
@@ -134,9 +146,9 @@ class Ingester:
             settings.max_metadata_bytes,
         )
         self._servicer = IngesterServicer(
-            Intake(self._blobs, jobs, limits, self._check_collection),
+            Intake(self._blobs, asked_jobs, limits, self._check_collection),
             self._ingestion,
-            jobs,
+            asked_jobs,
             library,
             engine=self._queue.name,
             metrics_port=lambda: self.metrics.port,
@@ -156,24 +168,33 @@ class Ingester:
         ingester_pb2_grpc.add_IngesterServiceServicer_to_server(self._servicer, server)
 
     async def start(self) -> None:
-        if self._lock is None:  # a start that the database was not there for is repeated
-            self._lock = await asyncio.to_thread(_lock_folder, self._data_dir)
-        await asyncio.to_thread(self._blobs.open)
+        if self._worker is None:  # a start that the database was not there for is repeated
+            self._worker = claim_name(
+                self._data_dir, configured=self._settings.worker_name, is_shared=self._is_shared
+            )
+        worker = self._worker.name
+        await asyncio.to_thread(self._blobs.open, worker)
         await self._database.create()
-        await self._ingestion.start()
+        await self._reconciler.join(worker)
+        await self._ingestion.start(worker)
+        self._reconciler.start()
+        self._has_started = True
         self._counted.watch(self._jobs)
 
     async def close(self) -> None:
+        await self._reconciler.close()
         await self._counted.close()
         await self._queue.close()
         await self._parser.close()
         await self._embedders.close()
         await self._retrievers.close()
         await self._database.close()
-        if self._lock is not None:
-            self._lock.close()
+        if self._worker is not None:
+            self._worker.release()
 
     async def _check_collection(self, name: str) -> CollectionSettings:
+        if not self._has_started:
+            raise Unavailable("The ingester is starting; try again.", retry_after_s=1)
         return await self._retriever.collection(name, Deadline.after(_CHECK_S))
 
 
@@ -186,24 +207,3 @@ def build(settings: IngesterSettings) -> Service:
         close=ingester.close,
         metrics=ingester.metrics,
     )
-
-
-def _worker_name(settings: IngesterSettings, url: str) -> str:
-    if settings.worker_name:
-        return settings.worker_name
-    return "local" if sa.make_url(url).get_backend_name() == "sqlite" else socket.gethostname()
-
-
-def _lock_folder(data_dir: Path) -> IO[str]:
-    """Hold the folder for this process alone; the lock goes with the process, however it ends."""
-    file = (data_dir / "lock").open("w")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.close()
-        raise Conflict(
-            f"Another ingester uses {data_dir}; stop it, or set RAGLAN_INGESTER_DATA_DIR."
-        ) from None
-    file.write(str(os.getpid()))
-    file.flush()
-    return file

@@ -1,75 +1,139 @@
-"""The documents' bytes, one file a content hash: the same bytes are stored once."""
+"""The documents' bytes, one file a content hash: the same bytes are stored once.
+
+Several processes may share the folder. What one is receiving, and the blobs that it has taken in
+but not yet named in the database, are in a folder of its own below `incoming`.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import hashlib
 import os
 import secrets
+import shutil
 import threading
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Final
+
+_LOCK_PAUSE_S: Final = 0.01
+_PIN: Final = "pin-"
 
 
 class BlobStore:
     """Files `ab/cdef...` under `root`, named by SHA-256, whole or not there at all.
 
     A blob is pinned from its commit until a row in the database names it, so that `purge` never
-    takes one that was submitted again a moment ago.
+    takes one that was submitted again a moment ago. A lock on a file makes "pin and adopt" and
+    "look for pins and rows, then remove" exclude each other, between processes too.
     """
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        self._incoming = root / "incoming"
+        self._own = root / "incoming" / "local"
         self._pins: Counter[str] = Counter()
-        self._files = threading.Lock()
-        self._names = asyncio.Lock()
+        self._counting = threading.Lock()
 
-    def open(self) -> None:
-        """Make the folders; remove what a crash left half received."""
-        self._incoming.mkdir(parents=True, exist_ok=True)
-        for leftover in self._incoming.iterdir():
-            leftover.unlink(missing_ok=True)
+    def open(self, worker: str) -> None:
+        """Make the folders; remove what a process of this name left half received."""
+        self._own = self._root / "incoming" / worker.replace("/", "_")
+        shutil.rmtree(self._own, ignore_errors=True)
+        self._own.mkdir(parents=True)
 
     def path(self, sha256: str) -> Path:
         return self._root / sha256[:2] / sha256[2:]
 
     def writer(self) -> BlobWriter:
-        return BlobWriter(self, self._incoming / secrets.token_hex(16))
+        return BlobWriter(self, self._own / secrets.token_hex(16))
 
     async def unpin(self, hashes: Iterable[str]) -> None:
         """The rows that name these blobs are committed, or will never come."""
-        async with self._names:
-            with self._files:
-                self._pins.subtract(hashes)
-                self._pins = +self._pins
+        await asyncio.to_thread(self._unpin, list(hashes))
 
     async def purge(
         self, hashes: Iterable[str], unnamed: Callable[[list[str]], Awaitable[list[str]]]
-    ) -> None:
-        """Remove those of `hashes` that `unnamed` finds in no row and that are not pinned."""
-        async with self._names:
-            gone = await unnamed(sorted(set(hashes)))
-            await asyncio.to_thread(self._remove, gone)
+    ) -> int:
+        """Remove those of `hashes` that are not pinned and that `unnamed` finds in no row.
+
+        Returns:
+            How many were removed.
+        """
+        wanted = sorted(set(hashes))
+        if not wanted:
+            return 0
+        async with self._locked():
+            # Pins first: one that is gone by now has its row committed.
+            free = await asyncio.to_thread(self._unpinned, wanted)
+            gone = await unnamed(free) if free else []
+            return await asyncio.to_thread(self._remove, gone)
+
+    def stored(self) -> Iterator[str]:
+        """The hashes of all blobs there are."""
+        for folder in sorted(self._root.glob("[0-9a-f][0-9a-f]")):
+            yield from (folder.name + file.name for file in folder.iterdir())
+
+    def forget_others(self, living: Collection[str]) -> None:
+        """Remove what processes that no longer live were receiving, and their pins."""
+        kept = {worker.replace("/", "_") for worker in living} | {self._own.name}
+        for folder in (self._root / "incoming").iterdir():
+            if folder.name not in kept:
+                if folder.is_dir():
+                    shutil.rmtree(folder, ignore_errors=True)
+                else:
+                    folder.unlink(missing_ok=True)
 
     def adopt(self, received: Path, sha256: str) -> None:
         """Pin the blob and move the received file into its place."""
         target = self.path(sha256)
-        with self._files:
+        with self._counting, self._locked_in_thread():
             self._pins[sha256] += 1
+            (self._own / f"{_PIN}{sha256}").touch()
             if target.exists():
                 received.unlink()
             else:
                 target.parent.mkdir(exist_ok=True)
                 received.rename(target)
 
-    def _remove(self, hashes: list[str]) -> None:
-        with self._files:
-            for sha256 in hashes:
-                if sha256 not in self._pins:
-                    self.path(sha256).unlink(missing_ok=True)
+    def _unpin(self, hashes: list[str]) -> None:
+        with self._counting:
+            self._pins.subtract(hashes)
+            self._pins = +self._pins
+            for sha256 in set(hashes) - set(self._pins):
+                (self._own / f"{_PIN}{sha256}").unlink(missing_ok=True)
+
+    def _unpinned(self, hashes: list[str]) -> list[str]:
+        folders = list((self._root / "incoming").iterdir())
+        return [
+            sha256
+            for sha256 in hashes
+            if not any((folder / f"{_PIN}{sha256}").exists() for folder in folders)
+        ]
+
+    def _remove(self, hashes: list[str]) -> int:
+        for sha256 in hashes:
+            self.path(sha256).unlink(missing_ok=True)
+        return len(hashes)
+
+    @contextmanager
+    def _locked_in_thread(self) -> Iterator[None]:
+        with self._root.with_suffix(".lock").open("a") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+    @asynccontextmanager
+    async def _locked(self) -> AsyncIterator[None]:
+        # Not in a thread: a caller that is cancelled there would leave the lock held.
+        with self._root.with_suffix(".lock").open("a") as file:
+            while True:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    await asyncio.sleep(_LOCK_PAUSE_S)
+            yield
 
 
 class BlobWriter:

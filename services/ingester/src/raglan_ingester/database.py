@@ -8,17 +8,47 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 import sqlalchemy as sa
 from raglan.errors import Unavailable
 from sqlalchemy.orm import Session
+from tenacity import AsyncRetrying, retry_if_exception_type
+from tenacity.wait import wait_random_exponential
 
 from raglan_ingester.model import Base
 
 T = TypeVar("T")
 
 _THREADS = 4
+_BUSY_MS = 30_000
+_PASSING_SQLITE: Final = (
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_LOCKED,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_CANTOPEN,
+)
+_POSTGRES: Final = {
+    "connect_timeout": "5",
+    # A server that vanishes without a word is noticed within 25 s.
+    "keepalives_idle": "10",
+    "keepalives_interval": "5",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "25000",
+}
+
+
+class DatabaseUnavailable(Unavailable):
+    """The database is away for now."""
+
+
+class Transactions(Protocol):
+    """Whatever runs work in a transaction."""
+
+    async def run(self, work: Callable[[Session], T]) -> T:
+        """Run `work` in one transaction."""
+        ...
 
 
 class Database:
@@ -32,7 +62,11 @@ class Database:
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="database")
 
     async def run(self, work: Callable[[Session], T]) -> T:
-        """Run `work` in one transaction: committed when it returns, undone when it raises."""
+        """Run `work` in one transaction: committed when it returns, undone when it raises.
+
+        Raises:
+            DatabaseUnavailable: the server cannot be reached, or its disk is full.
+        """
         return await asyncio.get_running_loop().run_in_executor(
             self._threads, self._in_session, work
         )
@@ -53,13 +87,71 @@ class Database:
                 retry_after_s=1,
             ) from error
 
+    async def truncate_log(self) -> None:
+        """Empty SQLite's log, which keeps what was deleted; left for later when it is in use."""
+        if self.engine.dialect.name == "sqlite":
+            await asyncio.get_running_loop().run_in_executor(self._threads, self._truncate_log)
+
+    def _truncate_log(self) -> None:
+        with self.engine.connect() as connection:
+            connection.exec_driver_sql("PRAGMA busy_timeout=0")
+            try:
+                connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+            finally:
+                connection.exec_driver_sql(f"PRAGMA busy_timeout={_BUSY_MS}")
+
     async def close(self) -> None:
         await asyncio.to_thread(self._threads.shutdown)
         self.engine.dispose()
 
     def _in_session(self, work: Callable[[Session], T]) -> T:
-        with Session(self.engine, expire_on_commit=False) as session, session.begin():
-            return work(session)
+        try:
+            with Session(self.engine, expire_on_commit=False) as session, session.begin():
+                return work(session)
+        except (sa.exc.DBAPIError, sa.exc.TimeoutError) as error:
+            if not _will_pass(error):
+                raise
+            raise DatabaseUnavailable(
+                "The ingester's database cannot be reached or cannot write; nothing is lost, try "
+                "again when it is back.",
+                retry_after_s=1,
+            ) from error
+
+
+class PatientDatabase:
+    """The same for work that has no caller waiting: it is repeated until the database is back.
+
+    Only for work that may be done twice: a commit whose answer was lost is repeated too.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def run(self, work: Callable[[Session], T]) -> T:
+        """Run `work` in one transaction, as often as it takes."""
+        retrying = AsyncRetrying(
+            retry=retry_if_exception_type(DatabaseUnavailable),
+            wait=wait_random_exponential(multiplier=0.1, max=2),
+        )
+
+        async def once() -> T:  # tenacity awaits only what it sees to be a coroutine function
+            return await self._database.run(work)
+
+        result: T = await retrying(once)
+        return result
+
+
+def _will_pass(error: Exception) -> bool:
+    """Whether the same statement may succeed later: the database is away, full or locked."""
+    if isinstance(error, sa.exc.TimeoutError):  # no connection of the pool came free
+        return True
+    cause = error.orig if isinstance(error, sa.exc.DBAPIError) else None
+    if isinstance(cause, sqlite3.Error):
+        code = (getattr(cause, "sqlite_errorcode", None) or 0) & 0xFF
+        return code in _PASSING_SQLITE
+    return isinstance(error, sa.exc.OperationalError | sa.exc.InterfaceError) or (
+        isinstance(error, sa.exc.DBAPIError) and error.connection_invalidated
+    )
 
 
 def url_of(database_url: str, data_dir: Path) -> str:
@@ -68,7 +160,7 @@ def url_of(database_url: str, data_dir: Path) -> str:
         return f"sqlite:///{data_dir / 'ingester.sqlite'}"
     url = sa.make_url(database_url)
     if url.drivername in ("postgresql", "postgres"):
-        url = url.set(drivername="postgresql+psycopg")
+        url = url.set(drivername="postgresql+psycopg", query={**_POSTGRES, **url.query})
     return url.render_as_string(hide_password=False)
 
 
@@ -83,7 +175,7 @@ def _prepare_sqlite(connection: sqlite3.Connection, _: Any) -> None:
     for pragma in (
         "journal_mode=WAL",
         "synchronous=NORMAL",
-        "busy_timeout=30000",
+        f"busy_timeout={_BUSY_MS}",
         "foreign_keys=ON",
         # Deleted rows are overwritten, not only unlinked.
         "secure_delete=ON",

@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from raglan.errors import InvalidInput
+from raglan.metadata import check
+
 
 def merge_metadata(
     submitted_json: str, parsed: dict[str, Any], max_bytes: int
@@ -21,12 +24,9 @@ def merge_metadata(
     """
     if not parsed:
         return submitted_json, []
-    merged = json.dumps(
-        parsed | json.loads(submitted_json or "{}"), sort_keys=True, separators=(",", ":")
-    )
-    if len(merged.encode()) <= max_bytes:
-        return merged, []
-    return submitted_json, [
-        f"The metadata inside the document was left out: with it, the metadata has more than "
-        f"{max_bytes:,} bytes (RAGLAN_INGESTER_MAX_METADATA_BYTES)."
-    ]
+    merged = parsed | json.loads(submitted_json or "{}")
+    try:
+        check(merged, max_bytes=max_bytes)
+    except InvalidInput as error:
+        return submitted_json, [f"The metadata inside the document was left out. {error.message}"]
+    return json.dumps(merged, sort_keys=True, separators=(",", ":")), []

@@ -12,7 +12,7 @@ from raglan.identifiers import shortened
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session, undefer
 
-from raglan_ingester.database import Database
+from raglan_ingester.database import Transactions
 from raglan_ingester.model import (
     Document,
     DocumentState,
@@ -20,11 +20,15 @@ from raglan_ingester.model import (
     Item,
     ItemState,
     Job,
+    JobState,
     JobWarning,
 )
 
 _AT_ONCE: Final = 500
 """Rows a statement names; SQLite takes 32,766 parameters."""
+
+FORGOTTEN: Final = {"title": "", "metadata_json": "{}", "filename": ""}
+"""What an item no longer says of a document when nothing will be run with it."""
 
 _NAMES_ITS_BLOB: Final = (ItemState.QUEUED, ItemState.FAILED, ItemState.CANCELLED)
 """Items that may still be run, and then need their bytes."""
@@ -56,7 +60,7 @@ class StoredDocument:
 
 
 class DocumentStore:
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Transactions) -> None:
         self._database = database
 
     async def page(self, collection: str, *, limit: int, after: str) -> list[Document]:
@@ -103,21 +107,16 @@ class DocumentStore:
         present = await self._database.run(lambda session: set(session.scalars(query)))
         return set(ids) - present
 
-    async def store(self, job: Job, versions: Sequence[Version]) -> set[str]:
-        """Write the texts, before any chunk can be found; returns the ids still claimed."""
-
-        def work(session: Session) -> set[str]:
-            held = _update(session, job, versions, _text_of)
-            _store_structures(session, job, [v for v in versions if v.item.document_id in held])
-            return held
-
-        return await self._database.run(work)
-
     async def publish(self, job: Job, versions: Sequence[Version]) -> set[str]:
-        """Mark the documents ready and their items done; returns the ids still claimed."""
+        """Switch the documents to these versions and mark their items done, all or nothing.
+
+        Returns:
+            The ids still claimed.
+        """
 
         def work(session: Session) -> set[str]:
-            held = _update(session, job, versions, _ready)
+            held = _update(session, job, versions)
+            _store_structures(session, job, [v for v in versions if v.item.document_id in held])
             rows = [
                 {"job_id": job.id, "ordinal": v.item.ordinal, "state": ItemState.DONE,
                  "chunks": v.chunks}
@@ -130,10 +129,10 @@ class DocumentStore:
 
         return await self._database.run(work)
 
-    async def ready_chunks(self, job: Job, after: str, limit: int) -> list[tuple[str, int]]:
-        """(id, chunks) of the ready documents that this job holds, by id."""
+    async def ready(self, job: Job, after: str, limit: int) -> list[Document]:
+        """The ready documents that this job holds, by id, without their texts."""
         query = (
-            sa.select(Document.id, Document.chunks)
+            sa.select(Document)
             .where(
                 Document.collection == job.collection,
                 Document.job_id == job.id,
@@ -143,9 +142,28 @@ class DocumentStore:
             .order_by(Document.id)
             .limit(limit)
         )
-        return await self._database.run(
-            lambda session: [(row.id, row.chunks) for row in session.execute(query)]
+        return await self._database.run(lambda session: list(session.scalars(query)))
+
+    async def collections(self) -> list[str]:
+        """Every collection that has documents."""
+        query = sa.select(Document.collection).distinct().order_by(Document.collection)
+        return await self._database.run(lambda session: list(session.scalars(query)))
+
+    async def settled(self, collection: str, after: str, limit: int) -> list[Document]:
+        """Ready documents that no unfinished job is about to write, by id."""
+        unfinished = sa.select(Job.id).where(Job.state.in_([JobState.QUEUED, JobState.RUNNING]))
+        query = (
+            sa.select(Document)
+            .where(
+                Document.collection == collection,
+                Document.state == DocumentState.READY,
+                Document.job_id.not_in(unfinished),
+                Document.id > after,
+            )
+            .order_by(Document.id)
+            .limit(limit)
         )
+        return await self._database.run(lambda session: list(session.scalars(query)))
 
     async def delete(self, collection: str, document_id: str) -> str | None:
         """Forget a document; the hash of its bytes, or None when there was none."""
@@ -155,6 +173,7 @@ class DocumentStore:
             if row is None:
                 return None
             session.delete(row)
+            _forget_submissions(session, collection, [document_id])
             return row.sha256
 
         return await self._database.run(work)
@@ -170,6 +189,7 @@ class DocumentStore:
                     Document.collection == collection, Document.id.in_([id_ for id_, _ in rows])
                 )
             )
+            _forget_submissions(session, collection, [id_ for id_, _ in rows])
             return rows
 
         return await self._database.run(work)
@@ -203,8 +223,15 @@ class DocumentStore:
         return await self._database.run(work)
 
 
-def claim(session: Session, job: Job, items: Iterable[Item]) -> None:
-    """Make `job` the only one that may write these documents; add those that are new."""
+def claim(session: Session, job: Job, items: Iterable[Item], *, is_repair: bool = False) -> None:
+    """Make `job` the only one that may write these documents; add those that are new.
+
+    Args:
+        session: of the caller's transaction.
+        job: the job.
+        items: what it is to ingest.
+        is_repair: whether to forget that they are indexed, so that they are indexed anew.
+    """
     dialect = session.get_bind().dialect.name
     insert: Any = postgresql.insert if dialect == "postgresql" else sqlite.insert
     rows = [_new_row(job, item) for item in items]
@@ -215,10 +242,46 @@ def claim(session: Session, job: Job, items: Iterable[Item]) -> None:
             "job_id": job.id,
             "state": sa.case((was_failed, DocumentState.QUEUED), else_=Document.state),
             "error": "",
+            **({"fingerprint": ""} if is_repair else {}),
         },
     )
     for part in _parts(rows):
         session.execute(statement, part)
+
+
+def fail_stranded(session: Session) -> int:
+    """Settle what still waits although its job has ended or is forgotten; how many documents."""
+    error = "Its job ended before this document was ingested; send it again."
+    unfinished = sa.select(Job.id).where(Job.state.in_([JobState.QUEUED, JobState.RUNNING]))
+    session.execute(
+        sa.update(Item)
+        .where(Item.state == ItemState.QUEUED, Item.job_id.not_in(unfinished))
+        .values(state=ItemState.FAILED, error=error)
+        .execution_options(synchronize_session=False)
+    )
+    stranded = session.execute(
+        sa.update(Document)
+        .where(Document.state == DocumentState.QUEUED, Document.job_id.not_in(unfinished))
+        .values(state=DocumentState.FAILED, error=error)
+        .execution_options(synchronize_session=False)
+    )
+    return int(stranded.rowcount)  # type: ignore[attr-defined]
+
+
+def _forget_submissions(session: Session, collection: str, ids: Sequence[str]) -> None:
+    """Remove what jobs remember of deleted documents: only that they were submitted stays."""
+    jobs = sa.select(Job.id).where(Job.collection == collection)
+    session.execute(
+        sa.update(Item)
+        .where(Item.job_id.in_(jobs), Item.document_id.in_(ids))
+        .values(
+            {**FORGOTTEN, "error": sa.case((Item.error == "", ""), else_="It was deleted later.")}
+        )
+        .execution_options(synchronize_session=False)
+    )
+    session.execute(
+        sa.delete(JobWarning).where(JobWarning.job_id.in_(jobs), JobWarning.document_id.in_(ids))
+    )
 
 
 def _new_row(job: Job, item: Item) -> dict[str, Any]:
@@ -241,9 +304,11 @@ def _new_row(job: Job, item: Item) -> dict[str, Any]:
     }
 
 
-def _text_of(version: Version) -> dict[str, Any]:
+def _values_of(version: Version) -> dict[str, Any]:
     item = version.item
     return {
+        "state": DocumentState.READY,
+        "error": "",
         "title": version.title,
         "text": version.text,
         "metadata_json": version.metadata_json,
@@ -251,17 +316,6 @@ def _text_of(version: Version) -> dict[str, Any]:
         "media_type": item.media_type,
         "sha256": item.sha256,
         "size_bytes": item.size_bytes,
-        # From now on the index may hold some: whoever comes next must clear away what is stale.
-        "chunks": version.chunks,
-        # Empty until published: a crash in between is seen as a document that changed.
-        "fingerprint": "",
-    }
-
-
-def _ready(version: Version) -> dict[str, Any]:
-    return {
-        "state": DocumentState.READY,
-        "error": "",
         "chunks": version.chunks,
         "fingerprint": version.fingerprint,
     }
@@ -293,7 +347,7 @@ def add_warnings(session: Session, job_id: str, document_id: str, messages: Sequ
     )
 
 
-def _update(session: Session, job: Job, versions: Sequence[Version], values: Any) -> set[str]:
+def _update(session: Session, job: Job, versions: Sequence[Version]) -> set[str]:
     held = set()
     for version in versions:
         statement = (
@@ -303,7 +357,7 @@ def _update(session: Session, job: Job, versions: Sequence[Version], values: Any
                 Document.id == version.item.document_id,
                 Document.job_id == job.id,
             )
-            .values(**values(version))
+            .values(**_values_of(version))
         )
         if session.execute(statement).rowcount:  # type: ignore[attr-defined]
             held.add(version.item.document_id)

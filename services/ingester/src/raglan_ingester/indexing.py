@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, Protocol
@@ -10,7 +11,7 @@ from typing import Any, Final, Protocol
 import numpy as np
 import structlog
 from numpy.typing import NDArray
-from raglan.errors import NotFound, RaglanError
+from raglan.errors import NotFound, RaglanError, Unavailable
 
 from raglan_ingester.blobs import BlobStore
 from raglan_ingester.clients.embedder import Model
@@ -18,7 +19,7 @@ from raglan_ingester.clients.retriever import IndexChunk
 from raglan_ingester.collection_locks import CollectionLocks
 from raglan_ingester.documents import DocumentStore, Version
 from raglan_ingester.jobs import JobStore
-from raglan_ingester.model import Item, ItemState, Job
+from raglan_ingester.model import Document, Item, ItemState, Job
 from raglan_ingester.parsing import CutDocument
 from raglan_ingester.patience import TRANSIENT, Patience
 
@@ -28,6 +29,7 @@ _UPSERT_BYTES: Final = 4 * 1024 * 1024
 """Of text and metadata in one Upsert; vectors come on top, and a message may hold 16 MiB."""
 _UPSERT_CHUNKS: Final = 128
 _COUNTED_AT_ONCE: Final = 256
+_VERSION_CHARS: Final = 12
 
 
 class Index(Protocol):
@@ -129,41 +131,66 @@ class Indexer:
     async def _verify_page(self, job: Job, after: str) -> str:
         """The id of the last document of the page; empty when there are no more."""
         async with self._locks.of(job.collection):
-            page = await self._documents.ready_chunks(job, after, _COUNTED_AT_ONCE)
+            page = await self._documents.ready(job, after, _COUNTED_AT_ONCE)
             if not page:
                 return ""
-            ids = [id_ for id_, _ in page]
-            counts = await self._patience.call(partial(self._index.count, job.collection, ids))
-            wrong = {
-                id_: f"The index holds {count} of the document's {chunks} chunks; retry the job."
-                for (id_, chunks), count in zip(page, counts, strict=True)
-                if count != chunks
+            wrong = await self._differing(job, page)
+            if stale := [row for row in page if wrong.get(row.id, 0) > row.chunks]:
+                await self._clear_stale(job, [(r.id, r.fingerprint, r.chunks) for r in stale])
+                wrong = await self._differing(job, page)
+            chunks = {row.id: row.chunks for row in page}
+            errors = {
+                id_: f"The index holds {count} of the document's {chunks[id_]} chunks; "
+                "retry the job."
+                for id_, count in wrong.items()
             }
-            await self._jobs.fail(job, wrong, spoilt=True)
-            return ids[-1]
+            await self._jobs.fail(job, errors, spoilt=True)
+            return page[-1].id
+
+    async def _differing(self, job: Job, rows: Sequence[Document]) -> dict[str, int]:
+        """How many chunks the index holds, of the documents that have another number."""
+        ids = [row.id for row in rows]
+        counts = await self._patience.call(partial(self._index.count, job.collection, ids))
+        return {
+            row.id: count for row, count in zip(rows, counts, strict=True) if count != row.chunks
+        }
 
     async def _add(self, job: Job, batch: Sequence[Prepared]) -> None:
+        """Chunks first, beside those of the earlier version; then the switch; then clear up."""
         async with self._locks.of(job.collection):
             before = await self._documents.claimed(job, [document.id for document in batch])
             held = [document for document in batch if document.id in before]
-            await self._documents.store(job, [document.version() for document in held])
             for chunks, vectors in _upserts(held):
                 model = held[0].model
                 await self._patience.call(
                     partial(self._index.upsert, job.collection, model, chunks, vectors)
                 )
-            older = [document for document in held if before[document.id].chunks]
-            if older:
-                await self._clear_stale(job, older)
             done = await self._documents.publish(job, [document.version() for document in held])
             await self.drop(job, {document.id for document in batch} - done)
+            older = [d for d in held if before[d.id].chunks and d.id in done]
+            if older:
+                await self._clear_or_leave(job, older)
         # The bytes of earlier versions; `unnamed_blobs` keeps those that another document has.
         replaced = [row.sha256 for row in before.values()]
-        await self._blobs.purge(replaced, self._documents.unnamed_blobs)
+        with suppress(Unavailable):  # the reconciler removes them later
+            await self._blobs.purge(replaced, self._documents.unnamed_blobs)
 
-    async def _clear_stale(self, job: Job, documents: Sequence[Prepared]) -> None:
-        ids = [document.id for document in documents]
-        keep = [chunk_id(document.id, n) for document in documents for n in _ordinals(document)]
+    async def _clear_or_leave(self, job: Job, documents: Sequence[Prepared]) -> None:
+        versions = [(d.id, d.fingerprint, len(d.cut.chunks)) for d in documents]
+        try:
+            await self._clear_stale(job, versions)
+        except RaglanError as error:
+            # The new version is whole: `verify` or the reconciler clears the old one away.
+            log.warning("chunks of earlier versions remain", job=job.id, reason=error.message)
+
+    async def _clear_stale(self, job: Job, versions: Sequence[tuple[str, str, int]]) -> None:
+        """Remove all chunks of documents but those of one version, (id, fingerprint, chunks)."""
+        ids = [id_ for id_, _, _ in versions]
+        keep = [
+            chunk_id(id_, fingerprint, ordinal)
+            for id_, fingerprint, chunks in versions
+            for ordinal in range(chunks)
+        ]
         await self._patience.call(lambda: self._index.delete(job.collection, ids, keep=keep))
 
     async def drop(self, job: Job, lost: set[str]) -> None:
@@ -182,21 +209,29 @@ class Indexer:
             return
 
     async def _give_up(self, job: Job, batch: Sequence[Prepared], message: str) -> None:
-        await self._jobs.fail(job, {document.id: message for document in batch}, spoilt=True)
+        """Fail documents; an earlier version of each stays as it was, in text and in chunks."""
+        await self._jobs.fail(job, {document.id: message for document in batch})
         try:
-            await self.remove(job, [document.id for document in batch])
+            for document in batch:
+                await self._take_back(job, document)
         except RaglanError as error:
-            # They are marked failed; running or deleting them again clears them away.
+            # The reconciler finds what remains; running or deleting them again clears it too.
             log.warning("chunks of failed documents remain", job=job.id, reason=error.message)
 
+    async def _take_back(self, job: Job, document: Prepared) -> None:
+        """Remove the chunks of a version that never became whole."""
+        held = (await self._documents.claimed(job, [document.id])).get(document.id)
+        if held is None or held.fingerprint == document.fingerprint:
+            return
+        if not held.chunks:
+            await self.remove(job, [document.id])
+        elif held.fingerprint:
+            await self._clear_stale(job, [(held.id, held.fingerprint, held.chunks)])
 
-def chunk_id(document_id: str, ordinal: int) -> str:
-    """The same for the same place in the same document: indexing twice changes nothing."""
-    return f"{document_id}#{ordinal}"
 
-
-def _ordinals(document: Prepared) -> Iterable[int]:
-    return range(len(document.cut.chunks))
+def chunk_id(document_id: str, fingerprint: str, ordinal: int) -> str:
+    """Names a place in a version: indexing twice changes nothing, two versions never mix."""
+    return f"{document_id}#{fingerprint[:_VERSION_CHARS]}.{ordinal}"
 
 
 def _upserts(
@@ -223,7 +258,7 @@ def _chunks_of(document: Prepared) -> Iterator[IndexChunk]:
     title = title_of(document.item, cut)
     for ordinal, span in enumerate(cut.chunks):
         yield IndexChunk(
-            chunk_id=chunk_id(document.id, ordinal),
+            chunk_id=chunk_id(document.id, document.fingerprint, ordinal),
             document_id=document.id,
             ordinal=ordinal,
             title=title,

@@ -34,9 +34,8 @@ class JobQueue(Protocol):
     @property
     def name(self) -> str: ...
 
-    async def start(self, run: Callable[[str], Awaitable[None]]) -> None: ...
+    async def start(self, run: Callable[[str, int], Awaitable[None]], worker: str) -> None: ...
     async def enqueue(self, job_id: str, attempt: int, collection: str) -> None: ...
-    async def is_over(self, job_id: str, attempt: int) -> bool: ...
     async def close(self) -> None: ...
 
 
@@ -52,6 +51,7 @@ class Ingestion:
     def __init__(
         self,
         workshop: Workshop,
+        asked: JobStore,
         queue: JobQueue,
         collections: Collections,
         patience: Patience,
@@ -60,6 +60,12 @@ class Ingestion:
         max_chars: int,
         overlap_chars: int,
     ) -> None:
+        """Args:
+        workshop: what runs work with; its stores wait for a database that is away.
+        asked: jobs for callers, who are told when the database is away.
+        """
+        self._asked = asked
+        self._enqueuing: set[asyncio.Task[None]] = set()
         self._shop = workshop
         self._queue = queue
         self._collections = collections
@@ -74,47 +80,53 @@ class Ingestion:
     def _jobs(self) -> JobStore:
         return self._shop.jobs
 
-    async def start(self) -> None:
-        """Begin to run jobs, those first that an earlier process left unfinished."""
-        await self._queue.start(self.run)
-        for job in await self._jobs.unfinished():
-            attempt = job.attempt
-            if await self._queue.is_over(job.id, attempt):
-                attempt = await self._jobs.next_attempt(job.id)
-            await self._queue.enqueue(job.id, attempt, job.collection)
+    async def start(self, worker: str) -> None:
+        """Begin to run jobs, those first that an earlier process of this name left unfinished."""
+        await self._queue.start(self.run, worker)
+
+    def is_running(self, job_id: str) -> bool:
+        """Whether this process works on the job now."""
+        return job_id in self._stop
 
     async def submitted(self, job: Job) -> None:
-        """Run a job that the current request has recorded."""
-        await self._traces.submitted(job.id)
-        await self.enqueue(job)
+        """Run a job that the current request has recorded, even when its client leaves now."""
+
+        async def enqueue() -> None:
+            await self._traces.submitted(job.id)
+            await self.enqueue(job)
+
+        task = asyncio.create_task(enqueue())
+        self._enqueuing.add(task)
+        task.add_done_callback(self._enqueuing.discard)
+        await asyncio.shield(task)
 
     async def enqueue(self, job: Job) -> None:
         await self._queue.enqueue(job.id, job.attempt, job.collection)
 
     async def cancel(self, job_id: str) -> None:
         """Ask a job to stop; one that has ended stays as it is. Raises NotFound."""
-        await self._jobs.cancel(job_id)
+        await self._asked.cancel(job_id)
         if stop := self._stop.get(job_id):
             stop.set()
 
     async def retry(self, job_id: str) -> None:
         """Run the failed and cancelled documents of a job again. Raises NotFound, Conflict."""
-        if job := await self._jobs.retry(job_id):
+        if job := await self._asked.retry(job_id):
             await self.enqueue(job)
 
     async def stop_collection(self, collection: str) -> None:
         """Cancel every job of a collection and wait until those of this process have stopped."""
-        for job in await self._jobs.unfinished(collection):
+        for job in await self._asked.unfinished(collection):
             await self.cancel(job.id)
             if ended := self._ended.get(job.id):
                 with suppress(TimeoutError):
                     async with asyncio.timeout(_STOPPED_WITHIN_S):
                         await ended.wait()
 
-    async def run(self, job_id: str) -> None:
+    async def run(self, job_id: str, attempt: int) -> None:
         """Work on a job until it ends. Called by the queue, perhaps more than once."""
-        job = await self._jobs.begin(job_id)
-        if job is None:
+        job = await self._jobs.begin(job_id, attempt)
+        if job is None or job_id in self._stop:
             return
         stop = self._stop[job_id] = asyncio.Event()
         ended = self._ended[job_id] = asyncio.Event()
@@ -128,7 +140,7 @@ class Ingestion:
             await self._jobs.fail_queued(
                 job, "The ingester met an error of its own; retry the job."
             )
-            await self._jobs.finish(job_id, cancelled=False)
+            await self._jobs.finish(job, cancelled=False)
         finally:
             del self._stop[job_id], self._ended[job_id]
             ended.set()
@@ -142,18 +154,19 @@ class Ingestion:
         except RaglanError as error:
             tracing.fail(tracing.current(), error)
             await self._jobs.fail_queued(job, error.message)
-            return await self._jobs.finish(job.id, cancelled=False)
+            return await self._jobs.finish(job, cancelled=False)
         settings = with_defaults(
             collection, max_chars=self._max_chars, overlap_chars=self._overlap_chars
         )
         run = JobRun(self._shop, job, settings, await self._progress(job), tokenizer)
         await self._until_done(run, job, stop)
-        await self._jobs.save_progress(job.id, run.progress.as_dict())
+        if await self._jobs.save_progress(job, run.progress.as_dict()):
+            stop.set()
         if warnings := run.unread.warnings():
             await self._jobs.warn(job, warnings)
         if not stop.is_set():
             await self._verify(job)
-        state = await self._jobs.finish(job.id, cancelled=stop.is_set())
+        state = await self._jobs.finish(job, cancelled=stop.is_set())
         self._shop.observer.job_ended(state, (now_ms() - job.created_ms) / 1e3)
         log.info("job ended", job=job.id, state=str(state), documents=job.documents)
         return state
@@ -181,7 +194,7 @@ class Ingestion:
     async def _report(self, run: JobRun, job: Job, stop: asyncio.Event) -> None:
         """Store the progress for whoever asks, and hear of a cancel from another process."""
         while True:
-            if await self._jobs.save_progress(job.id, run.progress.as_dict()):
+            if await self._jobs.save_progress(job, run.progress.as_dict()):
                 stop.set()
             await asyncio.sleep(_REPORT_S)
 

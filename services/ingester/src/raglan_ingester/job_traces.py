@@ -10,14 +10,14 @@ from raglan.telemetry import context as request_context
 from raglan.telemetry import semconv, tracing
 from sqlalchemy.orm import Session
 
-from raglan_ingester.database import Database
+from raglan_ingester.database import Transactions
 from raglan_ingester.model import Job, JobState, JobTrace
 
 
 class JobTraces:
     """Keeps with each job whose request it was, and which run worked on it last."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Transactions) -> None:
         self._database = database
 
     async def submitted(self, job_id: str) -> None:

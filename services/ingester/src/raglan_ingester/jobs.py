@@ -9,8 +9,8 @@ import sqlalchemy as sa
 from raglan.errors import Conflict, NotFound
 from sqlalchemy.orm import Session
 
-from raglan_ingester.database import Database, now_ms
-from raglan_ingester.documents import add_warnings, claim
+from raglan_ingester.database import Transactions, now_ms
+from raglan_ingester.documents import FORGOTTEN, add_warnings, claim, fail_stranded
 from raglan_ingester.model import (
     Document,
     DocumentState,
@@ -64,17 +64,23 @@ class Tally:
 
 
 class JobStore:
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Transactions) -> None:
         self._database = database
 
-    async def add(self, job: Job, items: Sequence[Item]) -> None:
-        """Record a job with its items and claim their documents, all or nothing."""
+    async def add(self, job: Job, items: Sequence[Item], *, is_repair: bool = False) -> None:
+        """Record a job with its items and claim their documents, all or nothing.
+
+        Args:
+            job: the job.
+            items: its documents.
+            is_repair: whether to index them anew even where nothing has changed.
+        """
 
         def work(session: Session) -> None:
             session.add(job)
             session.flush()
             session.add_all(items)
-            claim(session, job, items)
+            claim(session, job, items, is_repair=is_repair)
 
         await self._database.run(work)
 
@@ -129,12 +135,17 @@ class JobStore:
 
         return await self._database.run(work)
 
-    async def begin(self, job_id: str) -> Job | None:
-        """Mark the job running; None when there is nothing to run any more."""
+    async def begin(self, job_id: str, attempt: int) -> Job | None:
+        """Mark the job running; None when there is nothing to run any more.
+
+        Args:
+            job_id: the job.
+            attempt: which is to run; 0 takes the newest.
+        """
 
         def work(session: Session) -> Job | None:
             job = session.get(Job, job_id, with_for_update=True)
-            if job is None or JobState(job.state).ended:
+            if job is None or JobState(job.state).ended or attempt not in (0, job.attempt):
                 return None
             job.state = JobState.RUNNING
             return job
@@ -154,13 +165,13 @@ class JobStore:
     async def tally(self, job_id: str) -> Tally:
         return await self._database.run(lambda session: _tally(session, job_id))
 
-    async def save_progress(self, job_id: str, stages: dict[str, list[int]]) -> bool:
-        """Store the progress; whether the job has been asked to stop."""
+    async def save_progress(self, job: Job, stages: dict[str, list[int]]) -> bool:
+        """Store the progress; whether to stop: the job was cancelled, or runs elsewhere."""
 
         def work(session: Session) -> bool:
-            session.execute(sa.update(Job).where(Job.id == job_id).values(stages=stages))
-            query = sa.select(Job.cancel_requested).where(Job.id == job_id)
-            return bool(session.scalar(query))
+            mine = (Job.id == job.id, Job.attempt == job.attempt)
+            session.execute(sa.update(Job).where(*mine).values(stages=stages))
+            return session.scalar(sa.select(Job.cancel_requested).where(*mine)) is not False
 
         return await self._database.run(work)
 
@@ -206,31 +217,64 @@ class JobStore:
             await self.fail(job, {item.document_id: message for item in items})
 
     async def fail_done(self, job: Job, message: str) -> None:
-        """Doubt what was done: record one reason for every document indexed in this job."""
+        """Doubt what was done: record one reason for every document indexed in this job.
+
+        The documents stay as they are; a retry of the job asks the index again.
+        """
         query = sa.select(Item.document_id).where(
             Item.job_id == job.id, Item.state.in_((ItemState.DONE, ItemState.UNCHANGED))
         )
         ids = await self._database.run(lambda session: list(session.scalars(query)))
-        await self.fail(job, dict.fromkeys(ids, message), spoilt=True)
+        await self.fail(job, dict.fromkeys(ids, message))
 
-    async def next_attempt(self, job_id: str) -> int:
-        """Count one more attempt, because the last ended without ending the job."""
+    async def next_attempt(self, seen: Job) -> Job | None:
+        """Count one more attempt, because the last ended without ending the job.
 
-        def work(session: Session) -> int:
-            job = _get(session, job_id, lock=True)
+        Returns:
+            The job; None when it has ended or another process has done this already.
+        """
+
+        def work(session: Session) -> Job | None:
+            job = session.get(Job, seen.id, with_for_update=True)
+            if job is None or JobState(job.state).ended or job.attempt != seen.attempt:
+                return None
             job.attempt += 1
-            return job.attempt
+            return job
 
         return await self._database.run(work)
 
-    async def finish(self, job_id: str, *, cancelled: bool) -> JobState:
-        """End the job by what became of its items; those still queued become cancelled."""
+    async def fail_stranded(self) -> int:
+        """Settle documents and items that still wait although their job has ended; how many."""
+        return await self._database.run(fail_stranded)
+
+    async def expire(self, before_ms: int) -> int:
+        """Forget jobs that ended before this; how many."""
+
+        def work(session: Session) -> int:
+            old = sa.delete(Job).where(Job.finished_ms < before_ms)
+            return int(session.execute(old).rowcount)  # type: ignore[attr-defined]
+
+        return await self._database.run(work)
+
+    async def finish(self, run: Job, *, cancelled: bool) -> JobState:
+        """End the job by what became of its items; those still queued become cancelled.
+
+        A run that was given up for dead, and whose job another process has taken over, ends
+        nothing.
+        """
 
         def work(session: Session) -> JobState:
-            job = _get(session, job_id)
+            job = _get(session, run.id, lock=True)
+            if job.attempt != run.attempt:
+                return JobState(job.state)
             if cancelled:
                 _cancel_items(session, job)
-            tally = _tally(session, job_id)
+            tally = _tally(session, job.id)
+            session.execute(
+                sa.update(Item)
+                .where(Item.job_id == job.id, Item.state.not_in(_RERUN))
+                .values(**FORGOTTEN)
+            )
             failed = tally.of(ItemState.FAILED)
             if cancelled and tally.of(ItemState.CANCELLED):
                 state = JobState.CANCELLED

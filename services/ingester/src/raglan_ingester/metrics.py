@@ -53,6 +53,13 @@ class IngesterMetrics:
         self._chunks = Counter(
             "raglan_ingester_chunks", "Chunks of these documents.", registry=registry
         )
+        self._repairs = Counter(
+            "raglan_ingester_repairs",
+            "What the reconciler found and repaired: jobs put back or moved from a dead process, "
+            "documents indexed anew or marked failed, blobs removed.",
+            ["kind"],
+            registry=registry,
+        )
         jobs = Gauge("raglan_ingester_jobs", "Jobs by state.", ["state"], registry=registry)
         self._jobs = {state: jobs.labels(state.value) for state in JobState}
         self._waiting = Gauge(
@@ -98,6 +105,10 @@ class IngesterMetrics:
     def job_ended(self, state: JobState, seconds: float) -> None:
         """A job came to its end so long after its submission."""
         self._job.observe(seconds, state.value)
+
+    def repaired(self, kind: str, count: int) -> None:
+        """The reconciler has repaired something."""
+        self._repairs.labels(kind).inc(count)
 
     # --- What the tables say ----------------------------------------------------------------------
 

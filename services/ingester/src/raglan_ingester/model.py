@@ -112,6 +112,15 @@ class JobTrace(Base):
     last_attempt: Mapped[int] = mapped_column(default=0)
 
 
+class Worker(Base):
+    """A process that runs jobs, and a counter that moves as long as it lives."""
+
+    __tablename__ = "workers"
+
+    name: Mapped[str] = mapped_column(String(256), primary_key=True)
+    beats: Mapped[int]
+
+
 class Document(Base):
     __tablename__ = "documents"
     __table_args__ = (Index("documents_by_blob", "sha256"),)

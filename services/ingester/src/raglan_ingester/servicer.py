@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any, Final
 
 import grpc
 from raglan import __version__
 from raglan.deadline import Deadline
-from raglan.errors import InvalidInput
+from raglan.errors import InvalidInput, Unavailable
 from raglan.v1 import common_pb2, ingester_pb2, ingester_pb2_grpc
 
 from raglan_ingester.ingestion import Ingestion
@@ -21,6 +22,8 @@ from raglan_ingester.progress import STAGES
 from raglan_ingester.submission import DocumentStart, Intake, JobStart, Part
 
 _WATCH_S: Final = 0.25
+_AWAY_S: Final = 60.0
+"""A database that is away for less does not end a watch."""
 _ERRORS_IN_LISTS: Final = 10
 _JOB_STATES: Final = {
     JobState.QUEUED: ingester_pb2.JOB_STATUS_QUEUED,
@@ -83,8 +86,18 @@ class IngesterServicer(ingester_pb2_grpc.IngesterServiceServicer):
     ) -> AsyncIterator[ingester_pb2.Job]:
         # Read from the database, so that it does not matter which process runs the job.
         seen = None
+        away_since: float | None = None
         while True:
-            view = await self._jobs.view(request.id)
+            try:
+                view = await self._jobs.view(request.id)
+                away_since = None
+            except Unavailable:
+                now = time.monotonic()
+                away_since = now if away_since is None else away_since
+                if now - away_since > _AWAY_S:
+                    raise
+                await asyncio.sleep(_WATCH_S)
+                continue
             job = _job_to_proto(view)
             if job != seen:
                 yield job

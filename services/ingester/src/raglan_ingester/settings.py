@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, SecretStr
+from raglan.metadata import MAX_BYTES
 from raglan.settings import GrpcSettings, default_data_dir
 
 MIB = 1024 * 1024
@@ -24,8 +25,17 @@ class IngesterSettings(GrpcSettings, env_prefix="RAGLAN_INGESTER_"):
     Empty: `ingester.sqlite` in `data_dir`."""
 
     worker_name: str = ""
-    """Who resumes which jobs after a crash: must stay the same over restarts and differ between
-    replicas. Empty: the host name on PostgreSQL, "local" on SQLite (one process a file)."""
+    """Who runs which jobs: differs between replicas. Empty: the host name and a number on
+    PostgreSQL, "local" on SQLite (one process a file)."""
+
+    worker_lease_s: PositiveFloat = 15
+    """Seconds without a sign of life after which the jobs of an ingester move to another."""
+
+    reconcile_every_s: PositiveFloat = 3600
+    """Seconds between two comparisons of documents, index and stored bytes."""
+
+    job_retention_days: PositiveFloat = 30
+    """Days that an ended job can be looked at; its documents stay."""
 
     embedder_address: str = "127.0.0.1:7101"
     """The embedder: "host:port", or several IP addresses separated by commas."""
@@ -46,8 +56,8 @@ class IngesterSettings(GrpcSettings, env_prefix="RAGLAN_INGESTER_"):
     max_documents_per_job: PositiveInt = 10_000
     """Most documents in one job."""
 
-    max_metadata_bytes: PositiveInt = 64 * 1024
-    """Largest metadata object of a document, as JSON in UTF-8."""
+    max_metadata_bytes: int = Field(default=MAX_BYTES, ge=1, le=MAX_BYTES)
+    """Largest metadata object of a document, as JSON in UTF-8; the index takes 64 KiB."""
 
     max_chunks_per_document: PositiveInt = 20_000
     """Most chunks of one document, about 20 MB of text; one that makes more fails alone."""

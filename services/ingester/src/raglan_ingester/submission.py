@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from raglan import metadata
 from raglan.errors import InvalidInput, PayloadTooLarge
 from raglan.identifiers import check_collection_name, check_document_id, shortened
 
@@ -95,7 +96,7 @@ class _Reception:
         self._blobs = blobs
         self._limits = limits
         self._collection = ""
-        self._id = _new_job_id()
+        self._id = new_job_id()
         self._items: list[Item] = []
         self._ids: set[str] = set()
         self._writer: BlobWriter | None = None
@@ -207,27 +208,41 @@ def _item_of(start: DocumentStart, ordinal: int, limits: Limits) -> Item:
     )
 
 
+_BYTES_AN_ESCAPE: Final = 6
+"""JSON may spell each byte as an escape such as `\\u0061`: longer texts are not worth parsing."""
+
+
 def _id_from(filename: str) -> str:
     """The relative path as given, with forward slashes."""
     return filename.replace("\\", "/").removeprefix("./")
 
 
 def _metadata(text: str, document_id: str, limit: int) -> str:
-    """The metadata in one canonical form, so that the same is seen to be the same."""
-    size = len(text.encode())
-    if size > limit:
-        raise PayloadTooLarge(
-            f"The metadata of {shortened(document_id)} has {size:,} bytes; the limit is {limit:,} "
-            "(RAGLAN_INGESTER_MAX_METADATA_BYTES)."
-        )
+    """The metadata in one canonical form, so that the same is seen to be the same.
+
+    Whatever the index would refuse is refused here, before anything is replaced.
+    """
     if not text:
         return "{}"
+    if len(text) > _BYTES_AN_ESCAPE * limit:
+        raise PayloadTooLarge(
+            f"The metadata of {shortened(document_id)} has {len(text):,} characters of JSON; the "
+            f"limit is {limit:,} bytes (RAGLAN_INGESTER_MAX_METADATA_BYTES)."
+        )
     try:
         loaded = json.loads(text, parse_constant=_refuse_constant)
     except (ValueError, RecursionError):
         loaded = None
     if not isinstance(loaded, dict):
         raise InvalidInput(f"The metadata of {shortened(document_id)} is not a JSON object.")
+    try:
+        metadata.check(loaded, max_bytes=limit)
+    except PayloadTooLarge as error:
+        raise PayloadTooLarge(
+            f"{shortened(document_id)}: {error.message} (RAGLAN_INGESTER_MAX_METADATA_BYTES)"
+        ) from None
+    except InvalidInput as error:
+        raise InvalidInput(f"{shortened(document_id)}: {error.message}") from None
     # ASCII: a lone surrogate or a null stays an escape that every store can hold.
     return json.dumps(loaded, sort_keys=True, separators=(",", ":"))
 
@@ -236,6 +251,6 @@ def _refuse_constant(name: str) -> None:
     raise ValueError(name)
 
 
-def _new_job_id() -> str:
+def new_job_id() -> str:
     """Sorts by time; the random part keeps two of one millisecond apart."""
     return f"job-{time.time_ns() // 1_000_000:011x}-{secrets.token_hex(6)}"

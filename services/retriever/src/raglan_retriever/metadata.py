@@ -15,20 +15,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final, NoReturn
 from urllib.parse import quote
 
 from raglan.errors import InvalidInput
+from raglan.metadata import Scalar, as_float, check, leaves
 
-MAX_BYTES: Final = 64 * 1024
-MAX_VALUES: Final = 1000
-MAX_DEPTH: Final = 16
 _LONG: Final = 200
-
-Scalar = str | int | float | bool
 
 
 @dataclass(slots=True)
@@ -66,24 +60,19 @@ def index(metadata_json: str, **fixed: str) -> Indexed:
         metadata_json: a JSON object, or "" for an empty one.
 
     Raises:
-        InvalidInput: not a JSON object, or larger, deeper or wider than the limits here.
+        InvalidInput: not a JSON object, or beyond the limits of `raglan.metadata`.
     """
-    if len(metadata_json) > MAX_BYTES:
-        raise InvalidInput(
-            f"The metadata has {len(metadata_json)} characters; the limit is {MAX_BYTES}."
-        )
-    metadata = _parse(metadata_json) | fixed
+    metadata = _parse(metadata_json)
+    check(metadata)
     found = Indexed()
     terms: dict[str, None] = {}
-    for count, (path, value) in enumerate(_leaves("", metadata, 0)):
-        if count >= MAX_VALUES:
-            raise InvalidInput(f"The metadata has more than {MAX_VALUES} values, the limit.")
+    for path, value in leaves(metadata | fixed):
         if value is None:
             terms[exists_term(path)] = None
             continue
         terms[term(path, value)] = None
         if not isinstance(value, str | bool):
-            found.numbers.setdefault(number_key(path), []).append(_as_float(value))
+            found.numbers.setdefault(number_key(path), []).append(as_float(value))
     found.terms = list(terms)
     return found
 
@@ -100,33 +89,6 @@ def _parse(text: str) -> dict[str, Any]:
 
 def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not a JSON number")
-
-
-def _leaves(path: str, value: Any, depth: int) -> Iterator[tuple[str, Scalar | None]]:
-    """(path, scalar) of each value, and (path, None) of each path that exists."""
-    if depth > MAX_DEPTH:
-        raise InvalidInput(f"The metadata is nested deeper than {MAX_DEPTH} levels, the limit.")
-    if isinstance(value, dict):
-        if path:
-            yield path, None
-        for key, inner in value.items():
-            yield from _leaves(f"{path}.{key}" if path else key, inner, depth + 1)
-    elif isinstance(value, list):
-        for inner in value:
-            yield from _leaves(path, inner, depth + 1)
-    elif value is not None:
-        yield path, None
-        yield path, value
-
-
-def _as_float(value: float) -> float:
-    try:
-        number = float(value)
-    except OverflowError:
-        number = math.inf
-    if not math.isfinite(number):
-        raise InvalidInput("The metadata holds a number beyond 1.8e308, the limit.")
-    return number
 
 
 def _short(text: str) -> str:

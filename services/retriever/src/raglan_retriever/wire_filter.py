@@ -7,10 +7,11 @@ from typing import Final
 
 from raglan.errors import InvalidInput
 from raglan.identifiers import shortened
+from raglan.metadata import Scalar
 from raglan.v1 import retriever_pb2
 
 from raglan_retriever.filters import All, Any, Clause, Not, Numbers, Terms
-from raglan_retriever.metadata import Scalar, exists_term, number_key, term
+from raglan_retriever.metadata import exists_term, number_key, term
 
 MAX_DEPTH: Final = 16
 MAX_CONDITIONS: Final = 100

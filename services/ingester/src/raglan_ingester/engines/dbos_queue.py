@@ -12,6 +12,10 @@ import asyncio
 import concurrent.futures
 import logging
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from enum import Enum, auto
 from typing import Any, Final
 
 from dbos import DBOS, SetEnqueueOptions, SetWorkflowID
@@ -23,7 +27,31 @@ _AT_ONCE: Final = 64
 """Jobs of all collections that run at once in this process: a thread each."""
 _VERSION: Final = "1"
 """DBOS resumes only workflows of the same version; ours stays until the workflow's steps change."""
-_ALIVE: Final = ("PENDING", "ENQUEUED", "DELAYED")
+_ENQUEUE_S: Final = 5.0
+
+
+class QueuedAs(Enum):
+    """What the queue does with an attempt."""
+
+    WAITING = auto()
+    RUNNING = auto()
+    OVER = auto()
+
+
+_STATES: Final = {
+    "PENDING": QueuedAs.RUNNING,
+    "ENQUEUED": QueuedAs.WAITING,
+    "DELAYED": QueuedAs.WAITING,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Queued:
+    """An attempt as the queue has it."""
+
+    state: QueuedAs
+    worker: str
+    """The process that runs it, or ran it last."""
 
 
 class _ShuttingDown(BaseException):
@@ -39,28 +67,35 @@ class DbosQueue:
 
     name = "dbos"
 
-    def __init__(self, database_url: str, *, worker_name: str, per_collection: int) -> None:
+    def __init__(self, database_url: str, *, per_collection: int) -> None:
         self._database_url = database_url
-        self._worker_name = worker_name
         self._per_collection = per_collection
         self._running: set[asyncio.Task[Any]] = set()
         self._closing = False
-        self._workflow: Callable[[str], None] | None = None
+        self._workflow: Callable[..., None] | None = None
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="queue")
 
-    async def start(self, run: Callable[[str], Awaitable[None]]) -> None:
-        """Launch DBOS; what an earlier process left unfinished begins to run."""
+    async def start(self, run: Callable[[str, int], Awaitable[None]], worker: str) -> None:
+        """Launch DBOS; what an earlier process of this name left unfinished begins to run."""
         loop = asyncio.get_running_loop()
-        await asyncio.to_thread(self._launch, loop, run)
+        await asyncio.to_thread(self._launch, loop, run, worker)
 
     async def enqueue(self, job_id: str, attempt: int, collection: str) -> None:
-        """Run the job once for this attempt, however often it is enqueued."""
-        await asyncio.to_thread(self._enqueue, f"{job_id}.{attempt}", job_id, collection)
+        """Run the job once for this attempt, however often it is enqueued.
+
+        DBOS waits until its database is back; this returns before, and the job is found by the
+        next sweep at the latest.
+        """
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_ENQUEUE_S):
+                await self._call(self._enqueue, job_id, attempt, collection)
 
     async def close(self) -> None:
         """Interrupt what runs, to be resumed by the next process, and stop DBOS."""
+        self._closing = True
+        self._thread.shutdown(wait=False, cancel_futures=True)
         if self._workflow is None:
             return
-        self._closing = True
         running = list(self._running)
         for task in running:
             task.cancel()
@@ -76,19 +111,33 @@ class DbosQueue:
         finally:
             self._running.discard(task)
 
-    async def is_over(self, job_id: str, attempt: int) -> bool:
-        """Whether this attempt has ended, in whatever way, and will not run again."""
-        status = await asyncio.to_thread(DBOS.get_workflow_status, f"{job_id}.{attempt}")
-        return status is not None and status.status not in _ALIVE
+    async def find(self, job_id: str, attempt: int) -> Queued | None:
+        """What became of this attempt; None when it was never enqueued."""
+        status = await self._call(DBOS.get_workflow_status, _id(job_id, attempt))
+        if status is None:
+            return None
+        state = _STATES.get(status.status, QueuedAs.OVER)
+        return Queued(state, status.executor_id or "")
+
+    async def abandon(self, job_id: str, attempt: int) -> None:
+        """Never run this attempt again, wherever it was running."""
+        await self._call(DBOS.cancel_workflow, _id(job_id, attempt))
+
+    async def _call(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        # One thread of its own: a database that is away blocks nothing else.
+        return await asyncio.get_running_loop().run_in_executor(self._thread, function, *arguments)
 
     def _launch(
-        self, loop: asyncio.AbstractEventLoop, run: Callable[[str], Awaitable[None]]
+        self,
+        loop: asyncio.AbstractEventLoop,
+        run: Callable[[str, int], Awaitable[None]],
+        worker: str,
     ) -> None:
         # A handler of its own keeps DBOS from printing; its warnings go where all logs go.
         logging.getLogger("dbos").addHandler(logging.NullHandler())
 
-        def ingest(job_id: str) -> None:
-            DBOS.run_step({"name": "ingest_documents"}, self._on_loop, loop, run, job_id)
+        def ingest(job_id: str, attempt: int = 0) -> None:
+            DBOS.run_step({"name": "ingest_documents"}, self._on_loop, loop, run, job_id, attempt)
 
         self._workflow = DBOS.workflow(name=_WORKFLOW)(ingest)
         DBOS(
@@ -96,7 +145,7 @@ class DbosQueue:
                 "name": "raglan-ingester",
                 "system_database_url": self._database_url,
                 "application_version": _VERSION,
-                "executor_id": self._worker_name,
+                "executor_id": worker,
                 "log_level": "WARNING",
                 "enable_otlp": False,
                 "sys_db_pool_size": 5,
@@ -111,18 +160,29 @@ class DbosQueue:
             on_conflict="always_update",
         )
 
-    def _enqueue(self, workflow_id: str, job_id: str, collection: str) -> None:
+    def _enqueue(self, job_id: str, attempt: int, collection: str) -> None:
         assert self._workflow is not None
-        with SetWorkflowID(workflow_id), SetEnqueueOptions(queue_partition_key=collection):
-            DBOS.enqueue_workflow(_QUEUE, self._workflow, job_id)
+        with (
+            SetWorkflowID(_id(job_id, attempt)),
+            SetEnqueueOptions(queue_partition_key=collection),
+        ):
+            DBOS.enqueue_workflow(_QUEUE, self._workflow, job_id, attempt)
 
     def _on_loop(
-        self, loop: asyncio.AbstractEventLoop, run: Callable[[str], Awaitable[None]], job_id: str
+        self,
+        loop: asyncio.AbstractEventLoop,
+        run: Callable[[str, int], Awaitable[None]],
+        job_id: str,
+        attempt: int,
     ) -> None:
         if self._closing:
             raise _ShuttingDown
-        future = asyncio.run_coroutine_threadsafe(self._tracked(run(job_id)), loop)
+        future = asyncio.run_coroutine_threadsafe(self._tracked(run(job_id, attempt)), loop)
         try:
             future.result()
         except concurrent.futures.CancelledError:
             raise _ShuttingDown from None
+
+
+def _id(job_id: str, attempt: int) -> str:
+    return f"{job_id}.{attempt}"
