@@ -37,7 +37,7 @@ from raglan_gateway.traces.keeping import Traces
 from raglan_gateway.traces.verdict import Ended, caller_sampled
 
 log: Final = structlog.get_logger()
-_QUIET: Final = ("/healthz", "/readyz", "/metrics")
+_QUIET: Final = ("/healthz", "/startupz", "/readyz", "/metrics")
 _UNTRACED: Final = (*_QUIET, "/v1/status", "/v1/traces", "/openapi.json", "/docs")
 """What is asked again and again, by nobody who waits for an answer, and of traces itself."""
 
