@@ -12,17 +12,19 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version
-from typing import Any
+from typing import Any, Final
 
 from raglan_cli import display, log_files, runfile
 from raglan_cli.door import Door
 from raglan_cli.failure import Failure
 from raglan_cli.mesh import Mesh, Program
-from raglan_cli.readiness import is_ready, is_used
+from raglan_cli.readiness import is_ready, is_used, not_up_yet
 from raglan_cli.rolling import Rolling, gap_of, publish
 from raglan_cli.runfile import MeshDocument, RestartEntry
 from raglan_cli.screen import err, note
 from raglan_cli.supervisor import Process, State, Supervisor
+
+_POLL_S: Final = 0.05
 
 
 async def supervise(planned: Mesh, start_limit_s: float) -> int:
@@ -75,12 +77,29 @@ async def _start_and_watch(
 ) -> None:
     began = time.monotonic()
     with display.live_table(lambda: run.document()["services"]):
-        await _unless(stop_asked, supervisor.start(limit_s=start_limit_s))
+        await _unless(stop_asked, _start(supervisor, run.planned.url, start_limit_s))
     if stop_asked.is_set():
         return
     run.change(State.READY)
     display.show_ready(run.document(), time.monotonic() - began, detached=False)
     await _unless(stop_asked, supervisor.watch())
+
+
+async def _start(supervisor: Supervisor, url: str, limit_s: float) -> None:
+    """Start everything; return when the gateway has seen each service serving.
+
+    Raises:
+        Failure: as `Supervisor.start`, or the gateway did not reach one of them in time.
+    """
+    until = time.monotonic() + limit_s
+    await supervisor.start(limit_s=limit_s)
+    while missing := await not_up_yet(url):
+        if time.monotonic() > until:
+            raise Failure(
+                f"Not ready after {limit_s:g} s: the gateway does not reach {', '.join(missing)}. "
+                "Allow it more with --start-limit."
+            )
+        await asyncio.sleep(_POLL_S)
 
 
 @dataclass

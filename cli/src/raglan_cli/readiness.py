@@ -36,6 +36,16 @@ async def is_used(url: str, program: Program) -> bool:
     )
 
 
+async def not_up_yet(url: str) -> list[str]:
+    """The services that the gateway at `url` has not seen serving since it began."""
+    async with httpx.AsyncClient(trust_env=False, timeout=_PROBE_S) as client:
+        try:
+            response = await client.get(f"{url}/startupz")
+            return [] if response.is_success else list(response.json()["waiting_for"])
+        except (httpx.HTTPError, ValueError, KeyError, TypeError):
+            return [GATEWAY]
+
+
 async def _service_is_ready(service: str, address: str) -> bool:
     # A channel a probe: one that has met a closed port waits before it tries again.
     # Without the option it would follow http_proxy, which does not lead to this machine's loopback.

@@ -16,7 +16,13 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from raglan.rpc import faults
 from raglan.rpc.server import Server, Service
 from raglan.settings import GrpcSettings
-from raglan.v1 import common_pb2, generator_pb2, generator_pb2_grpc
+from raglan.v1 import (
+    common_pb2,
+    generator_pb2,
+    generator_pb2_grpc,
+    ingester_pb2,
+    ingester_pb2_grpc,
+)
 from structlog.testing import capture_logs
 
 ASKED = generator_pb2.GenerateRequest()
@@ -199,6 +205,55 @@ async def test_a_stream_shorter_than_the_cut_ends_well(port: int, plan: Set) -> 
     async with connected(port) as channel:
         stub = generator_pb2_grpc.GeneratorServiceStub(channel)
         assert len([event async for event in stub.Generate(ASKED, timeout=5)]) == 10
+
+
+class Uploads(ingester_pb2_grpc.IngesterServiceServicer):
+    """Counts the messages of an upload."""
+
+    async def Submit(self, requests, context):  # type: ignore[no-untyped-def]
+        return ingester_pb2.Job(id=str(len([request async for request in requests])))
+
+
+async def upload(plan: Set, fault: dict[str, object] | None, timeout_s: float = 5) -> str:
+    """The status of an upload of three messages, or how many of them arrived."""
+    service = Service(
+        name="raglan.v1.IngesterService",
+        register=lambda s: ingester_pb2_grpc.add_IngesterServiceServicer_to_server(Uploads(), s),
+    )
+    server = Server(service, GrpcSettings(shutdown_drain_s=0, shutdown_grace_s=0.1))
+    await server.start()
+
+    async def messages() -> AsyncIterator[ingester_pb2.SubmitRequest]:
+        for _ in range(3):
+            yield ingester_pb2.SubmitRequest(data=b"text")
+
+    if fault is not None:
+        plan(fault)
+    try:
+        async with connected(server.port) as channel:
+            stub = ingester_pb2_grpc.IngesterServiceStub(channel)
+            return str((await stub.Submit(messages(), timeout=timeout_s)).id)
+    except grpc.aio.AioRpcError as error:
+        return error.code().name
+    finally:
+        await server.stop()
+
+
+@pytest.mark.parametrize(
+    ("fault", "outcome"),
+    [
+        (None, "3"),
+        ({"latency_ms": 1}, "3"),
+        ({"error": "UNAVAILABLE"}, "UNAVAILABLE"),
+        ({"stall": True}, "DEADLINE_EXCEEDED"),
+    ],
+)
+async def test_uploads_meet_faults_like_any_call(
+    plan: Set, fault: dict[str, object] | None, outcome: str
+) -> None:
+    assert await upload(plan, fault, timeout_s=0.3 if outcome == "DEADLINE_EXCEEDED" else 5) == (
+        outcome
+    )
 
 
 async def test_the_percentage_is_kept_and_the_seed_repeats_it(port: int, plan: Set) -> None:

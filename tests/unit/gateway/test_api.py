@@ -196,6 +196,15 @@ async def test_liveness_holds_and_readiness_names_what_is_missing(
     assert ready.json()["rung"] == "kept_answers"
 
 
+async def test_startup_names_what_has_never_been_up(gateway: httpx.AsyncClient) -> None:
+    started = await gateway.get("/startupz")
+    assert started.status_code == 503
+    assert started.json() == {
+        "started": False,
+        "waiting_for": ["embedder", "retriever", "reranker", "generator", "ingester"],
+    }
+
+
 async def test_a_given_request_id_comes_back(gateway: httpx.AsyncClient) -> None:
     response = await gateway.get("/healthz", headers={"x-request-id": "mine-1"})
     assert response.headers["x-request-id"] == "mine-1"

@@ -176,6 +176,6 @@ async def _make_default_collection(mesh: Mesh, name: str) -> None:
         except RaglanError as error:
             log.debug("the default collection waits", reason=error.message)
             await asyncio.sleep(delay_s)
-            delay_s = min(2 * delay_s, 5)
+            delay_s = min(2 * delay_s, 1)
         else:
             return

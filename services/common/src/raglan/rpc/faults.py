@@ -39,7 +39,7 @@ def interceptors(target: str, address: str) -> list[grpc.aio.ClientInterceptor]:
     if not value:
         return []
     faults = _Faults(_source(value), target, address)
-    return [_Unary(faults), _Stream(faults)]
+    return [_Unary(faults), _Upload(faults), _Stream(faults)]
 
 
 class _Source:
@@ -134,6 +134,22 @@ class _Unary(grpc.aio.UnaryUnaryClientInterceptor):
         if drawn is not None:
             client_call_details = await _suffered(*drawn, client_call_details)
         return await continuation(client_call_details, request)
+
+
+class _Upload(grpc.aio.StreamUnaryClientInterceptor):
+    def __init__(self, faults: _Faults) -> None:
+        self._faults = faults
+
+    async def intercept_stream_unary(
+        self,
+        continuation: Callable[..., Any],
+        client_call_details: ClientCallDetails,
+        request_iterator: Any,
+    ) -> Any:
+        drawn = self._faults.draw(client_call_details.method)
+        if drawn is not None:
+            client_call_details = await _suffered(*drawn, client_call_details)
+        return await continuation(client_call_details, request_iterator)
 
 
 class _Stream(grpc.aio.UnaryStreamClientInterceptor):

@@ -60,6 +60,8 @@ class Replicas:
         self._changed = asyncio.Event()
         self._closing: set[asyncio.Task[None]] = set()
         parsed = Addresses.parse(addresses)
+        self.was_serving = False
+        """Whether any of them has ever served."""
         self._known = parsed.every_s is None
         self._resolver = Resolver(name_servers)
         self._replace(parsed.fixed)
@@ -178,6 +180,7 @@ class Replicas:
             self._endpoints[address] = endpoint
 
     def _heard(self, endpoint: Endpoint) -> None:
+        self.was_serving = self.was_serving or endpoint.reach is Reach.SERVING
         self._news()
         log.info(
             "endpoint",

@@ -1,4 +1,4 @@
-"""`/healthz`, `/readyz`, `/metrics`, `/v1/status`: for those who run the mesh."""
+"""`/healthz`, `/startupz`, `/readyz`, `/metrics`, `/v1/status`: for those who run the mesh."""
 
 from __future__ import annotations
 
@@ -32,6 +32,14 @@ class Alive(BaseModel):
     """The process runs."""
 
     status: str = "ok"
+
+
+class Started(BaseModel):
+    """Whether every service has been up once since this gateway began."""
+
+    started: bool
+    waiting_for: list[str]
+    """Services that this gateway has not seen serving yet."""
 
 
 class Ready(BaseModel):
@@ -94,6 +102,14 @@ def router(
     async def alive() -> Alive:
         """Liveness: the event loop turns."""
         return Alive()
+
+    @routes.head("/startupz", include_in_schema=False)
+    @routes.get("/startupz", response_model=Started, responses={503: {"model": Started}})
+    async def started() -> Any:
+        """Startup: 200 once every service has been up, and from then on."""
+        waiting_for = [name for name, pool in mesh.pools.items() if not pool.replicas.was_serving]
+        body = Started(started=not waiting_for, waiting_for=waiting_for)
+        return JSONResponse(body.model_dump(), status_code=503 if waiting_for else 200)
 
     @routes.head("/readyz", include_in_schema=False)
     @routes.get("/readyz", response_model=Ready, responses={503: {"model": Ready}})
