@@ -12,6 +12,8 @@ from urllib.parse import quote
 import httpx
 import httpx_sse
 import typer
+from raglan.errors import InvalidInput
+from raglan.identifiers import check_collection_name
 from raglan.settings import default_data_dir
 
 from raglan_cli import runfile
@@ -35,8 +37,19 @@ UrlOption = Annotated[
 JsonOption = Annotated[
     bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else.")
 ]
+
+
+def check_name(name: str | None) -> str | None:
+    """A collection's name, refused here by the rule of the mesh, before anything is done."""
+    try:
+        return name and check_collection_name(name)
+    except InvalidInput as error:
+        raise UsageFailure(f"--collection: {error}") from None
+
+
 CollectionOption = Annotated[
-    str, typer.Option("--collection", "-c", metavar="NAME", help="The collection.")
+    str,
+    typer.Option("--collection", "-c", metavar="NAME", callback=check_name, help="The collection."),
 ]
 
 
@@ -151,6 +164,11 @@ class Gateway:
                 return None
             raise
         return found
+
+    def filled_collections(self) -> list[str]:
+        """Names of the collections that hold documents."""
+        found = self.call("GET", "/v1/collections")["collections"]
+        return [each["name"] for each in found if each["documents"]]
 
     def delete_collection(self, name: str) -> None:
         """Delete the collection with its documents."""

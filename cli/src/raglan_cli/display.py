@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
+import shutil
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -106,12 +109,22 @@ def show_ready(document: MeshDocument, seconds: float, *, detached: bool) -> Non
         grid.add_row(Text(label, style="dim"), value)
     out.print(Text.assemble("\n", ("Raglan is ready", "bold green"), f" after {seconds:.1f} s.\n"))
     out.print(grid)
-    out.print("\nNow try\n", style="dim")
+    out.print("\nNow try, in another terminal\n" if not detached else "\nNow try\n", style="dim")
+    if activation := _activation():
+        out.print(Text.assemble("  ", (activation, "bold")))
     for command in SUGGESTIONS:
         out.print(Text.assemble("  ", (f"raglan {command}", "bold"), flags))
     in_front = out.is_terminal and not detached
     stop = "Ctrl-C" if in_front else f"raglan down --data {document['data']}"
     out.print(f"\n{stop} stops everything.\n", style="dim")
+
+
+def _activation() -> str:
+    """What makes `raglan` a command of the shell; nothing if it is one, or in no environment."""
+    script = Path(sys.prefix) / "bin" / "activate"
+    if shutil.which("raglan") or not script.is_file():
+        return ""
+    return f"source {shlex.quote(str(script))}"
 
 
 def _name(entry: ServiceEntry) -> str:
