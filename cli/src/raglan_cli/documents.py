@@ -111,13 +111,13 @@ def remove(gateway: Gateway, collection: str, document_ids: Sequence[str]) -> tu
 
 def gone(held: Iterable[Mapping[str, Any]], selection: Selection) -> list[str]:
     """The ids of documents that came from the selected folders and whose files do not exist."""
-    sent = {file.name for file in selection.files}
+    there = {file.name for file in selection.files} | {name for name, _ in selection.skipped}
     return [
         document["id"]
         for document in held
         for name, folder in selection.folders.items()
         if document["id"].startswith(name)
-        and document["id"] not in sent
+        and document["id"] not in there
         and is_gone(folder / document["id"].removeprefix(name))
     ]
 
