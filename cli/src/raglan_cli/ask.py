@@ -21,6 +21,9 @@ from raglan_cli.screen import err, one_line, out, print_json
 _TIMINGS: Final = ("embed", "retrieve", "rerank", "first_token", "generate", "total")
 """Shown to a reader, in the order of the work; --json has those within each stage too."""
 
+_PATH_CHARS: Final = 120
+"""Longest path of headings; a list's lead-in may be the last of them."""
+
 
 class Mode(StrEnum):
     """Which legs of the search take part."""
@@ -270,7 +273,7 @@ def _place_of(found: Mapping[str, Any], title: str) -> str:
     if path and path[0] == title:
         path = path[1:]
     if path:
-        parts.append(" > ".join(path))
+        parts.append(one_line(" > ".join(path), _PATH_CHARS))
     return f"  ({', '.join(parts)})" if parts else ""
 
 

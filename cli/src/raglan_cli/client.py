@@ -203,7 +203,7 @@ def _as_failures(url: str) -> Iterator[None]:
     except httpx.TimeoutException:
         raise Failure(f"The gateway at {url} gave no answer for {_READ_S:g} s.") from None
     except (httpx.RemoteProtocolError, httpx.NetworkError):
-        raise Failure(f"The gateway at {url} broke off the connection; it may have ended.") from None
+        raise Failure(f"The gateway at {url} broke off; it may have ended.") from None
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise Failure(f"Talking to {url} failed: {error}") from None
     except httpx_sse.SSEError:
