@@ -14,11 +14,15 @@ from rich.text import Text
 from raglan_cli import explained
 from raglan_cli.answer_view import AnswerView
 from raglan_cli.client import CollectionOption, Gateway, JsonOption, UrlOption, find_url
-from raglan_cli.failure import Failure
+from raglan_cli.failure import Failure, UsageFailure
+from raglan_cli.orientation import about_empty, naming_others
 from raglan_cli.screen import err, one_line, out, print_json
 
 _TIMINGS: Final = ("embed", "retrieve", "rerank", "first_token", "generate", "total")
 """Shown to a reader, in the order of the work; --json has those within each stage too."""
+
+_PATH_CHARS: Final = 120
+"""Longest path of headings; a list's lead-in may be the last of them."""
 
 
 class Mode(StrEnum):
@@ -30,7 +34,8 @@ class Mode(StrEnum):
 
 
 TopKOption = Annotated[
-    int | None, typer.Option("--top-k", help="How many passages to use. Default: the gateway's.")
+    int | None,
+    typer.Option("--top-k", min=1, help="How many passages to use. Default: the gateway's."),
 ]
 ModeOption = Annotated[Mode | None, typer.Option("--mode", help="Default: the gateway's, hybrid.")]
 RerankOption = Annotated[
@@ -45,7 +50,7 @@ MinScoreOption = Annotated[
 
 
 def ask(
-    question: Annotated[str, typer.Argument(help="The question, in quotes.")],
+    question: Annotated[str, typer.Argument(metavar="QUESTION", help="The question, in quotes.")],
     collection: CollectionOption = "default",
     top_k: TopKOption = None,
     mode: ModeOption = None,
@@ -71,7 +76,7 @@ def ask(
         question, collection, top_k=top_k, mode=mode, rerank=rerank, min_score=min_score
     )
     body = chosen | {"stream": True}
-    with Gateway(find_url(url)) as gateway:
+    with Gateway(find_url(url)) as gateway, naming_others(gateway, collection):
         started: dict[str, Any] = {}
         events = _noted(gateway.events("/v1/query", body), started)
         try:
@@ -84,6 +89,8 @@ def ask(
         with suppress(Failure):
             deque(events, maxlen=0)
         explanation = _explanation(gateway, reply) if trace else None
+        if not json:
+            _orient(gateway, collection, reply)
     if json:
         print_json(reply | ({"trace": explanation} if trace else {}))
     elif explanation is not None:
@@ -112,7 +119,7 @@ def _explanation(gateway: Gateway, reply: Mapping[str, Any]) -> dict[str, Any] |
 
 
 def search(
-    query: Annotated[str, typer.Argument(help="What to look for, in quotes.")],
+    query: Annotated[str, typer.Argument(metavar="QUERY", help="What to look for, in quotes.")],
     collection: CollectionOption = "default",
     top_k: TopKOption = None,
     mode: ModeOption = None,
@@ -130,12 +137,19 @@ def search(
       raglan search "retry budget" --mode lexical --top-k 3 --json
     """
     body = options(query, collection, top_k=top_k, mode=mode, rerank=rerank, min_score=min_score)
-    with Gateway(find_url(url)) as gateway:
+    with Gateway(find_url(url)) as gateway, naming_others(gateway, collection):
         found = gateway.call("POST", "/v1/search", json=body)
-    if json:
-        print_json(found)
-    else:
-        show_passages(found)
+        if json:
+            print_json(found)
+        else:
+            show_passages(found)
+            _orient(gateway, collection, found)
+
+
+def _orient(gateway: Gateway, collection: str, reply: Mapping[str, Any]) -> None:
+    """Say so if nothing was found because there is nothing."""
+    if not reply.get("passages") and (sentences := about_empty(gateway, collection)):
+        err.print(sentences, style="yellow")
 
 
 def options(
@@ -147,7 +161,13 @@ def options(
     rerank: bool | None,
     min_score: float | None = None,
 ) -> dict[str, Any]:
-    """The request body; what was not chosen is left to the gateway."""
+    """The request body; what was not chosen is left to the gateway.
+
+    Raises:
+        UsageFailure: there is nothing to ask.
+    """
+    if not query.strip():
+        raise UsageFailure("The question is empty.")
     chosen: dict[str, Any] = {
         "top_k": top_k,
         "mode": mode and mode.value,
@@ -253,7 +273,7 @@ def _place_of(found: Mapping[str, Any], title: str) -> str:
     if path and path[0] == title:
         path = path[1:]
     if path:
-        parts.append(" > ".join(path))
+        parts.append(one_line(" > ".join(path), _PATH_CHARS))
     return f"  ({', '.join(parts)})" if parts else ""
 
 

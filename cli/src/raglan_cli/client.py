@@ -13,6 +13,8 @@ import httpx
 import httpx_sse
 import typer
 from raglan import tls_trust
+from raglan.errors import InvalidInput
+from raglan.identifiers import check_collection_name
 from raglan.settings import default_data_dir
 
 from raglan_cli import runfile
@@ -36,8 +38,19 @@ UrlOption = Annotated[
 JsonOption = Annotated[
     bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else.")
 ]
+
+
+def check_name(name: str | None) -> str | None:
+    """A collection's name, refused here by the rule of the mesh, before anything is done."""
+    try:
+        return name and check_collection_name(name)
+    except InvalidInput as error:
+        raise UsageFailure(f"--collection: {error}") from None
+
+
 CollectionOption = Annotated[
-    str, typer.Option("--collection", "-c", metavar="NAME", help="The collection.")
+    str,
+    typer.Option("--collection", "-c", metavar="NAME", callback=check_name, help="The collection."),
 ]
 
 
@@ -157,6 +170,11 @@ class Gateway:
             raise
         return found
 
+    def filled_collections(self) -> list[str]:
+        """Names of the collections that hold documents."""
+        found = self.call("GET", "/v1/collections")["collections"]
+        return [each["name"] for each in found if each["documents"]]
+
     def delete_collection(self, name: str) -> None:
         """Delete the collection with its documents."""
         self.call("DELETE", f"/v1/collections/{segment(name)}")
@@ -189,8 +207,8 @@ def _as_failures(url: str) -> Iterator[None]:
         raise Failure(f"No gateway answers at {url} within {_CONNECT_S:g} s.") from None
     except httpx.TimeoutException:
         raise Failure(f"The gateway at {url} gave no answer for {_READ_S:g} s.") from None
-    except httpx.RemoteProtocolError:
-        raise Failure(f"The gateway at {url} broke off in the middle of its answer.") from None
+    except (httpx.RemoteProtocolError, httpx.NetworkError):
+        raise Failure(f"The gateway at {url} broke off; it may have ended.") from None
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise Failure(f"Talking to {url} failed: {error}") from None
     except httpx_sse.SSEError:

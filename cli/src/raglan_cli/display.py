@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
+import shutil
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -109,12 +112,23 @@ def show_ready(document: MeshDocument, seconds: float, *, detached: bool) -> Non
         console=out,
     )
     note(grid, console=out)
-    note("\nNow try\n", console=out, style="dim")
+    where = "" if detached else ", in another terminal"
+    note(f"\nNow try{where}\n", console=out, style="dim")
+    if activation := _activation():
+        note(Text.assemble("  ", (activation, "bold")), console=out)
     for command in SUGGESTIONS:
         note(Text.assemble("  ", (f"raglan {command}", "bold"), flags), console=out)
     in_front = out.is_terminal and not detached
     stop = "Ctrl-C" if in_front else f"raglan down --data {document['data']}"
     note(f"\n{stop} stops everything.\n", console=out, style="dim")
+
+
+def _activation() -> str:
+    """What makes `raglan` a command of the shell; nothing if it is one, or in no environment."""
+    script = Path(sys.prefix) / "bin" / "activate"
+    if shutil.which("raglan") or not script.is_file():
+        return ""
+    return f"source {shlex.quote(str(script))}"
 
 
 def _name(entry: ServiceEntry) -> str:

@@ -18,6 +18,7 @@ from raglan_cli.client import (
 )
 from raglan_cli.failure import FAILED
 from raglan_cli.files import Selection, is_gone
+from raglan_cli.orientation import about_empty, naming_others
 from raglan_cli.screen import err, one_line, out, print_json
 
 _PAGE: Final = 1000
@@ -36,13 +37,14 @@ def list_documents(
 
       raglan list --json | jq -r '.documents[] | select(.status == "failed") | .id'
     """
-    with Gateway(find_url(url)) as gateway:
+    with Gateway(find_url(url)) as gateway, naming_others(gateway, collection):
         found = list(stored(gateway, collection))
+        empty = "" if found or json else about_empty(gateway, collection)
     if json:
         print_json({"collection": collection, "documents": found})
         return
     if not found:
-        out.print(f"There are no documents in {collection}.")
+        out.print(empty or f"There are no documents in {collection}.")
         return
     grid = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
     for heading, side in (("document", "left"), ("status", "left"), ("chunks", "right")):
@@ -56,7 +58,7 @@ def list_documents(
 
 def delete(
     document_ids: Annotated[
-        list[str], typer.Argument(help="Ids as `raglan list` shows them.", metavar="ID...")
+        list[str], typer.Argument(help="Ids as `raglan list` shows them.", metavar="ID")
     ],
     collection: CollectionOption = "default",
     url: UrlOption = None,
@@ -67,7 +69,7 @@ def delete(
 
       raglan delete docs/old.md --collection handbook
     """
-    with Gateway(find_url(url)) as gateway:
+    with Gateway(find_url(url)) as gateway, naming_others(gateway, collection):
         chunks, missing = remove(gateway, collection, document_ids)
     if deleted := len(set(document_ids)) - len(missing):
         out.print(f"Deleted {deleted} document{'s' * (deleted > 1)} ({chunks} chunks).")
@@ -109,13 +111,13 @@ def remove(gateway: Gateway, collection: str, document_ids: Sequence[str]) -> tu
 
 def gone(held: Iterable[Mapping[str, Any]], selection: Selection) -> list[str]:
     """The ids of documents that came from the selected folders and whose files do not exist."""
-    sent = {file.name for file in selection.files}
+    there = {file.name for file in selection.files} | {name for name, _ in selection.skipped}
     return [
         document["id"]
         for document in held
         for name, folder in selection.folders.items()
         if document["id"].startswith(name)
-        and document["id"] not in sent
+        and document["id"] not in there
         and is_gone(folder / document["id"].removeprefix(name))
     ]
 

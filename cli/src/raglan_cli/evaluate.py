@@ -19,7 +19,15 @@ from rich.table import Table
 from raglan_cli import beir, evalcollection, jobs, metrics, trec
 from raglan_cli.ask import Mode, ModeOption, RerankOption, options
 from raglan_cli.beir import Dataset, Question
-from raglan_cli.client import LOOPBACK, Gateway, JsonOption, UrlOption, documents_path, find_url
+from raglan_cli.client import (
+    LOOPBACK,
+    Gateway,
+    JsonOption,
+    UrlOption,
+    check_name,
+    documents_path,
+    find_url,
+)
 from raglan_cli.failure import Failure, UsageFailure
 from raglan_cli.ingest import bars
 from raglan_cli.screen import err, out, print_json
@@ -42,12 +50,16 @@ Measured = tuple[dict[str, Any], list[Figure]]
 
 
 def evaluate(
-    folder: Annotated[Path, typer.Argument(help="corpus.jsonl, queries.jsonl, qrels/test.tsv.")],
+    folder: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="corpus.jsonl, queries.jsonl, qrels/test.tsv.")
+    ],
     collection: Annotated[
         str | None,
         typer.Option(
             "--collection",
             "-c",
+            metavar="NAME",
+            callback=check_name,
             help="A collection to make, or one that holds this corpus only. "
             "Default: eval-<folder>-<hash of the corpus>.",
         ),

@@ -33,7 +33,9 @@ _SHOWN_SKIPPED: Final = 5
 def ingest(
     paths: Annotated[
         list[Path],
-        typer.Argument(help="Files and folders. Folders are searched for files of known types."),
+        typer.Argument(
+            metavar="PATH", help="Files and folders. Folders are searched for files of known types."
+        ),
     ],
     collection: CollectionOption = "default",
     include: Annotated[
@@ -202,8 +204,8 @@ def _nothing_found(paths: Sequence[Path], selection: Selection) -> str:
         return f"There are no files in {where} (hidden ones are not looked at)."
     name, reason = selection.skipped[0]
     return (
-        f"Nothing in {where} is to be sent: {len(selection.skipped)} skipped, e.g. {name} "
-        f"({reason}). Name a file itself to send it all the same."
+        f"There is nothing to send in {where}: {_counted(len(selection.skipped), 'path')} skipped, "
+        f"e.g. {name} ({reason}). Name a file itself to send it all the same."
     )
 
 

@@ -56,6 +56,7 @@ class FakeGateway:
         return Starlette(
             routes=[
                 Route("/v1/collections", self._create, methods=["POST"]),
+                Route("/v1/collections", self._collections),
                 Route(name, self._collection),
                 Route(name, self._delete, methods=["DELETE"]),
                 Route(f"{name}/documents", self._documents, methods=["POST"]),
@@ -75,6 +76,10 @@ class FakeGateway:
             return _error(409, f"The collection {name!r} exists.")
         self.collections[name] = {}
         return JSONResponse({"name": name}, 201)
+
+    async def _collections(self, request: Request) -> Response:
+        found = [{"name": name, "documents": len(d)} for name, d in self.collections.items()]
+        return JSONResponse({"collections": found})
 
     async def _collection(self, request: Request) -> Response:
         held = self.collections.get(request.path_params["name"])

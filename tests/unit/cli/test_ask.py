@@ -157,6 +157,29 @@ def test_search_in_json_is_the_reply_itself(raglan, gateway):
     ]
 
 
+def test_an_empty_collection_is_told_with_those_that_are_not(raglan, gateway):
+    gateway.collections = {"default": {}, "handbook": {"a": b"x"}}
+    gateway.events = ANSWER
+    sentence = (
+        "The collection default holds no documents; put some in with: raglan ingest PATH -c "
+        "default. Collections with documents: handbook; choose one with --collection."
+    )
+    for words in (("search", "pin"), ("ask", "Why?")):
+        assert raglan(*words, url=gateway.url).err.strip() == sentence
+        assert raglan(*words, "--json", url=gateway.url).err == ""
+    assert raglan("list", url=gateway.url).out.strip() == sentence
+
+
+def test_a_missing_collection_is_told_with_those_that_exist(raglan, gateway):
+    gateway.collections = {"handbook": {"a": b"x"}}
+    for words in (("search", "pin"), ("ask", "Why?"), ("list",)):
+        run = raglan(*words, "-c", "missing", url=gateway.url)
+        assert run.status == 1
+        assert run.err.strip().endswith(
+            "Collections with documents: handbook; choose one with --collection."
+        )
+
+
 def test_a_search_that_finds_nothing_says_so(raglan, gateway):
     assert "Nothing found." in raglan("search", "pin", url=gateway.url).out
 
@@ -167,6 +190,10 @@ def test_a_search_that_finds_nothing_says_so(raglan, gateway):
         ("search", "x", "--mode", "fuzzy"),
         ("search",),
         ("search", "x", "--top-k", "many"),
+        ("search", "x", "--top-k", "0"),
+        ("ask", " "),
+        ("ask", "x", "-c", "My Documents"),
+        ("eval", ".", "-c", ".."),
         ("frobnicate",),
         ("ask", "x", "--url", "127.0.0.1:8080"),
     ],

@@ -45,3 +45,11 @@ def test_a_title_may_be_a_number() -> None:
     document = parse(Source(b"---\ntitle: 1984\n---\n\nIt was a bright cold day.\n", "novel.md"))
 
     assert document.title == "1984"
+
+
+def test_the_warning_about_broken_yaml_names_the_line():
+    front = split_front_matter("---\ntitle: x\ntags: [a\n---\ntext")
+    assert front.warnings == [
+        "The front matter was ignored: line 3 of it is no YAML "
+        "(expected ',' or ']', but got '<stream end>')."
+    ]

@@ -51,8 +51,14 @@ def split_front_matter(text: str) -> FrontMatter:
             return FrontMatter()
         return FrontMatter(lines, {_text(str(key)): _plain(value) for key, value in loaded.items()})
     except (yaml.YAMLError, tomllib.TOMLDecodeError, ValueError, RecursionError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        return FrontMatter(lines, warnings=[f"The front matter was ignored: {reason}."])
+        return FrontMatter(lines, warnings=[f"The front matter was ignored: {_reason(error)}."])
+
+
+def _reason(error: Exception) -> str:
+    """One clause; YAML's own message begins with what was parsed, and ends in a drawing."""
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem and error.problem_mark:
+        return f"line {error.problem_mark.line + 1} of it is no YAML ({error.problem})"
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 def _load_toml(body: str) -> Any:
