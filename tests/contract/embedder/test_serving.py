@@ -179,7 +179,7 @@ async def test_a_batch_with_poison_fails_alone_and_the_server_serves_on(
 ) -> None:
     async with encoder_over(minilm, model_cache, poisoned) as (encoder, embedder):
         good = await embedder.embed(["a good text"], deadline=Deadline.after(10))
-        with pytest.raises(RaglanError, match="failed on a batch"):
+        with pytest.raises(RaglanError, match="failed on a text"):
             await embedder.embed([POISON], deadline=Deadline.after(10))
         again = await embedder.embed(["another good text"], deadline=Deadline.after(10))
         assert good.vectors.shape == again.vectors.shape == (1, 384)

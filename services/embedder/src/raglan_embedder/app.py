@@ -145,7 +145,10 @@ def _elsewhere(settings: EmbedderSettings) -> RemoteEncoder:
         max_batch_texts=settings.max_batch_texts or http.DEFAULT_BATCH_TEXTS,
     )
     return RemoteEncoder(
-        engine, query_prompt=settings.query_prompt, passage_prompt=settings.passage_prompt
+        engine,
+        query_prompt=settings.query_prompt,
+        passage_prompt=settings.passage_prompt,
+        max_waiting_texts=settings.max_waiting_texts,
     )
 
 

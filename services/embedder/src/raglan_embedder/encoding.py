@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Final, Protocol
@@ -25,7 +25,6 @@ from raglan.scheduling import (
     Limits,
     Pool,
     Stream,
-    niceness,
 )
 
 from raglan_embedder.embedding import Identity, Kind, PreparedText, TextFacts, TokenizerFile
@@ -36,7 +35,12 @@ INLINE_CHARS: Final = 2_000
 """Texts of up to so many characters are tokenised on the loop: that takes 0.2 ms, and a thread
 adds as much to the latency of a query."""
 
-_TOKENIZING_THREADS: Final = 4
+_TOKENIZING_THREADS: Final = {Lane.INTERACTIVE: 4, Lane.BULK: 2}
+"""At most. Those of bulk are few and not niced: they hold the interpreter's lock while they convert
+tokens, and a niced thread that does stops the event loop on a busy machine."""
+
+SLICE_CHARS: Final = 50_000
+"""Characters that a thread tokenises (60 ms) before another call may have it."""
 
 Futures = list["asyncio.Future[Answer[TextVectors]]"]
 
@@ -92,15 +96,10 @@ class DeviceEncoder:
                 (model.default_prompt, model.query_prompt, model.passage_prompt),
             )
         )
-        threads = min(_TOKENIZING_THREADS, usable_cores())
+        cores = usable_cores()
         self._tokenizing = {
-            Lane.INTERACTIVE: ThreadPoolExecutor(threads, "tokenize-interactive"),
-            Lane.BULK: ThreadPoolExecutor(
-                threads,
-                "tokenize-bulk",
-                initializer=niceness.step_back,
-                initargs=(niceness.BULK,),
-            ),
+            lane: ThreadPoolExecutor(min(most, cores), f"tokenize-{lane.name.lower()}")
+            for lane, most in _TOKENIZING_THREADS.items()
         }
         self._dispatcher: Dispatcher[Wanted, TextVectors] = Dispatcher(
             pools(engine),
@@ -175,14 +174,15 @@ class DeviceEncoder:
         self, texts: Sequence[str], lane: Lane, *, start: int = 0
     ) -> Sequence[PreparedText]:
         """Token ids of `texts`, cut at the end; their number is what the queue counts."""
-        read = partial(self._tokenizers.read, texts, start=start)
         started = time.monotonic()
+        prepared: list[PreparedText] = []
         if lane is Lane.INTERACTIVE and sum(map(len, texts)) <= INLINE_CHARS:
-            prepared = read()
+            prepared += self._tokenizers.read(texts, start=start)
         else:
-            prepared = await asyncio.get_running_loop().run_in_executor(
-                self._tokenizing[lane], read
-            )
+            loop = asyncio.get_running_loop()
+            for part in slices(texts):
+                read = partial(self._tokenizers.read, part, start=start)
+                prepared += await loop.run_in_executor(self._tokenizing[lane], read)
         self._metrics.tokenized(lane, time.monotonic() - started)
         return prepared
 
@@ -209,6 +209,17 @@ class DeviceEncoder:
             executor.shutdown(wait=False, cancel_futures=True)
 
 
+def slices(texts: Sequence[str], chars: int = SLICE_CHARS) -> Iterator[Sequence[str]]:
+    """`texts` in their order, as many at a time as hold `chars`; one at least."""
+    first = size = 0
+    for at, text in enumerate(texts):
+        if size + len(text) > chars and at > first:
+            yield texts[first:at]
+            first, size = at, 0
+        size += len(text)
+    yield texts[first:]
+
+
 def pools(engine: Engine) -> list[Pool[Wanted, TextVectors]]:
     """One pool for each lane where the engine has streams for it, else one for both."""
     streams, bulk_streams = (
@@ -216,12 +227,9 @@ def pools(engine: Engine) -> list[Pool[Wanted, TextVectors]]:
     )
     if not bulk_streams:
         return [Pool(streams)]
-    # Threads that only wait for a runtime's own are not niced: they hold the interpreter's lock for
-    # moments, and would hold it while others are preferred to them.
-    queries, bulk = (niceness.QUERIES, niceness.BULK) if engine.on_caller else (0, 0)
     return [
-        Pool(streams, frozenset({Lane.INTERACTIVE}), nice=queries),
-        Pool(bulk_streams, frozenset({Lane.BULK}), nice=bulk),
+        Pool(streams, frozenset({Lane.INTERACTIVE})),
+        Pool(bulk_streams, frozenset({Lane.BULK})),
     ]
 
 
