@@ -121,3 +121,10 @@ def test_of_a_long_text_the_tokens_that_are_cut_are_estimated(tokenizers: Tokeni
 def test_a_long_passage_of_a_pair_is_cut_alike(pair_tokenizers: PairTokenizers) -> None:
     (short, long) = pair_tokenizers.pairs("hello", ["world " * 40, "world " * 100_000])
     assert short == long
+
+
+def test_a_passage_may_be_limited_whatever_the_query_takes() -> None:
+    tokenizers = PairTokenizers(models.locate(models.DEFAULT_MODEL), 32, passage_tokens=5)
+    for words in (1, 9):
+        (pair,) = tokenizers.pairs("hello " * words, ["world " * 40])
+        assert (pair.ids.count(7592), pair.ids.count(2088)) == (words, 5)

@@ -141,11 +141,16 @@ class PairIds(NamedTuple):
 class PairTokenizers:
     """The tokenizer of one cross-encoder; each thread works on a clone of its own."""
 
-    def __init__(self, folder: Path, max_tokens: int) -> None:
+    def __init__(self, folder: Path, max_tokens: int, *, passage_tokens: int = 0) -> None:
+        """Args:
+        max_tokens: of query and passage together, special tokens included.
+        passage_tokens: of the passage; 0 means all that there is room for.
+        """
         tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         tokenizer.no_truncation()
         tokenizer.no_padding()
         self._max_tokens = max_tokens
+        self._passage_tokens = passage_tokens or max_tokens
         self._special_tokens: int = tokenizer.num_special_tokens_to_add(True)
         self._whole = _Clones(tokenizer, None, "only_second")
         self._cutting = _Clones(tokenizer, max_tokens, "only_second")
@@ -168,13 +173,24 @@ class PairTokenizers:
                 f"query takes {length} tokens; the model reads {self._max_tokens} of query and "
                 f"passage together, {self._special_tokens} of them special. Shorten the query."
             )
+        most = min(self._max_tokens, length + self._special_tokens + self._passage_tokens)
         own = self._cutting.own()
+        own.enable_truncation(most, strategy="only_second")
 
         def encode(texts: list[str]) -> list[Encoding]:
             return own.encode_batch_fast([(query, text) for text in texts])
 
-        begun = _starts(encode, passages, self._max_tokens)
+        begun = _starts(encode, passages, most)
         return [PairIds(each.encoding.ids, each.encoding.type_ids) for each in begun]
+
+
+def first_ids(tokenizer: Tokenizer, texts: Sequence[str], tokens: int) -> list[list[int]]:
+    """At most `tokens` ids of the beginning of each text, without special ones."""
+
+    def encode(texts: list[str]) -> list[Encoding]:
+        return tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+
+    return [each.encoding.ids[:tokens] for each in _starts(encode, texts, tokens)]
 
 
 class _Begun(NamedTuple):

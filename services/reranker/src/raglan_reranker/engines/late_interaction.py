@@ -80,17 +80,20 @@ class LateInteraction:
         dtype: str,
         dispatcher: MakeDispatcher,
         cache_bytes: float = 0,
+        passage_tokens: int = 0,
     ) -> None:
         """Args:
         streams: token vectors of batches; see `normalising`.
         dispatcher: makes the queue before the streams.
+        passage_tokens: of one text that are read; 0 means all that the model can.
         cache_bytes: of passages' token vectors that are kept; 0 keeps none.
         """
         self.device = device
         self.dtype = dtype
         self.dimension = model.dimension
         self._prompts = (model.query_prompt, model.passage_prompt)
-        self._tokenizers = Tokenizers(model.path, model.max_tokens)
+        most = min(model.max_tokens, passage_tokens or model.max_tokens)
+        self._tokenizers = Tokenizers(model.path, most, self._prompts)
         self.vectors: Cache[Rounded] = Cache(cache_bytes, lambda each: each.nbytes)
         self._vectors_lock = threading.Lock()
         self._queue: Dispatcher[TokenIds, Matrix] = dispatcher(Pool(streams), device)
