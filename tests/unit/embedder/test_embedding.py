@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
+from typing import cast
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ import pytest_asyncio
 from prometheus_client import CollectorRegistry
 from raglan.deadline import Deadline
 from raglan.encoders.metrics import EncoderMetrics
-from raglan.errors import Internal
+from raglan.errors import Internal, Unavailable
 from raglan.scheduling import Lane
 from raglan_embedder.embedding import Embedder, TextLimits
 from raglan_embedder.encoding import DeviceEncoder, batch_limits, slices
@@ -110,3 +111,10 @@ def test_texts_are_tokenised_a_slice_at_a_time() -> None:
     texts = ["a" * size for size in (3, 3, 9, 1, 1, 1)]
     assert list(slices(texts, 6)) == [texts[:2], texts[2:3], texts[3:]]
     assert list(slices(["a" * 9], 6)) == [["a" * 9]]
+
+
+async def test_a_start_that_takes_too_long_names_the_setting(make: Make) -> None:
+    embedder = make(lambda text: np.ones(384))
+    encoder = cast(DeviceEncoder, embedder._encoder)
+    with pytest.raises(Unavailable, match=r"longest text has 512 tokens.*MAX_TOKENS"):
+        await encoder.start(deadline=Deadline.after(0))

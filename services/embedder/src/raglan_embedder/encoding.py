@@ -16,6 +16,7 @@ from raglan.encoders.device import usable_cores
 from raglan.encoders.metrics import EncoderMetrics
 from raglan.encoders.model import EncoderModel
 from raglan.encoders.tokenizer import Tokenizers
+from raglan.errors import DeadlineExceeded, Unavailable
 from raglan.health import Health
 from raglan.scheduling import (
     Answer,
@@ -153,18 +154,34 @@ class DeviceEncoder:
     async def start(self, *, deadline: Deadline) -> None:
         """Run every stream on short and long input, so that no caller pays for first times and the
         scheduler knows the speed. The dimension is measured here."""
-        texts = min(len(self.engine.streams), self._limits.waiting_items)
-        for lane in Lane:
-            for words in (1, 8, 32, 2 * self._model.max_tokens):
-                prepared = await self.prepare(["warm " * words] * texts, lane)
-                wanted = [Wanted(each.content) for each in prepared]
-                counts = [each.tokens for each in prepared]
-                (first, *_), _ = await self._dispatcher.run(
-                    wanted, counts, deadline=deadline, lane=lane
-                )
-                if first.dense is not None:
-                    # Modules behind the transformer may change it.
-                    self._dimension = len(first.dense)
+        room = self._limits.waiting_items
+        each = min(len(self.engine.streams), room)
+        full = min(each * self._limits.batch_items, room)
+        most = 2 * self._model.max_tokens
+        # Twice, because the first time is slow for each width; then as questions come.
+        rounds = [(words, each) for words in (1, 8, 32, most, 1, 8, 32)] + 4 * [(8, full)]
+        try:
+            for lane in Lane:
+                for words, texts in rounds:
+                    await self._run_first("warm " * words, texts, lane, deadline)
+        except DeadlineExceeded:
+            raise Unavailable(
+                f"The first runs of {self._model.id} did not end in time; the longest text has "
+                f"{self._model.max_tokens} tokens. Read less of a text "
+                "(RAGLAN_EMBEDDER_MAX_TOKENS), or take a faster device, precision or model."
+            ) from None
+
+    async def _run_first(self, text: str, texts: int, lane: Lane, deadline: Deadline) -> None:
+        prepared = await self.prepare([text] * texts, lane)
+        (first, *_), _ = await self._dispatcher.run(
+            [Wanted(each.content) for each in prepared],
+            [each.tokens for each in prepared],
+            deadline=deadline,
+            lane=lane,
+        )
+        if first.dense is not None:
+            # Modules behind the transformer may change it.
+            self._dimension = len(first.dense)
 
     def check(self, count: int, *, deadline: Deadline, lane: Lane) -> None:
         """Refuse `count` texts now that could not be admitted. Raises what `submit` raises."""

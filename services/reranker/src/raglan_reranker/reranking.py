@@ -13,7 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 from raglan.cache import Cache, digest
 from raglan.deadline import Deadline
-from raglan.errors import Internal, InvalidInput, PayloadTooLarge, RaglanError
+from raglan.errors import (
+    DeadlineExceeded,
+    Internal,
+    InvalidInput,
+    Overloaded,
+    PayloadTooLarge,
+    RaglanError,
+    Unavailable,
+)
 from raglan.scheduling import Timing
 from raglan.telemetry import tracing
 
@@ -227,12 +235,23 @@ class Reranker:
         return sorted(ranked, key=lambda each: (-each.score, each.index))
 
     async def warm_up(self, *, deadline: Deadline) -> None:
-        """Score calls of several sizes: first runs are slow, and the latency model learns."""
-        for number, words in enumerate((1, 20, 60, 120, 120)):
-            # No two calls alike: what is known already would not be run.
-            text = f"{number} " + "warm " * words
-            candidates = [Candidate(text, 0.0)] * min(self.limits.scored, _WARM_UP_CANDIDATES)
-            await self.rerank("warm up", candidates, deadline=deadline)
+        """Score calls of several sizes: first runs are slow, and the queue learns the speed.
+
+        Raises:
+            Unavailable: they did not end in time; the message says what to change.
+        """
+        try:
+            for number, words in enumerate((1, 20, 60, 120, 120)):
+                # No two calls alike: what is known already would not be run.
+                text = f"{number} " + "warm " * words
+                candidates = [Candidate(text, 0.0)] * min(self.limits.scored, _WARM_UP_CANDIDATES)
+                await self.rerank("warm up", candidates, deadline=deadline)
+        except (DeadlineExceeded, Overloaded):
+            raise Unavailable(
+                f"The first runs of the model did not end in time, with {_WARM_UP_CANDIDATES} "
+                "candidates of 120 words. Spend less on a call (RAGLAN_RERANKER_MAX_TOKENS), or "
+                "take a faster device, precision or model."
+            ) from None
 
     async def close(self) -> None:
         """Stop the threads."""
