@@ -10,7 +10,7 @@ from raglan.encoders import model as models
 from raglan.encoders.metrics import EncoderMetrics
 from raglan.scheduling import Dispatcher, Pool
 from raglan_reranker import app
-from raglan_reranker.engines.late_interaction import LateInteraction
+from raglan_reranker.engines.late_interaction import LateInteraction, tokenizers_of
 from raglan_reranker.settings import RerankerSettings
 from raglan_reranker.tuning import PASSAGE_TOKENS_ON_CPU, TUNING
 
@@ -35,9 +35,11 @@ async def test_batch_and_call_hold_what_suits_the_device_that_was_loaded(
         queues.append(app._dispatcher(settings, metrics, pool, device))
         return queues[-1]
 
+    model = models.read(models.DEFAULT_MODEL)
     engine = LateInteraction(
         [lambda batch: []],
-        models.read(models.DEFAULT_MODEL),
+        model,
+        tokenizers_of(model),
         device=loaded,
         dtype="f32",
         dispatcher=dispatcher,

@@ -59,6 +59,16 @@ class ModelTokenizing:
     def __init__(self, tokenizers: Tokenizers) -> None:
         self.tokenizers = tokenizers
 
+    @classmethod
+    def of(cls, model: EncoderModel) -> ModelTokenizing:
+        """Read the tokenizer of `model`: up to seconds, so in a thread.
+
+        Raises:
+            InvalidInput: a prompt leaves no room for a text.
+        """
+        prompts = (model.default_prompt, model.query_prompt, model.passage_prompt)
+        return cls(Tokenizers(model.path, model.max_tokens, prompts))
+
     def read(self, texts: Sequence[str], *, start: int) -> list[PreparedText]:
         """As `Tokenizing.read`, with what the tokenizer says of each text."""
         return [
@@ -78,10 +88,12 @@ class DeviceEncoder:
         limits: Limits,
         stalled_after_s: float,
         metrics: EncoderMetrics,
-        tokenizing: Tokenizing | None = None,
+        tokenizing: Tokenizing,
     ) -> None:
-        """Args:
-        tokenizing: in place of the tokenizer in the model's folder.
+        """Starts the threads; takes no time itself.
+
+        Args:
+            tokenizing: of the model; see `ModelTokenizing.of`.
         """
         # Its thread pool would run bulk texts at the priority of queries.
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -90,13 +102,7 @@ class DeviceEncoder:
         self._dimension = model.dimension
         self._limits = limits
         self._metrics = metrics
-        self._tokenizers: Tokenizing = tokenizing or ModelTokenizing(
-            Tokenizers(
-                model.path,
-                model.max_tokens,
-                (model.default_prompt, model.query_prompt, model.passage_prompt),
-            )
-        )
+        self._tokenizers = tokenizing
         cores = usable_cores()
         self._tokenizing = {
             lane: ThreadPoolExecutor(min(most, cores), f"tokenize-{lane.name.lower()}")

@@ -29,7 +29,7 @@ from raglan_reranker import calibration, reranking
 from raglan_reranker.engines import Engine, MakeDispatcher, devices
 from raglan_reranker.engines.cross_encoder import CrossEncoding, listed
 from raglan_reranker.engines.devices import Streams
-from raglan_reranker.engines.late_interaction import LateInteraction, normalising
+from raglan_reranker.engines.late_interaction import LateInteraction, normalising, tokenizers_of
 from raglan_reranker.engines.null import NullReranking
 from raglan_reranker.metrics import RankingMetrics
 from raglan_reranker.reranking import Reranker
@@ -107,16 +107,18 @@ def _late_interaction(settings: RerankerSettings, stopped: threading.Event) -> L
     model = models.read(settings.model)
     loaded = devices.load(settings.device, partial(_encoding_on, settings, model), stopped)
     cache_bytes = settings.cache_vectors_mb * 1e6
+    # Here, in a thread: large vocabularies take a second.
+    tokenizers = tokenizers_of(model, _passage_tokens(settings, loaded.device))
 
     def make(dispatcher: MakeDispatcher) -> Engine:
         return LateInteraction(
             loaded.streams,
             model,
+            tokenizers,
             device=loaded.device,
             dtype=loaded.dtype,
             dispatcher=dispatcher,
             cache_bytes=cache_bytes,
-            passage_tokens=_passage_tokens(settings, loaded.device),
         )
 
     identity = common_pb2.ModelIdentity(
@@ -128,12 +130,13 @@ def _late_interaction(settings: RerankerSettings, stopped: threading.Event) -> L
 def _cross_encoder(settings: RerankerSettings, stopped: threading.Event) -> Loaded:
     model = models.read(settings.model)
     loaded = devices.load(settings.device, partial(_judging_on, settings, model), stopped)
+    most = _passage_tokens(settings, loaded.device)
+    tokenizers = PairTokenizers(model.path, model.max_tokens, passage_tokens=most)
 
     def make(dispatcher: MakeDispatcher) -> Engine:
-        most = _passage_tokens(settings, loaded.device)
         return CrossEncoding(
             loaded.streams,
-            PairTokenizers(model.path, model.max_tokens, passage_tokens=most),
+            tokenizers,
             device=loaded.device,
             dtype=loaded.dtype,
             dispatcher=dispatcher,
@@ -145,14 +148,14 @@ def _cross_encoder(settings: RerankerSettings, stopped: threading.Event) -> Load
 def _llm(settings: RerankerSettings, stopped: threading.Event) -> Loaded:
     model = models.read(settings.model)
     loaded = devices.load(settings.device, partial(_asking_on, settings, model), stopped)
+    prompts = JudgePrompts(
+        model.path,
+        model.max_tokens,
+        passage_tokens=_passage_tokens(settings, loaded.device) or model.max_tokens,
+        instruction=settings.instruction,
+    )
 
     def make(dispatcher: MakeDispatcher) -> Engine:
-        prompts = JudgePrompts(
-            model.path,
-            model.max_tokens,
-            passage_tokens=_passage_tokens(settings, loaded.device) or model.max_tokens,
-            instruction=settings.instruction,
-        )
         return CrossEncoding(
             loaded.streams,
             prompts,

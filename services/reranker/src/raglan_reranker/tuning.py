@@ -8,7 +8,7 @@ they are used as their authors do: every candidate scored, and their order taken
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 
@@ -35,7 +35,8 @@ TUNING: Final = {
     "late-interaction": Tuning(share=0.5, tokens_on_cpu=1_200, gap=3.0, is_absolute=False),
     "cross-encoder": _TRAINED,
     "llm": _TRAINED,
-    "http": _TRAINED,
+    # A server says a number of its own scale, often in [0, 1].
+    "http": replace(_TRAINED, is_absolute=False),
     "null": Tuning(share=1.0, tokens_on_cpu=65_536, gap=math.inf, is_absolute=False),
 }
 """By the name of the engine."""

@@ -233,11 +233,17 @@ class _Clones:
         if max_tokens is not None:
             tokenizer.enable_truncation(max_tokens, strategy=strategy)
         self._source = tokenizer.to_str()
+        # Made here, where it may take a second, for the event loop that comes first.
+        self._spare = [Tokenizer.from_str(self._source)]
         self._local = threading.local()
 
     def own(self) -> Tokenizer:
         """The calling thread's."""
         tokenizer: Tokenizer | None = getattr(self._local, "tokenizer", None)
         if tokenizer is None:
-            tokenizer = self._local.tokenizer = Tokenizer.from_str(self._source)
+            try:
+                tokenizer = self._spare.pop()
+            except IndexError:
+                tokenizer = Tokenizer.from_str(self._source)
+            self._local.tokenizer = tokenizer
         return tokenizer
