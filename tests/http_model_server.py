@@ -41,7 +41,7 @@ class ModelServer:
     at_once: int = 0
     most_at_once: int = 0
     failures_left: int = 0
-    """So many requests to `/starting` are answered 503."""
+    """So many requests to `/starting` are answered 503, and to `/crowded` 429."""
 
 
 @contextmanager
@@ -112,9 +112,11 @@ async def _answer(
 
 
 async def _failure(server: ModelServer, how: str) -> Response | None:
-    if how == "starting" and server.failures_left:
+    if how in ("starting", "crowded") and server.failures_left:
         server.failures_left -= 1
-        return JSONResponse({}, 503)
+        return JSONResponse({}, 503 if how == "starting" else 429, {"retry-after": "0.01"})
+    if how == "plain" and "encoding_format" in server.requests[-1]:
+        return JSONResponse({"error": {"message": "unknown field encoding_format"}}, 422)
     if how.isdigit():
         said = {"error": {"message": f"a reason, and {KEY}"}}
         return JSONResponse(said, int(how), {"retry-after": "7"})

@@ -96,7 +96,28 @@ def cross_encoder(folder: Path, *, labels: int = 1, segments: int = 2) -> Path:
     return folder
 
 
-def _tokenizer(*, segments: bool = False):  # type: ignore[no-untyped-def]
+def judge(folder: Path) -> Path:
+    """A language model of two layers, Qwen3, with "yes", "no" and the marks of turns."""
+    import torch
+    import transformers
+
+    torch.manual_seed(0)
+    tokenizer = _tokenizer(longest=512)
+    tokenizer.add_tokens(["yes", "no"])
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>"]})
+    config = transformers.Qwen3Config(
+        **Size(heads=2).config(tokenizer),
+        num_key_value_heads=1,
+        head_dim=16,
+        max_position_embeddings=512,
+        initializer_range=0.3,
+    )
+    transformers.Qwen3ForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def _tokenizer(*, segments: bool = False, longest: int = LONGEST):  # type: ignore[no-untyped-def]
     """Words and, for the rest, letters; specials as XLM-RoBERTa has them."""
     import transformers
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
@@ -115,7 +136,7 @@ def _tokenizer(*, segments: bool = False):  # type: ignore[no-untyped-def]
     inputs = ["input_ids", "attention_mask"]
     return transformers.PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
-        model_max_length=LONGEST,
+        model_max_length=longest,
         model_input_names=[*inputs, "token_type_ids"] if segments else inputs,
         bos_token="<s>",
         cls_token="<s>",

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import pytest_asyncio
 from raglan.deadline import Deadline
-from raglan.errors import DeadlineExceeded, InvalidInput, Overloaded
+from raglan.errors import DeadlineExceeded, InvalidInput, Overloaded, Unavailable
+from raglan.health import Health
 from raglan.http_client import ModelServer
 from raglan.rpc import client
 from raglan.rpc.server import Server
@@ -20,7 +21,7 @@ from raglan_embedder.app import build
 from raglan_embedder.embedding import Embedder, Kind, TextLimits
 from raglan_embedder.engines.http import CALLED, HttpEngine
 from raglan_embedder.outputs import Outputs
-from raglan_embedder.remote import RemoteEncoder
+from raglan_embedder.remote import BULK_REQUESTS, RemoteEncoder
 from raglan_embedder.settings import EmbedderSettings
 
 
@@ -40,18 +41,19 @@ class Embedders:
         self._url = url
         self._encoders: list[RemoteEncoder] = []
 
-    def encoder(self, how: str = "good") -> RemoteEncoder:
-        engine = HttpEngine(ModelServer(f"{self._url}/{how}/v1", called=CALLED), model="m")
+    def encoder(self, how: str = "good", *, max_batch_texts: int = 32) -> RemoteEncoder:
+        server = ModelServer(f"{self._url}/{how}/v1", called=CALLED)
+        engine = HttpEngine(server, model="m", max_batch_texts=max_batch_texts)
         engine.dimension = 3
-        self._encoders.append(RemoteEncoder(engine, query_prompt="query: "))
+        self._encoders.append(RemoteEncoder(engine, query_prompt="query: ", max_waiting_texts=64))
         return self._encoders[-1]
 
-    def __call__(self, how: str = "good") -> Embedder:
-        encoder = self.encoder(how)
+    def __call__(self, how: str = "good", *, max_batch_texts: int = 32) -> Embedder:
+        encoder = self.encoder(how, max_batch_texts=max_batch_texts)
         return Embedder(
             encoder,
             encoder.identity,
-            limits=TextLimits(texts=8, chars=100),
+            limits=TextLimits(texts=64, chars=100),
             cache_bytes=10_000,
             looked_up=lambda hits, misses: None,
         )
@@ -129,6 +131,77 @@ async def test_a_caller_that_leaves_gives_the_request_up(
         futures[1].cancel()
         while encoder._running:
             await asyncio.sleep(0.01)
+
+
+async def test_bulk_waits_where_the_server_is_crowded_and_sends_nothing_twice(
+    embedders: Embedders, server: http_model_server.ModelServer
+) -> None:
+    embedder = embedders("crowded", max_batch_texts=2)
+    server.requests.clear()
+    server.failures_left = 3
+    texts = [f"text {number}" for number in range(8)]
+    batch = await embedder.embed(texts, deadline=Deadline.after(20), lane=Lane.BULK)
+    assert batch.vectors.shape == (8, 3)
+    assert len(server.requests) == 4 + 3
+
+
+async def test_what_was_finished_before_a_refusal_is_kept(
+    embedders: Embedders, server: http_model_server.ModelServer
+) -> None:
+    embedder = embedders("crowded", max_batch_texts=1)
+    await embedder.embed(["first"], deadline=Deadline.after(10))
+    server.failures_left = 1
+    with pytest.raises(Overloaded):
+        await embedder.embed(["first", "second"], deadline=Deadline.after(10))
+    server.requests.clear()
+    await embedder.embed(["first", "second"], deadline=Deadline.after(10))
+    assert [request["input"] for request in server.requests] == [["second"]]
+
+
+async def test_bulk_leaves_connections_to_queries() -> None:
+    with http_model_server.serving() as server:
+        made = Embedders(server.url)
+        texts = [f"text {number}" for number in range(20)]
+        embedder = made("slow", max_batch_texts=1)
+        await embedder.embed(texts, deadline=Deadline.after(20), lane=Lane.BULK)
+        await made.close()
+    assert server.most_at_once <= BULK_REQUESTS
+
+
+async def test_more_than_may_wait_is_refused(embedders: Embedders) -> None:
+    encoder = embedders.encoder("hang")
+    deadline = Deadline.after(10)
+    prepared = await encoder.prepare(["a"] * 60, Lane.BULK, start=0)
+    encoder.submit(prepared, Outputs.DENSE, deadline=deadline, lane=Lane.BULK)
+    with pytest.raises(Overloaded, match="limit of 64 .*MAX_WAITING_TEXTS"):
+        encoder.check(5, deadline=deadline, lane=Lane.BULK)
+    encoder.check(5, deadline=deadline, lane=Lane.INTERACTIVE)
+
+
+async def test_a_server_that_does_not_know_base64_is_asked_for_numbers(
+    embedders: Embedders, server: http_model_server.ModelServer
+) -> None:
+    encoder = embedders.encoder("plain")
+    await encoder.start(deadline=Deadline.after(10))
+    assert "encoding_format" not in server.requests[-1]
+
+
+async def test_health_is_that_of_the_server(
+    embedders: Embedders, server: http_model_server.ModelServer
+) -> None:
+    encoder = embedders.encoder("starting")
+    server.failures_left = 0
+    await encoder.start(deadline=Deadline.after(10))
+    assert encoder.health() is Health.SERVING
+    server.failures_left = 4
+    for _ in range(3):
+        with pytest.raises(Unavailable):
+            await encoder.engine.embed(["a"], deadline=Deadline.after(10))
+    assert encoder.health() is Health.STALLED
+    async with asyncio.timeout(20):
+        while encoder.health() is not Health.SERVING:
+            await asyncio.sleep(0.01)
+    assert server.failures_left == 0
 
 
 async def test_closing_gives_up_what_is_on_its_way(embedders: Embedders) -> None:

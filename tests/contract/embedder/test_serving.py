@@ -28,7 +28,7 @@ from raglan.scheduling import DeviceLost
 from raglan.v1 import common_pb2, embedder_pb2, embedder_pb2_grpc
 from raglan_embedder import app, engines
 from raglan_embedder.embedding import Embedder, TextLimits
-from raglan_embedder.encoding import DeviceEncoder, batch_limits
+from raglan_embedder.encoding import DeviceEncoder, ModelTokenizing, batch_limits
 from raglan_embedder.engines import Engine
 from raglan_embedder.outputs import TextVectors, Wanted
 from raglan_embedder.servicer import EmbedderServicer
@@ -144,8 +144,9 @@ async def test_metrics_tell_where_the_time_went(model_cache: Path) -> None:
     assert seen["raglan_encoder_waiting_texts,lane=bulk"] == 0
 
 
+@pytest.mark.parametrize("lane", [common_pb2.LANE_INTERACTIVE, common_pb2.LANE_BULK])
 async def test_what_cannot_be_done_in_time_is_refused_at_once(
-    minilm: EncoderModel, model_cache: Path
+    minilm: EncoderModel, model_cache: Path, lane: common_pb2.Lane
 ) -> None:
     """A batch takes 0.3 s at least, so 60 texts take more than 4 s on the fastest machine."""
     running = threading.Event()
@@ -161,13 +162,13 @@ async def test_what_cannot_be_done_in_time_is_refused_at_once(
         ahead, late = (
             [f"{name} {number} " * 60 for number in range(60)] for name in ("ahead", "late")
         )
-        first = asyncio.create_task(embed(channel, ahead, within_s=100))
+        first = asyncio.create_task(embed(channel, ahead, within_s=100, lane=lane))
         assert await asyncio.to_thread(running.wait, 20)
         took = []
         for _ in range(5):
             asked = time.monotonic()
             with pytest.raises(Overloaded) as refused:
-                await embed(channel, late, within_s=2)
+                await embed(channel, late, within_s=2, lane=lane)
             took.append(time.monotonic() - asked)
             assert (refused.value.retry_after_s or 0) > 0
         first.cancel()
@@ -179,7 +180,7 @@ async def test_a_batch_with_poison_fails_alone_and_the_server_serves_on(
 ) -> None:
     async with encoder_over(minilm, model_cache, poisoned) as (encoder, embedder):
         good = await embedder.embed(["a good text"], deadline=Deadline.after(10))
-        with pytest.raises(RaglanError, match="failed on a batch"):
+        with pytest.raises(RaglanError, match="failed on a text"):
             await embedder.embed([POISON], deadline=Deadline.after(10))
         again = await embedder.embed(["another good text"], deadline=Deadline.after(10))
         assert good.vectors.shape == again.vectors.shape == (1, 384)
@@ -289,7 +290,12 @@ async def encoder_over(
     metrics = EncoderMetrics(CollectorRegistry(), cache="scores")
     limits = batch_limits(engine, tokens=0, texts=0, waiting=100, bulk_share=0.2, margin_s=0.0)
     encoder = DeviceEncoder(
-        engine, model, limits=limits, stalled_after_s=stalled_after_s, metrics=metrics
+        engine,
+        model,
+        limits=limits,
+        stalled_after_s=stalled_after_s,
+        metrics=metrics,
+        tokenizing=await asyncio.to_thread(ModelTokenizing.of, model),
     )
     try:
         yield (

@@ -19,6 +19,7 @@ from raglan.rpc import client
 from raglan.v1 import common_pb2, reranker_pb2, reranker_pb2_grpc
 from raglan_reranker.app import build
 from raglan_reranker.settings import RerankerSettings
+from raglan_reranker.tuning import TUNING
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -84,7 +85,7 @@ async def test_every_engine_describes_what_runs(reranker: Stub) -> None:
     assert described.device == "cpu"
     assert described.pid == os.getpid()
     assert described.limits["max_scored"] == 20
-    assert described.limits["max_tokens"] == 1200
+    assert described.limits["max_tokens"] == TUNING[described.engine].tokens_on_cpu
 
 
 async def test_every_engine_counts_where_the_time_of_a_call_went(reranker: Stub) -> None:

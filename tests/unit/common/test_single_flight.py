@@ -18,14 +18,14 @@ class Work:
         self.flights: SingleFlight[str] = SingleFlight(self.landed.__setitem__)
         self.futures: dict[bytes, list[asyncio.Future[str]]] = {}
 
-    def ask(self, keys: Sequence[bytes]) -> asyncio.Task[list[str]]:
+    def ask(self, keys: Sequence[bytes], *, rank: int = 0) -> asyncio.Task[list[str]]:
         def start(positions: list[int]) -> list[asyncio.Future[str]]:
             made = [asyncio.get_running_loop().create_future() for _ in positions]
             for at, future in zip(positions, made, strict=True):
                 self.futures.setdefault(keys[at], []).append(future)
             return made
 
-        return asyncio.create_task(self.flights.get(keys, start))
+        return asyncio.create_task(self.flights.get(keys, start, rank=rank))
 
 
 async def settled() -> None:
@@ -128,3 +128,49 @@ async def test_a_refused_start_leaves_nothing_behind(work: Work) -> None:
     await settled()
     work.futures[b"a"][0].set_result("A")
     assert await asked == ["A"]
+
+
+async def test_the_more_urgent_does_not_wait_for_the_less_urgent(work: Work) -> None:
+    bulk = work.ask([b"a", b"b"], rank=1)
+    await settled()
+    query, later = work.ask([b"a"], rank=0), work.ask([b"a"], rank=1)
+    await settled()
+    assert len(work.futures[b"a"]) == 2, "a computation of its own, that others join"
+    work.futures[b"a"][1].set_result("A")
+    assert await query == await later == ["A"]
+    assert work.futures[b"a"][0].result() == "A", "the other need not run any more"
+    work.futures[b"b"][0].set_result("B")
+    assert await bulk == ["A", "B"]
+    assert len(work.flights) == 0
+
+
+async def test_whichever_lands_first_lands_for_both(work: Work) -> None:
+    bulk = work.ask([b"a"], rank=1)
+    await settled()
+    query = work.ask([b"a"], rank=0)
+    await settled()
+    work.futures[b"a"][0].set_result("A")
+    assert await query == await bulk == ["A"]
+    assert work.landed == {b"a": "A"}
+
+
+async def test_the_less_urgent_joins_the_more_urgent(work: Work) -> None:
+    query, bulk = work.ask([b"a"], rank=0), work.ask([b"a"], rank=1)
+    await settled()
+    assert len(work.futures[b"a"]) == 1
+    work.futures[b"a"][0].set_result("A")
+    assert await query == await bulk == ["A"]
+
+
+async def test_when_the_more_urgent_leaves_the_other_goes_on_and_is_joined(work: Work) -> None:
+    bulk = work.ask([b"a"], rank=1)
+    await settled()
+    query = work.ask([b"a"], rank=0)
+    await settled()
+    query.cancel()
+    await settled()
+    later = work.ask([b"a"], rank=1)
+    await settled()
+    assert [made.cancelled() for made in work.futures[b"a"]] == [False, True]
+    work.futures[b"a"][0].set_result("A")
+    assert await bulk == await later == ["A"]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from collections.abc import AsyncIterator, Callable, Sequence
+from typing import cast
 
 import numpy as np
 import pytest
@@ -10,9 +13,10 @@ import pytest_asyncio
 from prometheus_client import CollectorRegistry
 from raglan.deadline import Deadline
 from raglan.encoders.metrics import EncoderMetrics
-from raglan.errors import Internal
+from raglan.errors import Internal, Unavailable
+from raglan.scheduling import Lane
 from raglan_embedder.embedding import Embedder, TextLimits
-from raglan_embedder.encoding import DeviceEncoder, batch_limits
+from raglan_embedder.encoding import DeviceEncoder, batch_limits, slices
 from raglan_embedder.engines import Engine, null
 from raglan_embedder.outputs import Outputs, TextVectors, Wanted
 
@@ -45,7 +49,7 @@ async def make() -> AsyncIterator[Make]:
         return Embedder(
             encoder,
             encoder.identity,
-            limits=TextLimits(texts=64, chars=1_000),
+            limits=TextLimits(texts=256, chars=1_000),
             cache_bytes=1_000_000,
             looked_up=lambda hits, misses: None,
         )
@@ -76,3 +80,41 @@ async def test_a_vector_in_the_cache_keeps_nothing_else_alive(make: Make) -> Non
     batch = await embedder.embed(texts, deadline=Deadline.after(10))
     held = {id(text.dense.base) for text in batch.texts if text.dense is not None}
     assert held == {id(None)}
+
+
+async def test_a_query_does_not_wait_for_the_bulk_call_that_holds_its_text(make: Make) -> None:
+    """The last text of a bulk call is asked for while the first batch runs: it is run next."""
+    started, going = threading.Event(), threading.Event()
+    ran: list[int] = []
+
+    def row(text: Wanted) -> np.ndarray:
+        started.set()
+        assert going.wait(20)
+        ran.append(text.ids[0])
+        return np.ones(384)
+
+    embedder = make(row)
+    texts = [f"{number} text" for number in range(200)]
+    bulk = asyncio.create_task(embedder.embed(texts, deadline=Deadline.after(60), lane=Lane.BULK))
+    assert await asyncio.to_thread(started.wait, 20)
+    query = asyncio.create_task(embedder.embed(texts[-1:], deadline=Deadline.after(30)))
+    await asyncio.sleep(0)
+    going.set()
+    await query
+    behind = len(ran)
+    await bulk
+    assert behind < 100, "it waited for the texts before it"
+    assert len(ran) == len(set(ran)) == 200, "and nothing was run twice"
+
+
+def test_texts_are_tokenised_a_slice_at_a_time() -> None:
+    texts = ["a" * size for size in (3, 3, 9, 1, 1, 1)]
+    assert list(slices(texts, 6)) == [texts[:2], texts[2:3], texts[3:]]
+    assert list(slices(["a" * 9], 6)) == [["a" * 9]]
+
+
+async def test_a_start_that_takes_too_long_names_the_setting(make: Make) -> None:
+    embedder = make(lambda text: np.ones(384))
+    encoder = cast(DeviceEncoder, embedder._encoder)
+    with pytest.raises(Unavailable, match=r"longest text has 512 tokens.*MAX_TOKENS"):
+        await encoder.start(deadline=Deadline.after(0))

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from raglan.encoders import model as models
 from raglan.encoders.tokenizer import PairTokenizers, Tokenizers
 from raglan.errors import InvalidInput
+from tokenizers import Encoding, Tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -78,3 +79,52 @@ def test_of_a_pair_the_passages_end_is_cut_and_never_the_query(
 def test_a_query_that_leaves_no_room_is_refused(pair_tokenizers: PairTokenizers) -> None:
     with pytest.raises(InvalidInput, match="query takes 29 tokens; the model reads 32"):
         pair_tokenizers.pairs("hello " * 29, ["world"])
+
+
+LONG = ["word " * 5_000, " " * 20_000 + "word " * 40, "日本語" * 3_000, "x" * 9_000 + " word" * 50]
+
+
+def test_a_long_text_is_read_as_if_it_had_been_tokenised_whole(tokenizers: Tokenizers) -> None:
+    whole = Tokenizer.from_file(str(models.locate(models.DEFAULT_MODEL) / "tokenizer.json"))
+    whole.no_padding()
+    whole.enable_truncation(32)
+    expected = [whole.encode(text).ids for text in LONG]
+    assert tokenizers.ids(LONG) == expected
+    assert [each.ids for each in tokenizers.read(LONG)] == expected
+    assert [each.ids for each in tokenizers.located(LONG)] == expected
+
+
+@pytest.mark.parametrize("method", ["ids", "read", "located"])
+def test_the_end_of_a_long_text_is_never_tokenised(
+    tokenizers: Tokenizers, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    seen: list[int] = []
+    own = tokenizers._clones.own()
+
+    class Counting:
+        def encode_batch(self, texts: list[str]) -> list[Encoding]:
+            seen.extend(map(len, texts))
+            return own.encode_batch(texts)
+
+        encode_batch_fast = encode_batch
+
+    monkeypatch.setattr(tokenizers._clones, "own", Counting)
+    getattr(tokenizers, method)(["word " * 1_000_000])
+    assert sum(seen) < 2_000
+
+
+def test_of_a_long_text_the_tokens_that_are_cut_are_estimated(tokenizers: Tokenizers) -> None:
+    (read,) = tokenizers.read(["word " * 100_000])
+    assert read.truncated == pytest.approx(100_000 - 30, rel=0.05)
+
+
+def test_a_long_passage_of_a_pair_is_cut_alike(pair_tokenizers: PairTokenizers) -> None:
+    (short, long) = pair_tokenizers.pairs("hello", ["world " * 40, "world " * 100_000])
+    assert short == long
+
+
+def test_a_passage_may_be_limited_whatever_the_query_takes() -> None:
+    tokenizers = PairTokenizers(models.locate(models.DEFAULT_MODEL), 32, passage_tokens=5)
+    for words in (1, 9):
+        (pair,) = tokenizers.pairs("hello " * words, ["world " * 40])
+        assert (pair.ids.count(7592), pair.ids.count(2088)) == (words, 5)

@@ -45,5 +45,6 @@ def test_only_the_null_engine_has_no_values() -> None:
     assert calibration_of("late-interaction", bundled) in FITTED.values()
     assert calibration_of("late-interaction", "0" * 12) == LOG_ODDS
     assert calibration_of("cross-encoder", bundled) == LOG_ODDS
+    assert calibration_of("llm", bundled) == LOG_ODDS
     assert calibration_of("http", "") == Clamped()
     assert calibration_of("null", "") is None

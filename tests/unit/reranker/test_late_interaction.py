@@ -16,7 +16,13 @@ from raglan.deadline import Deadline
 from raglan.encoders import model as models
 from raglan.errors import Internal
 from raglan.scheduling import Dispatcher, LatencyModel, Limits, Pool
-from raglan_reranker.engines.late_interaction import LateInteraction, Rounded, max_sim, normalising
+from raglan_reranker.engines.late_interaction import (
+    LateInteraction,
+    Rounded,
+    max_sim,
+    normalising,
+    tokenizers_of,
+)
 
 DIMENSION = 384
 TABLE = np.random.default_rng(0).standard_normal((30_522, DIMENSION)).astype(np.float32)
@@ -67,6 +73,7 @@ async def build(model: models.EncoderModel) -> AsyncIterator[Build]:
         engine = LateInteraction(
             [normalising(encoder)],
             model,
+            tokenizers_of(model),
             device="cpu",
             dtype="f32",
             dispatcher=dispatcher,

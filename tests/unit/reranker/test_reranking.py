@@ -68,6 +68,7 @@ def reranker(
     pairs: Cache[Pair] | None = None,
     identity: Sequence[str] = ("overlap", "1", "f32"),
     calibration: Calibration | None = None,
+    is_absolute: bool = False,
     **limits: Any,
 ) -> Reranker:
     chosen = Limits(**{name: getattr(LIMITS, name) for name in Limits.__slots__} | limits)
@@ -80,6 +81,7 @@ def reranker(
         pairs=pairs,
         identity=identity,
         calibration=calibration,
+        is_absolute=is_absolute,
     )
 
 
@@ -305,3 +307,11 @@ async def test_a_calibrated_model_gives_probabilities_and_another_gives_none() -
     assert [each.calibrated for each in await ask(unknown, ["x"])] == [None]
     await known.close()
     await unknown.close()
+
+
+async def test_scores_that_say_something_by_themselves_are_not_levelled() -> None:
+    """A call of one passage: +9 and -9 are not one score where the model gives log odds."""
+    subject = reranker(calibration=Calibration(0.0, 9.0), is_absolute=True, share=1)
+    good, bad = await ask(subject, ["a b c"]), await ask(subject, ["x"])
+    assert good[0].score > bad[0].score
+    await subject.close()

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -324,23 +322,6 @@ async def test_work_without_results_is_a_stall_and_results_end_it(engine: Engine
         assert queue.health() is Health.SERVING
     finally:
         engine.hold.set()
-        await queue.close()
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="nice values belong to threads only on Linux")
-async def test_threads_of_a_background_pool_step_back_and_no_others() -> None:
-    def nice(items: Sequence[int]) -> list[int]:
-        return [os.getpriority(os.PRIO_PROCESS, threading.get_native_id())] * len(items)
-
-    usual = os.getpriority(os.PRIO_PROCESS, 0)
-    queue = dispatcher(
-        Pool([nice], frozenset({Lane.INTERACTIVE})),
-        Pool([nice], frozenset({Lane.BULK}), nice=10),
-    )
-    try:
-        assert await results(submit(queue, [1])) == [usual]
-        assert await results(submit(queue, [1], lane=Lane.BULK)) == [min(19, usual + 10)]
-    finally:
         await queue.close()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -99,11 +100,11 @@ def test_idle_streams_share_what_waits() -> None:
 
 def test_the_earliest_deadline_goes_first() -> None:
     queue = scheduler(batch_items=1)
-    for expires_at in (30.0, 10.0, 20.0):
+    for expires_at in (1.5, 0.5, 1.0):
         queue.submit(items(1, expires_at=expires_at), 0.0)
     device = Device(queue)
     device.drain()
-    assert [batch.items[0].expires_at for batch in device.started] == [10.0, 20.0, 30.0]
+    assert [batch.items[0].expires_at for batch in device.started] == [0.5, 1.0, 1.5]
 
 
 def test_a_query_is_before_all_bulk_that_waits() -> None:
@@ -398,3 +399,34 @@ def test_a_batch_that_was_given_up_in_part_teaches_by_what_ran() -> None:
     before = queue.latency.seconds(16)
     queue.finished(batch, 10 * before, 1.0, ran=batch.items[:1])
     assert queue.latency.seconds(16) > before
+
+
+def test_a_caller_with_time_to_spare_is_served_while_others_keep_coming() -> None:
+    """Twice as many short deadlines as the device can do, and one of a minute."""
+    device = Device(scheduler())
+    patient = items(1, expires_at=60.0)
+    device.queue.submit(patient, 0.0)
+    while device.now < 10 and not any(patient[0] in batch.items for batch in device.started):
+        with contextlib.suppress(Overloaded):
+            while True:
+                device.queue.submit(items(1, expires_at=device.now + 0.5), device.now)
+        device.pump()
+        device.step()
+    assert any(patient[0] in batch.items for batch in device.started)
+
+
+def test_the_first_burst_after_a_warm_up_is_admitted() -> None:
+    """Of a device five times as fast as is believed before, after the embedder's first runs."""
+    queue = Scheduler(
+        limits(batch_tokens=512, batch_items=8),
+        LatencyModel(seconds_per_token=1 / 2_000, overhead_s=0.002),
+    )
+    now = 0.0
+    for tokens, count in [*2 * [(16, 1), (16, 1), (48, 1), (256, 1)], *4 * [(16, 8)]]:
+        queue.submit(items(count, tokens=tokens, expires_at=now + 100), now)
+        while batch := queue.next_batch(now):
+            seconds = batch.padded_tokens / 10_000 + 0.0004
+            now += seconds
+            queue.finished(batch, seconds, now)
+    for _ in range(150):
+        queue.submit(items(1, tokens=16, expires_at=now + 1.0), now)

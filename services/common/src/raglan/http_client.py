@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 import httpx
+import structlog
 from opentelemetry.trace import Span
 from pydantic import SecretStr
 
@@ -27,17 +28,24 @@ from raglan.errors import (
     RaglanError,
     Unavailable,
 )
+from raglan.health import Health
 from raglan.http_errors import Called
 from raglan.telemetry import semconv
 from raglan.telemetry.http import http_span, trace_headers
+
+log: Final = structlog.get_logger()
 
 T = TypeVar("T")
 
 _KEEPALIVE_S: Final = 4.0
 """Below the 5 s after which uvicorn closes an idle connection."""
 
+_GATEWAY_STATUSES: Final = frozenset({502, 503, 504})
 _MAX_ERROR_BYTES: Final = 64 * 1024
 _BETWEEN_PROBES_S: Final = 0.5
+_PROBE_S: Final = 10.0
+_AWAY_AFTER: Final = 3
+"""Calls one after another that do not reach the server, after which it counts as away."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +94,9 @@ class ModelServer:
         self._key = api_key or SecretStr("")
         self._limits = limits or HttpLimits()
         self._in_flight = 0
+        self._probe: Callable[[Deadline], Any] | None = None
+        self._not_reached = 0
+        self._watching: asyncio.Task[None] | None = None
         self._connections = asyncio.Semaphore(self._limits.connections)
         self._client = httpx.AsyncClient(
             # Neither a proxy nor a key from the environment: the server is the one that is set.
@@ -130,9 +141,12 @@ class ModelServer:
     async def until_up(self, probe: Callable[[Deadline], Any], *, deadline: Deadline) -> None:
         """Await `probe(deadline)` again and again while the server is not there or too busy.
 
+        The same probe tells later when a server that went away is back.
+
         Raises:
             RaglanError: the last failure, once the deadline is near; any other at once.
         """
+        self._probe = probe
         while True:
             try:
                 await probe(deadline)
@@ -143,8 +157,15 @@ class ModelServer:
             else:
                 return
 
+    def health(self) -> Health:
+        """Whether the server is there, by the last calls; one that is away is probed."""
+        return Health.STALLED if self._not_reached >= _AWAY_AFTER else Health.SERVING
+
     async def close(self) -> None:
         """Close the pool."""
+        if self._watching is not None:
+            self._watching.cancel()
+            await asyncio.gather(self._watching, return_exceptions=True)
         await self._client.aclose()
 
     async def _call(
@@ -181,10 +202,13 @@ class ModelServer:
         with http_span(method, url) as span:
             try:
                 async with asyncio.timeout(limit.remaining_s()), self._connections:
-                    return await self._exchange(method, url, content, span)
+                    answer = await self._exchange(method, url, content, span)
+                    self._not_reached = 0
+                    return answer
             except TimeoutError:
                 raise self._late(deadline, limit) from None
             except httpx.HTTPError as error:
+                self._note_not_reached()
                 raise self._from_transport(error) from None
             finally:
                 self._in_flight -= 1
@@ -200,6 +224,8 @@ class ModelServer:
                 body += chunk
                 if len(body) > most:
                     break
+        if response.status_code in _GATEWAY_STATUSES:
+            self._note_not_reached()
         if not good:
             raise http_errors.from_response(
                 self._called,
@@ -211,6 +237,28 @@ class ModelServer:
         if len(body) > most:
             raise Internal(f"{self._called.name} answered with over {most} bytes.")
         return bytes(body)
+
+    def _note_not_reached(self) -> None:
+        self._not_reached += 1
+        watching = self._watching is not None and not self._watching.done()
+        if self._not_reached >= _AWAY_AFTER and self._probe is not None and not watching:
+            log.warning("a model server is away", server=self._called.name)
+            self._watching = asyncio.get_running_loop().create_task(self._watch(self._probe))
+
+    async def _watch(self, probe: Callable[[Deadline], Any]) -> None:
+        """Probe the server until it is back: nobody calls who is told that it is away."""
+        while True:
+            await asyncio.sleep(_BETWEEN_PROBES_S)
+            try:
+                await probe(Deadline.after(_PROBE_S))
+            except RaglanError as error:
+                # What it answers amiss, it would answer to calls.
+                self._not_reached = max(self._not_reached, _AWAY_AFTER)
+                log.debug("a model server is still away", reason=error.message)
+            else:
+                self._not_reached = 0
+                log.info("a model server is back", server=self._called.name)
+                return
 
     def _read(self, body: bytes, read: Callable[[Any], T]) -> T:
         try:

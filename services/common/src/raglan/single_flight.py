@@ -18,14 +18,22 @@ Start = Callable[[list[int]], Sequence["asyncio.Future[Value]"]]
 @dataclass(slots=True, eq=False)
 class _Flight(Generic[Value]):
     future: asyncio.Future[Value]
+    rank: int
+    twin: _Flight[Value] | None = None
+    """The same key computed at another rank; whichever lands first lands for both."""
+
     waiters: int = 0
+    landed: bool = False
+    """Whether its twin landed for it."""
 
 
 class SingleFlight(Generic[Value]):
     """Futures by key, shared by all who wait for the key. Belongs to one event loop.
 
     A future is cancelled when the last of its waiters has left, so a leader that gives up takes
-    nobody with it. A follower whose leader's deadline was too short starts again with its own.
+    nobody with it. A follower whose leader's deadline was too short starts again with its own. One
+    of a more urgent rank does not wait for a computation of a lesser: it starts its own, which
+    everybody joins, and the other need not run any more.
     """
 
     def __init__(self, landed: Callable[[bytes, Value], None]) -> None:
@@ -39,19 +47,26 @@ class SingleFlight(Generic[Value]):
         """Keys being computed."""
         return len(self._flights)
 
-    async def get(self, keys: Sequence[bytes], start: Start[Value]) -> list[Value]:
+    async def get(
+        self, keys: Sequence[bytes], start: Start[Value], *, rank: int = 0
+    ) -> list[Value]:
         """The value of each of `keys`, computed by `start` where nobody does so yet.
+
+        Args:
+            rank: how urgent it is, 0 the most; what is computed at a higher number is not joined.
 
         Raises what `start` raises, or the first failure among the futures.
         """
         first = {key: at for at, key in reversed(list(enumerate(keys)))}
         values: dict[bytes, Value] = {}
         while missing := {key: at for key, at in first.items() if key not in values}:
-            values.update(await self._round(missing, start))
+            values.update(await self._round(missing, start, rank))
         return [values[key] for key in keys]
 
-    async def _round(self, missing: Mapping[bytes, int], start: Start[Value]) -> dict[bytes, Value]:
-        led = self._lead(missing, start)
+    async def _round(
+        self, missing: Mapping[bytes, int], start: Start[Value], rank: int
+    ) -> dict[bytes, Value]:
+        led = self._lead(missing, start, rank)
         joined = {key: self._flights[key] for key in missing}
         for flight in joined.values():
             flight.waiters += 1
@@ -74,16 +89,21 @@ class SingleFlight(Generic[Value]):
             for key, flight in joined.items():
                 self._leave(key, flight)
 
-    def _lead(self, missing: Mapping[bytes, int], start: Start[Value]) -> set[bytes]:
-        """Start what nobody computes; its keys."""
+    def _lead(self, missing: Mapping[bytes, int], start: Start[Value], rank: int) -> set[bytes]:
+        """Start what nobody computes at this rank or a more urgent one; its keys."""
         led = [
             key
             for key in sorted(missing, key=missing.__getitem__)
-            if (flight := self._flights.get(key)) is None or flight.future.done()
+            if (flight := self._flights.get(key)) is None
+            or flight.future.done()
+            or flight.rank > rank
         ]
         futures = start([missing[key] for key in led]) if led else []
         for key, future in zip(led, futures, strict=True):
-            flight = self._flights[key] = _Flight(future)
+            twin = self._flights.get(key)
+            flight = self._flights[key] = _Flight(future, rank, twin)
+            if twin is not None:
+                twin.twin = flight
             future.add_done_callback(partial(self._arrived, key, flight))
         return set(led)
 
@@ -95,9 +115,17 @@ class SingleFlight(Generic[Value]):
 
     def _arrived(self, key: bytes, flight: _Flight[Value], done: asyncio.Future[Value]) -> None:
         self._forget(key, flight)
-        if not done.cancelled() and done.exception() is None:
-            self._landed(key, done.result())
+        if done.cancelled() or done.exception() is not None or flight.landed:
+            return
+        self._landed(key, done.result())
+        if (twin := flight.twin) is not None and not twin.future.done():
+            twin.landed = True
+            twin.future.set_result(done.result())
 
     def _forget(self, key: bytes, flight: _Flight[Value]) -> None:
-        if self._flights.get(key) is flight:
+        if self._flights.get(key) is not flight:
+            return
+        if (twin := flight.twin) is not None and not twin.future.done():
+            self._flights[key] = twin
+        else:
             del self._flights[key]

@@ -23,7 +23,7 @@ from raglan.v1 import common_pb2, embedder_pb2_grpc
 
 from raglan_embedder import engines
 from raglan_embedder.embedding import Embedder, TextLimits
-from raglan_embedder.encoding import DeviceEncoder, batch_limits
+from raglan_embedder.encoding import DeviceEncoder, ModelTokenizing, Tokenizing, batch_limits
 from raglan_embedder.engines import Engine, null
 from raglan_embedder.servicer import EmbedderServicer
 from raglan_embedder.settings import EmbedderSettings
@@ -86,7 +86,7 @@ async def _encoder(
 ) -> DeviceEncoder | RemoteEncoder:
     if settings.engine == "http":
         return await asyncio.to_thread(_elsewhere, settings)
-    model, engine = await asyncio.to_thread(_load, settings, stopped)
+    model, engine, tokenizing = await asyncio.to_thread(_load, settings, stopped)
     return DeviceEncoder(
         engine,
         model,
@@ -100,11 +100,13 @@ async def _encoder(
         ),
         stalled_after_s=settings.stalled_after_s,
         metrics=metrics,
-        tokenizing=null.Words(model.max_tokens) if settings.engine == "null" else None,
+        tokenizing=tokenizing,
     )
 
 
-def _load(settings: EmbedderSettings, stopped: threading.Event) -> tuple[EncoderModel, Engine]:
+def _load(
+    settings: EmbedderSettings, stopped: threading.Event
+) -> tuple[EncoderModel, Engine, Tokenizing]:
     assert settings.engine != "http", "that one has no model here"
     known = null.MODEL if settings.engine == "null" else models.read(settings.model)
     model = known.capped(settings.max_tokens)
@@ -115,7 +117,7 @@ def _load(settings: EmbedderSettings, stopped: threading.Event) -> tuple[Encoder
     )
     model = model.require_pooling(settings.pooling)
     if settings.engine == "null":
-        return model, null.load()
+        return model, null.load(), null.Words(model.max_tokens)
     engine = engines.load(
         settings.engine,
         model,
@@ -127,7 +129,7 @@ def _load(settings: EmbedderSettings, stopped: threading.Event) -> tuple[Encoder
         compiled=settings.torch_compile,
         stopped=stopped,
     )
-    return model, engine
+    return model, engine, ModelTokenizing.of(model)
 
 
 def _elsewhere(settings: EmbedderSettings) -> RemoteEncoder:
@@ -145,7 +147,10 @@ def _elsewhere(settings: EmbedderSettings) -> RemoteEncoder:
         max_batch_texts=settings.max_batch_texts or http.DEFAULT_BATCH_TEXTS,
     )
     return RemoteEncoder(
-        engine, query_prompt=settings.query_prompt, passage_prompt=settings.passage_prompt
+        engine,
+        query_prompt=settings.query_prompt,
+        passage_prompt=settings.passage_prompt,
+        max_waiting_texts=settings.max_waiting_texts,
     )
 
 

@@ -204,7 +204,7 @@ class Embedder:
                 wanted = [prepared[at] for at in positions]
                 return self._encoder.submit(wanted, outputs, deadline=deadline, lane=lane)
 
-            answers = await self._within(deadline, [keys[at] for at in missing], start)
+            answers = await self._within(deadline, [keys[at] for at in missing], start, lane)
             timing = Timing.over(answers)
             found |= {at: each.result for at, each in zip(missing, answers, strict=True)}
         rows = [found[at] for at in range(len(texts))]
@@ -215,11 +215,15 @@ class Embedder:
         return EmbeddingBatch(vectors, rows, told, tokenize_ns, timing)
 
     async def _within(
-        self, deadline: Deadline, keys: Sequence[bytes], start: Start[Answer[TextVectors]]
+        self,
+        deadline: Deadline,
+        keys: Sequence[bytes],
+        start: Start[Answer[TextVectors]],
+        lane: Lane,
     ) -> list[Answer[TextVectors]]:
         try:
             async with asyncio.timeout(deadline.remaining_s()):
-                return await self._flights.get(keys, start)
+                return await self._flights.get(keys, start, rank=lane)
         except TimeoutError:
             raise DeadlineExceeded("The deadline passed before the model was done.") from None
 

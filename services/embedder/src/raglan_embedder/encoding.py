@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Final, Protocol
@@ -16,6 +16,7 @@ from raglan.encoders.device import usable_cores
 from raglan.encoders.metrics import EncoderMetrics
 from raglan.encoders.model import EncoderModel
 from raglan.encoders.tokenizer import Tokenizers
+from raglan.errors import DeadlineExceeded, Unavailable
 from raglan.health import Health
 from raglan.scheduling import (
     Answer,
@@ -25,7 +26,6 @@ from raglan.scheduling import (
     Limits,
     Pool,
     Stream,
-    niceness,
 )
 
 from raglan_embedder.embedding import Identity, Kind, PreparedText, TextFacts, TokenizerFile
@@ -36,7 +36,12 @@ INLINE_CHARS: Final = 2_000
 """Texts of up to so many characters are tokenised on the loop: that takes 0.2 ms, and a thread
 adds as much to the latency of a query."""
 
-_TOKENIZING_THREADS: Final = 4
+_TOKENIZING_THREADS: Final = {Lane.INTERACTIVE: 4, Lane.BULK: 2}
+"""At most. Those of bulk are few and not niced: they hold the interpreter's lock while they convert
+tokens, and a niced thread that does stops the event loop on a busy machine."""
+
+SLICE_CHARS: Final = 50_000
+"""Characters that a thread tokenises (60 ms) before another call may have it."""
 
 Futures = list["asyncio.Future[Answer[TextVectors]]"]
 
@@ -53,6 +58,16 @@ class ModelTokenizing:
 
     def __init__(self, tokenizers: Tokenizers) -> None:
         self.tokenizers = tokenizers
+
+    @classmethod
+    def of(cls, model: EncoderModel) -> ModelTokenizing:
+        """Read the tokenizer of `model`: up to seconds, so in a thread.
+
+        Raises:
+            InvalidInput: a prompt leaves no room for a text.
+        """
+        prompts = (model.default_prompt, model.query_prompt, model.passage_prompt)
+        return cls(Tokenizers(model.path, model.max_tokens, prompts))
 
     def read(self, texts: Sequence[str], *, start: int) -> list[PreparedText]:
         """As `Tokenizing.read`, with what the tokenizer says of each text."""
@@ -73,10 +88,12 @@ class DeviceEncoder:
         limits: Limits,
         stalled_after_s: float,
         metrics: EncoderMetrics,
-        tokenizing: Tokenizing | None = None,
+        tokenizing: Tokenizing,
     ) -> None:
-        """Args:
-        tokenizing: in place of the tokenizer in the model's folder.
+        """Starts the threads; takes no time itself.
+
+        Args:
+            tokenizing: of the model; see `ModelTokenizing.of`.
         """
         # Its thread pool would run bulk texts at the priority of queries.
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -85,22 +102,11 @@ class DeviceEncoder:
         self._dimension = model.dimension
         self._limits = limits
         self._metrics = metrics
-        self._tokenizers: Tokenizing = tokenizing or ModelTokenizing(
-            Tokenizers(
-                model.path,
-                model.max_tokens,
-                (model.default_prompt, model.query_prompt, model.passage_prompt),
-            )
-        )
-        threads = min(_TOKENIZING_THREADS, usable_cores())
+        self._tokenizers = tokenizing
+        cores = usable_cores()
         self._tokenizing = {
-            Lane.INTERACTIVE: ThreadPoolExecutor(threads, "tokenize-interactive"),
-            Lane.BULK: ThreadPoolExecutor(
-                threads,
-                "tokenize-bulk",
-                initializer=niceness.step_back,
-                initargs=(niceness.BULK,),
-            ),
+            lane: ThreadPoolExecutor(min(most, cores), f"tokenize-{lane.name.lower()}")
+            for lane, most in _TOKENIZING_THREADS.items()
         }
         self._dispatcher: Dispatcher[Wanted, TextVectors] = Dispatcher(
             pools(engine),
@@ -154,18 +160,34 @@ class DeviceEncoder:
     async def start(self, *, deadline: Deadline) -> None:
         """Run every stream on short and long input, so that no caller pays for first times and the
         scheduler knows the speed. The dimension is measured here."""
-        texts = min(len(self.engine.streams), self._limits.waiting_items)
-        for lane in Lane:
-            for words in (1, 8, 32, 2 * self._model.max_tokens):
-                prepared = await self.prepare(["warm " * words] * texts, lane)
-                wanted = [Wanted(each.content) for each in prepared]
-                counts = [each.tokens for each in prepared]
-                (first, *_), _ = await self._dispatcher.run(
-                    wanted, counts, deadline=deadline, lane=lane
-                )
-                if first.dense is not None:
-                    # Modules behind the transformer may change it.
-                    self._dimension = len(first.dense)
+        room = self._limits.waiting_items
+        each = min(len(self.engine.streams), room)
+        full = min(each * self._limits.batch_items, room)
+        most = 2 * self._model.max_tokens
+        # Twice, because the first time is slow for each width; then as questions come.
+        rounds = [(words, each) for words in (1, 8, 32, most, 1, 8, 32)] + 4 * [(8, full)]
+        try:
+            for lane in Lane:
+                for words, texts in rounds:
+                    await self._run_first("warm " * words, texts, lane, deadline)
+        except DeadlineExceeded:
+            raise Unavailable(
+                f"The first runs of {self._model.id} did not end in time; the longest text has "
+                f"{self._model.max_tokens} tokens. Read less of a text "
+                "(RAGLAN_EMBEDDER_MAX_TOKENS), or take a faster device, precision or model."
+            ) from None
+
+    async def _run_first(self, text: str, texts: int, lane: Lane, deadline: Deadline) -> None:
+        prepared = await self.prepare([text] * texts, lane)
+        (first, *_), _ = await self._dispatcher.run(
+            [Wanted(each.content) for each in prepared],
+            [each.tokens for each in prepared],
+            deadline=deadline,
+            lane=lane,
+        )
+        if first.dense is not None:
+            # Modules behind the transformer may change it.
+            self._dimension = len(first.dense)
 
     def check(self, count: int, *, deadline: Deadline, lane: Lane) -> None:
         """Refuse `count` texts now that could not be admitted. Raises what `submit` raises."""
@@ -175,14 +197,15 @@ class DeviceEncoder:
         self, texts: Sequence[str], lane: Lane, *, start: int = 0
     ) -> Sequence[PreparedText]:
         """Token ids of `texts`, cut at the end; their number is what the queue counts."""
-        read = partial(self._tokenizers.read, texts, start=start)
         started = time.monotonic()
+        prepared: list[PreparedText] = []
         if lane is Lane.INTERACTIVE and sum(map(len, texts)) <= INLINE_CHARS:
-            prepared = read()
+            prepared += self._tokenizers.read(texts, start=start)
         else:
-            prepared = await asyncio.get_running_loop().run_in_executor(
-                self._tokenizing[lane], read
-            )
+            loop = asyncio.get_running_loop()
+            for part in slices(texts):
+                read = partial(self._tokenizers.read, part, start=start)
+                prepared += await loop.run_in_executor(self._tokenizing[lane], read)
         self._metrics.tokenized(lane, time.monotonic() - started)
         return prepared
 
@@ -209,6 +232,17 @@ class DeviceEncoder:
             executor.shutdown(wait=False, cancel_futures=True)
 
 
+def slices(texts: Sequence[str], chars: int = SLICE_CHARS) -> Iterator[Sequence[str]]:
+    """`texts` in their order, as many at a time as hold `chars`; one at least."""
+    first = size = 0
+    for at, text in enumerate(texts):
+        if size + len(text) > chars and at > first:
+            yield texts[first:at]
+            first, size = at, 0
+        size += len(text)
+    yield texts[first:]
+
+
 def pools(engine: Engine) -> list[Pool[Wanted, TextVectors]]:
     """One pool for each lane where the engine has streams for it, else one for both."""
     streams, bulk_streams = (
@@ -216,12 +250,9 @@ def pools(engine: Engine) -> list[Pool[Wanted, TextVectors]]:
     )
     if not bulk_streams:
         return [Pool(streams)]
-    # Threads that only wait for a runtime's own are not niced: they hold the interpreter's lock for
-    # moments, and would hold it while others are preferred to them.
-    queries, bulk = (niceness.QUERIES, niceness.BULK) if engine.on_caller else (0, 0)
     return [
-        Pool(streams, frozenset({Lane.INTERACTIVE}), nice=queries),
-        Pool(bulk_streams, frozenset({Lane.BULK}), nice=bulk),
+        Pool(streams, frozenset({Lane.INTERACTIVE})),
+        Pool(bulk_streams, frozenset({Lane.BULK})),
     ]
 
 

@@ -7,11 +7,14 @@ import time
 from collections.abc import Sequence
 from typing import Final
 
+import numpy as np
 import structlog
+from numpy.typing import NDArray
 from raglan.deadline import Deadline
 from raglan.encoders import fingerprint
-from raglan.errors import Internal, RaglanError
+from raglan.errors import Internal, Overloaded, RaglanError
 from raglan.health import Health
+from raglan.http_errors import DEFAULT_RETRY_S
 from raglan.scheduling import Answer, Lane
 
 from raglan_embedder.embedding import Identity, Kind, PreparedText
@@ -19,6 +22,9 @@ from raglan_embedder.engines.http import HttpEngine
 from raglan_embedder.outputs import Outputs, TextVectors
 
 log: Final = structlog.get_logger()
+
+BULK_REQUESTS: Final = 4
+"""Requests of bulk on their way at once, of the 16 that there may be: the others are queries'."""
 
 Future = asyncio.Future[Answer[TextVectors]]
 
@@ -33,16 +39,28 @@ class RemoteEncoder:
     """The tokens are known to the server alone."""
 
     def __init__(
-        self, engine: HttpEngine, *, query_prompt: str = "", passage_prompt: str = ""
+        self,
+        engine: HttpEngine,
+        *,
+        query_prompt: str = "",
+        passage_prompt: str = "",
+        max_waiting_texts: int = 2_048,
     ) -> None:
-        """The prompts go before queries and passages; the server adds none that are known here."""
+        """Args:
+        query_prompt: goes before queries; the server adds none that is known here.
+        passage_prompt: goes before passages.
+        max_waiting_texts: of a lane, that were sent or wait to be.
+        """
         self.engine = engine
         self._prompts = {
             Kind.UNSTATED: "",
             Kind.QUERY: query_prompt,
             Kind.PASSAGE: passage_prompt,
         }
+        self._max_waiting_texts = max_waiting_texts
         self._running: set[asyncio.Task[None]] = set()
+        self._waiting = dict.fromkeys(Lane, 0)
+        self._bulk = asyncio.Semaphore(BULK_REQUESTS)
 
     @property
     def identity(self) -> Identity:
@@ -63,8 +81,20 @@ class RemoteEncoder:
         await self.engine.start(deadline=deadline)
 
     def check(self, count: int, *, deadline: Deadline, lane: Lane) -> None:
-        """Raise DeadlineExceeded when the time is up."""
+        """Refuse what has no room or no time.
+
+        Raises:
+            DeadlineExceeded: the time is up.
+            Overloaded: too many texts of this lane are on their way.
+        """
         deadline.check("the texts were sent to the embedding server")
+        waiting = self._waiting[lane]
+        if waiting + count > self._max_waiting_texts:
+            raise Overloaded(
+                f"{waiting} texts are on their way to the embedding server and {count} more would "
+                f"pass the limit of {self._max_waiting_texts} (RAGLAN_EMBEDDER_MAX_WAITING_TEXTS).",
+                retry_after_s=DEFAULT_RETRY_S,
+            )
 
     async def prepare(
         self, texts: Sequence[str], lane: Lane, *, start: int
@@ -75,25 +105,39 @@ class RemoteEncoder:
     def submit(
         self, prepared: Sequence[PreparedText], outputs: Outputs, *, deadline: Deadline, lane: Lane
     ) -> list[Future]:
-        """Send texts, all of them or none; given up when nobody waits for any of them."""
+        """Send texts, so many a request; what a request brings is there when it ends."""
         loop = asyncio.get_running_loop()
-        texts = [each.content for each in prepared]
-        futures: list[Future] = [loop.create_future() for _ in texts]
-        task = loop.create_task(self._answer(texts, futures, deadline))
+        futures: list[Future] = [loop.create_future() for _ in prepared]
+        size = self.engine.max_batch_texts
+        for first in range(0, len(prepared), size):
+            texts = [each.content for each in prepared[first : first + size]]
+            self._send(texts, futures[first : first + size], deadline, lane)
+        return futures
+
+    def _send(
+        self, texts: Sequence[str], futures: Sequence[Future], deadline: Deadline, lane: Lane
+    ) -> None:
+        """One request; given up when nobody waits for any of its texts."""
+        loop = asyncio.get_running_loop()
+        task = loop.create_task(self._answer(texts, futures, deadline, lane))
         self._running.add(task)
-        task.add_done_callback(self._running.discard)
+        self._waiting[lane] += len(texts)
+
+        def ended(task: asyncio.Task[None]) -> None:
+            self._running.discard(task)
+            self._waiting[lane] -= len(texts)
 
         def left(_: Future) -> None:
             if all(future.cancelled() for future in futures):
                 task.cancel()
 
+        task.add_done_callback(ended)
         for future in futures:
             future.add_done_callback(left)
-        return futures
 
     def health(self) -> Health:
-        """Always serving: whether the other server answers, each call finds out for itself."""
-        return Health.SERVING
+        """That of the other server."""
+        return self.engine.health()
 
     async def close(self) -> None:
         """Give up what is on its way and close the connections."""
@@ -104,11 +148,11 @@ class RemoteEncoder:
         await self.engine.close()
 
     async def _answer(
-        self, texts: Sequence[str], futures: Sequence[Future], deadline: Deadline
+        self, texts: Sequence[str], futures: Sequence[Future], deadline: Deadline, lane: Lane
     ) -> None:
         started_ns = time.monotonic_ns()
         try:
-            vectors = await self.engine.embed(texts, deadline=deadline)
+            vectors = await self._vectors(texts, deadline, lane)
         except asyncio.CancelledError:
             for future in futures:
                 future.cancel()
@@ -126,6 +170,22 @@ class RemoteEncoder:
                 # The tokens are known to the server alone.
                 found = TextVectors(tokens=0, dense=vector)
                 future.set_result(Answer(found, 0, took_ns, len(texts), 0))
+
+    async def _vectors(
+        self, texts: Sequence[str], deadline: Deadline, lane: Lane
+    ) -> NDArray[np.float32]:
+        """Bulk holds few connections, and waits where the server has no room for it now."""
+        if lane is not Lane.BULK:
+            return await self.engine.embed(texts, deadline=deadline)
+        async with self._bulk:
+            while True:
+                try:
+                    return await self.engine.embed(texts, deadline=deadline)
+                except Overloaded as error:
+                    wait_s = error.retry_after_s or DEFAULT_RETRY_S
+                    if wait_s >= deadline.remaining_s():
+                        raise
+                    await asyncio.sleep(wait_s)
 
 
 def _fail(futures: Sequence[Future], error: RaglanError) -> None:

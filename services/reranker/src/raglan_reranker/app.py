@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import threading
 import time
 from collections.abc import Callable
@@ -14,10 +13,12 @@ import structlog
 from prometheus_client import CollectorRegistry
 from raglan.cache import Cache
 from raglan.deadline import Deadline
-from raglan.encoders import cross_encoder, sessions
+from raglan.encoders import cross_encoder, fingerprint, judge, sessions
 from raglan.encoders import model as models
+from raglan.encoders.judge import JudgePrompts
 from raglan.encoders.metrics import EncoderMetrics
 from raglan.encoders.model import EncoderModel
+from raglan.encoders.tokenizer import PairTokenizers
 from raglan.health import Health
 from raglan.rpc.server import Service
 from raglan.scheduling import Dispatcher, Lane, LatencyModel, Limits, Pool
@@ -28,12 +29,13 @@ from raglan_reranker import calibration, reranking
 from raglan_reranker.engines import Engine, MakeDispatcher, devices
 from raglan_reranker.engines.cross_encoder import CrossEncoding, listed
 from raglan_reranker.engines.devices import Streams
-from raglan_reranker.engines.late_interaction import LateInteraction, normalising
+from raglan_reranker.engines.late_interaction import LateInteraction, normalising, tokenizers_of
 from raglan_reranker.engines.null import NullReranking
 from raglan_reranker.metrics import RankingMetrics
 from raglan_reranker.reranking import Reranker
 from raglan_reranker.servicer import RerankerServicer
 from raglan_reranker.settings import RerankerSettings
+from raglan_reranker.tuning import PASSAGE_TOKENS_ON_CPU, TOKENS_ON_GPU, TUNING
 
 log: Final = structlog.get_logger()
 
@@ -105,11 +107,14 @@ def _late_interaction(settings: RerankerSettings, stopped: threading.Event) -> L
     model = models.read(settings.model)
     loaded = devices.load(settings.device, partial(_encoding_on, settings, model), stopped)
     cache_bytes = settings.cache_vectors_mb * 1e6
+    # Here, in a thread: large vocabularies take a second.
+    tokenizers = tokenizers_of(model, _passage_tokens(settings, loaded.device))
 
     def make(dispatcher: MakeDispatcher) -> Engine:
         return LateInteraction(
             loaded.streams,
             model,
+            tokenizers,
             device=loaded.device,
             dtype=loaded.dtype,
             dispatcher=dispatcher,
@@ -125,17 +130,53 @@ def _late_interaction(settings: RerankerSettings, stopped: threading.Event) -> L
 def _cross_encoder(settings: RerankerSettings, stopped: threading.Event) -> Loaded:
     model = models.read(settings.model)
     loaded = devices.load(settings.device, partial(_judging_on, settings, model), stopped)
+    most = _passage_tokens(settings, loaded.device)
+    tokenizers = PairTokenizers(model.path, model.max_tokens, passage_tokens=most)
 
     def make(dispatcher: MakeDispatcher) -> Engine:
         return CrossEncoding(
             loaded.streams,
-            model,
+            tokenizers,
             device=loaded.device,
             dtype=loaded.dtype,
             dispatcher=dispatcher,
         )
 
     return make, common_pb2.ModelIdentity(id=model.id, revision=model.revision), loaded.close
+
+
+def _llm(settings: RerankerSettings, stopped: threading.Event) -> Loaded:
+    model = models.read(settings.model)
+    loaded = devices.load(settings.device, partial(_asking_on, settings, model), stopped)
+    prompts = JudgePrompts(
+        model.path,
+        model.max_tokens,
+        passage_tokens=_passage_tokens(settings, loaded.device) or model.max_tokens,
+        instruction=settings.instruction,
+    )
+
+    def make(dispatcher: MakeDispatcher) -> Engine:
+        return CrossEncoding(
+            loaded.streams,
+            prompts,
+            name="llm",
+            device=loaded.device,
+            dtype=loaded.dtype,
+            dispatcher=dispatcher,
+        )
+
+    revision = fingerprint.of_use(model.revision, settings.instruction)
+    return make, common_pb2.ModelIdentity(id=model.id, revision=revision), loaded.close
+
+
+def _asking_on(
+    settings: RerankerSettings,
+    model: EncoderModel,
+    device: str,
+    stopped: threading.Event | None = None,
+) -> Streams:
+    loaded = judge.load(model, device=device, precision=settings.precision)
+    return Streams([listed(score) for score in loaded.streams], loaded.device, loaded.dtype)
 
 
 def _encoding_on(
@@ -200,6 +241,7 @@ def _null(_: RerankerSettings, __: threading.Event) -> Loaded:
 _LOADERS: Final[dict[str, Callable[[RerankerSettings, threading.Event], Loaded]]] = {
     "late-interaction": _late_interaction,
     "cross-encoder": _cross_encoder,
+    "llm": _llm,
     "http": _http,
     "null": _null,
 }
@@ -228,15 +270,21 @@ def _dispatcher(
 
 
 def _limits(settings: RerankerSettings, engine: Engine) -> reranking.Limits:
-    # Measured for late interaction: `make bench-reranker`.
-    gap = 3.0 if engine.name == LateInteraction.name else math.inf
+    tuning = TUNING[engine.name]
+    on_cpu = engine.device.startswith("cpu")
     return reranking.Limits(
         candidates=settings.max_candidates,
         chars=settings.max_text_chars,
         scored=settings.max_scored,
-        tokens=settings.max_tokens or (1_200 if engine.device.startswith("cpu") else 65_536),
-        gap=settings.max_gap or gap,
+        tokens=settings.max_tokens or (tuning.tokens_on_cpu if on_cpu else TOKENS_ON_GPU),
+        gap=settings.max_gap or tuning.gap,
     )
+
+
+def _passage_tokens(settings: RerankerSettings, device: str) -> int:
+    """Of one candidate; 0 where only the model sets a limit."""
+    on_cpu = device.startswith("cpu")
+    return settings.max_passage_tokens or (PASSAGE_TOKENS_ON_CPU if on_cpu else 0)
 
 
 def _reranker(
@@ -246,13 +294,18 @@ def _reranker(
     metrics: EncoderMetrics,
     ranking: RankingMetrics,
 ) -> Reranker:
+    tuning = TUNING[engine.name]
     return Reranker(
         engine,
         limits=_limits(settings, engine),
-        share=settings.blend,
+        share=tuning.share if settings.blend is None else settings.blend,
+        is_absolute=tuning.is_absolute,
         # A model without a revision may change unseen, and the scores with it.
         pairs=Cache(settings.cache_pairs if identity.revision else 0),
-        identity=(identity.id, identity.revision, engine.dtype),
+        identity=(
+            *(identity.id, identity.revision, engine.dtype),
+            str(_passage_tokens(settings, engine.device)),
+        ),
         calibration=calibration.calibration_of(engine.name, identity.revision),
         looked_up=metrics.looked_up,
         tokenized=partial(metrics.tokenized, Lane.INTERACTIVE),

@@ -51,7 +51,14 @@ def blend(
         retrieval: of all candidates, those that were scored first: how far the first are ahead of
             the rest counts, whether the rest was scored or not.
     """
-    return share * standardised(scores) + (1 - share) * standardised(retrieval)[: len(scores)]
+    return mixed(standardised(scores), retrieval, share)
+
+
+def mixed(
+    heights: NDArray[np.float64], retrieval: NDArray[np.float64], share: float
+) -> NDArray[np.float64]:
+    """As `blend`, of scores that are on a scale of z-scores already."""
+    return share * heights + (1 - share) * standardised(retrieval)[: len(heights)]
 
 
 def standardised(values: NDArray[np.float64]) -> NDArray[np.float64]:

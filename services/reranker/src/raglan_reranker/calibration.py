@@ -24,9 +24,13 @@ class Calibration:
     intercept: float
     raw: float
 
+    def log_odds(self, raw: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Of passages with these scores."""
+        return self.intercept + self.raw * raw
+
     def probabilities(self, raw: NDArray[np.float64]) -> NDArray[np.float64]:
         """Of passages with these scores, in [0, 1]."""
-        odds = self.intercept + self.raw * raw
+        odds = self.log_odds(raw)
         # exp overflows beyond 709, where the probability is 0 or 1 to the last bit.
         chances: NDArray[np.float64] = 1 / (1 + np.exp(-np.clip(odds, -700, 700)))
         return chances
@@ -35,6 +39,12 @@ class Calibration:
 @dataclass(frozen=True, slots=True)
 class Clamped:
     """For scores that are in [0, 1] already; what a server gives beyond that is cut off."""
+
+    def log_odds(self, raw: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Of passages with these scores; near 0 and 1 no further apart than a double tells."""
+        chances = np.clip(raw, 1e-15, 1 - 1e-15)
+        odds: NDArray[np.float64] = np.log(chances) - np.log1p(-chances)
+        return odds
 
     def probabilities(self, raw: NDArray[np.float64]) -> NDArray[np.float64]:
         """The scores themselves, in [0, 1]."""
@@ -52,6 +62,9 @@ def calibration_of(engine: str, revision: str) -> Calibration | Clamped | None:
         return Clamped()
     return FITTED.get((engine, revision), LOG_ODDS)
 
+
+LOG_ODDS_SPREAD: Final = 4.0
+"""Log odds that count as one standard deviation where they are blended with retrieval's scores."""
 
 LOG_ODDS: Final = Calibration(intercept=0.0, raw=1.0)
 """For scores that are log odds, and for those of which nothing is known."""

@@ -13,12 +13,20 @@ import numpy as np
 from numpy.typing import NDArray
 from raglan.cache import Cache, digest
 from raglan.deadline import Deadline
-from raglan.errors import Internal, InvalidInput, PayloadTooLarge, RaglanError
+from raglan.errors import (
+    DeadlineExceeded,
+    Internal,
+    InvalidInput,
+    Overloaded,
+    PayloadTooLarge,
+    RaglanError,
+    Unavailable,
+)
 from raglan.scheduling import Timing
 from raglan.telemetry import tracing
 
-from raglan_reranker.budget import affordable, blend, within_gap
-from raglan_reranker.calibration import Calibration, Clamped
+from raglan_reranker.budget import affordable, blend, mixed, within_gap
+from raglan_reranker.calibration import LOG_ODDS_SPREAD, Calibration, Clamped
 from raglan_reranker.engines import Engine, Prepared, Scored
 
 
@@ -95,6 +103,7 @@ class Reranker:
         pairs: Cache[Pair] | None = None,
         identity: Sequence[str] = (),
         calibration: Calibration | Clamped | None = None,
+        is_absolute: bool = False,
         looked_up: Callable[[int, int], None] = lambda hits, misses: None,
         tokenized: Callable[[float], None] = lambda seconds: None,
         ranked: Callable[[int, int], None] = lambda scored, offered: None,
@@ -104,6 +113,8 @@ class Reranker:
         pairs: what is known of pairs already seen; without it, each is scored every time.
         identity: what a score depends on besides the two texts: model, revision, precision.
         calibration: of the model's scores; without it, replies hold no calibrated ones.
+        is_absolute: whether the order follows what a score says by itself, by `calibration`,
+            and not how it compares to the others of the call.
         looked_up: told of each call's pairs, how many were known and how many not.
         tokenized: told of each call, how many seconds that took.
         ranked: told of each call, how many candidates have a score and how many were offered.
@@ -114,6 +125,7 @@ class Reranker:
         self._share = share
         self._identity = tuple(identity)
         self._calibration = calibration
+        self._is_absolute = is_absolute
         self._looked_up = looked_up
         self._tokenized = tokenized
         self._told_ranked = ranked
@@ -204,7 +216,11 @@ class Reranker:
         self, pairs: Sequence[Pair], retrieval: NDArray[np.float64], share: float
     ) -> list[Ranked]:
         scores = np.array([pair.score for pair in pairs], np.float64)
-        blended = blend(scores, retrieval, share)
+        if self._is_absolute and self._calibration is not None:
+            heights = self._calibration.log_odds(scores) / LOG_ODDS_SPREAD
+            blended = mixed(heights, retrieval, share)
+        else:
+            blended = blend(scores, retrieval, share)
         chances: Sequence[float | None] = [None] * len(scores)
         if self._calibration is not None:
             chances = self._calibration.probabilities(scores).tolist()
@@ -219,12 +235,23 @@ class Reranker:
         return sorted(ranked, key=lambda each: (-each.score, each.index))
 
     async def warm_up(self, *, deadline: Deadline) -> None:
-        """Score calls of several sizes: first runs are slow, and the latency model learns."""
-        for number, words in enumerate((1, 20, 60, 120, 120)):
-            # No two calls alike: what is known already would not be run.
-            text = f"{number} " + "warm " * words
-            candidates = [Candidate(text, 0.0)] * min(self.limits.scored, _WARM_UP_CANDIDATES)
-            await self.rerank("warm up", candidates, deadline=deadline)
+        """Score calls of several sizes: first runs are slow, and the queue learns the speed.
+
+        Raises:
+            Unavailable: they did not end in time; the message says what to change.
+        """
+        try:
+            for number, words in enumerate((1, 20, 60, 120, 120)):
+                # No two calls alike: what is known already would not be run.
+                text = f"{number} " + "warm " * words
+                candidates = [Candidate(text, 0.0)] * min(self.limits.scored, _WARM_UP_CANDIDATES)
+                await self.rerank("warm up", candidates, deadline=deadline)
+        except (DeadlineExceeded, Overloaded):
+            raise Unavailable(
+                f"The first runs of the model did not end in time, with {_WARM_UP_CANDIDATES} "
+                "candidates of 120 words. Spend less on a call (RAGLAN_RERANKER_MAX_TOKENS), or "
+                "take a faster device, precision or model."
+            ) from None
 
     async def close(self) -> None:
         """Stop the threads."""

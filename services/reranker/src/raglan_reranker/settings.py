@@ -25,8 +25,9 @@ class RerankerSettings(GrpcSettings, env_prefix="RAGLAN_RERANKER_"):
     port: int = Field(default=7103, ge=0, le=65535)
     """Port to listen on; 0 takes a free one."""
 
-    engine: Literal["late-interaction", "cross-encoder", "http", "null"] = "late-interaction"
-    """What scores: MaxSim over an encoder's token vectors, a cross-encoder, or another server.
+    engine: Literal["late-interaction", "cross-encoder", "llm", "http", "null"] = "late-interaction"
+    """What scores: MaxSim over an encoder's token vectors, a cross-encoder, a language model asked
+    for yes or no (Qwen3-Reranker; on torch), or another server.
     null keeps the order and needs no model: for measuring the mesh."""
 
     model: str = Field(default=DEFAULT_MODEL, min_length=1)
@@ -59,19 +60,27 @@ class RerankerSettings(GrpcSettings, env_prefix="RAGLAN_RERANKER_"):
     streams: NonNegativeInt = 0
     """Batches that run at once on a CPU, one thread each; 0 means one a core."""
 
-    blend: float = Field(default=0.5, ge=0, le=1)
-    """Share of the model's score in the order; the rest is the retrieval score's. A model trained
-    to rerank deserves more."""
+    blend: float | None = Field(default=None, ge=0, le=1)
+    """Share of the model's score in the order; the rest is the retrieval score's. Unset, it is 0.5
+    for late-interaction and 1 for models trained to rerank."""
 
     max_scored: PositiveInt = 20
     """Candidates scored a call, from the top; the others keep their order below."""
 
     max_tokens: NonNegativeInt = 0
-    """Tokens of query and candidates scored a call; 0 means 1,200 on a CPU, 65,536 on a GPU."""
+    """Tokens of query and candidates scored a call; 0 means 65,536 on a GPU; on a CPU 1,200
+    for late-interaction and 8,000 for models trained to rerank."""
+
+    max_passage_tokens: NonNegativeInt = 0
+    """Tokens of one candidate that are read; 0 means 384 on a CPU and what the model reads on a
+    GPU."""
+
+    instruction: str = ""
+    """Of engine llm: the task it is told; empty is the one that Qwen3-Reranker was trained with."""
 
     max_gap: NonNegativeFloat = 0
     """Candidates are not scored whose retrieval score lies further below the best, in standard
-    deviations of the call's; 0 means 3, and no limit with a cross-encoder."""
+    deviations of the call's; 0 means 3 for late-interaction, else no limit."""
 
     cache_pairs: NonNegativeInt = 20_000
     """Scores of query and passage kept, 200 bytes each; 0 keeps none."""

@@ -35,7 +35,7 @@ def of_files(layout: Layout) -> str:
     files += [file for name in _HEADS if (file := transformer / name).is_file()]
     for module in layout.modules:
         digest.update(f"{module.kind}\0".encode())
-        if module.folder not in (transformer, layout.root.resolve()) and module.folder.is_dir():
+        if module.folder not in (transformer, layout.root) and module.folder.is_dir():
             files += sorted(file for file in module.folder.rglob("*") if file.is_file())
     if not layout.modules:
         files += [file for file in [layout.root / "1_Pooling" / "config.json"] if file.is_file()]

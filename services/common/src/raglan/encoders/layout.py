@@ -7,6 +7,7 @@ and is not understood here is refused with a sentence, never guessed.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,8 +72,9 @@ class Layout:
         """
         modules = []
         for entry in read_json(root / "modules.json", []):
-            folder = (root / entry.get("path", "")).resolve()
-            if not folder.is_relative_to(root.resolve()):
+            # Without resolving links: the hub's cache is made of them.
+            folder = Path(os.path.normpath(root / entry.get("path", "")))
+            if not folder.is_relative_to(root):
                 raise Unavailable(f"{root}/modules.json names a folder outside it: {folder}.")
             modules.append(Module(entry["type"].rpartition(".")[2], folder))
         return cls(root, tuple(modules))

@@ -57,9 +57,6 @@ class Sessions:
     bulk_streams: tuple[Run, ...] = ()
     """Streams for bulk work, which yield to `streams`; empty where the device has but one lane."""
 
-    on_caller: bool = False
-    """Whether a run computes on the thread that calls it, which then has to step back itself."""
-
 
 def load(
     engine: SessionEngine,
@@ -264,7 +261,7 @@ def _onnx(file: Path, dtype: str, count: int, *, bulk: bool) -> Sessions:
 
     # One session serves any number of threads; each call runs on its caller's.
     streams = (run,) * count
-    return Sessions(streams, "cpu", dtype, streams if bulk else (), on_caller=True)
+    return Sessions(streams, "cpu", dtype, streams if bulk else ())
 
 
 def _feed(

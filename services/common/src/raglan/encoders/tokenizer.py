@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
-from tokenizers import Tokenizer
+from tokenizers import Encoding, Tokenizer
 
 from raglan.encoders.readability import ReadabilityMeter
 from raglan.errors import InvalidInput
 from raglan.readability import Readability
 
 _MEASURED_CHARS: Final = 1_000
+
+_CHARS_A_TOKEN: Final = 16
+_MARGIN_TOKENS: Final = 16
+"""Of a long text so many characters for each token that the model reads are tokenised, and more
+where that is not enough: 5.5 MB of text took 7 s as a whole. The margin, because a cut may change
+the tokens beside it."""
 
 Strategy = Literal["longest_first", "only_first", "only_second"]
 
@@ -44,24 +50,33 @@ class Tokenizers:
                     f"The prompt {prompt!r} takes {needs} tokens; the model reads {max_tokens} in "
                     "all. Shorten the prompt, or raise the limit on tokens."
                 )
+        self._max_tokens = max_tokens
         self._clones = _Clones(tokenizer, max_tokens, "longest_first")
         self._meter = ReadabilityMeter(tokenizer)
 
     def ids(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text, special tokens included, cut at the end to `max_tokens`."""
-        return [encoding.ids for encoding in self._clones.own().encode_batch_fast(list(texts))]
+        own = self._clones.own()
+        return [
+            each.encoding.ids for each in _starts(own.encode_batch_fast, texts, self._max_tokens)
+        ]
 
     def read(self, texts: Sequence[str], *, start: int = 0) -> list[ReadText]:
         """As `ids`, and how much of each text the model reads, and how well.
+
+        Of a text much longer than the model reads, the number of tokens that are cut is estimated
+        from those of its beginning.
 
         Args:
             start: Characters of the prompt before each text, which do not count as text.
         """
         read = []
-        for text, encoding in zip(texts, self._clones.own().encode_batch(list(texts)), strict=True):
-            truncated = sum(
-                len(rest.ids) - sum(rest.special_tokens_mask) for rest in encoding.overflowing
-            )
+        for text, begun in zip(
+            texts, _starts(self._clones.own().encode_batch, texts, self._max_tokens), strict=True
+        ):
+            encoding = begun.encoding
+            rest = (len(text) - begun.chars) * _length(encoding) // max(begun.chars, 1)
+            truncated = _overflow(encoding) + max(rest, 0)
             readability = self._meter.measure(text, encoding, start=start)
             read.append(ReadText(encoding.ids, truncated, readability))
         return read
@@ -79,7 +94,8 @@ class Tokenizers:
             start: Characters of the prompt before each text, which do not count as text.
             measured: Texts, from the first, whose readability is measured (0.3 ms each).
         """
-        encoded = self._clones.own().encode_batch(list(texts))
+        begun = _starts(self._clones.own().encode_batch, texts, self._max_tokens)
+        encoded = [each.encoding for each in begun]
         return [
             LocatedIds(
                 each.ids,
@@ -125,11 +141,16 @@ class PairIds(NamedTuple):
 class PairTokenizers:
     """The tokenizer of one cross-encoder; each thread works on a clone of its own."""
 
-    def __init__(self, folder: Path, max_tokens: int) -> None:
+    def __init__(self, folder: Path, max_tokens: int, *, passage_tokens: int = 0) -> None:
+        """Args:
+        max_tokens: of query and passage together, special tokens included.
+        passage_tokens: of the passage; 0 means all that there is room for.
+        """
         tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         tokenizer.no_truncation()
         tokenizer.no_padding()
         self._max_tokens = max_tokens
+        self._passage_tokens = passage_tokens or max_tokens
         self._special_tokens: int = tokenizer.num_special_tokens_to_add(True)
         self._whole = _Clones(tokenizer, None, "only_second")
         self._cutting = _Clones(tokenizer, max_tokens, "only_second")
@@ -152,8 +173,57 @@ class PairTokenizers:
                 f"query takes {length} tokens; the model reads {self._max_tokens} of query and "
                 f"passage together, {self._special_tokens} of them special. Shorten the query."
             )
-        encoded = self._cutting.own().encode_batch_fast([(query, text) for text in passages])
-        return [PairIds(each.ids, each.type_ids) for each in encoded]
+        most = min(self._max_tokens, length + self._special_tokens + self._passage_tokens)
+        own = self._cutting.own()
+        own.enable_truncation(most, strategy="only_second")
+
+        def encode(texts: list[str]) -> list[Encoding]:
+            return own.encode_batch_fast([(query, text) for text in texts])
+
+        begun = _starts(encode, passages, most)
+        return [PairIds(each.encoding.ids, each.encoding.type_ids) for each in begun]
+
+
+def first_ids(tokenizer: Tokenizer, texts: Sequence[str], tokens: int) -> list[list[int]]:
+    """At most `tokens` ids of the beginning of each text, without special ones."""
+
+    def encode(texts: list[str]) -> list[Encoding]:
+        return tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+
+    return [each.encoding.ids[:tokens] for each in _starts(encode, texts, tokens)]
+
+
+class _Begun(NamedTuple):
+    """The beginning of a text in tokens."""
+
+    encoding: Encoding
+    chars: int
+    """Of the text, that were tokenised."""
+
+
+def _starts(
+    encode: Callable[[list[str]], list[Encoding]], texts: Sequence[str], max_tokens: int
+) -> list[_Begun]:
+    """As much of each text as fills `max_tokens`, at a cost that the rest of it does not add to."""
+    most = _CHARS_A_TOKEN * (max_tokens + _MARGIN_TOKENS)
+    encodings = encode([text[:most] for text in texts])
+    begun = []
+    for text, encoding in zip(texts, encodings, strict=True):
+        chars = most
+        while chars < len(text) and _length(encoding) < max_tokens + _MARGIN_TOKENS:
+            chars *= 4
+            (encoding,) = encode([text[:chars]])
+        begun.append(_Begun(encoding, min(chars, len(text))))
+    return begun
+
+
+def _length(encoding: Encoding) -> int:
+    return len(encoding.ids) + _overflow(encoding)
+
+
+def _overflow(encoding: Encoding) -> int:
+    """Tokens of it that were cut off."""
+    return sum(len(rest.ids) - sum(rest.special_tokens_mask) for rest in encoding.overflowing)
 
 
 class _Clones:
@@ -163,11 +233,17 @@ class _Clones:
         if max_tokens is not None:
             tokenizer.enable_truncation(max_tokens, strategy=strategy)
         self._source = tokenizer.to_str()
+        # Made here, where it may take a second, for the event loop that comes first.
+        self._spare = [Tokenizer.from_str(self._source)]
         self._local = threading.local()
 
     def own(self) -> Tokenizer:
         """The calling thread's."""
         tokenizer: Tokenizer | None = getattr(self._local, "tokenizer", None)
         if tokenizer is None:
-            tokenizer = self._local.tokenizer = Tokenizer.from_str(self._source)
+            try:
+                tokenizer = self._spare.pop()
+            except IndexError:
+                tokenizer = Tokenizer.from_str(self._source)
+            self._local.tokenizer = tokenizer
         return tokenizer

@@ -27,7 +27,6 @@ from raglan.scheduling import batch_run, batch_span
 from raglan.scheduling.answer import Answer, Timing
 from raglan.scheduling.batch_run import Run, Stream
 from raglan.scheduling.latency import LatencyModel
-from raglan.scheduling.niceness import step_back
 from raglan.scheduling.scheduler import Scheduler
 from raglan.scheduling.work import Batch, Closed, DeviceLost, Item, Lane, Limits
 from raglan.telemetry import tracing
@@ -44,13 +43,12 @@ class Pool(Generic[Input, Result]):
     """Streams that serve the same lanes.
 
     A GPU is one pool of one stream for both lanes. A CPU has a pool for each: there the kernel can
-    put a bulk batch aside in the middle of it when a query comes, which no queue can do.
+    put a bulk batch aside in the middle of it when a query comes, which no queue can do. Its
+    threads are not niced themselves: see `niceness`.
     """
 
     streams: Sequence[Stream[Input, Result]]
     lanes: frozenset[Lane] = frozenset(Lane)
-    nice: int = 0
-    """How far its threads step back for others; see `niceness`."""
 
 
 class Observer(Protocol):
@@ -269,8 +267,9 @@ class Dispatcher(Generic[Input, Result]):
             self._fail(item, DeadlineExceeded("The deadline would pass before the model is done."))
 
     def _left(self, station: _Station, item: Item, done: asyncio.Future[Answer[Result]]) -> None:
+        # It may have been settled from outside: the same text was computed elsewhere.
+        station.scheduler.cancel(item)
         if done.cancelled():
-            station.scheduler.cancel(item)
             self._observer.dropped("cancelled", 1)
 
     def _ended(self, station: _Station, batch: Batch, run: Run[Result]) -> None:
@@ -345,7 +344,6 @@ class Dispatcher(Generic[Input, Result]):
     # --- On a stream's thread ---------------------------------------------------------------------
 
     def _work(self, station: _Station, stream: Stream[Input, Result]) -> None:
-        step_back(station.pool.nice)
         try:
             while (batch := station.mailbox.get()) is not None:
                 self._tell(self._ended, station, batch, batch_run.run(stream, batch))

@@ -6,7 +6,8 @@ Events and the time go in, decisions come out. The rules:
   that a stream never waits for the next decision; it can be taken back until it begins.
 - Two lanes. Interactive goes first; bulk keeps a share of the tokens while both wait, and two bulk
   batches never follow each other while a query waits.
-- Within a lane the earliest deadline goes first, together with texts of like length (`packing`).
+- Within a lane the earliest deadline goes first, together with texts of like length (`packing`); a
+  deadline further away than `PATIENCE_S` counts as that.
 - What would miss its deadline by the fitted `seconds = a * padded_tokens + b` is dropped before it
   costs anything. While much waits, a batch is not made smaller to save its most urgent text: small
   batches cost the throughput that everyone behind it needs.
@@ -37,11 +38,19 @@ SLACK: Final = 1.5
 all it holds is answered at the last moment, and half of that a moment too late. A queue as short as
 two thirds of the deadlines keeps the device as busy at an even rate, and less so between bursts."""
 
+PATIENCE_S: Final = 2.0
+"""What has waited so long is as urgent as what must be done now, however far its own deadline is:
+else callers with time to spare would wait until they have none, while others keep coming."""
+
 _MIN_RETRY_S: Final = 0.05
 
 
 def _rank(item: Item) -> tuple[float, int]:
-    return item.expires_at, item.sequence
+    return item.urgent_at, item.sequence
+
+
+def _urgent_at(expires_at: float, now: float) -> float:
+    return min(expires_at, now + PATIENCE_S)
 
 
 class Scheduler:
@@ -116,6 +125,7 @@ class Scheduler:
         is_trial = self.is_idle and self._late_by_s(tokens, lane, expires_at, now) > 0
         for item in items:
             item.is_trial = is_trial
+            item.urgent_at = _urgent_at(expires_at, now)
             item.sequence = self._sequence = self._sequence + 1
             self._add(item)
 
@@ -323,7 +333,8 @@ class Scheduler:
     def _wait_s(self, lane: Lane, expires_at: float, now: float) -> float:
         """Seconds of what runs, of what is more urgent, and of bulk's share."""
         queue = self._lanes[lane]
-        before = bisect_left(queue, (expires_at, self._sequence + 1), key=_rank)
+        last = (_urgent_at(expires_at, now), self._sequence + 1)
+        before = bisect_left(queue, last, key=_rank)
         ahead = self._tokens[lane] * before / len(queue) if queue else 0.0
         if lane is Lane.BULK:
             ahead += self._tokens[Lane.INTERACTIVE]

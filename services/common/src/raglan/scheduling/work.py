@@ -82,6 +82,9 @@ class Item:
     payload: Any = None
     """The caller's; never looked at."""
 
+    urgent_at: float = 0.0
+    """What it is ordered by: the deadline, or sooner once it has waited; set on arrival."""
+
     sequence: int = 0
     """Order of arrival; breaks ties."""
 

@@ -33,9 +33,6 @@ class Engine:
     bulk_streams: tuple[EmbedBatch, ...] = ()
     """Streams for bulk work, which yield to `streams`; empty where the device has but one lane."""
 
-    on_caller: bool = False
-    """Whether a stream computes on the thread that calls it."""
-
     outputs: Outputs = Outputs.DENSE
     """What the model gives."""
 

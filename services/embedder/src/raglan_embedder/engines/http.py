@@ -15,7 +15,8 @@ from typing import Any, Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 from raglan.deadline import Deadline
-from raglan.errors import Internal
+from raglan.errors import Internal, InvalidInput
+from raglan.health import Health
 from raglan.http_client import ModelServer
 from raglan.http_errors import Called
 
@@ -51,11 +52,14 @@ class HttpEngine:
         """
         self._server = server
         self._api = api
-        self._max_batch_texts = max_batch_texts
+        self.max_batch_texts = max_batch_texts
+        # A quarter of the bytes of a list of numbers; not every server knows it.
+        self._form: dict[str, str] = {"encoding_format": "base64"}
         self.model_id = model
         self.revision = "remote"
         """The server's, where it says."""
 
+        self._learnt: tuple[str | int, ...] = ()
         self.dimension = 0
         """Learnt by `start`; an answer of any other is refused."""
 
@@ -76,10 +80,10 @@ class HttpEngine:
         Raises:
             RaglanError: as `ModelServer.post`; Internal also for a vector that is none.
         """
-        starts = range(0, len(texts), self._max_batch_texts)
+        starts = range(0, len(texts), self.max_batch_texts)
         parts = [
             asyncio.ensure_future(
-                self._request(texts[start : start + self._max_batch_texts], deadline)
+                self._request(texts[start : start + self.max_batch_texts], deadline)
             )
             for start in starts
         ]
@@ -95,18 +99,39 @@ class HttpEngine:
             )
         return vectors
 
+    def health(self) -> Health:
+        """That of the server."""
+        return self._server.health()
+
     async def close(self) -> None:
         """Close the connections."""
         await self._server.close()
 
     async def _learn(self, deadline: Deadline) -> None:
+        told = (self.model_id, self.revision, self.dtype)
         if self._api == "tei":
             info = await self._server.get("/info", dict, deadline=deadline)
-            self.model_id = str(info.get("model_id") or self.model_id)
-            self.revision = str(info.get("model_sha") or self.revision)[:12]
-            self.dtype = str(info.get("model_dtype") or self.dtype)
-        (vector,) = await self._request(["dimension"], deadline)
+            told = (
+                str(info.get("model_id") or self.model_id),
+                str(info.get("model_sha") or self.revision)[:12],
+                str(info.get("model_dtype") or self.dtype),
+            )
+        (vector,) = await self._first(deadline)
+        learnt = (*told, len(vector))
+        if self._learnt and self._learnt != learnt:
+            raise Internal(f"{CALLED.name} serves another model now. Restart the embedder.")
+        self._learnt = learnt
+        self.model_id, self.revision, self.dtype = told
         self.dimension = len(vector)
+
+    async def _first(self, deadline: Deadline) -> NDArray[np.float32]:
+        try:
+            return await self._request(["dimension"], deadline)
+        except InvalidInput:
+            if self._api == "tei" or not self._form:
+                raise
+            self._form = {}
+        return await self._request(["dimension"], deadline)
 
     async def _request(self, texts: Sequence[str], deadline: Deadline) -> NDArray[np.float32]:
         def vectors(answer: Any) -> NDArray[np.float32]:
@@ -116,7 +141,7 @@ class HttpEngine:
         if self._api == "tei":
             body: dict[str, Any] = {"inputs": list(texts), "truncate": True}
             return await self._server.post("/embed", body, vectors, deadline=deadline)
-        body = {"input": list(texts), "model": self.model_id, "encoding_format": "base64"}
+        body = {"input": list(texts), "model": self.model_id} | self._form
         return await self._server.post("/embeddings", body, vectors, deadline=deadline)
 
 

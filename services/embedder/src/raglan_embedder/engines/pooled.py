@@ -57,6 +57,5 @@ def load(
         device=loaded.device,
         dtype=loaded.dtype,
         bulk_streams=tuple(map(stream, loaded.bulk_streams)),
-        on_caller=loaded.on_caller,
         outputs=given(heads),
     )

@@ -1,34 +1,46 @@
-"""Engine `cross-encoder`: query and passage read together by a model trained to judge them."""
+"""Engines `cross-encoder` and `llm`: query and passage read together by a model trained for it."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import numpy as np
 from raglan.deadline import Deadline
 from raglan.encoders.cross_encoder import Score
-from raglan.encoders.model import EncoderModel
-from raglan.encoders.tokenizer import PairIds, PairTokenizers
+from raglan.encoders.tokenizer import PairIds
 from raglan.errors import Internal
 from raglan.health import Health
-from raglan.readability import credit_between
+from raglan.readability import Readability, credit_between
 from raglan.scheduling import Dispatcher, Lane, Pool
 
 from raglan_reranker.engines import MEASURED_PASSAGES, MakeDispatcher, Prepared, Scored
 
 
+class Pairing(Protocol):
+    """Query and passage as the model reads them together; called from one thread at a time."""
+
+    def readability(self, text: str) -> Readability:
+        """How well the model reads the beginning of `text`."""
+        ...
+
+    def pairs(self, query: str, passages: Sequence[str]) -> list[PairIds]:
+        """Ids of `query` with each passage."""
+        ...
+
+
 class CrossEncoding:
     """One cross-encoder behind a queue; the pairs of a call run on all its streams."""
 
-    name = "cross-encoder"
     dimension = 0
 
     def __init__(
         self,
         streams: Sequence[Callable[[Sequence[PairIds]], Sequence[float | Exception]]],
-        model: EncoderModel,
+        tokenizers: Pairing,
         *,
+        name: str = "cross-encoder",
         device: str,
         dtype: str,
         dispatcher: MakeDispatcher,
@@ -38,7 +50,8 @@ class CrossEncoding:
         """
         self.device = device
         self.dtype = dtype
-        self._tokenizers = PairTokenizers(model.path, model.max_tokens)
+        self.name = name
+        self._tokenizers = tokenizers
         self._queue: Dispatcher[PairIds, float] = dispatcher(Pool(streams), device)
 
     async def start(self, *, deadline: Deadline) -> None:

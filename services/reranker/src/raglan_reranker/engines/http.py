@@ -127,8 +127,8 @@ class HttpReranking:
         self._latency.observe(sum(prepared.passage_tokens[:count]), seconds)
 
     def health(self) -> Health:
-        """Always serving: whether the other server answers, each call finds out for itself."""
-        return Health.SERVING
+        """That of the server."""
+        return self._server.health()
 
     async def close(self) -> None:
         """Close the connections."""

@@ -75,6 +75,7 @@ class LateInteraction:
         self,
         streams: Sequence[Encode],
         model: EncoderModel,
+        tokenizers: Tokenizers,
         *,
         device: str,
         dtype: str,
@@ -83,6 +84,7 @@ class LateInteraction:
     ) -> None:
         """Args:
         streams: token vectors of batches; see `normalising`.
+        tokenizers: of the model; see `tokenizers_of`.
         dispatcher: makes the queue before the streams.
         cache_bytes: of passages' token vectors that are kept; 0 keeps none.
         """
@@ -90,7 +92,7 @@ class LateInteraction:
         self.dtype = dtype
         self.dimension = model.dimension
         self._prompts = (model.query_prompt, model.passage_prompt)
-        self._tokenizers = Tokenizers(model.path, model.max_tokens)
+        self._tokenizers = tokenizers
         self.vectors: Cache[Rounded] = Cache(cache_bytes, lambda each: each.nbytes)
         self._vectors_lock = threading.Lock()
         self._queue: Dispatcher[TokenIds, Matrix] = dispatcher(Pool(streams), device)
@@ -177,6 +179,16 @@ class LateInteraction:
     async def close(self) -> None:
         """Stop the device threads."""
         await self._queue.close()
+
+
+def tokenizers_of(model: EncoderModel, passage_tokens: int = 0) -> Tokenizers:
+    """Read the tokenizer of `model`: up to seconds, so in a thread.
+
+    Args:
+        passage_tokens: of one text that are read; 0 means all that the model can.
+    """
+    most = min(model.max_tokens, passage_tokens or model.max_tokens)
+    return Tokenizers(model.path, most, (model.query_prompt, model.passage_prompt))
 
 
 def max_sim(query: Matrix, passages: Sequence[Rounded]) -> NDArray[np.float64]:
