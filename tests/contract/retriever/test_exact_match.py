@@ -45,6 +45,36 @@ async def test_an_identifier_leads_before_hundreds_of_neighbours(index, model, c
     assert np.mean(flagged) >= 0.98
 
 
+async def test_a_part_of_an_identifier_never_competes_with_the_whole(index, model, chunk):
+    """The text with the part alone is short, so by BM25 it would be worth more."""
+    texts = {f"h{n}": f"Heading {n}" for n in range(15300, 15700)}
+    texts["one"] = f"{'The options are read at the start. ' * 9}The threshold is value_15555."
+    rows = np.random.default_rng(0).normal(0, 1, (len(texts), DIMENSION)).astype(np.float32)
+    await fill(index, model, chunk, texts, rows)
+    for question in ("value_15555", "What is value_15555?", "heading of value_15555"):
+        found = await search(index, model, question)
+        assert [each.chunk.document_id for each in found if each.exact][:1] == ["one"]
+        assert found[0].chunk.document_id == "one"
+    # A name that no text holds is found by its parts.
+    assert (await search(index, model, "size_15666"))[0].chunk.document_id == "h15666"
+
+
+async def test_an_identifier_leads_in_a_small_collection(index, model, chunk):
+    texts = {
+        "code": "E4711 says that the disk is full.",
+        "near": "Errors of the disk: call the operator, who will fix the error by its code.",
+        "other": "Trains leave from the north gate.",
+    }
+    await fill(index, model, chunk, texts, np.eye(3, DIMENSION, 1, dtype=np.float32))
+    near = np.eye(DIMENSION, dtype=np.float32)[2]
+    for question in ("E4711", "How do I fix error code E4711?"):
+        found = await search(index, model, question, near)
+        assert (found[0].chunk.document_id, found[0].exact) == ("code", True)
+        assert not any(each.exact for each in found[1:])
+    claim = "The error code of a full disk, E4711, was seen by the operator of trains at the gate."
+    assert not any(each.exact for each in await search(index, model, claim, near))
+
+
 async def test_words_of_many_chunks_are_no_exact_match(index, model, chunk):
     texts = {f"d{n}": f"The valve number {n} holds steam." for n in range(300)}
     rows = np.random.default_rng(0).normal(0, 1, (300, DIMENSION)).astype(np.float32)

@@ -71,3 +71,8 @@ def test_identifiers_and_code_do_not_hide_the_language_of_the_words(text: str) -
 
 def test_lines_and_length_do_not_matter() -> None:
     assert detect("Die Häuser wurden\nim Jahr 1850\naus Ziegeln gebaut. " * 5000) == "de"
+
+
+def test_a_column_of_units_has_no_language() -> None:
+    rows = "".join(f"| P{n:05} | {n}.50 EUR |\n" for n in range(500))
+    assert detect(f"# Price list\n\n| Product | Price |\n|---|---|\n{rows}") == ""

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from raglan.characters import fold_accents
 from raglan.segmentation import segments
-from raglan.terms import language_code, query_terms, terms, words
+from raglan.terms import identifiers, language_code, query_terms, terms, whole_terms, words
 
 
 @pytest.mark.parametrize(
@@ -173,6 +173,32 @@ def test_any_text_has_terms_and_they_are_stable(text: str, language: str) -> Non
 def test_composed_and_decomposed_text_have_the_same_terms(text: str) -> None:
     forms = (unicodedata.normalize(form, text) for form in ("NFC", "NFD", "NFKC", "NFKD"))
     assert len({tuple(terms(form, "en")) for form in forms}) == 1
+
+
+def test_identifiers_are_names_that_are_no_words() -> None:
+    text = "Set max_batch_tokens for P04321 and KX-88213, std::vector or getUserById in JSON."
+    assert identifiers(text) == [
+        "max_batch_tokens",
+        "P04321",
+        "KX-88213",
+        "std::vector",
+        "getUserById",
+    ]
+
+
+def test_words_numbers_versions_and_short_names_are_no_identifiers() -> None:
+    text = "The real-time API's 2024 APIs since v1.2.3, 1,000 A4 pages, U.S.A. O'Brien2"
+    assert identifiers(text) == []
+    assert identifiers("a1" * 2000) == []
+
+
+def test_an_undivided_identifier_has_no_parts_but_its_whole_term() -> None:
+    query = "value of value_15555 and max_tokens"
+    assert whole_terms("value_15555", ["en", "de"]) == ["value15555"]
+    assert set(query_terms(query, ["en"], {"value_15555"})) == {
+        "value15555", "valu", "maxtoken", "max", "token",
+    }  # fmt: skip
+    assert "15555" in query_terms(query, ["en"])
 
 
 @pytest.mark.parametrize(("name", "code"), [("en", "en"), ("German", "de"), ("th", "th")])

@@ -116,6 +116,15 @@ def test_an_extraction_keeps_its_limits_whatever_it_is_given(
         assert quote.text.strip()
 
 
+def test_a_code_is_not_nearly_another_one() -> None:
+    """All rows but one share most pieces of the code, and none the word that is asked for."""
+    rows = " ".join(f"P{n:05} is {n / 7:.2f} EUR." for n in range(4313, 4332))
+    found = extract("What does P04321 cost?", [Passage(rows, similarity=0.53, language="fr")])
+    assert found.quotes[0].text.startswith("P04321")
+    assert found.quotes[0].chance > 0.5
+    assert found.confidence > 0.5
+
+
 SHARE = st.floats(0, 1)
 
 

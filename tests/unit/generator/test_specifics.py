@@ -21,6 +21,7 @@ def lack(question: str, text: str, language: str = "en") -> float:
         ("What is new in version 4.2?", "New in version 4.1: pumps", "New in version 4.2.1: pumps"),
         ("What does the QX-310 weigh?", "The QX-320 weighs 3 kg", "The QX-310 weighs 3 kg"),
         ("What does ERR_PUMP_DRY mean?", "ERR_PUMP_HOT means hot", "ERR_PUMP_DRY means dry"),
+        ("What does P04321 cost?", "P04322 costs 3 EUR", "P04321 costs 3 EUR"),
         ("default of maxPumpTime", "maxPumpSize: 3, a default", "maxPumpTime: 3, a default"),
         ("Does it run on kubernetes?", "It runs on a laptop", "It runs on Kubernetes"),
         ("What happened in 1984?", "What happened in 1985", "In 1984 it happened"),
@@ -46,6 +47,10 @@ def test_common_words_quantities_short_forms_and_slips_need_not_be_there(
     question: str, text: str
 ) -> None:
     assert lack(question, text) < 0.35
+
+
+def test_stop_words_are_those_of_the_question() -> None:
+    assert lack("What does P04321 cost?", "P04321", "fr") < 0.1
 
 
 def test_what_tells_most_comes_first_and_the_number_is_bounded() -> None:

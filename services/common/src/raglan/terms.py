@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
 from functools import cache, lru_cache
 from importlib import resources
 from typing import Final
@@ -56,6 +56,11 @@ _CAMEL: Final = re.compile(r"[a-z\d][A-Z]|[A-Z]{2}[a-z]{2}")
 _HUMPS: Final = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+|[^A-Za-z\d]+")
 _LETTERS_THEN_DIGITS: Final = re.compile(r"([^\W\d_]{2,})(\d{2,})")
 _DASH_BETWEEN_DIGITS: Final = re.compile(r"(?<=\d)-(?=\d)")
+_NO_WORD: Final = re.compile(rf"_|::|{_CAMEL.pattern}|[^\W\d_].*\d")
+"""What no word of a language has inside: max_batch_tokens, std::vector, getUserById, KX-88213."""
+
+_SHORTEST_IDENTIFIER: Final = 4
+"""Shorter ones have many meanings: A4, p53, v2."""
 
 _MAX_TERM_CHARS: Final = 128
 """Longer words are cut: nobody types them, and one of 1 MB must not fill the index."""
@@ -73,32 +78,75 @@ forms of an accented word would count it twice, which costs .05 of Recall@1 in T
 _local = threading.local()
 
 
-def terms(text: str, language: str = "") -> list[str]:
+def terms(text: str, language: str = "", own: str = "") -> list[str]:
     """Analyse `text` into the terms that it is found by.
 
     Args:
         text: Any text; Markdown and code need no preparation.
         language: ISO 639-1 code, which decides stemmer and stop words; "" has neither.
+        own: Language of `text` itself, where that is another one: its stop words are left out too.
 
     Returns:
         Terms in the order of the text, repeated as often as they occur, without stop words.
         Of an identifier first the whole, then its parts.
     """
-    return _analyse(_content(text, language), language)
+    return _analyse(_content(text, own or language), language)
 
 
-def query_terms(text: str, languages: Iterable[str]) -> list[str]:
+def query_terms(
+    text: str, languages: Iterable[str], undivided: Set[str] = frozenset()
+) -> list[str]:
     """Analyse a query so that it matches texts in any of `languages`.
 
     Args:
         languages: ISO 639-1 codes; the first is the query's own, which decides its stop words.
+        undivided: Those of its `identifiers` that have no parts.
 
     Returns:
         Distinct terms: those of the first language, then what the others add.
     """
     ordered = list(languages) or [""]
     tokens = _content(text, ordered[0])
-    return list(dict.fromkeys(term for language in ordered for term in _analyse(tokens, language)))
+    whole = [token for token in tokens if token in undivided]
+    divided = [token for token in tokens if token not in undivided]
+    found = [
+        term
+        for language in ordered
+        for term in (*_wholes(whole, language), *_analyse(divided, language))
+    ]
+    return list(dict.fromkeys(found))
+
+
+def identifiers(text: str) -> list[str]:
+    """The distinct names in `text` that are no words of a language, as they are written.
+
+    Codes, keys of a configuration, names of functions and the like: what has a digit after a
+    letter, an underscore or a capital inside. Versions and numbers are none.
+    """
+    return list(dict.fromkeys(filter(is_identifier, _tokens(text))))
+
+
+def is_identifier(token: str) -> bool:
+    """Whether one token of a text is such a name; see `identifiers`."""
+    return (
+        _SHORTEST_IDENTIFIER <= len(token) <= _MAX_TERM_CHARS
+        and _NO_WORD.search(token) is not None
+        and not _is_unspaced(token)
+        and not any(
+            form.fullmatch(token) for form in (_VERSION, _INITIALS, _PLURAL_ACRONYM, _NUMBER)
+        )
+        and "'" not in token
+    )
+
+
+def whole_terms(identifier: str, languages: Iterable[str]) -> list[str]:
+    """The term of `identifier` as a whole, in the analysis of each language."""
+    return list(dict.fromkeys(term for each in languages for term in _wholes([identifier], each)))
+
+
+def _wholes(tokens: Iterable[str], language: str) -> Iterator[str]:
+    for token in tokens:
+        yield from _analyse([token], language)[:1]
 
 
 def words(text: str) -> list[str]:

@@ -16,7 +16,7 @@ from raglan_generator.cues import cue_of
 from raglan_generator.generation import ABSTENTION, Passage
 from raglan_generator.joining import Stretch
 from raglan_generator.sentences import Span
-from raglan_generator.terms import grams, grams_of
+from raglan_generator.terms import asked_terms, grams, grams_of
 from raglan_generator.units import Kind, Unit, units_of
 
 MAX_TERMS: Final = 64
@@ -133,7 +133,7 @@ def features(
     checkpoint: Callable[[], None] = lambda: None,
 ) -> list[Features]:
     """Of each candidate."""
-    asked = terms(question, language)
+    asked = asked_terms(question, language)
     weights = rarities(asked, candidates)
     asked_pairs = frozenset(pairwise(term for term in asked if term in weights))
     by_piece: dict[str, float] = defaultdict(float)

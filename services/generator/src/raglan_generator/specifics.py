@@ -13,6 +13,7 @@ from functools import cache, lru_cache
 from importlib import resources
 from typing import Final, NamedTuple
 
+from raglan.language import detect
 from raglan.terms import is_stop_word, stem, terms
 
 _WEIGHTS: Final = {10: 0.03, 20: 0.1, 35: 0.25, 40: 0.3, 50: 0.3}
@@ -30,6 +31,7 @@ _INTEGER: Final = re.compile(r"\d[\d,.]*")
 _YEAR: Final = re.compile(r"1\d{3}|20\d{2}")
 _CODE: Final = re.compile(
     r"\w*[^\W_]_[^\W_]\w*|\w*[a-z][A-Z]\w*|(?=\w*\d)(?=\w*[^\W\d_]{2})[\w-]{4,}|[A-Z]+-\d{2,}"
+    r"|[^\W\d_]\d{3,}\w*"
 )
 _COMPOUND: Final = re.compile(r"[^\W_]+(?:[-.:+#]+[^\W_]+)+")
 _JOINTS: Final = re.compile(r"[-.:+#]+")
@@ -92,8 +94,11 @@ class Specific(NamedTuple):
 def specifics_of(question: str, language: str, *, most: int = 64) -> list[Specific]:
     """Extract at most `most` specific terms of `question`, the heaviest first."""
     tokens = [token for each in _TOKEN.findall(question) if (token := _EDGES.sub("", each))]
+    own = detect(question)
     found: dict[frozenset[str], Specific] = {}
     for position, token in enumerate(tokens):
+        if is_stop_word(token.casefold(), own) and not token.isupper():
+            continue
         for each in _specifics(tokens, position, token, language):
             if each.terms and each.terms not in found:
                 found[each.terms] = each

@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import zlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from typing import Final
 
 from raglan.language import detect
-from raglan.terms import query_terms, terms
+from raglan.terms import identifiers, query_terms, terms, whole_terms
 
 K1: Final = 1.2
 B: Final = 0.75
 
 _MAX_QUERY_TERMS: Final = 256
 """A question of more terms is searched by its first ones: every term costs the store a list."""
+
+_MAX_IDENTIFIERS: Final = 8
+"""Each is looked for on its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,18 +70,35 @@ def document(analysis: Analysis, mean_length: float) -> Sparse:
     return Sparse(list(analysis.counts), values)
 
 
-def query(text: str, languages: Sequence[str], default: str) -> Sparse:
+def query(
+    text: str, languages: Sequence[str], default: str, undivided: Set[str] = frozenset()
+) -> Sparse:
     """The vector to search with; empty when `text` holds only stop words or symbols.
 
     Args:
         languages: ISO 639-1 codes of the collection's texts. The query is analysed by each, so that
             it matches what each analysis made of its words.
         default: Language of the query where detection is uncertain or names none of `languages`.
+        undivided: Identifiers of the query whose parts are left out.
     """
     # Detection cannot change the language where there is only one to choose.
     detected = detect(text) if set(languages) - {default} else default
     own = detected if detected in languages else default
-    found = query_terms(text, dict.fromkeys([own, *languages]))
+    return _equal(query_terms(text, dict.fromkeys([own, *languages]), undivided))
+
+
+def identified(text: str, languages: Sequence[str], default: str) -> dict[str, Sparse]:
+    """For each identifier in a query the vector that finds it as a whole.
+
+    Args:
+        languages: as for `query`.
+        default: as for `query`.
+    """
+    known = languages or [default]
+    return {each: _equal(whole_terms(each, known)) for each in identifiers(text)[:_MAX_IDENTIFIERS]}
+
+
+def _equal(found: Sequence[str]) -> Sparse:
     indices = list(dict.fromkeys(map(term_id, found)))[:_MAX_QUERY_TERMS]
     return Sparse(indices, [1.0] * len(indices))
 

@@ -27,11 +27,21 @@ Mode = Literal["hybrid", "dense", "lexical"]
 Key = tuple[str, str]
 """Collection and point."""
 
+Holders = dict[str, list[Key]]
+"""Identifiers, and chunks that hold them."""
+
 MAX_TEXT_CHARS: Final = 32_768
 _OVER_FETCH: Final = 2
 _DEEPER: Final = 4
 _MAX_DEPTH: Final = 4_000
 """Hits a leg gives at most when copies of the same texts take the places of others."""
+
+_FEW: Final = 4
+"""An identifier that no more chunks hold means them, however small the collection is."""
+
+_NOTABLE: Final = 0.25
+"""Least share of a query's terms that its identifiers are if they alone decide what it means: a
+claim of a dozen words that names a gene is about more than the gene."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +95,7 @@ class Found:
     lexical: float | None
     fused: float | None
     exact: bool = False
-    """True if it holds words of the query that hardly another chunk does."""
+    """True if it holds words or an identifier of the query that hardly another chunk does."""
     duplicates: int = 0
     """Further chunks with the same text that were left out of the result."""
 
@@ -136,7 +146,7 @@ class Searcher:
         self, query: Query, collections: Sequence[Collection], depth: int
     ) -> tuple[list[Found], bool]:
         """The best chunks among the first `depth` of each leg, and whether no leg has more."""
-        dense, words = await asyncio.gather(
+        dense, (words, identified) = await asyncio.gather(
             self._dense_leg(query, collections, depth), self._lexical_leg(query, collections, depth)
         )
         is_all = len(dense) < depth and len(words) < depth
@@ -149,6 +159,7 @@ class Searcher:
         if len(words) == depth and not exact:
             # Chunks further down may score nearly as high as the last, so not 0.
             by_words = replace(by_words, population=0)
+        exact |= identified
         if query.mode == "hybrid":
             worth = _dense_worth(query, collections)
             by_meaning = fusion.Leg(
@@ -162,6 +173,8 @@ class Searcher:
                 dense = [(key, score) for key, score in dense if worth[key[0]] > 0]
         else:
             ranked = dense or words
+        if exact:
+            ranked = sorted(ranked, key=lambda item: item[0] not in exact)
         with self._timed("fetch"):
             found = await self._distinct(query, ranked, _Scores(dict(dense), dict(words), exact))
         return found, is_all
@@ -230,19 +243,42 @@ class Searcher:
 
     async def _lexical_leg(
         self, query: Query, collections: Sequence[Collection], depth: int
-    ) -> list[tuple[Key, float]]:
+    ) -> tuple[list[tuple[Key, float]], frozenset[Key]]:
+        """Hits by the words of the query, and those of them that its identifiers mean."""
         if query.mode == "dense":
-            return []
+            return [], frozenset()
 
-        async def one(held: Collection) -> list[Hit]:
-            words = lexical.query(query.text, held.languages, held.language)
+        async def one(held: Collection) -> tuple[list[Hit], Holders]:
+            holders = await self._holders(query, held)
+            # Where a name is known as a whole, its parts would only find other names.
+            words = lexical.query(query.text, held.languages, held.language, holders.keys())
             if not words.indices:
-                return []
-            return await self._hits("lexical", held.name, words, depth, query.where)
+                return [], {}
+            if len(holders) < _NOTABLE * len(words.indices):
+                holders = {}
+            return await self._hits("lexical", held.name, words, depth, query.where), holders
 
         with self._timed("lexical"):
-            names = [each.name for each in collections]
-            return _merge(names, await asyncio.gather(*map(one, collections)), depth)
+            found = await asyncio.gather(*map(one, collections))
+        names = [each.name for each in collections]
+        hits = _merge(names, [some for some, _ in found], depth)
+        meant = _meant([holders for _, holders in found])
+        return hits, meant.intersection(key for key, _ in hits)
+
+    async def _holders(self, query: Query, held: Collection) -> Holders:
+        """The first chunks of a collection that hold an identifier of the query as a whole."""
+        asked = lexical.identified(query.text, held.languages, held.language)
+        found = await asyncio.gather(
+            *(
+                self._hits("lexical", held.name, words, _FEW + 1, query.where)
+                for words in asked.values()
+            )
+        )
+        return {
+            identifier: [(held.name, hit.id) for hit in hits]
+            for identifier, hits in zip(asked, found, strict=True)
+            if hits
+        }
 
     async def _hits(
         self,
@@ -347,6 +383,15 @@ def _check_vector(query: Query, collections: Sequence[Collection]) -> None:
         )
     if not np.isfinite(query.vector).all():
         raise InvalidInput("The query vector holds values that are not finite.")
+
+
+def _meant(found: Sequence[Holders]) -> frozenset[Key]:
+    """The chunks of those identifiers that few chunks hold, of all collections together."""
+    together: dict[str, list[Key]] = {}
+    for holders in found:
+        for identifier, keys in holders.items():
+            together.setdefault(identifier, []).extend(keys)
+    return frozenset(key for keys in together.values() if len(keys) <= _FEW for key in keys)
 
 
 def _merge(names: Sequence[str], found: Sequence[list[Hit]], depth: int) -> list[tuple[Key, float]]:
