@@ -20,7 +20,7 @@ from raglan import tensors
 from raglan.deadline import Deadline
 from raglan.encoders.metrics import EncoderMetrics
 from raglan.encoders.model import EncoderModel
-from raglan.errors import InvalidInput, Overloaded, RaglanError, Unavailable
+from raglan.errors import DeadlineExceeded, InvalidInput, Overloaded, RaglanError, Unavailable
 from raglan.health import Health
 from raglan.rpc import client
 from raglan.rpc.server import Server, Service
@@ -121,16 +121,6 @@ async def test_a_query_and_a_passage_of_the_same_words_are_not_confused(
     assert np.array_equal(tensors.unpack(query.vectors), tensors.unpack(spelt.vectors))
 
 
-async def test_fifty_that_ask_at_once_for_one_text_run_it_once(model_cache: Path) -> None:
-    async with served(settings(model_cache, cache_mb=0)) as (server, channel):
-        before = await scraped(server)
-        replies = await asyncio.gather(*(embed(channel, ["the same" * 50]) for _ in range(50)))
-        after = await scraped(server)
-    texts = "raglan_encoder_batch_texts_sum,lane=interactive"
-    assert after[texts] - before[texts] < 10
-    assert len({reply.vectors.data for reply in replies}) == 1
-
-
 async def test_metrics_tell_where_the_time_went(model_cache: Path) -> None:
     async with served(settings(model_cache)) as (server, channel):
         await embed(channel, [f"passage {n} " * 20 for n in range(64)], lane=common_pb2.LANE_BULK)
@@ -185,6 +175,24 @@ async def test_a_batch_with_poison_fails_alone_and_the_server_serves_on(
         again = await embedder.embed(["another good text"], deadline=Deadline.after(10))
         assert good.vectors.shape == again.vectors.shape == (1, 384)
         assert encoder.health() is Health.SERVING
+
+
+async def test_a_deadline_that_passes_is_reported_and_the_server_serves_on(
+    minilm: EncoderModel, model_cache: Path
+) -> None:
+    hold = threading.Event()
+
+    def held(batch: Sequence[Wanted]) -> None:
+        assert hold.wait(60)
+
+    async with (
+        encoder_over(minilm, model_cache, held) as (_, embedder),
+        served(settings(model_cache), over(embedder)) as (_, channel),
+    ):
+        with pytest.raises(DeadlineExceeded):
+            await embed(channel, ["late"], within_s=0.5)
+        hold.set()
+        assert (await embed(channel, ["and it serves on"])).vectors.rows == 1
 
 
 async def test_a_device_that_hangs_is_not_serving_until_it_goes_on(

@@ -17,11 +17,19 @@ from raglan.errors import Internal, Unavailable
 from raglan.scheduling import Lane
 from raglan_embedder.embedding import Embedder, TextLimits
 from raglan_embedder.encoding import DeviceEncoder, batch_limits, slices
-from raglan_embedder.engines import Engine, null
+from raglan_embedder.engines import EmbedBatch, Engine, null
 from raglan_embedder.outputs import Outputs, TextVectors, Wanted
 
 Row = Callable[[Wanted], np.ndarray]
-Make = Callable[[Row], Embedder]
+Make = Callable[..., Embedder]
+
+
+def stream_of(row: Row) -> EmbedBatch:
+    def stream(batch: Sequence[Wanted]) -> list[TextVectors]:
+        rows = np.stack([row(text) for text in batch]).astype(np.float32)
+        return [TextVectors(len(t.ids), r) for t, r in zip(batch, rows, strict=True)]
+
+    return stream
 
 
 @pytest_asyncio.fixture
@@ -29,12 +37,15 @@ async def make() -> AsyncIterator[Make]:
     """Makes embedders over one stream, which gives each text the row that a function says."""
     encoders: list[DeviceEncoder] = []
 
-    def made(row: Row) -> Embedder:
-        def stream(batch: Sequence[Wanted]) -> list[TextVectors]:
-            rows = np.stack([row(text) for text in batch]).astype(np.float32)
-            return [TextVectors(len(t.ids), r) for t, r in zip(batch, rows, strict=True)]
-
-        engine = Engine("fake", (stream,), device="cpu", dtype="f32", outputs=Outputs.DENSE)
+    def made(row: Row, bulk_row: Row | None = None) -> Embedder:
+        engine = Engine(
+            "fake",
+            (stream_of(row),),
+            device="cpu",
+            dtype="f32",
+            bulk_streams=() if bulk_row is None else (stream_of(bulk_row),),
+            outputs=Outputs.DENSE,
+        )
         encoder = DeviceEncoder(
             engine,
             null.MODEL,
@@ -118,3 +129,40 @@ async def test_a_start_that_takes_too_long_names_the_setting(make: Make) -> None
     encoder = cast(DeviceEncoder, embedder._encoder)
     with pytest.raises(Unavailable, match=r"longest text has 512 tokens.*MAX_TOKENS"):
         await encoder.start(deadline=Deadline.after(0))
+
+
+async def test_queries_pass_while_bulk_runs(make: Make) -> None:
+    going = threading.Event()
+
+    def held(text: Wanted) -> np.ndarray:
+        assert going.wait(60)
+        return np.ones(384)
+
+    embedder = make(lambda text: np.ones(384), held)
+    bulk = asyncio.create_task(
+        embedder.embed(["a passage"], deadline=Deadline.after(60), lane=Lane.BULK)
+    )
+    await embedder.embed(["a question"], deadline=Deadline.after(60))
+    assert not bulk.done()
+    going.set()
+    await bulk
+
+
+async def test_fifty_that_ask_at_once_for_one_text_run_it_once(make: Make) -> None:
+    going = threading.Event()
+    ran: list[int] = []
+
+    def row(text: Wanted) -> np.ndarray:
+        assert going.wait(60)
+        ran.append(len(text.ids))
+        return np.ones(384)
+
+    embedder = make(row)
+    asked = [
+        asyncio.create_task(embedder.embed(["the same"], deadline=Deadline.after(60)))
+        for _ in range(50)
+    ]
+    await asyncio.sleep(0)
+    going.set()
+    await asyncio.gather(*asked)
+    assert ran == [2]

@@ -110,7 +110,7 @@ def test_two_that_start_together_make_it_once(converter: Converter) -> None:
 
 def test_a_stop_ends_the_process_at_once(converter: Converter) -> None:
     started = converter.module.with_name("started")
-    converter.does(f"Path({str(started)!r}).touch(); {HALF}; time.sleep(60)")
+    converter.does(f"Path({str(started)!r}).touch(); {HALF}; time.sleep(100)")
     failures: list[str] = []
 
     def make() -> None:
@@ -121,13 +121,12 @@ def test_a_stop_ends_the_process_at_once(converter: Converter) -> None:
 
     thread = threading.Thread(target=make)
     thread.start()
-    limit = time.monotonic() + 20
+    limit = time.monotonic() + 60
     while not started.exists() and time.monotonic() < limit:
         time.sleep(0.01)
     converter.stopped.set()
-    asked = time.monotonic()
-    thread.join(20)
-    assert time.monotonic() - asked < 2
+    thread.join(50)
+    assert not thread.is_alive(), "it waited for the process, which sleeps for 100 s"
     assert "was given up" in failures[0]
     assert not converter.target.exists()
     assert leftovers(converter) == []

@@ -63,7 +63,7 @@ async def test_tokens_come_by_the_clock():
 
 
 async def test_at_the_deadline_it_stops_with_what_it_has_written():
-    events, error = await answer(NullEngine(tokens=1_000, token_s=0.02), within_s=0.1)
+    events, error = await answer(NullEngine(tokens=1_000, token_s=0.2), within_s=1)
     assert error is not None
     assert "before the answer ended" in error.message
     assert 1 <= len(words(events)) <= 6

@@ -144,6 +144,36 @@ async def test_a_kernel_error_fails_its_caller_alone_and_keeps_nothing(build: Bu
     assert await scores(engine, "a house", ["a house"]) == [pytest.approx(1, abs=1e-3)]
 
 
+@pytest.mark.parametrize(("within_s", "fit"), [(1e6, 3), (165.0, 1), (0.0, 0)])
+async def test_what_fits_is_the_queues_estimate(
+    model: models.EncoderModel, within_s: float, fit: int
+) -> None:
+    """10 s a token: the query takes 40 s, each passage 50 s; two thirds of the time are planned."""
+
+    def slow(pool: Pool[Any, Any], device: str) -> Dispatcher[Any, Any]:
+        return Dispatcher(
+            [pool],
+            limits=Limits(batch_tokens=256, batch_items=8, waiting_items=64),
+            latency=lambda: LatencyModel(seconds_per_token=10.0, overhead_s=0.0),
+            stalled_after_s=30,
+            name="rerank",
+        )
+
+    engine = LateInteraction(
+        [normalising(Encoder())],
+        model,
+        tokenizers_of(model),
+        device="cpu",
+        dtype="f32",
+        dispatcher=slow,
+    )
+    prepared = engine.prepare("a house", ["a red house", "the green tree", "the red tree"])
+    try:
+        assert engine.fitting(prepared, deadline=Deadline.after(within_s)) == fit
+    finally:
+        await engine.close()
+
+
 async def test_token_vectors_that_are_no_numbers_are_refused_and_not_kept(build: Build) -> None:
     engine, encoder = build(1e6)
     encoder.strange = engine.prepare("strange", ["x"]).query.ids[1]
