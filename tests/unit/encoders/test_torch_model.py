@@ -12,6 +12,7 @@ from raglan.encoders.device import DeviceLost
 from raglan.encoders.sessions import pad
 from raglan.encoders.torch_model import TorchModel, device_errors
 from raglan.errors import InvalidInput
+from raglan.scheduling import BatchTooLarge
 
 BATCH = pad([[101, 2023, 2003, 102], [101, 1037, 2440, 6251, 2182, 102]])
 
@@ -44,5 +45,5 @@ def test_an_error_of_the_device_is_told_from_one_of_the_batch() -> None:
     lost = pytest.raises(DeviceLost, match="cuda:0 failed: CUDA error: an illegal memory access")
     with lost, device_errors("cuda:0"):
         raise torch.AcceleratorError("CUDA error: an illegal memory access\nmore")
-    with pytest.raises(torch.OutOfMemoryError), device_errors("cuda:0"):
+    with pytest.raises(BatchTooLarge), device_errors("cuda:0"):
         raise torch.OutOfMemoryError("2 GiB")

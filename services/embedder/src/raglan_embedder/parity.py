@@ -339,7 +339,7 @@ def _run_comparison(arguments: argparse.Namespace, folder: Path) -> Parity:
         for side in ("a", "b")
     )
     return compare(
-        models.read(arguments.model),
+        models.read(arguments.model).require_pooling(""),
         a,
         b,
         texts=texts,

@@ -251,7 +251,7 @@ class Dispatcher(Generic[Input, Result]):
             while (batch := station.mailbox.get_nowait()) is not None:
                 station.scheduler.retract(batch)
                 for item in batch.items:
-                    if item.payload.future.cancelled():
+                    if item.payload.future.done():
                         station.scheduler.cancel(item)
 
     def _pump(self, station: _Station) -> None:

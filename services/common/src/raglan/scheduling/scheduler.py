@@ -102,7 +102,7 @@ class Scheduler:
         """
         wait_s = self._wait_s(lane, expires_at, now)
         left_s = (expires_at - now - self.limits.margin_s) / SLACK - wait_s
-        room = self.limits.waiting_items - self.waiting_in(lane)
+        room = max(0, self.limits.waiting_items - self.waiting_in(lane))
         spent = widest = fit = 0
         for each in tokens[:room]:
             width = self.limits.padded(each)
