@@ -91,7 +91,7 @@ async def test_a_job_goes_on_by_itself_when_the_database_is_back(
     _, client = await start()
     embedder.error = lambda texts: embedder.gate.clear() if len(embedder.texts) > 8 else None
     job = await client.submit({f"d{n:02}": f"Sentence {n}. " * 100 for n in range(60)})
-    await until(lambda: not embedder.gate.is_set() and embedder.in_flight > 0)
+    await until(lambda: not embedder.gate.is_set() and embedder.in_flight > 0, 60)
 
     await asyncio.to_thread(postgres.stop)
     embedder.error = lambda texts: None
@@ -140,7 +140,7 @@ async def test_the_jobs_of_a_killed_ingester_move_to_the_other(
     embedder.gate.clear()
     jobs = [await first_client.submit({f"d{n}": f"Text {n}."}) for n in range(4)]
     # Each runs two jobs of a collection at most.
-    await until(lambda: embedder.in_flight == 4)
+    await until(lambda: embedder.in_flight == 4, 60)
 
     first.send_signal(signal.SIGKILL)
     await first.wait()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from raglan.language import detect
+from raglan.language import detect, detect_document
 
 SENTENCES = {
     "ar": "كيف يمكنني حذف مستند من المجموعة؟",
@@ -76,3 +76,18 @@ def test_lines_and_length_do_not_matter() -> None:
 def test_a_column_of_units_has_no_language() -> None:
     rows = "".join(f"| P{n:05} | {n}.50 EUR |\n" for n in range(500))
     assert detect(f"# Price list\n\n| Product | Price |\n|---|---|\n{rows}") == ""
+
+
+@pytest.mark.parametrize(
+    "names", [["x", "y", "z"], ["lat", "lon", "alt"], ["Total", "Net", "Brut"]]
+)
+def test_a_table_of_numbers_has_no_language(names: list[str]) -> None:
+    rows = [names, ["---"] * len(names), *([["12", "7.5", "33"]] * 200)]
+
+    assert detect_document("\n".join(f"| {' | '.join(row)} |" for row in rows)) == ""
+
+
+def test_a_table_of_words_has_the_language_of_its_words() -> None:
+    row = "| the station is closed on Sundays | 12 | bring your own lunch and water |\n"
+
+    assert detect_document(row * 20) == "en"

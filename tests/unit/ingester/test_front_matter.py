@@ -4,6 +4,7 @@ import json
 import time
 
 import pytest
+from parsed_documents import refusal
 from raglan_ingester.parsers.front_matter import split_front_matter
 from raglan_ingester.parsers.markdown import parse
 from raglan_ingester.parsers.parsed import Source
@@ -53,3 +54,8 @@ def test_the_warning_about_broken_yaml_names_the_line():
         "The front matter was ignored: line 3 of it is no YAML "
         "(expected ',' or ']', but got '<stream end>')."
     ]
+
+
+@pytest.mark.parametrize("text", ["---\ntitle: X\n---\n", "---\n", "***\n\n---\n", "<!-- a -->\n"])
+def test_a_document_of_front_matter_or_rules_alone_is_refused(text: str) -> None:
+    assert "holds no text besides front matter" in refusal("a.md", text.encode())

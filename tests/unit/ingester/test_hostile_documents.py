@@ -52,6 +52,29 @@ def test_a_small_file_makes_few_chunks(name: str, data: bytes, most: int) -> Non
     assert len(chunk(parsed, Sizes(1200))) <= most
 
 
+@pytest.mark.parametrize("tag", ["<div>", "<div>a ", "<table><tr><td>x ", "<ul><li>x ", "<b>"])
+def test_a_page_of_very_deep_nesting_is_refused_before_it_is_parsed(tag: str) -> None:
+    assert "000 elements inside each other" in refusal("a.html", tag.encode() * 100_000)
+
+
+def test_many_elements_beside_each_other_are_no_nesting() -> None:
+    rows = b"<tr><td>a<td>b<br>" * 5_000
+    page = b"<p>One<p>Two" * 5_000 + b"<table>" + rows + b"</table>" + b"<div>x</div>" * 5_000
+
+    assert read("a.html", page).text.count("x") == 5_000
+
+
+def test_a_stray_cell_in_the_last_corner_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.xlsx"
+    book = xlsxwriter.Workbook(path)
+    sheet = book.add_worksheet()
+    sheet.write("A1", "Hello")
+    sheet.write(1_048_575, 16_383, "stray")
+    book.close()
+
+    assert "1,048,576 rows by 16,384 columns" in refusal("a.xlsx", path.read_bytes())
+
+
 def test_more_chunks_than_the_limit_are_refused_with_a_sentence() -> None:
     parsed = read("a.txt", b"Some words. " * 2_000)
 

@@ -365,3 +365,16 @@ def test_webvtt_names_its_speakers() -> None:
 
 def test_a_file_without_subtitles_is_refused() -> None:
     assert refusal("a.srt", b"just words") == "The file holds no subtitles."
+
+
+def test_list_in_an_email_of_plain_text_has_items_with_their_lead_in() -> None:
+    mail = b"From: a@b\nSubject: Plan\n\nPlease bring:\n- water\n- bread\n\n> so\n\nBye\n"
+
+    parsed = read("a.eml", mail)
+
+    items = [
+        (parsed.text[block.start : block.end], block.lead_in)
+        for block in parsed.blocks
+        if block.kind is BlockKind.LIST_ITEM
+    ]
+    assert items == [("- water", "Please bring:"), ("- bread", "Please bring:")]

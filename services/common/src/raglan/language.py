@@ -31,6 +31,12 @@ _NOT_PROSE: Final = re.compile(
 _HAS_WORDS_APART: Final = re.compile("[A-Za-z\u00c0-\u0dff]{2,}")
 """Latin, Greek, Cyrillic, Arabic, Indian scripts."""
 
+_RULES: Final = frozenset(("|", "---", "-"))
+"""Of tables in Markdown."""
+
+_FEW_WORDS: Final = 8
+_TOKENS_A_WORD: Final = 4
+
 _SAME: Final = {"nb": "no", "nn": "no", "sh": "sr", "tl": "fil"}
 """Codes of fastText that stand for one written language."""
 
@@ -58,6 +64,22 @@ def detect(text: str) -> str:
     best = _detector().detect(prose, k=1)[0]
     code = _SAME.get(best["lang"], best["lang"])
     return code if len(code) == 2 and best["score"] >= _MIN_SCORE else ""
+
+
+def detect_document(text: str) -> str:
+    """Detect the language of a document; "" for tables of numbers with a few words as names.
+
+    Args:
+        text: The beginning of the document.
+
+    Returns:
+        As `detect`.
+    """
+    tokens = [token for token in text[:_MAX_CHARS].split() if token not in _RULES]
+    words = {token for token in tokens if not _NOT_PROSE.search(token)}
+    if len(words) < _FEW_WORDS and len(tokens) > _TOKENS_A_WORD * len(words):
+        return ""
+    return detect(text)
 
 
 @lru_cache(maxsize=1)

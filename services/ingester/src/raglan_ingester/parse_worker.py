@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 from raglan.blocks import Block, to_bytes
-from raglan.language import detect
+from raglan.language import detect_document
 
 from raglan_ingester import parsers
 from raglan_ingester.chunking import Sizes, chunk
@@ -70,7 +70,7 @@ def _answer(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def _reply(parsed: ParsedDocument, request: dict[str, Any]) -> dict[str, Any]:
-    language = detect(parsed.text[:_LANGUAGE_CHARS])
+    language = detect_document(parsed.text[:_LANGUAGE_CHARS])
     tokens = None
     if request["tokenizer"]:
         tokens = TokenIndex(load_tokenizer(Path(request["tokenizer"])), parsed.text)

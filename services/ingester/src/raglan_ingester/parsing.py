@@ -125,7 +125,8 @@ class ParserPool:
             raise Unparsable(self._why(await worker.exit_status())) from None
 
     def _why(self, status: int) -> str:
-        if status == OUT_OF_MEMORY:
+        # Native libraries abort where an allocation fails.
+        if status in (OUT_OF_MEMORY, -signal.SIGABRT):
             return (
                 f"The document needed more than {self._memory_bytes / 2**20:,.0f} MiB of memory "
                 "to parse (RAGLAN_INGESTER_PARSE_MEMORY_BYTES)."
@@ -135,7 +136,7 @@ class ParserPool:
                 f"The document took more than {self._cpu_s} s of processor time to parse "
                 "(RAGLAN_INGESTER_PARSE_CPU_S)."
             )
-        return "The document made its parser crash; it is broken, or needs too much memory."
+        return f"The document made its parser crash (signal {-status}); it is broken."
 
     async def _start(self) -> _Worker:
         process = await asyncio.create_subprocess_exec(

@@ -9,12 +9,14 @@ from collections.abc import Iterator
 from contextlib import suppress
 from email.message import EmailMessage
 from email.utils import parsedate_to_datetime
+from itertools import groupby
 from typing import Final
 
 from raglan_ingester import parsers
 from raglan_ingester.parsers.decoding import decode_text
 from raglan_ingester.parsers.html import read_html
-from raglan_ingester.parsers.parsed import ParsedDocument, Source, Unparsable, one_line
+from raglan_ingester.parsers.parsed import ParsedDocument, Source, Unparsable, normalise, one_line
+from raglan_ingester.parsers.text import read_text
 from raglan_ingester.parsers.text_builder import TextBuilder
 
 _MAX_DEPTH: Final = 3
@@ -60,7 +62,7 @@ class _Reader:
         self.builder.paragraph("\n".join(lines))
         bodies, attachments = _parts(message)
         for body in bodies:
-            self._body(body)
+            self._body(body, depth)
         for attachment in attachments:
             self._attachments += 1
             if self._attachments <= _MAX_ATTACHMENTS:
@@ -70,7 +72,7 @@ class _Reader:
                 f"Only the first {_MAX_ATTACHMENTS} of {self._attachments} attachments were read."
             )
 
-    def _body(self, part: EmailMessage) -> None:
+    def _body(self, part: EmailMessage, depth: int) -> None:
         data = _payload(part)
         if not data.strip():
             return
@@ -79,29 +81,20 @@ class _Reader:
         if part.get_content_type() == "text/html":
             read_html(decoded.text, self.builder)
         else:
-            self._plain(decoded.text)
+            self._plain(decoded.text, depth)
 
-    def _plain(self, text: str) -> None:
-        """Append paragraphs; lines behind ">" are a quotation."""
-        for paragraph in re.split(r"\n[^\S\n]*\n", text):
-            run: list[str] = []
-            quoted = False
-            for line in [*paragraph.split("\n"), None]:
-                is_quoted = line is not None and line.startswith(">")
-                if run and (line is None or is_quoted != quoted):
-                    self._paragraph("\n".join(run), quoted=quoted)
-                    run = []
-                if line is not None:
-                    quoted = is_quoted
-                    run.append(_QUOTED.sub("", line, count=1) if is_quoted else line)
-
-    def _paragraph(self, text: str, *, quoted: bool) -> None:
-        if quoted and text.strip():
+    def _plain(self, text: str, depth: int) -> None:
+        """Append plain text with its lists; lines behind ">" are a quotation."""
+        for quoted, lines in groupby(text.split("\n"), lambda line: line.startswith(">")):
+            if not quoted:
+                unquoted = read_text(normalise("\n".join(lines).strip("\n")))
+                self.builder.embed(unquoted, depth + 1)
+                continue
+            run = "\n".join(_QUOTED.sub("", line, count=1) for line in lines)
             self.builder.open_quotation()
-            self.builder.paragraph(text)
+            for paragraph in re.split(r"\n[^\S\n]*\n", run):
+                self.builder.paragraph(paragraph)
             self.builder.close_quotation()
-        else:
-            self.builder.paragraph(text)
 
     def _attach(self, part: EmailMessage, depth: int) -> None:
         name = one_line(part.get_filename() or "") or part.get_content_type()

@@ -11,7 +11,7 @@ from selectolax.lexbor import LexborHTMLParser, LexborNode
 from raglan_ingester.parsers.decoding import declared_in_html, decode_text
 from raglan_ingester.parsers.html_tables import read_table
 from raglan_ingester.parsers.list_numbers import item_number
-from raglan_ingester.parsers.parsed import ParsedDocument, Source, one_line
+from raglan_ingester.parsers.parsed import ParsedDocument, Source, Unparsable, one_line
 from raglan_ingester.parsers.text_builder import MAX_DEPTH, TextBuilder
 
 _DROPPED_NAMES: Final = """
@@ -34,6 +34,21 @@ _HIDDEN_STYLE: Final = re.compile(
 )
 _SPACE: Final = re.compile(r"[ \t\n\r\f]+")
 _SHOWN_INPUTS: Final = frozenset(("", "text", "search", "email", "tel", "url", "number", "date"))
+_MAX_NESTING: Final = 60_000
+_MAX_CONTAINERS: Final = 5_000
+"""Lists, tables and quotations inside each other: each costs more than another element."""
+_TAG: Final = re.compile(r"<(/?)([a-zA-Z][^\s/>]*)")
+_CONTAINERS: Final = frozenset(("table", "ul", "ol", "dl", "blockquote"))
+_UNCOUNTED_TAGS: Final = frozenset(
+    (
+        # Without an end
+        *("area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "param"),
+        *("source", "track", "wbr"),
+        # With an end that may be left out
+        *("html", "head", "body", "p", "li", "dt", "dd", "option", "optgroup", "colgroup"),
+        *("caption", "thead", "tbody", "tfoot", "tr", "td", "th", "rb", "rt", "rtc", "rp"),
+    )
+)
 _BUTTON_INPUTS: Final = frozenset(("submit", "button", "reset"))
 
 
@@ -51,7 +66,12 @@ def parse(source: Source) -> ParsedDocument:
 
 
 def read_html(page: str, builder: TextBuilder) -> str:
-    """Append what a reader sees of `page`; returns its title, or its first heading."""
+    """Append what a reader sees of `page`; returns its title, or its first heading.
+
+    Raises:
+        Unparsable: its elements are nested too deeply.
+    """
+    _check_nesting(page)
     tree = LexborHTMLParser(page)
     titles = tree.css("head > title")
     title = one_line(titles[0].text()) if titles else ""
@@ -62,6 +82,27 @@ def read_html(page: str, builder: TextBuilder) -> str:
     if tree.body is not None:
         walker.walk(tree.body)
     return title or walker.first_heading
+
+
+def _check_nesting(page: str) -> None:
+    """Refuse very deep nesting before it is parsed: that takes time quadratic in the depth.
+
+    Elements whose end is implied, and those without one, are not counted. The rest may come out
+    too deep where a page forgets end tags, and no page forgets so many.
+    """
+    depth = containers = 0
+    for match in _TAG.finditer(page):
+        tag, step = match[2].lower(), -1 if match[1] else 1
+        if tag in _UNCOUNTED_TAGS:
+            continue
+        depth = max(0, depth + step)
+        if tag in _CONTAINERS:
+            containers = max(0, containers + step)
+        if depth > _MAX_NESTING or containers > _MAX_CONTAINERS:
+            limit = _MAX_NESTING if depth > _MAX_NESTING else _MAX_CONTAINERS
+            raise Unparsable(
+                f"The page nests more than {limit:,} elements inside each other, the limit."
+            )
 
 
 class HtmlWalker:

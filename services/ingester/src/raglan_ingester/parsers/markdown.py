@@ -9,19 +9,21 @@ from __future__ import annotations
 from raglan_ingester.parsers.decoding import declared_in_media_type, decode_text
 from raglan_ingester.parsers.front_matter import split_front_matter
 from raglan_ingester.parsers.markdown_blocks import read_markdown
-from raglan_ingester.parsers.parsed import ParsedDocument, Source, name
+from raglan_ingester.parsers.parsed import ParsedDocument, Source, Unparsable, name
 
 
 def parse(source: Source) -> ParsedDocument:
     """Read a Markdown document.
 
     Raises:
-        Unparsable: it is empty or no text.
+        Unparsable: it is empty, no text, or holds nothing to read.
     """
     decoded = decode_text(source.data, declared_in_media_type(source.media_type))
     text = decoded.text
     front = split_front_matter(text)
     blocks, headings = read_markdown(text, front.lines)
+    if not blocks:
+        raise Unparsable("The document holds no text besides front matter, comments and rules.")
     stated = front.metadata.pop("title", None)
     title = name(str(stated)) if isinstance(stated, str | int | float) else ""
     if not title and headings and headings[0].level == 1:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import zipfile
 from collections.abc import Iterator, Sequence
 from datetime import date, datetime, time, timedelta
 from typing import Any, Final
@@ -29,6 +30,13 @@ _NO_NAME: Final = re.compile(
 _ZIP: Final = b"PK"
 _MAX_COLUMNS: Final = 1000
 _MAX_BLANK_ROWS: Final = 100_000
+_MAX_EXTENT: Final = 20_000_000
+"""Cells between A1 and the last used row and column."""
+_SHEET_PART: Final = re.compile(r"xl/worksheets/[^/]+\.xml")
+_CELL: Final = re.compile(rb'<(?:\w+:)?c\s[^<>]{0,80}?\br="([A-Z]{1,3})(\d{1,7})"')
+_PIECE_BYTES: Final = 1024 * 1024
+_REFERENCE_BYTES: Final = 128
+"""More than the longest match, which may lie across two pieces."""
 
 
 def parse(source: Source) -> ParsedDocument:
@@ -40,7 +48,8 @@ def parse(source: Source) -> ParsedDocument:
     if not source.data:
         raise Unparsable("The file is empty.")
     if source.data.startswith(_ZIP):
-        open_archive(source.data, _KIND).close()
+        with open_archive(source.data, _KIND) as archive:
+            _check_extents(archive)
     builder = TextBuilder()
     try:
         with CalamineWorkbook.from_filelike(io.BytesIO(source.data)) as workbook:
@@ -50,6 +59,34 @@ def parse(source: Source) -> ParsedDocument:
     except (CalamineError, OSError):
         raise Unparsable(f"The file is not {_KIND}, or it is broken.") from None
     return builder.build()
+
+
+def _check_extents(archive: zipfile.ZipFile) -> None:
+    """Refuse sheets whose used range is too large to lay out: calamine holds every cell of it."""
+    for entry in archive.infolist():
+        if not _SHEET_PART.fullmatch(entry.filename):
+            continue
+        columns = rows = 0
+        with archive.open(entry) as part:
+            rest = b""
+            while piece := part.read(_PIECE_BYTES):
+                for match in _CELL.finditer(rest + piece):
+                    rows = max(rows, int(match[2]))
+                    columns = max(columns, _column_number(match[1]))
+                rest = piece[-_REFERENCE_BYTES:]
+        if rows * columns > _MAX_EXTENT:
+            raise Unparsable(
+                f"The part {entry.filename} of the file spans {rows:,} rows by {columns:,} "
+                f"columns; the limit is {_MAX_EXTENT:,} cells. Delete stray cells far from the "
+                "others, or save it as CSV."
+            )
+
+
+def _column_number(letters: bytes) -> int:
+    number = 0
+    for letter in letters:
+        number = number * 26 + letter - ord("A") + 1
+    return number
 
 
 def _add_sheets(workbook: CalamineWorkbook, builder: TextBuilder) -> None:

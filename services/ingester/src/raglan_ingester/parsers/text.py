@@ -25,12 +25,15 @@ def parse(source: Source) -> ParsedDocument:
         Unparsable: it is empty or no text.
     """
     decoded = decode_text(source.data, declared_in_media_type(source.media_type))
-    reader = _Reader(decoded.text)
+    return replace(read_text(decoded.text), warnings=decoded.warnings)
+
+
+def read_text(text: str) -> ParsedDocument:
+    """Find paragraphs, list items and underlined headings in a text that is kept as it is."""
+    reader = _Reader(text)
     reader.run()
     title = reader.headings[0].text if reader.headings and reader.headings[0].level == 1 else ""
-    return ParsedDocument(
-        title, decoded.text, reader.headings, reader.blocks, warnings=decoded.warnings
-    )
+    return ParsedDocument(title, text, reader.headings, reader.blocks)
 
 
 class _Reader:

@@ -1,0 +1,43 @@
+"""A database that cannot write for now: callers are told, work without a caller waits."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from raglan_ingester.database import Database, DatabaseUnavailable, PatientDatabase, url_of
+from raglan_ingester.model import Worker
+from sqlalchemy.orm import Session
+
+
+def _add(session: Session) -> None:
+    session.add(Worker(name="x" * 200_000, beats=1))
+
+
+async def test_a_full_database_is_unavailable_and_patient_work_goes_on_later(
+    tmp_path: Path,
+) -> None:
+    database = Database(url_of("", tmp_path))
+    pages = 40
+
+    def limit(connection: Any, _: Any) -> None:
+        connection.execute(f"PRAGMA max_page_count={pages}")
+
+    await database.create()
+    sa.event.listen(database.engine, "connect", limit)
+    database.engine.dispose()  # the limit is one of connections
+
+    with pytest.raises(DatabaseUnavailable, match="cannot write"):
+        await database.run(_add)
+    waiting = asyncio.create_task(PatientDatabase(database).run(_add))
+    await asyncio.wait((waiting,), timeout=0.3)
+    assert not waiting.done()
+    pages = 10_000
+    database.engine.dispose()
+    async with asyncio.timeout(30):
+        await waiting
+
+    await database.close()
