@@ -351,3 +351,23 @@ async def test_a_kill_9_loses_nothing_that_was_acknowledged(tmp_path, unused_tcp
         assert reply.passages[0].document_id in ("d0", "d1")
         running.terminate()
         assert await running.wait() == 0
+
+
+async def test_a_damaged_collection_is_listed_with_its_error(tmp_path):
+    async with serving(data_dir=tmp_path) as stub:
+        for name in ("whole", "broken"):
+            await fill(stub, name)
+    (tmp_path / "broken" / "collection.json").write_text("{")
+    async with serving(data_dir=tmp_path) as stub:
+        listed = (
+            await stub.ListCollections(retriever_pb2.ListCollectionsRequest(), timeout=10)
+        ).collections
+        assert [collection.name for collection in listed] == ["broken", "whole"]
+        assert "collection.json cannot be read" in listed[0].error
+        assert listed[1].error == ""
+        info = await stub.GetInfo(common_pb2.GetInfoRequest(), timeout=10)
+        assert info.load["damaged_collections"] == 1
+        assert (await stub.Search(search(collections=["whole"]), timeout=10)).passages
+        code, words = await refused(stub.Search(search(collections=["broken"]), timeout=10))
+        assert code is grpc.StatusCode.FAILED_PRECONDITION
+        assert "'broken' is damaged" in words

@@ -53,6 +53,11 @@ class RetrieverServicer(retriever_pb2_grpc.RetrieverServiceServicer):
         self, request: retriever_pb2.ListCollectionsRequest, context: Context
     ) -> retriever_pb2.ListCollectionsResponse:
         found = [wire.collection_message(*pair) for pair in await self._index.all_stats()]
+        found += [
+            retriever_pb2.Collection(name=name, error=reason)
+            for name, reason in self._index.store.set_aside().items()
+        ]
+        found.sort(key=lambda collection: collection.name)
         return retriever_pb2.ListCollectionsResponse(collections=found)
 
     async def DeleteCollection(
@@ -124,6 +129,7 @@ class RetrieverServicer(retriever_pb2_grpc.RetrieverServiceServicer):
                 "max_limit": limits.max_limit,
                 "max_upsert_chunks": limits.max_upsert_chunks,
             },
+            load={"damaged_collections": len(self._index.store.set_aside())},
             pid=os.getpid(),
             metrics_port=self._metrics_port(),
         )
