@@ -58,7 +58,7 @@ async def gateway(ingester: Ingester) -> AsyncIterator[httpx.AsyncClient]:
     async with (
         app.router.lifespan_context(app),
         httpx.AsyncClient(
-            transport=httpx.ASGITransport(app=app), base_url="http://gateway"
+            transport=httpx.ASGITransport(app=app), base_url="http://127.0.0.1"
         ) as client,
     ):
         yield client

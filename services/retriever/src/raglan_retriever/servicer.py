@@ -10,6 +10,7 @@ from typing import Any
 import grpc
 from raglan import __version__, tensors
 from raglan.deadline import Deadline
+from raglan.rpc import pages
 from raglan.telemetry import semconv, tracing
 from raglan.v1 import common_pb2, retriever_pb2, retriever_pb2_grpc
 
@@ -93,8 +94,10 @@ class RetrieverServicer(retriever_pb2_grpc.RetrieverServiceServicer):
         self, request: retriever_pb2.GetDocumentChunksRequest, context: Context
     ) -> retriever_pb2.GetDocumentChunksResponse:
         chunks = await self._index.document(request.collection, request.document_id)
+        page = pages.first_page(wire.chunk_message(chunk) for chunk in chunks[request.offset :])
+        end = request.offset + len(page)
         return retriever_pb2.GetDocumentChunksResponse(
-            chunks=[wire.chunk_message(chunk) for chunk in chunks]
+            chunks=page, next_offset=end if end < len(chunks) else 0
         )
 
     async def CountChunks(
