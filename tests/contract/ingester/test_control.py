@@ -331,3 +331,26 @@ async def test_a_page_of_large_documents_holds_fewer(
         if not after:
             break
     assert seen == [["a"], ["b"], ["c"]]
+
+
+async def test_a_deletion_does_not_wait_for_an_index_that_refuses_writes(
+    ingester: Any, retriever: Any, until: Any
+) -> None:
+    await ingester.ended(await ingester.submit({"a": "Alpha."}))
+    tries: list[str] = []
+
+    def refuses_writes(method: str) -> Exception | None:
+        if method != "Upsert":
+            return None
+        tries.append(method)
+        return Unavailable("The index takes no writes.")
+
+    retriever.error = refuses_writes
+    job = await ingester.submit({"b": "Beta."})
+    await until(lambda: asyncio.sleep(0, len(tries) >= 3))
+
+    assert (await ingester.delete("a")).deleted_chunks == 1
+
+    retriever.error = lambda method: None
+    assert (await ingester.ended(job)).status == SUCCEEDED
+    assert [chunk.text for chunk in retriever.chunks("default", "b")] == ["Beta."]
