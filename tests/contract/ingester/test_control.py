@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from raglan.errors import Conflict, InvalidInput, NotFound, Overloaded, Unavailable
+from raglan.rpc import pages
 from raglan.v1 import ingester_pb2
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -295,3 +296,61 @@ async def test_a_watched_job_shows_its_progress_as_it_goes(
     await until(parsed)
     embedder.gate.set()
     assert (await ingester.ended(job)).status == SUCCEEDED
+
+
+async def test_a_long_text_is_read_in_parts(ingester: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "One sentence of many. " * 5
+    await ingester.ended(await ingester.submit({"a": text}))
+    whole = (await ingester.document("a")).text
+    monkeypatch.setattr(pages, "PAGE_CHARS", 40)
+    parts, offset = [], 0
+    while True:
+        request = ingester_pb2.GetDocumentRequest(
+            collection="default", document_id="a", text_offset=offset
+        )
+        found = await ingester.call(ingester.stub.GetDocument, request)
+        parts.append(found.text)
+        offset = found.next_text_offset
+        if not offset:
+            break
+    assert len(parts) == 3
+    assert "".join(parts) == whole
+
+
+async def test_a_page_of_large_documents_holds_fewer(
+    ingester: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await ingester.ended(await ingester.submit({id_: f"Text {id_}." for id_ in "abc"}))
+    monkeypatch.setattr(pages, "PAGE_BYTES", 1)
+    seen, after = [], ""
+    while True:
+        request = ingester_pb2.ListDocumentsRequest(collection="default", limit=2, after=after)
+        page = await ingester.call(ingester.stub.ListDocuments, request)
+        seen.append([document.id for document in page.documents])
+        after = page.next_after
+        if not after:
+            break
+    assert seen == [["a"], ["b"], ["c"]]
+
+
+async def test_a_deletion_does_not_wait_for_an_index_that_refuses_writes(
+    ingester: Any, retriever: Any, until: Any
+) -> None:
+    await ingester.ended(await ingester.submit({"a": "Alpha."}))
+    tries: list[str] = []
+
+    def refuses_writes(method: str) -> Exception | None:
+        if method != "Upsert":
+            return None
+        tries.append(method)
+        return Unavailable("The index takes no writes.")
+
+    retriever.error = refuses_writes
+    job = await ingester.submit({"b": "Beta."})
+    await until(lambda: asyncio.sleep(0, len(tries) >= 3))
+
+    assert (await ingester.delete("a")).deleted_chunks == 1
+
+    retriever.error = lambda method: None
+    assert (await ingester.ended(job)).status == SUCCEEDED
+    assert [chunk.text for chunk in retriever.chunks("default", "b")] == ["Beta."]

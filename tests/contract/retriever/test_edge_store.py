@@ -12,12 +12,13 @@ import time
 from pathlib import Path
 
 import pytest
-from raglan.errors import Overloaded, Unavailable
+from raglan.errors import Internal, Overloaded, Unavailable
 from raglan_retriever.filters import Terms
 from raglan_retriever.index import Index
 from raglan_retriever.metadata import term
 from raglan_retriever.searching import Limits, Query
 from raglan_retriever.stores import edge
+from raglan_retriever.stores.optimizing import optimize
 from raglan_retriever.stores.shard import Shard
 from raglan_retriever.stores.threads import BoundedPool
 
@@ -92,17 +93,6 @@ async def test_what_a_crash_left_half_made_is_cleared(open_edge, tmp_path, model
     assert len(list((tmp_path / "whole").glob("shard-*"))) == 1
 
 
-async def test_an_unreadable_description_stops_the_start_and_is_named(open_edge, tmp_path, model):
-    first = await opened(open_edge, tmp_path)
-    await first.create("c", model, 0, 0)
-    await first.store.close()
-    (tmp_path / "c" / "collection.json").write_text("{")
-    second = open_edge(tmp_path)
-    with pytest.raises(Unavailable, match="collection.json cannot be read"):
-        await second.open()
-    await second.close()
-
-
 async def test_dropping_removes_the_folder(open_edge, tmp_path, model):
     index = await opened(open_edge, tmp_path)
     await index.create("c", model, 0, 0)
@@ -137,7 +127,7 @@ class Building:
             await self.index.upsert("c", self.model, chunks, self.vectors(1000, seed=start))
 
     def building(self) -> bool:
-        return self.index.store._open["c"].changed is not None
+        return self.index.store._shards.get("c").changed is not None
 
     async def begun(self) -> bool:
         return self.building()
@@ -311,3 +301,61 @@ async def test_text_that_a_restart_came_before_is_erased_after_it(
 
     await until(gone)
     await second.store.close()
+
+
+def shard_folders(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.glob("c/shard-*"))
+
+
+async def test_an_index_that_cannot_be_built_is_tried_again_and_leaves_no_copy(
+    open_edge, tmp_path, chunk, vectors, model, monkeypatch
+):
+    """The process that builds it is killed the first time, as by the kernel out of memory."""
+    tries: list[list[str]] = []
+
+    async def fails_once(path: Path, **settings) -> None:
+        tries.append(shard_folders(tmp_path))
+        if len(tries) == 1:
+            path.with_name(f"{path.name}.rewritten").mkdir()
+            raise Internal("optimizing ended with status -9")
+        await optimize(path, **settings)
+
+    monkeypatch.setattr(edge, "optimize", fails_once)
+    index = await opened(open_edge, tmp_path, optimize_after_chunks=50, quiet_s=0.01)
+    index.store._rebuilds._retry_s = 0.5
+    await index.create("c", model, 0, 0)
+    await index.upsert("c", model, [chunk(f"d{n}#0") for n in range(60)], vectors(60))
+    await until(lambda: asyncio.sleep(0, len(tries) == 1))
+    await until(lambda: asyncio.sleep(0, len(shard_folders(tmp_path)) == 1))
+    await index.upsert("c", model, [chunk("new#0", "fresh")], vectors(1))
+    await until(lambda: asyncio.sleep(0, len(tries) == 2))
+
+    async def built() -> bool:
+        return (await index.stats("c"))[1].unindexed_chunks == 0
+
+    await until(built)
+    assert await index.store.count("c", None) == 61
+    await index.store.close()
+    assert len(shard_folders(tmp_path)) == 1
+
+
+async def test_a_flush_does_not_wait_for_the_index_of_another_collection(
+    open_edge, tmp_path, chunk, vectors, model, monkeypatch
+):
+    building, flushed = asyncio.Event(), []
+
+    async def builds_for_ever(path: Path, **settings) -> None:
+        building.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(edge, "optimize", builds_for_ever)
+    index = await opened(open_edge, tmp_path, optimize_after_chunks=5, quiet_s=0.01)
+    for name in ("large", "small"):
+        await index.create(name, model, 0, 0)
+    await index.upsert("large", model, [chunk(f"d{n}#0") for n in range(6)], vectors(6))
+    await building.wait()
+    flush = index.store._flush
+    monkeypatch.setattr(index.store, "_flush", lambda name: (flush(name), flushed.append(name)))
+    await index.upsert("small", model, [chunk("d#0")], vectors(1))
+    await until(lambda: asyncio.sleep(0, "small" in flushed))
+    await index.store.close()

@@ -27,7 +27,8 @@ async def serving(**settings):
     chosen = RetrieverSettings(port=0, shutdown_drain_s=0, **settings)
     server = Server(build(chosen), chosen)
     await server.start()
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+    options = [("grpc.max_receive_message_length", chosen.max_message_bytes)]
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}", options) as channel:
         yield retriever_pb2_grpc.RetrieverServiceStub(channel)
     await server.stop()
 
@@ -351,3 +352,52 @@ async def test_a_kill_9_loses_nothing_that_was_acknowledged(tmp_path, unused_tcp
         assert reply.passages[0].document_id in ("d0", "d1")
         running.terminate()
         assert await running.wait() == 0
+
+
+async def test_a_damaged_collection_is_listed_with_its_error(tmp_path):
+    async with serving(data_dir=tmp_path) as stub:
+        for name in ("whole", "broken"):
+            await fill(stub, name)
+    (tmp_path / "broken" / "collection.json").write_text("{")
+    async with serving(data_dir=tmp_path) as stub:
+        listed = (
+            await stub.ListCollections(retriever_pb2.ListCollectionsRequest(), timeout=10)
+        ).collections
+        assert [collection.name for collection in listed] == ["broken", "whole"]
+        assert "collection.json cannot be read" in listed[0].error
+        assert listed[1].error == ""
+        info = await stub.GetInfo(common_pb2.GetInfoRequest(), timeout=10)
+        assert info.load["damaged_collections"] == 1
+        assert (await stub.Search(search(collections=["whole"]), timeout=10)).passages
+        code, words = await refused(stub.Search(search(collections=["broken"]), timeout=10))
+        assert code is grpc.StatusCode.FAILED_PRECONDITION
+        assert "'broken' is damaged" in words
+
+
+async def test_a_document_larger_than_a_message_is_read_in_pages(tmp_path):
+    """Of 7 chunks with 3 MiB each."""
+    async with serving(data_dir=tmp_path) as stub:
+        await fill(stub)
+        for ordinal in range(7):
+            large = retriever_pb2.Chunk(
+                chunk_id=f"large#{ordinal}",
+                document_id="large",
+                ordinal=ordinal,
+                text="text",
+                end=4,
+                structure=b"x" * (3 * 1024 * 1024),
+                metadata_json="{}",
+            )
+            request = retriever_pb2.UpsertRequest(
+                collection="c", embedder=MODEL, chunks=[large], vectors=tensors.pack(ROWS[:1])
+            )
+            await stub.Upsert(request, timeout=30)
+        get = retriever_pb2.GetDocumentChunksRequest(collection="c", document_id="large")
+        seen = []
+        while True:
+            page = await stub.GetDocument(get, timeout=30)
+            seen.append([chunk.ordinal for chunk in page.chunks])
+            get.offset = page.next_offset
+            if not get.offset:
+                break
+        assert seen == [[0, 1], [2, 3], [4, 5], [6]]

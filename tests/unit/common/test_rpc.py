@@ -285,3 +285,23 @@ async def test_a_new_channel_does_not_inherit_the_failures_of_an_older_one() -> 
         async with client.connect(address) as after:
             await health_pb2_grpc.HealthStub(after).Check(asked, timeout=5)
         await back.stop()
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [kind for kind in errors.TABLE if kind is not errors.Cancelled],
+    ids=lambda e: e.__name__,
+)
+async def test_every_error_keeps_its_kind_over_the_wire(kind):
+    servicer = Servicer()
+    servicer.error = kind("because")
+    async with running(servicer) as stub:
+        with pytest.raises(errors.RaglanError) as raised:
+            await client.call(stub.GetInfo, common_pb2.GetInfoRequest(), deadline=Deadline.after(5))
+    assert type(raised.value) is kind
+
+
+def test_no_space_is_507_and_not_for_retrying():
+    row = errors.wire(errors.StorageFull("full"))
+    assert (row.http, row.status, row.retryable) == (507, "RESOURCE_EXHAUSTED", False)
+    assert type(errors.from_status("RESOURCE_EXHAUSTED", "")) is errors.Overloaded

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from raglan.errors import InvalidInput, Unavailable
 from raglan_ingester.allowance import Allowance
-from raglan_ingester.patience import Patience
+from raglan_ingester.patience import UNSEEN_S, Patience
 
 
 class Callee:
@@ -55,6 +56,32 @@ async def test_once_the_callee_was_away_too_long_each_call_tries_only_once() -> 
         await patience.call(callee.answer)
 
     assert callee.calls == calls + 1
+
+
+async def test_the_cancellation_of_the_only_caller_winds_the_clock_back() -> None:
+    callee = Callee(*[Unavailable("Down.")] * 3, call_s=10)
+    patience = Patience(25, clock=lambda: callee.now)
+    waiting = asyncio.create_task(patience.call(callee.answer))
+    while callee.calls < 2:
+        await asyncio.sleep(0.01)
+    waiting.cancel()
+    await asyncio.wait([waiting])
+    callee.now += 20
+
+    assert await patience.call(callee.answer) == "answer"
+
+
+async def test_time_in_which_nobody_asked_does_not_count() -> None:
+    callee = Callee(*[Unavailable("Down.")] * 3, call_s=10)
+    patience = Patience(5, clock=lambda: callee.now)
+    with pytest.raises(Unavailable):
+        await patience.call(callee.answer)
+    calls = callee.calls
+    callee.now += UNSEEN_S
+
+    with suppress(Unavailable):
+        await patience.call(callee.answer)
+    assert callee.calls > calls + 1
 
 
 async def test_a_success_winds_the_clock_back() -> None:

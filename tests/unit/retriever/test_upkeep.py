@@ -100,3 +100,40 @@ async def test_writers_that_never_pause_are_overridden(tidying):
             await asyncio.sleep(0)
     await made.stop()
     assert tidying.done == ["a"]
+
+
+async def test_what_failed_is_tried_again():
+    failures = 2
+    done: list[str] = []
+
+    async def tidy(name: str) -> None:
+        nonlocal failures
+        if failures:
+            failures -= 1
+            raise RuntimeError("no space")
+        done.append(name)
+
+    made = Upkeep(tidy, quiet_s=0, retry_s=0.001)
+    made.start()
+    made.wrote("a")
+    await until(lambda: done)
+    await made.stop()
+    assert done == ["a"]
+
+
+async def test_a_failure_is_not_tried_again_for_a_collection_that_is_left():
+    tries: list[str] = []
+
+    async def tidy(name: str) -> None:
+        tries.append(name)
+        raise RuntimeError("no space")
+
+    made = Upkeep(tidy, quiet_s=0, retry_s=0.02)
+    made.start()
+    made.wrote("a")
+    await until(lambda: tries)
+    await asyncio.sleep(0)
+    await made.leave("a")
+    await asyncio.sleep(0.1)
+    await made.stop()
+    assert tries == ["a"]

@@ -6,6 +6,7 @@ RaglanError
 ├── NotFound
 ├── Forbidden            the caller may not do this
 ├── Conflict             it exists already, or its state does not allow this
+├── StorageFull          no space for what is to be written; reading works
 ├── Overloaded           try again after `retry_after_s`
 ├── Unavailable          a dependency is down; another replica or a later try may work
 ├── DeadlineExceeded     the time ran out, here or downstream
@@ -61,6 +62,10 @@ class Conflict(RaglanError):
     """It exists already, or its present state does not allow this."""
 
 
+class StorageFull(RaglanError):
+    """There is no space for what is to be written."""
+
+
 class Overloaded(RaglanError):
     """The work would outlast its deadline, or a queue is full."""
 
@@ -103,6 +108,7 @@ TABLE: Final[Mapping[type[RaglanError], Wire]] = {
     NotFound: Wire("not_found", "NOT_FOUND", 404, False),
     Forbidden: Wire("forbidden", "PERMISSION_DENIED", 403, False),
     Conflict: Wire("conflict", "FAILED_PRECONDITION", 409, False),
+    StorageFull: Wire("storage_full", "RESOURCE_EXHAUSTED", 507, False),
     Overloaded: Wire("overloaded", "RESOURCE_EXHAUSTED", 429, True),
     Unavailable: Wire("unavailable", "UNAVAILABLE", 503, True),
     DeadlineExceeded: Wire("deadline_exceeded", "DEADLINE_EXCEEDED", 504, True),
@@ -115,11 +121,12 @@ RETRY_AFTER_METADATA: Final = "raglan-retry-after-ms"
 """Trailing metadata that carries `retry_after_s`, in milliseconds."""
 
 SAID_METADATA: Final = "raglan-said"
-"""Trailing metadata that marks a message as ours, rather than the transport's."""
+"""Trailing metadata that marks a message as ours, rather than the transport's: its `Wire.type`."""
 
 FINAL_METADATA: Final = "raglan-final"
 """Trailing metadata that carries `is_final`: the call is not retried."""
 
+_BY_TYPE: Final = {(wire.status, wire.type): error for error, wire in TABLE.items()}
 _BY_STATUS: Final = {wire.status: error for error, wire in TABLE.items()} | {
     "ALREADY_EXISTS": Conflict,
     "ABORTED": Conflict,
@@ -131,9 +138,16 @@ def wire(error: RaglanError) -> Wire:
     return next(TABLE[cls] for cls in type(error).__mro__ if cls in TABLE)
 
 
-def from_status(status: str, message: str, *, retry_after_s: float | None = None) -> RaglanError:
-    """The error that `status` stands for; what the table does not hold is Internal."""
-    return _BY_STATUS.get(status, Internal)(message, retry_after_s=retry_after_s)
+def from_status(
+    status: str, message: str, *, said: str = "", retry_after_s: float | None = None
+) -> RaglanError:
+    """The error that `status` stands for; what the table does not hold is Internal.
+
+    Args:
+        said: `Wire.type`, which tells errors of the same status apart.
+    """
+    error = _BY_TYPE.get((status, said)) or _BY_STATUS.get(status, Internal)
+    return error(message, retry_after_s=retry_after_s)
 
 
 def envelope(error: RaglanError, request_id: str) -> dict[str, object]:

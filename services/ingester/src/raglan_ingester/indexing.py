@@ -86,7 +86,11 @@ def title_of(item: Item, cut: CutDocument) -> str:
 
 
 class Indexer:
-    """Moves prepared documents into the index, each wholly or not at all."""
+    """Moves prepared documents into the index, each wholly or not at all.
+
+    What holds the collection's lock calls the index without patience: an index that is away is
+    waited for with the lock released, so that deletions need not wait.
+    """
 
     def __init__(
         self,
@@ -107,7 +111,7 @@ class Indexer:
     async def add(self, job: Job, batch: Sequence[Prepared]) -> None:
         """Index a batch; if it is refused, each document of it alone. Raises no RaglanError."""
         try:
-            await self._add(job, batch)
+            await self._patience.call(partial(self._add, job, batch))
         except TRANSIENT as error:
             await self._give_up(job, batch, f"{error.message} It was tried again for a while; "
                                             "retry the job when it is back.")  # fmt: skip
@@ -125,7 +129,7 @@ class Indexer:
             RaglanError: the index cannot be asked.
         """
         after = ""
-        while last := await self._verify_page(job, after):
+        while last := await self._patience.call(partial(self._verify_page, job, after)):
             after = last
 
     async def _verify_page(self, job: Job, after: str) -> str:
@@ -150,7 +154,7 @@ class Indexer:
     async def _differing(self, job: Job, rows: Sequence[Document]) -> dict[str, int]:
         """How many chunks the index holds, of the documents that have another number."""
         ids = [row.id for row in rows]
-        counts = await self._patience.call(partial(self._index.count, job.collection, ids))
+        counts = await self._index.count(job.collection, ids)
         return {
             row.id: count for row, count in zip(rows, counts, strict=True) if count != row.chunks
         }
@@ -162,11 +166,9 @@ class Indexer:
             held = [document for document in batch if document.id in before]
             for chunks, vectors in _upserts(held):
                 model = held[0].model
-                await self._patience.call(
-                    partial(self._index.upsert, job.collection, model, chunks, vectors)
-                )
+                await self._index.upsert(job.collection, model, chunks, vectors)
             done = await self._documents.publish(job, [document.version() for document in held])
-            await self.drop(job, {document.id for document in batch} - done)
+            await self._drop(job, {document.id for document in batch} - done)
             older = [d for d in held if before[d.id].chunks and d.id in done]
             if older:
                 await self._clear_or_leave(job, older)
@@ -191,20 +193,23 @@ class Indexer:
             for id_, fingerprint, chunks in versions
             for ordinal in range(chunks)
         ]
-        await self._patience.call(lambda: self._index.delete(job.collection, ids, keep=keep))
+        await self._index.delete(job.collection, ids, keep=keep)
 
     async def drop(self, job: Job, lost: set[str]) -> None:
         """Documents that were deleted or submitted anew meanwhile: the deleted leave no chunks."""
+        await self._patience.call(partial(self._drop, job, lost))
+
+    async def _drop(self, job: Job, lost: set[str]) -> None:
         if not lost:
             return
         if deleted := await self._documents.absent(job.collection, sorted(lost)):
-            await self.remove(job, sorted(deleted))
+            await self._remove(job, sorted(deleted))
         await self._jobs.settle(job, lost, ItemState.DROPPED)
 
-    async def remove(self, job: Job, document_ids: Sequence[str]) -> None:
+    async def _remove(self, job: Job, document_ids: Sequence[str]) -> None:
         """Take documents out of the index; a collection that is gone holds none."""
         try:
-            await self._patience.call(lambda: self._index.delete(job.collection, document_ids))
+            await self._index.delete(job.collection, document_ids)
         except NotFound:
             return
 
@@ -213,7 +218,7 @@ class Indexer:
         await self._jobs.fail(job, {document.id: message for document in batch})
         try:
             for document in batch:
-                await self._take_back(job, document)
+                await self._patience.call(partial(self._take_back, job, document))
         except RaglanError as error:
             # The reconciler finds what remains; running or deleting them again clears it too.
             log.warning("chunks of failed documents remain", job=job.id, reason=error.message)
@@ -224,7 +229,7 @@ class Indexer:
         if held is None or held.fingerprint == document.fingerprint:
             return
         if not held.chunks:
-            await self.remove(job, [document.id])
+            await self._remove(job, [document.id])
         elif held.fingerprint:
             await self._clear_stale(job, [(held.id, held.fingerprint, held.chunks)])
 

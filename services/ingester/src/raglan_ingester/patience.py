@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
@@ -16,19 +17,27 @@ T = TypeVar("T")
 TRANSIENT: Final = (Unavailable, Overloaded, DeadlineExceeded)
 _MAX_PAUSE_S: Final = 5.0
 
+UNSEEN_S: Final = 90.0
+"""Longer than a call and the pause after it may take, so than any two failures of an outage lie
+apart while someone waits for its end."""
+
 
 class Patience:
     """Repeats calls that fail for the time being, until the callee has been away for `limit_s`.
 
     The clock is shared: when one call finds the callee gone for too long, the calls after it try
-    once and give up, so that a job of 10,000 documents does not wait 10,000 times. The first
-    success winds it back.
+    once and give up, so that a job of 10,000 documents does not wait 10,000 times. It is wound
+    back by the first success, by the cancellation of the only caller, and where no call failed for
+    `UNSEEN_S`: nobody knows what was in between.
     """
 
     def __init__(self, limit_s: float, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._limit_s = limit_s
         self._clock = clock
         self._away_since: float | None = None
+        self._failed_at = 0.0
+        """When a call failed last."""
+        self._callers = 0
         self._backoff = wait_random_exponential(multiplier=0.1, max=_MAX_PAUSE_S)
 
     async def call(self, attempt: Callable[[], Awaitable[T]]) -> T:
@@ -48,14 +57,23 @@ class Patience:
             before_sleep=_note,
             reraise=True,
         )
-        result: T = await retrying(once)
+        self._callers += 1
+        try:
+            result: T = await retrying(once)
+        except asyncio.CancelledError:
+            if self._callers == 1:
+                self._away_since = None
+            raise
+        finally:
+            self._callers -= 1
         self._away_since = None
         return result
 
     def _gone_for_too_long(self, _: RetryCallState) -> bool:
         now = self._clock()
-        if self._away_since is None:
+        if self._away_since is None or now - self._failed_at > UNSEEN_S:
             self._away_since = now
+        self._failed_at = now
         return now - self._away_since >= self._limit_s
 
     def _pause(self, state: RetryCallState) -> float:

@@ -12,6 +12,7 @@ import grpc
 from raglan import __version__
 from raglan.deadline import Deadline
 from raglan.errors import InvalidInput, Unavailable
+from raglan.rpc import pages
 from raglan.v1 import common_pb2, ingester_pb2, ingester_pb2_grpc
 
 from raglan_ingester.ingestion import Ingestion
@@ -124,15 +125,18 @@ class IngesterServicer(ingester_pb2_grpc.IngesterServiceServicer):
         rows, next_after = await self._library.page(
             request.collection, request.limit, request.after
         )
-        return ingester_pb2.ListDocumentsResponse(
-            documents=[_document_to_proto(row) for row in rows], next_after=next_after
-        )
+        documents = pages.first_page(_document_to_proto(row) for row in rows)
+        if len(documents) < len(rows):
+            next_after = documents[-1].id
+        return ingester_pb2.ListDocumentsResponse(documents=documents, next_after=next_after)
 
     async def GetDocument(
         self, request: ingester_pb2.GetDocumentRequest, context: Context
     ) -> ingester_pb2.Document:
         found = await self._library.get(request.collection, request.document_id)
-        message = _document_to_proto(found.row, text=found.row.text)
+        end = request.text_offset + pages.PAGE_CHARS
+        message = _document_to_proto(found.row, text=found.row.text[request.text_offset : end])
+        message.next_text_offset = end if end < len(found.row.text) else 0
         message.warnings.extend(found.warnings)
         message.language = found.language
         return message

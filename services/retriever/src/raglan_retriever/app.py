@@ -72,4 +72,8 @@ def load_store(settings: RetrieverSettings) -> Store:
         search_threads=settings.search_threads,
         max_waiting=settings.max_waiting,
         optimize_after_chunks=settings.optimize_after_chunks,
+        min_free_mb=settings.min_free_mb,
+        max_collections=settings.max_collections,
+        max_open=settings.max_open_collections,
+        close_after_s=settings.close_unused_after_s,
     )

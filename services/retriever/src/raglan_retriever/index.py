@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from raglan.errors import Conflict, InvalidInput, NotFound
+from raglan.errors import Conflict, InvalidInput, NotFound, StorageFull
 from raglan.identifiers import check_collection_name, shortened
 from raglan.telemetry import semconv
 
@@ -85,18 +85,19 @@ class Index:
         return collection, await self.store.stats(name)
 
     async def all_stats(self) -> list[tuple[Collection, Stats]]:
-        """Every collection, by name; one that goes meanwhile is left out."""
+        """Every collection, by name; one that goes meanwhile, or is damaged, is left out."""
         found = []
         for collection in await self.store.collections():
-            try:
+            with suppress(NotFound, Conflict, StorageFull):
                 found.append((collection, await self.store.stats(collection.name)))
-            except NotFound:
-                continue
         return found
 
     async def drop(self, name: str) -> int:
-        """Remove the collection; how many chunks it held."""
-        chunks = await self.store.count(check_collection_name(name), None)
+        """Remove the collection; how many chunks it held, 0 for a damaged one."""
+        try:
+            chunks = await self.store.count(check_collection_name(name), None)
+        except Conflict:
+            chunks = 0
         await self.store.drop(name)
         return chunks
 

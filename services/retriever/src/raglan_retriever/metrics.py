@@ -11,7 +11,7 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry, Gauge
 from raglan.background import keep_running
-from raglan.errors import RaglanError
+from raglan.errors import Conflict, NotFound, RaglanError, StorageFull
 from raglan.telemetry.metrics import Durations
 
 from raglan_retriever.stores.store import Store
@@ -39,6 +39,7 @@ class RetrieverMetrics:
             return Gauge(f"raglan_index_{name}", text, registry=registry)
 
         self._collections = gauge("collections", "Collections.")
+        self._damaged = gauge("damaged_collections", "Collections set aside because of damage.")
         self._chunks = gauge("chunks", "Chunks in the index.")
         self._unindexed = gauge(
             "unindexed_chunks", "Chunks that a search reads one by one: the lag of the index."
@@ -80,8 +81,12 @@ class RetrieverMetrics:
 
     async def _read(self, store: Store) -> None:
         collections = await store.collections()
-        sizes = [await store.size(each.name) for each in collections]
+        sizes = []
+        for each in collections:
+            with suppress(NotFound, Conflict, StorageFull):
+                sizes.append(await store.size(each.name))
         self._collections.set(len(collections))
+        self._damaged.set(len(store.set_aside()))
         self._chunks.set(sum(size.chunks for size in sizes))
         self._unindexed.set(sum(size.unindexed_chunks for size in sizes))
         self._bytes.set(sum(size.disk_bytes for size in sizes))

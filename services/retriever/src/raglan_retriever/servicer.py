@@ -10,6 +10,7 @@ from typing import Any
 import grpc
 from raglan import __version__, tensors
 from raglan.deadline import Deadline
+from raglan.rpc import pages
 from raglan.telemetry import semconv, tracing
 from raglan.v1 import common_pb2, retriever_pb2, retriever_pb2_grpc
 
@@ -53,6 +54,11 @@ class RetrieverServicer(retriever_pb2_grpc.RetrieverServiceServicer):
         self, request: retriever_pb2.ListCollectionsRequest, context: Context
     ) -> retriever_pb2.ListCollectionsResponse:
         found = [wire.collection_message(*pair) for pair in await self._index.all_stats()]
+        found += [
+            retriever_pb2.Collection(name=name, error=reason)
+            for name, reason in self._index.store.set_aside().items()
+        ]
+        found.sort(key=lambda collection: collection.name)
         return retriever_pb2.ListCollectionsResponse(collections=found)
 
     async def DeleteCollection(
@@ -88,8 +94,10 @@ class RetrieverServicer(retriever_pb2_grpc.RetrieverServiceServicer):
         self, request: retriever_pb2.GetDocumentChunksRequest, context: Context
     ) -> retriever_pb2.GetDocumentChunksResponse:
         chunks = await self._index.document(request.collection, request.document_id)
+        page = pages.first_page(wire.chunk_message(chunk) for chunk in chunks[request.offset :])
+        end = request.offset + len(page)
         return retriever_pb2.GetDocumentChunksResponse(
-            chunks=[wire.chunk_message(chunk) for chunk in chunks]
+            chunks=page, next_offset=end if end < len(chunks) else 0
         )
 
     async def CountChunks(
@@ -124,6 +132,7 @@ class RetrieverServicer(retriever_pb2_grpc.RetrieverServiceServicer):
                 "max_limit": limits.max_limit,
                 "max_upsert_chunks": limits.max_upsert_chunks,
             },
+            load={"damaged_collections": len(self._index.store.set_aside())},
             pid=os.getpid(),
             metrics_port=self._metrics_port(),
         )

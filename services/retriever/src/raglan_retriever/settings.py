@@ -5,7 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, NonNegativeFloat, PositiveFloat, PositiveInt, SecretStr
+from pydantic import (
+    AfterValidator,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    SecretStr,
+)
 from raglan.settings import GrpcSettings, default_data_dir
 from raglan.terms import language_code
 
@@ -64,3 +72,18 @@ class RetrieverSettings(GrpcSettings, env_prefix="RAGLAN_RETRIEVER_"):
 
     optimize_after_chunks: PositiveInt = 20_000
     """The edge store builds its vector index once this many chunks are outside of it."""
+
+    min_free_mb: NonNegativeInt = 256
+    """Space, in MB, that the edge store leaves free on its disk: with less, nothing more is written
+    and callers get status 507, while searches go on. Deletions may use three quarters of it."""
+
+    max_collections: PositiveInt = 1000
+    """Most collections of the edge store."""
+
+    max_open_collections: PositiveInt = 16
+    """Collections of the edge store that are held open, each with files in memory and threads. A
+    further one is opened when it is used, which takes 20 to 200 ms, and the one that was unused for
+    the longest time is closed."""
+
+    close_unused_after_s: PositiveFloat = 900
+    """Seconds after which a collection of the edge store that nobody uses is closed."""

@@ -147,7 +147,12 @@ def from_rpc_error(error: grpc.aio.AioRpcError, to: str) -> RaglanError:
         message = f"{_capital(to)} does not know this call; it may be of an earlier version."
     elif status is grpc.StatusCode.UNKNOWN:
         message = f"{_capital(to)} met an error of its own."
-    raised = errors.from_status(status.name, message, retry_after_s=retry_after_s)
+    raised = errors.from_status(
+        status.name,
+        message,
+        said=trailing.get(errors.SAID_METADATA, ""),
+        retry_after_s=retry_after_s,
+    )
     raised.is_final = errors.FINAL_METADATA in trailing
     return raised
 

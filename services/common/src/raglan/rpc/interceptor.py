@@ -176,10 +176,11 @@ async def _border(method: str, context: Context, served: ServedCalls) -> AsyncIt
 
 
 async def _abort(context: Context, error: RaglanError) -> None:
-    trailing = [(errors.SAID_METADATA, "1")]
+    row = errors.wire(error)
+    trailing = [(errors.SAID_METADATA, row.type)]
     if error.retry_after_s is not None:
         trailing.append((errors.RETRY_AFTER_METADATA, str(math.ceil(error.retry_after_s * 1e3))))
     if error.is_final:
         trailing.append((errors.FINAL_METADATA, "1"))
-    status = grpc.StatusCode[errors.wire(error).status]
+    status = grpc.StatusCode[row.status]
     await context.abort(status, error.message, trailing_metadata=tuple(trailing))

@@ -370,6 +370,7 @@ class Document(_message.Message):
     CREATED_AT_FIELD_NUMBER: _builtins.int
     WARNINGS_FIELD_NUMBER: _builtins.int
     LANGUAGE_FIELD_NUMBER: _builtins.int
+    NEXT_TEXT_OFFSET_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     collection: _builtins.str
     title: _builtins.str
@@ -387,6 +388,8 @@ class Document(_message.Message):
     """Why it failed."""
     language: _builtins.str
     """ISO 639-1 code; empty where it is unknown."""
+    next_text_offset: _builtins.int
+    """Where the rest of the text begins, in characters; 0 when `text` reaches to the end."""
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -411,10 +414,11 @@ class Document(_message.Message):
         created_at: _timestamp_pb2.Timestamp | None = ...,
         warnings: _abc.Iterable[_builtins.str] | None = ...,
         language: _builtins.str = ...,
+        next_text_offset: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunks", b"chunks", "collection", b"collection", "created_at", b"created_at", "error", b"error", "filename", b"filename", "id", b"id", "language", b"language", "media_type", b"media_type", "metadata_json", b"metadata_json", "sha256", b"sha256", "size_bytes", b"size_bytes", "status", b"status", "text", b"text", "title", b"title", "warnings", b"warnings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunks", b"chunks", "collection", b"collection", "created_at", b"created_at", "error", b"error", "filename", b"filename", "id", b"id", "language", b"language", "media_type", b"media_type", "metadata_json", b"metadata_json", "next_text_offset", b"next_text_offset", "sha256", b"sha256", "size_bytes", b"size_bytes", "status", b"status", "text", b"text", "title", b"title", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -429,7 +433,7 @@ class ListDocumentsRequest(_message.Message):
     AFTER_FIELD_NUMBER: _builtins.int
     collection: _builtins.str
     limit: _builtins.int
-    """1-1000; 0 means 100."""
+    """1-1000; 0 means 100. A page of large documents holds fewer."""
     after: _builtins.str
     """The id that the page before ended with."""
     def __init__(
@@ -479,17 +483,21 @@ class GetDocumentRequest(_message.Message):
 
     COLLECTION_FIELD_NUMBER: _builtins.int
     DOCUMENT_ID_FIELD_NUMBER: _builtins.int
+    TEXT_OFFSET_FIELD_NUMBER: _builtins.int
     collection: _builtins.str
     document_id: _builtins.str
+    text_offset: _builtins.int
+    """GetDocument: where the text begins, in characters: `next_text_offset` of the reply before."""
     def __init__(
         self,
         *,
         collection: _builtins.str = ...,
         document_id: _builtins.str = ...,
+        text_offset: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "document_id", b"document_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "document_id", b"document_id", "text_offset", b"text_offset"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

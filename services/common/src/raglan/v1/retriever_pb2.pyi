@@ -95,6 +95,7 @@ class Collection(_message.Message):
     DOCUMENTS_FIELD_NUMBER: _builtins.int
     DISK_BYTES_FIELD_NUMBER: _builtins.int
     UNINDEXED_CHUNKS_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     chunks: _builtins.int
     documents: _builtins.int
@@ -102,6 +103,8 @@ class Collection(_message.Message):
     """Bytes on disk, where the store can tell; else 0."""
     unindexed_chunks: _builtins.int
     """Chunks not yet in the vector index (they are found by a full scan)."""
+    error: _builtins.str
+    """Why it cannot be served; empty where it can. Then only the name is known besides."""
     @_builtins.property
     def embedder(self) -> _common_pb2.ModelIdentity: ...
     @_builtins.property
@@ -116,10 +119,11 @@ class Collection(_message.Message):
         documents: _builtins.int = ...,
         disk_bytes: _builtins.int = ...,
         unindexed_chunks: _builtins.int = ...,
+        error: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["chunking", b"chunking", "embedder", b"embedder"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunking", b"chunking", "chunks", b"chunks", "disk_bytes", b"disk_bytes", "documents", b"documents", "embedder", b"embedder", "name", b"name", "unindexed_chunks", b"unindexed_chunks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunking", b"chunking", "chunks", b"chunks", "disk_bytes", b"disk_bytes", "documents", b"documents", "embedder", b"embedder", "error", b"error", "name", b"name", "unindexed_chunks", b"unindexed_chunks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -420,17 +424,21 @@ class GetDocumentChunksRequest(_message.Message):
 
     COLLECTION_FIELD_NUMBER: _builtins.int
     DOCUMENT_ID_FIELD_NUMBER: _builtins.int
+    OFFSET_FIELD_NUMBER: _builtins.int
     collection: _builtins.str
     document_id: _builtins.str
+    offset: _builtins.int
+    """Chunks to leave out at the beginning: `next_offset` of the reply before."""
     def __init__(
         self,
         *,
         collection: _builtins.str = ...,
         document_id: _builtins.str = ...,
+        offset: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "document_id", b"document_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "document_id", b"document_id", "offset", b"offset"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -441,16 +449,20 @@ class GetDocumentChunksResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     CHUNKS_FIELD_NUMBER: _builtins.int
+    NEXT_OFFSET_FIELD_NUMBER: _builtins.int
+    next_offset: _builtins.int
+    """Above 0 when there are more chunks, which would make the message too large."""
     @_builtins.property
     def chunks(self) -> _containers.RepeatedCompositeFieldContainer[Global___Chunk]: ...
     def __init__(
         self,
         *,
         chunks: _abc.Iterable[Global___Chunk] | None = ...,
+        next_offset: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunks", b"chunks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunks", b"chunks", "next_offset", b"next_offset"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

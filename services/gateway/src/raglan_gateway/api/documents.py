@@ -83,7 +83,7 @@ def router(mesh: Mesh, answers: AnswerCache, settings: GatewaySettings) -> APIRo
         limit: Annotated[int, Query(ge=1, le=1000)] = 100,
         after: Annotated[PlainText, Query(max_length=512)] = "",
     ) -> schemas.Documents:
-        """Documents by id, a page at a time."""
+        """Documents by id, a page at a time. Pages of large documents hold fewer than `limit`."""
         await _require_collection(mesh, name)
         request = ingester_pb2.ListDocumentsRequest(collection=name, limit=limit, after=after)
         found: ingester_pb2.ListDocumentsResponse = await mesh.ingester.call(
@@ -99,8 +99,7 @@ def router(mesh: Mesh, answers: AnswerCache, settings: GatewaySettings) -> APIRo
         name: schemas.CollectionName, document_id: schemas.DocumentId
     ) -> schemas.Document:
         """One document with its stored text and its chunks."""
-        request = ingester_pb2.GetDocumentRequest(collection=name, document_id=document_id)
-        found = await mesh.ingester.call("GetDocument", request, deadline=Deadline.after(TIMEOUT_S))
+        found = await _stored(mesh, name, document_id)
         return replies.document(found, await _chunks(mesh, name, document_id))
 
     @routes.delete("/{document_id:path}")
@@ -140,15 +139,42 @@ async def _require_collection(mesh: Mesh, name: str) -> None:
     )
 
 
-async def _chunks(mesh: Mesh, name: str, document_id: str) -> list[retriever_pb2.Chunk]:
-    request = retriever_pb2.GetDocumentChunksRequest(collection=name, document_id=document_id)
-    try:
-        found: retriever_pb2.GetDocumentChunksResponse = await mesh.retriever.call(
-            "GetDocument", request, deadline=Deadline.after(TIMEOUT_S)
+async def _stored(mesh: Mesh, name: str, document_id: str) -> ingester_pb2.Document:
+    """The document with its whole text, which takes several calls where it is long."""
+    deadline = Deadline.after(TIMEOUT_S)
+    request = ingester_pb2.GetDocumentRequest(collection=name, document_id=document_id)
+    texts: list[str] = []
+    sha256 = ""
+    while True:
+        found: ingester_pb2.Document = await mesh.ingester.call(
+            "GetDocument", request, deadline=deadline
         )
-    except NotFound:  # not indexed yet, or it failed
-        return []
-    return list(found.chunks)
+        if texts and found.sha256 != sha256:  # replaced meanwhile
+            texts, request.text_offset = [], 0
+            continue
+        sha256 = found.sha256
+        texts.append(found.text)
+        if not found.next_text_offset:
+            found.text = "".join(texts)
+            return found
+        request.text_offset = found.next_text_offset
+
+
+async def _chunks(mesh: Mesh, name: str, document_id: str) -> list[retriever_pb2.Chunk]:
+    deadline = Deadline.after(TIMEOUT_S)
+    request = retriever_pb2.GetDocumentChunksRequest(collection=name, document_id=document_id)
+    chunks: list[retriever_pb2.Chunk] = []
+    while True:
+        try:
+            found: retriever_pb2.GetDocumentChunksResponse = await mesh.retriever.call(
+                "GetDocument", request, deadline=deadline
+            )
+        except NotFound:  # not indexed yet, or it failed
+            return []
+        chunks.extend(found.chunks)
+        if not found.next_offset:
+            return chunks
+        request.offset = found.next_offset
 
 
 async def _submit(

@@ -139,6 +139,7 @@ def collection(found: retriever_pb2.Collection) -> schemas.Collection:
         chunks=found.chunks,
         unindexed_chunks=found.unindexed_chunks,
         disk_bytes=found.disk_bytes,
+        error=found.error,
     )
 
 

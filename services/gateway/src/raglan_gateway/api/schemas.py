@@ -247,6 +247,8 @@ class Collection(BaseModel):
     chunks: int
     unindexed_chunks: int
     disk_bytes: int
+    error: str = ""
+    """Why it cannot be served; empty where it can. Then only its name is known."""
 
 
 class Collections(BaseModel):

@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Concatenate, Final, ParamSpec, TypeVar
 
-from raglan.errors import Conflict, NotFound
+from raglan.background import keep_running
+from raglan.errors import Conflict, Overloaded
 
 from raglan_retriever.chunks import Chunk
 from raglan_retriever.collection import Collection
 from raglan_retriever.filters import Clause
 from raglan_retriever.lexical import Sparse
-from raglan_retriever.stores.folders import Folders, Stored, copy_sparse
+from raglan_retriever.stores.disk import Disk
+from raglan_retriever.stores.folders import Folders, copy_sparse
 from raglan_retriever.stores.optimizing import optimize
 from raglan_retriever.stores.shard import Shard
+from raglan_retriever.stores.shards import OPENING_SHARE, Held, Shards
 from raglan_retriever.stores.store import Hit, Point, Size, Stats
 from raglan_retriever.stores.threads import BoundedPool
 from raglan_retriever.stores.upkeep import Upkeep
@@ -34,53 +36,16 @@ _MAX_WAITING_WRITES: Final = 32
 _PAUSE_SHARE: Final = 20.0
 """A shard is not rewritten again for so many times as long as it took: at most 5 % of the time."""
 
-_ERASABLE: Final = "erasable"
-"""A file beside the shard's own: it holds text of points that were deleted or replaced."""
-
 _AT_ONCE: Final = 500
 """Points brought over between two calls of writers."""
-
-
-@dataclass(slots=True)
-class _Open:
-    """A collection in use. Changed in the writing thread only."""
-
-    stored: Stored
-    shard: Shard
-    outdated: int
-    """Chunks written or removed since the vector index was built."""
-
-    version: int = 0
-    """Changes with every write."""
-
-    documents: tuple[int, int] = (-1, 0)
-    """How many documents there were, after the version: counting holds the interpreter's lock."""
-
-    changed: set[str] | None = None
-    """Points written or removed since a copy was taken to build the index of; else None."""
-
-    points: int = 0
-    """Number of points when a copy was last taken."""
-
-    erasable: bool = False
-    """The shard still holds the text of points that were deleted or replaced."""
-
-    rewritten_until_s: float = 0.0
-    """When the last rewriting ended, on the monotonic clock, plus the pause it has earned."""
-
-    def note(self, ids: Sequence[str]) -> None:
-        self.version += 1
-        self.outdated += len(ids)
-        if self.changed is not None:
-            self.changed.update(ids)
 
 
 class EdgeStore:
     """Reads run in `search_threads` threads; every change in the one writing thread, in order.
 
     When writers pause, upkeep flushes what they wrote and, where `optimize_after_chunks` changed,
-    builds the vector index: a process works on a copy of the shard, what changed meanwhile is
-    brought over, and the copy takes the shard's place.
+    builds the vector index, one collection at a time: a process works on a copy of the shard, what
+    changed meanwhile is brought over, and the copy takes the shard's place.
     """
 
     name: Final[str] = "edge"
@@ -92,53 +57,73 @@ class EdgeStore:
         search_threads: int,
         max_waiting: int,
         optimize_after_chunks: int,
+        min_free_mb: int = 0,
+        max_collections: int = 1000,
+        max_open: int = 16,
+        close_after_s: float = 900.0,
         quiet_s: float = 1.0,
     ) -> None:
         self._folders = Folders(data_dir)
-        self._lock = threading.Lock()
-        """Held to look a shard up and enter it, and to replace or remove it."""
-        self._open: dict[str, _Open] = {}
+        self._disk = Disk(data_dir, min_free_mb=min_free_mb)
+        self._shards = Shards(self._folders, self._disk, max_open=max_open)
+        self._max_collections = max_collections
+        self._close_after_s = close_after_s
+        self._closing: asyncio.Task[None] | None = None
         self._reads = BoundedPool("reading", threads=search_threads, max_waiting=max_waiting)
         self._writes = BoundedPool("writing", threads=1, max_waiting=_MAX_WAITING_WRITES)
         self._optimize_after = optimize_after_chunks
-        self._upkeep = Upkeep(self._tidy, quiet_s=quiet_s)
+        self._flushes = Upkeep(self._flush_written, quiet_s=quiet_s)
+        # Apart, so that flushes do not wait for another collection's index.
+        self._rebuilds = Upkeep(self._rebuild_outdated, quiet_s=0)
 
     async def open(self) -> None:
         await self._writes.run(self._open_all)
-        self._upkeep.start()
-        for name, opened in self._open.items():
-            if opened.erasable:
-                self._upkeep.wrote(name)
+        self._flushes.start()
+        self._rebuilds.start()
+        self._closing = asyncio.create_task(
+            keep_running("closing unused collections", self._close_unused)
+        )
+        for name in self._shards.names():
+            if self._shards.get(name).erasable:
+                self._flushes.wrote(name)
 
     async def close(self) -> None:
-        await self._upkeep.stop()
+        await self._flushes.stop()
+        await self._rebuilds.stop()
+        if self._closing is not None:
+            self._closing.cancel()
+            await asyncio.wait((self._closing,))
         await self._writes.run(self._close_all)
         self._reads.close()
         self._writes.close()
 
     async def collections(self) -> list[Collection]:
-        return [opened.stored.collection for _, opened in sorted(self._open.items())]
+        return [self._shards.get(name).stored.collection for name in self._shards.names()]
+
+    def set_aside(self) -> dict[str, str]:
+        return self._shards.set_aside()
 
     async def create(self, collection: Collection) -> None:
         await self._writes.run(self._create, collection)
 
     async def collection(self, name: str) -> Collection:
-        return self._get(name).stored.collection
+        return self._shards.get(name).stored.collection
 
     async def describe(self, collection: Collection) -> None:
         await self._writes.run(self._describe, collection)
 
     async def drop(self, name: str) -> None:
-        await self._upkeep.leave(name)
+        await self._flushes.leave(name)
+        await self._rebuilds.leave(name)
         await self._writes.run(self._drop, name)
 
     async def upsert(self, name: str, points: Sequence[Point]) -> None:
         await self._writes.run(self._upsert, name, points)
-        self._upkeep.wrote(name)
+        self._flushes.wrote(name)
 
     async def delete(self, name: str, where: Clause) -> int:
         deleted = await self._writes.run(self._delete, name, where)
-        self._upkeep.wrote(name)
+        self._flushes.wrote(name)
         return deleted
 
     async def search(
@@ -164,187 +149,201 @@ class EdgeStore:
     def backlog_s(self) -> float:
         return self._reads.backlog_s
 
-    async def _tidy(self, name: str) -> None:
-        """Flush the collection and, when enough has changed, build its vector index."""
-        opened = await self._writes.run(self._flush, name)
-        wait_s = opened.rewritten_until_s - time.monotonic()
-        if opened.erasable and wait_s <= 0:
-            began = time.monotonic()
-            await self._rebuild(name, rewrite=True)
-            ended = time.monotonic()
-            opened.rewritten_until_s = ended + _PAUSE_SHARE * (ended - began)
-        elif opened.outdated >= self._optimize_after:
-            await self._rebuild(name, rewrite=False)
-        if opened.erasable:
-            asyncio.get_running_loop().call_later(max(1.0, wait_s), self._upkeep.wrote, name)
+    async def _close_unused(self) -> None:
+        while True:
+            await asyncio.sleep(self._close_after_s / 10)
+            with suppress(Overloaded):  # writers come first
+                await self._writes.run(self._shards.close_unused, self._close_after_s)
 
-    async def _rebuild(self, name: str, *, rewrite: bool) -> None:
+    async def _flush_written(self, name: str) -> None:
+        await self._writes.run(self._flush, name)
+        self._rebuilds.wrote(name)
+
+    async def _rebuild_outdated(self, name: str) -> None:
+        """Build the collection's vector index or write it anew, if enough has changed for that."""
+        held = self._shards.get(name)
+        wait_s = held.rewritten_until_s - time.monotonic()
+        if held.erasable and wait_s <= 0:
+            began = time.monotonic()
+            await self._rebuild(held, rewrite=True)
+            ended = time.monotonic()
+            held.rewritten_until_s = ended + _PAUSE_SHARE * (ended - began)
+        elif held.outdated >= self._optimize_after:
+            await self._rebuild(held, rewrite=False)
+        if held.erasable:
+            self._rebuilds.wrote(name, after_s=max(1.0, wait_s))
+
+    async def _rebuild(self, held: Held, *, rewrite: bool) -> None:
         """Replace the shard by one with its vector index built, or one without deleted text."""
-        opened, path = await self._writes.run(self._copy, name)
-        if rewrite:
-            opened.erasable = False
+        path = self._folders.shard(held.name, self._folders.new_shard_name())
+        outdated = held.outdated
+        fresh = None
         try:
-            model = opened.stored.collection.model
+            await self._writes.run(self._copy, held, path, rewrite)
+            model = held.stored.collection.model
             await optimize(
                 path,
                 rewrite_dimension=model.dimension if rewrite else 0,
-                index=opened.points >= self._optimize_after or not rewrite,
+                index=held.points >= self._optimize_after or not rewrite,
             )
             fresh = await self._reads.run(Shard, path)
-            while not await self._writes.run(self._take_over, opened, fresh):
+            while not await self._writes.run(self._take_over, held, fresh):
                 pass
         except BaseException:
-            opened.erasable = opened.erasable or rewrite
-            await self._writes.run(self._forget_copy, opened, path)
+            held.erasable = held.erasable or rewrite
+            held.outdated = max(held.outdated, outdated)
+            await self._writes.run_always(self._forget_copy, held, path, fresh)
             raise
 
     async def _read(
         self, name: str, work: Callable[Concatenate[Shard, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
         def enter_and_work() -> T:
-            with self._entered(name) as shard:
+            with self._shards.entered(name) as (_, shard):
                 return work(shard, *args, **kwargs)
 
         return await self._reads.run(enter_and_work)
 
-    @contextmanager
-    def _entered(self, name: str) -> Iterator[Shard]:
-        """The collection's shard, which stays open for the block."""
-        with self._lock:
-            shard = self._get(name).shard
-            shard.enter()
-        try:
-            yield shard
-        finally:
-            shard.leave()
-
-    def _get(self, name: str) -> _Open:
-        try:
-            return self._open[name]
-        except KeyError:
-            raise NotFound(f"There is no collection {name!r}.") from None
-
     def _size(self, name: str) -> Size:
-        with self._entered(name) as shard:
-            return Size(shard.count(None), shard.unindexed(), self._folders.disk_bytes(name))
+        held = self._shards.get(name)
+        disk_bytes = self._folders.disk_bytes(name)
+        if (counts := held.counts) is not None:
+            return Size(counts.chunks, counts.unindexed_chunks, disk_bytes)
+        with self._shards.entered(name) as (held, shard):
+            return Size(shard.count(None), shard.unindexed(), disk_bytes)
 
     def _stats(self, name: str) -> Stats:
-        opened = self._get(name)
-        with self._entered(name) as shard:
+        held = self._shards.get(name)
+        disk_bytes = self._folders.disk_bytes(name)
+        if (counts := held.counts) is not None:
+            return Stats(counts.chunks, counts.unindexed_chunks, disk_bytes, counts.documents)
+        with self._shards.entered(name) as (held, shard):
             return Stats(
                 chunks=shard.count(None),
-                documents=self._documents(opened, shard),
-                disk_bytes=self._folders.disk_bytes(name),
+                documents=held.count_documents(shard),
+                disk_bytes=disk_bytes,
                 unindexed_chunks=shard.unindexed(),
             )
-
-    @staticmethod
-    def _documents(opened: _Open, shard: Shard) -> int:
-        version, documents = opened.documents
-        if version != opened.version:
-            version = opened.version
-            documents = shard.documents()
-            opened.documents = (version, documents)
-        return documents
 
     # What follows runs in the writing thread, one at a time.
 
     def _open_all(self) -> None:
         self._folders.open()
-        for stored in self._folders.stored():
-            self._open[stored.collection.name] = self._opened(stored)
+        self._shards.load()
+        self._shards.open_at_start()
 
     def _close_all(self) -> None:
-        while self._open:
-            _, opened = self._open.popitem()
-            opened.shard.flush()
-            opened.shard.close()
+        self._shards.close()
         self._folders.close()
 
     def _create(self, collection: Collection) -> None:
-        if collection.name in self._open:
-            raise Conflict(f"Collection {collection.name!r} exists already.")
+        name = collection.name
+        if self._shards.is_taken(name):
+            raise Conflict(f"Collection {name!r} exists already.")
+        if (count := len(self._shards.names())) >= self._max_collections:
+            raise Conflict(
+                f"The index holds {count} collections; the limit is {self._max_collections} "
+                "(RAGLAN_RETRIEVER_MAX_COLLECTIONS). Delete one, or keep several kinds of "
+                "documents in one collection and tell them apart by their metadata."
+            )
+        self._disk.check("create a collection")
         dimension = collection.model.dimension
-        stored = self._folders.create(collection, lambda path: Shard.create(path, dimension))
-        self._open[collection.name] = self._opened(stored)
-
-    def _opened(self, stored: Stored) -> _Open:
-        shard = Shard(self._folders.shard(stored.collection.name, stored.shard))
-        erasable = (shard.path / _ERASABLE).exists()
-        return _Open(stored, shard, outdated=shard.unindexed(), erasable=erasable)
+        self._shards.add(
+            self._folders.create(collection, lambda path: Shard.create(path, dimension))
+        )
 
     def _describe(self, collection: Collection) -> None:
-        opened = self._get(collection.name)
-        stored = replace(opened.stored, collection=collection)
+        held = self._shards.get(collection.name)
+        self._disk.check("change a collection", share=OPENING_SHARE)
+        stored = replace(held.stored, collection=collection)
         self._folders.write(stored)
-        opened.stored = stored
+        held.stored = stored
 
     def _drop(self, name: str) -> None:
-        with self._lock:
-            shard = self._get(name).shard
-            del self._open[name]
-        shard.close()
+        self._shards.remove(name)
         self._folders.remove(name)
 
+    @contextmanager
+    def _written(self, name: str) -> Iterator[tuple[Held, Shard]]:
+        """The collection and its shard, about to be written to."""
+        with self._shards.entered(name) as (held, shard):
+            if held.counts is not None:
+                held.counts = None
+                self._folders.forget_counts(name)
+            yield held, shard
+
     def _upsert(self, name: str, points: Sequence[Point]) -> None:
-        opened = self._get(name)
-        ids = [point.id for point in points]
-        if not opened.erasable and opened.shard.held(ids):
-            self._mark_erasable(opened)
-        try:
-            opened.shard.upsert(points)
-        finally:
-            opened.note(ids)
+        self._disk.check("write chunks")
+        with self._written(name) as (held, shard):
+            ids = [point.id for point in points]
+            if not held.erasable and shard.held(ids):
+                self._mark_erasable(held)
+            try:
+                shard.upsert(points)
+            finally:
+                held.note(ids)
 
     def _delete(self, name: str, where: Clause) -> int:
-        opened = self._get(name)
-        ids = opened.shard.ids(where)
-        if ids:
-            self._mark_erasable(opened)
-        try:
-            opened.shard.delete(ids)
-        finally:
-            opened.note(ids)
+        self._disk.check("delete chunks", share=OPENING_SHARE)
+        with self._shards.entered(name) as (_, shard):
+            ids = shard.ids(where)
+        if not ids:
+            return 0
+        with self._written(name) as (held, shard):
+            self._mark_erasable(held)
+            try:
+                shard.delete(ids)
+            finally:
+                held.note(ids)
         return len(ids)
 
-    def _mark_erasable(self, opened: _Open) -> None:
-        """Remember, over restarts too, that text has to be erased. A shard written anew forgets."""
-        opened.erasable = True
-        (opened.shard.path / _ERASABLE).touch()
+    def _mark_erasable(self, held: Held) -> None:
+        held.erasable = True
+        self._folders.mark_erasable(held.stored)
 
-    def _flush(self, name: str) -> _Open:
-        opened = self._get(name)
-        opened.shard.flush()
-        return opened
+    def _flush(self, name: str) -> None:
+        # A shard that was closed meanwhile was flushed by that.
+        if self._shards.get(name).shard is not None:
+            with self._shards.entered(name) as (_, shard):
+                shard.flush()
 
-    def _copy(self, name: str) -> tuple[_Open, Path]:
-        """Copy the flushed shard and note from now on what changes."""
-        opened = self._get(name)
-        opened.shard.flush()
-        path = self._folders.shard(name, self._folders.new_shard_name())
-        shutil.copytree(opened.shard.path, path, copy_function=copy_sparse)
-        opened.outdated, opened.changed = 0, set()
-        opened.points = opened.shard.count(None)
-        return opened, path
+    def _copy(self, held: Held, path: Path, rewrite: bool) -> None:
+        """Copy the flushed shard to `path` and note from now on what changes."""
+        self._disk.check(
+            "rebuild an index", more_bytes=self._folders.disk_bytes(held.name) * (1 + rewrite)
+        )
+        with self._shards.entered(held.name) as (_, shard):
+            shard.flush()
+            shutil.copytree(shard.path, path, copy_function=copy_sparse)
+            held.outdated, held.changed = 0, set()
+            held.points = shard.count(None)
+            if rewrite:
+                held.erasable = False
 
-    def _take_over(self, opened: _Open, fresh: Shard) -> bool:
+    def _take_over(self, held: Held, fresh: Shard) -> bool:
         """Bring over some of what changed; once nothing is left, replace the shard: True."""
-        changed = opened.changed or set()
-        fresh.copy(opened.shard, [changed.pop() for _ in range(min(len(changed), _AT_ONCE))])
+        changed = held.changed or set()
+        some = [changed.pop() for _ in range(min(len(changed), _AT_ONCE))]
+        with self._shards.entered(held.name) as (_, shard):
+            fresh.copy(shard, some)
         if changed:
             return False
         fresh.flush()
-        stored = replace(opened.stored, shard=fresh.path.name)
+        stored = replace(held.stored, shard=fresh.path.name)
         self._folders.write(stored)
-        with self._lock:
-            old, opened.shard = opened.shard, fresh
-        opened.stored = stored
-        old.close()
-        shutil.rmtree(old.path, ignore_errors=True)
-        opened.changed = None
+        old = self._shards.replace(held, fresh)
+        held.stored, held.counts = stored, None
+        if old is not None:
+            old.close()
+            shutil.rmtree(old.path, ignore_errors=True)
+        held.changed = None
         return True
 
-    def _forget_copy(self, opened: _Open, path: Path) -> None:
-        if opened.shard.path != path:
-            opened.changed = None
-            shutil.rmtree(path, ignore_errors=True)
+    def _forget_copy(self, held: Held, path: Path, fresh: Shard | None) -> None:
+        if held.stored.shard == path.name:
+            return
+        held.changed = None
+        if fresh is not None:
+            fresh.close()
+        for left in path.parent.glob(f"{path.name}*"):
+            shutil.rmtree(left, ignore_errors=True)

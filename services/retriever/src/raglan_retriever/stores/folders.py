@@ -2,6 +2,8 @@
 
 data_dir/.lock                     held by the process that uses the folder
 data_dir/<name>/collection.json    the description, and which shard folder counts
+data_dir/<name>/counts.json        what the shard holds; only while nothing was written after it
+data_dir/<name>/.opening           how many openings of the shard have not ended
 data_dir/<name>/<shard>/           a Qdrant Edge shard
 data_dir/.new-<name>, .old-...     what a crash left half made or half removed
 """
@@ -15,7 +17,8 @@ import os
 import secrets
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import asdict, dataclass
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, Final
@@ -28,6 +31,11 @@ from raglan_retriever.collection import Collection
 log: Final = structlog.get_logger()
 
 _DESCRIPTION: Final = "collection.json"
+_COUNTS: Final = "counts.json"
+_OPENING: Final = ".opening"
+
+_ERASABLE: Final = "erasable"
+"""A file beside the shard's own: it holds text of points that were deleted or replaced."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +44,15 @@ class Stored:
 
     collection: Collection
     shard: str
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What a closed shard holds."""
+
+    chunks: int
+    documents: int
+    unindexed_chunks: int
 
 
 class Folders:
@@ -80,26 +97,77 @@ class Folders:
             self._lock.close()
             self._lock = None
 
-    def stored(self) -> Iterator[Stored]:
-        """Every collection, by name.
-
-        Raises:
-            Unavailable: a description cannot be read.
-        """
+    def stored(self) -> Iterator[tuple[str, Stored | str]]:
+        """Every collection by name, or why its description cannot be read."""
         for folder in sorted(self._root.iterdir()):
-            path = folder / _DESCRIPTION
-            if folder.name.startswith(".") or not path.is_file():
+            if folder.name.startswith(".") or not folder.is_dir():
                 continue
+            path = folder / _DESCRIPTION
             try:
                 held = json.loads(path.read_text(encoding="utf-8"))
-                yield Stored(Collection.from_json(held["collection"]), held["shard"])
-            except (OSError, ValueError, KeyError, TypeError) as error:
-                raise Unavailable(
-                    f"{path} cannot be read ({error}); restore it, or move the folder away."
-                ) from None
+                yield folder.name, Stored(Collection.from_json(held["collection"]), held["shard"])
+            except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+                yield folder.name, f"{path} cannot be read ({error})"
 
     def shard(self, name: str, shard: str) -> Path:
         return self._root / name / shard
+
+    def is_erasable(self, stored: Stored) -> bool:
+        """Whether the shard may hold text of points that were deleted or replaced."""
+        return (self.shard(stored.collection.name, stored.shard) / _ERASABLE).exists()
+
+    def mark_erasable(self, stored: Stored) -> None:
+        """Remember, over restarts too, that text has to be erased. A shard written anew forgets."""
+        (self.shard(stored.collection.name, stored.shard) / _ERASABLE).touch()
+
+    def counts(self, stored: Stored) -> Counts | None:
+        """What `write_counts` wrote of this shard, unless something was written after it."""
+        try:
+            held = json.loads((self._root / stored.collection.name / _COUNTS).read_text())
+            return Counts(**held["counts"]) if held["shard"] == stored.shard else None
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def write_counts(self, stored: Stored, counts: Counts) -> bool:
+        """Remember what a flushed shard holds; False if that cannot be written."""
+        try:
+            folder = self._root / stored.collection.name
+            _write_json(folder, _COUNTS, {"shard": stored.shard, "counts": asdict(counts)})
+        except OSError:
+            return False
+        return True
+
+    def forget_counts(self, name: str) -> None:
+        """The shard is about to be written to."""
+        (self._root / name / _COUNTS).unlink(missing_ok=True)
+        _sync(self._root / name)
+
+    def closed_at(self, name: str) -> float:
+        """When its counts were written, in seconds since the epoch; 0 without counts."""
+        try:
+            return (self._root / name / _COUNTS).stat().st_mtime
+        except OSError:
+            return 0.0
+
+    def openings(self, name: str) -> Path:
+        """The file that counts openings which have not ended."""
+        return self._root / name / _OPENING
+
+    def begin_opening(self, name: str) -> int:
+        """Count an opening: how many have begun since the last one that ended, this included."""
+        path = self.openings(name)
+        try:
+            begun = int(path.read_text()) + 1
+        except (OSError, ValueError):
+            begun = 1
+        with suppress(OSError):  # a full disk can still be read from
+            path.write_text(str(begun))
+        return begun
+
+    def end_opening(self, name: str) -> None:
+        """The opening has ended, however."""
+        with suppress(OSError):
+            self.openings(name).unlink(missing_ok=True)
 
     def create(self, collection: Collection, make_shard: Callable[[Path], None]) -> Stored:
         """Make the collection's folder. It appears complete, or not at all."""
@@ -143,8 +211,10 @@ class Folders:
             if folder.name.startswith((".new-", ".old-")):
                 log.warning("removing what a crash left", folder=folder.name)
                 shutil.rmtree(folder, ignore_errors=True)
-        for stored in self.stored():
-            for folder in (self._root / stored.collection.name).iterdir():
+        for name, stored in self.stored():
+            if isinstance(stored, str):
+                continue
+            for folder in (self._root / name).iterdir():
                 if folder.is_dir() and folder.name != stored.shard:
                     log.warning("removing what a crash left", folder=folder.name)
                     shutil.rmtree(folder, ignore_errors=True)
@@ -185,13 +255,18 @@ def sync_files(folder: Path) -> None:
 
 
 def _write(folder: Path, stored: Stored) -> None:
-    held: dict[str, Any] = {"collection": stored.collection.to_json(), "shard": stored.shard}
-    half = folder / f".{_DESCRIPTION}"
+    held = {"collection": stored.collection.to_json(), "shard": stored.shard}
+    _write_json(folder, _DESCRIPTION, held)
+
+
+def _write_json(folder: Path, name: str, held: dict[str, Any]) -> None:
+    """Replace a file in one step."""
+    half = folder / f".{name}"
     with half.open("w", encoding="utf-8") as file:
         json.dump(held, file, indent=2)
         file.flush()
         os.fsync(file.fileno())
-    half.replace(folder / _DESCRIPTION)
+    half.replace(folder / name)
     _sync(folder)
 
 

@@ -43,6 +43,10 @@ class NullStore:
         """One stands for all."""
         return [_collection("default")]
 
+    def set_aside(self) -> dict[str, str]:
+        """Nothing can be damaged."""
+        return {}
+
     async def create(self, collection: Collection) -> None:
         """Whatever is to be made exists already."""
 

@@ -58,6 +58,9 @@ class QdrantStore:
                 continue
         return found
 
+    def set_aside(self) -> dict[str, str]:
+        return {}  # the server sees to its own
+
     async def create(self, collection: Collection) -> None:
         with _errors(collection.name):
             await self._make_way(collection.name)

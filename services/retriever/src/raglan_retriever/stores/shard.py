@@ -7,13 +7,17 @@ a process of its own (`raglan_retriever.stores.optimizing`).
 
 from __future__ import annotations
 
+import errno
+import json
+import os
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
 import qdrant_edge as qe
-from raglan.errors import Unavailable
+from raglan.errors import Conflict, Unavailable
 
 from raglan_retriever import filters
 from raglan_retriever.chunks import DOCUMENT_ID, NUMBERS, STORED, TERMS, Chunk
@@ -27,6 +31,14 @@ SLICE: Final = 50
 
 _PAGE: Final = 500
 
+_TRANSIENT: Final = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.EINTR)
+"""Errors of the system that say nothing about the files."""
+
+_MAX_REASON_CHARS: Final = 400
+
+
+SPARSE: Final = {LEXICAL: qe.EdgeSparseVectorParams(modifier=qe.Modifier.Idf)}
+
 
 class Shard:
     """Thread-safe: any number of readers, one writer."""
@@ -35,28 +47,39 @@ class Shard:
         """Open the shard at `path`.
 
         Raises:
-            Unavailable: it is broken, or another process has it open.
+            Conflict: it is broken.
+            Unavailable: another process has it open, or the process has no more descriptors.
         """
         self.path = path
         self._readers = 0
         self._changed = threading.Condition()
         try:
-            self._shard = qe.EdgeShard.load(str(path))
-        except Exception as error:  # noqa: BLE001 - the library raises bare Exception
-            if "WouldBlock" in str(error):
+            with library_errors("its index cannot be opened"):
+                self._shard = qe.EdgeShard.load(str(path), _config(path))
+        except Conflict as error:
+            if "WouldBlock" in error.message:
                 raise Unavailable(
                     f"Another process has the index at {path} open; stop it, or give this one "
                     "another folder (RAGLAN_RETRIEVER_DATA_DIR)."
                 ) from None
-            raise Unavailable(f"The index at {path} cannot be opened: {error}.") from None
+            if any(f"os error {number})" in error.message for number in _TRANSIENT):
+                raise Unavailable(f"The index cannot be opened now: {error.message}") from None
+            raise
 
     @staticmethod
     def create(path: Path, dimension: int) -> None:
         """Make an empty shard at `path`, with its payload indexes."""
         path.mkdir(parents=True)
         config = qe.EdgeConfig(
-            vectors={DENSE: qe.EdgeVectorParams(size=dimension, distance=qe.Distance.Cosine)},
-            sparse_vectors={LEXICAL: qe.EdgeSparseVectorParams(modifier=qe.Modifier.Idf)},
+            # Cold: a mapping that is not read ahead. Else a shard of one chunk keeps the 32 MiB of
+            # its first file in memory. Once they are read, searches are as fast.
+            vectors={
+                DENSE: qe.EdgeVectorParams(
+                    size=dimension, distance=qe.Distance.Cosine, memory=qe.Memory.Cold
+                )
+            },
+            sparse_vectors=SPARSE,
+            max_search_threads=_threads(),
         )
         shard = qe.EdgeShard.create(str(path), config)
         for name in (DOCUMENT_ID, TERMS):
@@ -74,6 +97,11 @@ class Shard:
         with self._changed:
             self._readers -= 1
             self._changed.notify_all()
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether it has no reader."""
+        return self._readers == 0
 
     def close(self) -> None:
         """Close once no reader is left. The caller sees to it that no new one comes."""
@@ -179,6 +207,36 @@ class Shard:
         sparse = self._shard.count(qe.CountRequest(exact=True, filter=has_lexical))
         indexed = max(0, info.indexed_vectors_count - sparse)
         return int(max(0, info.points_count - indexed))
+
+
+def _threads() -> int:
+    """Threads that read a shard's segments: as many as the process has cores; Edge takes 8."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 8
+
+
+def _config(path: Path) -> qe.EdgeConfig | None:
+    """What the shard at `path` is opened with; None where its own settings are right.
+
+    A configuration is written to the disk, which may be full.
+    """
+    try:
+        held = json.loads((path / "edge_config.json").read_text(encoding="utf-8"))
+        if held.get("max_search_threads") == _threads():
+            return None
+    except (OSError, ValueError, AttributeError):
+        return None  # broken, as opening it will tell
+    return qe.EdgeConfig(sparse_vectors=SPARSE, max_search_threads=_threads())
+
+
+@contextmanager
+def library_errors(what: str) -> Iterator[None]:
+    """The library's failures, panics of its Rust code included, as Conflict."""
+    try:
+        yield
+    except BaseException as error:
+        if type(error) is not Exception and type(error).__name__ != "PanicException":
+            raise
+        raise Conflict(f"{what}: {' '.join(str(error).split())[:_MAX_REASON_CHARS]}") from None
 
 
 def _slices(items: Sequence[Any]) -> Iterator[Sequence[Any]]:

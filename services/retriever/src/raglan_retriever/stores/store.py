@@ -52,7 +52,8 @@ class Stats(Size):
 class Store(Protocol):
     """Collections of points. Every method but the first four raises NotFound for an unknown name.
 
-    All methods raise Unavailable when what lies behind the store cannot be reached.
+    All methods raise Unavailable when what lies behind the store cannot be reached, Conflict when
+    the collection is damaged; those that write, StorageFull when there is no space.
     """
 
     @property
@@ -68,6 +69,9 @@ class Store(Protocol):
     async def collections(self) -> list[Collection]:
         """All of them, by name."""
 
+    def set_aside(self) -> dict[str, str]:
+        """Collections that are damaged, each with the reason; every other method refuses them."""
+
     async def create(self, collection: Collection) -> None:
         """Raises Conflict when the name is taken."""
 
@@ -76,7 +80,8 @@ class Store(Protocol):
     async def describe(self, collection: Collection) -> None:
         """Replace the stored description."""
 
-    async def drop(self, name: str) -> None: ...
+    async def drop(self, name: str) -> None:
+        """Remove it, a damaged one too."""
 
     async def upsert(self, name: str, points: Sequence[Point]) -> None:
         """Store the points, replacing those of the same id. On return they are durable."""

@@ -41,6 +41,10 @@ class BoundedPool:
                 f"{self._pending} calls wait for the index's {self._name} threads, the limit.",
                 retry_after_s=_RETRY_AFTER_S,
             )
+        return await self.run_always(work, *args, **kwargs)
+
+    async def run_always(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """As `run`, however many wait: for clearing up, which must not be refused."""
         self._pending += 1
 
         def timed() -> tuple[T, float]:
