@@ -58,6 +58,17 @@ async def test_every_chunk_is_the_stored_text_between_its_offsets(
     assert [chunk.ordinal for chunk in chunks] == list(range(len(chunks)))
 
 
+async def test_a_chunk_carries_the_name_and_the_time_of_its_document(
+    ingester: Any, retriever: Any
+) -> None:
+    await ingester.submit_file("notes/today.md", b"Said today.")
+
+    stored = await ingester.document("notes/today.md")
+    (chunk,) = retriever.chunks("default", "notes/today.md")
+    assert chunk.filename == "notes/today.md"
+    assert chunk.created_at == stored.created_at
+
+
 async def test_the_model_reads_title_and_headings_with_each_chunk(
     ingester: Any, embedder: Any, retriever: Any
 ) -> None:

@@ -206,3 +206,66 @@ def test_the_corpus_holds_what_the_filters_ask_for():
     for path in KEYS:
         hits = [passes(held, ("eq", path, v)) for held in corpus(SIZE).values() for v in SCALARS]
         assert sum(hits) >= 10, path
+
+
+DATED = {
+    "old": {"published": "2025-12-31T23:59:59.5Z"},
+    "new": {"published": "2026-01-01", "title": "Something else"},
+    "zoned": {"published": ["2026-01-01T01:00:00+02:00", 3]},
+    "none": {"published": "soon", "created_at": "2020-01-01"},
+}
+
+
+def times(field: str, **given: str) -> retriever_pb2.Filter:
+    range_ = retriever_pb2.TimeRange()
+    for name, text in given.items():
+        getattr(range_, name).FromJsonString(text)
+    return retriever_pb2.Filter(condition=retriever_pb2.Condition(field=field, times=range_))
+
+
+@pytest.fixture(scope="module", params=["edge", LOCAL_MODE])
+def dated(request, runner, tmp_path_factory, open_edge, open_local):
+    """A store that holds documents with dates, titles, file names and times of submission."""
+    path = tmp_path_factory.mktemp("dated")
+    store = open_edge(path) if request.param == "edge" else QdrantStore(open_local())
+
+    async def fill() -> None:
+        await store.open()
+        index = Index(store, limits=Limits(), language="en")
+        model = Model("m", "", 2)
+        await index.create("c", model, 0, 0)
+        chunks = [
+            Chunk(
+                id_, id_, 0, f"About {id_}", "text", 0, 4, (), json.dumps(metadata),
+                filename=f"docs/{id_}.md", created_ms=1_700_000_000_000 + 1_000 * number,
+            )
+            for number, (id_, metadata) in enumerate(DATED.items())
+        ]  # fmt: skip
+        await index.upsert("c", model, chunks, np.ones((len(chunks), 2), dtype=np.float32))
+
+    runner.run(fill())
+    yield store
+    runner.run(store.close())
+
+
+@pytest.mark.parametrize(
+    ("filter_", "expected"),
+    [
+        (times("published", gte="2026-01-01T00:00:00Z"), {"new"}),
+        (times("published", lt="2026-01-01T00:00:00Z"), {"old", "zoned"}),
+        (times("published", gt="2025-12-31T23:59:59.499Z", lt="2026-01-01T00:00:01Z"), None),
+        (times("published", gt="2025-12-31T23:59:59.501Z"), {"new"}),
+        (times("nowhere", gt="2000-01-01T00:00:00Z"), set()),
+        (times("created_at", gt="2023-11-14T22:13:21Z"), {"zoned", "none"}),
+        (times("created_at", lt="2021-01-01T00:00:00Z"), {"none"}),
+        (message(("eq", "title", "About old")), {"old"}),
+        (message(("eq", "title", "About new")), {"new"}),
+        (message(("eq", "title", "Something else")), {"new"}),
+        (message(("in", "filename", ["docs/new.md", "docs/none.md"])), {"new", "none"}),
+        (message(("exists", "filename", True)), set(DATED)),
+        (message(("range", "published", {"gte": 0.0})), {"zoned"}),
+    ],
+)
+def test_times_and_the_documents_own_fields_are_found(dated, runner, filter_, expected):
+    found = {chunk.chunk_id for chunk in runner.run(dated.select("c", clause_of(filter_)))}
+    assert found == ({"old", "new"} if expected is None else expected)

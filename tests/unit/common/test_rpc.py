@@ -305,3 +305,52 @@ def test_no_space_is_507_and_not_for_retrying():
     row = errors.wire(errors.StorageFull("full"))
     assert (row.http, row.status, row.retryable) == (507, "RESOURCE_EXHAUSTED", False)
     assert type(errors.from_status("RESOURCE_EXHAUSTED", "")) is errors.Overloaded
+
+
+@pytest.mark.parametrize("text", ["文" * 2_000, "x" * 20_000, "é" * 9_000, "😀" * 3_000])
+async def test_a_long_message_arrives_cut_and_with_its_own_status(text: str) -> None:
+    servicer = Servicer()
+    servicer.error = errors.Conflict(text)
+    async with running(servicer) as stub:
+        with pytest.raises(errors.Conflict) as refused:
+            await client.call(
+                stub.GetInfo, common_pb2.GetInfoRequest(), deadline=Deadline.after(10)
+            )
+    message = refused.value.message
+    assert len(message.encode()) <= errors.MAX_MESSAGE_BYTES
+    assert message.endswith("...")
+    assert message[:-3] == text[: len(message) - 3]
+
+
+async def test_a_message_beyond_grpcs_limit_is_too_large_and_never_overload() -> None:
+    large = generator_pb2.GenerateRequest(question="x" * 17 * 1024 * 1024)
+    async with running(Servicer()) as stub:
+        with pytest.raises(errors.PayloadTooLarge, match="too large: .*larger than max"):
+            async for _ in client.stream(stub.Generate, large, deadline=Deadline.after(10)):
+                pass
+
+
+async def test_a_reply_beyond_grpcs_limit_is_too_large_and_never_overload() -> None:
+    servicer = Servicer()
+
+    async def info(request, context):  # type: ignore[no-untyped-def]
+        return common_pb2.ServiceInfo(service="x" * 17 * 1024 * 1024)
+
+    servicer.GetInfo = info  # type: ignore[method-assign]
+    async with running(servicer) as stub:
+        with pytest.raises(errors.PayloadTooLarge, match="larger than max"):
+            await client.call(
+                stub.GetInfo, common_pb2.GetInfoRequest(), deadline=Deadline.after(10)
+            )
+
+
+async def test_a_server_that_takes_no_more_calls_is_overloaded() -> None:
+    failed = grpc.aio.AioRpcError(
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+        grpc.aio.Metadata(),
+        grpc.aio.Metadata(),
+        "Concurrent RPC limit exceeded!",
+    )
+    error = client.from_rpc_error(failed, "the retriever")
+    assert isinstance(error, errors.Overloaded)
+    assert error.message == "The retriever takes no more calls for the moment."

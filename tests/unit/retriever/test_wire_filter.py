@@ -6,7 +6,15 @@ import math
 
 import pytest
 from raglan.errors import InvalidInput
-from raglan.v1.retriever_pb2 import Condition, Filter, FilterList, Range, Value, ValueList
+from raglan.v1.retriever_pb2 import (
+    Condition,
+    Filter,
+    FilterList,
+    Range,
+    TimeRange,
+    Value,
+    ValueList,
+)
 from raglan_retriever.filters import Any, Not, Terms
 from raglan_retriever.metadata import exists_term, term
 from raglan_retriever.wire_filter import clause_of
@@ -41,6 +49,7 @@ ONE = Value(integer=1)
         (condition(**{"in": ValueList()}), "lists 0 values"),
         (condition(**{"in": ValueList(values=[ONE] * 1001)}), "lists 1001 values"),
         (condition(range=Range()), "has no bound"),
+        (condition(times=TimeRange()), "has no bound"),
         (condition(range=Range(gt=math.inf)), "gt of the range on 'a' is inf"),
         (negated(16), "deeper than 16"),
         (Filter(any=FilterList(filters=[condition(exists=True)] * 101)), "more than 100"),

@@ -23,6 +23,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+MAX_MESSAGE_BYTES: Final = 2_000
+"""gRPC carries a message in a header, where a byte that is not ASCII takes three, and refuses more
+than 8 KB of headers: the call would fail with the refusal's status instead of its own."""
+
+
+def bounded(message: str) -> str:
+    """`message`, cut where it is longer than `MAX_MESSAGE_BYTES` as UTF-8."""
+    data = message.encode(errors="replace")
+    if len(data) <= MAX_MESSAGE_BYTES:
+        return message
+    return data[: MAX_MESSAGE_BYTES - 3].decode(errors="ignore") + "..."
+
 
 class RaglanError(Exception):
     """An error whose message may be shown to whoever sent the request."""
@@ -30,8 +42,8 @@ class RaglanError(Exception):
     def __init__(
         self, message: str, *, retry_after_s: float | None = None, is_final: bool = False
     ) -> None:
-        super().__init__(message)
-        self.message = message
+        self.message = bounded(message)
+        super().__init__(self.message)
         self.retry_after_s = retry_after_s
         """Seconds until a retry makes sense; None where that is unknown or never."""
         self.stage = ""

@@ -61,6 +61,8 @@ class Prepared:
     readability: Sequence[float] = ()
     """Readability of each chunk, in [0, 1]; empty where the embedder does not know."""
     warnings: Sequence[str] = ()
+    created_ms: int = 0
+    """When the document was submitted."""
 
     @property
     def id(self) -> str:
@@ -276,4 +278,6 @@ def _chunks_of(document: Prepared) -> Iterator[IndexChunk]:
             structure=span.structure,
             language=cut.language,
             readability=document.readability[ordinal] if document.readability else None,
+            filename=document.item.filename,
+            created_ms=document.created_ms,
         )

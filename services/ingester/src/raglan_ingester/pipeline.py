@@ -331,6 +331,7 @@ class JobRun:
             metadata_json,
             readability=readability,
             warnings=[*cut.cut.warnings, *refused, *_truncation_warnings(truncated)],
+            created_ms=self._job.created_ms,
         )
 
     async def _embed_parts(self, parts: Sequence[Sequence[str]]) -> list[Embedded]:

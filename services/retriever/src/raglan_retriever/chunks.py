@@ -7,6 +7,7 @@ import unicodedata
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from raglan.chunk_text import in_context
@@ -22,7 +23,7 @@ NUMBERS: Final = "numbers"
 _NAMESPACE: Final = uuid.UUID("8d2ee9f0-6b0a-5f0c-9a3e-0d6f5a1c7b11")
 _FIELDS: Final = (
     "chunk_id", "document_id", "ordinal", "title", "text", "start", "end", "heading_path",
-    "metadata_json", "page", "structure", "language",
+    "metadata_json", "page", "structure", "language", "filename", "created_ms",
 )  # fmt: skip
 
 STORED: Final = _FIELDS
@@ -49,6 +50,10 @@ class Chunk:
     language: str = ""
     """ISO 639-1; empty where it is unknown."""
 
+    filename: str = ""
+    created_ms: int = 0
+    """When the document was submitted, in milliseconds since 1970; 0 where it is not known."""
+
     @property
     def point_id(self) -> str:
         return point_id(self.chunk_id)
@@ -70,7 +75,9 @@ class Chunk:
             )
         check_document_id(self.document_id)
         try:
-            indexed = metadata.index(self.metadata_json, document_id=self.document_id)
+            indexed = metadata.index(
+                self.metadata_json, document_id=self.document_id, also=self._own_fields()
+            )
         except InvalidInput as error:
             raise InvalidInput(f"Chunk {shortened(self.chunk_id)}: {error.message}") from None
         stored = {name: getattr(self, name) for name in _FIELDS}
@@ -79,6 +86,15 @@ class Chunk:
             "structure": base64.b64encode(self.structure).decode(),
             TERMS: indexed.terms,
             NUMBERS: indexed.numbers,
+        }
+
+    def _own_fields(self) -> dict[str, str]:
+        """What can be filtered by without standing in the metadata, as the REST API names it."""
+        created = datetime.fromtimestamp(self.created_ms / 1e3, UTC) if self.created_ms else None
+        return {
+            "title": self.title,
+            "filename": self.filename,
+            "created_at": created.isoformat(timespec="milliseconds") if created else "",
         }
 
     @classmethod

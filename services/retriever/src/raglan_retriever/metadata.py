@@ -8,6 +8,7 @@ finds exactly, and each number is kept besides for ranges. What equals what is d
   and `{"a.b": 1}`;
 - an array matches when one of its elements does;
 - numbers compare by value (1 equals 1.0), and never equal text or booleans;
+- texts that are dates or times (RFC 3339) are kept as seconds besides, for ranges;
 - a field exists when it holds anything but null, or an array of nothing but nulls.
 """
 
@@ -15,12 +16,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any, Final, NoReturn
 from urllib.parse import quote
 
 from raglan.errors import InvalidInput
 from raglan.metadata import Scalar, as_float, check, leaves
+from raglan.moments import moment_of
 
 _LONG: Final = 200
 
@@ -33,7 +37,7 @@ class Indexed:
     """One a field and value, one a field that exists. No duplicates."""
 
     numbers: dict[str, list[float]] = field(default_factory=dict)
-    """Numbers by `number_key` of their field."""
+    """Numbers by `number_key` of their field, and seconds since 1970 by its `time_key`."""
 
 
 def term(path: str, value: Scalar) -> str:
@@ -53,24 +57,33 @@ def number_key(path: str) -> str:
     return quote(path, safe="", errors="surrogatepass")
 
 
-def index(metadata_json: str, **fixed: str) -> Indexed:
+def time_key(path: str) -> str:
+    """The key of `Indexed.numbers` for the times at `path`: `quote` writes no lower-case escape."""
+    return f"%time{number_key(path)}"
+
+
+def index(metadata_json: str, *, also: Mapping[str, str] | None = None, **fixed: str) -> Indexed:
     """Terms and numbers of a JSON object and of `fixed` fields, which shadow its own.
 
     Args:
         metadata_json: a JSON object, or "" for an empty one.
+        also: fields that are found beside those of the same name; empty ones are left out.
 
     Raises:
         InvalidInput: not a JSON object, or beyond the limits of `raglan.metadata`.
     """
     metadata = _parse(metadata_json)
     check(metadata)
+    added = {name: text for name, text in (also or {}).items() if text}
     found = Indexed()
     terms: dict[str, None] = {}
-    for path, value in leaves(metadata | fixed):
+    for path, value in chain(leaves(metadata | fixed), leaves(added)):
         if value is None:
             terms[exists_term(path)] = None
             continue
         terms[term(path, value)] = None
+        if isinstance(value, str) and (moment := moment_of(value)):
+            found.numbers.setdefault(time_key(path), []).append(moment.timestamp())
         if not isinstance(value, str | bool):
             found.numbers.setdefault(number_key(path), []).append(as_float(value))
     found.terms = list(terms)

@@ -47,6 +47,8 @@ def chunk_of(message: retriever_pb2.Chunk) -> Chunk:
         page=message.page,
         structure=message.structure,
         language=message.language,
+        filename=message.filename,
+        created_ms=message.created_at.ToMilliseconds(),
     )
 
 
@@ -97,7 +99,7 @@ def model_message(model: Model) -> common_pb2.ModelIdentity:
 
 
 def chunk_message(chunk: Chunk) -> retriever_pb2.Chunk:
-    return retriever_pb2.Chunk(
+    message = retriever_pb2.Chunk(
         chunk_id=chunk.chunk_id,
         document_id=chunk.document_id,
         ordinal=chunk.ordinal,
@@ -110,7 +112,11 @@ def chunk_message(chunk: Chunk) -> retriever_pb2.Chunk:
         page=chunk.page,
         structure=chunk.structure,
         language=chunk.language,
+        filename=chunk.filename,
     )
+    if chunk.created_ms:
+        message.created_at.FromMilliseconds(chunk.created_ms)
+    return message
 
 
 def passage_message(rank: int, found: Found) -> common_pb2.Passage:

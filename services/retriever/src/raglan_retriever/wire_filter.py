@@ -11,7 +11,7 @@ from raglan.metadata import Scalar
 from raglan.v1 import retriever_pb2
 
 from raglan_retriever.filters import All, Any, Clause, Not, Numbers, Terms
-from raglan_retriever.metadata import exists_term, number_key, term
+from raglan_retriever.metadata import exists_term, number_key, term, time_key
 
 MAX_DEPTH: Final = 16
 MAX_CONDITIONS: Final = 100
@@ -74,6 +74,8 @@ class _Reader:
                 return Terms(_values(getattr(message, "in"), path))
             case "range":
                 return _range(message.range, path)
+            case "times":
+                return _times(message.times, path)
             case "exists":
                 there = Terms((exists_term(path),))
                 return there if message.exists else Not(there)
@@ -108,6 +110,15 @@ def _scalar(message: retriever_pb2.Value, path: str) -> Scalar:
                 f"A value for {shortened(path)} is missing or not finite; give a text, a number "
                 "or a boolean. For a missing field, use exists."
             )
+
+
+def _times(message: retriever_pb2.TimeRange, path: str) -> Numbers:
+    bounds = {
+        descriptor.name: value.ToMicroseconds() / 1e6 for descriptor, value in message.ListFields()
+    }
+    if not bounds:
+        raise InvalidInput(f"The range on {shortened(path)} has no bound; give gt, gte, lt or lte.")
+    return Numbers(time_key(path), **bounds)
 
 
 def _range(message: retriever_pb2.Range, path: str) -> Numbers:

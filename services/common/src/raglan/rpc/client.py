@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncGenerator, Callable
 from typing import Any, Final
 
@@ -33,6 +34,10 @@ _OPTIONS: Final[tuple[tuple[str, Any], ...]] = (
     # Retries are the pool's, under one budget.
     ("grpc.enable_retries", 0),
 )
+
+
+_SIZE: Final = re.compile(r"larger than max|metadata size", re.IGNORECASE)
+"""In what gRPC itself says of a message or of headers beyond its limits."""
 
 
 def connect(
@@ -147,6 +152,13 @@ def from_rpc_error(error: grpc.aio.AioRpcError, to: str) -> RaglanError:
         message = f"{_capital(to)} does not know this call; it may be of an earlier version."
     elif status is grpc.StatusCode.UNKNOWN:
         message = f"{_capital(to)} met an error of its own."
+    elif status is grpc.StatusCode.RESOURCE_EXHAUSTED and errors.SAID_METADATA not in trailing:
+        if _SIZE.search(message):
+            # It does not fit the next time either.
+            status = grpc.StatusCode[errors.TABLE[errors.PayloadTooLarge].status]
+            message = f"A message from or to {to} is too large: {message}."
+        else:
+            message = f"{_capital(to)} takes no more calls for the moment."
     raised = errors.from_status(
         status.name,
         message,

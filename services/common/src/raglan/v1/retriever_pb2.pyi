@@ -6,6 +6,7 @@ isort:skip_file
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from raglan.v1 import common_pb2 as _common_pb2
@@ -265,6 +266,8 @@ class Chunk(_message.Message):
     PAGE_FIELD_NUMBER: _builtins.int
     STRUCTURE_FIELD_NUMBER: _builtins.int
     LANGUAGE_FIELD_NUMBER: _builtins.int
+    FILENAME_FIELD_NUMBER: _builtins.int
+    CREATED_AT_FIELD_NUMBER: _builtins.int
     chunk_id: _builtins.str
     document_id: _builtins.str
     ordinal: _builtins.int
@@ -278,8 +281,12 @@ class Chunk(_message.Message):
     """As in Passage."""
     structure: _builtins.bytes
     language: _builtins.str
+    filename: _builtins.str
+    """Of the document: the name of its file, and when it was submitted."""
     @_builtins.property
     def heading_path(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def created_at(self) -> _timestamp_pb2.Timestamp: ...
     def __init__(
         self,
         *,
@@ -295,10 +302,12 @@ class Chunk(_message.Message):
         page: _builtins.int = ...,
         structure: _builtins.bytes = ...,
         language: _builtins.str = ...,
+        filename: _builtins.str = ...,
+        created_at: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk_id", b"chunk_id", "document_id", b"document_id", "end", b"end", "heading_path", b"heading_path", "language", b"language", "metadata_json", b"metadata_json", "ordinal", b"ordinal", "page", b"page", "start", b"start", "structure", b"structure", "text", b"text", "title", b"title"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk_id", b"chunk_id", "created_at", b"created_at", "document_id", b"document_id", "end", b"end", "filename", b"filename", "heading_path", b"heading_path", "language", b"language", "metadata_json", b"metadata_json", "ordinal", b"ordinal", "page", b"page", "start", b"start", "structure", b"structure", "text", b"text", "title", b"title"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -633,8 +642,44 @@ class Range(_message.Message):
 Global___Range: _TypeAlias = Range  # noqa: Y015
 
 @_typing.final
+class TimeRange(_message.Message):
+    """Of texts that are dates or times (RFC 3339)."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GT_FIELD_NUMBER: _builtins.int
+    GTE_FIELD_NUMBER: _builtins.int
+    LT_FIELD_NUMBER: _builtins.int
+    LTE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def gt(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def gte(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def lt(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def lte(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        gt: _timestamp_pb2.Timestamp | None = ...,
+        gte: _timestamp_pb2.Timestamp | None = ...,
+        lt: _timestamp_pb2.Timestamp | None = ...,
+        lte: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["gt", b"gt", "gte", b"gte", "lt", b"lt", "lte", b"lte"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["gt", b"gt", "gte", b"gte", "lt", b"lt", "lte", b"lte"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TimeRange: _TypeAlias = TimeRange  # noqa: Y015
+
+@_typing.final
 class Condition(_message.Message):
-    """A test on one metadata field; "a.b" reaches into objects; "document_id" is a field too."""
+    """A test on one metadata field; "a.b" reaches into objects. "document_id" is a field too; "title",
+    "filename" and "created_at" are fields besides those that the metadata calls so.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -644,6 +689,7 @@ class Condition(_message.Message):
     IN_FIELD_NUMBER: _builtins.int
     RANGE_FIELD_NUMBER: _builtins.int
     EXISTS_FIELD_NUMBER: _builtins.int
+    TIMES_FIELD_NUMBER: _builtins.int
     field: _builtins.str
     exists: _builtins.bool
     @_builtins.property
@@ -654,6 +700,8 @@ class Condition(_message.Message):
 
     @_builtins.property
     def range(self) -> Global___Range: ...
+    @_builtins.property
+    def times(self) -> Global___TimeRange: ...
     def __init__(
         self,
         *,
@@ -662,12 +710,13 @@ class Condition(_message.Message):
         ne: Global___Value | None = ...,
         range: Global___Range | None = ...,
         exists: _builtins.bool = ...,
+        times: Global___TimeRange | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["eq", b"eq", "exists", b"exists", "in", b"in", "ne", b"ne", "range", b"range", "test", b"test"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["eq", b"eq", "exists", b"exists", "in", b"in", "ne", b"ne", "range", b"range", "test", b"test", "times", b"times"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["eq", b"eq", "exists", b"exists", "field", b"field", "in", b"in", "ne", b"ne", "range", b"range", "test", b"test"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["eq", b"eq", "exists", b"exists", "field", b"field", "in", b"in", "ne", b"ne", "range", b"range", "test", b"test", "times", b"times"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_test: _TypeAlias = _typing.Literal["eq", "ne", "in", "range", "exists"]  # noqa: Y015
+    _WhichOneofReturnType_test: _TypeAlias = _typing.Literal["eq", "ne", "in", "range", "exists", "times"]  # noqa: Y015
     _WhichOneofArgType_test: _TypeAlias = _typing.Literal["test", b"test"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_test) -> _WhichOneofReturnType_test | None: ...
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from datetime import MAXYEAR, UTC, timedelta
 from typing import Annotated, Any, Final
 
 from pydantic import (
+    AfterValidator,
     BeforeValidator,
     ConfigDict,
     Discriminator,
@@ -16,10 +18,14 @@ from pydantic import (
     model_validator,
 )
 from raglan.identifiers import shortened
+from raglan.moments import is_whole_day, moment_of
 from raglan.v1 import retriever_pb2
 
 from raglan_gateway.api.strict import Strict
 from raglan_gateway.api.text import PlainText
+
+MAX_SAFE_INTEGER: Final = 2**53 - 1
+"""Up to it every integer is a number of the index, which keeps numbers in 64-bit floating point."""
 
 MAX_DEPTH: Final = 8
 MAX_NODES: Final = 100
@@ -51,6 +57,9 @@ class Equals(Strict):
     value: Scalar
 
 
+_FROM_THE_NEXT_DAY: Final = {"gt": "gte", "lte": "lt"}
+
+
 class OneOf(Strict):
     """The field has one of these values."""
 
@@ -58,19 +67,44 @@ class OneOf(Strict):
     values: Annotated[list[Scalar], Field(min_length=1, max_length=MAX_VALUES, fail_fast=True)]
 
 
+def _check_moment(value: str) -> str:
+    moment = moment_of(value)
+    if moment is None:
+        raise ValueError("it is no date or time, such as 2026-11-28 or 2026-11-28T10:30:00Z")
+    if not 1 < moment.year < MAXYEAR:  # an offset, or the end of the day, leads beyond them
+        raise ValueError(f"the years of a range are 2 to {MAXYEAR - 1}")
+    return value
+
+
+Bound = Annotated[
+    Annotated[StrictInt, Field(ge=-MAX_SAFE_INTEGER, le=MAX_SAFE_INTEGER), Tag("int")]
+    | Annotated[Real, Tag("float")]
+    | Annotated[Text, AfterValidator(_check_moment), Tag("str")],
+    Discriminator(
+        lambda value: type(value).__name__,
+        custom_error_type="bound",
+        custom_error_message="a bound is a number, or a date or time as text (RFC 3339)",
+    ),
+]
+
+
 class Between(Strict):
-    """The field is a number within these bounds; at least one is given."""
+    """The field is a number within these bounds, or a date or time (RFC 3339); at least one is
+    given. A date stands for its whole day, and a time without an offset is UTC."""
 
     field: FieldName
-    gt: Real | Integer | None = None
-    gte: Real | Integer | None = None
-    lt: Real | Integer | None = None
-    lte: Real | Integer | None = None
+    gt: Bound | None = None
+    gte: Bound | None = None
+    lt: Bound | None = None
+    lte: Bound | None = None
 
     @model_validator(mode="after")
     def _bounded(self) -> Between:
         if self.gt is self.gte is self.lt is self.lte is None:
             raise ValueError("range needs at least one of gt, gte, lt, lte")
+        bounds = [each for each in (self.gt, self.gte, self.lt, self.lte) if each is not None]
+        if len({isinstance(each, str) for each in bounds}) > 1:
+            raise ValueError("the bounds of a range are numbers or times, not both")
         return self
 
 
@@ -178,11 +212,31 @@ def _condition(filter_: Filter) -> retriever_pb2.Condition:
     elif filter_.range is not None:
         bounds = filter_.range.model_dump(exclude={"field"}, exclude_none=True)
         condition.field = filter_.range.field
-        condition.range.CopyFrom(retriever_pb2.Range(**bounds))
+        if any(isinstance(bound, str) for bound in bounds.values()):
+            condition.times.CopyFrom(_times(bounds))
+        else:
+            condition.range.CopyFrom(retriever_pb2.Range(**bounds))
     elif filter_.exists is not None:
         condition.field = filter_.exists.field
         condition.exists = filter_.exists.value
     return condition
+
+
+def _times(bounds: dict[str, str]) -> retriever_pb2.TimeRange:
+    message: Any = retriever_pb2.TimeRange()
+    for name, text in bounds.items():
+        moment = moment_of(text)
+        assert moment is not None  # as validated
+        if is_whole_day(text) and name in _FROM_THE_NEXT_DAY:
+            # After a day is from the next one on, and up to it is before the next one.
+            name, moment = _FROM_THE_NEXT_DAY[name], moment + timedelta(days=1)
+        bound = getattr(message, name)
+        if message.HasField(name):
+            tighter = max if name == "gte" else min
+            moment = tighter(moment, bound.ToDatetime(tzinfo=UTC))
+        bound.FromDatetime(moment)
+    made: retriever_pb2.TimeRange = message
+    return made
 
 
 def _value(value: bool | int | float | str) -> retriever_pb2.Value:

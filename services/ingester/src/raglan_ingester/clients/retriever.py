@@ -47,6 +47,9 @@ class IndexChunk:
     """ISO 639-1."""
     readability: float | None = None
     """Readability for the embedding model, in [0, 1]; None where the embedder does not know."""
+    filename: str = ""
+    created_ms: int = 0
+    """When the document was submitted."""
 
 
 class RetrieverClient:
@@ -109,7 +112,7 @@ class RetrieverClient:
 
 
 def _to_proto(chunk: IndexChunk) -> retriever_pb2.Chunk:
-    return retriever_pb2.Chunk(
+    message = retriever_pb2.Chunk(
         chunk_id=chunk.chunk_id,
         document_id=chunk.document_id,
         ordinal=chunk.ordinal,
@@ -122,4 +125,7 @@ def _to_proto(chunk: IndexChunk) -> retriever_pb2.Chunk:
         page=chunk.page,
         structure=chunk.structure,
         language=chunk.language,
+        filename=chunk.filename,
     )
+    message.created_at.FromMilliseconds(chunk.created_ms)
+    return message
