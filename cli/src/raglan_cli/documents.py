@@ -19,7 +19,7 @@ from raglan_cli.client import (
 from raglan_cli.failure import FAILED
 from raglan_cli.files import Selection, is_gone
 from raglan_cli.orientation import about_empty, naming_others
-from raglan_cli.screen import err, one_line, out, print_json
+from raglan_cli.screen import counted, err, one_line, out, print_json
 
 _PAGE: Final = 1000
 _BATCH: Final = 200
@@ -72,7 +72,7 @@ def delete(
     with Gateway(find_url(url)) as gateway, naming_others(gateway, collection):
         chunks, missing = remove(gateway, collection, document_ids)
     if deleted := len(set(document_ids)) - len(missing):
-        out.print(f"Deleted {deleted} document{'s' * (deleted > 1)} ({chunks} chunks).")
+        out.print(f"Deleted {counted(deleted, 'document')} ({counted(chunks, 'chunk')}).")
     for document_id in missing:
         err.print(f"There is no document {document_id} in {collection}.", style="red")
     if missing:

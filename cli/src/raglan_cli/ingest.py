@@ -20,7 +20,7 @@ from raglan_cli.failure import FAILED, INTERRUPTED, Failure, UsageFailure
 from raglan_cli.files import Selection
 from raglan_cli.ignoring import Choice
 from raglan_cli.jobs import Outcome
-from raglan_cli.screen import err, out, print_json
+from raglan_cli.screen import counted, err, out, print_json
 from raglan_cli.upload import Upload
 
 _SHOWN: Final = 20
@@ -151,7 +151,7 @@ def _ended_early(error: BaseException, gateway: Gateway, upload: Upload, selecte
     lines = [
         f"{failure.message} Accepted before: {accepted} of {selected} files. The mesh goes on with "
         "them:",
-        *(f"  job {job.id} ({_counted(job.files, 'file')})" for job in upload.accepted),
+        *(f"  job {job.id} ({counted(job.files, 'file')})" for job in upload.accepted),
         f"To cancel one: curl -X POST {gateway.url}/v1/jobs/ID/cancel",
     ]
     details = {"accepted": [asdict(job) for job in upload.accepted]}
@@ -204,13 +204,9 @@ def _nothing_found(paths: Sequence[Path], selection: Selection) -> str:
         return f"There are no files in {where} (hidden ones are not looked at)."
     name, reason = selection.skipped[0]
     return (
-        f"There is nothing to send in {where}: {_counted(len(selection.skipped), 'path')} skipped, "
+        f"There is nothing to send in {where}: {counted(len(selection.skipped), 'path')} skipped, "
         f"e.g. {name} ({reason}). Name a file itself to send it all the same."
     )
-
-
-def _counted(count: int, what: str) -> str:
-    return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 def _show(report: Mapping[str, Any], *, waited: bool) -> None:
@@ -218,7 +214,7 @@ def _show(report: Mapping[str, Any], *, waited: bool) -> None:
     if waited:
         out.print(
             Text.assemble(
-                f"{_counted(report['documents'], 'document')} sent to ",
+                f"{counted(report['documents'], 'document')} sent to ",
                 (collection, "bold"),
                 f": {report['chunks']} chunks indexed, {report['unchanged']} unchanged, "
                 f"{_rare_counts(report)}{len(failed)} failed, in {report['seconds']:.1f} s",

@@ -67,6 +67,11 @@ def plain(text: str) -> str:
     return _CONTROL.sub("", text).encode("utf-8", "backslashreplace").decode()
 
 
+def counted(count: int, what: str) -> str:
+    """`count` and the noun `what`, in the plural unless it is 1."""
+    return f"{count} {what}{'' if count == 1 else 's'}"
+
+
 def one_line(text: str, limit: int) -> str:
     """`text` with its white space folded, cut to `limit` characters with an ellipsis."""
     folded = " ".join(plain(text).split())

@@ -9,7 +9,7 @@ from typing import Any, Final, TypeAlias
 
 from raglan.telemetry import semconv
 
-from raglan_cli.screen import one_line
+from raglan_cli.screen import counted, one_line
 
 Span: TypeAlias = Mapping[str, Any]
 _NOTE_CHARS: Final = 160
@@ -157,19 +157,15 @@ def _work(span: Span, attributes: Mapping[str, Any]) -> Iterable[Note]:
 def _batch(span: Span, attributes: Mapping[str, Any]) -> Iterable[Note]:
     if span["name"] == semconv.BATCH and (size := number(span, semconv.BATCH_SIZE)):
         requests = number(span, semconv.BATCH_REQUESTS) or len(span["links"])
-        yield Note(f"{_counted(size, 'text')} of {_counted(requests, 'request')}")
+        yield Note(f"{counted(round(size), 'text')} of {counted(round(requests), 'request')}")
     elif span["links"]:
-        yield Note(f"linked to {_counted(len(span['links']), 'span')}", "dim")
+        yield Note(f"linked to {counted(len(span['links']), 'span')}", "dim")
 
 
 def _deadline(span: Span, attributes: Mapping[str, Any]) -> Iterable[Note]:
     left_ms = number(span, semconv.DEADLINE_REMAINING_MS)
     if left_ms is not None and (semconv.STAGE in attributes or span["status"] == "error"):
         yield Note(f"{milliseconds(left_ms)} ms were left", "dim")
-
-
-def _counted(count: float, what: str) -> str:
-    return f"{count:.0f} {what}{'' if count == 1 else 's'}"
 
 
 _NOTES: Final = (_failure, _fallback, _call, _work, _batch, _deadline)
