@@ -25,7 +25,7 @@ def test_reranked_passages_come_first_and_the_others_keep_their_order() -> None:
 
 def test_exact_matches_stay_before_what_the_reranker_prefers() -> None:
     found = reordered(passages(True, False, True, False), ranked(3, 2, 1, 0))
-    assert [passage.chunk_id for passage in found] == ["2", "0", "3", "1"]
+    assert [passage.chunk_id for passage in found] == ["0", "2", "3", "1"]
 
 
 def test_an_exact_match_leads_also_where_the_reranker_did_not_score_it() -> None:

@@ -67,5 +67,8 @@ def reordered(
         before = len(_in_context(passage)) - len(passage.text)
         passage.matches.extend(at - before for at in ranked.matches if at >= before)
     # A model of meaning reads nothing in an identifier; the passage that holds it stays first.
-    order = dict.fromkeys((*(ranked.index for ranked in reply.ranked), *range(len(passages))))
-    return sorted((passages[index] for index in order), key=lambda passage: not passage.exact)
+    exact = [index for index, passage in enumerate(passages) if passage.exact]
+    first = list(dict.fromkeys([*exact, *(ranked.index for ranked in reply.ranked)]))
+    seen = set(first)
+    rest = [index for index in range(len(passages)) if index not in seen]
+    return [passages[index] for index in first + rest]
