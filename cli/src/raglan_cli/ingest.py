@@ -216,7 +216,7 @@ def _show(report: Mapping[str, Any], *, waited: bool) -> None:
             Text.assemble(
                 f"{counted(report['documents'], 'document')} sent to ",
                 (collection, "bold"),
-                f": {report['chunks']} chunks indexed, {report['unchanged']} unchanged, "
+                f": {counted(report['chunks'], 'chunk')} indexed, {report['unchanged']} unchanged, "
                 f"{_rare_counts(report)}{len(failed)} failed, in {report['seconds']:.1f} s",
             )
         )
