@@ -78,8 +78,10 @@ async def test_a_stream_that_outlasts_the_grace_ends_in_an_error_event() -> None
     name, data = gateway_serving.events(reply.text)[-1]
     assert name == "error"
     assert data == {
+        "type": "unavailable",
         "code": "UNAVAILABLE",
         "message": "The gateway is shutting down; try again.",
+        "request_id": reply.headers["x-request-id"],
         "retryable": True,
     }
     assert gateway.closed == 1

@@ -37,11 +37,13 @@ async def gateway() -> AsyncIterator[httpx.AsyncClient]:
         yield client
 
 
+JSON = {"content-type": "application/json"}
 REQUESTS: list[tuple[str, str, dict[str, Any], int, str]] = [
     ("POST", "/v1/query", {"json": {"query": ASKED, "timeout_ms": 500}}, 503, "/v1/query"),
     ("POST", "/v1/search", {"json": {"query": ASKED, "timeout_ms": 500}}, 503, "/v1/search"),
     ("POST", "/v1/query", {"json": {"query": ASKED, "top_k": "x"}}, 422, "/v1/query"),
-    ("POST", "/v1/query", {"content": b"{" + ASKED.encode()}, 422, "/v1/query"),
+    ("POST", "/v1/query", {"content": b"{" + ASKED.encode(), "headers": JSON}, 422, "/v1/query"),
+    ("POST", "/v1/query", {"content": b"{" + ASKED.encode()}, 415, "/v1/query"),
     ("POST", "/v1/query", {"content": ASKED.encode() * 200}, 413, "/v1/query"),
     ("GET", f"/nowhere?q={ASKED}", {}, 404, "other"),
     ("GET", "/v1/query", {}, 405, "/v1/query"),
