@@ -7,6 +7,7 @@ but not yet named in the database, are in a folder of its own below `incoming`.
 from __future__ import annotations
 
 import asyncio
+import errno
 import fcntl
 import hashlib
 import os
@@ -15,9 +16,11 @@ import shutil
 import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, Final
+
+from raglan.errors import Unavailable
 
 _LOCK_PAUSE_S: Final = 0.01
 _PIN: Final = "pin-"
@@ -137,7 +140,10 @@ class BlobStore:
 
 
 class BlobWriter:
-    """Receives one document, off the loop: `write` pieces, then `commit` or `discard`."""
+    """Receives one document, off the loop: `write` pieces, then `commit` or `discard`.
+
+    Both raise Unavailable where the disk is full.
+    """
 
     def __init__(self, store: BlobStore, path: Path) -> None:
         self._store = store
@@ -148,11 +154,13 @@ class BlobWriter:
 
     async def write(self, piece: bytes) -> None:
         self.size_bytes += len(piece)
-        await asyncio.to_thread(self._write, piece)
+        with _full_disk_said():
+            await asyncio.to_thread(self._write, piece)
 
     async def commit(self) -> str:
         """Make the blob durable and pin it; returns its SHA-256 in hex."""
-        return await asyncio.to_thread(self._commit)
+        with _full_disk_said():
+            return await asyncio.to_thread(self._commit)
 
     async def discard(self) -> None:
         await asyncio.to_thread(self._discard)
@@ -175,5 +183,19 @@ class BlobWriter:
 
     def _discard(self) -> None:
         if self._file is not None:
-            self._file.close()
+            with suppress(OSError):  # what is buffered does not fit on a full disk
+                self._file.close()
             self._path.unlink(missing_ok=True)
+
+
+@contextmanager
+def _full_disk_said() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise Unavailable(
+            "The disk of the ingester's data folder (RAGLAN_INGESTER_DATA_DIR) is full; nothing of "
+            "the upload was kept. Free some space and send it again."
+        ) from None

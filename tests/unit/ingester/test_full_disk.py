@@ -1,4 +1,4 @@
-"""A database that cannot write for now: callers are told, work without a caller waits."""
+"""A disk or database that is full for now: callers are told, work without a caller waits."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from raglan.errors import Unavailable
+from raglan_ingester.blobs import BlobStore, BlobWriter
 from raglan_ingester.database import Database, DatabaseUnavailable, PatientDatabase, url_of
 from raglan_ingester.model import Worker
 from sqlalchemy.orm import Session
@@ -41,3 +43,17 @@ async def test_a_full_database_is_unavailable_and_patient_work_goes_on_later(
         await waiting
 
     await database.close()
+
+
+async def test_an_upload_onto_a_full_disk_is_refused_with_a_sentence(tmp_path: Path) -> None:
+    store = BlobStore(tmp_path / "blobs")
+    store.open("local")
+    received = tmp_path / "received"
+    received.symlink_to("/dev/full")
+    writer = BlobWriter(store, received)
+
+    with pytest.raises(Unavailable, match="RAGLAN_INGESTER_DATA_DIR"):
+        await writer.write(b"x" * 1_000_000)
+    await writer.discard()
+
+    assert not received.is_symlink()
