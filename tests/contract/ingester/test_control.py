@@ -360,9 +360,12 @@ async def test_an_upload_whose_collection_goes_meanwhile_leaves_no_document(
     ingester: Any, retriever: Any
 ) -> None:
     retriever.add_collection("fleeting")
+    asked = asyncio.Event()
+    retriever.error = lambda method: asked.set()
 
     async def parts() -> Any:
         yield ingester_pb2.SubmitRequest(job=ingester_pb2.JobHeader(collection="fleeting"))
+        await asked.wait()
         head = ingester_pb2.DocumentHeader(document_id="a", media_type="text/plain")
         yield ingester_pb2.SubmitRequest(document=head)
         yield ingester_pb2.SubmitRequest(data=b"Alpha.")
