@@ -354,3 +354,26 @@ async def test_a_deletion_does_not_wait_for_an_index_that_refuses_writes(
     retriever.error = lambda method: None
     assert (await ingester.ended(job)).status == SUCCEEDED
     assert [chunk.text for chunk in retriever.chunks("default", "b")] == ["Beta."]
+
+
+async def test_an_upload_whose_collection_goes_meanwhile_leaves_no_document(
+    ingester: Any, retriever: Any
+) -> None:
+    retriever.add_collection("fleeting")
+    asked = asyncio.Event()
+    retriever.error = lambda method: asked.set()
+
+    async def parts() -> Any:
+        yield ingester_pb2.SubmitRequest(job=ingester_pb2.JobHeader(collection="fleeting"))
+        await asked.wait()
+        head = ingester_pb2.DocumentHeader(document_id="a", media_type="text/plain")
+        yield ingester_pb2.SubmitRequest(document=head)
+        yield ingester_pb2.SubmitRequest(data=b"Alpha.")
+        del retriever.collections["fleeting"]
+
+    with pytest.raises(NotFound):
+        await ingester.call(ingester.stub.Submit, parts())
+
+    retriever.add_collection("fleeting")
+    request = ingester_pb2.ListDocumentsRequest(collection="fleeting")
+    assert not (await ingester.call(ingester.stub.ListDocuments, request)).documents

@@ -359,3 +359,35 @@ async def test_a_flush_does_not_wait_for_the_index_of_another_collection(
     await index.upsert("small", model, [chunk("d#0")], vectors(1))
     await until(lambda: asyncio.sleep(0, "small" in flushed))
     await index.store.close()
+
+
+async def test_text_deleted_while_the_shard_is_rewritten_is_erased_even_after_a_restart(
+    open_edge, tmp_path, chunk, vectors, model, monkeypatch
+):
+    rewriting, may_go_on = asyncio.Event(), asyncio.Event()
+
+    async def waits(path: Path, **settings) -> None:
+        rewriting.set()
+        await may_go_on.wait()
+        await optimize(path, **settings)
+
+    monkeypatch.setattr(edge, "optimize", waits)
+    first = await opened(open_edge, tmp_path, quiet_s=0.01)
+    await first.create("c", model, 7, 3)
+    pieces = [chunk("old#0", "old"), chunk("later#0", "the zanzibarword"), chunk("kept#0", "kept")]
+    await first.upsert("c", model, pieces, vectors(3))
+    await first.delete("c", ["old"], [])
+    await rewriting.wait()
+    await first.delete("c", ["later"], [])
+    may_go_on.set()
+    await until(lambda: asyncio.sleep(0, first.store._shards.get("c").changed is None))
+    await first.store.close()
+
+    second = await opened(open_edge, tmp_path, quiet_s=0.01)
+
+    async def gone() -> bool:
+        return not await asyncio.to_thread(files_with, tmp_path, b"zanzibarword")
+
+    await until(gone)
+    assert (await second.document("c", "kept"))[0].text == "kept"
+    await second.store.close()

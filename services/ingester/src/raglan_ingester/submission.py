@@ -83,6 +83,8 @@ class Intake:
                 else:
                     await reception.piece(part)
             job, items = await reception.end()
+            # An upload takes a while, in which its collection may have been deleted.
+            await self._check_collection(job.collection)
             await self._jobs.add(job, items)
             return job
         finally:

@@ -53,6 +53,14 @@ def router(mesh: Mesh, answers: AnswerCache) -> APIRouter:
             method, request, deadline=Deadline.after(TIMEOUT_S), retry=retry
         )
 
+    async def forget_documents(name: str) -> None:
+        await mesh.ingester.call(
+            "DeleteDocuments",
+            ingester_pb2.DeleteDocumentsRequest(collection=name),
+            deadline=Deadline.after(TIMEOUT_S),
+            retry=False,
+        )
+
     @routes.post("", status_code=201)
     async def create_collection(body: schemas.NewCollection) -> schemas.Collection:
         """Make a collection; asking again for the same one is no error."""
@@ -76,15 +84,12 @@ def router(mesh: Mesh, answers: AnswerCache) -> APIRouter:
         """Delete a collection with its documents; jobs that feed it are cancelled."""
         held = await retrieve("GetCollection", retriever_pb2.GetCollectionRequest(name=name))
         async with answers.deleting(name):
-            await mesh.ingester.call(
-                "DeleteDocuments",
-                ingester_pb2.DeleteDocumentsRequest(collection=name),
-                deadline=Deadline.after(TIMEOUT_S),
-                retry=False,
-            )
+            await forget_documents(name)
             await retrieve(
                 "DeleteCollection", retriever_pb2.DeleteCollectionRequest(name=name), retry=False
             )
+            # What was submitted in between would appear in the next collection of that name.
+            await forget_documents(name)
         return schemas.Deleted(deleted_chunks=held.chunks)
 
     return routes

@@ -330,6 +330,8 @@ class EdgeStore:
             return False
         fresh.flush()
         stored = replace(held.stored, shard=fresh.path.name)
+        if held.erasable:  # by a deletion since the copy was taken, whose text is in the copy
+            self._folders.mark_erasable(stored)
         self._folders.write(stored)
         old = self._shards.replace(held, fresh)
         held.stored, held.counts = stored, None

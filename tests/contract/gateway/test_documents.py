@@ -1,4 +1,4 @@
-"""A document that takes several calls to read is one document to a client of the gateway."""
+"""Documents and collections through a gateway, whose services answer in parts or at bad moments."""
 
 from __future__ import annotations
 
@@ -26,6 +26,11 @@ class Ingester(ingester_pb2_grpc.IngesterServiceServicer):
 
     def __init__(self) -> None:
         self.versions = ["a" * 2_500]
+        self.submitted = ["early"]
+
+    async def DeleteDocuments(self, request: Any, context: Any) -> Any:
+        self.submitted.clear()
+        return ingester_pb2.DeleteDocumentsResponse()
 
     async def GetDocument(self, request: Any, context: Any) -> Any:
         text = self.versions[0]
@@ -43,7 +48,17 @@ class Ingester(ingester_pb2_grpc.IngesterServiceServicer):
 
 
 class Retriever(retriever_pb2_grpc.RetrieverServiceServicer):
-    """Gives two of five chunks at a time."""
+    """Gives two of five chunks at a time. While it deletes a collection, a document arrives."""
+
+    def __init__(self, ingester: Ingester) -> None:
+        self.ingester = ingester
+
+    async def GetCollection(self, request: Any, context: Any) -> Any:
+        return retriever_pb2.Collection(name=request.name)
+
+    async def DeleteCollection(self, request: Any, context: Any) -> Any:
+        self.ingester.submitted.append("late")
+        return retriever_pb2.DeleteCollectionResponse()
 
     async def GetDocument(self, request: Any, context: Any) -> Any:
         end = request.offset + 2
@@ -72,6 +87,7 @@ async def ingester() -> Ingester:
 
 @pytest.fixture
 async def gateway(ingester: Ingester) -> AsyncIterator[httpx.AsyncClient]:
+    retriever = Retriever(ingester)
     servers = {
         "ingester": await _serve(
             "Ingester",
@@ -79,7 +95,7 @@ async def gateway(ingester: Ingester) -> AsyncIterator[httpx.AsyncClient]:
         ),
         "retriever": await _serve(
             "Retriever",
-            lambda s: retriever_pb2_grpc.add_RetrieverServiceServicer_to_server(Retriever(), s),
+            lambda s: retriever_pb2_grpc.add_RetrieverServiceServicer_to_server(retriever, s),
         ),
     }
     addresses = {
@@ -108,3 +124,10 @@ async def test_versions_are_not_mixed(gateway: httpx.AsyncClient, ingester: Inge
     ingester.versions = ["a" * 2_500, "b" * 1_500]
     found = (await gateway.get("/v1/collections/c/documents/d")).json()
     assert found["text"] == "b" * 1_500
+
+
+async def test_what_is_submitted_while_a_collection_is_deleted_goes_with_it(
+    gateway: httpx.AsyncClient, ingester: Ingester
+) -> None:
+    assert (await gateway.delete("/v1/collections/c")).status_code == 200
+    assert ingester.submitted == []
