@@ -30,7 +30,7 @@ async def test_startup_is_over_once_every_service_was_up_and_stays_over() -> Non
     async with (
         asyncio.timeout(30),
         app.router.lifespan_context(app),
-        httpx.AsyncClient(transport=transport, base_url="http://gateway") as client,
+        httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client,
     ):
         while (started := await client.get("/startupz")).json()["waiting_for"] != list(NAMES[1:]):
             await asyncio.sleep(0.01)

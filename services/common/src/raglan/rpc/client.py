@@ -39,6 +39,8 @@ _OPTIONS: Final[tuple[tuple[str, Any], ...]] = (
 _SIZE: Final = re.compile(r"larger than max|metadata size", re.IGNORECASE)
 """In what gRPC itself says of a message or of headers beyond its limits."""
 
+_UNREAD_RETRY_S: Final = 0.1
+
 
 def connect(
     address: str, *, target: str = "", max_message_bytes: int = 16 * 1024 * 1024
@@ -120,12 +122,14 @@ async def stream(
     attempt.streams()
     replies = method(request, timeout=remaining, metadata=request_context.outgoing(attempt.span))
     error: BaseException | None = None
+    begun = False
     try:
         async for reply in replies:
+            begun = True
             attempt.replied()
             yield reply
     except grpc.aio.AioRpcError as failed:
-        error = from_rpc_error(failed, to)
+        error = from_rpc_error(failed, to, begun=begun)
         raise error from None
     except BaseException as left:
         error = left
@@ -135,8 +139,12 @@ async def stream(
         attempt.answered(error)
 
 
-def from_rpc_error(error: grpc.aio.AioRpcError, to: str) -> RaglanError:
-    """Our error for a failed call; gRPC's own words about transport become a sentence."""
+def from_rpc_error(error: grpc.aio.AioRpcError, to: str, *, begun: bool = False) -> RaglanError:
+    """Our error for a failed call; gRPC's own words about transport become a sentence.
+
+    Args:
+        begun: whether a part of the reply had come.
+    """
     trailing = dict(error.trailing_metadata() or ())
     told = trailing.get(errors.RETRY_AFTER_METADATA)
     retry_after_s = None if told is None else int(told) / 1e3
@@ -145,9 +153,13 @@ def from_rpc_error(error: grpc.aio.AioRpcError, to: str) -> RaglanError:
         message = f"{_capital(to)} cannot be reached."
     elif status is grpc.StatusCode.DEADLINE_EXCEEDED:
         message = f"{_capital(to)} did not answer before the deadline."
-    elif status is grpc.StatusCode.CANCELLED:
+    elif status is grpc.StatusCode.CANCELLED and begun:
         # Our own leaving shows as asyncio.CancelledError: this was the other side's.
         status, message = grpc.StatusCode.UNAVAILABLE, f"{_capital(to)} ended the call."
+    elif status is grpc.StatusCode.CANCELLED:
+        # So gRPC refuses what a busy server has not read (`GrpcSettings.max_unread_calls`).
+        status, message = grpc.StatusCode.RESOURCE_EXHAUSTED, f"{_capital(to)} reads no more calls."
+        retry_after_s = _UNREAD_RETRY_S
     elif status is grpc.StatusCode.UNIMPLEMENTED and errors.SAID_METADATA not in trailing:
         message = f"{_capital(to)} does not know this call; it may be of an earlier version."
     elif status is grpc.StatusCode.UNKNOWN:
