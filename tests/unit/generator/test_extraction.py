@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from raglan.blocks import Block, BlockKind
+from raglan.blocks import Block, BlockKind, Cell
 from raglan_generator.cues import cue_of
 from raglan_generator.extraction import extract
 from raglan_generator.generation import Passage
@@ -123,6 +123,33 @@ def test_a_code_is_not_nearly_another_one() -> None:
     assert found.quotes[0].text.startswith("P04321")
     assert found.quotes[0].chance > 0.5
     assert found.confidence > 0.5
+
+
+def table(*rows: tuple[str, str]) -> Passage:
+    text, cells = "", []
+    for row in rows:
+        text += "| "
+        spans = []
+        for cell in row:
+            spans.append(Cell(len(text), len(text) + len(cell)))
+            text += f"{cell} | "
+        text = text[:-1] + "\n"
+        cells.append(tuple(spans))
+    block = Block(BlockKind.TABLE, 0, len(text), rows=tuple(cells), has_header=True)
+    return Passage(text, similarity=0.6, reranked=0.5, blocks=(block,))
+
+
+def test_a_row_that_holds_little_of_the_question_is_no_answer_beside_one_that_holds_more() -> None:
+    """The rows profit from their passage, which is the best, and look like settings."""
+    settings = table(
+        ("setting", "meaning"),
+        ("`MAX_HEAT`", "the heat at which the pump stops"),
+        ("`COLOUR`", "paint of the pump"),
+    )
+    others = [Passage("Cats sleep.", similarity=0.6)] * 3
+    written = Passage("Turn the hose off at night from the left.", similarity=0.5)
+    found = extract("How do I turn off the hose of the pump?", [settings, *others, written])
+    assert [quote.text for quote in found.quotes] == [written.text]
 
 
 SHARE = st.floats(0, 1)

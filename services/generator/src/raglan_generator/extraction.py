@@ -77,6 +77,9 @@ WEIGHTS_BY_WORDS: Final = Features(
 CUT_OFF: Final = 0.035
 """A unit with a smaller share of the best one's chance is not quoted."""
 
+ROW_CUT_OFF: Final = 0.4
+"""Nor is a row that holds a smaller share of what the best unit holds of the question."""
+
 _NO_VERSION: Final = 1.0
 """Log-odds subtracted when a version is asked for and no unit names one."""
 
@@ -147,7 +150,8 @@ def extract(
     if not any(each.words or each.section for each in found):
         return Extraction((), 0.0)
     chances = chances_of(candidates, found)
-    best = _completed(_best(candidates, chances, max_sentences), candidates, max_sentences)
+    likely = _best(candidates, found, chances, max_sentences)
+    best = _completed(likely, candidates, max_sentences)
     quotes = tuple(_quotes([candidates[i] for i in best], [chances[i] for i in best]))
     evidence = evidence_of(question, passages, candidates, found, chances, language)
     return Extraction(quotes, evidence.confidence(), evidence.answerable(), evidence.parts())
@@ -158,16 +162,30 @@ def language_of(question: str, passages: Sequence[Passage]) -> str:
     return next((each.language for each in passages if each.language), "") or detect(question)
 
 
-def _best(candidates: Sequence[Candidate], chances: Sequence[float], most: int) -> list[int]:
+def _best(
+    candidates: Sequence[Candidate],
+    found: Sequence[Features],
+    chances: Sequence[float],
+    most: int,
+) -> list[int]:
     """The likeliest candidates, none inside another, none far less likely than the first."""
     order = sorted(range(len(candidates)), key=lambda i: -chances[i])
     picked: list[int] = []
     for i in order:
         if len(picked) == most or chances[i] <= CUT_OFF * chances[order[0]]:
             break
+        # All rows of a table share what speaks for their passage.
+        is_row = candidates[i].unit.kind is Kind.ROW
+        if is_row and picked and _held(found[i]) < ROW_CUT_OFF * _held(found[picked[0]]):
+            continue
         if not any(_overlap(candidates[i], candidates[j]) for j in picked):
             picked.append(i)
     return picked
+
+
+def _held(found: Features) -> float:
+    """How much of the question a unit holds itself."""
+    return found.words + found.pieces
 
 
 def _completed(picked: list[int], candidates: Sequence[Candidate], most: int) -> list[int]:

@@ -17,9 +17,9 @@ from raglan_generator.generation import Request, Support
 
 _COSINE_HALF: Final = 0.45
 _COSINE_SLOPE: Final = 14.0
-"""A logistic of the cosine of question and passage. With all-MiniLM-L6-v2, SQuAD's questions and
-the paragraphs that answer them have a median of .65, the nearest paragraph on another subject
-.25."""
+"""A logistic of the cosine of question and passage. With all-MiniLM-L6-v2, 1,000 questions of SQuAD
+and the paragraphs that answer them have a median of .58 (quartiles .48 and .66), the nearest of
+5,000 abstracts on another subject .26 (.22 and .30)."""
 
 
 async def judge(request: Request, deadline: Deadline) -> Support:
