@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from raglan.lifecycle import LAST_WORD_S
+from raglan.rpc.addresses import joined as address_of
 from raglan.settings import SERVICES, ServiceSettings, unknown_variables
 
 from raglan_cli.failure import Failure, UsageFailure
@@ -117,7 +118,7 @@ def plan(
     }
     host = environ.get("RAGLAN_GATEWAY_HOST", LOOPBACK)
     reachable = LOOPBACK if host in {"0.0.0.0", "::", ""} else host  # noqa: S104 - compared only
-    addresses[GATEWAY] = [f"{reachable}:{port}"]
+    addresses[GATEWAY] = [address_of(reachable, port)]
     programs = [
         Program(
             service=service,
@@ -134,7 +135,7 @@ def plan(
         for number, address in enumerate(listed, 1)
     ]
     return Mesh(
-        url=f"http://{reachable}:{port}",
+        url=f"http://{address_of(reachable, port)}",
         listen=(host, port),
         data=data,
         programs=tuple(programs),
@@ -261,7 +262,8 @@ def free_ports(count: int) -> list[int]:
 
 def is_free(port: int, host: str = LOOPBACK) -> bool:
     """Whether `port` can be listened on now."""
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
