@@ -125,7 +125,8 @@ def plan(
             replica=number,
             address=address,
             argv=(sys.executable, "-m", f"raglan_{service}"),
-            env=_environment(service, address, data, joined, environ),
+            env=_environment(service, address, data, joined, environ)
+            | _metrics_of(service, number),
             log=data / "logs" / f"{service}-{number}.log",
             grace_s=_grace_s(service, environ),
             behind_door=service == GATEWAY,
@@ -181,6 +182,11 @@ def _grace_s(service: str, environ: Mapping[str, str]) -> float:
         except ValueError:  # the service will say so, and not start
             told += default
     return told + LAST_WORD_S + _EXIT_S
+
+
+def _metrics_of(service: str, replica: int) -> dict[str, str]:
+    """A port that was set is the first replica's, as with the port of its calls."""
+    return {f"RAGLAN_{service.upper()}_METRICS_PORT": "0"} if replica > 1 else {}
 
 
 def _environment(

@@ -159,3 +159,10 @@ def test_what_listens_on_ipv6_answers_on_the_address_of_its_url():
         assert mesh.is_free(port, host)
         with closing(Door(host, port)), mesh.socket.create_connection((reached, port), 5):
             assert not mesh.is_free(port, host)
+
+
+def test_a_metrics_port_that_was_set_is_the_first_replicas():
+    variable = "RAGLAN_EMBEDDER_METRICS_PORT"
+    of = planned({variable: "9100"}, embedder=2)
+    assert [program(of, "embedder", n).env[variable] for n in (1, 2)] == ["9100", "0"]
+    assert variable not in program(planned(), "embedder").env
