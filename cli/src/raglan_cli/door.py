@@ -44,7 +44,9 @@ class Door:
         """
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         try:
-            self._socket = socket.create_server((host, port), family=family, backlog=_BACKLOG)
+            self._socket = socket.create_server(
+                (host, port), family=family, dualstack_ipv6=host == "::", backlog=_BACKLOG
+            )
         except OSError as error:
             raise Failure(
                 f"The gateway cannot listen on {host}:{port}: {error.strerror}. "

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from raglan.lifecycle import LAST_WORD_S
+from raglan.rpc.addresses import joined as address_of
 from raglan.settings import SERVICES, ServiceSettings, unknown_variables
 
 from raglan_cli.failure import Failure, UsageFailure
@@ -117,14 +118,15 @@ def plan(
     }
     host = environ.get("RAGLAN_GATEWAY_HOST", LOOPBACK)
     reachable = LOOPBACK if host in {"0.0.0.0", "::", ""} else host  # noqa: S104 - compared only
-    addresses[GATEWAY] = [f"{reachable}:{port}"]
+    addresses[GATEWAY] = [address_of(reachable, port)]
     programs = [
         Program(
             service=service,
             replica=number,
             address=address,
             argv=(sys.executable, "-m", f"raglan_{service}"),
-            env=_environment(service, address, data, joined, environ),
+            env=_environment(service, address, data, joined, environ)
+            | _metrics_of(service, number),
             log=data / "logs" / f"{service}-{number}.log",
             grace_s=_grace_s(service, environ),
             behind_door=service == GATEWAY,
@@ -134,7 +136,7 @@ def plan(
         for number, address in enumerate(listed, 1)
     ]
     return Mesh(
-        url=f"http://{reachable}:{port}",
+        url=f"http://{address_of(reachable, port)}",
         listen=(host, port),
         data=data,
         programs=tuple(programs),
@@ -180,6 +182,11 @@ def _grace_s(service: str, environ: Mapping[str, str]) -> float:
         except ValueError:  # the service will say so, and not start
             told += default
     return told + LAST_WORD_S + _EXIT_S
+
+
+def _metrics_of(service: str, replica: int) -> dict[str, str]:
+    """A port that was set is the first replica's, as with the port of its calls."""
+    return {f"RAGLAN_{service.upper()}_METRICS_PORT": "0"} if replica > 1 else {}
 
 
 def _environment(
@@ -261,7 +268,8 @@ def free_ports(count: int) -> list[int]:
 
 def is_free(port: int, host: str = LOOPBACK) -> bool:
     """Whether `port` can be listened on now."""
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from rich.table import Table
@@ -104,6 +104,16 @@ def _show(document: Mapping[str, Any]) -> None:
     for service in document["services"]:
         if told := crash_of(service):
             out.print(told, style="red")
+        if confinement := service.get("confinement"):
+            out.print(confinement_of(confinement), style="dim")
+
+
+def confinement_of(mechanisms: Sequence[str]) -> str:
+    """What keeps an ingester's parsers from the rest of the machine, as a sentence."""
+    names = ", ".join(name.replace("_", " ") for name in mechanisms)
+    if "landlock" in mechanisms:
+        return f"Parsers are confined by {names}."
+    return f"Parsers are confined by {names}; they can read the ingester's files: no Landlock here."
 
 
 def crash_of(service: Mapping[str, Any]) -> str:

@@ -92,7 +92,7 @@ def data_folder(data: Path | None) -> Path:
 
 
 def _refuse_taken_port(planned: mesh.Mesh, port: int) -> None:
-    host = planned.url.removeprefix("http://").rpartition(":")[0]
+    host = planned.url.removeprefix("http://").rpartition(":")[0].strip("[]")
     if not mesh.is_free(port, host):
         raise Failure(
             f"Port {port} is in use, so the gateway cannot listen on {host}:{port}. "

@@ -182,6 +182,7 @@ async def test_the_service_tells_its_engine_and_limits(ingester: Any) -> None:
 
     assert (info.service, info.engine) == ("ingester", "dbos")
     assert info.limits["max_document_bytes"] == 64 * 1024 * 1024
+    assert "audit_hook" in info.confinement
 
 
 async def test_texts_go_through_the_bulk_lane_as_passages(ingester: Any, embedder: Any) -> None:

@@ -1,8 +1,10 @@
 import socket
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from raglan_cli import mesh
+from raglan_cli.door import Door
 from raglan_cli.failure import Failure
 
 DATA = Path("/data")
@@ -141,3 +143,26 @@ def test_a_service_gets_the_time_to_end_that_it_was_told_it_has():
     assert 65 < program(of, "embedder").grace_s < 70
     assert program(of, "reranker").grace_s == pytest.approx(12)
     assert of.stop_s > 2 * 65
+
+
+@pytest.mark.parametrize(
+    ("host", "url"), [("::1", "http://[::1]:8080"), ("::", "http://127.0.0.1:8080")]
+)
+def test_the_gateway_may_listen_on_ipv6(tmp_path, host, url):
+    planned = mesh.plan(tmp_path, 8080, {}, {"RAGLAN_GATEWAY_HOST": host})
+    assert (planned.url, planned.listen) == (url, (host, 8080))
+
+
+def test_what_listens_on_ipv6_answers_on_the_address_of_its_url():
+    for host, reached in (("::1", "::1"), ("::", "127.0.0.1"), ("::", "::1")):
+        (port,) = mesh.free_ports(1)
+        assert mesh.is_free(port, host)
+        with closing(Door(host, port)), mesh.socket.create_connection((reached, port), 5):
+            assert not mesh.is_free(port, host)
+
+
+def test_a_metrics_port_that_was_set_is_the_first_replicas():
+    variable = "RAGLAN_EMBEDDER_METRICS_PORT"
+    of = planned({variable: "9100"}, embedder=2)
+    assert [program(of, "embedder", n).env[variable] for n in (1, 2)] == ["9100", "0"]
+    assert variable not in program(planned(), "embedder").env

@@ -1,4 +1,4 @@
-from raglan_cli.status import crash_of, merge
+from raglan_cli.status import confinement_of, crash_of, merge
 
 ENTRY = {
     "service": "embedder",
@@ -33,3 +33,13 @@ def test_the_crash_is_told_beside_what_the_gateway_sees():
 def test_a_process_that_never_crashed_has_nothing_to_tell():
     (row,) = merge([], {"services": [ENTRY | {"restarts": 0, "reason": None}]})
     assert crash_of(row) == ""
+
+
+def test_what_confines_parsers_is_a_sentence_with_what_is_missing():
+    assert confinement_of(["landlock", "seccomp", "network_namespace"]) == (
+        "Parsers are confined by landlock, seccomp, network namespace."
+    )
+    assert confinement_of(["seccomp", "audit_hook"]) == (
+        "Parsers are confined by seccomp, audit hook; they can read the ingester's files: "
+        "no Landlock here."
+    )

@@ -6,13 +6,14 @@ import asyncio
 import gc
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
+from pathlib import Path
 
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from raglan import errors
 from raglan.deadline import Deadline
-from raglan.rpc import client
+from raglan.rpc import addresses, client
 from raglan.rpc.server import Server, Service
 from raglan.settings import GrpcSettings
 from raglan.telemetry import context as request_context
@@ -354,3 +355,23 @@ async def test_a_server_that_takes_no_more_calls_is_overloaded() -> None:
     error = client.from_rpc_error(failed, "the retriever")
     assert isinstance(error, errors.Overloaded)
     assert error.message == "The retriever takes no more calls for the moment."
+
+
+@pytest.mark.parametrize("host", ["::1", "::"])
+async def test_a_service_listens_on_ipv6(host: str) -> None:
+    service = Service("raglan.v1.Fake", lambda server: None)
+    server = Server(service, GrpcSettings(host=host, shutdown_drain_s=0, shutdown_grace_s=0))
+    await server.start()
+    try:
+        async with grpc.aio.insecure_channel(f"[::1]:{server.port}") as channel:
+            check = health_pb2_grpc.HealthStub(channel).Check  # type: ignore[no-untyped-call]
+            reply = await check(health_pb2.HealthCheckRequest(), timeout=5)
+        assert reply.status == health_pb2.HealthCheckResponse.SERVING
+    finally:
+        await server.stop()
+
+
+def test_a_file_of_addresses_may_be_indented_and_commented(tmp_path: Path) -> None:
+    path = tmp_path / "embedder.addresses"
+    path.write_text("# ours\n  10.0.0.1:7101  # the fast one\n\t# none\n\n[::1]:7101\n")
+    assert addresses._read(path).fixed == {"10.0.0.1:7101", "[::1]:7101"}

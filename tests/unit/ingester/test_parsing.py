@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
+from raglan_ingester import landlock
 from raglan_ingester.chunking import Sizes
 from raglan_ingester.parsers.parsed import Unparsable
 from raglan_ingester.parsing import CutDocument, ParseRequest, ParserPool
@@ -127,6 +128,110 @@ except PermissionError:
     done = subprocess.run([sys.executable, "-I", "-c", script], check=False, timeout=30)
 
     assert done.returncode == 7
+
+
+def confined(script: str) -> str:
+    """What `script` prints in a confined process. It has `active`, `libc` and `native_open`."""
+    head = f"""
+import ctypes, errno, os
+from pathlib import Path
+from raglan_ingester import landlock
+from raglan_ingester.confinement import *
+libc = ctypes.CDLL(None, use_errno=True)
+def native_open(path):
+    return libc.open(os.fsencode(path), os.O_RDONLY)
+def refuses(call, *arguments):
+    return call(*arguments) == -1 and ctypes.get_errno() in (errno.EACCES, errno.EPERM)
+def start(*readable):
+    return confine({1024 * MIB}, map(Path, readable))
+"""
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", head + script],
+        check=False,
+        timeout=30,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_native_code_of_a_confined_process_reads_no_file_of_the_user(tmp_path: Path) -> None:
+    """Not the ingester's environment either, which holds its secrets."""
+    secret = tmp_path / "secret"
+    secret.write_text("x")
+    said = confined(f"""
+paths = ["/etc/passwd", "/proc/self/environ", f"/proc/{{os.getppid()}}/environ", {str(secret)!r}]
+active = start()
+print(LANDLOCK in active, all(refuses(native_open, path) for path in paths))
+""")
+    assert said == ("True True" if landlock.abi() else "False False")
+
+
+def test_a_confined_process_reads_what_it_is_given_and_writes_nothing(tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.json").write_text("{}")
+    said = confined(f"""
+start({str(tmp_path)!r})
+print(open({str(tmp_path / "tokenizer.json")!r}).read())
+if landlock.abi():
+    assert refuses(libc.open, os.fsencode({str(tmp_path / "new")!r}), os.O_CREAT | os.O_WRONLY)
+    assert refuses(libc.unlink, os.fsencode({str(tmp_path / "tokenizer.json")!r}))
+import decimal, zoneinfo, sqlite3  # modules and their libraries are found as before
+""")
+    assert said == "{}"
+
+
+def test_without_landlock_python_refuses_files_and_the_process_says_so(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("x")
+    said = confined(f"""
+landlock.abi = lambda: 0
+print(LANDLOCK in start())
+for look in (open, os.listdir, Path.read_bytes):
+    try:
+        look(Path({str(tmp_path)!r}) / ("secret" if look is not os.listdir else ""))
+    except PermissionError as error:
+        print(error)
+import decimal, zoneinfo, sqlite3
+""")
+    assert said.splitlines() == [
+        "False",
+        f"A parser may not read {tmp_path}/secret",
+        f"A parser may not read {tmp_path}",
+        f"A parser may not read {tmp_path}/secret",
+    ]
+
+
+def test_native_code_of_a_confined_process_has_no_sockets_and_starts_no_program() -> None:
+    said = confined("""
+active = start()
+if SECCOMP in active:
+    assert refuses(libc.socket, 2, 1, 0)
+    assert refuses(libc.socket, 2, 2, 0)
+    assert refuses(libc.socket, 1, 1, 0)
+    assert refuses(libc.kill, os.getppid(), 0)
+if {SECCOMP, LANDLOCK} & set(active):
+    assert refuses(libc.execv, b"/bin/true", (ctypes.c_char_p * 2)(b"true", None))
+print(SECCOMP in active)
+""")
+    assert said == str(seccomp_is_there())
+
+
+def seccomp_is_there() -> bool:
+    try:
+        import pyseccomp
+    except (ImportError, RuntimeError):
+        return False
+    return bool(pyseccomp.get_api())
+
+
+async def test_a_pool_says_by_what_its_processes_are_confined(
+    pools: Callable[..., ParserPool], tmp_path: Path
+) -> None:
+    pool = pools()
+    await pool.open()
+    assert "audit_hook" in pool.confinement
+    assert ("landlock" in pool.confinement) == bool(landlock.abi())
+    assert (await pool.parse(request(tmp_path / "small.txt", b"It is fine."))).text == "It is fine."
 
 
 def test_a_confined_process_has_no_network_even_for_native_code() -> None:

@@ -38,7 +38,9 @@ def sockets(settings: GatewaySettings) -> list[socket.socket]:
 def _bound(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host, port), family=family, backlog=BACKLOG)
+        return socket.create_server(
+            (host, port), family=family, dualstack_ipv6=host == "::", backlog=BACKLOG
+        )
     except OSError as error:
         raise Unavailable(
             f"{host}:{port} cannot be listened on: {error.strerror} (RAGLAN_GATEWAY_PORT)."

@@ -42,6 +42,8 @@ from raglan_ingester.workers import Heartbeats, WorkerName, claim_name
 
 _CHECK_S = 10.0
 _SWEEP_S = 5.0
+_TOKENIZERS = "tokenizers"
+"""Folder of the models' tokenizers: all of the data folder that parser processes may read."""
 
 
 class Ingester:
@@ -51,7 +53,7 @@ class Ingester:
         self._settings = settings
         self._data_dir = settings.data_dir
         url = url_of(settings.database_url.get_secret_value(), settings.data_dir)
-        settings.data_dir.mkdir(parents=True, exist_ok=True)
+        (settings.data_dir / _TOKENIZERS).mkdir(parents=True, exist_ok=True)
         self._database = Database(url)
         registry = CollectorRegistry()
         self._counted = IngesterMetrics(registry)
@@ -75,6 +77,7 @@ class Ingester:
             memory_bytes=settings.parse_memory_bytes,
             cpu_s=settings.parse_cpu_s,
             wall_s=settings.parse_wall_s,
+            readable=(settings.data_dir / _TOKENIZERS,),
         )
         self._blobs = BlobStore(settings.data_dir / "blobs")
         self._is_shared = sa.make_url(url).get_backend_name() != "sqlite"
@@ -108,7 +111,7 @@ class Ingester:
             embed_calls=asyncio.Semaphore(settings.embed_calls_in_flight),
             allowance=Allowance(BYTES_UNDER_WAY),
             tokenizers=TokenizerFolder(
-                settings.data_dir / "tokenizers", embedder, embedder_patience
+                settings.data_dir / _TOKENIZERS, embedder, embedder_patience
             ),
             max_metadata_bytes=settings.max_metadata_bytes,
             max_chunks_per_document=settings.max_chunks_per_document,
@@ -152,6 +155,7 @@ class Ingester:
             library,
             engine=self._queue.name,
             metrics_port=lambda: self.metrics.port,
+            confinement=lambda: self._parser.confinement,
             limits={
                 "max_document_bytes": limits.max_document_bytes,
                 "max_job_bytes": limits.max_job_bytes,
@@ -176,6 +180,7 @@ class Ingester:
         await asyncio.to_thread(self._blobs.open, worker)
         await self._database.create()
         await self._reconciler.join(worker)
+        await self._parser.open()
         await self._ingestion.start(worker)
         self._reconciler.start()
         self._has_started = True

@@ -1,9 +1,12 @@
-"""The parser process: `python -I -m raglan_ingester.parse_worker MEMORY_BYTES CPU_S`.
+"""The parser process: `python -I -m raglan_ingester.parse_worker MEMORY_BYTES CPU_S [FOLDER ...]`.
 
-Reads requests from stdin and writes replies to stdout, each a 4-byte big-endian length and JSON.
-JSON, not pickle: the reply comes from a process that strangers' documents may have taken over.
+Reads requests from stdin and writes replies to stdout, each a 4-byte big-endian length and JSON; a
+request is followed by the document's bytes. JSON, not pickle: the reply comes from a process that
+strangers' documents may have taken over. The first reply is made unasked, and tells by what the
+process is confined.
 
-    {"path", "filename", "media_type", "title", "max_chars", "overlap_chars", "max_tokens",
+    {"confinement": [mechanism, ...]}
+    {"size", "filename", "media_type", "title", "max_chars", "overlap_chars", "max_tokens",
      "max_chunks", "tokenizer"}
     {"title", "text", "language", "metadata", "warnings", "structure",
      "chunks": [[start, end, [heading, ...], page, structure], ...]}  or  {"error": sentence}
@@ -41,20 +44,21 @@ OUT_OF_MEMORY: Final = 3
 def main() -> None:
     memory_bytes, cpu_s = int(sys.argv[1]), int(sys.argv[2])
     requests, replies = quiet_standard_streams()
-    confine(memory_bytes)
+    detect("Its library looks for a folder to write to when it is loaded.")
+    confinement = confine(memory_bytes, map(Path, sys.argv[3:]))
     with os.fdopen(requests, "rb") as incoming, os.fdopen(replies, "wb") as outgoing:
+        _send(outgoing, {"confinement": confinement})
         while (request := _receive(incoming)) is not None:
             allow_cpu(cpu_s)
             try:
-                _send(outgoing, _answer(request))
+                _send(outgoing, _answer(request, incoming.read(request["size"])))
             except MemoryError:
                 # The heap is in pieces: a fresh process is cheaper than a second surprise.
                 os._exit(OUT_OF_MEMORY)
 
 
-def _answer(request: dict[str, Any]) -> dict[str, Any]:
+def _answer(request: dict[str, Any], data: bytes) -> dict[str, Any]:
     try:
-        data = Path(request["path"]).read_bytes()
         parsed = parsers.parse(Source(data, request["filename"], request["media_type"]))
         if request["title"]:
             parsed = dataclasses.replace(parsed, title=request["title"])

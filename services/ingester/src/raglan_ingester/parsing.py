@@ -12,12 +12,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Protocol
 
+import structlog
+
 from raglan_ingester.chunking import Sizes
+from raglan_ingester.confinement import LANDLOCK
 from raglan_ingester.parse_worker import OUT_OF_MEMORY
 from raglan_ingester.parsers.parsed import Unparsable
 
+log: Final = structlog.get_logger()
+
 _DOCUMENTS_A_WORKER: Final = 2000
 """After so many a worker is replaced: libraries leak."""
+_START_S: Final = 60.0
+_PIECE_BYTES: Final = 1024 * 1024
 _ENVIRONMENT: Final = {
     "LANG": "C.UTF-8",
     "PATH": "/usr/bin:/bin",
@@ -79,9 +86,21 @@ class Parser(Protocol):
 
 
 class ParserPool:
-    """Parses in `workers` processes without network, each limited in memory and CPU time."""
+    """Parses in `workers` processes, each confined, and limited in memory and CPU time."""
 
-    def __init__(self, *, workers: int, memory_bytes: int, cpu_s: int, wall_s: float) -> None:
+    def __init__(
+        self,
+        *,
+        workers: int,
+        memory_bytes: int,
+        cpu_s: int,
+        wall_s: float,
+        readable: tuple[Path, ...] = (),
+    ) -> None:
+        """`readable`: folders that the processes may read, where tokenizers lie."""
+        self.confinement: list[str] = []
+        """By what the processes are confined (`raglan_ingester.confinement`), once one runs."""
+        self._readable = readable
         self._memory_bytes = memory_bytes
         self._cpu_s = cpu_s
         self._wall_s = wall_s
@@ -89,6 +108,20 @@ class ParserPool:
         self._all: set[_Worker] = set()
         for _ in range(workers):
             self._free.put_nowait(None)
+
+    async def open(self) -> None:
+        """Start the first process, to know by what it is confined. Documents tell if it cannot."""
+        worker = await self._free.get()
+        try:
+            worker = worker or await self._start()
+            async with asyncio.timeout(_START_S):
+                self.confinement = await worker.confinement()
+        except (OSError, TimeoutError, asyncio.IncompleteReadError) as error:
+            log.warning("no parser process", reason=type(error).__name__)
+        finally:
+            self._free.put_nowait(worker)
+        if LANDLOCK not in self.confinement:
+            log.warning("parsers can read this user's files", confinement=self.confinement)
 
     async def parse(self, request: ParseRequest) -> CutDocument:
         worker = await self._free.get()
@@ -142,7 +175,7 @@ class ParserPool:
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             *("-I", "-B", "-m", "raglan_ingester.parse_worker"),
-            *(str(self._memory_bytes), str(self._cpu_s)),
+            *(str(self._memory_bytes), str(self._cpu_s), *map(str, self._readable)),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.DEVNULL,
@@ -164,13 +197,17 @@ class _Worker:
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
+        self._confinement: list[str] | None = None
         self.documents = 0
 
     async def ask(self, request: ParseRequest) -> CutDocument | Unparsable:
         self.documents += 1
+        await self.confinement()
+        # The process may read no file of ours, so it is given the bytes.
+        data = await asyncio.to_thread(_read, request.path)
         body = json.dumps(
             {
-                "path": str(request.path),
+                "size": len(data),
                 "filename": request.filename,
                 "media_type": request.media_type,
                 "title": request.title,
@@ -181,14 +218,27 @@ class _Worker:
                 "tokenizer": str(request.tokenizer or ""),
             }
         ).encode()
-        requests, replies = self._process.stdin, self._process.stdout
+        requests = self._process.stdin
         assert requests is not None
-        assert replies is not None
         requests.write(len(body).to_bytes(4, "big") + body)
+        for start in range(0, len(data), _PIECE_BYTES):
+            requests.write(data[start : start + _PIECE_BYTES])
+            await requests.drain()
         await requests.drain()
+        return await asyncio.to_thread(_reply_of, await self._reply())
+
+    async def confinement(self) -> list[str]:
+        """By what it is confined, as it says of itself first."""
+        if self._confinement is None:
+            said = json.loads(await self._reply())
+            self._confinement = [str(each) for each in said["confinement"]]
+        return self._confinement
+
+    async def _reply(self) -> bytes:
+        replies = self._process.stdout
+        assert replies is not None
         length = int.from_bytes(await replies.readexactly(4), "big")
-        reply = await replies.readexactly(length)
-        return await asyncio.to_thread(_reply_of, reply)
+        return await replies.readexactly(length)
 
     async def exit_status(self) -> int:
         """How the process ended; negative is the signal that ended it."""
@@ -201,6 +251,13 @@ class _Worker:
         with suppress(ProcessLookupError):
             self._process.kill()
         await self._process.wait()
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise Unparsable(f"The document cannot be read: {error.strerror}.") from None
 
 
 def _reply_of(body: bytes) -> CutDocument | Unparsable:

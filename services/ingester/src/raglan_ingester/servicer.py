@@ -53,6 +53,7 @@ class IngesterServicer(ingester_pb2_grpc.IngesterServiceServicer):
         engine: str,
         limits: dict[str, int],
         metrics_port: Callable[[], int],
+        confinement: Callable[[], list[str]] = list,
     ) -> None:
         self._intake = intake
         self._ingestion = ingestion
@@ -61,6 +62,7 @@ class IngesterServicer(ingester_pb2_grpc.IngesterServiceServicer):
         self._engine = engine
         self._limits = limits
         self._metrics_port = metrics_port
+        self._confinement = confinement
 
     async def Submit(
         self, request_iterator: AsyncIterator[ingester_pb2.SubmitRequest], context: Context
@@ -176,6 +178,7 @@ class IngesterServicer(ingester_pb2_grpc.IngesterServiceServicer):
             limits=self._limits,
             pid=os.getpid(),
             metrics_port=self._metrics_port(),
+            confinement=self._confinement(),
         )
 
 

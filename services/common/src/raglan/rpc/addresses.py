@@ -38,7 +38,7 @@ class Addresses:
         """Read "10.0.0.1:7101,10.0.0.2:7101", "embedder.svc:7101" or "@/path/of/a/file".
 
         A name stands for every address that it resolves to, as a Kubernetes headless service
-        does. A file has one address or name a line; lines that begin with # are comments.
+        does. A file has one address or name a line; what follows # is a comment.
 
         Raises:
             ValueError: no address, or one without a port.
@@ -69,7 +69,7 @@ class Addresses:
 
 def _read(file: Path) -> Addresses:
     lines = file.read_text(encoding="utf-8").splitlines()
-    listed = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+    listed = [found for line in lines if (found := line.partition("#")[0].strip())]
     if any(line.startswith("@") for line in listed):
         raise ValueError(f"{file} names another file; it must hold addresses")
     return Addresses.parse(",".join(listed))
@@ -129,6 +129,11 @@ class Resolver:
         six = {f"[{ip}]:{port}" for family, ip in nodes if family == socket.AF_INET6}
         self._answers[host, port] = frozenset(four or six)
         return ""
+
+
+def joined(host: str, port: int) -> str:
+    """ "::1" and 7101 -> "[::1]:7101"."""
+    return f"[{host}]:{port}" if ":" in host and not host.startswith("[") else f"{host}:{port}"
 
 
 def _is_ip(host: str) -> bool:

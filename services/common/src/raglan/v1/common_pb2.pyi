@@ -250,6 +250,7 @@ class ServiceInfo(_message.Message):
     METRICS_PORT_FIELD_NUMBER: _builtins.int
     LOAD_FIELD_NUMBER: _builtins.int
     ADAPTERS_FIELD_NUMBER: _builtins.int
+    CONFINEMENT_FIELD_NUMBER: _builtins.int
     service: _builtins.str
     version: _builtins.str
     engine: _builtins.str
@@ -276,6 +277,12 @@ class ServiceInfo(_message.Message):
     def adapters(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """LoRA adapters that a generator's requests may name."""
 
+    @_builtins.property
+    def confinement(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """By what an ingester's parser processes are confined: "landlock", "seccomp",
+        "network_namespace", "audit_hook". Without "landlock" they can read its user's files.
+        """
+
     def __init__(
         self,
         *,
@@ -291,10 +298,11 @@ class ServiceInfo(_message.Message):
         metrics_port: _builtins.int = ...,
         load: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
         adapters: _abc.Iterable[_builtins.str] | None = ...,
+        confinement: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["model", b"model"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapters", b"adapters", "device", b"device", "dtype", b"dtype", "engine", b"engine", "limits", b"limits", "load", b"load", "metrics_port", b"metrics_port", "model", b"model", "outputs", b"outputs", "pid", b"pid", "service", b"service", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapters", b"adapters", "confinement", b"confinement", "device", b"device", "dtype", b"dtype", "engine", b"engine", "limits", b"limits", "load", b"load", "metrics_port", b"metrics_port", "model", b"model", "outputs", b"outputs", "pid", b"pid", "service", b"service", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -74,6 +74,8 @@ class ServiceStatus(BaseModel):
     dtype: str | None = None
     limits: dict[str, int] = {}
     outputs: list[str] = []
+    confinement: list[str] = []
+    """Of an ingester's parser processes; without "landlock" they can read its user's files."""
     metrics_url: str | None = None
 
 
@@ -194,6 +196,7 @@ def _status(seen: Seen) -> ServiceStatus:
             "dtype": info.dtype or None,
             "limits": dict(info.limits),
             "outputs": list(info.outputs),
+            "confinement": list(info.confinement),
             "metrics_url": _metrics_url(seen.address, info.metrics_port),
         }
     )
