@@ -214,4 +214,4 @@ bench-compare: setup ## What changed between the runs kept here, status 1 on a r
 
 .PHONY: clean
 clean: ## Remove environments and caches (not your data)
-	rm -rf $(VENV) .venv-infinity .venv-vllm .pytest_cache .ruff_cache .mypy_cache .hypothesis .schemathesis
+	rm -rf $(VENV) .venv-infinity .venv-openapi-client .venv-vllm .pytest_cache .ruff_cache .mypy_cache .hypothesis .schemathesis
