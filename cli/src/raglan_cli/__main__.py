@@ -8,6 +8,7 @@ from importlib.metadata import version
 from typing import Annotated
 
 import typer
+from raglan.settings import SettingsError
 
 from raglan_cli import (
     ask,
@@ -22,7 +23,7 @@ from raglan_cli import (
     trace,
     up,
 )
-from raglan_cli.failure import Failure
+from raglan_cli.failure import USAGE, Failure
 
 app = typer.Typer(
     name="raglan",
@@ -72,12 +73,19 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):  # a terminal may lack characters that a text has
             stream.reconfigure(errors="backslashreplace")
     try:
-        app()
+        _run()
     except Failure as failure:
         if "--json" in sys.argv:
             screen.print_json(failure.document)
         screen.err.print(failure.message, style="red")
         raise SystemExit(failure.status) from None
+
+
+def _run() -> None:
+    try:
+        app()
+    except SettingsError as error:  # also what every command needs, such as a data folder
+        raise Failure(str(error), status=USAGE) from None
 
 
 if __name__ == "__main__":

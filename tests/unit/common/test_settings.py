@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from pydantic import Field, PositiveInt, SecretStr
 from raglan import redaction
-from raglan.settings import SERVICES, GrpcSettings, SettingsError, is_secret, load
+from raglan.settings import SERVICES, GrpcSettings, SettingsError, default_data_dir, is_secret, load
 
 
 class EmbedderLike(GrpcSettings, env_prefix="RAGLAN_EMBEDDER_"):
@@ -113,3 +113,13 @@ def test_every_setting_whose_name_says_secret_is_one(service: str) -> None:
     settings = getattr(module, f"{service.capitalize()}Settings")
     for name, field in settings.model_fields.items():
         assert is_secret(field) == (redaction.under(name, 1) == redaction.REDACTED), name
+
+
+def test_a_user_without_a_home_folder_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("RAGLAN_DATA", raising=False)
+    monkeypatch.setattr(Path, "home", no_home)
+    with pytest.raises(SettingsError, match=r"has no home folder.* set RAGLAN_DATA \(or HOME\)"):
+        default_data_dir()

@@ -90,8 +90,20 @@ S = TypeVar("S", bound=ServiceSettings)
 
 
 def default_data_dir() -> Path:
-    """Where a laptop keeps its data: `$RAGLAN_DATA`, else `~/.local/share/raglan`."""
-    return Path(os.environ.get("RAGLAN_DATA") or Path.home() / ".local" / "share" / "raglan")
+    """Where a laptop keeps its data: `$RAGLAN_DATA`, else `~/.local/share/raglan`.
+
+    Raises:
+        SettingsError: neither is known, as in a container whose user has no name.
+    """
+    if told := os.environ.get("RAGLAN_DATA"):
+        return Path(told)
+    try:
+        return Path.home() / ".local" / "share" / "raglan"
+    except RuntimeError:
+        raise SettingsError(
+            f"User {os.getuid()} has no home folder, so there is no place for data; set "
+            "RAGLAN_DATA (or HOME)."
+        ) from None
 
 
 def variables_of(settings: type[ServiceSettings]) -> dict[str, str]:

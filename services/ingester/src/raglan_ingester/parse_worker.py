@@ -44,7 +44,7 @@ OUT_OF_MEMORY: Final = 3
 def main() -> None:
     memory_bytes, cpu_s = int(sys.argv[1]), int(sys.argv[2])
     requests, replies = quiet_standard_streams()
-    detect("Its library looks for a folder to write to when it is loaded.")
+    detect_document("Its library looks for a folder to write to when it is loaded.")
     confinement = confine(memory_bytes, map(Path, sys.argv[3:]))
     with os.fdopen(requests, "rb") as incoming, os.fdopen(replies, "wb") as outgoing:
         _send(outgoing, {"confinement": confinement})
