@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 from raglan.blocks import Block, to_bytes
-from raglan.language import detect, detect_document
+from raglan.language import detect_document
 
 from raglan_ingester import parsers
 from raglan_ingester.chunking import Sizes, chunk
