@@ -150,8 +150,11 @@ def test_one_document_over_the_limit_is_refused_naming_it(
 
 def test_an_upload_of_200_mb_is_refused(client: httpx.Client, collection: str) -> None:
     def body() -> object:
-        for _ in range(200):
-            yield b"a" * 1_000_000
+        yield b'{"documents":['
+        for number in range(200):
+            text = b"a" * 1_000_000
+            yield b'%s{"id":"%d","text":"%s"}' % (b"," if number else b"", number, text)
+        yield b"]}"
 
     try:
         reply = client.post(

@@ -114,6 +114,11 @@ def test_a_collector_that_hangs_costs_a_bounded_queue_and_no_time(
     began = time.monotonic()
     traces.close()
     assert time.monotonic() - began < 4, "the end waited for it"
+    collector.hold.set()
+    for thread in threading.enumerate():
+        if thread.name.startswith("OtelBatch"):
+            thread.join(5)
+            assert not thread.is_alive(), "it goes on sending"
 
 
 def test_what_became_of_the_spans_is_a_metric(

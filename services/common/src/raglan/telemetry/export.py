@@ -85,6 +85,9 @@ class CollectorExport(SpanProcessor):
         closing = threading.Thread(target=self._batches.shutdown, daemon=True)
         closing.start()
         closing.join(_CLOSE_S)
+        if closing.is_alive():
+            # Else its thread would send and repeat what is left for minutes.
+            self._counted.shutdown()
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
         """Send what waits; in the caller's thread, so for tests and the end of a process."""
