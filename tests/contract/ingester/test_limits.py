@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 from raglan.errors import Conflict, PayloadTooLarge, Unavailable
 from raglan.v1 import ingester_pb2
 from raglan_ingester.app import build
+from raglan_ingester.workers import claim_name
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -65,9 +68,14 @@ async def test_an_embedder_that_stays_away_fails_the_documents_with_a_sentence(
     assert job.errors[0].message.startswith("The embedder cannot be reached.")
 
 
-async def test_a_second_ingester_on_the_same_folder_does_not_start(ingester: Any) -> None:
-    second = build(ingester.settings)
+async def test_a_second_ingester_on_the_same_sqlite_file_does_not_start(
+    ingester: Any, tmp_path: Path
+) -> None:
+    on_sqlite = {"database_url": SecretStr(""), "data_dir": tmp_path}
+    second = build(ingester.settings.model_copy(update=on_sqlite))
+    first = claim_name(tmp_path, configured="", is_shared=False)
 
     with pytest.raises(Conflict, match="Another ingester uses"):
         await second.start()
     await second.close()
+    first.release()

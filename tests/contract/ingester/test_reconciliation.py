@@ -83,7 +83,9 @@ async def test_jobs_are_forgotten_after_their_retention(
     ingester: Any, retriever: Any, until: Any
 ) -> None:
     job = await ingester.ended(await ingester.submit({"a": "Alpha."}))
-    database = Database(url_of("", ingester.settings.data_dir))
+    database = Database(
+        url_of(ingester.settings.database_url.get_secret_value(), ingester.settings.data_dir)
+    )
 
     def age(session: Session) -> None:
         session.execute(sa.update(Job).values(finished_ms=Job.finished_ms - 31 * 24 * 3600 * 1000))
