@@ -41,7 +41,8 @@ def event_stream(events: Mapping[str, type[BaseModel] | None]) -> dict[str, Any]
     """The content of a reply that is a stream.
 
     OpenAPI 3.1 has no word for the single event, so `x-event-data` names the schema of the data of
-    each; an event without one has `{}`.
+    each; an event without one has `{}`. The schema has no type: some tools check the whole stream
+    against it, others each event.
     """
     data = {
         name: {"$ref": _REF.format(model=model.__name__)} if model else {"type": "object"}
@@ -49,7 +50,7 @@ def event_stream(events: Mapping[str, type[BaseModel] | None]) -> dict[str, Any]
     }
     shown = ", ".join(f"`{name}`" for name in events)
     description = f"Server-sent events with `id`, `event` and JSON as `data`: {shown}."
-    schema = {"type": "string", "description": description, "x-event-data": data}
+    schema = {"description": description, "x-event-data": data}
     return {"text/event-stream": {"schema": schema}}
 
 
