@@ -28,6 +28,12 @@ _WEIGHT: Final = 0.3
 _SPEED: Final = 1.0
 """Documents a second, until measured."""
 
+REPAIRS: Final = (
+    *("job_queued", "job_requeued", "job_moved"),
+    *("document_failed", "document_reindexed", "blob_removed"),
+)
+"""Kinds of repairs that the reconciler counts."""
+
 
 class IngesterMetrics:
     """One registry's worth. What is read from the tables is of all ingesters on them."""
@@ -53,13 +59,15 @@ class IngesterMetrics:
         self._chunks = Counter(
             "raglan_ingester_chunks", "Chunks of these documents.", registry=registry
         )
-        self._repairs = Counter(
+        repairs = Counter(
             "raglan_ingester_repairs",
             "What the reconciler found and repaired: jobs put back or moved from a dead process, "
             "documents indexed anew or marked failed, blobs removed.",
             ["kind"],
             registry=registry,
         )
+        # From the start, because a counter that appears at 1 has not risen, to Prometheus.
+        self._repairs = {kind: repairs.labels(kind) for kind in REPAIRS}
         jobs = Gauge("raglan_ingester_jobs", "Jobs by state.", ["state"], registry=registry)
         self._jobs = {state: jobs.labels(state.value) for state in JobState}
         self._waiting = Gauge(
@@ -108,7 +116,7 @@ class IngesterMetrics:
 
     def repaired(self, kind: str, count: int) -> None:
         """The reconciler has repaired something."""
-        self._repairs.labels(kind).inc(count)
+        self._repairs[kind].inc(count)
 
     # --- What the tables say ----------------------------------------------------------------------
 

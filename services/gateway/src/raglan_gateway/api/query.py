@@ -180,6 +180,8 @@ async def _events(
         RaglanError: before the first event, where the request itself is at fault (no place for it,
             no such collection) and its status can still say so.
     """
+    # Asked for later, it may be one of a stage: the stream goes on in another task.
+    request_span = tracing.current()
     seen = 0
     answered = False
     try:
@@ -197,19 +199,19 @@ async def _events(
         if _has_status(seen, error):
             metrics.failed(error)
             raise
-        tracing.fail(tracing.current(), error)
+        tracing.fail(request_span, error)
         noted.failed()
         for late in await kept_answers.events(answers, place, error, metrics):
             yield late
     except (asyncio.CancelledError, GeneratorExit) as left:
         if not answered:
             metrics.failed(left)
-        tracing.fail(tracing.current(), left)
+        tracing.fail(request_span, left)
         noted.failed()
         raise
     except Exception as error:
         metrics.failed(error)
-        tracing.fail(tracing.current(), error)
+        tracing.fail(request_span, error)
         noted.failed()
         log.exception("unexpected error in a stream")
         yield sse.problem(Internal("The gateway met an error of its own."))
