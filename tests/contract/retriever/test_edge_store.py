@@ -223,13 +223,16 @@ async def test_a_large_upsert_leaves_the_loop_free(open_edge, tmp_path, chunk, v
 
     watching = asyncio.create_task(watch())
     text = " ".join(f"word{n}" for n in range(200))
+    started = time.monotonic()
     for round_ in range(3):
         chunks = [chunk(f"d{round_}#{n}", text) for n in range(1000)]
         await index.upsert("c", model, chunks, vectors(1000))
+    each_s = (time.monotonic() - started) / 3
     watching.cancel()
     await index.store.close()
     assert len(lags) > 20
-    assert sorted(lags)[int(len(lags) * 0.95)] < 0.05
+    # A share of the upsert's own time, however fast the machine is.
+    assert sorted(lags)[int(len(lags) * 0.95)] < each_s / 5, each_s
 
 
 async def test_a_pool_refuses_more_than_may_wait():
