@@ -32,7 +32,7 @@ HEAD: Final = """\
 # THE SOFTWARE.
 """
 
-# What follows a secret in a source file. In a log line it may be a comma or a full stop.
+# The end of a secret in a source file. In a log line it may be a comma or a full stop.
 _AFTER: Final = re.compile(r"\(\?:\[\\x60'\"\\s;\]\|\\\\\[nr\]\|\$(?:\|\\b)?\)$")
 _BEFORE: Final = re.compile(r"^(\(\?i\))?\\b")
 # An escaped line break ends in a letter, so that no word begins after it.
@@ -43,7 +43,7 @@ _OURS: Final = {"private-key"}
 
 
 def kept(rule: dict[str, Any]) -> bool:
-    """Whether a line can be searched for the rule's secret alone."""
+    """Return whether a line can be searched for the rule's secret alone."""
     pattern = rule.get("regex", "")
     return not (
         not pattern

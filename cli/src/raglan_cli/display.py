@@ -124,7 +124,7 @@ def show_ready(document: MeshDocument, seconds: float, *, detached: bool) -> Non
 
 
 def _activation() -> str:
-    """What makes `raglan` a command of the shell; nothing if it is one, or in no environment."""
+    """Return the command that puts `raglan` on the PATH; empty if it is there already."""
     script = Path(sys.prefix) / "bin" / "activate"
     if shutil.which("raglan") or not script.is_file():
         return ""

@@ -1,4 +1,4 @@
-"""Which files `raglan ingest` sends, and under which names."""
+"""Selection of the files that `raglan ingest` sends, and their names."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def shown(name: str) -> str:
 
 
 def is_gone(path: Path) -> bool:
-    """Whether nothing has this path any more. What cannot be looked at is not gone."""
+    """Return whether nothing has this path any more. What cannot be looked at is not gone."""
     try:
         path.lstat()
     except (FileNotFoundError, NotADirectoryError):
@@ -147,7 +147,7 @@ def _is_folder(given: Path) -> bool:
 
 
 def _name(path: Path) -> str:
-    """What the mesh calls a file: a form escapes quotes, and a backslash separates folders."""
+    """Return the mesh's name of a file: a form escapes quotes, a backslash separates folders."""
     return path.as_posix().replace('"', "%22").replace("\\", "/")
 
 

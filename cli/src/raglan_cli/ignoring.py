@@ -1,4 +1,4 @@
-"""Which paths of a folder patterns leave out: `.gitignore` files, `--include` and `--exclude`."""
+"""Paths that patterns leave out: `.gitignore` files, `--include` and `--exclude`."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from raglan_cli.failure import UsageFailure
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What the command line chooses of the folders that it names."""
+    """Choice of files in the folders that the command line names."""
 
     include: Sequence[str] = ()
     """Patterns as in .gitignore; with any, only files that match one are sent."""
     exclude: Sequence[str] = ()
     """Patterns as in .gitignore, for files and folders."""
     gitignore: bool = True
-    """Whether `.gitignore` files count."""
+    """True if `.gitignore` files count."""
 
 
 class Patterns:
@@ -81,7 +81,7 @@ class GitIgnores:
             self._specs[folder] = _valid(lines)
 
     def ignores(self, path: Path, *, is_folder: bool) -> bool:
-        """Whether `path` is left out; the nearest file with a rule for it decides, as in git."""
+        """Return whether `path` is left out; the nearest file with a rule decides, as in git."""
         for parent in path.parents:
             if (spec := self._specs.get(parent)) is not None:
                 relative = path.relative_to(parent).as_posix() + ("/" if is_folder else "")

@@ -24,10 +24,10 @@ from raglan_cli.screen import counted, err, out, print_json
 from raglan_cli.upload import Upload
 
 _SHOWN: Final = 20
-"""How many failures, warnings or deleted documents a summary lists; --json lists all."""
+"""Failures, warnings or deleted documents that a summary lists at most; --json lists all."""
 
 _SHOWN_SKIPPED: Final = 5
-"""How many skipped files of one reason a summary lists; --json lists all."""
+"""Skipped files of one reason that a summary lists at most; --json lists all."""
 
 
 def ingest(

@@ -25,7 +25,7 @@ _EVERY_S: Final = 1.0
 
 
 def max_bytes(environ: Mapping[str, str]) -> int:
-    """How large a log may grow; 0 is without limit.
+    """Return the size limit of a log in bytes; 0 is without limit.
 
     Raises:
         UsageFailure: the variable holds no such number.
@@ -75,7 +75,7 @@ def rotate(log: Path) -> None:
     try:
         with log.open("rb") as source, copy.open("wb") as target:
             shutil.copyfileobj(source, target, 1 << 20)
-            # What was written meanwhile; from here to the truncation is no time for much.
+            # Lines written during the copy; the time from here to the truncation is short.
             shutil.copyfileobj(source, target)
     except OSError:
         copy.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""What to say to someone who looks into a collection that is empty or does not exist."""
+"""Message for a search in a collection that is empty or does not exist."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import httpx
 from raglan_cli.client import Gateway, Refused
 
 _NAMED: Final = 10
-"""How many other collections are listed."""
+"""Other collections that are listed at most."""
 
 
 def about_empty(gateway: Gateway, name: str) -> str:

@@ -24,7 +24,7 @@ _CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\
 `exe.txt` can be shown for `txt.exe`. Line feeds and tabs stay."""
 
 _NOT_IN_JSON: Final = re.compile(r"[\x7f-\x9f\ud800-\udfff]")
-"""What JSON leaves as it is, though a terminal would obey it or an encoding has no bytes for it."""
+"""Characters that JSON does not escape, but a terminal obeys or an encoding cannot write."""
 
 
 class SafeConsole(Console):

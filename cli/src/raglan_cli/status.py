@@ -109,7 +109,7 @@ def _show(document: Mapping[str, Any]) -> None:
 
 
 def confinement_of(mechanisms: Sequence[str]) -> str:
-    """What keeps an ingester's parsers from the rest of the machine, as a sentence."""
+    """Describe the confinement of an ingester's parsers in a sentence."""
     names = ", ".join(name.replace("_", " ") for name in mechanisms)
     if "landlock" in mechanisms:
         return f"Parsers are confined by {names}."

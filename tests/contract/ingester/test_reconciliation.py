@@ -1,4 +1,4 @@
-"""What is found to be wrong is repaired without being asked."""
+"""Repairs by the reconciler."""
 
 from __future__ import annotations
 

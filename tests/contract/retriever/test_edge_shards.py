@@ -1,4 +1,4 @@
-"""What the edge store holds open, what it sets aside, and what it does without space."""
+"""The edge store: open and set-aside shards, and a full disk."""
 
 from __future__ import annotations
 

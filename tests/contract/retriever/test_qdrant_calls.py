@@ -1,4 +1,4 @@
-"""What a Qdrant server is asked, and with what deadline."""
+"""Calls to a Qdrant server, and their deadlines."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a pool makes of the health that its replicas tell."""
+"""A pool's view of its replicas' health."""
 
 from __future__ import annotations
 

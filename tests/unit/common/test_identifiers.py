@@ -1,4 +1,4 @@
-"""What a document and a collection may be called."""
+"""Rules for document ids and collection names."""
 
 from __future__ import annotations
 

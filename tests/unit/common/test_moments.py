@@ -1,4 +1,4 @@
-"""Which texts are dates and times, and when."""
+"""Texts that are dates and times."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ async def serving(name: str = "Embedder") -> AsyncIterator[Server]:
 
 
 async def ask(port: int, credentials: grpc.ChannelCredentials | None) -> Any:
-    """What the health check of a foreign caller ends with."""
+    """Return the outcome of a foreign caller's health check."""
     address = f"127.0.0.1:{port}"
     options = [("grpc.ssl_target_name_override", "embedder")]
     channel = (

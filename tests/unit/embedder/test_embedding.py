@@ -1,4 +1,4 @@
-"""What the embedder makes of what an engine gives, with engines that give what the test says."""
+"""The embedder over engines whose output the test chooses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a web page of somebody else may ask of the gateway: nothing, unless a setting says so."""
+"""Requests of foreign web pages: refused unless a setting allows them."""
 
 from __future__ import annotations
 

@@ -131,7 +131,7 @@ except PermissionError:
 
 
 def confined(script: str) -> str:
-    """What `script` prints in a confined process. It has `active`, `libc` and `native_open`."""
+    """Return the output of `script` in a confined process with `active`, `libc`, `native_open`."""
     head = f"""
 import ctypes, errno, os
 from pathlib import Path

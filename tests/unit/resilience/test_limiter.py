@@ -348,7 +348,7 @@ async def test_who_comes_does_not_overtake_who_waits() -> None:
 
 
 async def test_a_first_token_that_widens_the_limit_lets_others_in() -> None:
-    """What is measured early tells at once, while the call still holds its place."""
+    """An early measurement takes effect at once, while the call still holds its place."""
 
     class Grows(LagLimit):
         def observe(self, seconds: float, now: float) -> None:

@@ -1,4 +1,4 @@
-"""What is accepted at submission is accepted by the index: both ask `raglan.metadata`."""
+"""Metadata accepted at submission is accepted by the index: both check by `raglan.metadata`."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ class Deadline:
 
     at: float
     is_budget: bool = False
-    """Whether a time budget of ours set it, rather than the caller. A replica that misses a budget
+    """True if a time budget of ours set it, rather than the caller. A replica that misses a budget
     is slow; what misses the caller's own deadline says nothing about a replica."""
 
     @classmethod

@@ -168,7 +168,7 @@ def envelope(error: RaglanError, request_id: str) -> dict[str, object]:
 
 
 def problem(error: RaglanError, request_id: str) -> dict[str, object]:
-    """What the envelope holds, and the data of a stream's `error` event."""
+    """Build the error envelope, also the data of a stream's `error` event."""
     row = wire(error)
     return {
         "type": row.type,

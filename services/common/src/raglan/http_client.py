@@ -158,7 +158,7 @@ class ModelServer:
                 return
 
     def health(self) -> Health:
-        """Whether the server is there, by the last calls; one that is away is probed."""
+        """Return whether the server is there, by the last calls; one that is away is probed."""
         return Health.STALLED if self._not_reached >= _AWAY_AFTER else Health.SERVING
 
     async def close(self) -> None:
@@ -252,7 +252,7 @@ class ModelServer:
             try:
                 await probe(Deadline.after(_PROBE_S))
             except RaglanError as error:
-                # What it answers amiss, it would answer to calls.
+                # A replica that answers probes wrongly would answer calls wrongly.
                 self._not_reached = max(self._not_reached, _AWAY_AFTER)
                 log.debug("a model server is still away", reason=error.message)
             else:

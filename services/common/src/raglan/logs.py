@@ -90,7 +90,7 @@ class Output:
     """Writes whole lines to a stream, past its buffers, and survives what the stream does."""
 
     def __init__(self, stream: TextIO) -> None:
-        # What a buffer could not write would fail again with every line that follows.
+        # Data left in a buffer would fail again with every line that follows.
         self._raw: Any = getattr(stream.buffer, "raw", stream.buffer)
         self._lock = threading.Lock()
         self._lost = 0
@@ -131,7 +131,7 @@ class _Lines:
         self._output = Output(sys.stderr)
 
     def logger(self, *_: Any) -> Output:
-        """What the line is given to."""
+        """Return the output that lines are written to."""
         return self._output
 
     def __call__(self, _: Any, level: str, event: EventDict) -> bytes:

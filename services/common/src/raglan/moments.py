@@ -29,5 +29,5 @@ def moment_of(text: str) -> datetime | None:
 
 
 def is_whole_day(text: str) -> bool:
-    """Whether `text`, which names a moment, is a date without a time."""
+    """Return whether `text`, which names a moment, is a date without a time."""
     return len(text) == _DATE_CHARS

@@ -245,7 +245,7 @@ def _kind(name: str) -> _Kind:
 
 
 def _is_credential(words: list[str]) -> bool:
-    """Whether a key, token or session is named, at the end or before `id` or `value`."""
+    """Return whether a key, token or session is named, at the end or before `id` or `value`."""
     if any(a in _KEY_OF and b in ("key", "keys") for a, b in pairwise(words)):
         return True
     *before, last = words

@@ -27,8 +27,8 @@ SERVICES: Final = ("gateway", "embedder", "retriever", "reranker", "generator", 
 CLI_VARIABLES: Final = frozenset(
     {"RAGLAN_URL", "RAGLAN_DATA", "RAGLAN_HISTORY", "RAGLAN_HISTORY_DAYS", "RAGLAN_LOG_MAX_MB"}
 )
-"""What the command line reads: the gateway's address, the data folder of `raglan up`, how large a
-log of it may grow, and the file in which runs of `raglan eval` are kept, and for how long."""
+"""Variables of the command line: the gateway's address, the data folder of `raglan up`, the
+size limit of its logs, and the file in which runs of `raglan eval` are kept, and for how long."""
 
 _MAX_SECRET_BYTES: Final = 64 * 1024
 
@@ -113,7 +113,7 @@ def variables_of(settings: type[ServiceSettings]) -> dict[str, str]:
 
 
 def is_secret(field: FieldInfo) -> bool:
-    """Whether the value must not be shown, and may be given as a file."""
+    """Return whether the value must not be shown, and may be given as a file."""
     annotation = field.annotation
     return SecretStr in (annotation, *get_args(annotation))
 
@@ -129,7 +129,7 @@ def secret_files_of(settings: type[ServiceSettings]) -> dict[str, str]:
 
 
 def read_secret(variable: str, path: Path) -> SecretStr:
-    """What the file at `path` holds, without the line break at its end.
+    """Read the secret in the file at `path`, without the line break at its end.
 
     Raises:
         SettingsError: it cannot be read, or is no secret; the text names `variable`.
@@ -223,7 +223,7 @@ def load(settings: type[S]) -> S:
 
 def _problem(settings: type[ServiceSettings], names: Mapping[str, str], error: ErrorDetails) -> str:
     location = error["loc"]
-    # What concerns no single field has all of them as its input, the secrets too.
+    # An error of no single field has all of them as its input, secrets included.
     if not location:
         return f"{error['msg']}."
     said = f"{_place(location, names)}: {error['msg']}"

@@ -24,7 +24,7 @@ class _Flight(Generic[Value]):
 
     waiters: int = 0
     landed: bool = False
-    """Whether its twin landed for it."""
+    """True if its twin landed for it."""
 
 
 class SingleFlight(Generic[Value]):

@@ -57,7 +57,7 @@ _HUMPS: Final = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+|[^A-Za-z\d]+")
 _LETTERS_THEN_DIGITS: Final = re.compile(r"([^\W\d_]{2,})(\d{2,})")
 _DASH_BETWEEN_DIGITS: Final = re.compile(r"(?<=\d)-(?=\d)")
 _NO_WORD: Final = re.compile(rf"_|::|{_CAMEL.pattern}|[^\W\d_].*\d")
-"""What no word of a language has inside: max_batch_tokens, std::vector, getUserById, KX-88213."""
+"""Marks of an identifier that no word has: max_batch_tokens, std::vector, getUserById, KX-88213."""
 
 _SHORTEST_IDENTIFIER: Final = 4
 """Shorter ones have many meanings: A4, p53, v2."""
@@ -127,7 +127,7 @@ def identifiers(text: str) -> list[str]:
 
 
 def is_identifier(token: str) -> bool:
-    """Whether one token of a text is such a name; see `identifiers`."""
+    """Return whether one token of a text is such a name; see `identifiers`."""
     return (
         _SHORTEST_IDENTIFIER <= len(token) <= _MAX_TERM_CHARS
         and _NO_WORD.search(token) is not None

@@ -28,7 +28,7 @@ CA: Final = "RAGLAN_TLS_CA"
 """The authorities whose certificates are accepted, of callers and of those called, PEM."""
 
 DOMAIN: Final = "RAGLAN_TLS_DOMAIN"
-"""What follows a service's name in its certificate: "raglan.svc" for embedder.raglan.svc."""
+"""Domain after a service's name in its certificate: "raglan.svc" for embedder.raglan.svc."""
 
 FILES: Final = (CERT, KEY, CA)
 OWN: Final = (*FILES, DOMAIN)
@@ -42,7 +42,7 @@ class TlsError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Material:
-    """What the files hold, in PEM."""
+    """Contents of the files, in PEM."""
 
     cert: bytes
     key: bytes
@@ -64,7 +64,7 @@ class TlsFiles:
         self._material = self._read()
 
     def current(self) -> Material:
-        """What they hold now. A set that cannot be used leaves the last one in force."""
+        """Return the current contents. A set that cannot be used leaves the last one in force."""
         with self._lock:
             version = self._version()
             if version != self._tried:
@@ -123,7 +123,7 @@ def configured(environ: Mapping[str, str]) -> TlsFiles | None:
 
 
 def problem(environ: Mapping[str, str]) -> str | None:
-    """What is wrong with the variables, as a sentence; None when nothing is."""
+    """Return the fault of the variables as a sentence; None when there is none."""
     try:
         configured(environ)
     except TlsError as error:

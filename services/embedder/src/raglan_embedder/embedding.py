@@ -57,7 +57,7 @@ class Identity:
     outputs: Outputs
     prompts: dict[Kind, str]
     shorter: tuple[int, ...] = ()
-    """What a vector may be cut to, where the model says so; empty where it does not."""
+    """Dimensions that a vector may be cut to, where the model names them; else empty."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,7 +54,7 @@ class EmbedderSettings(GrpcSettings, env_prefix="RAGLAN_EMBEDDER_"):
     """Goes before a passage, in place of the model's own prompt; empty keeps that one."""
 
     pooling: Literal["", "mean", "cls"] = ""
-    """How token vectors become one, for a model whose files do not say: mean or cls. One that does
+    """Pooling of token vectors, for a model whose files name none: mean or cls. One that does
     not say is refused without it."""
 
     device: str = Field(default="auto", pattern=f"^({PATTERN})(,({PATTERN}))*$")

@@ -184,7 +184,7 @@ def _best(
 
 
 def _held(found: Features) -> float:
-    """How much of the question a unit holds itself."""
+    """Return the share of the question that a unit holds itself."""
     return found.words + found.pieces
 
 

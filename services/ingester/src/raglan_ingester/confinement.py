@@ -1,4 +1,4 @@
-"""What a parser process may not do: read others' files, reach the network, start programs.
+"""Confinement of a parser process: no files of others, no network, no programs.
 
 Parsers read what strangers wrote. Whatever breaks in one, breaks in here. Several mechanisms lie
 over each other, as far as the system has them; `confine` says which are in force.
@@ -98,7 +98,7 @@ def _python_folders() -> set[Path]:
 
 
 def _seccomp_filter() -> Callable[[], None] | None:
-    """What loads the filter; None where libseccomp, or a kernel that filters, is not there."""
+    """Return the function that loads the filter; None without libseccomp or kernel support."""
     try:
         import pyseccomp
     except (ImportError, OSError, RuntimeError):

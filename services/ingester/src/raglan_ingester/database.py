@@ -142,7 +142,7 @@ class PatientDatabase:
 
 
 def _will_pass(error: Exception) -> bool:
-    """Whether the same statement may succeed later: the database is away, full or locked."""
+    """Return whether the same statement may succeed later: the database is away, full or locked."""
     if isinstance(error, sa.exc.TimeoutError):  # no connection of the pool came free
         return True
     cause = error.orig if isinstance(error, sa.exc.DBAPIError) else None

@@ -28,7 +28,7 @@ _AT_ONCE: Final = 500
 """Rows a statement names; SQLite takes 32,766 parameters."""
 
 FORGOTTEN: Final = {"title": "", "metadata_json": "{}", "filename": ""}
-"""What an item no longer says of a document when nothing will be run with it."""
+"""Fields of an item that are cleared when nothing will be run with it."""
 
 _NAMES_ITS_BLOB: Final = (ItemState.QUEUED, ItemState.FAILED, ItemState.CANCELLED)
 """Items that may still be run, and then need their bytes."""

@@ -154,7 +154,7 @@ class Indexer:
             return page[-1].id
 
     async def _differing(self, job: Job, rows: Sequence[Document]) -> dict[str, int]:
-        """How many chunks the index holds, of the documents that have another number."""
+        """Return the index's chunk counts of the documents whose own count differs."""
         ids = [row.id for row in rows]
         counts = await self._index.count(job.collection, ids)
         return {

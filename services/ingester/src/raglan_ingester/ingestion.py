@@ -85,7 +85,7 @@ class Ingestion:
         await self._queue.start(self.run, worker)
 
     def is_running(self, job_id: str) -> bool:
-        """Whether this process works on the job now."""
+        """Return whether this process works on the job now."""
         return job_id in self._stop
 
     async def submitted(self, job: Job) -> None:

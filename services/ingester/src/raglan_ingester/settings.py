@@ -25,7 +25,7 @@ class IngesterSettings(GrpcSettings, env_prefix="RAGLAN_INGESTER_"):
     Empty: `ingester.sqlite` in `data_dir`."""
 
     worker_name: str = ""
-    """Who runs which jobs: differs between replicas. Empty: the host name and a number on
+    """Name of the worker, different between replicas. Empty: the host name and a number on
     PostgreSQL, "local" on SQLite (one process a file)."""
 
     worker_lease_s: PositiveFloat = 15

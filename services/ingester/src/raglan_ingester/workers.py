@@ -1,4 +1,4 @@
-"""Which ingesters live: one name a process, and a heartbeat in the database.
+"""Liveness of ingesters: one name a process, and a heartbeat in the database.
 
 Several ingesters may share one PostgreSQL and one data folder. Each holds a lock on its name, so
 that a process that is started again takes the name of one that died, and with it its jobs.
@@ -92,7 +92,7 @@ class Heartbeats:
         try:
             beats = await self._database.run(lambda session: _beat(session, name))
         except BaseException:
-            # Nobody could beat: what was seen before says nothing now.
+            # No heartbeat could be written meanwhile, so earlier observations are void.
             self._seen.clear()
             raise
         now = self._clock()

@@ -1,4 +1,4 @@
-"""What the reranker counts besides what every encoder does: how much of a call was scored."""
+"""Metrics of the reranker beside those of every encoder: calls by the share that was scored."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ class RerankerSettings(GrpcSettings, env_prefix="RAGLAN_RERANKER_"):
     refused before they cost anything, past twice as many all."""
 
     engine: Literal["late-interaction", "cross-encoder", "llm", "http", "null"] = "late-interaction"
-    """What scores: MaxSim over an encoder's token vectors, a cross-encoder, a language model asked
+    """The scorer: MaxSim over an encoder's token vectors, a cross-encoder, a language model asked
     for yes or no (Qwen3-Reranker; on torch), or another server.
     null keeps the order and needs no model: for measuring the mesh."""
 

@@ -1,4 +1,4 @@
-"""How much each engine may spend and count for, where the settings do not say.
+"""Default budgets and weights of each engine.
 
 Late interaction works with a model that was not trained to rerank: its share, budget and gap were
 measured (docs/decisions/reranking.md). Models trained to rerank give the log odds of relevance;
@@ -26,7 +26,7 @@ class Tuning:
     """Standard deviations a retrieval score may lie below the best."""
 
     is_absolute: bool
-    """Whether a score says by itself how relevant a passage is, whatever stands beside it."""
+    """True if a score says by itself how relevant a passage is, whatever stands beside it."""
 
 
 _TRAINED: Final = Tuning(share=1.0, tokens_on_cpu=8_000, gap=math.inf, is_absolute=True)

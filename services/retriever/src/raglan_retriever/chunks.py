@@ -89,7 +89,7 @@ class Chunk:
         }
 
     def _own_fields(self) -> dict[str, str]:
-        """What can be filtered by without standing in the metadata, as the REST API names it."""
+        """Return the fields outside the metadata that filters accept, by their REST names."""
         created = datetime.fromtimestamp(self.created_ms / 1e3, UTC) if self.created_ms else None
         return {
             "title": self.title,

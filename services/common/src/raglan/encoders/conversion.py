@@ -80,7 +80,7 @@ def made_once(
 
 
 def is_whole(target: Path) -> bool:
-    """Whether `target` is there and holds what was written: a disk that was full, a crash or a bit
+    """Return whether `target` holds what was written: a disk that was full, a crash or a bit
     that turned would else be served, or stop every start."""
     if not target.exists():
         return False

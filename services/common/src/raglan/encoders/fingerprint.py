@@ -1,4 +1,4 @@
-"""Which vectors a model makes, as a digest: two that differ in it are not comparable.
+"""Digest of all that shapes a model's vectors: vectors of different digests are not comparable.
 
 Over everything that shapes a vector: the weights, the configuration, the tokenizer, the modules
 behind the transformer and their own weights. Not over what has no part in it, so that a README or
@@ -69,7 +69,7 @@ def shipped_openvino(path: Path, *, quantised: bool = False) -> Path | None:
 
 
 def _content(file: Path) -> Iterator[bytes]:
-    """What counts of `file`: of a configuration its values, of others every byte."""
+    """Return the bytes of `file` to hash: the values of a configuration, else all."""
     if file.name.endswith("config.json"):
         config: Any = read_json(file)
         if isinstance(config, dict):

@@ -24,7 +24,7 @@ from raglan.errors import InvalidInput, Unavailable
 from raglan.readability import Readability
 
 INSTRUCTION: Final = "Given a web search query, retrieve relevant passages that answer the query"
-"""What the models' authors use where nothing else is said."""
+"""The default instruction of the models' authors."""
 
 _SYSTEM: Final = (
     "Judge whether the Document meets the requirements based on the Query and the Instruct "
@@ -55,7 +55,7 @@ class JudgePrompts:
         self._meter = ReadabilityMeter(self._tokenizer)
 
     def readability(self, text: str) -> Readability:
-        """How well the model reads the beginning of `text`."""
+        """Measure how well the model reads the beginning of `text`."""
         text = text[:_MEASURED_CHARS]
         return self._meter.measure(text, self._tokenizer.encode(text, add_special_tokens=False))
 

@@ -32,7 +32,7 @@ _TRANSFORMER_CONFIGS: Final = tuple(
 
 
 def read_json(file: Path, default: Any = None) -> Any:
-    """What `file` holds; `default`, where one is given, when there is no such file.
+    """Read JSON from `file`; return `default`, where one is given, when there is no such file.
 
     Raises:
         Unavailable: it cannot be read.
@@ -57,7 +57,7 @@ class Module:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """What a model folder says of its modules."""
+    """Modules of a model folder."""
 
     root: Path
     modules: tuple[Module, ...]
@@ -86,7 +86,7 @@ class Layout:
 
     @property
     def is_plain(self) -> bool:
-        """Whether there is nothing but a transformer, pooling and normalisation."""
+        """Return whether there is nothing but a transformer, pooling and normalisation."""
         return {module.kind for module in self.modules} <= _PLAIN_MODULES
 
     def pooling(self) -> tuple[str, bool]:
@@ -110,7 +110,7 @@ class Layout:
         return mode, bool(config.get("include_prompt", True))
 
     def transformer_config(self) -> Mapping[str, Any]:
-        """What sentence-transformers keeps of its first module beside transformers' own files.
+        """Settings of the first module that sentence-transformers adds to transformers' own files.
 
         Raises:
             InvalidInput: it asks for what no engine here does.

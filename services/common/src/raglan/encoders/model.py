@@ -76,7 +76,7 @@ class EncoderModel:
     """Longest input, special tokens included; longer texts are cut at the end."""
 
     pooling: str
-    """How token vectors become one: "mean", "cls", or what only the torch engine can do; empty
+    """Pooling of token vectors: "mean", "cls", or another that only the torch engine has; empty
     where the files name none."""
 
     plain: bool
@@ -95,7 +95,7 @@ class EncoderModel:
     """Its modules; None for a bare transformer."""
 
     pools_prompt: bool = True
-    """Whether the tokens of a prompt take part in pooling."""
+    """True if the tokens of a prompt take part in pooling."""
 
     shorter: tuple[int, ...] = ()
     """Leading components that a vector may be cut to (Matryoshka), where the files say so."""

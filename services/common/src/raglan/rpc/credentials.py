@@ -27,7 +27,7 @@ def _current() -> TlsFiles | None:
 
 
 def for_server() -> grpc.ServerCredentials | None:
-    """What a server listens with; None is plain text. Each new connection reads the files again.
+    """Return a server's credentials; None is plain text. Each new connection reads the files again.
 
     Raises:
         TlsError: the files cannot be used.
@@ -46,7 +46,7 @@ def for_server() -> grpc.ServerCredentials | None:
 
 
 def material() -> Material | None:
-    """What channels are opened with now; None is plain text.
+    """Return the current certificate material for channels; None is plain text.
 
     Raises:
         TlsError: the files cannot be used.

@@ -83,11 +83,11 @@ class EndpointPool:
         self._retries = Budget(RETRY_SHARE, RETRY_FLOOR_PER_S)
         self._hedges = Budget(HEDGE_SHARE)
         self._latency: defaultdict[str, LatencyWindow] = defaultdict(LatencyWindow)
-        """What calls took, or took at least."""
+        """Durations of calls, lower bounds of those cut short included."""
         self._answered: defaultdict[str, LatencyWindow] = defaultdict(
             lambda: LatencyWindow(max_age_s=_KNOWN_S, min_samples=_KNOWN_CALLS)
         )
-        """What calls took that were answered."""
+        """Durations of answered calls."""
 
     async def close(self) -> None:
         """Close every channel."""
@@ -314,7 +314,7 @@ class EndpointPool:
         return bool(self._others(tried)) and not stressed and self._hedges.take()
 
     def _others(self, tried: list[Endpoint]) -> list[Endpoint]:
-        """Who may still be asked, of those that can be."""
+        """Return the available replicas that were not tried yet."""
         return [each for each in self.replicas.candidates()[0] if each not in tried]
 
     async def _attempt(

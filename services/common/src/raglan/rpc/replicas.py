@@ -61,7 +61,7 @@ class Replicas:
         self._closing: set[asyncio.Task[None]] = set()
         parsed = Addresses.parse(addresses)
         self.was_serving = False
-        """Whether any of them has ever served."""
+        """True if any of them has ever served."""
         self._known = parsed.every_s is None
         self._resolver = Resolver(name_servers)
         self._replace(parsed.fixed)

@@ -30,7 +30,7 @@ that fails, and not a text."""
 
 @dataclass(slots=True, eq=False)
 class Run(Generic[Result]):
-    """What became of a batch."""
+    """Result of a batch."""
 
     items: Sequence[Item]
     late: Sequence[Item]
@@ -47,12 +47,12 @@ class Run(Generic[Result]):
 
     @property
     def is_whole(self) -> bool:
-        """Whether all ran together, so that the time says something of the speed."""
+        """Return whether all ran together, so that the time says something of the speed."""
         return self.error is None
 
     @property
     def seconds(self) -> float:
-        """How long it took."""
+        """Return the duration in seconds."""
         return (self.ended_ns - self.started_ns) / 1e9
 
 
@@ -62,7 +62,7 @@ def run(stream: Stream[Any, Result], batch: Batch) -> Run[Result]:
     Raises:
         DeviceLost: nothing more will run.
     """
-    # What was cancelled or became too late since is not run: nobody would look at its result.
+    # Items that were cancelled or are too late by now are not run.
     now = time.monotonic()
     wanted = [item for item in batch.items if not item.payload.future.done()]
     items = [item for item in wanted if item.expires_at > now]

@@ -187,7 +187,7 @@ class Dispatcher(Generic[Input, Result]):
             raise
 
     def fitting(self, tokens: Sequence[int], *, deadline: Deadline, lane: Lane) -> int:
-        """How many inputs of a call, from the first, can be planned before `deadline`.
+        """Return the number of inputs, from the first, that fit before `deadline`.
 
         At least one while the device is idle.
 

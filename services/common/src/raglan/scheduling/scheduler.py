@@ -39,7 +39,7 @@ all it holds is answered at the last moment, and half of that a moment too late.
 two thirds of the deadlines keeps the device as busy at an even rate, and less so between bursts."""
 
 PATIENCE_S: Final = 2.0
-"""What has waited so long is as urgent as what must be done now, however far its own deadline is:
+"""Work that has waited so long is as urgent as work due now, however far its own deadline is:
 else callers with time to spare would wait until they have none, while others keep coming."""
 
 _MIN_RETRY_S: Final = 0.05
@@ -93,7 +93,7 @@ class Scheduler:
             )
 
     def fitting(self, tokens: Sequence[int], lane: Lane, expires_at: float, now: float) -> int:
-        """How many items of a request, from the first, can be planned before `expires_at`.
+        """Return the number of items, from the first, that fit before `expires_at`.
 
         At least one where the device is idle: what is never tried is never unlearnt.
 
@@ -214,7 +214,7 @@ class Scheduler:
 
     @property
     def is_idle(self) -> bool:
-        """Whether nothing runs and nothing waits."""
+        """Return whether nothing runs and nothing waits."""
         return not self.out and not self.waiting
 
     def waiting_in(self, lane: Lane) -> int:

@@ -83,7 +83,7 @@ class Item:
     """The caller's; never looked at."""
 
     urgent_at: float = 0.0
-    """What it is ordered by: the deadline, or sooner once it has waited; set on arrival."""
+    """Key of the order: the deadline, or sooner once it has waited; set on arrival."""
 
     sequence: int = 0
     """Order of arrival; breaks ties."""

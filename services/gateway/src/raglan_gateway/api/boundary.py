@@ -41,7 +41,7 @@ from raglan_gateway.traces.verdict import Ended, caller_sampled
 
 log: Final = structlog.get_logger()
 _QUIET: Final = ("/healthz", "/startupz", "/readyz", "/metrics", "/metrics/targets")
-"""What probes and Prometheus ask: never refused for its rate, and not logged at each request."""
+"""Paths of probes and Prometheus: exempt from the rate limit, not logged at each request."""
 
 _UNTRACED: Final = (*_QUIET, "/v1/status", "/v1/traces", "/openapi.json", "/docs")
 """What is asked again and again, by nobody who waits for an answer, and of traces itself."""

@@ -88,7 +88,7 @@ def router(mesh: Mesh, answers: AnswerCache) -> APIRouter:
             await retrieve(
                 "DeleteCollection", retriever_pb2.DeleteCollectionRequest(name=name), retry=False
             )
-            # What was submitted in between would appear in the next collection of that name.
+            # Documents submitted in between would appear in the next collection of that name.
             await forget_documents(name)
         return schemas.Deleted(deleted_chunks=held.chunks)
 

@@ -1,4 +1,4 @@
-"""What web pages may ask of the gateway: a browser sends requests to loopback for any page.
+"""Policy for requests of web pages: a browser sends requests to loopback for any page.
 
 A page of another site can upload a form without a preflight, and after it has its own name resolve
 to 127.0.0.1 (DNS rebinding) it can also read the reply. So on loopback only known names are served,
@@ -29,7 +29,7 @@ _REPLY_HEADERS: Final = ("X-Request-ID", "traceparent", "Retry-After")
 
 
 class CrossOriginPolicy:
-    """Which names and which pages are served."""
+    """Policy of the hosts and origins that are served."""
 
     def __init__(
         self, *, listens_on: str, allowed_hosts: Iterable[str] = (), origins: Iterable[str] = ()

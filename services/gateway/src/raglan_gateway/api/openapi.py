@@ -1,4 +1,4 @@
-"""What FastAPI leaves out of the OpenAPI document: bodies that a route reads itself, and events."""
+"""Parts that FastAPI leaves out of the OpenAPI document: bodies that a route reads, and events."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ class Alive(BaseModel):
 
 
 class Started(BaseModel):
-    """Whether every service has been up once since this gateway began."""
+    """Return whether every service has been up once since this gateway began."""
 
     started: bool
     waiting_for: list[str]

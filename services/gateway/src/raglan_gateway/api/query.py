@@ -218,7 +218,7 @@ async def _events(
 
 
 def _has_status(seen: int, error: RaglanError) -> bool:
-    """Whether `error`, after `seen` events, is the reply's status rather than an event of it.
+    """Return whether `error`, after `seen` events, is the reply's status, not an event of it.
 
     `_begun` holds the first event back until the second, so what is wrong with the request itself,
     such as a collection that does not exist, still is.

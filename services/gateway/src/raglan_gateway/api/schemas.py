@@ -16,7 +16,7 @@ CollectionName = Annotated[str, Field(pattern=COLLECTION_NAME, examples=["defaul
 StoredId = Annotated[
     PlainText, Field(min_length=1, max_length=MAX_DOCUMENT_ID_CHARS, examples=["guide.md"])
 ]
-"""What may be the id of a stored document: an earlier version took ids that are refused now."""
+"""Id of a stored document: an earlier version accepted ids that are refused now."""
 
 
 def _check_id(value: str) -> str:
@@ -336,7 +336,7 @@ class Deleted(BaseModel):
 
 
 class DeletedDocuments(Deleted):
-    """What a deletion of several documents took from the index, and what it did not find."""
+    """Result of deleting several documents: chunks deleted, and ids that were not found."""
 
     missing_ids: list[str]
 

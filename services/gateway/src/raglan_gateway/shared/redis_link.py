@@ -36,7 +36,7 @@ CALL_S: Final = 0.055
 goes on for the next one: TCP, TLS, password and database are a round trip each."""
 
 _CONNECT_CALLS: Final = 20
-"""How long connecting may take, in calls."""
+"""Timeout of connecting, in timeouts of a call."""
 
 CONNECTIONS: Final = 32
 """Calls at the same time; more are refused at once, because waiting for one is waiting too."""

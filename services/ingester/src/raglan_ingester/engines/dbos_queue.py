@@ -31,7 +31,7 @@ _ENQUEUE_S: Final = 5.0
 
 
 class QueuedAs(Enum):
-    """What the queue does with an attempt."""
+    """State of an attempt in the queue."""
 
     WAITING = auto()
     RUNNING = auto()
@@ -112,7 +112,7 @@ class DbosQueue:
             self._running.discard(task)
 
     async def find(self, job_id: str, attempt: int) -> Queued | None:
-        """What became of this attempt; None when it was never enqueued."""
+        """Return the state of this attempt; None when it was never enqueued."""
         status = await self._call(DBOS.get_workflow_status, _id(job_id, attempt))
         if status is None:
             return None

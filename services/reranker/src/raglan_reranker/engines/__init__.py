@@ -80,7 +80,7 @@ class Engine(Protocol):
         ...
 
     def fitting(self, prepared: Prepared, *, deadline: Deadline) -> int:
-        """How many passages, from the first, can be planned before `deadline`."""
+        """Return the number of passages, from the first, that fit before `deadline`."""
         ...
 
     async def score(self, prepared: Prepared, count: int, *, deadline: Deadline) -> Scored:

@@ -22,7 +22,7 @@ class Pairing(Protocol):
     """Query and passage as the model reads them together; called from one thread at a time."""
 
     def readability(self, text: str) -> Readability:
-        """How well the model reads the beginning of `text`."""
+        """Measure how well the model reads the beginning of `text`."""
         ...
 
     def pairs(self, query: str, passages: Sequence[str]) -> list[PairIds]:

@@ -48,7 +48,7 @@ class Stored:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """What a closed shard holds."""
+    """Counts of a closed shard."""
 
     chunks: int
     documents: int
@@ -113,7 +113,7 @@ class Folders:
         return self._root / name / shard
 
     def is_erasable(self, stored: Stored) -> bool:
-        """Whether the shard may hold text of points that were deleted or replaced."""
+        """Return whether the shard may hold text of points that were deleted or replaced."""
         return (self.shard(stored.collection.name, stored.shard) / _ERASABLE).exists()
 
     def mark_erasable(self, stored: Stored) -> None:
@@ -121,7 +121,7 @@ class Folders:
         (self.shard(stored.collection.name, stored.shard) / _ERASABLE).touch()
 
     def counts(self, stored: Stored) -> Counts | None:
-        """What `write_counts` wrote of this shard, unless something was written after it."""
+        """Return the counts that `write_counts` stored, unless the shard was written to since."""
         try:
             held = json.loads((self._root / stored.collection.name / _COUNTS).read_text())
             return Counts(**held["counts"]) if held["shard"] == stored.shard else None

@@ -100,7 +100,7 @@ class Shard:
 
     @property
     def is_idle(self) -> bool:
-        """Whether it has no reader."""
+        """Return whether it has no reader."""
         return self._readers == 0
 
     def close(self) -> None:
@@ -215,7 +215,7 @@ def _threads() -> int:
 
 
 def _config(path: Path) -> qe.EdgeConfig | None:
-    """What the shard at `path` is opened with; None where its own settings are right.
+    """Return the configuration to open the shard at `path`; None where its own settings are right.
 
     A configuration is written to the disk, which may be full.
     """

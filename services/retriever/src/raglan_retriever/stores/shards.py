@@ -36,7 +36,7 @@ class Held:
 
     stored: Stored
     counts: Counts | None
-    """What the shard holds, as stored when it was closed; None once it is written to."""
+    """Counts of the shard, as stored when it was closed; None once it is written to."""
 
     erasable: bool
     """The shard still holds the text of points that were deleted or replaced."""
@@ -54,13 +54,13 @@ class Held:
     """Changes with every write."""
 
     documents: tuple[int, int] = (-1, 0)
-    """How many documents there were, after the version: counting holds the interpreter's lock."""
+    """Version and number of documents at it: counting holds the interpreter's lock."""
 
     changed: set[str] | None = None
     """Points written or removed since a copy was taken to build the index of; else None."""
 
     points: int = 0
-    """How many there were when a copy was last taken."""
+    """Number of points when a copy was last taken."""
 
     rewritten_until_s: float = 0.0
     """When the last rewriting ended, on the monotonic clock, plus the pause it has earned."""
@@ -112,7 +112,7 @@ class Shards:
         known = sorted(self._held.values(), key=lambda held: -self._folders.closed_at(held.name))
         unknown = [held for held in known if held.counts is None]
         for held in unknown + [held for held in known if held.counts is not None][: self._max_open]:
-            # What is damaged is set aside; what fails for another reason, such as space, fails
+            # A damaged shard is set aside; one that fails for another reason, such as space, fails
             # for those who ask for it.
             with suppress(RaglanError), self.entered(held.name):
                 pass
@@ -234,7 +234,7 @@ class Shards:
         return _damaged(name, reason)
 
     def _closable(self) -> list[Held]:
-        """What is open and not in use, that which was used longest ago first."""
+        """Return the open shards that are not in use, least recently used first."""
         with self._lock:
             found = [
                 held
@@ -276,7 +276,7 @@ class Shards:
 
     @staticmethod
     def _flushed(held: Held, shard: Shard) -> Counts | None:
-        """What the shard holds, once it is flushed; None when that fails, as on a full disk."""
+        """Flush the shard and return its counts; None when that fails, as on a full disk."""
         shard.enter()
         try:
             with library_errors("it cannot be flushed"):

@@ -38,7 +38,7 @@ class Upkeep:
         self._tidying: tuple[str, asyncio.Task[None]] | None = None
         self._later: dict[str, asyncio.TimerHandle] = {}
         self._failures: dict[str, int] = {}
-        """How many times in a row tidying a collection has failed."""
+        """Consecutive failures of tidying a collection."""
 
     def start(self) -> None:
         self._task = asyncio.create_task(keep_running("upkeep", self._run))
