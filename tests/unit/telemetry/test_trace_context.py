@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from opentelemetry import baggage
 from opentelemetry.trace.propagation import get_current_span
@@ -53,6 +53,9 @@ def test_a_later_version_with_more_fields_is_read() -> None:
 @given(
     st.one_of(st.text(max_size=80), st.from_regex(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-0[01]"))
 )
+@example(f"{GOOD}\r")
+@example(f" {GOOD}\t\n")
+@example(f"{GOOD}\u2003")
 def test_whatever_comes_is_read_as_opentelemetry_reads_it(header: str) -> None:
     theirs = get_current_span(
         TraceContextTextMapPropagator().extract({"traceparent": header})

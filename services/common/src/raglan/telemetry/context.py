@@ -102,7 +102,8 @@ class incoming:  # noqa: N801 - reads as a statement: with incoming(...)
 
 def caller(carrier: Mapping[str, str]) -> SpanContext | None:
     """The span that `traceparent` names, or None where there is none or it is malformed."""
-    header = carrier.get("traceparent", "").strip()
+    # Of white space, HTTP allows these around a value; OpenTelemetry also takes a line end.
+    header = carrier.get("traceparent", "").removesuffix("\n").strip(" \t")
     if not 55 <= len(header) <= _LONGEST or not (match := _TRACEPARENT.fullmatch(header)):
         return None
     state = carrier.get("tracestate", "")
