@@ -6,7 +6,7 @@ for each of a million of them is built on the event loop, for a reply that shows
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, model_validator
 from raglan.identifiers import shortened
@@ -17,6 +17,9 @@ class Strict(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
+    unknown_field: ClassVar[str] = "there is no field {name}; the fields are {known}"
+    """Error text of a field that the object does not have."""
+
     @model_validator(mode="before")
     @classmethod
     def _check_fields(cls, value: Any) -> Any:
@@ -24,8 +27,8 @@ class Strict(BaseModel):
             known = {field.alias or name for name, field in cls.model_fields.items()}
             for key in value:
                 if key not in known:
+                    shown = ", ".join(sorted(known))
                     raise ValueError(
-                        f"there is no field {shortened(str(key))}; "
-                        f"the fields are {', '.join(sorted(known))}"
+                        cls.unknown_field.format(name=shortened(str(key)), known=shown)
                     )
         return value
