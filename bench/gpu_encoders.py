@@ -32,10 +32,10 @@ from raglan.encoders.sessions import padded
 from raglan.scheduling import Dispatcher, Lane, LatencyModel, Limits, Pool
 from raglan_embedder.engines import Engine
 from raglan_embedder.engines import torch as torch_engine
-from raglan_embedder.outputs import TextVectors, Wanted
+from raglan_embedder.outputs import EncodeItem, TextVectors
 from report import Row, publish
 
-Queue = Dispatcher[Wanted, TextVectors]
+Queue = Dispatcher[EncodeItem, TextVectors]
 
 QUERY_TOKENS: Final = 16
 PASSAGE_TOKENS: Final = (64, 512)
@@ -164,12 +164,12 @@ def queue_for(engine: Engine) -> Queue:
     )
 
 
-def text(tokens: int) -> Wanted:
+def text(tokens: int) -> EncodeItem:
     """A text of random tokens."""
-    return Wanted([random.randrange(5, 200) for _ in range(tokens)])
+    return EncodeItem([random.randrange(5, 200) for _ in range(tokens)])
 
 
-async def run(queue: Queue, texts: list[Wanted], lane: Lane) -> float:
+async def run(queue: Queue, texts: list[EncodeItem], lane: Lane) -> float:
     """Seconds until all of `texts` are vectors."""
     started = time.perf_counter()
     counts = [len(each.ids) for each in texts]
@@ -177,7 +177,7 @@ async def run(queue: Queue, texts: list[Wanted], lane: Lane) -> float:
     return time.perf_counter() - started
 
 
-async def bulk(queue: Queue, calls: list[list[Wanted]]) -> float:
+async def bulk(queue: Queue, calls: list[list[EncodeItem]]) -> float:
     """Tokens a second over all `calls`, several at once."""
     waiting = iter(calls)
 
@@ -196,7 +196,7 @@ async def queries(queue: Queue, count: int) -> list[float]:
     return [await run(queue, [text(QUERY_TOKENS)], Lane.INTERACTIVE) for _ in range(count)]
 
 
-async def beside(queue: Queue, calls: list[list[Wanted]]) -> tuple[float, list[float]]:
+async def beside(queue: Queue, calls: list[list[EncodeItem]]) -> tuple[float, list[float]]:
     """Tokens a second of bulk, and seconds of the queries that one client asks meanwhile."""
     running = asyncio.create_task(bulk(queue, calls))
     waits: list[float] = []
@@ -237,7 +237,7 @@ class _Measured:
 
 
 def _rows(
-    shape: Shape, engine: Engine, device: Device, calls: list[list[Wanted]], found: _Measured
+    shape: Shape, engine: Engine, device: Device, calls: list[list[EncodeItem]], found: _Measured
 ) -> list[Row]:
     texts = [each for call in calls for each in call]
     tokens = sum(len(each.ids) for each in texts)

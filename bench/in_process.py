@@ -115,7 +115,7 @@ def _bare() -> Any:
     """A function from one text to its vector."""
     from raglan.encoders.tokenizer import Tokenizers
     from raglan_embedder import engines
-    from raglan_embedder.outputs import Wanted
+    from raglan_embedder.outputs import EncodeItem
     from raglan_embedder.settings import EmbedderSettings
 
     settings = EmbedderSettings()
@@ -129,7 +129,7 @@ def _bare() -> Any:
         cache_dir=settings.cache_dir,
     )
     tokenizers = Tokenizers(model.path, model.max_tokens)
-    return lambda text: engine.streams[0]([Wanted(tokenizers.ids([text])[0])])
+    return lambda text: engine.streams[0]([EncodeItem(tokenizers.ids([text])[0])])
 
 
 def _beside(

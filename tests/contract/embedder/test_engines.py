@@ -14,7 +14,7 @@ from raglan.encoders.model import EncoderModel
 from raglan.encoders.sessions import TokenIds
 from raglan.encoders.tokenizer import Tokenizers
 from raglan_embedder.engines import EmbedBatch, Engine
-from raglan_embedder.outputs import Wanted
+from raglan_embedder.outputs import EncodeItem
 
 SMALL = [
     "a",
@@ -51,7 +51,7 @@ def reference_vectors(
 
 def run(stream: EmbedBatch, ids: Sequence[TokenIds]) -> NDArray[np.float32]:
     """One batch; (texts, dimension)."""
-    return np.stack([vectors.dense for vectors in stream([Wanted(each) for each in ids])])
+    return np.stack([vectors.dense for vectors in stream([EncodeItem(each) for each in ids])])
 
 
 def embed(engine: Engine, tokenizers: Tokenizers, texts: list[str]) -> NDArray[np.float32]:

@@ -32,7 +32,7 @@ from raglan.errors import (
 from raglan.http_client import HttpLimits, ModelServer
 from raglan_embedder import outputs
 from raglan_embedder.engines.http import CALLED, Api, HttpEngine
-from raglan_embedder.outputs import Wanted
+from raglan_embedder.outputs import EncodeItem
 
 TEXTS = ["a retry budget", "日本語のテキスト", "naïve café 🙂", "word " * 300, "x"]
 
@@ -48,7 +48,7 @@ class Model:
         self._one_caller = threading.Lock()
 
     def __call__(self, texts: list[str]) -> NDArray[np.float32]:
-        batch = [Wanted(ids) for ids in self._tokenizers.ids(texts)]
+        batch = [EncodeItem(ids) for ids in self._tokenizers.ids(texts)]
         with self._one_caller:
             found = outputs.encode(self._run, batch, pooling="mean", heads=Heads())
         return np.stack([cast("NDArray[np.float32]", each.dense) for each in found])

@@ -26,7 +26,7 @@ from raglan.rpc.server import Server
 from raglan.v1 import common_pb2, embedder_pb2, embedder_pb2_grpc
 from raglan_embedder import outputs
 from raglan_embedder.app import build
-from raglan_embedder.outputs import Outputs, TextVectors, Wanted
+from raglan_embedder.outputs import EncodeItem, Outputs, TextVectors
 from raglan_embedder.settings import EmbedderSettings
 
 ALL = Outputs.DENSE | Outputs.SPARSE | Outputs.TOKEN_VECTORS
@@ -65,7 +65,7 @@ def encode(
     loaded: Sessions, heads: Heads, batch: Sequence[TokenIds], wanted: Outputs = ALL
 ) -> list[TextVectors]:
     return outputs.encode(
-        loaded.streams[0], [Wanted(each, wanted) for each in batch], pooling="cls", heads=heads
+        loaded.streams[0], [EncodeItem(each, wanted) for each in batch], pooling="cls", heads=heads
     )
 
 
@@ -125,9 +125,9 @@ def test_each_text_of_a_batch_gets_what_it_wants_and_no_more(
     loaded: Sessions, heads: Heads, ids: list[TokenIds]
 ) -> None:
     batch = [
-        Wanted(ids[0]),
-        Wanted(ids[1], Outputs.SPARSE),
-        Wanted(ids[2], Outputs.TOKEN_VECTORS),
+        EncodeItem(ids[0]),
+        EncodeItem(ids[1], Outputs.SPARSE),
+        EncodeItem(ids[2], Outputs.TOKEN_VECTORS),
     ]
     first, second, third = outputs.encode(loaded.streams[0], batch, pooling="cls", heads=heads)
     assert first.dense is not None
@@ -159,7 +159,7 @@ def test_a_plain_model_gives_its_last_states_as_token_vectors(
     )
     (text,) = Tokenizers(minilm.path, minilm.max_tokens).ids(["hello world"])
     states = loaded.streams[0](*sessions.pad([text]))[0, : len(text)]
-    wanted = Wanted(text, Outputs.DENSE | Outputs.TOKEN_VECTORS)
+    wanted = EncodeItem(text, Outputs.DENSE | Outputs.TOKEN_VECTORS)
     (found,) = outputs.encode(loaded.streams[0], [wanted], pooling="mean", heads=plain)
     assert found.token_vectors is not None
     assert found.token_vectors == pytest.approx(

@@ -30,7 +30,7 @@ from raglan_embedder import app, engines
 from raglan_embedder.embedding import Embedder, TextLimits
 from raglan_embedder.encoding import DeviceEncoder, ModelTokenizing, batch_limits
 from raglan_embedder.engines import Engine
-from raglan_embedder.outputs import TextVectors, Wanted
+from raglan_embedder.outputs import EncodeItem, TextVectors
 from raglan_embedder.servicer import EmbedderServicer
 from raglan_embedder.settings import EmbedderSettings
 
@@ -141,7 +141,7 @@ async def test_what_cannot_be_done_in_time_is_refused_at_once(
     """A batch takes 0.3 s at least, so 60 texts take more than 4 s on the fastest machine."""
     running = threading.Event()
 
-    def slow(batch: Sequence[Wanted]) -> None:
+    def slow(batch: Sequence[EncodeItem]) -> None:
         running.set()
         time.sleep(0.3)
 
@@ -182,7 +182,7 @@ async def test_a_deadline_that_passes_is_reported_and_the_server_serves_on(
 ) -> None:
     hold = threading.Event()
 
-    def held(batch: Sequence[Wanted]) -> None:
+    def held(batch: Sequence[EncodeItem]) -> None:
         assert hold.wait(60)
 
     async with (
@@ -200,7 +200,7 @@ async def test_a_device_that_hangs_is_not_serving_until_it_goes_on(
 ) -> None:
     hold = threading.Event()
 
-    def hanging(batch: Sequence[Wanted]) -> None:
+    def hanging(batch: Sequence[EncodeItem]) -> None:
         assert hold.wait(20)
 
     async with encoder_over(minilm, model_cache, hanging, stalled_after_s=0.3) as (encoder, e):
@@ -217,7 +217,7 @@ async def test_a_device_that_hangs_is_not_serving_until_it_goes_on(
 
 
 async def test_a_lost_device_ends_the_service(minilm: EncoderModel, model_cache: Path) -> None:
-    def lost(batch: Sequence[Wanted]) -> None:
+    def lost(batch: Sequence[EncodeItem]) -> None:
         raise DeviceLost("the driver is gone")
 
     async with encoder_over(minilm, model_cache, lost) as (encoder, embedder):
@@ -266,7 +266,7 @@ def over(embedder: Embedder) -> Service:
     )
 
 
-def poisoned(batch: Sequence[Wanted]) -> None:
+def poisoned(batch: Sequence[EncodeItem]) -> None:
     if any(len(text.ids) == 7 for text in batch):
         raise RuntimeError("a kernel failed")
 
@@ -275,7 +275,7 @@ def poisoned(batch: Sequence[Wanted]) -> None:
 async def encoder_over(
     model: EncoderModel,
     model_cache: Path,
-    before: Callable[[Sequence[Wanted]], None],
+    before: Callable[[Sequence[EncodeItem]], None],
     *,
     stalled_after_s: float = 30,
 ) -> AsyncIterator[tuple[DeviceEncoder, Embedder]]:
@@ -290,7 +290,7 @@ async def encoder_over(
         cache_dir=model_cache,
     )
 
-    def run(batch: Sequence[Wanted]) -> Sequence[TextVectors]:
+    def run(batch: Sequence[EncodeItem]) -> Sequence[TextVectors]:
         before(batch)
         return loaded.streams[0](batch)
 

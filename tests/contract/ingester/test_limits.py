@@ -1,4 +1,4 @@
-"""Limits and patience, set low."""
+"""Limits and retry, set low."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ async def test_the_end_cuts_off_what_runs_with_a_sentence() -> None:
     life = Lifecycle("the embedder")
 
     async def work() -> None:
-        async with life.until_end():
+        async with life.cancel_on_shutdown():
             await asyncio.sleep(60)
 
     running = asyncio.create_task(work())
@@ -28,14 +28,14 @@ async def test_what_begins_after_the_end_is_cut_off_as_well() -> None:
     life = Lifecycle("the embedder")
     life.end()
     with pytest.raises(Unavailable):
-        async with life.until_end():
+        async with life.cancel_on_shutdown():
             await asyncio.sleep(60)
 
 
 async def test_what_is_spared_runs_on() -> None:
     life = Lifecycle("the embedder")
-    async with life.until_end() as limit:
-        life.spare(limit)
+    async with life.cancel_on_shutdown() as limit:
+        life.exempt(limit)
         life.end()
         await asyncio.sleep(0.01)
 
@@ -43,7 +43,7 @@ async def test_what_is_spared_runs_on() -> None:
 async def test_a_timeout_of_the_block_itself_stays_what_it_is() -> None:
     life = Lifecycle("the embedder")
     with pytest.raises(TimeoutError):
-        async with life.until_end(), asyncio.timeout(0):
+        async with life.cancel_on_shutdown(), asyncio.timeout(0):
             await asyncio.sleep(60)
 
 
@@ -51,7 +51,7 @@ async def test_a_cancelled_block_is_cancelled_not_unavailable() -> None:
     life = Lifecycle("the embedder")
 
     async def work() -> None:
-        async with life.until_end():
+        async with life.cancel_on_shutdown():
             await asyncio.sleep(60)
 
     running = asyncio.create_task(work())

@@ -163,13 +163,13 @@ def nothing_told(monkeypatch):
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_what_was_told_is_found_in_any_text(before, after, secret):
     redaction._told = ()
-    redaction.hide([secret])
+    redaction.register_secrets([secret])
     assert secret not in redaction.text(f"{before}{secret}{after}").replace("[redacted]", "")
 
 
 @pytest.mark.usefixtures("nothing_told")
 def test_the_password_of_a_url_that_was_told_is_found_alone():
-    redaction.hide(["redis://user:p@ss/word@cache:6379/0"])
+    redaction.register_secrets(["redis://user:p@ss/word@cache:6379/0"])
     assert redaction.text("AUTH p@ss/word failed") == "AUTH [redacted] failed"
 
 
@@ -240,7 +240,7 @@ class Unspeakable(Exception):
     ],
 )
 def test_what_json_does_not_know_is_shown_without_its_content(value, shown):
-    assert redaction.shown(value) == shown
+    assert redaction.redact_value(value) == shown
 
 
 def test_no_keyword_of_a_format_makes_a_text_take_long():
@@ -255,4 +255,4 @@ def test_what_never_ends_is_cut():
     loop = []
     loop.append(loop)
     assert "too deep" in said({"loop": loop})
-    assert len(redaction.shown(list(range(10_000)))) == 100
+    assert len(redaction.redact_value(list(range(10_000)))) == 100

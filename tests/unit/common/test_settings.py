@@ -112,7 +112,7 @@ def test_every_setting_whose_name_says_secret_is_one(service: str) -> None:
     module = importlib.import_module(f"raglan_{service}.settings")
     settings = getattr(module, f"{service.capitalize()}Settings")
     for name, field in settings.model_fields.items():
-        assert is_secret(field) == (redaction.under(name, 1) == redaction.REDACTED), name
+        assert is_secret(field) == (redaction.redact_field(name, 1) == redaction.REDACTED), name
 
 
 def test_a_user_without_a_home_folder_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

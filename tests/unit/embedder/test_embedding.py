@@ -18,14 +18,14 @@ from raglan.scheduling import Lane
 from raglan_embedder.embedding import Embedder, TextLimits
 from raglan_embedder.encoding import DeviceEncoder, batch_limits, slices
 from raglan_embedder.engines import EmbedBatch, Engine, null
-from raglan_embedder.outputs import Outputs, TextVectors, Wanted
+from raglan_embedder.outputs import EncodeItem, Outputs, TextVectors
 
-Row = Callable[[Wanted], np.ndarray]
+Row = Callable[[EncodeItem], np.ndarray]
 Make = Callable[..., Embedder]
 
 
 def stream_of(row: Row) -> EmbedBatch:
-    def stream(batch: Sequence[Wanted]) -> list[TextVectors]:
+    def stream(batch: Sequence[EncodeItem]) -> list[TextVectors]:
         rows = np.stack([row(text) for text in batch]).astype(np.float32)
         return [TextVectors(len(t.ids), r) for t, r in zip(batch, rows, strict=True)]
 
@@ -98,7 +98,7 @@ async def test_a_query_does_not_wait_for_the_bulk_call_that_holds_its_text(make:
     started, going = threading.Event(), threading.Event()
     ran: list[int] = []
 
-    def row(text: Wanted) -> np.ndarray:
+    def row(text: EncodeItem) -> np.ndarray:
         started.set()
         assert going.wait(20)
         ran.append(text.ids[0])
@@ -134,7 +134,7 @@ async def test_a_start_that_takes_too_long_names_the_setting(make: Make) -> None
 async def test_queries_pass_while_bulk_runs(make: Make) -> None:
     going = threading.Event()
 
-    def held(text: Wanted) -> np.ndarray:
+    def held(text: EncodeItem) -> np.ndarray:
         assert going.wait(60)
         return np.ones(384)
 
@@ -152,7 +152,7 @@ async def test_fifty_that_ask_at_once_for_one_text_run_it_once(make: Make) -> No
     going = threading.Event()
     ran: list[int] = []
 
-    def row(text: Wanted) -> np.ndarray:
+    def row(text: EncodeItem) -> np.ndarray:
         assert going.wait(60)
         ran.append(len(text.ids))
         return np.ones(384)

@@ -10,17 +10,17 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from raglan_embedder import parity
-from raglan_embedder.outputs import TextVectors, Wanted
+from raglan_embedder.outputs import EncodeItem, TextVectors
 
 IDS = [[number] * (1 + number % 7) for number in range(1, 60)]
 
 
 def engine(
-    vector: Callable[[Wanted, Sequence[Wanted]], list[float]],
-) -> Callable[[Sequence[Wanted]], list[TextVectors]]:
+    vector: Callable[[EncodeItem, Sequence[EncodeItem]], list[float]],
+) -> Callable[[Sequence[EncodeItem]], list[TextVectors]]:
     """A stream whose vectors may depend on the batch."""
 
-    def run(batch: Sequence[Wanted]) -> list[TextVectors]:
+    def run(batch: Sequence[EncodeItem]) -> list[TextVectors]:
         rows = [np.array(vector(text, batch), np.float32) for text in batch]
         return [TextVectors(len(text.ids), row) for text, row in zip(batch, rows, strict=True)]
 

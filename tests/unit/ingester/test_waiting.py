@@ -1,4 +1,4 @@
-"""Patience with services that are away, and the allowance that bounds what is under way."""
+"""OutageRetry with services that are away, and the byte_budget that bounds what is under way."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from raglan.errors import InvalidInput, Unavailable
-from raglan_ingester.allowance import Allowance
-from raglan_ingester.patience import UNSEEN_S, Patience
+from raglan_ingester.byte_budget import ByteBudget
+from raglan_ingester.outage_retry import UNSEEN_S, OutageRetry
 
 
 class Callee:
@@ -33,7 +33,7 @@ class Callee:
 async def test_a_call_that_fails_for_a_while_is_repeated() -> None:
     callee = Callee(Unavailable("Down."), Unavailable("Down."))
 
-    assert await Patience(60).call(callee.answer) == "answer"
+    assert await OutageRetry(60).call(callee.answer) == "answer"
     assert callee.calls == 3
 
 
@@ -41,73 +41,73 @@ async def test_an_error_that_no_repeat_can_mend_is_raised_at_once() -> None:
     callee = Callee(InvalidInput("Wrong."))
 
     with pytest.raises(InvalidInput):
-        await Patience(60).call(callee.answer)
+        await OutageRetry(60).call(callee.answer)
     assert callee.calls == 1
 
 
 async def test_once_the_callee_was_away_too_long_each_call_tries_only_once() -> None:
     callee = Callee(*[Unavailable("Down.")] * 9, call_s=10)
-    patience = Patience(15, clock=lambda: callee.now)
+    retry = OutageRetry(15, clock=lambda: callee.now)
     with pytest.raises(Unavailable):
-        await patience.call(callee.answer)
+        await retry.call(callee.answer)
     calls = callee.calls
 
     with pytest.raises(Unavailable):
-        await patience.call(callee.answer)
+        await retry.call(callee.answer)
 
     assert callee.calls == calls + 1
 
 
 async def test_the_cancellation_of_the_only_caller_winds_the_clock_back() -> None:
     callee = Callee(*[Unavailable("Down.")] * 3, call_s=10)
-    patience = Patience(25, clock=lambda: callee.now)
-    waiting = asyncio.create_task(patience.call(callee.answer))
+    retry = OutageRetry(25, clock=lambda: callee.now)
+    waiting = asyncio.create_task(retry.call(callee.answer))
     while callee.calls < 2:
         await asyncio.sleep(0.01)
     waiting.cancel()
     await asyncio.wait([waiting])
     callee.now += 20
 
-    assert await patience.call(callee.answer) == "answer"
+    assert await retry.call(callee.answer) == "answer"
 
 
 async def test_time_in_which_nobody_asked_does_not_count() -> None:
     callee = Callee(*[Unavailable("Down.")] * 3, call_s=10)
-    patience = Patience(5, clock=lambda: callee.now)
+    retry = OutageRetry(5, clock=lambda: callee.now)
     with pytest.raises(Unavailable):
-        await patience.call(callee.answer)
+        await retry.call(callee.answer)
     calls = callee.calls
     callee.now += UNSEEN_S
 
     with suppress(Unavailable):
-        await patience.call(callee.answer)
+        await retry.call(callee.answer)
     assert callee.calls > calls + 1
 
 
 async def test_a_success_winds_the_clock_back() -> None:
     callee = Callee(Unavailable("Down."), call_s=10)
-    patience = Patience(15, clock=lambda: callee.now)
-    await patience.call(callee.answer)
+    retry = OutageRetry(15, clock=lambda: callee.now)
+    await retry.call(callee.answer)
     callee.errors = [Unavailable("Down.")]
 
-    assert await patience.call(callee.answer) == "answer"
+    assert await retry.call(callee.answer) == "answer"
 
 
 @given(st.lists(st.integers(1, 12), max_size=30))
 def test_never_more_is_lent_than_there_is_and_everyone_gets_a_turn(amounts: list[int]) -> None:
     async def scenario() -> None:
-        allowance = Allowance(10)
+        byte_budget = ByteBudget(10)
         lent, most, served = 0, 0, 0
 
         async def borrow(amount: int) -> None:
             nonlocal lent, most, served
-            taken = await allowance.take(amount)
+            taken = await byte_budget.acquire(amount)
             lent += taken
             most = max(most, lent)
             await asyncio.sleep(0)
             lent -= taken
             served += 1
-            allowance.give_back(taken)
+            byte_budget.release(taken)
 
         await asyncio.gather(*(borrow(amount) for amount in amounts))
         assert served == len(amounts)
@@ -117,11 +117,11 @@ def test_never_more_is_lent_than_there_is_and_everyone_gets_a_turn(amounts: list
 
 
 async def test_a_cancelled_borrower_gives_its_turn_to_the_next() -> None:
-    allowance = Allowance(1)
-    await allowance.take(1)
-    first, second = (asyncio.create_task(allowance.take(1)) for _ in range(2))
+    byte_budget = ByteBudget(1)
+    await byte_budget.acquire(1)
+    first, second = (asyncio.create_task(byte_budget.acquire(1)) for _ in range(2))
     await asyncio.sleep(0)
     first.cancel()
-    allowance.give_back(1)
+    byte_budget.release(1)
 
     assert await asyncio.wait_for(second, 1) == 1

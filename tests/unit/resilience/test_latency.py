@@ -7,7 +7,7 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 from raglan.resilience import LatencyWindow
-from raglan.resilience.latency import FadingMean
+from raglan.resilience.latency import DecayingMean
 
 
 class Clock:
@@ -69,7 +69,7 @@ def test_a_quantile_is_the_nearest_rank_of_what_is_young_and_latest(
 
 
 def test_the_first_call_is_the_mean() -> None:
-    mean = FadingMean(clock=Clock())
+    mean = DecayingMean(clock=Clock())
     assert mean.value_s() == 0
     mean.add(0.5)
     assert mean.value_s() == 0.5
@@ -77,7 +77,7 @@ def test_the_first_call_is_the_mean() -> None:
 
 def test_one_stumble_among_many_calls_is_no_slowness_and_lasting_slowness_is_soon_known() -> None:
     clock = Clock()
-    mean = FadingMean(10.0, clock=clock)
+    mean = DecayingMean(10.0, clock=clock)
     for _ in range(1_000):
         clock.now += 0.02
         mean.add(0.02)
@@ -92,7 +92,7 @@ def test_one_stumble_among_many_calls_is_no_slowness_and_lasting_slowness_is_soo
 
 def test_in_silence_what_was_slow_is_forgotten() -> None:
     clock = Clock()
-    mean = FadingMean(10.0, clock=clock)
+    mean = DecayingMean(10.0, clock=clock)
     mean.add(2.0)
     clock.now += 120
     assert mean.value_s() < 0.04
@@ -101,7 +101,7 @@ def test_in_silence_what_was_slow_is_forgotten() -> None:
 @given(st.lists(st.tuples(st.floats(0.001, 30), st.floats(0.001, 100)), min_size=1))
 def test_a_mean_lies_among_what_it_is_of(calls: list[tuple[float, float]]) -> None:
     clock = Clock()
-    mean = FadingMean(10.0, clock=clock)
+    mean = DecayingMean(10.0, clock=clock)
     for later_s, took_s in calls:
         clock.now += later_s
         mean.add(took_s)

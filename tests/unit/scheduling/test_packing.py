@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from hypothesis import given
 from hypothesis import strategies as st
-from raglan.scheduling import Closed, Item, Lane
+from raglan.scheduling import FlushReason, Item, Lane
 from raglan.scheduling.packing import pack
 
 windows = st.lists(st.integers(1, 700), min_size=1, max_size=64)
@@ -52,11 +52,11 @@ def test_a_batch_stops_growing_only_for_the_reason_it_names(
 ) -> None:
     waiting = window(lengths)
     picked, _, closed = pack(waiting, tokens=tokens, items=items, overhead_tokens=spare)
-    if closed is Closed.IDLE:
+    if closed is FlushReason.IDLE:
         assert len(picked) == len(waiting)
-    elif closed is Closed.ITEM_CAP:
+    elif closed is FlushReason.ITEM_CAP:
         assert len(picked) == items
-    elif closed is Closed.TOKEN_CAP:
+    elif closed is FlushReason.TOKEN_CAP:
         widest = max(item.tokens for item in picked)
         others = [item.tokens for item in waiting if item not in picked]
         assert all(max(widest, other) * (len(picked) + 1) > tokens for other in others)
@@ -71,7 +71,7 @@ def test_of_texts_of_one_width_the_more_urgent_go_first() -> None:
 def test_a_short_text_does_not_ride_with_one_that_would_mostly_pad_it() -> None:
     waiting = window([10, 200])
     picked, padded, closed = pack(waiting, tokens=512, items=8, overhead_tokens=20)
-    assert (picked, padded, closed) == ([waiting[0]], 10, Closed.PADDING)
+    assert (picked, padded, closed) == ([waiting[0]], 10, FlushReason.PADDING)
 
 
 def test_padding_is_worth_it_where_a_batch_costs_as_much_as_many_tokens() -> None:
@@ -83,7 +83,7 @@ def test_padding_is_worth_it_where_a_batch_costs_as_much_as_many_tokens() -> Non
 def test_an_item_longer_than_the_limit_runs_alone() -> None:
     waiting = window([700, 700])
     picked, padded, closed = pack(waiting, tokens=512, items=8, overhead_tokens=0)
-    assert (picked, padded, closed) == ([waiting[0]], 700, Closed.TOKEN_CAP)
+    assert (picked, padded, closed) == ([waiting[0]], 700, FlushReason.TOKEN_CAP)
 
 
 def test_a_long_text_is_not_filled_up_with_short_ones_that_fill_batches_of_their_own() -> None:

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from raglan.errors import Overloaded
-from raglan.scheduling import Batch, Closed, Item, Lane, LatencyModel, Limits, Scheduler
+from raglan.scheduling import Batch, FlushReason, Item, Lane, LatencyModel, Limits, Scheduler
 
 PER_TOKEN, OVERHEAD = 0.001, 0.002
 QUERY, BULK = Lane.INTERACTIVE, Lane.BULK
@@ -78,7 +78,7 @@ def test_a_free_device_takes_what_waits_at_once() -> None:
     queue.submit(items(1), 0.0)
     batch = queue.next_batch(0.0)
     assert batch is not None
-    assert (len(batch.items), batch.closed) == (1, Closed.IDLE)
+    assert (len(batch.items), batch.closed) == (1, FlushReason.IDLE)
 
 
 def test_one_batch_is_handed_out_ahead_and_no_more() -> None:
@@ -169,7 +169,7 @@ def test_a_lone_urgent_text_goes_without_those_that_would_make_it_late() -> None
     device = Device(queue)
     device.drain()
     assert device.late == []
-    assert (len(device.started[0].items), device.started[0].closed) == (2, Closed.DEADLINE)
+    assert (len(device.started[0].items), device.started[0].closed) == (2, FlushReason.DEADLINE)
 
 
 def test_in_a_crowd_batches_stay_full_and_the_late_are_dropped() -> None:

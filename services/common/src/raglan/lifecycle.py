@@ -30,19 +30,19 @@ class Lifecycle:
         self._limits: set[asyncio.Timeout] = set()
 
     def drain(self) -> None:
-        """The process was asked to end; requests go on."""
+        """Start draining: readiness fails, running requests continue."""
         self.draining = True
 
     def end(self) -> None:
-        """The grace is over: cut off every block under `until_end`, and those still to come."""
+        """Cancel every block under `cancel_on_shutdown`, now and from now on."""
         self.draining = self._ended = True
         now = asyncio.get_running_loop().time()
         for limit in self._limits:
             limit.reschedule(now)
 
     @asynccontextmanager
-    async def until_end(self) -> AsyncIterator[asyncio.Timeout]:
-        """Cancel the block when the grace is over. Give the yielded limit to `spare` to undo that.
+    async def cancel_on_shutdown(self) -> AsyncIterator[asyncio.Timeout]:
+        """Cancel the block when the grace period ends, unless its limit was given to `exempt`.
 
         Raises:
             Unavailable: the block was cut off.
@@ -61,12 +61,12 @@ class Lifecycle:
         finally:
             self._limits.discard(limit)
 
-    def spare(self, limit: asyncio.Timeout) -> None:
-        """Let the block under `limit` run on after the grace."""
+    def exempt(self, limit: asyncio.Timeout) -> None:
+        """Let the block under `limit` continue after the grace period."""
         self._limits.discard(limit)
 
     def unavailable(self) -> Unavailable:
-        """What a request hears that the end of the process cuts off."""
+        """Build the error of a request that the shutdown cancels."""
         return Unavailable(
             f"{self._name.capitalize()} is shutting down; try again.", retry_after_s=1
         )

@@ -53,7 +53,7 @@ def configure(settings: ServiceSettings, service: str) -> None:
     json_lines = settings.log_format == "json" or (
         settings.log_format == "auto" and not sys.stderr.isatty()
     )
-    redaction.hide(_secrets(settings))
+    redaction.register_secrets(_secrets(settings))
     lines: _Lines = _JsonLines(service) if json_lines else _ConsoleLines(service)
     level = getattr(logging, settings.log_level.upper())
     structlog.configure(
@@ -155,18 +155,18 @@ class _Lines:
             "timestamp": _timestamp(time.time_ns()),
             "level": level,
             "service": self._service,
-            "event": redaction.shown(event.pop("event", "")),
+            "event": redaction.redact_value(event.pop("event", "")),
         }
         if request_id := context.request_id():
             known["request_id"] = request_id
         if trace_id := context.trace_id():
             known["trace_id"] = trace_id
         if stage := event.pop("stage", "") or _stage.get() or self._own_stage:
-            known["stage"] = redaction.shown(stage)
+            known["stage"] = redaction.redact_value(stage)
         if limit := deadline.current():
             known["remaining_ms"] = round(limit.remaining_s() * 1e3)
         for name, value in event.items():
-            known.setdefault(name, redaction.under(name, value))
+            known.setdefault(name, redaction.redact_field(name, value))
         return known
 
 
@@ -175,7 +175,7 @@ class _JsonLines(_Lines):
         raised = _exc_info(event.pop("exc_info", None))
         fields = self.fields(level, event)
         if raised is not None:
-            fields["exception"] = redaction.shown(_exceptions(raised), _OF_EXCEPTIONS)
+            fields["exception"] = redaction.redact_value(_exceptions(raised), _OF_EXCEPTIONS)
         return _encode(fields).encode()
 
 

@@ -144,7 +144,7 @@ class _Kind(enum.Enum):
     SECRET = 2
 
 
-def hide(secrets: Iterable[str]) -> None:
+def register_secrets(secrets: Iterable[str]) -> None:
     """From now on no text shows these, nor the password of one that is a URL.
 
     Those under six characters are left out: they stand in too many words.
@@ -161,20 +161,20 @@ def hide(secrets: Iterable[str]) -> None:
 
 def redact(fields: Mapping[str, Any]) -> dict[str, Any]:
     """`fields` as JSON can hold them, without secrets and content."""
-    return {name: under(name, value) for name, value in fields.items()}
+    return {name: redact_field(name, value) for name, value in fields.items()}
 
 
-def under(name: str, value: Any, depth: int = 0) -> Any:
+def redact_field(name: str, value: Any, depth: int = 0) -> Any:
     """What may be shown of `value`, which stands under `name`."""
     kind = _kind(name)
     if kind is _Kind.PLAIN or value is None:
-        return shown(value, depth)
+        return redact_value(value, depth)
     if kind is _Kind.CONTENT and isinstance(value, numbers.Number):
-        return shown(value, depth)
+        return redact_value(value, depth)
     return REDACTED
 
 
-def shown(value: Any, depth: int = 0) -> Any:
+def redact_value(value: Any, depth: int = 0) -> Any:
     """What may be shown of `value`, as JSON can hold it.
 
     What is none of JSON's types is shown by the name of its type: its text could hold anything.
@@ -190,7 +190,7 @@ def shown(value: Any, depth: int = 0) -> Any:
         return "[too deep]"
     if isinstance(value, Mapping):
         items = list(value.items())[:_MAX_ITEMS]
-        return {text(str(name)): under(str(name), each, depth + 1) for name, each in items}
+        return {text(str(name)): redact_field(str(name), each, depth + 1) for name, each in items}
     if isinstance(value, list | tuple | set | frozenset):
         return _sequence(list(value)[:_MAX_ITEMS], depth)
     return _scalar(value)
@@ -227,8 +227,8 @@ def _sequence(items: list[Any], depth: int) -> list[Any]:
     if len(items) == 2 and isinstance(name := items[0], str | bytes):
         named = name.decode("latin-1") if isinstance(name, bytes) else name
         if _kind(named) is not _Kind.PLAIN:
-            return [text(named), under(named, items[1], depth + 1)]
-    return [shown(each, depth + 1) for each in items]
+            return [text(named), redact_field(named, items[1], depth + 1)]
+    return [redact_value(each, depth + 1) for each in items]
 
 
 @lru_cache(2_048)

@@ -85,7 +85,7 @@ async def _encoder(
     settings: EmbedderSettings, metrics: EncoderMetrics, stopped: threading.Event
 ) -> DeviceEncoder | RemoteEncoder:
     if settings.engine == "http":
-        return await asyncio.to_thread(_elsewhere, settings)
+        return await asyncio.to_thread(_remote_encoder, settings)
     model, engine, tokenizing = await asyncio.to_thread(_load, settings, stopped)
     return DeviceEncoder(
         engine,
@@ -132,7 +132,7 @@ def _load(
     return model, engine, ModelTokenizing.of(model)
 
 
-def _elsewhere(settings: EmbedderSettings) -> RemoteEncoder:
+def _remote_encoder(settings: EmbedderSettings) -> RemoteEncoder:
     # The HTTP client takes 4 MB that no other engine needs.
     from raglan.http_client import ModelServer
 

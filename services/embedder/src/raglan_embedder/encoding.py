@@ -30,7 +30,7 @@ from raglan.scheduling import (
 
 from raglan_embedder.embedding import Identity, Kind, PreparedText, TextFacts, TokenizerFile
 from raglan_embedder.engines import EmbedBatch, Engine
-from raglan_embedder.outputs import Outputs, TextVectors, Wanted, checked
+from raglan_embedder.outputs import EncodeItem, Outputs, TextVectors, checked
 
 INLINE_CHARS: Final = 2_000
 """Texts of up to so many characters are tokenised on the loop: that takes 0.2 ms, and a thread
@@ -108,7 +108,7 @@ class DeviceEncoder:
             lane: ThreadPoolExecutor(min(most, cores), f"tokenize-{lane.name.lower()}")
             for lane, most in _TOKENIZING_THREADS.items()
         }
-        self._dispatcher: Dispatcher[Wanted, TextVectors] = Dispatcher(
+        self._dispatcher: Dispatcher[EncodeItem, TextVectors] = Dispatcher(
             pools(engine),
             limits=limits,
             latency=prior_latency,
@@ -180,7 +180,7 @@ class DeviceEncoder:
     async def _run_first(self, text: str, texts: int, lane: Lane, deadline: Deadline) -> None:
         prepared = await self.prepare([text] * texts, lane)
         (first, *_), _ = await self._dispatcher.run(
-            [Wanted(each.content) for each in prepared],
+            [EncodeItem(each.content) for each in prepared],
             [each.tokens for each in prepared],
             deadline=deadline,
             lane=lane,
@@ -214,7 +214,7 @@ class DeviceEncoder:
     ) -> Futures:
         """Queue texts, all of them or none; see `Dispatcher.submit`."""
         return self._dispatcher.submit(
-            [Wanted(each.content, outputs) for each in prepared],
+            [EncodeItem(each.content, outputs) for each in prepared],
             [each.tokens for each in prepared],
             deadline=deadline,
             lane=lane,
@@ -243,7 +243,7 @@ def slices(texts: Sequence[str], chars: int = SLICE_CHARS) -> Iterator[Sequence[
     yield texts[first:]
 
 
-def pools(engine: Engine) -> list[Pool[Wanted, TextVectors]]:
+def pools(engine: Engine) -> list[Pool[EncodeItem, TextVectors]]:
     """One pool for each lane where the engine has streams for it, else one for both."""
     streams, bulk_streams = (
         [_checking(stream) for stream in each] for each in (engine.streams, engine.bulk_streams)
@@ -256,7 +256,7 @@ def pools(engine: Engine) -> list[Pool[Wanted, TextVectors]]:
     ]
 
 
-def _checking(stream: EmbedBatch) -> Stream[Wanted, TextVectors]:
+def _checking(stream: EmbedBatch) -> Stream[EncodeItem, TextVectors]:
     """`stream`, with an error in place of vectors that cannot be used."""
     return lambda batch: [checked(each) for each in stream(batch)]
 

@@ -35,7 +35,7 @@ class Outputs(Flag):
         return [str(output.name).lower() for output in self]
 
 
-class Wanted(NamedTuple):
+class EncodeItem(NamedTuple):
     """One text of a batch."""
 
     ids: TokenIds
@@ -108,7 +108,9 @@ def checked(text: TextVectors) -> TextVectors | Internal:
     )
 
 
-def encode(run: Run, batch: Sequence[Wanted], *, pooling: str, heads: Heads) -> list[TextVectors]:
+def encode(
+    run: Run, batch: Sequence[EncodeItem], *, pooling: str, heads: Heads
+) -> list[TextVectors]:
     """Run the encoder once over `batch` and give each text what it wants.
 
     Text by text over its own tokens: nothing depends on padding or on what else is in the batch.
@@ -132,7 +134,7 @@ def pooled(states: NDArray[np.float32], pooling: str) -> NDArray[np.float32]:
 
 
 def _text_vectors(
-    states: NDArray[np.float32], text: Wanted, pooling: str, heads: Heads
+    states: NDArray[np.float32], text: EncodeItem, pooling: str, heads: Heads
 ) -> TextVectors:
     wants = text.outputs
     return TextVectors(

@@ -28,7 +28,7 @@ from raglan.settings import default_data_dir
 
 from raglan_embedder import engines
 from raglan_embedder.engines import EmbedBatch, Engine
-from raglan_embedder.outputs import Wanted
+from raglan_embedder.outputs import EncodeItem
 
 Matrix = NDArray[np.float32]
 
@@ -266,7 +266,7 @@ def _embed(engine: Engine, ids: Sequence[TokenIds]) -> Matrix:
 
 
 def _run(run: EmbedBatch, batch: Sequence[TokenIds]) -> Matrix:
-    made = run([Wanted(ids) for ids in batch])
+    made = run([EncodeItem(ids) for ids in batch])
     return np.stack([vectors.dense for vectors in made if vectors.dense is not None])
 
 

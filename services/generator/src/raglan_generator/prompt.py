@@ -2,7 +2,7 @@
 
 What changes least comes first and nothing before the history tells of the question, so a prefix
 cache serves it again: no date, no id, no score. Passages are data: they stand between tags, and
-what could pass for a tag or a role marker is defused. Citations are checked afterwards.
+what could pass for a tag or a role marker is escaped. Citations are checked afterwards.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from raglan.cache import Cache, digest
 from raglan.deadline import Deadline
 from raglan.errors import DeadlineExceeded, InvalidInput
 
-from raglan_generator.defusing import defused, in_one_line
+from raglan_generator.escaping import escape_untrusted, in_one_line
 from raglan_generator.generation import ABSTENTION, Passage, Request, Role, Turn
 from raglan_generator.language_model import Message, Prompt, Tokenizer
 from raglan_generator.passage_order import PassageOrder
@@ -223,7 +223,7 @@ def _chars(request: Request) -> int:
 
 
 def blocks(passages: Sequence[Passage]) -> list[Block]:
-    """`passages` defused, in their order, without those that say nothing new.
+    """`passages` escaped, in their order, without those that say nothing new.
 
     That is: no text, the text of one before, or a part of one before with the same title.
     """
@@ -238,7 +238,7 @@ def blocks(passages: Sequence[Passage]) -> list[Block]:
         texts.add(text)
         under[passage.title] = f"{before}\0{text}"
         title = in_one_line(" > ".join(filter(None, (passage.title, *passage.headings))))
-        shown = defused(passage.text)
+        shown = escape_untrusted(passage.text)
         kept.append(Block(index, title, shown, digest(title, shown)))
     return kept
 
@@ -247,10 +247,12 @@ def messages(
     request: Request, turns: Sequence[Turn], shown: Sequence[Block]
 ) -> tuple[Message, ...]:
     """The conversation to send; after the first message user and assistant alternate."""
-    question = f"Question: {defused(request.question)}"
+    question = f"Question: {escape_untrusted(request.question)}"
     if request.json_schema:
-        question = f"JSON schema of the answer:\n{defused(request.json_schema)}\n\n{question}"
-    said = [(turn.role, defused(turn.text)) for turn in turns]
+        question = (
+            f"JSON schema of the answer:\n{escape_untrusted(request.json_schema)}\n\n{question}"
+        )
+    said = [(turn.role, escape_untrusted(turn.text)) for turn in turns]
     said.append((Role.USER, question))
     given = "\n".join(block.show(number) for number, block in enumerate(shown, 1)) or NO_PASSAGES
     said.insert(0, (Role.USER, given))

@@ -16,8 +16,8 @@ from raglan.rpc.server import Service
 from raglan.telemetry.metrics import Endpoint
 from raglan.v1 import embedder_pb2_grpc, ingester_pb2_grpc, retriever_pb2_grpc
 
-from raglan_ingester.allowance import Allowance
 from raglan_ingester.blobs import BlobStore
+from raglan_ingester.byte_budget import ByteBudget
 from raglan_ingester.clients.embedder import EmbedderClient
 from raglan_ingester.clients.retriever import CollectionSettings, RetrieverClient
 from raglan_ingester.collection_locks import CollectionLocks
@@ -30,9 +30,9 @@ from raglan_ingester.job_traces import JobTraces
 from raglan_ingester.jobs import JobStore
 from raglan_ingester.library import Library
 from raglan_ingester.metrics import IngesterMetrics
+from raglan_ingester.outage_retry import OutageRetry
 from raglan_ingester.parsing import ParserPool
-from raglan_ingester.patience import Patience
-from raglan_ingester.pipeline import BYTES_UNDER_WAY, Workshop
+from raglan_ingester.pipeline import BYTES_UNDER_WAY, JobDependencies
 from raglan_ingester.reconciliation import Reconciler
 from raglan_ingester.servicer import IngesterServicer
 from raglan_ingester.settings import IngesterSettings
@@ -93,36 +93,34 @@ class Ingester:
         jobs, documents = JobStore(patient), DocumentStore(patient)
         asked_jobs, asked_documents = JobStore(self._database), DocumentStore(self._database)
         locks = CollectionLocks()
-        patience = Patience(settings.outage_patience_s)
-        embedder_patience = Patience(settings.outage_patience_s)
+        retry = OutageRetry(settings.outage_patience_s)
+        embedder_retry = OutageRetry(settings.outage_patience_s)
         self._jobs = asked_jobs
-        workshop = Workshop(
+        dependencies = JobDependencies(
             jobs=jobs,
             documents=documents,
             blobs=self._blobs,
             parser=self._parser,
             embedder=embedder,
-            embedder_patience=embedder_patience,
+            embedder_retry=embedder_retry,
             observer=self._counted,
-            indexer=Indexer(jobs, documents, self._retriever, locks, patience, self._blobs),
+            indexer=Indexer(jobs, documents, self._retriever, locks, retry, self._blobs),
             parse_workers=settings.parse_workers,
             texts_per_call=settings.embed_texts_per_call,
             calls_in_flight=settings.embed_calls_in_flight,
             embed_calls=asyncio.Semaphore(settings.embed_calls_in_flight),
-            allowance=Allowance(BYTES_UNDER_WAY),
-            tokenizers=TokenizerFolder(
-                settings.data_dir / _TOKENIZERS, embedder, embedder_patience
-            ),
+            byte_budget=ByteBudget(BYTES_UNDER_WAY),
+            tokenizers=TokenizerFolder(settings.data_dir / _TOKENIZERS, embedder, embedder_retry),
             max_metadata_bytes=settings.max_metadata_bytes,
             max_chunks_per_document=settings.max_chunks_per_document,
             max_chunks_per_job=settings.max_chunks_per_job,
         )
         self._ingestion = Ingestion(
-            workshop,
+            dependencies,
             asked_jobs,
             self._queue,
             self._retriever,
-            patience,
+            retry,
             JobTraces(patient),
             max_chars=settings.chunk_max_chars,
             overlap_chars=settings.chunk_overlap_chars,

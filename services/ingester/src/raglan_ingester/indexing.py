@@ -20,8 +20,8 @@ from raglan_ingester.collection_locks import CollectionLocks
 from raglan_ingester.documents import DocumentStore, Version
 from raglan_ingester.jobs import JobStore
 from raglan_ingester.model import Document, Item, ItemState, Job
+from raglan_ingester.outage_retry import TRANSIENT, OutageRetry
 from raglan_ingester.parsing import CutDocument
-from raglan_ingester.patience import TRANSIENT, Patience
 
 log: Final = structlog.get_logger()
 
@@ -90,7 +90,7 @@ def title_of(item: Item, cut: CutDocument) -> str:
 class Indexer:
     """Moves prepared documents into the index, each wholly or not at all.
 
-    What holds the collection's lock calls the index without patience: an index that is away is
+    What holds the collection's lock calls the index once, without a retry: an index that is away is
     waited for with the lock released, so that deletions need not wait.
     """
 
@@ -100,7 +100,7 @@ class Indexer:
         documents: DocumentStore,
         index: Index,
         locks: CollectionLocks,
-        patience: Patience,
+        retry: OutageRetry,
         blobs: BlobStore,
     ) -> None:
         self._blobs = blobs
@@ -108,12 +108,12 @@ class Indexer:
         self._documents = documents
         self._index = index
         self._locks = locks
-        self._patience = patience
+        self._retry = retry
 
     async def add(self, job: Job, batch: Sequence[Prepared]) -> None:
         """Index a batch; if it is refused, each document of it alone. Raises no RaglanError."""
         try:
-            await self._patience.call(partial(self._add, job, batch))
+            await self._retry.call(partial(self._add, job, batch))
         except TRANSIENT as error:
             await self._give_up(job, batch, f"{error.message} It was tried again for a while; "
                                             "retry the job when it is back.")  # fmt: skip
@@ -131,7 +131,7 @@ class Indexer:
             RaglanError: the index cannot be asked.
         """
         after = ""
-        while last := await self._patience.call(partial(self._verify_page, job, after)):
+        while last := await self._retry.call(partial(self._verify_page, job, after)):
             after = last
 
     async def _verify_page(self, job: Job, after: str) -> str:
@@ -199,7 +199,7 @@ class Indexer:
 
     async def drop(self, job: Job, lost: set[str]) -> None:
         """Documents that were deleted or submitted anew meanwhile: the deleted leave no chunks."""
-        await self._patience.call(partial(self._drop, job, lost))
+        await self._retry.call(partial(self._drop, job, lost))
 
     async def _drop(self, job: Job, lost: set[str]) -> None:
         if not lost:
@@ -220,7 +220,7 @@ class Indexer:
         await self._jobs.fail(job, {document.id: message for document in batch})
         try:
             for document in batch:
-                await self._patience.call(partial(self._take_back, job, document))
+                await self._retry.call(partial(self._take_back, job, document))
         except RaglanError as error:
             # The reconciler finds what remains; running or deleting them again clears it too.
             log.warning("chunks of failed documents remain", job=job.id, reason=error.message)

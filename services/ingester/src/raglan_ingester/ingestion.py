@@ -18,8 +18,8 @@ from raglan_ingester.database import now_ms
 from raglan_ingester.job_traces import JobTraces
 from raglan_ingester.jobs import JobStore
 from raglan_ingester.model import ItemState, Job, JobState
-from raglan_ingester.patience import Patience
-from raglan_ingester.pipeline import JobRun, Workshop, with_defaults
+from raglan_ingester.outage_retry import OutageRetry
+from raglan_ingester.pipeline import JobDependencies, JobRun, with_defaults
 from raglan_ingester.progress import Progress
 
 log: Final = structlog.get_logger()
@@ -50,26 +50,26 @@ class Ingestion:
 
     def __init__(
         self,
-        workshop: Workshop,
+        dependencies: JobDependencies,
         asked: JobStore,
         queue: JobQueue,
         collections: Collections,
-        patience: Patience,
+        retry: OutageRetry,
         traces: JobTraces,
         *,
         max_chars: int,
         overlap_chars: int,
     ) -> None:
         """Args:
-        workshop: what runs work with; its stores wait for a database that is away.
+        dependencies: what runs work with; its stores wait for a database that is away.
         asked: jobs for callers, who are told when the database is away.
         """
         self._asked = asked
         self._enqueuing: set[asyncio.Task[None]] = set()
-        self._shop = workshop
+        self._dependencies = dependencies
         self._queue = queue
         self._collections = collections
-        self._patience = patience
+        self._retry = retry
         self._traces = traces
         self._max_chars = max_chars
         self._overlap_chars = overlap_chars
@@ -78,7 +78,7 @@ class Ingestion:
 
     @property
     def _jobs(self) -> JobStore:
-        return self._shop.jobs
+        return self._dependencies.jobs
 
     async def start(self, worker: str) -> None:
         """Begin to run jobs, those first that an earlier process of this name left unfinished."""
@@ -147,10 +147,10 @@ class Ingestion:
 
     async def _run(self, job: Job, stop: asyncio.Event) -> JobState:
         try:
-            collection = await self._patience.call(
+            collection = await self._retry.call(
                 lambda: self._collections.collection(job.collection)
             )
-            tokenizer = await self._shop.tokenizers.current()
+            tokenizer = await self._dependencies.tokenizers.current()
         except RaglanError as error:
             tracing.fail(tracing.current(), error)
             await self._jobs.fail_queued(job, error.message)
@@ -158,7 +158,7 @@ class Ingestion:
         settings = with_defaults(
             collection, max_chars=self._max_chars, overlap_chars=self._overlap_chars
         )
-        run = JobRun(self._shop, job, settings, await self._progress(job), tokenizer)
+        run = JobRun(self._dependencies, job, settings, await self._progress(job), tokenizer)
         await self._until_done(run, job, stop)
         if await self._jobs.save_progress(job, run.progress.as_dict()):
             stop.set()
@@ -167,7 +167,7 @@ class Ingestion:
         if not stop.is_set():
             await self._verify(job)
         state = await self._jobs.finish(job, cancelled=stop.is_set())
-        self._shop.observer.job_ended(state, (now_ms() - job.created_ms) / 1e3)
+        self._dependencies.observer.job_ended(state, (now_ms() - job.created_ms) / 1e3)
         log.info("job ended", job=job.id, state=str(state), documents=job.documents)
         return state
 
@@ -205,7 +205,7 @@ class Ingestion:
 
     async def _verify(self, job: Job) -> None:
         try:
-            await self._shop.indexer.verify(job)
+            await self._dependencies.indexer.verify(job)
         except RaglanError as error:
             message = f"Whether the index holds every chunk could not be asked: {error.message}"
             await self._jobs.fail_done(job, message)

@@ -22,8 +22,8 @@ from raglan.errors import Conflict, RaglanError
 from raglan.markup import blank_markup
 from raglan.telemetry import semconv, tracing
 
-from raglan_ingester.allowance import Allowance
 from raglan_ingester.blobs import BlobStore
+from raglan_ingester.byte_budget import ByteBudget
 from raglan_ingester.chunking import Sizes
 from raglan_ingester.clients.embedder import Embedded, Model
 from raglan_ingester.clients.retriever import CollectionSettings
@@ -32,9 +32,9 @@ from raglan_ingester.documents import DocumentStore
 from raglan_ingester.indexing import Indexer, Prepared
 from raglan_ingester.jobs import JobStore
 from raglan_ingester.model import DocumentState, Item, ItemState, Job, JobState
+from raglan_ingester.outage_retry import TRANSIENT, OutageRetry
 from raglan_ingester.parsers.parsed import Unparsable
 from raglan_ingester.parsing import CutDocument, Parser, ParseRequest
-from raglan_ingester.patience import TRANSIENT, Patience
 from raglan_ingester.progress import Progress
 from raglan_ingester.token_index import ModelTokenizer
 from raglan_ingester.tokenizer_files import TokenizerFolder
@@ -72,7 +72,7 @@ class Embedder(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Workshop:
+class JobDependencies:
     """What every run works with."""
 
     jobs: JobStore
@@ -80,7 +80,7 @@ class Workshop:
     blobs: BlobStore
     parser: Parser
     embedder: Embedder
-    embedder_patience: Patience
+    embedder_retry: OutageRetry
     indexer: Indexer
     observer: Observer
     parse_workers: int
@@ -89,7 +89,7 @@ class Workshop:
     embed_calls: asyncio.Semaphore
     """One for all jobs, first come first served: each job waits with `calls_in_flight` calls at
     most, so that a small job gets its turn beside a large one."""
-    allowance: Allowance
+    byte_budget: ByteBudget
     """Bytes of documents under way, of all jobs."""
     tokenizers: TokenizerFolder
     max_metadata_bytes: int
@@ -99,7 +99,7 @@ class Workshop:
 
 @dataclass(frozen=True, slots=True)
 class _Cut:
-    """A parsed document, with what it borrowed of the allowance."""
+    """A parsed document, with what it borrowed of the byte budget."""
 
     item: Item
     cut: CutDocument
@@ -112,7 +112,7 @@ class JobRun:
 
     def __init__(
         self,
-        workshop: Workshop,
+        dependencies: JobDependencies,
         job: Job,
         collection: CollectionSettings,
         progress: Progress,
@@ -122,14 +122,14 @@ class JobRun:
         tokenizer: of the embedding model; None measures chunks in characters.
         """
         self._tokenizer = tokenizer
-        self._shop = workshop
+        self._dependencies = dependencies
         self._job = job
         self._collection = collection
         self.progress = progress
-        self._allowance = workshop.allowance
-        self._parsing = asyncio.Semaphore(workshop.parse_workers)
-        self._calls = asyncio.Semaphore(workshop.calls_in_flight)
-        self._batches = asyncio.Semaphore(workshop.calls_in_flight + 1)
+        self._byte_budget = dependencies.byte_budget
+        self._parsing = asyncio.Semaphore(dependencies.parse_workers)
+        self._calls = asyncio.Semaphore(dependencies.calls_in_flight)
+        self._batches = asyncio.Semaphore(dependencies.calls_in_flight + 1)
         self._cut: asyncio.Queue[_Cut | None] = asyncio.Queue()
         self._indexing: set[asyncio.Task[None]] = set()
         self.unread = UnreadDocuments()
@@ -160,10 +160,10 @@ class JobRun:
     async def _parse_all(self) -> None:
         after = -1
         async with asyncio.TaskGroup() as tasks:
-            while items := await self._shop.jobs.queued_items(self._job.id, after, _PAGE):
+            while items := await self._dependencies.jobs.queued_items(self._job.id, after, _PAGE):
                 after = items[-1].ordinal
                 for item in await self._changed(items):
-                    borrowed = await self._allowance.take(
+                    borrowed = await self._byte_budget.acquire(
                         max(item.size_bytes, BYTES_UNDER_WAY // _DOCUMENTS_UNDER_WAY)
                     )
                     await self._parsing.acquire()
@@ -172,7 +172,9 @@ class JobRun:
 
     async def _changed(self, items: Sequence[Item]) -> list[Item]:
         """Those that need work; the others are settled here."""
-        held = await self._shop.documents.claimed(self._job, [item.document_id for item in items])
+        held = await self._dependencies.documents.claimed(
+            self._job, [item.document_id for item in items]
+        )
         work, unchanged, lost = [], [], set()
         for item in items:
             row = held.get(item.document_id)
@@ -182,8 +184,8 @@ class JobRun:
                 unchanged.append(item.document_id)
             else:
                 work.append(item)
-        await self._shop.jobs.settle(self._job, unchanged, ItemState.UNCHANGED)
-        await self._shop.indexer.drop(self._job, lost)
+        await self._dependencies.jobs.settle(self._job, unchanged, ItemState.UNCHANGED)
+        await self._dependencies.indexer.drop(self._job, lost)
         for _ in range(len(items) - len(work)):
             self.progress.skipped()
         return work
@@ -192,21 +194,21 @@ class JobRun:
         settings = self._collection
         try:
             request = ParseRequest(
-                path=self._shop.blobs.path(item.sha256),
+                path=self._dependencies.blobs.path(item.sha256),
                 filename=item.filename,
                 media_type=item.media_type,
                 sizes=Sizes(
                     settings.max_chars,
                     settings.overlap_chars,
                     self._tokenizer.max_tokens if self._tokenizer else 0,
-                    self._shop.max_chunks_per_document,
+                    self._dependencies.max_chunks_per_document,
                 ),
                 title=item.title,
                 tokenizer=self._tokenizer.path if self._tokenizer else None,
             )
             known = {semconv.DOCUMENT_ID: item.document_id, semconv.BYTES: item.size_bytes}
-            with self._shop.observer.timed("parse"), tracing.span(semconv.PARSE, known):
-                cut = await self._shop.parser.parse(request)
+            with self._dependencies.observer.timed("parse"), tracing.span(semconv.PARSE, known):
+                cut = await self._dependencies.parser.parse(request)
         except Unparsable as error:
             await self._fail([item], str(error))
         except Exception:
@@ -221,18 +223,18 @@ class JobRun:
         finally:
             self._parsing.release()
         self.progress.skipped()
-        self._allowance.give_back(borrowed)
+        self._byte_budget.release(borrowed)
 
     def _has_room(self, cut: CutDocument) -> bool:
-        if self._chunks + len(cut.chunks) > self._shop.max_chunks_per_job:
+        if self._chunks + len(cut.chunks) > self._dependencies.max_chunks_per_job:
             return False
         self._chunks += len(cut.chunks)
         return True
 
     def _too_many_chunks(self) -> str:
         return (
-            f"The job's documents make more than {self._shop.max_chunks_per_job:,} chunks in all, "
-            "the limit (RAGLAN_INGESTER_MAX_CHUNKS_PER_JOB); send this one in another job."
+            f"The job's documents make more than {self._dependencies.max_chunks_per_job:,} chunks "
+            "in all, the limit (RAGLAN_INGESTER_MAX_CHUNKS_PER_JOB); send this one in another job."
         )
 
     # Embed
@@ -244,7 +246,9 @@ class JobRun:
         """
         batch: list[_Cut] = []
         waiting = 0
-        while not batch or (waiting < 2 * self._shop.texts_per_call and not self._cut.empty()):
+        while not batch or (
+            waiting < 2 * self._dependencies.texts_per_call and not self._cut.empty()
+        ):
             cut = await self._cut.get()
             if cut is None:
                 self._cut.put_nowait(None)
@@ -265,7 +269,7 @@ class JobRun:
         finally:
             self._batches.release()
             for cut in batch:
-                self._allowance.give_back(cut.borrowed)
+                self._byte_budget.release(cut.borrowed)
 
     async def _embed_each(self, batch: Sequence[_Cut]) -> list[Prepared]:
         """Embed a batch together; if it is refused, each document alone."""
@@ -274,7 +278,7 @@ class JobRun:
                 semconv.DOCUMENTS: len(batch),
                 semconv.TEXTS: sum(len(cut.cut.chunks) for cut in batch),
             }
-            with self._shop.observer.timed("embed"), tracing.span(semconv.EMBED, known):
+            with self._dependencies.observer.timed("embed"), tracing.span(semconv.EMBED, known):
                 return await self._embed(batch)
         except TRANSIENT as error:
             message = f"{error.message} It was tried again for a while; retry the job later."
@@ -291,7 +295,7 @@ class JobRun:
 
     async def _embed(self, batch: Sequence[_Cut]) -> list[Prepared]:
         texts = await asyncio.to_thread(_embedding_texts, batch)
-        size = self._shop.texts_per_call
+        size = self._dependencies.texts_per_call
         parts = [texts[at : at + size] for at in range(0, len(texts), size)]
         replies = await self._embed_parts(parts)
         vectors: NDArray[Any] = np.concatenate([reply.vectors for reply in replies])
@@ -320,7 +324,7 @@ class JobRun:
         readability: of each chunk, if the embedder knows.
         """
         self.unread.add(cut.cut.language, readability, model.id)
-        limit = self._shop.max_metadata_bytes
+        limit = self._dependencies.max_metadata_bytes
         metadata_json, refused = merge_metadata(cut.item.metadata_json, cut.cut.metadata, limit)
         return Prepared(
             cut.item,
@@ -352,9 +356,9 @@ class JobRun:
             raise
 
     async def _embed_call(self, texts: Sequence[str]) -> Embedded:
-        async with self._calls, self._shop.embed_calls:
-            embedder = self._shop.embedder
-            reply = await self._shop.embedder_patience.call(lambda: embedder.embed(texts))
+        async with self._calls, self._dependencies.embed_calls:
+            embedder = self._dependencies.embedder
+            reply = await self._dependencies.embedder_retry.call(lambda: embedder.embed(texts))
         wanted = self._collection.model
         if wanted.id and reply.model != wanted:
             raise Conflict(
@@ -369,17 +373,17 @@ class JobRun:
     async def _index(self, prepared: Sequence[Prepared]) -> None:
         try:
             known = {semconv.DOCUMENTS: len(prepared)}
-            with self._shop.observer.timed("index"), tracing.span(semconv.INDEX, known):
-                await self._shop.indexer.add(self._job, prepared)
+            with self._dependencies.observer.timed("index"), tracing.span(semconv.INDEX, known):
+                await self._dependencies.indexer.add(self._job, prepared)
         except Exception:
             log.exception("indexing failed", job=self._job.id, stage="index")
             await self._fail([document.item for document in prepared], _OUR_FAULT)
         chunks = sum(len(document.cut.chunks) for document in prepared)
         self.progress.indexed(chunks)
-        self._shop.observer.indexed(len(prepared), chunks)
+        self._dependencies.observer.indexed(len(prepared), chunks)
 
     async def _fail(self, items: Sequence[Item], message: str) -> None:
-        await self._shop.jobs.fail(self._job, {item.document_id: message for item in items})
+        await self._dependencies.jobs.fail(self._job, {item.document_id: message for item in items})
 
     def _fingerprint(self, item: Item) -> str:
         """Equal for two submissions that would give the same chunks with the same vectors."""

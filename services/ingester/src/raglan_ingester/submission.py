@@ -72,26 +72,26 @@ class Intake:
             PayloadTooLarge: a document, the job, or its metadata is over its limit.
             NotFound: the collection does not exist.
         """
-        reception = _Reception(self._blobs, self._limits)
+        receiver = _JobReceiver(self._blobs, self._limits)
         try:
             async for part in parts:
                 if isinstance(part, JobStart):
-                    reception.begin(part)
+                    receiver.begin(part)
                     await self._check_collection(part.collection)
                 elif isinstance(part, DocumentStart):
-                    await reception.document(part)
+                    await receiver.document(part)
                 else:
-                    await reception.piece(part)
-            job, items = await reception.end()
+                    await receiver.piece(part)
+            job, items = await receiver.end()
             # An upload takes a while, in which its collection may have been deleted.
             await self._check_collection(job.collection)
             await self._jobs.add(job, items)
             return job
         finally:
-            await reception.release()
+            await receiver.release()
 
 
-class _Reception:
+class _JobReceiver:
     """One job on its way in."""
 
     def __init__(self, blobs: BlobStore, limits: Limits) -> None:

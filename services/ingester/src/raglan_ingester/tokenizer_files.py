@@ -12,7 +12,7 @@ import structlog
 from raglan.errors import NotSupported
 
 from raglan_ingester.clients.embedder import TokenizerDefinition
-from raglan_ingester.patience import Patience
+from raglan_ingester.outage_retry import OutageRetry
 from raglan_ingester.token_index import ModelTokenizer
 
 log = structlog.get_logger()
@@ -29,10 +29,10 @@ class TokenizerSource(Protocol):
 class TokenizerFolder:
     """Keeps the definitions that the embedder gave, one file for each content."""
 
-    def __init__(self, folder: Path, embedder: TokenizerSource, patience: Patience) -> None:
+    def __init__(self, folder: Path, embedder: TokenizerSource, retry: OutageRetry) -> None:
         self._folder = folder
         self._embedder = embedder
-        self._patience = patience
+        self._retry = retry
 
     async def current(self) -> ModelTokenizer | None:
         """The tokenizer of the model that the embedder runs; None where it has none of its own.
@@ -41,7 +41,7 @@ class TokenizerFolder:
             RaglanError: the embedder cannot be asked.
         """
         try:
-            found = await self._patience.call(self._embedder.tokenizer)
+            found = await self._retry.call(self._embedder.tokenizer)
         except NotSupported as error:
             log.warning("no tokenizer; chunks are measured in characters", reason=error.message)
             return None

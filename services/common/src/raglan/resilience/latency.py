@@ -64,7 +64,7 @@ class LatencyWindow:
         del self._sorted[bisect_left(self._sorted, seconds)]
 
 
-class FadingMean:
+class DecayingMean:
     """What calls take lately: a mean in which a call weighs the less the longer ago it ended.
 
     Weights by time and not by number, as Finagle's `PeakEwma` has them, but without its peak: one

@@ -15,7 +15,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from raglan.background import keep_running
 from raglan.resilience.breaker import CircuitBreaker, State
-from raglan.resilience.latency import FadingMean
+from raglan.resilience.latency import DecayingMean
 from raglan.rpc import client, credentials, health_service
 
 log: Final = structlog.get_logger()
@@ -59,7 +59,7 @@ class Endpoint:
         self.address = address
         self.reach = Reach.CONNECTING
         self.in_flight = 0
-        self.latency = FadingMean()
+        self.latency = DecayingMean()
         """Until its replies, or their first messages, came."""
         self.last_failure = ""
         """What went wrong last, as a sentence."""

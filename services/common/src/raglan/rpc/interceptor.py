@@ -79,7 +79,7 @@ def _wrap_unary(
     served: ServedCalls,
 ) -> Any:
     async def call(request: Any, context: Context) -> Any:
-        async with _border(method, context, served), lifecycle.until_end():
+        async with _border(method, context, served), lifecycle.cancel_on_shutdown():
             return await inner(request, context)
 
     return call
@@ -92,7 +92,7 @@ def _wrap_upload(
     served: ServedCalls,
 ) -> Any:
     async def call(requests: Any, context: Context) -> Any:
-        async with _border(method, context, served), lifecycle.until_end():
+        async with _border(method, context, served), lifecycle.cancel_on_shutdown():
             try:
                 return await inner(requests, context)
             except RaglanError:
@@ -121,7 +121,7 @@ def _wrap_stream(
         async with _border(method, context, served), aclosing(inner(request, context)) as messages:
             while True:
                 # Not around the yield: gRPC is sending then, and would take the end for a cancel.
-                async with lifecycle.until_end():
+                async with lifecycle.cancel_on_shutdown():
                     message = await anext(messages, _END)
                 if message is _END:
                     return

@@ -18,6 +18,7 @@ import grpc
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
 from tenacity.wait import wait_random_exponential
 
+from raglan.cancel_scope import CancelScope
 from raglan.deadline import Deadline
 from raglan.errors import (
     DeadlineExceeded,
@@ -27,7 +28,6 @@ from raglan.errors import (
     RaglanError,
     Unavailable,
 )
-from raglan.interrupt import Interrupt
 from raglan.resilience.budget import Budget
 from raglan.resilience.latency import LatencyWindow
 from raglan.rpc import client
@@ -273,12 +273,12 @@ class EndpointPool:
         def overtake(ended: asyncio.Task[Any]) -> None:
             if not ended.cancelled() and not ended.exception():
                 attempt.overtake()
-                waiting.now()
+                waiting.cancel()
 
         later_s = max(usual_s, _HEDGE_AT_LEAST_S)
         asking = asyncio.get_running_loop().call_later(later_s, ask_another)
         try:
-            async with Interrupt() as waiting:
+            async with CancelScope() as waiting:
                 try:
                     answer = await self._send(attempt, method, request, deadline)
                     _overtake(others)

@@ -9,15 +9,15 @@ from raglan.scheduling.batch_run import Stream
 from raglan.scheduling.dispatcher import Dispatcher, Observer, Pool
 from raglan.scheduling.latency import LatencyModel
 from raglan.scheduling.scheduler import Scheduler
-from raglan.scheduling.work import Batch, BatchTooLarge, Closed, DeviceLost, Item, Lane, Limits
+from raglan.scheduling.work import Batch, BatchTooLarge, DeviceLost, FlushReason, Item, Lane, Limits
 
 __all__ = [
     "Answer",
     "Batch",
     "BatchTooLarge",
-    "Closed",
     "DeviceLost",
     "Dispatcher",
+    "FlushReason",
     "Item",
     "Lane",
     "LatencyModel",

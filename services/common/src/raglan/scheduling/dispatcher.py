@@ -28,7 +28,7 @@ from raglan.scheduling.answer import Answer, Timing
 from raglan.scheduling.batch_run import Run, Stream
 from raglan.scheduling.latency import LatencyModel
 from raglan.scheduling.scheduler import Scheduler
-from raglan.scheduling.work import Batch, Closed, DeviceLost, Item, Lane, Limits
+from raglan.scheduling.work import Batch, DeviceLost, FlushReason, Item, Lane, Limits
 from raglan.telemetry import tracing
 
 log: Final = structlog.get_logger()
@@ -81,7 +81,7 @@ class _Ticket(Generic[Input, Result]):
 
 
 @dataclass(slots=True, eq=False)
-class _Station:
+class _PoolState:
     """A pool at work: its scheduler, and the mailbox its threads take batches from."""
 
     scheduler: Scheduler
@@ -117,20 +117,20 @@ class Dispatcher(Generic[Input, Result]):
         self._observer = observer or _Silent()
         self._refusal: RaglanError | None = None
         self._dead = False
-        self._stations = [
-            _Station(Scheduler(_of_pool(limits, pool), latency()), queue.SimpleQueue(), pool)
+        self._pools = [
+            _PoolState(Scheduler(_of_pool(limits, pool), latency()), queue.SimpleQueue(), pool)
             for pool in pools
         ]
-        self._by_lane = {lane: station for station in self._stations for lane in station.pool.lanes}
+        self._by_lane = {lane: state for state in self._pools for lane in state.pool.lanes}
         self._threads = [
             threading.Thread(
                 target=self._work,
-                args=(station, stream),
-                name=f"{name}-{'-'.join(lane.name.lower() for lane in station.pool.lanes)}-{index}",
+                args=(state, stream),
+                name=f"{name}-{'-'.join(lane.name.lower() for lane in state.pool.lanes)}-{index}",
                 daemon=True,
             )
-            for station in self._stations
-            for index, stream in enumerate(station.pool.streams)
+            for state in self._pools
+            for index, stream in enumerate(state.pool.streams)
         ]
         for thread in self._threads:
             thread.start()
@@ -152,7 +152,7 @@ class Dispatcher(Generic[Input, Result]):
         """
         if self._refusal is not None:
             raise self._refusal
-        station = self._by_lane[lane]
+        state = self._by_lane[lane]
         now, now_ns = time.monotonic(), time.monotonic_ns()
         asked_by = tracing.context()
         futures: list[asyncio.Future[Answer[Result]]] = []
@@ -162,14 +162,14 @@ class Dispatcher(Generic[Input, Result]):
             futures.append(future)
             items.append(Item(count, lane, deadline.at, _Ticket(each, future, now_ns, asked_by)))
         try:
-            station.scheduler.submit(items, now)
+            state.scheduler.submit(items, now)
         except Overloaded:
             self._observer.dropped("refused", len(items))
             raise
         for future, item in zip(futures, items, strict=True):
-            future.add_done_callback(partial(self._left, station, item))
-        self._take_back(station, lane)
-        self._pump(station)
+            future.add_done_callback(partial(self._left, state, item))
+        self._take_back(state, lane)
+        self._pump(state)
         return futures
 
     def check(self, count: int, *, deadline: Deadline, lane: Lane) -> None:
@@ -218,7 +218,7 @@ class Dispatcher(Generic[Input, Result]):
     def backlog_s(self) -> float:
         """Seconds until all that is here would be done, of the pool that needs longest."""
         now = time.monotonic()
-        return max(station.scheduler.backlog_s(now) for station in self._stations)
+        return max(state.scheduler.backlog_s(now) for state in self._pools)
 
     def waiting(self, lane: Lane) -> int:
         """Items that wait in `lane`."""
@@ -229,36 +229,36 @@ class Dispatcher(Generic[Input, Result]):
         if self._dead:
             return Health.DEAD
         now = time.monotonic()
-        stalled_s = max(station.scheduler.stalled_s(now) for station in self._stations)
+        stalled_s = max(state.scheduler.stalled_s(now) for state in self._pools)
         return Health.STALLED if stalled_s > self._stalled_after_s else Health.SERVING
 
     async def close(self) -> None:
         """Fail what waits, let the running batches end, stop the threads."""
         self._refuse(Unavailable("The service is stopping."))
-        for station in self._stations:
-            for _ in station.pool.streams:
-                station.mailbox.put(None)
+        for state in self._pools:
+            for _ in state.pool.streams:
+                state.mailbox.put(None)
         await asyncio.to_thread(self._join)
 
     # --- On the loop ------------------------------------------------------------------------------
 
-    def _take_back(self, station: _Station, lane: Lane) -> None:
+    def _take_back(self, state: _PoolState, lane: Lane) -> None:
         """Take back what no stream has begun, if what just came belongs before or into it."""
-        ahead = station.scheduler.ahead()
-        if ahead is None or not (lane < ahead.lane or ahead.closed is Closed.IDLE):
+        ahead = state.scheduler.ahead()
+        if ahead is None or not (lane < ahead.lane or ahead.closed is FlushReason.IDLE):
             return
         with contextlib.suppress(queue.Empty):
-            while (batch := station.mailbox.get_nowait()) is not None:
-                station.scheduler.retract(batch)
+            while (batch := state.mailbox.get_nowait()) is not None:
+                state.scheduler.retract(batch)
                 for item in batch.items:
                     if item.payload.future.done():
-                        station.scheduler.cancel(item)
+                        state.scheduler.cancel(item)
 
-    def _pump(self, station: _Station) -> None:
+    def _pump(self, state: _PoolState) -> None:
         now = time.monotonic()
-        while batch := station.scheduler.next_batch(now):
-            station.mailbox.put(batch)
-        self._drop(station.scheduler.take_late())
+        while batch := state.scheduler.next_batch(now):
+            state.mailbox.put(batch)
+        self._drop(state.scheduler.take_late())
 
     def _drop(self, late: Sequence[Item]) -> None:
         if late:
@@ -266,21 +266,21 @@ class Dispatcher(Generic[Input, Result]):
         for item in late:
             self._fail(item, DeadlineExceeded("The deadline would pass before the model is done."))
 
-    def _left(self, station: _Station, item: Item, done: asyncio.Future[Answer[Result]]) -> None:
+    def _left(self, state: _PoolState, item: Item, done: asyncio.Future[Answer[Result]]) -> None:
         # It may have been settled from outside: the same text was computed elsewhere.
-        station.scheduler.cancel(item)
+        state.scheduler.cancel(item)
         if done.cancelled():
             self._observer.dropped("cancelled", 1)
 
-    def _ended(self, station: _Station, batch: Batch, run: Run[Result]) -> None:
+    def _ended(self, state: _PoolState, batch: Batch, run: Run[Result]) -> None:
         now = time.monotonic()
         if run.too_large_tokens:
-            station.scheduler.shrink(run.too_large_tokens)
+            state.scheduler.shrink(run.too_large_tokens)
             log.warning("the device has no memory for a batch", tokens=run.too_large_tokens)
         if run.is_whole and run.items:
-            station.scheduler.finished(batch, run.seconds, now, ran=run.items)
+            state.scheduler.finished(batch, run.seconds, now, ran=run.items)
         else:
-            station.scheduler.failed(batch, now)
+            state.scheduler.failed(batch, now)
         self._drop(run.late)
         traced = batch_span.record(
             batch,
@@ -289,7 +289,7 @@ class Dispatcher(Generic[Input, Result]):
             run.error,
         )
         self._deliver(batch, run, traced)
-        self._pump(station)
+        self._pump(state)
 
     def _deliver(self, batch: Batch, run: Run[Result], traced: SpanContext | None) -> None:
         queued_s = []
@@ -319,20 +319,20 @@ class Dispatcher(Generic[Input, Result]):
         if queued_s:
             self._observer.ran(batch, run.seconds, queued_s)
 
-    def _died(self, station: _Station, error: BaseException) -> None:
+    def _died(self, state: _PoolState, error: BaseException) -> None:
         log.error("a device thread ended", error=type(error).__name__)
         self._dead = True
         lost = Unavailable("The device is lost; the service is ending.")
         self._refuse(lost)
-        for batch in station.scheduler.out:
+        for batch in state.scheduler.out:
             for item in batch.items:
                 self._fail(item, lost)
 
     def _refuse(self, error: RaglanError) -> None:
         """Take nothing more; fail what waits."""
         self._refusal = error
-        for station in self._stations:
-            for item in station.scheduler.clear():
+        for state in self._pools:
+            for item in state.scheduler.clear():
                 self._fail(item, error)
 
     @staticmethod
@@ -343,12 +343,12 @@ class Dispatcher(Generic[Input, Result]):
 
     # --- On a stream's thread ---------------------------------------------------------------------
 
-    def _work(self, station: _Station, stream: Stream[Input, Result]) -> None:
+    def _work(self, state: _PoolState, stream: Stream[Input, Result]) -> None:
         try:
-            while (batch := station.mailbox.get()) is not None:
-                self._tell(self._ended, station, batch, batch_run.run(stream, batch))
+            while (batch := state.mailbox.get()) is not None:
+                self._tell(self._ended, state, batch, batch_run.run(stream, batch))
         except BaseException as error:
-            self._tell(self._died, station, error)
+            self._tell(self._died, state, error)
             if not isinstance(error, DeviceLost):
                 raise
 

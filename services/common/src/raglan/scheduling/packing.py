@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate
 from typing import Final
 
-from raglan.scheduling.work import Closed, Item
+from raglan.scheduling.work import FlushReason, Item
 
 _CHOICES: Final = 32
 """Batches are compared at so many widths above the first text and so many below it."""
@@ -19,7 +19,7 @@ def pack(
     items: int,
     overhead_tokens: float,
     padded: Callable[[int], int] = int,
-) -> tuple[list[Item], int, Closed]:
+) -> tuple[list[Item], int, FlushReason]:
     """A batch around the first of `window`, its padded tokens, and what ended its growth.
 
     Of the runs of neighbours by length that hold the first text, the one that does most for its
@@ -93,11 +93,11 @@ def _spread(positions: Sequence[int]) -> Sequence[int]:
     return [positions[i * last // (_CHOICES - 1)] for i in range(_CHOICES)]
 
 
-def _closed(sizes: Sequence[int], low: int, high: int, tokens: int, items: int) -> Closed:
+def _closed(sizes: Sequence[int], low: int, high: int, tokens: int, items: int) -> FlushReason:
     count, widest = high - low, sizes[high - 1]
     if count == len(sizes):
-        return Closed.IDLE
+        return FlushReason.IDLE
     if count >= items:
-        return Closed.ITEM_CAP
+        return FlushReason.ITEM_CAP
     neighbour = widest if low > 0 else sizes[high]
-    return Closed.TOKEN_CAP if (count + 1) * neighbour > tokens else Closed.PADDING
+    return FlushReason.TOKEN_CAP if (count + 1) * neighbour > tokens else FlushReason.PADDING

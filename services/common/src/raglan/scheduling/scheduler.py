@@ -28,7 +28,7 @@ from typing import Final
 from raglan.errors import Overloaded
 from raglan.scheduling.latency import LatencyModel
 from raglan.scheduling.packing import pack
-from raglan.scheduling.work import Batch, Closed, Item, Lane, Limits
+from raglan.scheduling.work import Batch, FlushReason, Item, Lane, Limits
 
 PREFETCH: Final = 1
 """Batches handed out beyond those that run."""
@@ -283,10 +283,10 @@ class Scheduler:
                 self._drop(late)
                 dropped = True
                 continue
-            if dropped or (closed is Closed.TOKEN_CAP and cap < limits.batch_tokens):
-                closed = Closed.DEADLINE
-            elif closed is Closed.ITEM_CAP and items < limits.batch_items:
-                closed = Closed.IDLE
+            if dropped or (closed is FlushReason.TOKEN_CAP and cap < limits.batch_tokens):
+                closed = FlushReason.DEADLINE
+            elif closed is FlushReason.ITEM_CAP and items < limits.batch_items:
+                closed = FlushReason.IDLE
             for item in picked:
                 self._remove(item)
             return Batch(picked, lane, padded, closed, seconds)

@@ -26,7 +26,7 @@ class Lane(IntEnum):
     """Ingestion: keeps a guaranteed share and takes what is left."""
 
 
-class Closed(Enum):
+class FlushReason(Enum):
     """Why a batch left with what it held."""
 
     IDLE = "idle"
@@ -102,7 +102,7 @@ class Batch:
     items: list[Item]
     lane: Lane
     padded_tokens: int
-    closed: Closed
+    closed: FlushReason
     seconds: float
     """What it is expected to take."""
 

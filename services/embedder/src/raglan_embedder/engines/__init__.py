@@ -11,9 +11,9 @@ from pathlib import Path
 from raglan.encoders.model import EncoderModel
 from raglan.encoders.sessions import Attention, Precision, SessionEngine
 
-from raglan_embedder.outputs import Outputs, TextVectors, Wanted
+from raglan_embedder.outputs import EncodeItem, Outputs, TextVectors
 
-EmbedBatch = Callable[[Sequence[Wanted]], Sequence[TextVectors]]
+EmbedBatch = Callable[[Sequence[EncodeItem]], Sequence[TextVectors]]
 """What each text of a batch wants -> that, in their order. One caller at a time."""
 
 

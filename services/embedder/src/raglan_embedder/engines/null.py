@@ -17,7 +17,7 @@ from raglan.encoders.model import EncoderModel
 
 from raglan_embedder.embedding import PreparedText, TextFacts
 from raglan_embedder.engines import Engine
-from raglan_embedder.outputs import Outputs, TextVectors, Wanted
+from raglan_embedder.outputs import EncodeItem, Outputs, TextVectors
 
 MODEL: Final = EncoderModel(
     id="null",
@@ -51,7 +51,7 @@ def load() -> Engine:
     return Engine(name="null", streams=(_embed,), device="cpu", dtype="f32", outputs=Outputs.DENSE)
 
 
-def _embed(batch: Sequence[Wanted]) -> list[TextVectors]:
+def _embed(batch: Sequence[EncodeItem]) -> list[TextVectors]:
     digests = [
         hashlib.shake_128(np.array(text.ids, "<u4").tobytes()).digest(MODEL.dimension)
         for text in batch

@@ -12,7 +12,7 @@ from raglan.encoders.sessions import Attention, Precision, pad
 from raglan.encoders.torch_model import TorchModel
 
 from raglan_embedder.engines import Engine
-from raglan_embedder.outputs import Outputs, TextVectors, Wanted, encode, given
+from raglan_embedder.outputs import EncodeItem, Outputs, TextVectors, encode, given
 
 
 def load(
@@ -37,7 +37,7 @@ def load(
     # sentence-transformers takes the mean where the files say nothing; here the setting counts.
     is_bare = model.layout is None or not model.layout.modules
 
-    def embed(batch: Sequence[Wanted]) -> list[TextVectors]:
+    def embed(batch: Sequence[EncodeItem]) -> list[TextVectors]:
         if is_bare or any(text.outputs != Outputs.DENSE for text in batch):
             return encode(loaded.token_vectors, batch, pooling=model.pooling, heads=heads)
         # Pooled where the model runs: what comes back is a vector a text, not one a token.

@@ -26,12 +26,12 @@ class LastWord:
             return
         begun = False
         try:
-            async with self._lifecycle.until_end() as limit:
+            async with self._lifecycle.cancel_on_shutdown() as limit:
 
                 async def noted(message: Message) -> None:
                     nonlocal begun
                     begun = True
-                    self._lifecycle.spare(limit)
+                    self._lifecycle.exempt(limit)
                     await send(message)
 
                 await self.app(scope, receive, noted)

@@ -11,9 +11,9 @@ import structlog
 from fastapi import APIRouter, Header, Request
 from fastapi.responses import Response
 from raglan import errors
+from raglan.cancel_scope import CancelScope
 from raglan.deadline import Deadline
 from raglan.errors import Cancelled, Internal, InvalidInput, RaglanError
-from raglan.interrupt import Interrupt
 from raglan.resilience.limiter import Priority
 from raglan.telemetry import context as request_context
 from raglan.telemetry import semconv, tracing
@@ -259,8 +259,8 @@ async def _while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
     """Await `work`, but cancel it, and with it the calls it makes, when the client leaves."""
     leaving = asyncio.ensure_future(_disconnect(request))
     try:
-        async with Interrupt() as connected:
-            leaving.add_done_callback(lambda _: connected.now())
+        async with CancelScope() as connected:
+            leaving.add_done_callback(lambda _: connected.cancel())
             return await work
     finally:
         leaving.cancel()

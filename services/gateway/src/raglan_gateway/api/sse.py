@@ -84,7 +84,7 @@ class EventStream(Response):
     async def _send_all(self, lifecycle: Lifecycle, send: Send) -> None:
         """Send every event; the last is an `error` when the process ends first."""
         try:
-            async with lifecycle.until_end(), aclosing(self._events) as events:
+            async with lifecycle.cancel_on_shutdown(), aclosing(self._events) as events:
                 async for event in events:
                     await self._send(self._encoded(event), send)
         except RaglanError as error:

@@ -86,7 +86,7 @@ def from_response(
         error = _refusal(status, body, said, parameters)
     if has_schema and type(error) is Internal and _SCHEMA.search(said):
         error = InvalidInput(f"The LLM server refuses the json_schema: {said}")
-    return told(error, said, secret=secret)
+    return with_server_message(error, said, secret=secret)
 
 
 def from_frame(error: Any, *, secret: str = "") -> RaglanError:
@@ -96,8 +96,10 @@ def from_frame(error: Any, *, secret: str = "") -> RaglanError:
     if isinstance(code, int | str) and str(code).isdigit() and 400 <= int(code) <= 599:
         return from_response(int(code), {"error": error}, {}, secret=secret)
     if _OVERFLOW.search(f"{code} {said}"):
-        return told(_overflow(said), said, secret=secret)
-    return told(Unavailable("The LLM server failed while it was answering."), said, secret=secret)
+        return with_server_message(_overflow(said), said, secret=secret)
+    return with_server_message(
+        Unavailable("The LLM server failed while it was answering."), said, secret=secret
+    )
 
 
 def from_transport(error: aiohttp.ClientError, *, begun: bool) -> RaglanError:
@@ -110,8 +112,8 @@ def from_transport(error: aiohttp.ClientError, *, begun: bool) -> RaglanError:
     return Unavailable(f"The LLM server closed the {what}.", is_final=True)
 
 
-def told(error: RaglanError, said: str, *, secret: str = "") -> RaglanError:
-    """`error` with what the server said, which no caller sees; no replica would hear otherwise."""
+def with_server_message(error: RaglanError, said: str, *, secret: str = "") -> RaglanError:
+    """Attach the server's message as the hidden cause of `error`, and forbid a retry elsewhere."""
     error.cause = said.replace(secret, "***") if secret else said
     error.is_final = True
     return error

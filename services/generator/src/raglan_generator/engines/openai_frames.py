@@ -113,7 +113,7 @@ class Completion:
                 "The LLM server closed the stream before the end of the answer.", is_final=True
             )
         if reason in _FAILED:
-            raise openai_errors.told(
+            raise openai_errors.with_server_message(
                 Unavailable("The LLM server failed while it was answering."),
                 f"finish_reason is {self._reason}",
                 secret=self._secret,

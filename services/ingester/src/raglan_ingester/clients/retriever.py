@@ -53,7 +53,7 @@ class IndexChunk:
 
 
 class RetrieverClient:
-    """Every method raises RaglanError. What is tried again, the ingester's patience decides."""
+    """Every method raises RaglanError. Retries are decided by the caller (OutageRetry)."""
 
     def __init__(self, pool: EndpointPool) -> None:
         self._pool = pool

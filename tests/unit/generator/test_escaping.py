@@ -8,7 +8,7 @@ import time
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from raglan_generator.defusing import defused, in_one_line
+from raglan_generator.escaping import escape_untrusted, in_one_line
 
 CONTROL = [
     *("<|im_start|>", "<|im_end|>", "<|eot_id|>", "<|start_header_id|>", "<|endoftext|>"),
@@ -44,17 +44,17 @@ texts = st.lists(pieces, max_size=12).map("".join)
 
 @pytest.mark.parametrize("token", CONTROL)
 def test_a_control_token_is_broken(token: str) -> None:
-    assert token not in defused(f"before {token} after")
+    assert token not in escape_untrusted(f"before {token} after")
 
 
 @pytest.mark.parametrize("mark", INVISIBLE)
 def test_invisible_characters_hide_no_control_token(mark: str) -> None:
-    assert defused(f"a{mark}b </pas{mark}sage>") == "ab &lt;/passage>"
+    assert escape_untrusted(f"a{mark}b </pas{mark}sage>") == "ab &lt;/passage>"
 
 
 @pytest.mark.parametrize("line", ROLE_LINES)
 def test_a_line_that_reads_like_a_turn_is_quoted(line: str) -> None:
-    assert defused(f"Text.\n{line}\nMore.") == f"Text.\n> {line}\nMore."
+    assert escape_untrusted(f"Text.\n{line}\nMore.") == f"Text.\n> {line}\nMore."
 
 
 @pytest.mark.parametrize(
@@ -68,18 +68,18 @@ def test_a_line_that_reads_like_a_turn_is_quoted(line: str) -> None:
     ],
 )
 def test_ordinary_text_stays_as_it_is(text: str) -> None:
-    assert defused(text) == text
+    assert escape_untrusted(text) == text
 
 
 @given(texts)
 def test_defused_text_has_nothing_left_to_defuse(text: str) -> None:
-    once = defused(text)
-    assert defused(once) == once
+    once = escape_untrusted(text)
+    assert escape_untrusted(once) == once
 
 
 @given(texts)
 def test_no_control_token_survives_in_any_mixture(text: str) -> None:
-    once = defused(text).casefold()
+    once = escape_untrusted(text).casefold()
     assert not [token for token in CONTROL if token.casefold() in once]
 
 
@@ -90,7 +90,7 @@ def test_all_words_survive(text: str) -> None:
             r"\w+", re.sub("[\u00ad\u200b-\u206f\ufeff\U000e0000-\U000e007f]", "", of)
         )
 
-    assert words(defused(text).replace("&lt;", "<")) == words(text.replace("&lt;", "<"))
+    assert words(escape_untrusted(text).replace("&lt;", "<")) == words(text.replace("&lt;", "<"))
 
 
 @given(texts)
@@ -104,5 +104,5 @@ def test_a_title_stays_within_its_quotes(text: str) -> None:
 def test_no_text_takes_long(piece: str) -> None:
     text = "<" + piece * 100_000
     began = time.process_time()
-    defused(text)
+    escape_untrusted(text)
     assert time.process_time() - began < 1

@@ -66,7 +66,7 @@ _ROLE_LINE: Final = re.compile(
 _LINE_BREAKS: Final = re.compile(r"\r\n?|[\v\f\x1c-\x1e\x85\u2028\u2029]")
 
 
-def defused(text: str) -> str:
+def escape_untrusted(text: str) -> str:
     """`text` without control tokens, its role lines marked as quoted.
 
     The first character of a control token becomes `&lt;` or a parenthesis; a line that begins like
@@ -83,4 +83,4 @@ def defused(text: str) -> str:
 
 def in_one_line(text: str) -> str:
     """`text` for an attribute between double quotes."""
-    return defused(" ".join(text.split())).replace('"', "'")
+    return escape_untrusted(" ".join(text.split())).replace('"', "'")

@@ -22,7 +22,7 @@ UNSEEN_S: Final = 90.0
 apart while someone waits for its end."""
 
 
-class Patience:
+class OutageRetry:
     """Repeats calls that fail for the time being, until the callee has been away for `limit_s`.
 
     The clock is shared: when one call finds the callee gone for too long, the calls after it try

@@ -1,4 +1,4 @@
-"""Ending a block from outside of it, without a task of its own for what is in it."""
+"""A block that can be cancelled from outside without a task of its own."""
 
 from __future__ import annotations
 
@@ -6,27 +6,27 @@ import asyncio
 from types import TracebackType
 
 
-class Interrupt:
-    """`async with Interrupt() as interrupt:` is left early, in peace, by `interrupt.now()`.
+class CancelScope:
+    """`async with CancelScope() as scope:` ends early and without an error on `scope.cancel()`.
 
-    What is awaited in the block is cancelled. `happened` says afterwards whether the block was left
-    so; a block that came to its own end first has its own outcome.
+    The awaited operation inside the block is cancelled. Afterwards `cancelled` is true if the scope
+    ended that way; a block that finished first keeps its own outcome.
     """
 
-    __slots__ = ("_limit", "_open", "happened")
+    __slots__ = ("_limit", "_open", "cancelled")
 
     def __init__(self) -> None:
         self._limit = asyncio.timeout(None)
         self._open = False
-        self.happened = False
+        self.cancelled = False
 
-    def now(self) -> None:
-        """Leave the block; once it is over, nothing."""
+    def cancel(self) -> None:
+        """Leave the block. Has no effect once the block is over."""
         if self._open:
             self._open = False
             self._limit.reschedule(asyncio.get_running_loop().time())
 
-    async def __aenter__(self) -> Interrupt:
+    async def __aenter__(self) -> CancelScope:
         await self._limit.__aenter__()
         self._open = True
         return self
@@ -41,5 +41,5 @@ class Interrupt:
         try:
             await self._limit.__aexit__(kind, error, traceback)
         except TimeoutError:
-            self.happened = True
-        return self.happened
+            self.cancelled = True
+        return self.cancelled

@@ -6,7 +6,7 @@ import asyncio
 from collections import deque
 
 
-class Allowance:
+class ByteBudget:
     """Lends out `total` units, first come first served; whoever asks for more than all gets all."""
 
     def __init__(self, total: int) -> None:
@@ -14,7 +14,7 @@ class Allowance:
         self._left = total
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
 
-    async def take(self, amount: int) -> int:
+    async def acquire(self, amount: int) -> int:
         """Wait for `amount` units; returns how many to give back."""
         amount = min(amount, self._total)
         if not self._waiting and amount <= self._left:
@@ -26,11 +26,11 @@ class Allowance:
             await turn
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled():
-                self.give_back(amount)
+                self.release(amount)
             raise
         return amount
 
-    def give_back(self, amount: int) -> None:
+    def release(self, amount: int) -> None:
         self._left += amount
         while self._waiting:
             wanted, turn = self._waiting[0]
