@@ -70,7 +70,7 @@ class AnswerView:
 
 
 def _end_of_block(text: str) -> int | None:
-    """Where the first complete block of Markdown ends; None while it may go on.
+    """Return the end of the first complete block of Markdown; None while it may continue.
 
     What is indented belongs to the list item before it.
     """

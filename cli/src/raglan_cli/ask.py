@@ -26,7 +26,7 @@ _PATH_CHARS: Final = 120
 
 
 class Mode(StrEnum):
-    """Which legs of the search take part."""
+    """Legs of the search."""
 
     HYBRID = "hybrid"
     DENSE = "dense"

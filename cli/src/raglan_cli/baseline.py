@@ -1,4 +1,4 @@
-"""Which runs of the history are compared with which."""
+"""Selection of the runs to compare."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Pair:
 def pairs(
     runs: Iterable[Record], *, machine: str, baseline: str, bench: str | None = None
 ) -> tuple[list[Pair], list[str]]:
-    """What can be compared, and a sentence for each bench that cannot.
+    """Pair runs with their baselines; give a sentence for each bench that has none.
 
     Now is the latest revision of a bench. Its baseline is, by `baseline`:
 
@@ -123,7 +123,7 @@ def _split(
 
 
 def revisions(runs: Sequence[Record]) -> str:
-    """What runs were made of, for a reader."""
+    """Describe the revisions of runs."""
     return ", ".join(sorted({_short(run.revision) for run in runs}))
 
 

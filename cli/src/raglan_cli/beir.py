@@ -36,7 +36,7 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """What is evaluated. The corpus stays on disk and is streamed."""
+    """An evaluation set. The corpus stays on disk and is streamed."""
 
     folder: Path
     questions: tuple[Question, ...]
@@ -95,7 +95,7 @@ def load(folder: Path, *, limit: int | None = None) -> Dataset:
 
 
 def _documents(folder: Path) -> Iterator[dict[str, Any]]:
-    """As the gateway takes them. One that is only a title has the title as its text."""
+    """Yield documents in the gateway's form. The title is the text of one that has none."""
     for row in _rows(folder / "corpus.jsonl", ("_id", "text")):
         title = row.get("title") or ""
         yield {

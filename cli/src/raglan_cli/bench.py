@@ -140,5 +140,5 @@ def _value(value: float | None) -> str:
 
 
 def _change_text(difference: float, before: float | None) -> str:
-    """As a share of what was; in the figure's unit where that was nothing."""
+    """Format a change as a share of `before`; in the figure's unit where that is zero."""
     return f"{100 * difference / abs(before):+.1f}%" if before else f"{difference:+.3g}"

@@ -186,7 +186,7 @@ class Gateway:
 
 
 def documents_path(collection: str) -> str:
-    """Where documents of `collection` are posted."""
+    """Return the path for documents of `collection`."""
     return f"/v1/collections/{segment(collection)}/documents"
 
 

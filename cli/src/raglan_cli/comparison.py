@@ -1,4 +1,4 @@
-"""Whether a figure of some runs differs from that of others, with the interval that says how sure.
+"""Comparison of a figure between runs, with a confidence interval.
 
 Three methods, the first that the runs allow:
 
@@ -61,7 +61,7 @@ class Change:
 
     @property
     def document(self) -> dict[str, Any]:
-        """As `--json` prints it."""
+        """The document that `--json` prints."""
         return asdict(self)
 
 

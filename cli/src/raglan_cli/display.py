@@ -1,4 +1,4 @@
-"""How a starting mesh looks: a live table in a terminal, a line an event elsewhere."""
+"""Display of a starting mesh: a live table in a terminal, one line an event elsewhere."""
 
 from __future__ import annotations
 

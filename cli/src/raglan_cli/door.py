@@ -21,11 +21,11 @@ _LOOPBACK: Final = "127.0.0.1"
 
 @dataclass(frozen=True, slots=True)
 class Hand:
-    """What one process is given."""
+    """Sockets of one process."""
 
     descriptors: tuple[int, ...]
     address: str
-    """Where this process alone answers."""
+    """The process's own address."""
 
     @property
     def env(self) -> dict[str, str]:

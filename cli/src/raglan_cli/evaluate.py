@@ -46,7 +46,7 @@ _LATENCY_QUERIES: Final = 200
 _WARM_UP: Final = 3
 
 Measured = tuple[dict[str, Any], list[Figure]]
-"""What is shown, and what is kept in the history."""
+"""The displayed document and the figures for the history."""
 
 
 def evaluate(
@@ -132,7 +132,7 @@ def evaluate(
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What every request of an evaluation has in common."""
+    """Parameters common to all requests of an evaluation."""
 
     collection: str
     mode: Mode | None
@@ -311,7 +311,7 @@ def quality(
 def measure_answers(
     gateway: Gateway, questions: Sequence[Question], asked: Asked, *, quiet: bool
 ) -> Measured:
-    """Whether answers contain a known answer, and whether they are short."""
+    """Measure the share of answers that contain a known answer, and their length."""
     timed = Timed()
     contained: list[float] = []
     long: list[float] = []

@@ -1,4 +1,4 @@
-"""What `raglan ask --trace` adds to an answer: its stages, its passages, its waterfall."""
+"""The report of `raglan ask --trace`: stages, passages and waterfall."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def _passages(passages: Sequence[Mapping[str, Any]], stages: Iterable[Span], wid
 
 
 def _before(stages: Iterable[Span]) -> tuple[list[str], dict[str, float | None]]:
-    """What the retriever found, best first, and its scores, as the spans have it."""
+    """Read the retriever's ranking and scores from the spans."""
     for span in stages:
         attributes = span["attributes"]
         ids: list[str] = []

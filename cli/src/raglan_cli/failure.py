@@ -1,4 +1,4 @@
-"""What ends a command early: one sentence for the person, one exit status for the script."""
+"""Failure of a command: a sentence for the user, an exit status for scripts."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Failure(Exception):
 
     @property
     def document(self) -> dict[str, Any]:
-        """What `--json` prints: the gateway's envelope where there was one, else the like."""
+        """The document that `--json` prints: the gateway's envelope, or one of the same form."""
         kind = "invalid_input" if self.status == USAGE else "failed"
         return self._envelope or {"error": {"type": kind, "message": self.message}}
 

@@ -28,7 +28,7 @@ _SOURCE_CODE: Final = (
     "xml yaml yml zig zsh"
 )
 KNOWN_SUFFIXES: Final = frozenset(f".{s}" for s in f"{_DOCUMENTS} {_SOURCE_CODE}".split())
-"""What the ingester parses, except .env: secrets are sent only when named."""
+"""Suffixes that the ingester parses, except .env: secrets are sent only when named."""
 
 KNOWN_NAMES: Final = frozenset(
     {"dockerfile", "makefile", "readme", "license", "changelog", "justfile"}
@@ -49,7 +49,7 @@ class SourceFile:
 
 @dataclass(slots=True)
 class Selection:
-    """What the paths on the command line stand for."""
+    """Files selected by the paths on the command line."""
 
     files: list[SourceFile] = field(default_factory=list)
     skipped: list[tuple[str, str]] = field(default_factory=list)
@@ -152,7 +152,7 @@ def _name(path: Path) -> str:
 
 
 def _problem_of_name(name: str) -> str:
-    """Why no document can be called so; empty if it can."""
+    """Explain why `name` cannot be a document id; empty if it can."""
     if any(unicodedata.category(character) == "Cs" for character in name):
         return "Its name is not UTF-8; rename the file."
     try:

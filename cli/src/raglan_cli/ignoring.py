@@ -32,7 +32,7 @@ class Patterns:
         self._exclude = _from_options("--exclude", choice.exclude)
 
     def reason(self, path: str) -> str:
-        """Why `path` is left out; empty if it is not. A folder ends in a slash."""
+        """Explain why `path` is ignored; empty if it is not. A folder ends in a slash."""
         if self._exclude.match_file(path):
             return "left out by --exclude"
         if self._include and not path.endswith("/") and not self._include.match_file(path):

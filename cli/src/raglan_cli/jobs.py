@@ -16,7 +16,7 @@ _POLL_S: Final = 0.4
 
 @dataclass(slots=True)
 class Outcome:
-    """What several jobs came to."""
+    """Outcome of several jobs."""
 
     documents: int = 0
     unchanged: int = 0

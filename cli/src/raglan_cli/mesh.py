@@ -1,4 +1,4 @@
-"""Which processes a mesh on this machine consists of: their ports, environment and logs.
+"""Plan of a mesh on this machine: processes with their ports, environment and logs.
 
 Pure planning: the only thing asked of the machine is whether a port is free.
 """
@@ -62,9 +62,9 @@ class Program:
     grace_s: float = 12.0
     """From SIGTERM to SIGKILL."""
     behind_door: bool = False
-    """Whether it serves on a socket that the supervisor holds."""
+    """True if it serves on a socket that the supervisor holds."""
     alone: bool = False
-    """Whether no second one may run beside it, because it holds its data for itself."""
+    """True if it holds its data exclusively, so that no second one may run beside it."""
 
     @property
     def name(self) -> str:
@@ -74,7 +74,7 @@ class Program:
 
 @dataclass(frozen=True, slots=True)
 class Mesh:
-    """What `raglan up` runs."""
+    """The processes of `raglan up`."""
 
     url: str
     listen: tuple[str, int]
@@ -164,7 +164,7 @@ def standing_in(program: Program) -> Program:
 
 
 def addresses_file(data: Path, service: str) -> Path:
-    """What the gateway reads a service's addresses from, again and again."""
+    """Return the address file of `service`, which the gateway reads periodically."""
     return data / "run" / f"{service}.addresses"
 
 
@@ -173,7 +173,7 @@ def _address_variable(service: str) -> str:
 
 
 def _grace_s(service: str, environ: Mapping[str, str]) -> float:
-    """What `service` may take to end, by its settings, and a little for the process itself."""
+    """Return the grace period of `service` by its settings, with a margin, in seconds."""
     told = 0.0
     for field_ in ("shutdown_drain_s", "shutdown_grace_s"):
         default = ServiceSettings.model_fields[field_].default
@@ -267,7 +267,7 @@ def free_ports(count: int) -> list[int]:
 
 
 def is_free(port: int, host: str = LOOPBACK) -> bool:
-    """Whether `port` can be listened on now."""
+    """Return whether `port` is free."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -54,13 +54,13 @@ def percentile(values: Iterable[float], share: float) -> float:
 
 
 def contains_any(answer: str, wanted: Iterable[str]) -> bool:
-    """Whether one of `wanted` stands in `answer`, whatever case, spacing and citation markers."""
+    """Return whether `answer` contains one of `wanted`, ignoring case, spacing and markers."""
     text = _folded(_MARKERS.sub(" ", answer))
     return any(_folded(one) in text for one in wanted)
 
 
 def sentence_count(answer: str) -> int:
-    """How many sentences; a citation marker ends one, an abbreviation does not."""
+    """Count sentences; a citation marker ends one, an abbreviation does not."""
     count = 0
     for piece in _MARKERS.split(answer):
         before = ""

@@ -25,7 +25,7 @@ def about_empty(gateway: Gateway, name: str) -> str:
 
 @contextmanager
 def naming_others(gateway: Gateway, name: str) -> Iterator[None]:
-    """Where the collection `name` does not exist, the error names those that do."""
+    """Name the existing collections in the error if collection `name` does not exist."""
     try:
         yield
     except Refused as refused:

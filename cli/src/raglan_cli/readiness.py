@@ -1,4 +1,4 @@
-"""Whether a process of the mesh answers yet: gRPC health for services, /readyz for the gateway."""
+"""Readiness of a process: gRPC health for services, /readyz for the gateway."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ async def is_ready(program: Program) -> bool:
 
 
 async def is_used(url: str, program: Program) -> bool:
-    """Whether the gateway at `url` has found `program` serving, and so gives it calls.
+    """Return whether the gateway at `url` sees `program` as serving and sends it calls.
 
     True as well when it does not tell.
     """

@@ -1,4 +1,4 @@
-"""Why a service ended, in its own words: the sentence at the end of its log."""
+"""Reason of a service's end: the last sentence of its log."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 _LIBRARY_NOTE: Final = re.compile(r"[IW]\d{4} \d\d:")
-"""How gRPC's own C++ code begins a line about nothing that went wrong."""
+"""Prefix of the harmless log lines of gRPC's C++ core."""
 
 _TAIL_BYTES: Final = 16 * 1024
 _SENTENCES: Final = 8
@@ -23,7 +23,7 @@ def why_it_ended(returncode: int, log: Path, *, since: int = 0) -> str:
 
 
 def stage_of_start(log: Path) -> str:
-    """What a service that starts makes of its model just now, or what it waits for; else empty."""
+    """Return the current step of a starting service: its model conversion or wait; else empty."""
     last = _event(next(iter(reversed(_tail(log, 0).splitlines())), "")) or {}
     told = {"converting": "stage", "waiting": "reason"}.get(str(last.get("event")))
     return str(last.get(told, "")) if told else ""

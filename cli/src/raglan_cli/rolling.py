@@ -33,7 +33,7 @@ _GAPS: Final = {
     "ingester": "its jobs have one owner, so until it is back uploads are refused with 503; "
     "jobs go on where they stood",
 }
-"""What it means that a process cannot overlap with its successor."""
+"""Consequence, by service, if a process cannot overlap with its successor."""
 
 _POLL_S: Final = 0.1
 _UNPUBLISHED_S: Final = 2.0
@@ -118,7 +118,7 @@ class Rolling:
 
 
 def gap_of(program: Program) -> str:
-    """What callers miss while `program` is restarted; empty when they miss nothing."""
+    """Describe the gap for callers while `program` restarts; empty if there is none."""
     return _GAPS[program.service] if program.alone else ""
 
 

@@ -1,4 +1,4 @@
-"""What a running mesh leaves in its data folder: one lock, and one file that says what runs.
+"""Run files of a mesh in its data folder: a lock, and a file that lists the processes.
 
 `DIR/run/up.lock` is held (flock) for as long as the supervisor lives, however it ends, so a held
 lock is the proof that a mesh runs. `DIR/run/mesh.json` tells everyone else where.
@@ -35,18 +35,18 @@ class ServiceEntry(TypedDict):
     pid: int | None
     state: str
     since: float
-    """When the state began, in seconds since the epoch."""
+    """Start of the state, in seconds since the epoch."""
     ready_after_s: float | None
     restarts: int
     reason: str | None
-    """Why it ended last."""
+    """Reason of its last end."""
     wait_s: float
-    """How long it waited, or waits, before it was started again."""
+    """Delay before its restart, in seconds."""
     log: str
 
 
 class RestartRequest(TypedDict):
-    """What `raglan restart` leaves for the supervisor."""
+    """A restart request to the supervisor."""
 
     id: str
     services: list[str]
@@ -62,7 +62,7 @@ class RestartEntry(TypedDict):
     doing: str
     """The process that is restarted now, or was last."""
     gap: str
-    """What callers miss meanwhile; mostly nothing."""
+    """Gap for callers meanwhile; empty for none."""
     reason: str | None
 
 
@@ -126,7 +126,7 @@ def ask_restart(data: Path, pid: int, services: list[str]) -> str:
 
 
 def asked_restart(data: Path) -> RestartRequest | None:
-    """What the last `ask_restart` asked for."""
+    """Return the last restart request."""
     try:
         return cast("RestartRequest", json.loads(_restart_file(data).read_text(encoding="utf-8")))
     except (OSError, ValueError):

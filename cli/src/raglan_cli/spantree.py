@@ -75,7 +75,7 @@ def below(spans: Sequence[Span], root: Span) -> Iterator[Span]:
 
 
 def duration_ms(span: Span) -> float:
-    """How long it took, never negative."""
+    """Return the span's duration, never negative."""
     return max(0, int(span["end_ns"]) - int(span["start_ns"])) / 1e6
 
 
@@ -96,7 +96,7 @@ def milliseconds(value: float | None) -> str:
 
 
 def notes(span: Span) -> list[Note]:
-    """What there is to say about a span, what went wrong first."""
+    """Return the notes on a span, errors first."""
     return [note for notes_of in _NOTES for note in notes_of(span, span["attributes"])]
 
 

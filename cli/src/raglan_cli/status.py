@@ -17,10 +17,10 @@ from raglan_cli.up import DataOption, data_folder
 
 _COLUMNS: Final = ("service", "address", "pid", "state", "engine", "model", "device", "version")
 _FOLDED: Final = frozenset({"engine", "model"})
-"""What gives way in a narrow terminal."""
+"""Columns dropped in a narrow terminal."""
 
 _SUPERVISED: Final = ("pid", "restarts", "reason", "log")
-"""What only the supervisor knows of a process."""
+"""Fields that only the supervisor knows."""
 
 _GOOD: Final = frozenset({"serving", "ready"})
 
@@ -64,7 +64,7 @@ def status(data: DataOption = None, json: JsonOption = False, url: UrlOption = N
 
 
 def merge(seen: Iterable[Mapping[str, Any]], local: MeshDocument | None) -> list[dict[str, Any]]:
-    """What the gateway sees, completed with what the supervisor knows, by address.
+    """Merge the gateway's view with the supervisor's by address.
 
     A process the gateway does not know (or all of them, when it is down) is taken from the
     supervisor alone. The supervisor's word counts for a process that is not running.
@@ -117,7 +117,7 @@ def confinement_of(mechanisms: Sequence[str]) -> str:
 
 
 def crash_of(service: Mapping[str, Any]) -> str:
-    """Why a process ended last, and where it stands; empty for one that never crashed."""
+    """Describe a process's last crash and its state; empty if it never crashed."""
     if not service.get("reason"):
         return ""
     times = f"{service['restarts']} {'time' if service['restarts'] == 1 else 'times'}"

@@ -31,7 +31,7 @@ _UNSTARTED_GRACE_S: Final = 1.0
 
 
 class State(StrEnum):
-    """What a process is doing, as shown."""
+    """Displayed state of a process."""
 
     STARTING = "starting"
     READY = "ready"
@@ -43,7 +43,7 @@ class State(StrEnum):
 
 @dataclass(slots=True)
 class Backoff:
-    """How long to wait before a crashed process is started again: doubling, with a ceiling."""
+    """Restart delay of a crashed process: exponential, with a ceiling."""
 
     first_s: float = 1.0
     ceiling_s: float = 30.0

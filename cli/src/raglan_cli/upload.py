@@ -146,7 +146,7 @@ class LazyFile(io.RawIOBase):
         self._size: int | None = None
 
     def tell(self) -> int:
-        """Where httpx begins: 0."""
+        """Position 0, from where httpx reads."""
         return self._read
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:

@@ -22,9 +22,9 @@ class Found:
     path: Path
     size: int = 0
     skipped: str = ""
-    """Why it is left out; nothing is wrong with it."""
+    """Reason for skipping it; not an error."""
     failed: str = ""
-    """Why it cannot be read."""
+    """Reason for which it cannot be read."""
 
 
 def walk(folder: Path, choice: Choice) -> Iterator[Found]:

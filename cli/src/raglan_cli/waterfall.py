@@ -77,7 +77,7 @@ class _Drawing:
     def __init__(self, console: SafeConsole, spans: Sequence[Span]) -> None:
         self.blocks = _BLOCKS if (console.encoding or "").startswith("utf") else _ASCII
         self.queued = False
-        """Whether a bar shows time in a queue."""
+        """True if a bar shows time in a queue."""
         self._console = console
         self._start_ns = min(span["start_ns"] for span in spans)
         self._total_ns = max(1, max(span["end_ns"] for span in spans) - self._start_ns)

@@ -1,4 +1,4 @@
-"""What every Raglan service shares: contracts, errors, settings, transport and telemetry."""
+"""Shared by every Raglan service: contracts, errors, settings, transport and telemetry."""
 
 import os
 

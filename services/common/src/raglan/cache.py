@@ -33,7 +33,7 @@ class Cache(Generic[Value]):
 
     @property
     def size(self) -> float:
-        """What the entries take of the capacity."""
+        """Capacity used by the entries, in the unit of `weigh`."""
         return self._held.currsize
 
     def get(self, key: bytes) -> Value | None:

@@ -1,4 +1,4 @@
-"""What is read of a chunk: one form for embedding it, finding it by words and reranking it."""
+"""The text form of a chunk that embedding, lexical search and reranking share."""
 
 from __future__ import annotations
 

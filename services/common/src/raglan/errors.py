@@ -63,7 +63,7 @@ class PayloadTooLarge(InvalidInput):
 
 
 class NotFound(RaglanError):
-    """What the request names does not exist."""
+    """The named resource does not exist."""
 
 
 class Forbidden(RaglanError):
@@ -104,7 +104,7 @@ class Internal(RaglanError):
 
 @dataclass(frozen=True, slots=True)
 class Wire:
-    """How one error class looks outside."""
+    """The external form of an error class: HTTP status, gRPC code and type."""
 
     type: str
     status: str

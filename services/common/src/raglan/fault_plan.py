@@ -1,4 +1,4 @@
-"""What RAGLAN_FAULTS asks for: which calls are to go wrong, how, and how often.
+"""Fault plans (RAGLAN_FAULTS): calls that fail, the kind of failure and its rate.
 
 A rehearsal of failures needs no code of its own in the services: the plan is read here, and
 `raglan.rpc.faults` carries it out at the border where calls leave a process.
@@ -45,7 +45,7 @@ class Range(_Strict):
 
 
 class Fault(_Strict):
-    """What happens to a call that is hit. The latency comes first, then the rest."""
+    """The effect on a selected call: its latency first, then the failure."""
 
     latency_ms: NonNegativeFloat | Range | None = None
     """Added before the call leaves."""
@@ -85,7 +85,7 @@ class Plan(_Strict):
     seed: int
 
     def fault(self, target: str, address: str) -> Fault | None:
-        """What concerns calls to `target` at `address`; the replica's own goes first."""
+        """Return the fault for calls to `target` at `address`; one for the address wins."""
         return self.faults.get(f"{target}@{address}") or self.faults.get(target)
 
     def chance(self, target: str, address: str) -> random.Random:
@@ -132,7 +132,7 @@ def parse(text: str) -> Plan:
 
 
 def problem(environ: Mapping[str, str], targets: Collection[str]) -> str | None:
-    """What is wrong with the variable, as a sentence; None when nothing is."""
+    """Describe the error in the variable in one sentence, or return None."""
     if not (value := environ.get(VARIABLE)):
         return None
     try:

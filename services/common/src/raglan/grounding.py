@@ -1,4 +1,4 @@
-"""When a sentence of an answer counts as supported by what it cites: the one definition.
+"""The definition of a supported sentence: one that its cited passages confirm.
 
 By words or by meaning, unless a number, a name or a negation of it contradicts what it cites. The
 generator compares words and finds conflicts, which need the passages; the gateway, which knows the

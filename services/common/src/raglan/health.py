@@ -1,4 +1,4 @@
-"""What a service that has started says of itself."""
+"""Health of a started service, as gRPC health and Info report it."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ _AWAY_AFTER: Final = 3
 
 @dataclass(frozen=True, slots=True)
 class HttpLimits:
-    """What a call may take, each besides its deadline."""
+    """Limits of a call besides its deadline."""
 
     connect_s: float = 2.0
     total_s: float = 30.0
@@ -114,7 +114,7 @@ class ModelServer:
     async def post(
         self, path: str, body: Mapping[str, Any], read: Callable[[Any], T], *, deadline: Deadline
     ) -> T:
-        """What `read` makes of the JSON answer to `body`. Both run in a thread.
+        """Post `body` and return `read(reply)`. Encoding and decoding run in a thread.
 
         Args:
             read: raises ValueError where the answer is not what it must be; its text is shown.
@@ -135,7 +135,7 @@ class ModelServer:
         return await self._call("POST", path, content, read, deadline)
 
     async def get(self, path: str, read: Callable[[Any], T], *, deadline: Deadline) -> T:
-        """What `read` makes of the JSON answer. Raises as `post` does."""
+        """Get `path` and return `read(reply)`. Raises like `post`."""
         return await self._call("GET", path, None, read, deadline)
 
     async def until_up(self, probe: Callable[[Deadline], Any], *, deadline: Deadline) -> None:

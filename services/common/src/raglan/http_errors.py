@@ -18,7 +18,7 @@ from raglan.errors import (
 )
 
 DEFAULT_RETRY_S: Final = 1.0
-"""What an overloaded server is given when it does not say."""
+"""Retry delay where an overloaded server names none."""
 
 _MAX_DETAIL_CHARS: Final = 300
 _MAX_RETRY_S: Final = 3_600.0
@@ -26,7 +26,7 @@ _MAX_RETRY_S: Final = 3_600.0
 
 @dataclass(frozen=True, slots=True)
 class Called:
-    """What messages call the server, and the settings that lead to it."""
+    """The server's name in messages and the settings that configure it."""
 
     name: str
     """Begins a sentence: "The embedding server"."""

@@ -1,4 +1,4 @@
-"""How a process ends: a signal, a drain, a grace, and for what still runs then, a sentence.
+"""Shutdown of a process: signal, drain, grace period, then an error for what still runs.
 
 A request that outlasts the grace is told so in its own protocol, as any other error; a cut
 connection would leave its caller to guess.
@@ -19,12 +19,12 @@ LAST_WORD_S: Final = 0.5
 
 
 class Lifecycle:
-    """What a process that ends tells its requests. Belongs to one event loop."""
+    """Shutdown state of a process, shared with its requests. Bound to one event loop."""
 
     def __init__(self, name: str) -> None:
         """`name` begins the sentence, e.g. "the gateway"."""
         self.draining = False
-        """Whether the process was asked to end: callers should go elsewhere."""
+        """True once shutdown was requested: callers should use another replica."""
         self._name = name
         self._ended = False
         self._limits: set[asyncio.Timeout] = set()

@@ -150,7 +150,7 @@ class _Lines:
         raise NotImplementedError
 
     def fields(self, level: str, event: EventDict) -> dict[str, Any]:
-        """What the line tells, redacted. What is ours needs no search."""
+        """Build the redacted fields of a record. Constant texts of ours are not searched."""
         known: dict[str, Any] = {
             "timestamp": _timestamp(time.time_ns()),
             "level": level,
@@ -214,7 +214,7 @@ class _Foreign(logging.Handler):
     def uncaught(
         self, type_: type[BaseException], error: BaseException, trace: TracebackType | None
     ) -> None:
-        """What ends the process, as `sys.excepthook` is told it."""
+        """Log an uncaught exception; the signature of `sys.excepthook`."""
         if issubclass(type_, KeyboardInterrupt):
             sys.__excepthook__(type_, error, trace)
             return
@@ -247,7 +247,7 @@ def _exc_info(given: Any) -> ExcInfo | None:
 
 
 def _secrets(settings: BaseModel) -> Iterator[str]:
-    """What the settings hold as a secret, in nested ones too."""
+    """Yield the secret values of the settings, nested ones included."""
     for name in type(settings).model_fields:
         value = getattr(settings, name)
         if isinstance(value, SecretStr):

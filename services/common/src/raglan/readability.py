@@ -23,7 +23,7 @@ PRIOR_WORDS: Final = 8
 """A collection's mean readability counts as much as so many words of a query."""
 
 LETTERS_A_WORD: Final = 5
-"""Where a script has no spaces."""
+"""Letters a word in scripts without spaces."""
 
 HAN: Final = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 SYLLABLES: Final = "\u1100-\u11ff\u3040-\u30ff\u31f0-\u31ff\uac00-\ud7af\uff66-\uff9f"
@@ -82,7 +82,7 @@ def query_credit(query: Readability, mean: float | None) -> float:
 
 
 def credit_between(query: Readability, texts: Sequence[Readability]) -> float:
-    """As `query_credit`, for the texts themselves; each counts by its number of words."""
+    """Compute `query_credit` for texts, each weighted by its number of words."""
     words = sum(each.words for each in texts)
     mean = sum(each.value * each.words for each in texts) / words if words else None
     return query_credit(query, mean)

@@ -1,4 +1,4 @@
-"""What runs of `raglan eval` and of the benchmarks found, kept so that they can be compared.
+"""Records of evaluation and benchmark runs, kept for comparison.
 
 One JSON line a run in `history.jsonl`. Figures of one machine are noise for another, so each names
 the machine that it was measured on, and the file stays out of version control.
@@ -26,7 +26,7 @@ from raglan import __version__
 from raglan.settings import default_data_dir
 
 KEEP_DAYS: Final = 30
-"""How long a run is kept, unless `RAGLAN_HISTORY_DAYS` says otherwise."""
+"""Default retention of a run in days (`RAGLAN_HISTORY_DAYS`)."""
 
 MAX_SAMPLES: Final = 1_000
 """Of one figure; more are thinned."""
@@ -52,11 +52,11 @@ class Figure(BaseModel):
     """None: it is shown, never judged."""
 
     statistic: str = "mean"
-    """What `value` is of `samples`: "mean", or a percentile such as "p95"."""
+    """The statistic of `samples` in `value`: "mean", or a percentile such as "p95"."""
 
     samples: tuple[FiniteFloat, ...] = ()
     paired: bool = False
-    """Whether sample i belongs to the same question in every run under the same conditions."""
+    """True if sample i is the same question in every run under the same conditions."""
 
 
 class Record(BaseModel):
@@ -72,13 +72,13 @@ class Record(BaseModel):
     """The commit of the checkout; with "+" and a digest where the files differ from it."""
 
     conditions: Mapping[str, str] = {}
-    """What was asked for. Runs under different conditions are not compared."""
+    """Parameters of the run. Runs with different parameters are not compared."""
 
     figures: tuple[Figure, ...]
 
     @property
     def revision(self) -> str:
-        """What was measured: the commit, or outside of a checkout the version."""
+        """The measured revision: the commit, or the version outside of a checkout."""
         return self.commit or self.version
 
 
@@ -225,7 +225,7 @@ def commit_of(name: str) -> str | None:
 
 
 def machine() -> str:
-    """What figures are measured on: hardware, system and interpreter, as two runs may share them.
+    """Describe the machine of a measurement: hardware, system and interpreter.
 
     No host name: each container has its own.
     """
@@ -333,7 +333,7 @@ def _stays(line: bytes, oldest: datetime) -> bool:
 
 
 def _torn(path: Path) -> bool:
-    """Whether a writer was killed in the middle of its line."""
+    """Return whether the last line is incomplete because its writer was killed."""
     with path.open("rb") as file:
         if file.seek(0, os.SEEK_END) == 0:
             return False

@@ -1,4 +1,4 @@
-"""What never leaves the process in a log: secrets and content, by the name they stand under.
+"""Redaction of log records: secrets and content, by field name and by format.
 
 Names are the sure way, and texts are searched besides: messages of exceptions and lines of foreign
 libraries hold URLs with credentials, headers, and what a user sent. In a text, a secret is found
@@ -165,7 +165,7 @@ def redact(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def redact_field(name: str, value: Any, depth: int = 0) -> Any:
-    """What may be shown of `value`, which stands under `name`."""
+    """Redact `value` according to its field `name`."""
     kind = _kind(name)
     if kind is _Kind.PLAIN or value is None:
         return redact_value(value, depth)
@@ -175,7 +175,7 @@ def redact_field(name: str, value: Any, depth: int = 0) -> Any:
 
 
 def redact_value(value: Any, depth: int = 0) -> Any:
-    """What may be shown of `value`, as JSON can hold it.
+    """Redact `value` and convert it to JSON types.
 
     What is none of JSON's types is shown by the name of its type: its text could hold anything.
     """

@@ -33,7 +33,7 @@ size limit of its logs, and the file in which runs of `raglan eval` are kept, an
 _MAX_SECRET_BYTES: Final = 64 * 1024
 
 COMMON_VARIABLES: Final = frozenset({fault_plan.VARIABLE, *tls_files.OWN, *trace_variables.OWN})
-"""What every service reads, under one name for all."""
+"""Variables that every service reads under one name."""
 
 
 class SettingsError(Exception):
@@ -41,7 +41,7 @@ class SettingsError(Exception):
 
 
 class ServiceSettings(BaseSettings):
-    """What every service can be told."""
+    """Settings that every service has."""
 
     model_config = SettingsConfigDict(
         frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True
@@ -67,10 +67,10 @@ class ServiceSettings(BaseSettings):
 
 
 class GrpcSettings(ServiceSettings):
-    """What every service that listens for gRPC can be told besides."""
+    """Further settings of every service that listens for gRPC."""
 
     reflection: bool = False
-    """Whether gRPC server reflection answers (for grpcurl)."""
+    """Enable gRPC server reflection (for grpcurl)."""
 
     metrics_port: int = Field(default=0, ge=0, le=65535)
     """Port for `/metrics`, on the same host; 0 takes a free one, which `raglan status` shows."""
@@ -90,7 +90,7 @@ S = TypeVar("S", bound=ServiceSettings)
 
 
 def default_data_dir() -> Path:
-    """Where a laptop keeps its data: `$RAGLAN_DATA`, else `~/.local/share/raglan`.
+    """Return the default data folder: `$RAGLAN_DATA`, else `~/.local/share/raglan`.
 
     Raises:
         SettingsError: neither is known, as in a container whose user has no name.

@@ -1,4 +1,4 @@
-"""Whom our HTTP clients trust: the operator's authorities where they are named, else certifi's."""
+"""Trusted authorities of our HTTP clients: the operator's where named, else certifi's."""
 
 from __future__ import annotations
 

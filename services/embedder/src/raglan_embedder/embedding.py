@@ -23,11 +23,11 @@ from raglan.telemetry import tracing
 from raglan_embedder.outputs import Outputs, TextVectors, check_size, refuse
 
 _ENTRY_BYTES = 300
-"""What an entry of the cache takes besides its vector."""
+"""Size of a cache entry besides its vector, in bytes."""
 
 
 class Kind(Enum):
-    """What a text is, and so which prompt goes before it."""
+    """Role of a text, which selects its prompt."""
 
     UNSTATED = "unstated"
     QUERY = "query"
@@ -36,7 +36,7 @@ class Kind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class TextLimits:
-    """What one call may hold."""
+    """Limits of one call."""
 
     texts: int
     chars: int
@@ -48,7 +48,7 @@ class TextLimits:
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Which model makes the vectors. Two of another identity are not comparable."""
+    """Identity of a model. Vectors of different identities are not comparable."""
 
     id: str
     revision: str
@@ -130,7 +130,7 @@ class Encoder(Protocol):
 
 
 class Embedder:
-    """What the service answers with. Belongs to one event loop."""
+    """The embedding service behind its wire. Bound to one event loop."""
 
     def __init__(
         self,

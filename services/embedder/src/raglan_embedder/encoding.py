@@ -70,7 +70,7 @@ class ModelTokenizing:
         return cls(Tokenizers(model.path, model.max_tokens, prompts))
 
     def read(self, texts: Sequence[str], *, start: int) -> list[PreparedText]:
-        """As `Tokenizing.read`, with what the tokenizer says of each text."""
+        """Prepare texts like `Tokenizing.read`, with the tokenizer's report on each."""
         return [
             PreparedText(each.ids, len(each.ids), TextFacts(each.truncated, each.readability.value))
             for each in self.tokenizers.read(texts, start=start)
@@ -120,7 +120,7 @@ class DeviceEncoder:
 
     @property
     def identity(self) -> Identity:
-        """Which model makes the vectors."""
+        """Identity of the model."""
         model = self._model
         return Identity(
             id=model.id,
@@ -148,7 +148,7 @@ class DeviceEncoder:
 
     @property
     def limits(self) -> dict[str, int]:
-        """As `ServiceInfo.limits` shows them."""
+        """The limits as `ServiceInfo.limits` shows them."""
         return {
             "max_text_tokens": self._model.max_tokens,
             "max_batch_tokens": self._limits.batch_tokens,
@@ -269,7 +269,7 @@ def prior_latency() -> LatencyModel:
 def batch_limits(
     engine: Engine, *, tokens: int, texts: int, waiting: int, bulk_share: float, margin_s: float
 ) -> Limits:
-    """What a device batch may hold; `tokens` and `texts` 0 take what suits the device."""
+    """Limits of a device batch; 0 for `tokens` or `texts` selects what suits the device."""
     on_cpu = not engine.device.startswith("cuda")
     return Limits(
         batch_tokens=tokens or (512 if on_cpu else 16_384),

@@ -1,4 +1,4 @@
-"""What can be asked for of a text: one vector, weights of its terms, a vector for each token.
+"""Outputs of a text: a dense vector, term weights, token vectors.
 
 All come from one pass of the encoder. Each text of a batch may want something else, so that a
 query for late interaction shares a batch with plain ones.
@@ -24,14 +24,14 @@ _SPARSE_BYTES: Final = 8
 
 
 class Outputs(Flag):
-    """What a call wants, or a model gives."""
+    """Outputs that a call requests or a model provides."""
 
     DENSE = auto()
     SPARSE = auto()
     TOKEN_VECTORS = auto()
 
     def names(self) -> list[str]:
-        """As `ServiceInfo.outputs` and the fields of the request call them."""
+        """Names as in `ServiceInfo.outputs` and the request's fields."""
         return [str(output.name).lower() for output in self]
 
 
@@ -44,7 +44,7 @@ class EncodeItem(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class TextVectors:
-    """What was wanted of one text; the rest is None."""
+    """The requested outputs of one text; others are None."""
 
     tokens: int
     """Of the text as the model saw it: with prompt and special tokens, after cutting."""
@@ -59,7 +59,7 @@ class TextVectors:
 
 
 def given(heads: Heads) -> Outputs:
-    """What a model with `heads` gives: token vectors always, weights of terms with their head."""
+    """Return the outputs of a model with `heads`. Every model gives token vectors."""
     always = Outputs.DENSE | Outputs.TOKEN_VECTORS
     return always | Outputs.SPARSE if heads.sparse is not None else always
 

@@ -1,4 +1,4 @@
-"""How far two engines or precisions of one model agree: `python -m raglan_embedder.parity`.
+"""Agreement of two engines or precisions of one model: `python -m raglan_embedder.parity`.
 
 Vectors side by side on real texts, search quality with each, and whether a text's vector stays the
 same to the byte whatever else is in its batch.
@@ -57,7 +57,7 @@ class Side:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What was measured of one side by itself."""
+    """Figures of one side alone."""
 
     engine: str
     dtype: str
@@ -77,7 +77,7 @@ class Parity:
     model: str
     texts: int
     source: str
-    """Where the texts come from."""
+    """Source of the texts."""
 
     cosine_min: float
     cosine_mean: float

@@ -64,7 +64,7 @@ class RemoteEncoder:
 
     @property
     def identity(self) -> Identity:
-        """Which model makes the vectors, as far as the server says; known after `start`."""
+        """Identity of the model as the server reports it; known after `start`."""
         return Identity(
             id=self.engine.model_id,
             revision=fingerprint.of_use(self.engine.revision, *self._prompts.values())
@@ -136,7 +136,7 @@ class RemoteEncoder:
             future.add_done_callback(left)
 
     def health(self) -> Health:
-        """That of the other server."""
+        """Health of the other server."""
         return self.engine.health()
 
     async def close(self) -> None:

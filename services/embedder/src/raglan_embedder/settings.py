@@ -1,4 +1,4 @@
-"""What the embedder can be told."""
+"""Settings of the embedder."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from raglan.settings import GrpcSettings, default_data_dir
 
 
 class EmbedderSettings(GrpcSettings, env_prefix="RAGLAN_EMBEDDER_"):
-    """How the embedder loads its model and fills its batches."""
+    """Loading of the embedder's model and filling of its batches."""
 
     port: int = Field(default=7101, ge=0, le=65535)
     """Port to listen on; 0 takes a free one."""
@@ -30,8 +30,8 @@ class EmbedderSettings(GrpcSettings, env_prefix="RAGLAN_EMBEDDER_"):
     refused before they cost anything, past twice as many all."""
 
     engine: Literal["openvino", "onnx", "torch", "http", "null"] = "openvino"
-    """What runs the model: OpenVINO or ONNX Runtime on a CPU, torch on a GPU or a CPU, or another
-    server over HTTP. null needs no model and means nothing: for measuring the mesh."""
+    """Inference engine: OpenVINO or ONNX Runtime on a CPU, torch on a GPU or a CPU, or another
+    server over HTTP. null needs no model and is for measuring the mesh."""
 
     model: str = Field(default=DEFAULT_MODEL, min_length=1)
     """A folder, the bundled model, or a Hugging Face hub id; with engine http, the name to ask
@@ -58,8 +58,8 @@ class EmbedderSettings(GrpcSettings, env_prefix="RAGLAN_EMBEDDER_"):
     not say is refused without it."""
 
     device: str = Field(default="auto", pattern=f"^({PATTERN})(,({PATTERN}))*$")
-    """Where it runs: auto, cpu, cuda or cuda:<number>; several, separated by commas, get a process
-    each behind one queue. A GPU that is missing stops the start."""
+    """Device: auto, cpu, cuda or cuda:<number>; several, separated by commas, get a process
+    each behind one queue. A missing GPU stops the start."""
 
     precision: Literal["auto", "f32", "bf16", "f16", "int8"] = "auto"
     """Number format. With OpenVINO, auto is int8 for the default model, whose loss is measured, and
@@ -67,14 +67,14 @@ class EmbedderSettings(GrpcSettings, env_prefix="RAGLAN_EMBEDDER_"):
     what int8 costs another model."""
 
     attention: Literal["sdpa", "flash_attention_2"] = "sdpa"
-    """What the torch engine computes attention with. flash_attention_2 needs its package and a GPU
-    and then runs batches without padding, for models that can."""
+    """Attention kernel of the torch engine. flash_attention_2 needs its package and a GPU and
+    runs batches without padding, for models that support it."""
 
     torch_compile: bool = False
     """Let torch compile the model: a slower start, and faster batches on some devices."""
 
     cache_dir: Path = Field(default_factory=lambda: default_data_dir() / "cache")
-    """Where exported models are kept. Embedder and reranker may share it."""
+    """Folder of exported models. Embedder and reranker may share it."""
 
     streams: NonNegativeInt = 0
     """Batches that run at once on a CPU, one thread each; 0 means one a core."""

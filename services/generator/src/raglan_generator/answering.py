@@ -202,7 +202,7 @@ class Answering:
             raise overflow from None
 
     def _may_abstain(self, request: Request) -> bool:
-        """Whether the model is asked only after the passages were judged."""
+        """Return whether the passages are judged before the model is called."""
         return not _has_text(request) or (self._min_relevance > 0 and not request.history)
 
     def _check(self, request: Request) -> None:

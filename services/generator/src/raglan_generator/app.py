@@ -115,4 +115,4 @@ def _sampling(settings: GeneratorSettings) -> Sampling:
 
 _MODELS: Final = {"openai": _openai, "vllm": _vllm}
 _MAX_MODEL_LEN: Final = 8_192
-"""What a server's model is taken to hold when nothing is said."""
+"""Assumed context length of a server's model that reports none, in tokens."""

@@ -64,7 +64,7 @@ def lists_of(nodes: Sequence[Node], at: int) -> list[Node]:
 
 
 def item_start(text: str, block: Block) -> int:
-    """Where the words of a list item begin, behind its bullet or number."""
+    """Return the offset of a list item's words, behind its bullet or number."""
     match = _BULLET.match(text, block.start, block.end)
     return match.end() if match else block.start
 

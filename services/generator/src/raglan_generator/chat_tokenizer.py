@@ -20,7 +20,7 @@ _PROBE: Final = (
 
 
 class Encoder(Protocol):
-    """What is used of `transformers.PreTrainedTokenizerBase`, and of vLLM's that look like it."""
+    """The part of `transformers.PreTrainedTokenizerBase` in use; vLLM's tokenizers share it."""
 
     def encode(self, text: str, *, add_special_tokens: bool) -> list[int]: ...
 

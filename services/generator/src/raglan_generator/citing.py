@@ -40,7 +40,7 @@ class Citer:
         self._claim_from = 0
         self._claim = ""
         self._cited: list[tuple[int, int, int]] = []
-        """Where the text had a marker put in, which, and the passage it cites."""
+        """Position of each inserted marker, its number and the cited passage."""
 
     def feed(self, text: str) -> Iterator[Delta | Citation]:
         """The events that `text`, the next piece of the model's answer, makes certain."""
@@ -59,14 +59,14 @@ class Citer:
 
     @property
     def abstained(self) -> bool:
-        """Whether the model said that the documents hold no answer."""
+        """True if the model said that the documents hold no answer."""
         said = _without_markers(self._text).strip("\"'*_`.\u201c\u201d \n").casefold()
         abstention = ABSTENTION.rstrip(".").casefold()
         return said == abstention or (not self._cited and said.startswith(f"{abstention}."))
 
     @property
     def empty(self) -> bool:
-        """Whether there was no text at all."""
+        """True if there was no text at all."""
         return not self._text.strip()
 
     def claims(self) -> tuple[Claim, ...]:

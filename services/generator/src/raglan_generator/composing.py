@@ -22,7 +22,7 @@ class Composer:
         self.written = 0
         """Tokens so far."""
         self.reason = FinishReason.STOP
-        """Why the answer ends, once it has ended."""
+        """Finish reason, once the answer has ended."""
 
     def compose(self, quotes: Sequence[Quote]) -> Iterator[Event]:
         """The events of the answer. What does not fit is cut at a word, or left out if a part of

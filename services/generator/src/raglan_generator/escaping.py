@@ -61,7 +61,7 @@ _ROLE_LINE: Final = re.compile(
     """,
     re.IGNORECASE | re.MULTILINE | re.VERBOSE,
 )
-"""Where a line begins that reads like a turn: "System:", "### Instruction"."""
+"""The beginning of a line that reads like a turn: "System:", "### Instruction"."""
 
 _LINE_BREAKS: Final = re.compile(r"\r\n?|[\v\f\x1c-\x1e\x85\u2028\u2029]")
 

@@ -56,7 +56,7 @@ WEIGHTS_UNREAD: Final = Features(
     length=-0.2,
     whole=11.2,
 )
-"""Where no reranker has looked at words."""
+"""Weights where no reranker has matched words."""
 
 WEIGHTS_BY_WORDS: Final = Features(
     words=3.8,
@@ -72,7 +72,7 @@ WEIGHTS_BY_WORDS: Final = Features(
     length=-0.3,
     whole=10.8,
 )
-"""Where no embedder has compared question and passages either."""
+"""Weights where no embedder has compared question and passages either."""
 
 CUT_OFF: Final = 0.035
 """A unit with a smaller share of the best one's chance is not quoted."""
@@ -93,7 +93,7 @@ class Quote:
 
     unit: Unit
     text: str
-    """As the document has it: `document[start:end]`."""
+    """The document's text: `document[start:end]`."""
     start: int
     end: int
     passage: int
@@ -113,7 +113,7 @@ class Extraction:
     answerable: float = 0.0
     """The probability that the passages speak of what is asked, in [0, 1]."""
     parts: Mapping[str, float] = field(default_factory=dict)
-    """What the confidence was made from, each in [0, 1]."""
+    """Components of the confidence, each in [0, 1]."""
 
     def in_reading_order(self) -> tuple[Quote, ...]:
         """Passages by their best quote; within a passage as the document has them."""

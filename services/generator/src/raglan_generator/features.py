@@ -201,7 +201,7 @@ def _introduced(weights: Mapping[str, float], each: Candidate) -> float:
 
 
 class _Matches:
-    """Where the reranker found the question's words, by passage."""
+    """Positions of the question's words by passage, as the reranker found them."""
 
     def __init__(self, passages: Sequence[Passage]) -> None:
         self._places = [sorted(passage.matches) for passage in passages]

@@ -1,4 +1,4 @@
-"""What a generator engine is asked and what it answers, free of the wire and of any model.
+"""The generator's domain: requests and events, independent of wire and model.
 
 An engine is one async generator of events. The `extractive` engine is one by itself; `openai` and
 `vllm` are language models, which `answering` makes into one.
@@ -21,7 +21,7 @@ ABSTENTION = "The documents do not answer this."
 
 
 class Role(Enum):
-    """Who said a turn of the conversation."""
+    """Author of a turn of the conversation."""
 
     USER = "user"
     ASSISTANT = "assistant"
@@ -50,8 +50,8 @@ class Passage:
     reranked: float | None = None
     """Probability that it answers the question, in [0, 1], by the reranker; None where unknown."""
     matches: tuple[int, ...] = ()
-    """Where in `text` the best match of each of the question's words begins, as the reranker found
-    them; empty where it did not read the passage."""
+    """Offsets in `text` of the best match of each of the question's words, as the reranker
+    found them; empty where it did not read the passage."""
     blocks: tuple[Block, ...] = ()
     """The structure of `text`; empty where it is unknown."""
     page: int = 0
@@ -69,7 +69,7 @@ class Passage:
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How a model chooses the next token; None leaves it to the service's settings."""
+    """Sampling parameters; None leaves one to the service's settings."""
 
     temperature: float | None = None
     top_p: float | None = None
@@ -137,7 +137,7 @@ class Restart:
 
 
 class FinishReason(Enum):
-    """Why an answer ended."""
+    """Finish reason of an answer."""
 
     STOP = "stop"
     LENGTH = "length"
@@ -168,19 +168,19 @@ class Claim:
     support: float
     """In [0, 1]: the share of its terms that a passage it cites holds; 0 where it cites none."""
     conflict: str = ""
-    """Why what it cites cannot support it all the same; see `raglan.grounding`."""
+    """Conflict with the cited passage, if any; see `raglan.grounding`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Support:
-    """How far an answer may be trusted, and why."""
+    """Confidence of an answer and its components."""
 
     confidence: float
     """In [0, 1]: whether the passages answer the question."""
     groundedness: float
     """In [0, 1]: the share of the answer's sentences that a cited passage supports."""
     parts: Mapping[str, float] = field(default_factory=dict)
-    """What `confidence` was made from, by name, each in [0, 1]."""
+    """Components of `confidence` by name, each in [0, 1]."""
     claims: tuple[Claim, ...] = ()
 
 
@@ -203,7 +203,7 @@ Event = Delta | Citation | Thinking | Restart | Finished
 
 @dataclass(frozen=True, slots=True)
 class EngineInfo:
-    """What GetInfo says of an engine."""
+    """An engine's part of GetInfo."""
 
     engine: str
     model: str
@@ -217,7 +217,7 @@ class EngineInfo:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What an engine has in hand; counts since it started where the name says `total`."""
+    """Load of an engine; names with `total` count since its start."""
 
     running: int = 0
     waiting: int = 0
@@ -242,7 +242,7 @@ class Engine(Protocol):
     def info(self) -> EngineInfo: ...
 
     def load(self) -> Load:
-        """What is in hand now; returns at once."""
+        """Current load; returns at once."""
         ...
 
     def health(self) -> Health:

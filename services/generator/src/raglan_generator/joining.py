@@ -33,11 +33,11 @@ class Stretch:
     passages: tuple[int, ...]
     """Indexes in the request, in the order of the text."""
     offsets: tuple[int, ...]
-    """Where each of these passages begins in `text`."""
+    """Offset of each passage in `text`."""
     lengths: tuple[int, ...]
     """Of each of these passages, in characters."""
     seams: tuple[int, ...] = ()
-    """Where in `text` white space is that the passages do not have, and that may differ from the
+    """Offsets in `text` of white space that the passages lack and that may differ from the
     document's."""
 
     def is_exact(self, start: int, end: int) -> bool:

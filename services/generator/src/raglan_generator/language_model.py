@@ -1,4 +1,4 @@
-"""What a language model is to this service: messages in, pieces of text out.
+"""Interface of a language model: messages in, pieces of text out.
 
 `engines/openai.py` and `engines/vllm.py` are its two adapters; `answering` asks the question, reads
 the citations and measures the rest, the same for both.
@@ -28,7 +28,7 @@ class Message(TypedDict):
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """What the model reads."""
+    """The prompt of a model."""
 
     messages: tuple[Message, ...]
     numbered: tuple[int, ...]
@@ -127,7 +127,7 @@ class LanguageModel(Protocol):
         ...
 
     def load(self) -> Load:
-        """What is in hand now; returns at once."""
+        """Current load; returns at once."""
         ...
 
     def health(self) -> Health:

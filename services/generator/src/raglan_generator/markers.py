@@ -70,17 +70,17 @@ class MarkerParser:
         self._text = ""
         """Context that has been passed on, then what is not decided yet."""
         self._at = 0
-        """Where in it the undecided begins."""
+        """Offset of the first undecided character."""
         self._is_first_line = True
         """True while no line has ended before `_text`."""
         self._fence = ""
         """The marks that have opened the code block that the text is in."""
         self._bracket_end = -1
-        """Where in `_text` the last plain bracket ended."""
+        """End of the last plain bracket in `_text`."""
         self._bracket_is_marker = False
 
     def feed(self, text: str) -> list[str | Marker]:
-        """What is certain after `text`; the beginning of a possible marker is held back."""
+        """Feed `text` and return the decided pieces; a possible marker is held back."""
         self._text += text
         return self._pass(is_last=False)
 
@@ -117,7 +117,7 @@ class MarkerParser:
         self._bracket_end -= drop
 
     def _decide(self, at: int, is_last: bool) -> tuple[int, tuple[int, ...]] | None:
-        """Where to go on, and the numbers of a marker there; None while it is open."""
+        """Return the next offset and the numbers of a marker at `at`; None while undecided."""
         character = self._text[at]
         if character in "`~":
             return self._decide_code(at, is_last)
@@ -148,7 +148,7 @@ class MarkerParser:
         return end, ()
 
     def _closing_run(self, begin: int, size: int, is_last: bool) -> int | None:
-        """Where inline code that begins at `begin` ends; `begin` if it has no end."""
+        """Return the end of inline code that begins at `begin`; `begin` if it has none."""
         text = self._text
         limit = min(len(text), begin + _CODE_CHARS)
         line_end = text.find("\n", begin, limit)

@@ -1,4 +1,4 @@
-"""What the generator counts: how soon answers begin, how fast they come, what is lost."""
+"""Metrics of the generator: first token, token rate, failures."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ class _Seen(NamedTuple):
     weight: float
     """log2 of the decayed count, on a scale that grows by 1 each half-life: it needs no update."""
     since: int
-    """Which of all passages it was: the order of those that are equally popular."""
+    """Serial number of the passage: the order among equally popular ones."""
 
 
 class _Popularity:

@@ -158,7 +158,7 @@ class Prompter:
 
 
 class _Fitting:
-    """What there is room for, of the passages and the history of a request."""
+    """Selection of the passages and turns that fit the context."""
 
     def __init__(
         self,

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import sentencex
 
 MAX_CHARS = 400
-"""No sentence is longer: a quote should fit in a glance."""
+"""Longest sentence in characters: a quote should fit in a glance."""
 
 _BLOCK_CHARS = 10_000
 

@@ -52,7 +52,7 @@ _MAX_TEMPERATURE: Final = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a request may hold. The names are those of the settings."""
+    """Limits of a request, named like the settings."""
 
     max_tokens: int = 512
     max_tokens_limit: int = 4096

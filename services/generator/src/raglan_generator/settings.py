@@ -1,4 +1,4 @@
-"""What the generator can be told."""
+"""Settings of the generator."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from raglan_generator.engines.vllm_options import VllmOptions
 
 
 class GeneratorSettings(GrpcSettings, VllmOptions, env_prefix="RAGLAN_GENERATOR_"):
-    """How the generator answers."""
+    """Answering by the generator."""
 
     port: int = Field(default=7104, ge=0, le=65535)
     """Port to listen on; 0 takes a free one."""
@@ -49,8 +49,8 @@ class GeneratorSettings(GrpcSettings, VllmOptions, env_prefix="RAGLAN_GENERATOR_
     model says, and `openai` 8,192."""
 
     passage_order: Literal["popularity", "rank"] = "popularity"
-    """How a prompt orders its passages: those often asked for first, so that a prefix cache serves
-    them again, or the best ranked first."""
+    """Order of passages in a prompt: frequently requested ones first, so that a prefix cache
+    serves them again, or by rank."""
 
     temperature: float | None = Field(default=None, ge=0, le=2)
     """Sampling temperature of requests that set none; empty leaves it to the server of `openai`,

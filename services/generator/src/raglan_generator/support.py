@@ -1,4 +1,4 @@
-"""How far an extracted answer may be trusted: one number from what the passages share with it.
+"""Confidence of an extracted answer: one number from its agreement with the passages.
 
 Two questions in turn: do the passages speak of what is asked, and if they do, are these the right
 sentences? The first is a logistic model, fitted by `bench/extraction_weights.py` to tell SQuAD
@@ -18,12 +18,12 @@ WEIGHTS: Final = {"match": 5.4, "coverage": 10.7, "similarity": 14.2}
 OFFSET: Final = -12.0
 WEIGHTS_BY_WORDS: Final = {"match": 5.0, "coverage": 14.0}
 OFFSET_BY_WORDS: Final = -6.0
-"""Where no embedder has compared question and passages."""
+"""Offset where no embedder has compared question and passages."""
 
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What speaks for an answer, each part in [0, 1]."""
+    """Evidence for an answer, each component in [0, 1]."""
 
     match: float
     """Of the best sentence with the question, each term by its rarity."""

@@ -17,7 +17,7 @@ from raglan_generator.generation import Delta, Engine, Event, Finished, Request,
 
 
 async def traced(engine: Engine, request: Request, deadline: Deadline) -> AsyncGenerator[Event]:
-    """What `engine` generates, inside of a span whose child the engine's own are."""
+    """Generate with `engine` inside a span that is the parent of the engine's own."""
     model = request.adapter or engine.info.model
     started = time.monotonic()
     texts: list[str] = []

@@ -80,7 +80,7 @@ class Unit:
     section: int = 0
     """Units with the same number stand under the same heading."""
     context_start: int = -1
-    """Where a sentence before it begins that it refers to, "This is why ..."; -1 for none."""
+    """Start of the preceding sentence that it refers to ("This is why ..."); -1 for none."""
     place: int = 0
     """Number of units before it in its section."""
     page: int = 0

@@ -1,4 +1,4 @@
-"""What is being answered and how fast: when a new question would begin, and how much is queued.
+"""Workload estimate: running answers, their pace, and the start of a new one.
 
 Pure bookkeeping, told of every event with its time, so that a test can play a day in a millisecond.
 """
@@ -46,7 +46,7 @@ class Workload:
 
     @property
     def idle(self) -> bool:
-        """Whether nothing is in hand."""
+        """True while there is no work."""
         return not self._works
 
     @property

@@ -200,7 +200,7 @@ class _Chunking:
             yield start, end
 
     def _reach_back(self, previous: int, start: int, end: int) -> int:
-        """Where a chunk begins that repeats up to the overlap of the one before it."""
+        """Return the start of a chunk that repeats up to the overlap of the previous one."""
         earliest = max(previous + 1, start - self._overlap)
         if earliest >= start:
             return start

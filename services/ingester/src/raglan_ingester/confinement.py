@@ -92,7 +92,7 @@ def allow_cpu(seconds: int) -> None:
 
 
 def _python_folders() -> set[Path]:
-    """Where modules, and what lies beside them, are imported from."""
+    """Return the folders of importable modules and their data."""
     libraries = {Path(prefix) / "lib" for prefix in (sys.prefix, sys.base_prefix)}
     return {Path(entry) for entry in sys.path if entry} | libraries
 

@@ -44,7 +44,7 @@ class DatabaseUnavailable(Unavailable):
 
 
 class Transactions(Protocol):
-    """Whatever runs work in a transaction."""
+    """A runner of transactions."""
 
     async def run(self, work: Callable[[Session], T]) -> T:
         """Run `work` in one transaction."""

@@ -44,7 +44,7 @@ class Version:
     chunks: int
     fingerprint: str
     metadata_json: str
-    """As submitted, and below it what the document says of itself."""
+    """Submitted metadata, completed with the document's own."""
     language: str = ""
     warnings: Sequence[str] = ()
     structure: bytes = b""
@@ -89,7 +89,7 @@ class DocumentStore:
         return await self._database.run(work)
 
     async def claimed(self, job: Job, ids: Sequence[str]) -> dict[str, Document]:
-        """Those of the documents that this job may write."""
+        """Return the documents that this job may write, by id."""
         query = sa.select(Document).where(
             Document.collection == job.collection,
             Document.id.in_(ids),
@@ -100,7 +100,7 @@ class DocumentStore:
         )
 
     async def absent(self, collection: str, ids: Sequence[str]) -> set[str]:
-        """Those of `ids` that no job holds any more: they were deleted."""
+        """Return those of `ids` that were deleted: no job holds them any more."""
         query = sa.select(Document.id).where(
             Document.collection == collection, Document.id.in_(ids)
         )
@@ -195,7 +195,7 @@ class DocumentStore:
         return await self._database.run(work)
 
     async def unnamed_blobs(self, hashes: list[str]) -> list[str]:
-        """Those of `hashes` that no document and no item that may still run needs."""
+        """Return those of `hashes` that no document and no unfinished item needs."""
 
         def work(session: Session) -> list[str]:
             needed: set[str] = set()

@@ -33,7 +33,7 @@ _VERSION_CHARS: Final = 12
 
 
 class Index(Protocol):
-    """What of the retriever this needs; every method raises RaglanError."""
+    """The part of the retriever's client in use; every method raises RaglanError."""
 
     async def upsert(
         self, collection: str, model: Model, chunks: Sequence[IndexChunk], vectors: NDArray[Any]
@@ -57,12 +57,12 @@ class Prepared:
     model: Model
     fingerprint: str
     metadata_json: str
-    """As submitted, and below it what the document says of itself."""
+    """Submitted metadata, completed with the document's own."""
     readability: Sequence[float] = ()
     """Readability of each chunk, in [0, 1]; empty where the embedder does not know."""
     warnings: Sequence[str] = ()
     created_ms: int = 0
-    """When the document was submitted."""
+    """Time of submission, in milliseconds since the epoch."""
 
     @property
     def id(self) -> str:
@@ -83,7 +83,7 @@ class Prepared:
 
 
 def title_of(item: Item, cut: CutDocument) -> str:
-    """What to call the document: as submitted, as it says itself, or its file name."""
+    """Choose the document's title: as submitted, its own, or its file name."""
     return item.title or cut.title or item.filename.rpartition("/")[2] or item.document_id
 
 

@@ -54,7 +54,7 @@ class JobView:
 
 @dataclass(slots=True)
 class Tally:
-    """How many items of a job are in each state, and the chunks of those that are done."""
+    """Items of a job by state, and chunks of the finished ones."""
 
     by_state: dict[str, int] = field(default_factory=dict)
     chunks: int = 0
@@ -115,7 +115,7 @@ class JobStore:
         return await self._database.run(work)
 
     async def overview(self) -> Overview:
-        """How much there is to do."""
+        """Return the amount of unfinished work."""
 
         def work(session: Session) -> Overview:
             states = sa.select(Job.state, sa.func.count()).group_by(Job.state)

@@ -127,7 +127,7 @@ class Library:
 
 
 def page_size(limit: int) -> int:
-    """What a list call asked for; 0 means the default. Raises InvalidInput."""
+    """Check the page size of a list call; 0 means the default. Raises InvalidInput."""
     if limit > MAX_PAGE:
         raise InvalidInput(f"limit is {limit}; the limit is {MAX_PAGE}.")
     return limit or DEFAULT_PAGE

@@ -1,4 +1,4 @@
-"""What the ingester counts: jobs, documents, where their time goes, how far behind the index is."""
+"""Metrics of the ingester: jobs, documents, stage times and index lag."""
 
 from __future__ import annotations
 

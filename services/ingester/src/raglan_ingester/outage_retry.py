@@ -1,4 +1,4 @@
-"""How long to wait for a service that is away: one clock for all who call it."""
+"""Retries through an outage: one clock for all callers of a service."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class OutageRetry:
         self._clock = clock
         self._away_since: float | None = None
         self._failed_at = 0.0
-        """When a call failed last."""
+        """Time of the last failure."""
         self._callers = 0
         self._backoff = wait_random_exponential(multiplier=0.1, max=_MAX_PAUSE_S)
 

@@ -13,7 +13,7 @@ _MAX_DEPTH: Final = 8
 """Headings that a path holds at most, the outermost: deeper ones would fill the model's window."""
 _MANY_SECTIONS: Final = 500
 _SHORT_SECTION_CHARS: Final = 100
-"""Where there are many sections, shorter ones share chunks: 80 KB are not 20,000 chunks."""
+"""In documents of many sections, shorter ones share chunks: 80 KB are not 20,000 chunks."""
 
 
 class Outline:
@@ -63,7 +63,7 @@ class Outline:
         return at < len(self.offsets) and self.offsets[at] == offset
 
     def between(self, start: int, end: int) -> list[int]:
-        """Where sections begin in text[start:end]."""
+        """Return the offsets of sections in text[start:end]."""
         return self.offsets[bisect_left(self.offsets, start) : bisect_left(self.offsets, end)]
 
     def sections(self, length: int) -> Iterator[tuple[int, int]]:

@@ -42,7 +42,7 @@ class ParseRequest:
     media_type: str
     sizes: Sizes
     title: str = ""
-    """As submitted; empty takes what the document says of itself."""
+    """Submitted title; empty selects the document's own."""
     tokenizer: Path | None = None
     """Of the embedding model (tokenizer.json); None measures chunks in characters."""
 
@@ -145,7 +145,7 @@ class ParserPool:
             await self._stop(worker)
 
     async def _ask(self, worker: _Worker, request: ParseRequest) -> CutDocument | Unparsable:
-        """What the worker says of the document; raises Unparsable when that was its end."""
+        """Send the document to the worker and return its reply; Unparsable if the worker died."""
         try:
             async with asyncio.timeout(self._wall_s):
                 return await worker.ask(request)
@@ -241,7 +241,7 @@ class _Worker:
         return await replies.readexactly(length)
 
     async def exit_status(self) -> int:
-        """How the process ended; negative is the signal that ended it."""
+        """Return the exit status; negative is the signal that ended the process."""
         with suppress(TimeoutError):
             async with asyncio.timeout(5):
                 return await self._process.wait()

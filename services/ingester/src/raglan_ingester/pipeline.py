@@ -73,7 +73,7 @@ class Embedder(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class JobDependencies:
-    """What every run works with."""
+    """Collaborators of every job run."""
 
     jobs: JobStore
     documents: DocumentStore
@@ -171,7 +171,7 @@ class JobRun:
         self._cut.put_nowait(None)
 
     async def _changed(self, items: Sequence[Item]) -> list[Item]:
-        """Those that need work; the others are settled here."""
+        """Return the items that need work; settle the others."""
         held = await self._dependencies.documents.claimed(
             self._job, [item.document_id for item in items]
         )
@@ -240,7 +240,7 @@ class JobRun:
     # Embed
 
     async def _next_batch(self) -> list[_Cut]:
-        """What is ready, up to two calls' worth of chunks, without waiting for more.
+        """Take the ready documents, up to two calls' worth of chunks, without waiting for more.
 
         Empty when the job has no more.
         """

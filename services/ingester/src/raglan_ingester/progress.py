@@ -1,4 +1,4 @@
-"""What a running job has got done, by stage."""
+"""Progress of a running job by stage."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Progress:
 
     @classmethod
     def resumed(cls, *, documents: int, ended: int, chunks: int) -> Progress:
-        """Where a job stands of which `ended` documents with `chunks` chunks are settled."""
+        """Restore the progress of a job with `ended` settled documents and `chunks` chunks."""
         progress = cls()
         for stage in ("parse", "chunk"):
             progress.done[stage], progress.total[stage] = ended, documents

@@ -1,4 +1,4 @@
-"""What the ingester can be told; every field is `RAGLAN_INGESTER_<FIELD>`."""
+"""Settings of the ingester; every field is `RAGLAN_INGESTER_<FIELD>`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ MIB = 1024 * 1024
 
 
 class IngesterSettings(GrpcSettings, env_prefix="RAGLAN_INGESTER_"):
-    """Where the ingester keeps documents, whom it calls, and what it refuses."""
+    """Storage of documents, called services and limits of the ingester."""
 
     port: int = Field(default=7105, ge=0, le=65535)
     """Port to listen on; 0 takes a free one."""

@@ -35,7 +35,7 @@ def load_tokenizer(path: Path) -> Tokenizer:
 
 
 class TokenIndex:
-    """Where the tokens of one text begin."""
+    """Token offsets of one text."""
 
     def __init__(self, tokenizer: Tokenizer, text: str) -> None:
         self._tokenizer = tokenizer

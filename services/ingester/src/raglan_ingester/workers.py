@@ -103,7 +103,7 @@ class Heartbeats:
         }
 
     def dead(self, names: Collection[str]) -> set[str]:
-        """Those of `names` that have not moved for so long that they are taken for dead."""
+        """Return those of `names` whose heartbeat is overdue."""
         now = self._clock()
         return {
             name

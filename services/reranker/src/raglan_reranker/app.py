@@ -43,11 +43,11 @@ WARM_UP_S: Final = 120.0
 """Longest the first runs may take before the start counts as failed."""
 
 SLOW: Final = {"seconds_per_token": 1 / 4_000, "overhead_s": 0.01}
-"""What tokens are taken to cost until measured: half the speed of two cores with MiniLM."""
+"""Assumed cost of tokens until measured: half the speed of two cores with MiniLM."""
 
 Loaded = tuple[Callable[[MakeDispatcher], Engine], common_pb2.ModelIdentity, Callable[[], None]]
-"""What puts the engine behind its queue, on the event loop; which model it is; what gives back what
-its streams hold."""
+"""A function that puts the engine behind its queue, the model's identity, and a function that
+releases its streams."""
 
 
 def build(settings: RerankerSettings) -> Service:

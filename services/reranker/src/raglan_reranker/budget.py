@@ -1,4 +1,4 @@
-"""How many candidates are worth scoring, and how their scores meet those of retrieval."""
+"""Number of candidates to score, and blending of their scores with those of retrieval."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 
 def within_gap(retrieval: NDArray[np.float64], gap: float) -> int:
-    """How many candidates, from the top, reach down to the last that is worth scoring.
+    """Return the number of candidates from the top down to the last that is worth scoring.
 
     Worth it is one whose retrieval score lies at most `gap` standard deviations of these scores
     below the best of them: shifting or stretching the scores changes nothing, and equal scores are
@@ -21,7 +21,7 @@ def within_gap(retrieval: NDArray[np.float64], gap: float) -> int:
 
 
 def affordable(query_tokens: int, lengths: Sequence[int], *, count: int, tokens: int) -> int:
-    """How many candidates, from the top, keep within `count` and `tokens`.
+    """Return the number of candidates from the top within `count` and `tokens`.
 
     From the top without gaps: a candidate below one that was left out would pass it unseen.
 
@@ -57,7 +57,7 @@ def blend(
 def mixed(
     heights: NDArray[np.float64], retrieval: NDArray[np.float64], share: float
 ) -> NDArray[np.float64]:
-    """As `blend`, of scores that are on a scale of z-scores already."""
+    """Blend like `blend`, for scores that are z-scores already."""
     return share * heights + (1 - share) * standardised(retrieval)[: len(heights)]
 
 

@@ -53,13 +53,13 @@ class Ranked:
     """Relevance of the passage, 0..1, whatever stands beside it; see `calibration`."""
 
     matches: Sequence[int] = ()
-    """Where in the passage the best match of each of the query's tokens begins, in characters;
-    empty where the engine does not know."""
+    """Offsets in the passage, in characters, of the best match of each query token; empty
+    where the engine does not report them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """What is known of a query and a passage."""
+    """A query and a passage to score."""
 
     score: float
     matches: Sequence[int]
@@ -78,7 +78,7 @@ class Ranking:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a call may hold, and what may be spent on it."""
+    """Limits of a call and its budget."""
 
     candidates: int
     chars: int

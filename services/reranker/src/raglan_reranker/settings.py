@@ -1,4 +1,4 @@
-"""What the reranker can be told."""
+"""Settings of the reranker."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from raglan.settings import GrpcSettings, default_data_dir
 
 
 class RerankerSettings(GrpcSettings, env_prefix="RAGLAN_RERANKER_"):
-    """How the reranker loads its model and how much it may spend on a query."""
+    """Loading of the reranker's model and its budget a query."""
 
     port: int = Field(default=7103, ge=0, le=65535)
     """Port to listen on; 0 takes a free one."""
@@ -48,18 +48,18 @@ class RerankerSettings(GrpcSettings, env_prefix="RAGLAN_RERANKER_"):
     """Sent by engine http as a bearer token; empty sends none."""
 
     runtime: Literal["openvino", "onnx", "torch"] = "openvino"
-    """What runs the model: OpenVINO or ONNX Runtime on a CPU, torch on a GPU or a CPU."""
+    """Inference engine: OpenVINO or ONNX Runtime on a CPU, torch on a GPU or a CPU."""
 
     device: str = Field(default="auto", pattern=f"^({PATTERN})(,({PATTERN}))*$")
-    """Where it runs: auto, cpu, cuda or cuda:<number>; several, separated by commas, get a process
-    each behind one queue. A GPU that is missing stops the start."""
+    """Device: auto, cpu, cuda or cuda:<number>; several, separated by commas, get a process
+    each behind one queue. A missing GPU stops the start."""
 
     precision: Literal["auto", "f32", "bf16", "f16", "int8"] = "auto"
     """Number format; auto takes the fastest measured to cost no quality: int8 for the bundled
     model, else bf16 where the CPU has it, f16 on a GPU."""
 
     cache_dir: Path = Field(default_factory=lambda: default_data_dir() / "cache")
-    """Where exported models are kept. Embedder and reranker may share it."""
+    """Folder of exported models. Embedder and reranker may share it."""
 
     streams: NonNegativeInt = 0
     """Batches that run at once on a CPU, one thread each; 0 means one a core."""

@@ -33,7 +33,7 @@ TIMEOUT_S: Final = 900.0
 """Longest a conversion may take, and longest another process waits for it."""
 
 _POLL_S: Final = 0.1
-"""How soon a stop is heeded."""
+"""Interval at which a stop is checked."""
 
 _MARK: Final = "stage "
 """Begins a line of the converting process that reports progress; libraries print others."""

@@ -34,7 +34,7 @@ def cross_onnx_file(
 
 
 def has_segments(model: Any) -> bool:
-    """Whether a transformers model tells the query's tokens from the passage's by their type."""
+    """True if a transformers model uses token types to separate query and passage."""
     takes_types = "token_type_ids" in inspect.signature(model.forward).parameters
     return takes_types and getattr(model.config, "type_vocab_size", 1) > 1
 

@@ -1,4 +1,4 @@
-"""Which device: what was asked for or a refusal, never a silent second choice."""
+"""Device selection: the configured device or an error, never a silent fallback."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["PATTERN", "DeviceLost", "require_cpu", "torch_device", "usable_cores
 log: Final = structlog.get_logger()
 
 PATTERN: Final = r"auto|cpu|cuda(:\d+)?"
-"""What a device setting may say."""
+"""Pattern of valid device settings."""
 
 
 _CGROUP: Final = Path("/sys/fs/cgroup")

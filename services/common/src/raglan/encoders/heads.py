@@ -1,5 +1,6 @@
-"""What some models make of their token vectors besides one vector a text: weights of terms for
-lexical search, and a vector for each token for late interaction.
+"""Output heads besides the dense vector: term weights and token vectors.
+
+Term weights serve lexical search, token vectors late interaction.
 
 The heads of BGE-M3 (Chen et al., M3-Embedding, 2024, section 3.2): linear layers that lie beside
 the encoder as `sparse_linear.pt` and `colbert_linear.pt`. They are converted once, in a process

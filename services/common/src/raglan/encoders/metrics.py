@@ -1,4 +1,4 @@
-"""What embedder and reranker count: where time went, how full batches were, what was lost."""
+"""Metrics of embedder and reranker: stage times, batch fill, rejected and failed work."""
 
 from __future__ import annotations
 

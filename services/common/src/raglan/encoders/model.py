@@ -1,4 +1,4 @@
-"""Which model: a folder, the bundled package or a hub id, resolved to files and a content hash.
+"""Model resolution: a folder, the bundled package or a hub id, to files and a content hash.
 
 The layout is that of sentence-transformers (`modules.json` and friends), read here so that serving
 needs neither that library nor torch.
@@ -80,7 +80,7 @@ class EncoderModel:
     where the files name none."""
 
     plain: bool
-    """Whether it is only Transformer, Pooling and Normalize: what runs without torch."""
+    """True if it has only Transformer, Pooling and Normalize, which run without torch."""
 
     query_prompt: str = ""
     """Goes before a query."""
@@ -209,7 +209,7 @@ def read(name: str) -> EncoderModel:
 
 
 def name_of(name: str) -> str:
-    """How model `name` is known to others: of a folder, its name; else as asked for."""
+    """Return the public name of model `name`: a folder's own name, otherwise `name` itself."""
     folder = Path(name).expanduser()
     return folder.resolve().name if folder.is_dir() else name
 

@@ -30,7 +30,7 @@ Matrix = NDArray[np.float32]
 Weights = Literal["f16", "int8"]
 
 Form = Literal["openvino-f16", "openvino-int8", "onnx-int8"]
-"""What the converting process makes."""
+"""Output formats of the conversion process."""
 
 MEASURED: Final = frozenset({"6d6015ce1c1e"})
 """Files whose int8 vectors were measured: recall@10 on SciFact within 0.5 points of fp32.

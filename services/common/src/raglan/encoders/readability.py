@@ -57,7 +57,7 @@ _SCRIPTS: Final = re.compile(
 """Two letters of one script."""
 
 _Token = tuple[int, int, bool]
-"""Where a token begins and ends in the text, in characters, and whether it is the unknown one."""
+"""Start and end of a token in characters, and true for the unknown token."""
 
 
 class ReadabilityMeter:

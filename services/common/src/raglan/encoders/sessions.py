@@ -137,7 +137,7 @@ def open_file(
 
 
 def padded(tokens: int) -> int:
-    """How wide a batch is whose longest text has so many tokens: the next multiple of `STEP`."""
+    """Round `tokens`, the longest text of a batch, up to the next multiple of `STEP`."""
     return -(-tokens // STEP) * STEP
 
 
@@ -173,7 +173,7 @@ def _import_openvino() -> Any:
 
 
 def _openvino_dtype(precision: Precision) -> str:
-    """What `precision` means on this CPU.
+    """Return the OpenVINO dtype of `precision` on this CPU.
 
     Raises:
         InvalidInput: OpenVINO has no kernels for it here.

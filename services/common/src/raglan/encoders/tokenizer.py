@@ -62,7 +62,7 @@ class Tokenizers:
         ]
 
     def read(self, texts: Sequence[str], *, start: int = 0) -> list[ReadText]:
-        """As `ids`, and how much of each text the model reads, and how well.
+        """Tokenise like `ids`, with the share of each text that is read and its readability.
 
         Of a text much longer than the model reads, the number of tokens that are cut is estimated
         from those of its beginning.
@@ -88,7 +88,7 @@ class Tokenizers:
     def located(
         self, texts: Sequence[str], *, start: int = 0, measured: int = 0
     ) -> list[LocatedIds]:
-        """As `ids`, where in its text each token begins, and how well the model reads the text.
+        """Tokenise like `ids`, with each token's offset and the text's readability.
 
         Args:
             start: Characters of the prompt before each text, which do not count as text.
@@ -204,7 +204,7 @@ class _Begun(NamedTuple):
 def _starts(
     encode: Callable[[list[str]], list[Encoding]], texts: Sequence[str], max_tokens: int
 ) -> list[_Begun]:
-    """As much of each text as fills `max_tokens`, at a cost that the rest of it does not add to."""
+    """Cut each text to what fills `max_tokens`; the remainder adds no cost."""
     most = _CHARS_A_TOKEN * (max_tokens + _MARGIN_TOKENS)
     encodings = encode([text[:most] for text in texts])
     begun = []

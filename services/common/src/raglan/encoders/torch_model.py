@@ -107,7 +107,7 @@ class TorchModel:
 
 
 def usable_dtype(precision: Precision, device: str) -> str:
-    """What `precision` means on torch device `device`.
+    """Return the torch dtype of `precision` on `device`.
 
     Raises:
         InvalidInput: torch has no kernels for it there.

@@ -1,4 +1,4 @@
-"""What keeps a mesh up when its parts do not: breakers, budgets, live latencies, admission.
+"""Resilience: circuit breakers, retry budgets, live latencies and admission.
 
 All of it is state of one process and one event loop, as in Envoy, Finagle and gRPC: what a client
 sees of an endpoint is what decides, and no store has to be up for it. Nothing here imports grpc.

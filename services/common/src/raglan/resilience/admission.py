@@ -1,4 +1,4 @@
-"""Who may call a service now, who waits, and who is sent away: a state machine without a clock.
+"""Admission of calls to a service: start, queue or reject. A state machine without a clock.
 
 - A call starts at once while fewer run than its class may use of the limit.
 - Otherwise it waits: critical before default before batch, the earliest deadline first within a
@@ -22,7 +22,7 @@ from raglan.errors import Overloaded
 
 
 class Limit(Protocol):
-    """How many may run at a time, found from what is told here. Times are monotonic seconds."""
+    """An adaptive concurrency limit, learnt from reported calls. Times are monotonic seconds."""
 
     @property
     def limit(self) -> int:
@@ -30,7 +30,7 @@ class Limit(Protocol):
 
     @property
     def latency_s(self) -> float | None:
-        """What a call takes on average of late; None while nothing is known."""
+        """Recent mean latency of a call in seconds; None before the first."""
 
     def started(self, running: int, now: float) -> None:
         """A call started at `now`; `running` with it."""
@@ -49,7 +49,7 @@ class Limit(Protocol):
 
 
 class Priority(IntEnum):
-    """How much a call matters; the lower number goes first."""
+    """Priority class of a call; the lower number goes first."""
 
     CRITICAL = 0
     DEFAULT = 1
@@ -89,7 +89,7 @@ class Ticket:
 
     @property
     def running(self) -> bool:
-        """Whether it holds a place."""
+        """True while the call holds a slot."""
         return self.is_ is _Is.RUNNING
 
     def __lt__(self, other: Ticket) -> bool:
@@ -106,7 +106,7 @@ class Admission:
         self._waiting: dict[Priority, list[Ticket]] = {priority: [] for priority in Priority}
         self._order = 0
         self._held_s: float | None = None
-        """How long a place is held, on average."""
+        """Mean time a slot is held, in seconds."""
 
     @property
     def waiting(self) -> int:
@@ -174,7 +174,7 @@ class Admission:
                     ticket.settled()
 
     def wait_s(self, ticket: Ticket) -> float:
-        """How long `ticket` would wait if it came now, by the pace of the last calls."""
+        """Estimate the queueing time of `ticket` in seconds from the recent completion rate."""
         if self._held_s is None:
             return 0.0
         ahead = sum(len(self._waiting[higher]) for higher in Priority if higher < ticket.priority)

@@ -23,7 +23,7 @@ from raglan.resilience.window import Window
 
 
 class State(StrEnum):
-    """What a breaker does with the next call."""
+    """State of a breaker: its decision about the next call."""
 
     CLOSED = "closed"
     OPEN = "open"
@@ -32,7 +32,7 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class BreakerOptions:
-    """When a breaker opens, for how long, and what closes it."""
+    """Thresholds of a breaker: opening, open time and closing."""
 
     window_s: float = 10
     """Failures and successes older than this are forgotten."""
@@ -85,7 +85,7 @@ class Permit:
 
 
 class CircuitBreaker:
-    """Whether one endpoint may be called. `clock` is monotonic, in seconds."""
+    """Circuit breaker of one endpoint. `clock` is monotonic, in seconds."""
 
     def __init__(
         self,
@@ -112,7 +112,7 @@ class CircuitBreaker:
 
     @property
     def state(self) -> State:
-        """What it is now: an open one becomes half-open when its time is over."""
+        """Current state: an open breaker becomes half-open when its open time is over."""
         self._settle()
         return self._state
 

@@ -1,4 +1,4 @@
-"""How many extra calls are allowed: retries and hedges, as a share of the calls that are wanted.
+"""Budget of extra calls: retries and hedges, as a share of regular calls.
 
 A share, because any fixed number of tries multiplies the load of what is already failing. The idea
 is Finagle's RetryBudget; here both counts are kept over one window, so that no credit is saved up.
@@ -37,7 +37,7 @@ class Budget:
         self._requests.add(self._clock())
 
     def take(self) -> bool:
-        """Whether one extra call is allowed now; it is counted if so."""
+        """Return whether one extra call is allowed now, and count it if so."""
         now = self._clock()
         allowed = max(self.share * self._requests.at_most(now), self.floor)
         if self._extras.at_least(now) + 1 > allowed:

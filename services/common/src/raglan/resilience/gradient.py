@@ -1,4 +1,4 @@
-"""How many calls at a time a service can use, found from their latency alone.
+"""A concurrency limit that follows the gradient of latency.
 
 The step is that of Netflix's concurrency-limits (`GradientLimit`) and Envoy's adaptive concurrency
 filter: after each window of calls
@@ -55,7 +55,7 @@ LEARNING: Final = 0.25
 """Weight of a window in the unloaded latency: windows differ by chance."""
 
 REFUSED: Final = 0.9
-"""What is left of the limit after a window in which the service itself refused a call."""
+"""Factor on the limit after a window in which the service rejected a call."""
 
 _SHORTEST_S: Final = 1e-6
 
@@ -73,14 +73,14 @@ class GradientLimit:
         self._largest = largest
         self._limit = float(initial)
         self.unloaded_s: float | None = None
-        """What a call takes on an idle service, as far as is known."""
+        """Estimated latency on an idle service, in seconds; None before the first estimate."""
         self.latency_s: float | None = None
-        """What a call took on average in the last window."""
+        """Mean latency in the last window, in seconds."""
         self._probe: float | None = None
         """The limit while the unloaded latency is looked for."""
         self._windows = 0
         self._found = False
-        """Whether the limit was too high once. Until then it grows without smoothing."""
+        """True once the limit was too high. Until then it grows without smoothing."""
         self._highest = self._limit
         """Since the last look at the unloaded latency."""
         self._counts_from = -math.inf
@@ -96,7 +96,7 @@ class GradientLimit:
 
     @property
     def probing(self) -> bool:
-        """Whether the limit is lowered for the moment, to see the unloaded latency."""
+        """True while the limit is lowered to measure the unloaded latency."""
         return self._probe is not None
 
     def started(self, running: int, now: float) -> None:
@@ -190,7 +190,7 @@ class GradientLimit:
         self._counts_from = math.inf
 
     def _look(self, seconds: float, before: float, now: float) -> None:
-        """What a window at the halved limit says."""
+        """Evaluate a window at the halved limit."""
         assert self._probe is not None
         if self._probe > self._smallest and self._queues_still(seconds, before):
             self._halve(self._probe)

@@ -1,4 +1,4 @@
-"""How many calls at a time an event loop can follow, found from how late it is.
+"""A concurrency limit that follows the lag of the event loop.
 
 For the door of a process rather than for the service behind it. A service that has become slow
 makes calls take longer and leaves the loop on time, so more of them may be in hand; a process that
@@ -26,7 +26,7 @@ class LagLimit:
 
     def __init__(self, *, initial: int = 32, smallest: int = 4, largest: int = 512) -> None:
         self.latency_s: float | None = None
-        """What a call takes on average of late; None while nothing is known."""
+        """Recent mean latency of a call in seconds; None before the first."""
         self._smallest = smallest
         self._largest = largest
         self._limit = float(initial)
@@ -67,7 +67,7 @@ class LagLimit:
         self.latency_s += _HELD_WEIGHT * (seconds - self.latency_s)
 
     def refused(self, now: float) -> None:
-        """What is behind the door was full: not the door's matter."""
+        """Ignore a rejection by the service behind: it does not concern this limit."""
 
     def gave_up(self, seconds: float, now: float) -> None:
         """A call ran out of time: it takes at least so long."""

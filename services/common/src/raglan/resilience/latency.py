@@ -1,4 +1,4 @@
-"""What calls took lately: exact quantiles that cost no more than looking them up, and a mean."""
+"""Recent latencies: exact quantiles at the cost of a lookup, and a decaying mean."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class LatencyWindow:
 
 
 class DecayingMean:
-    """What calls take lately: a mean in which a call weighs the less the longer ago it ended.
+    """Mean latency with weights that decay with the age of a call.
 
     Weights by time and not by number, as Finagle's `PeakEwma` has them, but without its peak: one
     stumble of a replica is no reason to send all of its traffic to others. A call stands for the

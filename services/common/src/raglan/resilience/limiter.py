@@ -47,7 +47,7 @@ class AdaptiveLimiter:
 
     @property
     def latency_s(self) -> float | None:
-        """What calls took on average of late; None before there were enough."""
+        """Recent mean latency in seconds; None before there are enough calls."""
         return self._adaptive.latency_s
 
     @property

@@ -27,12 +27,12 @@ class Window:
         self._total += 1
 
     def at_most(self, now: float) -> int:
-        """How often in the last 90 to 100 % of the span: nothing older is counted."""
+        """Count the events of the last 90 to 100 % of the span; none older."""
         self._turn(now)
         return self._total - self._counts[(self._newest + 1) % len(self._counts)]
 
     def at_least(self, now: float) -> int:
-        """How often in the last 100 to 110 % of the span: nothing younger is left out."""
+        """Count the events of the last 100 to 110 % of the span; none younger is missing."""
         self._turn(now)
         return self._total
 

@@ -1,4 +1,4 @@
-"""Where the replicas of a service are: a list, names that are resolved again and again, or a file.
+"""Addresses of a service's replicas: a list, names resolved periodically, or a file.
 
 gRPC's own resolver gives an open channel no traffic to replicas that a name gains later, so the
 pool asks here every few seconds. A name without an answer keeps its last good one.
@@ -26,7 +26,7 @@ _ANSWER_S: Final = 1.25
 
 @dataclass(frozen=True, slots=True)
 class Addresses:
-    """What a setting says: fixed endpoints, names to resolve, or a file with either."""
+    """A parsed address setting: fixed endpoints, names to resolve, or a file of either."""
 
     fixed: frozenset[str]
     """Each an IP address and a port, as "10.0.0.1:7101" or "[::1]:7101"."""
@@ -61,7 +61,7 @@ class Addresses:
 
     @property
     def every_s(self) -> float | None:
-        """How often to look again; None where nothing can change."""
+        """Interval between resolutions in seconds; None for fixed endpoints."""
         if self.file is not None:
             return FILE_EVERY_S
         return NAME_EVERY_S if self.names else None
@@ -76,7 +76,7 @@ def _read(file: Path) -> Addresses:
 
 
 class Resolver:
-    """Where the replicas are now. Make it inside a running event loop, and close it.
+    """Resolver of the current replicas. Create it inside a running event loop, and close it.
 
     Asks name servers by itself (c-ares): a look-up of the system's resolver holds a thread for as
     long as name servers are silent, and a few of them would hold all that the process has.

@@ -27,7 +27,7 @@ class Attempt:
     """The time in which nearly all calls of this kind were answered, where that is known."""
     span: tracing.Attempt
     overtaken: bool = False
-    """Whether a hedge that began later was answered earlier."""
+    """True if a later hedge finished first."""
     _may_blame: bool = field(init=False)
 
     def __post_init__(self) -> None:

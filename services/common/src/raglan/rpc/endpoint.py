@@ -32,7 +32,7 @@ _REPLACED_S: Final = 60.0
 
 
 class Reach(StrEnum):
-    """Whether a replica takes calls."""
+    """Reachability of a replica."""
 
     CONNECTING = "connecting"
     """Not known yet."""
@@ -62,7 +62,7 @@ class Endpoint:
         self.latency = DecayingMean()
         """Until its replies, or their first messages, came."""
         self.last_failure = ""
-        """What went wrong last, as a sentence."""
+        """Message of the last failure."""
         self.breaker = CircuitBreaker(on_change=lambda _: on_change(self))
         self._on_change = on_change
         self._target = target
@@ -80,14 +80,16 @@ class Endpoint:
 
     @property
     def cost(self) -> int:
-        """What a choice goes by, lower first: work in hand with the call to come, and failures
-        lately, without which a replica that fails at once would look idle and draw all traffic.
+        """Load-balancing cost, lower first: calls in flight plus recent failures.
+
+        Without the failures, a replica that fails at once would look idle and draw all traffic.
+
         """
         return 1 + self.in_flight + self.breaker.failures
 
     @property
     def ejected(self) -> bool:
-        """Whether its breaker is open."""
+        """True while its breaker is open."""
         return self.breaker.state is State.OPEN
 
     async def close(self, grace_s: float | None = None) -> None:

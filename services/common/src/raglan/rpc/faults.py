@@ -30,7 +30,7 @@ _SAID: Final = f"A fault was injected here ({VARIABLE})."
 
 
 def interceptors(target: str, address: str) -> list[grpc.aio.ClientInterceptor]:
-    """What a channel to `target` ("embedder") at `address` needs; empty without RAGLAN_FAULTS.
+    """Build the fault interceptors of a channel to `target` ("embedder") at `address`.
 
     Raises:
         ValueError: the variable holds something that is no plan.
@@ -98,7 +98,7 @@ def _source(value: str) -> _Source:
 
 
 class _Faults:
-    """What is to happen to the calls of one endpoint."""
+    """Faults for the calls to one endpoint."""
 
     def __init__(self, source: _Source, target: str, address: str) -> None:
         self._source = source

@@ -27,7 +27,7 @@ log: Final = structlog.get_logger()
 _EXEMPT: Final = ("/grpc.health.", "/grpc.reflection.")
 _END: Final = object()
 _READ_OUT_S: Final = 1.0
-"""How long an upload that is refused is still read."""
+"""Time for which a rejected upload is still read, in seconds."""
 
 _SHAPES: Final = {
     (False, False): "unary_unary",

@@ -1,4 +1,4 @@
-"""What a process counts of the calls it serves, and shows of the replicas that it calls."""
+"""Metrics of served calls and of the replicas that a process calls."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ PAGE_CHARS: Final = 2 * 1024 * 1024
 
 
 def first_page(messages: Iterable[M], *, page_bytes: int | None = None) -> list[M]:
-    """As many of `messages` as fit into `page_bytes`, or `PAGE_BYTES`, and at least one."""
+    """Return as many of `messages` as fit into `page_bytes` (`PAGE_BYTES`), and at least one."""
     limit = PAGE_BYTES if page_bytes is None else page_bytes
     page: list[M] = []
     size = 0

@@ -95,12 +95,12 @@ class EndpointPool:
 
     @property
     def budgets(self) -> dict[str, Budget]:
-        """What bounds the extra calls, by their kind."""
+        """Budgets of the extra calls by kind."""
         return {"retry": self._retries, "hedge": self._hedges}
 
     @property
     def available(self) -> bool:
-        """Whether a call would find a replica to go to."""
+        """True if a call would find a replica."""
         return bool(self.replicas.candidates()[0])
 
     async def call(
@@ -308,7 +308,7 @@ class EndpointPool:
         return await self._send(attempt, method, request, deadline)
 
     def _may_hedge(self, tried: list[Endpoint]) -> bool:
-        """Whether somebody else could be asked, and the pool is not under stress."""
+        """Return whether a hedge has another replica and the pool is not under stress."""
         is_panic = self.replicas.candidates()[1]
         stressed = is_panic or self._retries.share_used >= RETRY_SHARE / 2
         return bool(self._others(tried)) and not stressed and self._hedges.take()
@@ -380,7 +380,7 @@ class EndpointPool:
 
 
 def _worth_another(error: BaseException) -> bool:
-    """Whether another replica, or a later try, may succeed where this one failed."""
+    """Return whether another replica or a later attempt may succeed."""
     if isinstance(error, RaglanError) and error.is_final:
         return False
     if isinstance(error, Overloaded):
@@ -389,7 +389,7 @@ def _worth_another(error: BaseException) -> bool:
 
 
 def _overtake(hedges: Sequence[Attempt]) -> None:
-    """Who was asked first has answered first, which says nothing of the others."""
+    """Mark the hedges as overtaken: the first attempt won, which says nothing about them."""
     for hedge in hedges:
         hedge.span.overtaken()
 

@@ -1,4 +1,4 @@
-"""Which replicas a service has, which of them may be asked now, and which one is."""
+"""The replicas of a service: known, eligible now, and the choice among them."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from raglan.rpc.endpoint import Endpoint, Reach
 log: Final = structlog.get_logger()
 
 _CONTACT_S: Final = 2.0
-"""How long a call waits for the first word of replicas that nothing is known of yet."""
+"""Time a call waits for the first health report of new replicas, in seconds."""
 
 _FAR_SLOWER: Final = 3.0
 _ALIKE_S: Final = 0.01
 """Differences below it are the machine's noise."""
 
 _REMOVED_S: Final = 60.0
-"""What a replica that has left the list gets to finish its calls."""
+"""Time a removed replica has to finish its calls, in seconds."""
 
 
 class NoEndpoint(Unavailable):
-    """No replica takes calls now. Another try at once would find the same."""
+    """No replica accepts calls now; an immediate retry would fail too."""
 
 
 class Replicas:
@@ -86,7 +86,7 @@ class Replicas:
         self._endpoints.clear()
 
     def __len__(self) -> int:
-        """How many are known."""
+        """Number of known replicas."""
         return len(self._endpoints)
 
     @property

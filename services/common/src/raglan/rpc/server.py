@@ -36,7 +36,7 @@ log: Final = structlog.get_logger()
 
 _HEALTH_EVERY_S: Final = 0.25
 _GIVE_UP_S: Final = 5.0
-"""How long a service that is stopped in the middle of its start may take to close."""
+"""Time limit for closing a service that is stopped during its start, in seconds."""
 
 
 async def _nothing() -> None:
@@ -49,7 +49,7 @@ def _always() -> Health:
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """What `build(settings)` of a service returns."""
+    """The result of a service's `build(settings)`."""
 
     name: str
     """The full gRPC name, e.g. "raglan.v1.EmbedderService"."""

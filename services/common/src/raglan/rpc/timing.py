@@ -1,4 +1,4 @@
-"""Where the time of a call went, told to the caller and on the call's span alike."""
+"""Stage times of a call, returned to the caller and recorded on its span."""
 
 from __future__ import annotations
 

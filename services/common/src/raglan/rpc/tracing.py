@@ -22,7 +22,7 @@ from raglan.telemetry import semconv, tracing
 
 _UNTRACED: Final = ("/grpc.health.", "/grpc.reflection.", "/raglan.v1.TraceService/")
 _ABOUT: Final = "/GetInfo"
-"""What a service says of itself is asked every few seconds, by nobody who waits."""
+"""Info calls are periodic and have no waiting caller."""
 
 _LEFT_ON_TIME_S: Final = 0.02
 """gRPC cancels a handler when its caller's time is up, which is a little before the handler's own:
@@ -37,7 +37,7 @@ def name_of(method: str) -> str:
 
 
 def server_attributes(method: str) -> dict[str, Any]:
-    """What is known when a call arrives."""
+    """Build the span attributes known when a call arrives."""
     return {semconv.RPC_SYSTEM: semconv.GRPC, semconv.RPC_METHOD: method[1:]}
 
 
@@ -55,7 +55,7 @@ def status_of(error: BaseException | None) -> str:
 
 
 def why_left(left: BaseException, limit: Deadline | None) -> BaseException:
-    """What ended a handler that gRPC cancelled: its caller left, or the time was up."""
+    """Return the reason of a handler's cancellation by gRPC: caller left or deadline passed."""
     if limit is not None and limit.remaining_s() <= _LEFT_ON_TIME_S:
         return DeadlineExceeded("The deadline passed before the service was done.")
     return left
@@ -99,7 +99,7 @@ class Attempt:
         self._began = time.monotonic()
 
     def patience(self, first_by: Deadline, gap_s: float | None) -> None:
-        """Whoever reads the replies gives up without a first by then, or after such a silence.
+        """Record the reader's limits: time of the first reply and the longest gap, in seconds.
 
         It ends the call as a reader who leaves does, but for another reason.
         """

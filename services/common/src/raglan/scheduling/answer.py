@@ -1,4 +1,4 @@
-"""What a dispatcher answers, and where the time of it went."""
+"""A dispatcher's answer with its stage times."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Answer(Generic[Result]):
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """Where the time of one call went; zeros when nothing had to run."""
+    """Stage times of one call in nanoseconds; zeros when nothing had to run."""
 
     queue_ns: int = 0
     """Until its first batch started."""

@@ -40,7 +40,7 @@ class Run(Generic[Result]):
     """Of `items`, in their order."""
 
     error: Exception | None = None
-    """Why the batch failed as a whole, whatever became of its parts."""
+    """Failure of the batch as a whole, whatever its parts returned."""
 
     too_large_tokens: int = 0
     """Padded tokens for which the device had no memory; 0 where it had."""

@@ -1,4 +1,4 @@
-"""How long a number of tokens will take, learnt from those before."""
+"""Latency model: seconds as a function of tokens, learnt from past batches."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class LatencyModel:
         self._line = self._fit()
 
     def observe(self, tokens: int, seconds: float) -> None:
-        """That many tokens took so long."""
+        """Record a batch of `tokens` that ran for `seconds`."""
         expected = self.seconds(tokens)
         seconds = min(seconds, _STALL * expected)
         kept = _FORGET_PESSIMISM if seconds < expected / 2 else _FORGET
@@ -46,7 +46,7 @@ class LatencyModel:
         self._line = self._fit()
 
     def seconds(self, tokens: float) -> float:
-        """What `tokens` will take. Never negative, never falling with more tokens."""
+        """Estimate seconds for `tokens`. Never negative, never falling with more tokens."""
         slope, intercept = self._line
         return slope * tokens + intercept
 

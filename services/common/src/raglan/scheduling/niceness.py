@@ -1,4 +1,4 @@
-"""Who gets a core first: the event loop, then queries, then bulk work.
+"""Scheduling priority of threads: the event loop, then queries, then bulk work.
 
 A batch that runs cannot be stopped, but the kernel can put it aside for a thread that matters more.
 The loop comes before all computing: a server whose loop waits for a core refuses too late what it

@@ -1,4 +1,4 @@
-"""Which texts run together: those of like length, because padding is what batching costs."""
+"""Batch packing: texts of similar length run together, because batching costs padding."""
 
 from __future__ import annotations
 

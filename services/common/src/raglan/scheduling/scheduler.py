@@ -1,4 +1,4 @@
-"""Which work runs next, and which never will: a state machine without clock, thread or socket.
+"""Batch scheduler: selects the next batch and drops late work. No clock, thread or socket.
 
 Events and the time go in, decisions come out. The rules:
 
@@ -72,7 +72,7 @@ class Scheduler:
     # --- Events -----------------------------------------------------------------------------------
 
     def check(self, count: int, tokens: int, lane: Lane, expires_at: float, now: float) -> None:
-        """Whether a request of `count` items and `tokens` in all would be admitted now.
+        """Check that a request of `count` items and `tokens` in all would be admitted now.
 
         Raises:
             Overloaded: not all of them have room, or the work ahead would outlast their deadline.
@@ -153,7 +153,7 @@ class Scheduler:
         return None
 
     def take_late(self) -> list[Item]:
-        """What was dropped since the last call, because it would miss its deadline."""
+        """Return the items dropped since the last call because they would miss their deadline."""
         late, self._late = self._late, []
         return late
 
@@ -313,7 +313,7 @@ class Scheduler:
         return alone + self.limits.margin_s
 
     def _free_at(self, now: float) -> float:
-        """When the next batch would begin."""
+        """Return the start time of the next batch."""
         running = self.out[: self.limits.streams]
         if len(running) < self.limits.streams:
             return now

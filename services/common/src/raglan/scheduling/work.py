@@ -17,7 +17,7 @@ class BatchTooLarge(Exception):
 
 
 class Lane(IntEnum):
-    """Who is served first."""
+    """Priority lane of a text."""
 
     INTERACTIVE = 0
     """Somebody waits for the answer."""
@@ -27,7 +27,7 @@ class Lane(IntEnum):
 
 
 class FlushReason(Enum):
-    """Why a batch left with what it held."""
+    """Reason for which a batch was closed."""
 
     IDLE = "idle"
     """The device was free and nothing else waited that could have joined."""
@@ -43,7 +43,7 @@ class FlushReason(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a pool of streams may take on at once."""
+    """Limits of a pool of streams."""
 
     batch_tokens: int
     """Padded tokens of a batch: items times the longest of them. A longer item runs alone."""
@@ -58,7 +58,7 @@ class Limits:
     """Batches that run at the same time."""
 
     padded: Callable[[int], int] = int
-    """How wide a batch is whose longest item has so many tokens; never less, never falling."""
+    """Padded width of a batch by its longest item, in tokens; never less, never falling."""
 
     window: int = 64
     """Waiting items, most urgent first, among which like lengths are looked for."""
@@ -104,10 +104,10 @@ class Batch:
     padded_tokens: int
     closed: FlushReason
     seconds: float
-    """What it is expected to take."""
+    """Expected duration in seconds."""
 
     ends_at: float = 0.0
-    """When it is expected to end."""
+    """Expected end, in seconds of the caller's clock."""
 
     credit: float = field(default=0.0)
     """Bulk's claim before this batch was formed; given back when the batch is taken back."""

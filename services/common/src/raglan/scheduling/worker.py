@@ -102,7 +102,7 @@ class Workers(Generic[Input, Result, Description]):
 
     streams: tuple[Worker[Input, Result, Description], ...]
     told: tuple[Description, ...]
-    """What each told of what it loaded."""
+    """The description that each worker gave of what it loaded."""
 
     close: Callable[[], None]
 

@@ -118,7 +118,7 @@ def caller(carrier: Mapping[str, str]) -> SpanContext | None:
 
 
 def headers(span: trace.Span | None = None) -> dict[str, str]:
-    """What carries this request's id and trace context to the next hop, as HTTP headers.
+    """Build the HTTP headers that carry request id and trace context to the next hop.
 
     Args:
         span: the caller there; by default the current one.

@@ -26,7 +26,7 @@ _CERTIFICATES: Final = ("OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE", "OTEL_EXPORTER_
 _BATCH: Final = 512
 _EVERY_MS: Final = 1_000
 _CLOSE_S: Final = 2.0
-"""How long the end of a process waits for a collector to take what is left."""
+"""Time a shutdown waits for the collector to accept the remaining spans, in seconds."""
 
 
 class CollectorExport(SpanProcessor):

@@ -1,4 +1,4 @@
-"""How late the event loop is: the process's own share of every latency."""
+"""Event loop lag: the process's own share of every latency."""
 
 from __future__ import annotations
 

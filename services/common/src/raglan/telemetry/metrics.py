@@ -35,7 +35,7 @@ EXEMPLAR_EVERY_S: Final = 1.0
 """A bucket shows its latest exemplar only, and is read a few times a minute at most."""
 
 LOOP_ANSWERS_S: Final = 1.0
-"""How long a scrape waits for the event loop."""
+"""Time limit of a scrape for the event loop, in seconds."""
 
 # Of every counter and histogram a series more, for nothing that Prometheus reads.
 disable_created_metrics()  # type: ignore[no-untyped-call]
@@ -81,7 +81,7 @@ class Durations:
 
 
 def _no_exemplars() -> list[float]:
-    """When each bucket may have its next exemplar; the last is that above all bounds."""
+    """Next exemplar time of each bucket; the last is the bucket above all bounds."""
     return [0.0] * (len(SECONDS) + 1)
 
 
@@ -126,7 +126,7 @@ class Endpoint:
         """
         self.registry = registry
         self.port = port
-        """Where it listens, once started."""
+        """The listening port, once started."""
         self._host = host
         self._server: tuple[WSGIServer, threading.Thread] | None = None
 

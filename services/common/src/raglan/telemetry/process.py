@@ -1,4 +1,4 @@
-"""What every process of the mesh shows of itself, whichever service it is.
+"""Metrics of every process of the mesh, whichever service it is.
 
 Processor time, memory and descriptors (prometheus-client reads them from /proc), which build it is,
 how late its event loop is, the GPUs it may use, and what becomes of its spans.
@@ -18,7 +18,7 @@ from raglan.telemetry.loop_lag import EVERY_S, LoopLag
 from raglan.telemetry.metrics import Durations
 
 STATES: Final = ("starting", "serving", "stalled", "dead", "stopping")
-"""What a process can be; stalled is work without results, as of an engine that hangs."""
+"""Process states; stalled means work without results, as with an engine that hangs."""
 
 
 class ProcessMetrics:

@@ -28,7 +28,7 @@ class _Trace(list[Packed]):
     def __init__(self, since_ns: int, first: Packed) -> None:
         super().__init__((first,))
         self.since_ns = since_ns
-        """When its first span ended; once that is too long ago, its newest then."""
+        """End of its first span; of its newest once that is too long ago. Nanoseconds."""
         self.crowded = False
 
 
@@ -51,7 +51,7 @@ class RecentSpans(SpanProcessor):
         # The oldest first. A dict would look for its first key past all that were taken before it.
         self._traces: OrderedDict[int, _Trace] = OrderedDict()
         self._tracer: Tracer | None = None
-        """Whose spans they are: a process has one."""
+        """The tracer of the process."""
         self._lock = threading.Lock()
         self._count = 0
         self.crowded_out = 0

@@ -102,7 +102,7 @@ class RecordedSpan(ReadableSpan, trace.Span):
             self.tracer.processor.on_end(self)
 
     def is_recording(self) -> bool:
-        """Whether it has not ended."""
+        """True until the span has ended."""
         return self._end_time is None
 
     def set_attribute(self, key: str, value: Any) -> None:
@@ -127,7 +127,7 @@ class RecordedSpan(ReadableSpan, trace.Span):
 
     @property
     def has_status(self) -> bool:
-        """Whether somebody has said how it went."""
+        """True if a status was set."""
         return self._status is not _UNSET
 
     def update_name(self, name: str) -> None:
@@ -208,7 +208,7 @@ class RecordedSpan(ReadableSpan, trace.Span):
 
     @property
     def _attributes(self) -> dict[str, Any]:  # type: ignore[override]
-        """What the sdk reads attributes from: those that were given, cut to the limits."""
+        """The attributes for the SDK, cut to its limits."""
         return _bounded(self._given)
 
     @property
@@ -219,12 +219,12 @@ class RecordedSpan(ReadableSpan, trace.Span):
 
     @property
     def resource(self) -> Any:
-        """Whose span it is."""
+        """Resource of the span."""
         return self.tracer.resource
 
     @property
     def instrumentation_scope(self) -> Any:
-        """Which library made it."""
+        """Instrumentation scope of the span."""
         return self.tracer.scope
 
     @property

@@ -66,7 +66,7 @@ ERROR_TYPE: Final = error_attributes.ERROR_TYPE
 ERROR_CAUSE: Final = "raglan.error_cause"
 """A dependency's own error text, redacted; callers do not see it."""
 DEADLINE_REMAINING_MS: Final = "deadline.remaining_ms"
-"""What was left of the request's time when the step began."""
+"""Remaining budget of the request at the start of the step, in milliseconds."""
 REQUEST_ID: Final = "raglan.request_id"
 
 # --- HTTP -----------------------------------------------------------------------------------------
@@ -85,16 +85,16 @@ RPC_METHOD: Final = rpc_attributes.RPC_METHOD
 RPC_STATUS: Final = rpc_attributes.RPC_RESPONSE_STATUS_CODE
 """The name of the gRPC status, e.g. "UNAVAILABLE"."""
 PEER: Final = server_attributes.SERVER_ADDRESS
-"""Which replica was asked, "host:port"."""
+"""The called replica, "host:port"."""
 FIRST_REPLY_MS: Final = "raglan.rpc.first_reply_ms"
 """From the start of a streaming call to its first message."""
 REPLIES: Final = "raglan.rpc.replies"
 """Messages of a streaming call."""
 
 ATTEMPT: Final = "raglan.attempt"
-"""Why a call was sent: "first", "retry" or "hedge"."""
+"""Kind of the attempt: "first", "retry" or "hedge"."""
 ATTEMPT_OVERTAKEN: Final = "raglan.attempt.overtaken"
-"""Whether the call was given up because another one had answered."""
+"""True if the attempt was cancelled because another one had finished."""
 BREAKER: Final = "raglan.breaker.state"
 """State of the replica's circuit breaker when the call left: closed, open, half_open."""
 
@@ -122,7 +122,7 @@ BATCH_SIZE: Final = "raglan.batch.size"
 BATCH_TOKENS: Final = "raglan.batch.tokens"
 """Padded."""
 BATCH_CLOSED: Final = "raglan.batch.closed"
-"""Why the batch left with what it held; see `raglan.scheduling.Closed`."""
+"""Reason for which the batch was closed; see `raglan.scheduling.FlushReason`."""
 BATCH_REQUESTS: Final = "raglan.batch.requests"
 """Requests that the batch served; not all of them are linked when they are very many."""
 LANE: Final = "raglan.lane"
@@ -167,7 +167,7 @@ DOCUMENTS: Final = "raglan.documents"
 BYTES: Final = "raglan.bytes"
 RETRIES: Final = "raglan.retries"
 RESUMED: Final = "raglan.job.resumed"
-"""Whether the job goes on after its process ended in the middle of it."""
+"""True if the job resumes after its process ended."""
 
 # --- OpenInference --------------------------------------------------------------------------------
 
@@ -238,7 +238,7 @@ class Documents:
         raise ValueError("These are no documents.")
 
     def attributes(self, name: str) -> Iterator[tuple[str, str | float]]:
-        """What it is as attributes that begin with `name`."""
+        """Yield its attributes with the prefix `name`."""
         for index, id_ in enumerate(self.ids[:MAX_DOCUMENTS_SHOWN]):
             document = f"{name}.{index}.document"
             yield f"{document}.id", id_

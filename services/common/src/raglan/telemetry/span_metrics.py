@@ -1,4 +1,4 @@
-"""How many spans this process keeps, has let go of, and has sent to a collector."""
+"""Metrics of spans: kept, evicted and exported by this process."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ _WITH_CONTENT: Final = 10
 
 @dataclass(frozen=True, slots=True)
 class Tracing:
-    """What `install` set up. Close it."""
+    """The installed tracing. Close it."""
 
     recent: RecentSpans
     processor: SpanProcessor
@@ -52,10 +52,10 @@ class Tracing:
     """None where tracing is switched off."""
 
     content: bool
-    """Whether spans carry queries, passages and answers."""
+    """True if spans carry queries, passages and answers."""
 
     export: CollectorExport | None = None
-    """Where a collector is named."""
+    """Exporter, where a collector is configured."""
 
     def close(self) -> None:
         """Send what is left to a collector, for two seconds at most, and forget the rest."""
@@ -101,7 +101,7 @@ def install(service: str, *, recent: RecentSpans | None = None) -> Tracing:
 
 
 def installed() -> Tracing:
-    """What the process traces with."""
+    """Return the installed tracing."""
     return _installed
 
 

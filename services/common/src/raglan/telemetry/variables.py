@@ -1,4 +1,4 @@
-"""What the environment says about tracing, under one name for every service."""
+"""Environment variables of tracing, with one name for every service."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from typing import Final
 from urllib.parse import urlsplit
 
 CONTENT: Final = "RAGLAN_TRACE_CONTENT"
-"""Whether spans carry queries, passages and answers: "1" or "true". Off by default."""
+"""Record queries, passages and answers in spans: "1" or "true". Off by default."""
 
 SPANS: Final = "RAGLAN_TRACE_SPANS"
-"""How many of its newest spans a process remembers, each about a kilobyte."""
+"""Number of the newest spans that a process keeps, about a kilobyte each."""
 
 OWN: Final = (CONTENT, SPANS)
-"""Those that are not OpenTelemetry's."""
+"""Variables of ours, not OpenTelemetry's."""
 
 MAX_SPANS: Final = 20_000
 """By default: about 10 s of a gateway under 250 requests/s."""
 
 ENDPOINTS: Final = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
-"""Where every process sends all its spans besides: OpenTelemetry's own variables."""
+"""OpenTelemetry's variables for a collector that receives all spans."""
 
 PROTOCOLS: Final = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
 DISABLED: Final = "OTEL_SDK_DISABLED"
@@ -31,28 +31,28 @@ _SPOKEN: Final = "http/protobuf"
 
 
 def content(environ: Mapping[str, str]) -> bool:
-    """Whether spans carry content."""
+    """Return whether spans carry content."""
     return environ.get(CONTENT, "").strip().lower() in _YES
 
 
 def max_spans(environ: Mapping[str, str]) -> int:
-    """How many spans a process remembers."""
+    """Return the number of spans that a process keeps."""
     return int(environ.get(SPANS) or MAX_SPANS)
 
 
 def exported(environ: Mapping[str, str]) -> bool:
-    """Whether spans go to a collector besides."""
+    """Return whether spans are also sent to a collector."""
     exporter = environ.get("OTEL_TRACES_EXPORTER", "otlp").strip().lower()
     return exporter != "none" and any(environ.get(name) for name in ENDPOINTS)
 
 
 def disabled(environ: Mapping[str, str]) -> bool:
-    """Whether no spans are made at all."""
+    """Return whether tracing is disabled."""
     return environ.get(DISABLED, "").strip().lower() == "true"
 
 
 def problem(environ: Mapping[str, str]) -> str | None:
-    """What is wrong with the variables, as a sentence; None when nothing is."""
+    """Describe the error in the variables in one sentence, or return None."""
     given = environ.get(CONTENT, "")
     if given.strip().lower() not in (*_YES, *_NO):
         return f"{CONTENT} is {given!r}; give 1 to let spans carry queries and answers, or 0."

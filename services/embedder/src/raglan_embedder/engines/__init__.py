@@ -14,11 +14,11 @@ from raglan.encoders.sessions import Attention, Precision, SessionEngine
 from raglan_embedder.outputs import EncodeItem, Outputs, TextVectors
 
 EmbedBatch = Callable[[Sequence[EncodeItem]], Sequence[TextVectors]]
-"""What each text of a batch wants -> that, in their order. One caller at a time."""
+"""Encodes the items of a batch in their order. One caller at a time."""
 
 
 def nothing() -> None:
-    """What an engine that holds nothing has to close."""
+    """Close an engine that holds nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class Engine:
     """Streams for bulk work, which yield to `streams`; empty where the device has but one lane."""
 
     outputs: Outputs = Outputs.DENSE
-    """What the model gives."""
+    """Outputs of the model."""
 
     close: Callable[[], None] = nothing
     """Gives back what the streams hold; called once, when none of them runs."""

@@ -100,7 +100,7 @@ class HttpEngine:
         return vectors
 
     def health(self) -> Health:
-        """That of the server."""
+        """Health of the server."""
         return self._server.health()
 
     async def close(self) -> None:

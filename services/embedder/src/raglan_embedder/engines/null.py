@@ -28,7 +28,7 @@ MODEL: Final = EncoderModel(
     pooling="mean",
     plain=True,
 )
-"""What its vectors are said to come from; there is no such folder."""
+"""Nominal source of its vectors; there is no such folder."""
 
 
 class Words:

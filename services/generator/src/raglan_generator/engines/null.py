@@ -49,7 +49,7 @@ class NullEngine:
         return EngineInfo(engine="null", model="null", limits={"tokens": self._tokens})
 
     def load(self) -> Load:
-        """How many answers are being written; none ever waits."""
+        """Number of running answers; none is ever queued."""
         return Load(running=self._running)
 
     def health(self) -> Health:
@@ -99,7 +99,7 @@ class NullEngine:
 
 
 def _finished(reason: FinishReason, tokens: int, planned_s: float) -> Finished:
-    """What was planned counts as computed: all else is the mesh's, however late it made it."""
+    """Report the planned time as computed; any further delay is the mesh's."""
     answered = float(reason is not FinishReason.ABSTAINED)
     return Finished(
         reason=reason,

@@ -86,11 +86,11 @@ class OpenAIModel:
 
     @property
     def tokenizer(self) -> Tokenizer:
-        """What prompts are measured by."""
+        """Tokenizer that measures prompts."""
         return self._tokenizer
 
     def load(self) -> Load:
-        """What is on its way to the server or back; how much of it waits there, only it knows."""
+        """Requests in flight; the share that waits in the server's queue is unknown."""
         return Load(running=self._running)
 
     def health(self) -> Health:
@@ -223,7 +223,7 @@ class OpenAIModel:
 
 
 def _proxy_for(url: str) -> str | None:
-    """As `http_proxy`, `https_proxy` and `no_proxy` say; read once, not with every request."""
+    """Return the proxy for `url` by `http_proxy`, `https_proxy` and `no_proxy`; read once."""
     parts = urlsplit(url)
     if urllib.request.proxy_bypass(parts.netloc.rpartition("@")[2]):
         return None

@@ -50,12 +50,12 @@ class Waiting:
         self.first = deadline.within(timeouts.first_token_s)
 
     def idle(self) -> Deadline:
-        """When the next token has to be there."""
+        """Deadline of the next token."""
         return self._deadline.within(self.timeouts.idle_s)
 
     @asynccontextmanager
     async def within(self, limit: Deadline, *, begun: bool) -> AsyncIterator[None]:
-        """Whatever is awaited inside, until `limit`.
+        """Limit the block to `limit`.
 
         Raises:
             Unavailable: it took longer than the settings allow the server.

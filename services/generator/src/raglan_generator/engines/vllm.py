@@ -63,7 +63,7 @@ ENVIRONMENT: Final = {
     "VLLM_LOGGING_LEVEL": "WARNING",
     "VLLM_LOGGING_STREAM": "ext://sys.stderr",
 }
-"""What vLLM reads from the environment and we settle, unless it is set already."""
+"""Environment variables set for vLLM unless they are set already."""
 
 _MAX_LORAS: Final = 8
 """Adapters that one step may mix: each takes memory, so that more of them take turns."""
@@ -72,7 +72,7 @@ _WARM_UP_S: Final = 120.0
 _WARM_UP_TOKENS: Final = 4
 _ABORT_S: Final = 2.0
 _STOP_S: Final = 3.0
-"""What the engine's process gets to end by itself, once it has nothing to do."""
+"""Time the engine's idle process has to exit, in seconds."""
 _GIVE_UP_S: Final = 30.0
 _POLL_S: Final = 0.02
 
@@ -134,7 +134,7 @@ class VllmModel:
         return self._tokenizer
 
     def load(self) -> Load:
-        """As of the engine's last step."""
+        """Load at the engine's last step."""
         return self._counters.load()
 
     def health(self) -> Health:
@@ -284,7 +284,7 @@ class VllmModel:
         self._progress.moved(busy=self._counters.busy or bool(self._running))
 
     def _busy(self) -> bool:
-        """Whether the engine has work besides one request."""
+        """Return whether the engine has work besides one request."""
         return self._counters.busy or len(self._running) > 1
 
     def _ended(self, seconds: float) -> None:

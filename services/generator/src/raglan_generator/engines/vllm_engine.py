@@ -102,7 +102,7 @@ def described(config: Any, info: EngineInfo, adapters: tuple[str, ...]) -> Engin
 
 
 def memory_of(config: Any, weights: int) -> Memory:
-    """What the model needs of each device at the least, and what there is.
+    """Compare the least memory that the model needs on each device with what is there.
 
     Args:
         config: from `config_of`.
@@ -223,7 +223,7 @@ class Engine:
 
     @property
     def dead(self) -> bool:
-        """Whether it will never answer again."""
+        """True once it will never answer again."""
         return bool(self._llm.errored)
 
     def next_id(self) -> str:

@@ -1,4 +1,4 @@
-"""What vLLM can be told, and how it is told: our settings on one side, its arguments on the other.
+"""vLLM's options: our settings, translated into its arguments.
 
 Nothing here imports vLLM, so that settings can be read, checked and documented without it.
 """
@@ -77,9 +77,9 @@ class DraftModel(BaseModel):
     draft_tensor_parallel_size: PositiveInt | None = None
     """GPUs it is split over: 1, or as many as the model."""
     draft_sample_method: Literal["greedy", "probabilistic"] = "greedy"
-    """Whether it proposes its likeliest tokens or samples them."""
+    """Proposal of draft tokens: the likeliest, or sampled."""
     rejection_sample_method: Literal["standard", "block"] = "standard"
-    """Whether proposed tokens are judged one by one or as a block."""
+    """Verification of draft tokens: one by one, or as a block."""
 
 
 Speculation = Annotated[Ngram | Suffix | DraftModel, Field(discriminator="method")]
@@ -113,7 +113,7 @@ class VllmOptions(BaseModel):
     """Quantise the weights while they load, e.g. fp8; empty for as the model says."""
 
     load_format: Literal["auto", "safetensors", "dummy"] = "auto"
-    """How weights are read; `dummy` makes random ones, to measure with."""
+    """Loading of weights; `dummy` makes random ones, for measurements."""
 
     tensor_parallel_size: PositiveInt = 1
     """GPUs that the model is split over."""
@@ -134,7 +134,7 @@ class VllmOptions(BaseModel):
     """Tokens of prompts that are not read yet; past it requests are refused as overloaded."""
 
     enable_prefix_caching: bool = True
-    """Whether the keys and values of a prompt's beginning serve later prompts that share it."""
+    """Reuse the keys and values of a prompt's beginning for later prompts that share it."""
 
     enforce_eager: bool = False
     """Skip compilation and CUDA graphs: starts sooner, answers slower."""
@@ -154,8 +154,8 @@ class VllmOptions(BaseModel):
     """Work without any sign of progress for so long means NOT_SERVING, until there is one."""
 
     otlp_traces_endpoint: str = ""
-    """Where vLLM sends its own spans of each request, e.g. http://collector:4317; empty for
-    nowhere."""
+    """Collector of vLLM's own spans of each request, e.g. http://collector:4317; empty
+    for none."""
 
 
 def engine_arguments(
@@ -218,11 +218,11 @@ def engine_arguments(
 
 
 LORA_RANKS: Final = (8, 16, 32, 64, 128, 256, 320, 512)
-"""What vLLM makes room for; an adapter takes the next larger one."""
+"""LoRA ranks that vLLM supports; an adapter takes the next larger one."""
 
 
 def priority(lane: Lane, arrived_s: float, bulk_wait_s: float) -> int:
-    """Which waiting request vLLM takes next: the lowest.
+    """Compute vLLM's priority of a request; the lowest is scheduled next.
 
     The time of arrival, in milliseconds, is the oldest first; a bulk request counts as come
     `bulk_wait_s` later. So whoever waits gains on all that come after: nobody starves, though
@@ -233,5 +233,5 @@ def priority(lane: Lane, arrived_s: float, bulk_wait_s: float) -> int:
 
 
 def trace_headers(headers: Mapping[str, str], options: VllmOptions) -> dict[str, str] | None:
-    """What of them goes to vLLM; nothing when it would only warn that it has no endpoint."""
+    """Select the trace headers for vLLM; None where it has no endpoint to send spans to."""
     return dict(headers) if headers and options.otlp_traces_endpoint else None

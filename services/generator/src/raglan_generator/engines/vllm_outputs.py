@@ -1,4 +1,4 @@
-"""What vLLM's outputs say, in our words."""
+"""Conversion of vLLM's outputs to events."""
 
 from __future__ import annotations
 

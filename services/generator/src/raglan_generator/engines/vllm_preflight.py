@@ -1,4 +1,4 @@
-"""What can be known to fail before vLLM is started, said in a sentence instead of in its log.
+"""Preflight checks: errors that can be found before vLLM starts, each as one sentence.
 
 A wrong path costs vLLM half a minute and a page of traceback; a model that does not fit, minutes.
 """
@@ -38,11 +38,11 @@ class Memory:
     kv_pool: int | None
     """Set aside for keys and values; None where they get what the weights leave."""
     has: int
-    """What the device offers."""
+    """Capability of the device."""
     device: str
-    """What kind of device, e.g. "cuda"."""
+    """Kind of device, e.g. "cuda"."""
     where: str
-    """What `has` is, in words."""
+    """Description of `has`."""
 
 
 def supported() -> str:
@@ -91,7 +91,7 @@ def check_version() -> None:
 
 
 def fits(version: str, versions: str) -> bool:
-    """Whether `version` is one of `versions`; a build's own suffix (+cpu) does not matter."""
+    """Return whether `version` is one of `versions`; a local suffix (+cpu) is ignored."""
     from packaging.specifiers import SpecifierSet
     from packaging.version import Version
 
@@ -99,7 +99,7 @@ def fits(version: str, versions: str) -> bool:
 
 
 def folder_of(model: str, revision: str, setting: str) -> Path | None:
-    """Where the files of `model` lie; None when they would have to be fetched, and may be.
+    """Return the folder of `model`; None if its files can be downloaded.
 
     Raises:
         Unavailable: nowhere, and they cannot be had; the message names `setting`.

@@ -1,4 +1,4 @@
-"""What vLLM says of itself while it runs: whether it moves, what it holds, what it has done."""
+"""vLLM at run time: progress, requests in hand and totals."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from raglan_generator.generation import Load
 
 
 class Progress:
-    """Whether the engine moves: it is told when work is given and at each sign of life.
+    """Progress of the engine, from reports of new work and of each step.
 
     Time counts from the oldest sign that is still owed. An engine without work owes none, so that
     idleness never looks like a stall; one that has work, or that was told to drop it, does.
@@ -37,7 +37,7 @@ class Progress:
 
     @property
     def stalled(self) -> bool:
-        """Whether a sign of life is owed for too long."""
+        """True if a step is overdue."""
         since = self._owed_since
         return since is not None and self._clock() - since >= self._stalled_after_s
 
@@ -52,7 +52,7 @@ class Counters:
 
     @property
     def busy(self) -> bool:
-        """Whether it holds requests."""
+        """True while it holds requests."""
         return self._running + self._waiting > 0
 
     def record(self, stats: Any) -> None:

@@ -22,7 +22,7 @@ _CALL_S: Final = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """Which model made a vector."""
+    """Identity of the model of a vector."""
 
     id: str
     revision: str

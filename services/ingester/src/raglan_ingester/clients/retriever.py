@@ -19,7 +19,7 @@ _CALL_S: Final = 60.0
 
 @dataclass(frozen=True, slots=True)
 class CollectionSettings:
-    """What a collection says about how documents are cut and embedded; 0 where it says nothing."""
+    """A collection's chunking and embedding settings; 0 for the default."""
 
     model: Model
     max_chars: int
@@ -49,7 +49,7 @@ class IndexChunk:
     """Readability for the embedding model, in [0, 1]; None where the embedder does not know."""
     filename: str = ""
     created_ms: int = 0
-    """When the document was submitted."""
+    """Time of submission, in milliseconds since the epoch."""
 
 
 class RetrieverClient:
@@ -102,7 +102,7 @@ class RetrieverClient:
         return int(reply.deleted_chunks)
 
     async def count(self, collection: str, document_ids: Sequence[str]) -> list[int]:
-        """How many chunks the index holds of each document."""
+        """Count the chunks of each document in the index."""
         request = retriever_pb2.CountChunksRequest(collection=collection, document_ids=document_ids)
         return list((await self._call("CountChunks", request)).counts)
 

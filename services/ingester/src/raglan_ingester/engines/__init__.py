@@ -1,1 +1,1 @@
-"""What keeps jobs alive over crashes."""
+"""Durable execution engines of jobs."""

@@ -32,7 +32,7 @@ class Number(NamedTuple):
     label: str
     """Without punctuation; empty for a bullet."""
     mark: str
-    """As Word shows it."""
+    """The number as Word shows it."""
 
 
 class Styles:

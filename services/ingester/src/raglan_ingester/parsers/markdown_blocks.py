@@ -55,7 +55,7 @@ class _Document:
     blocks: list[Block] = field(default_factory=list)
     headings: list[Heading] = field(default_factory=list)
     items: set[int] = field(default_factory=set)
-    """Where list items begin."""
+    """Offsets of list items."""
     inline: MarkdownIt = field(default_factory=lambda: MarkdownIt("commonmark"))
 
 

@@ -32,7 +32,7 @@ class Source:
 @dataclass(frozen=True, slots=True)
 class Heading:
     offset: int
-    """Where its section begins in the text, in characters."""
+    """Offset of its section in the text, in characters."""
     level: int
     """1 is outermost."""
     text: str
@@ -43,7 +43,7 @@ class ParsedDocument:
     title: str
     """Empty where the document names none."""
     text: str
-    """What is stored: offsets of chunks and citations point into it."""
+    """The stored text; offsets of chunks and citations refer to it."""
     headings: list[Heading] = field(default_factory=list)
     """The outline, by offset: the headings of the text, or those that the format keeps apart."""
     blocks: list[Block] = field(default_factory=list)

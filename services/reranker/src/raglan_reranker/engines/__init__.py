@@ -20,7 +20,7 @@ class Prepared:
     query: Any
     passages: Sequence[Any]
     query_tokens: int
-    """What the query costs by itself; 0 where each passage's cost includes it."""
+    """Tokens of the query alone; 0 where each passage's cost includes it."""
 
     passage_tokens: Sequence[int]
 
@@ -43,7 +43,7 @@ class Prepared:
 
 
 class Scored(NamedTuple):
-    """What an engine makes of passages."""
+    """Scores of passages by an engine."""
 
     scores: NDArray[np.float64]
     """One a passage, higher is better."""

@@ -71,7 +71,7 @@ class CrossEncoding:
         return Prepared(query, pairs, 0, [len(pair.ids) for pair in pairs], credit=credit)
 
     def fitting(self, prepared: Prepared, *, deadline: Deadline) -> int:
-        """As the queue estimates it."""
+        """Return the number of passages that fit, as the queue estimates it."""
         return self._queue.fitting(
             prepared.passage_tokens, deadline=deadline, lane=Lane.INTERACTIVE
         )

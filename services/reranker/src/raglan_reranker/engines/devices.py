@@ -1,4 +1,4 @@
-"""What runs the model: streams on one device, or a worker process for each of several."""
+"""Execution of the model: streams on one device, or a worker process for each of several."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Stream = Callable[[Sequence[Any]], Sequence[Any]]
 
 @dataclass(frozen=True, slots=True)
 class Streams:
-    """As many batches as may run at once, and what they run on."""
+    """Streams, one a concurrent batch, and their device."""
 
     streams: Sequence[Stream]
     device: str
@@ -31,7 +31,7 @@ class LoadOn(Protocol):
 
 
 def load(device: str, load_on: LoadOn, stopped: threading.Event) -> Streams:
-    """What `load_on` loads on `device`; of several, separated by commas, each has a process.
+    """Run `load_on` for `device`; of several, separated by commas, each gets a process.
 
     Args:
         load_on: a function of a module or a partial of one, where there are several devices.

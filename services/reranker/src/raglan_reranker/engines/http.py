@@ -127,7 +127,7 @@ class HttpReranking:
         self._latency.observe(sum(prepared.passage_tokens[:count]), seconds)
 
     def health(self) -> Health:
-        """That of the server."""
+        """Health of the server."""
         return self._server.health()
 
     async def close(self) -> None:

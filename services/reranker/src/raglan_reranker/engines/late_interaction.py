@@ -125,7 +125,7 @@ class LateInteraction:
         )
 
     def fitting(self, prepared: Prepared, *, deadline: Deadline) -> int:
-        """As the queue estimates it; passages whose vectors are kept cost nothing."""
+        """Return the number of passages that fit; those with cached vectors cost nothing."""
         fresh = [at for at in range(len(prepared.passages)) if at not in prepared.held]
         tokens = [prepared.query_tokens, *(prepared.passage_tokens[at] for at in fresh)]
         fit = self._queue.fitting(tokens, deadline=deadline, lane=Lane.INTERACTIVE)
@@ -207,7 +207,7 @@ def _mean_best(table: Matrix) -> float:
 
 
 def _places(table: Matrix, starts: NDArray[np.int64]) -> Sequence[int]:
-    """Where the best token for each row begins; a special token, at -1, matches nothing."""
+    """Return the offset of the best token for each row; special tokens have -1."""
     ours = np.flatnonzero(starts >= 0)
     if not len(ours):
         return ()

@@ -37,7 +37,7 @@ class NullReranking:
         return Prepared(query, range(len(passages)), 0, [1] * len(passages))
 
     def fitting(self, prepared: Prepared, *, deadline: Deadline) -> int:
-        """As the queue estimates it."""
+        """Return the number of passages that fit, as the queue estimates it."""
         return self._queue.fitting(
             prepared.passage_tokens, deadline=deadline, lane=Lane.INTERACTIVE
         )
