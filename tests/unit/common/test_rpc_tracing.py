@@ -144,7 +144,7 @@ async def test_a_call_is_a_span_on_each_end_and_the_servers_is_the_child(
 ) -> None:
     async with mesh() as running:
         with in_trace():
-            await running.ask()
+            await running.ask(60)
         called, served = await both(traces)
     assert called.name == served.name == "raglan.v1.EmbedderService/Embed"
     assert called.parent is not None
@@ -153,7 +153,7 @@ async def test_a_call_is_a_span_on_each_end_and_the_servers_is_the_child(
     assert served.parent.span_id == called.context.span_id
     assert how(called) == how(served) == OK
     for span in (called, served):
-        assert 4_000 < span.attributes[semconv.DEADLINE_REMAINING_MS] <= 5_000
+        assert 30_000 < span.attributes[semconv.DEADLINE_REMAINING_MS] <= 60_000
         assert span.start_time < span.end_time
 
 
