@@ -91,12 +91,13 @@ def quality(case: Case, setting: Setting, *, rounded: bool = True) -> tuple[floa
 
 
 class Clock:
-    """CPU time of the real engine, tokenising included; measured once for each (case, count)."""
+    """CPU time of the real engine, tokenising included; measured once for each (case, count).
+
+    Args:
+        kept: whether another question found the same passages before.
+    """
 
     def __init__(self, *, kept: bool = False) -> None:
-        """Args:
-        kept: whether another question found the same passages before.
-        """
         self._kept = kept
         settings = RerankerSettings(cache_vectors_mb=64 if kept else 0)
         make, _, _ = app._late_interaction(settings, threading.Event())

@@ -15,13 +15,14 @@ Value = TypeVar("Value")
 
 
 class Cache(Generic[Value]):
-    """Values by digest, up to `capacity`. Belongs to one thread."""
+    """Values by digest, up to `capacity`. Belongs to one thread.
 
-    def __init__(self, capacity: float, size_of: Callable[[Value], float] | None = None) -> None:
-        """Args:
+    Args:
         capacity: entries, or what `size_of` counts, that are kept; 0 keeps nothing.
         size_of: what a value takes of the capacity; without it, 1.
-        """
+    """
+
+    def __init__(self, capacity: float, size_of: Callable[[Value], float] | None = None) -> None:
         self.hits = 0
         self.misses = 0
         self._size_of = size_of or (lambda _: 1.0)

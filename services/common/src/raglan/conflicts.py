@@ -90,14 +90,15 @@ class _Unit:
 
 
 class Source:
-    """A passage that sentences may cite, analysed once."""
+    """A passage that sentences may cite, analysed once.
 
-    def __init__(self, sentences: Sequence[str], *, language: str, context: str = "") -> None:
-        """Args:
+    Args:
         sentences: of the passage.
         language: ISO 639-1 code.
         context: what else is known of it: title and headings.
-        """
+    """
+
+    def __init__(self, sentences: Sequence[str], *, language: str, context: str = "") -> None:
         self.language = language
         self._sentences = sentences
         self.context = _Unit(context, language)

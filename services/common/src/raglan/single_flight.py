@@ -34,12 +34,12 @@ class SingleFlight(Generic[Value]):
     nobody with it. A follower whose leader's deadline was too short starts again with its own. One
     of a more urgent rank does not wait for a computation of a lesser: it starts its own, which
     everybody joins, and the other need not run any more.
+
+    Args:
+        landed: told each value once, as it arrives.
     """
 
     def __init__(self, landed: Callable[[bytes, Value], None]) -> None:
-        """Args:
-        landed: told each value once, as it arrives.
-        """
         self._flights: dict[bytes, _Flight[Value]] = {}
         self._landed = landed
 

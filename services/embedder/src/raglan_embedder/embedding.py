@@ -130,7 +130,12 @@ class Encoder(Protocol):
 
 
 class Embedder:
-    """The embedding service behind its wire. Bound to one event loop."""
+    """The embedding service behind its wire. Bound to one event loop.
+
+    Args:
+        cache_bytes: of vectors kept; 0 keeps none.
+        looked_up: told of each call's texts, how many the cache had and how many not.
+    """
 
     def __init__(
         self,
@@ -142,10 +147,6 @@ class Embedder:
         looked_up: Callable[[int, int], None],
         tokenizer: TokenizerFile | None = None,
     ) -> None:
-        """Args:
-        cache_bytes: of vectors kept; 0 keeps none.
-        looked_up: told of each call's texts, how many the cache had and how many not.
-        """
         self.identity = identity
         self.limits = limits
         self.tokenizer = tokenizer

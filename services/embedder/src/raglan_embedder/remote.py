@@ -30,7 +30,13 @@ Future = asyncio.Future[Answer[TextVectors]]
 
 
 class RemoteEncoder:
-    """An `Encoder` over one `HttpEngine`. Belongs to one event loop; `close` it."""
+    """An `Encoder` over one `HttpEngine`. Belongs to one event loop; `close` it.
+
+    Args:
+        query_prompt: goes before queries; the server adds none that is known here.
+        passage_prompt: goes before passages.
+        max_waiting_texts: of a lane, that were sent or wait to be.
+    """
 
     limits: Final[dict[str, int]] = {}
     """None of its own: what the server can take, it says itself."""
@@ -46,11 +52,6 @@ class RemoteEncoder:
         passage_prompt: str = "",
         max_waiting_texts: int = 2_048,
     ) -> None:
-        """Args:
-        query_prompt: goes before queries; the server adds none that is known here.
-        passage_prompt: goes before passages.
-        max_waiting_texts: of a lane, that were sent or wait to be.
-        """
         self.engine = engine
         self._prompts = {
             Kind.UNSTATED: "",

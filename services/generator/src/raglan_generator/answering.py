@@ -55,7 +55,15 @@ _ANSWER_SHARE: Final = 0.25
 
 
 class Answering:
-    """Answers with `model`; see `generation.Engine`."""
+    """Answers with `model`; see `generation.Engine`.
+
+    Args:
+        min_relevance: of the passages, in [0, 1]; below it the model is not asked. A question with
+            history always is, because its words alone do not say what it is about.
+        opens_thinking: whether answers begin inside of a reasoning block, as far as the prompt does
+            not tell.
+        max_thinking_chars: reasoning after which an answer is given up.
+    """
 
     def __init__(
         self,
@@ -66,13 +74,6 @@ class Answering:
         opens_thinking: bool = False,
         max_thinking_chars: int = 65_536,
     ) -> None:
-        """Args:
-        min_relevance: of the passages, in [0, 1]; below it the model is not asked. A question with
-            history always is, because its words alone do not say what it is about.
-        opens_thinking: whether answers begin inside of a reasoning block, as far as the prompt does
-            not tell.
-        max_thinking_chars: reasoning after which an answer is given up.
-        """
         self._model = model
         self._order = order
         self._min_relevance = min_relevance

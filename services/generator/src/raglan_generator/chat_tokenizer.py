@@ -37,6 +37,16 @@ class HuggingFaceTokenizer:
 
     One thread at a time: fast tokenizers that are shared fail ("Already borrowed"), and one takes
     a million tokens a second, more than a model reads.
+
+    Args:
+        tokenizer: no one else uses it from another thread.
+        max_model_len: tokens that prompt and answer have together.
+        template_options: for the chat template, e.g. {"enable_thinking": False}.
+        reads_thinking: whether the text of an answer still holds its reasoning, so that it
+            matters if the template opens a block of it.
+
+    Raises:
+        InvalidInput: the chat template takes no plain conversation.
     """
 
     def __init__(
@@ -47,16 +57,6 @@ class HuggingFaceTokenizer:
         template_options: Mapping[str, object] | None = None,
         reads_thinking: bool = True,
     ) -> None:
-        """Args:
-            tokenizer: no one else uses it from another thread.
-            max_model_len: tokens that prompt and answer have together.
-            template_options: for the chat template, e.g. {"enable_thinking": False}.
-            reads_thinking: whether the text of an answer still holds its reasoning, so that it
-                matters if the template opens a block of it.
-
-        Raises:
-            InvalidInput: the chat template takes no plain conversation.
-        """
         self._tokenizer = tokenizer
         self._max_model_len = max_model_len
         self._options = dict(template_options or {})

@@ -65,15 +65,16 @@ class EstimatedTokenizer:
 
 
 class FileTokenizer:
-    """Counts by the model's own `tokenizer.json`; the server's chat template is estimated."""
+    """Counts by the model's own `tokenizer.json`; the server's chat template is estimated.
+
+    Args:
+        path: the file, or the folder it lies in.
+
+    Raises:
+        InvalidInput: there is none, or it cannot be read.
+    """
 
     def __init__(self, path: str | Path, max_model_len: int) -> None:
-        """Args:
-            path: the file, or the folder it lies in.
-
-        Raises:
-            InvalidInput: there is none, or it cannot be read.
-        """
         # Only here, because a service that estimates needs no tokenizers.
         from tokenizers import Tokenizer
 

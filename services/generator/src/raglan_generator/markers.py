@@ -56,15 +56,16 @@ class Marker:
 
 
 class MarkerParser:
-    """Splits a stream of text into text and markers; the same for every way to cut the stream."""
+    """Splits a stream of text into text and markers; the same for every way to cut the stream.
+
+    Args:
+        passages: how many there are.
+        in_source: whether a passage holds a text, letter for letter.
+    """
 
     def __init__(
         self, passages: int = _LARGEST, *, in_source: Callable[[str], bool] = lambda text: False
     ) -> None:
-        """Args:
-        passages: how many there are.
-        in_source: whether a passage holds a text, letter for letter.
-        """
         self._passages = passages
         self._in_source = in_source
         self._text = ""

@@ -158,7 +158,12 @@ class Prompter:
 
 
 class _Fitting:
-    """Selection of the passages and turns that fit the context."""
+    """Selection of the passages and turns that fit the context.
+
+    Args:
+        fixed: tokens of the prompt without any of it.
+        room: tokens that there are besides.
+    """
 
     def __init__(
         self,
@@ -169,10 +174,6 @@ class _Fitting:
         fixed: int,
         room: int,
     ) -> None:
-        """Args:
-        fixed: tokens of the prompt without any of it.
-        room: tokens that there are besides.
-        """
         self.fixed = fixed
         self.room = room
         self.blocks = list(distinct)

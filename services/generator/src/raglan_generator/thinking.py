@@ -50,12 +50,12 @@ class ThinkingParser:
 
     Tags between backticks are text. A block that begins behind text of the answer and is never
     closed was a word about tags, not reasoning: it is given back as text at the end.
+
+    Args:
+        is_open: whether the text begins inside of a reasoning block.
     """
 
     def __init__(self, *, is_open: bool = False) -> None:
-        """Args:
-        is_open: whether the text begins inside of a reasoning block.
-        """
         self._closing = _PAIRS[0][1] if is_open else ""
         """Of the block that the text is in; empty outside of one."""
         self._assumed = is_open

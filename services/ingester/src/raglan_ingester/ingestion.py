@@ -46,7 +46,12 @@ class Collections(Protocol):
 
 
 class Ingestion:
-    """Runs jobs and stops them."""
+    """Runs jobs and stops them.
+
+    Args:
+        dependencies: what runs work with; its stores wait for a database that is away.
+        asked: jobs for callers, who are told when the database is away.
+    """
 
     def __init__(
         self,
@@ -60,10 +65,6 @@ class Ingestion:
         max_chars: int,
         overlap_chars: int,
     ) -> None:
-        """Args:
-        dependencies: what runs work with; its stores wait for a database that is away.
-        asked: jobs for callers, who are told when the database is away.
-        """
         self._asked = asked
         self._enqueuing: set[asyncio.Task[None]] = set()
         self._dependencies = dependencies

@@ -17,13 +17,14 @@ _SHORT_SECTION_CHARS: Final = 100
 
 
 class Outline:
-    """Answers which headings hold for a piece of the text."""
+    """Answers which headings hold for a piece of the text.
 
-    def __init__(self, text: str, headings: Sequence[Heading]) -> None:
-        """Args:
+    Args:
         text: the whole text.
         headings: by offset; one with an empty text ends the sections of its level.
-        """
+    """
+
+    def __init__(self, text: str, headings: Sequence[Heading]) -> None:
         self._headings = headings
         self.offsets = [heading.offset for heading in headings]
         self._paths: list[tuple[str, ...]] = [()]

@@ -108,7 +108,11 @@ class _Cut:
 
 
 class JobRun:
-    """`await work()` settles every queued item of the job; cancel it to stop between documents."""
+    """`await work()` settles every queued item of the job; cancel it to stop between documents.
+
+    Args:
+        tokenizer: of the embedding model; None measures chunks in characters.
+    """
 
     def __init__(
         self,
@@ -118,9 +122,6 @@ class JobRun:
         progress: Progress,
         tokenizer: ModelTokenizer | None,
     ) -> None:
-        """Args:
-        tokenizer: of the embedding model; None measures chunks in characters.
-        """
         self._tokenizer = tokenizer
         self._dependencies = dependencies
         self._job = job

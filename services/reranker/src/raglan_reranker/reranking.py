@@ -92,7 +92,19 @@ _WARM_UP_CANDIDATES = 20
 
 
 class Reranker:
-    """One engine and its budget. Belongs to one event loop; `close` it."""
+    """One engine and its budget. Belongs to one event loop; `close` it.
+
+    Args:
+        share: of the model's score in the blend, 0..1.
+        pairs: what is known of pairs already seen; without it, each is scored every time.
+        identity: what a score depends on besides the two texts: model, revision, precision.
+        calibration: of the model's scores; without it, replies hold no calibrated ones.
+        is_absolute: whether the order follows what a score says by itself, by `calibration`,
+            and not how it compares to the others of the call.
+        looked_up: told of each call's pairs, how many were known and how many not.
+        tokenized: told of each call, how many seconds that took.
+        ranked: told of each call, how many candidates have a score and how many were offered.
+    """
 
     def __init__(
         self,
@@ -108,17 +120,6 @@ class Reranker:
         tokenized: Callable[[float], None] = lambda seconds: None,
         ranked: Callable[[int, int], None] = lambda scored, offered: None,
     ) -> None:
-        """Args:
-        share: of the model's score in the blend, 0..1.
-        pairs: what is known of pairs already seen; without it, each is scored every time.
-        identity: what a score depends on besides the two texts: model, revision, precision.
-        calibration: of the model's scores; without it, replies hold no calibrated ones.
-        is_absolute: whether the order follows what a score says by itself, by `calibration`,
-            and not how it compares to the others of the call.
-        looked_up: told of each call's pairs, how many were known and how many not.
-        tokenized: told of each call, how many seconds that took.
-        ranked: told of each call, how many candidates have a score and how many were offered.
-        """
         self.engine = engine
         self.limits = limits
         self.pairs: Cache[Pair] = pairs if pairs is not None else Cache(0)

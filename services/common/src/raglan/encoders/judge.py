@@ -36,15 +36,16 @@ _MEASURED_CHARS: Final = 1_000
 
 
 class JudgePrompts:
-    """Query and passage as the model reads them; as `PairTokenizers`."""
+    """Query and passage as the model reads them; as `PairTokenizers`.
+
+    Args:
+        max_tokens: of the whole prompt.
+        passage_tokens: of the passage in it; what is longer is cut at the end.
+    """
 
     def __init__(
         self, folder: Path, max_tokens: int, *, passage_tokens: int, instruction: str
     ) -> None:
-        """Args:
-        max_tokens: of the whole prompt.
-        passage_tokens: of the passage in it; what is longer is cut at the end.
-        """
         self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()

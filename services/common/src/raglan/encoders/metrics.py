@@ -17,12 +17,13 @@ _ITEMS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
 class EncoderMetrics:
-    """The scheduler's observer. Histograms are by lane: what queries see hides behind bulk."""
+    """The scheduler's observer. Histograms are by lane: what queries see hides behind bulk.
+
+    Args:
+        cache: what the service keeps, e.g. "vectors".
+    """
 
     def __init__(self, registry: CollectorRegistry, *, cache: str) -> None:
-        """Args:
-        cache: what the service keeps, e.g. "vectors".
-        """
 
         def seconds(name: str, text: str) -> Durations:
             return Durations(name, text, ("lane",), registry)

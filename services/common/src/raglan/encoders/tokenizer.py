@@ -139,13 +139,14 @@ class PairIds(NamedTuple):
 
 
 class PairTokenizers:
-    """The tokenizer of one cross-encoder; each thread works on a clone of its own."""
+    """The tokenizer of one cross-encoder; each thread works on a clone of its own.
 
-    def __init__(self, folder: Path, max_tokens: int, *, passage_tokens: int = 0) -> None:
-        """Args:
+    Args:
         max_tokens: of query and passage together, special tokens included.
         passage_tokens: of the passage; 0 means all that there is room for.
-        """
+    """
+
+    def __init__(self, folder: Path, max_tokens: int, *, passage_tokens: int = 0) -> None:
         tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         tokenizer.no_truncation()
         tokenizer.no_padding()

@@ -19,6 +19,9 @@ class AdaptiveLimiter:
     """At most so many calls at a time as the service behind it can use; the rest wait or go.
 
     `clock` is monotonic, in seconds, and the one that deadlines are read from.
+
+    Args:
+        limit: what finds the limit; without it a `GradientLimit` between `smallest` and `largest`.
     """
 
     def __init__(
@@ -31,9 +34,6 @@ class AdaptiveLimiter:
         limit: Limit | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Args:
-        limit: what finds the limit; without it a `GradientLimit` between `smallest` and `largest`.
-        """
         self._adaptive = limit or GradientLimit(initial=initial, smallest=smallest, largest=largest)
         self._admission = Admission(self._adaptive, queue)
         self.on_wait: Callable[[float], None] = _untold

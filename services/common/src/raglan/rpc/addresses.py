@@ -80,12 +80,12 @@ class Resolver:
 
     Asks name servers by itself (c-ares): a look-up of the system's resolver holds a thread for as
     long as name servers are silent, and a few of them would hold all that the process has.
+
+    Args:
+        name_servers: "ip:port" each; without them, those of the system.
     """
 
     def __init__(self, name_servers: Sequence[str] = ()) -> None:
-        """Args:
-        name_servers: "ip:port" each; without them, those of the system.
-        """
         self._name_servers = name_servers
         self._dns: DNSResolver | None = None
         self._answers: dict[tuple[str, int], frozenset[str]] = {}

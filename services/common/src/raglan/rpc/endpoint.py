@@ -42,7 +42,13 @@ class Reach(StrEnum):
 
 
 class Endpoint:
-    """Follows the health of one address for as long as it is open."""
+    """Follows the health of one address for as long as it is open.
+
+    Args:
+        target: the service's name, e.g. "embedder".
+        stub: makes the service's stub.
+        on_change: told when `reach` or the breaker's state has changed.
+    """
 
     def __init__(
         self,
@@ -51,11 +57,6 @@ class Endpoint:
         stub: Callable[[grpc.aio.Channel], Any],
         on_change: Callable[[Endpoint], None],
     ) -> None:
-        """Args:
-        target: the service's name, e.g. "embedder".
-        stub: makes the service's stub.
-        on_change: told when `reach` or the breaker's state has changed.
-        """
         self.address = address
         self.reach = Reach.CONNECTING
         self.in_flight = 0

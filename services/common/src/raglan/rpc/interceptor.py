@@ -40,13 +40,14 @@ Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 
 
 class BoundaryInterceptor(grpc.aio.ServerInterceptor):
-    """Wraps each handler so that servicers can raise `RaglanError` and think of nothing else."""
+    """Wraps each handler so that servicers can raise `RaglanError` and think of nothing else.
 
-    def __init__(self, lifecycle: Lifecycle, served: ServedCalls) -> None:
-        """Args:
+    Args:
         lifecycle: ends calls that outlast the process's grace.
         served: counts the calls.
-        """
+    """
+
+    def __init__(self, lifecycle: Lifecycle, served: ServedCalls) -> None:
         self._lifecycle = lifecycle
         self._served = served
 

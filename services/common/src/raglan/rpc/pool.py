@@ -55,7 +55,17 @@ _PAUSE: Final = wait_random_exponential(multiplier=0.025, max=0.25)
 
 
 class EndpointPool:
-    """Calls to one service. Make it inside a running event loop, and close it."""
+    """Calls to one service. Make it inside a running event loop, and close it.
+
+    Args:
+        target: the service's name, e.g. "embedder".
+        addresses: see `Addresses.parse`.
+        stub: makes the service's stub from a channel.
+        on_attempt: told "first", "retry" or "hedge" as each attempt leaves.
+
+    Raises:
+            ValueError: `addresses` cannot be read.
+    """
 
     def __init__(
         self,
@@ -65,15 +75,6 @@ class EndpointPool:
         *,
         on_attempt: Callable[[str], None] = lambda kind: None,
     ) -> None:
-        """Args:
-        target: the service's name, e.g. "embedder".
-        addresses: see `Addresses.parse`.
-        stub: makes the service's stub from a channel.
-        on_attempt: told "first", "retry" or "hedge" as each attempt leaves.
-
-        Raises:
-            ValueError: `addresses` cannot be read.
-        """
         self.target = target
         self.replicas = Replicas(target, addresses, stub)
         self._says = f"the {target}"

@@ -36,7 +36,17 @@ class NoEndpoint(Unavailable):
 
 
 class Replicas:
-    """A channel to each, for as long as the list has it. Make it inside a running event loop."""
+    """A channel to each, for as long as the list has it. Make it inside a running event loop.
+
+    Args:
+        target: the service's name, e.g. "embedder".
+        addresses: see `Addresses.parse`.
+        stub: makes the service's stub from a channel.
+        name_servers: see `Resolver`.
+
+    Raises:
+            ValueError: `addresses` cannot be read.
+    """
 
     def __init__(
         self,
@@ -45,15 +55,6 @@ class Replicas:
         stub: Callable[[grpc.aio.Channel], Any],
         name_servers: Sequence[str] = (),
     ) -> None:
-        """Args:
-        target: the service's name, e.g. "embedder".
-        addresses: see `Addresses.parse`.
-        stub: makes the service's stub from a channel.
-        name_servers: see `Resolver`.
-
-        Raises:
-            ValueError: `addresses` cannot be read.
-        """
         self._target = target
         self._stub = stub
         self._endpoints: dict[str, Endpoint] = {}

@@ -54,6 +54,10 @@ class incoming:  # noqa: N801 - reads as a statement: with incoming(...)
 
     A missing or unusable id is replaced by a new one; a malformed `traceparent` is ignored and a
     new trace begins, so that every request has both. Yields the request id.
+
+    Args:
+        name: of the span that the block is; it is `tracing.current()` inside, and ends with the
+            block, by which time `tracing.fail` may have said how. Without a name, no span.
     """
 
     __slots__ = ("_attributes", "_carrier", "_id_token", "_kind", "_name", "_span")
@@ -66,10 +70,6 @@ class incoming:  # noqa: N801 - reads as a statement: with incoming(...)
         *,
         kind: SpanKind = SpanKind.SERVER,
     ) -> None:
-        """Args:
-        name: of the span that the block is; it is `tracing.current()` inside, and ends with the
-            block, by which time `tracing.fail` may have said how. Without a name, no span.
-        """
         self._carrier = carrier
         self._name = name
         self._attributes = attributes

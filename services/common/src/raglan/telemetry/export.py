@@ -34,14 +34,14 @@ class CollectorExport(SpanProcessor):
 
     A guard, because the sdk's own queue logs a line for each span that it drops, in the thread of
     the request, and waits 30 s at the end for a collector that hangs.
+
+    Args:
+        exporter: where they go; by default what the variables `OTEL_EXPORTER_OTLP_*` name.
     """
 
     def __init__(
         self, exporter: SpanExporter | None = None, max_waiting: int = MAX_WAITING
     ) -> None:
-        """Args:
-        exporter: where they go; by default what the variables `OTEL_EXPORTER_OTLP_*` name.
-        """
         # It has a line for every attempt; `_Counted` has one for every change.
         logging.getLogger("opentelemetry.exporter").setLevel(logging.CRITICAL)
         self._counted = _Counted(exporter or _Otlp())

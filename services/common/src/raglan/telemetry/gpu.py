@@ -40,13 +40,14 @@ def register(
 
 
 class GpuCollector(Collector):
-    """Reads NVML at each scrape; a GPU that cannot be read is left out of that scrape."""
+    """Reads NVML at each scrape; a GPU that cannot be read is left out of that scrape.
 
-    def __init__(self, nvml: Any, devices: Mapping[str, Any]) -> None:
-        """Args:
+    Args:
         nvml: the module, initialised.
         devices: UUID -> handle.
-        """
+    """
+
+    def __init__(self, nvml: Any, devices: Mapping[str, Any]) -> None:
         self._nvml = nvml
         self._devices = devices
 

@@ -13,12 +13,13 @@ EVERY_S: Final = 0.1
 
 
 class LoopLag:
-    """Tells how late the running loop is, between `start` and `stop`."""
+    """Tells how late the running loop is, between `start` and `stop`.
+
+    Args:
+        tell: given seconds, every `every_s`.
+    """
 
     def __init__(self, tell: Callable[[float], None], *, every_s: float = EVERY_S) -> None:
-        """Args:
-        tell: given seconds, every `every_s`.
-        """
         self._tell = tell
         self._every_s = every_s
         self._sampling: asyncio.Task[None] | None = None

@@ -47,14 +47,14 @@ class Durations:
     Children are made once for each combination of label values. An exemplar with the trace id of
     the request being served is left in a bucket once a second at most, so that the rare slow one
     has its own and the many fast ones do not pay for theirs. Belongs to one thread.
+
+    Args:
+        labels: their names; every value given to `observe` has to come from a fixed list.
     """
 
     def __init__(
         self, name: str, text: str, labels: tuple[str, ...], registry: CollectorRegistry
     ) -> None:
-        """Args:
-        labels: their names; every value given to `observe` has to come from a fixed list.
-        """
         self._histogram = Histogram(name, text, labels, buckets=SECONDS, registry=registry)
         self._children: dict[tuple[str, ...], tuple[Histogram, list[float]]] = {}
         if not labels:
@@ -118,12 +118,12 @@ class Endpoint:
 
     In the text format of Prometheus, or as OpenMetrics, which has the exemplars, where the scrape
     asks for it in its Accept header.
+
+    Args:
+        port: 0 takes a free one.
     """
 
     def __init__(self, registry: CollectorRegistry, host: str, port: int) -> None:
-        """Args:
-        port: 0 takes a free one.
-        """
         self.registry = registry
         self.port = port
         """The listening port, once started."""

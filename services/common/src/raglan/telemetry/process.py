@@ -22,7 +22,12 @@ STATES: Final = ("starting", "serving", "stalled", "dead", "stopping")
 
 
 class ProcessMetrics:
-    """Registers itself in `registry`; samples the loop between `start` and `stop`."""
+    """Registers itself in `registry`; samples the loop between `start` and `stop`.
+
+    Args:
+        service: its short name, e.g. "embedder".
+        lagged: told of each sample of the loop's lag too, in seconds.
+    """
 
     def __init__(
         self,
@@ -32,10 +37,6 @@ class ProcessMetrics:
         lagged: Callable[[float], None] | None = None,
         lag_every_s: float = EVERY_S,
     ) -> None:
-        """Args:
-        service: its short name, e.g. "embedder".
-        lagged: told of each sample of the loop's lag too, in seconds.
-        """
         ProcessCollector(namespace="raglan", registry=registry)
         build = {"service": service, "version": raglan.__version__}
         Info("raglan_build", "What runs here.", registry=registry).info(

@@ -33,7 +33,12 @@ class _Trace(list[Packed]):
 
 
 class RecentSpans(SpanProcessor):
-    """Keeps the newest ended spans. From any thread."""
+    """Keeps the newest ended spans. From any thread.
+
+    Args:
+        max_spans: past it the oldest trace goes, all of it.
+        max_age_s: how long a trace is kept after its newest span.
+    """
 
     def __init__(
         self,
@@ -41,10 +46,6 @@ class RecentSpans(SpanProcessor):
         max_spans_of_trace: int = MAX_SPANS_OF_TRACE,
         max_age_s: float = MAX_AGE_S,
     ) -> None:
-        """Args:
-        max_spans: past it the oldest trace goes, all of it.
-        max_age_s: how long a trace is kept after its newest span.
-        """
         self._max_spans = max_spans
         self._max_spans_of_trace = max_spans_of_trace
         self._max_age_ns = int(max_age_s * 1e9)

@@ -31,7 +31,12 @@ _LARGEST: Final = float(np.finfo(np.float32).max)
 
 
 class HttpEngine:
-    """One model of one server. `start` it before the first text; `close` it."""
+    """One model of one server. `start` it before the first text; `close` it.
+
+    Args:
+        model: the name to ask for, and to be known by; `tei` has but one and tells its name.
+        max_batch_texts: texts a request holds; more are sent as several requests at once.
+    """
 
     name = "http"
     device = "remote"
@@ -46,10 +51,6 @@ class HttpEngine:
         api: Api = "openai",
         max_batch_texts: int = DEFAULT_BATCH_TEXTS,
     ) -> None:
-        """Args:
-        model: the name to ask for, and to be known by; `tei` has but one and tells its name.
-        max_batch_texts: texts a request holds; more are sent as several requests at once.
-        """
         self._server = server
         self._api = api
         self.max_batch_texts = max_batch_texts

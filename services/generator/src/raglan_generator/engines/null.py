@@ -30,14 +30,15 @@ from raglan_generator.generation import (
 
 
 class NullEngine:
-    """Answers "word1 word2 ... wordN [1]", a word a token; the marker cites the first passage."""
+    """Answers "word1 word2 ... wordN [1]", a word a token; the marker cites the first passage.
 
-    def __init__(self, *, tokens: int, first_token_s: float = 0.0, token_s: float = 0.0) -> None:
-        """Args:
+    Args:
         tokens: of an answer whose request allows as many.
         first_token_s: from the request until the first.
         token_s: from each token to the next.
-        """
+    """
+
+    def __init__(self, *, tokens: int, first_token_s: float = 0.0, token_s: float = 0.0) -> None:
         self._tokens = tokens
         self._first_token_s = first_token_s
         self._token_s = token_s

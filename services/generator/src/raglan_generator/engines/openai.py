@@ -41,6 +41,11 @@ class OpenAIModel:
 
     A request is sent again only where the server has refused a parameter of it, without that one.
     After a Retry-After nothing is sent until its time has come.
+
+    Args:
+        tokenizer: what prompts are measured by.
+        sampling: where a request leaves it open.
+        adapters: further models of the server, by the name that a request gives them.
     """
 
     def __init__(
@@ -55,11 +60,6 @@ class OpenAIModel:
         timeouts: Timeouts | None = None,
         max_connections: int = 256,
     ) -> None:
-        """Args:
-        tokenizer: what prompts are measured by.
-        sampling: where a request leaves it open.
-        adapters: further models of the server, by the name that a request gives them.
-        """
         self._url = f"{base_url.rstrip('/')}/chat/completions"
         self._model = model
         self._key = api_key

@@ -30,12 +30,13 @@ _FAILED: Final = frozenset(
 
 
 class Completion:
-    """Reads the frames of one answer."""
+    """Reads the frames of one answer.
+
+    Args:
+        secret: never repeated from what the server says.
+    """
 
     def __init__(self, *, secret: str = "") -> None:
-        """Args:
-        secret: never repeated from what the server says.
-        """
         self._secret = secret
         self._reason = ""
         self._usage: Usage | None = None

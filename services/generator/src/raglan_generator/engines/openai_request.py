@@ -21,14 +21,15 @@ _OPTIONAL: Final = frozenset(
 
 
 class Parameters:
-    """Builds bodies; remembers by model what its server refuses. Belongs to one event loop."""
+    """Builds bodies; remembers by model what its server refuses. Belongs to one event loop.
 
-    def __init__(self, model: str, sampling: Sampling, adapters: Mapping[str, str]) -> None:
-        """Args:
+    Args:
         model: the server's name of it.
         sampling: where a request leaves it open; None is not sent.
         adapters: further models of the server, by the name that a request gives them.
-        """
+    """
+
+    def __init__(self, model: str, sampling: Sampling, adapters: Mapping[str, str]) -> None:
         self._model = model
         self._sampling = sampling
         self._adapters = adapters

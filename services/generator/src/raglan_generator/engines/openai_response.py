@@ -39,12 +39,13 @@ class Timeouts:
 
 
 class Waiting:
-    """The limits of one call on how long its server may take."""
+    """The limits of one call on how long its server may take.
+
+    Args:
+        deadline: of the call. Its first token has to be there `first_token_s` from now.
+    """
 
     def __init__(self, timeouts: Timeouts, deadline: Deadline) -> None:
-        """Args:
-        deadline: of the call. Its first token has to be there `first_token_s` from now.
-        """
         self.timeouts = timeouts
         self._deadline = deadline
         self.first = deadline.within(timeouts.first_token_s)

@@ -145,16 +145,17 @@ def tokenizer_of(config: Any) -> Any:
 
 
 class Reasoning:
-    """Tells reasoning from answer by a parser of vLLM."""
+    """Tells reasoning from answer by a parser of vLLM.
+
+    Args:
+        name: of the parser.
+        tokenizer: the model's; used on the event loop only.
+
+    Raises:
+        InvalidInput: there is no such parser, or the model lacks its tokens.
+    """
 
     def __init__(self, name: str, tokenizer: Any) -> None:
-        """Args:
-            name: of the parser.
-            tokenizer: the model's; used on the event loop only.
-
-        Raises:
-            InvalidInput: there is no such parser, or the model lacks its tokens.
-        """
         try:
             self._parser = ParserManager.get_parser(reasoning_parser_name=name, tokenizer=tokenizer)
             request = ChatCompletionRequest(model="", messages=[{"role": "user", "content": ""}])

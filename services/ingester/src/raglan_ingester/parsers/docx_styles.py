@@ -36,12 +36,13 @@ class Number(NamedTuple):
 
 
 class Styles:
-    """Properties of a paragraph's style, inherited along its chain."""
+    """Properties of a paragraph's style, inherited along its chain.
+
+    Args:
+        root: the `w:styles` element, or None.
+    """
 
     def __init__(self, root: Any) -> None:
-        """Args:
-        root: the `w:styles` element, or None.
-        """
         self._styles = {attribute(style, "styleId"): style for style in _children(root, "style")}
 
     def chain(self, paragraph: Any) -> list[Any]:
@@ -75,12 +76,13 @@ class Styles:
 
 
 class Numbering:
-    """Counts list items as Word does: one sequence an abstract list, restarted by level."""
+    """Counts list items as Word does: one sequence an abstract list, restarted by level.
+
+    Args:
+        root: the `w:numbering` element, or None.
+    """
 
     def __init__(self, root: Any) -> None:
-        """Args:
-        root: the `w:numbering` element, or None.
-        """
         self._abstract = {
             attribute(one, "abstractNumId"): one for one in _children(root, "abstractNum")
         }

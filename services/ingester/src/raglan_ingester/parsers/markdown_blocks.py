@@ -71,15 +71,16 @@ def _read(document: _Document, first_line: int, end_line: int, *, nesting: int) 
 
 
 class _Walk:
-    """One pass over tokens; each kind of token that opens a block has its method."""
+    """One pass over tokens; each kind of token that opens a block has its method.
+
+    Args:
+        base: line of the document that the tokens' line 0 is.
+        nesting: how many directives the tokens lie in.
+    """
 
     def __init__(
         self, document: _Document, tokens: Sequence[Token], base: int, nesting: int
     ) -> None:
-        """Args:
-        base: line of the document that the tokens' line 0 is.
-        nesting: how many directives the tokens lie in.
-        """
         self._document = document
         self._lines = document.lines
         self._tokens = tokens

@@ -101,13 +101,14 @@ class ListStyles:
 
 
 class _Walker:
-    """One pass over the blocks of a document."""
+    """One pass over the blocks of a document.
 
-    def __init__(self, lists: ListStyles, styles: dict[str, str]) -> None:
-        """Args:
+    Args:
         lists: how lists are numbered.
         styles: name of a paragraph style -> its name and that of its parent.
-        """
+    """
+
+    def __init__(self, lists: ListStyles, styles: dict[str, str]) -> None:
         self.builder = TextBuilder()
         self._styles = styles
         self._code: list[str] = []

@@ -59,14 +59,15 @@ class Item:
 
 
 class Layout:
-    """Puts lines together, page after page."""
+    """Puts lines together, page after page.
 
-    def __init__(self, pages: Sequence[tuple[int, Sequence[Line]]], titles: Titles | None) -> None:
-        """Args:
+    Args:
         pages: (number from 1, lines) of each page.
         titles: the outline of the document; entries that are found as a line of their page are
             taken out. Without one, lines in larger fonts are headings.
-        """
+    """
+
+    def __init__(self, pages: Sequence[tuple[int, Sequence[Line]]], titles: Titles | None) -> None:
         self.items: list[Item] = []
         lines = [line for _, page in pages for line in page]
         self._words = {word for line in lines for word in re.findall(r"[\w-]+", line.text.lower())}

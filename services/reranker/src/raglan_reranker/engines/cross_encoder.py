@@ -31,7 +31,11 @@ class Pairing(Protocol):
 
 
 class CrossEncoding:
-    """One cross-encoder behind a queue; the pairs of a call run on all its streams."""
+    """One cross-encoder behind a queue; the pairs of a call run on all its streams.
+
+    Args:
+        dispatcher: makes the queue before the streams.
+    """
 
     dimension = 0
 
@@ -45,9 +49,6 @@ class CrossEncoding:
         dtype: str,
         dispatcher: MakeDispatcher,
     ) -> None:
-        """Args:
-        dispatcher: makes the queue before the streams.
-        """
         self.device = device
         self.dtype = dtype
         self.name = name

@@ -39,7 +39,12 @@ _CHARS_A_TOKEN: Final = 4
 
 
 class HttpReranking:
-    """One model of one server; `start` it, `close` it. Its scores are passed on as they are."""
+    """One model of one server; `start` it, `close` it. Its scores are passed on as they are.
+
+    Args:
+        model: the name to ask for; `tei` has but one and is not asked.
+        max_batch_texts: passages a request holds; more are sent as several requests at once.
+    """
 
     name = "http"
     device = "remote"
@@ -54,10 +59,6 @@ class HttpReranking:
         api: Api = "cohere",
         max_batch_texts: int = DEFAULT_BATCH_TEXTS,
     ) -> None:
-        """Args:
-        model: the name to ask for; `tei` has but one and is not asked.
-        max_batch_texts: passages a request holds; more are sent as several requests at once.
-        """
         self._server = server
         self._model = model
         self._api = api

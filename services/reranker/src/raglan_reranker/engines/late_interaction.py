@@ -67,7 +67,14 @@ class Passage:
 
 
 class LateInteraction:
-    """One encoder behind a queue; query and passages of a call run on all its streams."""
+    """One encoder behind a queue; query and passages of a call run on all its streams.
+
+    Args:
+        streams: token vectors of batches; see `normalising`.
+        tokenizers: of the model; see `tokenizers_of`.
+        dispatcher: makes the queue before the streams.
+        cache_bytes: of passages' token vectors that are kept; 0 keeps none.
+    """
 
     name = "late-interaction"
 
@@ -82,12 +89,6 @@ class LateInteraction:
         dispatcher: MakeDispatcher,
         cache_bytes: float = 0,
     ) -> None:
-        """Args:
-        streams: token vectors of batches; see `normalising`.
-        tokenizers: of the model; see `tokenizers_of`.
-        dispatcher: makes the queue before the streams.
-        cache_bytes: of passages' token vectors that are kept; 0 keeps none.
-        """
         self.device = device
         self.dtype = dtype
         self.dimension = model.dimension

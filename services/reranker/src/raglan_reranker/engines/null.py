@@ -16,7 +16,11 @@ from raglan_reranker.engines import MakeDispatcher, Prepared, Scored
 
 
 class NullReranking:
-    """A passage's score is its place, counted backwards, handed through the real queue."""
+    """A passage's score is its place, counted backwards, handed through the real queue.
+
+    Args:
+        dispatcher: makes the queue before the one stream.
+    """
 
     name = "null"
     device = "cpu"
@@ -24,9 +28,6 @@ class NullReranking:
     dimension = 0
 
     def __init__(self, *, dispatcher: MakeDispatcher) -> None:
-        """Args:
-        dispatcher: makes the queue before the one stream.
-        """
         self._queue: Dispatcher[int, float] = dispatcher(Pool([_scores]), self.device)
 
     async def start(self, *, deadline: Deadline) -> None:
