@@ -111,6 +111,8 @@ def publish(bench: str, rows: Iterable[Row], *, measured: Iterable[Row] | None =
     """Print `rows`, write them, and keep them in the history.
 
     Args:
+        bench: name of the benchmark and of its result file.
+        rows: all rows of the table.
         measured: those of this run, where `rows` repeats figures of an earlier one.
     """
     rows = list(rows)

@@ -76,7 +76,9 @@ def compare(
 
     Args:
         before: runs of one bench on one machine under the same conditions, as are those of `now`.
+        now: runs to compare.
         tolerance: the share of the figure before that a change may be without being one.
+        confidence: level of the interval, in (0, 1).
     """
     known, found = _by_name(before), _by_name(now)
     return [

@@ -20,6 +20,8 @@ def of_its_own(
     """The name of a collection that holds nothing, or documents of the corpus only.
 
     Args:
+        gateway: the mesh under evaluation.
+        dataset: the evaluation set.
         given: the name that the user chose; else one that is made of folder and corpus.
         keep: without it the collection is deleted at the end, if an evaluation made it. One of a
             `given` name that was there before stays.

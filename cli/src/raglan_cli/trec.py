@@ -30,6 +30,7 @@ def write(path: Path, rankings: Mapping[str, Sequence[str]]) -> None:
     """Write one line for each document: query, Q0, document, rank, score, tag.
 
     Args:
+        path: the run file.
         rankings: query id -> document ids, the best first. trec_eval sorts by score and not by
             rank, so the score is the number of documents from this one to the last.
 

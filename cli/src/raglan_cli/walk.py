@@ -32,6 +32,7 @@ def walk(folder: Path, choice: Choice) -> Iterator[Found]:
 
     Args:
         folder: an absolute path. Hidden files and folders in it are not looked at.
+        choice: rules of inclusion and exclusion.
     """
     return _Walk(folder, choice).run()
 

@@ -24,6 +24,8 @@ async def keep_running(
 
     Args:
         name: names the work in the log.
+        work: coroutine function to keep running.
+        again_s: pause before a restart, in seconds.
     """
     while True:
         try:

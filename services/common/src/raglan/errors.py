@@ -156,7 +156,10 @@ def from_status(
     """The error that `status` stands for; what the table does not hold is Internal.
 
     Args:
+        status: name of the gRPC status.
+        message: text of the error.
         said: `Wire.type`, which tells errors of the same status apart.
+        retry_after_s: delay before a retry, in seconds.
     """
     error = _BY_TYPE.get((status, said)) or _BY_STATUS.get(status, Internal)
     return error(message, retry_after_s=retry_after_s)

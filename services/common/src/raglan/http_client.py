@@ -79,7 +79,9 @@ class ModelServer:
 
         Args:
             base_url: what paths are appended to.
+            called: names the server in messages.
             api_key: sent as a bearer token; None or empty sends none.
+            limits: timeouts and sizes of a call.
 
         Raises:
             InvalidInput: `base_url` is no http or https address.
@@ -117,7 +119,10 @@ class ModelServer:
         """Post `body` and return `read(reply)`. Encoding and decoding run in a thread.
 
         Args:
+            path: appended to the base URL.
+            body: sent as JSON.
             read: raises ValueError where the answer is not what it must be; its text is shown.
+            deadline: limit of the call.
 
         Raises:
             InvalidInput: the server refuses the request, or it is larger than the limit.

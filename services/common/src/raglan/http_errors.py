@@ -88,6 +88,7 @@ def detail(said: Any, secret: str = "") -> str:
     Args:
         said: its JSON: {"error": {"message": ...}}, {"error": ...}, {"detail": ...}, a list of such
             as pydantic writes it; or its text. Of what a list quotes, only messages are taken.
+        secret: removed from the text.
     """
     text = _message_in(said, depth=4)
     if not text:

@@ -101,8 +101,13 @@ def figure(
     Unpaired samples are thinned to equally spaced order statistics, which keeps every percentile.
 
     Args:
-        better: where it is None, the unit says: less time and memory, more of anything a second.
+        what: name of the figure.
+        unit: unit of `value` and `samples`.
         value: one that is not finite is kept as None.
+        better: where it is None, the unit says: less time and memory, more of anything a second.
+        samples: single measurements, if kept.
+        statistic: how `value` is computed from `samples`.
+        paired: true if sample i is the same question in every run.
     """
     finite = all(map(isfinite, samples))
     kept = list(samples) if paired else sorted(samples)

@@ -53,6 +53,8 @@ class SingleFlight(Generic[Value]):
         """The value of each of `keys`, computed by `start` where nobody does so yet.
 
         Args:
+            keys: digests of the inputs.
+            start: computes the missing keys.
             rank: how urgent it is, 0 the most; what is computed at a higher number is not joined.
 
         Raises what `start` raises, or the first failure among the futures.

@@ -99,6 +99,7 @@ def query_terms(
     """Analyse a query so that it matches texts in any of `languages`.
 
     Args:
+        text: the text to analyse.
         languages: ISO 639-1 codes; the first is the query's own, which decides its stop words.
         undivided: Those of its `identifiers` that have no parts.
 

@@ -170,6 +170,9 @@ class Embedder:
 
         Args:
             texts: 1..`limits.texts` texts; what the model cannot take is cut at the end.
+            deadline: limit of the call.
+            kind: role of the texts, which selects the prompt.
+            lane: priority lane.
             dimension: the leading components to keep (Matryoshka), normalised again; 0 keeps all.
             outputs: what is wanted besides the vectors.
 

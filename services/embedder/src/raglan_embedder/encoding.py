@@ -93,6 +93,11 @@ class DeviceEncoder:
         """Starts the threads; takes no time itself.
 
         Args:
+            engine: inference engine.
+            model: the resolved model.
+            limits: of a device batch.
+            stalled_after_s: time without progress after which health is STALLED.
+            metrics: receives the scheduler's events.
             tokenizing: of the model; see `ModelTokenizing.of`.
         """
         # Its thread pool would run bulk texts at the priority of queries.

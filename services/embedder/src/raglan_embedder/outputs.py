@@ -78,8 +78,10 @@ def check_size(wanted: Outputs, counts: Sequence[int], dimension: int, max_bytes
     """Raise PayloadTooLarge when the reply to a call would be larger than a message may be.
 
     Args:
+        wanted: requested outputs.
         counts: tokens of each text.
         dimension: of a vector.
+        max_bytes: limit of a message.
     """
     if Outputs.TOKEN_VECTORS not in wanted:
         return
@@ -117,7 +119,9 @@ def encode(
 
     Args:
         run: token vectors from token ids, see `sessions.Run`.
+        batch: items of one device batch.
         pooling: "mean" or "cls".
+        heads: heads of the model.
     """
     states = run(*pad([text.ids for text in batch]))
     return [

@@ -204,6 +204,7 @@ def quality(scores: Matrix, relevant: Sequence[dict[int, int]]) -> tuple[float, 
 
     Args:
         scores: (queries, documents), higher is better.
+        relevant: for each query, grade by document index.
     """
     recalls, gains = [], []
     for row, grades in zip(scores, relevant, strict=True):

@@ -86,6 +86,8 @@ class Prompter:
         The best passage always stays, if need be cut at the end of a sentence.
 
         Args:
+            request: question, passages and history.
+            deadline: limit of the call.
             limit: tokens of the prompt alone; None for what the model leaves beside the answer.
 
         Raises:

@@ -28,6 +28,8 @@ def affordable(query_tokens: int, lengths: Sequence[int], *, count: int, tokens:
     Args:
         query_tokens: what the query costs, once.
         lengths: tokens each candidate costs, best first.
+        count: largest number of candidates.
+        tokens: token budget.
     """
     spent, taken = query_tokens, 0
     for length in lengths[:count]:
@@ -50,6 +52,7 @@ def blend(
         scores: of the candidates that were scored.
         retrieval: of all candidates, those that were scored first: how far the first are ahead of
             the rest counts, whether the rest was scored or not.
+        share: weight of the model's scores, in [0, 1].
     """
     return mixed(standardised(scores), retrieval, share)
 

@@ -51,7 +51,10 @@ def made_once(
     One that is damaged is made again.
 
     Args:
+        model: source of the conversion.
         target: a file or a folder; its name says what it was made from, and by which version.
+        module: module that converts.
+        *arguments: further arguments of the module.
         stopped: when it is set, the conversion is given up within a moment.
 
     Raises:

@@ -46,7 +46,12 @@ def load(
     """Load `model`. Blocks for seconds: call it in a thread.
 
     Args:
+        runtime: inference engine.
+        model: the resolved model.
+        device: auto, cpu, cuda or cuda:<number>.
+        precision: number format of the weights.
         streams: batches that run at once on a CPU; 0 means one a core.
+        cache_dir: folder of exported models.
         stopped: when it is set, a conversion that runs is given up.
 
     Raises:

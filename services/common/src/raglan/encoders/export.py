@@ -69,8 +69,10 @@ def write_onnx(
     """Write `module` as an ONNX file with free batch and token axes.
 
     Args:
+        module: the torch module.
         inputs: an example of each by its name, (batch, tokens), in the order of `forward`.
         output: the name of what `forward` returns.
+        target: the ONNX file.
     """
     import torch
 

@@ -61,6 +61,7 @@ def shipped_openvino(path: Path, *, quantised: bool = False) -> Path | None:
     """The OpenVINO file that model folder `path` brings along, if any; its `.bin` lies beside it.
 
     Args:
+        path: a model folder.
         quantised: look for the statically quantised one, as sentence-transformers names it.
     """
     name = "openvino_model_qint8_quantized.xml" if quantised else "openvino_model.xml"

@@ -74,10 +74,15 @@ def load(
     """Load `model`. Blocks for seconds: call it in a thread.
 
     Args:
+        engine: inference engine.
+        model: the resolved model.
+        device: auto, cpu, cuda or cuda:<number>.
+        precision: number format of the weights.
         streams: batches that run at once on a CPU; 0 means one a core.
-        bulk: whether there is bulk work, which then gets streams of its own where that helps.
+        cache_dir: folder of exported models.
         attention: of the torch engine.
         compiled: whether the torch engine compiles the model.
+        bulk: whether there is bulk work, which then gets streams of its own where that helps.
         stopped: when it is set, a conversion that runs is given up.
 
     Raises:

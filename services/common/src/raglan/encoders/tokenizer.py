@@ -34,6 +34,8 @@ class Tokenizers:
         """Read `tokenizer.json`.
 
         Args:
+            folder: a model folder.
+            max_tokens: tokens of a text that are read, special tokens included.
             prompts: what will stand before texts.
 
         Raises:
@@ -68,6 +70,7 @@ class Tokenizers:
         from those of its beginning.
 
         Args:
+            texts: in the order of the result.
             start: Characters of the prompt before each text, which do not count as text.
         """
         read = []
@@ -91,6 +94,7 @@ class Tokenizers:
         """Tokenise like `ids`, with each token's offset and the text's readability.
 
         Args:
+            texts: in the order of the result.
             start: Characters of the prompt before each text, which do not count as text.
             measured: Texts, from the first, whose readability is measured (0.3 ms each).
         """

@@ -37,6 +37,9 @@ class TorchModel:
         """Load it. Blocks for seconds.
 
         Args:
+            model: the resolved model.
+            device: auto, cpu, cuda or cuda:<number>.
+            precision: number format of the weights.
             attention: with "flash_attention_2", batches run without padding where
                 sentence-transformers can do so for this model.
             compiled: let torch.compile fuse the encoder; the first batches then take minutes on

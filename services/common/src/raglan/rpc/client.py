@@ -51,6 +51,7 @@ def connect(
         address: "host:port".
         target: the service there, whose name its certificate must hold (`raglan.tls_files`), and
             by which faults are rehearsed (`raglan.rpc.faults`).
+        max_message_bytes: limit of a message in either direction.
     """
     options = (
         *_OPTIONS,
@@ -76,7 +77,9 @@ async def call(
     """Call a unary-reply `method` of a stub.
 
     Args:
+        method: a method of a stub.
         request: the message, or an async iterator of messages for a streaming request.
+        deadline: limit of the call.
         to: names the callee in errors, e.g. "the embedder".
         attempt: the call's span, where the caller knows more of it than is known here.
 
@@ -143,6 +146,8 @@ def from_rpc_error(error: grpc.aio.AioRpcError, to: str, *, begun: bool = False)
     """Our error for a failed call; gRPC's own words about transport become a sentence.
 
     Args:
+        error: the failed call.
+        to: name of the callee in the message.
         begun: whether a part of the reply had come.
     """
     trailing = dict(error.trailing_metadata() or ())

@@ -116,6 +116,9 @@ class EndpointPool:
         """The reply to a call with one reply.
 
         Args:
+            method: name of the rpc.
+            request: the message.
+            deadline: limit of the call.
             retry: whether it is asked of another replica where the first could not be reached or
                 wants it to be: within the retry budget, never past the deadline. Not for calls
                 that change something, nor for a stream of messages, which cannot be sent twice.
@@ -147,6 +150,9 @@ class EndpointPool:
         """The replies to a call with many. Retried like `call`, but never after the first reply.
 
         Args:
+            method: name of the rpc.
+            request: the message.
+            deadline: limit of the call.
             first_by: when the first reply must be there.
             gap_s: longest silence between two replies, in seconds.
 

@@ -20,8 +20,10 @@ def record(
     """In the trace of its first request, with links to all of them; None where nobody traces.
 
     Args:
+        batch: the batch that ran.
         asked_by: for each item that was run, the span of its request.
         interval_ns: on the clock of `time.monotonic_ns`, as a stream's thread measured it.
+        error: failure of the batch, or None.
     """
     requests = list({each.span_id: each for each in asked_by if each is not None}.values())
     if not requests:

@@ -110,6 +110,7 @@ class Dispatcher(Generic[Input, Result]):
             latency: makes what a pool believes of its speed until it has measured it.
             stalled_after_s: work handed out and nothing finished for so long is STALLED.
             name: what the threads are called.
+            observer: receives metrics of each batch.
         """
         self.limits = limits
         self._loop = asyncio.get_running_loop()
@@ -144,7 +145,10 @@ class Dispatcher(Generic[Input, Result]):
         batch failed, with Unavailable when the service stops. Cancel it to leave the queue.
 
         Args:
+            inputs: in the order of the result.
             tokens: of each input.
+            deadline: limit of the call.
+            lane: priority lane.
 
         Raises:
             Overloaded: no room, or the work ahead would outlast the deadline.
@@ -193,6 +197,8 @@ class Dispatcher(Generic[Input, Result]):
 
         Args:
             tokens: of each input.
+            deadline: limit of the call.
+            lane: priority lane.
         """
         scheduler = self._by_lane[lane].scheduler
         return scheduler.fitting(tokens, lane, deadline.at, time.monotonic())

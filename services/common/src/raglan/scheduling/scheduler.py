@@ -99,6 +99,9 @@ class Scheduler:
 
         Args:
             tokens: of each item.
+            lane: priority lane.
+            expires_at: deadline on the same clock as `now`.
+            now: time on the caller's clock, in seconds.
         """
         wait_s = self._wait_s(lane, expires_at, now)
         left_s = (expires_at - now - self.limits.margin_s) / SLACK - wait_s
@@ -175,6 +178,9 @@ class Scheduler:
         """`batch` took `seconds`.
 
         Args:
+            batch: the batch that ran.
+            seconds: duration of the batch.
+            now: time on the caller's clock, in seconds.
             ran: the items that were run, where some had been given up before it began.
         """
         tokens = batch.padded_tokens

@@ -44,6 +44,7 @@ class Worker(Generic[Input, Result, Description]):
         Args:
             load: called in the process, so a function of a module or a partial of one: what runs
                 a batch, and what to tell of it.
+            name: name in logs and threads.
         """
         context = multiprocessing.get_context("spawn")
         self.name = name
@@ -116,7 +117,9 @@ def on_devices(
     """Load on each of `devices` at the same time, each in a process of its own.
 
     Args:
+        devices: names of devices.
         load_on: as `load` of a worker, for one device.
+        name: name in logs and threads.
 
     Raises:
         InvalidInput: a GPU is named twice.

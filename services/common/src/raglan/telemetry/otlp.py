@@ -37,6 +37,7 @@ def encode(spans: Sequence[RecordedSpan], *, packed: bool = False) -> bytes:
     """`spans` as a serialized `opentelemetry.proto.trace.v1.TracesData`.
 
     Args:
+        spans: finished spans.
         packed: whether their reader is one of the mesh, who unpacks ranked lists.
     """
     parts = []

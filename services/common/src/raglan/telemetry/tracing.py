@@ -245,8 +245,12 @@ def record(
     """A span of something that is over; its context, for others to point at.
 
     Args:
+        name: of the span.
+        attributes: of the span.
+        parent: context of the parent span.
         interval_ns: when it began and ended, on the clock of `time.time_ns`.
         links: to those it was done for, as many as a span may have.
+        error: failure of the batch, or None.
     """
     tracer = _installed.tracer
     if tracer is None:

@@ -55,8 +55,12 @@ def load(
     """Load engine `name`. Blocks for seconds: call it in a thread.
 
     Args:
+        name: of the engine.
+        model: the resolved model.
         device: one, or several separated by commas: then each has a process of its own.
+        precision: number format of the weights.
         streams: batches that run at once on a CPU; 0 means one a core.
+        cache_dir: folder of exported models.
         attention: of the torch engine.
         compiled: whether the torch engine compiles the model.
         stopped: when it is set, a conversion that runs is given up.

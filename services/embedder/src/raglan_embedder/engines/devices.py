@@ -15,6 +15,7 @@ def load(devices: Sequence[str], engine_on: Callable[[str], Engine]) -> Engine:
     """One engine over `devices`, each in a process of its own with one stream.
 
     Args:
+        devices: names of devices.
         engine_on: loads the engine on a device; runs in the process, so a partial of a function.
 
     Raises:

@@ -75,7 +75,9 @@ def from_response(
     """The error that a status and its body stand for.
 
     Args:
+        status: of the response.
         body: the JSON, the text where it is none, or None.
+        headers: of the response.
         parameters: of the request, those that it can do without.
         has_schema: whether the request has a JSON schema, which its caller chose.
         secret: never repeated from what the server says.

@@ -39,6 +39,8 @@ class Parameters:
         """Build the request body.
 
         Args:
+            prompt: the messages.
+            request: sampling and limits of the answer.
             without: parameters to leave out of this one request besides.
         """
         asked, default = request.sampling, self._sampling

@@ -34,6 +34,7 @@ def load(device: str, load_on: LoadOn, stopped: threading.Event) -> Streams:
     """Run `load_on` for `device`; of several, separated by commas, each gets a process.
 
     Args:
+        device: auto, cpu, cuda or cuda:<number>.
         load_on: a function of a module or a partial of one, where there are several devices.
         stopped: when it is set, a conversion that runs in this process is given up.
 

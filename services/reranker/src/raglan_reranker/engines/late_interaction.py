@@ -186,6 +186,7 @@ def tokenizers_of(model: EncoderModel, passage_tokens: int = 0) -> Tokenizers:
     """Read the tokenizer of `model`: up to seconds, so in a thread.
 
     Args:
+        model: the resolved model.
         passage_tokens: of one text that are read; 0 means all that the model can.
     """
     most = min(model.max_tokens, passage_tokens or model.max_tokens)
