@@ -177,9 +177,7 @@ def vllm_serve(engine: Engine) -> Iterator[Server]:
 
 
 def installed() -> None:
-    """Raises:
-    SystemExit: vLLM is not; the sentence says how.
-    """
+    """Check that vLLM is installed; exit with the command that installs it."""
     if not PYTHON.is_file():
         raise SystemExit("vLLM is not installed: run `make venv-vllm` first.")
 

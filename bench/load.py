@@ -1,5 +1,7 @@
-"""Load from outside, in a process of its own: closed loop (so many callers, each waits for its
-answer) and open loop (arrivals by the clock, whatever the answers do).
+"""Load generation in a process of its own, closed loop and open loop.
+
+Closed loop: a number of callers, each of which waits for its answer. Open loop: arrivals by the
+clock, whatever the answers do.
 
 Requests are serialised beforehand and answers are not decoded, over gRPC as over HTTP: what is
 measured is the server, and the generator takes as little of the shared cores as it can.

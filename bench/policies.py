@@ -154,8 +154,11 @@ class ShrinkToHead(Fifo):
 
 
 class Deferred(Fifo):
-    """Holds a batch until it is full or its first text must leave to be in time; drops what is
-    late. Deferred batching, as in Symphony (Chen et al., 2023)."""
+    """Deferred batching, as in Symphony (Chen et al., 2023).
+
+    A batch waits until it is full or its first text must leave to be in time; late texts are
+    dropped.
+    """
 
     def start(self, now: float) -> Job | None:
         while self.queue and now + self._alone(self.queue[0]) > self.queue[0].expires_at:

@@ -174,8 +174,10 @@ def lanes(lengths: tuple[int, ...]) -> list[Row]:
 
 
 def _behind(bulk: Sequence[Job], query: Text) -> tuple[float, int]:
-    """Seconds of bulk batches between a query's arrival and its start, and how many of them began
-    in that time; on one stream."""
+    """Return seconds and number of the bulk batches between a query's arrival and its start.
+
+    On one stream; the number counts those that began in that time.
+    """
     first = bisect_right(bulk, query.arrived_at, key=_begun_at)
     last = bisect_right(bulk, query.begun_at, key=_begun_at)
     seconds = sum(job.seconds for job in bulk[first:last])

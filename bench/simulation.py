@@ -217,8 +217,11 @@ def best_cost(device: Device, lengths: Sequence[int]) -> dict[int, float]:
 
 
 def ceiling(cost: dict[int, float], arrivals: Arrivals, begin: float, end: float) -> float:
-    """The share in time of a server that is always as fast as with full batches of like lengths,
-    takes texts one by one in order, and knows at once which would be late."""
+    """Compute the share in time of an ideal server.
+
+    It is always as fast as with full batches of equal lengths, takes texts one by one in order,
+    and knows at once which would be late.
+    """
     free_at = 0.0
     asked = good = 0
     for now, texts in arrivals:

@@ -402,7 +402,7 @@ def _show(report: Mapping[str, Any]) -> None:
 
 
 def _label(name: str) -> str:
-    """ "recall_at_3" -> "Recall@3"."""
+    """Format a metric's name: "recall_at_3" becomes "Recall@3"."""
     metric, at, depth = name.partition("_at_")
     names = {"ndcg": "nDCG", "recall": "Recall", "mrr": "MRR"}
     return f"{names[metric]}@{depth}" if at else name.replace("_", " ")

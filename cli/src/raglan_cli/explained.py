@@ -78,7 +78,7 @@ def _stages(stages: Iterable[Span], spans: Sequence[Span]) -> Table:
 
 
 def _calls(spans: Iterable[Span]) -> str:
-    """ "first", "first, hedge (overtaken)", "first UNAVAILABLE, retry"."""
+    """List the attempts: "first, hedge (overtaken)", "first UNAVAILABLE, retry"."""
     told = []
     for span in spans:
         if not (why := attempt(span)):
@@ -93,8 +93,10 @@ def _calls(spans: Iterable[Span]) -> str:
 
 
 def _passages(passages: Sequence[Mapping[str, Any]], stages: Iterable[Span], width: int) -> Table:
-    """Each passage with its place before and after reranking. Those that reranking put out of the
-    answer have an id only."""
+    """Tabulate the passages with their ranks before and after reranking.
+
+    Those that reranking removed from the answer have an id only.
+    """
     before, scores = _before(stages)
     if not before:
         before = [each["chunk_id"] for each in sorted(passages, key=_fused, reverse=True)]

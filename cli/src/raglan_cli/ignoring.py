@@ -50,8 +50,10 @@ def _from_options(name: str, patterns: Sequence[str]) -> GitIgnoreSpec:
 
 @dataclass(slots=True)
 class GitIgnores:
-    """The `.gitignore` files that hold for a folder: its own, those below it, and those above it up
-    to the root of its repository."""
+    """The `.gitignore` files that apply to a folder.
+
+    Its own, those below it, and those above it up to the root of its repository.
+    """
 
     folder: Path
     _specs: dict[Path, GitIgnoreSpec] = field(default_factory=dict)

@@ -68,7 +68,7 @@ class Program:
 
     @property
     def name(self) -> str:
-        """ "embedder-1"."""
+        """Name of the process, such as "embedder-1"."""
         return f"{self.service}-{self.replica}"
 
 

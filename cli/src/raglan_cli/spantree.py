@@ -101,7 +101,7 @@ def notes(span: Span) -> list[Note]:
 
 
 def attempt(span: Span) -> str:
-    """ "first", "retry" or "hedge" for a call that left, else ""."""
+    """Return "first", "retry" or "hedge" for the span of an attempt, else ""."""
     return str(span["attributes"].get(semconv.ATTEMPT, ""))
 
 

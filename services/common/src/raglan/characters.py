@@ -23,9 +23,9 @@ _PLANES: Final = range(0x80, 0x20000)
 
 
 def _word_characters() -> str:
-    """Letters, digits and combining marks outside `UNSPACED`, as ranges of a class.
+    r"""Letters, digits and combining marks outside `UNSPACED`, as ranges of a class.
 
-    Python's \\w lacks the marks, which are vowels in Hindi, Tamil or Hebrew; one class is also
+    Python's \w lacks the marks, which are vowels in Hindi, Tamil or Hebrew; one class is also
     twice as fast as an alternation of two.
     """
     unspaced = re.compile(f"[{UNSPACED}]")

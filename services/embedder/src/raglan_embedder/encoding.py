@@ -163,8 +163,10 @@ class DeviceEncoder:
         }
 
     async def start(self, *, deadline: Deadline) -> None:
-        """Run every stream on short and long input, so that no caller pays for first times and the
-        scheduler knows the speed. The dimension is measured here."""
+        """Run every stream on short and long input, and measure the dimension.
+
+        No caller then pays for a first run, and the scheduler knows the speed.
+        """
         room = self._limits.waiting_items
         each = min(len(self.engine.streams), room)
         full = min(each * self._limits.batch_items, room)

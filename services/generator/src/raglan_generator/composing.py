@@ -25,8 +25,11 @@ class Composer:
         """Finish reason, once the answer has ended."""
 
     def compose(self, quotes: Sequence[Quote]) -> Iterator[Event]:
-        """The events of the answer. What does not fit is cut at a word, or left out if a part of
-        it would be wrong: half a row, half a fence."""
+        """Yield the events of the answer.
+
+        A quote that does not fit is cut at a word, or left out where a part would be wrong: half
+        a row, half a fence.
+        """
         for quote in quotes:
             body, lead_in = quote.unit.text, self._new_lead_in(quote)
             cost = len(body.split()) + len(lead_in.split())

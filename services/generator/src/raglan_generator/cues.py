@@ -98,8 +98,10 @@ _KINDS: Final = (
 
 
 def version_of(question: str) -> str:
-    """The name whose version `question` asks for, "Python" in "What Python version do I need?";
-    empty where it asks for no version."""
+    """Return the name whose version `question` asks for; empty where it asks for none.
+
+    "Python" in "What Python version do I need?".
+    """
     match = _VERSION_OF.search(question)
     return (match["before"] or match["after"] or "") if match else ""
 

@@ -30,8 +30,10 @@ _MARGIN: Final = 1.1
 
 
 class EstimatedTokenizer:
-    """Estimates from the letters: four of an English word a token, two of a word with accents,
-    one of any other script, and each digit and mark one.
+    """Estimates tokens from letters.
+
+    Four letters of an English word a token, two of a word with accents, one of any other script,
+    and each digit and mark one.
 
     Against the Mistral tokenizers of 32,000 and 131,000 tokens it is 1.1 to 1.5 times the larger
     count for English, German, Chinese, Japanese, Korean, code and JSON; see

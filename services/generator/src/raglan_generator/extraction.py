@@ -189,8 +189,10 @@ def _held(found: Features) -> float:
 
 
 def _completed(picked: list[int], candidates: Sequence[Candidate], most: int) -> list[int]:
-    """`picked`, and if a list leads them and there is room, what follows it under its heading:
-    the steps after the list belong to the same task."""
+    """Extend `picked`, if a list leads it, by the units that follow under its heading.
+
+    The steps after the list belong to the same task.
+    """
     best = candidates[picked[0]] if picked else None
     if best is None or best.unit.kind is not Kind.LIST:
         return picked
@@ -265,8 +267,11 @@ def evidence_of(
 
 
 def _share_without(specific: Specific, held: Sequence[set[str]]) -> float:
-    """Squared share of passages without a word. What most have, such as the name of the product,
-    need not be in each; a number or a name in code must."""
+    """Compute the squared share of passages without a word.
+
+    A word that most have, such as the name of the product, need not be in each; a number or a
+    name in code must.
+    """
     if specific.likeness is not Likeness.WORD:
         return 1.0
     return (1 - sum(map(specific.is_in, held)) / len(held)) ** 2
@@ -309,8 +314,10 @@ def weights_of(found: Sequence[Features]) -> Features:
 def _coverage(
     question: str, language: str, asked: Sequence[Specific], held: Sequence[set[str]]
 ) -> float:
-    """The largest share of the question that one passage holds, by its words or, where it names
-    something particular, by that."""
+    """Compute the largest share of the question that one passage holds.
+
+    By its words or, where it names something particular, by that.
+    """
     words = {term: float(len(term)) for term in asked_terms(question, language)}
     by_words = max(sum(w for t, w in words.items() if t in each) for each in held)
     coverage = by_words / (sum(words.values()) or 1)

@@ -144,8 +144,9 @@ class LanguageModel(Protocol):
     def stream(
         self, prompt: Prompt, request: Request, deadline: Deadline
     ) -> AsyncGenerator[Piece | End]:
-        """Continue `prompt` under the limits of `request`, but for its `first_token_s`, which
-        `begun_within` enforces; its passages are not read again.
+        """Continue `prompt` under the limits of `request`.
+
+        Its `first_token_s` is enforced by `begun_within`; its passages are not read again.
 
         Close the generator (`contextlib.aclosing`) to stop early: the model stops writing.
 

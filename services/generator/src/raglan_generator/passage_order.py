@@ -93,5 +93,5 @@ class _Popularity:
 
 
 def _log2_sum(a: float, b: float) -> float:
-    """log2(2**a + 2**b)"""
+    """Compute log2(2**a + 2**b)."""
     return max(a, b) + math.log2(1 + 2 ** -abs(a - b))

@@ -309,8 +309,10 @@ def _is_quotable_code(block: Block) -> bool:
 
 
 def _headings(passage: Passage) -> tuple[str, ...]:
-    """The headings above a passage, without what the chunker adds to a list or table cut in two:
-    the list's lead-in or the table's columns, which the blocks know themselves."""
+    """Return the headings above a passage, without the chunker's additions.
+
+    Those are the lead-in of a list or the columns of a table cut in two, which the blocks know.
+    """
     headings = passage.headings
     for block in passage.blocks:
         if block.start > 0 or not headings:

@@ -7,8 +7,9 @@ from weakref import WeakValueDictionary
 
 
 class CollectionLocks:
-    """`async with locks.of(collection)`: between checking who may write a document and having
-    written it, nobody else deletes it or writes it.
+    """One lock a collection, held from checking a document's owner until it is written.
+
+    `async with locks.of(collection)` keeps others from writing or deleting it meanwhile.
 
     Writers in other processes are caught by the claim that `DocumentStore.publish` checks again.
     """

@@ -320,9 +320,10 @@ class JobRun:
         truncated: Sequence[int],
         readability: Sequence[float],
     ) -> Prepared:
-        """Args:
-        truncated: tokens of each chunk that the model did not read, if the embedder knows.
-        readability: of each chunk, if the embedder knows.
+        """Combine a document's chunks with their vectors.
+
+        `truncated` and `readability` have an entry for each chunk, or none if the embedder does
+        not report them.
         """
         self.unread.add(cut.cut.language, readability, model.id)
         limit = self._dependencies.max_metadata_bytes

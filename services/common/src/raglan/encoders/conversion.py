@@ -83,8 +83,10 @@ def made_once(
 
 
 def is_whole(target: Path) -> bool:
-    """Return whether `target` holds what was written: a disk that was full, a crash or a bit
-    that turned would else be served, or stop every start."""
+    """Return whether `target` holds what was written.
+
+    A full disk, a crash or a flipped bit would otherwise be served, or stop every start.
+    """
     if not target.exists():
         return False
     stated = _digest_file(target)

@@ -1,5 +1,8 @@
-"""A model that reads query and passage together and gives one relevance: the logit of a sequence
-classifier with a single label, by OpenVINO, ONNX Runtime or torch."""
+"""Cross-encoder: one relevance for query and passage read together.
+
+The relevance is the logit of a sequence classifier with a single label, by OpenVINO, ONNX Runtime
+or torch.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,7 @@
-"""A language model that is asked whether a passage answers a query, and whose "yes" against "no" is
-the score: Qwen3-Reranker (Zhang et al., 2025) and models tuned like it. On torch.
+"""Reranking by a language model's "yes" or "no".
+
+Qwen3-Reranker (Zhang et al., 2025) and models tuned like it, on torch: the model judges whether a
+passage answers the query.
 
 The prompt is the one they were trained with. The score is the difference of the two tokens' logits
 at the end of the prompt: the log odds of "yes" among the two, as the authors use it.

@@ -107,8 +107,10 @@ class EncoderModel:
 
     @property
     def revision(self) -> str:
-        """A digest of all that shapes a vector: the files, the limit on tokens, the prompts, the
-        pooling. 12 hex digits."""
+        """A digest, 12 hex digits, of all that shapes a vector.
+
+        The files, the limit on tokens, the prompts and the pooling.
+        """
         prompts = (self.query_prompt, self.passage_prompt, self.default_prompt)
         return fingerprint.of_use(self.files, str(self.max_tokens), self.pooling, *prompts)
 

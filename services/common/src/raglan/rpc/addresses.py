@@ -132,7 +132,7 @@ class Resolver:
 
 
 def joined(host: str, port: int) -> str:
-    """ "::1" and 7101 -> "[::1]:7101"."""
+    """Join host and port: "::1" and 7101 give "[::1]:7101"."""
     return f"[{host}]:{port}" if ":" in host and not host.startswith("[") else f"{host}:{port}"
 
 

@@ -213,8 +213,10 @@ class RecordedSpan(ReadableSpan, trace.Span):
 
     @property
     def packed_attributes(self) -> dict[str, Any]:
-        """The same, a ranked list as one, for readers who can unpack it: a list takes as much as
-        ten spans."""
+        """The attributes with ranked lists packed, for readers who can unpack them.
+
+        An unpacked list takes as much as ten spans.
+        """
         return _bounded(self._given, _in_one)
 
     @property

@@ -217,8 +217,11 @@ class Documents:
 
     @cached_property
     def packed(self) -> bytes:
-        """The list as text: as objects it would be ten times as much as all else that a span says,
-        and two spans may show the same."""
+        """Pack the list as text.
+
+        As objects it would be ten times as large as the rest of a span, and two spans may show the
+        same list.
+        """
         parts = (self.ids, self.scores, self.contents)
         return to_json([part[:MAX_DOCUMENTS_SHOWN] for part in parts])
 

@@ -62,7 +62,7 @@ class Ask:
 
 
 def config_of(arguments: Mapping[str, Any]) -> Any:
-    """vLLM's whole configuration: reads the model's, settles what was left open.
+    """Build vLLM's whole configuration: read the model's and settle what was left open.
 
     Raises:
         InvalidInput: vLLM refuses an argument; the message is its own.

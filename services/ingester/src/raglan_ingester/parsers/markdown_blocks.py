@@ -31,10 +31,10 @@ _MAX_NESTING: Final = 8
 
 
 def read_markdown(text: str, first_line: int = 0) -> tuple[list[Block], list[Heading]]:
-    """The blocks and the outline of Markdown `text`.
+    r"""The blocks and the outline of Markdown `text`.
 
     Args:
-        text: with newlines as `\\n`.
+        text: with newlines as `\n`.
         first_line: lines before it are no Markdown (front matter).
 
     Returns:

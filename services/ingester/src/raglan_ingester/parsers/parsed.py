@@ -55,7 +55,7 @@ class ParsedDocument:
 
 
 def normalise(text: str) -> str:
-    """The one form in which text is stored: NFC, newlines as \\n, nothing a database refuses."""
+    r"""Return `text` in its stored form: NFC, newlines as \n, nothing a database refuses."""
     text = _UNSTORABLE.sub("", _NEWLINES.sub("\n", text))
     return unicodedata.normalize("NFC", _SURROGATES.sub("\ufffd", text))
 

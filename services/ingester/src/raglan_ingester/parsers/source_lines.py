@@ -15,7 +15,7 @@ _PIPE: Final = re.compile(r"(?<!\\)\|")
 
 
 class SourceLines:
-    """A text whose lines end in `\\n`, as markdown-it counts them."""
+    r"""A text whose lines end in `\n`, as markdown-it counts them."""
 
     def __init__(self, text: str) -> None:
         self.text = text
