@@ -45,6 +45,7 @@ def queries(panel: Entry, where: str) -> Iterator[tuple[str, str]]:
     """(legend, expression) of each line of a panel.
 
     Args:
+        panel: an entry of dashboards.yaml.
         where: matchers that hold for the whole dashboard.
     """
     if given := panel.get("expr"):

@@ -22,9 +22,13 @@ _PROBE: Final = (
 class Encoder(Protocol):
     """The part of `transformers.PreTrainedTokenizerBase` in use; vLLM's tokenizers share it."""
 
-    def encode(self, text: str, *, add_special_tokens: bool) -> list[int]: ...
+    def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
+        """Return the token ids of `text`."""
+        ...
 
-    def apply_chat_template(self, conversation: Any, /, **options: Any) -> Any: ...
+    def apply_chat_template(self, conversation: Any, /, **options: Any) -> Any:
+        """Render a conversation by the model's template."""
+        ...
 
 
 class HuggingFaceTokenizer:

@@ -239,7 +239,9 @@ class Engine(Protocol):
     """Answers questions from passages."""
 
     @property
-    def info(self) -> EngineInfo: ...
+    def info(self) -> EngineInfo:
+        """Identity and limits of the engine."""
+        ...
 
     def load(self) -> Load:
         """Current load; returns at once."""

@@ -66,7 +66,9 @@ class Tokenizer(Protocol):
         """Tokens of `text`, without special ones; at least as many as there are."""
         ...
 
-    def render(self, messages: Sequence[Message]) -> Rendered: ...
+    def render(self, messages: Sequence[Message]) -> Rendered:
+        """Render messages into the model's prompt."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +121,9 @@ class LanguageModel(Protocol):
     """Continues prompts."""
 
     @property
-    def info(self) -> EngineInfo: ...
+    def info(self) -> EngineInfo:
+        """Identity and limits of the model."""
+        ...
 
     @property
     def tokenizer(self) -> Tokenizer:

@@ -8,6 +8,7 @@ from raglan_ingester.settings import IngesterSettings
 
 
 def main() -> None:
+    """Run the ingester until a signal stops it."""
     settings = load_or_exit(IngesterSettings)
     serve(lambda: build(settings), settings)
 

@@ -167,9 +167,11 @@ class Ingester:
         )
 
     def register(self, server: grpc.aio.Server) -> None:
+        """Add the service to a gRPC server."""
         ingester_pb2_grpc.add_IngesterServiceServicer_to_server(self._servicer, server)
 
     async def start(self) -> None:
+        """Claim a worker name and start the job queue."""
         if self._worker is None:  # a start that the database was not there for is repeated
             self._worker = claim_name(
                 self._data_dir, configured=self._settings.worker_name, is_shared=self._is_shared
@@ -185,6 +187,7 @@ class Ingester:
         self._counted.watch(self._jobs)
 
     async def close(self) -> None:
+        """Stop jobs and release every resource."""
         await self._reconciler.close()
         await self._counted.close()
         await self._queue.close()
@@ -202,6 +205,7 @@ class Ingester:
 
 
 def build(settings: IngesterSettings) -> Service:
+    """Build the service from its settings."""
     ingester = Ingester(settings)
     return Service(
         name="raglan.v1.IngesterService",

@@ -47,9 +47,11 @@ class BlobStore:
         self._own.mkdir(parents=True)
 
     def path(self, sha256: str) -> Path:
+        """Return the path of a blob."""
         return self._root / sha256[:2] / sha256[2:]
 
     def writer(self) -> BlobWriter:
+        """Create a writer of one blob."""
         return BlobWriter(self, self._own / secrets.token_hex(16))
 
     async def unpin(self, hashes: Iterable[str]) -> None:
@@ -153,6 +155,7 @@ class BlobWriter:
         self.size_bytes = 0
 
     async def write(self, piece: bytes) -> None:
+        """Append bytes to the blob."""
         self.size_bytes += len(piece)
         with _full_disk_said():
             await asyncio.to_thread(self._write, piece)
@@ -163,6 +166,7 @@ class BlobWriter:
             return await asyncio.to_thread(self._commit)
 
     async def discard(self) -> None:
+        """Remove what was written, unless it was committed."""
         await asyncio.to_thread(self._discard)
 
     def _write(self, piece: bytes) -> None:

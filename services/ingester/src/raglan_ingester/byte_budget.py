@@ -31,6 +31,7 @@ class ByteBudget:
         return amount
 
     def release(self, amount: int) -> None:
+        """Return `amount` units and wake the callers that fit."""
         self._left += amount
         while self._waiting:
             wanted, turn = self._waiting[0]

@@ -18,6 +18,7 @@ class CollectionLocks:
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     def of(self, collection: str) -> asyncio.Lock:
+        """Return the lock of `collection`."""
         lock = self._locks.get(collection)
         if lock is None:
             lock = self._locks[collection] = asyncio.Lock()

@@ -101,6 +101,7 @@ class Database:
                 connection.exec_driver_sql(f"PRAGMA busy_timeout={_BUSY_MS}")
 
     async def close(self) -> None:
+        """Stop the threads and close all connections."""
         await asyncio.to_thread(self._threads.shutdown)
         self.engine.dispose()
 

@@ -60,6 +60,8 @@ class StoredDocument:
 
 
 class DocumentStore:
+    """The documents of all collections."""
+
     def __init__(self, database: Transactions) -> None:
         self._database = database
 

@@ -37,13 +37,19 @@ class Index(Protocol):
 
     async def upsert(
         self, collection: str, model: Model, chunks: Sequence[IndexChunk], vectors: NDArray[Any]
-    ) -> None: ...
+    ) -> None:
+        """Store chunks with their vectors, one row a chunk."""
+        ...
 
     async def delete(
         self, collection: str, document_ids: Sequence[str], *, keep: Sequence[str] = ()
-    ) -> int: ...
+    ) -> int:
+        """Delete the chunks of documents but those in `keep`; return their number."""
+        ...
 
-    async def count(self, collection: str, document_ids: Sequence[str]) -> list[int]: ...
+    async def count(self, collection: str, document_ids: Sequence[str]) -> list[int]:
+        """Count the chunks of each document."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +72,11 @@ class Prepared:
 
     @property
     def id(self) -> str:
+        """Id of the document."""
         return self.item.document_id
 
     def version(self) -> Version:
+        """Build the row of the version that becomes current."""
         return Version(
             item=self.item,
             title=title_of(self.item, self.cut),

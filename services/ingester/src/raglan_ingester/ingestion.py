@@ -32,14 +32,26 @@ class JobQueue(Protocol):
     """Runs a job for every attempt enqueued, again if the process dies before it returns."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """Name of the worker."""
+        ...
 
-    async def start(self, run: Callable[[str, int], Awaitable[None]], worker: str) -> None: ...
-    async def enqueue(self, job_id: str, attempt: int, collection: str) -> None: ...
-    async def close(self) -> None: ...
+    async def start(self, run: Callable[[str, int], Awaitable[None]], worker: str) -> None:
+        """Begin to execute jobs by `run(job_id, attempt)`."""
+        ...
+
+    async def enqueue(self, job_id: str, attempt: int, collection: str) -> None:
+        """Queue one attempt of a job, fairly among collections."""
+        ...
+
+    async def close(self) -> None:
+        """Interrupt running jobs; another process may resume them."""
+        ...
 
 
 class Collections(Protocol):
+    """Source of collection settings."""
+
     async def collection(self, name: str, deadline: Deadline | None = None) -> CollectionSettings:
         """Raises NotFound."""
         ...
@@ -102,6 +114,7 @@ class Ingestion:
         await asyncio.shield(task)
 
     async def enqueue(self, job: Job) -> None:
+        """Queue the current attempt of `job`."""
         await self._queue.enqueue(job.id, job.attempt, job.collection)
 
     async def cancel(self, job_id: str) -> None:

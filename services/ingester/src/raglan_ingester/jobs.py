@@ -60,10 +60,13 @@ class Tally:
     chunks: int = 0
 
     def of(self, *states: ItemState) -> int:
+        """Count the items in any of `states`."""
         return sum(self.by_state.get(state, 0) for state in states)
 
 
 class JobStore:
+    """The jobs and their items."""
+
     def __init__(self, database: Transactions) -> None:
         self._database = database
 
@@ -106,6 +109,8 @@ class JobStore:
         return await self._database.run(work)
 
     async def unfinished(self, collection: str = "") -> list[Job]:
+        """Return queued and running jobs, of one collection if it is named."""
+
         def work(session: Session) -> list[Job]:
             query = sa.select(Job).where(Job.state.in_([JobState.QUEUED, JobState.RUNNING]))
             if collection:
@@ -163,6 +168,7 @@ class JobStore:
         return await self._database.run(lambda session: list(session.scalars(query)))
 
     async def tally(self, job_id: str) -> Tally:
+        """Count the items of a job by state."""
         return await self._database.run(lambda session: _tally(session, job_id))
 
     async def save_progress(self, job: Job, stages: dict[str, list[int]]) -> bool:

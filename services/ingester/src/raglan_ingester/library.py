@@ -22,6 +22,8 @@ _DELETED_AT_ONCE: Final = 500
 
 
 class Index(Protocol):
+    """The part of the index that deletion needs."""
+
     async def delete(
         self, collection: str, document_ids: list[str], *, deadline: Deadline | None = None
     ) -> int:
@@ -30,6 +32,8 @@ class Index(Protocol):
 
 
 class Library:
+    """Reads and deletes stored documents."""
+
     def __init__(
         self,
         documents: DocumentStore,

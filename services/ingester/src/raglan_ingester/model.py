@@ -26,6 +26,8 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 
 class JobState(StrEnum):
+    """State of a job."""
+
     QUEUED = "queued"
     RUNNING = "running"
     SUCCEEDED = "succeeded"
@@ -35,10 +37,13 @@ class JobState(StrEnum):
 
     @property
     def ended(self) -> bool:
+        """True once the job will not run again by itself."""
         return self not in (JobState.QUEUED, JobState.RUNNING)
 
 
 class ItemState(StrEnum):
+    """State of a document within a job."""
+
     QUEUED = "queued"
     DONE = "done"
     UNCHANGED = "unchanged"
@@ -50,16 +55,22 @@ class ItemState(StrEnum):
 
 
 class DocumentState(StrEnum):
+    """State of a stored document."""
+
     QUEUED = "queued"
     READY = "ready"
     FAILED = "failed"
 
 
 class Base(DeclarativeBase):
+    """Declarative base of the tables."""
+
     type_annotation_map = {int: BigInteger, str: Text}  # noqa: RUF012 - SQLAlchemy's protocol
 
 
 class Job(Base):
+    """One submission of documents."""
+
     __tablename__ = "jobs"
 
     id: Mapped[str] = mapped_column(String(64), primary_key=True)
@@ -76,6 +87,8 @@ class Job(Base):
 
 
 class Item(Base):
+    """One document of a job."""
+
     __tablename__ = "job_items"
     __table_args__ = (
         UniqueConstraint("job_id", "document_id"),
@@ -122,6 +135,8 @@ class Worker(Base):
 
 
 class Document(Base):
+    """The current version of a document."""
+
     __tablename__ = "documents"
     __table_args__ = (Index("documents_by_blob", "sha256"),)
 

@@ -42,6 +42,7 @@ OUT_OF_MEMORY: Final = 3
 
 
 def main() -> None:
+    """Serve parse requests on the standard streams until they close."""
     memory_bytes, cpu_s = int(sys.argv[1]), int(sys.argv[2])
     requests, replies = quiet_standard_streams()
     detect_document("Its library looks for a folder to write to when it is loaded.")

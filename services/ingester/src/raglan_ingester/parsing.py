@@ -78,11 +78,15 @@ class CutDocument:
 
 
 class Parser(Protocol):
+    """Parses and cuts documents."""
+
     async def parse(self, request: ParseRequest) -> CutDocument:
         """Raises Unparsable, with a sentence for the document's owner."""
         ...
 
-    async def close(self) -> None: ...
+    async def close(self) -> None:
+        """Stop the parser's processes."""
+        ...
 
 
 class ParserPool:
@@ -124,6 +128,7 @@ class ParserPool:
             log.warning("parsers can read this user's files", confinement=self.confinement)
 
     async def parse(self, request: ParseRequest) -> CutDocument:
+        """Parse a document in a free process; raises Unparsable."""
         worker = await self._free.get()
         reusable: _Worker | None = None
         try:
@@ -141,6 +146,7 @@ class ParserPool:
         return reply
 
     async def close(self) -> None:
+        """Stop all processes."""
         for worker in list(self._all):
             await self._stop(worker)
 

@@ -66,6 +66,8 @@ class Observer(Protocol):
 
 
 class Embedder(Protocol):
+    """The part of the embedder that a run needs."""
+
     async def embed(self, texts: Sequence[str]) -> Embedded:
         """Raises RaglanError."""
         ...
@@ -137,6 +139,7 @@ class JobRun:
         self._chunks = progress.total["index"]
 
     async def work(self) -> None:
+        """Parse, embed and index the queued items."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._parse_all())
             while True:

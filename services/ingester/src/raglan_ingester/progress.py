@@ -42,6 +42,7 @@ class Progress:
         self.done["embed"] += chunks
 
     def indexed(self, chunks: int) -> None:
+        """Count indexed chunks."""
         self.done["index"] += chunks
 
     def lost(self, chunks: int, *, embedded: int = 0) -> None:
@@ -50,4 +51,5 @@ class Progress:
         self.total["index"] -= chunks
 
     def as_dict(self) -> dict[str, list[int]]:
+        """Return [done, total] by stage."""
         return {stage: [self.done[stage], self.total[stage]] for stage in STAGES}

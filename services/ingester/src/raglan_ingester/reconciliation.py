@@ -34,6 +34,8 @@ _DAY_MS: Final = 24 * 3600 * 1000
 
 
 class Index(Protocol):
+    """The part of the index that reconciliation needs."""
+
     async def count(self, collection: str, document_ids: Sequence[str]) -> list[int]:
         """Raises RaglanError."""
         ...

@@ -43,6 +43,8 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class IngesterServicer(ingester_pb2_grpc.IngesterServiceServicer):
+    """The wire of the ingester."""
+
     def __init__(
         self,
         intake: Intake,

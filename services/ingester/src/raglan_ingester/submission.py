@@ -25,6 +25,8 @@ _MAX_FILENAME_CHARS: Final = 1024
 
 @dataclass(frozen=True, slots=True)
 class Limits:
+    """Limits of a submission."""
+
     max_document_bytes: int
     max_job_bytes: int
     max_documents_per_job: int
@@ -33,11 +35,15 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class JobStart:
+    """First message of an upload."""
+
     collection: str
 
 
 @dataclass(frozen=True, slots=True)
 class DocumentStart:
+    """Head of a document in an upload."""
+
     document_id: str
     filename: str
     media_type: str

@@ -44,6 +44,7 @@ class Linear:
     """(out,)."""
 
     def __call__(self, rows: Matrix) -> Matrix:
+        """Apply the layer to rows of shape (n, inputs)."""
         out: Matrix = rows @ self.weight.T + self.bias
         return out
 

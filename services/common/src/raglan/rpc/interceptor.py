@@ -56,6 +56,7 @@ class BoundaryInterceptor(grpc.aio.ServerInterceptor):
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Handler | None:
+        """Return the handler of a call, wrapped."""
         handler = await continuation(handler_call_details)
         method = handler_call_details.method
         if handler is None:

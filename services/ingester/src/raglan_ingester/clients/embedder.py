@@ -54,6 +54,8 @@ class TokenizerDefinition:
 
 
 class EmbedderClient:
+    """Client of the embedder's bulk lane."""
+
     def __init__(self, pool: EndpointPool) -> None:
         self._pool = pool
 

@@ -71,6 +71,7 @@ class RetrieverClient:
     async def upsert(
         self, collection: str, model: Model, chunks: Sequence[IndexChunk], vectors: NDArray[Any]
     ) -> None:
+        """Store chunks with their vectors, one row a chunk."""
         await self._call(
             "Upsert",
             retriever_pb2.UpsertRequest(

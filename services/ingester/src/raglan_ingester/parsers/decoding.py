@@ -77,6 +77,8 @@ _MAX_MIXED_SHARE: Final = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
+    """Decoded text of a file."""
+
     text: str
     """Normalised."""
     warnings: list[str] = field(default_factory=list)

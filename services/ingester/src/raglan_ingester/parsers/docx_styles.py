@@ -69,9 +69,11 @@ class Styles:
         return 0
 
     def is_code(self, chain: list[Any]) -> bool:
+        """Return whether a paragraph has a code style."""
         return any(_CODE.search(_name(holder)) for holder in chain)
 
     def is_quotation(self, chain: list[Any]) -> bool:
+        """Return whether a paragraph has a quotation style."""
         return any(_QUOTE.search(_name(holder)) for holder in chain)
 
 

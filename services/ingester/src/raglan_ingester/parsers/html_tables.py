@@ -18,6 +18,8 @@ _MAX_ROW_SPAN: Final = 65534
 
 @dataclass(frozen=True, slots=True)
 class HtmlTable:
+    """A table with its spanning cells repeated."""
+
     rows: list[list[str]]
     has_header: bool
     caption: str

@@ -95,6 +95,7 @@ class ListStyles:
         return label, f"{prefix}{label}{suffix}".strip()
 
     def start(self, style: str, depth: int) -> int:
+        """Return the first number of a list style at `depth`."""
         level = self._levels.get((style, str(depth)))
         value = level.get(f"{TEXT}start-value", "1") if level is not None else "1"
         return int(value) if value.isdigit() else 1

@@ -31,6 +31,8 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Heading:
+    """A heading with its section's offset."""
+
     offset: int
     """Offset of its section in the text, in characters."""
     level: int
@@ -40,6 +42,8 @@ class Heading:
 
 @dataclass(frozen=True, slots=True)
 class ParsedDocument:
+    """Text and structure of a parsed document."""
+
     title: str
     """Empty where the document names none."""
     text: str

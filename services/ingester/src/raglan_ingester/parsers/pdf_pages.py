@@ -56,19 +56,24 @@ class Line:
 
     @property
     def text(self) -> str:
+        """Text of the line, cells joined by a space."""
         return " ".join(cell.text for cell in self.cells)
 
     @property
     def left(self) -> float:
+        """Left edge in points."""
         return self.cells[0].left
 
     @property
     def right(self) -> float:
+        """Right edge in points."""
         return self.cells[-1].right
 
 
 @dataclass(slots=True)
 class Page:
+    """The lines of one page."""
+
     lines: list[Line]
     """In the order in which they are drawn."""
     height: float

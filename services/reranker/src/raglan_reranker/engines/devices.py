@@ -27,7 +27,9 @@ class Streams:
 class LoadOn(Protocol):
     """Loads on one device; of several, in the process of each."""
 
-    def __call__(self, device: str, stopped: threading.Event | None = None) -> Streams: ...
+    def __call__(self, device: str, stopped: threading.Event | None = None) -> Streams:
+        """Load on one device."""
+        ...
 
 
 def load(device: str, load_on: LoadOn, stopped: threading.Event) -> Streams:

@@ -54,6 +54,7 @@ class Rounded:
 
     @property
     def nbytes(self) -> int:
+        """Size in bytes."""
         return self.steps.nbytes + self.scale.nbytes
 
 
