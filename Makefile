@@ -11,6 +11,7 @@ STUBS := services/common/src/raglan/v1
 EVAL_DATA_DIR ?= $(wildcard ../shared/data)
 export EVAL_DATA_DIR
 export HF_HUB_OFFLINE ?= 1
+WORKERS ?= 2
 
 .DEFAULT_GOAL := help
 
@@ -45,8 +46,12 @@ run: setup ## Start the whole mesh on this machine; Ctrl-C stops it
 # --- Test and check -------------------------------------------------------------------------------
 
 .PHONY: test
-test: setup-test ## Unit, contract and mesh tests, a few faults (under 10 minutes on 2 cores)
-	$(BIN)/python -m pytest tests/unit tests/contract tests/mesh tests/faults
+test: setup-test ## All that runs by itself, in parallel (under 10 minutes on 2 cores); ARGS="tests/unit/resilience -k breaker" for a part
+	$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+
+.PHONY: test-fast
+test-fast: setup-test ## Unit tests: no processes, no models (under a minute on 2 cores)
+	$(BIN)/python -m pytest -n $(WORKERS) $(or $(ARGS),tests/unit)
 
 .PHONY: test-e2e
 test-e2e: setup-test ## The journey of a new user: make run, the CLI

@@ -1,13 +1,15 @@
-"""What holds for every test: blocking the event loop fails it; and the mesh that many share."""
+"""The guard of the event loop, how workers share the tests, and the mesh that many of them use."""
 
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import gc
 import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import mesh_process
 import pytest
@@ -19,8 +21,47 @@ settings.load_profile("any machine")
 
 REPOSITORY = Path(__file__).parents[1]
 SCHEDSTAT = Path("/proc/thread-self/schedstat")
+FOLDERS = {name: n for n, name in enumerate(("mesh", "contract", "process", "unit", "faults"))}
+SHARED_MESH = {"mesh", "observability"}
 BLOCKED_S = 0.5
 """A callback that holds the loop longer fails the test, unless `loop_stall_s(n)` marks it."""
+
+
+@pytest.hookimpl(trylast=True)  # after pytest-randomly, whose order within a folder stays
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the folders that take longest: two workers end at about the same time."""
+    items.sort(key=lambda item: FOLDERS.get(_folder(item.nodeid), len(FOLDERS)))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Give each file to one worker, and all that share a mesh to the same one."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class ByMesh(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            folder = _folder(nodeid)
+            return folder if folder in SHARED_MESH else super()._split_scope(nodeid)
+
+    config.option.loadscopereorder = False
+    return ByMesh(config, log)
+
+
+def _folder(nodeid: str) -> str:
+    """The folder below `tests`."""
+    return nodeid.removeprefix("tests/").partition("/")[0]
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)  # outside of pytest-timeout: waiting is not the test
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[Any]:
+    """Run a test that is marked `alone` while no other worker runs one."""
+    folder = item.config.cache.mkdir("raglan-workers")
+    with (folder / "turn").open("w") as turn, (folder / "machine").open("w") as machine:
+        # Who waits for the machine holds the turn, so that nobody overtakes.
+        fcntl.flock(turn, fcntl.LOCK_EX)
+        fcntl.flock(machine, fcntl.LOCK_EX if item.get_closest_marker("alone") else fcntl.LOCK_SH)
+        fcntl.flock(turn, fcntl.LOCK_UN)
+        return (yield)
 
 
 def pytest_collection_finish() -> None:

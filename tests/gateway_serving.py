@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import socket
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
@@ -12,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
+import ports
 from fastapi import FastAPI
 from raglan.lifecycle import Lifecycle
 from raglan_gateway import app, lifecycle
@@ -81,12 +81,6 @@ class Gateway:
             self.closed += 1
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 async def until(condition: Any, what: str, within_s: float = LIMIT_S) -> None:
     end = time.monotonic() + within_s
     while not condition():
@@ -96,7 +90,7 @@ async def until(condition: Any, what: str, within_s: float = LIMIT_S) -> None:
 
 @asynccontextmanager
 async def serving(**options: Any) -> AsyncIterator[tuple[Gateway, asyncio.Task[int]]]:
-    options.setdefault("port", free_port())
+    options.setdefault("port", ports.free_port())
     settings = GatewaySettings(**NOWHERE, **options)
     gateway = Gateway(settings)
     task = asyncio.create_task(lifecycle.serve(gateway.build, settings, gateway.stopping))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import ports
 
 START_S = 180.0
 STOP_S = 40.0
@@ -44,13 +44,6 @@ class Mesh:
         return int(next(s["pid"] or 0 for s in self.services() if s["service"] == service))
 
 
-def free_port() -> int:
-    """A port that nothing listens on just now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def until(condition: Callable[[], Any], *, within_s: float, what: str) -> Any:
     """Wait for `condition` to be true and return its value; fail by the name of `what`."""
     end = time.monotonic() + within_s
@@ -67,7 +60,7 @@ def until(condition: Callable[[], Any], *, within_s: float, what: str) -> Any:
 @contextmanager
 def running(data: Path, *options: str, **variables: str) -> Iterator[Mesh]:
     """Start a mesh, wait until it is ready, stop it at the end."""
-    port = free_port()
+    port = ports.free_port()
     command = [sys.executable, "-m", "raglan_cli", "up", "--data", str(data), "--port", str(port)]
     log = data.parent / f"{data.name}.log"
     with log.open("w") as output:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import subprocess
 import tempfile
 from pathlib import Path
 
+import ports
 import pytest
 
 
@@ -21,9 +21,7 @@ class PostgresServer:
         self._folder = Path(tempfile.mkdtemp(prefix="raglan-postgres-"))
         if os.getuid() == 0:  # PostgreSQL refuses to run as root.
             shutil.chown(self._folder, "postgres", "postgres")
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port: int = free.getsockname()[1]
+        self.port = ports.free_port()
         self._run("initdb", "-D", self._data, "-U", "raglan", "--auth=trust")
         self.start()
 

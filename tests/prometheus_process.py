@@ -12,6 +12,7 @@ from typing import Any
 
 import httpx
 import mesh_process
+import ports
 import pytest
 import yaml
 
@@ -50,7 +51,7 @@ def watching(mesh: mesh_process.Mesh, folder: Path) -> Iterator[Prometheus]:
     """A Prometheus that has scraped every process of `mesh` and evaluated every rule."""
     if not (binary := shutil.which("prometheus")):
         pytest.fail("There is no prometheus: apt-get install prometheus")
-    port = mesh_process.free_port()
+    port = ports.free_port()
     command = [
         binary,
         f"--config.file={_configured(mesh, folder)}",

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import mesh_process
+import ports
 import psutil
 import pytest
 
@@ -49,7 +50,7 @@ def _heed_ctrl_c() -> None:
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clone]:
     folder = tmp_path_factory.mktemp("user")
     subprocess.run(["git", "clone", "--quiet", REPOSITORY, folder / "raglan"], check=True)
-    port = mesh_process.free_port()
+    port = ports.free_port()
     kept = {name: value for name, value in os.environ.items() if not name.startswith("RAGLAN_")}
     home = folder / "home"
     home.mkdir()

@@ -22,10 +22,11 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import ports
 import psutil
 from faults import figures
 from faults.open_loop import Options, Record
-from faults.process import Process, free_port, python_module
+from faults.process import Process, python_module
 from prometheus_client.parser import text_string_to_metric_families
 
 SERVICES = ("embedder", "retriever", "reranker", "generator")
@@ -129,7 +130,7 @@ class Bed:
             self._add_redis()
         for service in SERVICES:
             self.list_replicas(service, self.listed(service))
-        self._listening = socket.create_server(("127.0.0.1", free_port()), backlog=1024)
+        self._listening = socket.create_server(("127.0.0.1", ports.free_port()), backlog=1024)
         self.gateway = self.new_gateway()
 
     # --- Start and stop ---------------------------------------------------------------------------
@@ -323,10 +324,10 @@ class Bed:
 
     def _replica(self, service: str, number: int) -> Process:
         prefix = f"RAGLAN_{service.upper()}"
-        port = free_port()
+        port = ports.free_port()
         variables = {
             f"{prefix}_PORT": str(port),
-            f"{prefix}_METRICS_PORT": str(free_port()),
+            f"{prefix}_METRICS_PORT": str(ports.free_port()),
             f"{prefix}_LOG_FORMAT": "json",
             **_NULL[service],
         }
@@ -352,14 +353,14 @@ class Bed:
         return own
 
     def _add_proxy(self, service: str) -> None:
-        port = free_port()
+        port = ports.free_port()
         script = Path(__file__).with_name("black_hole.py")
         command = [sys.executable, str(script), str(port), str(self.services[service][0].port)]
         name = f"proxy-{service}"
         self.others[name] = Process(name, command, {}, self.folder / f"{name}.log", port)
 
     def _add_redis(self) -> None:
-        port = free_port()
+        port = ports.free_port()
         command = ["redis-server", "--port", str(port), "--save", "", "--bind", "127.0.0.1"]
         self.others["redis"] = Process("redis", command, {}, self.folder / "redis.log", port)
 

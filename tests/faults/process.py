@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import os
-import random
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -15,27 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 WRAPPER = Path(__file__).with_name("wrapped.py")
-_FIRST_PORT, _LAST_PORT = 10_000, 32_000
-"""Below the ports of outgoing connections: a killed replica must find its own free again."""
-
 _PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None)
-_given: set[int] = set()
-
-
-def free_port() -> int:
-    """A port that nobody listens on, and that was not given out before."""
-    while True:
-        port = random.randrange(_FIRST_PORT, _LAST_PORT)
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-        if port not in _given:
-            _given.add(port)
-            return port
 
 
 @dataclass

@@ -19,6 +19,7 @@ from report import Row
 ROWS = [scenario for scenario in TABLE if FULL or scenario.short]
 
 
+@pytest.mark.alone
 @pytest.mark.timeout(300)
 @pytest.mark.loop_stall_s(10)  # the loops under test are those of other processes
 @pytest.mark.parametrize("scenario", ROWS, ids=lambda scenario: scenario.name)

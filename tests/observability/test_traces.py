@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import httpx
 import mesh_process
+import ports
 import pytest
 import trace_expectations
 import trace_requests
@@ -56,7 +57,7 @@ class Running:
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    port = mesh_process.free_port()
+    port = ports.free_port()
     folder = tmp_path_factory.mktemp("traces")
     with trace_requests.mixed(folder, RAGLAN_GATEWAY_OTLP_PORT=str(port)) as requests:
         yield Running(requests, f"http://127.0.0.1:{port}/v1/traces")

@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import re
-import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import aclosing
@@ -14,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import httpx
+import ports
 import pytest
 import pytest_asyncio
 from raglan.deadline import Deadline
@@ -66,9 +66,7 @@ class VllmServe:
 async def server(
     model_folder: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[VllmServe]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = ports.free_port()
     log = tmp_path_factory.mktemp("serve") / "log"
     with log.open("w") as output:
         process = await asyncio.create_subprocess_exec(

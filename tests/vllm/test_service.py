@@ -6,7 +6,6 @@ import asyncio
 import os
 import re
 import signal
-import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -15,6 +14,7 @@ from pathlib import Path
 
 import grpc
 import httpx
+import ports
 import psutil
 import pytest
 import pytest_asyncio
@@ -65,16 +65,10 @@ class Running:
         return bool(reply.status == health_pb2.HealthCheckResponse.SERVING)
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @asynccontextmanager
 async def started(model: Path, log: Path) -> AsyncIterator[Running]:
     """A process of its own, once it is SERVING; killed at the end of the block."""
-    port, metrics_port = free_port(), free_port()
+    port, metrics_port = ports.free_port(), ports.free_port()
     settings = {
         "ENGINE": "vllm",
         "MODEL": str(model),

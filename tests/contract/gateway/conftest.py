@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import ports
 import pytest
 from pydantic import SecretStr
 
@@ -22,9 +23,7 @@ class RedisServer:
 
     def __init__(self, program: str, folder: Path, *, password: str = "") -> None:
         self._folder = folder
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port: int = free.getsockname()[1]
+        self.port = ports.free_port()
         self._password = password
         self._command = [
             *(program, "--bind", "127.0.0.1", "--port", str(self.port), "--dir", str(folder)),

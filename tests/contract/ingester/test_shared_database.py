@@ -6,13 +6,13 @@ import asyncio
 import hashlib
 import os
 import signal
-import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
+import ports
 import pytest
 import pytest_asyncio
 from postgres_server import PostgresServer
@@ -48,9 +48,7 @@ async def start(
     async with AsyncExitStack() as stack:
 
         async def one() -> tuple[asyncio.subprocess.Process, Any]:
-            with socket.socket() as free:
-                free.bind(("127.0.0.1", 0))
-                port = free.getsockname()[1]
+            port = ports.free_port()
             settings = addresses | {
                 "port": port,
                 "data_dir": tmp_path / "data",

@@ -156,6 +156,9 @@ def test_a_loop_that_is_gone_costs_its_series_and_nothing_else(
 # --- A service ------------------------------------------------------------------------------------
 
 
+LIMIT_S = 30
+
+
 class Servicer(embedder_pb2_grpc.EmbedderServiceServicer):
     async def GetInfo(self, request: Any, context: Any) -> common_pb2.ServiceInfo:
         return common_pb2.ServiceInfo()
@@ -183,6 +186,12 @@ class Served:
     def value(self, name: str, **labels: str) -> float | None:
         return self.metrics.registry.get_sample_value(f"raglan_{name}", labels)
 
+    async def until(self, value: float, name: str, **labels: str) -> None:
+        """Wait for a value: a call is counted when it has ended here, a moment after its reply."""
+        async with asyncio.timeout(LIMIT_S):
+            while self.value(name, **labels) != value:
+                await asyncio.sleep(0.01)
+
     def series(self) -> int:
         return sum(len(family.samples) for family in self.metrics.registry.collect())
 
@@ -207,9 +216,9 @@ async def test_calls_count_by_method_and_status(served: Served, channel: grpc.ai
         with contextlib.suppress(NotFound):
             await client.call(method, common_pb2.GetInfoRequest(), deadline=Deadline.after(5))
     count = "rpc_server_duration_seconds_count"
-    assert served.value(count, method="EmbedderService/GetInfo", status="OK") == 1
-    assert served.value(count, method="EmbedderService/Embed", status="NOT_FOUND") == 1
-    assert served.value("rpc_server_running", method="EmbedderService/Embed") == 0
+    await served.until(1, count, method="EmbedderService/GetInfo", status="OK")
+    await served.until(1, count, method="EmbedderService/Embed", status="NOT_FOUND")
+    await served.until(0, "rpc_server_running", method="EmbedderService/Embed")
 
 
 async def test_methods_that_do_not_exist_are_one_series_however_many_names_they_have(
@@ -219,30 +228,26 @@ async def test_methods_that_do_not_exist_are_one_series_however_many_names_they_
         with pytest.raises(grpc.aio.AioRpcError):
             await channel.unary_unary(method)(b"", timeout=5)
 
+    count = "rpc_server_duration_seconds_count"
     await call("/raglan.v1.EmbedderService/Odd")
+    await served.until(1, count, method="other", status="UNIMPLEMENTED")
     before = served.series()
     for number in range(50):
         await call(f"/raglan.v1.EmbedderService/Odd{number}")
         await call(f"/odd{number}.Service/Embed")
+    await served.until(101, count, method="other", status="UNIMPLEMENTED")
     assert served.series() == before
-    count = "rpc_server_duration_seconds_count"
-    assert served.value(count, method="other", status="UNIMPLEMENTED") == 101
 
 
 async def test_a_service_without_progress_shows_as_stalled_until_there_is_some(
     served: Served,
 ) -> None:
-    async def is_in(state: str) -> None:
-        async with asyncio.timeout(5):
-            while not served.value("process_state", state=state):
-                await asyncio.sleep(0.01)
-
     assert served.value("process_state", state="serving") == 1
     served.health = Health.STALLED
-    await is_in("stalled")
+    await served.until(1, "process_state", state="stalled")
     assert served.value("process_state", state="serving") == 0
     served.health = Health.SERVING
-    await is_in("serving")
+    await served.until(1, "process_state", state="serving")
 
 
 async def test_a_process_shows_its_build_memory_descriptors_and_the_lag_of_its_loop(
@@ -252,7 +257,7 @@ async def test_a_process_shows_its_build_memory_descriptors_and_the_lag_of_its_l
     assert info.samples[0].labels["service"] == "embedder"
     assert (served.value("process_resident_memory_bytes") or 0) > 1e6
     assert (served.value("process_open_fds") or 0) > 0
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(LIMIT_S):
         while not served.value("event_loop_lag_seconds_count"):
             await asyncio.sleep(0.01)
 

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import multiprocessing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -100,25 +99,6 @@ def test_a_line_of_another_version_outlives_pruning_and_a_torn_one_does_not(hist
     records.append(run(0), history)
     assert history.read_bytes().startswith(b'{"format": 2}\n{"at":"2026-11-20')
     assert [each.name for each in history.parent.iterdir()] == [history.name]
-
-
-def _append_many(path: Path, name: str) -> None:
-    for days in (40, *[0] * 30):  # an old one each time makes every process prune
-        records.append(run(days, name), path)
-
-
-def test_no_run_is_lost_when_several_processes_append_and_prune(history: Path) -> None:
-    context = multiprocessing.get_context("fork")
-    writers = [context.Process(target=_append_many, args=(history, name)) for name in "abc"]
-    for writer in writers:
-        writer.start()
-    for writer in writers:
-        writer.join(30)
-        assert writer.exitcode == 0
-    found, skipped = records.read(history)
-    assert skipped == []
-    recent = [each.bench for each in found if each.at == NOW]
-    assert {name: recent.count(name) for name in "abc"} == {"a": 30, "b": 30, "c": 30}
 
 
 def test_who_waits_too_long_for_the_lock_is_told(

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import os
-import subprocess
-import sys
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
@@ -378,13 +375,3 @@ def test_a_file_of_addresses_may_be_indented_and_commented(tmp_path: Path) -> No
     path = tmp_path / "embedder.addresses"
     path.write_text("# ours\n  10.0.0.1:7101  # the fast one\n\t# none\n\n[::1]:7101\n")
     assert addresses._read(path).fixed == {"10.0.0.1:7101", "[::1]:7101"}
-
-
-def test_grpc_does_nothing_in_forked_children():
-    """Its threads, restarted in a child of uvloop's `fork`, crash before `exec`."""
-    program = "import raglan, os; print(os.environ['GRPC_ENABLE_FORK_SUPPORT'])"
-    environment = {k: v for k, v in os.environ.items() if k != "GRPC_ENABLE_FORK_SUPPORT"}
-    ran = subprocess.run(
-        [sys.executable, "-c", program], env=environment, capture_output=True, check=True
-    )
-    assert ran.stdout.split() == [b"0"]

