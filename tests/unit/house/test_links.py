@@ -79,8 +79,6 @@ def test_every_path_in_code_exists(name: str) -> None:
         if token.type == "code_inline" and re.fullmatch(r"[\w.-]+/[\w./-]+", token.content)
     ]
     missing = [
-        path
-        for path in paths
-        if path.split("/")[0] in folders and not (REPOSITORY / path).exists()
+        path for path in paths if path.split("/")[0] in folders and not (REPOSITORY / path).exists()
     ]
     assert missing == []
