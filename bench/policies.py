@@ -13,7 +13,7 @@ import numpy as np
 from raglan.errors import Overloaded
 from raglan.scheduling.latency import LatencyModel
 from raglan.scheduling.scheduler import Scheduler
-from raglan.scheduling.work import Closed, Item, Lane, Limits
+from raglan.scheduling.work import FlushReason, Item, Lane, Limits
 from simulation import Device, Job, Policy, Text
 
 WINDOW_S = 0.005
@@ -48,7 +48,7 @@ class Scheduled:
                 text.refused = True
             return
         ahead = self.scheduler.ahead()
-        if ahead is not None and (lane < ahead.lane or ahead.closed is Closed.IDLE):
+        if ahead is not None and (lane < ahead.lane or ahead.closed is FlushReason.IDLE):
             # What lies in the mailbox has not begun: it is taken back, the last first.
             while self._mailbox:
                 self.scheduler.retract(self._mailbox.pop())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import subprocess
 from collections.abc import Iterator
@@ -47,7 +48,7 @@ def anchors(page: Path) -> set[str]:
     found: dict[str, int] = {}
     names = set()
     blocks = tokens(page)
-    for opening, inline in zip(blocks, blocks[1:], strict=False):
+    for opening, inline in itertools.pairwise(blocks):
         if opening.type == "heading_open":
             text = "".join(token.content for token in inline.children or [])
             name = re.sub(r"[^\w\- ]", "", text.strip().lower()).replace(" ", "-")
