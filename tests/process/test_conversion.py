@@ -127,7 +127,7 @@ def test_a_stop_ends_the_process_at_once(converter: Converter) -> None:
     converter.stopped.set()
     thread.join(50)
     assert not thread.is_alive(), "it waited for the process, which sleeps for 100 s"
-    assert "was given up" in failures[0]
+    assert "was abandoned" in failures[0]
     assert not converter.target.exists()
     assert leftovers(converter) == []
 
@@ -138,7 +138,7 @@ def test_a_stop_ends_the_wait_for_another_process(converter: Converter) -> None:
     converter.stopped.set()
     with (
         conversion.FileLock(f"{converter.target}.lock"),
-        pytest.raises(Unavailable, match="was given up"),
+        pytest.raises(Unavailable, match="was abandoned"),
     ):
         converter.make()
     assert converter.counted == 0

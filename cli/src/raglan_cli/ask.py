@@ -85,7 +85,7 @@ def ask(
             if trace and not json and (explanation := _explanation(gateway, started)):
                 explained.show(out, {}, explanation)
             raise
-        # Whoever leaves before the end is counted as one who left.
+        # A client that leaves before the end is counted as cancelled.
         with suppress(Failure):
             deque(events, maxlen=0)
         explanation = _explanation(gateway, reply) if trace else None

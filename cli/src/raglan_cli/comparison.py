@@ -92,7 +92,7 @@ def _by_name(runs: Sequence[Record]) -> dict[tuple[str, str], list[Figure]]:
     """(what, unit) -> the figure of each run that has it, the latest run first."""
     found: dict[tuple[str, str], list[Figure]] = {}
     for run in sorted(runs, key=lambda run: run.at, reverse=True)[:_MOST_RUNS]:
-        # Of two figures with one name the first counts: they cannot be told apart later.
+        # Of two figures with one name the first counts: they could not be distinguished later.
         figures = {(each.what, each.unit): each for each in reversed(run.figures)}
         for name in dict.fromkeys((each.what, each.unit) for each in run.figures):
             found.setdefault(name, []).append(figures[name])

@@ -33,7 +33,7 @@ from raglan_cli.ingest import bars
 from raglan_cli.screen import err, out, print_json
 
 DEPTH: Final = 100
-"""Passages asked for when documents are ranked: several may belong to one document."""
+"""Passages requested when documents are ranked: several may belong to one document."""
 
 RANKED: Final = 50
 """Documents that the figures need in order."""

@@ -15,13 +15,13 @@ from importlib.metadata import version
 from typing import Any, Final
 
 from raglan_cli import display, log_files, runfile
-from raglan_cli.door import Door
 from raglan_cli.failure import Failure
 from raglan_cli.mesh import Mesh, Program
 from raglan_cli.readiness import is_ready, is_used, not_up_yet
 from raglan_cli.rolling import Rolling, gap_of, publish
 from raglan_cli.runfile import MeshDocument, RestartEntry
 from raglan_cli.screen import err, note
+from raglan_cli.shared_socket import SharedSocket
 from raglan_cli.supervisor import Process, State, Supervisor
 
 _POLL_S: Final = 0.05
@@ -35,9 +35,12 @@ async def supervise(planned: Mesh, start_limit_s: float) -> int:
         publish(planned.data, planned.endpoints)
     except OSError as error:
         raise Failure(f"{planned.data} cannot be written to: {error.strerror}.") from None
-    with closing(Door(*planned.listen)) as door:
+    with closing(SharedSocket(*planned.listen)) as shared_socket:
         supervisor = Supervisor(
-            planned.programs, is_ready=is_ready, on_change=run.on_change, door=door
+            planned.programs,
+            is_ready=is_ready,
+            on_change=run.on_change,
+            shared_socket=shared_socket,
         )
         run.supervisor = supervisor
         rotating = asyncio.create_task(log_files.keep_small(planned.data / "logs", most))
@@ -141,7 +144,7 @@ class _Run:
             note(display.line(process.entry()))
 
     def on_restart_asked(self, rolling: Rolling) -> None:
-        """Begin the restart that was asked for, unless one is going on."""
+        """Begin the requested restart, unless one is in progress."""
         request = runfile.asked_restart(self.planned.data)
         if request and not (self.restart and self.restart["state"] == "running"):
             self.restart = RestartEntry(
@@ -172,7 +175,7 @@ class _Run:
             self.restart["state"] = "done"
         except (Failure, OSError) as failure:  # addresses are published in a file
             self.restart |= {"state": "failed", "reason": str(failure)}
-            note(f"The restart was given up: {failure}", style="red")
+            note(f"The restart was abandoned: {failure}", style="red")
         except asyncio.CancelledError:
             self.restart |= {"state": "failed", "reason": "The mesh was stopped."}
             raise

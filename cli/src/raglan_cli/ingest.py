@@ -149,8 +149,8 @@ def _ended_early(error: BaseException, gateway: Gateway, upload: Upload, selecte
     if not accepted:
         return failure
     lines = [
-        f"{failure.message} Accepted before: {accepted} of {selected} files. The mesh goes on with "
-        "them:",
+        f"{failure.message} Accepted before: {accepted} of {selected} files. The mesh continues "
+        "with them:",
         *(f"  job {job.id} ({counted(job.files, 'file')})" for job in upload.accepted),
         f"To cancel one: curl -X POST {gateway.url}/v1/jobs/ID/cancel",
     ]
@@ -221,7 +221,7 @@ def _show(report: Mapping[str, Any], *, waited: bool) -> None:
             )
         )
     else:
-        out.print(f"Uploaded to {collection}; the work goes on in the background:")
+        out.print(f"Uploaded to {collection}; indexing continues in the background:")
         for job in report["jobs"]:
             out.print(f"  job {job['id']}")
     show_skipped(report["skipped"])

@@ -68,7 +68,7 @@ def _rotate_large(folder: Path, most: int) -> None:
 def rotate(log: Path) -> None:
     """Move what `log` holds into `log`.1 while it is written to.
 
-    Where the copy finds no room, the lines are given up: it is the disk that then needs them least.
+    Where the copy finds no room, the lines are lost: it is the disk that then needs them least.
     """
     _make_room(log)
     copy = _older(log, 1)

@@ -1,6 +1,6 @@
 """Plan of a mesh on this machine: processes with their ports, environment and logs.
 
-Pure planning: the only thing asked of the machine is whether a port is free.
+Pure planning: the only query to the machine is whether a port is free.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _SHARED_STORES: Final = ("qdrant", "null")
 """With these a retriever holds no data of its own."""
 
 _ALONE: Final = {
-    "gateway": "it is the one door to the mesh",
+    "gateway": "it is the mesh's only entry point",
     "retriever": "Qdrant Edge gives a shard to one process (RAGLAN_RETRIEVER_STORE=qdrant scales)",
     "ingester": "its jobs have one owner on this machine",
 }
@@ -61,7 +61,7 @@ class Program:
     log: Path
     grace_s: float = 12.0
     """From SIGTERM to SIGKILL."""
-    behind_door: bool = False
+    on_shared_socket: bool = False
     """True if it serves on a socket that the supervisor holds."""
     alone: bool = False
     """True if it holds its data exclusively, so that no second one may run beside it."""
@@ -129,7 +129,7 @@ def plan(
             | _metrics_of(service, number),
             log=data / "logs" / f"{service}-{number}.log",
             grace_s=_grace_s(service, environ),
-            behind_door=service == GATEWAY,
+            on_shared_socket=service == GATEWAY,
             alone=service in alone,
         )
         for service, listed in addresses.items()

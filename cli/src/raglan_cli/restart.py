@@ -30,7 +30,8 @@ def restart(
 
     One process after the other: a new gateway takes over the socket of the old one, replicas
     answer for each other, and a stand-in answers for a service that runs once. The ingester, and
-    the retriever unless Qdrant keeps its data, hold theirs alone: there is a short gap, as is told.
+    the retriever unless Qdrant keeps its data, hold theirs alone: there is a short gap, which is
+    reported.
 
     Examples:
 
@@ -61,7 +62,7 @@ def _follow(data: Path, request: str) -> None:
     """Show the restart until it is over. Each process is bounded by the mesh's --start-limit.
 
     Raises:
-        Failure: it was given up.
+        Failure: it was abandoned.
     """
     shown, began = "", time.monotonic()
     while True:
@@ -76,7 +77,7 @@ def _follow(data: Path, request: str) -> None:
             if entry["state"] == "done":
                 return
             if entry["state"] == "failed":
-                raise Failure(f"The restart was given up: {entry['reason']}")
+                raise Failure(f"The restart was abandoned: {entry['reason']}")
         elif time.monotonic() - began > _HEARD_S:
             raise Failure(f"The mesh (pid {document['pid']}) does not listen to a restart.")
         time.sleep(_POLL_S)

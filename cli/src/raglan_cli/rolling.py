@@ -4,7 +4,7 @@
 - A service with replicas: each in its place, while the others answer.
 - One alone of which there may be two: a stand-in answers while it is restarted.
 - One that holds its data alone, the ingester and a retriever over Edge: there is a gap, which
-  `gap_of` tells of.
+that `gap_of` describes.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class Rolling:
 
     async def _restart(self, process: Process) -> None:
         program = process.program
-        if program.behind_door:
+        if program.on_shared_socket:
             await self._hand_over(process)
         elif not program.alone and len(self._replicas(program.service)) == 1:
             async with self._stand_in(program):
@@ -94,7 +94,7 @@ class Rolling:
     async def _stand_in(self, program: Program) -> AsyncIterator[None]:
         """Run one more of `program`, and give it calls, within the block.
 
-        It stays when the block fails: nobody else answers then.
+        It stays when the block fails: no other process answers then.
         """
         other = await self._supervisor.begin(standing_in(program), limit_s=self._start_limit_s)
         publish(self._data, {program.service: [program.address, other.program.address]})

@@ -1,7 +1,7 @@
 """Run files of a mesh in its data folder: a lock, and a file that lists the processes.
 
 `DIR/run/up.lock` is held (flock) for as long as the supervisor lives, however it ends, so a held
-lock is the proof that a mesh runs. `DIR/run/mesh.json` tells everyone else where.
+lock is the proof that a mesh runs. `DIR/run/mesh.json` lists its addresses.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Final, TypedDict, cast
 from raglan_cli.failure import Failure
 
 RESTART_SIGNAL: Final = signal.SIGUSR1
-"""Tells the supervisor to look for a request to restart."""
+"""Signal to the supervisor that a restart request exists."""
 
 _LOCK_ATTEMPTS: Final = 5
 """`running_pid` holds the lock for an instant; a start must not take that for a mesh."""
@@ -54,7 +54,7 @@ class RestartRequest(TypedDict):
 
 
 class RestartEntry(TypedDict):
-    """A rolling restart that was asked for, as mesh.json shows it."""
+    """A requested rolling restart, as mesh.json shows it."""
 
     id: str
     state: str
@@ -107,7 +107,7 @@ def read_running(data: Path) -> MeshDocument | None:
 
 
 def ask_restart(data: Path, pid: int, services: list[str]) -> str:
-    """Ask the supervisor `pid` for a rolling restart; the id under which mesh.json tells of it.
+    """Ask the supervisor `pid` for a rolling restart; return its id in mesh.json.
 
     Raises:
         Failure: it belongs to another user, or has just ended.
@@ -120,7 +120,7 @@ def ask_restart(data: Path, pid: int, services: list[str]) -> str:
         os.kill(pid, RESTART_SIGNAL)
     except OSError as error:
         raise Failure(
-            f"The mesh on {data} (pid {pid}) cannot be asked: {error.strerror}."
+            f"The mesh on {data} (pid {pid}) cannot be signalled: {error.strerror}."
         ) from None
     return request["id"]
 

@@ -57,7 +57,7 @@ err: Final = SafeConsole(stderr=True)
 
 
 def note(text: Any, *, console: Console = err, **style: Any) -> None:
-    """Print what nobody has to read: a full disk or a closed terminal costs the line alone."""
+    """Print an optional line: a full disk or a closed terminal costs the line alone."""
     with suppress(OSError, ValueError):
         console.print(text, **style)
 

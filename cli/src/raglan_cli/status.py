@@ -39,7 +39,7 @@ def status(data: DataOption = None, json: JsonOption = False, url: UrlOption = N
     """
     local = runfile.read_running(data_folder(data))
     address = find_url(url or (local["url"] if local else None))
-    # Another mesh's processes say nothing about the gateway that was asked for.
+    # Another mesh's processes are irrelevant to the named gateway.
     local = local if local and local["url"] == address else None
     seen, problem = _ask(address)
     if seen is None and local is None:

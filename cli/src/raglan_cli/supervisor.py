@@ -18,10 +18,10 @@ from enum import StrEnum
 from typing import Final
 
 from raglan_cli import log_files, reason, shim
-from raglan_cli.door import Door
 from raglan_cli.failure import Failure
 from raglan_cli.mesh import KILLED_S, Program
 from raglan_cli.runfile import ServiceEntry
+from raglan_cli.shared_socket import SharedSocket
 
 STOP_FIRST: Final = ("gateway", "ingester")
 """They call the others, so they finish their work while the others still answer."""
@@ -76,7 +76,7 @@ class Process:
         self.reason: str | None = None
         self.wait_s = 0.0
         self.end_wanted = False
-        """Its end is no crash: it was asked to end, to be started again."""
+        """Expect its end, which is no crash: it will be started again."""
 
     def entry(self) -> ServiceEntry:
         """Its line of mesh.json."""
@@ -112,14 +112,14 @@ class Supervisor:
         is_ready: Callable[[Program], Awaitable[bool]],
         on_change: Callable[[Process], None] = lambda process: None,
         backoff: Callable[[], Backoff] = Backoff,
-        door: Door | None = None,
+        shared_socket: SharedSocket | None = None,
     ) -> None:
-        """`door` is what programs that are `behind_door` serve on."""
+        """`shared_socket` is the socket of programs that are `on_shared_socket`."""
         self.processes = [Process(program, backoff()) for program in programs]
         self._is_ready = is_ready
         self._on_change = on_change
         self._backoff = backoff
-        self._door = door
+        self._shared_socket = shared_socket
         self._started = False
         self._keepers: dict[Process, asyncio.Task[None]] = {}
 
@@ -304,9 +304,9 @@ class Supervisor:
         self._on_change(process)
 
     async def _spawn(self, program: Program) -> tuple[Program, asyncio.subprocess.Process]:
-        if self._door is None or not program.behind_door:
+        if self._shared_socket is None or not program.on_shared_socket:
             return program, await _spawn(program)
-        with self._door.handed() as hand:
+        with self._shared_socket.handover() as hand:
             child = await _spawn(
                 replace(program, env={**program.env, **hand.env}), pass_fds=hand.descriptors
             )

@@ -45,7 +45,7 @@ class AcceptedJob:
 
 
 class Upload:
-    """Sends files in bounded requests; a request refused for one file goes on without it."""
+    """Sends files in bounded requests; a request refused for one file is repeated without it."""
 
     def __init__(
         self,
@@ -105,7 +105,8 @@ class Upload:
 
     def _post(self, batch: Sequence[SourceFile]) -> str:
         parts = [("files", (s.name, LazyFile(s, self._on_read), _type(s))) for s in batch]
-        # Sending the same bytes again changes nothing, so an overloaded gateway may be asked twice.
+        # Sending the same bytes again changes nothing, so the request to an overloaded gateway is
+        # retried.
         reply = self._gateway.call_patiently("POST", self._path, files=parts, data=self._form)
         return str(reply["job_id"])
 
@@ -130,7 +131,7 @@ def batches(
 
 
 class LazyFile(io.RawIOBase):
-    """A file that httpx can stream: open only while it is read, `on_read` told of every byte.
+    """A file that httpx can stream: open only while it is read, `on_read` called for every byte.
 
     The request announces its length before it is sent, so a file that is not as long as it was then
     raises `Unsendable` instead of breaking the request for the others.
@@ -150,7 +151,7 @@ class LazyFile(io.RawIOBase):
         return self._read
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """To the start again, or (without opening it) to the end, which tells the size."""
+        """To the start again, or (without opening it) to the end, whose position is the size."""
         if whence == os.SEEK_END:
             self._size = self._size_now()
             return self._size
@@ -162,7 +163,7 @@ class LazyFile(io.RawIOBase):
         """The next bytes; the file is closed after the last.
 
         Raises:
-            Unsendable: it cannot be read, or is not as long as `seek` told.
+            Unsendable: it cannot be read, or is not as long as `seek` reported.
         """
         if self._at_end:
             return b""

@@ -151,7 +151,7 @@ def _joined(said: Iterable[Any]) -> Text:
 
 def _missing(trace: Mapping[str, Any]) -> Iterable[str]:
     if trace.get("missing"):
-        yield f"Did not answer when asked for spans: {', '.join(trace['missing'])}."
+        yield f"Did not return their spans: {', '.join(trace['missing'])}."
     if trace["dropped"]:
         yield f"{trace['dropped']} more spans were dropped (RAGLAN_GATEWAY_TRACE_MAX_SPANS)."
     elif not trace["complete"] and not trace.get("missing"):

@@ -181,7 +181,7 @@ async def test_a_stop_during_a_conversion_is_heeded_at_once(tmp_path: Path) -> N
         while not has_begun_to_convert(tmp_path):
             await asyncio.sleep(0.01)
     await service.close()
-    with pytest.raises(Unavailable, match="was given up"):
+    with pytest.raises(Unavailable, match="was abandoned"):
         await starting
 
 

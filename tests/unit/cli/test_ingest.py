@@ -109,7 +109,7 @@ def test_an_interruption_says_that_the_work_goes_on_and_how_to_end_it(
     run = raglan("ingest", docs, url=gateway.url)
     assert run.status == 130
     assert run.err.splitlines() == [
-        "Interrupted. Accepted before: 3 of 3 files. The mesh goes on with them:",
+        "Interrupted. Accepted before: 3 of 3 files. The mesh continues with them:",
         "  job job-0 (3 files)",
         f"To cancel one: curl -X POST {gateway.url}/v1/jobs/ID/cancel",
     ]

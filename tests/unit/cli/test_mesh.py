@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 from raglan_cli import mesh
-from raglan_cli.door import Door
 from raglan_cli.failure import Failure
+from raglan_cli.shared_socket import SharedSocket
 
 DATA = Path("/data")
 
@@ -71,7 +71,7 @@ def test_a_service_that_runs_elsewhere_is_not_started():
     ("option", "sentence"),
     [
         ("retriever=2", "Qdrant Edge gives a shard to one process"),
-        ("gateway=2", "the one door"),
+        ("gateway=2", "only entry point"),
         ("embeder=2", "there is no service 'embeder'"),
         ("embedder", "write it as embedder=2"),
         ("embedder=two", "write it as embedder=2"),
@@ -157,7 +157,7 @@ def test_what_listens_on_ipv6_answers_on_the_address_of_its_url():
     for host, reached in (("::1", "::1"), ("::", "127.0.0.1"), ("::", "::1")):
         (port,) = mesh.free_ports(1)
         assert mesh.is_free(port, host)
-        with closing(Door(host, port)), mesh.socket.create_connection((reached, port), 5):
+        with closing(SharedSocket(host, port)), mesh.socket.create_connection((reached, port), 5):
             assert not mesh.is_free(port, host)
 
 

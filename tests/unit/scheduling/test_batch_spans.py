@@ -11,7 +11,7 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import SpanContext, StatusCode
 from raglan.deadline import Deadline
 from raglan.errors import RaglanError
-from raglan.rpc.timing import told
+from raglan.rpc.timing import record_timing
 from raglan.scheduling import Dispatcher, Lane, LatencyModel, Limits, Pool
 from raglan.telemetry import context as request_context
 from raglan.telemetry import semconv, tracing
@@ -59,7 +59,7 @@ async def ask(dispatcher: Dispatcher[int, int], *items: int) -> SpanContext:
         _, timing = await dispatcher.run(
             items, [1] * len(items), deadline=Deadline.after(10), lane=Lane.INTERACTIVE
         )
-        told(timing)
+        record_timing(timing)
         return mine
 
 

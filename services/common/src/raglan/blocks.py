@@ -65,7 +65,7 @@ class Block:
     cut_start: bool = False
     """The block begins before the text does."""
     cut_end: bool = False
-    """The block goes on after the text ends."""
+    """True if the block continues after the text ends."""
 
 
 def column_names(text: str, table: Block) -> tuple[str, ...]:

@@ -37,7 +37,7 @@ def bounded(message: str) -> str:
 
 
 class RaglanError(Exception):
-    """An error whose message may be shown to whoever sent the request."""
+    """An error whose message may be shown to the sender of the request."""
 
     def __init__(
         self, message: str, *, retry_after_s: float | None = None, is_final: bool = False
@@ -158,7 +158,7 @@ def from_status(
     Args:
         status: name of the gRPC status.
         message: text of the error.
-        said: `Wire.type`, which tells errors of the same status apart.
+        said: `Wire.type`, which distinguishes errors of the same status.
         retry_after_s: delay before a retry, in seconds.
     """
     error = _BY_TYPE.get((status, said)) or _BY_STATUS.get(status, Internal)

@@ -54,7 +54,7 @@ class Fault(_Strict):
     """Answered in the service's place."""
 
     stall: bool = False
-    """Held until the caller gives up or the deadline passes."""
+    """Held until the caller cancels or the deadline passes."""
 
     cut_after: Annotated[int, Field(ge=0)] | None = None
     """Messages of a reply stream that still arrive; then it breaks as a lost connection does."""
@@ -79,7 +79,7 @@ class Fault(_Strict):
 
 
 class Plan(_Strict):
-    """Every fault by whom it concerns: "embedder", or "embedder@10.0.0.1:7101" for one replica."""
+    """Faults by target: "embedder", or "embedder@10.0.0.1:7101" for one replica."""
 
     faults: Mapping[str, Fault]
     seed: int

@@ -50,7 +50,7 @@ _AWAY_AFTER: Final = 3
 
 @dataclass(frozen=True, slots=True)
 class HttpLimits:
-    """Limits of a call besides its deadline."""
+    """Limits of a call in addition to its deadline."""
 
     connect_s: float = 2.0
     total_s: float = 30.0
@@ -75,7 +75,7 @@ class ModelServer:
         api_key: SecretStr | None = None,
         limits: HttpLimits | None = None,
     ) -> None:
-        """Calls nobody yet. Reads the TLS certificates, 100 ms: make it in a thread.
+        """Read the TLS certificates, 100 ms: call it in a thread. Opens no connection.
 
         Args:
             base_url: what paths are appended to.
@@ -129,7 +129,7 @@ class ModelServer:
             Overloaded: the server is, or too many requests wait already.
             Unavailable: it cannot be reached, fails, or does not answer in JSON.
             DeadlineExceeded: the time ran out.
-            Internal: it answers amiss, or refuses the key, model or address that are set.
+            Internal: its reply is invalid, or it refuses the key, model or address that are set.
         """
         content = await asyncio.to_thread(_encode, body)
         if len(content) > self._limits.request_bytes:
@@ -146,7 +146,7 @@ class ModelServer:
     async def until_up(self, probe: Callable[[Deadline], Any], *, deadline: Deadline) -> None:
         """Await `probe(deadline)` again and again while the server is not there or too busy.
 
-        The same probe tells later when a server that went away is back.
+        The same probe later detects that a server is back.
 
         Raises:
             RaglanError: the last failure, once the deadline is near; any other at once.
@@ -190,7 +190,7 @@ class ModelServer:
         try:
             return await asyncio.to_thread(self._read, body, read)
         except ValueError as error:
-            raise Internal(f"{self._called.name} answered amiss: {error}.") from None
+            raise Internal(f"{self._called.name} sent an invalid reply: {error}.") from None
         except (TypeError, KeyError, IndexError, AttributeError):
             raise Internal(
                 f"{self._called.name} answered in another form than expected; is "
@@ -251,7 +251,7 @@ class ModelServer:
             self._watching = asyncio.get_running_loop().create_task(self._watch(self._probe))
 
     async def _watch(self, probe: Callable[[Deadline], Any]) -> None:
-        """Probe the server until it is back: nobody calls who is told that it is away."""
+        """Probe the server until it is back: no call is sent while it is away."""
         while True:
             await asyncio.sleep(_BETWEEN_PROBES_S)
             try:

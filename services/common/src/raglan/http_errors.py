@@ -35,7 +35,7 @@ class Called:
     """Prefix of its settings: "RAGLAN_EMBEDDER"."""
 
     choices: tuple[str, ...] = ("MODEL", "BASE_URL", "API")
-    """Of its settings, those that say what is asked of whom."""
+    """Its settings that select server and model."""
 
 
 def from_response(

@@ -1,7 +1,7 @@
 """Shutdown of a process: signal, drain, grace period, then an error for what still runs.
 
-A request that outlasts the grace is told so in its own protocol, as any other error; a cut
-connection would leave its caller to guess.
+A request that outlasts the grace period gets an error of its own protocol; a cut connection would
+not explain itself.
 """
 
 from __future__ import annotations

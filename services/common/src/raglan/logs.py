@@ -1,6 +1,6 @@
 """Structured logs: one JSON line an event, or coloured text in a terminal.
 
-Each line tells the request and trace that it belongs to, the stage, and what is left of the
+Each line names its request and trace, the stage, and what is left of the
 deadline; nothing has to be bound for that. What `raglan.redaction` names never leaves, in lines of
 other libraries either. Logging never raises: a full disk or a closed terminal costs lines, which
 are counted, and not the code that logs.

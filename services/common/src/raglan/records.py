@@ -142,7 +142,7 @@ def record(
 def history_path() -> Path:
     """`$RAGLAN_HISTORY`; else in `bench/results/` of the checkout; else in the data folder.
 
-    A command that was installed has no checkout, and its working directory is nobody's archive.
+    A command that was installed has no checkout, and its working directory is no archive.
     """
     if given := os.environ.get("RAGLAN_HISTORY"):
         return Path(given)

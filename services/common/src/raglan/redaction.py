@@ -1,6 +1,6 @@
 """Redaction of log records: secrets and content, by field name and by format.
 
-Names are the sure way, and texts are searched besides: messages of exceptions and lines of foreign
+Names are the sure way, and texts are searched as well: messages of exceptions and lines of foreign
 libraries hold URLs with credentials, headers, and what a user sent. In a text, a secret is found
 by the name before it (`password=...`, `Bearer ...`), by its own format (`secret_formats.toml`), or
 because the process was told it; a passage that somebody writes into a sentence is not, so nobody
@@ -197,12 +197,12 @@ def redact_value(value: Any, depth: int = 0) -> Any:
 
 
 def text(value: str) -> str:
-    """`value` without secrets that have their form, or were told to `hide`, and not too long."""
+    """`value` without secrets that have their form, or are registered, and not too long."""
     return _short_text(value) if len(value) <= _SHORT else _searched(value)
 
 
 def traceback(value: str) -> str:
-    """`text` for one of many lines: a key may stand on several, and the end tells most."""
+    """Redact a traceback as a whole, as a key may span lines, and keep its informative end."""
     return _searched(value[-_LOOKED_AT:], _LOOKED_AT)
 
 
@@ -286,7 +286,7 @@ def _searched(value: str, most: int = _MAX_CHARS) -> str:
 
 
 def _without_credentials(piece: re.Match[str]) -> str:
-    """Up to the last @: a password may hold one, or a slash, that nobody has quoted."""
+    """Up to the last @: a password may hold an unquoted one, or a slash."""
     before, scheme, rest = piece[0].partition("://")
     _, at, host = rest.rpartition("@")
     return f"{before}{scheme}{REDACTED}{at}{host}" if at else piece[0]

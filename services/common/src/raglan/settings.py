@@ -48,7 +48,7 @@ class ServiceSettings(BaseSettings):
     )
 
     host: str = "127.0.0.1"
-    """Address to listen on. Loopback unless told; in a container, 0.0.0.0."""
+    """Address to listen on. Loopback by default; in a container, 0.0.0.0."""
 
     port: int = Field(default=0, ge=0, le=65535)
     """Port to listen on; 0 takes a free one."""

@@ -1,4 +1,4 @@
-"""The same thing asked for by many at once is computed once."""
+"""Concurrent requests for the same key are computed once."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from raglan.errors import DeadlineExceeded
 
 Value = TypeVar("Value")
 Start = Callable[[list[int]], Sequence["asyncio.Future[Value]"]]
-"""Positions among the keys -> a future for each; called when nobody computes them yet."""
+"""Positions among the keys -> a future for each; called for keys that are not in computation."""
 
 
 @dataclass(slots=True, eq=False)
@@ -30,13 +30,13 @@ class _Flight(Generic[Value]):
 class SingleFlight(Generic[Value]):
     """Futures by key, shared by all who wait for the key. Belongs to one event loop.
 
-    A future is cancelled when the last of its waiters has left, so a leader that gives up takes
-    nobody with it. A follower whose leader's deadline was too short starts again with its own. One
-    of a more urgent rank does not wait for a computation of a lesser: it starts its own, which
+    A future is cancelled when the last of its waiters has left, so a cancelled leader takes
+    no follower with it. A follower whose leader's deadline was too short starts again with its own.
+    One of a more urgent rank does not wait for a computation of a lesser: it starts its own, which
     everybody joins, and the other need not run any more.
 
     Args:
-        landed: told each value once, as it arrives.
+        landed: called once with each value, as it arrives.
     """
 
     def __init__(self, landed: Callable[[bytes, Value], None]) -> None:
@@ -50,7 +50,7 @@ class SingleFlight(Generic[Value]):
     async def get(
         self, keys: Sequence[bytes], start: Start[Value], *, rank: int = 0
     ) -> list[Value]:
-        """The value of each of `keys`, computed by `start` where nobody does so yet.
+        """The value of each of `keys`, computed by `start` unless it is in computation.
 
         Args:
             keys: digests of the inputs.
@@ -92,7 +92,7 @@ class SingleFlight(Generic[Value]):
                 self._leave(key, flight)
 
     def _lead(self, missing: Mapping[bytes, int], start: Start[Value], rank: int) -> set[bytes]:
-        """Start what nobody computes at this rank or a more urgent one; its keys."""
+        """Start keys not in computation at this rank or a more urgent one; return them."""
         led = [
             key
             for key in sorted(missing, key=missing.__getitem__)

@@ -63,7 +63,7 @@ _SHORTEST_IDENTIFIER: Final = 4
 """Shorter ones have many meanings: A4, p53, v2."""
 
 _MAX_TERM_CHARS: Final = 128
-"""Longer words are cut: nobody types them, and one of 1 MB must not fill the index."""
+"""Longer words are cut: they are never typed, and one of 1 MB must not fill the index."""
 
 _JOINED_BY_APOSTROPHE: Final = frozenset({"be", "uk"})
 """Languages in which an apostrophe is a letter inside a word."""

@@ -9,7 +9,7 @@ from typing import Final
 import certifi
 
 VARIABLES: Final = ("SSL_CERT_FILE", "SSL_CERT_DIR")
-"""OpenSSL's own variables, which it reads by itself where it is asked for its defaults."""
+"""OpenSSL's own variables, which it reads by itself where its defaults are used."""
 
 
 def context() -> ssl.SSLContext:

@@ -134,7 +134,7 @@ class Embedder:
 
     Args:
         cache_bytes: of vectors kept; 0 keeps none.
-        looked_up: told of each call's texts, how many the cache had and how many not.
+        looked_up: called with each call's cache hits and misses.
     """
 
     def __init__(
@@ -174,7 +174,7 @@ class Embedder:
             kind: role of the texts, which selects the prompt.
             lane: priority lane.
             dimension: the leading components to keep (Matryoshka), normalised again; 0 keeps all.
-            outputs: what is wanted besides the vectors.
+            outputs: requested outputs besides the vectors.
 
         Raises:
             InvalidInput: no text, an empty one, or a limit passed; the message names it.

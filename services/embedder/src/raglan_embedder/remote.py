@@ -118,7 +118,7 @@ class RemoteEncoder:
     def _send(
         self, texts: Sequence[str], futures: Sequence[Future], deadline: Deadline, lane: Lane
     ) -> None:
-        """One request; given up when nobody waits for any of its texts."""
+        """One request, cancelled when no caller waits for any of its texts."""
         loop = asyncio.get_running_loop()
         task = loop.create_task(self._answer(texts, futures, deadline, lane))
         self._running.add(task)
@@ -141,7 +141,7 @@ class RemoteEncoder:
         return self.engine.health()
 
     async def close(self) -> None:
-        """Give up what is on its way and close the connections."""
+        """Cancel the requests in flight and close the connections."""
         running = list(self._running)
         for task in running:
             task.cancel()
@@ -161,7 +161,7 @@ class RemoteEncoder:
         except RaglanError as error:
             _fail(futures, error)
             return
-        except Exception:  # whatever it is, those who wait are told
+        except Exception:  # any error reaches the waiting callers
             log.exception("the request to the embedding server failed", texts=len(texts))
             _fail(futures, Internal("The request to the embedding server failed."))
             return

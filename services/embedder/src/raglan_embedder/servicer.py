@@ -11,7 +11,7 @@ import grpc
 from raglan import tensors
 from raglan.deadline import Deadline
 from raglan.errors import Unavailable
-from raglan.rpc.timing import told
+from raglan.rpc.timing import record_timing
 from raglan.scheduling import Lane
 from raglan.telemetry import semconv, tracing
 from raglan.v1 import common_pb2, embedder_pb2, embedder_pb2_grpc
@@ -73,7 +73,7 @@ class EmbedderServicer(embedder_pb2_grpc.EmbedderServiceServicer):
                 dimension=batch.vectors.shape[1],
             ),
             token_counts=[text.tokens for text in batch.texts],
-            timing=told(batch.timing, tokenize_ns=batch.tokenize_ns),
+            timing=record_timing(batch.timing, tokenize_ns=batch.tokenize_ns),
         )
         for facts in batch.facts:
             if facts.truncated is not None:

@@ -10,7 +10,7 @@ from raglan_generator.settings import GeneratorSettings
 
 
 def main() -> None:
-    """Read the settings, build the service, serve until told to stop."""
+    """Read the settings, build the service, serve until a signal."""
     settings = load_or_exit(GeneratorSettings)
     serve(lambda: build(settings), settings)
 

@@ -1,7 +1,7 @@
 """An engine made of a language model: the prompt, the model's text, citations, their support.
 
-The model decides whether the passages answer. It is not asked without passages, where a setting
-wants them more relevant than they are, and when the answer would begin too late.
+The model decides whether the passages answer. It is not called without passages, if they are less
+relevant than a setting requires, or if the answer would begin too late.
 """
 
 from __future__ import annotations
@@ -58,11 +58,11 @@ class Answering:
     """Answers with `model`; see `generation.Engine`.
 
     Args:
-        min_relevance: of the passages, in [0, 1]; below it the model is not asked. A question with
+        min_relevance: of the passages, in [0, 1]; below it the model is not called. A question with
             history always is, because its words alone do not say what it is about.
         opens_thinking: whether answers begin inside of a reasoning block, as far as the prompt does
             not tell.
-        max_thinking_chars: reasoning after which an answer is given up.
+        max_thinking_chars: reasoning after which an answer is abandoned.
     """
 
     def __init__(
@@ -226,7 +226,8 @@ class Answering:
         tokens = sum(map(len, texts)) // _CHARS_PER_TOKEN + 1
         expected_s = self._workload.first_token_s(tokens)
         limit_s = request.first_token_s
-        # With nothing in hand it is tried whatever was seen before: else nothing new is ever seen.
+        # An idle engine accepts whatever the estimate says; the estimate would otherwise never
+        # improve.
         if limit_s is not None and expected_s > limit_s and not self._workload.idle:
             raise Overloaded(
                 f"An answer would begin in {expected_s:.1f} s; the request allows {limit_s:g} s.",

@@ -111,7 +111,7 @@ class Extraction:
     confidence: float
     """The probability that they hold the answer, in [0, 1]; see `support.Evidence`."""
     answerable: float = 0.0
-    """The probability that the passages speak of what is asked, in [0, 1]."""
+    """Probability that the passages are about the question, in [0, 1]."""
     parts: Mapping[str, float] = field(default_factory=dict)
     """Components of the confidence, each in [0, 1]."""
 

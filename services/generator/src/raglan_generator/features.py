@@ -47,7 +47,7 @@ class Features(NamedTuple):
     matched: float
     """Share of the question's words whose best match in the passage, by meaning, lies in it."""
     cue: float
-    """1 when it holds the kind of thing that is asked for: a name, a time, an amount."""
+    """1 if it holds the requested kind of thing: a name, a time, an amount."""
     rank: float
     """Minus the logarithm of its passage's rank."""
     similarity: float
@@ -179,7 +179,7 @@ def rarities(asked: Iterable[str], candidates: Sequence[Candidate]) -> dict[str,
     n = len(candidates)
     weights = {t: math.log(1 + (n - counts[t] + 0.5) / (counts[t] + 0.5)) for t in asked}
     if len(weights) > MAX_TERMS:
-        # A term that no candidate holds tells nothing about them.
+        # A term that no candidate holds does not separate them.
         kept = sorted(weights, key=lambda t: (not counts[t], -weights[t]))[:MAX_TERMS]
         weights = {term: weights[term] for term in kept}
     total = sum(weights.values())

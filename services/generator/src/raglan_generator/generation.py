@@ -91,7 +91,7 @@ class Request:
     """Refused when it is not expected to begin within so many seconds, ended when it does not."""
     lane: Lane = Lane.INTERACTIVE
     tenant: str = ""
-    """Prompts of two tenants never share cached work, so that timing tells neither of the other."""
+    """Prompts of two tenants never share cached work, so that timing reveals nothing."""
     adapter: str = ""
     """A LoRA adapter of the service, by name."""
     json_schema: str = ""

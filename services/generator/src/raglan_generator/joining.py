@@ -83,7 +83,7 @@ def _touching(passages: Sequence[Passage], indexes: Sequence[int]) -> Iterable[l
 
 
 def _is_next(last: Passage, end: int, passage: Passage) -> bool:
-    """Return whether `passage` goes on where `last`, or one before it, ends."""
+    """Return whether `passage` continues where `last`, or one before it, ends."""
     gap = passage.start - end
     if gap <= 0:
         return True

@@ -102,7 +102,7 @@ class End:
 
 
 class ContextOverflow(Internal):
-    """The prompt and the answer asked for are longer than the model takes.
+    """Prompt and requested answer exceed the model's context.
 
     Never the caller's fault: what fits is decided here, by an assumption about the model.
     """

@@ -1,4 +1,4 @@
-"""The order of passages in a prompt: what is often asked for comes first.
+"""The order of passages in a prompt: frequently requested ones come first.
 
 A server's prefix cache serves a passage again only when all before it is the same. So passages keep
 a stable order among themselves, and the popular ones stand where prompts have most in common.

@@ -1,6 +1,6 @@
 """The prompt: static instructions, passages in a stable order, history, the question last.
 
-What changes least comes first and nothing before the history tells of the question, so a prefix
+What changes least comes first and nothing before the history depends on the question, so a prefix
 cache serves it again: no date, no id, no score. Passages are data: they stand between tags, and
 what could pass for a tag or a role marker is escaped. Citations are checked afterwards.
 """
@@ -164,7 +164,7 @@ class _Fitting:
 
     Args:
         fixed: tokens of the prompt without any of it.
-        room: tokens that there are besides.
+        room: further tokens available.
     """
 
     def __init__(

@@ -32,7 +32,7 @@ class AnswerReader:
     """From the model's pieces to events; passages are numbered by the prompt, then by the request.
 
     Text is held back until it has a letter or a digit besides its markers: an answer without one is
-    an error, and whoever replaces it has shown nothing yet.
+    an error, and a replacement has shown nothing yet.
     """
 
     def __init__(

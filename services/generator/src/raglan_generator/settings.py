@@ -37,7 +37,7 @@ class GeneratorSettings(GrpcSettings, VllmOptions, env_prefix="RAGLAN_GENERATOR_
     """The model: for `openai` the server's name of it, for `vllm` a folder or a hub id."""
 
     adapters: dict[str, str] = Field(default_factory=dict)
-    """Models that requests may name besides, as JSON: {"legal": "llama-3-legal"} for `openai`, the
+    """Further models that requests may name, as JSON: {"legal": "llama-3-legal"} for `openai`, the
     server's name of each; {"legal": "/models/legal-lora"} for `vllm`, the folder of a LoRA."""
 
     tokenizer: str = ""
@@ -66,7 +66,7 @@ class GeneratorSettings(GrpcSettings, VllmOptions, env_prefix="RAGLAN_GENERATOR_
     opens the block. `opened` assumes so from the first answer on; `vllm` knows by itself."""
 
     max_thinking_chars: PositiveInt = 65_536
-    """Longest reasoning of one answer, in characters; past it the answer is given up."""
+    """Longest reasoning of one answer, in characters; past it the answer is abandoned."""
 
     max_tokens: PositiveInt = 512
     """Tokens an answer may have when the request does not say."""
@@ -83,8 +83,8 @@ class GeneratorSettings(GrpcSettings, VllmOptions, env_prefix="RAGLAN_GENERATOR_
 
     min_relevance: float = Field(default=0.0, ge=0, le=1)
     """Relevance of the passages, by their words and their meaning, below which a language model is
-    not asked and the answer abstains. By default the model is always asked, and decides itself
-    whether the passages answer; questions with a history are always asked."""
+not called and the answer abstains. By default the model is always called, and decides
+    whether the passages answer; questions with a history always go to it."""
 
     null_tokens: PositiveInt = 20
     """Tokens of an answer of the `null` engine."""

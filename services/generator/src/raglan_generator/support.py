@@ -43,7 +43,7 @@ class Evidence:
         return self.answerable() * parts["specifics"] * parts["share"]
 
     def answerable(self) -> float:
-        """The probability that the passages speak of what is asked, in [0, 1]."""
+        """Probability that the passages are about the question, in [0, 1]."""
         parts = self.parts()
         known = self.similarity is not None
         x = OFFSET if known else OFFSET_BY_WORDS

@@ -1,4 +1,4 @@
-"""Reasoning that a model writes into its text, told apart from the answer, however it is cut.
+"""Separation of the reasoning in a model's text from its answer, however it is cut.
 
 Most models mark it by a pair of tags. Some chat templates open the block themselves, so that the
 text has the closing tag alone: then everything before it was reasoning.
@@ -134,7 +134,7 @@ class ThinkingParser:
 
 
 def _held_size(text: str) -> int:
-    """Characters at the end of `text` that may be a tag: what follows one tells if it is code."""
+    """Count the characters at the end of `text` that may be a tag or its undecided context."""
     for size in range(min(len(text), _LONGEST), 0, -1):
         if text[-size:].casefold() in _BEGINNINGS:
             return size

@@ -1,6 +1,6 @@
 """Workload estimate: running answers, their pace, and the start of a new one.
 
-Pure bookkeeping, told of every event with its time, so that a test can play a day in a millisecond.
+Pure bookkeeping of timed events, so that a test can replay a day in a millisecond.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Work:
 
 
 class Workload:
-    """Told of every answer from its beginning to its end."""
+    """Tracks every answer from its beginning to its end."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -100,7 +100,7 @@ class Workload:
         if not work.started:
             self._unread -= work.prompt_tokens
             waited = self._clock() - work.began
-            # Given up before its turn: it would have taken longer still.
+            # Abandoned in the queue: it would have taken longer still.
             if waited > self._first.seconds(work.ahead):
                 self._first.observe(work.ahead, waited)
 

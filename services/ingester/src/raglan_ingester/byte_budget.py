@@ -7,7 +7,7 @@ from collections import deque
 
 
 class ByteBudget:
-    """Lends out `total` units, first come first served; whoever asks for more than all gets all."""
+    """Budget of `total` units, first come first served; a larger request gets all of it."""
 
     def __init__(self, total: int) -> None:
         self._total = total

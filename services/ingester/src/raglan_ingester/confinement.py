@@ -61,7 +61,7 @@ def confine(memory_bytes: int, readable: Iterable[Path] = ()) -> list[str]:
 
     Args:
         memory_bytes: of address space.
-        readable: folders that may be read besides Python's own.
+        readable: readable folders in addition to Python's own.
 
     Returns:
         The mechanisms in force.

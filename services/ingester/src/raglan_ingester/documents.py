@@ -36,7 +36,7 @@ _NAMES_ITS_BLOB: Final = (ItemState.QUEUED, ItemState.FAILED, ItemState.CANCELLE
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """A parsed document on its way into the index."""
+    """A parsed document, to be indexed."""
 
     item: Item
     title: str

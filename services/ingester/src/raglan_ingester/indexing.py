@@ -136,7 +136,7 @@ class Indexer:
         """Ask the index how many chunks it holds of each document; fail those that differ.
 
         Raises:
-            RaglanError: the index cannot be asked.
+            RaglanError: the index cannot be reached.
         """
         after = ""
         while last := await self._retry.call(partial(self._verify_page, job, after)):

@@ -1,4 +1,4 @@
-"""Jobs from submission to their end: what runs, what stops, what goes on after a crash."""
+"""Jobs from submission to their end: execution, cancellation and resumption after a crash."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Ingestion:
 
     Args:
         dependencies: what runs work with; its stores wait for a database that is away.
-        asked: jobs for callers, who are told when the database is away.
+        asked: jobs as callers see them; raises when the database is away.
     """
 
     def __init__(
@@ -186,7 +186,7 @@ class Ingestion:
         return state
 
     async def _until_done(self, run: JobRun, job: Job, stop: asyncio.Event) -> None:
-        """Let the run work until it is done or told to stop, and report how far it is."""
+        """Run until done or cancelled, and report the progress."""
         work = asyncio.create_task(run.work())
         report = asyncio.create_task(self._report(run, job, stop))
         stopping = asyncio.create_task(stop.wait())
@@ -206,7 +206,7 @@ class Ingestion:
             run.abandon()
 
     async def _report(self, run: JobRun, job: Job, stop: asyncio.Event) -> None:
-        """Store the progress for whoever asks, and hear of a cancel from another process."""
+        """Store the progress, and learn of a cancellation by another process."""
         while True:
             if await self._jobs.save_progress(job, run.progress.as_dict()):
                 stop.set()
@@ -221,5 +221,5 @@ class Ingestion:
         try:
             await self._dependencies.indexer.verify(job)
         except RaglanError as error:
-            message = f"Whether the index holds every chunk could not be asked: {error.message}"
+            message = f"The index could not be checked for missing chunks: {error.message}"
             await self._jobs.fail_done(job, message)

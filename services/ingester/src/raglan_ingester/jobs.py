@@ -265,7 +265,7 @@ class JobStore:
     async def finish(self, run: Job, *, cancelled: bool) -> JobState:
         """End the job by what became of its items; those still queued become cancelled.
 
-        A run that was given up for dead, and whose job another process has taken over, ends
+        A run that was considered dead, and whose job another process has taken over, ends
         nothing.
         """
 

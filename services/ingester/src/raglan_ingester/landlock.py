@@ -1,4 +1,4 @@
-"""Landlock: a Linux process gives up files, ports and signals that it will not need.
+"""Landlock: a Linux process drops its rights to files, ports and signals that it does not need.
 
 The kernel's interface is three system calls, the same on every architecture
 (docs.kernel.org/userspace-api/landlock.html). What a kernel does not know yet is left out.

@@ -1,4 +1,4 @@
-"""The tables: jobs, what each was asked to do, and the documents as they stand.
+"""The tables: jobs, their items, and the current documents.
 
 A job's items are what was submitted; a document is what is stored and searchable. They are apart
 so that a new version of a document replaces the old one only when it is ready. `Document.job_id`

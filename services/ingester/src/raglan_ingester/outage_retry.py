@@ -28,7 +28,7 @@ class OutageRetry:
     The clock is shared: when one call finds the callee gone for too long, the calls after it try
     once and give up, so that a job of 10,000 documents does not wait 10,000 times. It is wound
     back by the first success, by the cancellation of the only caller, and where no call failed for
-    `UNSEEN_S`: nobody knows what was in between.
+    `UNSEEN_S`: its state in between is unknown.
     """
 
     def __init__(self, limit_s: float, *, clock: Callable[[], float] = time.monotonic) -> None:

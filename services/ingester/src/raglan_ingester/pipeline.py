@@ -52,7 +52,7 @@ _OUR_FAULT: Final = "The ingester met an error of its own; retry the job."
 
 
 class Observer(Protocol):
-    """Told what runs do; must return at once."""
+    """Observer of job runs; must return at once."""
 
     def timed(self, stage: str) -> AbstractContextManager[None]:
         """Around each piece of work of parse, embed and index."""

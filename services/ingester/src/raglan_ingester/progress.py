@@ -11,7 +11,7 @@ STAGES: Final = ("parse", "chunk", "embed", "index")
 
 @dataclass(slots=True)
 class Progress:
-    """Totals of chunks grow as documents are parsed: nobody knows them before."""
+    """Totals of chunks grow as documents are parsed; they are unknown before."""
 
     done: dict[str, int] = field(default_factory=lambda: dict.fromkeys(STAGES, 0))
     total: dict[str, int] = field(default_factory=lambda: dict.fromkeys(STAGES, 0))

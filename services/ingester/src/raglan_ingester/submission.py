@@ -1,4 +1,4 @@
-"""Takes a job in: checks what it is told, stores the bytes, records the job, then answers."""
+"""Submission of a job: check the upload, store the bytes, record the job, answer."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ class Intake:
 
 
 class _JobReceiver:
-    """One job on its way in."""
+    """Receiver of one upload."""
 
     def __init__(self, blobs: BlobStore, limits: Limits) -> None:
         self._blobs = blobs

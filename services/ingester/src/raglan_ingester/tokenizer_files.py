@@ -38,7 +38,7 @@ class TokenizerFolder:
         """The tokenizer of the model that the embedder runs; None where it has none of its own.
 
         Raises:
-            RaglanError: the embedder cannot be asked.
+            RaglanError: the embedder cannot be reached.
         """
         try:
             found = await self._retry.call(self._embedder.tokenizer)

@@ -41,7 +41,7 @@ class Clamped:
     """For scores that are in [0, 1] already; what a server gives beyond that is cut off."""
 
     def log_odds(self, raw: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Of passages with these scores; near 0 and 1 no further apart than a double tells."""
+        """Of passages with these scores; near 0 and 1 limited by the precision of a double."""
         chances = np.clip(raw, 1e-15, 1 - 1e-15)
         odds: NDArray[np.float64] = np.log(chances) - np.log1p(-chances)
         return odds

@@ -97,13 +97,13 @@ class Reranker:
     Args:
         share: of the model's score in the blend, 0..1.
         pairs: what is known of pairs already seen; without it, each is scored every time.
-        identity: what a score depends on besides the two texts: model, revision, precision.
+        identity: what a score depends on other than the two texts: model, revision, precision.
         calibration: of the model's scores; without it, replies hold no calibrated ones.
         is_absolute: whether the order follows what a score says by itself, by `calibration`,
             and not how it compares to the others of the call.
-        looked_up: told of each call's pairs, how many were known and how many not.
-        tokenized: told of each call, how many seconds that took.
-        ranked: told of each call, how many candidates have a score and how many were offered.
+        looked_up: called with each call's cache hits and misses.
+        tokenized: called with each call's tokenising time in seconds.
+        ranked: called with the number of scored and of offered candidates of each call.
     """
 
     def __init__(

@@ -9,7 +9,7 @@ import grpc
 import raglan
 from raglan.deadline import Deadline
 from raglan.errors import Unavailable
-from raglan.rpc.timing import told
+from raglan.rpc.timing import record_timing
 from raglan.telemetry import semconv, tracing
 from raglan.v1 import common_pb2, reranker_pb2, reranker_pb2_grpc
 
@@ -60,7 +60,7 @@ class RerankerServicer(reranker_pb2_grpc.RerankerServiceServicer):
                 )
                 for each in ranking.ranked
             ],
-            timing=told(ranking.timing, tokenize_ns=ranking.tokenize_ns),
+            timing=record_timing(ranking.timing, tokenize_ns=ranking.tokenize_ns),
             model=self._info.model,
             unreadable=ranking.unreadable,
         )

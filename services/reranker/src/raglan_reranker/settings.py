@@ -30,8 +30,8 @@ class RerankerSettings(GrpcSettings, env_prefix="RAGLAN_RERANKER_"):
     refused before they cost anything, past twice as many all."""
 
     engine: Literal["late-interaction", "cross-encoder", "llm", "http", "null"] = "late-interaction"
-    """The scorer: MaxSim over an encoder's token vectors, a cross-encoder, a language model asked
-    for yes or no (Qwen3-Reranker; on torch), or another server.
+    """The scorer: MaxSim over an encoder's token vectors, a cross-encoder, a language model's
+    verdict for yes or no (Qwen3-Reranker; on torch), or another server.
     null keeps the order and needs no model: for measuring the mesh."""
 
     model: str = Field(default=DEFAULT_MODEL, min_length=1)
@@ -80,7 +80,7 @@ class RerankerSettings(GrpcSettings, env_prefix="RAGLAN_RERANKER_"):
     GPU."""
 
     instruction: str = ""
-    """Of engine llm: the task it is told; empty is the one that Qwen3-Reranker was trained with."""
+    """Of engine llm: its task; empty is the one that Qwen3-Reranker was trained with."""
 
     max_gap: NonNegativeFloat = 0
     """Candidates are not scored whose retrieval score lies further below the best, in standard

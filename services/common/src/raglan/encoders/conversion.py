@@ -55,7 +55,7 @@ def made_once(
         target: a file or a folder; its name says what it was made from, and by which version.
         module: module that converts.
         *arguments: further arguments of the module.
-        stopped: when it is set, the conversion is given up within a moment.
+        stopped: when it is set, the conversion is abandoned within a moment.
 
     Raises:
         Unavailable: the process failed or was stopped, or the cache cannot be written; the
@@ -196,7 +196,7 @@ class _Progress:
 
 
 def _given_up(model: EncoderModel) -> Unavailable:
-    return Unavailable(f"The service is stopping; the conversion of {model.id!r} was given up.")
+    return Unavailable(f"The service is stopping; the conversion of {model.id!r} was abandoned.")
 
 
 def _explain(model: EncoderModel, status: int, stderr: str) -> str:

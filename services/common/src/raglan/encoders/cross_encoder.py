@@ -55,7 +55,7 @@ def load(
         precision: number format of the weights.
         streams: batches that run at once on a CPU; 0 means one a core.
         cache_dir: folder of exported models.
-        stopped: when it is set, a conversion that runs is given up.
+        stopped: when it is set, a running conversion is abandoned.
 
     Raises:
         InvalidInput: it gives several scores a pair, or there is no such device or precision.

@@ -52,7 +52,7 @@ def require_cpu(device: str, engine: str) -> str:
     """Return "cpu" for an engine that runs nowhere else.
 
     Raises:
-        InvalidInput: another device was asked for.
+        InvalidInput: another device is configured.
     """
     if device not in ("auto", "cpu"):
         raise InvalidInput(
@@ -67,7 +67,7 @@ def torch_device(device: str) -> str:
 
     Raises:
         InvalidInput: not such a setting.
-        Unavailable: a GPU was asked for and is not there.
+        Unavailable: the configured GPU is not there.
     """
     import torch
 

@@ -61,7 +61,7 @@ class EncoderModel:
     """A text encoder on disk and what its files say about its use."""
 
     id: str
-    """The name it was asked for by; of a folder, the folder's name."""
+    """The configured name; of a folder, the folder's name."""
 
     path: Path
     """The folder with `config.json`, `tokenizer.json` and the weights."""

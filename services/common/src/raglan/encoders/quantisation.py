@@ -34,7 +34,7 @@ Form = Literal["openvino-f16", "openvino-int8", "onnx-int8"]
 
 MEASURED: Final = frozenset({"6d6015ce1c1e"})
 """Files whose int8 vectors were measured: recall@10 on SciFact within 0.5 points of fp32.
-all-MiniLM-L6-v2. What another model loses, `raglan parity embedder` tells."""
+all-MiniLM-L6-v2. `raglan parity embedder` measures the loss of other models."""
 
 _FORMAT: Final = 2
 """Counts up when what is made changes, so that old caches are not used."""

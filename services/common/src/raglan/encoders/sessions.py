@@ -83,7 +83,7 @@ def load(
         attention: of the torch engine.
         compiled: whether the torch engine compiles the model.
         bulk: whether there is bulk work, which then gets streams of its own where that helps.
-        stopped: when it is set, a conversion that runs is given up.
+        stopped: when it is set, a running conversion is abandoned.
 
     Raises:
         InvalidInput: the engine has no such device or precision.

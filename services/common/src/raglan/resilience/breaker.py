@@ -50,7 +50,7 @@ class BreakerOptions:
     """Time without calls after it opened. Doubles with each probe that fails ..."""
 
     max_open_s: float = 60
-    """... up to this. A probe without outcome for so long is given up."""
+    """... up to this. A probe without an outcome for so long is abandoned."""
 
     probes: int = 3
     """Calls at a time in half-open, and the successes that close it."""
@@ -138,7 +138,7 @@ class CircuitBreaker:
         if self._probing >= self.options.probes:
             if now - self._probed_at < self.options.max_open_s:
                 return None
-            self._become(State.HALF_OPEN)  # whoever had the probes has lost them
+            self._become(State.HALF_OPEN)  # outstanding probes are void
         self._probing += 1
         self._probed_at = now
         return Permit(self, self._generation, True)

@@ -1,7 +1,7 @@
 """A concurrency limit that follows the lag of the event loop.
 
-For the door of a process rather than for the service behind it. A service that has become slow
-makes calls take longer and leaves the loop on time, so more of them may be in hand; a process that
+For the admission of a process rather than for the service behind it. A service that has become slow
+makes calls take longer and leaves the loop on time, so more may be in flight; a process that
 has more to do than it can is late, however fast its services are. Multiplicative both ways, because
 a change shows in the next sample: what suits a slow service is found within a second or two.
 """

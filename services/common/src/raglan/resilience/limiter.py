@@ -37,7 +37,7 @@ class AdaptiveLimiter:
         self._adaptive = limit or GradientLimit(initial=initial, smallest=smallest, largest=largest)
         self._admission = Admission(self._adaptive, queue)
         self.on_wait: Callable[[float], None] = _untold
-        """Told how long each call waited that found no place at once, whatever came of it."""
+        """Called with the wait of each queued call in seconds, whatever its outcome."""
         self._clock = clock
 
     @property
@@ -107,7 +107,7 @@ class Slot:
         self._says = True
 
     def ignore(self) -> None:
-        """This call's latency tells nothing: it was cancelled, or failed fast."""
+        """Ignore this call's latency: it was cancelled, or failed fast."""
         self._says = False
 
     def measured(self, seconds: float) -> None:

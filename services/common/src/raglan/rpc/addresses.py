@@ -21,7 +21,7 @@ NAME_EVERY_S: Final = 5.0
 FILE_EVERY_S: Final = 1.0
 _RESOLVE_S: Final = 5.0
 _ANSWER_S: Final = 1.25
-"""After it a name server is asked again, or the next one."""
+"""After it the query is sent again, or to the next name server."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""One call on its way to one replica, and what its end says of that replica."""
+"""One attempt of a call at one replica, and the outcome reported to that replica."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class FellSilent(DeadlineExceeded):
 
 @dataclass(eq=False, slots=True)
 class Attempt:
-    """One call on its way to one replica."""
+    """One attempt of a call at one replica."""
 
     endpoint: Endpoint
     permit: Permit

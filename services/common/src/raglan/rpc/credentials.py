@@ -1,7 +1,7 @@
 """Mutual TLS of every gRPC connection in the mesh, where `raglan.tls_files` is configured.
 
 A server accepts callers with a certificate of the authority, and no others. A caller checks that
-the certificate of whom it calls holds the service's name: addresses are of no use for that, as
+the callee's certificate holds the service's name: addresses are of no use for that, as
 replicas come and go under addresses that no certificate knows.
 """
 

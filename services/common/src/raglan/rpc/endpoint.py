@@ -1,4 +1,4 @@
-"""One replica of a service: its channel, its health, its breaker, its work in hand."""
+"""One replica of a service: its channel, health, breaker and calls in flight."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Endpoint:
     Args:
         target: the service's name, e.g. "embedder".
         stub: makes the service's stub.
-        on_change: told when `reach` or the breaker's state has changed.
+        on_change: called when `reach` or the breaker's state has changed.
     """
 
     def __init__(
@@ -125,7 +125,7 @@ class Endpoint:
             if not heard:
                 self._become(Reach.UNREACHABLE)
             elif time.monotonic() - began >= _SETTLED_S:
-                # Proxies end long streams. Whether the replica is gone shows when it is asked anew.
+                # Proxies end long streams. A new check decides whether the replica is gone.
                 pause_s = _FIRST_PAUSE_S
                 continue
             await asyncio.sleep(random.uniform(pause_s / 2, pause_s))  # noqa: S311 - no secret

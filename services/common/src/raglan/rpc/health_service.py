@@ -1,4 +1,4 @@
-"""`grpc.health.v1`: whether this process serves, asked once or watched.
+"""`grpc.health.v1`: health of this process, by Check or Watch.
 
 The servicer of grpcio-health-checking forgets every watcher of a name when one of them leaves, so
 that with two gateways the restart of one makes the other deaf to NOT_SERVING. It also has no end:
@@ -29,7 +29,7 @@ def short_name(name: str) -> str:
 
 
 class HealthService(health_pb2_grpc.HealthServicer):
-    """Answers for all `names` alike. Says NOT_SERVING until told otherwise."""
+    """Health of all `names`. NOT_SERVING until it is set."""
 
     def __init__(self, names: Iterable[str]) -> None:
         self._names = frozenset(names)

@@ -105,7 +105,7 @@ def _wrap_upload(
 
 
 async def _read_out(requests: AsyncIterator[Any]) -> None:
-    """Take in what is on its way. A client whose write fails loses the status: it sees INTERNAL."""
+    """Read out the upload. A client whose write fails loses the status: it sees INTERNAL."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(_READ_OUT_S):
             async for _ in requests:

@@ -95,7 +95,7 @@ def _seen(pools: Mapping[str, EndpointPool]) -> Iterator[Metric]:
         "raglan_endpoint_state", "1 for the state of a replica.", labels=(*replicas, "state")
     )
     in_flight = GaugeMetricFamily(
-        "raglan_endpoint_in_flight", "Calls in hand at a replica.", labels=replicas
+        "raglan_endpoint_in_flight", "Calls in flight at a replica.", labels=replicas
     )
     won = CounterMetricFamily(
         "raglan_hedges_won", "Calls that their hedge answered first.", labels=("service",)

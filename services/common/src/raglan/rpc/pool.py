@@ -2,7 +2,7 @@
 
 gRPC's own policies do not suffice: hedging is ignored in Python, least-request is missing, and a
 channel never learns of new replicas behind its name. So each replica has a channel of its own and
-the choice between them is made here, by power of two choices on work in hand.
+the choice between them is made here, by power of two choices on calls in flight.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class EndpointPool:
         target: the service's name, e.g. "embedder".
         addresses: see `Addresses.parse`.
         stub: makes the service's stub from a channel.
-        on_attempt: told "first", "retry" or "hedge" as each attempt leaves.
+        on_attempt: called with "first", "retry" or "hedge" for each attempt.
 
     Raises:
             ValueError: `addresses` cannot be read.
@@ -119,10 +119,10 @@ class EndpointPool:
             method: name of the rpc.
             request: the message.
             deadline: limit of the call.
-            retry: whether it is asked of another replica where the first could not be reached or
-                wants it to be: within the retry budget, never past the deadline. Not for calls
+            retry: whether it is sent to another replica where the first could not be reached or
+                asks for that: within the retry budget, never past the deadline. Not for calls
                 that change something, nor for a stream of messages, which cannot be sent twice.
-            hedge: whether a second replica is asked when the first takes longer than 95 % of
+            hedge: whether a second replica is called when the first takes longer than 95 % of
                 calls do. The first answer wins, and the other call is cancelled.
 
         Raises:

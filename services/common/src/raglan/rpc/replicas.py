@@ -120,11 +120,11 @@ class Replicas:
         return None
 
     def candidates(self) -> tuple[list[Endpoint], bool]:
-        """The replicas that may be asked, and whether breakers are disregarded (panic routing).
+        """The eligible replicas, and whether breakers are disregarded (panic routing).
 
         At most half of a pool is kept out by breakers (of a pool of one, that one). If more than
-        that is out, the breakers see a fault of something else, and all that can be reached are
-        asked alike, until enough of them have proven themselves.
+        that is out, the breakers see a fault of something else, and all reachable replicas are
+        eligible until enough of them have succeeded.
         """
         serving = [each for each in self._endpoints.values() if each.reach is Reach.SERVING]
         closed = [each for each in serving if each.breaker.state is State.CLOSED]
@@ -197,7 +197,7 @@ class Replicas:
 
 
 def _cheaper_first(pair: list[Endpoint]) -> list[Endpoint]:
-    """By work in hand, and where one is far slower, by that times what a call takes.
+    """Compare by calls in flight and, where one is far slower, by that times the latency.
 
     By work alone, who is forty times slower than the others still gets a fortieth of the calls,
     more than enough to be what the slowest hundredth of them waits for. By speed alone, the faster

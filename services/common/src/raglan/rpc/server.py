@@ -68,7 +68,7 @@ class Service:
     """Gives back what `start` or `build` took. Called once, also after a failed start."""
 
     health: Callable[[], Health] = _always
-    """Asked a few times a second once started; must return at once."""
+    """Polled a few times a second once started; must return at once."""
 
     metrics: Endpoint | None = None
     """Serves `/metrics` from before `start` until after `close`; calls and process are added."""

@@ -7,8 +7,8 @@ from raglan.telemetry import semconv, tracing
 from raglan.v1 import common_pb2
 
 
-def told(timing: Timing, *, tokenize_ns: int = 0) -> common_pb2.Timing:
-    """`timing` for the reply; the current span says it too."""
+def record_timing(timing: Timing, *, tokenize_ns: int = 0) -> common_pb2.Timing:
+    """Record `timing` on the current span and convert it for the reply."""
     span = tracing.current()
     own = span.get_span_context().trace_id
     for batch in timing.batches:

@@ -1,4 +1,4 @@
-"""`TraceService`: the spans that this process has made lately, to who asks for them by trace."""
+"""`TraceService`: the recent spans of this process, by trace."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ Stream = Callable[[Sequence[Input]], Sequence[Result | Exception]]
 fails that input alone. One caller at a time."""
 
 _MOST_FAILURES: Final = 4
-"""Texts that fail by themselves, after which the rest of a batch is given up: then it is the model
+"""Texts that fail by themselves, after which the rest of a batch is abandoned: then it is the model
 that fails, and not a text."""
 
 

@@ -17,7 +17,7 @@ def record(
     interval_ns: tuple[int, int],
     error: Exception | None,
 ) -> SpanContext | None:
-    """In the trace of its first request, with links to all of them; None where nobody traces.
+    """In the trace of its first request, with links to all of them; None without tracing.
 
     Args:
         batch: the batch that ran.

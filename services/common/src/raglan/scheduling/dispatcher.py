@@ -52,7 +52,7 @@ class Pool(Generic[Input, Result]):
 
 
 class Observer(Protocol):
-    """Told what happens; must return at once."""
+    """Observer of the dispatcher; must return at once."""
 
     def ran(self, batch: Batch, seconds: float, queued_s: Sequence[float]) -> None:
         """A batch ended; `queued_s` is how long each of its items had waited."""
@@ -107,7 +107,7 @@ class Dispatcher(Generic[Input, Result]):
         Args:
             pools: every lane belongs to exactly one.
             limits: of each pool; `streams` is taken from the pool.
-            latency: makes what a pool believes of its speed until it has measured it.
+            latency: creates a pool's latency model, with its estimate before any measurement.
             stalled_after_s: work handed out and nothing finished for so long is STALLED.
             name: what the threads are called.
             observer: receives metrics of each batch.

@@ -26,7 +26,7 @@ class LatencyModel:
     """
 
     def __init__(self, *, seconds_per_token: float, overhead_s: float) -> None:
-        """The line to believe until something was seen; take a slow one."""
+        """The line assumed before the first measurement; choose a slow one."""
         self._weight = self._x = self._y = self._xx = self._xy = 0.0
         for tokens in _PRIOR_TOKENS:
             self._add(tokens, seconds_per_token * tokens + overhead_s)
@@ -79,7 +79,7 @@ class LatencyModel:
         mean_x, mean_y = self._x / self._weight, self._y / self._weight
         variance = self._xx / self._weight - mean_x * mean_x
         covariance = self._xy / self._weight - mean_x * mean_y
-        # All of one length: nothing tells slope from overhead, so all of it is slope.
+        # All of one length: slope and overhead cannot be separated, so all of it is slope.
         determined = variance > 1e-6 * mean_x * mean_x
         slope = max(covariance / variance if determined else mean_y / mean_x, 0.0)
         intercept = mean_y - slope * mean_x

@@ -32,7 +32,7 @@ def step_back(nice: int) -> None:
     """Let the kernel prefer other threads to this one, and to those it starts from now on."""
     if nice and sys.platform == "linux":
         thread = threading.get_native_id()
-        # From where the process stands: nobody may step forward again.
+        # Relative to the process: a thread cannot raise its priority again.
         now = os.getpriority(os.PRIO_PROCESS, thread)
         os.setpriority(os.PRIO_PROCESS, thread, min(19, now + nice))
 

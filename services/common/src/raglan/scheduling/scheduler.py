@@ -133,7 +133,7 @@ class Scheduler:
             self._add(item)
 
     def cancel(self, item: Item) -> None:
-        """Nobody wants `item` any more. One that was handed out may run all the same."""
+        """Cancel `item`. One that was handed out may run all the same."""
         if item.waiting:
             self._remove(item)
 
@@ -181,7 +181,7 @@ class Scheduler:
             batch: the batch that ran.
             seconds: duration of the batch.
             now: time on the caller's clock, in seconds.
-            ran: the items that were run, where some had been given up before it began.
+            ran: the items that were run, where some had been cancelled before it began.
         """
         tokens = batch.padded_tokens
         if ran is not None and len(ran) < len(batch.items):

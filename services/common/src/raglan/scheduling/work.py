@@ -1,4 +1,4 @@
-"""The words of the scheduler: what is asked for, what runs together, and what bounds both."""
+"""Data types of the scheduler: items, batches and limits."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class Limits:
 
 @dataclass(slots=True, eq=False)
 class Item:
-    """One text on its way through the queue."""
+    """One text in the queue."""
 
     tokens: int
     lane: Lane

@@ -55,7 +55,7 @@ class Worker(Generic[Input, Result, Description]):
         theirs.close()
 
     def ready(self, timeout_s: float) -> Description:
-        """Wait until it has loaded; what `load` told.
+        """Wait until it has loaded, and return the description that `load` gave.
 
         Raises:
             RaglanError: why it could not load.
@@ -102,7 +102,7 @@ class Workers(Generic[Input, Result, Description]):
     """A worker for each of several devices."""
 
     streams: tuple[Worker[Input, Result, Description], ...]
-    told: tuple[Description, ...]
+    descriptions: tuple[Description, ...]
     """The description that each worker gave of what it loaded."""
 
     close: Callable[[], None]
@@ -134,11 +134,11 @@ def on_devices(
             stack.callback(worker.close)
             workers.append(worker)
         try:
-            told = [worker.ready(_LOAD_S) for worker in workers]
+            descriptions = [worker.ready(_LOAD_S) for worker in workers]
         except DeviceLost as error:
             raise Unavailable(f"A device cannot be used: {error}") from error
         closing = stack.pop_all()
-    return Workers(tuple(workers), tuple(told), closing.close)
+    return Workers(tuple(workers), tuple(descriptions), closing.close)
 
 
 def _serve(

@@ -1,6 +1,6 @@
 """The request's id and its W3C trace context: taken from what comes in, put on what goes out.
 
-Of baggage nothing is taken: whoever sends it would have every hop carry it.
+Baggage is ignored: any sender could make every hop carry it.
 """
 
 from __future__ import annotations
@@ -140,5 +140,5 @@ def outgoing(span: trace.Span | None = None) -> list[tuple[str, str]]:
 
 
 def carrier_of(metadata: Iterable[tuple[str, Any]]) -> dict[str, str]:
-    """The text entries of gRPC metadata, as `incoming` wants them."""
+    """The text entries of gRPC metadata, in the form that `incoming` reads."""
     return {key: value for key, value in metadata if isinstance(value, str)}

@@ -56,7 +56,7 @@ class GpuCollector(Collector):
         used = _family("raglan_gpu_memory_used_bytes", "Memory in use on a GPU, by anyone.")
         total = _family("raglan_gpu_memory_total_bytes", "Memory of a GPU.")
         busy = _family(
-            "raglan_gpu_utilization_ratio", "Share of time in which a GPU ran anything, lately."
+            "raglan_gpu_utilization_ratio", "Recent share of time in which a GPU ran anything."
         )
         for uuid, handle in self._devices.items():
             try:

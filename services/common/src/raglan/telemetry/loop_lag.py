@@ -13,7 +13,7 @@ EVERY_S: Final = 0.1
 
 
 class LoopLag:
-    """Tells how late the running loop is, between `start` and `stop`.
+    """Reports the lag of the running loop between `start` and `stop`.
 
     Args:
         tell: given seconds, every `every_s`.

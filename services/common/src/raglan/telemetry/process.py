@@ -26,7 +26,7 @@ class ProcessMetrics:
 
     Args:
         service: its short name, e.g. "embedder".
-        lagged: told of each sample of the loop's lag too, in seconds.
+        lagged: called with each sample of the loop's lag, in seconds.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""The spans that a process has made lately, by trace, for who asks before they are forgotten.
+"""The recent spans of a process, by trace, until they are evicted.
 
 They lie here packed, not encoded: encoding and sending a span costs several times what making it
 does, and most traces are never read.
@@ -101,7 +101,7 @@ class RecentSpans(SpanProcessor):
             self._count = 0
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
-        """Nothing is on its way anywhere."""
+        """Return at once: nothing is buffered."""
         return True
 
     def _forget_old(self, now_ns: int) -> None:

@@ -39,7 +39,7 @@ MAX_EVENTS: Final = 32
 MAX_LINKS: Final = 128
 
 Packed: TypeAlias = tuple[Any, ...]
-"""A span that nobody looks at. Python's garbage collector does not walk tuples of plain values: as
+"""A span without a reader. Python's garbage collector does not walk tuples of plain values: as
 objects, the spans that a process remembers would hold it up for 5 to 20 ms every few seconds."""
 
 _FIXED: Final = 12
@@ -66,7 +66,7 @@ def _random(bits: int) -> int:
 
 
 class RecordedSpan(ReadableSpan, trace.Span):
-    """A span on its way, and after `end` a span to read. Belongs to one thread until it ends."""
+    """A span; read-only after `end`. Bound to one thread until then."""
 
     # What most spans never have costs nothing to leave out.
     _status = _UNSET
@@ -155,7 +155,7 @@ class RecordedSpan(ReadableSpan, trace.Span):
         timestamp: int | None = None,
         escaped: bool = False,
     ) -> None:
-        """Note an exception by its class. Its text may quote what somebody asked."""
+        """Record an exception by its class. Its text may quote a request."""
         self.add_event("exception", {"exception.type": type(exception).__name__}, timestamp)
 
     # --- Keeping ----------------------------------------------------------------------------------
@@ -283,7 +283,7 @@ class Tracer:
     """Makes them. Every span is recorded: the decision to keep a trace falls at its end."""
 
     def __init__(self, resource: Resource, processor: SpanProcessor, scope: str) -> None:
-        """`processor` is told of every span that ends."""
+        """Register `processor` for every span that ends."""
         self.resource = resource
         self.processor = processor
         self.scope = InstrumentationScope(scope)

@@ -104,7 +104,7 @@ STAGE: Final = "raglan.stage"
 DEGRADED: Final = "raglan.degraded"
 """True on the request's first span where a stage fell back, and the name of an event for each."""
 HEDGED: Final = "raglan.hedged"
-"""True on the request's first span where a second replica was asked."""
+"""True on the request's first span if a hedge was sent."""
 RETRIED: Final = "raglan.retried"
 """True on the request's first span where a call was sent again."""
 DEGRADED_REASON: Final = "raglan.degraded.reason"
@@ -204,7 +204,7 @@ store of traces."""
 class Documents:
     """A ranked list as one value: of `RETRIEVED`, `RERANKER_INPUT` or `RERANKER_OUTPUT`.
 
-    OpenInference wants an attribute for each field of each document, several hundred in all. They
+    OpenInference defines an attribute for each field of each document, several hundred in all. They
     are made when the span is read, and most spans never are. Only the first are shown.
     """
 

@@ -81,7 +81,7 @@ def install(service: str, *, recent: RecentSpans | None = None) -> Tracing:
     processor: SpanProcessor = recent
     export = None
     if variables.exported(environ) and not variables.disabled(environ):
-        # It brings an HTTP client that nobody else needs.
+        # It brings an HTTP client that is needed nowhere else.
         from raglan.telemetry.export import MAX_WAITING, CollectorExport
 
         export = CollectorExport(max_waiting=MAX_WAITING // fewer)
@@ -209,7 +209,7 @@ def end(span: trace.Span, error: BaseException | None = None) -> None:
 def fail(span: trace.Span, error: BaseException) -> None:
     """Say that the step of `span` ended in `error`; it may go on for a while.
 
-    A sentence goes with it where it cannot quote what somebody asked.
+    The message is added where it cannot quote a request.
     """
     if not isinstance(span, RecordedSpan) or span.has_status:
         return

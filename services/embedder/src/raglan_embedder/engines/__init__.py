@@ -63,7 +63,7 @@ def load(
         cache_dir: folder of exported models.
         attention: of the torch engine.
         compiled: whether the torch engine compiles the model.
-        stopped: when it is set, a conversion that runs is given up.
+        stopped: when it is set, a running conversion is abandoned.
 
     Raises:
         InvalidInput: the engine cannot run this model, device or precision.

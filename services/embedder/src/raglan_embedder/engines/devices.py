@@ -24,9 +24,9 @@ def load(devices: Sequence[str], engine_on: Callable[[str], Engine]) -> Engine:
     """
     started = worker.on_devices(devices, partial(_load, engine_on), name="embedder")
     return replace(
-        started.told[0],
+        started.descriptions[0],
         streams=started.streams,
-        device=",".join(each.device for each in started.told),
+        device=",".join(each.device for each in started.descriptions),
         close=started.close,
     )
 

@@ -25,7 +25,7 @@ Api = Literal["openai", "tei"]
 CALLED: Final = Called("The embedding server", "RAGLAN_EMBEDDER")
 
 DEFAULT_BATCH_TEXTS: Final = 32
-"""Texts a request holds: what TEI accepts unless told otherwise."""
+"""Texts a request holds: TEI's default limit."""
 
 _LARGEST: Final = float(np.finfo(np.float32).max)
 
@@ -34,7 +34,7 @@ class HttpEngine:
     """One model of one server. `start` it before the first text; `close` it.
 
     Args:
-        model: the name to ask for, and to be known by; `tei` has but one and tells its name.
+        model: the name to ask for, and to be known by; `tei` serves one model and reports its name.
         max_batch_texts: texts a request holds; more are sent as several requests at once.
     """
 

@@ -1,7 +1,7 @@
 """The data of server-sent events, from bytes however they are cut.
 
-Follows "Interpreting an event stream" of the HTML standard, with what model servers do besides: an
-error in a field or an event of that name, and a last event without the blank line that ends it.
+Follows "Interpreting an event stream" of the HTML standard, with the deviations of model servers:
+an error in a field or an event of that name, and a last event without the blank line that ends it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Final
 from raglan.errors import Unavailable
 
 _LINE_END: Final = re.compile(rb"\r\n|\n|\r(?!\Z)")
-"""A carriage return at the very end may be half of a pair: what comes next tells."""
+"""A carriage return at the very end may be half of a pair: the next character decides."""
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 
 MAX_EVENT_BYTES: Final = 4 * 1024 * 1024

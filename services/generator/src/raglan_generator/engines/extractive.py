@@ -47,7 +47,7 @@ class ExtractiveEngine:
         )
 
     def load(self) -> Load:
-        """An answer takes milliseconds: nothing is ever in hand for long."""
+        """Return an empty load: an answer takes milliseconds."""
         return Load()
 
     def health(self) -> Health:

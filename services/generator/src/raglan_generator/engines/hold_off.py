@@ -13,7 +13,7 @@ _LONGEST_S: Final = 60.0
 
 
 class HoldOff:
-    """Until when one server wants to be left alone."""
+    """Time until which one server asked not to be called."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -21,13 +21,13 @@ class HoldOff:
         self._until = 0.0
 
     def note(self, error: RaglanError, retry_after_s: float | None) -> None:
-        """Take in a failure, with the time that the server named; without one it may be asked."""
+        """Record a failure with the server's retry delay; without one calls go on."""
         if isinstance(error, Overloaded | Unavailable) and retry_after_s:
             self._error = error
             self._until = self._clock() + min(retry_after_s, _LONGEST_S)
 
     def check(self) -> None:
-        """Return if the server may be asked.
+        """Return if the server may be called.
 
         Raises:
             RaglanError: the failure that it named the time with, with the time that is left.
@@ -35,7 +35,7 @@ class HoldOff:
         left_s = self._until - self._clock()
         if self._error is not None and left_s > 0:
             raise type(self._error)(
-                f"{self._error.message} It is not asked again for {left_s:.1f} s, as it wants.",
+                f"{self._error.message} It asked for no calls for {left_s:.1f} s more.",
                 retry_after_s=left_s,
                 is_final=True,
             )

@@ -41,7 +41,7 @@ class Parameters:
         Args:
             prompt: the messages.
             request: sampling and limits of the answer.
-            without: parameters to leave out of this one request besides.
+            without: further parameters to leave out of this request.
         """
         asked, default = request.sampling, self._sampling
         model = self._adapters.get(request.adapter, self._model)

@@ -31,7 +31,7 @@ _STREAM: Final = re.compile(rb"(?:data|event|error|id|retry)?:")
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
-    """Seconds, each besides the call's deadline."""
+    """Time limits in seconds, in addition to the call's deadline."""
 
     connect_s: float = 2.0
     first_token_s: float = 5.0
@@ -95,7 +95,7 @@ class ResponseBody:
     async def frames(self, answer: Completion) -> AsyncGenerator[list[str]]:
         """The data of the frames up to the last, those together that arrived together.
 
-        Whether the body is an event stream, one JSON document or a web page is told by how it
+        Whether the body is an event stream, one JSON document or a web page is detected from how it
         begins: servers send each with any content type.
         """
         beginning = await self._beginning()

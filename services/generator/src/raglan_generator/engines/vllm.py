@@ -94,7 +94,7 @@ class VllmModel:
 
         Args:
             model: a folder, or a hub id.
-            options: the rest of what vLLM can be told.
+            options: vLLM's other settings.
             adapters: LoRA adapters, the name that requests use to the folder.
             max_model_len: tokens of prompt and answer together; None for the model's own.
             sampling: where a request does not say.
@@ -171,7 +171,7 @@ class VllmModel:
     async def stream(
         self, prompt: Prompt, request: Request, deadline: Deadline
     ) -> AsyncGenerator[Piece | End]:
-        """See `LanguageModel.stream`. Text that came while nobody read it comes as one."""
+        """See `LanguageModel.stream`. Text that arrives between two reads is yielded as one."""
         engine = self._started()
         deadline.check("the answer was begun")
         ask = await self._ask(prompt, request)
@@ -220,7 +220,7 @@ class VllmModel:
     def _splitter(
         self, token_ids: Sequence[int]
     ) -> Callable[[str, Sequence[int], bool], tuple[str, str]]:
-        """Tells reasoning from text in one answer; without a parser all is text."""
+        """Separates reasoning from text in one answer; without a parser all is text."""
         if self._reasoning is None:
             return lambda text, ids, finished: ("", text)
         splitter: Callable[[str, Sequence[int], bool], tuple[str, str]] = self._reasoning.splitter(
@@ -293,14 +293,14 @@ class VllmModel:
         self._progress.moved(busy=len(self._running) > 1)
 
     def _retry_after_s(self) -> float:
-        """Until as many answers have ended as wait now, by the time that answers took lately."""
+        """Estimate when as many answers as now wait will have ended, from recent durations."""
         load = self._counters.load()
         return max(0.1, self._mean_answer_s * (1 + load.waiting) / max(1, load.running))
 
     # --- Start and stop ---------------------------------------------------------------------------
 
     async def _load(self) -> None:
-        """Run `_open` in a thread that does not keep the process when loading is given up."""
+        """Run `_open` in a thread that does not outlive the process if loading is abandoned."""
         loop = asyncio.get_running_loop()
         done: asyncio.Future[None] = loop.create_future()
 
@@ -314,7 +314,7 @@ class VllmModel:
                 self._open()
             except Exception as raised:  # noqa: BLE001 - raised again where it is awaited
                 error = raised
-            with contextlib.suppress(RuntimeError):  # the loop is gone: nobody waits
+            with contextlib.suppress(RuntimeError):  # the loop is closed: no waiter
                 loop.call_soon_threadsafe(settle, error)
 
         self._loading = threading.Thread(target=run, name="vllm-load", daemon=True)
@@ -382,7 +382,7 @@ class VllmModel:
 
 
 async def _give_up(loading: threading.Thread) -> None:
-    """End a load that nobody waits for any more: without its processes it fails."""
+    """End an abandoned load: without its processes it fails."""
     limit = Deadline.after(_GIVE_UP_S)
     while loading.is_alive() and limit.remaining_s():
         for process in multiprocessing.active_children():

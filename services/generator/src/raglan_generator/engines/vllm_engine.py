@@ -145,7 +145,7 @@ def tokenizer_of(config: Any) -> Any:
 
 
 class Reasoning:
-    """Tells reasoning from answer by a parser of vLLM.
+    """Separates reasoning from answer by a parser of vLLM.
 
     Args:
         name: of the parser.

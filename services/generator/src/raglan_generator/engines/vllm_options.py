@@ -96,7 +96,7 @@ def _from_json(value: object) -> object:
 
 
 class VllmOptions(BaseModel):
-    """Settings of the `vllm` engine besides the model, its adapters and its sampling.
+    """Settings of the `vllm` engine other than the model, its adapters and its sampling.
 
     Names are vLLM's own wherever it has one.
     """
@@ -175,7 +175,7 @@ def engine_arguments(
         max_model_len: tokens of prompt and answer together; None for the model's own.
         max_loras: adapters that one step may mix; 0 for a model without.
         max_lora_rank: of the largest adapter.
-        shutdown_timeout_s: that running answers get to finish when the engine is told to stop.
+        shutdown_timeout_s: that running answers have to finish when the engine is stopped.
     """
     speculation = options.speculation
     arguments: dict[str, Any] = {
@@ -225,7 +225,7 @@ def priority(lane: Lane, arrived_s: float, bulk_wait_s: float) -> int:
     """Compute vLLM's priority of a request; the lowest is scheduled next.
 
     The time of arrival, in milliseconds, is the oldest first; a bulk request counts as come
-    `bulk_wait_s` later. So whoever waits gains on all that come after: nobody starves, though
+    `bulk_wait_s` later. A waiting request thus overtakes all later ones: none starves, though
     vLLM itself knows no ageing.
     """
     wait_s = bulk_wait_s if lane is Lane.BULK else 0.0

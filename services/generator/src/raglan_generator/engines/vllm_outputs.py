@@ -12,7 +12,7 @@ from raglan_generator.language_model import End
 
 
 def end_of(output: Any, tokens: int, deadline: Deadline) -> End:
-    """The end that the last output tells of.
+    """Build the end of an answer from vLLM's last output.
 
     Args:
         output: a `RequestOutput` that is finished.

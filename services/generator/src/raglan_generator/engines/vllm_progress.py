@@ -12,7 +12,7 @@ class Progress:
     """Progress of the engine, from reports of new work and of each step.
 
     Time counts from the oldest sign that is still owed. An engine without work owes none, so that
-    idleness never looks like a stall; one that has work, or that was told to drop it, does.
+    idleness never looks like a stall; one that has work, or has to abort it, does.
     """
 
     def __init__(self, stalled_after_s: float, clock: Callable[[], float]) -> None:

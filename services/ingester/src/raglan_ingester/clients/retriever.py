@@ -28,7 +28,7 @@ class CollectionSettings:
 
 @dataclass(frozen=True, slots=True)
 class IndexChunk:
-    """A chunk on its way into the index."""
+    """A chunk to be indexed."""
 
     chunk_id: str
     document_id: str

@@ -21,7 +21,7 @@ _SAMPLE_ROWS: Final = 50
 _SAMPLE_CHARS: Final = 64 * 1024
 _MAX_FIELD_CHARS: Final = 64 * 1024 * 1024
 _SEPARATOR_LINE: Final = re.compile(r'"?sep=(.)"?[^\S\n]*\n', re.IGNORECASE)
-"""Tells Excel the delimiter; no other program knows it."""
+"""Excel's declaration of the delimiter; other programs do not read it."""
 
 
 def parse(source: Source) -> ParsedDocument:

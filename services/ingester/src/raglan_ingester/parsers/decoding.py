@@ -1,6 +1,6 @@
 """Bytes to text: UTF-8, then what is declared, then what chardet recognises, else a sentence.
 
-A wrong encoding is worse than none, because nobody notices: a guess whose text mixes scripts
+A wrong encoding is worse than none, because it is not noticed: a guess whose text mixes scripts
 inside words or holds control characters is refused. See docs/decisions/parsing.md for what was
 measured.
 """
@@ -93,7 +93,7 @@ def decode_text(data: bytes, declared: str = "") -> Decoded:
             the bytes are no UTF-8 and fit it.
 
     Raises:
-        Unparsable: it is empty, or no text in any encoding that can be told.
+        Unparsable: it is empty, or no text in any encoding that can be detected.
     """
     if not data.strip():
         raise Unparsable("The file is empty.")

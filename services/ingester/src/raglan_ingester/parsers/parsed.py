@@ -17,7 +17,7 @@ _MAX_NAME_CHARS: Final = 300
 
 
 class Unparsable(Exception):
-    """The document cannot be read; the message tells its owner why."""
+    """The document cannot be read; the message explains why to its owner."""
 
 
 @dataclass(frozen=True, slots=True)

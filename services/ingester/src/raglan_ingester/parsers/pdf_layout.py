@@ -1,7 +1,7 @@
 """From the lines of a PDF to paragraphs, headings, list items and tables.
 
-A PDF knows none of these: they are told by gaps, indents, font sizes and marks. Lines come in the
-order in which they are drawn, which keeps columns apart; only neighbours are put together.
+A PDF has none of these: they are inferred from gaps, indents, font sizes and marks. Lines come in
+the order in which they are drawn, which keeps columns apart; only neighbours are put together.
 """
 
 from __future__ import annotations
@@ -144,7 +144,7 @@ class Layout:
     def _continues(
         self, last: Item, number: int, line: Line, level: int, typical: float, right: float
     ) -> bool:
-        """Return whether `line` goes on where `last` ends."""
+        """Return whether `line` continues where `last` ends."""
         before = last.lines[-1]
         starts_small = line.text[:1].islower()
         is_open = last.text.endswith(_HYPHENS) or not _SENTENCE_END.search(last.text)
@@ -268,7 +268,7 @@ def _table_end(lines: Sequence[Line], start: int) -> int:
 
 
 def _is_rest(lines: Sequence[Line], start: int, at: int) -> bool:
-    """Return whether the line goes on in a cell of the row above, in a column behind the first."""
+    """Return whether the line continues a cell of the row above, in a column after the first."""
     above, line = lines[at - 1], lines[at]
     second = min((row.cells[1].left for row in lines[start:at] if len(row.cells) > 1), default=0.0)
     return line.left > second - 1 and above.bottom - line.top < _MAX_REST_GAP * line.size

@@ -85,7 +85,7 @@ def parse(source: Source) -> ParsedDocument:
     """Read a reStructuredText document.
 
     Raises:
-        Unparsable: it is empty, no text, or docutils gives up.
+        Unparsable: it is empty, no text, or docutils cannot parse it.
     """
     decoded = decode_text(source.data)
     with _SphinxNames():

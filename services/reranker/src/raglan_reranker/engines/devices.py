@@ -38,7 +38,7 @@ def load(device: str, load_on: LoadOn, stopped: threading.Event) -> Streams:
     Args:
         device: auto, cpu, cuda or cuda:<number>.
         load_on: a function of a module or a partial of one, where there are several devices.
-        stopped: when it is set, a conversion that runs in this process is given up.
+        stopped: when it is set, a conversion in this process is abandoned.
 
     Raises:
         RaglanError: why a device cannot be used.
@@ -49,8 +49,8 @@ def load(device: str, load_on: LoadOn, stopped: threading.Event) -> Streams:
     started = worker.on_devices(devices, partial(_load, load_on), name="reranker")
     return Streams(
         started.streams,
-        device=",".join(where for where, _ in started.told),
-        dtype=started.told[0][1],
+        device=",".join(where for where, _ in started.descriptions),
+        dtype=started.descriptions[0][1],
         close=started.close,
     )
 

@@ -29,7 +29,7 @@ Api = Literal["cohere", "tei"]
 CALLED: Final = Called("The reranking server", "RAGLAN_RERANKER")
 
 DEFAULT_BATCH_TEXTS: Final = 32
-"""Passages a request holds: what TEI accepts unless told otherwise."""
+"""Passages a request holds: TEI's default limit."""
 
 _SHARE_OF_TIME: Final = 2 / 3
 """Of the time that is left, what may be planned: the server may be busier than it has been."""
@@ -42,7 +42,7 @@ class HttpReranking:
     """One model of one server; `start` it, `close` it. Its scores are passed on as they are.
 
     Args:
-        model: the name to ask for; `tei` has but one and is not asked.
+        model: the name to ask for; `tei` serves one model and needs none.
         max_batch_texts: passages a request holds; more are sent as several requests at once.
     """
 
@@ -109,7 +109,7 @@ class HttpReranking:
             scores = np.concatenate(await asyncio.gather(*parts))
             self._learn(prepared, count, started_ns)
         except DeadlineExceeded:
-            # It takes at least so long: a server that has become slow is asked for less.
+            # It takes at least this long: a server that has become slow gets smaller requests.
             self._learn(prepared, count, started_ns)
             raise
         finally:

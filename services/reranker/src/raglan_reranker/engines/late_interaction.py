@@ -149,7 +149,7 @@ class LateInteraction:
         return Scored(np.array([score for score, _ in matched]), timing, [at for _, at in matched])
 
     def _vectors(self, passages: Sequence[Passage], fresh: Sequence[Matrix]) -> list[Rounded]:
-        # Rounded whether kept or not: a score never depends on what was asked before.
+        # Rounded whether cached or not: a score never depends on earlier queries.
         rounded = map(Rounded.of, fresh)
         vectors = [next(rounded) if each.vectors is None else each.vectors for each in passages]
         with self._vectors_lock:

@@ -1,7 +1,7 @@
 """The gateway's listening socket, held here: it outlives every gateway that serves on it.
 
 While there is none, after a crash, callers wait in its queue; while there are two, in a rolling
-restart, either answers. Each gateway is given a second socket besides, on which it answers alone.
+restart, either answers. Each gateway has a second socket, on which it answers alone.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _LOOPBACK: Final = "127.0.0.1"
 
 
 @dataclass(frozen=True, slots=True)
-class Hand:
+class SocketHandover:
     """Sockets of one process."""
 
     descriptors: tuple[int, ...]
@@ -29,12 +29,12 @@ class Hand:
 
     @property
     def env(self) -> dict[str, str]:
-        """The variable that tells it its sockets."""
+        """The variable that names its sockets."""
         return {VARIABLE: ",".join(map(str, self.descriptors))}
 
 
-class Door:
-    """One listening socket for whoever serves on it. Close it."""
+class SharedSocket:
+    """A listening socket shared by gateway processes. Close it."""
 
     def __init__(self, host: str, port: int) -> None:
         """Listen.
@@ -54,11 +54,11 @@ class Door:
             ) from None
 
     @contextmanager
-    def handed(self) -> Iterator[Hand]:
+    def handover(self) -> Iterator[SocketHandover]:
         """The descriptors for one process that is started within the block."""
         with socket.create_server((_LOOPBACK, 0)) as own:
             descriptors = (self._socket.fileno(), own.fileno())
-            yield Hand(descriptors, f"{_LOOPBACK}:{own.getsockname()[1]}")
+            yield SocketHandover(descriptors, f"{_LOOPBACK}:{own.getsockname()[1]}")
 
     def close(self) -> None:
         """Refuse callers from here on."""
