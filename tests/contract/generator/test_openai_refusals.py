@@ -208,7 +208,7 @@ async def test_a_server_that_wants_to_be_left_alone_is_not_asked(
     llm.script = script
     with pytest.raises(error) as first:
         await answer(engine)
-    with pytest.raises(error, match="not asked again") as second:
+    with pytest.raises(error, match="asked for no calls") as second:
         await answer(engine)
     assert len(llm.exchanges) == 1
     assert first.value.is_final
