@@ -149,7 +149,7 @@ constraints-vllm: venv-vllm ## Pin what .venv-vllm holds now in requirements/vll
 # --- Measure --------------------------------------------------------------------------------------
 
 .PHONY: bench-mesh
-bench-mesh: setup-test ## The README's figures on a fresh mesh (needs EVAL_DATA_DIR); ONLY="scifact" for one
+bench-mesh: setup-test ## The figures of docs/benchmarks.md on a fresh mesh (needs EVAL_DATA_DIR); ONLY="scifact" for one
 	@PYTHONPATH=tests:bench $(BIN)/python bench/mesh.py $(ONLY)
 
 .PHONY: bench-retriever
