@@ -34,7 +34,11 @@ def process(
     """A process from `ready` until the block ends; its pid.
 
     Args:
-        start_s: longest it may take to start.
+        name: What errors call it.
+        command: Program and arguments.
+        environment: Variables besides this process's own.
+        ready: Whether it can be used now.
+        start_s: Longest it may take to start.
 
     Raises:
         RuntimeError: it ended, or was not ready in time; with the last lines of its output.
