@@ -105,7 +105,7 @@ check: setup-test ## Format, lint, types, imports between services, generated fi
 	$(BIN)/mypy $(PACKAGES)
 	$(BIN)/lint-imports --no-cache
 	@$(MAKE) --no-print-directory proto docs
-	@git diff --exit-code --stat -- $(STUBS) proto docs/configuration.md \
+	@git diff --exit-code --stat -- $(STUBS) proto docs/configuration.md docs/rest.md \
 	  || (echo "Generated files were stale: commit what make proto and make docs wrote." && exit 1)
 
 .PHONY: format
@@ -124,8 +124,9 @@ proto: setup-test ## Regenerate the stubs from proto/
 	@$(BIN)/python proto/fields.py
 
 .PHONY: docs
-docs: setup ## Regenerate docs/configuration.md from the settings classes
+docs: setup ## Regenerate docs/configuration.md from the settings classes, docs/rest.md from the OpenAPI document
 	@$(BIN)/python docs/configuration.py > docs/configuration.md
+	@$(BIN)/python docs/rest.py > docs/rest.md
 
 .PHONY: dashboards
 dashboards: setup-test ## Regenerate Grafana's dashboards from deploy/observability/grafana/dashboards.yaml
@@ -148,7 +149,7 @@ constraints-vllm: venv-vllm ## Pin what .venv-vllm holds now in requirements/vll
 # --- Measure --------------------------------------------------------------------------------------
 
 .PHONY: bench-mesh
-bench-mesh: setup-test ## The README's figures on a fresh mesh (needs EVAL_DATA_DIR); ONLY="scifact" for one
+bench-mesh: setup-test ## The figures of docs/benchmarks.md on a fresh mesh (needs EVAL_DATA_DIR); ONLY="scifact" for one
 	@PYTHONPATH=tests:bench $(BIN)/python bench/mesh.py $(ONLY)
 
 .PHONY: bench-retriever
@@ -185,6 +186,17 @@ bench-encoders: setup-test venv-infinity ## The embedder against Infinity and se
 bench-generator: setup-test venv-vllm ## The generator against vllm serve, one tiny model on the CPU (needs EVAL_DATA_DIR); ONLY="streams" for parts
 	@PYTHONPATH=tests/vllm:bench $(BIN)/python bench/generator.py $(ONLY)
 
+# A stamp inside the environment, as for the others.
+.venv-peers/.installed: requirements/peers.txt
+	@test -x .venv-peers/bin/python || $(PYTHON) -m venv .venv-peers || python3 -m venv .venv-peers
+	@echo "Installing Haystack into .venv-peers (a few minutes, once) ..."
+	@.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
+
+.PHONY: bench-peers
+bench-peers: setup-test .venv-peers/.installed ## The mesh against Haystack behind FastAPI: latency, throughput, quality (needs EVAL_DATA_DIR)
+	@PYTHONPATH=tests:bench $(BIN)/python bench/peers.py
+
 .PHONY: bench-scheduling
 bench-scheduling: setup-test ## Simulated loads through the scheduler: goodput against FIFO, fixed window and CORK
 	@PYTHONPATH=bench $(BIN)/python bench/scheduling.py $(ONLY)
@@ -219,4 +231,4 @@ bench-compare: setup ## What changed between the runs kept here, status 1 on a r
 
 .PHONY: clean
 clean: ## Remove environments and caches (not your data)
-	rm -rf $(VENV) .venv-infinity .venv-openapi-client .venv-vllm .pytest_cache .ruff_cache .mypy_cache .hypothesis .schemathesis
+	rm -rf $(VENV) .venv-infinity .venv-openapi-client .venv-peers .venv-vllm .pytest_cache .ruff_cache .mypy_cache .hypothesis .schemathesis

@@ -1,4 +1,4 @@
-"""The figures of the README, measured on a mesh that this starts: `make bench-mesh`.
+"""The figures of docs/benchmarks.md, measured on a mesh that this starts: `make bench-mesh`.
 
     python bench/mesh.py [ingest] [scifact] [squad] [answers] [search] [identifiers] [docs]
                          [languages]

@@ -25,9 +25,20 @@ _LAST_LINES = 30
 
 @contextmanager
 def process(
-    name: str, command: Sequence[str], environment: Mapping[str, str], ready: Callable[[], bool]
+    name: str,
+    command: Sequence[str],
+    environment: Mapping[str, str],
+    ready: Callable[[], bool],
+    start_s: float = _START_S,
 ) -> Iterator[int]:
     """A process from `ready` until the block ends; its pid.
+
+    Args:
+        name: What errors call it.
+        command: Program and arguments.
+        environment: Variables besides this process's own.
+        ready: Whether it can be used now.
+        start_s: Longest it may take to start.
 
     Raises:
         RuntimeError: it ended, or was not ready in time; with the last lines of its output.
@@ -37,12 +48,12 @@ def process(
             command, env=os.environ | environment, stdout=output, stderr=subprocess.STDOUT
         )
         try:
-            limit = time.monotonic() + _START_S
+            limit = time.monotonic() + start_s
             while not ready():
                 if running.poll() is not None or time.monotonic() > limit:
                     output.seek(0)
                     last = "".join(output.readlines()[-_LAST_LINES:])
-                    raise RuntimeError(f"{name} ended or was not up in {_START_S:.0f} s:\n{last}")
+                    raise RuntimeError(f"{name} ended or was not up in {start_s:.0f} s:\n{last}")
                 time.sleep(0.1)
             yield running.pid
         finally:

@@ -45,7 +45,7 @@ ROOT = Path(__file__).resolve().parent.parent
 DATA = Path(os.environ.get("EVAL_DATA_DIR") or ROOT.parent / "shared" / "data")
 CACHE = Path(tempfile.gettempdir()) / "raglan-bench"
 QUESTIONS = {"scifact": slice(None), "squad": slice(1000, 1500), "cranfield": slice(None)}
-"""Of SQuAD, those after the 1,000 whose figures the README gives."""
+"""Of SQuAD, those after the 1,000 whose figures docs/benchmarks.md gives."""
 
 FOUND = 100
 """Passages asked of retrieval, so that documents can be ranked by their best."""

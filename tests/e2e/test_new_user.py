@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -90,14 +92,38 @@ def test_the_screen_names_the_api_the_collection_and_three_commands(clone: Clone
         assert command in screen
 
 
-def test_documents_go_in_and_a_cited_answer_comes_out(clone: Clone) -> None:
-    took_in = clone.raglan("ingest", "docs/", "--collection", "handbook")
-    assert took_in.returncode == 0, took_in.stdout + took_in.stderr
-    asked = clone.raglan("ask", "How do I pin the reranker to the second GPU?", "-c", "handbook")
-    assert asked.returncode == 0, asked.stderr
-    assert "RAGLAN_RERANKER_DEVICE=cuda:1" in asked.stdout
-    assert "[1]" in asked.stdout
-    assert "docs/devices.md" in asked.stdout
+def commands(section: str) -> list[str]:
+    """Commands of the README's `section` that a user types into a second terminal."""
+    text = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    begun = text.index(f"\n## {section}\n")
+    blocks = re.findall(r"```sh\n(.*?)```", text[begun : text.index("\n## ", begun + 1)], re.DOTALL)
+    lines = "".join(blocks).replace("\\\n", " ").splitlines()
+    return [line for line in lines if line.startswith(("raglan ", "curl "))]
+
+
+def test_the_quickstart_of_the_readme(clone: Clone) -> None:
+    """Its commands as they stand there, in its order; only the port is this mesh's."""
+    shown = {}
+    for command in [*commands("Quickstart"), *commands("Ask over REST")]:
+        words = shlex.split(command.replace("8080", clone.environment["RAGLAN_GATEWAY_PORT"]))
+        words[0] = str(clone.folder / ".venv/bin/raglan") if words[0] == "raglan" else words[0]
+        done = subprocess.run(
+            words,
+            cwd=clone.folder,
+            env=clone.environment,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert done.returncode == 0, (command, done.stdout, done.stderr)
+        shown[words[1]] = done.stdout
+    *_, status, reply = shown.values()
+    assert list(shown)[:3] == ["ingest", "ask", "status"]
+    assert "RAGLAN_RERANKER_DEVICE=cuda:1" in shown["ask"]
+    assert "[1]" in shown["ask"]
+    assert "docs/devices.md" in shown["ask"]
+    assert "serving" in status
+    assert json.loads(reply)["citations"][0]["document_id"] == "docs/devices.md"
     found = clone.raglan("search", "retry budget", "-c", "handbook", "--json")
     assert json.loads(found.stdout)["passages"]
 

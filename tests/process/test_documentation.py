@@ -11,8 +11,8 @@ import pytest
 REPOSITORY = Path(__file__).parents[2]
 
 
-def generated(tmp_path: Path) -> str:
-    command = [sys.executable, str(REPOSITORY / "docs" / "configuration.py")]
+def generated(tmp_path: Path, script: str = "configuration.py") -> str:
+    command = [sys.executable, str(REPOSITORY / "docs" / script)]
     environment = {"HOME": str(tmp_path), "PATH": "/usr/bin:/bin"}
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment)
     assert done.returncode == 0, done.stderr
@@ -33,3 +33,8 @@ def test_every_setting_has_its_sentence(tmp_path: Path) -> None:
     rows = [line for line in generated(tmp_path).splitlines() if line.startswith("| `RAGLAN_")]
     assert len(rows) > 50
     assert [row for row in rows if row.endswith("|  |")] == []
+
+
+def test_the_rest_reference_is_up_to_date(tmp_path: Path) -> None:
+    page = (REPOSITORY / "docs" / "rest.md").read_text()
+    assert generated(tmp_path, "rest.py") == page, "run: make docs"

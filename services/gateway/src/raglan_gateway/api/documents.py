@@ -83,7 +83,7 @@ def router(mesh: Mesh, answers: AnswerCache, settings: GatewaySettings) -> APIRo
         limit: Annotated[int, Query(ge=1, le=1000)] = 100,
         after: Annotated[PlainText, Query(max_length=512)] = "",
     ) -> schemas.Documents:
-        """Documents by id, a page at a time. Pages of large documents hold fewer than `limit`."""
+        """List documents by id, a page at a time; a page may hold fewer than `limit`."""
         await _require_collection(mesh, name)
         request = ingester_pb2.ListDocumentsRequest(collection=name, limit=limit, after=after)
         found: ingester_pb2.ListDocumentsResponse = await mesh.ingester.call(

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from raglan.errors import InvalidInput
 from raglan.identifiers import COLLECTION_NAME, MAX_DOCUMENT_ID_CHARS, check_document_id
 
 from raglan_gateway.api.filters import BoundedFilter
 from raglan_gateway.api.strict import Strict
 from raglan_gateway.api.text import NonBlankText, PlainText
+
+
+class Described(BaseModel):
+    """An object whose fields have their docstrings as descriptions in the OpenAPI document."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
 
 CollectionName = Annotated[str, Field(pattern=COLLECTION_NAME, examples=["default"], max_length=64)]
 StoredId = Annotated[
@@ -39,25 +46,35 @@ class SearchRequest(Strict):
     """What to look for, and where."""
 
     query: Annotated[NonBlankText, Field(min_length=1, examples=["How do I pin the reranker?"])]
+    """The question, or words to search for."""
     collections: SearchedCollections | None = None
+    """Names of the collections to search; without them, `RAGLAN_GATEWAY_DEFAULT_COLLECTION`."""
     top_k: Annotated[int, Field(ge=1)] = 10
+    """Passages to return, at most `RAGLAN_GATEWAY_MAX_TOP_K` (100)."""
     mode: Literal["hybrid", "dense", "lexical"] = "hybrid"
+    """Search by vectors (dense), by words (lexical), or by both."""
     rerank: bool = True
+    """Whether the reranker orders the passages."""
     min_score: Annotated[float, Field(ge=0, le=1)] | None = None
     """Least `scores.rerank` of a passage: others, and those that were not scored, are left out.
     Not applied where nothing was reranked; `degraded` says so then."""
     filter: BoundedFilter | None = None
+    """Only documents whose metadata match."""
     timeout_ms: Annotated[int, Field(ge=100)] | None = None
+    """Deadline in milliseconds from the arrival; without it,
+    `RAGLAN_GATEWAY_DEFAULT_TIMEOUT_MS` (30,000)."""
 
 
 class QueryRequest(SearchRequest):
     """A question, and how to answer it."""
 
     stream: bool = False
+    """Answer by server-sent events while the answer is generated."""
     max_tokens: Annotated[int, Field(ge=1, le=2**31 - 1)] | None = None
+    """Tokens of the answer, at most; without it, `RAGLAN_GENERATOR_MAX_TOKENS`."""
 
 
-class Scores(BaseModel):
+class Scores(Described):
     """What each stage thought of a passage; a stage that took no part is null."""
 
     dense: float | None = None
@@ -69,7 +86,7 @@ class Scores(BaseModel):
     read its language."""
 
 
-class Passage(BaseModel):
+class Passage(Described):
     """A chunk of a stored document: `text` equals the document's text at `start:end`."""
 
     chunk_id: str
@@ -93,7 +110,7 @@ class Passage(BaseModel):
     metadata: dict[str, Any]
 
 
-class Citation(BaseModel):
+class Citation(Described):
     """`quote` equals the stored text of the document at `start:end`, in characters."""
 
     marker: int
@@ -113,7 +130,7 @@ class Citation(BaseModel):
     end: int
 
 
-class Degraded(BaseModel):
+class Degraded(Described):
     """A stage that fell back, why, and to what."""
 
     stage: str
@@ -121,7 +138,7 @@ class Degraded(BaseModel):
     fallback: str
 
 
-class Usage(BaseModel):
+class Usage(Described):
     """Tokens of the language model."""
 
     prompt_tokens: int
@@ -130,7 +147,7 @@ class Usage(BaseModel):
     """Of the prompt, served from the model's prefix cache."""
 
 
-class ClaimSupport(BaseModel):
+class ClaimSupport(Described):
     """Both in [0, 1]; `cosine` is null where the words alone decided."""
 
     lexical: float
@@ -139,7 +156,7 @@ class ClaimSupport(BaseModel):
     """The part of the sentence that the passages contradict; the sentence is not supported then."""
 
 
-class Claim(BaseModel):
+class Claim(Described):
     """A sentence of the answer, `answer[start:end]`, and whether what it cites supports it."""
 
     start: int
@@ -149,7 +166,7 @@ class Claim(BaseModel):
     support: ClaimSupport
 
 
-class SearchReply(BaseModel):
+class SearchReply(Described):
     """Passages, best first."""
 
     passages: list[Passage]
@@ -158,7 +175,7 @@ class SearchReply(BaseModel):
     trace_id: str
 
 
-class QueryReply(BaseModel):
+class QueryReply(Described):
     """An answer with its sources."""
 
     id: str
@@ -187,27 +204,27 @@ class QueryReply(BaseModel):
     trace_id: str
 
 
-class StreamStart(BaseModel):
+class StreamStart(Described):
     """The data of a stream's `start` event."""
 
     id: str
     trace_id: str
 
 
-class StreamSources(BaseModel):
+class StreamSources(Described):
     """The data of a stream's `sources` event."""
 
     passages: list[Passage]
     degraded: list[Degraded]
 
 
-class StreamThinking(BaseModel):
+class StreamThinking(Described):
     """The data of a stream's `thinking` event: reasoning, which is no part of the answer."""
 
     text: str
 
 
-class StreamDelta(BaseModel):
+class StreamDelta(Described):
     """The data of a stream's `delta` event. A `restart` event makes those before it void."""
 
     text: str
@@ -229,7 +246,7 @@ class NewCollection(Strict):
     chunking: Chunking | None = None
 
 
-class Embedder(BaseModel):
+class Embedder(Described):
     """The model that made a collection's vectors."""
 
     id: str
@@ -237,7 +254,7 @@ class Embedder(BaseModel):
     dimension: int
 
 
-class Collection(BaseModel):
+class Collection(Described):
     """A collection and what it holds."""
 
     name: str
@@ -251,7 +268,7 @@ class Collection(BaseModel):
     """Why it cannot be served; empty where it can. Then only its name is known."""
 
 
-class Collections(BaseModel):
+class Collections(Described):
     """Every collection, by name."""
 
     collections: list[Collection]
@@ -278,13 +295,13 @@ class DocumentIds(Strict):
     ids: Annotated[list[StoredId], Field(min_length=1, max_length=1_000, fail_fast=True)]
 
 
-class Accepted(BaseModel):
+class Accepted(Described):
     """The job that ingests what was sent."""
 
     job_id: str
 
 
-class Chunk(BaseModel):
+class Chunk(Described):
     """A chunk as the index holds it: `text` equals the document's text at `start:end`."""
 
     chunk_id: str
@@ -295,7 +312,7 @@ class Chunk(BaseModel):
     text: str
 
 
-class DocumentSummary(BaseModel):
+class DocumentSummary(Described):
     """A document without its text."""
 
     id: str
@@ -322,14 +339,14 @@ class Document(DocumentSummary):
     chunks: list[Chunk]
 
 
-class Documents(BaseModel):
+class Documents(Described):
     """One page of documents, by id; pass `next_after` as `after` for the next."""
 
     documents: list[DocumentSummary]
     next_after: str | None
 
 
-class Deleted(BaseModel):
+class Deleted(Described):
     """What a deletion took from the index."""
 
     deleted_chunks: int
@@ -341,21 +358,21 @@ class DeletedDocuments(Deleted):
     missing_ids: list[str]
 
 
-class Progress(BaseModel):
+class Progress(Described):
     """How far a stage is."""
 
     done: int
     total: int
 
 
-class DocumentProblem(BaseModel):
+class DocumentProblem(Described):
     """A document that failed, and why; or one that its owner should look at."""
 
     document_id: str
     message: str
 
 
-class Job(BaseModel):
+class Job(Described):
     """An ingestion."""
 
     id: str
@@ -375,13 +392,13 @@ class Job(BaseModel):
     finished_at: str | None
 
 
-class Jobs(BaseModel):
+class Jobs(Described):
     """Jobs, newest first."""
 
     jobs: list[Job]
 
 
-class Problem(BaseModel):
+class Problem(Described):
     """What went wrong, and whether to try again."""
 
     type: str
@@ -391,7 +408,7 @@ class Problem(BaseModel):
     retryable: bool
 
 
-class ErrorReply(BaseModel):
+class ErrorReply(Described):
     """The body of every error."""
 
     error: Problem

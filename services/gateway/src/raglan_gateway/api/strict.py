@@ -15,7 +15,9 @@ from raglan.identifiers import shortened
 class Strict(BaseModel):
     """An object without unknown fields and without conversions: 0 is not false, "10" is not 10."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True
+    )
 
     unknown_field: ClassVar[str] = "there is no field {name}; the fields are {known}"
     """Error text of a field that the object does not have."""

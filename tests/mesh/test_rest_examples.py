@@ -1,0 +1,59 @@
+"""The examples of the REST reference: each request works, each reply has the form that is shown."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import httpx
+import mesh_process
+from jsonschema import Draft202012Validator
+
+EXAMPLES = Path(__file__).parents[2] / "docs" / "rest_examples.json"
+
+
+def send(client: httpx.Client, example: dict[str, Any], known: dict[str, str]) -> httpx.Response:
+    """Send an example; `known` holds ids that earlier replies gave, and gets those of this one."""
+    path = example["path"].format(**known)
+    if path.startswith("/v1/jobs/") and not path.endswith("/events"):
+        mesh_process.finished(client, known["job_id"])
+    reply = client.request(example["method"], path, json=example.get("body"))
+    if reply.headers["content-type"] == "application/json" and isinstance(reply.json(), dict):
+        known |= {key: reply.json()[key] for key in ("job_id", "trace_id") if key in reply.json()}
+    return reply
+
+
+def content(reply: httpx.Response) -> Any:
+    """JSON, the events of a stream, or text."""
+    kind = reply.headers["content-type"].partition(";")[0]
+    if kind == "text/event-stream":
+        return mesh_process.events(reply)
+    return reply.json() if kind == "application/json" else reply.text
+
+
+def test_every_example_of_the_rest_reference(client: httpx.Client) -> None:
+    document = client.get("/openapi.json").json()
+    operations = {
+        operation["operationId"]: operation["responses"]
+        for methods in document["paths"].values()
+        for operation in methods.values()
+    }
+    examples = json.loads(EXAMPLES.read_text(encoding="utf-8"))
+    assert {each["operation"] for each in examples} == set(operations)
+    known: dict[str, str] = {}
+    for example in examples:
+        reply = send(client, example, known)
+        shown, given = example["reply"], content(reply)
+        assert reply.status_code == example["status"], (example, reply.text)
+        kind = reply.headers["content-type"].partition(";")[0]
+        if kind == "application/json":
+            responses = operations[example["operation"]]
+            schema = responses[str(reply.status_code)]["content"][kind]["schema"]
+            validator = Draft202012Validator({**schema, "components": document["components"]})
+            assert list(validator.iter_errors(given)) == []
+            assert list(validator.iter_errors(shown)) == [], example
+            first, second = (each if isinstance(each, dict) else each[0] for each in (shown, given))
+            assert set(first) == set(second), example
+        elif kind == "text/event-stream":
+            assert {name for name, _ in shown} == {name for name, _ in given}, example
