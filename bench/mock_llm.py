@@ -11,9 +11,10 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
@@ -31,7 +32,14 @@ _HEAD: Final = (
 class MockLLM:
     """Answers every question with "word1 word2 ... word20 [1]"."""
 
-    def __init__(self) -> None:
+    def __init__(
+        self,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._clock = clock
+        self._sleep = sleep
         self._held = False
         last: dict[str, object] = {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
         usage = {"prompt_tokens": 900, "total_tokens": 900 + TOKENS, "completion_tokens": TOKENS}
@@ -64,13 +72,12 @@ class MockLLM:
             self._held = path == b"/held"
 
     async def _answer(self, writer: asyncio.StreamWriter) -> None:
-        now = asyncio.get_running_loop().time
-        begun = now()
+        begun = self._clock()
         held = self._held
         if not held:
             writer.write(_HEAD)
         for number, token in enumerate(self._tokens):
-            await asyncio.sleep(begun + FIRST_S + number * EACH_S - now())
+            await self._sleep(begun + FIRST_S + number * EACH_S - self._clock())
             writer.write(_HEAD + token if held and number == 0 else token)
             await writer.drain()
         writer.write(self._end)

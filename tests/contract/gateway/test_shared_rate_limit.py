@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING
+from collections.abc import AsyncIterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from raglan.cache import digest
-from raglan.errors import Overloaded
+from raglan.errors import Overloaded, Unavailable
 from raglan_gateway.shared.rate_limit import RateLimit
-from raglan_gateway.shared.redis_link import RedisLink
+from raglan_gateway.shared.redis_link import BREAKER, RedisLink
 
 if TYPE_CHECKING:
     from conftest import RedisServer
@@ -45,28 +45,46 @@ async def admitted(limit: RateLimit, requests: int, caller: str = "a") -> int:
     return passed
 
 
+class Allowed:
+    """How many may pass from the moment it is made: `most`, and what time gives back since."""
+
+    def __init__(self, most: int = LIMIT) -> None:
+        self._most = most
+        self._begun = time.monotonic()
+
+    def __eq__(self, passed: object) -> bool:
+        assert isinstance(passed, int)
+        returned = int((time.monotonic() - self._begun) * LIMIT / 60)
+        return self._most <= passed <= self._most + returned
+
+    def __repr__(self) -> str:
+        return f"{self._most} and {LIMIT} a minute since"
+
+
 async def test_two_gateways_share_one_limit(gateways: list[RateLimit]) -> None:
     one, other = gateways
+    allowed = Allowed()
     assert await admitted(one, 15) == 15
-    assert await admitted(other, 15) == LIMIT - 15
+    assert 15 + await admitted(other, 15) == allowed
 
 
 async def test_requests_at_the_same_time_pass_no_more_than_the_limit(
     gateways: list[RateLimit],
 ) -> None:
+    allowed = Allowed()
     passed = await asyncio.gather(*(admitted(gateways[i % 2], 4) for i in range(20)))
-    assert sum(passed) == LIMIT
+    assert sum(passed) == allowed
 
 
 async def test_the_wait_that_redis_tells_is_the_one_that_helps(gateways: list[RateLimit]) -> None:
-    one, other = (RateLimit(600, gateway._redis) for gateway in gateways)
-    assert await admitted(one, 600) >= 600
+    one, other = (RateLimit(60, gateway._redis) for gateway in gateways)
+    assert await admitted(one, 60) == 60
     with pytest.raises(Overloaded) as caught:
         while True:
             await other.admit("a")
     wait_s = caught.value.retry_after_s
     assert wait_s is not None
-    assert 0 < wait_s <= 0.1
+    assert 0 < wait_s <= 1
     await asyncio.sleep(wait_s)
     await other.admit("a")
 
@@ -89,33 +107,43 @@ async def test_after_a_flush_each_gateway_still_knows_whom_it_let_pass(
     redis_server: RedisServer, gateways: list[RateLimit]
 ) -> None:
     one, other = gateways
-    assert await admitted(one, LIMIT) == LIMIT
+    allowed = Allowed()
+    passed = await admitted(one, LIMIT)
     await redis_server.do("FLUSHALL")
-    assert await admitted(one, 5) == 0
+    assert passed + await admitted(one, 5) == allowed
     assert await admitted(other, 5) == 5
+
+
+class CountingLink(RedisLink):
+    """Counts the calls that Redis left without a reply in time; the others did not wait for it."""
+
+    unanswered = 0
+
+    async def run(self, script: str, keys: Sequence[str], *args: bytes | str | int) -> Any:
+        try:
+            return await super().run(script, keys, *args)
+        except Unavailable as error:
+            # What this process noticed too late says nothing of Redis.
+            waited = "not used" not in error.message and "too busy" not in error.message
+            self.unanswered += waited
+            raise
 
 
 @pytest.mark.parametrize("fault", ["killed", "stopped"])
 async def test_without_redis_each_gateway_counts_for_itself_and_nobody_fails(
     redis_server: RedisServer, fault: str
 ) -> None:
-    link = RedisLink(redis_server.url)
+    link = CountingLink(redis_server.url)
     limit = RateLimit(LIMIT, link)
     try:
-        await admitted(limit, 5)
+        allowed = Allowed()
+        assert await admitted(limit, 5) == 5
         if fault == "killed":
             redis_server.kill()
         else:
             redis_server.stop()
-        took_s = []
-        passed = 0
-        for _ in range(40):
-            begun = time.monotonic()
-            passed += await admitted(limit, 1)
-            took_s.append(time.monotonic() - begun)
-        assert passed == LIMIT - 5
-        assert sum(took > 0.01 for took in took_s) <= 8
-        assert sorted(took_s)[len(took_s) // 2] < 0.001
+        assert 5 + await admitted(limit, 40) == allowed
+        assert link.unanswered <= BREAKER.consecutive
     finally:
         await link.close()
 
@@ -127,8 +155,9 @@ async def test_a_burst_into_a_redis_that_hangs_passes_no_more_than_the_limit(
     limit = RateLimit(LIMIT, link)
     try:
         redis_server.stop()
+        allowed = Allowed()
         passed = await asyncio.gather(*(admitted(limit, 1) for _ in range(200)))
-        assert sum(passed) == LIMIT
+        assert sum(passed) == allowed
     finally:
         await link.close()
 
@@ -136,6 +165,7 @@ async def test_a_burst_into_a_redis_that_hangs_passes_no_more_than_the_limit(
 async def test_nobody_is_locked_out_when_the_clock_of_redis_is_put_back(
     redis_server: RedisServer, gateways: list[RateLimit]
 ) -> None:
+    allowed = Allowed()
     paid_until_us = int((time.time() + 3_600) * 1e6)
     await redis_server.do(f"SET raglan:rate:{digest('a').hex()} {paid_until_us}")
-    assert await admitted(gateways[0], LIMIT + 5) == LIMIT
+    assert await admitted(gateways[0], LIMIT + 5) == allowed

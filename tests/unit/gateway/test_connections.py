@@ -7,6 +7,7 @@ import json
 import socket
 import time
 from collections.abc import AsyncIterator
+from contextlib import suppress
 
 import gateway_serving
 import pytest
@@ -14,6 +15,9 @@ import uvicorn
 from raglan.lifecycle import Lifecycle
 from raglan_gateway.connections import Connection
 from uvicorn.server import ServerState
+
+SLOW_S = 3.0
+"""The longest silence of a slow client, whose own pause is a thirtieth of it."""
 
 HEALTH = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
@@ -47,24 +51,20 @@ async def test_a_reader_that_stops_holds_the_stream_back_then_loses_it() -> None
         ask = b"GET /flood HTTP/1.1\r\nHost: localhost\r\n\r\n"
         began = time.monotonic()
         with await opened(gateway.settings.port, ask, receive_buffer=4096):
-            await gateway_serving.until(lambda: gateway.produced, "the stream runs")
-            await asyncio.sleep(0.3)
-            held_at = gateway.produced
-            await asyncio.sleep(0.3)
-            assert gateway.produced == held_at, "nobody reads, and yet more is produced"
-            assert held_at * 10_000 < 1_000_000
-            assert gateway.closed == 0
             await gateway_serving.until(lambda: gateway.closed, "the stream is closed")
-        assert 1 <= time.monotonic() - began < 6
+        assert gateway.produced * 10_000 < 1_000_000, "nobody reads, and yet more is produced"
+        assert time.monotonic() - began >= 1
 
 
 async def test_a_reader_that_goes_on_slowly_keeps_its_stream() -> None:
-    async with gateway_serving.serving(slow_reader_s=1) as (gateway, _):
+    loop = asyncio.get_running_loop()
+    async with gateway_serving.serving(slow_reader_s=SLOW_S) as (gateway, _):
         ask = b"GET /flood HTTP/1.1\r\nHost: localhost\r\n\r\n"
         with await opened(gateway.settings.port, ask, receive_buffer=4096) as raw:
-            for _ in range(20):
-                await asyncio.sleep(0.1)
-                await asyncio.get_running_loop().sock_recv(raw, 65536)
+            began = time.monotonic()
+            while time.monotonic() < began + 1.5 * SLOW_S:
+                await asyncio.sleep(SLOW_S / 30)
+                await loop.sock_recv(raw, 65536)
             assert gateway.closed == 0
         await gateway_serving.until(lambda: gateway.closed, "the client's leaving is noticed")
 
@@ -98,23 +98,22 @@ async def test_trickling_bytes_do_not_buy_a_small_body_more_time() -> None:
     async with gateway_serving.serving(body_s=0.4) as (gateway, _):
         with await opened(gateway.settings.port, query(1000, b'{"query"')) as raw:
             reading = asyncio.create_task(everything(raw))
-            began = time.monotonic()
-            while not reading.done() and time.monotonic() - began < 5:
-                await asyncio.sleep(0.05)
-                if not reading.done():
+            while not reading.done():
+                with suppress(ConnectionError):
                     await asyncio.get_running_loop().sock_sendall(raw, b" ")
+                await asyncio.wait({reading}, timeout=0.05)
             assert (await reading).startswith(b"HTTP/1.1 408")
-    assert time.monotonic() - began < 3
 
 
 async def test_an_upload_has_all_the_time_that_it_makes_use_of() -> None:
-    async with gateway_serving.serving(body_s=0.4) as (gateway, _):
+    loop = asyncio.get_running_loop()
+    async with gateway_serving.serving(body_s=SLOW_S) as (gateway, _):
         head = query(1000, b"").replace(b"/v1/query", b"/v1/collections/x/documents")
         with await opened(gateway.settings.port, head) as raw:
-            for _ in range(10):
-                await asyncio.sleep(0.1)
-                await asyncio.get_running_loop().sock_sendall(raw, b" " * 100)
-            reply = await asyncio.wait_for(asyncio.get_running_loop().sock_recv(raw, 100), 5)
+            for _ in range(40):
+                await asyncio.sleep(SLOW_S / 30)
+                await loop.sock_sendall(raw, b" " * 25)
+            reply = await asyncio.wait_for(loop.sock_recv(raw, 100), gateway_serving.LIMIT_S)
     assert reply.startswith(b"HTTP/1.1 422"), "the whole body arrived, and is no JSON"
 
 
@@ -177,15 +176,18 @@ async def test_a_connection_without_a_whole_request_is_closed_in_time(
     connections: tuple[int, ServerState], sent: bytes, after_s: float
 ) -> None:
     port, state = connections
+    began = time.monotonic()
     with await opened(port, sent) as raw:
         connection = await the_connection(state)
         await gateway_serving.until(
             lambda: state.total_requests == sent.count(b"\r\n\r\n"), "requests are served"
         )
-        await asyncio.sleep(0.05)
-        now = time.monotonic()
-        connection.close_if_idle(now + after_s - 0.5)
+        begun = bool(sent.rpartition(b"\r\n\r\n")[2])
+        await gateway_serving.until(
+            lambda: (connection._head_since is not None) is begun, "what was sent is read"
+        )
+        connection.close_if_idle(began + after_s)
         assert not connection.transport.is_closing()
-        connection.close_if_idle(now + after_s + 0.1)
+        connection.close_if_idle(time.monotonic() + after_s + 0.1)
         await everything(raw)
         assert not state.connections
