@@ -109,6 +109,9 @@ class Folders:
             except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
                 yield folder.name, f"{path} cannot be read ({error})"
 
+    def folder(self, name: str) -> Path:
+        return self._root / name
+
     def shard(self, name: str, shard: str) -> Path:
         return self._root / name / shard
 

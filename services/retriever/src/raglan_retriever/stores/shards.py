@@ -228,6 +228,7 @@ class Shards:
         return shard
 
     def _put_aside(self, name: str, reason: str) -> Conflict:
+        reason = f"{reason.rstrip('.')}. Its folder is {self._folders.folder(name)}"
         log.error("collection set aside", collection=name, reason=reason)
         self._held.pop(name, None)
         self._set_aside[name] = reason
@@ -291,7 +292,7 @@ class Shards:
 
 def _damaged(name: str, reason: str) -> Conflict:
     return Conflict(
-        f"Collection {name!r} is damaged and set aside: {reason.rstrip('.')}. Restore its folder "
-        "from a backup and restart the retriever, or delete the collection and ingest its "
+        f"Collection {name!r} is damaged and set aside: {reason}. Restore the folder from "
+        "a backup and restart the retriever, or delete the collection and ingest its "
         "documents again."
     )
