@@ -79,7 +79,7 @@ class Ingester:
             wall_s=settings.parse_wall_s,
             readable=(settings.data_dir / _TOKENIZERS,),
         )
-        self._blobs = BlobStore(settings.data_dir / "blobs")
+        self._blobs = BlobStore(settings.data_dir / "blobs", min_free_mb=settings.min_free_mb)
         self._is_shared = sa.make_url(url).get_backend_name() != "sqlite"
         self._worker: WorkerName | None = None
         self._has_started = False

@@ -67,9 +67,15 @@ class Intake:
         identify: Callable[[str], Awaitable[str]],
         submissions: CollectionLocks,
     ) -> None:
-        """Args:
-        identify: what tells a collection from an earlier one of its name; raises NotFound.
-        submissions: a deletion of a whole collection holds it against jobs that are recorded.
+        """Take what jobs are stored with.
+
+        Args:
+            blobs: the documents' bytes.
+            jobs: the jobs' records.
+            limits: what is refused.
+            identify: Returns what tells a collection from an earlier one of its name, or raises
+                NotFound.
+            submissions: Held while a job is recorded, and while a whole collection is deleted.
         """
         self._blobs = blobs
         self._jobs = jobs
