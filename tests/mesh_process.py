@@ -16,6 +16,7 @@ from typing import Any
 
 import httpx
 import ports
+from raglan.rpc.addresses import format_address
 
 START_S = 180.0
 STOP_S = 40.0
@@ -71,7 +72,8 @@ def running(data: Path, *options: str, **variables: str) -> Iterator[Mesh]:
             env=os.environ | variables,
             text=True,
         )
-        mesh = Mesh(f"http://127.0.0.1:{port}", data, process)
+        host = variables.get("RAGLAN_GATEWAY_HOST", "127.0.0.1")
+        mesh = Mesh(f"http://{format_address(host, port)}", data, process)
         try:
             until(lambda: _ready(mesh, log), within_s=START_S, what="the mesh is ready")
             yield mesh

@@ -9,13 +9,14 @@ import difflib
 import random
 import socket
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
 from raglan.lifecycle import LAST_WORD_S
-from raglan.rpc.addresses import joined as address_of
+from raglan.rpc.addresses import family_of, format_address
 from raglan.settings import SERVICES, ServiceSettings, unknown_variables
 
 from raglan_cli.failure import Failure, UsageFailure
@@ -106,19 +107,17 @@ def plan(
     external = {s: environ[a] for s in MODEL_SERVICES if environ.get(a := _address_variable(s))}
     counts = {s: replicas.get(s, 1) for s in MODEL_SERVICES if s not in external}
     free = iter((take_ports or free_ports)(sum(counts.values())))
-    addresses = {s: [f"{LOOPBACK}:{next(free)}" for _ in range(n)] for s, n in counts.items()}
-    for service, listed in addresses.items():
-        if fixed := environ.get(f"RAGLAN_{service.upper()}_PORT"):
-            listed[0] = f"{LOOPBACK}:{fixed}"
+    addresses = {
+        s: [format_address(_reachable(s, environ), port) for port in _ports(s, n, free, environ)]
+        for s, n in counts.items()
+    }
     alone = _alone(environ)
     joined = external | {
         # In a file, because a rolling restart runs one more of them for a while.
         s: f"@{addresses_file(data, s)}" if s not in alone else listed[0]
         for s, listed in addresses.items()
     }
-    host = environ.get("RAGLAN_GATEWAY_HOST", LOOPBACK)
-    reachable = LOOPBACK if host in {"0.0.0.0", "::", ""} else host  # noqa: S104 - compared only
-    addresses[GATEWAY] = [address_of(reachable, port)]
+    addresses[GATEWAY] = [format_address(_reachable(GATEWAY, environ), port)]
     programs = [
         Program(
             service=service,
@@ -136,12 +135,33 @@ def plan(
         for number, address in enumerate(listed, 1)
     ]
     return Mesh(
-        url=f"http://{address_of(reachable, port)}",
-        listen=(host, port),
+        url=f"http://{addresses[GATEWAY][0]}",
+        listen=(_host(GATEWAY, environ), port),
         data=data,
         programs=tuple(programs),
         endpoints={s: tuple(a) for s, a in addresses.items() if s not in {*alone, GATEWAY}},
     )
+
+
+def _host(service: str, environ: Mapping[str, str]) -> str:
+    """Where `service` listens."""
+    return environ.get(f"RAGLAN_{service.upper()}_HOST") or LOOPBACK
+
+
+def _reachable(service: str, environ: Mapping[str, str]) -> str:
+    """Where this machine's processes find `service`."""
+    host = _host(service, environ)
+    return LOOPBACK if host in {"0.0.0.0", "::"} else host  # noqa: S104 - compared only
+
+
+def _ports(
+    service: str, count: int, free: Iterator[int], environ: Mapping[str, str]
+) -> list[int | str]:
+    """Free ports for the replicas of `service`; one that is set is the first replica's."""
+    ports: list[int | str] = list(islice(free, count))
+    if fixed := environ.get(f"RAGLAN_{service.upper()}_PORT"):
+        ports[0] = fixed
+    return ports
 
 
 def _alone(environ: Mapping[str, str]) -> set[str]:
@@ -151,13 +171,13 @@ def _alone(environ: Mapping[str, str]) -> set[str]:
 
 def standing_in(program: Program) -> Program:
     """The same program on a free port, to run while the other is restarted."""
-    address = f"{LOOPBACK}:{free_ports(1)[0]}"
+    host, port = program.address.rpartition(":")[0], free_ports(1)[0]
     prefix = f"RAGLAN_{program.service.upper()}"
-    ports = {f"{prefix}_PORT": address.rpartition(":")[2], f"{prefix}_METRICS_PORT": "0"}
+    ports = {f"{prefix}_PORT": str(port), f"{prefix}_METRICS_PORT": "0"}
     return replace(
         program,
         replica=program.replica + 1,
-        address=address,
+        address=f"{host}:{port}",
         env={**program.env, **ports},
         log=program.log.with_name(f"{program.service}-{program.replica + 1}.log"),
     )
@@ -268,8 +288,7 @@ def free_ports(count: int) -> list[int]:
 
 def is_free(port: int, host: str = LOOPBACK) -> bool:
     """Return whether `port` is free."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
+    with socket.socket(family_of(host), socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))

@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
+from raglan.rpc.addresses import family_of, format_address
+
 from raglan_cli.failure import Failure
 
 VARIABLE: Final = "RAGLAN_GATEWAY_LISTEN_FD"
@@ -42,14 +44,13 @@ class SharedSocket:
         Raises:
             Failure: the address cannot be listened on.
         """
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
         try:
             self._socket = socket.create_server(
-                (host, port), family=family, dualstack_ipv6=host == "::", backlog=_BACKLOG
+                (host, port), family=family_of(host), dualstack_ipv6=host == "::", backlog=_BACKLOG
             )
         except OSError as error:
             raise Failure(
-                f"The gateway cannot listen on {host}:{port}: {error.strerror}. "
+                f"The gateway cannot listen on {format_address(host, port)}: {error.strerror}. "
                 f"Choose another port: raglan up --port {port + 1}"
             ) from None
 

@@ -22,6 +22,8 @@ _FOLDED: Final = frozenset({"engine", "model"})
 _SUPERVISED: Final = ("pid", "restarts", "reason", "log")
 """Fields that only the supervisor knows."""
 
+_PROBLEM_CHARS: Final = 1000
+
 _GOOD: Final = frozenset({"serving", "ready"})
 
 
@@ -104,6 +106,8 @@ def _show(document: Mapping[str, Any]) -> None:
     for service in document["services"]:
         if told := crash_of(service):
             out.print(told, style="red")
+        for problem in service.get("problems", ()):
+            out.print(one_line(problem, _PROBLEM_CHARS), style="red")
         if confinement := service.get("confinement"):
             out.print(confinement_of(confinement), style="dim")
 

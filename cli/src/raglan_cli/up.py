@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Final
 
 import typer
+from raglan.rpc.addresses import format_address
 from raglan.settings import default_data_dir
 
 from raglan_cli import background, mesh, runfile
@@ -95,6 +96,6 @@ def _refuse_taken_port(planned: mesh.Mesh, port: int) -> None:
     host = planned.url.removeprefix("http://").rpartition(":")[0].strip("[]")
     if not mesh.is_free(port, host):
         raise Failure(
-            f"Port {port} is in use, so the gateway cannot listen on {host}:{port}. "
+            f"Port {port} is in use, so the gateway cannot listen on {format_address(host, port)}. "
             f"Choose another: raglan up --port {port + 1}"
         )

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack
+from datetime import UTC, datetime
 from typing import Any
 
 import grpc
@@ -92,6 +93,7 @@ class FakeRetriever(retriever_pb2_grpc.RetrieverServiceServicer):
     def reset(self) -> None:
         self.collections: dict[str, dict[str, Any]] = {}
         self.chunking: dict[str, Any] = {}
+        self.created: dict[str, str] = {}
         self.model = MODEL
         self.upserts = 0
         self.gate.set()
@@ -101,6 +103,7 @@ class FakeRetriever(retriever_pb2_grpc.RetrieverServiceServicer):
 
     def add_collection(self, name: str, max_chars: int = 0, overlap_chars: int = 0) -> None:
         self.collections[name] = {}
+        self.created[name] = datetime.now(UTC).isoformat()
         self.chunking[name] = retriever_pb2.Chunking(
             max_chars=max_chars, overlap_chars=overlap_chars
         )
@@ -113,7 +116,10 @@ class FakeRetriever(retriever_pb2_grpc.RetrieverServiceServicer):
     async def GetCollection(self, request: Any, context: Any) -> Any:
         self._enter("GetCollection", request.name)
         return retriever_pb2.Collection(
-            name=request.name, embedder=self.model, chunking=self.chunking[request.name]
+            name=request.name,
+            embedder=self.model,
+            chunking=self.chunking[request.name],
+            created=self.created[request.name],
         )
 
     async def Upsert(self, request: Any, context: Any) -> Any:

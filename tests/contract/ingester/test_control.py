@@ -356,8 +356,9 @@ async def test_a_deletion_does_not_wait_for_an_index_that_refuses_writes(
     assert [chunk.text for chunk in retriever.chunks("default", "b")] == ["Beta."]
 
 
+@pytest.mark.parametrize("made_anew", [False, True])
 async def test_an_upload_whose_collection_goes_meanwhile_leaves_no_document(
-    ingester: Any, retriever: Any
+    ingester: Any, retriever: Any, made_anew: bool
 ) -> None:
     retriever.add_collection("fleeting")
     asked = asyncio.Event()
@@ -370,6 +371,8 @@ async def test_an_upload_whose_collection_goes_meanwhile_leaves_no_document(
         yield ingester_pb2.SubmitRequest(document=head)
         yield ingester_pb2.SubmitRequest(data=b"Alpha.")
         del retriever.collections["fleeting"]
+        if made_anew:
+            retriever.add_collection("fleeting")
 
     with pytest.raises(NotFound):
         await ingester.call(ingester.stub.Submit, parts())

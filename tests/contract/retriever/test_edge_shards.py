@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import shutil
 import time
@@ -213,6 +214,38 @@ async def test_without_space_writes_are_refused_and_reads_go_on(
     assert await find(index, 1) == ["word1"]
     assert (await index.stats("c1"))[1].chunks == 1
     assert await index.drop("c1") == 1
+    await index.store.close()
+
+
+def make_sparse(collection: Path) -> list[Path]:
+    """Rewrite a collection without the blocks that hold nothing, as some backups do."""
+    sparse = []
+    for path in collection.rglob("*.dat"):
+        data = path.read_bytes()
+        if not any(data):
+            path.write_bytes(b"")
+            os.truncate(path, len(data))
+            sparse.append(path)
+    return sparse
+
+
+async def test_files_get_their_blocks_before_a_shard_is_mapped(filled, open_edge, monkeypatch):
+    """Else a full disk ends the process: SIGBUS."""
+    sparse = [path for path in make_sparse(filled / "c1") if path.stat().st_size <= 8 << 20]
+    assert sparse
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "posix_fallocate", full)
+        index = await opened(open_edge, filled)
+        with pytest.raises(StorageFull, match="full"):
+            await find(index, 1)
+        assert await find(index, 2) == ["word2"]
+        assert index.store.set_aside() == {}
+    assert await find(index, 1) == ["word1"]
+    assert all(path.stat().st_blocks * 512 >= path.stat().st_size for path in sparse)
     await index.store.close()
 
 

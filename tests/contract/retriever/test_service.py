@@ -368,6 +368,9 @@ async def test_a_damaged_collection_is_listed_with_its_error(tmp_path):
         assert listed[1].error == ""
         info = await stub.GetInfo(common_pb2.GetInfoRequest(), timeout=10)
         assert info.load["damaged_collections"] == 1
+        (problem,) = info.problems
+        assert "'broken'" in problem
+        assert str(tmp_path / "broken") in problem
         assert (await stub.Search(search(collections=["whole"]), timeout=10)).passages
         code, words = await refused(stub.Search(search(collections=["broken"]), timeout=10))
         assert code is grpc.StatusCode.FAILED_PRECONDITION
@@ -401,3 +404,13 @@ async def test_a_document_larger_than_a_message_is_read_in_pages(tmp_path):
             if not get.offset:
                 break
         assert seen == [[0, 1], [2, 3], [4, 5], [6]]
+
+
+async def test_a_collection_made_anew_is_told_from_the_one_before(stub):
+    described = retriever_pb2.GetCollectionRequest(name="c")
+    await fill(stub)
+    first = (await stub.GetCollection(described, timeout=20)).created
+    assert first == (await stub.GetCollection(described, timeout=20)).created != ""
+    await stub.DeleteCollection(retriever_pb2.DeleteCollectionRequest(name="c"), timeout=20)
+    await fill(stub)
+    assert (await stub.GetCollection(described, timeout=20)).created != first

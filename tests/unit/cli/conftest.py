@@ -48,6 +48,7 @@ class FakeGateway:
     traces: dict[str, dict[str, Any]] = field(default_factory=dict)
     asked: dict[str, str] = field(default_factory=dict)
     """By which filters traces were listed last."""
+    services: list[dict[str, Any]] = field(default_factory=list)
     search: Callable[[dict[str, Any]], list[dict[str, Any]]] = lambda body: []
     answer: Callable[[dict[str, Any]], str] = lambda body: ""
 
@@ -65,6 +66,7 @@ class FakeGateway:
                 Route("/v1/jobs/{id}", self._job),
                 Route("/v1/search", self._search, methods=["POST"]),
                 Route("/v1/query", self._query, methods=["POST"]),
+                Route("/v1/status", lambda _: JSONResponse({"services": self.services})),
                 Route("/v1/traces", self._traces),
                 Route("/v1/traces/{id}", self._trace),
             ]

@@ -153,6 +153,16 @@ def test_the_gateway_may_listen_on_ipv6(tmp_path, host, url):
     assert (planned.url, planned.listen) == (url, (host, 8080))
 
 
+def test_services_may_listen_on_ipv6():
+    hosts = {f"RAGLAN_{service.upper()}_HOST": "::1" for service in mesh.MODEL_SERVICES}
+    of = planned(hosts | {"RAGLAN_RETRIEVER_PORT": "7102"})
+    assert program(of, "retriever").address == "[::1]:7102"
+    embedder = program(of, "embedder")
+    assert embedder.address == f"[::1]:{embedder.env['RAGLAN_EMBEDDER_PORT']}"
+    assert program(of, "ingester").env["RAGLAN_INGESTER_RETRIEVER_ADDRESS"] == "[::1]:7102"
+    assert mesh.standing_in(embedder).address.startswith("[::1]:")
+
+
 def test_what_listens_on_ipv6_answers_on_the_address_of_its_url():
     for host, reached in (("::1", "::1"), ("::", "127.0.0.1"), ("::", "::1")):
         (port,) = mesh.free_ports(1)

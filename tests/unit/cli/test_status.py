@@ -43,3 +43,9 @@ def test_what_confines_parsers_is_a_sentence_with_what_is_missing():
         "Parsers are confined by seccomp, audit hook; they can read the ingester's files: "
         "no Landlock here."
     )
+
+
+def test_what_a_process_cannot_serve_is_said_below_the_table(raglan, gateway):
+    problem = "Collection 'notes' is damaged and set aside: cut short. Its folder is /data/notes."
+    gateway.services = [{"service": "retriever", "state": "serving", "problems": [problem]}]
+    assert problem in " ".join(raglan("status", url=gateway.url).out.split())

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from raglan.errors import Unavailable
+from raglan.errors import StorageFull
 from raglan_ingester.blobs import BlobStore, BlobWriter
 from raglan_ingester.database import Database, DatabaseUnavailable, PatientDatabase, url_of
 from raglan_ingester.model import Worker
@@ -50,10 +51,19 @@ async def test_an_upload_onto_a_full_disk_is_refused_with_a_sentence(tmp_path: P
     store.open("local")
     received = tmp_path / "received"
     received.symlink_to("/dev/full")
-    writer = BlobWriter(store, received)
+    writer = BlobWriter(store, received, store._disk)
 
-    with pytest.raises(Unavailable, match="RAGLAN_INGESTER_DATA_DIR"):
+    with pytest.raises(StorageFull, match="RAGLAN_INGESTER_DATA_DIR"):
         await writer.write(b"x" * 1_000_000)
     await writer.discard()
 
     assert not received.is_symlink()
+
+
+async def test_an_upload_is_refused_before_the_disk_is_full(tmp_path: Path) -> None:
+    more_than_there_is = shutil.disk_usage(tmp_path).total // 1_000_000 + 1
+    store = BlobStore(tmp_path / "blobs", min_free_mb=more_than_there_is)
+    store.open("local")
+
+    with pytest.raises(StorageFull, match="MB free; .*RAGLAN_INGESTER_MIN_FREE_MB"):
+        await store.writer().write(b"x")

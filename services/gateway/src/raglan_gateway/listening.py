@@ -10,6 +10,7 @@ import socket
 from typing import Final
 
 from raglan.errors import InvalidInput, Unavailable
+from raglan.rpc.addresses import family_of, format_address
 
 from raglan_gateway.settings import GatewaySettings
 
@@ -36,14 +37,14 @@ def sockets(settings: GatewaySettings) -> list[socket.socket]:
 
 
 def _bound(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server(
-            (host, port), family=family, dualstack_ipv6=host == "::", backlog=BACKLOG
+            (host, port), family=family_of(host), dualstack_ipv6=host == "::", backlog=BACKLOG
         )
     except OSError as error:
         raise Unavailable(
-            f"{host}:{port} cannot be listened on: {error.strerror} (RAGLAN_GATEWAY_PORT)."
+            f"{format_address(host, port)} cannot be listened on: {error.strerror} "
+            "(RAGLAN_GATEWAY_PORT)."
         ) from None
 
 

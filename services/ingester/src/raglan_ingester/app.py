@@ -19,7 +19,7 @@ from raglan.v1 import embedder_pb2_grpc, ingester_pb2_grpc, retriever_pb2_grpc
 from raglan_ingester.blobs import BlobStore
 from raglan_ingester.byte_budget import ByteBudget
 from raglan_ingester.clients.embedder import EmbedderClient
-from raglan_ingester.clients.retriever import CollectionSettings, RetrieverClient
+from raglan_ingester.clients.retriever import RetrieverClient
 from raglan_ingester.collection_locks import CollectionLocks
 from raglan_ingester.database import Database, PatientDatabase, url_of
 from raglan_ingester.documents import DocumentStore
@@ -79,7 +79,7 @@ class Ingester:
             wall_s=settings.parse_wall_s,
             readable=(settings.data_dir / _TOKENIZERS,),
         )
-        self._blobs = BlobStore(settings.data_dir / "blobs")
+        self._blobs = BlobStore(settings.data_dir / "blobs", min_free_mb=settings.min_free_mb)
         self._is_shared = sa.make_url(url).get_backend_name() != "sqlite"
         self._worker: WorkerName | None = None
         self._has_started = False
@@ -139,7 +139,10 @@ class Ingester:
             reconcile_s=settings.reconcile_every_s,
             job_retention_days=settings.job_retention_days,
         )
-        library = Library(asked_documents, self._blobs, self._retriever, locks, self._ingestion)
+        submissions = CollectionLocks()
+        library = Library(
+            asked_documents, self._blobs, self._retriever, locks, submissions, self._ingestion
+        )
         limits = Limits(
             settings.max_document_bytes,
             settings.max_job_bytes,
@@ -147,7 +150,7 @@ class Ingester:
             settings.max_metadata_bytes,
         )
         self._servicer = IngesterServicer(
-            Intake(self._blobs, asked_jobs, limits, self._check_collection),
+            Intake(self._blobs, asked_jobs, limits, self._identify, submissions),
             self._ingestion,
             asked_jobs,
             library,
@@ -198,10 +201,10 @@ class Ingester:
         if self._worker is not None:
             self._worker.release()
 
-    async def _check_collection(self, name: str) -> CollectionSettings:
+    async def _identify(self, collection: str) -> str:
         if not self._has_started:
             raise Unavailable("The ingester is starting; try again.", retry_after_s=1)
-        return await self._retriever.collection(name, Deadline.after(_CHECK_S))
+        return (await self._retriever.collection(collection, Deadline.after(_CHECK_S))).created
 
 
 def build(settings: IngesterSettings) -> Service:

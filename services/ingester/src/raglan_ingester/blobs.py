@@ -7,7 +7,6 @@ but not yet named in the database, are in a folder of its own below `incoming`.
 from __future__ import annotations
 
 import asyncio
-import errno
 import fcntl
 import hashlib
 import os
@@ -20,10 +19,11 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from raglan.errors import Unavailable
+from raglan.disk import Disk
 
 _LOCK_PAUSE_S: Final = 0.01
 _PIN: Final = "pin-"
+_DOING: Final = "store an upload"
 
 
 class BlobStore:
@@ -34,8 +34,15 @@ class BlobStore:
     "look for pins and rows, then remove" exclude each other, between processes too.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, min_free_mb: int = 0) -> None:
         self._root = root
+        self._disk = Disk(
+            "The disk of the ingester's data folder (RAGLAN_INGESTER_DATA_DIR)",
+            root,
+            min_free_mb,
+            "RAGLAN_INGESTER_MIN_FREE_MB",
+            "Nothing of the upload was kept: free some space and send it again.",
+        )
         self._own = root / "incoming" / "local"
         self._pins: Counter[str] = Counter()
         self._counting = threading.Lock()
@@ -52,7 +59,7 @@ class BlobStore:
 
     def writer(self) -> BlobWriter:
         """Create a writer of one blob."""
-        return BlobWriter(self, self._own / secrets.token_hex(16))
+        return BlobWriter(self, self._own / secrets.token_hex(16), self._disk)
 
     async def unpin(self, hashes: Iterable[str]) -> None:
         """The rows that name these blobs are committed, or will never come."""
@@ -144,11 +151,12 @@ class BlobStore:
 class BlobWriter:
     """Receives one document, off the loop: `write` pieces, then `commit` or `discard`.
 
-    Both raise Unavailable where the disk is full.
+    Both raise StorageFull where the disk has no space.
     """
 
-    def __init__(self, store: BlobStore, path: Path) -> None:
+    def __init__(self, store: BlobStore, path: Path, disk: Disk) -> None:
         self._store = store
+        self._disk = disk
         self._path = path
         self._file: BinaryIO | None = None
         self._hash = hashlib.sha256()
@@ -157,32 +165,33 @@ class BlobWriter:
     async def write(self, piece: bytes) -> None:
         """Append bytes to the blob."""
         self.size_bytes += len(piece)
-        with _full_disk_said():
-            await asyncio.to_thread(self._write, piece)
+        await asyncio.to_thread(self._write, piece)
 
     async def commit(self) -> str:
         """Make the blob durable and pin it; returns its SHA-256 in hex."""
-        with _full_disk_said():
-            return await asyncio.to_thread(self._commit)
+        return await asyncio.to_thread(self._commit)
 
     async def discard(self) -> None:
         """Remove what was written, unless it was committed."""
         await asyncio.to_thread(self._discard)
 
     def _write(self, piece: bytes) -> None:
-        if self._file is None:
-            self._file = self._path.open("wb")
-        self._hash.update(piece)
-        self._file.write(piece)
+        self._disk.check(_DOING)
+        with self._disk.writing(_DOING):
+            if self._file is None:
+                self._file = self._path.open("wb")
+            self._hash.update(piece)
+            self._file.write(piece)
 
     def _commit(self) -> str:
         self._write(b"")
         assert self._file is not None
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
         sha256 = self._hash.hexdigest()
-        self._store.adopt(self._path, sha256)
+        with self._disk.writing(_DOING):
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._file.close()
+            self._store.adopt(self._path, sha256)
         return sha256
 
     def _discard(self) -> None:
@@ -190,16 +199,3 @@ class BlobWriter:
             with suppress(OSError):  # what is buffered does not fit on a full disk
                 self._file.close()
             self._path.unlink(missing_ok=True)
-
-
-@contextmanager
-def _full_disk_said() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise Unavailable(
-            "The disk of the ingester's data folder (RAGLAN_INGESTER_DATA_DIR) is full; nothing of "
-            "the upload was kept. Free some space and send it again."
-        ) from None

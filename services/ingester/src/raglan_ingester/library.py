@@ -40,12 +40,14 @@ class Library:
         blobs: BlobStore,
         index: Index,
         locks: CollectionLocks,
+        submissions: CollectionLocks,
         ingestion: Ingestion,
     ) -> None:
         self._documents = documents
         self._blobs = blobs
         self._index = index
         self._locks = locks
+        self._submissions = submissions
         self._ingestion = ingestion
 
     async def page(self, collection: str, limit: int, after: str) -> tuple[list[Document], str]:
@@ -113,7 +115,11 @@ class Library:
 
     async def delete_all(self, collection: str, deadline: Deadline) -> int:
         """Cancel a collection's jobs and forget its documents; how many there were."""
-        await self._ingestion.stop_collection(collection)
+        async with self._submissions.of(collection):
+            await self._ingestion.stop_collection(collection)
+            return await self._forget_all(collection, deadline)
+
+    async def _forget_all(self, collection: str, deadline: Deadline) -> int:
         count = 0
         async with self._locks.of(collection):
             while rows := await self._documents.delete_some(collection, _DELETED_AT_ONCE):

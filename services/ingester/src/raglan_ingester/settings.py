@@ -20,6 +20,10 @@ class IngesterSettings(GrpcSettings, env_prefix="RAGLAN_INGESTER_"):
     data_dir: Path = Field(default_factory=lambda: default_data_dir() / "ingester")
     """Folder of the documents' bytes, and of the SQLite file unless `database_url` is set."""
 
+    min_free_mb: NonNegativeInt = 256
+    """Space, in MB, that uploads leave free on the disk of `data_dir`, for jobs under way: with
+    less, uploads are refused with status 507."""
+
     database_url: SecretStr = SecretStr("")
     """Jobs, documents and workflow state: a SQLAlchemy URL (`postgresql://...`, `sqlite:///...`).
     Empty: `ingester.sqlite` in `data_dir`."""

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from typing import Final
 
 from raglan import metadata
-from raglan.errors import InvalidInput, PayloadTooLarge
+from raglan.errors import InvalidInput, NotFound, PayloadTooLarge
 from raglan.identifiers import check_collection_name, check_document_id, shortened
 
 from raglan_ingester.blobs import BlobStore, BlobWriter
+from raglan_ingester.collection_locks import CollectionLocks
 from raglan_ingester.database import now_ms
 from raglan_ingester.jobs import JobStore
 from raglan_ingester.model import Item, Job
@@ -56,19 +57,31 @@ Part = JobStart | DocumentStart | bytes
 
 
 class Intake:
-    """Receives jobs. `check_collection` raises NotFound for a collection that does not exist."""
+    """Receives jobs."""
 
     def __init__(
         self,
         blobs: BlobStore,
         jobs: JobStore,
         limits: Limits,
-        check_collection: Callable[[str], Awaitable[object]],
+        identify: Callable[[str], Awaitable[str]],
+        submissions: CollectionLocks,
     ) -> None:
+        """Take what jobs are stored with.
+
+        Args:
+            blobs: the documents' bytes.
+            jobs: the jobs' records.
+            limits: what is refused.
+            identify: Returns what tells a collection from an earlier one of its name, or raises
+                NotFound.
+            submissions: Held while a job is recorded, and while a whole collection is deleted.
+        """
         self._blobs = blobs
         self._jobs = jobs
         self._limits = limits
-        self._check_collection = check_collection
+        self._identify = identify
+        self._submissions = submissions
 
     async def receive(self, parts: AsyncIterator[Part]) -> Job:
         """Store a job and its documents; once this returns, a crash loses nothing.
@@ -76,22 +89,27 @@ class Intake:
         Raises:
             InvalidInput: parts out of order, a bad or repeated id, metadata that is no object.
             PayloadTooLarge: a document, the job, or its metadata is over its limit.
-            NotFound: the collection does not exist.
+            NotFound: the collection does not exist, or was deleted during the upload.
         """
+        identity = ""
         receiver = _JobReceiver(self._blobs, self._limits)
         try:
             async for part in parts:
                 if isinstance(part, JobStart):
                     receiver.begin(part)
-                    await self._check_collection(part.collection)
+                    identity = await self._identify(part.collection)
                 elif isinstance(part, DocumentStart):
                     await receiver.document(part)
                 else:
                     await receiver.piece(part)
             job, items = await receiver.end()
-            # An upload takes a while, in which its collection may have been deleted.
-            await self._check_collection(job.collection)
-            await self._jobs.add(job, items)
+            async with self._submissions.of(job.collection):
+                if await self._identify(job.collection) != identity:
+                    raise NotFound(
+                        f"The collection {job.collection!r} was deleted and made anew during the "
+                        "upload; send the documents again if the new one is to hold them."
+                    )
+                await self._jobs.add(job, items)
             return job
         finally:
             await receiver.release()

@@ -86,7 +86,7 @@ class Collection:
     max_chars: int
     overlap_chars: int
     created: str
-    """ISO 8601, UTC."""
+    """ISO 8601, UTC, to the microsecond: no two collections of one name have the same."""
 
     language: str
     """ISO 639-1: of texts and queries whose language is not detected. Fixed when it is created."""

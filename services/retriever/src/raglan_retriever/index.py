@@ -61,7 +61,7 @@ class Index:
             model=check_new_model(model),
             max_chars=max_chars,
             overlap_chars=overlap_chars,
-            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            created=datetime.now(UTC).isoformat(timespec="microseconds"),
             language=self._language,
         )
         try:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from typing import Any
+from itertools import islice
+from typing import Any, Final
 
 import grpc
 from raglan import __version__, tensors
@@ -19,6 +20,8 @@ from raglan_retriever.index import Index
 from raglan_retriever.searching import Fusion
 
 Context = grpc.aio.ServicerContext[Any, Any]
+
+_PROBLEMS_SHOWN: Final = 100
 
 
 class RetrieverServicer(retriever_pb2_grpc.RetrieverServiceServicer):
@@ -132,7 +135,11 @@ class RetrieverServicer(retriever_pb2_grpc.RetrieverServiceServicer):
                 "max_limit": limits.max_limit,
                 "max_upsert_chunks": limits.max_upsert_chunks,
             },
-            load={"damaged_collections": len(self._index.store.set_aside())},
+            load={"damaged_collections": len(damaged := self._index.store.set_aside())},
+            problems=[
+                f"Collection {name!r} is damaged and set aside: {reason}."
+                for name, reason in islice(sorted(damaged.items()), _PROBLEMS_SHOWN)
+            ],
             pid=os.getpid(),
             metrics_port=self._metrics_port(),
         )

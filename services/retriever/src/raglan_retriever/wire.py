@@ -91,6 +91,7 @@ def collection_message(collection: Collection, stats: Stats) -> retriever_pb2.Co
         documents=stats.documents,
         disk_bytes=stats.disk_bytes,
         unindexed_chunks=stats.unindexed_chunks,
+        created=collection.created,
     )
 
 

@@ -125,15 +125,20 @@ class Resolver:
             return f"{host}: {error.args[-1]}"
         nodes = [(node.family, node.addr[0].decode()) for node in found.nodes]
         # One family only: a replica with both would otherwise count twice.
-        four = {f"{ip}:{port}" for family, ip in nodes if family == socket.AF_INET}
-        six = {f"[{ip}]:{port}" for family, ip in nodes if family == socket.AF_INET6}
-        self._answers[host, port] = frozenset(four or six)
+        four = [ip for family, ip in nodes if family == socket.AF_INET]
+        found_ips = four or [ip for _, ip in nodes]
+        self._answers[host, port] = frozenset(format_address(ip, port) for ip in found_ips)
         return ""
 
 
-def joined(host: str, port: int) -> str:
+def format_address(host: str, port: int | str) -> str:
     """Join host and port: "::1" and 7101 give "[::1]:7101"."""
     return f"[{host}]:{port}" if ":" in host and not host.startswith("[") else f"{host}:{port}"
+
+
+def family_of(host: str) -> socket.AddressFamily:
+    """The family of sockets that listen on `host`."""
+    return socket.AF_INET6 if ":" in host else socket.AF_INET
 
 
 def _is_ip(host: str) -> bool:

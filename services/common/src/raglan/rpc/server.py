@@ -22,7 +22,7 @@ from raglan.errors import RaglanError, Unavailable
 from raglan.health import Health
 from raglan.lifecycle import LAST_WORD_S, Lifecycle, stop_signals
 from raglan.rpc import credentials, health_service, trace_service
-from raglan.rpc.addresses import joined
+from raglan.rpc.addresses import format_address
 from raglan.rpc.interceptor import BoundaryInterceptor
 from raglan.rpc.metrics import ServedCalls
 from raglan.rpc.trace_service import MAX_REPLY_BYTES, TraceServicer
@@ -121,7 +121,7 @@ class Server:
         Raises:
             RaglanError: the port is taken or the service cannot start; the message says why.
         """
-        address = joined(self.settings.host, self.settings.port)
+        address = format_address(self.settings.host, self.settings.port)
         secured = credentials.for_server()
         try:
             self.port = (
@@ -143,7 +143,7 @@ class Server:
         self._process.becomes(Health.SERVING.value)
         self._health.set(serving=True)
         self._watching = asyncio.create_task(keep_running("health", self._watch))
-        log.info("serving", address=joined(self.settings.host, self.port))
+        log.info("serving", address=format_address(self.settings.host, self.port))
 
     async def stop(self) -> None:
         """Report NOT_SERVING, let callers notice, let running calls finish, close.

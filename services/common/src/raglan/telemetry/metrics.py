@@ -20,6 +20,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from raglan.errors import Unavailable
+from raglan.rpc.addresses import format_address
 from raglan.telemetry import context as request_context
 
 SECONDS: Final = (
@@ -140,7 +141,8 @@ class Endpoint:
             self._server = start_http_server(self.port, self._host, self.registry)
         except OSError as error:
             raise Unavailable(
-                f"{self._host}:{self.port} cannot be listened on for metrics: {error}"
+                f"{format_address(self._host, self.port)} cannot be listened on for metrics: "
+                f"{error.strerror}"
             ) from error
         self.port = self._server[0].server_port
 

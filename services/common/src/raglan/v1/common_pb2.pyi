@@ -251,6 +251,7 @@ class ServiceInfo(_message.Message):
     LOAD_FIELD_NUMBER: _builtins.int
     ADAPTERS_FIELD_NUMBER: _builtins.int
     CONFINEMENT_FIELD_NUMBER: _builtins.int
+    PROBLEMS_FIELD_NUMBER: _builtins.int
     service: _builtins.str
     version: _builtins.str
     engine: _builtins.str
@@ -283,6 +284,10 @@ class ServiceInfo(_message.Message):
         "network_namespace", "audit_hook". Without "landlock" they can read its user's files.
         """
 
+    @_builtins.property
+    def problems(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Sentences about what it cannot serve although it runs, such as damaged collections."""
+
     def __init__(
         self,
         *,
@@ -299,10 +304,11 @@ class ServiceInfo(_message.Message):
         load: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
         adapters: _abc.Iterable[_builtins.str] | None = ...,
         confinement: _abc.Iterable[_builtins.str] | None = ...,
+        problems: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["model", b"model"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapters", b"adapters", "confinement", b"confinement", "device", b"device", "dtype", b"dtype", "engine", b"engine", "limits", b"limits", "load", b"load", "metrics_port", b"metrics_port", "model", b"model", "outputs", b"outputs", "pid", b"pid", "service", b"service", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapters", b"adapters", "confinement", b"confinement", "device", b"device", "dtype", b"dtype", "engine", b"engine", "limits", b"limits", "load", b"load", "metrics_port", b"metrics_port", "model", b"model", "outputs", b"outputs", "pid", b"pid", "problems", b"problems", "service", b"service", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -97,6 +97,7 @@ class Collection(_message.Message):
     DISK_BYTES_FIELD_NUMBER: _builtins.int
     UNINDEXED_CHUNKS_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
+    CREATED_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     chunks: _builtins.int
     documents: _builtins.int
@@ -106,6 +107,8 @@ class Collection(_message.Message):
     """Chunks not yet in the vector index (they are found by a full scan)."""
     error: _builtins.str
     """Why it cannot be served; empty where it can. Then only the name is known besides."""
+    created: _builtins.str
+    """When it was made: tells it from an earlier collection of the same name."""
     @_builtins.property
     def embedder(self) -> _common_pb2.ModelIdentity: ...
     @_builtins.property
@@ -121,10 +124,11 @@ class Collection(_message.Message):
         disk_bytes: _builtins.int = ...,
         unindexed_chunks: _builtins.int = ...,
         error: _builtins.str = ...,
+        created: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["chunking", b"chunking", "embedder", b"embedder"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunking", b"chunking", "chunks", b"chunks", "disk_bytes", b"disk_bytes", "documents", b"documents", "embedder", b"embedder", "error", b"error", "name", b"name", "unindexed_chunks", b"unindexed_chunks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunking", b"chunking", "chunks", b"chunks", "created", b"created", "disk_bytes", b"disk_bytes", "documents", b"documents", "embedder", b"embedder", "error", b"error", "name", b"name", "unindexed_chunks", b"unindexed_chunks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

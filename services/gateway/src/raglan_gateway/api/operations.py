@@ -13,6 +13,7 @@ from fastapi.responses import JSONResponse, Response
 from prometheus_client.exposition import choose_encoder
 from pydantic import BaseModel
 from raglan.resilience.breaker import State
+from raglan.rpc.addresses import format_address
 from raglan.rpc.endpoint import Reach
 
 from raglan_gateway.ladder import standing_on
@@ -76,6 +77,8 @@ class ServiceStatus(BaseModel):
     outputs: list[str] = []
     confinement: list[str] = []
     """Of an ingester's parser processes; without "landlock" they can read its user's files."""
+    problems: list[str] = []
+    """What it cannot serve although it runs, such as damaged collections; a sentence each."""
     metrics_url: str | None = None
 
 
@@ -160,11 +163,11 @@ def router(
         """Each process: what it is, where, how, and what it runs."""
         itself = ServiceStatus(
             service="gateway",
-            address=f"{settings.host}:{settings.port}",
+            address=(address := format_address(settings.host, settings.port)),
             state="serving",
             pid=os.getpid(),
             version=raglan.__version__,
-            metrics_url=f"http://{settings.host}:{settings.port}/metrics",
+            metrics_url=f"http://{address}/metrics",
         )
         return Status(
             version=raglan.__version__,
@@ -197,6 +200,7 @@ def _status(seen: Seen) -> ServiceStatus:
             "limits": dict(info.limits),
             "outputs": list(info.outputs),
             "confinement": list(info.confinement),
+            "problems": list(info.problems),
             "metrics_url": _metrics_url(seen.address, info.metrics_port),
         }
     )

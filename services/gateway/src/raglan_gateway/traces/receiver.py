@@ -22,6 +22,7 @@ from raglan.background import keep_running
 from raglan.errors import InvalidInput, Overloaded, PayloadTooLarge, RaglanError, Unavailable
 from raglan.errors import wire as wire_of
 from raglan.lifecycle import Lifecycle
+from raglan.rpc.addresses import family_of, format_address
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
@@ -170,7 +171,7 @@ class Listener:
         listening = await self._bound()
         self._server = server = Server(_config(self._receiver.app))
         host, port = self.address = listening.getsockname()[:2]
-        log.info("traces are received", address=f"{host}:{port}")
+        log.info("traces are received", address=format_address(host, port))
         sweeping = asyncio.create_task(
             keep_running("sweep connections", partial(connections.sweep, server.server_state))
         )
@@ -182,7 +183,7 @@ class Listener:
             listening.close()
 
     async def _bound(self) -> socket.socket:
-        family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
+        family = family_of(self._host)
         warned = False
         while True:
             try:
@@ -191,7 +192,7 @@ class Listener:
                 if not warned:
                     log.warning(
                         "traces are not received; trying again",
-                        address=f"{self._host}:{self._port}",
+                        address=format_address(self._host, self._port),
                         reason=error.strerror,
                         setting="RAGLAN_GATEWAY_OTLP_PORT",
                     )

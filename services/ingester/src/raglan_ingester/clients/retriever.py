@@ -24,6 +24,8 @@ class CollectionSettings:
     model: Model
     max_chars: int
     overlap_chars: int
+    created: str
+    """Tells it from an earlier collection of the same name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,7 @@ class RetrieverClient:
             Model(reply.embedder.id, reply.embedder.revision, reply.embedder.dimension),
             reply.chunking.max_chars,
             reply.chunking.overlap_chars,
+            reply.created,
         )
 
     async def upsert(

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Concatenate, Final, ParamSpec, TypeVar
 
 from raglan.background import keep_running
+from raglan.disk import Disk
 from raglan.errors import Conflict, Overloaded
 
 from raglan_retriever.chunks import Chunk
 from raglan_retriever.collection import Collection
 from raglan_retriever.filters import Clause
 from raglan_retriever.lexical import Sparse
-from raglan_retriever.stores.disk import Disk
 from raglan_retriever.stores.folders import Folders, copy_sparse
 from raglan_retriever.stores.optimizing import optimize
 from raglan_retriever.stores.shard import Shard
@@ -64,7 +64,13 @@ class EdgeStore:
         quiet_s: float = 1.0,
     ) -> None:
         self._folders = Folders(data_dir)
-        self._disk = Disk(data_dir, min_free_mb=min_free_mb)
+        self._disk = Disk(
+            "The index's disk",
+            data_dir,
+            min_free_mb,
+            "RAGLAN_RETRIEVER_MIN_FREE_MB",
+            "Free some space or delete a collection; what is stored can still be searched.",
+        )
         self._shards = Shards(self._folders, self._disk, max_open=max_open)
         self._max_collections = max_collections
         self._close_after_s = close_after_s

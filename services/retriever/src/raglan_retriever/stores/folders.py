@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import structlog
+from raglan.disk import FULL_DISK
 from raglan.errors import Unavailable
 
 from raglan_retriever.collection import Collection
@@ -33,6 +34,9 @@ log: Final = structlog.get_logger()
 _DESCRIPTION: Final = "collection.json"
 _COUNTS: Final = "counts.json"
 _OPENING: Final = ".opening"
+
+_SMALL_BYTES: Final = 8 * 1024 * 1024
+"""Larger files are written to as chunks come in, before which free space is checked."""
 
 _ERASABLE: Final = "erasable"
 """A file beside the shard's own: it holds text of points that were deleted or replaced."""
@@ -86,10 +90,11 @@ class Folders:
                 f"Another process (pid {holder}) holds the folder {self._root}; stop it, or set "
                 "RAGLAN_RETRIEVER_DATA_DIR to another folder."
             ) from None
-        lock.truncate(0)
-        lock.write(str(os.getpid()))
-        lock.flush()
         self._lock = lock
+        with suppress(OSError):  # a full disk can still be read from
+            lock.truncate(0)
+            lock.write(str(os.getpid()))
+            lock.flush()
         self._clear()
 
     def close(self) -> None:
@@ -108,6 +113,9 @@ class Folders:
                 yield folder.name, Stored(Collection.from_json(held["collection"]), held["shard"])
             except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
                 yield folder.name, f"{path} cannot be read ({error})"
+
+    def folder(self, name: str) -> Path:
+        return self._root / name
 
     def shard(self, name: str, shard: str) -> Path:
         return self._root / name / shard
@@ -238,6 +246,26 @@ def copy_sparse(source: str, target: str) -> None:
             os.lseek(read.fileno(), start, os.SEEK_SET)
             while start < end:
                 start += os.sendfile(write.fileno(), read.fileno(), None, end - start)
+
+
+def allocate(folder: Path) -> None:
+    """Give the small files of a shard their blocks, all of which opening it writes to.
+
+    They are mapped: where one has a hole, as in a sparse copy, writing on a full disk would end the
+    process.
+
+    Raises:
+        OSError: the disk is full. What else is wrong with a file, opening the shard tells.
+    """
+    for path in folder.rglob("*"):
+        try:
+            status = path.stat()
+            if status.st_blocks * 512 < status.st_size <= _SMALL_BYTES:
+                with path.open("r+b") as file:
+                    os.posix_fallocate(file.fileno(), 0, status.st_size)
+        except OSError as error:
+            if error.errno in FULL_DISK:
+                raise
 
 
 def sync_files(folder: Path) -> None:

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from typing import Final
 
 import structlog
+from raglan.disk import Disk
 from raglan.errors import Conflict, NotFound, RaglanError
 
-from raglan_retriever.stores.disk import Disk
-from raglan_retriever.stores.folders import Counts, Folders, Stored
+from raglan_retriever.stores.folders import Counts, Folders, Stored, allocate
 from raglan_retriever.stores.shard import Shard, library_errors
 
 log: Final = structlog.get_logger()
@@ -218,7 +218,10 @@ class Shards:
             if held.counts is None:
                 # Its log may have to be replayed, which writes.
                 self._disk.check("open a collection", share=OPENING_SHARE)
-            shard = Shard(self._folders.shard(held.name, held.stored.shard))
+            path = self._folders.shard(held.name, held.stored.shard)
+            with self._disk.writing("open a collection"):
+                allocate(path)
+            shard = Shard(path)
             if held.counts is None:
                 held.outdated = shard.unindexed()
         except Conflict as error:
@@ -228,6 +231,7 @@ class Shards:
         return shard
 
     def _put_aside(self, name: str, reason: str) -> Conflict:
+        reason = f"{reason.rstrip('.')}. Its folder is {self._folders.folder(name)}"
         log.error("collection set aside", collection=name, reason=reason)
         self._held.pop(name, None)
         self._set_aside[name] = reason
@@ -291,7 +295,7 @@ class Shards:
 
 def _damaged(name: str, reason: str) -> Conflict:
     return Conflict(
-        f"Collection {name!r} is damaged and set aside: {reason.rstrip('.')}. Restore its folder "
-        "from a backup and restart the retriever, or delete the collection and ingest its "
+        f"Collection {name!r} is damaged and set aside: {reason}. Restore the folder from "
+        "a backup and restart the retriever, or delete the collection and ingest its "
         "documents again."
     )
