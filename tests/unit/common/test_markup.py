@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from raglan import markup
 from raglan.markup import blank_markup
 
 
@@ -41,3 +42,9 @@ def test_every_character_that_is_left_keeps_its_offset(text: str) -> None:
 
 def test_a_long_line_of_brackets_takes_no_time() -> None:
     assert len(blank_markup("[(" * 200_000 + "<a " * 100_000)) == 700_000
+
+
+@given(st.text(alphabet='ab[]()!|`~*_#<>/:-\n "\\', max_size=40))
+def test_text_that_is_not_searched_has_no_markup(text: str) -> None:
+    if markup._MAY_BE_MARKUP.search(text) is None:
+        assert markup._MARKUP.search(text) is None

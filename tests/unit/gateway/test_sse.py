@@ -43,10 +43,9 @@ async def test_events_are_numbered_and_carry_json() -> None:
         yield sse.Event("done")
 
     client = Client()
-    assert await client.follow(events()) == [
-        b'event: delta\ndata: {"text":"a\\n\\nb"}\nid: 1\n\n',
-        b"event: done\ndata: {}\nid: 2\n\n",
-    ]
+    assert b"".join(await client.follow(events())) == (
+        b'event: delta\ndata: {"text":"a\\n\\nb"}\nid: 1\n\nevent: done\ndata: {}\nid: 2\n\n'
+    )
     assert client.whole
 
 
@@ -61,6 +60,60 @@ async def test_silence_sends_a_comment_and_loses_no_event() -> None:
     pieces = await client.follow(events(), heartbeat_s=0.01)
     assert pieces[:3] == [b": ping\n\n"] * 3
     assert pieces[-1].startswith(b"event: done")
+
+
+async def test_events_of_one_turn_are_one_write() -> None:
+    async def events() -> AsyncGenerator[sse.Event, None]:
+        yield sse.Event("start")
+        await asyncio.sleep(0.01)
+        for _ in range(3):
+            yield sse.Event("delta", "{}")
+        yield sse.Event("done")
+
+    pieces = await Client().follow(events())
+    assert [piece.count(b"event: ") for piece in pieces] == [1, 4]
+
+
+async def test_nothing_follows_the_end_when_the_reader_is_slower_than_the_heartbeat() -> None:
+    client = Client()
+    sent = []
+
+    async def slowly(message: Any) -> None:
+        await asyncio.sleep(0.03)
+        sent.append(message)
+
+    async def events() -> AsyncGenerator[sse.Event, None]:
+        yield sse.Event("done")
+
+    app = SimpleNamespace(state=SimpleNamespace(lifecycle=client.lifecycle))
+    stream = sse.response(events(), heartbeat_s=0.005)
+    await stream({"type": "http", "app": app}, client._receive, slowly)
+    assert [message.get("more_body") for message in sent].index(False) == len(sent) - 1
+
+
+async def test_a_reader_that_stands_still_holds_the_source() -> None:
+    client = Client()
+    made = 0
+
+    async def stuck(message: Any) -> None:
+        if message["type"] == "http.response.body":
+            await client.leaves.wait()
+
+    async def events() -> AsyncGenerator[sse.Event, None]:
+        nonlocal made
+        while True:
+            made += 1
+            yield sse.Event("delta", "x" * 16_384)
+            await asyncio.sleep(0)
+
+    app = SimpleNamespace(state=SimpleNamespace(lifecycle=client.lifecycle))
+    stream = sse.response(events(), heartbeat_s=5)
+    sending = asyncio.ensure_future(stream({"type": "http", "app": app}, client._receive, stuck))
+    for _ in range(200):
+        await asyncio.sleep(0)
+    assert made < 20
+    client.leaves.set()
+    await asyncio.wait_for(sending, 5)
 
 
 async def test_leaving_closes_the_source_even_while_it_waits() -> None:

@@ -30,6 +30,8 @@ _MARKUP: Final = re.compile(
     """,
     re.VERBOSE | re.MULTILINE | re.DOTALL,
 )
+_MAY_BE_MARKUP: Final = re.compile(r"[\[<`~|#*_]")
+"""Every match of `_MARKUP` holds one of these: a text without them is not searched further."""
 
 
 def blank_markup(text: str) -> str:
@@ -39,6 +41,8 @@ def blank_markup(text: str) -> str:
         A string of the same length: every character that is left has its offset. A text that is
         nothing but markup comes back as it is.
     """
+    if _MAY_BE_MARKUP.search(text) is None:
+        return text
     blanked = _MARKUP.sub(_blank, text)
     return text if blanked.isspace() else blanked
 

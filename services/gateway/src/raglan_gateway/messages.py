@@ -36,7 +36,7 @@ def rerank(query: Query, passages: Sequence[common_pb2.Passage]) -> reranker_pb2
         query=query.line,
         candidates=[
             reranker_pb2.Candidate(
-                text=_in_context(passage),
+                text=_lead_in(passage) + blank_markup(passage.text),
                 retrieval_score=_retrieval_score(passage),
             )
             for passage in passages
@@ -44,8 +44,10 @@ def rerank(query: Query, passages: Sequence[common_pb2.Passage]) -> reranker_pb2
     )
 
 
-def _in_context(passage: common_pb2.Passage) -> str:
-    return in_context(passage.title, passage.heading_path, blank_markup(passage.text))
+def _lead_in(passage: common_pb2.Passage) -> str:
+    """Title and headings as the reranker reads them before the text of `passage`."""
+    lines = in_context(passage.title, passage.heading_path, "")
+    return f"{lines}\n" if lines and passage.text else lines
 
 
 def _retrieval_score(passage: common_pb2.Passage) -> float:
@@ -63,9 +65,10 @@ def reordered(
         passage = passages[ranked.index]
         if ranked.HasField("calibrated"):
             passage.scores.rerank = ranked.calibrated
-        # The reranker was given title and headings before the text.
-        before = len(_in_context(passage)) - len(passage.text)
-        passage.matches.extend(at - before for at in ranked.matches if at >= before)
+        if ranked.matches:
+            # The reranker read title and headings before the text.
+            before = len(_lead_in(passage))
+            passage.matches.extend(at - before for at in ranked.matches if at >= before)
     # A model of meaning reads nothing in an identifier; the passage that holds it stays first.
     exact = [index for index, passage in enumerate(passages) if passage.exact]
     first = list(dict.fromkeys([*exact, *(ranked.index for ranked in reply.ranked)]))

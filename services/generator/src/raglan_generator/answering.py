@@ -38,6 +38,7 @@ from raglan_generator.language_model import (
     Prompt,
     begun_within,
 )
+from raglan_generator.pacing import pause_s
 from raglan_generator.passage_order import PassageOrder
 from raglan_generator.prompt import Prompter
 from raglan_generator.reading import AnswerReader
@@ -167,10 +168,15 @@ class Answering:
         pieces = self._model.stream(prompt, request, deadline)
         async with aclosing(begun_within(pieces, request, deadline)) as begun:
             async for piece in begun:
+                next_at = time.monotonic() + pause_s(self._workload.answers)
                 if not isinstance(piece, End):
                     self._workload.wrote(work, max(1, piece.tokens))
                 for event in reader.feed(piece):
                     yield event
+                early_s = next_at - time.monotonic()
+                if early_s > 0 and not isinstance(piece, End):
+                    # What the model writes meanwhile comes as one piece.
+                    await asyncio.sleep(early_s)
         self._opens_thinking[request.adapter] = reader.closed_unopened
         yield reader
 

@@ -50,6 +50,11 @@ class Workload:
         return not self._works
 
     @property
+    def answers(self) -> int:
+        """Answers in the making, those without a first token included."""
+        return len(self._works)
+
+    @property
     def running(self) -> int:
         """Answers that have begun."""
         return sum(work.started for work in self._works)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -21,6 +20,9 @@ from starlette.types import Receive, Scope, Send
 from raglan_gateway.api.schemas import Problem
 
 HEADERS: Final = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+
+_MAX_UNSENT_BYTES: Final = 64 * 1024
+"""Encoded events of a slow reader; beyond it the source waits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +46,11 @@ def problem(error: RaglanError) -> Event:
 
 
 class EventStream(Response):
-    """Sends events, ids counted from 1. Its app's `state.lifecycle` says when it must end."""
+    """Sends events, ids counted from 1. Its app's `state.lifecycle` says when it must end.
+
+    One task encodes the events, the response's own is the only writer: of events that are there at
+    the same time, of heartbeats, and of the end.
+    """
 
     media_type = "text/event-stream"
 
@@ -53,52 +59,77 @@ class EventStream(Response):
         del self.headers["content-length"]
         self._events = events
         self._heartbeat_s = heartbeat_s
-        self._sent = 0
-        self._sent_at = time.monotonic()
+        self._encoded = 0
+        self._unsent: list[bytes] = []
+        self._unsent_bytes = 0
+        self._changed = asyncio.Event()
+        """Set when there is something for the writer to do."""
+        self._room = asyncio.Event()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the events; return when the last was sent, or the client has left."""
         head = {"status": self.status_code, "headers": self.raw_headers}
         await send({"type": "http.response.start", **head})
-        sending = asyncio.ensure_future(self._send_all(scope["app"].state.lifecycle, send))
+        encoding = asyncio.ensure_future(self._encode_all(scope["app"].state.lifecycle))
         leaving = asyncio.ensure_future(_left(receive))
-        both = (sending, leaving)
+        both = (encoding, leaving)
+        for task in both:
+            task.add_done_callback(lambda _: self._changed.set())
+        heartbeat = self._beat_later()
         try:
-            while not (sending.done() or leaving.done()):
-                silent_s = time.monotonic() - self._sent_at
-                if silent_s >= self._heartbeat_s:
-                    await self._send(KEEPALIVE_COMMENT, send)
-                    continue
-                await asyncio.wait(
-                    both,
-                    timeout=self._heartbeat_s - silent_s,
-                    return_when=asyncio.FIRST_COMPLETED,
-                )
-            if sending.done():
-                sending.result()
+            while True:
+                await self._changed.wait()
+                self._changed.clear()
+                if leaving.done():
+                    return
+                if is_whole := encoding.done():
+                    encoding.result()
+                piece = {"body": self._take(), "more_body": not is_whole}
+                await send({"type": "http.response.body", **piece})
+                if is_whole:
+                    return
+                heartbeat.cancel()
+                heartbeat = self._beat_later()
         finally:
+            heartbeat.cancel()
             for task in both:
                 task.cancel()
             await asyncio.wait(both)
 
-    async def _send_all(self, lifecycle: Lifecycle, send: Send) -> None:
-        """Send every event; the last is an `error` when the process ends first."""
+    async def _encode_all(self, lifecycle: Lifecycle) -> None:
+        """Encode every event; the last is an `error` when the process ends first."""
         try:
             async with lifecycle.cancel_on_shutdown(), aclosing(self._events) as events:
                 async for event in events:
-                    await self._send(self._encoded(event), send)
+                    self._add(event)
+                    while self._unsent_bytes > _MAX_UNSENT_BYTES:
+                        self._room.clear()
+                        await self._room.wait()
         except RaglanError as error:
-            await self._send(self._encoded(problem(error)), send)
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
+            self._add(problem(error))
 
-    async def _send(self, piece: bytes, send: Send) -> None:
-        self._sent_at = time.monotonic()
-        await send({"type": "http.response.body", "body": piece, "more_body": True})
-
-    def _encoded(self, event: Event) -> bytes:
-        self._sent += 1
+    def _add(self, event: Event) -> None:
+        self._encoded += 1
         data = event.data.model_dump_json() if isinstance(event.data, BaseModel) else event.data
-        return format_sse_event(event=event.name, data_str=data or "{}", id=str(self._sent))
+        encoded = format_sse_event(event=event.name, data_str=data or "{}", id=str(self._encoded))
+        self._unsent.append(encoded)
+        self._unsent_bytes += len(encoded)
+        self._changed.set()
+
+    def _beat_later(self) -> asyncio.TimerHandle:
+        def beat() -> None:
+            self._unsent.append(KEEPALIVE_COMMENT)
+            self._changed.set()
+
+        return asyncio.get_running_loop().call_later(self._heartbeat_s, beat)
+
+    def _take(self) -> bytes:
+        """Return the events that were not sent yet."""
+        taken = b"".join(self._unsent)
+        self._unsent.clear()
+        self._unsent_bytes = 0
+        self._room.set()
+        return taken
 
 
 async def _left(receive: Receive) -> None:
