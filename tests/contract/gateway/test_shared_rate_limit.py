@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from raglan.cache import digest
 from raglan.errors import Overloaded, Unavailable
-from raglan_gateway.shared.rate_limit import RateLimit
+from raglan_gateway.admission.rate_limit import RateLimit
 from raglan_gateway.shared.redis_link import BREAKER, RedisLink
 
 if TYPE_CHECKING:

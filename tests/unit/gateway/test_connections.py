@@ -13,7 +13,7 @@ import gateway_serving
 import pytest
 import uvicorn
 from raglan.lifecycle import Lifecycle
-from raglan_gateway.connections import Connection
+from raglan_gateway.connections import Connection, Limits
 from uvicorn.server import ServerState
 
 SLOW_S = 3.0
@@ -127,7 +127,10 @@ async def connections() -> AsyncIterator[tuple[int, ServerState]]:
 
     state, config = ServerState(), uvicorn.Config(ok, log_config=None)
     config.load()
-    options = {"lifecycle": Lifecycle("the gateway"), "idle_s": 5.0, "head_s": 2.0}
+    options = {
+        "lifecycle": Lifecycle("the gateway"),
+        "limits": Limits(idle_s=5.0, head_s=2.0),
+    }
     server = await asyncio.get_running_loop().create_server(
         lambda: Connection(config, state, {}, **options), "127.0.0.1"
     )

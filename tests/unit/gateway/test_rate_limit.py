@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from raglan.errors import Overloaded
-from raglan_gateway.shared.rate_limit import LocalCount, RateLimit, caller_of
+from raglan_gateway.admission.rate_limit import LocalCount, RateLimit, caller_of
 
 CALLER = b"somebody"
 LIMITS = st.integers(1, 100_000)

@@ -14,7 +14,7 @@ from gateway_traces import Bench, span
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, ArrayValue, KeyValue, KeyValueList
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 from raglan_gateway.api import traces as routes
-from raglan_gateway.api.boundary import install_error_handlers
+from raglan_gateway.api.error_handlers import install_error_handlers
 from raglan_gateway.traces import keeping, kept
 
 

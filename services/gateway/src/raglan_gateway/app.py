@@ -15,20 +15,21 @@ from raglan.errors import Conflict, RaglanError
 from raglan.lifecycle import Lifecycle
 from raglan.resilience.breaker import State
 from raglan.telemetry.metrics import OnLoop
+from starlette.responses import Response
 
+from raglan_gateway.admission.admission import Admission
+from raglan_gateway.admission.checks import Check
+from raglan_gateway.admission.rate_limit import RateLimit
 from raglan_gateway.api import collections, documents, jobs, openapi, operations, query, schemas
 from raglan_gateway.api import traces as trace_routes
-from raglan_gateway.api.body_limit import BodyLimit
-from raglan_gateway.api.boundary import Boundary, install_error_handlers
 from raglan_gateway.api.cross_origin import Cors, CrossOriginPolicy
-from raglan_gateway.api.door import Door
-from raglan_gateway.api.last_word import LastWord
+from raglan_gateway.api.error_handlers import install_error_handlers
+from raglan_gateway.api.request_middleware import RequestMiddleware, reject
 from raglan_gateway.mesh import Mesh
 from raglan_gateway.metrics import Metrics
 from raglan_gateway.pipeline import Budgets, Pipeline
 from raglan_gateway.settings import GatewaySettings, listed
 from raglan_gateway.shared.answer_cache import AnswerCache
-from raglan_gateway.shared.rate_limit import RateLimit
 from raglan_gateway.shared.redis_link import RedisLink
 from raglan_gateway.traces import noted
 from raglan_gateway.traces.collection import Collector
@@ -41,7 +42,7 @@ from raglan_gateway.traces.verdict import TailSampling
 log: Final = structlog.get_logger()
 _ERRORS: Final[dict[int | str, dict[str, Any]]] = {
     status: {"model": schemas.ErrorReply}
-    for status in (400, 403, 404, 405, 408, 409, 413, 415, 422, 429, 500, 501, 503, 504)
+    for status in (400, 403, 404, 405, 408, 409, 413, 415, 422, 429, 431, 500, 501, 503, 504)
 }
 
 
@@ -58,12 +59,22 @@ def build(settings: GatewaySettings, lifecycle: Lifecycle | None = None) -> Fast
     pipeline = Pipeline(
         mesh, _budgets(settings), rerank_candidates=settings.rerank_candidates, observer=metrics
     )
-    process = metrics.process(partial(_follow_lag, pipeline))
+    process = metrics.process(pipeline.load_shedder.observe_lag)
     redis = RedisLink(settings.redis_url) if settings.redis_url.get_secret_value() else None
     answers = AnswerCache(settings.stale_answer_s, redis)
-    rate_limit = RateLimit(settings.rate_limit_per_minute, redis)
-    traces = _traces(settings, mesh)
     hosts = listed(settings.allowed_hosts)
+    admission = Admission(
+        settings,
+        load_shedder=pipeline.load_shedder,
+        rate_limit=RateLimit(settings.rate_limit_per_minute, redis),
+        check_origin=CrossOriginPolicy(
+            listens_on=settings.host,
+            allowed_hosts=hosts,
+            origins=listed(settings.cors_origins),
+        ).check,
+        count=metrics.refused,
+    )
+    traces = _traces(settings, mesh)
     receiver = Receiver(
         traces.receive, CrossOriginPolicy(listens_on=settings.otlp_host, allowed_hosts=hosts)
     )
@@ -105,20 +116,13 @@ def build(settings: GatewaySettings, lifecycle: Lifecycle | None = None) -> Fast
     )
     app.state.lifecycle = lifecycle
     app.state.metrics = metrics
-    app.state.refusal = Door(pipeline.door, metrics).refusal
-    app.add_middleware(BodyLimit, settings=settings)
-    app.add_middleware(LastWord, lifecycle=lifecycle)
+    app.state.reject_head = partial(_reject_head, metrics)
     app.add_middleware(
-        Boundary,
+        RequestMiddleware,
+        admission=admission,
+        lifecycle=lifecycle,
         metrics=metrics,
-        max_concurrent=settings.max_concurrent_requests,
-        rate_limit=rate_limit,
         traces=traces,
-        cross_origin=CrossOriginPolicy(
-            listens_on=settings.host,
-            allowed_hosts=hosts,
-            origins=listed(settings.cors_origins),
-        ),
     )
     if settings.cors_origins:
         app.add_middleware(Cors, origins=listed(settings.cors_origins))
@@ -133,10 +137,9 @@ def build(settings: GatewaySettings, lifecycle: Lifecycle | None = None) -> Fast
     return app
 
 
-def _follow_lag(pipeline: Pipeline, seconds: float) -> None:
-    """The event loop was so late: the door becomes narrower, or wider for those who wait."""
-    pipeline.lag.lagged(seconds)
-    pipeline.door.serve()
+def _reject_head(metrics: Metrics, error: RaglanError, check: Check) -> Response:
+    metrics.refused(check)
+    return reject(metrics, error)
 
 
 def _budgets(settings: GatewaySettings) -> Budgets:

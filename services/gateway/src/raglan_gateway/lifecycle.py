@@ -88,8 +88,12 @@ def _config(app: FastAPI, settings: GatewaySettings, lifecycle: Lifecycle) -> uv
     connection: Any = partial(
         connections.Connection,
         lifecycle=lifecycle,
-        idle_s=settings.keep_alive_s,
-        refusal=app.state.refusal,
+        limits=connections.Limits(
+            idle_s=settings.keep_alive_s,
+            head_s=settings.head_s,
+            max_head_bytes=settings.max_head_bytes,
+        ),
+        reject=app.state.reject_head,
     )
     return uvicorn.Config(
         app,

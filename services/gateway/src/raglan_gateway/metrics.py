@@ -29,6 +29,7 @@ from raglan.rpc.metrics import CalledPools
 from raglan.telemetry.metrics import OTHER, Durations, OnLoop
 from raglan.telemetry.process import ProcessMetrics
 
+from raglan_gateway.admission.checks import Check
 from raglan_gateway.ladder import FALLBACK, LADDER, standing_on
 from raglan_gateway.mesh import Mesh
 from raglan_gateway.pipeline import Pipeline, Run
@@ -94,6 +95,13 @@ class Metrics:
             (),
             registry,
         )
+        refusals = Counter(
+            "raglan_gateway_refused_requests_total",
+            "Requests that were refused before they ran, by the check that they did not pass.",
+            ["check"],
+            registry=registry,
+        )
+        self._refusals = {check: refusals.labels(check.value) for check in Check}
         queries = Counter(
             "raglan_gateway_queries_total",
             "Queries by outcome: complete, degraded, kept, refused, late, failed, left.",
@@ -136,7 +144,9 @@ class Metrics:
             also_away: services that are away and not in `mesh`, e.g. "redis".
         """
         self.called.watch(mesh.pools)
-        limiters = {"door": pipeline.door} | {each.name: each.limiter for each in pipeline.stages}
+        limiters = {"door": pipeline.load_shedder.limiter} | {
+            each.name: each.limiter for each in pipeline.stages
+        }
         for name, limiter in limiters.items():
             self._waits.expect(name)
             limiter.on_wait = partial(self._waited, name)
@@ -153,6 +163,10 @@ class Metrics:
         """
         known = method if method in METHODS else OTHER
         self._requests.observe(seconds, known, route, str(status))
+
+    def refused(self, check: Check) -> None:
+        """Count a request that was refused before it ran."""
+        self._refusals[check].inc()
 
     # --- Queries ----------------------------------------------------------------------------------
 

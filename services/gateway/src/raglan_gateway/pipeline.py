@@ -14,8 +14,6 @@ from typing import Final, Protocol, TypeAlias
 
 from raglan.deadline import Deadline
 from raglan.errors import DeadlineExceeded, Internal, Overloaded, RaglanError, Unavailable
-from raglan.resilience.lag import LagLimit
-from raglan.resilience.limiter import AdaptiveLimiter
 from raglan.telemetry import semconv, tracing
 from raglan.v1 import (
     common_pb2,
@@ -26,11 +24,12 @@ from raglan.v1 import (
 )
 
 from raglan_gateway import messages, stage_spans
+from raglan_gateway.admission.load_shedder import LoadShedder
 from raglan_gateway.grounding import Claim, Comparison, claims_of
 from raglan_gateway.ladder import FALLBACK
 from raglan_gateway.query import Query
 from raglan_gateway.quoting import quote_passages
-from raglan_gateway.stage import LARGEST, QUEUE, Stage, StageObserver, Unobserved
+from raglan_gateway.stage import Stage, StageObserver, Unobserved
 
 RECOVERABLE: Final = (Unavailable, Overloaded, DeadlineExceeded, Internal)
 """What a fallback can answer for. Anything else is the request's own fault and is reported."""
@@ -240,11 +239,8 @@ class Pipeline:
         rerank_candidates: int,
         observer: StageObserver | None = None,
     ) -> None:
-        self.lag = LagLimit(largest=LARGEST)
-        """Told how late the event loop is, by which the door becomes narrower."""
-        self.door = AdaptiveLimiter(limit=self.lag, queue=QUEUE)
-        """Before the stages that find passages: as many as the gateway itself can follow. How much
-        the services can do is the stages' business, and a slow one no reason to refuse."""
+        self.load_shedder = LoadShedder()
+        """Before the stages that find passages."""
         self._services = stages
         self._observer = observer or Unobserved()
         self._rerank_candidates = rerank_candidates
@@ -275,7 +271,7 @@ class Pipeline:
         run = Run(query, deadline, self._observer)
         async with AsyncExitStack() as stack:
             with run.timed("admit"):
-                await stack.enter_async_context(self.door.slot(query.priority, deadline))
+                await self.load_shedder.enter(stack, query.priority, deadline)
             await self._find(run)
         run.close()
         return run
@@ -291,7 +287,7 @@ class Pipeline:
         run = Run(query, deadline, self._observer)
         async with AsyncExitStack() as stack:
             with run.timed("admit"):
-                await stack.enter_async_context(self.door.slot(query.priority, deadline))
+                await self.load_shedder.enter(stack, query.priority, deadline)
                 # What its reader takes to be told counts too, here and below.
                 yield Started()
             await self._find(run)

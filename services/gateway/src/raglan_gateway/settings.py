@@ -148,6 +148,10 @@ class GatewaySettings(ServiceSettings, env_prefix="RAGLAN_GATEWAY_"):
     max_concurrent_requests: PositiveInt = 1_024
     """Requests in progress at once; more are refused with 503."""
 
+    max_concurrent_uploads: PositiveInt = 64
+    """Uploads in progress at once; more are refused with 503. They take no place of the other
+    requests."""
+
     highest_priority: Literal["critical", "default", "batch"] = "critical"
     """Highest class that a request's X-Raglan-Priority may claim; a higher one counts as this."""
 
@@ -162,8 +166,15 @@ class GatewaySettings(ServiceSettings, env_prefix="RAGLAN_GATEWAY_"):
     """How long a connection may stay without a request. Longer than clients keep theirs, so that
     none is closed while a request is on its way."""
 
+    head_s: PositiveFloat = 30
+    """Time in which the request line and the headers have to be there."""
+
+    max_head_bytes: int = Field(default=32 * 1024, ge=1024)
+    """Largest request line and headers, together."""
+
     body_s: PositiveFloat = 30
-    """Time in which a request's body has to be there; an upload has to go on within it."""
+    """Time in which a request's body has to be there; an upload has to go on within it, at 500
+    bytes a second or more."""
 
     slow_reader_s: PositiveFloat = 30
     """How long a client may take in nothing of its reply; then it is cut off and its calls end."""

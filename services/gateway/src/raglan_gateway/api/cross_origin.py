@@ -19,7 +19,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 from starlette.types import Scope
 
-from raglan_gateway.api.problem import reply
+from raglan_gateway.error_reply import reply
 
 ANY: Final = "*"
 _READING: Final = frozenset({"GET", "HEAD", "OPTIONS"})

@@ -204,8 +204,7 @@ def _config(app: Starlette) -> uvicorn.Config:
     connection: Any = partial(
         connections.Connection,
         lifecycle=Lifecycle("the receiver of traces"),
-        idle_s=_IDLE_S,
-        head_s=_BODY_S,
+        limits=connections.Limits(idle_s=_IDLE_S, head_s=_BODY_S),
     )
     return uvicorn.Config(
         app,

@@ -3,11 +3,28 @@
 from __future__ import annotations
 
 import math
+from typing import Final
 
 from fastapi.responses import JSONResponse
 from raglan import errors
-from raglan.errors import RaglanError
+from raglan.errors import DeadlineExceeded, InvalidInput, RaglanError
 from raglan.telemetry import context as request_context
+
+
+class MalformedRequest(InvalidInput):
+    """The request is not valid HTTP."""
+
+
+class HeadTooLarge(InvalidInput):
+    """The request line and the headers are larger than the limit."""
+
+
+class RequestTimeout(DeadlineExceeded):
+    """The client sends its request too slowly."""
+
+
+_STATUS: Final = {MalformedRequest: 400, HeadTooLarge: 431, RequestTimeout: 408}
+"""Statuses of errors that only HTTP has. What follows on their connection cannot be relied on."""
 
 
 def reply(
@@ -20,11 +37,15 @@ def reply(
     """`error` as a response; `Retry-After` in whole seconds where trying again makes sense.
 
     Args:
+        status: by default that of the error.
         request_id: by default that of the request being served.
     """
     row = errors.wire(error)
     headers = dict(headers or {})
     if row.http in (429, 503):
         headers["Retry-After"] = str(math.ceil(error.retry_after_s or 1))
+    if type(error) in _STATUS:
+        status = status or _STATUS[type(error)]
+        headers["Connection"] = "close"
     body = errors.envelope(error, request_id or request_context.request_id())
     return JSONResponse(body, status_code=status or row.http, headers=headers)

@@ -14,16 +14,24 @@ import uvicorn
 from raglan.deadline import Deadline
 from raglan.lifecycle import Lifecycle
 from raglan.resilience.limiter import AdaptiveLimiter, Priority
-from raglan_gateway.api.door import Door
-from raglan_gateway.connections import Connection
+from raglan_gateway.admission.admission import Admission
+from raglan_gateway.admission.load_shedder import LoadShedder
+from raglan_gateway.admission.rate_limit import RateLimit
+from raglan_gateway.api.request_middleware import RequestMiddleware
+from raglan_gateway.connections import Connection, Limits
 from raglan_gateway.metrics import Metrics
+from raglan_gateway.settings import GatewaySettings
+from raglan_gateway.traces.collection import Collector
+from raglan_gateway.traces.keeping import Traces
+from raglan_gateway.traces.store import TraceStore
+from raglan_gateway.traces.verdict import TailSampling
 from uvicorn.server import ServerState
 
 ASK = {"query": "What?"}
 
 
 class Served:
-    """A door with one place, a metric registry, and what came past the door."""
+    """A limiter with one place, a metric registry, and what was admitted."""
 
     def __init__(self) -> None:
         self.limiter = AdaptiveLimiter(initial=1, smallest=1, largest=1, queue=0)
@@ -47,12 +55,33 @@ class Served:
 @pytest.fixture
 async def served() -> AsyncIterator[Served]:
     served = Served()
-    door, state = Door(served.limiter, served.metrics), ServerState()
-    config = uvicorn.Config(served.app, interface="asgi3", access_log=False, log_config=None)
+    state = ServerState()
+    admission = Admission(
+        GatewaySettings(),
+        load_shedder=LoadShedder(served.limiter),
+        rate_limit=RateLimit(0),
+        check_origin=lambda scope: None,
+        count=served.metrics.refused,
+    )
+    traces = Traces(
+        TraceStore(None, newest=0, max_bytes=1), TailSampling(0), Collector(list), max_spans=1
+    )
+    app = RequestMiddleware(
+        served.app,
+        admission=admission,
+        lifecycle=Lifecycle("it"),
+        metrics=served.metrics,
+        traces=traces,
+    )
+    config = uvicorn.Config(app, interface="asgi3", access_log=False, log_config=None)
     config.load()
     server = await asyncio.get_running_loop().create_server(
         lambda: Connection(
-            config, state, {}, lifecycle=Lifecycle("it"), idle_s=5.0, refusal=door.refusal
+            config,
+            state,
+            {},
+            lifecycle=Lifecycle("it"),
+            limits=Limits(idle_s=5.0),
         ),
         "127.0.0.1",
     )

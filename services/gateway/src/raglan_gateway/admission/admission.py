@@ -1,0 +1,165 @@
+"""The checks of a request between its head and its route, in their order."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from typing import Final
+
+from raglan.errors import Forbidden, Overloaded, Unavailable
+from raglan.resilience.limiter import Priority
+from starlette.types import Receive, Scope
+
+from raglan_gateway.admission.body import BodyLimits, ByteBudget, LimitedBody
+from raglan_gateway.admission.checks import Check, CountRefusal
+from raglan_gateway.admission.load_shedder import LoadShedder
+from raglan_gateway.admission.rate_limit import RateLimit, caller_of
+from raglan_gateway.error_reply import MalformedRequest
+from raglan_gateway.settings import GatewaySettings
+
+QUERIES: Final = frozenset({"/v1/query", "/v1/search"})
+PROBES: Final = frozenset({"/healthz", "/startupz", "/readyz", "/metrics", "/metrics/targets"})
+"""Paths of probes and of Prometheus: neither limited in rate nor counted as in progress."""
+
+MIN_UPLOAD_RATE: Final = 500.0
+"""Bytes a second that an upload has to sustain, as in Apache's mod_reqtimeout."""
+
+_BODIES_TOGETHER: Final = 64
+"""Incomplete bodies of the largest size whose bytes are held at a time."""
+
+_FORMS_TOGETHER: Final = 2
+"""Likewise of multipart forms, whose files are kept in memory or in temporary files."""
+
+
+class Places:
+    """Requests of one kind that may be in progress."""
+
+    def __init__(self, limit: int, kind: str, setting: str, count: CountRefusal) -> None:
+        self._limit = limit
+        self._kind = kind
+        self._setting = setting
+        self._count = count
+        self.taken = 0
+
+    @contextmanager
+    def taking(self) -> Iterator[None]:
+        """Hold a place for this block, or raise Unavailable."""
+        if self.taken >= self._limit:
+            self._count(Check.CONCURRENCY)
+            raise Unavailable(
+                f"{self._limit} {self._kind} are in progress; try again soon ({self._setting}).",
+                retry_after_s=1,
+            )
+        self.taken += 1
+        try:
+            yield
+        finally:
+            self.taken -= 1
+
+
+class Admission:
+    """Decides whether a request runs; see the package for the order."""
+
+    def __init__(
+        self,
+        settings: GatewaySettings,
+        *,
+        load_shedder: LoadShedder,
+        rate_limit: RateLimit,
+        check_origin: Callable[[Scope], None],
+        count: CountRefusal,
+    ) -> None:
+        """Args:
+        check_origin: raises Forbidden for a request that a foreign page may have sent.
+        """
+        self._load_shedder = load_shedder
+        self._rate_limit = rate_limit
+        self._check_origin = check_origin
+        self._count = count
+        load_shedder.count = count
+        body_s = settings.body_s
+        self._small = BodyLimits(
+            settings.max_request_bytes, "RAGLAN_GATEWAY_MAX_REQUEST_BYTES", body_s, None
+        )
+        self._upload = BodyLimits(
+            settings.max_upload_bytes, "RAGLAN_GATEWAY_MAX_UPLOAD_BYTES", body_s, MIN_UPLOAD_RATE
+        )
+        self._incomplete = ByteBudget(
+            _BODIES_TOGETHER * settings.max_request_bytes, self._small.setting
+        )
+        self._forms = ByteBudget(_FORMS_TOGETHER * settings.max_upload_bytes, self._upload.setting)
+        self._requests = Places(
+            settings.max_concurrent_requests,
+            "requests",
+            "RAGLAN_GATEWAY_MAX_CONCURRENT_REQUESTS",
+            count,
+        )
+        self._uploads = Places(
+            settings.max_concurrent_uploads,
+            "uploads",
+            "RAGLAN_GATEWAY_MAX_CONCURRENT_UPLOADS",
+            count,
+        )
+
+    def check_load(self, scope: Scope) -> None:
+        """Reject a query that would find the queue full. Needs the head only, and costs little.
+
+        Raises:
+            Overloaded: the queue is full.
+        """
+        if scope["path"] in QUERIES:
+            claimed = dict(scope["headers"]).get(b"x-raglan-priority", b"").decode("latin-1")
+            self._load_shedder.check(Priority.__members__.get(claimed.upper(), Priority.DEFAULT))
+
+    @asynccontextmanager
+    async def admit(
+        self, scope: Scope, receive: Receive, headers: Mapping[str, str]
+    ) -> AsyncIterator[Receive]:
+        """Hold a place for the request; yields the `receive` that keeps to the body's limits.
+
+        Args:
+            headers: those of `scope`, decoded, with names in lower case.
+
+        Raises:
+            RaglanError: the request is refused.
+        """
+        self._check_head(scope, headers)
+        if scope["path"] in PROBES:
+            yield receive
+            return
+        try:
+            await self._rate_limit.admit(caller_of(scope["client"][0] if scope["client"] else ""))
+        except Overloaded:
+            self._count(Check.RATE)
+            raise
+        if not ("content-length" in headers or "transfer-encoding" in headers):
+            with self._requests.taking():
+                yield receive
+            return
+        announced = int(headers.get("content-length") or 0)
+        if scope["path"].endswith("/documents"):
+            is_form = headers.get("content-type", "").lower().startswith("multipart/")
+            budget = self._forms if is_form else None
+            body = LimitedBody(receive, announced, self._upload, budget, self._count)
+            with self._uploads.taking():
+                try:
+                    yield body.receive
+                finally:
+                    body.release()
+            return
+        body = LimitedBody(receive, announced, self._small, self._incomplete, self._count)
+        whole = await body.receive_whole()
+        with self._requests.taking():
+            yield whole
+
+    def _check_head(self, scope: Scope, headers: Mapping[str, str]) -> None:
+        # Two Host headers may lead a proxy and the gateway to different hosts (RFC 9112, 3.2).
+        hosts = sum(name == b"host" for name, _ in scope["headers"])
+        if hosts > 1 or (not hosts and scope["http_version"] == "1.1"):
+            self._count(Check.MALFORMED)
+            raise MalformedRequest(f"The request has {hosts} Host headers; send one.")
+        try:
+            self._check_origin(scope)
+        except Forbidden:
+            self._count(Check.ORIGIN)
+            raise

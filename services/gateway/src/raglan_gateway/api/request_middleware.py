@@ -1,0 +1,176 @@
+"""The outermost layer of every request: identity, admission, shutdown, one log line, one count."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from typing import Final
+
+import structlog
+from opentelemetry import trace
+from opentelemetry.trace import StatusCode
+from raglan.errors import Internal, Overloaded, RaglanError, Unavailable
+from raglan.lifecycle import Lifecycle
+from raglan.telemetry import context as request_context
+from raglan.telemetry import semconv, tracing
+from raglan.telemetry.metrics import OTHER
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from raglan_gateway.admission.admission import PROBES, QUERIES, Admission
+from raglan_gateway.error_reply import reply
+from raglan_gateway.metrics import Metrics
+from raglan_gateway.traces import noted as traces_noted
+from raglan_gateway.traces.keeping import Traces
+from raglan_gateway.traces.verdict import Ended, caller_sampled
+
+log: Final = structlog.get_logger()
+_UNTRACED: Final = (*PROBES, "/v1/status", "/v1/traces", "/openapi.json", "/docs")
+"""Paths that are polled, or that show traces themselves."""
+
+
+class RequestMiddleware:
+    """ASGI middleware around the routes.
+
+    A request that still runs after the grace period of a shutdown is answered with 503. A reply
+    that has begun is left alone: streams of events end themselves, with an `error`.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        admission: Admission,
+        lifecycle: Lifecycle,
+        metrics: Metrics,
+        traces: Traces,
+    ) -> None:
+        self.app = app
+        self._admission = admission
+        self._lifecycle = lifecycle
+        self._metrics = metrics
+        self._traces = traces
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        try:
+            self._admission.check_load(scope)
+        except Overloaded as error:
+            await self._shed(scope, receive, send, error)
+            return
+        headers = {k.decode("latin-1"): v.decode("latin-1") for k, v in scope["headers"]}
+        name = "" if scope["path"].startswith(_UNTRACED) else scope["method"]
+        attributes = {semconv.HTTP_METHOD: scope["method"], semconv.KIND: semconv.CHAIN}
+        with request_context.incoming(headers, name, attributes) as request_id:
+            await self._serve(scope, receive, send, request_id, headers)
+
+    async def _shed(self, scope: Scope, receive: Receive, send: Send, error: Overloaded) -> None:
+        """Reject without a trace: a refusal must cost little, or it becomes the load."""
+        id_ = dict(scope["headers"]).get(b"x-request-id", b"").decode("latin-1")
+        self._metrics.failed(error)
+        response = reject(self._metrics, error, scope["method"], scope["path"], id_)
+        await response(scope, receive, send)
+
+    async def _serve(
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        request_id: str,
+        headers: Mapping[str, str],
+    ) -> None:
+        started = time.monotonic()
+        status = 0
+        shutdown: asyncio.Timeout | None = None
+        span = tracing.current()
+        noted = traces_noted.begin(span.get_span_context().trace_id)
+        noted.caller_sampled = caller_sampled(headers)
+        added = [(b"x-request-id", request_id.encode())]
+        if traceparent := request_context.headers(span).get("traceparent"):
+            added.append((b"traceparent", traceparent.encode()))
+
+        async def watched(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message.get("headers", ()), *added]
+                if shutdown is not None:
+                    self._lifecycle.exempt(shutdown)
+            await send(message)
+
+        try:
+            async with (
+                self._lifecycle.cancel_on_shutdown() as shutdown,
+                self._admission.admit(scope, receive, headers) as admitted,
+            ):
+                await self.app(scope, admitted, watched)
+        except RaglanError as refused:  # the app answers its own
+            if status:
+                raise
+            if isinstance(refused, Unavailable):  # the caller's own rate is no fault of ours
+                self._count_failure(scope, refused)
+            await reply(refused)(scope, receive, watched)
+        except Exception as unexpected:
+            self._count_failure(scope, unexpected)
+            log.exception("unexpected error", path=scope["path"])
+            if status:
+                raise
+            error = Internal("The gateway met an error of its own.")
+            await reply(error)(scope, receive, watched)
+        finally:
+            # A client that left before the reply began has no status; 499 is the custom for it.
+            noted.status, noted.elapsed_s = status or 499, time.monotonic() - started
+            noted.route = getattr(scope.get("route"), "path", None) or (
+                scope["path"] if scope["path"] in QUERIES else OTHER
+            )
+            self._record(scope, noted, span)
+
+    def _count_failure(self, scope: Scope, error: Exception) -> None:
+        if scope["path"] in QUERIES:
+            self._metrics.failed(error)
+
+    def _record(self, scope: Scope, noted: Ended, span: trace.Span) -> None:
+        method, route, status = scope["method"], noted.route, noted.status
+        self._metrics.served(method, route, status, noted.elapsed_s)
+        if span.is_recording():
+            span.update_name(f"{method} {route}")
+            span.set_attributes(
+                {
+                    semconv.HTTP_ROUTE: route,
+                    semconv.HTTP_STATUS: status,
+                    semconv.REQUEST_ID: request_context.request_id(),
+                }
+            )
+            traces_noted.show(noted, span)
+            if status >= 499:
+                span.set_status(StatusCode.ERROR)
+            self._traces.ended(noted)
+        level = log.debug if scope["path"] in PROBES else log.info
+        level(
+            "request",
+            method=method,
+            route=route,
+            status=status,
+            elapsed_ms=round(noted.elapsed_s * 1e3, 1),
+        )
+
+
+def reject(
+    metrics: Metrics, error: RaglanError, method: str = OTHER, route: str = OTHER, id_: str = ""
+) -> Response:
+    """Build, count and log the reply to a request that is refused by its head, without a trace.
+
+    Args:
+        id_: the request id as the client sent it.
+    """
+    id_ = request_context.id_from(id_)
+    response = reply(error, request_id=id_)
+    response.headers["X-Request-ID"] = id_
+    status = response.status_code
+    metrics.served(method, route, status, 0.0)
+    log.info("request", request_id=id_, method=method, route=route, status=status, elapsed_ms=0.0)
+    return response
