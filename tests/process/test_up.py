@@ -292,7 +292,7 @@ def test_a_second_interrupt_ends_at_once_what_does_not_listen(environ, data, por
         up.send_signal(signal.SIGINT)
         up.communicate(timeout=LIMIT_S)
     assert up.returncode == 0
-    assert time.monotonic() - began < 8  # the grace alone is 12 s
+    assert time.monotonic() - began < 12, "it waited for the grace"
     assert all(map(is_gone, pids_of(document)))
 
 

@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import machine
 import pytest
 from raglan.errors import Internal, Overloaded, Unavailable
 from raglan_retriever.filters import Terms
@@ -217,9 +218,9 @@ async def test_a_large_upsert_leaves_the_loop_free(open_edge, tmp_path, chunk, v
 
     async def watch():
         while True:
-            begun = time.monotonic()
+            begun = time.monotonic() - machine.without_core_s()
             await asyncio.sleep(0.005)
-            lags.append(time.monotonic() - begun - 0.005)
+            lags.append(time.monotonic() - machine.without_core_s() - begun - 0.005)
 
     watching = asyncio.create_task(watch())
     text = " ".join(f"word{n}" for n in range(200))
@@ -231,7 +232,7 @@ async def test_a_large_upsert_leaves_the_loop_free(open_edge, tmp_path, chunk, v
     watching.cancel()
     await index.store.close()
     assert len(lags) > 20
-    # A share of the upsert's own time, however fast the machine is.
+    # A share of the upsert's own time, however fast and however busy the machine is.
     assert sorted(lags)[int(len(lags) * 0.95)] < each_s / 5, each_s
 
 
