@@ -9,18 +9,19 @@ from __future__ import annotations
 
 import sys
 import time
+from dataclasses import replace
 
 import pytest
 from faults.conftest import Beds
 from faults.matrix import TABLE, Scenario
-from faults.trial import FULL, Trial
+from faults.trial import FORM, FULL, Trial
 from report import Row
 
 ROWS = [scenario for scenario in TABLE if FULL or scenario.short]
 
 
 @pytest.mark.alone
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(400)
 @pytest.mark.loop_stall_s(10)  # the loops under test are those of other processes
 @pytest.mark.parametrize("scenario", ROWS, ids=lambda scenario: scenario.name)
 async def test_the_mesh_survives(
@@ -33,7 +34,11 @@ async def test_the_mesh_survives(
     seed = time.time_ns() % 1_000_000
     trial = Trial(scenario.name, bed, seed)
     figures[scenario.name] = trial.rows
-    options = bed.options(seed=seed, rate=capacity_per_s / 2)
+    options = replace(
+        bed.options(seed=seed, rate=capacity_per_s / 2),
+        timeout_s=FORM.timeout_s,
+        grace_s=FORM.grace_s,
+    )
     try:
         await scenario.run(trial, options)
     except Exception as error:
