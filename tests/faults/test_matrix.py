@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import sys
 import time
-from dataclasses import replace
 
 import pytest
 from faults.conftest import Beds
@@ -34,11 +33,7 @@ async def test_the_mesh_survives(
     seed = time.time_ns() % 1_000_000
     trial = Trial(scenario.name, bed, seed)
     figures[scenario.name] = trial.rows
-    options = replace(
-        bed.options(seed=seed, rate=capacity_per_s / 2),
-        timeout_s=FORM.timeout_s,
-        grace_s=FORM.grace_s,
-    )
+    options = FORM.load(bed.options(seed=seed, rate=capacity_per_s / 2))
     try:
         await scenario.run(trial, options)
     except Exception as error:
@@ -48,8 +43,8 @@ async def test_the_mesh_survives(
         with capsys.disabled():
             sys.stdout.write(f"\n{scenario.name} (seed {seed}, {options.rate:.0f} a second)\n")
             sys.stdout.writelines(f"  {shown(row)}\n" for row in trial.rows)
-    missed = [shown(row) for row in trial.rows if row.met is False]
-    assert not missed, "\n".join([f"see {bed.folder}", *missed])
+    missed = [row for row in trial.rows if row.met is False]
+    assert not missed, "\n".join([f"see {bed.folder}", *map(shown, trial.rows)])
 
 
 def shown(row: Row) -> str:

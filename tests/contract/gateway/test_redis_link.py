@@ -183,9 +183,10 @@ async def test_no_call_fails_when_it_is_flushed_or_forgets_its_scripts(
         assert all(o.answered for o in await working)
 
 
-async def test_the_connections_of_before_a_restart_are_made_anew_without_a_failure(
+async def test_connections_survive_a_restart_of_redis(
     redis_server: RedisServer,
 ) -> None:
+    """The connections of before a restart are made anew without a failure."""
     async with linked(redis_server.url, call_s=PATIENT_S) as link:
         await load(link, calls=5, per_second=200)
         redis_server.kill()

@@ -365,9 +365,10 @@ async def test_a_flush_does_not_wait_for_the_index_of_another_collection(
     await index.store.close()
 
 
-async def test_text_deleted_while_the_shard_is_rewritten_is_erased_even_after_a_restart(
+async def test_text_deleted_during_a_rewrite_stays_erased(
     open_edge, tmp_path, chunk, vectors, model, monkeypatch
 ):
+    """Text deleted while the shard is rewritten is erased even after a restart."""
     rewriting, may_go_on = asyncio.Event(), asyncio.Event()
 
     async def waits(path: Path, **settings) -> None:

@@ -175,7 +175,8 @@ async def test_connections_are_kept_and_one_that_was_closed_is_not_used(ask: Ask
     assert len(opened) == 4
 
 
-async def test_arrivals_wait_for_no_answer_and_latency_counts_from_when_they_were_due() -> None:
+async def test_latency_counts_from_the_due_time() -> None:
+    """Arrivals wait for no answer and latency counts from when they were due."""
     held = asyncio.Event()
     arrived = 0
 

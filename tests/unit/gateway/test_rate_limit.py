@@ -37,9 +37,10 @@ def passes(pauses: list[float], limit: int) -> list[float]:
 
 
 @given(pauses=PAUSES, limit=st.integers(1, 60))
-def test_no_stretch_of_time_sees_more_than_a_minutes_worth_and_what_came_due(
+def test_no_window_admits_more_than_a_minutes_worth_and_its_refill(
     pauses: list[float], limit: int
 ) -> None:
+    """No stretch of time sees more than a minutes worth and what came due."""
     passed = passes(pauses, limit)
     for i, begin in enumerate(passed):
         for j in range(i, len(passed)):
