@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import machine
 import mesh_process
 import pytest
 from hypothesis import settings
@@ -20,13 +21,10 @@ settings.register_profile("any machine", deadline=None)
 settings.load_profile("any machine")
 
 REPOSITORY = Path(__file__).parents[1]
-SCHEDSTAT = Path("/proc/thread-self/schedstat")
 FOLDERS = {name: n for n, name in enumerate(("mesh", "contract", "process", "unit", "faults"))}
 SHARED_MESH = {"mesh", "observability"}
 BLOCKED_S = 0.5
 """A callback that holds the loop longer fails the test, unless `loop_stall_s(n)` marks it."""
-REFERENCE_S = 0.011
-"""What `_reference_s` measures on the machine that `BLOCKED_S` and the marks were chosen on."""
 
 
 @pytest.hookimpl(trylast=True)  # after pytest-randomly, whose order within a folder stays
@@ -58,10 +56,10 @@ def _folder(nodeid: str) -> str:
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[Any]:
     """Run a test that is marked `alone` while no other worker runs one."""
     folder = item.config.cache.mkdir("raglan-workers")
-    with (folder / "turn").open("w") as turn, (folder / "machine").open("w") as machine:
+    with (folder / "turn").open("w") as turn, (folder / "running").open("w") as running:
         # Who waits for the machine holds the turn, so that nobody overtakes.
         fcntl.flock(turn, fcntl.LOCK_EX)
-        fcntl.flock(machine, fcntl.LOCK_EX if item.get_closest_marker("alone") else fcntl.LOCK_SH)
+        fcntl.flock(running, fcntl.LOCK_EX if item.get_closest_marker("alone") else fcntl.LOCK_SH)
         fcntl.flock(turn, fcntl.LOCK_UN)
         return (yield)
 
@@ -86,36 +84,18 @@ def no_blocked_loop(
     run = asyncio.Handle._run
 
     def timed(handle: asyncio.Handle) -> None:
-        begun, computed = time.monotonic() - _without_core_s(), time.process_time()
+        begun, computed = time.monotonic() - machine.without_core_s(), time.process_time()
         run(handle)
-        held = time.monotonic() - _without_core_s() - begun
+        held = time.monotonic() - machine.without_core_s() - begun
         if held >= limit_s:
             computing = min(held, time.process_time() - computed)
-            held -= computing * (1 - min(1.0, REFERENCE_S / _reference_s()))
+            held -= computing * (1 - 1 / machine.slowness())
             if held >= limit_s:
                 slow.append(f"{held:.2f} s in {handle!r}")
 
     monkeypatch.setattr(asyncio.Handle, "_run", timed)
     yield
     assert not slow, "the event loop was blocked: " + "; ".join(slow)
-
-
-def _reference_s() -> float:
-    """Measure a fixed piece of work now, beside whatever else the machine does."""
-    begun = time.thread_time()
-    total = 0
-    for number in range(300_000):
-        total += number * number
-    return time.thread_time() - begun
-
-
-def _without_core_s() -> float:
-    """How long this thread has waited in the run queue so far (proc(5), schedstat); 0 elsewhere."""
-    try:
-        with SCHEDSTAT.open() as file:
-            return int(file.read().split()[1]) / 1e9
-    except OSError:
-        return 0.0
 
 
 @pytest.fixture(scope="session")

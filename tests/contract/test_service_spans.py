@@ -57,7 +57,7 @@ async def called(method: Any, request: Any) -> None:
 
 async def spans_of(traces: tracing.Tracing, calls: int = 1) -> list[ReadableSpan]:
     """All spans, once those of so many calls have ended on both sides."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while True:
             found = traces.recent.of(int(TRACE, 16))[0]
             if sum(span.kind is SpanKind.SERVER for span in found) == calls:

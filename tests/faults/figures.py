@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -80,15 +81,20 @@ def slowdown(records: Sequence[Record], baseline: Sequence[Record]) -> float:
 
 
 def recovered_s(
-    records: Sequence[Record], repaired: float, baseline: Sequence[Record], *, window_s: float
+    records: Sequence[Record],
+    repaired: float,
+    baseline: Sequence[Record],
+    *,
+    window_s: float,
+    slowdown_limit: float = SLOWDOWN,
 ) -> float:
     """Seconds from the repair until `window_s` begin in which all is as before; infinite if never.
 
-    As before: nothing fails, nothing is degraded, and p99 is no more than `SLOWDOWN` times as high.
+    As before: nothing fails, nothing is degraded, and p99 is at most `slowdown_limit` times higher.
     """
     for start, now in _windows(records, repaired, window_s):
         well = now and not failed(now) and not any(record.degraded for record in now)
-        if well and slowdown(now, baseline) <= SLOWDOWN:
+        if well and (slowdown_limit == math.inf or slowdown(now, baseline) <= slowdown_limit):
             return start - repaired
     return float("inf")
 

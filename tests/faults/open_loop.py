@@ -22,9 +22,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
-GRACE_S = 0.25
-"""What a request may take past its deadline."""
-
 KINDS = ("search", "query", "stream")
 
 
@@ -40,6 +37,8 @@ class Options:
     mixture: tuple[float, float, float] = (0.60, 0.25, 0.15)
     """Shares of searches, queries answered whole, and queries streamed."""
     timeout_s: float = 5.0
+    grace_s: float = 0.25
+    """What a request may take past its deadline."""
     max_tokens: int = 12
     questions: int = 0
     """How many different queries; 0: no two are alike."""
@@ -67,7 +66,7 @@ class Record:
     outcome: str = "late"
     """ok; refused (429 or 503, typed); error (another typed error, or a stream's error event);
     untyped_500, untyped (no envelope); broken (a stream without an end); reset (no reply at all);
-    late (nothing by deadline + 250 ms)."""
+    late (nothing by deadline + `grace_s`)."""
     status: int = 0
     code: str = ""
     message: str = ""
@@ -172,7 +171,7 @@ class Load:
             at = time.monotonic()
 
     async def _try(self, record: Record, body: bytes) -> None:
-        limit = record.at + self.options.timeout_s + GRACE_S
+        limit = record.at + self.options.timeout_s + self.options.grace_s
         try:
             async with asyncio.timeout_at(limit):
                 await self._exchange(record, body)

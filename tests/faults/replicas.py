@@ -105,11 +105,13 @@ async def generator_dies(trial: Trial, options: Options) -> None:
     async with trial.under_load(streaming) as seen:
         before = await _attempts(trial, "generator")
         trial.bed.inject({"generator": {"cut_after": tokens}})
-        begun = time.monotonic() + 0.2
         await asyncio.sleep(FORM.fault_s)
         after = await _attempts(trial, "generator")
         over(trial.bed, seen)
-    broken = [r for r in seen.since(begun, seen.repaired_at - 0.2) if r.kind == "stream"]
+    streams = [r for r in seen.since(seen.baseline_until) if r.kind == "stream"]
+    # From the first that met the fault to the last.
+    cut = [r.at for r in streams if r.deltas and r.outcome != "ok"]
+    broken = figures.due(streams, min(cut), max(cut) + 1e-6) if cut else []
     begun_ones = [record for record in broken if record.deltas]
     exact = figures.share(begun_ones, lambda r: (r.outcome, r.deltas) == ("error", tokens))
     trial.found(

@@ -17,14 +17,20 @@ from report import Row
 
 FULL = os.environ.get("FAULT_MATRIX", "short") == "full"
 RECOVERY_S = 15.0
-LONGEST_S = 90.0
+RECOVERED_S = RECOVERY_S if FULL else 60.0
+LONGEST_S = 90.0 if FULL else 200.0
 """What is spent on waiting for recovery, and for enough requests."""
 LEAK = 1.05
 
 
 @dataclass(frozen=True)
 class Form:
-    """How long, and how much."""
+    """How long, how much, and whether times are judged.
+
+    The full form has the machine for itself and judges how quickly all is well again. The short
+    one, a part of `make test`, runs on any machine beside anything: it judges what becomes of each
+    request and that all is well again, not how quickly.
+    """
 
     requests: int
     """A row goes on until so many were sent."""
@@ -34,9 +40,29 @@ class Form:
     """In which the latency must be back where it was."""
     capacity_s: float
     warm_up_s: float
+    timeout_s: float
+    """What a request is given by its client."""
+    grace_s: float
+    """What a request may take past that."""
+    slowdown: float
+    """How much slower than the baseline counts as well."""
+    workers: int = 0
+    """Clients that each wait for an answer before they ask again; 0: arrivals at half the peak."""
+
+    def load(self, options: Options) -> Options:
+        """The usual load in this form."""
+        if self.workers:
+            options = replace(options, rate=0, workers=self.workers)
+        return replace(options, timeout_s=self.timeout_s, grace_s=self.grace_s)
 
 
-FORM = Form(1_000, 8.0, 8.0, 4.0, 4.0, 20.0) if FULL else Form(150, 2.0, 2.0, 1.5, 1.5, 3.0)
+FORM = (
+    Form(1_000, 8.0, 8.0, 4.0, 4.0, 20.0, timeout_s=5.0, grace_s=0.25, slowdown=figures.SLOWDOWN)
+    if FULL
+    else Form(
+        150, 2.0, 2.0, 1.5, 1.5, 3.0, timeout_s=20.0, grace_s=5.0, slowdown=math.inf, workers=4
+    )
+)
 
 
 @dataclass
@@ -63,6 +89,14 @@ class Seen:
     def disturbed(self) -> list[Record]:
         """From the fault to its repair."""
         return self.since(self.baseline_until, self.repaired_at)
+
+    def beyond_budget(self) -> float:
+        """Retries and hedges of a service above a fifth of its calls and three a second."""
+        lasted_s = max(record.at for record in self.records) - self.baseline_until
+        extras = (
+            sum(kinds.values()) - 1.2 * kinds.get("first", 0.0) for kinds in self.attempts.values()
+        )
+        return max(max(extras, default=0.0) - 3 * lasted_s, 0.0)
 
     def share_of_extra(self) -> float:
         """Retries and hedges over first attempts, of the service with the most."""
@@ -114,9 +148,13 @@ class Trial:
         while time.monotonic() < enough:
             seen.records = seen.load.records()
             recovered = figures.recovered_s(
-                seen.records, seen.repaired_at, seen.baseline(), window_s=FORM.window_s
+                seen.records,
+                seen.repaired_at,
+                seen.baseline(),
+                window_s=FORM.window_s,
+                slowdown_limit=FORM.slowdown,
             )
-            too_long = time.monotonic() > seen.repaired_at + RECOVERY_S + FORM.window_s + 1
+            too_long = time.monotonic() > seen.repaired_at + RECOVERED_S + FORM.window_s + 1
             if len(seen.records) >= FORM.requests and (recovered < math.inf or too_long):
                 return
             await asyncio.sleep(0.5)
@@ -136,17 +174,22 @@ class Trial:
             note=f"load average of the machine {os.getloadavg()[0]:.1f}",
         )  # fmt: skip
         without = outcomes.get("late", 0) + outcomes.get("reset", 0)
-        self.found("without an outcome by deadline + 250 ms", without, "requests", "<= 0")
+        by = f"deadline + {FORM.grace_s * 1e3:.0f} ms"
+        self.found(f"without an outcome by {by}", without, "requests", "<= 0")
         untyped = sum(outcomes.get(name, 0) for name in figures.UNTYPED)
         self.found("untyped 500", untyped, "requests", "<= 0")
-        self.found("attempts per request", 1 + seen.share_of_extra(), "", "<= 1.2")
+        # Of few requests, those that a budget grants in any case are a large share.
+        of_many = "<= 1.2" if FULL else None
+        self.found("attempts per request", 1 + seen.share_of_extra(), "", of_many)
+        self.found("attempts beyond the budget", seen.beyond_budget(), "", "<= 0")
         self.found("streams without an end", outcomes.get("broken", 0), "streams", "<= 0")
         window = (records, seen.repaired_at, seen.baseline())
         baseline_ms = figures.p99_s(seen.baseline()) * 1e3
         best = figures.best_window(*window, window_s=FORM.window_s)
         self.found(
-            "back to p99 <= 1.5x baseline", figures.recovered_s(*window, window_s=FORM.window_s),
-            "s", f"<= {RECOVERY_S:g}", f"baseline p99 {baseline_ms:.0f} ms; {best}",
+            f"back to p99 <= {FORM.slowdown:g}x baseline",
+            figures.recovered_s(*window, window_s=FORM.window_s, slowdown_limit=FORM.slowdown),
+            "s", f"<= {RECOVERED_S:g}", f"baseline p99 {baseline_ms:.0f} ms; {best}",
         )  # fmt: skip
 
     async def _leaks(self, before: Footprint) -> None:
@@ -160,7 +203,7 @@ class Trial:
                 "memory": after.resident_bytes / before.resident_bytes,
             }
             settled = all(value <= LEAK for value in grown.values())
-            if settled or time.monotonic() > begun + SETTLE_S / (1 if FULL else 6):
+            if settled or time.monotonic() > begun + SETTLE_S:
                 break
             await asyncio.sleep(0.5)
         note = f"{before} -> {after}"

@@ -116,9 +116,10 @@ def test_an_empty_collection_is_listed_and_what_is_deleted_is_gone(
     assert client.get(f"/v1/collections/{collection}").json()["documents"] == 0
 
 
-def test_an_evaluation_leaves_the_users_collection_alone_and_ranks_beside_a_long_document(
+def test_an_evaluation_leaves_the_users_collection_alone(
     client: httpx.Client, collection: str, raglan: Run, docs: Path, tmp_path: Path
 ) -> None:
+    """An evaluation leaves the users collection alone and ranks beside a long document."""
     lines = (
         f"The lighthouse {i} stands on the coast, and its lamp turns every {i} seconds."
         for i in range(1_500)

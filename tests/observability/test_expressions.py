@@ -125,9 +125,10 @@ def test_every_expression_is_understood_and_every_metric_in_it_exists(
     assert not missing
 
 
-def test_every_label_in_an_expression_exists_and_has_the_value_that_is_asked_for(
+def test_labels_in_expressions_exist_with_their_values(
     prometheus: Prometheus,
 ) -> None:
+    """Every label in an expression exists and has the value that is asked for."""
     names = prometheus.names()
     labels = {name: set(prometheus.api("labels", **{"match[]": name})) for name in names}
     wrong = []

@@ -63,7 +63,8 @@ def test_every_alert_has_a_case_in_which_it_fires() -> None:
     assert {alert["alert"] for alert in alerts()} == fired
 
 
-def test_every_alert_leads_to_a_section_of_the_runbook_and_no_section_is_without_one() -> None:
+def test_alerts_and_runbook_sections_match() -> None:
+    """Every alert leads to a section of the runbook and no section is without one."""
     led_to = set()
     for alert in alerts():
         page, _, section = alert["annotations"]["runbook_url"].partition("#")

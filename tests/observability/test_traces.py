@@ -67,9 +67,10 @@ def test_an_upload_is_one_trace_from_its_request_to_the_index(running: Running) 
     assert running.upload.problems == []
 
 
-async def test_requests_of_every_kind_have_complete_traces_over_the_declared_edges(
+async def test_every_kind_of_request_has_a_complete_trace(
     running: Running,
 ) -> None:
+    """Requests of every kind have complete traces over the declared edges."""
     results = [
         result
         for phase in trace_requests.phases()

@@ -201,7 +201,8 @@ import decimal, zoneinfo, sqlite3
     ]
 
 
-def test_native_code_of_a_confined_process_has_no_sockets_and_starts_no_program() -> None:
+def test_confined_native_code_has_no_sockets_and_no_exec() -> None:
+    """Native code of a confined process has no sockets and starts no program."""
     said = confined("""
 active = start()
 if SECCOMP in active:

@@ -222,6 +222,7 @@ def test_a_process_that_ran_well_for_a_minute_is_forgiven():
 
 
 @given(st.lists(st.floats(0, 1000), max_size=50))
-def test_a_wait_is_never_shorter_than_the_first_nor_longer_than_the_ceiling(runs):
+def test_backoff_stays_between_first_and_ceiling(runs):
+    """A wait is never shorter than the first nor longer than the ceiling."""
     backoff = Backoff()
     assert all(1 <= backoff.after_crash(ran_s) <= 30 for ran_s in runs)

@@ -79,9 +79,10 @@ def test_every_setting_reaches_the_engine(model_folder: Path) -> None:
     assert config.observability_config.otlp_traces_endpoint == "http://127.0.0.1:1"
 
 
-def test_devices_and_quantisation_reach_the_arguments_of_a_machine_without_gpus(
+def test_devices_and_quantisation_reach_the_arguments(
     model_folder: Path,
 ) -> None:
+    """Devices and quantisation reach the arguments of a machine without gpus."""
     options = VllmOptions(tensor_parallel_size=4, quantization="fp8")
     arguments = engine_arguments(
         options,

@@ -180,9 +180,10 @@ async def test_at_the_deadline_the_answer_ends_here_and_there(
     await asyncio.wait_for(_idle(server), 5)
 
 
-async def test_a_model_that_the_server_does_not_have_is_a_mistake_of_the_settings(
+async def test_a_model_the_server_lacks_is_a_settings_error(
     server: VllmServe,
 ) -> None:
+    """A model that the server does not have is a mistake of the settings."""
     engine = await engine_for(server, model="huge")
     with pytest.raises(Internal, match="RAGLAN_GENERATOR_MODEL"):
         await answer(engine)

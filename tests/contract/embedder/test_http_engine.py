@@ -127,9 +127,10 @@ async def test_the_model_is_known_by_what_tei_says_of_it(
     assert (engine.name, engine.device, engine.dtype) == ("http", "remote", "float16")
 
 
-async def test_a_server_that_says_nothing_of_its_model_gives_it_the_revision_remote(
+async def test_a_server_without_a_model_revision_gets_remote(
     fake: http_model_server.ModelServer, engines: Engines
 ) -> None:
+    """A server that says nothing of its model gives it the revision remote."""
     engine = engines(fake.url)
     await engine.start(deadline=Deadline.after(10))
     assert (engine.model_id, engine.revision, engine.dimension) == ("minilm", "remote", 3)
@@ -150,9 +151,10 @@ async def test_a_start_gives_up_at_its_deadline_and_says_why(engines: Engines) -
         await engine.start(deadline=Deadline.after(1))
 
 
-async def test_many_texts_go_in_several_requests_of_which_few_are_on_their_way_at_once(
+async def test_many_texts_are_split_over_few_concurrent_requests(
     fake: http_model_server.ModelServer, engines: Engines
 ) -> None:
+    """Many texts go in several requests of which few are on their way at once."""
     fake.requests.clear()
     fake.most_at_once = 0
     engine = engines(fake.url, "slow", limits=HttpLimits(connections=2), max_batch_texts=3)

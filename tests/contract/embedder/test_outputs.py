@@ -251,9 +251,10 @@ async def test_what_was_not_asked_for_is_not_sent(
     assert list(info.outputs) == ["dense", "sparse", "token_vectors"]
 
 
-async def test_token_vectors_too_large_for_a_reply_are_refused_before_they_are_made(
+async def test_token_vectors_too_large_for_a_reply_are_never_computed(
     stub: embedder_pb2_grpc.EmbedderServiceStub,
 ) -> None:
+    """Token vectors too large for a reply are refused before they are made."""
     with pytest.raises(PayloadTooLarge, match="RAGLAN_EMBEDDER_MAX_MESSAGE_BYTES"):
         await call(stub, texts=[TEXTS[4] + str(n) for n in range(3)], token_vectors=True)
     assert (await call(stub, texts=["and it serves on"])).vectors.rows == 1

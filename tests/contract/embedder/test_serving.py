@@ -74,7 +74,7 @@ async def status(channel: grpc.aio.Channel) -> str:
 
 
 async def until_status(channel: grpc.aio.Channel, wanted: str) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while await status(channel) != wanted:
             await asyncio.sleep(0.01)
 

@@ -74,7 +74,7 @@ async def test_documents_are_passed_on_while_the_body_arrives(
 ) -> None:
     async def body() -> AsyncIterator[bytes]:
         yield b'{"documents": [' + _document(0) + b","
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while not ingester.arrived:
                 await asyncio.sleep(0.01)
         yield _document(1) + b"]}"
@@ -90,7 +90,7 @@ async def test_a_body_that_turns_bad_on_the_way_is_refused_whole(
 ) -> None:
     async def body() -> AsyncIterator[bytes]:
         yield b'{"documents": [' + _document(0) + b","
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while not ingester.arrived:
                 await asyncio.sleep(0.01)
         yield b'{"id": "d1"}]}'

@@ -79,9 +79,8 @@ async def test_no_more_than_the_limit_stay_open_and_all_are_served(filled, open_
     await until(lambda: search_threads() == before)
 
 
-async def test_closed_collections_are_listed_with_their_sizes_without_being_opened(
-    filled, open_edge, chunk, vectors, model
-):
+async def test_listing_opens_no_closed_collection(filled, open_edge, chunk, vectors, model):
+    """Closed collections are listed with their sizes without being opened."""
     index = await opened(open_edge, filled, max_open=2)
     was_open = open_shards(index)
     listed = await index.all_stats()

@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import machine
 import pytest
 from raglan.errors import Internal, Overloaded, Unavailable
 from raglan_retriever.filters import Terms
@@ -217,9 +218,9 @@ async def test_a_large_upsert_leaves_the_loop_free(open_edge, tmp_path, chunk, v
 
     async def watch():
         while True:
-            begun = time.monotonic()
+            begun = time.monotonic() - machine.without_core_s()
             await asyncio.sleep(0.005)
-            lags.append(time.monotonic() - begun - 0.005)
+            lags.append(time.monotonic() - machine.without_core_s() - begun - 0.005)
 
     watching = asyncio.create_task(watch())
     text = " ".join(f"word{n}" for n in range(200))
@@ -231,7 +232,7 @@ async def test_a_large_upsert_leaves_the_loop_free(open_edge, tmp_path, chunk, v
     watching.cancel()
     await index.store.close()
     assert len(lags) > 20
-    # A share of the upsert's own time, however fast the machine is.
+    # A share of the upsert's own time, however fast and however busy the machine is.
     assert sorted(lags)[int(len(lags) * 0.95)] < each_s / 5, each_s
 
 
@@ -364,9 +365,10 @@ async def test_a_flush_does_not_wait_for_the_index_of_another_collection(
     await index.store.close()
 
 
-async def test_text_deleted_while_the_shard_is_rewritten_is_erased_even_after_a_restart(
+async def test_text_deleted_during_a_rewrite_stays_erased(
     open_edge, tmp_path, chunk, vectors, model, monkeypatch
 ):
+    """Text deleted while the shard is rewritten is erased even after a restart."""
     rewriting, may_go_on = asyncio.Event(), asyncio.Event()
 
     async def waits(path: Path, **settings) -> None:

@@ -108,7 +108,8 @@ async def test_a_hybrid_search_returns_ranked_passages_with_their_scores(stub):
     assert fused == sorted(fused, reverse=True)
 
 
-async def test_the_dense_leg_is_worth_nothing_in_a_language_that_its_model_does_not_read(stub):
+async def test_the_dense_leg_is_ignored_in_an_unread_language(stub):
+    """The dense leg is worth nothing in a language that its model does not read."""
     await fill(stub, readability=0.1)
     (first, *rest) = (await stub.Search(search(readability=0.1), timeout=10)).passages
     assert first.chunk_id == "d1#0"
@@ -116,7 +117,8 @@ async def test_the_dense_leg_is_worth_nothing_in_a_language_that_its_model_does_
     assert not any(each.scores.HasField("dense") for each in (first, *rest))
 
 
-async def test_a_readable_collection_keeps_the_dense_leg_for_a_query_of_one_rare_word(stub):
+async def test_one_rare_word_keeps_the_dense_leg(stub):
+    """A readable collection keeps the dense leg for a query of one rare word."""
     await fill(stub, readability=0.95)
     passages = (await stub.Search(search(readability=0.1), timeout=10)).passages
     assert all(each.scores.HasField("dense") for each in passages)
@@ -287,9 +289,10 @@ async def test_info_names_the_store_and_the_limits(stub):
     assert info.limits["max_upsert_chunks"] == 1000
 
 
-async def test_without_its_qdrant_server_it_does_not_start_and_says_where_to_look(
+async def test_a_missing_qdrant_server_stops_the_start(
     unused_tcp_port,
 ):
+    """Without its qdrant server it does not start and says where to look."""
     settings = RetrieverSettings(
         port=0, store="qdrant", qdrant_url=f"http://127.0.0.1:{unused_tcp_port}"
     )

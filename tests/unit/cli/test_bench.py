@@ -132,7 +132,8 @@ def test_a_date_is_the_runs_of_that_day():
     assert pair(runs, "2026-11-21").now == [runs[2]]
 
 
-def test_a_commit_is_its_runs_with_the_files_as_committed_where_there_are_any():
+def test_runs_of_the_committed_files_stand_for_a_commit():
+    """A commit is its runs with the files as committed where there are any."""
     dirty, clean = run(1, f"{OLD}+12345678"), run(2, OLD, minute=1)
     assert pair([dirty, clean, run(3, day=1)], OLD[:7]).before == [clean]
     assert pair([dirty, run(3, day=1)], OLD[:7]).before == [dirty]

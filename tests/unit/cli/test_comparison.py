@@ -117,7 +117,8 @@ def test_better_in_one_direction_is_worse_in_the_other(before, factor, tolerance
     old=st.lists(st.floats(-1e6, 1e6), min_size=5, max_size=10),
     new=st.lists(st.floats(-1e6, 1e6), min_size=5, max_size=10),
 )
-def test_the_exact_interval_holds_its_estimate_and_turns_round_with_its_sides(old, new):
+def test_the_exact_interval_is_symmetric_and_holds_its_estimate(old, new):
+    """The exact interval holds its estimate and turns round with its sides."""
     there, back = exact_shift(old, new), exact_shift(new, old)
     assert there.low <= there.estimate <= there.high
     assert (back.low, back.high) == (-there.high, -there.low)
@@ -181,7 +182,8 @@ def test_a_change_within_the_tolerance_is_none():
     assert verdict(before, now, tolerance=0.01) == "regression"
 
 
-def test_failures_where_there_were_none_are_a_regression_whatever_the_tolerance():
+def test_new_failures_are_a_regression_at_any_tolerance():
+    """Failures where there were none are a regression whatever the tolerance."""
     assert verdict([took(0)] * 5, [took(3)] * 5, tolerance=0.5) == "regression"
 
 

@@ -42,7 +42,8 @@ def test_hidden_files_and_other_peoples_folders_are_not_looked_at(here):
     assert names_of(here / "docs") == ["docs/a.md"]
 
 
-def test_a_file_of_unknown_type_is_skipped_by_name_in_a_folder_and_sent_when_named(here):
+def test_an_unknown_type_is_skipped_unless_named(here):
+    """A file of unknown type is skipped by name in a folder and sent when named."""
     write(here, "docs/a.bin")
     assert files.select([here / "docs"]).skipped == [("docs/a.bin", "unknown type")]
     assert names_of(here / "docs" / "a.bin") == ["docs/a.bin"]
@@ -202,7 +203,8 @@ def test_gitignore_files_above_count_up_to_the_root_of_the_repository(here):
     assert names_of(here / "repo/docs/build") == ["build/b.md"]
 
 
-def test_include_and_exclude_choose_below_the_folder_and_not_files_that_are_named(here):
+def test_include_and_exclude_do_not_apply_to_named_files(here):
+    """Include and exclude choose below the folder and not files that are named."""
     write(here, "docs/a.md", "docs/b.txt", "docs/drafts/c.md", "docs/deep/d.md")
     assert names_of(here / "docs", include=["*.md"], exclude=["drafts/"]) == [
         "docs/a.md",

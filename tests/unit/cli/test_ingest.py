@@ -30,9 +30,8 @@ def test_a_collection_that_exists_is_used(raglan, gateway, docs):
     assert json.loads(run.out)["unchanged"] == 1
 
 
-def test_a_document_that_fails_is_named_with_its_reason_and_fails_the_command(
-    raglan, gateway, docs
-):
+def test_a_failed_document_is_named_and_fails_the_command(raglan, gateway, docs):
+    """A document that fails is named with its reason and fails the command."""
     gateway.poisoned = {"docs/b.md": "The PDF is encrypted."}
     run = raglan("ingest", docs, url=gateway.url)
     assert run.status == 1

@@ -21,7 +21,7 @@ async def loading():
     service = Service("raglan.v1.Fake", lambda server: None, start=loaded.wait)
     server = Server(service, GrpcSettings(shutdown_drain_s=0, shutdown_grace_s=0))
     starting = asyncio.create_task(server.start())
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while not server.port:
             await asyncio.sleep(0.01)
     yield server.port, loaded, starting

@@ -69,4 +69,7 @@ def test_a_good_plan_lets_a_service_start(monkeypatch: pytest.MonkeyPatch, tmp_p
     path = tmp_path / "faults.json"
     path.write_text('{"embedder@127.0.0.1:7101": {"cut_after": 3}, "seed": 1}')
     monkeypatch.setenv("RAGLAN_FAULTS", f"@{path}")
-    load(GrpcSettings)
+    assert load(GrpcSettings) == GrpcSettings()
+    plan = fault_plan.parse(fault_plan.read(f"@{path}"))
+    assert plan.fault("embedder", "127.0.0.1:7101") == fault_plan.Fault(cut_after=3)
+    assert plan.fault("embedder", "127.0.0.1:7102") is None

@@ -34,10 +34,23 @@ async def test_what_begins_after_the_end_is_cut_off_as_well() -> None:
 
 async def test_what_is_spared_runs_on() -> None:
     life = Lifecycle("the embedder")
-    async with life.cancel_on_shutdown() as limit:
-        life.exempt(limit)
-        life.end()
-        await asyncio.sleep(0.01)
+    ended: list[str] = []
+
+    async def work(name: str, *, exempt: bool) -> None:
+        async with life.cancel_on_shutdown() as limit:
+            if exempt:
+                life.exempt(limit)
+            await asyncio.sleep(0.01)
+            ended.append(name)
+
+    spared = asyncio.create_task(work("spared", exempt=True))
+    other = asyncio.create_task(work("other", exempt=False))
+    await asyncio.sleep(0)
+    life.end()
+    await spared
+    with pytest.raises(Unavailable):
+        await other
+    assert ended == ["spared"]
 
 
 async def test_a_timeout_of_the_block_itself_stays_what_it_is() -> None:

@@ -64,9 +64,10 @@ def exemplars(text: str) -> list[tuple[str, float]]:
 # --- Histograms of durations ----------------------------------------------------------------------
 
 
-def test_a_scrape_that_asks_for_openmetrics_gets_exemplars_with_the_trace_id(
+def test_openmetrics_has_exemplars_with_the_trace_id(
     registry: CollectorRegistry, endpoint: Endpoint
 ) -> None:
+    """A scrape that asks for openmetrics gets exemplars with the trace id."""
     durations = Durations("raglan_work_seconds", "Work.", ("kind",), registry)
     with context.incoming(CALLER):
         durations.observe(0.3, "a")
@@ -95,9 +96,10 @@ def test_outside_of_a_request_there_is_no_exemplar(
     assert exemplars(scraped(endpoint.port, OPEN_METRICS)[1]) == []
 
 
-def test_a_bucket_keeps_its_exemplar_for_a_while_and_the_rare_slow_one_gets_its_own(
+def test_each_bucket_keeps_its_own_exemplar(
     registry: CollectorRegistry, endpoint: Endpoint
 ) -> None:
+    """A bucket keeps its exemplar for a while and the rare slow one gets its own."""
     durations = Durations("raglan_work_seconds", "Work.", (), registry)
     for seconds in (0.3, 0.4, 30.0):
         with context.incoming(CALLER):
@@ -221,9 +223,9 @@ async def test_calls_count_by_method_and_status(served: Served, channel: grpc.ai
     await served.until(0, "rpc_server_running", method="EmbedderService/Embed")
 
 
-async def test_methods_that_do_not_exist_are_one_series_however_many_names_they_have(
-    served: Served, channel: grpc.aio.Channel
-) -> None:
+async def test_unknown_methods_share_one_series(served: Served, channel: grpc.aio.Channel) -> None:
+    """Methods that do not exist are one series however many names they have."""
+
     async def call(method: str) -> None:
         with pytest.raises(grpc.aio.AioRpcError):
             await channel.unary_unary(method)(b"", timeout=5)
@@ -250,9 +252,10 @@ async def test_a_service_without_progress_shows_as_stalled_until_there_is_some(
     await served.until(1, "process_state", state="serving")
 
 
-async def test_a_process_shows_its_build_memory_descriptors_and_the_lag_of_its_loop(
+async def test_a_process_shows_build_memory_descriptors_and_loop_lag(
     served: Served,
 ) -> None:
+    """A process shows its build memory descriptors and the lag of its loop."""
     info = next(f for f in served.metrics.registry.collect() if f.name == "raglan_build")
     assert info.samples[0].labels["service"] == "embedder"
     assert (served.value("process_resident_memory_bytes") or 0) > 1e6

@@ -92,7 +92,8 @@ def test_a_time_that_is_none_is_refused_and_drops_nothing(
     assert records.read(history)[0] == [run(1)]
 
 
-def test_a_line_of_another_version_outlives_pruning_and_a_torn_one_does_not(history: Path) -> None:
+def test_pruning_keeps_other_versions_and_drops_torn_lines(history: Path) -> None:
+    """A line of another version outlives pruning and a torn one does not."""
     records.append(run(40), history)
     with history.open("ab") as file:
         file.write(b'{"format": 2}\n{"at": "20\n')

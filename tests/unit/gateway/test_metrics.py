@@ -115,7 +115,8 @@ async def test_new_names_in_requests_make_no_new_series() -> None:
         assert await hammer(2, 200) - before < 200
 
 
-async def test_metrics_come_as_openmetrics_with_the_trace_id_where_that_is_asked_for() -> None:
+async def test_openmetrics_on_request_has_the_trace_id() -> None:
+    """Metrics come as openmetrics with the trace id where that is asked for."""
     trace = "4bf92f3577b34da6a3ce929d0e0e4736"
     async with serving() as (gateway, _), httpx.AsyncClient() as client:
         caller = {"traceparent": f"00-{trace}-00f067aa0ba902b7-01"}

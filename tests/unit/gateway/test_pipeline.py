@@ -222,7 +222,8 @@ async def test_min_score_without_scores_is_not_applied_and_said_so(
     assert "min_score" in run.degraded[-1].reason
 
 
-async def test_texts_that_the_reranker_cannot_read_keep_their_order_without_complaint() -> None:
+async def test_unread_texts_keep_their_order_undegraded() -> None:
+    """Texts that the reranker cannot read keep their order without complaint."""
     run = await search(FakeMesh(unreadable=True), top_k=5)
     assert ids(run) == ["p0", "p1", "p2", "p3", "p4"]
     assert not run.passages[0].scores.HasField("rerank")
@@ -239,7 +240,8 @@ async def test_the_retriever_is_told_how_well_the_query_was_read(
     assert (request.readability if request.HasField("readability") else None) == readability
 
 
-async def test_matches_count_from_the_text_though_the_reranker_reads_the_title_first() -> None:
+async def test_match_offsets_exclude_the_title() -> None:
+    """Matches count from the text though the reranker reads the title first."""
     run = await search(FakeMesh(title="Title", matches=(0, 6, 14)))
     assert [list(passage.matches) for passage in run.passages[:3]] == [[0, 8], [0, 8], []]
 

@@ -35,9 +35,10 @@ def test_a_url_of_redis_is_accepted(url: str) -> None:
 
 
 @pytest.mark.parametrize("url", WRONG)
-def test_anything_else_ends_the_start_with_a_sentence_that_does_not_show_it(
+def test_a_bad_url_stops_the_start_without_being_shown(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Anything else ends the start with a sentence that does not show it."""
     monkeypatch.setenv("RAGLAN_GATEWAY_REDIS_URL", url)
     with pytest.raises(SettingsError) as caught:
         load(GatewaySettings)

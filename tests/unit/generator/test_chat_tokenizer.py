@@ -80,7 +80,8 @@ def test_a_conversation_is_written_by_the_models_template() -> None:
 
 
 @pytest.mark.parametrize("template", [NO_SYSTEM, SILENT_SYSTEM])
-def test_without_a_system_role_the_first_message_of_the_user_begins_with_it(template: str) -> None:
+def test_without_a_system_role_the_user_message_begins_with_it(template: str) -> None:
+    """Without a system role the first message of the user begins with it."""
     assert rendered(template, *MESSAGES[:2]) == ("<|user|>Be brief.\n\nWhy?<|end|><|assistant|>")
 
 

@@ -77,7 +77,8 @@ def test_terms_that_stand_together_in_the_question_weigh_more_together() -> None
     assert best("What about the steam engine?", passage) == "The steam engine came later."
 
 
-def test_the_rank_of_a_passage_weighs_more_where_nothing_else_is_known_of_it() -> None:
+def test_rank_weighs_more_without_other_evidence() -> None:
+    """The rank of a passage weighs more where nothing else is known of it."""
     texts = ("Rollo ruled.", "Rollo slept.")
     known = extract("What about Rollo?", [Passage(text, similarity=0.5) for text in texts])
     unknown = extract("What about Rollo?", [Passage(text) for text in texts])
@@ -139,7 +140,7 @@ def table(*rows: tuple[str, str]) -> Passage:
     return Passage(text, similarity=0.6, reranked=0.5, blocks=(block,))
 
 
-def test_a_row_that_holds_little_of_the_question_is_no_answer_beside_one_that_holds_more() -> None:
+def test_a_row_with_little_of_the_question_is_no_answer() -> None:
     """The rows profit from their passage, which is the best, and look like settings."""
     settings = table(
         ("setting", "meaning"),
@@ -191,7 +192,8 @@ def test_a_unit_that_is_far_less_likely_than_the_best_is_left_out() -> None:
     assert [quote.text for quote in found.quotes] == [NORMANS.text.partition("raiders. ")[2]]
 
 
-def test_the_confidence_is_about_three_sentences_however_many_are_asked_for() -> None:
+def test_confidence_counts_three_sentences() -> None:
+    """The confidence is about three sentences however many are asked for."""
     question = "Who did Rollo swear fealty to?"
     one, many = (extract(question, [NORMANS, STEAM], max_sentences=n) for n in (1, 9))
     assert one.confidence == many.confidence

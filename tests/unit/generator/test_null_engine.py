@@ -83,7 +83,7 @@ async def test_what_does_not_begin_in_time_is_ended(
     assert events == []
     assert error is not None
     assert said in error.message
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 60
 
 
 async def test_a_caller_who_leaves_frees_his_place_at_once():
@@ -93,10 +93,10 @@ async def test_a_caller_who_leaves_frees_his_place_at_once():
         await answer(engine, within_s=120)
 
     reading = asyncio.create_task(read())
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while engine.load().running == 0:
             await asyncio.sleep(0)
     reading.cancel()
-    await asyncio.wait((reading,), timeout=5)
+    await asyncio.wait((reading,), timeout=30)
     assert reading.cancelled()
     assert engine.load().running == 0

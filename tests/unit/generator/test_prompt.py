@@ -83,9 +83,10 @@ async def test_a_first_prompt_is_these_bytes() -> None:
     question=st.text(min_size=1, max_size=40),
     start=st.integers(0, 10**9),
 )
-async def test_the_same_passages_are_the_same_bytes_whatever_their_rank_score_and_question(
+async def test_passages_are_the_same_bytes_for_any_question(
     order: list[int], scores: list[float], question: str, start: int
 ) -> None:
+    """The same passages are the same bytes whatever their rank score and question."""
     passages = [Passage(f"Fact {n}.", title=f"T{n}") for n in range(5)]
     prompter = Prompter(Words(), PassageOrder())
     first = await built(Request("Why?", tuple(passages)), prompter)

@@ -108,7 +108,8 @@ def test_a_whole_list_is_one_unit_where_lists_are_wanted() -> None:
     assert STEPS[slice(*found.span)] == STEPS[STEPS.index("To move a colony:") :]
 
 
-def test_a_heading_that_the_passage_begins_with_is_not_repeated_in_the_path() -> None:
+def test_a_leading_heading_is_not_repeated_in_the_path() -> None:
+    """A heading that the passage begins with is not repeated in the path."""
     found = units(Passage(STEPS, headings=("Bees", "Moving house"), blocks=STEP_BLOCKS))
     assert found[0].headings == ("Bees", "Moving house")
 
@@ -241,7 +242,8 @@ def piece(start: int, end: int, text: str, blocks: tuple[Block, ...]) -> Passage
     )
 
 
-def test_a_sentence_introduces_the_code_of_the_next_chunk_and_is_not_quoted_with_it() -> None:
+def test_a_lead_in_is_not_quoted_with_its_code() -> None:
+    """A sentence introduces the code of the next chunk and is not quoted with it."""
     fence = PRINTING.index("```sh")
     first = piece(0, fence - 2, PRINTING, PRINT_BLOCKS)
     second = piece(fence, len(PRINTING), PRINTING, PRINT_BLOCKS)

@@ -110,7 +110,8 @@ def test_sections_of_the_top_level_are_never_mixed() -> None:
     assert cut(text, headings, max_chars=500) == [Chunk(0, 8, ("A",)), Chunk(10, 18, ("B",))]
 
 
-def test_small_sections_below_the_top_level_share_a_chunk_under_what_they_have_in_common() -> None:
+def test_small_sections_share_a_chunk_under_their_common_heading() -> None:
+    """Small sections below the top level share a chunk under what they have in common."""
     text = "# A\n\n## B\n\none\n\n## C\n\ntwo"
     headings = [Heading(0, 1, "A"), Heading(5, 2, "B"), Heading(16, 3, "C")]
 

@@ -25,7 +25,8 @@ def test_unread_documents_are_counted_by_language_in_one_warning() -> None:
     assert "RAGLAN_EMBEDDER_MODEL" in warning
 
 
-def test_unread_document_in_a_language_of_the_model_is_not_blamed_on_its_language() -> None:
+def test_an_unread_document_in_a_read_language_names_no_language() -> None:
+    """Unread document in a language of the model is not blamed on its language."""
     counted = UnreadDocuments()
     counted.add("en", [0.1], "some/model")
     (warning,) = counted.warnings()

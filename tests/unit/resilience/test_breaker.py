@@ -176,9 +176,10 @@ def test_probes_nobody_reports_are_given_up_in_the_end(half_open: Watched) -> No
     assert half_open.seen == [State.OPEN, State.HALF_OPEN]
 
 
-def test_failing_open_a_call_passes_whatever_the_state_and_its_failure_changes_nothing(
+def test_failing_open_passes_in_any_state(
     breaker: Watched,
 ) -> None:
+    """Failing open a call passes whatever the state and its failure changes nothing."""
     breaker.fail(5)
     for _ in range(100):
         breaker.bypass().failed()

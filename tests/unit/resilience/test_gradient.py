@@ -73,7 +73,8 @@ def test_a_server_that_gets_slow_and_fast_again_is_used_fully_each_time() -> Non
         assert latency_s(simulation, simulation.now - 20) <= 3 * factor * WORK_S
 
 
-def test_a_server_that_loses_workers_and_gets_them_back_is_used_fully_each_time() -> None:
+def test_capacity_lost_and_regained_is_used_fully() -> None:
+    """A server that loses workers and gets them back is used fully each time."""
     simulation = Simulation(Server(24, constant))
     simulation.offer(300, 15)
     for workers in (6, 24):
@@ -127,7 +128,8 @@ def test_in_full_use_it_looks_at_the_unloaded_latency_now_and_then() -> None:
     assert sum(looks) < 0.05 * len(looks)
 
 
-def test_work_that_became_slower_is_told_from_a_queue_before_the_limit_is_gone() -> None:
+def test_slower_work_is_told_from_a_queue_in_time() -> None:
+    """Work that became slower is told from a queue before the limit is gone."""
     limit = GradientLimit(initial=100, largest=100)
     used(limit, 2000, 0.1, share=0.25)
     seen = used(limit, 60 * 100, 0.5, begin=2000)
@@ -151,7 +153,8 @@ def test_a_start_under_overload_ends_with_the_first_look() -> None:
     assert simulation.limit.limit <= 25
 
 
-def test_a_service_that_refuses_lowers_it_and_one_that_answers_lets_it_grow() -> None:
+def test_refusals_lower_the_limit_and_answers_raise_it() -> None:
+    """A service that refuses lowers it and one that answers lets it grow."""
     limit = GradientLimit(initial=100, smallest=4)
     now = 0.0
     for _ in range(4000):

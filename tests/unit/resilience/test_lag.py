@@ -27,7 +27,8 @@ def test_a_limit_nobody_reaches_comes_down_from_what_is_in_use() -> None:
     assert limit.limit <= 20
 
 
-def test_it_grows_fifteenfold_in_two_seconds_when_the_loop_is_on_time_and_somebody_waits() -> None:
+def test_it_grows_fifteenfold_in_two_seconds_without_lag() -> None:
+    """It grows fifteenfold in two seconds when the loop is on time and somebody waits."""
     limit = LagLimit(initial=8, smallest=4, largest=500)
     samples(limit, 0.001, 100, wanted=True, running=500)
     assert limit.limit >= 120

@@ -75,7 +75,8 @@ def test_the_first_call_is_the_mean() -> None:
     assert mean.value_s() == 0.5
 
 
-def test_one_stumble_among_many_calls_is_no_slowness_and_lasting_slowness_is_soon_known() -> None:
+def test_only_lasting_slowness_counts() -> None:
+    """One stumble among many calls is no slowness and lasting slowness is soon known."""
     clock = Clock()
     mean = DecayingMean(10.0, clock=clock)
     for _ in range(1_000):

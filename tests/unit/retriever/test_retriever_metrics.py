@@ -47,7 +47,7 @@ class Counted:
         return self.registry.get_sample_value(f"raglan_{name}", labels) or 0.0
 
     async def until(self, name: str, value: float) -> None:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while self.value(name) != value:
                 await asyncio.sleep(0.005)
 

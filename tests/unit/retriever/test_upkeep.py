@@ -31,7 +31,7 @@ class Tidying:
 
 
 async def until(condition) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while not condition():
             await asyncio.sleep(0.001)
 
@@ -94,7 +94,7 @@ async def test_it_stops_at_once_right_after_a_write():
 async def test_writers_that_never_pause_are_overridden(tidying):
     made = Upkeep(tidying, quiet_s=0.002)
     made.start()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while not tidying.done:
             made.wrote("a")
             await asyncio.sleep(0)

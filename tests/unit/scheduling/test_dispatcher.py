@@ -24,6 +24,8 @@ from raglan.scheduling import (
     Pool,
 )
 
+LIMIT_S = 30.0
+
 Queue = Dispatcher[int, int]
 LIMITS = Limits(batch_tokens=64, batch_items=4, waiting_items=100)
 
@@ -39,7 +41,7 @@ class Engine:
 
     def __call__(self, items: Sequence[int]) -> list[int]:
         self.started.append(list(items))
-        assert self.hold.wait(10), "the test never let the engine go on"
+        assert self.hold.wait(2 * LIMIT_S), "the test never let the engine go on"
         if any(item == -99 for item in items):
             raise DeviceLost
         if len(items) > self.memory:
@@ -92,7 +94,7 @@ async def queue(engine: Engine, heard: Heard) -> AsyncIterator[Queue]:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(LIMIT_S):
         while not condition():
             await asyncio.sleep(0.001)
 
@@ -103,7 +105,7 @@ def submit(
     *,
     tokens: int = 10,
     lane: Lane = Lane.INTERACTIVE,
-    within_s: float = 5,
+    within_s: float = LIMIT_S,
 ) -> list[asyncio.Future[Answer[int]]]:
     counts = [tokens] * len(items)
     return queue.submit(items, counts, deadline=Deadline.after(within_s), lane=lane)
@@ -116,7 +118,7 @@ async def results(futures: Sequence[asyncio.Future[Answer[int]]]) -> list[int]:
 async def test_results_come_in_the_order_of_the_items(queue: Queue) -> None:
     items = list(range(40))
     counts = [(7 * item) % 30 + 1 for item in items]
-    futures = queue.submit(items, counts, deadline=Deadline.after(5), lane=Lane.BULK)
+    futures = queue.submit(items, counts, deadline=Deadline.after(LIMIT_S), lane=Lane.BULK)
     assert await results(futures) == [2 * item for item in items]
 
 
@@ -148,13 +150,15 @@ async def test_queries_that_come_while_a_device_is_busy_leave_together(
 async def test_a_call_has_one_timing_and_fails_as_a_whole(queue: Queue) -> None:
     counts = [16] * 8
     found, timing = await queue.run(
-        range(8), counts, deadline=Deadline.after(5), lane=Lane.INTERACTIVE
+        range(8), counts, deadline=Deadline.after(LIMIT_S), lane=Lane.INTERACTIVE
     )
     assert found == [2 * item for item in range(8)]
     assert (timing.batch_size, timing.batch_tokens) == (4, 64)
     assert timing.compute_ns > 0
     with pytest.raises(Internal):
-        await queue.run([1, -1, 2], [60] * 3, deadline=Deadline.after(5), lane=Lane.INTERACTIVE)
+        await queue.run(
+            [1, -1, 2], [60] * 3, deadline=Deadline.after(LIMIT_S), lane=Lane.INTERACTIVE
+        )
 
 
 async def test_a_call_gives_up_at_its_deadline(queue: Queue, engine: Engine) -> None:
@@ -167,6 +171,7 @@ async def test_timing_splits_waiting_from_computing(queue: Queue, engine: Engine
     engine.hold.clear()
     first = submit(queue, [1, 2, 3, 4])
     await until(lambda: len(engine.started) == 1)
+    begun = time.monotonic_ns()
     [waiting, _] = submit(queue, [5, 6], tokens=9)
     held = time.monotonic_ns()
     await asyncio.sleep(0.03)
@@ -175,7 +180,7 @@ async def test_timing_splits_waiting_from_computing(queue: Queue, engine: Engine
     await results(first)
     answer = await waiting
     assert answer.queue_ns >= held
-    assert answer.compute_ns < held
+    assert 0 < answer.compute_ns <= time.monotonic_ns() - begun - held
     assert (answer.batch_size, answer.batch_tokens) == (2, 18)
 
 

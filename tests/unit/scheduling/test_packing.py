@@ -86,7 +86,8 @@ def test_an_item_longer_than_the_limit_runs_alone() -> None:
     assert (picked, padded, closed) == ([waiting[0]], 700, FlushReason.TOKEN_CAP)
 
 
-def test_a_long_text_is_not_filled_up_with_short_ones_that_fill_batches_of_their_own() -> None:
+def test_short_texts_that_fill_batches_leave_a_long_one_alone() -> None:
+    """A long text is not filled up with short ones that fill batches of their own."""
     waiting = window([250, *[20] * 500, *[245] * 40])
     picked, _, _ = pack(waiting, tokens=16_384, items=256, overhead_tokens=1_333)
     assert sorted(item.tokens for item in picked) == [245] * 40 + [250]

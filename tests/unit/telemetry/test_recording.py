@@ -156,9 +156,11 @@ def test_steps_are_nested_as_their_blocks_are(traces: tracing.Tracing) -> None:
     assert root.parent is None
 
 
-async def test_a_stream_that_another_task_closes_restores_nothing_and_says_nothing(
+async def test_a_stream_closed_by_another_task_restores_nothing(
     traces: tracing.Tracing, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """A stream that another task closes restores nothing and says nothing."""
+
     async def steps() -> Any:
         with request_context.incoming({}, "stream"):
             yield 1
