@@ -149,8 +149,8 @@ constraints-vllm: venv-vllm ## Pin what .venv-vllm holds now in requirements/vll
 # --- Measure --------------------------------------------------------------------------------------
 
 .PHONY: bench-mesh
-bench-mesh: setup-test ## The figures of docs/benchmarks.md on a fresh mesh (needs EVAL_DATA_DIR); ONLY="scifact" for one
-	@PYTHONPATH=tests:bench $(BIN)/python bench/mesh.py $(ONLY)
+bench-mesh: setup-test ## The figures of docs/benchmarks.md on a fresh mesh (needs EVAL_DATA_DIR); ONLY="scifact" for one; BEFORE=<commit> with overhead
+	@BEFORE="$(BEFORE)" PYTHONPATH=tests:bench $(BIN)/python bench/mesh.py $(ONLY)
 
 .PHONY: bench-retriever
 bench-retriever: setup-test ## Search and upsert of the retriever alone, 20,000 chunks

@@ -1,14 +1,17 @@
 """What the mesh adds to a query: every service as a process, with engines that cost nothing.
 
-`make bench-mesh ONLY=overhead`. The caller is a process of its own over plain HTTP/1.1.
+`make bench-mesh ONLY=overhead`; with BEFORE=<commit> also beside that commit. The caller is a
+process of its own over plain HTTP/1.1.
 """
 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Sequence
 from typing import Final
 
+import mesh_before
 import mesh_process
 import null_mesh
 from callers import OK, Target
@@ -49,6 +52,8 @@ def overhead() -> list[Row]:
         )
         fell_back += null_mesh.degraded(mesh)
     rows.append(Row("stages that fell back, of all these queries", "", fell_back, "<= 0"))
+    if commit := os.environ.get("BEFORE"):
+        rows += mesh_before.before(commit)
     return rows
 
 

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from types import TracebackType
 from typing import Final
 
 from raglan.errors import Unavailable
@@ -40,36 +39,57 @@ class Lifecycle:
         for limit in self._limits:
             limit.reschedule(now)
 
-    @asynccontextmanager
-    async def cancel_on_shutdown(self) -> AsyncIterator[asyncio.Timeout]:
+    def cancel_on_shutdown(self) -> Shutdown:
         """Cancel the block when the grace period ends, unless its limit was given to `exempt`.
 
-        Raises:
+        Entering yields the limit. Leaving raises:
             Unavailable: the block was cut off.
         """
-        if self._ended:
-            raise self.unavailable()
-        limit = asyncio.timeout(None)
-        self._limits.add(limit)
-        try:
-            async with limit:
-                yield limit
-        except TimeoutError:
-            if not limit.expired():
-                raise
-            raise self.unavailable() from None
-        finally:
-            self._limits.discard(limit)
+        return Shutdown(self, self._limits)
 
     def exempt(self, limit: asyncio.Timeout) -> None:
         """Let the block under `limit` continue after the grace period."""
         self._limits.discard(limit)
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the grace period is over."""
+        return self._ended
 
     def unavailable(self) -> Unavailable:
         """Build the error of a request that the shutdown cancels."""
         return Unavailable(
             f"{self._name.capitalize()} is shutting down; try again.", retry_after_s=1
         )
+
+
+class Shutdown:
+    """A block that ends with the process. A class, because streams enter it for every message."""
+
+    __slots__ = ("_lifecycle", "_limit", "_limits")
+
+    def __init__(self, lifecycle: Lifecycle, limits: set[asyncio.Timeout]) -> None:
+        self._lifecycle = lifecycle
+        self._limits = limits
+
+    async def __aenter__(self) -> asyncio.Timeout:
+        if self._lifecycle.has_ended:
+            raise self._lifecycle.unavailable()
+        limit = self._limit = asyncio.timeout(None)
+        self._limits.add(limit)
+        return await limit.__aenter__()
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._limits.discard(self._limit)
+        try:
+            await self._limit.__aexit__(kind, error, traceback)
+        except TimeoutError:
+            raise self._lifecycle.unavailable() from None
 
 
 def stop_signals() -> asyncio.Event:

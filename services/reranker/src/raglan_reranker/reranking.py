@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,8 +31,7 @@ from raglan_reranker.calibration import LOG_ODDS_SPREAD, Calibration, Clamped
 from raglan_reranker.engines import Engine, Prepared, Scored
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(NamedTuple):
     """A passage as retrieval scored it: any scale, higher is better."""
 
     text: str
@@ -57,8 +57,7 @@ class Ranked:
     where the engine does not report them."""
 
 
-@dataclass(frozen=True, slots=True)
-class Pair:
+class Pair(NamedTuple):
     """A query and a passage to score."""
 
     score: float
