@@ -143,3 +143,28 @@ def test_an_evaluation_leaves_the_users_collection_alone(
     assert len((tmp_path / "a.run").read_text().splitlines()) == len(corpus)
     names = [each["name"] for each in client.get("/v1/collections").json()["collections"]]
     assert not [name for name in names if name.startswith("eval-set-")]
+
+
+INTERRUPTED_IMPORT = """
+import os, signal, sys
+from raglan_cli import __main__
+
+class Interrupting:
+    def find_spec(self, name, *rest):
+        if name == "raglan_cli.commands":
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Interrupting())
+__main__.main()
+"""
+
+
+def test_ctrl_c_during_the_imports_ends_the_command_in_peace() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED_IMPORT],
+        capture_output=True,
+        text=True,
+        timeout=COMMAND_S,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (130, "")

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import os
+import stat
 import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import IO, Final
 
 from raglan.errors import InvalidInput
 from raglan.identifiers import check_document_id
 
 from raglan_cli.failure import UsageFailure
 from raglan_cli.ignoring import Choice
-from raglan_cli.walk import Found, cannot_read, walk
+from raglan_cli.walk import Found, Identity, cannot_read, walk
 
 _DOCUMENTS: Final = (
     "txt text log rst rest adoc asciidoc asc org md markdown mdx html htm xhtml pdf docx docm dotx "
@@ -45,6 +46,8 @@ class SourceFile:
     """Document id in the collection: the name of the folder that was given and the path below
     it, whatever the current folder is."""
     size: int
+    identity: Identity
+    """What it was when it was selected."""
 
 
 @dataclass(slots=True)
@@ -81,7 +84,7 @@ def select(paths: Iterable[Path], choice: Choice = Choice()) -> Selection:  # no
                 selection.skipped.append((name, found.skipped))
             elif name not in seen:
                 seen[name] = found.path
-                selection.files.append(SourceFile(found.path, name, found.size))
+                selection.files.append(SourceFile(found.path, name, found.size, found.identity))
             elif not seen[name].samefile(found.path):
                 raise UsageFailure(
                     f"{seen[name]} and {found.path} would both be called {name}; "
@@ -97,6 +100,20 @@ def shown(name: str) -> str:
         character if unicodedata.category(character) != "Cc" else ascii(character)[1:-1]
         for character in readable
     )
+
+
+def open_file(path: Path) -> IO[bytes]:
+    """Open `path` for reading, without waiting where it is a pipe by now."""
+    return open(path, "rb", opener=_open_at_once)
+
+
+def identity_of(status: os.stat_result) -> Identity:
+    """Return what stays the same as long as a path means the same file."""
+    return status.st_dev, status.st_ino, stat.S_IFMT(status.st_mode)
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def is_gone(path: Path) -> bool:
@@ -125,8 +142,9 @@ def _checked(found: Found) -> Found:
     if found.skipped or found.failed:
         return found
     try:
-        with found.path.open("rb") as file:
-            return Found(found.path, os.fstat(file.fileno()).st_size)
+        with open_file(found.path) as file:
+            status = os.fstat(file.fileno())
+            return Found(found.path, status.st_size, identity_of(status))
     except OSError as error:
         return Found(found.path, failed=cannot_read(error))
 

@@ -13,7 +13,7 @@ from typing import IO, Any, Final
 import httpx
 
 from raglan_cli.client import Gateway, Refused, documents_path
-from raglan_cli.files import SourceFile
+from raglan_cli.files import SourceFile, identity_of, open_file
 from raglan_cli.walk import cannot_read
 
 MAX_REQUEST_BYTES: Final = 32 * 1024 * 1024
@@ -25,6 +25,9 @@ _ABOUT_A_FILE: Final = frozenset(
 """Statuses that a single file of a request may be the cause of."""
 
 _CHANGED: Final = "It changed while it was sent; ingest it again."
+
+
+_REPLACED: Final = "Another file took its place after it was chosen; ingest it again."
 
 
 class Unsendable(Exception):
@@ -169,7 +172,8 @@ class LazyFile(io.RawIOBase):
             return b""
         try:
             if self._open is None:
-                self._open = self._file.path.open("rb")
+                self._open = open_file(self._file.path)
+                self._check_identity(os.fstat(self._open.fileno()))
             data = self._open.read(size)
         except OSError as error:
             raise Unsendable(self._file, cannot_read(error)) from None
@@ -191,9 +195,16 @@ class LazyFile(io.RawIOBase):
 
     def _size_now(self) -> int:
         try:
-            return self._file.path.stat().st_size
+            status = self._file.path.stat()
         except OSError as error:
             raise Unsendable(self._file, cannot_read(error)) from None
+        self._check_identity(status)
+        return status.st_size
+
+    def _check_identity(self, status: os.stat_result) -> None:
+        """A link to another file may stand in the file's place by now."""
+        if identity_of(status) != self._file.identity:
+            raise Unsendable(self._file, _REPLACED)
 
     def _release(self) -> None:
         if self._open is not None:

@@ -15,12 +15,17 @@ SKIPPED_FOLDERS: Final = frozenset({"node_modules", "__pycache__", "venv", "site
 """Folders of installed packages and caches. Hidden ones (.git, .venv) are skipped as well."""
 
 
+Identity = tuple[int, int, int]
+"""Device, inode and kind of a file. A file that is gone leaves its inode to the next one."""
+
+
 @dataclass(frozen=True, slots=True)
 class Found:
     """A path below the folder: a file to send, or one that is not sent for a reason."""
 
     path: Path
     size: int = 0
+    identity: Identity = (0, 0, 0)
     skipped: str = ""
     """Reason for skipping it; not an error."""
     failed: str = ""

@@ -66,7 +66,7 @@ class FakeGateway:
                 Route("/v1/jobs/{id}", self._job),
                 Route("/v1/search", self._search, methods=["POST"]),
                 Route("/v1/query", self._query, methods=["POST"]),
-                Route("/v1/status", lambda _: JSONResponse({"services": self.services})),
+                Route("/v1/status", self._status),
                 Route("/v1/traces", self._traces),
                 Route("/v1/traces/{id}", self._trace),
             ]
@@ -78,6 +78,9 @@ class FakeGateway:
             return _error(409, f"The collection {name!r} exists.")
         self.collections[name] = {}
         return JSONResponse({"name": name}, 201)
+
+    async def _status(self, request: Request) -> Response:
+        return JSONResponse({"services": self.services}) if self.services else Response("", 404)
 
     async def _collections(self, request: Request) -> Response:
         found = [{"name": name, "documents": len(d)} for name, d in self.collections.items()]

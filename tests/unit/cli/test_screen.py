@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import raglan_cli
-from raglan_cli.__main__ import app
+from raglan_cli.commands import app
 from raglan_cli.screen import SafeConsole, out, plain, print_json
 from rich.table import Table
 from rich.text import Text

@@ -80,8 +80,32 @@ async def test_a_document_of_countless_values_is_refused_early(filler: bytes) ->
         (b'{"documents":[{"id":"a","text":"\xff"}]}', "not valid JSON"),
         (b'{"documents":[{"id":"a","text":"b","metadata":{"n":1' + b"0" * 5000, "not valid JSON"),
         (b'{"documents":[{"id":"a","text":"b"}],"documents":[]}', "one field"),
+        (rb'{"documents":[{"id":"a","text":"x\ud800y"}]}', r"documents\.0\.text: .*surrogate"),
+        (rb'{"documents":[{"id":"a","text":"x\ud800\ud800"}]}', r"documents\.0\.text: .*surr"),
+        (rb'{"documents":[{"id":"a","text":"b"},{"id":"\\\uDBFF","text":"b"}]}', r"ts\.1\.id: "),
+        (rb'{"documents":[{"id":"a","text":"b","title":"\ud83d\ud83d\ude00"}]}', r"0\.title: "),
+        (rb'{"documents":[{"id":"a","text":"\udc00"}]}', "not valid JSON"),
+        (rb'{"documents":[{"id":"a","text":"\ud800', "not valid JSON"),
     ],
 )
 async def test_other_bodies_are_refused_with_the_place(body: bytes, message: str) -> None:
     with pytest.raises(InvalidInput, match=message):
         await _read(Body([body]))
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5, 7, 1000])
+async def test_escapes_that_are_text_stay_as_they_are_however_the_body_is_cut(size: int) -> None:
+    text = r"pair \ud83d\ude00, no escape \\ud800, noncharacter \ufdd0, line\n\\\ud83d\ude00"
+    body = b'{"documents":[{"id":"a","text":"' + text.encode() + b'"}]}'
+
+    (document,) = await _read(Body([body[at : at + size] for at in range(0, len(body), size)]))
+
+    assert document["text"] == json.loads(f'"{text}"')
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5, 7])
+async def test_half_a_surrogate_pair_is_refused_however_the_body_is_cut(size: int) -> None:
+    body = rb'{"documents":[{"id":"a","text":"x\ud83dy"}]}'
+
+    with pytest.raises(InvalidInput, match="surrogate"):
+        await _read(Body([body[at : at + size] for at in range(0, len(body), size)]))

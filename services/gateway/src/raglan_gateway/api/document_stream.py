@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from raglan.errors import InvalidInput, PayloadTooLarge
 
 from raglan_gateway.api.schemas import NewDocument
+from raglan_gateway.api.surrogates import SurrogateHalves
 
 _SLICE_BYTES: Final = 16 * 1024
 """Parsed at once: the event loop is held for no more than a few milliseconds."""
@@ -35,13 +36,15 @@ async def documents_of(
     """
     events: Any = ijson.sendable_list()
     parser = ijson.basic_parse_coro(events)
-    reader = _Reader(max_documents)
+    halves = SurrogateHalves()
+    reader = _Reader(max_documents, halves)
     async for piece in body:
         for at in range(0, len(piece), _SLICE_BYTES):
-            _advance(parser.send, piece[at : at + _SLICE_BYTES])
+            _advance(parser.send, halves.mark(piece[at : at + _SLICE_BYTES]))
             for document in reader.read(events):
                 yield document
             events.clear()
+    _advance(parser.send, halves.rest())
     _advance(parser.close)
     for document in reader.read(events):
         yield document
@@ -49,6 +52,8 @@ async def documents_of(
 
 
 def _advance(step: Any, *data: bytes) -> None:
+    if data == (b"",):  # the parser takes it for the end
+        return
     try:
         step(*data)
     except StopIteration:
@@ -62,7 +67,8 @@ def _advance(step: Any, *data: bytes) -> None:
 class _Reader:
     """Turns the events of the parser into documents; holds one document at most."""
 
-    def __init__(self, max_documents: int) -> None:
+    def __init__(self, max_documents: int, halves: SurrogateHalves) -> None:
+        self._halves = halves
         self._max_documents = max_documents
         self._count = 0
         self._state: Callable[[str, Any], NewDocument | None] = self._before
@@ -124,7 +130,8 @@ class _Reader:
                 f"documents.{self._count}: the document holds more than {_MAX_EVENTS:,} JSON "
                 "values, the limit; put what is to be searched into `text`."
             )
-        self._builder.event(name, float(value) if isinstance(value, Decimal) else value)
+        value = float(value) if isinstance(value, Decimal) else self._halves.restore(value)
+        self._builder.event(name, value)
         if name in ("start_map", "start_array"):
             self._depth += 1
         elif name in ("end_map", "end_array"):
