@@ -133,6 +133,21 @@ async def test_a_chunked_body_is_refused_while_it_arrives(
         assert refused(gateway, check) == 1
 
 
+async def test_a_refusal_reaches_a_client_that_still_sends() -> None:
+    """A proxy that closes each connection would show a reset as its own 502."""
+    size = 20_000_000
+    async with gateway_serving.serving() as (gateway, _):
+        reader, writer = await asyncio.open_connection("127.0.0.1", gateway.settings.port)
+        head = "POST /v1/query HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
+        writer.write(f"{head}Content-Length: {size}\r\n\r\n".encode())
+        for _ in range(size // 100_000):
+            writer.write(b"x" * 100_000)
+            await writer.drain()
+        async with asyncio.timeout(gateway_serving.LIMIT_S):
+            assert (await reader.read()).startswith(b"HTTP/1.1 413 ")
+        await aborted(writer)
+
+
 def pieces(*sizes: int, more: bool = True, pause_s: float = 0.0):  # type: ignore[no-untyped-def]
     """A `receive` of pieces of these sizes; afterwards the client neither sends nor leaves."""
     left = list(sizes)

@@ -36,12 +36,12 @@ from raglan_gateway.pipeline import (
     Event,
     Pipeline,
     Restarted,
-    Run,
     Sources,
     Started,
     Thinking,
 )
 from raglan_gateway.query import Query
+from raglan_gateway.query_state import QueryState
 from raglan_gateway.traces import noted
 from raglan_gateway.traces.verdict import Ended
 
@@ -170,12 +170,12 @@ def query(**changes: object) -> Query:
     return Query(**fields)  # type: ignore[arg-type]
 
 
-def run_of(events: list[Event]) -> Run:
+def run_of(events: list[Event]) -> QueryState:
     [answered] = [event for event in events if isinstance(event, Answered)]
     return answered.run
 
 
-async def search(mesh: FakeMesh, **changes: object) -> Run:
+async def search(mesh: FakeMesh, **changes: object) -> QueryState:
     return await pipeline(mesh).search(query(**changes), Deadline.after(5))
 
 
@@ -185,7 +185,7 @@ async def answer(mesh: FakeMesh, **changes: object) -> list[Event]:
         return [event async for event in events]
 
 
-def ids(run: Run) -> list[str]:
+def ids(run: QueryState) -> list[str]:
     return [passage.chunk_id for passage in run.passages]
 
 
@@ -308,7 +308,7 @@ def claim(start: int, end: int, support: float, *markers: int) -> generator_pb2.
     return generator_pb2.Claim(start=start, end=end, support=support, markers=markers)
 
 
-async def checked(mesh: FakeMesh) -> Run:
+async def checked(mesh: FakeMesh) -> QueryState:
     last = (await answer(mesh))[-1]
     assert isinstance(last, Answered)
     return last.run

@@ -7,13 +7,13 @@ from raglan.deadline import Deadline
 from raglan.v1 import generator_pb2, retriever_pb2
 from raglan_gateway.api import replies
 from raglan_gateway.grounding import claims_of
-from raglan_gateway.pipeline import Run
 from raglan_gateway.query import Query
+from raglan_gateway.query_state import QueryState
 
 
-def run_of(finished: generator_pb2.Finished) -> Run:
+def run_of(finished: generator_pb2.Finished) -> QueryState:
     asked = Query("what?", ("default",), 3, retriever_pb2.SEARCH_MODE_HYBRID, rerank=True)
-    run = Run(asked, Deadline.after(5), answer="It takes 90 days [1].", finished=finished)
+    run = QueryState(asked, Deadline.after(5), answer="It takes 90 days [1].", finished=finished)
     run.claims = claims_of(finished)
     return run
 

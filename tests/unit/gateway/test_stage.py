@@ -9,18 +9,18 @@ from raglan.deadline import Deadline
 from raglan.errors import DeadlineExceeded, Overloaded
 from raglan.resilience.limiter import Priority
 from raglan_gateway.ladder import LADDER, standing_on
-from raglan_gateway.stage import LARGEST, QUEUE, Stage
+from raglan_gateway.stage import LARGEST, QUEUE, StageLimiter
 
 
-def stage_that_takes(seconds: float, *, calls: int = 40, share: float = 1.0) -> Stage:
-    stage = Stage("rerank", longest_s=5, share=share)
+def stage_that_takes(seconds: float, *, calls: int = 40, share: float = 1.0) -> StageLimiter:
+    stage = StageLimiter("rerank", longest_s=5, share=share)
     for _ in range(calls):
-        stage.took(seconds)
+        stage.observe(seconds)
     return stage
 
 
 def test_a_stage_nobody_has_measured_gets_all_that_is_set() -> None:
-    assert Stage("rerank", longest_s=5).budget_s == 5
+    assert StageLimiter("rerank", longest_s=5).budget_s == 5
 
 
 @pytest.mark.parametrize(
@@ -56,9 +56,9 @@ async def test_a_stage_that_has_become_slower_gets_a_larger_budget() -> None:
     before = stage.budget_s
     for _ in range(40):
         with pytest.raises(DeadlineExceeded):
-            async with stage.entered(Priority.DEFAULT, Deadline.after(5)):
+            async with stage.place(Priority.DEFAULT, Deadline.after(5)):
                 # As one that used up its whole budget.
-                stage._took.add(before)
+                stage._latencies.add(before)
                 raise DeadlineExceeded("late")
     assert stage.budget_s > 2 * before
 
@@ -67,17 +67,17 @@ async def test_a_query_in_a_hurry_makes_no_budget_smaller_or_larger() -> None:
     stage = stage_that_takes(0.5)
     for _ in range(100):
         with pytest.raises(DeadlineExceeded):
-            async with stage.entered(Priority.DEFAULT, Deadline.after(5)):
+            async with stage.place(Priority.DEFAULT, Deadline.after(5)):
                 raise DeadlineExceeded("a hurry")
     assert stage.budget_s == pytest.approx(1.5)
 
 
 async def test_a_full_stage_refuses_at_once_and_says_when_to_return() -> None:
-    stage = Stage("rerank", longest_s=5)
+    stage = StageLimiter("rerank", longest_s=5)
     deadline, release = Deadline.after(30), asyncio.Event()
 
     async def pass_through() -> None:
-        async with stage.entered(Priority.DEFAULT, deadline):
+        async with stage.place(Priority.DEFAULT, deadline):
             await release.wait()
 
     inside = [asyncio.create_task(pass_through()) for _ in range(LARGEST + QUEUE)]

@@ -52,7 +52,7 @@ class Seen:
 
 
 class Mesh:
-    """Implements `pipeline.Stages` and hands out the pools of retriever and ingester."""
+    """Implements `pipeline.ServiceClients` and hands out the pools of retriever and ingester."""
 
     def __init__(
         self,

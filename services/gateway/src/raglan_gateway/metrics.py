@@ -32,7 +32,8 @@ from raglan.telemetry.process import ProcessMetrics
 from raglan_gateway.admission.checks import Check
 from raglan_gateway.ladder import FALLBACK, LADDER, standing_on
 from raglan_gateway.mesh import Mesh
-from raglan_gateway.pipeline import Pipeline, Run
+from raglan_gateway.pipeline import Pipeline
+from raglan_gateway.query_state import QueryState
 
 METHODS: Final = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"})
 LAG_EVERY_S: Final = 0.02
@@ -170,7 +171,7 @@ class Metrics:
 
     # --- Queries ----------------------------------------------------------------------------------
 
-    def answered(self, run: Run) -> None:
+    def answered(self, run: QueryState) -> None:
         """A query was answered."""
         self._by_outcome[Outcome.DEGRADED if run.degraded else Outcome.COMPLETE].inc()
         for fallen in run.degraded:

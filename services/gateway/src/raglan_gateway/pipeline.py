@@ -1,20 +1,20 @@
 """The path of a query through the mesh: embed, retrieve, rerank, generate, cite.
 
 Each stage has a time budget and, where the mesh can do without it, a fallback; what fell back is
-listed in `Run.degraded`. Nothing here knows gRPC or HTTP.
+listed in `QueryState.degraded`. Nothing here knows gRPC or HTTP.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager, contextmanager
-from dataclasses import dataclass, field
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import AsyncExitStack, aclosing
+from dataclasses import dataclass
 from typing import Final, Protocol, TypeAlias
 
 from raglan.deadline import Deadline
-from raglan.errors import DeadlineExceeded, Internal, Overloaded, RaglanError, Unavailable
-from raglan.telemetry import semconv, tracing
+from raglan.errors import DeadlineExceeded, Internal, Overloaded, Unavailable
+from raglan.telemetry import tracing
 from raglan.v1 import (
     common_pb2,
     embedder_pb2,
@@ -25,11 +25,12 @@ from raglan.v1 import (
 
 from raglan_gateway import messages, stage_spans
 from raglan_gateway.admission.load_shedder import LoadShedder
-from raglan_gateway.grounding import Claim, Comparison, claims_of
+from raglan_gateway.grounding import Comparison, claims_of
 from raglan_gateway.ladder import FALLBACK
 from raglan_gateway.query import Query
+from raglan_gateway.query_state import Degradation, QueryState, run_stage
 from raglan_gateway.quoting import quote_passages
-from raglan_gateway.stage import Stage, StageObserver, Unobserved
+from raglan_gateway.stage import StageLimiter, StageObserver, Unobserved
 
 RECOVERABLE: Final = (Unavailable, Overloaded, DeadlineExceeded, Internal)
 """What a fallback can answer for. Anything else is the request's own fault and is reported."""
@@ -39,7 +40,7 @@ _SHARE: Final = 0.5
 """Of the time that is left, how much a stage with a fallback may use."""
 
 
-class Stages(Protocol):
+class ServiceClients(Protocol):
     """The services, as the pipeline calls them. Each raises `RaglanError`."""
 
     async def embed(
@@ -69,114 +70,13 @@ class Stages(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Budgets:
-    """The longest each stage may take, in seconds; see `Stage`."""
+    """The longest each stage may take, in seconds; see `StageLimiter`."""
 
     embed_s: float
     retrieve_s: float
     rerank_s: float
     first_token_s: float
     cite_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class Degradation:
-    """A stage that was skipped or replaced, why, and by what."""
-
-    stage: str
-    reason: str
-    fallback: str
-
-
-@dataclass(slots=True)
-class Run:
-    """One query on its way, and what has come of it so far."""
-
-    query: Query
-    deadline: Deadline
-    observer: StageObserver = field(default_factory=Unobserved)
-    started: float = field(default_factory=time.monotonic)
-    timings_ms: dict[str, float] = field(default_factory=dict)
-    degraded: list[Degradation] = field(default_factory=list)
-    passages: list[common_pb2.Passage] = field(default_factory=list)
-    retrieved: semconv.Documents | None = None
-    """The passages as they came, for the trace."""
-    answer: str = ""
-    citations: list[generator_pb2.Citation] = field(default_factory=list)
-    finished: generator_pb2.Finished = field(default_factory=generator_pb2.Finished)
-    claims: list[Claim] = field(default_factory=list)
-    _replaced: dict[str, RaglanError] = field(default_factory=dict)
-    """Why stages fell back."""
-
-    @asynccontextmanager
-    async def through(self, stage: Stage) -> AsyncIterator[Deadline]:
-        """Go through `stage`; yields until when.
-
-        Raises:
-            Overloaded: it is full.
-            DeadlineExceeded: it takes longer than the query has time for.
-        """
-        with self.stage(stage.name):
-            try:
-                limit = stage.limit(self.deadline)
-                async with stage.entered(self.query.priority, limit):
-                    began = time.monotonic()
-                    yield limit
-                    stage.took(time.monotonic() - began)
-            except RaglanError as error:
-                error.stage = stage.name
-                raise
-
-    @contextmanager
-    def timed(self, name: str) -> Iterator[None]:
-        """Record how long the block took."""
-        begun = time.monotonic()
-        yield
-        self.timings_ms[name] = (time.monotonic() - begun) * 1e3
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """Record how long the block took, also when it fails."""
-        begun, remaining_s = time.monotonic(), self.deadline.remaining_s()
-        self.observer.stage_began(name, remaining_s)
-        error: BaseException | None = None
-        try:
-            with stage_spans.stage_span(name, remaining_s):
-                yield
-        except BaseException as raised:
-            error = raised
-            raise
-        finally:
-            elapsed_s = time.monotonic() - begun
-            self.timings_ms[name] = elapsed_s * 1e3
-            self.observer.stage_ended(name, elapsed_s, error or self._replaced.get(name))
-
-    def spent(self, stage: str, timing: common_pb2.Timing) -> None:
-        """Record how the service that did `stage` split its time."""
-        self.timings_ms[f"{stage}_queue"] = timing.queue_ns / 1e6
-        self.timings_ms[f"{stage}_compute"] = timing.compute_ns / 1e6
-        stage_spans.spent(timing)
-
-    def fall_back(self, stage: str, error: RaglanError) -> None:
-        """Note that `stage` was replaced; a request whose own time is up fails instead."""
-        if self.deadline.remaining_s() <= 0:
-            raise DeadlineExceeded(f"The deadline passed in stage {stage}.")
-        self._replaced[stage] = error
-        self.note(Degradation(stage, error.message, FALLBACK[stage]))
-
-    def note(self, degradation: Degradation) -> None:
-        """One more stage was skipped or replaced."""
-        self.degraded.append(degradation)
-        stage_spans.fell_back(degradation.stage, degradation.reason, degradation.fallback)
-
-    def forget_answer(self) -> None:
-        """Begin the answer anew: what there is of it is void."""
-        self.answer = ""
-        self.citations.clear()
-        self.timings_ms.pop("first_token", None)
-
-    def close(self) -> None:
-        """Record the total."""
-        self.timings_ms["total"] = (time.monotonic() - self.started) * 1e3
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +88,7 @@ class Started:
 class Sources:
     """The passages that the answer will rest on are known: `run.passages`."""
 
-    run: Run
+    run: QueryState
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,7 +122,7 @@ class Cited:
 class Answered:
     """The answer is complete."""
 
-    run: Run
+    run: QueryState
 
 
 Event: TypeAlias = Started | Sources | Thinking | Delta | Cited | Restarted | Answered
@@ -233,7 +133,7 @@ class Pipeline:
 
     def __init__(
         self,
-        stages: Stages,
+        stages: ServiceClients,
         budgets: Budgets,
         *,
         rerank_candidates: int,
@@ -244,14 +144,14 @@ class Pipeline:
         self._services = stages
         self._observer = observer or Unobserved()
         self._rerank_candidates = rerank_candidates
-        self._embedding = Stage("embed", longest_s=budgets.embed_s, share=_SHARE)
-        self._retrieval = Stage("retrieve", longest_s=budgets.retrieve_s, shortest_s=2.0)
-        self._reranking = Stage("rerank", longest_s=budgets.rerank_s, share=_SHARE)
-        self._generation = Stage("generate", longest_s=budgets.first_token_s, shortest_s=2.0)
-        self._citing = Stage("cite", longest_s=budgets.cite_s, share=_SHARE)
+        self._embedding = StageLimiter("embed", longest_s=budgets.embed_s, share=_SHARE)
+        self._retrieval = StageLimiter("retrieve", longest_s=budgets.retrieve_s, shortest_s=2.0)
+        self._reranking = StageLimiter("rerank", longest_s=budgets.rerank_s, share=_SHARE)
+        self._generation = StageLimiter("generate", longest_s=budgets.first_token_s, shortest_s=2.0)
+        self._citing = StageLimiter("cite", longest_s=budgets.cite_s, share=_SHARE)
 
     @property
-    def stages(self) -> tuple[Stage, ...]:
+    def stages(self) -> tuple[StageLimiter, ...]:
         """In the order in which a query passes them."""
         return (
             self._embedding,
@@ -261,17 +161,17 @@ class Pipeline:
             self._citing,
         )
 
-    async def search(self, query: Query, deadline: Deadline) -> Run:
+    async def search(self, query: Query, deadline: Deadline) -> QueryState:
         """Find and rank passages.
 
         Raises:
             Overloaded: there is no place for it.
             RaglanError: the request is wrong, the retriever failed, or the deadline passed.
         """
-        run = Run(query, deadline, self._observer)
+        run = QueryState(query, deadline, self._observer)
         async with AsyncExitStack() as stack:
-            with run.timed("admit"):
-                await self.load_shedder.enter(stack, query.priority, deadline)
+            await self.load_shedder.enter(stack, query.priority, deadline)
+            run.record_admission()
             await self._find(run)
         run.close()
         return run
@@ -284,12 +184,12 @@ class Pipeline:
         Raises:
             RaglanError: as `search`; or the generator failed after its first piece of text.
         """
-        run = Run(query, deadline, self._observer)
+        run = QueryState(query, deadline, self._observer)
         async with AsyncExitStack() as stack:
-            with run.timed("admit"):
-                await self.load_shedder.enter(stack, query.priority, deadline)
-                # What its reader takes to be told counts too, here and below.
-                yield Started()
+            await self.load_shedder.enter(stack, query.priority, deadline)
+            # The time that its reader needs counts too, here and below.
+            yield Started()
+            run.record_admission()
             await self._find(run)
         with run.stage("generate"):
             yield Sources(run)
@@ -300,17 +200,17 @@ class Pipeline:
         run.close()
         yield Answered(run)
 
-    async def _find(self, run: Run) -> None:
+    async def _find(self, run: QueryState) -> None:
         vector = await self._embed(run)
         await self._retrieve(run, vector)
         await self._rerank(run)
 
-    async def _embed(self, run: Run) -> embedder_pb2.EmbedResponse | None:
+    async def _embed(self, run: QueryState) -> embedder_pb2.EmbedResponse | None:
         """The query's vector; None means lexical only."""
         if run.query.mode == retriever_pb2.SEARCH_MODE_LEXICAL:
             return None
         try:
-            async with run.through(self._embedding) as limit:
+            async with run_stage(run, self._embedding) as limit:
                 reply = await self._services.embed(
                     [run.query.line], embedder_pb2.INPUT_KIND_QUERY, deadline=limit
                 )
@@ -320,20 +220,20 @@ class Pipeline:
             return None
         return reply
 
-    async def _retrieve(self, run: Run, embedded: embedder_pb2.EmbedResponse | None) -> None:
-        async with run.through(self._retrieval) as limit:
+    async def _retrieve(self, run: QueryState, embedded: embedder_pb2.EmbedResponse | None) -> None:
+        async with run_stage(run, self._retrieval) as limit:
             request = messages.search(run.query, embedded, self._rerank_candidates)
             found = await self._services.search(request, deadline=limit)
             run.spent("retrieve", found.timing)
             run.passages = list(found.passages)
             run.retrieved = stage_spans.retrieved(run.passages)
 
-    async def _rerank(self, run: Run) -> None:
+    async def _rerank(self, run: QueryState) -> None:
         """Put the reranked passages first, best first; those past its budget keep their order."""
         unscored = "The request asked for no reranking."
         if run.query.rerank and run.passages:
             try:
-                async with run.through(self._reranking) as limit:
+                async with run_stage(run, self._reranking) as limit:
                     reply = await self._services.rerank(
                         messages.rerank(run.query, run.passages[: self._rerank_candidates]),
                         deadline=limit,
@@ -350,7 +250,7 @@ class Pipeline:
         for rank, passage in enumerate(run.passages, start=1):
             passage.rank = rank
 
-    def _keep_relevant(self, run: Run, unscored: str) -> None:
+    def _keep_relevant(self, run: QueryState, unscored: str) -> None:
         """Leave out passages below `min_score`; note it where none was scored."""
         least = run.query.min_score
         if least is None or not run.passages:
@@ -365,7 +265,7 @@ class Pipeline:
             if passage.scores.HasField("rerank") and passage.scores.rerank >= least
         ]
 
-    async def _generate(self, run: Run) -> AsyncGenerator[Event, None]:
+    async def _generate(self, run: QueryState) -> AsyncGenerator[Event, None]:
         begun = False
         try:
             async with aclosing(self._generated(run)) as events:
@@ -383,7 +283,7 @@ class Pipeline:
                 for event in _absorb(run, reply):
                     yield event
 
-    async def _generated(self, run: Run) -> AsyncGenerator[Event, None]:
+    async def _generated(self, run: QueryState) -> AsyncGenerator[Event, None]:
         """What the generator writes. Its stage is as fast as its first token."""
         first_by = self._generation.limit(run.deadline)
         request = generator_pb2.GenerateRequest(
@@ -397,7 +297,7 @@ class Pipeline:
         async with aclosing(replies):
             # The place is for the time until the first token, by which the limit is found. How many
             # answers are written at a time is the generator's to decide.
-            async with self._generation.entered(run.query.priority, first_by):
+            async with self._generation.place(run.query.priority, first_by):
                 began = time.monotonic()
                 first = await anext(replies, None)
                 first_s = time.monotonic() - began
@@ -412,16 +312,16 @@ class Pipeline:
             finally:
                 # An abstention may come without the model; it says nothing of what answers take.
                 if run.finished.reason != generator_pb2.FINISH_REASON_ABSTAINED:
-                    self._generation.took(first_s)
+                    self._generation.observe(first_s)
 
-    async def _cite(self, run: Run) -> None:
+    async def _cite(self, run: QueryState) -> None:
         """Find out which sentences of the answer their citations support."""
         run.claims = claims_of(run.finished)
         comparison = Comparison.of(run.answer, run.claims, run.citations)
         if not comparison.texts:
             return
         try:
-            async with run.through(self._citing) as limit:
+            async with run_stage(run, self._citing) as limit:
                 reply = await self._services.embed(
                     comparison.texts, embedder_pb2.INPUT_KIND_PASSAGE, deadline=limit
                 )
@@ -441,7 +341,7 @@ def _why_unscored(reply: reranker_pb2.RerankResponse) -> str:
     return ""
 
 
-def _absorb(run: Run, reply: generator_pb2.GenerateEvent) -> Iterator[Event]:
+def _absorb(run: QueryState, reply: generator_pb2.GenerateEvent) -> Iterator[Event]:
     """Fold one reply of the generator into `run`; what the caller should see of it."""
     match reply.WhichOneof("event"):
         case "delta":

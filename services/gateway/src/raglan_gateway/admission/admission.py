@@ -132,7 +132,7 @@ class Admission:
         except Overloaded:
             self._count(Check.RATE)
             raise
-        if not ("content-length" in headers or "transfer-encoding" in headers):
+        if not has_body(headers):
             with self._requests.taking():
                 yield receive
             return
@@ -163,3 +163,8 @@ class Admission:
         except Forbidden:
             self._count(Check.ORIGIN)
             raise
+
+
+def has_body(headers: Mapping[str, str]) -> bool:
+    """Return whether a request with these headers has a body (RFC 9112, 6.3)."""
+    return "content-length" in headers or "transfer-encoding" in headers

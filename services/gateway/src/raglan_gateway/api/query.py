@@ -27,12 +27,12 @@ from raglan_gateway.pipeline import (
     Delta,
     Pipeline,
     Restarted,
-    Run,
     Sources,
     Started,
     Thinking,
 )
 from raglan_gateway.query import Query
+from raglan_gateway.query_state import QueryState
 from raglan_gateway.settings import GatewaySettings
 from raglan_gateway.shared.answer_cache import AnswerCache, Place
 from raglan_gateway.traces import noted
@@ -140,7 +140,7 @@ def _checked(
     return query, deadline
 
 
-async def _completed(pipeline: Pipeline, query: Query, deadline: Deadline) -> Run:
+async def _completed(pipeline: Pipeline, query: Query, deadline: Deadline) -> QueryState:
     """Run a query to its end, for a caller who wants it whole."""
     async with aclosing(pipeline.answer(query, deadline)) as events:
         async for event in events:

@@ -11,7 +11,7 @@ from raglan.v1 import common_pb2, generator_pb2, ingester_pb2, retriever_pb2
 
 from raglan_gateway.api import schemas
 from raglan_gateway.grounding import Claim, groundedness
-from raglan_gateway.pipeline import Run
+from raglan_gateway.query_state import QueryState
 
 _FINISH_REASONS: Final[dict[int, Literal["stop", "length", "abstained", "content_filter"]]] = {
     generator_pb2.FINISH_REASON_STOP: "stop",
@@ -21,7 +21,7 @@ _FINISH_REASONS: Final[dict[int, Literal["stop", "length", "abstained", "content
 }
 
 
-def search(run: Run) -> schemas.SearchReply:
+def search(run: QueryState) -> schemas.SearchReply:
     """The reply of `/v1/search`."""
     return schemas.SearchReply(
         passages=[passage(p) for p in run.passages],
@@ -31,7 +31,7 @@ def search(run: Run) -> schemas.SearchReply:
     )
 
 
-def query(run: Run) -> schemas.QueryReply:
+def query(run: QueryState) -> schemas.QueryReply:
     """The reply of `/v1/query`, and the `final` event of its stream."""
     finished = run.finished
     return schemas.QueryReply(
@@ -58,12 +58,12 @@ def query(run: Run) -> schemas.QueryReply:
     )
 
 
-def timings(run: Run) -> dict[str, float]:
+def timings(run: QueryState) -> dict[str, float]:
     """Milliseconds by stage, to the microsecond."""
     return {name: round(value, 3) for name, value in run.timings_ms.items()}
 
 
-def degraded(run: Run) -> list[schemas.Degraded]:
+def degraded(run: QueryState) -> list[schemas.Degraded]:
     """What fell back."""
     return [
         schemas.Degraded(stage=d.stage, reason=d.reason, fallback=d.fallback) for d in run.degraded

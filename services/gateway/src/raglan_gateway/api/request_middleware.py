@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from functools import partial
 from typing import Final
 
 import structlog
@@ -18,7 +20,7 @@ from raglan.telemetry.metrics import OTHER
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from raglan_gateway.admission.admission import PROBES, QUERIES, Admission
+from raglan_gateway.admission.admission import PROBES, QUERIES, Admission, has_body
 from raglan_gateway.error_reply import reply
 from raglan_gateway.metrics import Metrics
 from raglan_gateway.traces import noted as traces_noted
@@ -28,6 +30,50 @@ from raglan_gateway.traces.verdict import Ended, caller_sampled
 log: Final = structlog.get_logger()
 _UNTRACED: Final = (*PROBES, "/v1/status", "/v1/traces", "/openapi.json", "/docs")
 """Paths that are polled, or that show traces themselves."""
+
+
+_DISCARD_S: Final = 5.0
+"""Longest time for which the rest of a body is read after the reply to its request."""
+
+
+class Exchange:
+    """The messages of one request and its reply, on their way between server and routes."""
+
+    def __init__(self, receive: Receive, send: Send, headers: Mapping[str, str]) -> None:
+        self.status = 0
+        """That of the reply; 0 before it begins."""
+        self.added: list[tuple[bytes, bytes]] = []
+        """Headers for the reply."""
+        self.on_start: Callable[[], None] = lambda: None
+        self._receive = receive
+        self._send = send
+        self._body_complete = not has_body(headers) or "expect" in headers
+
+    async def receive(self) -> Message:
+        """Receive the next message of the request."""
+        message = await self._receive()
+        ends = message["type"] == "http.disconnect" or not message.get("more_body", False)
+        self._body_complete = self._body_complete or ends
+        return message
+
+    async def send(self, message: Message) -> None:
+        """Send a message of the reply. Its last one waits until the body has arrived."""
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            message["headers"] = [*message.get("headers", ()), *self.added]
+            self.on_start()
+        elif not (self._body_complete or message.get("more_body", False) or self.status == 408):
+            await self._send({**message, "more_body": True})
+            await self._discard_body()
+            message = {"type": "http.response.body"}
+        await self._send(message)
+
+    async def _discard_body(self) -> None:
+        # Closing while the client sends resets the connection, which loses the reply.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_DISCARD_S):
+                while not self._body_complete:
+                    await self.receive()
 
 
 class RequestMiddleware:
@@ -84,46 +130,36 @@ class RequestMiddleware:
         headers: Mapping[str, str],
     ) -> None:
         started = time.monotonic()
-        status = 0
-        shutdown: asyncio.Timeout | None = None
+        exchange = Exchange(receive, send, headers)
         span = tracing.current()
         noted = traces_noted.begin(span.get_span_context().trace_id)
         noted.caller_sampled = caller_sampled(headers)
-        added = [(b"x-request-id", request_id.encode())]
+        exchange.added.append((b"x-request-id", request_id.encode()))
         if traceparent := request_context.headers(span).get("traceparent"):
-            added.append((b"traceparent", traceparent.encode()))
-
-        async def watched(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-                message["headers"] = [*message.get("headers", ()), *added]
-                if shutdown is not None:
-                    self._lifecycle.exempt(shutdown)
-            await send(message)
-
+            exchange.added.append((b"traceparent", traceparent.encode()))
         try:
             async with (
-                self._lifecycle.cancel_on_shutdown() as shutdown,
-                self._admission.admit(scope, receive, headers) as admitted,
+                self._lifecycle.cancel_on_shutdown() as limit,
+                self._admission.admit(scope, exchange.receive, headers) as admitted,
             ):
-                await self.app(scope, admitted, watched)
+                exchange.on_start = partial(self._lifecycle.exempt, limit)
+                await self.app(scope, admitted, exchange.send)
         except RaglanError as refused:  # the app answers its own
-            if status:
+            if exchange.status:
                 raise
             if isinstance(refused, Unavailable):  # the caller's own rate is no fault of ours
                 self._count_failure(scope, refused)
-            await reply(refused)(scope, receive, watched)
+            await reply(refused)(scope, receive, exchange.send)
         except Exception as unexpected:
             self._count_failure(scope, unexpected)
             log.exception("unexpected error", path=scope["path"])
-            if status:
+            if exchange.status:
                 raise
             error = Internal("The gateway met an error of its own.")
-            await reply(error)(scope, receive, watched)
+            await reply(error)(scope, receive, exchange.send)
         finally:
             # A client that left before the reply began has no status; 499 is the custom for it.
-            noted.status, noted.elapsed_s = status or 499, time.monotonic() - started
+            noted.status, noted.elapsed_s = exchange.status or 499, time.monotonic() - started
             noted.route = getattr(scope.get("route"), "path", None) or (
                 scope["path"] if scope["path"] in QUERIES else OTHER
             )

@@ -1,0 +1,166 @@
+"""State of a query on its way through the stages, and the block that is one stage of it."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from types import TracebackType
+
+from raglan.deadline import Deadline
+from raglan.errors import DeadlineExceeded, RaglanError
+from raglan.telemetry import semconv, tracing
+from raglan.v1 import common_pb2, generator_pb2
+
+from raglan_gateway import stage_spans
+from raglan_gateway.grounding import Claim
+from raglan_gateway.ladder import FALLBACK
+from raglan_gateway.query import Query
+from raglan_gateway.stage import StageLimiter, StageObserver, Unobserved
+
+
+@dataclass(frozen=True, slots=True)
+class Degradation:
+    """A stage that was skipped or replaced, why, and by what."""
+
+    stage: str
+    reason: str
+    fallback: str
+
+
+@dataclass(slots=True)
+class QueryState:
+    """State of one query: the results of its stages so far."""
+
+    query: Query
+    deadline: Deadline
+    observer: StageObserver = field(default_factory=Unobserved)
+    started: float = field(default_factory=time.monotonic)
+    timings_ms: dict[str, float] = field(default_factory=dict)
+    degraded: list[Degradation] = field(default_factory=list)
+    passages: list[common_pb2.Passage] = field(default_factory=list)
+    retrieved: semconv.Documents | None = None
+    """The passages as they came, for the trace."""
+    answer: str = ""
+    citations: list[generator_pb2.Citation] = field(default_factory=list)
+    finished: generator_pb2.Finished = field(default_factory=generator_pb2.Finished)
+    claims: list[Claim] = field(default_factory=list)
+    _replaced: dict[str, RaglanError] = field(default_factory=dict)
+    """Why stages fell back."""
+    _stage_began: float = 0.0
+    _span: tracing.span = field(init=False)
+    """That of the stage that the query is in; it is in one at a time."""
+
+    def stage(self, name: str) -> recorded_stage:
+        """Return a block that is recorded as stage `name`, also when it fails."""
+        return recorded_stage(self, name)
+
+    def begin_stage(self, name: str) -> None:
+        """Record that the query came to stage `name`; the span of the stage is current then."""
+        remaining_s = self.deadline.remaining_s()
+        self.observer.stage_began(name, remaining_s)
+        self._stage_began = time.monotonic()
+        self._span = stage_spans.stage_span(name, remaining_s)
+        self._span.__enter__()
+
+    def end_stage(self, name: str, error: BaseException | None) -> None:
+        """Record that the query left stage `name`, because of `error` if there is one."""
+        self._span.__exit__(type(error) if error else None, error, None)
+        elapsed_s = time.monotonic() - self._stage_began
+        self.timings_ms[name] = elapsed_s * 1e3
+        self.observer.stage_ended(name, elapsed_s, error or self._replaced.get(name))
+
+    def record_admission(self) -> None:
+        """Record the time until the query was admitted."""
+        self.timings_ms["admit"] = (time.monotonic() - self.started) * 1e3
+
+    def spent(self, stage: str, timing: common_pb2.Timing) -> None:
+        """Record how the service that did `stage` split its time."""
+        self.timings_ms[f"{stage}_queue"] = timing.queue_ns / 1e6
+        self.timings_ms[f"{stage}_compute"] = timing.compute_ns / 1e6
+        stage_spans.spent(timing)
+
+    def fall_back(self, stage: str, error: RaglanError) -> None:
+        """Note that `stage` was replaced; a request whose own time is up fails instead."""
+        if self.deadline.remaining_s() <= 0:
+            raise DeadlineExceeded(f"The deadline passed in stage {stage}.")
+        self._replaced[stage] = error
+        self.note(Degradation(stage, error.message, FALLBACK[stage]))
+
+    def note(self, degradation: Degradation) -> None:
+        """One more stage was skipped or replaced."""
+        self.degraded.append(degradation)
+        stage_spans.fell_back(degradation.stage, degradation.reason, degradation.fallback)
+
+    def forget_answer(self) -> None:
+        """Begin the answer anew: what there is of it is void."""
+        self.answer = ""
+        self.citations.clear()
+        self.timings_ms.pop("first_token", None)
+
+    def close(self) -> None:
+        """Record the total."""
+        self.timings_ms["total"] = (time.monotonic() - self.started) * 1e3
+
+
+class recorded_stage:  # noqa: N801 - reads as a statement: with state.stage(...)
+    """A block that is recorded as a stage: its time, its span, its outcome."""
+
+    __slots__ = ("_name", "_state")
+
+    def __init__(self, state: QueryState, name: str) -> None:
+        self._state = state
+        self._name = name
+
+    def __enter__(self) -> None:
+        self._state.begin_stage(self._name)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._state.end_stage(self._name, error)
+
+
+class run_stage:  # noqa: N801 - reads as a statement: async with run_stage(...)
+    """Run a block as one stage of a query: recorded, in a place, by a deadline.
+
+    Entering returns the deadline of the stage, and raises:
+        Overloaded: the stage has no place by its deadline.
+        DeadlineExceeded: the stage takes longer than the query has time for.
+    """
+
+    __slots__ = ("_began", "_limiter", "_place", "_state")
+
+    def __init__(self, state: QueryState, limiter: StageLimiter) -> None:
+        self._state = state
+        self._limiter = limiter
+
+    async def __aenter__(self) -> Deadline:
+        self._state.begin_stage(self._limiter.name)
+        try:
+            limit = self._limiter.limit(self._state.deadline)
+            self._place = self._limiter.place(self._state.query.priority, limit)
+            await self._place.__aenter__()
+        except BaseException as error:
+            self._end(error)
+            raise
+        self._began = time.monotonic()
+        return limit
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if error is None:
+            self._limiter.observe(time.monotonic() - self._began)
+        await self._place.__aexit__(kind, error, traceback)
+        self._end(error)
+
+    def _end(self, error: BaseException | None) -> None:
+        if isinstance(error, RaglanError):
+            error.stage = self._limiter.name
+        self._state.end_stage(self._limiter.name, error)
