@@ -20,6 +20,8 @@ from raglan.v1 import generator_pb2
 OK = "OK"
 REFUSED = "RESOURCE_EXHAUSTED"
 LATE = "DEADLINE_EXCEEDED"
+UNREAD = "CANCELLED"
+"""How gRPC refuses a call that a busy server has not read."""
 
 _CUT_OFF = "CUT_OFF"
 

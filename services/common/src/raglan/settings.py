@@ -79,8 +79,8 @@ class GrpcSettings(ServiceSettings):
     """Calls served at the same time, waiting ones included; past it they are refused at once."""
 
     max_unread_calls: PositiveInt = 1_024
-    """Calls of one method that have arrived and were not read yet; past it more and more are
-    refused before they cost anything, past twice as many all."""
+    """Calls of one method that have arrived and were not read yet; past it they are refused before
+    they cost anything."""
 
     max_message_bytes: PositiveInt = 16 * 1024 * 1024
     """Largest gRPC message received or sent."""

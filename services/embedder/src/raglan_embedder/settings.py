@@ -25,9 +25,9 @@ class EmbedderSettings(GrpcSettings, env_prefix="RAGLAN_EMBEDDER_"):
     port: int = Field(default=7101, ge=0, le=65535)
     """Port to listen on; 0 takes a free one."""
 
-    max_unread_calls: PositiveInt = 128
-    """Calls of one method that have arrived and were not read yet; past it more and more are
-    refused before they cost anything, past twice as many all."""
+    max_unread_calls: PositiveInt = 48
+    """Calls of one method that have arrived and were not read yet; past it they are refused before
+    they cost anything."""
 
     engine: Literal["openvino", "onnx", "torch", "http", "null"] = "openvino"
     """Inference engine: OpenVINO or ONNX Runtime on a CPU, torch on a GPU or a CPU, or another

@@ -25,9 +25,9 @@ class RerankerSettings(GrpcSettings, env_prefix="RAGLAN_RERANKER_"):
     port: int = Field(default=7103, ge=0, le=65535)
     """Port to listen on; 0 takes a free one."""
 
-    max_unread_calls: PositiveInt = 128
-    """Calls of one method that have arrived and were not read yet; past it more and more are
-    refused before they cost anything, past twice as many all."""
+    max_unread_calls: PositiveInt = 48
+    """Calls of one method that have arrived and were not read yet; past it they are refused before
+    they cost anything."""
 
     engine: Literal["late-interaction", "cross-encoder", "llm", "http", "null"] = "late-interaction"
     """The scorer: MaxSim over an encoder's token vectors, a cross-encoder, a language model's

@@ -97,9 +97,10 @@ class Server:
                 ("grpc.max_receive_message_length", settings.max_message_bytes),
                 ("grpc.max_send_message_length", settings.max_message_bytes),
                 # By default a thousand calls wait unread under overload: refusals come late, and
-                # refusing each of them by ourselves takes the time of the work.
+                # refusing each of them by ourselves takes the time of the work. One limit for both:
+                # between two, refusals begin early and the last call waits twice as long.
                 ("grpc.server.max_pending_requests", settings.max_unread_calls),
-                ("grpc.server.max_pending_requests_hard_limit", 2 * settings.max_unread_calls),
+                ("grpc.server.max_pending_requests_hard_limit", settings.max_unread_calls),
                 # Two processes on one port would share calls in silence.
                 ("grpc.so_reuseport", 0),
                 # Clients ping silent calls every 10 s; the default would cut them off.
