@@ -25,8 +25,8 @@ from raglan.v1 import (
 
 from raglan_gateway import messages, stage_spans
 from raglan_gateway.admission.load_shedder import LoadShedder
+from raglan_gateway.degradation import FALLBACK
 from raglan_gateway.grounding import Claim, Comparison, claims_of
-from raglan_gateway.ladder import FALLBACK
 from raglan_gateway.query import Query
 from raglan_gateway.quoting import quote_passages
 from raglan_gateway.stage import Stage, StageObserver, Unobserved
@@ -98,6 +98,8 @@ class Run:
     timings_ms: dict[str, float] = field(default_factory=dict)
     degraded: list[Degradation] = field(default_factory=list)
     passages: list[common_pb2.Passage] = field(default_factory=list)
+    revisions: dict[str, int] = field(default_factory=dict)
+    """Of the collections searched; the passages are as new, or newer."""
     retrieved: semconv.Documents | None = None
     """The passages as they came, for the trace."""
     answer: str = ""
@@ -326,6 +328,7 @@ class Pipeline:
             found = await self._services.search(request, deadline=limit)
             run.spent("retrieve", found.timing)
             run.passages = list(found.passages)
+            run.revisions = dict(found.revisions)
             run.retrieved = stage_spans.retrieved(run.passages)
 
     async def _rerank(self, run: Run) -> None:
