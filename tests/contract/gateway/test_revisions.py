@@ -1,7 +1,4 @@
-"""Stale answers after changes of the index, over a real retriever, ingester and Redis.
-
-The embedder is away, so that searches go by words alone.
-"""
+"""Stale answers after changes of the index, over a real retriever, ingester and Redis."""
 
 from __future__ import annotations
 

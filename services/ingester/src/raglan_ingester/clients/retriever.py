@@ -60,8 +60,11 @@ class RetrieverClient:
     def __init__(
         self, pool: EndpointPool, on_change: Callable[[str, int], Awaitable[None]]
     ) -> None:
-        """Args:
-        on_change: awaited with the collection and its revision after each change of its chunks.
+        """Call the retrievers of `pool`.
+
+        Args:
+            pool: The retrievers.
+            on_change: Awaited with a collection and its revision after each change of its chunks.
         """
         self._pool = pool
         self._on_change = on_change
