@@ -171,7 +171,7 @@ async def _retrieve(name: str) -> list[Case]:
         for question, vectors in zip(questions, queries, strict=True):
             pooled = _unit(vectors.astype(np.float32).mean(axis=0))
             asked = Query((name,), "hybrid", FOUND, question.text, pooled, model)
-            found = await index.search(asked)
+            found = (await index.search(asked)).found
             offered = [passages[position[each.chunk.chunk_id]] for each in found[:OFFERED]]
             cases.append(
                 Case(

@@ -84,11 +84,20 @@ class FakeEmbedder(embedder_pb2_grpc.EmbedderServiceServicer):
 
 
 class FakeRetriever(retriever_pb2_grpc.RetrieverServiceServicer):
-    """The index as dictionaries. `lose` forgets chunks; `error` makes calls fail."""
+    """The index as dictionaries. `lose` forgets chunks; `error` makes calls fail.
+
+    With `is_old` it tells no revision.
+    """
 
     def __init__(self) -> None:
         self.gate = asyncio.Event()
+        self.revision = 0
         self.reset()
+
+    def _changed(self) -> int:
+        """The revision after a change; one counter is enough for all collections."""
+        self.revision += 1
+        return 0 if self.is_old else self.revision
 
     def reset(self) -> None:
         self.collections: dict[str, dict[str, Any]] = {}
@@ -96,6 +105,7 @@ class FakeRetriever(retriever_pb2_grpc.RetrieverServiceServicer):
         self.created: dict[str, str] = {}
         self.model = MODEL
         self.upserts = 0
+        self.is_old = False
         self.gate.set()
         self.lose: Callable[[Any], bool] = lambda chunk: False
         self.error: Callable[[str], Exception | None] = lambda method: None
@@ -130,7 +140,7 @@ class FakeRetriever(retriever_pb2_grpc.RetrieverServiceServicer):
         for chunk in request.chunks:
             if not self.lose(chunk):
                 held[chunk.chunk_id] = chunk
-        return retriever_pb2.UpsertResponse(upserted=len(request.chunks))
+        return retriever_pb2.UpsertResponse(upserted=len(request.chunks), revision=self._changed())
 
     async def Delete(self, request: Any, context: Any) -> Any:
         held = self._enter("Delete", request.collection)
@@ -141,7 +151,7 @@ class FakeRetriever(retriever_pb2_grpc.RetrieverServiceServicer):
         ]
         for id_ in gone:
             del held[id_]
-        return retriever_pb2.DeleteResponse(deleted_chunks=len(gone))
+        return retriever_pb2.DeleteResponse(deleted_chunks=len(gone), revision=self._changed())
 
     async def CountChunks(self, request: Any, context: Any) -> Any:
         self._enter("CountChunks", request.collection)
@@ -204,6 +214,12 @@ class Ingester:
     async def document(self, id_: str, collection: str = "default") -> Any:
         request = ingester_pb2.GetDocumentRequest(collection=collection, document_id=id_)
         return await self.call(self.stub.GetDocument, request)
+
+    async def revisions(self, *collections: str) -> tuple[dict[str, int], list[str]]:
+        """Revisions that it knows, and collections with unfinished deletions."""
+        request = ingester_pb2.GetRevisionsRequest(collections=collections)
+        reply = await self.call(self.stub.GetRevisions, request)
+        return dict(reply.revisions), list(reply.unfinished)
 
     async def delete(self, id_: str, collection: str = "default") -> Any:
         request = ingester_pb2.GetDocumentRequest(collection=collection, document_id=id_)

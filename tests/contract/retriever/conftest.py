@@ -77,6 +77,12 @@ class _LocalClient:
         return call
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 128
+    """The default of 5 has the kernel reset connections of concurrent callers."""
+
+
 class _Handler(BaseHTTPRequestHandler):
     """The part of Qdrant's REST interface that the store uses, answered by Qdrant's local mode."""
 
@@ -138,7 +144,9 @@ def _index(local: QdrantClient, name: str, body: Body) -> Any:
 
 
 def _upsert(local: QdrantClient, name: str, body: Body) -> Any:
-    local.upsert(name, [models.PointStruct.model_validate(point) for point in body["points"]])
+    points = [models.PointStruct.model_validate(point) for point in body["points"]]
+    condition = body.get("update_filter")
+    local.upsert(name, points, update_filter=condition and models.Filter.model_validate(condition))
     return _DONE
 
 
@@ -213,8 +221,7 @@ def qdrant_http() -> Iterator[tuple[str, list[tuple[str, str]]]]:
     handler = type("Handler", (_Handler,), {})
     handler.local = QdrantClient(":memory:")
     handler.lock, handler.seen = threading.Lock(), []
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    server.daemon_threads = True
+    server = _Server(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     yield f"http://127.0.0.1:{server.server_port}", handler.seen

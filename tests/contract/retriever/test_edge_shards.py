@@ -62,7 +62,7 @@ async def filled(open_edge, tmp_path, chunk, vectors, model):
 
 
 async def find(index: Index, number: int) -> list[str]:
-    found = await index.search(Query((f"c{number}",), "lexical", 5, text=f"word{number}"))
+    found = (await index.search(Query((f"c{number}",), "lexical", 5, text=f"word{number}"))).found
     return [hit.chunk.text for hit in found]
 
 
@@ -171,7 +171,7 @@ async def test_a_damaged_collection_is_set_aside_and_the_others_are_served(
     with pytest.raises(Conflict, match="damaged"):
         await index.create("c2", model, 0, 0)
     assert "c2" not in [c.name for c, _ in await index.all_stats()]
-    assert await index.drop("c2") == 0
+    assert (await index.drop("c2")).chunks == 0
     await index.create("c2", model, 0, 0)
     assert index.store.set_aside() == {}
     await index.store.close()
@@ -212,7 +212,7 @@ async def test_without_space_writes_are_refused_and_reads_go_on(
         await index.delete("c1", ["d"], [])
     assert await find(index, 1) == ["word1"]
     assert (await index.stats("c1"))[1].chunks == 1
-    assert await index.drop("c1") == 1
+    assert (await index.drop("c1")).chunks == 1
     await index.store.close()
 
 
@@ -255,5 +255,5 @@ async def test_deletions_may_use_some_of_the_space_that_is_kept_free(
     index = await opened(open_edge, filled, min_free_mb=2 * free)
     with pytest.raises(StorageFull):
         await index.upsert("c1", model, [chunk("e#0")], vectors(1))
-    assert await index.delete("c1", ["d"], []) == 1
+    assert (await index.delete("c1", ["d"], [])).chunks == 1
     await index.store.close()

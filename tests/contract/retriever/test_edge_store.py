@@ -90,7 +90,7 @@ async def test_what_a_crash_left_half_made_is_cleared(open_edge, tmp_path, model
     assert [c.name for c, _ in await second.all_stats()] == ["whole"]
     await second.create("half", model, 0, 0)
     await second.store.close()
-    assert {path.name for path in tmp_path.iterdir()} == {".lock", "whole", "half"}
+    assert {path.name for path in tmp_path.iterdir()} == {".lock", ".revisions", "whole", "half"}
     assert len(list((tmp_path / "whole").glob("shard-*"))) == 1
 
 
@@ -99,7 +99,7 @@ async def test_dropping_removes_the_folder(open_edge, tmp_path, model):
     await index.create("c", model, 0, 0)
     assert json.loads((tmp_path / "c" / "collection.json").read_text())["collection"]["name"] == "c"
     await index.drop("c")
-    assert {path.name for path in tmp_path.iterdir()} == {".lock"}
+    assert {path.name for path in tmp_path.iterdir()} == {".lock", ".revisions"}
     await index.store.close()
 
 
@@ -168,7 +168,7 @@ async def test_searches_and_upserts_are_served_while_the_index_is_built(building
     await until(building.begun)
     for written in range(4):
         for _ in range(10):
-            assert len(await index.search(query)) == 5
+            assert len((await index.search(query)).found) == 5
         fresh = [building.chunk(f"new{written}#0", "fresh")]
         await index.upsert("c", model, fresh, building.vectors(1, seed=written))
         if written == 1:
@@ -182,12 +182,12 @@ async def test_what_changes_while_the_index_is_built_is_kept(building):
     await until(building.begun)
     await index.upsert("c", model, [building.chunk("d5#0", "changed")], building.vectors(1))
     await index.upsert("c", model, [building.chunk("new#0", "fresh")], building.vectors(1))
-    assert await index.delete("c", ["d6"], []) == 1
+    assert (await index.delete("c", ["d6"], [])).chunks == 1
     assert building.building()
     await until(building.built)
     assert (await index.document("c", "d5"))[0].text == "changed"
     assert await index.count("c", ["d5", "d6", "d7", "new"]) == [1, 0, 1, 1]
-    found = await index.search(Query(("c",), "lexical", 5, text="changed fresh"))
+    found = (await index.search(Query(("c",), "lexical", 5, text="changed fresh"))).found
     assert {hit.chunk.chunk_id for hit in found} == {"d5#0", "new#0"}
 
 

@@ -24,7 +24,7 @@ async def fill(index: Index, model, chunk, texts: dict[str, str], rows: np.ndarr
 
 async def search(index: Index, model, text: str, vector: np.ndarray | None = None, **more):
     vector = np.eye(DIMENSION, dtype=np.float32)[0] if vector is None else vector
-    return await index.search(Query(("c",), "hybrid", 10, text, vector, model, **more))
+    return (await index.search(Query(("c",), "hybrid", 10, text, vector, model, **more))).found
 
 
 @pytest.mark.parametrize("is_long", [False, True])
@@ -92,7 +92,7 @@ async def test_a_text_is_found_by_the_words_of_its_language(index, model, chunk)
     described, _ = await index.stats("c")
     assert set(described.languages) == {"de", "en", "ru"}
     for query, wanted in (("Wann wurde das Haus gebaut?", "de"), ("кирпичи", "ru")):
-        found = await index.search(Query(("c",), "lexical", 3, query))
+        found = (await index.search(Query(("c",), "lexical", 3, query))).found
         assert found[0].chunk.document_id == wanted
 
 
@@ -116,4 +116,4 @@ async def test_terms_of_an_older_analysis_are_refused_but_not_vectors(index, mod
     with pytest.raises(Conflict, match="ingest its documents again"):
         await index.upsert("c", model, [chunk("e#0", "x")], np.ones((1, DIMENSION), np.float32))
     dense = Query(("c",), "dense", 1, "", np.ones(DIMENSION, np.float32), model)
-    assert len(await index.search(dense)) == 1
+    assert len((await index.search(dense)).found) == 1

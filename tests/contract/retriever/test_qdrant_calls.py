@@ -35,11 +35,12 @@ async def test_a_search_reads_the_description_of_its_collection_once(
     await index.upsert("c", model, [chunk("d#0", "gate valves")], vectors(1), [0.9])
     seen.clear()
     query = Query(("c",), "hybrid", 1, "gate", vectors(1)[0], model, readability=0.9)
-    assert await index.search(query)
+    assert (await index.search(query)).found
     await store.close()
     paths = sorted((method, path.partition("?")[0]) for method, path in seen)
     assert paths == [
         ("GET", "/collections/c"),
         ("POST", "/collections/c/points"),
         *[("POST", "/collections/c/points/query")] * 2,
+        ("POST", "/collections/raglan.revisions/points"),
     ]

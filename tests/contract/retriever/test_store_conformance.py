@@ -30,7 +30,7 @@ async def filled(index, chunk, vectors, model):
 
 
 async def ids(index: Index, query: Query) -> list[str]:
-    return [found.chunk.chunk_id for found in await index.search(query)]
+    return [found.chunk.chunk_id for found in (await index.search(query)).found]
 
 
 def lexical(text: str, *names: str, limit: int = 10) -> Query:
@@ -52,7 +52,8 @@ async def test_a_chunk_comes_back_as_it_went_in(index, chunk, vectors, model):
 
 async def test_the_nearest_vector_comes_first_with_its_cosine(filled, vectors, model):
     query = vectors(4)[2] * 3
-    found = await filled.search(Query(("animals",), "dense", 4, vector=query, model=model))
+    query = Query(("animals",), "dense", 4, vector=query, model=model)
+    found = (await filled.search(query)).found
     cosines = sorted((vectors(4) @ vectors(4)[2]).tolist(), reverse=True)
     assert found[0].chunk.chunk_id == "birds#0"
     assert [hit.dense for hit in found] == pytest.approx(cosines, abs=1e-5)
@@ -96,7 +97,7 @@ async def test_a_query_without_words_finds_nothing_and_does_not_fail(filled, tex
 
 async def test_hybrid_finds_what_either_leg_finds(filled, vectors, model):
     query = Query(("animals",), "hybrid", 4, text="purr", vector=vectors(4)[3], model=model)
-    found = {hit.chunk.chunk_id: hit for hit in await filled.search(query)}
+    found = {hit.chunk.chunk_id: hit for hit in (await filled.search(query)).found}
     assert len(found) == 4
     assert found["cats#0"].lexical is not None
     assert found["birds#1"].lexical is None
@@ -120,13 +121,13 @@ async def test_the_same_chunk_id_replaces(filled, chunk, vectors, model):
 
 
 async def test_deleting_a_document_leaves_the_others(filled):
-    assert await filled.delete("animals", ["cats", "ghost"], []) == 2
+    assert (await filled.delete("animals", ["cats", "ghost"], [])).chunks == 2
     assert await filled.count("animals", ["cats", "birds", "ghost"]) == [0, 2, 0]
     assert await ids(filled, lexical("cat")) == []
 
 
 async def test_deleting_spares_the_chunks_to_keep(filled):
-    assert await filled.delete("animals", ["cats"], ["cats#1", "birds#0"]) == 1
+    assert (await filled.delete("animals", ["cats"], ["cats#1", "birds#0"])).chunks == 1
     assert [c.chunk_id for c in await filled.document("animals", "cats")] == ["cats#1"]
 
 
@@ -181,7 +182,7 @@ async def test_vectors_of_another_model_are_refused_with_both_names(filled, chun
 
 
 async def test_a_dropped_collection_is_gone_and_its_name_is_free(filled, model):
-    assert await filled.drop("animals") == 4
+    assert (await filled.drop("animals")).chunks == 4
     with pytest.raises(NotFound, match="'animals'"):
         await filled.stats("animals")
     await filled.create("animals", replace(model, dimension=3), 1, 0)
@@ -214,7 +215,7 @@ async def test_several_collections_are_searched_as_one(filled, chunk, vectors, m
         vector=vectors(4)[0],
         model=model,
     )
-    found = await filled.search(query)
+    found = (await filled.search(query)).found
     assert len(found) == 5
     assert {hit.collection for hit in found} == {"animals", "plants"}
     dense = [(hit.dense, hit.chunk.chunk_id) for hit in found if hit.dense is not None]

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from raglan.errors import NotFound, Unavailable
-from raglan.v1 import retriever_pb2
+from raglan.errors import NotFound, NotSupported, Unavailable
+from raglan.v1 import ingester_pb2, retriever_pb2
+from raglan_gateway.api import stale_answers
 from raglan_gateway.api.schemas import Degraded, SearchReply
+from raglan_gateway.pipeline import Run
 from raglan_gateway.query import Query
-from raglan_gateway.shared.answer_cache import ANSWER_BYTES, LOCAL_BYTES, AnswerCache, Place
+from raglan_gateway.shared.answer_cache import ANSWER_BYTES, LOCAL_BYTES, AnswerCache
 
 HYBRID = retriever_pb2.SEARCH_MODE_HYBRID
 DEGRADED = Degraded(stage="rerank", reason="The reranker cannot be reached.", fallback="fused")
 BASE = Query(text="a question", collections=("c",), top_k=10, mode=HYBRID, rerank=True)
+C1 = {"c": 1}
 
 
 class Clock:
@@ -26,6 +29,23 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now
+
+
+class Ingester:
+    """Answers `GetRevisions`, or fails with `error`."""
+
+    def __init__(self) -> None:
+        self.reply = ingester_pb2.GetRevisionsResponse()
+        self.error: Exception | None = None
+
+    async def __call__(self, collections: Sequence[str]) -> ingester_pb2.GetRevisionsResponse:
+        if self.error is not None:
+            raise self.error
+        return self.reply
+
+
+def opened(keep_s: float = 600, clock: Clock | None = None) -> AnswerCache:
+    return AnswerCache(keep_s, Ingester(), clock=clock or Clock())
 
 
 def question(text: str = "a question", collections: Sequence[str] = ("c",)) -> Query:
@@ -39,62 +59,78 @@ def reply(word: str = "", *, size: int = 0, degraded: bool = False) -> SearchRep
     )
 
 
-def place(cache: AnswerCache, query: Query = BASE) -> Place:
-    return cache.place(query, generate=True)
+def keep(
+    cache: AnswerCache,
+    given: SearchReply,
+    query: Query = BASE,
+    revisions: Mapping[str, int] | None = None,
+) -> None:
+    run = Run(query, None)  # type: ignore[arg-type]
+    told = dict.fromkeys(query.collections, 1) if revisions is None else revisions
+    run.revisions = dict(told)
+    stale_answers.keep(cache, run, given)
 
 
-async def given_again(cache: AnswerCache, query: Query = BASE) -> str | None:
-    kept = await cache.get(place(cache, query))
-    return json.loads(kept.body)["trace_id"] if kept else None
+async def found(cache: AnswerCache, query: Query = BASE) -> str | None:
+    stale = await cache.get(query, "SearchReply")
+    return json.loads(stale.body)["trace_id"] if stale else None
+
+
+async def deleted(revision: int) -> ingester_pb2.DeleteDocumentResponse:
+    return ingester_pb2.DeleteDocumentResponse(revision=revision)
+
+
+async def failed(error: Exception) -> ingester_pb2.DeleteDocumentResponse:
+    raise error
 
 
 async def test_an_answer_is_given_again_with_its_age() -> None:
     clock = Clock()
-    cache = AnswerCache(600, clock=clock)
+    cache = opened(clock=clock)
     original = reply("first")
-    cache.put(place(cache), original)
+    keep(cache, original)
     clock.now += 90
-    kept = await cache.get(place(cache))
-    assert kept is not None
-    assert SearchReply.model_validate_json(kept.body) == original
-    assert kept.age_s == pytest.approx(90)
+    stale = await cache.get(BASE, "SearchReply")
+    assert stale is not None
+    assert SearchReply.model_validate_json(stale.body) == original
+    assert stale.age_s == pytest.approx(90)
 
 
 async def test_an_answer_that_is_too_old_is_not_given_again() -> None:
     clock = Clock()
-    cache = AnswerCache(600, clock=clock)
-    cache.put(place(cache), reply("first"))
+    cache = opened(clock=clock)
+    keep(cache, reply("first"))
     clock.now += 601
-    assert await given_again(cache) is None
+    assert await found(cache) is None
 
 
 async def test_zero_seconds_keep_nothing() -> None:
-    cache = AnswerCache(0, clock=Clock())
-    cache.put(place(cache), reply("first"))
-    assert await given_again(cache) is None
+    cache = opened(0)
+    keep(cache, reply("first"))
+    assert await found(cache) is None
     assert cache.bytes_held == 0
 
 
 async def test_a_degraded_answer_is_not_kept() -> None:
-    cache = AnswerCache(600, clock=Clock())
-    cache.put(place(cache), reply("first", degraded=True))
-    assert await given_again(cache) is None
+    cache = opened()
+    keep(cache, reply("first", degraded=True))
+    assert await found(cache) is None
 
 
 async def test_an_answer_that_is_too_large_is_not_kept() -> None:
-    cache = AnswerCache(600, clock=Clock())
-    cache.put(place(cache), reply(size=ANSWER_BYTES))
-    assert await given_again(cache) is None
+    cache = opened()
+    keep(cache, reply(size=ANSWER_BYTES))
+    assert await found(cache) is None
 
 
 async def test_the_answers_take_no_more_than_their_bytes() -> None:
-    cache = AnswerCache(600, clock=Clock())
+    cache = opened()
     for number in range(2_000):
-        cache.put(place(cache, question(str(number))), reply(str(number), size=40_000))
+        keep(cache, reply(str(number), size=40_000), question(str(number)))
         assert cache.bytes_held <= LOCAL_BYTES
     assert cache.bytes_held > 0.9 * LOCAL_BYTES
-    assert (await given_again(cache, question("1999")) or "").startswith("1999")
-    assert await given_again(cache, question("0")) is None
+    assert (await found(cache, question("1999")) or "").startswith("1999")
+    assert await found(cache, question("0")) is None
 
 
 EXISTS = retriever_pb2.Filter(condition=retriever_pb2.Condition(field="year", exists=True))
@@ -112,55 +148,124 @@ OTHERS = [
 
 @pytest.mark.parametrize("other", OTHERS, ids=range(len(OTHERS)))
 async def test_whatever_decides_the_reply_makes_it_another_one(other: Query) -> None:
-    cache = AnswerCache(600, clock=Clock())
-    cache.put(place(cache), reply("first"))
-    assert await given_again(cache, other) is None
-    assert await given_again(cache) is not None
+    cache = opened()
+    cache.learn({"d": 1})
+    keep(cache, reply("first"))
+    assert await found(cache, other) is None
+    assert await found(cache) is not None
 
 
 async def test_a_search_is_not_answered_with_a_querys_reply() -> None:
-    cache = AnswerCache(600, clock=Clock())
-    cache.put(cache.place(BASE, generate=True), reply("first"))
-    assert await cache.get(cache.place(BASE, generate=False)) is None
+    cache = opened()
+    cache.learn(C1)
+    cache.put(BASE, "QueryReply", C1, b"{}")
+    assert await cache.get(BASE, "SearchReply") is None
+    assert await cache.get(BASE, "QueryReply") is not None
 
 
-async def test_a_deletion_takes_every_answer_of_its_collection_and_no_other() -> None:
-    cache = AnswerCache(600, clock=Clock())
+@pytest.mark.parametrize("revisions", [{}, {"c": 0}, {"c": 1}, {"c": 1, "d": 0}])
+async def test_without_the_revision_of_each_collection_nothing_is_kept(
+    revisions: dict[str, int],
+) -> None:
+    """A retriever that is older than revisions tells none, or says 0."""
+    cache = opened()
+    keep(cache, reply("first"), question(collections=("c", "d")), revisions)
+    assert cache.bytes_held == 0
+
+
+async def test_an_answer_at_an_older_revision_is_not_given() -> None:
+    cache = opened()
+    keep(cache, reply("first"))
+    cache.learn({"c": 2})
+    assert await found(cache) is None
+
+
+async def test_a_late_reply_of_an_earlier_search_changes_nothing() -> None:
+    cache = opened()
+    keep(cache, reply("second"), revisions={"c": 2})
+    keep(cache, reply("first"))
+    assert await found(cache) == "second"
+
+
+async def test_a_degraded_reply_tells_the_revision_all_the_same() -> None:
+    cache = opened()
+    keep(cache, reply("first"))
+    keep(cache, reply("second", degraded=True), revisions={"c": 2})
+    assert await found(cache) is None
+
+
+async def test_a_change_takes_every_answer_of_its_collection_and_no_other() -> None:
+    cache = opened()
     for collections in (("c",), ("c", "d"), ("d",)):
-        query = question(collections=collections)
-        cache.put(place(cache, query), reply("-".join(collections)))
-    await cache.invalidate("c")
-    assert await given_again(cache, question(collections=("c",))) is None
-    assert await given_again(cache, question(collections=("c", "d"))) is None
-    assert await given_again(cache, question(collections=("d",))) == "d"
+        keep(cache, reply("-".join(collections)), question(collections=collections))
+    await cache.deletion("c", deleted(2))
+    assert await found(cache, question(collections=("c",))) is None
+    assert await found(cache, question(collections=("c", "d"))) is None
+    assert await found(cache, question(collections=("d",))) == "d"
 
 
-async def test_an_answer_that_was_in_the_making_during_a_deletion_is_not_kept() -> None:
-    cache = AnswerCache(600, clock=Clock())
-    before = place(cache)
-    await cache.invalidate("c")
-    cache.put(before, reply("holds what was deleted"))
-    assert await given_again(cache) is None
-    cache.put(place(cache), reply("clean"))
-    assert await given_again(cache) == "clean"
+async def test_an_answer_in_the_making_during_a_deletion_is_not_given() -> None:
+    cache = opened()
+    cache.learn(C1)
+    await cache.deletion("c", deleted(2))
+    keep(cache, reply("holds what was deleted"))
+    assert await found(cache) is None
+    keep(cache, reply("clean"), revisions={"c": 2})
+    assert await found(cache) == "clean"
 
 
 async def test_a_deletion_that_fails_half_way_counts_as_one() -> None:
-    cache = AnswerCache(600, clock=Clock())
-    cache.put(place(cache), reply("first"))
+    cache = opened()
+    keep(cache, reply("first"))
     with pytest.raises(Unavailable):
-        async with cache.deleting("c"):
-            raise Unavailable("The retriever cannot be reached.")
-    assert await given_again(cache) is None
+        await cache.deletion("c", failed(Unavailable("The retriever cannot be reached.")))
+    assert await found(cache) is None
+
+
+async def test_a_deletion_by_an_older_ingester_counts_too() -> None:
+    cache = opened()
+    keep(cache, reply("first"))
+    await cache.deletion("c", deleted(0))
+    assert await found(cache) is None
 
 
 async def test_deleting_what_does_not_exist_takes_nothing() -> None:
-    cache = AnswerCache(600, clock=Clock())
-    cache.put(place(cache), reply("first"))
+    cache = opened()
+    keep(cache, reply("first"))
     with pytest.raises(NotFound):
-        async with cache.deleting("c"):
-            raise NotFound("There is no such document.")
-    assert await given_again(cache) == "first"
+        await cache.deletion("c", failed(NotFound("There is no such document.")))
+    assert await found(cache) == "first"
+
+
+async def test_the_ingester_knows_a_newer_revision() -> None:
+    ingester = Ingester()
+    cache = AnswerCache(600, ingester, clock=Clock())
+    keep(cache, reply("first"))
+    ingester.reply.revisions["c"] = 1
+    assert await found(cache) == "first"
+    ingester.reply.revisions["c"] = 2
+    assert await found(cache) is None
+
+
+async def test_a_deletion_that_the_index_has_not_carried_out_is_honoured() -> None:
+    ingester = Ingester()
+    cache = AnswerCache(600, ingester, clock=Clock())
+    keep(cache, reply("first"), question(collections=("c", "d")))
+    ingester.reply.unfinished.append("d")
+    assert await found(cache, question(collections=("c", "d"))) is None
+    del ingester.reply.unfinished[:]
+    assert await found(cache, question(collections=("c", "d"))) == "first"
+
+
+@pytest.mark.parametrize("error", [Unavailable("Away."), NotSupported("GetRevisions")])
+async def test_without_an_ingester_that_knows_the_last_known_revision_serves(
+    error: Exception,
+) -> None:
+    ingester = Ingester()
+    ingester.error = error
+    cache = AnswerCache(600, ingester, clock=Clock())
+    keep(cache, reply("first"))
+    assert await found(cache) == "first"
 
 
 COLLECTIONS = st.lists(st.integers(0, 6_000), max_size=40)
@@ -171,14 +276,13 @@ COLLECTIONS = st.lists(st.integers(0, 6_000), max_size=40)
 async def test_however_many_collections_are_deleted_from_none_comes_back(
     before: list[int], after: list[int], flood: int
 ) -> None:
-    cache = AnswerCache(600, clock=Clock())
+    cache = opened()
     for number in before:
-        query = question(collections=(str(number),))
-        cache.put(place(cache, query), reply("old"))
+        keep(cache, reply("old"), question(collections=(str(number),)))
     for number in [*after, *range(flood)]:
-        await cache.invalidate(str(number))
+        await cache.deletion(str(number), deleted(2))
     for number in set(after):
-        assert await given_again(cache, question(collections=(str(number),))) is None
+        assert await found(cache, question(collections=(str(number),))) is None
     if not flood:
         for number in set(before) - set(after):
-            assert await given_again(cache, question(collections=(str(number),))) == "old"
+            assert await found(cache, question(collections=(str(number),))) == "old"

@@ -8,7 +8,7 @@ import pytest
 from raglan.deadline import Deadline
 from raglan.errors import DeadlineExceeded, Overloaded
 from raglan.resilience.limiter import Priority
-from raglan_gateway.ladder import LADDER, standing_on
+from raglan_gateway.degradation import LEVELS, current_level
 from raglan_gateway.stage import LARGEST, QUEUE, StageLimiter
 
 
@@ -91,8 +91,8 @@ async def test_a_full_stage_refuses_at_once_and_says_when_to_return() -> None:
 
 
 def test_the_mesh_stands_on_the_lowest_rung_of_what_is_away() -> None:
-    assert standing_on([]).name == "full"
-    assert standing_on(["reranker"]).name == "fused_order"
-    assert standing_on(["embedder", "reranker"]).name == "lexical"
-    assert standing_on(["retriever", "generator", "redis"]).name == "kept_answers"
-    assert len({rung.name for rung in LADDER}) == len(LADDER)
+    assert current_level([]).name == "full"
+    assert current_level(["reranker"]).name == "fused_order"
+    assert current_level(["embedder", "reranker"]).name == "lexical"
+    assert current_level(["retriever", "generator", "redis"]).name == "kept_answers"
+    assert len({level.name for level in LEVELS}) == len(LEVELS)

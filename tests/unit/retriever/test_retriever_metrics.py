@@ -89,7 +89,7 @@ async def test_a_search_counts_the_legs_that_it_has(counted: Counted) -> None:
     index = Index(
         counted.store, limits=Limits(), language="en", timed=counted.metrics.leg
     )  # fmt: skip
-    found = await index.search(Query(("default",), "lexical", limit=5, text="stage"))
+    found = (await index.search(Query(("default",), "lexical", limit=5, text="stage"))).found
     assert len(found) == 5 < PASSAGES
     count = "retriever_leg_seconds_count"
     assert counted.value(count, leg="lexical") == 1

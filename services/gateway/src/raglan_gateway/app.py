@@ -61,7 +61,7 @@ def build(settings: GatewaySettings, lifecycle: Lifecycle | None = None) -> Fast
     )
     process = metrics.process(pipeline.load_shedder.observe_lag)
     redis = RedisLink(settings.redis_url) if settings.redis_url.get_secret_value() else None
-    answers = AnswerCache(settings.stale_answer_s, redis)
+    answers = AnswerCache(settings.stale_answer_s, mesh.revisions, redis)
     hosts = listed(settings.allowed_hosts)
     admission = Admission(
         settings,

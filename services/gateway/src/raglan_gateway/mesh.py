@@ -20,6 +20,7 @@ from raglan.v1 import (
     embedder_pb2_grpc,
     generator_pb2,
     generator_pb2_grpc,
+    ingester_pb2,
     ingester_pb2_grpc,
     reranker_pb2,
     reranker_pb2_grpc,
@@ -37,6 +38,8 @@ STUBS: Final = {
     "ingester": ingester_pb2_grpc.IngesterServiceStub,
 }
 _ASK_S: Final = 1.0
+REVISIONS_S: Final = 0.5
+"""Longest wait for the ingester before a stale answer is looked up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +105,14 @@ class Mesh:
         """Passages from the index."""
         reply: retriever_pb2.SearchResponse = await self.retriever.call(
             "Search", request, deadline=deadline, hedge=True
+        )
+        return reply
+
+    async def revisions(self, collections: Sequence[str]) -> ingester_pb2.GetRevisionsResponse:
+        """Newest revisions of collections that the ingester knows."""
+        request = ingester_pb2.GetRevisionsRequest(collections=collections)
+        reply: ingester_pb2.GetRevisionsResponse = await self.ingester.call(
+            "GetRevisions", request, deadline=Deadline.after(REVISIONS_S, is_budget=True)
         )
         return reply
 

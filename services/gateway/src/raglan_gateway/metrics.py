@@ -30,7 +30,7 @@ from raglan.telemetry.metrics import OTHER, Durations, OnLoop
 from raglan.telemetry.process import ProcessMetrics
 
 from raglan_gateway.admission.checks import Check
-from raglan_gateway.ladder import FALLBACK, LADDER, standing_on
+from raglan_gateway.degradation import FALLBACK, LEVELS, current_level
 from raglan_gateway.mesh import Mesh
 from raglan_gateway.pipeline import Pipeline
 from raglan_gateway.query_state import QueryState
@@ -40,7 +40,7 @@ LAG_EVERY_S: Final = 0.02
 """The door follows the loop's lag, and has to be quick about it."""
 
 QUERY_STAGES: Final = ("embed", "retrieve", "rerank", "generate", "cite")
-_RUNGS: Final = {rung.stage: rung.name for rung in LADDER}
+_LEVELS: Final = {level.stage: level.name for level in LEVELS}
 
 
 class Outcome(StrEnum):
@@ -48,9 +48,9 @@ class Outcome(StrEnum):
 
     COMPLETE = "complete"
     DEGRADED = "degraded"
-    """Answered, by a lower rung of the ladder."""
+    """Answered without one of the services."""
     KEPT = "kept"
-    """Answered by what was said before."""
+    """Answered by a stale answer."""
     REFUSED = "refused"
     """There was no place for it."""
     LATE = "late"
@@ -118,7 +118,7 @@ class Metrics:
         )
         # From the start, because a counter that appears at 1 has not risen, to Prometheus.
         self._fell_back = {
-            stage: degraded.labels(stage, fallback, _RUNGS[stage])
+            stage: degraded.labels(stage, fallback, _LEVELS[stage])
             for stage, fallback in FALLBACK.items()
             if stage in QUERY_STAGES
         }
@@ -179,8 +179,8 @@ class Metrics:
         if first_ms := run.timings_ms.get("first_token"):
             self._first_token.observe(first_ms / 1e3)
 
-    def given_again(self, *, found: bool) -> None:
-        """A kept answer was looked for, and given where there was one."""
+    def looked_up_stale_answer(self, *, found: bool) -> None:
+        """Count a query whose passages could not be retrieved."""
         self._kept["hit" if found else "miss"].inc()
         if found:
             self._by_outcome[Outcome.KEPT].inc()
@@ -248,10 +248,10 @@ def _stages(pipeline: Pipeline, limiters: Mapping[str, AdaptiveLimiter]) -> Iter
 
 def _rung(mesh: Mesh, also_away: list[str]) -> Iterator[Metric]:
     away = [name for name, pool in mesh.pools.items() if not pool.available]
-    stands = standing_on([*away, *also_away])
+    current = current_level([*away, *also_away])
     family = GaugeMetricFamily(
         "raglan_gateway_rung", "1 for the rung that the mesh stands on.", labels=("rung",)
     )
-    for rung in LADDER:
-        family.add_metric((rung.name,), rung is stands)
+    for level in LEVELS:
+        family.add_metric((level.name,), level is current)
     yield family

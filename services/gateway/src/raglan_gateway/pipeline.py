@@ -25,8 +25,8 @@ from raglan.v1 import (
 
 from raglan_gateway import messages, stage_spans
 from raglan_gateway.admission.load_shedder import LoadShedder
+from raglan_gateway.degradation import FALLBACK
 from raglan_gateway.grounding import Comparison, claims_of
-from raglan_gateway.ladder import FALLBACK
 from raglan_gateway.query import Query
 from raglan_gateway.query_state import Degradation, QueryState, run_stage
 from raglan_gateway.quoting import quote_passages
@@ -226,6 +226,7 @@ class Pipeline:
             found = await self._services.search(request, deadline=limit)
             run.spent("retrieve", found.timing)
             run.passages = list(found.passages)
+            run.revisions = dict(found.revisions)
             run.retrieved = stage_spans.retrieved(run.passages)
 
     async def _rerank(self, run: QueryState) -> None:

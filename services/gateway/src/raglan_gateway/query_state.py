@@ -12,8 +12,8 @@ from raglan.telemetry import semconv, tracing
 from raglan.v1 import common_pb2, generator_pb2
 
 from raglan_gateway import stage_spans
+from raglan_gateway.degradation import FALLBACK
 from raglan_gateway.grounding import Claim
-from raglan_gateway.ladder import FALLBACK
 from raglan_gateway.query import Query
 from raglan_gateway.stage import StageLimiter, StageObserver, Unobserved
 
@@ -38,6 +38,8 @@ class QueryState:
     timings_ms: dict[str, float] = field(default_factory=dict)
     degraded: list[Degradation] = field(default_factory=list)
     passages: list[common_pb2.Passage] = field(default_factory=list)
+    revisions: dict[str, int] = field(default_factory=dict)
+    """Revision of each searched collection; the passages are of it, or newer."""
     retrieved: semconv.Documents | None = None
     """The passages as they came, for the trace."""
     answer: str = ""

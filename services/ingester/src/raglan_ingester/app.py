@@ -34,6 +34,7 @@ from raglan_ingester.outage_retry import OutageRetry
 from raglan_ingester.parsing import ParserPool
 from raglan_ingester.pipeline import BYTES_UNDER_WAY, JobDependencies
 from raglan_ingester.reconciliation import Reconciler
+from raglan_ingester.revisions import RevisionStore
 from raglan_ingester.servicer import IngesterServicer
 from raglan_ingester.settings import IngesterSettings
 from raglan_ingester.submission import Intake, Limits
@@ -88,7 +89,8 @@ class Ingester:
 
     def _assemble(self, settings: IngesterSettings) -> None:
         embedder = EmbedderClient(self._embedders)
-        self._retriever = RetrieverClient(self._retrievers)
+        revisions = RevisionStore(self._database)
+        self._retriever = RetrieverClient(self._retrievers, revisions.record)
         patient = PatientDatabase(self._database)
         jobs, documents = JobStore(patient), DocumentStore(patient)
         asked_jobs, asked_documents = JobStore(self._database), DocumentStore(self._database)
@@ -125,6 +127,16 @@ class Ingester:
             max_chars=settings.chunk_max_chars,
             overlap_chars=settings.chunk_overlap_chars,
         )
+        submissions = CollectionLocks()
+        library = Library(
+            asked_documents,
+            self._blobs,
+            self._retriever,
+            locks,
+            submissions,
+            self._ingestion,
+            revisions,
+        )
         self._reconciler = Reconciler(
             Heartbeats(self._database, lease_s=settings.worker_lease_s),
             self._ingestion,
@@ -133,15 +145,12 @@ class Ingester:
             asked_documents,
             self._blobs,
             self._retriever,
+            library.finish_deletions,
             self._counted.repaired,
             self._database.truncate_log,
             sweep_s=min(_SWEEP_S, settings.worker_lease_s / 3),
             reconcile_s=settings.reconcile_every_s,
             job_retention_days=settings.job_retention_days,
-        )
-        submissions = CollectionLocks()
-        library = Library(
-            asked_documents, self._blobs, self._retriever, locks, submissions, self._ingestion
         )
         limits = Limits(
             settings.max_document_bytes,
@@ -154,6 +163,7 @@ class Ingester:
             self._ingestion,
             asked_jobs,
             library,
+            revisions,
             engine=self._queue.name,
             metrics_port=lambda: self.metrics.port,
             confinement=lambda: self._parser.confinement,

@@ -9,7 +9,6 @@ from typing import Any, Final
 import sqlalchemy as sa
 from raglan.errors import NotFound
 from raglan.identifiers import shortened
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session, undefer
 
 from raglan_ingester.database import Transactions
@@ -23,6 +22,7 @@ from raglan_ingester.model import (
     JobState,
     JobWarning,
 )
+from raglan_ingester.revisions import begin_deletions, insert
 
 _AT_ONCE: Final = 500
 """Rows a statement names; SQLite takes 32,766 parameters."""
@@ -101,13 +101,14 @@ class DocumentStore:
             lambda session: {row.id: row for row in session.scalars(query)}
         )
 
-    async def absent(self, collection: str, ids: Sequence[str]) -> set[str]:
-        """Return those of `ids` that were deleted: no job holds them any more."""
-        query = sa.select(Document.id).where(
+    async def states(self, collection: str, ids: Sequence[str]) -> dict[str, DocumentState]:
+        """Return the state of each document; one that was deleted has none."""
+        query = sa.select(Document.id, Document.state).where(
             Document.collection == collection, Document.id.in_(ids)
         )
-        present = await self._database.run(lambda session: set(session.scalars(query)))
-        return set(ids) - present
+        return await self._database.run(
+            lambda session: {row.id: DocumentState(row.state) for row in session.execute(query)}
+        )
 
     async def publish(self, job: Job, versions: Sequence[Version]) -> set[str]:
         """Switch the documents to these versions and mark their items done, all or nothing.
@@ -175,6 +176,7 @@ class DocumentStore:
             if row is None:
                 return None
             session.delete(row)
+            begin_deletions(session, collection, [document_id])
             _forget_submissions(session, collection, [document_id])
             return row.sha256
 
@@ -191,7 +193,9 @@ class DocumentStore:
                     Document.collection == collection, Document.id.in_([id_ for id_, _ in rows])
                 )
             )
-            _forget_submissions(session, collection, [id_ for id_, _ in rows])
+            ids = [id_ for id_, _ in rows]
+            begin_deletions(session, collection, ids)
+            _forget_submissions(session, collection, ids)
             return rows
 
         return await self._database.run(work)
@@ -234,11 +238,9 @@ def claim(session: Session, job: Job, items: Iterable[Item], *, is_repair: bool 
         items: what it is to ingest.
         is_repair: whether to forget that they are indexed, so that they are indexed anew.
     """
-    dialect = session.get_bind().dialect.name
-    insert: Any = postgresql.insert if dialect == "postgresql" else sqlite.insert
     rows = [_new_row(job, item) for item in items]
     was_failed = Document.state == DocumentState.FAILED
-    statement = insert(Document).on_conflict_do_update(
+    statement = insert(session, Document).on_conflict_do_update(
         index_elements=["collection", "id"],
         set_={
             "job_id": job.id,

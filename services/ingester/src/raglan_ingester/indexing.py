@@ -212,8 +212,9 @@ class Indexer:
     async def _drop(self, job: Job, lost: set[str]) -> None:
         if not lost:
             return
-        if deleted := await self._documents.absent(job.collection, sorted(lost)):
-            await self._remove(job, sorted(deleted))
+        held = await self._documents.states(job.collection, sorted(lost))
+        if deleted := sorted(lost - held.keys()):
+            await self._remove(job, deleted)
         await self._jobs.settle(job, lost, ItemState.DROPPED)
 
     async def _remove(self, job: Job, document_ids: Sequence[str]) -> None:

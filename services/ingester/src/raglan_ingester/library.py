@@ -13,12 +13,14 @@ from raglan_ingester.blobs import BlobStore
 from raglan_ingester.collection_locks import CollectionLocks
 from raglan_ingester.documents import DocumentStore, StoredDocument
 from raglan_ingester.ingestion import Ingestion
-from raglan_ingester.model import Document
+from raglan_ingester.model import Document, DocumentState
+from raglan_ingester.revisions import RevisionStore
 
 MAX_PAGE: Final = 1000
 DEFAULT_PAGE: Final = 100
 MAX_BATCH: Final = 1000
 _DELETED_AT_ONCE: Final = 500
+_FINISH_S: Final = 60.0
 
 
 class Index(Protocol):
@@ -42,6 +44,7 @@ class Library:
         locks: CollectionLocks,
         submissions: CollectionLocks,
         ingestion: Ingestion,
+        revisions: RevisionStore,
     ) -> None:
         self._documents = documents
         self._blobs = blobs
@@ -49,6 +52,7 @@ class Library:
         self._locks = locks
         self._submissions = submissions
         self._ingestion = ingestion
+        self._revisions = revisions
 
     async def page(self, collection: str, limit: int, after: str) -> tuple[list[Document], str]:
         """Documents by id, and the `after` of the next page: empty on the last."""
@@ -64,7 +68,7 @@ class Library:
         """Forget a document and its chunks; how many chunks there were.
 
         The row goes first: from then on no job may write the document. Should the index then be
-        away, the call fails, and calling it again finishes the work.
+        away, the call fails, and the reconciler finishes the work, unless a further call does.
 
         Raises:
             NotFound: neither the database nor the index knows it.
@@ -129,11 +133,31 @@ class Library:
                 count += len(rows)
         return count
 
+    async def finish_deletions(self) -> None:
+        """Clear the index of documents that were deleted while it was away.
+
+        Raises:
+            RaglanError: it still is.
+        """
+        by_collection: dict[str, list[str]] = {}
+        for collection, id_ in await self._revisions.deletions(_DELETED_AT_ONCE):
+            by_collection.setdefault(collection, []).append(id_)
+        for collection, ids in by_collection.items():
+            async with self._locks.of(collection):
+                held = await self._documents.states(collection, ids)
+                if absent := [id_ for id_ in ids if id_ not in held]:
+                    await self._clear(collection, absent, Deadline.after(_FINISH_S))
+                # What was submitted again is cleared by its job, which verifies its chunks.
+                done = [id_ for id_, state in held.items() if state is not DocumentState.QUEUED]
+                await self._revisions.finish(collection, done)
+
     async def _clear(self, collection: str, ids: list[str], deadline: Deadline) -> int:
         try:
-            return await self._index.delete(collection, ids, deadline=deadline)
+            deleted = await self._index.delete(collection, ids, deadline=deadline)
         except NotFound:
-            return 0
+            deleted = 0
+        await self._revisions.finish(collection, ids)
+        return deleted
 
 
 def page_size(limit: int) -> int:

@@ -194,3 +194,21 @@ class JobWarning(Base):
     """Empty for a warning about the job as a whole."""
     ordinal: Mapped[int] = mapped_column(primary_key=True)
     message: Mapped[str]
+
+
+class IndexRevision(Base):
+    """The newest revision of a collection that the retriever told after a change."""
+
+    __tablename__ = "index_revisions"
+
+    collection: Mapped[str] = mapped_column(String(64), primary_key=True)
+    revision: Mapped[int]
+
+
+class UnfinishedDeletion(Base):
+    """A deleted document whose chunks the index may still hold."""
+
+    __tablename__ = "unfinished_deletions"
+
+    collection: Mapped[str] = mapped_column(String(64), primary_key=True)
+    document_id: Mapped[str] = mapped_column(String(MAX_DOCUMENT_ID_CHARS), primary_key=True)

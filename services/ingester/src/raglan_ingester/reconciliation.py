@@ -9,11 +9,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from itertools import islice
 from typing import Final, Protocol
 
 import structlog
-from raglan.errors import NotFound, RaglanError
+from raglan.errors import DeadlineExceeded, NotFound, RaglanError, Unavailable
 
 from raglan_ingester.blobs import BlobStore
 from raglan_ingester.database import now_ms
@@ -53,6 +54,7 @@ class Reconciler:
         documents: DocumentStore,
         blobs: BlobStore,
         index: Index,
+        finish_deletions: Callable[[], Awaitable[None]],
         on_repair: Callable[[str, int], None],
         truncate_log: Callable[[], Awaitable[None]],
         *,
@@ -68,6 +70,7 @@ class Reconciler:
         self._documents = documents
         self._blobs = blobs
         self._index = index
+        self._finish_deletions = finish_deletions
         self._on_repair = on_repair
         self._truncate_log = truncate_log
         self._sweep_s = sweep_s
@@ -126,6 +129,8 @@ class Reconciler:
         await self._truncate_log()
         living = self._heartbeats.known() - dead
         await asyncio.to_thread(self._blobs.forget_others, living)
+        with suppress(DeadlineExceeded, Unavailable):  # the index is away
+            await self._finish_deletions()
 
     async def _check(self, job: Job, suspects: set[tuple[str, int]]) -> None:
         found = await self._queue.find(job.id, job.attempt)

@@ -20,6 +20,7 @@ from raglan_ingester.jobs import JobStore, JobView
 from raglan_ingester.library import Library, page_size
 from raglan_ingester.model import Document, DocumentState, Job, JobState
 from raglan_ingester.progress import STAGES
+from raglan_ingester.revisions import RevisionStore
 from raglan_ingester.submission import DocumentStart, Intake, JobStart, Part
 
 _WATCH_S: Final = 0.25
@@ -51,6 +52,7 @@ class IngesterServicer(ingester_pb2_grpc.IngesterServiceServicer):
         ingestion: Ingestion,
         jobs: JobStore,
         library: Library,
+        revisions: RevisionStore,
         *,
         engine: str,
         limits: dict[str, int],
@@ -61,6 +63,7 @@ class IngesterServicer(ingester_pb2_grpc.IngesterServiceServicer):
         self._ingestion = ingestion
         self._jobs = jobs
         self._library = library
+        self._revisions = revisions
         self._engine = engine
         self._limits = limits
         self._metrics_port = metrics_port
@@ -151,7 +154,9 @@ class IngesterServicer(ingester_pb2_grpc.IngesterServiceServicer):
         deleted = await self._library.delete(
             request.collection, request.document_id, Deadline.of(context)
         )
-        return ingester_pb2.DeleteDocumentResponse(deleted_chunks=deleted)
+        return ingester_pb2.DeleteDocumentResponse(
+            deleted_chunks=deleted, revision=await self._revision(request.collection)
+        )
 
     async def BatchDeleteDocuments(
         self, request: ingester_pb2.BatchDeleteDocumentsRequest, context: Context
@@ -160,7 +165,9 @@ class IngesterServicer(ingester_pb2_grpc.IngesterServiceServicer):
             request.collection, request.document_ids, Deadline.of(context)
         )
         return ingester_pb2.BatchDeleteDocumentsResponse(
-            deleted_chunks=deleted, missing_ids=missing
+            deleted_chunks=deleted,
+            missing_ids=missing,
+            revision=await self._revision(request.collection),
         )
 
     async def DeleteDocuments(
@@ -168,6 +175,17 @@ class IngesterServicer(ingester_pb2_grpc.IngesterServiceServicer):
     ) -> ingester_pb2.DeleteDocumentsResponse:
         deleted = await self._library.delete_all(request.collection, Deadline.of(context))
         return ingester_pb2.DeleteDocumentsResponse(deleted_documents=deleted)
+
+    async def GetRevisions(
+        self, request: ingester_pb2.GetRevisionsRequest, context: Context
+    ) -> ingester_pb2.GetRevisionsResponse:
+        known = await self._revisions.known(request.collections)
+        return ingester_pb2.GetRevisionsResponse(
+            revisions=known.revisions, unfinished=known.unfinished
+        )
+
+    async def _revision(self, collection: str) -> int:
+        return (await self._revisions.known([collection])).revisions.get(collection, 0)
 
     async def GetInfo(
         self, request: common_pb2.GetInfoRequest, context: Context

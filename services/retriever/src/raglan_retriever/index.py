@@ -20,9 +20,9 @@ from raglan_retriever.chunks import DOCUMENT_ID, Chunk, point_id
 from raglan_retriever.collection import Collection, Model, check_new_model
 from raglan_retriever.filters import All, Clause, Ids, Not, Terms
 from raglan_retriever.metadata import term
-from raglan_retriever.searching import Found, Limits, Query, Searcher
+from raglan_retriever.searching import Limits, Query, Results, Searcher
 from raglan_retriever.stores.spans import engine_span
-from raglan_retriever.stores.store import Point, Stats, Store
+from raglan_retriever.stores.store import Point, Removed, Stats, Store
 
 MAX_DOCUMENT_IDS: Final = 1000
 
@@ -92,14 +92,13 @@ class Index:
                 found.append((collection, await self.store.stats(collection.name)))
         return found
 
-    async def drop(self, name: str) -> int:
-        """Remove the collection; how many chunks it held, 0 for a damaged one."""
+    async def drop(self, name: str) -> Removed:
+        """Remove the collection; 0 chunks for a damaged one."""
         try:
             chunks = await self.store.count(check_collection_name(name), None)
         except Conflict:
             chunks = 0
-        await self.store.drop(name)
-        return chunks
+        return Removed(chunks, await self.store.drop(name))
 
     async def upsert(
         self,
@@ -108,12 +107,15 @@ class Index:
         chunks: Sequence[Chunk],
         vectors: NDArray[Any],
         read: Sequence[float] = (),
-    ) -> None:
+    ) -> int:
         """Store `chunks`, replacing those of the same chunk_id. On return they are durable.
 
         Args:
             vectors: of shape (len(chunks), dimension), any float type or int8.
             read: how well the model reads each chunk, in [0, 1]; empty where that is not known.
+
+        Returns:
+            The collection's revision after it.
 
         Raises:
             InvalidInput: too many chunks, rows that do not match, values that are not finite, or a
@@ -136,31 +138,34 @@ class Index:
             )
         _check_readability(read, len(chunks))
         if not chunks:
-            return
+            (unchanged,) = await self.store.versioned([name])
+            return unchanged.revision
         analysed = await asyncio.to_thread(_analyse, collection, chunks)
         collection = await self._learn(collection, analysed)
         points = await asyncio.to_thread(_points, collection, chunks, analysed, vectors)
         with engine_span(
             self.store.name, semconv.INDEX_UPSERT, name, {semconv.BATCH_SIZE: len(points)}
         ):
-            await self.store.upsert(name, points)
+            revision = await self.store.upsert(name, points)
         await self._learn_readability(name, read)
+        return revision
 
     async def delete(
         self, name: str, document_ids: Sequence[str], keep_chunk_ids: Sequence[str]
-    ) -> int:
-        """Remove the documents' chunks, except those to keep; how many there were."""
+    ) -> Removed:
+        """Remove the documents' chunks, except those to keep."""
         check_collection_name(name)
         _check_ids(document_ids)
         if not document_ids:
-            return 0
+            (unchanged,) = await self.store.versioned([name])
+            return Removed(0, unchanged.revision)
         clauses: list[Clause] = [_of_documents(document_ids)]
         if keep_chunk_ids:
             clauses.append(Not(Ids(tuple(point_id(id_) for id_ in keep_chunk_ids))))
         with engine_span(self.store.name, semconv.INDEX_DELETE, name, {}) as span:
-            deleted = await self.store.delete(name, All(tuple(clauses)))
-            span.set_attribute(semconv.DB_ROWS, deleted)
-        return deleted
+            removed = await self.store.delete(name, All(tuple(clauses)))
+            span.set_attribute(semconv.DB_ROWS, removed.chunks)
+        return removed
 
     async def document(self, name: str, document_id: str) -> list[Chunk]:
         """The document's chunks, in order. Raises NotFound when the index holds none."""
@@ -182,7 +187,7 @@ class Index:
         _check_ids(document_ids)
         return [await self.store.count(name, _of_documents([id_])) for id_ in document_ids]
 
-    async def search(self, query: Query) -> list[Found]:
+    async def search(self, query: Query) -> Results:
         """See `Searcher.search`."""
         return await self._searcher.search(query)
 

@@ -21,7 +21,7 @@ from raglan_retriever.chunks import Chunk, duplicate_key
 from raglan_retriever.collection import Collection, Model
 from raglan_retriever.filters import Clause
 from raglan_retriever.stores.spans import engine_span
-from raglan_retriever.stores.store import Hit, Store
+from raglan_retriever.stores.store import Hit, Store, Versioned
 
 Mode = Literal["hybrid", "dense", "lexical"]
 Key = tuple[str, str]
@@ -101,6 +101,16 @@ class Found:
 
 
 @dataclass(frozen=True, slots=True)
+class Results:
+    """Result of a search."""
+
+    found: list[Found]
+    """Best first."""
+    revisions: dict[str, int]
+    """By collection, as of before the search: the chunks found are as new, or newer."""
+
+
+@dataclass(frozen=True, slots=True)
 class _Scores:
     """Scores of the hits, by leg."""
 
@@ -125,20 +135,22 @@ class Searcher:
         self.limits: Final = limits
         self._timed = timed
 
-    async def search(self, query: Query) -> list[Found]:
-        """The best chunks, best first.
+    async def search(self, query: Query) -> Results:
+        """Find the best chunks.
 
         Raises:
             InvalidInput: what the mode needs is missing, or the limit is out of range.
             NotFound: a collection that does not exist, by name.
             Conflict: the query's vector, or one collection's, comes from another model.
         """
-        collections = await self._check(query)
+        versioned = await self._check(query)
+        collections = [each.collection for each in versioned]
+        revisions = {each.collection.name: each.revision for each in versioned}
         depth = max(self.limits.min_candidates, _OVER_FETCH * query.limit)
         while True:
             found, is_all = await self._search(query, collections, depth)
             if len(found) == query.limit or is_all or depth >= _MAX_DEPTH:
-                return found
+                return Results(found, revisions)
             # Copies of the same texts took the places.
             depth = min(_DEEPER * depth, _MAX_DEPTH)
 
@@ -206,7 +218,7 @@ class Searcher:
                 break
         return list(kept.values())
 
-    async def _check(self, query: Query) -> list[Collection]:
+    async def _check(self, query: Query) -> list[Versioned]:
         """The collections to search, without duplicates."""
         if not 1 <= query.limit <= self.limits.max_limit:
             raise InvalidInput(
@@ -222,13 +234,14 @@ class Searcher:
         if query.mode != "dense" and not query.text.strip():
             raise InvalidInput(f"A {query.mode} search needs a text.")
         names = tuple(dict.fromkeys(check_collection_name(name) for name in query.collections))
-        collections = [await self.store.collection(name) for name in names]
+        versioned = await self.store.versioned(names)
+        collections = [each.collection for each in versioned]
         if query.mode != "dense":
             for collection in collections:
                 collection.check_analysis()
         if query.mode != "lexical":
             _check_vector(query, collections)
-        return collections
+        return versioned
 
     async def _dense_leg(
         self, query: Query, collections: Sequence[Collection], depth: int

@@ -67,14 +67,16 @@ class RetrieverServicer(retriever_pb2_grpc.RetrieverServiceServicer):
     async def DeleteCollection(
         self, request: retriever_pb2.DeleteCollectionRequest, context: Context
     ) -> retriever_pb2.DeleteCollectionResponse:
-        deleted = await self._index.drop(request.name)
-        return retriever_pb2.DeleteCollectionResponse(deleted_chunks=deleted)
+        removed = await self._index.drop(request.name)
+        return retriever_pb2.DeleteCollectionResponse(
+            deleted_chunks=removed.chunks, revision=removed.revision
+        )
 
     async def Upsert(
         self, request: retriever_pb2.UpsertRequest, context: Context
     ) -> retriever_pb2.UpsertResponse:
         started = time.perf_counter_ns()
-        await self._index.upsert(
+        revision = await self._index.upsert(
             request.collection,
             wire.model_of(request.embedder),
             [wire.chunk_of(chunk) for chunk in request.chunks],
@@ -82,16 +84,20 @@ class RetrieverServicer(retriever_pb2_grpc.RetrieverServiceServicer):
             request.readability,
         )
         return retriever_pb2.UpsertResponse(
-            upserted=len(request.chunks), timing=_timing(started, len(request.chunks))
+            upserted=len(request.chunks),
+            timing=_timing(started, len(request.chunks)),
+            revision=revision,
         )
 
     async def Delete(
         self, request: retriever_pb2.DeleteRequest, context: Context
     ) -> retriever_pb2.DeleteResponse:
-        deleted = await self._index.delete(
+        removed = await self._index.delete(
             request.collection, request.document_ids, request.keep_chunk_ids
         )
-        return retriever_pb2.DeleteResponse(deleted_chunks=deleted)
+        return retriever_pb2.DeleteResponse(
+            deleted_chunks=removed.chunks, revision=removed.revision
+        )
 
     async def GetDocument(
         self, request: retriever_pb2.GetDocumentChunksRequest, context: Context
@@ -117,10 +123,11 @@ class RetrieverServicer(retriever_pb2_grpc.RetrieverServiceServicer):
             {semconv.KIND: semconv.RETRIEVER, semconv.OPERATION: semconv.RETRIEVAL}
         )
         started = time.perf_counter_ns()
-        found = await self._index.search(wire.query_of(request, self._fusion))
+        results = await self._index.search(wire.query_of(request, self._fusion))
         return retriever_pb2.SearchResponse(
-            passages=[wire.passage_message(rank, hit) for rank, hit in enumerate(found, 1)],
+            passages=[wire.passage_message(rank, hit) for rank, hit in enumerate(results.found, 1)],
             timing=_timing(started, 1),
+            revisions=results.revisions,
         )
 
     async def GetInfo(

@@ -91,6 +91,11 @@ class IngesterServiceStub:
                 request_serializer=raglan_dot_v1_dot_ingester__pb2.DeleteDocumentsRequest.SerializeToString,
                 response_deserializer=raglan_dot_v1_dot_ingester__pb2.DeleteDocumentsResponse.FromString,
                 _registered_method=True)
+        self.GetRevisions = channel.unary_unary(
+                '/raglan.v1.IngesterService/GetRevisions',
+                request_serializer=raglan_dot_v1_dot_ingester__pb2.GetRevisionsRequest.SerializeToString,
+                response_deserializer=raglan_dot_v1_dot_ingester__pb2.GetRevisionsResponse.FromString,
+                _registered_method=True)
         self.GetInfo = channel.unary_unary(
                 '/raglan.v1.IngesterService/GetInfo',
                 request_serializer=raglan_dot_v1_dot_common__pb2.GetInfoRequest.SerializeToString,
@@ -176,6 +181,13 @@ class IngesterServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetRevisions(self, request, context):
+        """For those who keep what searches found, while the retriever cannot be asked.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetInfo(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -239,6 +251,11 @@ def add_IngesterServiceServicer_to_server(servicer, server):
                     servicer.DeleteDocuments,
                     request_deserializer=raglan_dot_v1_dot_ingester__pb2.DeleteDocumentsRequest.FromString,
                     response_serializer=raglan_dot_v1_dot_ingester__pb2.DeleteDocumentsResponse.SerializeToString,
+            ),
+            'GetRevisions': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetRevisions,
+                    request_deserializer=raglan_dot_v1_dot_ingester__pb2.GetRevisionsRequest.FromString,
+                    response_serializer=raglan_dot_v1_dot_ingester__pb2.GetRevisionsResponse.SerializeToString,
             ),
             'GetInfo': grpc.unary_unary_rpc_method_handler(
                     servicer.GetInfo,
@@ -544,6 +561,33 @@ class IngesterService:
             '/raglan.v1.IngesterService/DeleteDocuments',
             raglan_dot_v1_dot_ingester__pb2.DeleteDocumentsRequest.SerializeToString,
             raglan_dot_v1_dot_ingester__pb2.DeleteDocumentsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetRevisions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/raglan.v1.IngesterService/GetRevisions',
+            raglan_dot_v1_dot_ingester__pb2.GetRevisionsRequest.SerializeToString,
+            raglan_dot_v1_dot_ingester__pb2.GetRevisionsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -54,6 +54,8 @@ class IngesterServiceStub:
     """Likewise, several at once. Those that do not exist are named, and no error."""
     DeleteDocuments: _grpc.UnaryUnaryMultiCallable[_ingester_pb2.DeleteDocumentsRequest, _ingester_pb2.DeleteDocumentsResponse]
     """Every document of a collection that is going away; running jobs of it are cancelled."""
+    GetRevisions: _grpc.UnaryUnaryMultiCallable[_ingester_pb2.GetRevisionsRequest, _ingester_pb2.GetRevisionsResponse]
+    """For those who keep what searches found, while the retriever cannot be asked."""
     GetInfo: _grpc.UnaryUnaryMultiCallable[_common_pb2.GetInfoRequest, _common_pb2.ServiceInfo]
 
 @_typing.type_check_only
@@ -81,6 +83,8 @@ class IngesterServiceAsyncStub(IngesterServiceStub):
     """Likewise, several at once. Those that do not exist are named, and no error."""
     DeleteDocuments: _aio.UnaryUnaryMultiCallable[_ingester_pb2.DeleteDocumentsRequest, _ingester_pb2.DeleteDocumentsResponse]  # type: ignore[assignment]
     """Every document of a collection that is going away; running jobs of it are cancelled."""
+    GetRevisions: _aio.UnaryUnaryMultiCallable[_ingester_pb2.GetRevisionsRequest, _ingester_pb2.GetRevisionsResponse]  # type: ignore[assignment]
+    """For those who keep what searches found, while the retriever cannot be asked."""
     GetInfo: _aio.UnaryUnaryMultiCallable[_common_pb2.GetInfoRequest, _common_pb2.ServiceInfo]  # type: ignore[assignment]
 
 class IngesterServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -171,6 +175,14 @@ class IngesterServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_ingester_pb2.DeleteDocumentsResponse, _abc.Awaitable[_ingester_pb2.DeleteDocumentsResponse]]:
         """Every document of a collection that is going away; running jobs of it are cancelled."""
+
+    @_abc_1.abstractmethod
+    def GetRevisions(
+        self,
+        request: _ingester_pb2.GetRevisionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ingester_pb2.GetRevisionsResponse, _abc.Awaitable[_ingester_pb2.GetRevisionsResponse]]:
+        """For those who keep what searches found, while the retriever cannot be asked."""
 
     @_abc_1.abstractmethod
     def GetInfo(

@@ -26,17 +26,19 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from raglan.v1 import common_pb2 as raglan_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19raglan/v1/retriever.proto\x12\traglan.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16raglan/v1/common.proto\"4\n\x08\x43hunking\x12\x11\n\tmax_chars\x18\x01 \x01(\r\x12\x15\n\roverlap_chars\x18\x02 \x01(\r\"\xde\x01\n\nCollection\x12\x0c\n\x04name\x18\x01 \x01(\t\x12*\n\x08\x65mbedder\x18\x02 \x01(\x0b\x32\x18.raglan.v1.ModelIdentity\x12%\n\x08\x63hunking\x18\x03 \x01(\x0b\x32\x13.raglan.v1.Chunking\x12\x0e\n\x06\x63hunks\x18\x04 \x01(\x04\x12\x11\n\tdocuments\x18\x05 \x01(\x04\x12\x12\n\ndisk_bytes\x18\x06 \x01(\x04\x12\x18\n\x10unindexed_chunks\x18\x07 \x01(\x04\x12\r\n\x05\x65rror\x18\x08 \x01(\t\x12\x0f\n\x07\x63reated\x18\n \x01(\t\"z\n\x17\x43reateCollectionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12*\n\x08\x65mbedder\x18\x02 \x01(\x0b\x32\x18.raglan.v1.ModelIdentity\x12%\n\x08\x63hunking\x18\x03 \x01(\x0b\x32\x13.raglan.v1.Chunking\"$\n\x14GetCollectionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x18\n\x16ListCollectionsRequest\"E\n\x17ListCollectionsResponse\x12*\n\x0b\x63ollections\x18\x01 \x03(\x0b\x32\x15.raglan.v1.Collection\"\'\n\x17\x44\x65leteCollectionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"2\n\x18\x44\x65leteCollectionResponse\x12\x16\n\x0e\x64\x65leted_chunks\x18\x01 \x01(\x04\"\x9a\x02\n\x05\x43hunk\x12\x10\n\x08\x63hunk_id\x18\x01 \x01(\t\x12\x13\n\x0b\x64ocument_id\x18\x02 \x01(\t\x12\x0f\n\x07ordinal\x18\x03 \x01(\r\x12\r\n\x05title\x18\x04 \x01(\t\x12\x0c\n\x04text\x18\x05 \x01(\t\x12\r\n\x05start\x18\x06 \x01(\r\x12\x0b\n\x03\x65nd\x18\x07 \x01(\r\x12\x14\n\x0cheading_path\x18\x08 \x03(\t\x12\x15\n\rmetadata_json\x18\t \x01(\t\x12\x0c\n\x04page\x18\n \x01(\r\x12\x11\n\tstructure\x18\x0b \x01(\x0c\x12\x10\n\x08language\x18\x0c \x01(\t\x12\x10\n\x08\x66ilename\x18\r \x01(\t\x12.\n\ncreated_at\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xaa\x01\n\rUpsertRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12*\n\x08\x65mbedder\x18\x02 \x01(\x0b\x32\x18.raglan.v1.ModelIdentity\x12 \n\x06\x63hunks\x18\x03 \x03(\x0b\x32\x10.raglan.v1.Chunk\x12\"\n\x07vectors\x18\x04 \x01(\x0b\x32\x11.raglan.v1.Tensor\x12\x13\n\x0breadability\x18\x05 \x03(\x02\"E\n\x0eUpsertResponse\x12\x10\n\x08upserted\x18\x01 \x01(\r\x12!\n\x06timing\x18\x02 \x01(\x0b\x32\x11.raglan.v1.Timing\"Q\n\rDeleteRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x14\n\x0c\x64ocument_ids\x18\x02 \x03(\t\x12\x16\n\x0ekeep_chunk_ids\x18\x03 \x03(\t\"(\n\x0e\x44\x65leteResponse\x12\x16\n\x0e\x64\x65leted_chunks\x18\x01 \x01(\x04\"S\n\x18GetDocumentChunksRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x13\n\x0b\x64ocument_id\x18\x02 \x01(\t\x12\x0e\n\x06offset\x18\x03 \x01(\r\"R\n\x19GetDocumentChunksResponse\x12 \n\x06\x63hunks\x18\x01 \x03(\x0b\x32\x10.raglan.v1.Chunk\x12\x13\n\x0bnext_offset\x18\x02 \x01(\r\">\n\x12\x43ountChunksRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x14\n\x0c\x64ocument_ids\x18\x02 \x03(\t\"%\n\x13\x43ountChunksResponse\x12\x0e\n\x06\x63ounts\x18\x01 \x03(\x04\"_\n\x06\x46usion\x12\'\n\x06method\x18\x01 \x01(\x0e\x32\x17.raglan.v1.FusionMethod\x12\x14\n\x0c\x64\x65nse_weight\x18\x02 \x01(\x01\x12\x16\n\x0elexical_weight\x18\x03 \x01(\x01\"R\n\x05Value\x12\x0e\n\x04text\x18\x01 \x01(\tH\x00\x12\x11\n\x07integer\x18\x02 \x01(\x03H\x00\x12\x0e\n\x04real\x18\x03 \x01(\x01H\x00\x12\x0e\n\x04\x66lag\x18\x04 \x01(\x08H\x00\x42\x06\n\x04kind\"-\n\tValueList\x12 \n\x06values\x18\x01 \x03(\x0b\x32\x10.raglan.v1.Value\"k\n\x05Range\x12\x0f\n\x02gt\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x10\n\x03gte\x18\x02 \x01(\x01H\x01\x88\x01\x01\x12\x0f\n\x02lt\x18\x03 \x01(\x01H\x02\x88\x01\x01\x12\x10\n\x03lte\x18\x04 \x01(\x01H\x03\x88\x01\x01\x42\x05\n\x03_gtB\x06\n\x04_gteB\x05\n\x03_ltB\x06\n\x04_lte\"\xad\x01\n\tTimeRange\x12&\n\x02gt\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\'\n\x03gte\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12&\n\x02lt\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\'\n\x03lte\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xe2\x01\n\tCondition\x12\r\n\x05\x66ield\x18\x01 \x01(\t\x12\x1e\n\x02\x65q\x18\x02 \x01(\x0b\x32\x10.raglan.v1.ValueH\x00\x12\x1e\n\x02ne\x18\x03 \x01(\x0b\x32\x10.raglan.v1.ValueH\x00\x12\"\n\x02in\x18\x04 \x01(\x0b\x32\x14.raglan.v1.ValueListH\x00\x12!\n\x05range\x18\x05 \x01(\x0b\x32\x10.raglan.v1.RangeH\x00\x12\x10\n\x06\x65xists\x18\x06 \x01(\x08H\x00\x12%\n\x05times\x18\x07 \x01(\x0b\x32\x14.raglan.v1.TimeRangeH\x00\x42\x06\n\x04test\"0\n\nFilterList\x12\"\n\x07\x66ilters\x18\x01 \x03(\x0b\x32\x11.raglan.v1.Filter\"\xad\x01\n\x06\x46ilter\x12)\n\tcondition\x18\x01 \x01(\x0b\x32\x14.raglan.v1.ConditionH\x00\x12$\n\x03\x61ll\x18\x02 \x01(\x0b\x32\x15.raglan.v1.FilterListH\x00\x12$\n\x03\x61ny\x18\x03 \x01(\x0b\x32\x15.raglan.v1.FilterListH\x00\x12$\n\x07negated\x18\x04 \x01(\x0b\x32\x11.raglan.v1.FilterH\x00\x42\x06\n\x04node\"\xa5\x02\n\rSearchRequest\x12\x13\n\x0b\x63ollections\x18\x01 \x03(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\x12!\n\x06vector\x18\x03 \x01(\x0b\x32\x11.raglan.v1.Tensor\x12*\n\x08\x65mbedder\x18\x04 \x01(\x0b\x32\x18.raglan.v1.ModelIdentity\x12#\n\x04mode\x18\x05 \x01(\x0e\x32\x15.raglan.v1.SearchMode\x12\r\n\x05limit\x18\x06 \x01(\r\x12!\n\x06\x66ilter\x18\x07 \x01(\x0b\x32\x11.raglan.v1.Filter\x12!\n\x06\x66usion\x18\x08 \x01(\x0b\x32\x11.raglan.v1.Fusion\x12\x18\n\x0breadability\x18\t \x01(\x02H\x00\x88\x01\x01\x42\x0e\n\x0c_readability\"Y\n\x0eSearchResponse\x12$\n\x08passages\x18\x01 \x03(\x0b\x32\x12.raglan.v1.Passage\x12!\n\x06timing\x18\x02 \x01(\x0b\x32\x11.raglan.v1.Timing*q\n\nSearchMode\x12\x1b\n\x17SEARCH_MODE_UNSPECIFIED\x10\x00\x12\x16\n\x12SEARCH_MODE_HYBRID\x10\x01\x12\x15\n\x11SEARCH_MODE_DENSE\x10\x02\x12\x17\n\x13SEARCH_MODE_LEXICAL\x10\x03*w\n\x0c\x46usionMethod\x12\x1d\n\x19\x46USION_METHOD_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46USION_METHOD_DBSF\x10\x01\x12\x19\n\x15\x46USION_METHOD_MIN_MAX\x10\x02\x12\x15\n\x11\x46USION_METHOD_RRF\x10\x03\x32\x84\x06\n\x10RetrieverService\x12M\n\x10\x43reateCollection\x12\".raglan.v1.CreateCollectionRequest\x1a\x15.raglan.v1.Collection\x12G\n\rGetCollection\x12\x1f.raglan.v1.GetCollectionRequest\x1a\x15.raglan.v1.Collection\x12X\n\x0fListCollections\x12!.raglan.v1.ListCollectionsRequest\x1a\".raglan.v1.ListCollectionsResponse\x12[\n\x10\x44\x65leteCollection\x12\".raglan.v1.DeleteCollectionRequest\x1a#.raglan.v1.DeleteCollectionResponse\x12=\n\x06Upsert\x12\x18.raglan.v1.UpsertRequest\x1a\x19.raglan.v1.UpsertResponse\x12=\n\x06\x44\x65lete\x12\x18.raglan.v1.DeleteRequest\x1a\x19.raglan.v1.DeleteResponse\x12X\n\x0bGetDocument\x12#.raglan.v1.GetDocumentChunksRequest\x1a$.raglan.v1.GetDocumentChunksResponse\x12L\n\x0b\x43ountChunks\x12\x1d.raglan.v1.CountChunksRequest\x1a\x1e.raglan.v1.CountChunksResponse\x12=\n\x06Search\x12\x18.raglan.v1.SearchRequest\x1a\x19.raglan.v1.SearchResponse\x12<\n\x07GetInfo\x12\x19.raglan.v1.GetInfoRequest\x1a\x16.raglan.v1.ServiceInfob\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19raglan/v1/retriever.proto\x12\traglan.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16raglan/v1/common.proto\"4\n\x08\x43hunking\x12\x11\n\tmax_chars\x18\x01 \x01(\r\x12\x15\n\roverlap_chars\x18\x02 \x01(\r\"\xde\x01\n\nCollection\x12\x0c\n\x04name\x18\x01 \x01(\t\x12*\n\x08\x65mbedder\x18\x02 \x01(\x0b\x32\x18.raglan.v1.ModelIdentity\x12%\n\x08\x63hunking\x18\x03 \x01(\x0b\x32\x13.raglan.v1.Chunking\x12\x0e\n\x06\x63hunks\x18\x04 \x01(\x04\x12\x11\n\tdocuments\x18\x05 \x01(\x04\x12\x12\n\ndisk_bytes\x18\x06 \x01(\x04\x12\x18\n\x10unindexed_chunks\x18\x07 \x01(\x04\x12\r\n\x05\x65rror\x18\x08 \x01(\t\x12\x0f\n\x07\x63reated\x18\n \x01(\t\"z\n\x17\x43reateCollectionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12*\n\x08\x65mbedder\x18\x02 \x01(\x0b\x32\x18.raglan.v1.ModelIdentity\x12%\n\x08\x63hunking\x18\x03 \x01(\x0b\x32\x13.raglan.v1.Chunking\"$\n\x14GetCollectionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x18\n\x16ListCollectionsRequest\"E\n\x17ListCollectionsResponse\x12*\n\x0b\x63ollections\x18\x01 \x03(\x0b\x32\x15.raglan.v1.Collection\"\'\n\x17\x44\x65leteCollectionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"D\n\x18\x44\x65leteCollectionResponse\x12\x16\n\x0e\x64\x65leted_chunks\x18\x01 \x01(\x04\x12\x10\n\x08revision\x18\x02 \x01(\x04\"\x9a\x02\n\x05\x43hunk\x12\x10\n\x08\x63hunk_id\x18\x01 \x01(\t\x12\x13\n\x0b\x64ocument_id\x18\x02 \x01(\t\x12\x0f\n\x07ordinal\x18\x03 \x01(\r\x12\r\n\x05title\x18\x04 \x01(\t\x12\x0c\n\x04text\x18\x05 \x01(\t\x12\r\n\x05start\x18\x06 \x01(\r\x12\x0b\n\x03\x65nd\x18\x07 \x01(\r\x12\x14\n\x0cheading_path\x18\x08 \x03(\t\x12\x15\n\rmetadata_json\x18\t \x01(\t\x12\x0c\n\x04page\x18\n \x01(\r\x12\x11\n\tstructure\x18\x0b \x01(\x0c\x12\x10\n\x08language\x18\x0c \x01(\t\x12\x10\n\x08\x66ilename\x18\r \x01(\t\x12.\n\ncreated_at\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xaa\x01\n\rUpsertRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12*\n\x08\x65mbedder\x18\x02 \x01(\x0b\x32\x18.raglan.v1.ModelIdentity\x12 \n\x06\x63hunks\x18\x03 \x03(\x0b\x32\x10.raglan.v1.Chunk\x12\"\n\x07vectors\x18\x04 \x01(\x0b\x32\x11.raglan.v1.Tensor\x12\x13\n\x0breadability\x18\x05 \x03(\x02\"W\n\x0eUpsertResponse\x12\x10\n\x08upserted\x18\x01 \x01(\r\x12!\n\x06timing\x18\x02 \x01(\x0b\x32\x11.raglan.v1.Timing\x12\x10\n\x08revision\x18\x03 \x01(\x04\"Q\n\rDeleteRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x14\n\x0c\x64ocument_ids\x18\x02 \x03(\t\x12\x16\n\x0ekeep_chunk_ids\x18\x03 \x03(\t\":\n\x0e\x44\x65leteResponse\x12\x16\n\x0e\x64\x65leted_chunks\x18\x01 \x01(\x04\x12\x10\n\x08revision\x18\x02 \x01(\x04\"S\n\x18GetDocumentChunksRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x13\n\x0b\x64ocument_id\x18\x02 \x01(\t\x12\x0e\n\x06offset\x18\x03 \x01(\r\"R\n\x19GetDocumentChunksResponse\x12 \n\x06\x63hunks\x18\x01 \x03(\x0b\x32\x10.raglan.v1.Chunk\x12\x13\n\x0bnext_offset\x18\x02 \x01(\r\">\n\x12\x43ountChunksRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x14\n\x0c\x64ocument_ids\x18\x02 \x03(\t\"%\n\x13\x43ountChunksResponse\x12\x0e\n\x06\x63ounts\x18\x01 \x03(\x04\"_\n\x06\x46usion\x12\'\n\x06method\x18\x01 \x01(\x0e\x32\x17.raglan.v1.FusionMethod\x12\x14\n\x0c\x64\x65nse_weight\x18\x02 \x01(\x01\x12\x16\n\x0elexical_weight\x18\x03 \x01(\x01\"R\n\x05Value\x12\x0e\n\x04text\x18\x01 \x01(\tH\x00\x12\x11\n\x07integer\x18\x02 \x01(\x03H\x00\x12\x0e\n\x04real\x18\x03 \x01(\x01H\x00\x12\x0e\n\x04\x66lag\x18\x04 \x01(\x08H\x00\x42\x06\n\x04kind\"-\n\tValueList\x12 \n\x06values\x18\x01 \x03(\x0b\x32\x10.raglan.v1.Value\"k\n\x05Range\x12\x0f\n\x02gt\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x10\n\x03gte\x18\x02 \x01(\x01H\x01\x88\x01\x01\x12\x0f\n\x02lt\x18\x03 \x01(\x01H\x02\x88\x01\x01\x12\x10\n\x03lte\x18\x04 \x01(\x01H\x03\x88\x01\x01\x42\x05\n\x03_gtB\x06\n\x04_gteB\x05\n\x03_ltB\x06\n\x04_lte\"\xad\x01\n\tTimeRange\x12&\n\x02gt\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\'\n\x03gte\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12&\n\x02lt\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\'\n\x03lte\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xe2\x01\n\tCondition\x12\r\n\x05\x66ield\x18\x01 \x01(\t\x12\x1e\n\x02\x65q\x18\x02 \x01(\x0b\x32\x10.raglan.v1.ValueH\x00\x12\x1e\n\x02ne\x18\x03 \x01(\x0b\x32\x10.raglan.v1.ValueH\x00\x12\"\n\x02in\x18\x04 \x01(\x0b\x32\x14.raglan.v1.ValueListH\x00\x12!\n\x05range\x18\x05 \x01(\x0b\x32\x10.raglan.v1.RangeH\x00\x12\x10\n\x06\x65xists\x18\x06 \x01(\x08H\x00\x12%\n\x05times\x18\x07 \x01(\x0b\x32\x14.raglan.v1.TimeRangeH\x00\x42\x06\n\x04test\"0\n\nFilterList\x12\"\n\x07\x66ilters\x18\x01 \x03(\x0b\x32\x11.raglan.v1.Filter\"\xad\x01\n\x06\x46ilter\x12)\n\tcondition\x18\x01 \x01(\x0b\x32\x14.raglan.v1.ConditionH\x00\x12$\n\x03\x61ll\x18\x02 \x01(\x0b\x32\x15.raglan.v1.FilterListH\x00\x12$\n\x03\x61ny\x18\x03 \x01(\x0b\x32\x15.raglan.v1.FilterListH\x00\x12$\n\x07negated\x18\x04 \x01(\x0b\x32\x11.raglan.v1.FilterH\x00\x42\x06\n\x04node\"\xa5\x02\n\rSearchRequest\x12\x13\n\x0b\x63ollections\x18\x01 \x03(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\x12!\n\x06vector\x18\x03 \x01(\x0b\x32\x11.raglan.v1.Tensor\x12*\n\x08\x65mbedder\x18\x04 \x01(\x0b\x32\x18.raglan.v1.ModelIdentity\x12#\n\x04mode\x18\x05 \x01(\x0e\x32\x15.raglan.v1.SearchMode\x12\r\n\x05limit\x18\x06 \x01(\r\x12!\n\x06\x66ilter\x18\x07 \x01(\x0b\x32\x11.raglan.v1.Filter\x12!\n\x06\x66usion\x18\x08 \x01(\x0b\x32\x11.raglan.v1.Fusion\x12\x18\n\x0breadability\x18\t \x01(\x02H\x00\x88\x01\x01\x42\x0e\n\x0c_readability\"\xc8\x01\n\x0eSearchResponse\x12$\n\x08passages\x18\x01 \x03(\x0b\x32\x12.raglan.v1.Passage\x12!\n\x06timing\x18\x02 \x01(\x0b\x32\x11.raglan.v1.Timing\x12;\n\trevisions\x18\x03 \x03(\x0b\x32(.raglan.v1.SearchResponse.RevisionsEntry\x1a\x30\n\x0eRevisionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01*q\n\nSearchMode\x12\x1b\n\x17SEARCH_MODE_UNSPECIFIED\x10\x00\x12\x16\n\x12SEARCH_MODE_HYBRID\x10\x01\x12\x15\n\x11SEARCH_MODE_DENSE\x10\x02\x12\x17\n\x13SEARCH_MODE_LEXICAL\x10\x03*w\n\x0c\x46usionMethod\x12\x1d\n\x19\x46USION_METHOD_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46USION_METHOD_DBSF\x10\x01\x12\x19\n\x15\x46USION_METHOD_MIN_MAX\x10\x02\x12\x15\n\x11\x46USION_METHOD_RRF\x10\x03\x32\x84\x06\n\x10RetrieverService\x12M\n\x10\x43reateCollection\x12\".raglan.v1.CreateCollectionRequest\x1a\x15.raglan.v1.Collection\x12G\n\rGetCollection\x12\x1f.raglan.v1.GetCollectionRequest\x1a\x15.raglan.v1.Collection\x12X\n\x0fListCollections\x12!.raglan.v1.ListCollectionsRequest\x1a\".raglan.v1.ListCollectionsResponse\x12[\n\x10\x44\x65leteCollection\x12\".raglan.v1.DeleteCollectionRequest\x1a#.raglan.v1.DeleteCollectionResponse\x12=\n\x06Upsert\x12\x18.raglan.v1.UpsertRequest\x1a\x19.raglan.v1.UpsertResponse\x12=\n\x06\x44\x65lete\x12\x18.raglan.v1.DeleteRequest\x1a\x19.raglan.v1.DeleteResponse\x12X\n\x0bGetDocument\x12#.raglan.v1.GetDocumentChunksRequest\x1a$.raglan.v1.GetDocumentChunksResponse\x12L\n\x0b\x43ountChunks\x12\x1d.raglan.v1.CountChunksRequest\x1a\x1e.raglan.v1.CountChunksResponse\x12=\n\x06Search\x12\x18.raglan.v1.SearchRequest\x1a\x19.raglan.v1.SearchResponse\x12<\n\x07GetInfo\x12\x19.raglan.v1.GetInfoRequest\x1a\x16.raglan.v1.ServiceInfob\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'raglan.v1.retriever_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_SEARCHMODE']._serialized_start=3009
-  _globals['_SEARCHMODE']._serialized_end=3122
-  _globals['_FUSIONMETHOD']._serialized_start=3124
-  _globals['_FUSIONMETHOD']._serialized_end=3243
+  _globals['_SEARCHRESPONSE_REVISIONSENTRY']._loaded_options = None
+  _globals['_SEARCHRESPONSE_REVISIONSENTRY']._serialized_options = b'8\001'
+  _globals['_SEARCHMODE']._serialized_start=3175
+  _globals['_SEARCHMODE']._serialized_end=3288
+  _globals['_FUSIONMETHOD']._serialized_start=3290
+  _globals['_FUSIONMETHOD']._serialized_end=3409
   _globals['_CHUNKING']._serialized_start=97
   _globals['_CHUNKING']._serialized_end=149
   _globals['_COLLECTION']._serialized_start=152
@@ -52,45 +54,47 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DELETECOLLECTIONREQUEST']._serialized_start=635
   _globals['_DELETECOLLECTIONREQUEST']._serialized_end=674
   _globals['_DELETECOLLECTIONRESPONSE']._serialized_start=676
-  _globals['_DELETECOLLECTIONRESPONSE']._serialized_end=726
-  _globals['_CHUNK']._serialized_start=729
-  _globals['_CHUNK']._serialized_end=1011
-  _globals['_UPSERTREQUEST']._serialized_start=1014
-  _globals['_UPSERTREQUEST']._serialized_end=1184
-  _globals['_UPSERTRESPONSE']._serialized_start=1186
-  _globals['_UPSERTRESPONSE']._serialized_end=1255
-  _globals['_DELETEREQUEST']._serialized_start=1257
-  _globals['_DELETEREQUEST']._serialized_end=1338
-  _globals['_DELETERESPONSE']._serialized_start=1340
-  _globals['_DELETERESPONSE']._serialized_end=1380
-  _globals['_GETDOCUMENTCHUNKSREQUEST']._serialized_start=1382
-  _globals['_GETDOCUMENTCHUNKSREQUEST']._serialized_end=1465
-  _globals['_GETDOCUMENTCHUNKSRESPONSE']._serialized_start=1467
-  _globals['_GETDOCUMENTCHUNKSRESPONSE']._serialized_end=1549
-  _globals['_COUNTCHUNKSREQUEST']._serialized_start=1551
-  _globals['_COUNTCHUNKSREQUEST']._serialized_end=1613
-  _globals['_COUNTCHUNKSRESPONSE']._serialized_start=1615
-  _globals['_COUNTCHUNKSRESPONSE']._serialized_end=1652
-  _globals['_FUSION']._serialized_start=1654
-  _globals['_FUSION']._serialized_end=1749
-  _globals['_VALUE']._serialized_start=1751
-  _globals['_VALUE']._serialized_end=1833
-  _globals['_VALUELIST']._serialized_start=1835
-  _globals['_VALUELIST']._serialized_end=1880
-  _globals['_RANGE']._serialized_start=1882
-  _globals['_RANGE']._serialized_end=1989
-  _globals['_TIMERANGE']._serialized_start=1992
-  _globals['_TIMERANGE']._serialized_end=2165
-  _globals['_CONDITION']._serialized_start=2168
-  _globals['_CONDITION']._serialized_end=2394
-  _globals['_FILTERLIST']._serialized_start=2396
-  _globals['_FILTERLIST']._serialized_end=2444
-  _globals['_FILTER']._serialized_start=2447
-  _globals['_FILTER']._serialized_end=2620
-  _globals['_SEARCHREQUEST']._serialized_start=2623
-  _globals['_SEARCHREQUEST']._serialized_end=2916
-  _globals['_SEARCHRESPONSE']._serialized_start=2918
-  _globals['_SEARCHRESPONSE']._serialized_end=3007
-  _globals['_RETRIEVERSERVICE']._serialized_start=3246
-  _globals['_RETRIEVERSERVICE']._serialized_end=4018
+  _globals['_DELETECOLLECTIONRESPONSE']._serialized_end=744
+  _globals['_CHUNK']._serialized_start=747
+  _globals['_CHUNK']._serialized_end=1029
+  _globals['_UPSERTREQUEST']._serialized_start=1032
+  _globals['_UPSERTREQUEST']._serialized_end=1202
+  _globals['_UPSERTRESPONSE']._serialized_start=1204
+  _globals['_UPSERTRESPONSE']._serialized_end=1291
+  _globals['_DELETEREQUEST']._serialized_start=1293
+  _globals['_DELETEREQUEST']._serialized_end=1374
+  _globals['_DELETERESPONSE']._serialized_start=1376
+  _globals['_DELETERESPONSE']._serialized_end=1434
+  _globals['_GETDOCUMENTCHUNKSREQUEST']._serialized_start=1436
+  _globals['_GETDOCUMENTCHUNKSREQUEST']._serialized_end=1519
+  _globals['_GETDOCUMENTCHUNKSRESPONSE']._serialized_start=1521
+  _globals['_GETDOCUMENTCHUNKSRESPONSE']._serialized_end=1603
+  _globals['_COUNTCHUNKSREQUEST']._serialized_start=1605
+  _globals['_COUNTCHUNKSREQUEST']._serialized_end=1667
+  _globals['_COUNTCHUNKSRESPONSE']._serialized_start=1669
+  _globals['_COUNTCHUNKSRESPONSE']._serialized_end=1706
+  _globals['_FUSION']._serialized_start=1708
+  _globals['_FUSION']._serialized_end=1803
+  _globals['_VALUE']._serialized_start=1805
+  _globals['_VALUE']._serialized_end=1887
+  _globals['_VALUELIST']._serialized_start=1889
+  _globals['_VALUELIST']._serialized_end=1934
+  _globals['_RANGE']._serialized_start=1936
+  _globals['_RANGE']._serialized_end=2043
+  _globals['_TIMERANGE']._serialized_start=2046
+  _globals['_TIMERANGE']._serialized_end=2219
+  _globals['_CONDITION']._serialized_start=2222
+  _globals['_CONDITION']._serialized_end=2448
+  _globals['_FILTERLIST']._serialized_start=2450
+  _globals['_FILTERLIST']._serialized_end=2498
+  _globals['_FILTER']._serialized_start=2501
+  _globals['_FILTER']._serialized_end=2674
+  _globals['_SEARCHREQUEST']._serialized_start=2677
+  _globals['_SEARCHREQUEST']._serialized_end=2970
+  _globals['_SEARCHRESPONSE']._serialized_start=2973
+  _globals['_SEARCHRESPONSE']._serialized_end=3173
+  _globals['_SEARCHRESPONSE_REVISIONSENTRY']._serialized_start=3125
+  _globals['_SEARCHRESPONSE_REVISIONSENTRY']._serialized_end=3173
+  _globals['_RETRIEVERSERVICE']._serialized_start=3412
+  _globals['_RETRIEVERSERVICE']._serialized_end=4184
 # @@protoc_insertion_point(module_scope)

@@ -28,6 +28,10 @@ if _version_not_supported:
 
 class RetrieverServiceStub:
     """The index: collections of chunks with their vectors.
+
+    Each collection has a revision, which every change of its chunks raises: Upsert, Delete,
+    DeleteCollection. It never falls, not in a collection made anew under the same name either. 0: the
+    retriever is older than revisions, and says nothing about changes.
     """
 
     def __init__(self, channel):
@@ -90,6 +94,10 @@ class RetrieverServiceStub:
 
 class RetrieverServiceServicer:
     """The index: collections of chunks with their vectors.
+
+    Each collection has a revision, which every change of its chunks raises: Upsert, Delete,
+    DeleteCollection. It never falls, not in a collection made anew under the same name either. 0: the
+    retriever is older than revisions, and says nothing about changes.
     """
 
     def CreateCollection(self, request, context):
@@ -220,6 +228,10 @@ def add_RetrieverServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class RetrieverService:
     """The index: collections of chunks with their vectors.
+
+    Each collection has a revision, which every change of its chunks raises: Upsert, Delete,
+    DeleteCollection. It never falls, not in a collection made anew under the same name either. 0: the
+    retriever is older than revisions, and says nothing about changes.
     """
 
     @staticmethod

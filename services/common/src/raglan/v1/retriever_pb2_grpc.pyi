@@ -28,7 +28,12 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class RetrieverServiceStub:
-    """The index: collections of chunks with their vectors."""
+    """The index: collections of chunks with their vectors.
+
+    Each collection has a revision, which every change of its chunks raises: Upsert, Delete,
+    DeleteCollection. It never falls, not in a collection made anew under the same name either. 0: the
+    retriever is older than revisions, and says nothing about changes.
+    """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -52,7 +57,12 @@ class RetrieverServiceStub:
 
 @_typing.type_check_only
 class RetrieverServiceAsyncStub(RetrieverServiceStub):
-    """The index: collections of chunks with their vectors."""
+    """The index: collections of chunks with their vectors.
+
+    Each collection has a revision, which every change of its chunks raises: Upsert, Delete,
+    DeleteCollection. It never falls, not in a collection made anew under the same name either. 0: the
+    retriever is older than revisions, and says nothing about changes.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateCollection: _aio.UnaryUnaryMultiCallable[_retriever_pb2.CreateCollectionRequest, _retriever_pb2.Collection]  # type: ignore[assignment]
@@ -72,7 +82,12 @@ class RetrieverServiceAsyncStub(RetrieverServiceStub):
     GetInfo: _aio.UnaryUnaryMultiCallable[_common_pb2.GetInfoRequest, _common_pb2.ServiceInfo]  # type: ignore[assignment]
 
 class RetrieverServiceServicer(metaclass=_abc_1.ABCMeta):
-    """The index: collections of chunks with their vectors."""
+    """The index: collections of chunks with their vectors.
+
+    Each collection has a revision, which every change of its chunks raises: Upsert, Delete,
+    DeleteCollection. It never falls, not in a collection made anew under the same name either. 0: the
+    retriever is older than revisions, and says nothing about changes.
+    """
 
     @_abc_1.abstractmethod
     def CreateCollection(

@@ -61,6 +61,13 @@ def router(mesh: Mesh, answers: AnswerCache) -> APIRouter:
             retry=False,
         )
 
+    async def drop(name: str) -> retriever_pb2.DeleteCollectionResponse:
+        await forget_documents(name)
+        dropped: retriever_pb2.DeleteCollectionResponse = await retrieve(
+            "DeleteCollection", retriever_pb2.DeleteCollectionRequest(name=name), retry=False
+        )
+        return dropped
+
     @routes.post("", status_code=201)
     async def create_collection(body: schemas.NewCollection) -> schemas.Collection:
         """Make a collection; asking again for the same one is no error."""
@@ -83,13 +90,9 @@ def router(mesh: Mesh, answers: AnswerCache) -> APIRouter:
     async def delete_collection(name: schemas.CollectionName) -> schemas.Deleted:
         """Delete a collection with its documents; jobs that feed it are cancelled."""
         held = await retrieve("GetCollection", retriever_pb2.GetCollectionRequest(name=name))
-        async with answers.deleting(name):
-            await forget_documents(name)
-            await retrieve(
-                "DeleteCollection", retriever_pb2.DeleteCollectionRequest(name=name), retry=False
-            )
-            # Documents submitted in between would appear in the next collection of that name.
-            await forget_documents(name)
+        await answers.deletion(name, drop(name))
+        # Documents submitted in between would appear in the next collection of that name.
+        await forget_documents(name)
         return schemas.Deleted(deleted_chunks=held.chunks)
 
     return routes

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Query, Request
@@ -61,6 +61,9 @@ def router(mesh: Mesh, answers: AnswerCache, settings: GatewaySettings) -> APIRo
     """The routes of documents."""
     routes = APIRouter(prefix="/v1/collections/{name}/documents", tags=["documents"])
 
+    def delete(method: str, request: Any) -> Awaitable[Any]:
+        return mesh.ingester.call(method, request, deadline=Deadline.after(TIMEOUT_S), retry=False)
+
     @routes.post("", status_code=202, openapi_extra=_BODY)
     async def upload(name: schemas.CollectionName, request: Request) -> schemas.Accepted:
         """Take documents in; the job that is returned parses, embeds and indexes them."""
@@ -108,10 +111,7 @@ def router(mesh: Mesh, answers: AnswerCache, settings: GatewaySettings) -> APIRo
     ) -> schemas.Deleted:
         """Delete a document, also while it is being ingested."""
         request = ingester_pb2.GetDocumentRequest(collection=name, document_id=document_id)
-        async with answers.deleting(name):
-            gone = await mesh.ingester.call(
-                "DeleteDocument", request, deadline=Deadline.after(TIMEOUT_S), retry=False
-            )
+        gone = await answers.deletion(name, delete("DeleteDocument", request))
         return schemas.Deleted(deleted_chunks=gone.deleted_chunks)
 
     @routes.post("/delete")
@@ -120,10 +120,7 @@ def router(mesh: Mesh, answers: AnswerCache, settings: GatewaySettings) -> APIRo
     ) -> schemas.DeletedDocuments:
         """Delete documents by the ids in the body; those that do not exist are named."""
         request = ingester_pb2.BatchDeleteDocumentsRequest(collection=name, document_ids=body.ids)
-        async with answers.deleting(name):
-            gone = await mesh.ingester.call(
-                "BatchDeleteDocuments", request, deadline=Deadline.after(TIMEOUT_S), retry=False
-            )
+        gone = await answers.deletion(name, delete("BatchDeleteDocuments", request))
         return schemas.DeletedDocuments(
             deleted_chunks=gone.deleted_chunks, missing_ids=list(gone.missing_ids)
         )

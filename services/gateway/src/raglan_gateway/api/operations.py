@@ -16,7 +16,7 @@ from raglan.resilience.breaker import State
 from raglan.rpc.addresses import format_address
 from raglan.rpc.endpoint import Reach
 
-from raglan_gateway.ladder import standing_on
+from raglan_gateway.degradation import current_level
 from raglan_gateway.mesh import Mesh, Seen
 from raglan_gateway.metrics import Metrics
 from raglan_gateway.settings import GatewaySettings
@@ -51,7 +51,7 @@ class Ready(BaseModel):
     """Whether this gateway is about to end: go to another."""
 
     rung: str
-    """The rung of the degradation ladder that the mesh stands on; "full" lacks nothing."""
+    """The degradation level of the mesh; "full" lacks nothing."""
     means: str
     dependencies: dict[str, str]
     """The best state among a service's replicas: serving, not_serving, connecting, unreachable."""
@@ -128,13 +128,13 @@ def router(
         if redis is not None:
             states["redis"] = Reach.SERVING if redis.state is State.CLOSED else Reach.UNREACHABLE
             away += [] if redis.state is State.CLOSED else ["redis"]
-        rung = standing_on(away)
+        level = current_level(away)
         draining = request.app.state.lifecycle.draining
         body = Ready(
             ready=mesh.pools[REQUIRED].available and not draining,
             draining=draining,
-            rung=rung.name,
-            means=rung.means,
+            rung=level.name,
+            means=level.means,
             dependencies=states,
         )
         return JSONResponse(body.model_dump(), status_code=200 if body.ready else 503)

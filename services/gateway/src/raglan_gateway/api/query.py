@@ -19,7 +19,7 @@ from raglan.telemetry import context as request_context
 from raglan.telemetry import semconv, tracing
 from raglan.v1 import retriever_pb2
 
-from raglan_gateway.api import filters, kept_answers, openapi, replies, schemas, sse
+from raglan_gateway.api import filters, openapi, replies, schemas, sse, stale_answers
 from raglan_gateway.metrics import Metrics
 from raglan_gateway.pipeline import (
     Answered,
@@ -34,7 +34,7 @@ from raglan_gateway.pipeline import (
 from raglan_gateway.query import Query
 from raglan_gateway.query_state import QueryState
 from raglan_gateway.settings import GatewaySettings
-from raglan_gateway.shared.answer_cache import AnswerCache, Place
+from raglan_gateway.shared.answer_cache import AnswerCache
 from raglan_gateway.traces import noted
 
 log: Final = structlog.get_logger()
@@ -65,13 +65,12 @@ def router(
     ) -> Any:
         """Find passages: the path of a query without generation."""
         query, deadline = _checked(body, x_raglan_priority, settings)
-        place = answers.place(query, generate=False)
         try:
             run = await _while_connected(request, pipeline.search(query, deadline))
         except RaglanError as error:
-            return await kept_answers.search(answers, place, error, metrics)
+            return await stale_answers.search(answers, query, error, metrics)
         metrics.answered(run)
-        return _sent(answers.put(place, replies.search(run)))
+        return _sent(stale_answers.keep(answers, run, replies.search(run)))
 
     @routes.post(
         "/v1/query",
@@ -83,17 +82,16 @@ def router(
     ) -> Any:
         """Answer with citations; `stream: true` sends server-sent events."""
         query, deadline = _checked(body, x_raglan_priority, settings)
-        place = answers.place(query, generate=True)
         if body.stream:
-            events = _events(pipeline, query, deadline, metrics, answers, place)
+            events = _events(pipeline, query, deadline, metrics, answers)
             begun = await _while_connected(request, _begun(events))
             return sse.response(begun, heartbeat_s=settings.heartbeat_s)
         try:
             run = await _while_connected(request, _completed(pipeline, query, deadline))
         except RaglanError as error:
-            return await kept_answers.query(answers, place, error, metrics)
+            return await stale_answers.query(answers, query, error, metrics)
         metrics.answered(run)
-        return _sent(answers.put(place, replies.query(run)))
+        return _sent(stale_answers.keep(answers, run, replies.query(run)))
 
     return routes
 
@@ -172,7 +170,6 @@ async def _events(
     deadline: Deadline,
     metrics: Metrics,
     answers: AnswerCache,
-    place: Place,
 ) -> AsyncGenerator[sse.Event, None]:
     """The events of one stream; its last is `done` or `error`.
 
@@ -191,7 +188,8 @@ async def _events(
                 if isinstance(event, Answered):
                     answered = True
                     metrics.answered(event.run)
-                    yield sse.Event("final", answers.put(place, replies.query(event.run)).decode())
+                    body = stale_answers.keep(answers, event.run, replies.query(event.run))
+                    yield sse.Event("final", body.decode())
                 elif event != _SIGN_OF_LIFE:
                     yield _shown(event)
         yield sse.Event("done")
@@ -201,7 +199,7 @@ async def _events(
             raise
         tracing.fail(request_span, error)
         noted.failed()
-        for late in await kept_answers.events(answers, place, error, metrics):
+        for late in await stale_answers.events(answers, query, error, metrics):
             yield late
     except (asyncio.CancelledError, GeneratorExit) as left:
         if not answered:

@@ -1,76 +1,83 @@
-"""Answers that were given, for the time when no retriever can be reached.
+"""Answers kept for the time while no retriever can be reached.
 
 In this process, up to `LOCAL_BYTES`, and where there is Redis, in Redis for the other gateways too.
 Not a cache to save work: it is read only when there is no other way to answer, and says how old an
-answer is. What was deleted does not come back: a deletion makes every answer from its collection
-unfindable, those too that are still being worked on.
+answer is.
+
+The key of an answer holds the revision that the retriever told of each collection when it searched.
+Looked up is the newest revision known: the last one told to this gateway, to another gateway (by
+Redis) or to the ingester, which makes all changes. So what was replaced or deleted does not come
+back, and nothing has to be invalidated.
 """
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol, TypeVar
 
 import raglan
 import structlog
-from cachetools import TTLCache
+from cachetools import LRUCache, TTLCache
 from raglan.cache import digest
-from raglan.errors import InvalidInput, NotFound, Unavailable
+from raglan.errors import InvalidInput, NotFound, RaglanError, Unavailable
+from raglan.v1 import ingester_pb2
 
-from raglan_gateway.api.schemas import QueryReply, SearchReply
 from raglan_gateway.query import Query
 from raglan_gateway.shared.redis_link import RedisLink
-from raglan_gateway.shared.shared_answers import Kept, SharedAnswers, Stamp
+from raglan_gateway.shared.shared_answers import SharedAnswers, StaleAnswer
 
 log: Final = structlog.get_logger()
 
 LOCAL_BYTES: Final = 32 * 1024 * 1024
-"""What the answers in this process may take."""
+"""Memory limit of the answers in this process."""
 
 ANSWER_BYTES: Final = 256 * 1024
 """The largest answer that is kept."""
 
 _ENTRY_BYTES: Final = 1_000
-"""What an entry takes besides its body, generously."""
+"""Memory of an entry besides its body, generously."""
 
 _COLLECTIONS: Final = 4_096
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where the answer to one question belongs, as of before the work on it."""
+class Changed(Protocol):
+    """Reply to a deletion."""
 
-    key: bytes
-    collections: tuple[str, ...]
-    deletions: int
-    """How many deletions this gateway had seen."""
-    stamp: Stamp
+    @property
+    def revision(self) -> int:
+        """The collection's after it; 0 where the service is older than revisions."""
+
+
+Reply = TypeVar("Reply", bound=Changed)
+AskIngester = Callable[[Sequence[str]], Awaitable[ingester_pb2.GetRevisionsResponse]]
 
 
 @dataclass(frozen=True, slots=True)
 class _Answer:
-    place: Place
     body: bytes
     made_at: float
 
 
 class AnswerCache:
-    """Make it inside a running event loop; close it."""
+    """Answers by question and revisions. Make it inside a running event loop; close it."""
 
     def __init__(
         self,
         keep_s: float,
+        ask_ingester: AskIngester,
         redis: RedisLink | None = None,
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Args:
         keep_s: answers older than this are not given; 0 keeps none.
+        ask_ingester: the ingester's `GetRevisions`; it may raise RaglanError.
         """
         self._keep_s = keep_s
+        self._ask_ingester = ask_ingester
         self._clock = clock
         self._answers: TTLCache[bytes, _Answer] = TTLCache(
             LOCAL_BYTES,
@@ -78,12 +85,9 @@ class AnswerCache:
             timer=clock,
             getsizeof=lambda answer: len(answer.body) + _ENTRY_BYTES,
         )
-        self._deletions = 0
-        self._deleted_at: dict[str, int] = {}
-        self._forgotten_at = 0
-        self._shared = (
-            SharedAnswers(redis, keep_s, on_deletion=self._forget, clock=clock) if redis else None
-        )
+        self._revisions: LRUCache[str, int] = LRUCache(_COLLECTIONS)
+        """The newest of each collection that this gateway was told."""
+        self._shared = SharedAnswers(redis, keep_s, clock=clock) if redis else None
 
     async def close(self) -> None:
         """Stop writing to Redis."""
@@ -92,96 +96,113 @@ class AnswerCache:
 
     @property
     def bytes_held(self) -> int:
-        """What the answers in this process take."""
+        """Memory of the answers in this process."""
         return int(self._answers.currsize)
 
-    def place(self, query: Query, *, generate: bool) -> Place:
-        """The place of a question's answer. Take it before anything is retrieved.
+    def learn(self, revisions: Mapping[str, int]) -> None:
+        """Note revisions that the retriever told; one that comes late changes nothing."""
+        for collection, revision in revisions.items():
+            if revision > self._revisions.get(collection, 0):
+                self._revisions[collection] = revision
+                if self._shared is not None:
+                    self._shared.publish(collection, revision)
+
+    def put(self, query: Query, kind: str, revisions: Mapping[str, int], body: bytes) -> None:
+        """Keep a reply, unless it is too large or the revision of a collection is not known.
 
         Args:
-            generate: True for `/v1/query`, False for `/v1/search`.
+            query: The question.
+            kind: The type of the reply.
+            revisions: Of the collections searched, as told with the passages.
+            body: The reply as JSON.
         """
-        stamp = self._shared.stamp(query.collections) if self._shared else ()
-        return Place(_key(query, generate), query.collections, self._deletions, stamp)
+        told = [revisions.get(name, 0) for name in query.collections]
+        if self._keep_s <= 0 or not all(told) or len(body) > ANSWER_BYTES:
+            return
+        key = _key(query, kind, told)
+        self._answers[key] = _Answer(body, self._clock())
+        if self._shared is not None:
+            self._shared.write(key, dict(zip(query.collections, told, strict=True)), body)
 
-    def put(self, place: Place, reply: QueryReply | SearchReply) -> bytes:
-        """Keep a complete reply; one that is degraded or too large is not kept.
+    async def get(self, query: Query, kind: str) -> StaleAnswer | None:
+        """Return the youngest reply kept to the same question at the newest revisions.
 
-        Returns:
-            The reply as JSON, which is what is kept; kept or not.
-        """
-        body = reply.model_dump_json().encode()
-        complete = not reply.degraded and len(body) <= ANSWER_BYTES
-        if complete and self._keep_s > 0 and self._holds(place):
-            self._answers[place.key] = _Answer(place, body, self._clock())
-            if self._shared is not None:
-                self._shared.write(place.key, place.collections, place.stamp, body)
-        return body
-
-    async def get(self, place: Place) -> Kept | None:
-        """The youngest reply kept to the same question, if there is one.
-
-        Takes `redis_link.CALL_S` at most. Redis is asked even if the answer is here, because other
-        gateways may have deleted what it rests on.
+        Takes `mesh.REVISIONS_S` and `redis_link.CALL_S` at most.
         """
         if self._keep_s <= 0:
             return None
-        found: list[Kept] = []
+        newest = await self._newest(query.collections)
+        if not all(newest):
+            return None
+        key = _key(query, kind, newest)
+        found: list[StaleAnswer] = []
         if self._shared is not None:
             try:
-                found += await self._shared.read(place.key, place.collections)
+                found += await self._shared.read(key)
             except Unavailable as error:
                 log.debug("only this gateway's own answers", reason=error.message)
-        answer = self._answers.get(place.key)
-        if answer is not None and self._holds(answer.place):
-            found.append(Kept(answer.body, self._clock() - answer.made_at))
-        return min(found, key=lambda kept: kept.age_s, default=None)
+        answer = self._answers.get(key)
+        if answer is not None:
+            found.append(StaleAnswer(answer.body, self._clock() - answer.made_at))
+        return min(found, key=lambda stale: stale.age_s, default=None)
 
-    async def invalidate(self, collection: str) -> None:
-        """Give no answer any more from before now that rests on `collection`."""
-        self._forget(collection)
-        if self._shared is not None:
-            await self._shared.deleted(collection)
+    async def deletion(self, collection: str, deleting: Awaitable[Reply]) -> Reply:
+        """Await a deletion, after which no answer from before it is given.
 
-    @asynccontextmanager
-    async def deleting(self, collection: str) -> AsyncIterator[None]:
-        """Around a deletion: invalidates after it, also when it failed half-way."""
+        That holds for one that failed half-way, or told no revision: the next higher one is taken
+        for it, at which nothing has been kept yet.
+        """
+        next_revision = self._revisions.get(collection, 0) + 1
         try:
-            yield
+            reply = await deleting
         except (NotFound, InvalidInput):  # nothing was deleted
             raise
         except BaseException:
-            await self.invalidate(collection)
+            self.learn({collection: next_revision})
             raise
-        await self.invalidate(collection)
+        self.learn({collection: reply.revision or next_revision})
+        if self._shared is not None:
+            await self._shared.publish_now()
+        return reply
 
-    def _forget(self, collection: str) -> None:
-        self._deletions += 1
-        self._deleted_at.pop(collection, None)
-        self._deleted_at[collection] = self._deletions
-        if len(self._deleted_at) > _COLLECTIONS:
-            # Without its own number, a collection counts as deleted from as late as this.
-            self._forgotten_at = self._deleted_at.pop(next(iter(self._deleted_at)))
-
-    def _holds(self, place: Place) -> bool:
-        """Nothing was deleted from the collections of `place` since it was taken."""
-        return all(
-            self._deleted_at.get(name, self._forgotten_at) <= place.deletions
-            for name in place.collections
+    async def _newest(self, collections: Sequence[str]) -> list[int]:
+        """Newest revision known of each collection; 0 where none is, or a deletion is not done."""
+        told, shared = await asyncio.gather(
+            self._told_ingester(collections), self._told_redis(collections)
         )
+        sources = (self._revisions, told.revisions, shared)
+        return [
+            0 if name in told.unfinished else max(source.get(name, 0) for source in sources)
+            for name in collections
+        ]
+
+    async def _told_ingester(self, collections: Sequence[str]) -> ingester_pb2.GetRevisionsResponse:
+        try:
+            return await self._ask_ingester(collections)
+        except RaglanError as error:
+            log.debug("revisions without the ingester's", reason=error.message)
+            return ingester_pb2.GetRevisionsResponse()
+
+    async def _told_redis(self, collections: Sequence[str]) -> dict[str, int]:
+        try:
+            return await self._shared.revisions(collections) if self._shared else {}
+        except Unavailable as error:
+            log.debug("revisions without other gateways'", reason=error.message)
+            return {}
 
 
-def _key(query: Query, generate: bool) -> bytes:
-    """A digest of everything that decides the reply, its form included."""
+def _key(query: Query, kind: str, revisions: Sequence[int]) -> bytes:
+    """Digest of everything that decides the reply, its form included."""
     filter_ = ""
     if query.filter is not None:
         filter_ = query.filter.SerializeToString(deterministic=True).hex()
     return digest(
         raglan.__version__,
-        "query" if generate else "search",
-        query.text if generate else query.line,
+        kind,
+        query.text,
         *(str(part) for part in (query.mode, query.top_k, query.rerank, query.max_tokens)),
         str(query.min_score),
         filter_,
         *query.collections,
+        *map(str, revisions),
     )

@@ -1,27 +1,20 @@
-"""Answers in Redis, where other gateways find them, and the word of what was deleted.
+"""Answers and revisions in Redis, where other gateways find them.
 
-Each collection has a generation there: a random token, replaced at each deletion. An answer is
-stored with the generations of its collections, and found only while all of them are still the
-same. What was asked before a deletion and answered after it must not be stored as if it came from
-after it; so a gateway stamps a question, before it is worked on, with the generations it last
-heard of, and Redis refuses an answer whose stamp is not current. Every reply tells the current
-ones. A stamp that is too old costs an answer; one that is too new is not possible, and no clocks
-are compared.
-
-Generations that Redis lost (flushed, evicted) are made anew, and never the same again.
+`raglan:answer:2:<digest>` holds an answer at one revision of its collections; the 2 is the version
+of this layout. `raglan:revision:<collection>` holds the newest revision that a gateway was told.
+Revisions only rise, so it does not matter in which order gateways write them.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, TypeAlias
+from itertools import islice
+from typing import Final
 
 import structlog
-from cachetools import LRUCache
 from raglan.background import keep_running
 from raglan.errors import Unavailable
 
@@ -29,54 +22,43 @@ from raglan_gateway.shared.redis_link import RedisLink
 
 log: Final = structlog.get_logger()
 
-Stamp: TypeAlias = tuple[bytes, ...]
-
 WAITING_WRITES: Final = 64
 """Answers on their way to Redis; more are dropped, because a request never waits for this."""
 
-WAITING_DELETIONS: Final = 10_000
-"""Collections whose deletions Redis has yet to hear of; past that, the oldest is given up."""
+WAITING_REVISIONS: Final = 10_000
+"""Collections whose revision Redis has yet to hear of; past that, the oldest is given up."""
 
+_PUBLISHED_AT_ONCE: Final = 500
 _AGAIN_S: Final = 0.2
-_KNOWN: Final = 4_096
-_GENERATION_MS: Final = 24 * 3600 * 1000
+_REVISION_MS: Final = 30 * 24 * 3600 * 1000
 
-# KEYS: the answer, then its collections' generations. Reply: the generations; where the answer is
-# there and theirs, also for how long it was to be kept, how much of that is left, and its body.
+# KEYS: the answer. Reply: for how long it was to be kept, how much of that is left, its body.
 _READ: Final = """
-local current = {}
-for i = 2, #KEYS do current[i - 1] = redis.call('GET', KEYS[i]) or '' end
-local held = redis.call('HMGET', KEYS[1], 'stamp', 'keep_ms', 'body')
-if held[1] ~= table.concat(current, ' ') then return {current} end
-return {current, tonumber(held[2]), redis.call('PTTL', KEYS[1]), held[3]}
+local held = redis.call('HMGET', KEYS[1], 'keep_ms', 'body')
+if not held[2] then return {} end
+return {tonumber(held[1]), redis.call('PTTL', KEYS[1]), held[2]}
 """
 
-# KEYS as above. ARGV: the stamp, a token for generations that are missing, how long those live,
-# how long the answer is to be kept, how much of that is left, its body. Reply: the generations.
+# KEYS: the answer, then revisions. ARGV: how long revisions live, how long the answer is to be
+# kept, how much of that is left, its body or nothing, then the revisions.
 _WRITE: Final = """
-local current = {}
 for i = 2, #KEYS do
-  local token = redis.call('GET', KEYS[i])
-  if token then
-    redis.call('PEXPIRE', KEYS[i], ARGV[3])
-  else
-    token = ARGV[2]
-    redis.call('SET', KEYS[i], token, 'PX', ARGV[3])
+  if tonumber(redis.call('GET', KEYS[i]) or '0') < tonumber(ARGV[i + 3]) then
+    redis.call('SET', KEYS[i], ARGV[i + 3])
   end
-  current[i - 1] = token
+  redis.call('PEXPIRE', KEYS[i], ARGV[1])
 end
-if table.concat(current, ' ') == ARGV[1] then
-  redis.call('HSET', KEYS[1], 'stamp', ARGV[1], 'keep_ms', ARGV[4], 'body', ARGV[6])
-  redis.call('PEXPIRE', KEYS[1], ARGV[5])
+if ARGV[4] ~= '' then
+  redis.call('HSET', KEYS[1], 'keep_ms', ARGV[2], 'body', ARGV[4])
+  redis.call('PEXPIRE', KEYS[1], ARGV[3])
 end
-return current
 """
 
-_RENEW: Final = "redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])"
+_REVISIONS: Final = "return redis.call('MGET', unpack(KEYS))"
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class StaleAnswer:
     """A reply as it was once given."""
 
     body: bytes
@@ -87,8 +69,7 @@ class Kept:
 @dataclass(frozen=True, slots=True)
 class _Write:
     key: bytes
-    collections: tuple[str, ...]
-    stamp: Stamp
+    revisions: Mapping[str, int]
     body: bytes
     made_at: float
 
@@ -97,27 +78,17 @@ class SharedAnswers:
     """The answers in one Redis. Make it inside a running event loop; close it."""
 
     def __init__(
-        self,
-        redis: RedisLink,
-        keep_s: float,
-        *,
-        on_deletion: Callable[[str], None],
-        clock: Callable[[], float] = time.monotonic,
+        self, redis: RedisLink, keep_s: float, *, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """Args:
-        on_deletion: called with a collection when Redis tells that something was deleted from it.
-        """
         self._redis = redis
         self._keep_s = keep_s
-        self._on_deletion = on_deletion
         self._clock = clock
-        self._generations: LRUCache[str, bytes] = LRUCache(_KNOWN)
         self._writes: asyncio.Queue[_Write] = asyncio.Queue(WAITING_WRITES)
-        self._untold: dict[str, None] = {}
-        self._more_untold = asyncio.Event()
+        self._unpublished: dict[str, int] = {}
+        self._more_unpublished = asyncio.Event()
         self._tasks = (
             asyncio.create_task(keep_running("share answers", self._write_all)),
-            asyncio.create_task(keep_running("tell deletions", self._tell_all)),
+            asyncio.create_task(keep_running("publish revisions", self._publish_all)),
         )
 
     async def close(self) -> None:
@@ -126,69 +97,65 @@ class SharedAnswers:
             task.cancel()
         await asyncio.wait(self._tasks)
 
-    def stamp(self, collections: Sequence[str]) -> Stamp:
-        """The generations last heard of; take it before the work on a question begins."""
-        return tuple(self._generations.get(name, b"") for name in collections)
-
-    async def read(self, key: bytes, collections: tuple[str, ...]) -> list[Kept]:
-        """The answer under `key`, or none if something was deleted from its collections.
+    async def revisions(self, collections: Sequence[str]) -> dict[str, int]:
+        """Newest revision of each collection that a gateway was told; 0 where there is none.
 
         Raises:
             Unavailable: no Redis.
         """
-        for name in collections:
-            if name in self._untold:
-                await self._tell(name)
-        generations, *found = await self._redis.run(_READ, _keys(key, collections))
-        self._learn(collections, generations)
+        found = await self._redis.run(_REVISIONS, [_revision(name) for name in collections])
+        return {name: int(each or 0) for name, each in zip(collections, found, strict=True)}
+
+    async def read(self, key: bytes) -> list[StaleAnswer]:
+        """The answer under `key`, if there is one.
+
+        Raises:
+            Unavailable: no Redis.
+        """
+        found = await self._redis.run(_READ, [_answer(key)])
         if not found:
             return []
         keep_ms, left_ms, body = found
         age_s = (keep_ms - left_ms) / 1e3
         # Outside, when Redis's clock was put back or another gateway keeps for longer.
-        return [Kept(body, age_s)] if 0 <= age_s <= self._keep_s else []
+        return [StaleAnswer(body, age_s)] if 0 <= age_s <= self._keep_s else []
 
-    def write(self, key: bytes, collections: tuple[str, ...], stamp: Stamp, body: bytes) -> None:
+    def write(self, key: bytes, revisions: Mapping[str, int], body: bytes) -> None:
         """Store an answer made now, soon; or not, when too many wait already."""
         try:
-            self._writes.put_nowait(_Write(key, collections, stamp, body, self._clock()))
+            self._writes.put_nowait(_Write(key, revisions, body, self._clock()))
         except asyncio.QueueFull:
             log.debug("an answer is not shared: too many are waiting")
 
-    async def deleted(self, collection: str) -> None:
-        """Make what is stored of `collection` unfindable; without Redis, once it is back."""
-        self._generations.pop(collection, None)
-        # Before the attempt: whoever calls may be cancelled in the middle of it.
-        self._untold[collection] = None
-        if len(self._untold) > WAITING_DELETIONS:
-            log.warning("redis will not hear of a deletion: too many are waiting")
-            del self._untold[next(iter(self._untold))]
+    def publish(self, collection: str, revision: int) -> None:
+        """Tell other gateways of a revision, soon; without Redis, once it is back."""
+        self._unpublished[collection] = revision
+        if len(self._unpublished) > WAITING_REVISIONS:
+            log.warning("redis will not hear of a revision: too many are waiting")
+            del self._unpublished[next(iter(self._unpublished))]
+        self._more_unpublished.set()
+
+    async def publish_now(self) -> None:
+        """Publish revisions that wait, unless there is no Redis; takes `redis_link.CALL_S`."""
+        waiting = dict(islice(self._unpublished.items(), _PUBLISHED_AT_ONCE))
         try:
-            await self._tell(collection)
+            await self._write(waiting)
         except Unavailable as error:
-            log.debug("redis will hear of a deletion later", reason=error.message)
-        finally:
-            if collection in self._untold:
-                self._more_untold.set()
+            log.debug("redis will hear of revisions later", reason=error.message)
+            return
+        for name, revision in waiting.items():
+            if self._unpublished.get(name) == revision:
+                del self._unpublished[name]
 
-    async def _tell(self, collection: str) -> None:
-        token = _token()
-        await self._redis.run(_RENEW, [_generation(collection)], token, _GENERATION_MS)
-        self._generations[collection] = token
-        self._untold.pop(collection, None)
-
-    async def _tell_all(self) -> None:
+    async def _publish_all(self) -> None:
         while True:
-            await self._more_untold.wait()
+            await self._more_unpublished.wait()
+            self._more_unpublished.clear()
             await self._redis.up()
-            for collection in list(self._untold):
-                try:
-                    await self._tell(collection)
-                except Unavailable:
-                    await asyncio.sleep(_AGAIN_S)
-                    break
-            if not self._untold:
-                self._more_untold.clear()
+            await self.publish_now()
+            if self._unpublished:
+                self._more_unpublished.set()
+                await asyncio.sleep(_AGAIN_S)
 
     async def _write_all(self) -> None:
         while True:
@@ -196,38 +163,27 @@ class SharedAnswers:
             left_s = self._keep_s - (self._clock() - write.made_at)
             if left_s > 0:
                 try:
-                    await self._write(write, left_s)
+                    await self._write(write.revisions, write.key, left_s, write.body)
                 except Unavailable:
                     log.debug("an answer is not shared: no redis")
 
-    async def _write(self, write: _Write, left_s: float) -> None:
-        generations = await self._redis.run(
+    async def _write(
+        self, revisions: Mapping[str, int], key: bytes = b"", left_s: float = 0, body: bytes = b""
+    ) -> None:
+        await self._redis.run(
             _WRITE,
-            _keys(write.key, write.collections),
-            b" ".join(write.stamp),
-            _token(),
-            _GENERATION_MS,
+            [_answer(key), *map(_revision, revisions)],
+            _REVISION_MS,
             int(self._keep_s * 1e3),
             max(1, int(left_s * 1e3)),
-            # Without a stamp it will be refused, and only the generations are of interest.
-            write.body if all(write.stamp) else b"",
+            body,
+            *revisions.values(),
         )
-        self._learn(write.collections, generations)
-
-    def _learn(self, collections: Sequence[str], generations: Sequence[bytes]) -> None:
-        for name, generation in zip(collections, generations, strict=True):
-            if self._generations.get(name, b"") != generation:
-                self._generations[name] = generation
-                self._on_deletion(name)
 
 
-def _keys(key: bytes, collections: Sequence[str]) -> list[str]:
-    return [f"raglan:answer:{key.hex()}", *map(_generation, collections)]
+def _answer(key: bytes) -> str:
+    return f"raglan:answer:2:{key.hex()}"
 
 
-def _generation(collection: str) -> str:
-    return f"raglan:generation:{collection}"
-
-
-def _token() -> bytes:
-    return os.urandom(16).hex().encode()
+def _revision(collection: str) -> str:
+    return f"raglan:revision:{collection}"

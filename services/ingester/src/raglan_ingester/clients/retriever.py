@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -57,8 +57,17 @@ class IndexChunk:
 class RetrieverClient:
     """Every method raises RaglanError. Retries are decided by the caller (OutageRetry)."""
 
-    def __init__(self, pool: EndpointPool) -> None:
+    def __init__(
+        self, pool: EndpointPool, on_change: Callable[[str, int], Awaitable[None]]
+    ) -> None:
+        """Call the retrievers of `pool`.
+
+        Args:
+            pool: The retrievers.
+            on_change: Awaited with a collection and its revision after each change of its chunks.
+        """
         self._pool = pool
+        self._on_change = on_change
 
     async def collection(self, name: str, deadline: Deadline | None = None) -> CollectionSettings:
         """Raises NotFound when there is no such collection."""
@@ -75,7 +84,7 @@ class RetrieverClient:
         self, collection: str, model: Model, chunks: Sequence[IndexChunk], vectors: NDArray[Any]
     ) -> None:
         """Store chunks with their vectors, one row a chunk."""
-        await self._call(
+        reply = await self._call(
             "Upsert",
             retriever_pb2.UpsertRequest(
                 collection=collection,
@@ -89,6 +98,7 @@ class RetrieverClient:
                 ],
             ),
         )
+        await self._on_change(collection, reply.revision)
 
     async def delete(
         self,
@@ -103,6 +113,7 @@ class RetrieverClient:
             collection=collection, document_ids=document_ids, keep_chunk_ids=keep
         )
         reply = await self._call("Delete", request, deadline)
+        await self._on_change(collection, reply.revision)
         return int(reply.deleted_chunks)
 
     async def count(self, collection: str, document_ids: Sequence[str]) -> list[int]:

@@ -23,7 +23,7 @@ from raglan_retriever.stores.folders import Folders, copy_sparse
 from raglan_retriever.stores.optimizing import optimize
 from raglan_retriever.stores.shard import Shard
 from raglan_retriever.stores.shards import OPENING_SHARE, Held, Shards
-from raglan_retriever.stores.store import Hit, Point, Size, Stats
+from raglan_retriever.stores.store import Hit, Point, Removed, Size, Stats, Versioned
 from raglan_retriever.stores.threads import BoundedPool
 from raglan_retriever.stores.upkeep import Upkeep
 
@@ -115,22 +115,27 @@ class EdgeStore:
     async def collection(self, name: str) -> Collection:
         return self._shards.get(name).stored.collection
 
+    async def versioned(self, names: Sequence[str]) -> list[Versioned]:
+        held = [self._shards.get(name) for name in names]
+        return [Versioned(each.stored.collection, each.revision) for each in held]
+
     async def describe(self, collection: Collection) -> None:
         await self._writes.run(self._describe, collection)
 
-    async def drop(self, name: str) -> None:
+    async def drop(self, name: str) -> int:
         await self._flushes.leave(name)
         await self._rebuilds.leave(name)
-        await self._writes.run(self._drop, name)
+        return await self._writes.run(self._drop, name)
 
-    async def upsert(self, name: str, points: Sequence[Point]) -> None:
-        await self._writes.run(self._upsert, name, points)
+    async def upsert(self, name: str, points: Sequence[Point]) -> int:
+        revision = await self._writes.run(self._upsert, name, points)
         self._flushes.wrote(name)
+        return revision
 
-    async def delete(self, name: str, where: Clause) -> int:
-        deleted = await self._writes.run(self._delete, name, where)
+    async def delete(self, name: str, where: Clause) -> Removed:
+        removed = await self._writes.run(self._delete, name, where)
         self._flushes.wrote(name)
-        return deleted
+        return removed
 
     async def search(
         self, name: str, query: list[float] | Sparse, limit: int, where: Clause | None
@@ -265,9 +270,10 @@ class EdgeStore:
         self._folders.write(stored)
         held.stored = stored
 
-    def _drop(self, name: str) -> None:
+    def _drop(self, name: str) -> int:
         self._shards.remove(name)
         self._folders.remove(name)
+        return self._folders.next_revision()
 
     @contextmanager
     def _written(self, name: str) -> Iterator[tuple[Held, Shard]]:
@@ -278,7 +284,7 @@ class EdgeStore:
                 self._folders.forget_counts(name)
             yield held, shard
 
-    def _upsert(self, name: str, points: Sequence[Point]) -> None:
+    def _upsert(self, name: str, points: Sequence[Point]) -> int:
         self._disk.check("write chunks")
         with self._written(name) as (held, shard):
             ids = [point.id for point in points]
@@ -287,21 +293,22 @@ class EdgeStore:
             try:
                 shard.upsert(points)
             finally:
-                held.note(ids)
+                held.note(ids, self._folders.next_revision())
+        return held.revision
 
-    def _delete(self, name: str, where: Clause) -> int:
+    def _delete(self, name: str, where: Clause) -> Removed:
         self._disk.check("delete chunks", share=OPENING_SHARE)
-        with self._shards.entered(name) as (_, shard):
+        with self._shards.entered(name) as (held, shard):
             ids = shard.ids(where)
         if not ids:
-            return 0
+            return Removed(0, held.revision)
         with self._written(name) as (held, shard):
             self._mark_erasable(held)
             try:
                 shard.delete(ids)
             finally:
-                held.note(ids)
-        return len(ids)
+                held.note(ids, self._folders.next_revision())
+        return Removed(len(ids), held.revision)
 
     def _mark_erasable(self, held: Held) -> None:
         held.erasable = True

@@ -1,6 +1,7 @@
 """The edge store's folders: which collections lie there, and changes that a crash cannot halve.
 
 data_dir/.lock                     held by the process that uses the folder
+data_dir/.revisions                above every revision that was given so far
 data_dir/<name>/collection.json    the description, and which shard folder counts
 data_dir/<name>/counts.json        what the shard holds; only while nothing was written after it
 data_dir/<name>/.opening           how many openings of the shard have not ended
@@ -16,10 +17,12 @@ import json
 import os
 import secrets
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from io import TextIOWrapper
+from itertools import count
 from pathlib import Path
 from typing import Any, Final
 
@@ -38,6 +41,9 @@ _OPENING: Final = ".opening"
 _SMALL_BYTES: Final = 8 * 1024 * 1024
 """Larger files are written to as chunks come in, before which free space is checked."""
 
+_REVISIONS: Final = ".revisions"
+_REVISIONS_A_START: Final = 2**32
+
 _ERASABLE: Final = "erasable"
 """A file beside the shard's own: it holds text of points that were deleted or replaced."""
 
@@ -52,11 +58,13 @@ class Stored:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """Counts of a closed shard."""
+    """Counts and revision of a closed shard."""
 
     chunks: int
     documents: int
     unindexed_chunks: int
+    revision: int = 0
+    """0 where an earlier version of Raglan wrote them."""
 
 
 class Folders:
@@ -65,6 +73,7 @@ class Folders:
     def __init__(self, root: Path) -> None:
         self._root = root
         self._lock: TextIOWrapper | None = None
+        self._revisions = count(1)
 
     def open(self) -> None:
         """Lock the folder and clear away what a crash left.
@@ -96,11 +105,27 @@ class Folders:
             lock.write(str(os.getpid()))
             lock.flush()
         self._clear()
+        self._reserve_revisions()
 
     def close(self) -> None:
         if self._lock is not None:
             self._lock.close()
             self._lock = None
+
+    def next_revision(self) -> int:
+        """A revision above every one before it, of any collection."""
+        return next(self._revisions)
+
+    def _reserve_revisions(self) -> None:
+        """Begin above what was given before, by the file and by the clock: each may be set back."""
+        try:
+            stored = int((self._root / _REVISIONS).read_text())
+        except (OSError, ValueError):
+            stored = 0
+        first = max(stored, time.time_ns() // 1_000)
+        with suppress(OSError):  # a full disk can still be read from
+            _write_json(self._root, _REVISIONS, first + _REVISIONS_A_START)
+        self._revisions = count(first)
 
     def stored(self) -> Iterator[tuple[str, Stored | str]]:
         """Every collection by name, or why its description cannot be read."""
@@ -287,7 +312,7 @@ def _write(folder: Path, stored: Stored) -> None:
     _write_json(folder, _DESCRIPTION, held)
 
 
-def _write_json(folder: Path, name: str, held: dict[str, Any]) -> None:
+def _write_json(folder: Path, name: str, held: Any) -> None:
     """Replace a file in one step."""
     half = folder / f".{name}"
     with half.open("w", encoding="utf-8") as file:

@@ -15,7 +15,7 @@ from raglan_retriever.chunks import Chunk
 from raglan_retriever.collection import Collection, Model
 from raglan_retriever.filters import Clause
 from raglan_retriever.lexical import Sparse
-from raglan_retriever.stores.store import Hit, Point, Size, Stats
+from raglan_retriever.stores.store import Hit, Point, Removed, Size, Stats, Versioned
 
 PASSAGES: Final = 50
 
@@ -54,14 +54,18 @@ class NullStore:
         """Exists, of any name and for any model."""
         return _collection(name)
 
+    async def versioned(self, names: Sequence[str]) -> list[Versioned]:
+        """Always at revision 1, since nothing changes."""
+        return [Versioned(_collection(name), 1) for name in names]
+
     async def describe(self, collection: Collection) -> None:
         """Nothing is learned of what never changes."""
 
-    async def drop(self, name: str) -> None:
+    async def drop(self, name: str) -> int:
         """Raises Conflict."""
         raise _unchangeable()
 
-    async def upsert(self, name: str, points: Sequence[Point]) -> None:
+    async def upsert(self, name: str, points: Sequence[Point]) -> int:
         """Raises Conflict."""
         raise _unchangeable()
 
@@ -80,7 +84,7 @@ class NullStore:
         """Every passage."""
         return list(self._chunks.values())
 
-    async def delete(self, name: str, where: Clause) -> int:
+    async def delete(self, name: str, where: Clause) -> Removed:
         """Raises Conflict."""
         raise _unchangeable()
 

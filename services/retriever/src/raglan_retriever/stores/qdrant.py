@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
+import time
+import uuid
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Final
 
 from qdrant_client import AsyncQdrantClient, models
@@ -18,12 +21,27 @@ from raglan_retriever.chunks import DOCUMENT_ID, NUMBERS, STORED, TERMS, Chunk
 from raglan_retriever.collection import Collection
 from raglan_retriever.filters import Clause
 from raglan_retriever.lexical import Sparse
-from raglan_retriever.stores.store import DENSE, LEXICAL, Hit, Point, Size, Stats
+from raglan_retriever.stores.store import (
+    DENSE,
+    LEXICAL,
+    Hit,
+    Point,
+    Removed,
+    Size,
+    Stats,
+    Versioned,
+)
 
 _OURS: Final = "raglan"
 """The key of a collection's metadata that holds our description. What lacks it is not ours."""
 
 _UNFINISHED: Final = "raglan_unfinished"
+
+_REVISIONS: Final = "raglan.revisions"
+"""A collection with one point for the revision of each other one. No collection of a user can have
+this name. The metadata of the collections could not hold it: it has no conditional update."""
+
+_REVISION: Final = "revision"
 
 _PAGE: Final = 500
 _UPSERT_AT_ONCE: Final = 40
@@ -80,6 +98,7 @@ class QdrantStore:
                 await self._client.create_payload_index(
                     collection.name, field, models.PayloadSchemaType.KEYWORD, wait=True
                 )
+        await self._raise_revision(collection.name)
         # Last, so that what a crash leaves half made is known by the lack of it.
         await self.describe(collection)
 
@@ -91,22 +110,37 @@ class QdrantStore:
             raise NotFound(f"There is no collection {name!r}.")
         return Collection.from_json(held)
 
+    async def versioned(self, names: Sequence[str]) -> list[Versioned]:
+        collections, revisions = await asyncio.gather(
+            asyncio.gather(*map(self.collection, names)), self._revisions(names)
+        )
+        return [
+            # 0 where an earlier version of Raglan wrote it last.
+            Versioned(collection, revision or await self._raise_revision(collection.name))
+            for collection, revision in zip(collections, revisions, strict=True)
+        ]
+
     async def describe(self, collection: Collection) -> None:
         with _errors(collection.name):
             await self._client.update_collection(
                 collection.name, metadata={_OURS: collection.to_json()}
             )
 
-    async def drop(self, name: str) -> None:
+    async def drop(self, name: str) -> int:
         await self.collection(name)
         with _errors(name):
             await self._client.delete_collection(name)
+        return await self._raise_revision(name)
 
-    async def upsert(self, name: str, points: Sequence[Point]) -> None:
-        with _errors(name):
-            for start in range(0, len(points), _UPSERT_AT_ONCE):
-                some = [_point(point) for point in points[start : start + _UPSERT_AT_ONCE]]
-                await self._client.upsert(name, some, wait=True)
+    async def upsert(self, name: str, points: Sequence[Point]) -> int:
+        try:
+            with _errors(name):
+                for start in range(0, len(points), _UPSERT_AT_ONCE):
+                    some = [_point(point) for point in points[start : start + _UPSERT_AT_ONCE]]
+                    await self._client.upsert(name, some, wait=True)
+        finally:
+            revision = await self._raise_revision(name)
+        return revision
 
     async def search(
         self, name: str, query: list[float] | Sparse, limit: int, where: Clause | None
@@ -137,12 +171,17 @@ class QdrantStore:
         records = self._scroll(name, where, list(STORED))
         return [Chunk.from_payload(record.payload or {}) async for record in records]
 
-    async def delete(self, name: str, where: Clause) -> int:
+    async def delete(self, name: str, where: Clause) -> Removed:
         ids = [record.id async for record in self._scroll(name, where, False)]
-        if ids:
+        if not ids:
+            (unchanged,) = await self.versioned([name])
+            return Removed(0, unchanged.revision)
+        try:
             with _errors(name):
                 await self._client.delete(name, models.PointIdsList(points=ids), wait=True)
-        return len(ids)
+        finally:
+            revision = await self._raise_revision(name)
+        return Removed(len(ids), revision)
 
     async def count(self, name: str, where: Clause | None) -> int:
         clause = None if where is None else _filter(where)
@@ -174,6 +213,44 @@ class QdrantStore:
 
     def backlog_s(self) -> float:
         return 0.0  # the server's queues are its own
+
+    async def _revisions(self, names: Sequence[str]) -> list[int]:
+        """Revision of each collection; 0 where it has none."""
+        ids = [_revision_id(name) for name in names]
+        try:
+            with _errors(_REVISIONS):
+                records = await self._client.retrieve(_REVISIONS, ids, timeout=_seconds_left())
+        except NotFound:
+            with suppress(Conflict), _errors(_REVISIONS):  # another retriever was faster
+                await self._client.create_collection(_REVISIONS, vectors_config={})
+            return [0] * len(ids)
+        found = {str(record.id): (record.payload or {})[_REVISION] for record in records}
+        return [found.get(id_, 0) for id_ in ids]
+
+    async def _raise_revision(self, name: str) -> int:
+        """Raise a collection's revision after a change of it; a revision that it has reached.
+
+        Replicas may do so at once. The condition lets one of them write what follows `before`, and
+        the others find it written: after their change too, since all read `before` after theirs.
+        """
+        (before,) = await self._revisions([name])
+        # The first one is above what a lost collection of revisions may have held.
+        after = before + 1 if before else time.time_ns() // 1_000
+        is_unchanged = models.FieldCondition(key=_REVISION, match=models.MatchValue(value=before))
+        with _errors(_REVISIONS):
+            await self._client.upsert(
+                _REVISIONS,
+                [
+                    models.PointStruct(
+                        id=_revision_id(name),
+                        vector={},
+                        payload={_REVISION: after, "collection": name},
+                    )
+                ],
+                wait=True,
+                update_filter=models.Filter(must=[is_unchanged]),
+            )
+        return after
 
     async def _make_way(self, name: str) -> None:
         """Remove what a crash left half made under this name. Raises Conflict if it is taken."""
@@ -243,6 +320,10 @@ def _seconds_left() -> int | None:
     """What Qdrant itself may take, so that it stops what nobody waits for; it counts in seconds."""
     limit = deadline.current()
     return None if limit is None else max(1, math.ceil(limit.remaining_s()))
+
+
+def _revision_id(name: str) -> str:
+    return str(uuid.uuid5(uuid.NAMESPACE_URL, name))
 
 
 def _point(point: Point) -> models.PointStruct:

@@ -41,6 +41,9 @@ class Held:
     erasable: bool
     """The shard still holds the text of points that were deleted or replaced."""
 
+    revision: int
+    """Raised by every write; see `Versioned`."""
+
     shard: Shard | None = None
     """None while it is closed."""
 
@@ -50,11 +53,8 @@ class Held:
     outdated: int = 0
     """Chunks written or removed since the vector index was built, as far as is known."""
 
-    version: int = 0
-    """Changes with every write."""
-
     documents: tuple[int, int] = (-1, 0)
-    """Version and number of documents at it: counting holds the interpreter's lock."""
+    """Revision and number of documents at it: counting holds the interpreter's lock."""
 
     changed: set[str] | None = None
     """Points written or removed since a copy was taken to build the index of; else None."""
@@ -69,18 +69,18 @@ class Held:
     def name(self) -> str:
         return self.stored.collection.name
 
-    def note(self, ids: Sequence[str]) -> None:
-        self.version += 1
+    def note(self, ids: Sequence[str], revision: int) -> None:
+        self.revision = revision
         self.outdated += len(ids)
         if self.changed is not None:
             self.changed.update(ids)
 
     def count_documents(self, shard: Shard) -> int:
-        version, documents = self.documents
-        if version != self.version:
-            version = self.version
+        revision, documents = self.documents
+        if revision != self.revision:
+            revision = self.revision
             documents = shard.documents()
-            self.documents = (version, documents)
+            self.documents = (revision, documents)
         return documents
 
 
@@ -197,12 +197,15 @@ class Shards:
 
     def _known(self, stored: Stored) -> Held:
         counts = self._folders.counts(stored)
+        # Without counts, writes after the last known revision may have been lost from it.
+        revision = (counts and counts.revision) or self._folders.next_revision()
         return Held(
             stored,
             counts,
             erasable=self._folders.is_erasable(stored),
+            revision=revision,
             outdated=counts.unindexed_chunks if counts else 0,
-            documents=(0, counts.documents) if counts else (-1, 0),
+            documents=(revision, counts.documents) if counts else (-1, 0),
         )
 
     def _open(self, held: Held) -> Shard:
@@ -259,13 +262,13 @@ class Shards:
         shard = held.shard
         if shard is None:
             return
-        version = held.version
+        revision = held.revision
         # With its counts known, nothing was written since it was opened.
         counts = held.counts or self._flushed(held, shard)
         if counts is None and not wait:
             return  # what was written stays in memory and in the log
         with self._lock:
-            is_unused = shard.is_idle and held.version == version and held.changed is None
+            is_unused = shard.is_idle and held.revision == revision and held.changed is None
             if held.shard is not shard or not (wait or is_unused):
                 return
             shard.close()
@@ -273,7 +276,7 @@ class Shards:
             if (
                 counts is not None
                 and held.counts is None
-                and held.version == version
+                and held.revision == revision
                 and self._folders.write_counts(held.stored, counts)
             ):
                 held.counts = counts
@@ -285,7 +288,8 @@ class Shards:
         try:
             with library_errors("it cannot be flushed"):
                 shard.flush()
-                return Counts(shard.count(None), held.count_documents(shard), shard.unindexed())
+                chunks, documents = shard.count(None), held.count_documents(shard)
+                return Counts(chunks, documents, shard.unindexed(), held.revision)
         except (Conflict, OSError) as error:
             log.error("closing without a flush", collection=held.name, reason=str(error))
             return None

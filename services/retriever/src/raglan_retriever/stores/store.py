@@ -32,6 +32,26 @@ class Hit(NamedTuple):
     score: float
 
 
+class Versioned(NamedTuple):
+    """A collection's description, and the revision of what it holds.
+
+    The revision is raised after each change of what a search can find, before the change is
+    acknowledged. So a search that reads the revision first finds what it stands for, or newer. No
+    revision is given twice under one name, nor after a higher one: not by another replica, not
+    after a restart, and not when the collection is dropped and created anew.
+    """
+
+    collection: Collection
+    revision: int
+
+
+class Removed(NamedTuple):
+    """Number of chunks that a deletion removed, and the collection's revision after it."""
+
+    chunks: int
+    revision: int
+
+
 @dataclass(frozen=True, slots=True)
 class Size:
     """How much a collection holds, as far as that is found quickly."""
@@ -77,14 +97,20 @@ class Store(Protocol):
 
     async def collection(self, name: str) -> Collection: ...
 
+    async def versioned(self, names: Sequence[str]) -> list[Versioned]:
+        """Each collection with its revision, read before this returns."""
+
     async def describe(self, collection: Collection) -> None:
         """Replace the stored description."""
 
-    async def drop(self, name: str) -> None:
-        """Remove it, a damaged one too."""
+    async def drop(self, name: str) -> int:
+        """Remove it, a damaged one too; a revision above all that it had."""
 
-    async def upsert(self, name: str, points: Sequence[Point]) -> None:
-        """Store the points, replacing those of the same id. On return they are durable."""
+    async def upsert(self, name: str, points: Sequence[Point]) -> int:
+        """Store the points, replacing those of the same id; the revision after it.
+
+        On return they are durable.
+        """
 
     async def search(
         self, name: str, query: list[float] | Sparse, limit: int, where: Clause | None
@@ -97,8 +123,8 @@ class Store(Protocol):
     async def select(self, name: str, where: Clause) -> list[Chunk]:
         """Every chunk that passes."""
 
-    async def delete(self, name: str, where: Clause) -> int:
-        """Remove every chunk that passes; how many there were."""
+    async def delete(self, name: str, where: Clause) -> Removed:
+        """Remove every chunk that passes."""
 
     async def count(self, name: str, where: Clause | None) -> int:
         """Exactly how many chunks pass."""

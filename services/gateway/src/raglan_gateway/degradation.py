@@ -1,0 +1,56 @@
+"""Degradation levels: what stands in for each part of the mesh while it is unavailable."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Final
+
+
+@dataclass(frozen=True, slots=True)
+class DegradationLevel:
+    """Behaviour of the mesh without one of its services."""
+
+    name: str
+    """Value of `rung` in `/readyz`."""
+    stage: str
+    """As in `degraded` and `timings_ms`."""
+    service: str
+    fallback: str
+    """Value of `fallback` in `degraded`."""
+    means: str
+
+
+LEVELS: Final = (
+    DegradationLevel("full", "", "", "", "Every part is there."),
+    DegradationLevel(
+        "local_state", "share", "redis", "local", "Limits and kept answers are each gateway's."
+    ),
+    DegradationLevel(
+        "no_uploads", "ingest", "ingester", "refused", "Uploads are refused, queries answered."
+    ),
+    DegradationLevel(
+        "words_compared", "cite", "embedder", "lexical", "Words decide what citations support."
+    ),
+    DegradationLevel(
+        "fused_order", "rerank", "reranker", "fused_order", "Passages keep the index's order."
+    ),
+    DegradationLevel("lexical", "embed", "embedder", "lexical", "Searches go by words alone."),
+    DegradationLevel(
+        "passages", "generate", "generator", "passages", "The best passages are quoted, cited."
+    ),
+    DegradationLevel(
+        "kept_answers", "retrieve", "retriever", "cached_answer", "Answers given before, or 503."
+    ),
+)
+"""From the least loss to the greatest. A database that is unavailable stops the ingester's jobs and
+nothing else."""
+
+FALLBACK: Final = {level.stage: level.fallback for level in LEVELS}
+
+
+def current_level(unavailable: Collection[str]) -> DegradationLevel:
+    """Return the level with the greatest loss among those of the `unavailable` services."""
+    return next(
+        level for level in reversed(LEVELS) if not level.service or level.service in unavailable
+    )
