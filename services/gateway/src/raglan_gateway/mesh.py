@@ -25,6 +25,7 @@ from raglan.v1 import (
     reranker_pb2_grpc,
     retriever_pb2,
     retriever_pb2_grpc,
+    traces_pb2_grpc,
 )
 
 from raglan_gateway.settings import GatewaySettings
@@ -35,7 +36,11 @@ STUBS: Final = {
     "reranker": reranker_pb2_grpc.RerankerServiceStub,
     "generator": generator_pb2_grpc.GeneratorServiceStub,
     "ingester": ingester_pb2_grpc.IngesterServiceStub,
+    "tracer": traces_pb2_grpc.TracerServiceStub,
 }
+TRACER: Final = "tracer"
+"""No request needs it, and there may be none."""
+
 _ASK_S: Final = 1.0
 
 
@@ -70,6 +75,7 @@ class Mesh:
                 on_attempt=partial(on_attempt, name),
             )
             for name, stub in STUBS.items()
+            if name != TRACER or settings.tracer_address
         }
         self.embedder = self.pools["embedder"]
         self.retriever = self.pools["retriever"]
