@@ -113,7 +113,7 @@ def _packed(attributes: Made) -> Made:
 def _ours(
     made: Sequence[Made], attributes: Sequence[Made], recent: RecentSpans | None = None
 ) -> Callable[[], None]:
-    tracer = Tracer(_RESOURCE, recent or RecentSpans(), "raglan")
+    tracer = Tracer(_RESOURCE, RecentSpans() if recent is None else recent, "raglan")
 
     def run() -> None:
         parent = None
