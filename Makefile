@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PACKAGES := services/common/src/raglan services/gateway/src/raglan_gateway \
             services/embedder/src/raglan_embedder services/retriever/src/raglan_retriever \
             services/reranker/src/raglan_reranker services/generator/src/raglan_generator \
-            services/ingester/src/raglan_ingester cli/src/raglan_cli
+            services/ingester/src/raglan_ingester services/tracer/src/raglan_tracer cli/src/raglan_cli
 STUBS := services/common/src/raglan/v1
 EVAL_DATA_DIR ?= $(wildcard ../shared/data)
 export EVAL_DATA_DIR

@@ -78,7 +78,7 @@ def main() -> None:
 
 
 async def _document() -> dict[str, Any]:
-    return build(GatewaySettings(traces_kept=0, otlp_port=-1)).openapi()
+    return build(GatewaySettings()).openapi()
 
 
 def _print_parameters(operation: dict[str, Any]) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import trustme
 from raglan import tls_files
 
-SERVICES = ("gateway", "embedder", "retriever", "reranker", "generator", "ingester")
+SERVICES = ("gateway", "embedder", "retriever", "reranker", "generator", "ingester", "tracer")
 
 
 class Authority:

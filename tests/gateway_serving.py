@@ -21,7 +21,7 @@ from raglan_gateway.settings import GatewaySettings
 NOWHERE: dict[str, Any] = {
     f"{name}_address": "127.0.0.1:1"
     for name in ("embedder", "retriever", "reranker", "generator", "ingester")
-} | {"traces_kept": "0", "otlp_port": "-1"}
+}
 LIMIT_S = 10
 
 

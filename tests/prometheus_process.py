@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 SHIPPED = Path(__file__).parents[1] / "deploy" / "observability"
-SERVICES = {"gateway", "embedder", "retriever", "reranker", "generator", "ingester"}
+SERVICES = {"gateway", "embedder", "retriever", "reranker", "generator", "ingester", "tracer"}
 START_S = 30.0
 
 

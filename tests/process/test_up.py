@@ -77,7 +77,7 @@ def environ(tmp_path_factory):
     packages = tmp_path_factory.mktemp("fakes")
     _package(packages, "embedder", EMBEDDER)
     _package(packages, "gateway", GATEWAY)
-    elsewhere = ("retriever", "reranker", "generator", "ingester")
+    elsewhere = ("retriever", "reranker", "generator", "ingester", "tracer")
     addresses = {f"RAGLAN_GATEWAY_{name.upper()}_ADDRESS": "127.0.0.1:1" for name in elsewhere}
     kept = {k: v for k, v in os.environ.items() if not k.startswith("RAGLAN_")}
     return (

@@ -104,6 +104,8 @@ def show_ready(document: MeshDocument, seconds: float, *, detached: bool) -> Non
         "Data": document["data"],
         "Logs": f"{document['data']}/logs",
     }
+    if otlp := document.get("otlp"):
+        rows["Spans (OTLP)"] = otlp
     grid = Table.grid(padding=(0, 3, 0, 2))
     for label, value in rows.items():
         grid.add_row(Text(label, style="dim"), value)

@@ -129,6 +129,7 @@ class _Run:
             data=str(self.planned.data),
             stop_s=self.planned.stop_s,
             restart=self.restart,
+            otlp=self.planned.otlp,
             services=[process.entry() for process in processes],
         )
 

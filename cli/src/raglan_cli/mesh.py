@@ -18,11 +18,14 @@ from typing import Final
 from raglan.lifecycle import LAST_WORD_S
 from raglan.rpc.addresses import family_of, format_address
 from raglan.settings import SERVICES, ServiceSettings, unknown_variables
+from raglan.telemetry import variables as trace_variables
 
 from raglan_cli.failure import Failure, UsageFailure
 
 GATEWAY: Final = "gateway"
 MODEL_SERVICES: Final = ("embedder", "retriever", "reranker", "generator", "ingester")
+TRACER: Final = "tracer"
+BEHIND_GATEWAY: Final = (*MODEL_SERVICES, TRACER)
 REPLICATED: Final = ("embedder", "reranker", "generator")
 MAX_REPLICAS: Final = 16
 LOOPBACK: Final = "127.0.0.1"
@@ -38,6 +41,8 @@ _EXIT_S: Final = 1.3
 """For a process to be gone after its last word."""
 
 _STORE: Final = "RAGLAN_RETRIEVER_STORE"
+_OTLP_PORT: Final = "RAGLAN_TRACER_OTLP_PORT"
+_USUAL_OTLP_PORT: Final = 4319
 _SHARED_STORES: Final = ("qdrant", "null")
 """With these a retriever holds no data of its own."""
 
@@ -45,6 +50,7 @@ _ALONE: Final = {
     "gateway": "it is the mesh's only entry point",
     "retriever": "Qdrant Edge gives a shard to one process (RAGLAN_RETRIEVER_STORE=qdrant scales)",
     "ingester": "its jobs have one owner on this machine",
+    "tracer": "its store has one owner",
 }
 
 
@@ -84,6 +90,8 @@ class Mesh:
     programs: tuple[Program, ...]
     endpoints: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Service -> addresses, for those of which a rolling restart runs one more for a while."""
+    otlp: str | None = None
+    """URL at which spans of others are received."""
 
     @property
     def stop_s(self) -> float:
@@ -104,9 +112,11 @@ def plan(
     What `environ` sets stays: a service whose address it gives the gateway is taken to run
     elsewhere, and is not started.
     """
-    external = {s: environ[a] for s in MODEL_SERVICES if environ.get(a := _address_variable(s))}
-    counts = {s: replicas.get(s, 1) for s in MODEL_SERVICES if s not in external}
-    free = iter((take_ports or free_ports)(sum(counts.values())))
+    external = {s: environ[a] for s in BEHIND_GATEWAY if environ.get(a := _address_variable(s))}
+    started = [s for s in BEHIND_GATEWAY if s not in external and (s != TRACER or _traces(environ))]
+    counts = {s: replicas.get(s, 1) for s in started}
+    free = iter((take_ports or free_ports)(sum(counts.values()) + 1))
+    otlp_port = _otlp_port(environ, next(free)) if TRACER in started else -1
     addresses = {
         s: [format_address(_reachable(s, environ), port) for port in _ports(s, n, free, environ)]
         for s, n in counts.items()
@@ -125,6 +135,7 @@ def plan(
             address=address,
             argv=(sys.executable, "-m", f"raglan_{service}"),
             env=_environment(service, address, data, joined, environ)
+            | ({_OTLP_PORT: str(otlp_port)} if service == TRACER else {})
             | _metrics_of(service, number),
             log=data / "logs" / f"{service}-{number}.log",
             grace_s=_grace_s(service, environ),
@@ -140,6 +151,26 @@ def plan(
         data=data,
         programs=tuple(programs),
         endpoints={s: tuple(a) for s, a in addresses.items() if s not in {*alone, GATEWAY}},
+        otlp=f"http://{_otlp_host(environ)}:{otlp_port}/v1/traces" if otlp_port > 0 else None,
+    )
+
+
+def _traces(environ: Mapping[str, str]) -> bool:
+    """Whether this mesh keeps its traces itself: spans are made, and no collector gets them."""
+    return not trace_variables.exported(environ) and not trace_variables.disabled(environ)
+
+
+def _otlp_port(environ: Mapping[str, str], free: int) -> int:
+    """The port that is set, else the usual one, else, where another mesh has that, `free`."""
+    for name in (_OTLP_PORT, _OTLP_PORT.replace("TRACER", "GATEWAY")):
+        if (given := environ.get(name, "")).removeprefix("-").isdecimal():
+            return int(given)
+    return _USUAL_OTLP_PORT if is_free(_USUAL_OTLP_PORT, _otlp_host(environ)) else free
+
+
+def _otlp_host(environ: Mapping[str, str]) -> str:
+    return environ.get("RAGLAN_TRACER_OTLP_HOST") or environ.get(
+        "RAGLAN_GATEWAY_OTLP_HOST", LOOPBACK
     )
 
 
@@ -166,7 +197,8 @@ def _ports(
 
 def _alone(environ: Mapping[str, str]) -> set[str]:
     """The services that hold their data for themselves."""
-    return {"ingester"} if environ.get(_STORE) in _SHARED_STORES else {"retriever", "ingester"}
+    always = {"ingester", TRACER}
+    return always if environ.get(_STORE) in _SHARED_STORES else {*always, "retriever"}
 
 
 def standing_in(program: Program) -> Program:
@@ -216,7 +248,9 @@ def _environment(
     ours = {"RAGLAN_DATA": str(data), f"{prefix}_LOG_FORMAT": "json"}
     match service:
         case "gateway":
-            ours |= {_address_variable(s): joined[s] for s in MODEL_SERVICES}
+            ours |= {_address_variable(s): joined[s] for s in BEHIND_GATEWAY if s in joined}
+        case "tracer":
+            ours |= {f"{prefix}_{s.upper()}_ADDRESS": joined[s] for s in MODEL_SERVICES}
         case "retriever":
             ours[f"{prefix}_DATA_DIR"] = str(data / service)
         case "ingester":

@@ -3,8 +3,8 @@
 - The gateway: a new one serves on the same socket before the old one ends.
 - A service with replicas: each in its place, while the others answer.
 - One alone of which there may be two: a stand-in answers while it is restarted.
-- One that holds its data alone, the ingester and a retriever over Edge: there is a gap, which
-that `gap_of` describes.
+- One that holds its data alone, the ingester, the tracer and a retriever over Edge: there is a
+  gap, which `gap_of` describes.
 """
 
 from __future__ import annotations
@@ -17,21 +17,23 @@ from pathlib import Path
 from typing import Final
 
 from raglan_cli.mesh import (
+    BEHIND_GATEWAY,
     GATEWAY,
-    MODEL_SERVICES,
     Program,
     addresses_file,
     standing_in,
 )
 from raglan_cli.supervisor import Process, Supervisor
 
-ORDER: Final = (*MODEL_SERVICES, GATEWAY)
+ORDER: Final = (*BEHIND_GATEWAY, GATEWAY)
 
 _GAPS: Final = {
     "retriever": "its index has one owner, so until it is back, in a second or a few, searches "
     "are answered from the cache or refused with 503",
     "ingester": "its jobs have one owner, so until it is back uploads are refused with 503; "
     "jobs go on where they stood",
+    "tracer": "its store has one owner, so until it is back traces cannot be looked at; the newest "
+    "requests are remembered and kept then",
 }
 """Consequence, by service, if a process cannot overlap with its successor."""
 

@@ -15,7 +15,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final, TypedDict, cast
+from typing import Final, NotRequired, TypedDict, cast
 
 from raglan_cli.failure import Failure
 
@@ -80,6 +80,8 @@ class MeshDocument(TypedDict):
     """The longest that its end may take."""
     restart: RestartEntry | None
     """The last one."""
+    otlp: NotRequired[str | None]
+    """URL at which spans of others are received; None where they are not."""
     services: list[ServiceEntry]
 
 

@@ -53,6 +53,7 @@ def status(data: DataOption = None, json: JsonOption = False, url: UrlOption = N
         "version": (seen or {}).get("version"),
         "data": local["data"] if local else None,
         "started_at": local["started_at"] if local else None,
+        "otlp": local.get("otlp") if local else None,
         "services": services,
     }
     if json:
@@ -103,6 +104,8 @@ def _show(document: Mapping[str, Any]) -> None:
         cells[_COLUMNS.index("state")].stylize("green" if state in _GOOD else "bold red")
         table.add_row(*cells)
     out.print(table)
+    if document["otlp"]:
+        out.print(f"Spans of others (OTLP) are received at {document['otlp']}.", style="dim")
     for service in document["services"]:
         if told := crash_of(service):
             out.print(told, style="red")

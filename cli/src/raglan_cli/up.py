@@ -44,7 +44,7 @@ def up(
 ) -> None:
     """Start the whole mesh on this machine.
 
-    That is gateway, embedder, retriever, reranker, generator and ingester, a process each.
+    That is gateway, embedder, retriever, reranker, generator, ingester and tracer, a process each.
     They take their settings from RAGLAN_<SERVICE>_<FIELD>, e.g. RAGLAN_GENERATOR_ENGINE=openai.
     Ctrl-C stops everything.
 

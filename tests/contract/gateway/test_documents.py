@@ -102,7 +102,7 @@ async def gateway(ingester: Ingester) -> AsyncIterator[httpx.AsyncClient]:
         f"{name}_address": f"127.0.0.1:{servers[name].port if name in servers else 1}"
         for name in ("embedder", "retriever", "reranker", "generator", "ingester")
     }
-    app = build(GatewaySettings(**addresses, traces_kept=0, otlp_port=-1))
+    app = build(GatewaySettings(**addresses))
     async with (
         app.router.lifespan_context(app),
         httpx.AsyncClient(

@@ -99,8 +99,6 @@ async def gateway(mesh: Mesh) -> AsyncIterator[Gateway]:
                 GatewaySettings(
                     generator_address="127.0.0.1:1",
                     default_collection="",
-                    traces_kept=0,
-                    otlp_port=-1,
                     **({"redis_url": redis.url} if redis else {}),
                     **mesh.addresses,
                 )

@@ -54,7 +54,7 @@ async def gateway(ingester: Ingester) -> AsyncIterator[httpx.AsyncClient]:
         f"{name}_address": "127.0.0.1:1"
         for name in ("embedder", "retriever", "reranker", "generator")
     } | {"ingester_address": f"127.0.0.1:{server.port}"}
-    app = build(GatewaySettings(**addresses, traces_kept=0, otlp_port=-1))
+    app = build(GatewaySettings(**addresses))
     async with (
         app.router.lifespan_context(app),
         httpx.AsyncClient(

@@ -28,7 +28,55 @@ def test_every_service_and_the_gateway_get_a_process():
         "ingester-1",
         "reranker-1",
         "retriever-1",
+        "tracer-1",
     ]
+
+
+def test_the_tracer_asks_the_services_and_the_gateway_is_told_where_it_is():
+    of = planned()
+    tracer, gateway = program(of, "tracer"), program(of, "gateway")
+    assert gateway.env["RAGLAN_GATEWAY_TRACER_ADDRESS"] == tracer.address
+    for service in ("embedder", "retriever", "reranker", "generator", "ingester"):
+        variable = f"{service.upper()}_ADDRESS"
+        told = gateway.env[f"RAGLAN_GATEWAY_{variable}"]
+        assert tracer.env[f"RAGLAN_TRACER_{variable}"] == told
+    assert tracer.alone
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [
+        {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318"},
+        {"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://collector:4318/v1/traces"},
+        {"OTEL_SDK_DISABLED": "true"},
+        {"RAGLAN_GATEWAY_TRACER_ADDRESS": "elsewhere:7106"},
+    ],
+)
+def test_no_tracer_is_started_where_spans_go_elsewhere(environ):
+    of = planned(environ)
+    assert "tracer" not in {p.service for p in of.programs}
+    assert of.otlp is None
+    told = environ.get("RAGLAN_GATEWAY_TRACER_ADDRESS")
+    assert program(of, "gateway").env.get("RAGLAN_GATEWAY_TRACER_ADDRESS") == told
+
+
+def test_a_second_mesh_receives_spans_on_a_port_of_its_own(monkeypatch):
+    with closing(socket.create_server(("127.0.0.1", 0))) as first:
+        usual = first.getsockname()[1]
+        monkeypatch.setattr(mesh, "_USUAL_OTLP_PORT", usual)
+        of = planned()
+    port = program(of, "tracer").env["RAGLAN_TRACER_OTLP_PORT"]
+    assert port != str(usual)
+    assert of.otlp == f"http://127.0.0.1:{port}/v1/traces"
+    assert planned().otlp == f"http://127.0.0.1:{usual}/v1/traces", "the usual one where it is free"
+
+
+@pytest.mark.parametrize("name", ["RAGLAN_TRACER_OTLP_PORT", "RAGLAN_GATEWAY_OTLP_PORT"])
+def test_a_port_for_spans_that_was_set_stays(name):
+    of = planned({name: "4444"})
+    assert of.otlp == "http://127.0.0.1:4444/v1/traces"
+    assert program(of, "tracer").env["RAGLAN_TRACER_OTLP_PORT"] == "4444"
+    assert planned({name: "-1"}).otlp is None
 
 
 def test_replicas_listen_apart_and_the_gateway_is_given_all_of_them():

@@ -13,8 +13,8 @@ from raglan.errors import NotFound, NotSupported, Unavailable
 from raglan.v1 import ingester_pb2, retriever_pb2
 from raglan_gateway.api import stale_answers
 from raglan_gateway.api.schemas import Degraded, SearchReply
-from raglan_gateway.pipeline import Run
 from raglan_gateway.query import Query
+from raglan_gateway.query_state import QueryState
 from raglan_gateway.shared.answer_cache import ANSWER_BYTES, LOCAL_BYTES, AnswerCache
 
 HYBRID = retriever_pb2.SEARCH_MODE_HYBRID
@@ -65,7 +65,7 @@ def keep(
     query: Query = BASE,
     revisions: Mapping[str, int] | None = None,
 ) -> None:
-    run = Run(query, None)  # type: ignore[arg-type]
+    run = QueryState(query, None)  # type: ignore[arg-type]
     told = dict.fromkeys(query.collections, 1) if revisions is None else revisions
     run.revisions = dict(told)
     stale_answers.keep(cache, run, given)

@@ -20,7 +20,7 @@ async def gateway() -> AsyncIterator[httpx.AsyncClient]:
         for name in ("embedder", "retriever", "reranker", "generator", "ingester")
     }
     limits = {"max_request_bytes": 20_000, "max_upload_bytes": 100_000}
-    app = build(GatewaySettings(**limits, **nowhere, traces_kept=0, otlp_port=-1))
+    app = build(GatewaySettings(**limits, **nowhere))
     transport = httpx.ASGITransport(app=app)
     async with (
         app.router.lifespan_context(app),

@@ -27,6 +27,7 @@ from raglan.telemetry import context as request_context
 from raglan.telemetry import tracing, variables
 from raglan.telemetry.recent_spans import RecentSpans
 from raglan.v1 import common_pb2, embedder_pb2, generator_pb2, reranker_pb2, retriever_pb2
+from raglan.v1.traces_pb2 import RequestOutcome
 from raglan_gateway.grounding import groundedness
 from raglan_gateway.pipeline import (
     Answered,
@@ -42,8 +43,7 @@ from raglan_gateway.pipeline import (
 )
 from raglan_gateway.query import Query
 from raglan_gateway.query_state import QueryState
-from raglan_gateway.traces import noted
-from raglan_gateway.traces.verdict import Ended
+from raglan_gateway.traces import request_outcome
 
 MODEL = common_pb2.ModelIdentity(id="m", revision="1", dimension=1)
 
@@ -454,11 +454,11 @@ def recent() -> Iterator[RecentSpans]:
 
 async def traced(
     recent: RecentSpans, mesh: FakeMesh, **asked: object
-) -> tuple[dict[str, ReadableSpan], Ended]:
+) -> tuple[dict[str, ReadableSpan], RequestOutcome]:
     """Name -> span of one answer, "request" for the first of them, and what was noted."""
     with request_context.incoming({}, "request"):
         trace_id = tracing.current().get_span_context().trace_id
-        ended = noted.begin(trace_id)
+        ended = request_outcome.begin(trace_id, {})
         with contextlib.suppress(RaglanError):
             await answer(mesh, **asked)
     return {span.name: span for span in recent.of(trace_id)[0]}, ended

@@ -16,7 +16,7 @@ async def statuses(forwarded: list[str], **options: object) -> list[int]:
         httpx.AsyncClient(base_url=gateway.url) as client,
     ):
         return [
-            (await client.get("/v1/traces", headers={"x-forwarded-for": each})).status_code
+            (await client.get("/openapi.json", headers={"x-forwarded-for": each})).status_code
             for each in forwarded
         ]
 

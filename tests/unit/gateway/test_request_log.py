@@ -20,9 +20,7 @@ async def gateway() -> AsyncIterator[httpx.AsyncClient]:
         f"{name}_address": "127.0.0.1:1"
         for name in ("embedder", "retriever", "reranker", "generator", "ingester")
     }
-    settings = GatewaySettings(
-        **nowhere, traces_kept=0, otlp_port=-1, default_collection="", max_request_bytes=2_000
-    )
+    settings = GatewaySettings(**nowhere, default_collection="", max_request_bytes=2_000)
     app = build(settings)
 
     async def fail() -> None:

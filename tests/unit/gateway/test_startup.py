@@ -25,7 +25,7 @@ async def test_startup_is_over_once_every_service_was_up_and_stays_over() -> Non
     for name in NAMES[1:]:
         servers[name]._health.set(serving=False)
     addresses = {f"{name}_address": f"127.0.0.1:{servers[name].port}" for name in NAMES}
-    app = build(GatewaySettings(**addresses, default_collection="", traces_kept=0, otlp_port=-1))
+    app = build(GatewaySettings(**addresses, default_collection=""))
     transport = httpx.ASGITransport(app=app)
     async with (
         asyncio.timeout(30),

@@ -21,7 +21,9 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from raglan import fault_plan, tls_files
 from raglan.telemetry import variables as trace_variables
 
-SERVICES: Final = ("gateway", "embedder", "retriever", "reranker", "generator", "ingester")
+SERVICES: Final = (
+    *("gateway", "embedder", "retriever", "reranker", "generator", "ingester", "tracer"),
+)
 """Every service that reads variables of its own. Their prefixes are left to them."""
 
 CLI_VARIABLES: Final = frozenset(
@@ -29,6 +31,15 @@ CLI_VARIABLES: Final = frozenset(
 )
 """Variables of the command line: the gateway's address, the data folder of `raglan up`, the
 size limit of its logs, and the file in which runs of `raglan eval` are kept, and for how long."""
+
+RENAMED: Final[Mapping[str, str]] = {
+    f"RAGLAN_GATEWAY_{name}": f"RAGLAN_TRACER_{name}"
+    for name in (
+        *("TRACES_KEPT", "TRACES_SHARE", "TRACES_MAX_BYTES", "TRACE_MAX_SPANS"),
+        *("OTLP_HOST", "OTLP_PORT", "DATA_DIR"),
+    )
+}
+"""Former name of a variable -> its name. The former one is still read where the other is unset."""
 
 _MAX_SECRET_BYTES: Final = 64 * 1024
 
@@ -87,6 +98,11 @@ class GrpcSettings(ServiceSettings):
 
 
 S = TypeVar("S", bound=ServiceSettings)
+
+
+def listed(value: str) -> list[str]:
+    """The parts of a setting that is a list with commas."""
+    return [part.strip() for part in value.split(",") if part.strip()]
 
 
 def default_data_dir() -> Path:
@@ -173,7 +189,7 @@ def unknown_variables(
     known: Iterable[str], *, prefix: str, environ: Mapping[str, str]
 ) -> dict[str, str]:
     """Variable that nothing reads, under `prefix` or no service's prefix -> nearest known one."""
-    names = set(known) | CLI_VARIABLES | COMMON_VARIABLES
+    names = set(known) | CLI_VARIABLES | COMMON_VARIABLES | RENAMED.keys()
     foreign = tuple(
         f"RAGLAN_{service.upper()}_"
         for service in SERVICES
@@ -211,8 +227,13 @@ def load(settings: type[S]) -> S:
         problems.append(wrong)
     names = {field: variable for variable, field in variables.items()}
     secrets = _secrets_from_files(settings, os.environ, problems)
+    renamed: dict[str, Any] = {
+        variables[name]: os.environ[former]
+        for former, name in RENAMED.items()
+        if name in variables and former in os.environ and name not in os.environ
+    }
     try:
-        loaded = settings(**secrets)
+        loaded = settings(**renamed, **secrets)
     except ValidationError as error:
         problems += [_problem(settings, names, e) for e in error.errors(include_url=False)]
         raise SettingsError("\n".join(problems)) from None

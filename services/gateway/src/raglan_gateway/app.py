@@ -11,10 +11,10 @@ from typing import Any, Final
 import raglan
 import structlog
 from fastapi import FastAPI
+from raglan.cross_origin import CrossOriginPolicy
 from raglan.errors import Conflict, RaglanError
 from raglan.lifecycle import Lifecycle
 from raglan.resilience.breaker import State
-from raglan.telemetry.metrics import OnLoop
 from starlette.responses import Response
 
 from raglan_gateway.admission.admission import Admission
@@ -22,22 +22,17 @@ from raglan_gateway.admission.checks import Check
 from raglan_gateway.admission.rate_limit import RateLimit
 from raglan_gateway.api import collections, documents, jobs, openapi, operations, query, schemas
 from raglan_gateway.api import traces as trace_routes
-from raglan_gateway.api.cross_origin import Cors, CrossOriginPolicy
+from raglan_gateway.api.cross_origin import Cors
 from raglan_gateway.api.error_handlers import install_error_handlers
 from raglan_gateway.api.request_middleware import RequestMiddleware, reject
-from raglan_gateway.mesh import Mesh
+from raglan_gateway.mesh import TRACER, Mesh
 from raglan_gateway.metrics import Metrics
 from raglan_gateway.pipeline import Budgets, Pipeline
 from raglan_gateway.settings import GatewaySettings, listed
 from raglan_gateway.shared.answer_cache import AnswerCache
 from raglan_gateway.shared.redis_link import RedisLink
-from raglan_gateway.traces import noted
-from raglan_gateway.traces.collection import Collector
-from raglan_gateway.traces.keeping import Traces
-from raglan_gateway.traces.metrics import families
-from raglan_gateway.traces.receiver import Listener, Receiver
-from raglan_gateway.traces.store import TraceStore
-from raglan_gateway.traces.verdict import TailSampling
+from raglan_gateway.traces import request_outcome
+from raglan_gateway.traces.reporter import TraceReporter
 
 log: Final = structlog.get_logger()
 _ERRORS: Final[dict[int | str, dict[str, Any]]] = {
@@ -53,7 +48,7 @@ def build(settings: GatewaySettings, lifecycle: Lifecycle | None = None) -> Fast
 
     def attempted(service: str, kind: str) -> None:
         metrics.called.attempted(service, kind)
-        noted.attempted(kind)
+        request_outcome.note_attempt(kind)
 
     mesh = Mesh(settings, attempted)
     pipeline = Pipeline(
@@ -62,24 +57,19 @@ def build(settings: GatewaySettings, lifecycle: Lifecycle | None = None) -> Fast
     process = metrics.process(pipeline.load_shedder.observe_lag)
     redis = RedisLink(settings.redis_url) if settings.redis_url.get_secret_value() else None
     answers = AnswerCache(settings.stale_answer_s, mesh.revisions, redis)
-    hosts = listed(settings.allowed_hosts)
     admission = Admission(
         settings,
         load_shedder=pipeline.load_shedder,
         rate_limit=RateLimit(settings.rate_limit_per_minute, redis),
         check_origin=CrossOriginPolicy(
             listens_on=settings.host,
-            allowed_hosts=hosts,
+            allowed_hosts=listed(settings.allowed_hosts),
             origins=listed(settings.cors_origins),
         ).check,
         count=metrics.refused,
     )
-    traces = _traces(settings, mesh)
-    receiver = Receiver(
-        traces.receive, CrossOriginPolicy(listens_on=settings.otlp_host, allowed_hosts=hosts)
-    )
-    listener = Listener(receiver, settings.otlp_host, settings.otlp_port)
-    metrics.registry.register(OnLoop(lambda: families(traces, receiver)))
+    tracer = mesh.pools.get(TRACER)
+    reporter = TraceReporter(tracer)
     metrics.watch(
         mesh, pipeline, lambda: ["redis"] if redis and redis.state is not State.CLOSED else []
     )
@@ -87,8 +77,7 @@ def build(settings: GatewaySettings, lifecycle: Lifecycle | None = None) -> Fast
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         process.start()
-        await traces.start()
-        listener.start()
+        reporter.start()
         process.becomes("serving")
         making = asyncio.create_task(_make_default_collection(mesh, settings.default_collection))
         yield
@@ -96,8 +85,7 @@ def build(settings: GatewaySettings, lifecycle: Lifecycle | None = None) -> Fast
         making.cancel()
         await asyncio.wait((making,))
         await process.stop()
-        await listener.close()
-        await traces.close()
+        await reporter.close()
         await answers.close()
         if redis is not None:
             await redis.close()
@@ -122,7 +110,7 @@ def build(settings: GatewaySettings, lifecycle: Lifecycle | None = None) -> Fast
         admission=admission,
         lifecycle=lifecycle,
         metrics=metrics,
-        traces=traces,
+        reporter=reporter,
     )
     if settings.cors_origins:
         app.add_middleware(Cors, origins=listed(settings.cors_origins))
@@ -131,7 +119,7 @@ def build(settings: GatewaySettings, lifecycle: Lifecycle | None = None) -> Fast
     app.include_router(collections.router(mesh, answers))
     app.include_router(documents.router(mesh, answers, settings))
     app.include_router(jobs.router(mesh, settings.heartbeat_s))
-    app.include_router(trace_routes.router(traces))
+    app.include_router(trace_routes.router(tracer))
     app.include_router(operations.router(mesh, redis, settings, metrics))
     openapi.install(app)
     return app
@@ -149,21 +137,6 @@ def _budgets(settings: GatewaySettings) -> Budgets:
         rerank_s=settings.rerank_budget_ms / 1e3,
         first_token_s=settings.first_token_budget_ms / 1e3,
         cite_s=settings.cite_budget_ms / 1e3,
-    )
-
-
-def _traces(settings: GatewaySettings, mesh: Mesh) -> Traces:
-    store = TraceStore(
-        settings.data_dir / "traces.sqlite" if settings.traces_kept else None,
-        newest=settings.traces_kept,
-        max_bytes=settings.traces_max_bytes,
-    )
-    return Traces(
-        store,
-        TailSampling(settings.traces_share),
-        Collector(lambda: [each for pool in mesh.pools.values() for each in pool.replicas.all]),
-        max_spans=settings.trace_max_spans,
-        keeps=settings.traces_kept > 0,
     )
 
 

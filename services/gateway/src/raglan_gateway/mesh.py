@@ -26,6 +26,7 @@ from raglan.v1 import (
     reranker_pb2_grpc,
     retriever_pb2,
     retriever_pb2_grpc,
+    traces_pb2_grpc,
 )
 
 from raglan_gateway.settings import GatewaySettings
@@ -36,7 +37,11 @@ STUBS: Final = {
     "reranker": reranker_pb2_grpc.RerankerServiceStub,
     "generator": generator_pb2_grpc.GeneratorServiceStub,
     "ingester": ingester_pb2_grpc.IngesterServiceStub,
+    "tracer": traces_pb2_grpc.TracerServiceStub,
 }
+TRACER: Final = "tracer"
+"""No request needs it, and there may be none."""
+
 _ASK_S: Final = 1.0
 REVISIONS_S: Final = 0.5
 """Longest wait for the ingester before a stale answer is looked up."""
@@ -73,6 +78,7 @@ class Mesh:
                 on_attempt=partial(on_attempt, name),
             )
             for name, stub in STUBS.items()
+            if name != TRACER or settings.tracer_address
         }
         self.embedder = self.pools["embedder"]
         self.retriever = self.pools["retriever"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
@@ -17,7 +16,8 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from raglan.settings import ServiceSettings, default_data_dir
+from raglan.settings import ServiceSettings
+from raglan.settings import listed as listed
 
 from raglan_gateway.shared import redis_url
 
@@ -43,6 +43,9 @@ class GatewaySettings(ServiceSettings, env_prefix="RAGLAN_GATEWAY_"):
 
     ingester_address: str = "127.0.0.1:7105"
     """The ingester."""
+
+    tracer_address: str = ""
+    """The tracer; empty for none: traces are not kept then, and `/v1/traces` is not supported."""
 
     allowed_hosts: str = ""
     """Names under which the gateway is served, with commas, without port; `*` for any. Empty: on
@@ -121,30 +124,6 @@ class GatewaySettings(ServiceSettings, env_prefix="RAGLAN_GATEWAY_"):
     `rediss://` for TLS; empty for none. When it is away, each gateway goes on by itself. Give it a
     memory limit and the policy `volatile-lru`."""
 
-    data_dir: Path = Field(default_factory=lambda: default_data_dir() / "gateway")
-    """Where traces are kept."""
-
-    traces_kept: NonNegativeInt = 10_000
-    """Traces that are kept, the newest ones. With 0, `/v1/traces/{id}` shows recent ones only."""
-
-    traces_share: float = Field(default=0.05, ge=0, le=1)
-    """Of the traces of requests that went well, how many are kept: 0.05 is one in twenty. Those of
-    errors, of degraded, hedged, retried and slow requests are kept beside them."""
-
-    traces_max_bytes: PositiveInt = 256 * 1024 * 1024
-    """Most that the file of traces holds, packed."""
-
-    trace_max_spans: PositiveInt = 2_000
-    """Most spans that are kept of one trace; the rest is counted."""
-
-    otlp_host: str = "127.0.0.1"
-    """Address at which spans of others are received (OTLP over HTTP, `POST /v1/traces`). Loopback
-    unless told: whoever reaches it can write traces."""
-
-    otlp_port: int = Field(default=4319, ge=-1, le=65535)
-    """Port for that; 0 takes a free one, -1 receives none. 4318 is left to a collector that runs
-    beside the mesh."""
-
     max_concurrent_requests: PositiveInt = 1_024
     """Requests in progress at once; more are refused with 503."""
 
@@ -204,8 +183,3 @@ class GatewaySettings(ServiceSettings, env_prefix="RAGLAN_GATEWAY_"):
             except ValueError as error:
                 raise ValueError(f"RAGLAN_GATEWAY_REDIS_URL is {error}") from None
         return self
-
-
-def listed(value: str) -> list[str]:
-    """The parts of a setting that is a list with commas."""
-    return [part.strip() for part in value.split(",") if part.strip()]

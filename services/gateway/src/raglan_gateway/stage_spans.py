@@ -8,7 +8,7 @@ from typing import Any, Final, cast
 from raglan.telemetry import semconv, tracing
 from raglan.v1 import common_pb2, generator_pb2
 
-from raglan_gateway.traces import noted
+from raglan_gateway.traces import request_outcome
 
 _KINDS: Final = {
     "embed": semconv.EMBEDDING,
@@ -86,7 +86,7 @@ def generated(finished: generator_pb2.Finished) -> None:
 
 def fell_back(stage: str, reason: str, fallback: str) -> None:
     """An event of the span that is current: the request's own, where that of the stage is over."""
-    noted.degraded()
+    request_outcome.note_degraded()
     tracing.current().add_event(
         semconv.DEGRADED,
         {

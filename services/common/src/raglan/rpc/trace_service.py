@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from typing import Any, Final
 
 from raglan.errors import InvalidInput
@@ -32,21 +33,28 @@ class TraceServicer(traces_pb2_grpc.TraceServiceServicer):
             raise InvalidInput(f"{len(asked)} traces are asked for; the limit is {MAX_TRACES}.")
         if wrong := next((each for each in asked if len(each) != _ID_BYTES), None):
             raise InvalidInput(f"A trace id has {len(wrong)} bytes; it must have {_ID_BYTES}.")
-        recent = tracing.installed().recent
-        parts: list[bytes] = []
-        size = 0
-        incomplete: list[bytes] = []
-        for trace_id in asked:
-            spans, had_more = recent.of(int.from_bytes(trace_id, "big"))
-            for start in range(0, len(spans), _AT_ONCE):
-                part = otlp.encode(spans[start : start + _AT_ONCE], packed=True)
-                if size + len(part) > self._max_reply_bytes:
-                    had_more = True
-                    break
-                parts.append(part)
-                size += len(part)
-                await asyncio.sleep(0)
-            if had_more:
-                incomplete.append(trace_id)
-        # Messages that are written one after the other are read as one that holds them all.
-        return traces_pb2.CollectResponse(spans=b"".join(parts), incomplete=incomplete)
+        return await collect(asked, self._max_reply_bytes)
+
+
+async def collect(
+    trace_ids: Iterable[bytes], max_bytes: int = MAX_REPLY_BYTES
+) -> traces_pb2.CollectResponse:
+    """The spans of these traces that this process has, and of which it lacks some."""
+    recent = tracing.installed().recent
+    parts: list[bytes] = []
+    size = 0
+    incomplete: list[bytes] = []
+    for trace_id in trace_ids:
+        spans, had_more = recent.of(int.from_bytes(trace_id, "big"))
+        for start in range(0, len(spans), _AT_ONCE):
+            part = otlp.encode(spans[start : start + _AT_ONCE], packed=True)
+            if size + len(part) > max_bytes:
+                had_more = True
+                break
+            parts.append(part)
+            size += len(part)
+            await asyncio.sleep(0)
+        if had_more:
+            incomplete.append(trace_id)
+    # Messages that are written one after the other are read as one that holds them all.
+    return traces_pb2.CollectResponse(spans=b"".join(parts), incomplete=incomplete)

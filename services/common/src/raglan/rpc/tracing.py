@@ -20,7 +20,14 @@ from raglan.deadline import Deadline
 from raglan.errors import DeadlineExceeded, RaglanError
 from raglan.telemetry import semconv, tracing
 
-_UNTRACED: Final = ("/grpc.health.", "/grpc.reflection.", "/raglan.v1.TraceService/")
+_UNTRACED: Final = (
+    *(
+        "/grpc.health.",
+        "/grpc.reflection.",
+        "/raglan.v1.TraceService/",
+        "/raglan.v1.TracerService/",
+    ),
+)
 _ABOUT: Final = "/GetInfo"
 """Info calls are periodic and have no waiting caller."""
 

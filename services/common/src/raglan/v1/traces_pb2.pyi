@@ -69,3 +69,348 @@ class CollectResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CollectResponse: _TypeAlias = CollectResponse  # noqa: Y015
+
+@_typing.final
+class RequestOutcome(_message.Message):
+    """How a request ended: what tail sampling decides by."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TRACE_ID_FIELD_NUMBER: _builtins.int
+    ROUTE_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    ELAPSED_S_FIELD_NUMBER: _builtins.int
+    LATE_STATUS_FIELD_NUMBER: _builtins.int
+    DEGRADED_FIELD_NUMBER: _builtins.int
+    HEDGED_FIELD_NUMBER: _builtins.int
+    RETRIED_FIELD_NUMBER: _builtins.int
+    STARTED_JOB_FIELD_NUMBER: _builtins.int
+    CALLER_SAMPLED_FIELD_NUMBER: _builtins.int
+    trace_id: _builtins.bytes
+    """16 bytes, as in OTLP."""
+    route: _builtins.str
+    """The route's template, e.g. "/v1/query": few different ones."""
+    status: _builtins.int
+    """HTTP status; 499 where the client left."""
+    elapsed_s: _builtins.float
+    late_status: _builtins.int
+    """A reply that began with a status of success ended in an error: this status, had it been known."""
+    degraded: _builtins.bool
+    hedged: _builtins.bool
+    retried: _builtins.bool
+    started_job: _builtins.bool
+    """It started work that outlasts it: a job."""
+    caller_sampled: _builtins.bool
+    """The sampled flag of the trace context that the caller sent. 01 asks for the trace; 00 asks for
+    nothing, and does not exempt it from the other rules.
+    """
+    def __init__(
+        self,
+        *,
+        trace_id: _builtins.bytes = ...,
+        route: _builtins.str = ...,
+        status: _builtins.int = ...,
+        elapsed_s: _builtins.float = ...,
+        late_status: _builtins.int = ...,
+        degraded: _builtins.bool = ...,
+        hedged: _builtins.bool = ...,
+        retried: _builtins.bool = ...,
+        started_job: _builtins.bool = ...,
+        caller_sampled: _builtins.bool | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_caller_sampled", b"_caller_sampled", "caller_sampled", b"caller_sampled"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_caller_sampled", b"_caller_sampled", "caller_sampled", b"caller_sampled", "degraded", b"degraded", "elapsed_s", b"elapsed_s", "hedged", b"hedged", "late_status", b"late_status", "retried", b"retried", "route", b"route", "started_job", b"started_job", "status", b"status", "trace_id", b"trace_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__caller_sampled: _TypeAlias = _typing.Literal["caller_sampled"]  # noqa: Y015
+    _WhichOneofArgType__caller_sampled: _TypeAlias = _typing.Literal["_caller_sampled", b"_caller_sampled"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__caller_sampled) -> _WhichOneofReturnType__caller_sampled | None: ...
+
+Global___RequestOutcome: _TypeAlias = RequestOutcome  # noqa: Y015
+
+@_typing.final
+class ReportRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OUTCOMES_FIELD_NUMBER: _builtins.int
+    SPANS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def outcomes(self) -> _containers.RepeatedCompositeFieldContainer[Global___RequestOutcome]: ...
+    @_builtins.property
+    def spans(self) -> Global___CollectResponse:
+        """The caller's own spans of traces that an earlier reply wanted."""
+
+    def __init__(
+        self,
+        *,
+        outcomes: _abc.Iterable[Global___RequestOutcome] | None = ...,
+        spans: Global___CollectResponse | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["spans", b"spans"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["outcomes", b"outcomes", "spans", b"spans"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReportRequest: _TypeAlias = ReportRequest  # noqa: Y015
+
+@_typing.final
+class ReportResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WANTED_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def wanted(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """Traces of which the caller's spans are wanted, in its next report."""
+
+    def __init__(
+        self,
+        *,
+        wanted: _abc.Iterable[_builtins.bytes] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["wanted", b"wanted"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReportResponse: _TypeAlias = ReportResponse  # noqa: Y015
+
+@_typing.final
+class ListTracesRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LIMIT_FIELD_NUMBER: _builtins.int
+    ROUTE_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    DEGRADED_FIELD_NUMBER: _builtins.int
+    HEDGED_FIELD_NUMBER: _builtins.int
+    RETRIED_FIELD_NUMBER: _builtins.int
+    MIN_DURATION_MS_FIELD_NUMBER: _builtins.int
+    BEFORE_FIELD_NUMBER: _builtins.int
+    limit: _builtins.int
+    route: _builtins.str
+    status: _builtins.int
+    error: _builtins.bool
+    degraded: _builtins.bool
+    hedged: _builtins.bool
+    retried: _builtins.bool
+    min_duration_ms: _builtins.float
+    before: _builtins.int
+    """Only older ones than this place in the order of arrival."""
+    def __init__(
+        self,
+        *,
+        limit: _builtins.int = ...,
+        route: _builtins.str | None = ...,
+        status: _builtins.int | None = ...,
+        error: _builtins.bool | None = ...,
+        degraded: _builtins.bool | None = ...,
+        hedged: _builtins.bool | None = ...,
+        retried: _builtins.bool | None = ...,
+        min_duration_ms: _builtins.float | None = ...,
+        before: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_before", b"_before", "_degraded", b"_degraded", "_error", b"_error", "_hedged", b"_hedged", "_min_duration_ms", b"_min_duration_ms", "_retried", b"_retried", "_route", b"_route", "_status", b"_status", "before", b"before", "degraded", b"degraded", "error", b"error", "hedged", b"hedged", "min_duration_ms", b"min_duration_ms", "retried", b"retried", "route", b"route", "status", b"status"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_before", b"_before", "_degraded", b"_degraded", "_error", b"_error", "_hedged", b"_hedged", "_min_duration_ms", b"_min_duration_ms", "_retried", b"_retried", "_route", b"_route", "_status", b"_status", "before", b"before", "degraded", b"degraded", "error", b"error", "hedged", b"hedged", "limit", b"limit", "min_duration_ms", b"min_duration_ms", "retried", b"retried", "route", b"route", "status", b"status"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__before: _TypeAlias = _typing.Literal["before"]  # noqa: Y015
+    _WhichOneofArgType__before: _TypeAlias = _typing.Literal["_before", b"_before"]  # noqa: Y015
+    _WhichOneofReturnType__degraded: _TypeAlias = _typing.Literal["degraded"]  # noqa: Y015
+    _WhichOneofArgType__degraded: _TypeAlias = _typing.Literal["_degraded", b"_degraded"]  # noqa: Y015
+    _WhichOneofReturnType__error: _TypeAlias = _typing.Literal["error"]  # noqa: Y015
+    _WhichOneofArgType__error: _TypeAlias = _typing.Literal["_error", b"_error"]  # noqa: Y015
+    _WhichOneofReturnType__hedged: _TypeAlias = _typing.Literal["hedged"]  # noqa: Y015
+    _WhichOneofArgType__hedged: _TypeAlias = _typing.Literal["_hedged", b"_hedged"]  # noqa: Y015
+    _WhichOneofReturnType__min_duration_ms: _TypeAlias = _typing.Literal["min_duration_ms"]  # noqa: Y015
+    _WhichOneofArgType__min_duration_ms: _TypeAlias = _typing.Literal["_min_duration_ms", b"_min_duration_ms"]  # noqa: Y015
+    _WhichOneofReturnType__retried: _TypeAlias = _typing.Literal["retried"]  # noqa: Y015
+    _WhichOneofArgType__retried: _TypeAlias = _typing.Literal["_retried", b"_retried"]  # noqa: Y015
+    _WhichOneofReturnType__route: _TypeAlias = _typing.Literal["route"]  # noqa: Y015
+    _WhichOneofArgType__route: _TypeAlias = _typing.Literal["_route", b"_route"]  # noqa: Y015
+    _WhichOneofReturnType__status: _TypeAlias = _typing.Literal["status"]  # noqa: Y015
+    _WhichOneofArgType__status: _TypeAlias = _typing.Literal["_status", b"_status"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__before) -> _WhichOneofReturnType__before | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__degraded) -> _WhichOneofReturnType__degraded | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__error) -> _WhichOneofReturnType__error | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__hedged) -> _WhichOneofReturnType__hedged | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__min_duration_ms) -> _WhichOneofReturnType__min_duration_ms | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__retried) -> _WhichOneofReturnType__retried | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__route) -> _WhichOneofReturnType__route | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__status) -> _WhichOneofReturnType__status | None: ...
+
+Global___ListTracesRequest: _TypeAlias = ListTracesRequest  # noqa: Y015
+
+@_typing.final
+class ListTracesResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DOCUMENT_FIELD_NUMBER: _builtins.int
+    document: _builtins.bytes
+    """The JSON body of GET /v1/traces."""
+    def __init__(
+        self,
+        *,
+        document: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["document", b"document"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListTracesResponse: _TypeAlias = ListTracesResponse  # noqa: Y015
+
+@_typing.final
+class GetTraceRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TRACE_ID_FIELD_NUMBER: _builtins.int
+    SPANS_FIELD_NUMBER: _builtins.int
+    trace_id: _builtins.bytes
+    @_builtins.property
+    def spans(self) -> Global___CollectResponse:
+        """The caller's own spans of it."""
+
+    def __init__(
+        self,
+        *,
+        trace_id: _builtins.bytes = ...,
+        spans: Global___CollectResponse | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["spans", b"spans"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["spans", b"spans", "trace_id", b"trace_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetTraceRequest: _TypeAlias = GetTraceRequest  # noqa: Y015
+
+@_typing.final
+class TraceChunk(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DOCUMENT_FIELD_NUMBER: _builtins.int
+    SIZE_FIELD_NUMBER: _builtins.int
+    document: _builtins.bytes
+    """A piece of the JSON body of GET /v1/traces/{id}."""
+    size: _builtins.int
+    """Bytes of the whole body."""
+    def __init__(
+        self,
+        *,
+        document: _builtins.bytes = ...,
+        size: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["document", b"document", "size", b"size"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TraceChunk: _TypeAlias = TraceChunk  # noqa: Y015
+
+@_typing.final
+class TracesOutline(_message.Message):
+    """The outline of opentelemetry.proto.trace.v1.TracesData: the same field numbers, with their
+    contents as bytes. It is counted before anything is made of the contents.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESOURCE_SPANS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def resource_spans(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]: ...
+    def __init__(
+        self,
+        *,
+        resource_spans: _abc.Iterable[_builtins.bytes] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["resource_spans", b"resource_spans"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TracesOutline: _TypeAlias = TracesOutline  # noqa: Y015
+
+@_typing.final
+class ResourceSpansOutline(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESOURCE_FIELD_NUMBER: _builtins.int
+    SCOPE_SPANS_FIELD_NUMBER: _builtins.int
+    resource: _builtins.bytes
+    @_builtins.property
+    def scope_spans(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]: ...
+    def __init__(
+        self,
+        *,
+        resource: _builtins.bytes = ...,
+        scope_spans: _abc.Iterable[_builtins.bytes] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["resource", b"resource", "scope_spans", b"scope_spans"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResourceSpansOutline: _TypeAlias = ResourceSpansOutline  # noqa: Y015
+
+@_typing.final
+class ScopeSpansOutline(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SPANS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def spans(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]: ...
+    def __init__(
+        self,
+        *,
+        spans: _abc.Iterable[_builtins.bytes] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["spans", b"spans"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ScopeSpansOutline: _TypeAlias = ScopeSpansOutline  # noqa: Y015
+
+@_typing.final
+class SpanOutline(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ATTRIBUTES_FIELD_NUMBER: _builtins.int
+    EVENTS_FIELD_NUMBER: _builtins.int
+    LINKS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def attributes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]: ...
+    @_builtins.property
+    def events(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]: ...
+    @_builtins.property
+    def links(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]: ...
+    def __init__(
+        self,
+        *,
+        attributes: _abc.Iterable[_builtins.bytes] | None = ...,
+        events: _abc.Iterable[_builtins.bytes] | None = ...,
+        links: _abc.Iterable[_builtins.bytes] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attributes", b"attributes", "events", b"events", "links", b"links"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SpanOutline: _TypeAlias = SpanOutline  # noqa: Y015

@@ -3,6 +3,7 @@
 import grpc
 import warnings
 
+from raglan.v1 import common_pb2 as raglan_dot_v1_dot_common__pb2
 from raglan.v1 import traces_pb2 as raglan_dot_v1_dot_traces__pb2
 
 GRPC_GENERATED_VERSION = '1.81.1'
@@ -92,6 +93,212 @@ class TraceService:
             '/raglan.v1.TraceService/Collect',
             raglan_dot_v1_dot_traces__pb2.CollectRequest.SerializeToString,
             raglan_dot_v1_dot_traces__pb2.CollectResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+
+class TracerServiceStub:
+    """Tail sampling, collection and storage of traces.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.GetInfo = channel.unary_unary(
+                '/raglan.v1.TracerService/GetInfo',
+                request_serializer=raglan_dot_v1_dot_common__pb2.GetInfoRequest.SerializeToString,
+                response_deserializer=raglan_dot_v1_dot_common__pb2.ServiceInfo.FromString,
+                _registered_method=True)
+        self.Report = channel.unary_unary(
+                '/raglan.v1.TracerService/Report',
+                request_serializer=raglan_dot_v1_dot_traces__pb2.ReportRequest.SerializeToString,
+                response_deserializer=raglan_dot_v1_dot_traces__pb2.ReportResponse.FromString,
+                _registered_method=True)
+        self.ListTraces = channel.unary_unary(
+                '/raglan.v1.TracerService/ListTraces',
+                request_serializer=raglan_dot_v1_dot_traces__pb2.ListTracesRequest.SerializeToString,
+                response_deserializer=raglan_dot_v1_dot_traces__pb2.ListTracesResponse.FromString,
+                _registered_method=True)
+        self.GetTrace = channel.unary_stream(
+                '/raglan.v1.TracerService/GetTrace',
+                request_serializer=raglan_dot_v1_dot_traces__pb2.GetTraceRequest.SerializeToString,
+                response_deserializer=raglan_dot_v1_dot_traces__pb2.TraceChunk.FromString,
+                _registered_method=True)
+
+
+class TracerServiceServicer:
+    """Tail sampling, collection and storage of traces.
+    """
+
+    def GetInfo(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Report(self, request, context):
+        """Reports how requests ended, and delivers the spans that the reply before asked for.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListTraces(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetTrace(self, request, context):
+        """A stored trace, or any recent one. NOT_FOUND when no process has spans of it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_TracerServiceServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'GetInfo': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetInfo,
+                    request_deserializer=raglan_dot_v1_dot_common__pb2.GetInfoRequest.FromString,
+                    response_serializer=raglan_dot_v1_dot_common__pb2.ServiceInfo.SerializeToString,
+            ),
+            'Report': grpc.unary_unary_rpc_method_handler(
+                    servicer.Report,
+                    request_deserializer=raglan_dot_v1_dot_traces__pb2.ReportRequest.FromString,
+                    response_serializer=raglan_dot_v1_dot_traces__pb2.ReportResponse.SerializeToString,
+            ),
+            'ListTraces': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListTraces,
+                    request_deserializer=raglan_dot_v1_dot_traces__pb2.ListTracesRequest.FromString,
+                    response_serializer=raglan_dot_v1_dot_traces__pb2.ListTracesResponse.SerializeToString,
+            ),
+            'GetTrace': grpc.unary_stream_rpc_method_handler(
+                    servicer.GetTrace,
+                    request_deserializer=raglan_dot_v1_dot_traces__pb2.GetTraceRequest.FromString,
+                    response_serializer=raglan_dot_v1_dot_traces__pb2.TraceChunk.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'raglan.v1.TracerService', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('raglan.v1.TracerService', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class TracerService:
+    """Tail sampling, collection and storage of traces.
+    """
+
+    @staticmethod
+    def GetInfo(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/raglan.v1.TracerService/GetInfo',
+            raglan_dot_v1_dot_common__pb2.GetInfoRequest.SerializeToString,
+            raglan_dot_v1_dot_common__pb2.ServiceInfo.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Report(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/raglan.v1.TracerService/Report',
+            raglan_dot_v1_dot_traces__pb2.ReportRequest.SerializeToString,
+            raglan_dot_v1_dot_traces__pb2.ReportResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListTraces(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/raglan.v1.TracerService/ListTraces',
+            raglan_dot_v1_dot_traces__pb2.ListTracesRequest.SerializeToString,
+            raglan_dot_v1_dot_traces__pb2.ListTracesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetTrace(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/raglan.v1.TracerService/GetTrace',
+            raglan_dot_v1_dot_traces__pb2.GetTraceRequest.SerializeToString,
+            raglan_dot_v1_dot_traces__pb2.TraceChunk.FromString,
             options,
             channel_credentials,
             insecure,

@@ -5,6 +5,7 @@ isort:skip_file
 
 from collections import abc as _abc
 from grpc import aio as _aio
+from raglan.v1 import common_pb2 as _common_pb2
 from raglan.v1 import traces_pb2 as _traces_pb2
 import abc as _abc_1
 import grpc as _grpc
@@ -59,3 +60,64 @@ class TraceServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_traces_pb2.CollectResponse, _abc.Awaitable[_traces_pb2.CollectResponse]]: ...
 
 def add_TraceServiceServicer_to_server(servicer: TraceServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
+
+class TracerServiceStub:
+    """Tail sampling, collection and storage of traces."""
+
+    @_typing.overload
+    def __new__(cls, channel: _grpc.Channel) -> _Self: ...
+    @_typing.overload
+    def __new__(cls, channel: _aio.Channel) -> TracerServiceAsyncStub: ...
+    GetInfo: _grpc.UnaryUnaryMultiCallable[_common_pb2.GetInfoRequest, _common_pb2.ServiceInfo]
+    Report: _grpc.UnaryUnaryMultiCallable[_traces_pb2.ReportRequest, _traces_pb2.ReportResponse]
+    """Reports how requests ended, and delivers the spans that the reply before asked for."""
+    ListTraces: _grpc.UnaryUnaryMultiCallable[_traces_pb2.ListTracesRequest, _traces_pb2.ListTracesResponse]
+    GetTrace: _grpc.UnaryStreamMultiCallable[_traces_pb2.GetTraceRequest, _traces_pb2.TraceChunk]
+    """A stored trace, or any recent one. NOT_FOUND when no process has spans of it."""
+
+@_typing.type_check_only
+class TracerServiceAsyncStub(TracerServiceStub):
+    """Tail sampling, collection and storage of traces."""
+
+    def __init__(self, channel: _aio.Channel) -> None: ...
+    GetInfo: _aio.UnaryUnaryMultiCallable[_common_pb2.GetInfoRequest, _common_pb2.ServiceInfo]  # type: ignore[assignment]
+    Report: _aio.UnaryUnaryMultiCallable[_traces_pb2.ReportRequest, _traces_pb2.ReportResponse]  # type: ignore[assignment]
+    """Reports how requests ended, and delivers the spans that the reply before asked for."""
+    ListTraces: _aio.UnaryUnaryMultiCallable[_traces_pb2.ListTracesRequest, _traces_pb2.ListTracesResponse]  # type: ignore[assignment]
+    GetTrace: _aio.UnaryStreamMultiCallable[_traces_pb2.GetTraceRequest, _traces_pb2.TraceChunk]  # type: ignore[assignment]
+    """A stored trace, or any recent one. NOT_FOUND when no process has spans of it."""
+
+class TracerServiceServicer(metaclass=_abc_1.ABCMeta):
+    """Tail sampling, collection and storage of traces."""
+
+    @_abc_1.abstractmethod
+    def GetInfo(
+        self,
+        request: _common_pb2.GetInfoRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_common_pb2.ServiceInfo, _abc.Awaitable[_common_pb2.ServiceInfo]]: ...
+
+    @_abc_1.abstractmethod
+    def Report(
+        self,
+        request: _traces_pb2.ReportRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_traces_pb2.ReportResponse, _abc.Awaitable[_traces_pb2.ReportResponse]]:
+        """Reports how requests ended, and delivers the spans that the reply before asked for."""
+
+    @_abc_1.abstractmethod
+    def ListTraces(
+        self,
+        request: _traces_pb2.ListTracesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_traces_pb2.ListTracesResponse, _abc.Awaitable[_traces_pb2.ListTracesResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def GetTrace(
+        self,
+        request: _traces_pb2.GetTraceRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_traces_pb2.TraceChunk], _abc.AsyncIterator[_traces_pb2.TraceChunk]]:
+        """A stored trace, or any recent one. NOT_FOUND when no process has spans of it."""
+
+def add_TracerServiceServicer_to_server(servicer: TracerServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

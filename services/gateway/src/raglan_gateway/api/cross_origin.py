@@ -1,84 +1,20 @@
-"""Policy for requests of web pages: a browser sends requests to loopback for any page.
-
-A page of another site can upload a form without a preflight, and after it has its own name resolve
-to 127.0.0.1 (DNS rebinding) it can also read the reply. So on loopback only known names are served,
-and a request of another origin that may change something needs that origin's permission.
-"""
+"""Cross-origin requests of web pages, with refusals in the error envelope."""
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Iterable
 from typing import Final
-from urllib.parse import urlsplit
 
 from raglan.errors import Forbidden
-from raglan.identifiers import shortened
 from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
-from starlette.types import Scope
 
 from raglan_gateway.error_reply import reply
 
-ANY: Final = "*"
-_READING: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _METHODS: Final = ("GET", "POST", "DELETE")
 _REQUEST_HEADERS: Final = ("x-request-id", "x-raglan-priority", "traceparent", "tracestate")
 _REPLY_HEADERS: Final = ("X-Request-ID", "traceparent", "Retry-After")
-
-
-class CrossOriginPolicy:
-    """Policy of the hosts and origins that are served."""
-
-    def __init__(
-        self, *, listens_on: str, allowed_hosts: Iterable[str] = (), origins: Iterable[str] = ()
-    ) -> None:
-        """Args:
-        listens_on: the address of the listening socket.
-        allowed_hosts: names without port; `*` for any. When empty: on loopback `localhost`, any
-            name elsewhere.
-        origins: `scheme://host[:port]` of pages that may do what a client may; `*` for all.
-        """
-        names = {name.lower() for name in allowed_hosts}
-        if not names and not _is_loopback(listens_on):
-            names = {ANY}
-        self._names = names or {"localhost"}
-        self._origins = frozenset(origins)
-
-    def check(self, scope: Scope) -> None:
-        """Raise Forbidden for a request that a foreign page may have sent."""
-        headers = Headers(scope=scope)
-        for host in headers.getlist("host"):
-            self._check_host(host)
-        if scope["method"] not in _READING:
-            self._check_origin(headers)
-
-    def _check_host(self, host: str) -> None:
-        name = _name_of(host)
-        # No DNS name leads to an address, so a rebound page never sends one.
-        known = self._names & {ANY, name} or _is_address(name)
-        if not known and not ("localhost" in self._names and name.endswith(".localhost")):
-            raise Forbidden(
-                f"The gateway is not served under the host {shortened(host)}; "
-                "RAGLAN_GATEWAY_ALLOWED_HOSTS allows others."
-            )
-
-    def _check_origin(self, headers: Headers) -> None:
-        origin = headers.get("origin")
-        if origin in self._origins or ANY in self._origins:
-            return
-        site = headers.get("sec-fetch-site")
-        if site is not None:
-            same = site in ("same-origin", "none")
-        else:
-            # Browsers leave it out over plain HTTP to other machines, and older ones everywhere.
-            same = origin is None or urlsplit(origin).netloc.lower() == headers.get("host", "")
-        if not same:
-            raise Forbidden(
-                f"A page of {shortened(origin or 'another site')} may not change anything here; "
-                "RAGLAN_GATEWAY_CORS_ORIGINS allows it."
-            )
 
 
 class Cors(CORSMiddleware):
@@ -103,23 +39,3 @@ class Cors(CORSMiddleware):
         )
         refusal.headers["Vary"] = response.headers["Vary"]
         return refusal
-
-
-def _name_of(host: str) -> str:
-    """The name in a Host header, without port; "" where it cannot be read."""
-    try:
-        return (urlsplit(f"//{host}").hostname or "").removesuffix(".")
-    except ValueError:
-        return ""
-
-
-def _is_address(name: str) -> bool:
-    try:
-        ipaddress.ip_address(name)
-    except ValueError:
-        return False
-    return True
-
-
-def _is_loopback(host: str) -> bool:
-    return host == "localhost" or (_is_address(host) and ipaddress.ip_address(host).is_loopback)

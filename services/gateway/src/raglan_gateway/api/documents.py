@@ -23,7 +23,7 @@ from raglan_gateway.api.text import PlainText
 from raglan_gateway.mesh import Mesh
 from raglan_gateway.settings import GatewaySettings
 from raglan_gateway.shared.answer_cache import AnswerCache
-from raglan_gateway.traces import noted
+from raglan_gateway.traces import request_outcome
 
 _PIECE_BYTES: Final = 1024 * 1024
 _PIECE_CHARS: Final = _PIECE_BYTES // 4
@@ -200,7 +200,7 @@ async def _submit(
         if refused:
             raise refused[0] from None
         raise
-    noted.goes_on()
+    request_outcome.note_job()
     return schemas.Accepted(job_id=job.id)
 
 

@@ -15,7 +15,7 @@ from raglan.v1 import ingester_pb2
 from raglan_gateway.api import openapi, replies, schemas, sse
 from raglan_gateway.api.collections import TIMEOUT_S
 from raglan_gateway.mesh import Mesh
-from raglan_gateway.traces import noted
+from raglan_gateway.traces import request_outcome
 
 _FOLLOW_S: Final = 24 * 3600.0
 JobId = Annotated[str, Path(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
@@ -56,7 +56,7 @@ def router(mesh: Mesh, heartbeat_s: float) -> APIRouter:
         """Run the failed documents of a job again."""
         request = ingester_pb2.GetJobRequest(id=job_id)
         job = replies.job(await ask("RetryJob", request, retry=False))
-        noted.goes_on()
+        request_outcome.note_job()
         return job
 
     @routes.get(

@@ -17,7 +17,7 @@ from raglan.rpc.addresses import format_address
 from raglan.rpc.endpoint import Reach
 
 from raglan_gateway.degradation import current_level
-from raglan_gateway.mesh import Mesh, Seen
+from raglan_gateway.mesh import TRACER, Mesh, Seen
 from raglan_gateway.metrics import Metrics
 from raglan_gateway.settings import GatewaySettings
 from raglan_gateway.shared.redis_link import RedisLink
@@ -112,7 +112,11 @@ def router(
     @routes.get("/startupz", response_model=Started, responses={503: {"model": Started}})
     async def started() -> Any:
         """Startup: 200 once every service has been up, and from then on."""
-        waiting_for = [name for name, pool in mesh.pools.items() if not pool.replicas.was_serving]
+        waiting_for = [
+            name
+            for name, pool in mesh.pools.items()
+            if name != TRACER and not pool.replicas.was_serving
+        ]
         body = Started(started=not waiting_for, waiting_for=waiting_for)
         return JSONResponse(body.model_dump(), status_code=503 if waiting_for else 200)
 

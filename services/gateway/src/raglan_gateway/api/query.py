@@ -35,7 +35,7 @@ from raglan_gateway.query import Query
 from raglan_gateway.query_state import QueryState
 from raglan_gateway.settings import GatewaySettings
 from raglan_gateway.shared.answer_cache import AnswerCache
-from raglan_gateway.traces import noted
+from raglan_gateway.traces import request_outcome
 
 log: Final = structlog.get_logger()
 T = TypeVar("T")
@@ -198,19 +198,19 @@ async def _events(
             metrics.failed(error)
             raise
         tracing.fail(request_span, error)
-        noted.failed()
+        request_outcome.note_late_error(errors.wire(error).http)
         for late in await stale_answers.events(answers, query, error, metrics):
             yield late
     except (asyncio.CancelledError, GeneratorExit) as left:
         if not answered:
             metrics.failed(left)
         tracing.fail(request_span, left)
-        noted.failed()
+        request_outcome.note_late_error(errors.TABLE[Cancelled].http)
         raise
     except Exception as error:
         metrics.failed(error)
         tracing.fail(request_span, error)
-        noted.failed()
+        request_outcome.note_late_error(errors.TABLE[Internal].http)
         log.exception("unexpected error in a stream")
         yield sse.problem(Internal("The gateway met an error of its own."))
 

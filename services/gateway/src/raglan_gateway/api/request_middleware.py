@@ -17,15 +17,15 @@ from raglan.lifecycle import Lifecycle
 from raglan.telemetry import context as request_context
 from raglan.telemetry import semconv, tracing
 from raglan.telemetry.metrics import OTHER
+from raglan.v1.traces_pb2 import RequestOutcome
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from raglan_gateway.admission.admission import PROBES, QUERIES, Admission, has_body
 from raglan_gateway.error_reply import reply
 from raglan_gateway.metrics import Metrics
-from raglan_gateway.traces import noted as traces_noted
-from raglan_gateway.traces.keeping import Traces
-from raglan_gateway.traces.verdict import Ended, caller_sampled
+from raglan_gateway.traces import request_outcome
+from raglan_gateway.traces.reporter import TraceReporter
 
 log: Final = structlog.get_logger()
 _UNTRACED: Final = (*PROBES, "/v1/status", "/v1/traces", "/openapi.json", "/docs")
@@ -90,13 +90,13 @@ class RequestMiddleware:
         admission: Admission,
         lifecycle: Lifecycle,
         metrics: Metrics,
-        traces: Traces,
+        reporter: TraceReporter,
     ) -> None:
         self.app = app
         self._admission = admission
         self._lifecycle = lifecycle
         self._metrics = metrics
-        self._traces = traces
+        self._reporter = reporter
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -132,8 +132,7 @@ class RequestMiddleware:
         started = time.monotonic()
         exchange = Exchange(receive, send, headers)
         span = tracing.current()
-        noted = traces_noted.begin(span.get_span_context().trace_id)
-        noted.caller_sampled = caller_sampled(headers)
+        outcome = request_outcome.begin(span.get_span_context().trace_id, headers)
         exchange.added.append((b"x-request-id", request_id.encode()))
         if traceparent := request_context.headers(span).get("traceparent"):
             exchange.added.append((b"traceparent", traceparent.encode()))
@@ -159,19 +158,19 @@ class RequestMiddleware:
             await reply(error)(scope, receive, exchange.send)
         finally:
             # A client that left before the reply began has no status; 499 is the custom for it.
-            noted.status, noted.elapsed_s = exchange.status or 499, time.monotonic() - started
-            noted.route = getattr(scope.get("route"), "path", None) or (
+            outcome.status, outcome.elapsed_s = exchange.status or 499, time.monotonic() - started
+            outcome.route = getattr(scope.get("route"), "path", None) or (
                 scope["path"] if scope["path"] in QUERIES else OTHER
             )
-            self._record(scope, noted, span)
+            self._record(scope, outcome, span)
 
     def _count_failure(self, scope: Scope, error: Exception) -> None:
         if scope["path"] in QUERIES:
             self._metrics.failed(error)
 
-    def _record(self, scope: Scope, noted: Ended, span: trace.Span) -> None:
-        method, route, status = scope["method"], noted.route, noted.status
-        self._metrics.served(method, route, status, noted.elapsed_s)
+    def _record(self, scope: Scope, outcome: RequestOutcome, span: trace.Span) -> None:
+        method, route, status = scope["method"], outcome.route, outcome.status
+        self._metrics.served(method, route, status, outcome.elapsed_s)
         if span.is_recording():
             span.update_name(f"{method} {route}")
             span.set_attributes(
@@ -181,17 +180,17 @@ class RequestMiddleware:
                     semconv.REQUEST_ID: request_context.request_id(),
                 }
             )
-            traces_noted.show(noted, span)
+            request_outcome.show(outcome, span)
             if status >= 499:
                 span.set_status(StatusCode.ERROR)
-            self._traces.ended(noted)
+            self._reporter.record(outcome)
         level = log.debug if scope["path"] in PROBES else log.info
         level(
             "request",
             method=method,
             route=route,
             status=status,
-            elapsed_ms=round(noted.elapsed_s * 1e3, 1),
+            elapsed_ms=round(outcome.elapsed_s * 1e3, 1),
         )
 
 

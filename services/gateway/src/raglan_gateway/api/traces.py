@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
-from typing import Annotated, Any, Literal
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+from typing import Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, Path, Query
-from fastapi.responses import Response
+from fastapi.responses import Response, StreamingResponse
 from pydantic import BaseModel
-from raglan.errors import NotFound
+from raglan.deadline import Deadline
+from raglan.errors import NotSupported
+from raglan.rpc import trace_service
+from raglan.rpc.pool import EndpointPool
+from raglan.v1 import traces_pb2
 
-from raglan_gateway.traces.document import summary_of, trace_json
-from raglan_gateway.traces.keeping import Traces
-from raglan_gateway.traces.store import Wanted
+_ANSWER_S: Final = 10.0
+"""For the tracer to look through its store and the mesh, and for the reader to take it all."""
 
 TraceId = Annotated[
     str,
@@ -101,11 +105,11 @@ class Trace(TraceSummary):
     spans: list[Span]
 
 
-def router(traces: Traces) -> APIRouter:
-    """The routes of traces."""
+def router(tracer: EndpointPool | None) -> APIRouter:
+    """The routes of traces, answered by the tracer; without one they are not supported."""
     routes = APIRouter(prefix="/v1/traces", tags=["traces"])
 
-    @routes.get("")
+    @routes.get("", response_model=TraceList)
     async def list_traces(
         limit: Annotated[int, Query(ge=1, le=1000)] = 50,
         route: Annotated[str | None, Query(max_length=200, description="As /v1/query.")] = None,
@@ -116,29 +120,52 @@ def router(traces: Traces) -> APIRouter:
         retried: Whether = None,
         min_duration_ms: Annotated[float | None, Query(ge=0, le=1e12)] = None,
         before: Annotated[int | None, Query(ge=1, le=2**63 - 1)] = None,
-    ) -> TraceList:
+    ) -> Response:
         """The traces that are kept, newest first."""
-        wanted = Wanted(
-            limit, route, status, error, degraded, hedged, retried, min_duration_ms, before
+        request = traces_pb2.ListTracesRequest(
+            limit=limit,
+            route=route,
+            status=status,
+            error=error,
+            degraded=degraded,
+            hedged=hedged,
+            retried=retried,
+            min_duration_ms=min_duration_ms,
+            before=before,
         )
-        found = await traces.newest(wanted)
-        return TraceList(
-            traces=[TraceSummary(**summary_of(summary)) for _, summary in found],
-            next_before=found[-1][0] if len(found) == limit else None,
-            in_memory=traces.store.in_memory,
-        )
+        deadline = Deadline.after(_ANSWER_S)
+        reply = await _needed(tracer).call("ListTraces", request, deadline=deadline)
+        return Response(reply.document, media_type="application/json")
 
     @routes.get("/{trace_id}", response_model=Trace)
     async def get_trace(trace_id: TraceId) -> Response:
         """A trace that is kept, or any of the last two minutes."""
-        found = await traces.find(bytes.fromhex(trace_id))
-        if found is None:
-            raise NotFound(
-                f"There is no trace {trace_id}. Those of errors, of degraded, retried and slow "
-                "requests and a share of the rest are kept; others can be had for two minutes "
-                "(RAGLAN_GATEWAY_TRACES_SHARE, RAGLAN_GATEWAY_TRACES_KEPT)."
-            )
-        body = await asyncio.to_thread(trace_json, found.summary, found.spans)
-        return Response(body, media_type="application/json")
+        id_ = bytes.fromhex(trace_id)
+        request = traces_pb2.GetTraceRequest(trace_id=id_, spans=await trace_service.collect([id_]))
+        chunks = _needed(tracer).stream("GetTrace", request, deadline=Deadline.after(_ANSWER_S))
+        first = await anext(chunks)
+        return StreamingResponse(
+            _rest(first, chunks),
+            media_type="application/json",
+            headers={"Content-Length": str(first.size)},
+        )
 
     return routes
+
+
+def _needed(tracer: EndpointPool | None) -> EndpointPool:
+    if tracer is None:
+        raise NotSupported(
+            "This mesh keeps no traces: it has no tracer (RAGLAN_GATEWAY_TRACER_ADDRESS). Where "
+            "OTEL_EXPORTER_OTLP_ENDPOINT is set, its collector has them."
+        )
+    return tracer
+
+
+async def _rest(
+    first: traces_pb2.TraceChunk, chunks: AsyncGenerator[traces_pb2.TraceChunk, None]
+) -> AsyncIterator[bytes]:
+    async with aclosing(chunks):
+        yield first.document
+        async for chunk in chunks:
+            yield chunk.document

@@ -1,1 +1,1 @@
-"""Traces: which are kept, how their spans come together, and where they are kept."""
+"""Traces: how a request ended, reported to the tracer."""

@@ -11,7 +11,7 @@ import contextlib
 import sqlite3
 import time
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple, dataclass, fields
 from functools import partial
@@ -20,6 +20,9 @@ from typing import Any, Final, TypeVar
 
 import structlog
 from raglan.errors import Unavailable
+from raglan.v1.traces_pb2 import ListTracesRequest
+
+from raglan_tracer.sampler import Reason
 
 log: Final = structlog.get_logger()
 T = TypeVar("T")
@@ -85,43 +88,41 @@ _PUT: Final = (
 _TOO_MANY: Final = (
     "DELETE FROM traces WHERE seq <= (SELECT seq FROM traces ORDER BY seq DESC LIMIT 1 OFFSET ?)"
 )
+_FILTERS: Final[Mapping[Any, str]] = {
+    **{n: f"{n} = ?" for n in ("route", "status", "error", "degraded", "hedged", "retried")},
+    "min_duration_ms": "duration_ms >= ?",
+    "before": "seq < ?",
+}
 _HELD: Final = "SELECT coalesce(sum(bytes), 0) FROM traces"
+_CALLERS: Final = (Reason.REFUSED, Reason.WANTED, Reason.RECEIVED, Reason.LOOKED_AT)
+_CALLERS_SHARE: Final = 0.2
+"""Of the file, for the traces that callers can bring about at will: those of their mistakes, those
+they ask for, those they send. Each kind has so much; a kind that has more loses its oldest."""
+
+_KIND: Final = (
+    "CASE WHEN status BETWEEN 400 AND 499 THEN 'refused' "
+    "ELSE substr(reasons, 1, instr(reasons || ',', ',') - 1) END"
+)
+_TOO_MANY_OF_CALLERS: Final = (
+    "DELETE FROM traces WHERE seq IN (SELECT seq FROM (SELECT seq, row_number() OVER newest AS "  # noqa: S608 - names from above
+    f"place, sum(bytes) OVER newest AS held FROM (SELECT seq, bytes, {_KIND} AS kind FROM traces) "
+    f"WHERE kind IN ({', '.join(repr(kind.value) for kind in _CALLERS)}) "
+    "WINDOW newest AS (PARTITION BY kind ORDER BY seq DESC)) WHERE place > ? OR held > ?)"
+)
 _TOO_LARGE: Final = (
     "DELETE FROM traces WHERE seq <= (SELECT seq FROM (SELECT seq, sum(bytes) OVER "
     "(ORDER BY seq DESC) AS held FROM traces) WHERE held > ? ORDER BY seq DESC LIMIT 1)"
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """Which traces a list should have; None asks for nothing."""
-
-    limit: int = 50
-    route: str | None = None
-    status: int | None = None
-    error: bool | None = None
-    degraded: bool | None = None
-    hedged: bool | None = None
-    retried: bool | None = None
-    min_duration_ms: float | None = None
-    before: int | None = None
-    """Only older ones than this place in the order of arrival."""
-
-    def sql(self) -> tuple[str, list[Any]]:
-        """The condition, and what it binds."""
-        conditions, values = ["1"], []
-        for name in ("route", "status", "error", "degraded", "hedged", "retried"):
-            if (value := getattr(self, name)) is not None:
-                conditions.append(f"{name} = ?")
-                values.append(value)
-        for column, sign, bound in (
-            ("duration_ms", ">=", self.min_duration_ms),
-            ("seq", "<", self.before),
-        ):
-            if bound is not None:
-                conditions.append(f"{column} {sign} ?")
-                values.append(bound)
-        return " AND ".join(conditions), [*values, self.limit]
+def _conditions(wanted: ListTracesRequest) -> tuple[str, list[Any]]:
+    """The condition of a list, and what it binds."""
+    conditions, values = ["1"], []
+    for name, comparison in _FILTERS.items():
+        if wanted.HasField(name):
+            conditions.append(comparison)
+            values.append(getattr(wanted, name))
+    return " AND ".join(conditions), [*values, wanted.limit]
 
 
 class _File:
@@ -130,6 +131,10 @@ class _File:
     def __init__(self, path: Path | None, newest: int, max_bytes: int) -> None:
         self.newest = newest
         self.max_bytes = max_bytes
+        if path is not None:
+            # Queries and answers may be in it. What SQLite puts beside it has the same mode.
+            path.touch(mode=0o600)
+            path.chmod(0o600)
         self._database = sqlite3.connect(
             path or ":memory:", isolation_level=None, check_same_thread=False, timeout=2
         )
@@ -153,6 +158,8 @@ class _File:
                 body = zlib.compress(spans, 1)
                 [(seq,)] = run(_PUT, (*astuple(summary), len(body))).fetchall()
                 run("INSERT OR REPLACE INTO bodies VALUES (?, ?)", (seq, body))
+            share = max(1, int(self.newest * _CALLERS_SHARE))
+            run(_TOO_MANY_OF_CALLERS, (share, self.max_bytes * _CALLERS_SHARE))
             run(_TOO_MANY, (self.newest,))
             if run(_HELD).fetchone()[0] > self.max_bytes:
                 run(_TOO_LARGE, (self.max_bytes,))
@@ -166,8 +173,8 @@ class _File:
         )
         return {row[0]: (_summary(row), zlib.decompress(row[-1])) for row in rows}
 
-    def newest_of(self, wanted: Wanted) -> list[tuple[int, Summary]]:
-        condition, values = wanted.sql()
+    def newest_of(self, wanted: ListTracesRequest) -> list[tuple[int, Summary]]:
+        condition, values = _conditions(wanted)
         rows = self._database.execute(
             f"SELECT {', '.join(_COLUMNS)}, seq FROM traces WHERE {condition} "  # noqa: S608
             "ORDER BY seq DESC LIMIT ?",
@@ -195,8 +202,12 @@ class TraceStore:
     """Make it and `await open()` it inside a running event loop; close it."""
 
     def __init__(self, path: Path | None, *, newest: int, max_bytes: int) -> None:
-        """Args:
-        path: the file; None keeps traces in memory only.
+        """Keep the newest traces within both bounds.
+
+        Args:
+            path: the file; None keeps traces in memory only.
+            newest: most traces.
+            max_bytes: most bytes of their packed spans.
         """
         self.dropped = 0
         """Traces that were not written: too many at once, or the file refused them."""
@@ -250,7 +261,7 @@ class TraceStore:
         nothing: dict[bytes, tuple[Summary, bytes]] = {}
         return await self._run(lambda: self._try(lambda file: file.get(trace_ids), nothing))
 
-    async def newest(self, wanted: Wanted) -> list[tuple[int, Summary]]:
+    async def newest(self, wanted: ListTracesRequest) -> list[tuple[int, Summary]]:
         """The newest traces of those `wanted`, each with its place in the order of arrival.
 
         Raises:
@@ -297,7 +308,7 @@ class TraceStore:
         if self._path is None:
             return _File(None, min(self._newest, IN_MEMORY), self._max_bytes)
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             try:
                 return _File(self._path, self._newest, self._max_bytes)
             except sqlite3.DatabaseError as error:

@@ -8,26 +8,26 @@ import time
 from pathlib import Path
 
 import pytest
-from gateway_traces import LIMIT_S, Bench, bench, data, names, resource, span
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 from raglan.errors import Overloaded
 from raglan.telemetry import semconv
-from raglan_gateway.traces import keeping, kept, received
-from raglan_gateway.traces.document import trace_json
-from raglan_gateway.traces.kept import KeptTrace
-from raglan_gateway.traces.spans import MAX_SPAN_BYTES, TraceSpans, each
-from raglan_gateway.traces.store import Wanted
-from raglan_gateway.traces.verdict import Ended, Reason
+from raglan.v1.traces_pb2 import ListTracesRequest
+from raglan_tracer import collection, pending, recorder, span_buffer
+from raglan_tracer.document import trace_json
+from raglan_tracer.pending import PendingTrace
+from raglan_tracer.sampler import Reason
+from raglan_tracer.spans import MAX_RESOURCE_BYTES, MAX_SPAN_BYTES, TraceSpans, cost_of, each
+from tracer_bench import LIMIT_S, Bench, bench, names, resource, sent, span
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(keeping, "TICK_S", 0.02)
-    monkeypatch.setattr(kept, "FIRST_S", 0.02)
-    monkeypatch.setattr(kept, "AGAIN_S", 0.1)
-    monkeypatch.setattr(kept, "JOB_EVERY_S", 0.1)
-    monkeypatch.setattr(received, "SETTLED_S", 0.1)
+    monkeypatch.setattr(recorder, "TICK_S", 0.02)
+    monkeypatch.setattr(pending, "FIRST_S", 0.02)
+    monkeypatch.setattr(pending, "AGAIN_S", 0.1)
+    monkeypatch.setattr(pending, "JOB_EVERY_S", 0.1)
+    monkeypatch.setattr(span_buffer, "SETTLED_S", 0.1)
 
 
 async def test_a_kept_trace_has_the_spans_of_every_process() -> None:
@@ -83,8 +83,8 @@ async def test_what_is_not_kept_costs_no_call_and_can_be_looked_at_while_it_is_r
     async with bench() as mesh:
         trace_id = mesh.end(status=200)
         assert mesh.traces.waiting == 0
-        assert await mesh.traces.newest(Wanted()) == []
-        assert names(await mesh.traces.find(trace_id)) == {"POST /v1/query", "step 2", "step 3"}
+        assert await mesh.traces.newest(ListTracesRequest(limit=50)) == []
+        assert names(await mesh.find(trace_id)) == {"POST /v1/query", "step 2", "step 3"}
         assert mesh.embedder.asked == [[trace_id]]
         mesh.own.clear()
         mesh.embedder.spans.clear()
@@ -93,18 +93,18 @@ async def test_what_is_not_kept_costs_no_call_and_can_be_looked_at_while_it_is_r
 
 
 async def test_looking_for_traces_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(keeping, "LOOKS", (0.001, 5))
+    monkeypatch.setattr(recorder, "LOOKS", (0.001, 5))
     async with bench() as mesh:
         for number in range(5):
-            assert await mesh.traces.find(number.to_bytes(16, "big")) is None
+            assert await mesh.find(number.to_bytes(16, "big")) is None
         with pytest.raises(Overloaded):
-            await mesh.traces.find(bytes(16))
+            await mesh.find(bytes(16))
         assert len(mesh.embedder.asked) == 5
 
 
 async def test_received_spans_are_bounded_by_their_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(received, "MAX_BYTES", 50_000)
-    held = received.Received(1_000)
+    monkeypatch.setattr(span_buffer, "MAX_BYTES", 50_000)
+    held = span_buffer.SpanBuffer(1_000)
     for number in range(1, 100):
         held.take(resource("a"), span(number.to_bytes(16, "big"), 1, name="x" * 10_000))
     assert len(held) == 4
@@ -123,7 +123,7 @@ async def test_how_a_request_went_is_read_from_its_first_span_where_nobody_told(
             semconv.HEDGED: AnyValue(bool_value=True),
         }
         mesh.own[0].attributes.extend(KeyValue(key=key, value=said[key]) for key in said)
-        found = await mesh.traces.find(trace_id)
+        found = await mesh.find(trace_id)
         assert found is not None
         shown = found.summary
         assert (shown.route, shown.status, shown.hedged, shown.degraded) == (
@@ -133,7 +133,7 @@ async def test_how_a_request_went_is_read_from_its_first_span_where_nobody_told(
 
 async def test_an_unknown_trace_is_not_found_and_not_kept() -> None:
     async with bench() as mesh:
-        assert await mesh.traces.find(bytes(15) + b"\1") is None
+        assert await mesh.find(bytes(15) + b"\1") is None
         assert mesh.traces.waiting == 0
 
 
@@ -141,7 +141,7 @@ async def test_a_slow_replica_holds_up_no_other_and_is_named() -> None:
     async with bench(ask_s=0.15) as mesh:
         mesh.embedder.delay_s = 60
         begun = time.monotonic()
-        found = await mesh.traces.find(mesh.end(status=200))
+        found = await mesh.find(mesh.end(status=200))
         assert time.monotonic() - begun < 2
         assert names(found) == {"POST /v1/query", "step 3"}
         assert found is not None
@@ -162,13 +162,13 @@ async def test_only_replicas_that_were_called_can_be_missing() -> None:
     async with bench(ask_s=0.15) as mesh:
         mesh.embedder.delay_s = mesh.retriever.delay_s = 60
         trace_id = mesh.end(status=200)
-        found = await mesh.traces.find(trace_id)
+        found = await mesh.find(trace_id)
         assert found is not None
         both = found.summary.missing.split(",")
         assert len(both) == 2, "nobody knows which were called"
         peer = KeyValue(key=semconv.PEER, value=AnyValue(string_value=both[0]))
         mesh.own.append(span(trace_id, 9, parent=1, kind=Span.SPAN_KIND_CLIENT, attributes=[peer]))
-        found = await mesh.traces.find(trace_id)
+        found = await mesh.find(trace_id)
         assert found is not None
         assert found.summary.missing == both[0]
 
@@ -197,12 +197,12 @@ async def test_a_batch_belongs_to_each_trace_that_it_served() -> None:
         mesh.embedder.spans[1].links.add(trace_id=first, span_id=batch.span_id)
         mesh.embedder.spans.append(batch)
         assert semconv.BATCH in names(await mesh.stored(first, spans=4))
-        found = await mesh.traces.find(second)
+        found = await mesh.find(second)
         assert found is not None
         assert names(found) == {"POST /v1/query", "step 2", "step 3", semconv.BATCH}
         assert found.summary.complete
         asked = [each for each in mesh.embedder.asked if each == [first]]
-        await mesh.traces.find(second)
+        await mesh.find(second)
         assert [each for each in mesh.embedder.asked if each == [first]] == asked, "it is here"
 
 
@@ -223,20 +223,20 @@ async def test_a_request_that_points_at_a_batch_is_no_part_of_the_batchs_trace()
 def test_a_batch_is_looked_for_elsewhere_and_whom_a_batch_served_is_not() -> None:
     ours, theirs = bytes(15) + b"1", bytes(15) + b"2"
 
-    def kept_with(name: str) -> KeptTrace:
+    def kept_with(name: str) -> PendingTrace:
         pointing = span(ours, 1, name=name)
         pointing.links.add(trace_id=theirs, span_id=(5).to_bytes(8, "big"))
-        trace = KeptTrace(ours, (Reason.SAMPLED,), TraceSpans(100), due=0.0, news=0.0)
+        trace = PendingTrace(ours, (Reason.SAMPLED,), TraceSpans(100), due=0.0, news=0.0, since=0.0)
         trace.take(resource("embedder"), pointing, now=0.0)
         return trace
 
-    assert kept_with("Embed").elsewhere() == {theirs}
-    assert kept_with(semconv.BATCH).elsewhere() == set()
+    assert kept_with("Embed").linked_traces() == {theirs}
+    assert kept_with(semconv.BATCH).linked_traces() == set()
 
 
 async def test_a_job_is_asked_for_until_its_span_has_come() -> None:
     async with bench() as mesh:
-        trace_id = mesh.end(status=202, goes_on=True)
+        trace_id = mesh.end(status=202, started_job=True)
         await mesh.stored(trace_id, spans=3)
         for number in range(4, 8):
             mesh.embedder.spans.append(span(trace_id, number, parent=9))
@@ -252,9 +252,9 @@ async def test_a_job_is_asked_for_until_its_span_has_come() -> None:
 async def test_a_job_from_which_nothing_comes_is_followed_no_longer(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(kept, "JOB_SILENT_S", 0.3)
+    monkeypatch.setattr(pending, "JOB_SILENT_S", 0.3)
     async with bench() as mesh:
-        mesh.end(status=202, goes_on=True)
+        mesh.end(status=202, started_job=True)
         async with asyncio.timeout(LIMIT_S):
             while mesh.traces.waiting:
                 await asyncio.sleep(0.01)
@@ -267,8 +267,7 @@ async def test_several_requests_of_one_trace_come_together(tmp_path: Path) -> No
             while mesh.traces.waiting:
                 await asyncio.sleep(0.01)
         mesh.own[:] = [span(trace_id, 21)]
-        number = int.from_bytes(trace_id, "big")
-        mesh.traces.ended(Ended(number, "/v1/search", 200, 0.1, degraded=True))
+        mesh.report(trace_id, route="/v1/search", status=200, degraded=True)
         found = await mesh.stored(trace_id, spans=4)
         assert found.summary.reasons == "error,degraded"
         assert found.summary.degraded
@@ -277,11 +276,11 @@ async def test_several_requests_of_one_trace_come_together(tmp_path: Path) -> No
 async def test_what_is_on_its_way_is_written_at_the_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kept, "FIRST_S", 60)
+    monkeypatch.setattr(pending, "FIRST_S", 60)
     async with bench(tmp_path / "t") as mesh:
         trace_id = mesh.end()
     async with bench(tmp_path / "t") as mesh:
-        assert names(await mesh.traces.find(trace_id)) == {"POST /v1/query"}
+        assert names(await mesh.find(trace_id)) == {"POST /v1/query"}
 
 
 async def test_ten_thousand_spans_of_one_trace_are_cut_and_counted() -> None:
@@ -298,8 +297,8 @@ async def test_ten_thousand_spans_of_one_trace_are_cut_and_counted() -> None:
 async def test_too_many_traces_at_a_time_are_dropped_and_counted(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(keeping, "MAX_KEPT", 5)
-    monkeypatch.setattr(kept, "FIRST_S", 60)
+    monkeypatch.setattr(recorder, "MAX_PENDING", 5)
+    monkeypatch.setattr(pending, "FIRST_S", 60)
     async with bench() as mesh:
         for _ in range(8):
             mesh.end()
@@ -309,46 +308,46 @@ async def test_too_many_traces_at_a_time_are_dropped_and_counted(
 async def test_too_many_spans_at_a_time_end_the_wait_of_the_oldest(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(keeping, "MAX_SPANS", 4)
-    monkeypatch.setattr(kept, "AGAIN_S", 60)
+    monkeypatch.setattr(recorder, "MAX_SPANS", 4)
+    monkeypatch.setattr(pending, "AGAIN_S", 60)
     async with bench() as mesh:
         for _ in range(3):
             mesh.end()
         async with asyncio.timeout(LIMIT_S):
             while mesh.traces.waiting > 1:
                 await asyncio.sleep(0.01)
-        assert len(await mesh.traces.newest(Wanted())) >= 2
+        assert len(await mesh.traces.newest(ListTracesRequest(limit=50))) >= 2
 
 
 async def test_a_received_span_joins_its_trace_before_and_after_it_is_kept() -> None:
     async with bench() as mesh:
         number = random.getrandbits(128)
         trace_id = number.to_bytes(16, "big")
-        early = data("vllm", span(trace_id, 50, parent=1, name="early"))
+        early = sent("vllm", span(trace_id, 50, parent=1, name="early"))
         assert await mesh.traces.receive(early) == 0
-        mesh.traces.ended(Ended(number, "/v1/query", 500, 0.1))
+        mesh.report(trace_id)
         await mesh.stored(trace_id, spans=1)
         async with asyncio.timeout(LIMIT_S):
             while mesh.traces.waiting:
                 await asyncio.sleep(0.01)
-        await mesh.traces.receive(data("vllm", span(trace_id, 51, parent=1, name="late")))
+        await mesh.traces.receive(sent("vllm", span(trace_id, 51, parent=1, name="late")))
         assert names(await mesh.stored(trace_id, spans=2)) == {"early", "late"}
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
 async def test_spans_that_are_sent_here_take_no_place_from_those_of_the_mesh(when: str) -> None:
-    sent = [span(bytes(16), number) for number in range(100, 200)]
+    theirs = [span(bytes(16), number) for number in range(100, 200)]
     async with bench(max_spans=10) as mesh:
         number = random.getrandbits(128)
         trace_id = number.to_bytes(16, "big")
-        for each_span in sent:
+        for each_span in theirs:
             each_span.trace_id = trace_id
         mesh.embedder.spans.append(span(trace_id, 2, parent=1, name="the embedder's"))
         if when == "before":
-            await mesh.traces.receive(data("client", *sent))
-        mesh.traces.ended(Ended(number, "/v1/query", 500, 0.1))
+            await mesh.traces.receive(sent("client", *theirs))
+        mesh.report(trace_id)
         if when == "after":
-            await mesh.traces.receive(data("client", *sent))
+            await mesh.traces.receive(sent("client", *theirs))
         found = await mesh.stored(trace_id, spans=10)
         assert "the embedder's" in names(found)
         assert found.summary.dropped == 91
@@ -357,39 +356,44 @@ async def test_spans_that_are_sent_here_take_no_place_from_those_of_the_mesh(whe
 async def test_of_received_traces_errors_and_the_share_are_kept() -> None:
     wrong, right = bytes(15) + b"\1", bytes(15) + b"\2"
     error = Status(code=Status.STATUS_CODE_ERROR)
-    sent = data("client", span(wrong, 1, status=error), span(right, 2))
+    arrived = sent("client", span(wrong, 1, status=error), span(right, 2))
     async with bench() as mesh:
-        await mesh.traces.receive(sent)
+        await mesh.traces.receive(arrived)
         found = await mesh.stored(wrong, spans=1)
         assert found.summary.error
-        assert [each.trace_id for _, each in await mesh.traces.newest(Wanted())] == [wrong]
+        assert [
+            each.trace_id for _, each in await mesh.traces.newest(ListTracesRequest(limit=50))
+        ] == [wrong]
         for _ in range(2):
-            assert await mesh.traces.find(right) is not None, "it is recent"
+            assert await mesh.find(right) is not None, "it is recent"
     async with bench(share=1) as mesh:
-        await mesh.traces.receive(sent)
+        await mesh.traces.receive(arrived)
         await mesh.stored(right, spans=1)
 
 
 async def test_a_gateway_that_keeps_none_shows_recent_ones() -> None:
     async with bench(keeps=False) as mesh:
-        sent = bytes(15) + b"\3"
-        await mesh.traces.receive(data("client", span(sent, 1)))
+        sent_id = bytes(15) + b"\3"
+        await mesh.traces.receive(sent("client", span(sent_id, 1)))
         for _ in range(2):
-            assert await mesh.traces.find(sent) is not None
+            assert await mesh.find(sent_id) is not None
         trace_id = mesh.end()
         assert mesh.traces.waiting == 0
-        assert len(names(await mesh.traces.find(trace_id))) == 3
-        assert await mesh.traces.newest(Wanted()) == []
+        assert len(names(await mesh.find(trace_id))) == 3
+        assert await mesh.traces.newest(ListTracesRequest(limit=50)) == []
 
 
-async def test_a_replica_that_fails_is_left_alone_for_a_while_but_not_on_demand() -> None:
+async def test_a_replica_that_fails_is_left_alone_for_a_while_but_not_on_demand(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(collection, "_REST_S", 3_600)
     async with bench(ask_s=0.1) as mesh:
         mesh.embedder.delay_s = 60
         for _ in range(3):
             await mesh.stored(mesh.end(), spans=2)
         asked = len(mesh.embedder.asked)
         assert asked == 1
-        await mesh.traces.find(mesh.end(status=200))
+        await mesh.find(mesh.end(status=200))
         assert len(mesh.embedder.asked) == asked + 1
 
 
@@ -440,3 +444,39 @@ def test_a_huge_span_is_dropped() -> None:
     spans = TraceSpans(100)
     assert not spans.add(resource("a"), span(b"\1" * 16, 1, name="x" * MAX_SPAN_BYTES))
     assert spans.dropped == 1
+
+
+async def test_a_trace_in_steady_use_is_collected(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pending, "FIRST_S", 0.5)
+    monkeypatch.setattr(pending, "LONGEST_S", 0.2)
+    async with bench() as mesh:
+        trace_id = mesh.end()
+        asked = len(mesh.embedder.asked)
+        async with asyncio.timeout(LIMIT_S):
+            while len(mesh.embedder.asked) == asked:
+                mesh.report(trace_id)
+                await asyncio.sleep(0.05)
+
+
+async def test_received_resources_are_bounded_by_their_bytes() -> None:
+    """Each trace holds a copy of the resource of its spans."""
+    held = span_buffer.SpanBuffer(1_000)
+    large = resource("a" * 12_000)
+    for number in range(1, 5_000):
+        held.take(large, span(number.to_bytes(16, "big"), 1))
+    assert len(held) * 12_000 < span_buffer.MAX_BYTES
+
+
+def test_a_resource_that_is_too_large_is_named_only() -> None:
+    spans = TraceSpans(10)
+    named = resource("embedder")
+    named.attributes.add(key="x").value.string_value = "x" * 2 * MAX_RESOURCE_BYTES
+    spans.add(named, span(b"\1" * 16, 1))
+    assert [of.resource for of in spans.data.resource_spans] == [resource("embedder")]
+
+
+def test_values_within_values_count() -> None:
+    nested = AnyValue()
+    nested.array_value.values.extend(AnyValue() for _ in range(1_000))
+    one = span(b"\1" * 16, 1, attributes=[KeyValue(key="a", value=nested)])
+    assert cost_of(one, deep=True) > 100_000

@@ -1,7 +1,7 @@
-"""Keeping traces: from the verdict at the end of a request to the file, and back on demand.
+"""Recording traces: from the outcome of a request to the store, and back on demand.
 
-All kept traces of a second are asked for together, and again a few seconds later where something
-may have ended late. Any other trace of the last two minutes can be had by its id.
+The kept traces of a second are collected together, and again a few seconds later where something
+may have ended late. Any other trace of the last two minutes is found by its id.
 """
 
 from __future__ import annotations
@@ -9,30 +9,34 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
 import structlog
 from cachetools import LRUCache
-from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
 from raglan.background import keep_running
 from raglan.errors import Overloaded, Unavailable
 from raglan.telemetry import semconv
+from raglan.v1.traces_pb2 import ListTracesRequest, RequestOutcome
 
-from raglan_gateway.traces import kept
-from raglan_gateway.traces.collection import Collector, Reply, own_spans
-from raglan_gateway.traces.kept import KeptTrace
-from raglan_gateway.traces.received import Received
-from raglan_gateway.traces.spans import TraceSpans, each, failed
-from raglan_gateway.traces.store import Summary, TraceStore, Wanted
-from raglan_gateway.traces.verdict import Allowance, Ended, Reason, TailSampling
+from raglan_tracer import pending
+from raglan_tracer.collection import Collector, Reply
+from raglan_tracer.otlp import SentSpan
+from raglan_tracer.pending import PendingTrace
+from raglan_tracer.sampler import Reason, TailSampler, TokenBucket
+from raglan_tracer.span_buffer import SpanBuffer
+from raglan_tracer.spans import TraceSpans, each, failed
+from raglan_tracer.store import Summary, TraceStore
 
 log: Final = structlog.get_logger()
 
 TICK_S: Final = 1.0
-MAX_KEPT: Final = 2_048
+REPORT_S: Final = 1.0
+"""Longest time between two reports of a gateway of which spans are wanted."""
+
+MAX_PENDING: Final = 2_048
 """Traces on their way into the store at a time."""
 
 MAX_SPANS: Final = 100_000
@@ -65,43 +69,46 @@ class Found:
     spans: bytes
 
 
-class Traces:
-    """Owns the store and what is on its way there. Between `start` and `close` it keeps traces."""
+class TraceRecorder:
+    """Owns the store and the pending traces. Between `start` and `close` it records."""
 
     def __init__(
         self,
         store: TraceStore,
-        sampling: TailSampling,
+        sampler: TailSampler,
         collector: Collector,
-        own: Callable[[Sequence[bytes]], Awaitable[Reply]] = own_spans,
         *,
         max_spans: int,
         keeps: bool = True,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Args:
-        own: the spans that this process itself has made lately, of traces by id.
-        max_spans: of one trace.
-        keeps: whether traces are kept at all; if not, recent ones can be looked at.
+        """Record nothing before `start`.
+
+        Args:
+            store: of the kept traces; owned from here on.
+            sampler: decides which are kept.
+            collector: of the spans of the mesh.
+            max_spans: of one trace.
+            keeps: whether traces are kept at all; if not, recent ones can be looked at.
+            clock: monotonic, in seconds.
         """
         self.store = store
-        self.sampling = sampling
+        self.sampler = sampler
         self.dropped = 0
         """Traces that should be kept, of which there were too many at a time."""
         self.kept: Counter[Reason] = Counter()
         """How many traces were kept, by the first reason for it."""
         self._collector = collector
-        self._own = own
         self._max_spans = max_spans
         self._keeps = keeps
         self._clock = clock
-        self._kept: dict[bytes, KeptTrace] = {}
+        self._pending: dict[bytes, PendingTrace] = {}
         # So that late spans find what they belong to, without a look into the file for each trace
         # of which spans are sent here.
         self._stored: LRUCache[bytes, bool] = LRUCache(REMEMBERED)
-        self._received = Received(max_spans, clock=clock)
+        self._buffer = SpanBuffer(max_spans, clock=clock)
         self._looking = asyncio.Semaphore(_LOOKED_AT_ONCE)
-        self._looks = Allowance(*LOOKS, clock=clock)
+        self._looks = TokenBucket(*LOOKS, clock=clock)
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -114,54 +121,68 @@ class Traces:
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait((self._task,))
-        # What was asked for has this process's spans.
-        unasked = {i: trace for i, trace in self._kept.items() if not trace.asked}
-        await self._take(unasked, await self._own(list(unasked)))
-        self._take_received(unasked)
-        await self._write(self._kept.values())
-        self._kept.clear()
+        self._take_received({i: t for i, t in self._pending.items() if not t.collections})
+        await self._write(self._pending.values())
+        self._pending.clear()
         await self.store.close()
 
-    def ended(self, ended: Ended) -> bool:
-        """Tell of a request that has ended; whether its trace is kept. Costs microseconds."""
-        if not self._keeps or not (reasons := self.sampling.judge(ended)):
+    def record_outcome(self, outcome: RequestOutcome) -> bool:
+        """Decide by how a request ended whether its trace is kept. Costs microseconds."""
+        if not self._keeps or not (reasons := self.sampler.decide(outcome)):
             return False
-        trace_id = ended.trace_id.to_bytes(16, "big")
-        if (trace := self._kept.get(trace_id)) is None:
-            return self._keep(self._new(trace_id, reasons, ended))
-        trace.has_another(ended, reasons, self._clock())
+        if (trace := self._pending.get(outcome.trace_id)) is None:
+            return self._keep(self._new(outcome.trace_id, reasons, outcome))
+        trace.add_outcome(outcome, reasons, self._clock())
         return True
 
-    async def receive(self, data: TracesData) -> int:
+    async def take_reported(self, spans: Reply) -> None:
+        """Take in what a gateway delivers of its own spans."""
+        await self._take(self._pending, spans)
+
+    def wanted_again(self) -> list[bytes]:
+        """Traces that are about to be collected again: spans of a gateway may have ended late."""
+        soon = self._clock() + REPORT_S
+        return [i for i, trace in self._pending.items() if trace.collections and trace.due <= soon][
+            :A_ROUND
+        ]
+
+    async def receive(self, spans: Sequence[SentSpan]) -> int:
         """Take in spans that were sent here; how many were refused for want of room."""
         refused = 0
-        for count, (resource, span) in enumerate(each(data), 1):
+        for count, (resource, span, cost) in enumerate(spans, 1):
             if count % TAKEN_AT_ONCE == 0:
                 await asyncio.sleep(0)
             # What the mesh has of a trace comes first: it must not find all places taken.
-            if (trace := self._kept.get(span.trace_id)) is not None and trace.asked:
-                trace.take(resource, span, self._clock())
-            elif not self._received.take(resource, span):
+            if (trace := self._pending.get(span.trace_id)) is not None and trace.collections:
+                trace.take(resource, span, self._clock(), cost)
+            elif not self._buffer.take(resource, span, cost):
                 refused += 1
         return refused
 
     @property
     def waiting(self) -> int:
         """Traces whose spans are still being collected."""
-        return len(self._kept)
+        return len(self._pending)
 
-    async def newest(self, wanted: Wanted) -> list[tuple[int, Summary]]:
+    async def newest(self, wanted: ListTracesRequest) -> list[tuple[int, Summary]]:
         """The traces of the store; see `TraceStore.newest`."""
         return await self.store.newest(wanted)
 
-    async def find(self, trace_id: bytes) -> Found | None:
+    async def find(self, trace_id: bytes, own: Reply) -> Found | None:
         """A trace, from the store or, if it is recent, from the mesh.
+
+        Args:
+            trace_id: 16 bytes.
+            own: the spans of it that the asking gateway has.
+
+        Returns:
+            None when no process has spans of it.
 
         Raises:
             Overloaded: too many are looked for.
             Unavailable: the disk is too slow.
         """
-        trace = self._kept.get(trace_id)
+        trace = self._pending.get(trace_id)
         if trace is None:
             stored = (await self.store.get([trace_id])).get(trace_id)
             if stored is not None and (stored[0].complete or _is_old(stored[0])):
@@ -169,14 +190,15 @@ class Traces:
             trace = self._new(trace_id, (Reason.LOOKED_AT,))
             if stored is not None:
                 self._join(trace, stored)
+        await self._take({trace_id: trace}, own)
         await self._look_for(trace)
         if not len(trace.spans):
             return None
-        if trace_id not in self._kept:
+        if trace_id not in self._pending:
             await self._looked_at(trace)
-        return Found(trace.summarized(), trace.spans.packed())
+        return Found(trace.summarize(), trace.spans.packed())
 
-    async def _look_for(self, trace: KeptTrace) -> None:
+    async def _look_for(self, trace: PendingTrace) -> None:
         """Ask the mesh for `trace` alone.
 
         Raises:
@@ -192,9 +214,9 @@ class Traces:
         if not len(trace.spans):
             raise Overloaded("Too many traces are being looked for.", retry_after_s=1)
 
-    async def _looked_at(self, trace: KeptTrace) -> None:
+    async def _looked_at(self, trace: PendingTrace) -> None:
         """Keep what was found by its id: it may be looked at again."""
-        if trace.summary is None and self.sampling.allows(Reason.LOOKED_AT):
+        if trace.summary is None and self.sampler.allows(Reason.LOOKED_AT):
             self._keep(trace)
         elif trace.summary is not None and trace.fresh:
             await self._write([trace])
@@ -202,17 +224,25 @@ class Traces:
     # --- On the way into the store ----------------------------------------------------------------
 
     def _new(
-        self, trace_id: bytes, reasons: tuple[Reason, ...], ended: Ended | None = None
-    ) -> KeptTrace:
+        self, trace_id: bytes, reasons: tuple[Reason, ...], outcome: RequestOutcome | None = None
+    ) -> PendingTrace:
         now = self._clock()
         spans = TraceSpans(self._max_spans)
-        return KeptTrace(trace_id, reasons, spans, due=now + kept.FIRST_S, news=now, ended=ended)
+        return PendingTrace(
+            trace_id,
+            reasons,
+            spans,
+            due=now + pending.FIRST_S,
+            news=now,
+            since=now,
+            outcome=outcome,
+        )
 
-    def _keep(self, trace: KeptTrace) -> bool:
-        if not self._keeps or len(self._kept) >= MAX_KEPT:
+    def _keep(self, trace: PendingTrace) -> bool:
+        if not self._keeps or len(self._pending) >= MAX_PENDING:
             self.dropped += self._keeps
             return False
-        self._kept[trace.trace_id] = trace
+        self._pending[trace.trace_id] = trace
         self.kept[trace.reasons[0]] += 1
         return True
 
@@ -236,18 +266,18 @@ class Traces:
         """
         now = self._clock()
         self._judge_received()
-        due = [trace for trace in self._kept.values() if trace.due <= now][:A_ROUND]
+        due = [trace for trace in self._pending.values() if trace.due <= now][:A_ROUND]
         if due:
-            await self._recall([trace for trace in due if not trace.asked])
+            await self._recall([trace for trace in due if not trace.collections])
             await self._gather({trace.trace_id: trace for trace in due})
-        over = [trace for trace in due if not trace.was_asked_for(self._clock())]
+        over = [trace for trace in due if not trace.note_collected(self._clock())]
         over += self._too_many()
         await self._write(dict.fromkeys([*over, *(trace for trace in due if trace.fresh)]))
         for trace in over:
-            self._kept.pop(trace.trace_id, None)
+            self._pending.pop(trace.trace_id, None)
         return len(due) == A_ROUND
 
-    async def _recall(self, traces: Sequence[KeptTrace]) -> None:
+    async def _recall(self, traces: Sequence[PendingTrace]) -> None:
         """Join what the store may have of them: a trace can have many requests, and late spans."""
         if traces:
             stored = await self.store.get([trace.trace_id for trace in traces])
@@ -255,12 +285,12 @@ class Traces:
                 if trace.trace_id in stored:
                     self._join(trace, stored[trace.trace_id])
 
-    def _too_many(self) -> list[KeptTrace]:
+    def _too_many(self) -> list[PendingTrace]:
         """The oldest traces, as long as there are too many spans in all."""
-        spans = sum(len(trace.spans) for trace in self._kept.values())
-        size = sum(trace.spans.size for trace in self._kept.values())
+        spans = sum(len(trace.spans) for trace in self._pending.values())
+        size = sum(trace.spans.size for trace in self._pending.values())
         over = []
-        for trace in self._kept.values():
+        for trace in self._pending.values():
             if spans <= MAX_SPANS and size <= MAX_BYTES:
                 break
             spans -= len(trace.spans)
@@ -268,28 +298,29 @@ class Traces:
             over.append(trace)
         return over
 
-    async def _gather(self, traces: Mapping[bytes, KeptTrace], *, everyone: bool = False) -> None:
-        """Ask this process and all others for the spans of `traces`."""
+    async def _gather(
+        self, traces: Mapping[bytes, PendingTrace], *, everyone: bool = False
+    ) -> None:
+        """Ask every service for the spans of `traces`."""
         take = partial(self._take, traces)
-        await take(await self._own(list(traces)))
         missing = await self._collector.collect(list(traces), take, everyone=everyone)
         for trace in traces.values():
             trace.missing = frozenset(missing)
         # A batch lies in the trace of its first request. The others point at it.
-        if elsewhere := {each for trace in traces.values() for each in trace.elsewhere()}:
+        if elsewhere := {each for trace in traces.values() for each in trace.linked_traces()}:
             some = list(elsewhere - traces.keys())[:A_ROUND]
             await self._collector.collect(some, take, everyone=everyone)
         self._take_received(traces)
 
-    def _take_received(self, traces: Mapping[bytes, KeptTrace]) -> None:
+    def _take_received(self, traces: Mapping[bytes, PendingTrace]) -> None:
         """Join what was sent here."""
         for trace_id, trace in traces.items():
-            held = self._received
-            received = held.pop(trace_id) if trace_id in self._kept else held.of(trace_id)
+            held = self._buffer
+            received = held.pop(trace_id) if trace_id in self._pending else held.of(trace_id)
             if received is not None:
                 trace.fresh = bool(trace.spans.merge(received)) or trace.fresh
 
-    async def _take(self, traces: Mapping[bytes, KeptTrace], reply: Reply) -> None:
+    async def _take(self, traces: Mapping[bytes, PendingTrace], reply: Reply) -> None:
         now = self._clock()
         for count, (resource, span) in enumerate(each(reply.data), 1):
             if count % TAKEN_AT_ONCE == 0:
@@ -305,7 +336,7 @@ class Traces:
             if (trace := traces.get(trace_id)) is not None:
                 trace.incomplete = True
 
-    def _join(self, trace: KeptTrace, stored: tuple[Summary, bytes]) -> None:
+    def _join(self, trace: PendingTrace, stored: tuple[Summary, bytes]) -> None:
         """Take in what the store has of a trace that goes on."""
         trace.summary, data = stored
         known = map(Reason, filter(None, trace.summary.reasons.split(",")))
@@ -314,18 +345,18 @@ class Traces:
 
     def _judge_received(self) -> None:
         """Keep of the traces that came by OTLP what the same rules keep."""
-        for trace_id, spans in self._received.settled():
+        for trace_id, spans in self._buffer.settled():
             wrong = any(failed(span) for _, span in each(spans.data))
             known = trace_id in self._stored
-            if known or wrong or self.sampling.in_share(int.from_bytes(trace_id, "big")):
+            if known or wrong or self.sampler.in_share(trace_id):
                 reasons = (Reason.RECEIVED, Reason.ERROR) if wrong else (Reason.RECEIVED,)
-                if self.sampling.allows(Reason.RECEIVED):
+                if self.sampler.allows(Reason.RECEIVED):
                     self._keep(self._new(trace_id, reasons))
 
-    async def _write(self, traces: Iterable[KeptTrace]) -> None:
+    async def _write(self, traces: Iterable[PendingTrace]) -> None:
         written = []
         for trace in [trace for trace in traces if len(trace.spans)]:
-            written.append((trace.summarized(), trace.spans.packed()))
+            written.append((trace.summarize(), trace.spans.packed()))
             trace.fresh = False
             self._stored[trace.trace_id] = True
             if len(trace.spans) > TAKEN_AT_ONCE:

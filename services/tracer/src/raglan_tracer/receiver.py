@@ -1,6 +1,6 @@
 """OTLP/HTTP on a listener of its own: spans of what does not answer `TraceService`.
 
-An engine of somebody else (vLLM's server), a program that calls the gateway. All that it takes has
+An engine of another vendor (vLLM's server), a program that calls the gateway. All that it takes has
 a bound: bytes, packed and unpacked, requests at a time, bytes and spans a second. What is refused
 for its amount may be sent again (429, 503); what cannot be read may not (400, 413).
 """
@@ -8,40 +8,36 @@ for its amount may be sent again (429, 503); what cannot be read may not (400, 4
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, Final
 
 import structlog
 import uvicorn
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
-from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
 from raglan.background import keep_running
+from raglan.cross_origin import CrossOriginPolicy
 from raglan.errors import InvalidInput, Overloaded, PayloadTooLarge, RaglanError, Unavailable
 from raglan.errors import wire as wire_of
-from raglan.lifecycle import Lifecycle
 from raglan.rpc.addresses import family_of, format_address
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
+from uvicorn.server import ServerState
 
-from raglan_gateway import connections
-from raglan_gateway.api.cross_origin import CrossOriginPolicy
-from raglan_gateway.lifecycle import Server
-from raglan_gateway.traces import otlp
-from raglan_gateway.traces.verdict import Allowance
+from raglan_tracer import otlp
+from raglan_tracer.otlp import SentSpan
+from raglan_tracer.sampler import TokenBucket
 
 log: Final = structlog.get_logger()
 
 PATH: Final = "/v1/traces"
 MAX_BYTES: Final = 4 * 1024 * 1024
 """Of a body, and of what it unpacks to."""
-
-MAX_SPANS: Final = 10_000
-"""In one request."""
 
 SPANS_A_SECOND: Final = 2_000
 BYTES_A_SECOND: Final = 2 * 1024 * 1024
@@ -53,7 +49,11 @@ REQUESTS: Final = 16
 """At a time; one of them is read, the others wait for it or for their bytes."""
 
 _BODY_S: Final = 5.0
-_IDLE_S: Final = 30.0
+_IDLE_S: Final = 30
+_MAX_AGE_S: Final = 60.0
+"""Of a connection; a client opens another one."""
+
+_SWEEP_S: Final = 1.0
 _LISTEN_AGAIN_S: Final = 5.0
 _GRPC_CODES: Final = {
     "INVALID_ARGUMENT": 3,
@@ -65,11 +65,11 @@ _UNAVAILABLE: Final = 14
 
 
 class Receiver:
-    """The application. `take` gets the spans, and returns how many of them it refused."""
+    """The ASGI application. `take` gets the spans, and returns how many of them it refused."""
 
     def __init__(
         self,
-        take: Callable[[TracesData], Awaitable[int]],
+        take: Callable[[Sequence[SentSpan]], Awaitable[int]],
         cross_origin: CrossOriginPolicy,
         *,
         clock: Callable[[], float] = time.monotonic,
@@ -80,8 +80,8 @@ class Receiver:
         """Spans that were read and not taken in."""
         self._take = take
         self._cross_origin = cross_origin
-        self._spans = Allowance(SPANS_A_SECOND, SPANS_A_SECOND * _BURST_S, clock=clock)
-        self._bytes = Allowance(BYTES_A_SECOND, BYTES_A_SECOND * _BURST_S, clock=clock)
+        self._spans = TokenBucket(SPANS_A_SECOND, SPANS_A_SECOND * _BURST_S, clock=clock)
+        self._bytes = TokenBucket(BYTES_A_SECOND, BYTES_A_SECOND * _BURST_S, clock=clock)
         self._requests = 0
         self._reading = asyncio.Semaphore(1)
         self.app = Starlette(routes=[Route(PATH, self._export, methods=["POST"])])
@@ -114,14 +114,10 @@ class Receiver:
             cost = len(body) * (_JSON_COSTS if kind == otlp.JSON else 1)
             self._afford(self._bytes, cost, f"{BYTES_A_SECOND} bytes")
             # In a thread, because JSON of this size is read for half a second.
-            read = await asyncio.to_thread(otlp.parsed, body, kind)
-        data = TracesData(resource_spans=read.resource_spans)
-        count = sum(len(scope.spans) for each in data.resource_spans for scope in each.scope_spans)
-        if count > MAX_SPANS:
-            raise PayloadTooLarge(f"There are {count} spans; the limit is {MAX_SPANS} a request.")
-        self._afford(self._spans, count, f"{SPANS_A_SECOND} spans")
-        refused = await self._take(data)
-        self.accepted += count - refused
+            spans, too_large = await asyncio.to_thread(otlp.read_spans, body, kind)
+        self._afford(self._spans, len(spans) + too_large, f"{SPANS_A_SECOND} spans")
+        refused = too_large + await self._take(spans)
+        self.accepted += len(spans) + too_large - refused
         self.refused += refused
         reply = ExportTraceServiceResponse()
         if refused:
@@ -131,18 +127,24 @@ class Receiver:
             )
         return reply
 
-    def _afford(self, allowance: Allowance, cost: int, rate: str) -> None:
+    def _afford(self, allowance: TokenBucket, cost: int, rate: str) -> None:
         if not allowance.take(cost):
             raise Overloaded(f"The limit is {rate} a second; send fewer.", retry_after_s=1)
 
 
 class Listener:
-    """Serves a receiver on an address of its own. An address that is taken is tried again: a
-    gateway that is being replaced gives it to the next."""
+    """Serves a receiver on an address of its own.
+
+    An address that is in use is tried again: a tracer that is being replaced gives it to the next.
+    """
 
     def __init__(self, receiver: Receiver, host: str, port: int) -> None:
-        """Args:
-        port: 0 takes a free one; a negative one listens nowhere.
+        """Listen nowhere before `start`.
+
+        Args:
+            receiver: what serves.
+            host: its address.
+            port: 0 takes a free one; a negative one listens nowhere.
         """
         self.address: tuple[str, int] | None = None
         """Where it listens; None while it does not."""
@@ -150,7 +152,7 @@ class Listener:
         self._host = host
         self._port = port
         self._task: asyncio.Task[None] | None = None
-        self._server: Server | None = None
+        self._server: _Server | None = None
 
     def start(self) -> None:
         """Listen, now or as soon as the address is free."""
@@ -169,11 +171,11 @@ class Listener:
 
     async def _serve(self) -> None:
         listening = await self._bound()
-        self._server = server = Server(_config(self._receiver.app))
+        self._server = server = _Server(_config(self._receiver.app))
         host, port = self.address = listening.getsockname()[:2]
         log.info("traces are received", address=format_address(host, port))
         sweeping = asyncio.create_task(
-            keep_running("sweep connections", partial(connections.sweep, server.server_state))
+            keep_running("close old connections", partial(_close_old, server.server_state))
         )
         try:
             await server.serve([listening])
@@ -194,29 +196,49 @@ class Listener:
                         "traces are not received; trying again",
                         address=format_address(self._host, self._port),
                         reason=error.strerror,
-                        setting="RAGLAN_GATEWAY_OTLP_PORT",
+                        setting="RAGLAN_TRACER_OTLP_PORT",
                     )
                 warned = True
             await asyncio.sleep(_LISTEN_AGAIN_S)
 
 
+class _Server(uvicorn.Server):
+    """uvicorn without its signal handlers: the process has its own."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave signals alone."""
+        yield
+
+
 def _config(app: Starlette) -> uvicorn.Config:
-    connection: Any = partial(
-        connections.Connection,
-        lifecycle=Lifecycle("the receiver of traces"),
-        limits=connections.Limits(idle_s=_IDLE_S, head_s=_BODY_S),
-    )
     return uvicorn.Config(
         app,
-        http=connection,
+        http="h11",  # which limits the size of a request's head
         ws="none",
         access_log=False,
         log_config=None,
         lifespan="off",
         limit_concurrency=4 * REQUESTS,
         server_header=False,
+        timeout_keep_alive=_IDLE_S,
         timeout_graceful_shutdown=1,
     )
+
+
+async def _close_old(state: ServerState) -> None:
+    """Close connections past their age, after their reply where one is due, until cancelled.
+
+    uvicorn sets no limit on how long the head of a request may take to arrive.
+    """
+    since: dict[Any, float] = {}
+    while True:
+        await asyncio.sleep(_SWEEP_S)
+        now = time.monotonic()
+        since = {connection: since.get(connection, now) for connection in state.connections}
+        for connection, opened in since.items():
+            if now - opened > _MAX_AGE_S:
+                connection.shutdown()
 
 
 async def _body(request: Request) -> bytes:

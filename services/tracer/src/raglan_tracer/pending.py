@@ -1,4 +1,4 @@
-"""A trace on its way into the store: what is known of it, and when it is asked for again."""
+"""A trace on its way into the store: what is known of it, and when it is collected again."""
 
 from __future__ import annotations
 
@@ -9,22 +9,27 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from raglan.telemetry import semconv
+from raglan.v1.traces_pb2 import RequestOutcome
 
-from raglan_gateway.traces.spans import TraceSpans, each, failed
-from raglan_gateway.traces.store import Summary
-from raglan_gateway.traces.verdict import Ended, Reason
+from raglan_tracer.sampler import Reason
+from raglan_tracer.spans import TraceSpans, each, failed
+from raglan_tracer.store import Summary
 
 FIRST_S: Final = 0.3
-"""After the end of a request: its last spans end a moment later."""
+"""Seconds after the end of a request: its last spans end a moment later."""
 
 AGAIN_S: Final = 5.0
-"""For spans that ended late: of a call that was given up, of a batch whose request had left."""
+"""Seconds until the second collection, for spans that ended late: of a call that was given up, of
+a batch whose request had left."""
 
 JOB_EVERY_S: Final = 30.0
-"""Of a job that runs. Services forget their spans after two minutes."""
+"""Seconds between collections of a running job. Services forget spans after two minutes."""
 
 JOB_SILENT_S: Final = 600.0
-"""A job from which nothing new came for so long is no longer followed."""
+"""Seconds without a new span after which a job is no longer followed."""
+
+LONGEST_S: Final = 10.0
+"""A trace in steady use is collected so long after its first request, and again from then on."""
 
 _FLAGS: Final = {
     "degraded": semconv.DEGRADED,
@@ -37,7 +42,7 @@ _LARGEST_INT: Final = 2**63 - 1
 
 
 @dataclass(slots=True, eq=False)
-class KeptTrace:
+class PendingTrace:
     """One trace. Times are readings of a monotonic clock."""
 
     trace_id: bytes
@@ -46,41 +51,45 @@ class KeptTrace:
     due: float
     news: float
     """When the last new span came, or it began to be kept."""
-    ended: Ended | None = None
-    """How its request ended; None for one that began elsewhere, or is not known here any more."""
+    since: float
+    """When it began to be kept."""
+    outcome: RequestOutcome | None = None
+    """How its request ended; None where no gateway reported one, or it is known no more."""
     summary: Summary | None = None
     """As it was in the store, for one that comes from there."""
-    asked: int = 0
+    collections: int = 0
+    """How often the mesh was asked for its spans."""
     missing: frozenset[str] = frozenset()
-    """Addresses that did not answer when they were asked last."""
+    """Addresses that did not answer at the last collection."""
     incomplete: bool = False
-    """Whether a service had let go of some of its spans."""
+    """Whether a service had dropped some of its spans."""
     fresh: bool = False
     """Whether it has spans that are not in the store."""
 
     @property
     def follows_job(self) -> bool:
-        """Whether its work goes on, as far as is known."""
+        """Whether its job still runs, as far as is known."""
         if Reason.JOB not in self.reasons:
             return False
         return not any(span.name == semconv.INGEST_JOB for _, span in each(self.spans.data))
 
-    def has_another(self, ended: Ended, reasons: tuple[Reason, ...], now: float) -> None:
-        """Take note of one more request in the same trace: how it went counts as well."""
+    def add_outcome(self, outcome: RequestOutcome, reasons: tuple[Reason, ...], now: float) -> None:
+        """Add the outcome of one more request in the same trace."""
         self.reasons = tuple(dict.fromkeys((*self.reasons, *reasons)))
-        if self.ended is None:
-            self.ended = ended
+        if self.outcome is None:
+            self.outcome = outcome
         for name in _FLAGS:
-            setattr(self.ended, name, getattr(self.ended, name) or getattr(ended, name))
-        self.due, self.asked = now + FIRST_S, 0
+            setattr(self.outcome, name, getattr(self.outcome, name) or getattr(outcome, name))
+        if now - self.since < LONGEST_S:
+            self.due, self.collections = now + FIRST_S, 0
 
-    def take(self, resource: Resource, span: Span, now: float) -> None:
-        """One more span, or one that is known."""
-        if self.spans.add(resource, span):
+    def take(self, resource: Resource, span: Span, now: float, cost: int = 0) -> None:
+        """Take in one more span, or one that is known."""
+        if self.spans.add(resource, span, cost):
             self.fresh = True
             self.news = now
 
-    def elsewhere(self) -> set[bytes]:
+    def linked_traces(self) -> set[bytes]:
         """Other traces, in which there are spans that spans of this one point at."""
         return {
             link.trace_id
@@ -90,10 +99,10 @@ class KeptTrace:
             if span.trace_id == self.trace_id != link.trace_id and link.span_id not in self.spans
         }
 
-    def was_asked_for(self, now: float) -> bool:
-        """Note that the mesh was asked; whether it should be asked again later."""
-        self.asked += 1
-        if self.asked == 1 and not self._is_whole():
+    def note_collected(self, now: float) -> bool:
+        """Note that it was collected; return whether it should be collected again later."""
+        self.collections += 1
+        if self.collections == 1 and not self._is_whole():
             self.due = now + AGAIN_S
             return True
         if self.follows_job and now - self.news < JOB_SILENT_S:
@@ -101,8 +110,8 @@ class KeptTrace:
             return True
         return False
 
-    def summarized(self) -> Summary:
-        """What a list shows of it."""
+    def summarize(self) -> Summary:
+        """Summarize it for the store and for lists."""
         all_spans = [span for _, span in each(self.spans.data)]
         own = [span for span in all_spans if span.trace_id == self.trace_id] or all_spans
         start_ns = min((span.start_time_unix_nano for span in own), default=0)
@@ -124,13 +133,12 @@ class KeptTrace:
         )
 
     def _facts(self, root: Span | None, elapsed_ms: float) -> dict[str, Any]:
-        """How its request went: as it was told, else as the store has it, else as its first span
-        says."""
-        if (ended := self.ended) is not None:
-            found = {name: getattr(ended, name) for name in ("route", "status", *_FLAGS)}
+        """How its request ended: as reported, else as stored, else as its root span says."""
+        if (outcome := self.outcome) is not None:
+            found = {name: getattr(outcome, name) for name in ("route", "status", *_FLAGS)}
             before = self.summary
             flags = {n: found[n] or bool(before and getattr(before, n)) for n in _FLAGS}
-            return {**found, **flags, "duration_ms": ended.elapsed_s * 1e3}
+            return {**found, **flags, "duration_ms": outcome.elapsed_s * 1e3}
         if self.summary is not None:
             return {name: getattr(self.summary, name) for name in _FACTS}
         said = {each.key: each.value for each in root.attributes} if root else {}
@@ -143,8 +151,11 @@ class KeptTrace:
         }
 
     def _is_whole(self) -> bool:
-        """Whether asking again would find nothing new, as far as can be told: it went well, and
-        each call has a span on its other end. Most are, and a second time costs as much."""
+        """Whether a second collection would find nothing new, as far as can be told.
+
+        The request went well, and each call has a span on its other end. Most do, and a second
+        collection costs as much as the first.
+        """
         if not _ORDINARY.issuperset(self.reasons):
             return False
         own = [span for _, span in each(self.spans.data) if span.trace_id == self.trace_id]
@@ -166,8 +177,10 @@ class KeptTrace:
         return self.missing & called if called else self.missing
 
     def _complete(self, own: list[Span]) -> bool:
-        """Whether nobody kept anything back, and each parent is here but that of the first span,
-        which may be the caller's."""
+        """Whether no span is missing.
+
+        Every parent is here but that of the first span, which may be the caller's.
+        """
         here = {span.span_id for span in own}
         absent = {
             span.parent_span_id

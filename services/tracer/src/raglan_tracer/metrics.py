@@ -6,11 +6,11 @@ from collections.abc import Iterator
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-from raglan_gateway.traces.keeping import Traces
-from raglan_gateway.traces.receiver import Receiver
+from raglan_tracer.receiver import Receiver
+from raglan_tracer.recorder import TraceRecorder
 
 
-def families(traces: Traces, receiver: Receiver) -> Iterator[Metric]:
+def families(traces: TraceRecorder, receiver: Receiver) -> Iterator[Metric]:
     """The families of one scrape."""
     kept = CounterMetricFamily(
         "raglan_traces_kept", "Traces kept, by the first reason for it.", labels=("reason",)
@@ -24,7 +24,7 @@ def families(traces: Traces, receiver: Receiver) -> Iterator[Metric]:
         labels=("cause",),
     )
     for cause, count in (
-        ("rate", traces.sampling.refused),
+        ("rate", traces.sampler.refused),
         ("crowded", traces.dropped),
         ("store", traces.store.dropped),
     ):

@@ -1,4 +1,4 @@
-"""Spans that were sent to the gateway, until it is known whether their trace is kept."""
+"""Spans that were sent here, until it is known whether their trace is kept."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Final
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
-from raglan_gateway.traces.spans import TraceSpans
+from raglan_tracer.spans import TraceSpans
 
 MAX_SPANS: Final = 20_000
 MAX_BYTES: Final = 16 * 1024 * 1024
-"""As they are sent; in memory, some four times as many."""
+"""Bytes that they take in memory, about."""
 
 SETTLED_S: Final = 10.0
 """Time for a trace's other spans to come, before it is judged."""
@@ -29,7 +29,7 @@ class _Arrived:
     judged: bool = False
 
 
-class Received:
+class SpanBuffer:
     """Spans by trace, the oldest first; past the bound the oldest trace goes."""
 
     def __init__(self, max_spans_of_trace: int, *, clock: Callable[[], float] = time.monotonic):
@@ -43,7 +43,7 @@ class Received:
         """Spans held."""
         return self._count
 
-    def take(self, resource: Resource, span: Span) -> bool:
+    def take(self, resource: Resource, span: Span, cost: int = 0) -> bool:
         """Hold one; False when its ids are none, or its trace has too many."""
         if len(span.trace_id) != 16 or len(span.span_id) != 8:
             return False
@@ -53,8 +53,9 @@ class Received:
         if arrived is None:
             arrived = _Arrived(self._clock(), TraceSpans(self._max_spans_of_trace))
             self._traces[span.trace_id] = arrived
+            self._bytes += arrived.spans.size
         dropped, size = arrived.spans.dropped, arrived.spans.size
-        self._count += arrived.spans.add(resource, span)
+        self._count += arrived.spans.add(resource, span, cost)
         self._bytes += arrived.spans.size - size
         while (self._count > MAX_SPANS or self._bytes > MAX_BYTES) and len(self._traces) > 1:
             self.pop(next(iter(self._traces)))

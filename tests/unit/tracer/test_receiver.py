@@ -7,7 +7,9 @@ import contextlib
 import gzip
 import json
 import socket
-from collections.abc import AsyncIterator
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -22,11 +24,10 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceResponse,
 )
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span, TracesData
+from raglan.cross_origin import CrossOriginPolicy
 from raglan.errors import InvalidInput, PayloadTooLarge
-from raglan_gateway.api.cross_origin import CrossOriginPolicy
-from raglan_gateway.traces import otlp, receiver
-from raglan_gateway.traces.receiver import Listener, Receiver
-from raglan_gateway.traces.spans import each
+from raglan_tracer import otlp, receiver
+from raglan_tracer.receiver import Listener, Receiver
 
 TRACE_ID = "0af7651916cd43dd8448eb211c80319c"
 PROTOBUF = {"content-type": otlp.PROTOBUF}
@@ -51,8 +52,8 @@ class Taken:
     def __init__(self) -> None:
         self.spans: list[Span] = []
 
-    async def __call__(self, data: TracesData) -> int:
-        spans = [span for _, span in each(data)]
+    async def __call__(self, sent: Sequence[otlp.SentSpan]) -> int:
+        spans = [each.span for each in sent]
         self.spans += [span for span in spans if span.name != "refuse"]
         return sum(span.name == "refuse" for span in spans)
 
@@ -190,7 +191,7 @@ async def test_spans_a_second_and_spans_a_request_are_bounded(
         replies = [
             await client.post("/v1/traces", content=body, headers=PROTOBUF) for _ in range(6)
         ]
-        many = export(receiver.MAX_SPANS + 1).SerializeToString()
+        many = export(otlp.MAX_SPANS + 1).SerializeToString()
         too_many = await client.post("/v1/traces", content=many, headers=PROTOBUF)
     assert [reply.status_code for reply in replies] == [200] * 4 + [429] * 2
     assert replies[-1].headers["retry-after"] == "1"
@@ -240,7 +241,7 @@ async def test_a_body_that_does_not_come_ends(monkeypatch: pytest.MonkeyPatch) -
 @given(st.binary(max_size=300), st.sampled_from([otlp.PROTOBUF, otlp.JSON]))
 def test_any_bytes_are_read_or_refused(body: bytes, kind: str) -> None:
     with contextlib.suppress(InvalidInput):
-        otlp.parsed(body, kind)
+        otlp.read_spans(body, kind)
 
 
 ANY_JSON = st.recursive(
@@ -264,7 +265,7 @@ def test_any_json_is_read_or_refused(document: Any) -> None:
     spans = {"resourceSpans": [{"scopeSpans": [{"spans": [document]}]}]}
     for body in (document, spans):
         with contextlib.suppress(InvalidInput):
-            otlp.parsed(json.dumps(body).encode(), otlp.JSON)
+            otlp.read_spans(json.dumps(body).encode(), otlp.JSON)
 
 
 @given(st.binary(max_size=2_000), st.integers(0, 3_000))
@@ -323,3 +324,103 @@ async def test_a_rebound_page_writes_no_spans() -> None:
         response = await client.post("/v1/traces", content=body, headers=headers)
     assert response.status_code == 403
     assert taken.spans == []
+
+
+def many(fields: bytes) -> bytes:
+    return fields * (receiver.MAX_BYTES // len(fields))
+
+
+def in_span(fields: bytes) -> bytes:
+    """A request of spans that hold `fields`, as many times as a span may be long."""
+    span = fields * (60_000 // len(fields))
+    scope = b"\x12" + _varint(len(span)) + span
+    resource = b"\x12" + _varint(len(scope)) + scope
+    whole = b"\x0a" + _varint(len(resource)) + resource
+    return whole * (receiver.MAX_BYTES // len(whole))
+
+
+def _varint(value: int) -> bytes:
+    return bytes((value & 0x7F | 0x80, value >> 7 & 0x7F | 0x80, value >> 14))
+
+
+SHARED_RESOURCE = ResourceSpans(
+    resource={"attributes": [{"key": "x", "value": {"string_value": "x" * 60_000}}]},
+    scope_spans=[
+        ScopeSpans(
+            spans=[
+                Span(trace_id=n.to_bytes(16, "big"), span_id=n.to_bytes(8, "big"))
+                for n in range(1, 10_001)
+            ]
+        )
+    ],
+)
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "named"),
+    [
+        (many(b"\x0a\x00"), otlp.PROTOBUF, "resources"),
+        (b"\x0a\xfe\x7f" + b"\x12\x00" * 8_191, otlp.PROTOBUF, "scopes"),
+        (many(b'{"resourceSpans":[' + b"{}," * 1_000 + b"{}]}"), otlp.JSON, "objects"),
+        (b'{"resourceSpans":[' + b"{}," * 200_000 + b"{}]}", otlp.JSON, "resources"),
+    ],
+)
+def test_what_is_many_for_its_bytes_is_refused_by_count(body: bytes, kind: str, named: str) -> None:
+    with pytest.raises(PayloadTooLarge, match=named):
+        otlp.read_spans(body, kind)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        b"\x4a\x00",  # attributes
+        b"\x5a\x00",  # events
+        b"\x6a\x00",  # links
+        b"\x4a\x06\x12\x04\x2a\x02\x0a\x00",  # attributes, each a list of one
+    ],
+)
+def test_a_span_of_many_empty_parts_is_refused(fields: bytes) -> None:
+    spans, refused = otlp.read_spans(in_span(fields), otlp.PROTOBUF)
+    assert spans == []
+    assert refused > 10
+
+
+HELD_MB = 100
+"""Far above what two requests of 4 MB may take here; without bounds they take 450 to 2,400."""
+
+READ = """
+import re, sys
+from pathlib import Path
+from raglan.errors import PayloadTooLarge
+from raglan_tracer import otlp
+from raglan_tracer.span_buffer import SpanBuffer
+
+body = sys.stdin.buffer.read()
+held = SpanBuffer(2_000)
+
+def most():
+    return int(re.search(r"VmHWM:\\s*(\\d+)", Path("/proc/self/status").read_text())[1])
+before = most()
+for _ in range(2):
+    try:
+        for sent in otlp.read_spans(body, otlp.PROTOBUF)[0]:
+            held.take(*sent)
+    except PayloadTooLarge:
+        pass
+print((most() - before) // 1024)
+"""
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        many(b"\x0a\x00"),
+        many(b"\x0a\x02\x12\x00"),
+        in_span(b"\x4a\x00"),
+        TracesData(resource_spans=[SHARED_RESOURCE]).SerializeToString(),
+    ],
+    ids=["resources", "scopes", "attributes", "a large resource of many traces"],
+)
+def test_a_request_takes_no_more_memory_than_is_counted(body: bytes) -> None:
+    ran = subprocess.run([sys.executable, "-c", READ], input=body, capture_output=True, check=True)
+    assert int(ran.stdout) < HELD_MB

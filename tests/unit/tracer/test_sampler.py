@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from raglan_gateway.traces.verdict import RATES, Ended, Reason, TailSampling
+from raglan.v1.traces_pb2 import RequestOutcome
+from raglan_tracer.sampler import RATES, Reason, TailSampler
 
-OUTSIDE = 0
+OUTSIDE = bytes(16)
 """A trace id that no share below 1 has."""
-INSIDE = (1 << 128) - 1
+INSIDE = b"\xff" * 16
 """One that every share above 0 has."""
 
 
@@ -25,11 +26,11 @@ class Clock:
         return self.now
 
 
-def request(**facts: Any) -> Ended:
+def request(**facts: Any) -> RequestOutcome:
     known: dict[str, Any] = {
         "trace_id": OUTSIDE, "route": "/v1/query", "status": 200, "elapsed_s": 0.1,
     }  # fmt: skip
-    return Ended(**known | facts)
+    return RequestOutcome(**known | facts)
 
 
 @pytest.fixture
@@ -38,8 +39,8 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def sampling(clock: Clock) -> TailSampling:
-    return TailSampling(0.05, clock=clock)
+def sampling(clock: Clock) -> TailSampler:
+    return TailSampler(0.05, clock=clock)
 
 
 @pytest.mark.parametrize(
@@ -50,13 +51,15 @@ def sampling(clock: Clock) -> TailSampling:
         ({"status": 504}, (Reason.ERROR,)),
         ({"status": 429}, (Reason.REFUSED,)),
         ({"status": 499}, (Reason.ERROR,)),
-        ({"failed": True}, (Reason.ERROR,)),
+        ({"late_status": 503}, (Reason.ERROR,)),
+        ({"late_status": 499}, (Reason.ERROR,)),
+        ({"late_status": 404}, (Reason.REFUSED,)),
         ({"status": 422}, (Reason.REFUSED,)),
         ({"status": 404, "trace_id": INSIDE}, (Reason.REFUSED,)),
         ({"degraded": True}, (Reason.DEGRADED,)),
         ({"hedged": True}, (Reason.HEDGED,)),
         ({"retried": True}, (Reason.RETRIED,)),
-        ({"status": 202, "goes_on": True}, (Reason.JOB,)),
+        ({"status": 202, "started_job": True}, (Reason.JOB,)),
         ({"trace_id": INSIDE}, (Reason.SAMPLED,)),
         ({"caller_sampled": True}, (Reason.WANTED,)),
         ({"caller_sampled": True, "degraded": True}, (Reason.DEGRADED, Reason.WANTED)),
@@ -67,57 +70,57 @@ def sampling(clock: Clock) -> TailSampling:
     ],
 )  # fmt: skip
 def test_a_trace_is_kept_for_each_of_the_reasons(
-    sampling: TailSampling, facts: dict[str, Any], reasons: tuple[Reason, ...]
+    sampling: TailSampler, facts: dict[str, Any], reasons: tuple[Reason, ...]
 ) -> None:
-    assert sampling.judge(request(**facts)) == reasons
+    assert sampling.decide(request(**facts)) == reasons
 
 
-def test_what_takes_longer_than_its_route_usually_does_is_slow(sampling: TailSampling) -> None:
+def test_what_takes_longer_than_its_route_usually_does_is_slow(sampling: TailSampler) -> None:
     for _ in range(200):
-        sampling.judge(request(elapsed_s=0.1))
-        sampling.judge(request(elapsed_s=5.0, route="/v1/collections/{name}/documents"))
-    assert sampling.judge(request(elapsed_s=0.2)) == (Reason.SLOW,)
+        sampling.decide(request(elapsed_s=0.1))
+        sampling.decide(request(elapsed_s=5.0, route="/v1/collections/{name}/documents"))
+    assert sampling.decide(request(elapsed_s=0.2)) == (Reason.SLOW,)
     wanted = request(elapsed_s=0.2, caller_sampled=True)
-    assert sampling.judge(wanted) == (Reason.SLOW, Reason.WANTED)
-    assert sampling.judge(request(elapsed_s=0.1)) == ()
-    assert sampling.judge(request(elapsed_s=4.9, route="/v1/collections/{name}/documents")) == ()
+    assert sampling.decide(wanted) == (Reason.SLOW, Reason.WANTED)
+    assert sampling.decide(request(elapsed_s=0.1)) == ()
+    assert sampling.decide(request(elapsed_s=4.9, route="/v1/collections/{name}/documents")) == ()
 
 
-def test_refusals_do_not_make_the_rest_look_slow(sampling: TailSampling) -> None:
+def test_refusals_do_not_make_the_rest_look_slow(sampling: TailSampler) -> None:
     for _ in range(100):
-        sampling.judge(request(elapsed_s=0.1))
+        sampling.decide(request(elapsed_s=0.1))
         for _ in range(4):
-            sampling.judge(request(elapsed_s=0.0001, status=429))
-    assert sampling.judge(request(elapsed_s=0.1)) == ()
+            sampling.decide(request(elapsed_s=0.0001, status=429))
+    assert sampling.decide(request(elapsed_s=0.1)) == ()
 
 
 def test_steady_growth_keeps_no_more_than_the_allowance(
-    sampling: TailSampling, clock: Clock
+    sampling: TailSampler, clock: Clock
 ) -> None:
     kept = 0
     for step in range(20_000):
         clock.now += 0.001
-        kept += bool(sampling.judge(request(elapsed_s=0.1 + step / 1e4)))
+        kept += bool(sampling.decide(request(elapsed_s=0.1 + step / 1e4)))
     rate, burst = RATES[Reason.SLOW]
     assert kept <= burst + rate * 20 + 1
 
 
-@given(st.floats(0, 1), st.lists(st.integers(1, (1 << 128) - 1), min_size=1, max_size=20))
+@given(st.floats(0, 1), st.lists(st.binary(min_size=16, max_size=16), min_size=1, max_size=20))
 def test_the_share_depends_on_the_trace_id_alone_and_grows_with_it(
-    share: float, ids: list[int]
+    share: float, ids: list[bytes]
 ) -> None:
-    one, other, larger = TailSampling(share), TailSampling(share), TailSampling((1 + share) / 2)
+    one, other, larger = TailSampler(share), TailSampler(share), TailSampler((1 + share) / 2)
     for id_ in ids:
         assert one.in_share(id_) == other.in_share(id_)
         assert one.in_share(id_) <= larger.in_share(id_)
-        assert TailSampling(1).in_share(id_)
-        assert not TailSampling(0).in_share(id_)
+        assert TailSampler(1).in_share(id_)
+        assert not TailSampler(0).in_share(id_)
 
 
 def test_the_share_is_one_in_twenty() -> None:
     chance = random.Random(3)
-    sampling = TailSampling(0.05)
-    kept = sum(sampling.in_share(chance.getrandbits(128)) for _ in range(40_000))
+    sampling = TailSampler(0.05)
+    kept = sum(sampling.in_share(chance.randbytes(16)) for _ in range(40_000))
     assert 1_800 < kept < 2_200
 
 
@@ -132,28 +135,28 @@ def test_the_share_is_one_in_twenty() -> None:
     )
 )
 def test_what_a_caller_can_bring_about_at_will_is_bounded(
-    requests: list[tuple[int, bool, int]],
+    requests: list[tuple[bytes, bool, int]],
 ) -> None:
-    sampling = TailSampling(0.05, clock=Clock())
+    sampling = TailSampler(0.05, clock=Clock())
     kept = [
-        sampling.judge(request(trace_id=id_, caller_sampled=flag, status=status))
+        sampling.decide(request(trace_id=id_, caller_sampled=flag, status=status))
         for id_, flag, status in requests
     ]
     bound = RATES[Reason.WANTED][1] + RATES[Reason.REFUSED][1]
     assert sum(map(bool, kept)) <= bound
-    assert sampling.judge(request(trace_id=INSIDE)) == (Reason.SAMPLED,), "ours has its own share"
-    assert sampling.judge(request(status=500)) == (Reason.ERROR,), "and errors theirs"
+    assert sampling.decide(request(trace_id=INSIDE)) == (Reason.SAMPLED,), "ours has its own share"
+    assert sampling.decide(request(status=500)) == (Reason.ERROR,), "and errors theirs"
 
 
 def test_every_reason_has_its_bound() -> None:
     assert set(RATES) == set(Reason)
 
 
-def test_an_allowance_comes_back_with_time(sampling: TailSampling, clock: Clock) -> None:
+def test_an_allowance_comes_back_with_time(sampling: TailSampler, clock: Clock) -> None:
     rate, burst = RATES[Reason.REFUSED]
     for _ in range(burst):
-        assert sampling.judge(request(status=422))
-    assert not sampling.judge(request(status=422))
+        assert sampling.decide(request(status=422))
+    assert not sampling.decide(request(status=422))
     assert sampling.refused == 1
     clock.now += 1.01 / rate
-    assert sampling.judge(request(status=422))
+    assert sampling.decide(request(status=422))

@@ -1,7 +1,7 @@
-"""Asking the replicas of the mesh for the spans that they have made lately.
+"""Collection of the spans that the replicas of the mesh have made lately.
 
-Over the channels that the gateway has anyway, but beside their pools: what is asked here neither
-uses up a retry budget nor counts for a breaker, and no replica waits for another.
+Without retries and breakers: a replica that does not answer in time is left out, and no replica
+waits for another.
 """
 
 from __future__ import annotations
@@ -17,26 +17,23 @@ import structlog
 from google.protobuf.message import DecodeError
 from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
 from raglan.rpc.endpoint import Endpoint, Reach
-from raglan.telemetry import otlp, tracing
 from raglan.v1 import traces_pb2, traces_pb2_grpc
 
 log: Final = structlog.get_logger()
 
 ASK_S: Final = 1.0
-"""How long one replica may take."""
+"""Seconds that one replica may take."""
 
 TRACES_A_CALL: Final = 32
-"""So that a reply is taken in within a few milliseconds."""
+"""Trace ids in one call, so that a reply is read within a few milliseconds."""
 
 _REST_S: Final = 5.0
-"""How long a replica that gave no answer in time is not asked in passing."""
+"""Seconds for which a replica that gave no answer in time is left out."""
 
 _WITHOUT_S: Final = 60.0
-"""The same for one that does not know the question."""
+"""The same for one that does not know the call."""
 
 _AT_ONCE: Final = 32
-_ENCODED_AT_ONCE: Final = 50
-"""Spans; under a millisecond."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,23 +45,8 @@ class Reply:
     """Traces of which it no longer has everything."""
 
 
-async def own_spans(trace_ids: Sequence[bytes]) -> Reply:
-    """What this process itself has, as a replica would say it."""
-    recent = tracing.installed().recent
-    data, incomplete = TracesData(), set()
-    for trace_id in trace_ids:
-        spans, crowded = recent.of(int.from_bytes(trace_id, "big"))
-        if crowded:
-            incomplete.add(trace_id)
-        for first in range(0, len(spans), _ENCODED_AT_ONCE):
-            some = spans[first : first + _ENCODED_AT_ONCE]
-            data.MergeFromString(otlp.encode(some, packed=True))
-            await asyncio.sleep(0)
-    return Reply(data, frozenset(incomplete))
-
-
 class Collector:
-    """Asks all replicas at once. Make it inside a running event loop."""
+    """Calls all replicas at once. Make it inside a running event loop."""
 
     def __init__(
         self,
@@ -73,8 +55,12 @@ class Collector:
         ask_s: float = ASK_S,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Args:
-        endpoints: every replica that is known now.
+        """Collect from the endpoints that are known at the time.
+
+        Args:
+            endpoints: every replica that is known now.
+            ask_s: seconds that one replica may take.
+            clock: monotonic, in seconds.
         """
         self._endpoints = endpoints
         self._ask_s = ask_s
@@ -92,7 +78,9 @@ class Collector:
         """Hand each reply to `take` as it comes; done when all have answered or had their time.
 
         Args:
-            everyone: ask those too that lately gave no answer.
+            trace_ids: 16 bytes each.
+            take: consumes a reply.
+            everyone: call those too that lately gave no answer.
 
         Returns:
             The addresses of those that did not answer, or could not be asked.

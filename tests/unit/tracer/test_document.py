@@ -6,7 +6,6 @@ import json
 from typing import Any
 
 import pytest
-from gateway_traces import resource
 from hypothesis import given
 from hypothesis import strategies as st
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
@@ -15,8 +14,9 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import SpanProcessor
 from raglan.telemetry import otlp, semconv
 from raglan.telemetry.recording import RecordedSpan, Tracer
-from raglan_gateway.traces.document import trace_json
-from raglan_gateway.traces.store import Summary
+from raglan_tracer.document import trace_json
+from raglan_tracer.store import Summary
+from tracer_bench import resource
 
 TRACER = Tracer(Resource({"service.name": "gateway"}), SpanProcessor(), "test")
 SCORES = st.none() | st.floats(allow_nan=False, allow_infinity=False)

@@ -12,8 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from raglan_gateway.traces import store as store_module
-from raglan_gateway.traces.store import QUEUE, Summary, TraceStore, Wanted
+from raglan.v1.traces_pb2 import ListTracesRequest
+from raglan_tracer import store as store_module
+from raglan_tracer.store import QUEUE, Summary, TraceStore
+
+ALL = ListTracesRequest(limit=50)
 
 
 def summary(number: int, **fields: Any) -> Summary:
@@ -50,7 +53,10 @@ async def opened(
 
 
 async def numbers(store: TraceStore, **wanted: Any) -> list[int]:
-    return [int(each.duration_ms) for _, each in await store.newest(Wanted(**wanted))]
+    return [
+        int(each.duration_ms)
+        for _, each in await store.newest(ListTracesRequest(**{"limit": 50} | wanted))
+    ]
 
 
 async def test_what_is_written_is_read_again_after_a_restart(tmp_path: Path) -> None:
@@ -94,7 +100,7 @@ async def test_a_list_has_what_was_asked_for_and_goes_on_where_it_ended(tmp_path
         assert await numbers(store, status=501, min_duration_ms=4.5) == [9, 7, 5]
         assert await numbers(store, route="/v1/search") == []
         assert await numbers(store, degraded=True) == []
-        first = await store.newest(Wanted(limit=4))
+        first = await store.newest(ListTracesRequest(limit=4))
         assert await numbers(store, limit=2, before=first[-1][0]) == [5, 4]
 
 
@@ -142,7 +148,7 @@ async def test_damage_in_the_middle_costs_no_more_than_the_file(tmp_path: Path) 
     async with opened(path) as store:
         for number in range(3):
             store.put([(summary(number), b"x")])
-            await store.newest(Wanted())
+            await store.newest(ALL)
         store.put([(summary(9), b"x")])
         assert 9 in await numbers(store)
 
@@ -152,7 +158,7 @@ async def test_a_full_disk_drops_and_counts_and_goes_on(
 ) -> None:
     async with opened(tmp_path / "t") as store:
         store.put([(summary(1), b"x")])
-        await store.newest(Wanted())
+        await store.newest(ALL)
         assert store._file is not None
         store._file._database.execute("PRAGMA max_page_count = 1")
         store.put([(summary(2), os.urandom(100_000))])
@@ -187,7 +193,7 @@ async def test_a_disk_that_hangs_fails_the_reader_and_nothing_else(
         store._thread.submit(free.wait)
         try:
             with pytest.raises(store_module.Unavailable):
-                await store.newest(Wanted())
+                await store.newest(ALL)
         finally:
             free.set()
 
@@ -198,5 +204,58 @@ async def test_two_gateways_can_share_the_file_while_one_replaces_the_other(
     async with opened(tmp_path / "t") as old, opened(tmp_path / "t") as new:
         for number in range(20):
             (old, new)[number % 2].put([(summary(number), b"x")])
-        await asyncio.gather(old.newest(Wanted()), new.newest(Wanted()))
+        await asyncio.gather(old.newest(ALL), new.newest(ALL))
         assert len(await numbers(old)) == len(await numbers(new)) == 20
+
+
+@pytest.mark.parametrize(
+    "caused",
+    [
+        {"reasons": "refused", "status": 422},
+        {"reasons": "refused", "status": 200},
+        {"reasons": "error", "status": 499, "error": True},
+        {"reasons": "refused,wanted", "status": 404},
+        {"reasons": "wanted"},
+        {"reasons": "received,error"},
+        {"reasons": "looked_at"},
+    ],
+)
+async def test_what_callers_bring_about_has_a_share_of_the_file_not_all(
+    caused: dict[str, Any],
+) -> None:
+    async with opened(None, newest=100) as store:
+        store.put([(summary(number, reasons="degraded"), b"x") for number in range(50)])
+        store.put([(summary(number, **caused), b"x") for number in range(1_000, 1_300)])
+        kept = await numbers(store, limit=1_000)
+    assert kept == [*range(1_299, 1_279, -1), *range(49, -1, -1)]
+
+
+async def test_what_callers_bring_about_has_a_share_of_the_bytes() -> None:
+    large = os.urandom(20_000)
+    async with opened(None, newest=100, max_bytes=200_000) as store:
+        store.put([(summary(1, reasons="error", status=500), large)])
+        store.put([(summary(number, reasons="received"), large) for number in range(10, 20)])
+        kept = await numbers(store)
+    assert kept == [19, 1]
+
+
+async def test_nobody_else_can_read_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "tracer" / "traces.sqlite"
+    before = os.umask(0o022)
+    try:
+        async with opened(path) as store:
+            store.put([(summary(1), b"spans")])
+            await numbers(store)
+            modes = {each.name: each.stat().st_mode & 0o777 for each in path.parent.iterdir()}
+    finally:
+        os.umask(before)
+    assert set(modes.values()) == {0o600}
+    assert len(modes) > 1, "what SQLite puts beside it too"
+    assert path.parent.stat().st_mode & 0o777 == 0o700
+
+
+async def test_a_file_that_others_could_read_is_closed_to_them(tmp_path: Path) -> None:
+    path = tmp_path / "traces.sqlite"
+    path.touch(mode=0o644)
+    async with opened(path):
+        assert path.stat().st_mode & 0o777 == 0o600

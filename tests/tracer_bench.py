@@ -1,4 +1,4 @@
-"""A gateway's keeping of traces in the process of the test, over replicas that really serve."""
+"""A trace recorder in the process of the test, over replicas that really serve, and its gateway."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span, TracesData
 from raglan.rpc.endpoint import Endpoint, Reach
 from raglan.v1 import embedder_pb2_grpc, traces_pb2, traces_pb2_grpc
-from raglan_gateway.traces.collection import Collector, Reply
-from raglan_gateway.traces.keeping import Found, Traces
-from raglan_gateway.traces.spans import each
-from raglan_gateway.traces.store import TraceStore
-from raglan_gateway.traces.verdict import Ended, TailSampling
+from raglan_tracer import otlp
+from raglan_tracer.collection import Collector, Reply
+from raglan_tracer.recorder import Found, TraceRecorder
+from raglan_tracer.sampler import TailSampler
+from raglan_tracer.spans import each
+from raglan_tracer.store import TraceStore
 
 LIMIT_S = 10
 
@@ -47,6 +48,13 @@ def data(service: str, *spans: Span) -> TracesData:
     return TracesData(resource_spans=[of_service])
 
 
+def sent(service: str, *spans: Span) -> list[otlp.SentSpan]:
+    """Spans as the receiver hands them over."""
+    read, refused = otlp.read_spans(data(service, *spans).SerializeToString(), otlp.PROTOBUF)
+    assert refused == 0
+    return read
+
+
 class Replica(traces_pb2_grpc.TraceServiceServicer):
     """Has spans, and answers for them as told."""
 
@@ -70,12 +78,13 @@ class Replica(traces_pb2_grpc.TraceServiceServicer):
 
 
 class Bench:
-    """A gateway's traces, its own spans in a list, and two replicas."""
+    """A recorder, two replicas that it asks, and a gateway that delivers its spans, from a list."""
 
-    def __init__(self, traces: Traces, replicas: Sequence[Replica], own: list[Span]) -> None:
+    def __init__(self, traces: TraceRecorder, replicas: Sequence[Replica], own: list[Span]) -> None:
         self.traces = traces
         self.embedder, self.retriever = replicas
         self.own = own
+        self._wanted: set[bytes] = set()
 
     def end(self, **facts: Any) -> bytes:
         """A request ends, its spans here and at both replicas."""
@@ -84,9 +93,34 @@ class Bench:
         self.own.append(span(trace_id, 1, name="POST /v1/query"))
         self.embedder.spans.append(span(trace_id, 2, parent=1))
         self.retriever.spans.append(span(trace_id, 3, parent=1))
-        known: dict[str, Any] = {"route": "/v1/query", "status": 500, "elapsed_s": 0.1}
-        self.traces.ended(Ended(number, **known | facts))
+        self.report(trace_id, **facts)
         return trace_id
+
+    def report(self, trace_id: bytes, **facts: Any) -> None:
+        """The gateway reports how a request ended."""
+        known: dict[str, Any] = {"route": "/v1/query", "status": 500, "elapsed_s": 0.1}
+        outcome = traces_pb2.RequestOutcome(trace_id=trace_id, **known | facts)
+        if self.traces.record_outcome(outcome):
+            self._wanted.add(trace_id)
+
+    async def find(self, trace_id: bytes) -> Found | None:
+        """What the gateway is given of a trace that somebody looks at."""
+        return await self.traces.find(trace_id, self._own([trace_id]))
+
+    async def deliver(self) -> None:
+        """Deliver the spans that the recorder wants of the gateway."""
+        wanted, self._wanted = self._wanted, set()
+        await self.traces.take_reported(self._own([*wanted, *self.traces.wanted_again()]))
+
+    def _own(self, trace_ids: Sequence[bytes]) -> Reply:
+        wanted = [each for each in self.own if each.trace_id in trace_ids]
+        return Reply(data("gateway", *wanted), frozenset())
+
+    async def delivering(self) -> None:
+        """Deliver again and again, until cancelled."""
+        while True:
+            await self.deliver()
+            await asyncio.sleep(0.005)
 
     async def stored(self, trace_id: bytes, spans: int) -> Found:
         async def find() -> Found | None:
@@ -124,15 +158,10 @@ async def bench(path: Path | None = None, **options: Any) -> AsyncIterator[Bench
             )
         )
 
-    async def mine(trace_ids: Sequence[bytes]) -> Reply:
-        wanted = [each for each in own if each.trace_id in trace_ids]
-        return Reply(data("gateway", *wanted), frozenset())
-
-    traces = Traces(
+    traces = TraceRecorder(
         TraceStore(path, newest=100, max_bytes=1 << 24),
-        TailSampling(options.pop("share", 0)),
+        TailSampler(options.pop("share", 0)),
         Collector(lambda: endpoints, ask_s=options.pop("ask_s", 1)),
-        mine,
         max_spans=options.pop("max_spans", 200),
         **options,
     )
@@ -141,7 +170,12 @@ async def bench(path: Path | None = None, **options: Any) -> AsyncIterator[Bench
         async with asyncio.timeout(LIMIT_S):
             while any(each.reach is not Reach.SERVING for each in endpoints):
                 await asyncio.sleep(0.01)
-        yield Bench(traces, replicas, own)
+        gateway = Bench(traces, replicas, own)
+        delivering = asyncio.create_task(gateway.delivering())
+        yield gateway
+        delivering.cancel()
+        await asyncio.wait((delivering,))
+        await gateway.deliver()
     finally:
         await traces.close()
         for endpoint in endpoints:

@@ -1,4 +1,4 @@
-"""Which traces are kept: decided at the end of a request, when it is known how the request went.
+"""Tail sampling: which traces are kept, decided by how their requests ended.
 
 Every error, every degraded, hedged, retried and slow request, every accepted job, and a share of
 the rest. What a caller can bring about at will (refused requests, trace ids of its own) has a bound
@@ -8,13 +8,12 @@ of its own, so that no caller can push out what others need.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from enum import StrEnum
 from typing import Final
 
 from raglan.resilience.latency import LatencyWindow
-from raglan.telemetry import context as request_context
+from raglan.v1.traces_pb2 import RequestOutcome
 
 SLOW_QUANTILE: Final = 0.99
 _RANDOM_BITS: Final = 56
@@ -63,40 +62,7 @@ whole keeps so many and no more: collecting them all would be load when it has t
 share is bounded by how it is set."""
 
 
-@dataclass(slots=True)
-class Ended:
-    """A request that has ended, as far as keeping its trace goes."""
-
-    trace_id: int
-    route: str
-    """The route's template, e.g. "/v1/query": few different ones."""
-
-    status: int
-    """HTTP status; 499 where the client left."""
-
-    elapsed_s: float
-    failed: bool = False
-    """Whether a reply that began with a status of success ended in an error."""
-
-    degraded: bool = False
-    hedged: bool = False
-    retried: bool = False
-    goes_on: bool = False
-    """Whether it began work that outlasts it: a job."""
-
-    caller_sampled: bool | None = None
-    """The sampled flag of the trace context that the caller sent; None where it sent none. 01 asks
-    for the trace; 00 asks for nothing, and does not spare it the other rules."""
-
-
-def caller_sampled(carrier: Mapping[str, str]) -> bool | None:
-    """The sampled flag of a request's `traceparent`; None without one, or with a malformed one."""
-    if request_context.caller(carrier) is None:
-        return None
-    return bool(int(carrier["traceparent"].strip()[53:55], 16) & 1)
-
-
-class Allowance:
+class TokenBucket:
     """A token bucket: `rate` a second, and `burst` at once."""
 
     def __init__(self, rate: float, burst: int, *, clock: Callable[[], float]) -> None:
@@ -117,66 +83,69 @@ class Allowance:
         return True
 
 
-class TailSampling:
-    """Judges requests. Takes no lock and never waits: one belongs to one event loop."""
+class TailSampler:
+    """Decides by how a request ended. Belongs to one event loop: takes no lock, never waits."""
 
     def __init__(self, share: float, *, clock: Callable[[], float] = time.monotonic) -> None:
-        """Args:
-        share: of the traces that nothing speaks for, 0 to 1. By trace id, so that every gateway
-            and every OpenTelemetry collector of the same share keeps the same.
+        """Sample a share of the traces that no other rule keeps.
+
+        Args:
+            share: 0 to 1. By trace id, so that every tracer and every OpenTelemetry collector of
+                the same share keeps the same.
+            clock: monotonic, in seconds.
         """
         self._threshold = round((1 - share) * (1 << _RANDOM_BITS))
         self._clock = clock
         self._routes: dict[str, LatencyWindow] = {}
-        self._allowances = {reason: Allowance(*rate, clock=clock) for reason, rate in RATES.items()}
+        self._buckets = {reason: TokenBucket(*rate, clock=clock) for reason, rate in RATES.items()}
         self.refused = 0
         """Traces that would have been kept, but for the bounds."""
 
-    def judge(self, ended: Ended) -> tuple[Reason, ...]:
+    def decide(self, outcome: RequestOutcome) -> tuple[Reason, ...]:
         """Why the trace is kept; empty when it is not."""
-        reasons = self._reasons(ended)
+        reasons = self._reasons(outcome)
         return reasons if not reasons or self.allows(reasons[0]) else ()
 
-    def in_share(self, trace_id: int) -> bool:
+    def in_share(self, trace_id: bytes) -> bool:
         """Whether the share has this trace, as OpenTelemetry's consistent sampling decides it."""
-        return trace_id & ((1 << _RANDOM_BITS) - 1) >= self._threshold
+        return int.from_bytes(trace_id[-_RANDOM_BITS // 8 :], "big") >= self._threshold
 
     def allows(self, reason: Reason) -> bool:
         """Whether one more trace may be kept for `reason`; counts it."""
-        allowed = self._allowances[reason].take()
+        allowed = self._buckets[reason].take()
         self.refused += not allowed
         return allowed
 
-    def _reasons(self, ended: Ended) -> tuple[Reason, ...]:
-        failed = ended.failed or ended.status >= 499
+    def _reasons(self, outcome: RequestOutcome) -> tuple[Reason, ...]:
+        status = outcome.late_status or outcome.status
         reasons = tuple(
             reason
             for reason, holds in (
-                (Reason.ERROR, failed),
-                (Reason.DEGRADED, ended.degraded),
-                (Reason.RETRIED, ended.retried),
-                (Reason.HEDGED, ended.hedged),
-                (Reason.SLOW, self._slow(ended)),
-                (Reason.REFUSED, 400 <= ended.status < 499),
-                (Reason.JOB, ended.goes_on),
-                (Reason.WANTED, ended.caller_sampled),
+                (Reason.ERROR, status >= 499),
+                (Reason.DEGRADED, outcome.degraded),
+                (Reason.RETRIED, outcome.retried),
+                (Reason.HEDGED, outcome.hedged),
+                (Reason.SLOW, self._slow(outcome)),
+                (Reason.REFUSED, 400 <= status < 499),
+                (Reason.JOB, outcome.started_job),
+                (Reason.WANTED, outcome.caller_sampled),
             )
             if holds
         )
-        if reasons or not self.in_share(ended.trace_id):
+        if reasons or not self.in_share(outcome.trace_id):
             return reasons
         # An id that its caller chose must not take the place of others.
-        return (Reason.SAMPLED if ended.caller_sampled is None else Reason.WANTED,)
+        return (Reason.WANTED if outcome.HasField("caller_sampled") else Reason.SAMPLED,)
 
-    def _slow(self, ended: Ended) -> bool:
+    def _slow(self, outcome: RequestOutcome) -> bool:
         """Whether it took longer than 99 % of its route's; refusals, being fast, do not count."""
-        if ended.status >= 400:
+        if outcome.status >= 400:
             return False
-        window = self._routes.get(ended.route)
+        window = self._routes.get(outcome.route)
         if window is None:
             # Ten minutes, because a quiet route has few requests a minute.
             window = LatencyWindow(max_age_s=600, clock=self._clock)
-            self._routes[ended.route] = window
+            self._routes[outcome.route] = window
         usual_s = window.quantile(SLOW_QUANTILE)
-        window.add(ended.elapsed_s)
-        return usual_s is not None and ended.elapsed_s > usual_s
+        window.add(outcome.elapsed_s)
+        return usual_s is not None and outcome.elapsed_s > usual_s

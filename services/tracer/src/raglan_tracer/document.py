@@ -1,18 +1,18 @@
-"""A trace as its readers get it: plain JSON, spans in the order of their beginnings."""
+"""Traces as JSON: the bodies of `/v1/traces`, spans in the order in which they began."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status, TracesData
 from raglan.telemetry import semconv
 
-from raglan_gateway.traces.spans import each, service_of
-from raglan_gateway.traces.store import Summary
+from raglan_tracer.spans import each, service_of
+from raglan_tracer.store import Summary
 
 _STATUS: Final = {Status.STATUS_CODE_OK: "ok", Status.STATUS_CODE_ERROR: "error"}
 _KINDS: Final = {
@@ -27,6 +27,7 @@ def trace_json(summary: Summary, spans: bytes) -> bytes:
     """The body of `GET /v1/traces/{id}`. Takes up to 0.1 s for the longest traces: use a thread.
 
     Args:
+        summary: of the trace.
         spans: a serialized `TracesData`.
     """
     found = [
@@ -42,8 +43,24 @@ def trace_json(summary: Summary, spans: bytes) -> bytes:
     return json.dumps(document, allow_nan=False, ensure_ascii=False).encode()
 
 
+def list_json(found: Sequence[tuple[int, Summary]], limit: int, *, in_memory: bool) -> bytes:
+    """The body of `GET /v1/traces`.
+
+    Args:
+        found: each trace with its place in the order of arrival, newest first.
+        limit: how many were asked for; as many as that may have others behind them.
+        in_memory: whether the traces end with the process.
+    """
+    document = {
+        "traces": [summary_of(summary) for _, summary in found],
+        "next_before": found[-1][0] if found and len(found) == limit else None,
+        "in_memory": in_memory,
+    }
+    return json.dumps(document, allow_nan=False, ensure_ascii=False).encode()
+
+
 def summary_of(summary: Summary) -> dict[str, Any]:
-    """What a list of traces shows of one."""
+    """A trace in a list of traces."""
     return {
         "trace_id": summary.trace_id.hex(),
         "route": summary.route,
@@ -108,10 +125,10 @@ def _attributes(attributes: Iterable[KeyValue]) -> dict[str, Any]:
 
 
 def _unpacked(attribute: KeyValue) -> dict[str, Any]:
-    """A ranked list as the attributes that it is for everybody else."""
+    """Expand a packed document list into OpenInference attributes; others are left as they are."""
     try:
         documents = semconv.Documents.unpacked(attribute.value.string_value)
-    except ValueError:  # somebody else's, who calls it the same
+    except ValueError:  # a foreign attribute of the same name
         return {attribute.key: _value(attribute.value)}
     return dict(documents.attributes(attribute.key.removesuffix(semconv.PACKED)))
 

@@ -1,0 +1,1 @@
+"""Traces: which are kept, how their spans come together, and where they are stored."""
