@@ -30,6 +30,7 @@ from raglan_cli.beir import load as read
 from report import Row, measure, share_cores
 
 PYTHON = ROOT / ".venv-peers" / "bin" / "python"
+VECTORS = ROOT / ".venv-peers" / "scifact.npy"
 CORES = 2
 CALLERS = 16
 PASSAGES = 20
@@ -41,7 +42,7 @@ BEFORE = ("Is it true that", "Is there evidence that", "Do studies show that", "
 PEERS_ASKED = 100
 """Questions of a round for a peer, whose rounds would last minutes otherwise."""
 
-_LIMIT_S = 600.0
+_LIMIT_S = 1800.0
 
 
 @dataclass
@@ -142,7 +143,7 @@ def systems() -> Iterator[tuple[System, System, System, System]]:
     port = free_port()
     command = [
         *(str(PYTHON), str(ROOT / "bench" / "peers_server.py"), str(model)),
-        *(str(DATA / "scifact" / "corpus.jsonl"), str(port)),
+        *(str(DATA / "scifact" / "corpus.jsonl"), str(VECTORS), str(port)),
     ]
     quiet = {"HF_HUB_OFFLINE": "1", "HAYSTACK_TELEMETRY_ENABLED": "False"}
     with (

@@ -2,7 +2,9 @@
 
 Runs in `.venv-peers`, as `bench/peers.py` starts it:
 
-    python bench/peers_server.py MODEL CORPUS PORT
+    python bench/peers_server.py MODEL CORPUS VECTORS PORT
+
+VECTORS is a file for the vectors of the corpus, which take minutes; made if it is not there.
 
 `POST /memory/search` searches Haystack's in-memory store, `POST /qdrant/search` Qdrant's local mode
 for vectors. Words are searched by Haystack's BM25 in both: Qdrant's needs a model that is not
@@ -19,6 +21,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import uvicorn
 from fastapi import FastAPI
 from haystack import Document, Pipeline
@@ -47,7 +50,7 @@ class Search(BaseModel):
     top_k: int = 10
 
 
-def main(model: str, corpus: Path, port: int, folder: Path) -> None:
+def main(model: str, corpus: Path, vectors: Path, port: int, folder: Path) -> None:
     """Index `corpus` in both stores, then serve."""
     rows = [json.loads(line) for line in corpus.open(encoding="utf-8")]
     documents = [
@@ -55,11 +58,8 @@ def main(model: str, corpus: Path, port: int, folder: Path) -> None:
         for row in rows
         if row["text"].strip()
     ]
-    embedder = SentenceTransformersDocumentEmbedder(
-        model=model, progress_bar=False, normalize_embeddings=True
-    )
-    embedder.warm_up()
-    documents = embedder.run(documents)["documents"]
+    for document, row in zip(documents, embeddings(model, documents, vectors), strict=True):
+        document.embedding = row
     memory = InMemoryDocumentStore(embedding_similarity_function="cosine")
     memory.write_documents(documents)
     qdrant = QdrantDocumentStore(
@@ -78,6 +78,20 @@ def main(model: str, corpus: Path, port: int, folder: Path) -> None:
         ),
     }
     uvicorn.run(app(pipelines), host="127.0.0.1", port=port, log_level="warning")
+
+
+def embeddings(model: str, documents: list[Document], path: Path) -> list[list[float]]:
+    """Vectors of `documents`, from `path` or written to it."""
+    if not path.exists():
+        embedder = SentenceTransformersDocumentEmbedder(
+            model=model, progress_bar=False, normalize_embeddings=True
+        )
+        embedder.warm_up()
+        made = embedder.run(documents)["documents"]
+        with path.open("wb") as file:
+            np.save(file, np.array([each.embedding for each in made], np.float32))
+    found: list[list[float]] = np.load(path).tolist()
+    return found
 
 
 def pipeline(model: str, words: InMemoryDocumentStore, vectors: Any) -> Pipeline:
@@ -133,4 +147,4 @@ if __name__ == "__main__":
     os.environ["HAYSTACK_TELEMETRY_ENABLED"] = "False"
     logging.basicConfig(level=logging.WARNING)
     with tempfile.TemporaryDirectory() as store:
-        main(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), Path(store))
+        main(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4]), Path(store))

@@ -83,3 +83,18 @@ def test_every_path_in_code_exists(name: str) -> None:
         path for path in paths if path.split("/")[0] in folders and not (REPOSITORY / path).exists()
     ]
     assert missing == []
+
+
+def test_the_walks_name_what_their_files_define() -> None:
+    """Each numbered step is `[file](link) `name`: ...`; the file defines the name."""
+    page = REPOSITORY / "docs" / "architecture.md"
+    text = page.read_text(encoding="utf-8")
+    steps = re.findall(r"^\d+\. \[[^]]+\]\(([^)]+)\) `(\w+)`:", text, re.MULTILINE)
+    assert len(steps) == len(re.findall(r"^\d+\. ", text, re.MULTILINE)) > 20
+    missing = []
+    for link, name in steps:
+        path = page.parent / link
+        code = path.read_text(encoding="utf-8") if path.exists() else ""
+        if not re.search(rf"^\s*(?:async )?(?:def|class) {name}\b", code, re.MULTILINE):
+            missing.append(f"{link} {name}")
+    assert missing == []
