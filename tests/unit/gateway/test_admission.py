@@ -11,7 +11,7 @@ import httpx
 import pytest
 from raglan.errors import Cancelled, PayloadTooLarge, Unavailable
 from raglan_gateway.admission.admission import MIN_UPLOAD_RATE
-from raglan_gateway.admission.body import BodyLimits, ByteBudget, LimitedBody
+from raglan_gateway.admission.body import BodyLimits, LimitedBody, Quota
 from raglan_gateway.admission.checks import Check
 from raglan_gateway.error_reply import RequestTimeout
 
@@ -162,11 +162,11 @@ def pieces(*sizes: int, more: bool = True, pause_s: float = 0.0):  # type: ignor
     return receive
 
 
-def limited(receive: Any, budget: ByteBudget | None = None, **changes: Any) -> LimitedBody:
+def limited(receive: Any, budget: Quota | None = None, **changes: Any) -> LimitedBody:
     limits = BodyLimits(
         **({"max_bytes": 100, "setting": "S", "pause_s": 0.05, "min_rate": None} | changes)
     )
-    return LimitedBody(receive, 0, limits, budget, lambda check: None)
+    return LimitedBody(receive, {}, limits, budget, lambda check: None)
 
 
 async def test_an_upload_slower_than_the_least_rate_is_408() -> None:
@@ -198,7 +198,7 @@ async def test_a_client_that_leaves_is_no_end_of_the_body() -> None:
 
 
 async def test_bodies_share_their_bytes_and_give_them_back() -> None:
-    budget = ByteBudget(100, "RAGLAN_GATEWAY_MAX_UPLOAD_BYTES")
+    budget = Quota(100, "bytes", "RAGLAN_GATEWAY_MAX_UPLOAD_BYTES", lambda check: None)
     first, second = limited(pieces(60), budget), limited(pieces(60), budget)
     await first.receive()
     with pytest.raises(Unavailable, match="RAGLAN_GATEWAY_MAX_UPLOAD_BYTES"):

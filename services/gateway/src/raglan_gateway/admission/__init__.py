@@ -7,7 +7,7 @@
 | host and origin | 400, 403 | `Admission.admit` |
 | rate of the caller | 429 | `RateLimit` |
 | body: size, time, rate, bytes of all bodies together | 413, 408, 503 | `LimitedBody` |
-| requests in progress, uploads counted apart | 503 | `Places` |
+| requests in progress, uploads counted apart | 503 | `Quota` |
 | queries: a place before the deadline | 429, 504 | `LoadShedder.enter` |
 
 Refusals that cost least come first. A small body has to be complete before its request takes a

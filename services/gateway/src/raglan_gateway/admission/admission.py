@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from typing import Final
 
-from raglan.errors import Forbidden, Overloaded, Unavailable
+from raglan.errors import Forbidden, Overloaded
 from raglan.resilience.limiter import Priority
 from starlette.types import Receive, Scope
 
-from raglan_gateway.admission.body import BodyLimits, ByteBudget, LimitedBody
+from raglan_gateway.admission.body import BodyLimits, LimitedBody, Quota
 from raglan_gateway.admission.checks import Check, CountRefusal
 from raglan_gateway.admission.load_shedder import LoadShedder
 from raglan_gateway.admission.rate_limit import RateLimit, caller_of
@@ -29,32 +29,6 @@ _BODIES_TOGETHER: Final = 64
 
 _FORMS_TOGETHER: Final = 2
 """Likewise of multipart forms, whose files are kept in memory or in temporary files."""
-
-
-class Places:
-    """Requests of one kind that may be in progress."""
-
-    def __init__(self, limit: int, kind: str, setting: str, count: CountRefusal) -> None:
-        self._limit = limit
-        self._kind = kind
-        self._setting = setting
-        self._count = count
-        self.taken = 0
-
-    @contextmanager
-    def taking(self) -> Iterator[None]:
-        """Hold a place for this block, or raise Unavailable."""
-        if self.taken >= self._limit:
-            self._count(Check.CONCURRENCY)
-            raise Unavailable(
-                f"{self._limit} {self._kind} are in progress; try again soon ({self._setting}).",
-                retry_after_s=1,
-            )
-        self.taken += 1
-        try:
-            yield
-        finally:
-            self.taken -= 1
 
 
 class Admission:
@@ -84,32 +58,40 @@ class Admission:
         self._upload = BodyLimits(
             settings.max_upload_bytes, "RAGLAN_GATEWAY_MAX_UPLOAD_BYTES", body_s, MIN_UPLOAD_RATE
         )
-        self._incomplete = ByteBudget(
-            _BODIES_TOGETHER * settings.max_request_bytes, self._small.setting
+        self._incomplete = Quota(
+            _BODIES_TOGETHER * settings.max_request_bytes,
+            "bytes of incomplete bodies",
+            self._small.setting,
+            count,
         )
-        self._forms = ByteBudget(_FORMS_TOGETHER * settings.max_upload_bytes, self._upload.setting)
-        self._requests = Places(
+        self._forms = Quota(
+            _FORMS_TOGETHER * settings.max_upload_bytes,
+            "bytes of forms",
+            self._upload.setting,
+            count,
+        )
+        self._requests = Quota(
             settings.max_concurrent_requests,
             "requests",
             "RAGLAN_GATEWAY_MAX_CONCURRENT_REQUESTS",
             count,
         )
-        self._uploads = Places(
+        self._uploads = Quota(
             settings.max_concurrent_uploads,
             "uploads",
             "RAGLAN_GATEWAY_MAX_CONCURRENT_UPLOADS",
             count,
         )
 
-    def check_load(self, scope: Scope) -> None:
+    def check_load(self, scope: Scope, headers: Mapping[str, str]) -> None:
         """Reject a query that would find the queue full. Needs the head only, and costs little.
 
         Raises:
             Overloaded: the queue is full.
         """
         if scope["path"] in QUERIES:
-            claimed = dict(scope["headers"]).get(b"x-raglan-priority", b"").decode("latin-1")
-            self._load_shedder.check(Priority.__members__.get(claimed.upper(), Priority.DEFAULT))
+            claimed = headers.get("x-raglan-priority", "").upper()
+            self._load_shedder.check(Priority.__members__.get(claimed, Priority.DEFAULT))
 
     @asynccontextmanager
     async def admit(
@@ -132,25 +114,24 @@ class Admission:
         except Overloaded:
             self._count(Check.RATE)
             raise
-        if not has_body(headers):
-            with self._requests.taking():
-                yield receive
-            return
-        announced = int(headers.get("content-length") or 0)
-        if scope["path"].endswith("/documents"):
+        body: LimitedBody | None = None
+        places = self._requests
+        if scope["path"].endswith("/documents") and has_body(headers):
+            places = self._uploads
             is_form = headers.get("content-type", "").lower().startswith("multipart/")
             budget = self._forms if is_form else None
-            body = LimitedBody(receive, announced, self._upload, budget, self._count)
-            with self._uploads.taking():
-                try:
-                    yield body.receive
-                finally:
-                    body.release()
-            return
-        body = LimitedBody(receive, announced, self._small, self._incomplete, self._count)
-        whole = await body.receive_whole()
-        with self._requests.taking():
-            yield whole
+            body = LimitedBody(receive, headers, self._upload, budget, self._count)
+            receive = body.receive
+        elif has_body(headers):
+            small = LimitedBody(receive, headers, self._small, self._incomplete, self._count)
+            receive = await small.receive_whole()
+        places.take()
+        try:
+            yield receive
+        finally:
+            places.release()
+            if body is not None:
+                body.release()
 
     def _check_head(self, scope: Scope, headers: Mapping[str, str]) -> None:
         # Two Host headers may lead a proxy and the gateway to different hosts (RFC 9112, 3.2).

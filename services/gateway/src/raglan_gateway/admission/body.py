@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from raglan.errors import Cancelled, PayloadTooLarge, RaglanError, Unavailable
@@ -13,30 +14,34 @@ from raglan_gateway.admission.checks import Check, CountRefusal
 from raglan_gateway.error_reply import RequestTimeout
 
 
-class ByteBudget:
-    """Bytes that the bodies of several requests may hold together."""
+class Quota:
+    """An amount that the requests in progress share: places, or bytes of their bodies."""
 
-    def __init__(self, total: int, setting: str) -> None:
+    def __init__(self, limit: int, unit: str, setting: str, count: CountRefusal) -> None:
         """Args:
-        setting: named by the refusal; `total` follows from it.
+        unit: plural noun of what is counted.
+        setting: the setting that `limit` follows from; the refusal names it.
         """
-        self._total = total
-        self._setting = setting
         self.used = 0
+        self._limit = limit
+        self._unit = unit
+        self._setting = setting
+        self._count = count
 
-    def take(self, size: int) -> None:
-        """Take `size` bytes, or raise Unavailable."""
-        if self.used + size > self._total:
+    def take(self, amount: int = 1) -> None:
+        """Take `amount`, or raise Unavailable."""
+        if self.used + amount > self._limit:
+            self._count(Check.CONCURRENCY)
             raise Unavailable(
-                f"The bodies of all requests hold {self.used:,} bytes; the limit is "
-                f"{self._total:,} (it follows {self._setting}). Try again soon.",
+                f"{self.used:,} {self._unit} are in progress, of {self._limit:,} at most; "
+                f"try again soon ({self._setting}).",
                 retry_after_s=1,
             )
-        self.used += size
+        self.used += amount
 
-    def release(self, size: int) -> None:
-        """Give back `size` bytes."""
-        self.used -= size
+    def release(self, amount: int = 1) -> None:
+        """Give `amount` back."""
+        self.used -= amount
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,17 +65,16 @@ class LimitedBody:
     def __init__(
         self,
         receive: Receive,
-        announced: int,
+        headers: Mapping[str, str],
         limits: BodyLimits,
-        budget: ByteBudget | None,
+        budget: Quota | None,
         count: CountRefusal,
     ) -> None:
         """Args:
-        announced: the Content-Length in bytes; 0 where it is not known.
         budget: takes the bytes that are received, until `release`.
         """
         self._receive = receive
-        self._announced = announced
+        self._announced = int(headers.get("content-length") or 0)
         self._limits = limits
         self._budget = budget
         self._count = count
@@ -99,7 +103,8 @@ class LimitedBody:
         self._complete = not message.get("more_body", False)
         self._check_size(self._read)
         if self._budget is not None:
-            self._hold(self._budget, size)
+            self._budget.take(size)
+            self._held += size
         return message
 
     async def receive_whole(self) -> Receive:
@@ -150,13 +155,6 @@ class LimitedBody:
                 f"the limit is {self._limits.max_bytes} ({self._limits.setting})."
             )
             raise self._refused(Check.BODY_SIZE, error)
-
-    def _hold(self, budget: ByteBudget, size: int) -> None:
-        try:
-            budget.take(size)
-        except Unavailable as error:
-            raise self._refused(Check.CONCURRENCY, error) from None
-        self._held += size
 
     def _refused(self, check: Check, error: RaglanError) -> RaglanError:
         self._count(check)

@@ -31,7 +31,6 @@ log: Final = structlog.get_logger()
 _UNTRACED: Final = (*PROBES, "/v1/status", "/v1/traces", "/openapi.json", "/docs")
 """Paths that are polled, or that show traces themselves."""
 
-
 _DISCARD_S: Final = 5.0
 """Longest time for which the rest of a body is read after the reply to its request."""
 
@@ -39,7 +38,9 @@ _DISCARD_S: Final = 5.0
 class Exchange:
     """The messages of one request and its reply, on their way between server and routes."""
 
-    def __init__(self, receive: Receive, send: Send, headers: Mapping[str, str]) -> None:
+    def __init__(
+        self, scope: Scope, receive: Receive, send: Send, headers: Mapping[str, str]
+    ) -> None:
         self.status = 0
         """That of the reply; 0 before it begins."""
         self.added: list[tuple[bytes, bytes]] = []
@@ -47,22 +48,24 @@ class Exchange:
         self.on_start: Callable[[], None] = lambda: None
         self._receive = receive
         self._send = send
-        self._body_complete = not has_body(headers) or "expect" in headers
+        last = scope["http_version"] == "1.0" or headers.get("connection", "").lower() == "close"
+        # Before a further request the server discards the rest of a body itself.
+        self._discards = last and has_body(headers) and "expect" not in headers
 
     async def receive(self) -> Message:
         """Receive the next message of the request."""
         message = await self._receive()
-        ends = message["type"] == "http.disconnect" or not message.get("more_body", False)
-        self._body_complete = self._body_complete or ends
+        if message["type"] == "http.disconnect" or not message.get("more_body", False):
+            self._discards = False
         return message
 
     async def send(self, message: Message) -> None:
-        """Send a message of the reply. Its last one waits until the body has arrived."""
+        """Send a message of the reply. Before the connection closes, its end waits for the body."""
         if message["type"] == "http.response.start":
             self.status = message["status"]
             message["headers"] = [*message.get("headers", ()), *self.added]
             self.on_start()
-        elif not (self._body_complete or message.get("more_body", False) or self.status == 408):
+        elif self._discards and self.status != 408 and not message.get("more_body", False):
             await self._send({**message, "more_body": True})
             await self._discard_body()
             message = {"type": "http.response.body"}
@@ -72,7 +75,7 @@ class Exchange:
         # Closing while the client sends resets the connection, which loses the reply.
         with suppress(TimeoutError):
             async with asyncio.timeout(_DISCARD_S):
-                while not self._body_complete:
+                while self._discards:
                     await self.receive()
 
 
@@ -103,34 +106,30 @@ class RequestMiddleware:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        try:
-            self._admission.check_load(scope)
-        except Overloaded as error:
-            await self._shed(scope, receive, send, error)
-            return
         headers = {k.decode("latin-1"): v.decode("latin-1") for k, v in scope["headers"]}
+        exchange = Exchange(scope, receive, send, headers)
+        try:
+            self._admission.check_load(scope, headers)
+        except Overloaded as error:
+            # Without a trace: a refusal must cost little, or it becomes the load.
+            self._metrics.failed(error)
+            id_ = headers.get("x-request-id", "")
+            response = reject(self._metrics, error, scope["method"], scope["path"], id_)
+            await response(scope, receive, exchange.send)
+            return
         name = "" if scope["path"].startswith(_UNTRACED) else scope["method"]
         attributes = {semconv.HTTP_METHOD: scope["method"], semconv.KIND: semconv.CHAIN}
         with request_context.incoming(headers, name, attributes) as request_id:
-            await self._serve(scope, receive, send, request_id, headers)
-
-    async def _shed(self, scope: Scope, receive: Receive, send: Send, error: Overloaded) -> None:
-        """Reject without a trace: a refusal must cost little, or it becomes the load."""
-        id_ = dict(scope["headers"]).get(b"x-request-id", b"").decode("latin-1")
-        self._metrics.failed(error)
-        response = reject(self._metrics, error, scope["method"], scope["path"], id_)
-        await response(scope, receive, send)
+            await self._serve(scope, exchange, request_id, headers)
 
     async def _serve(
         self,
         scope: Scope,
-        receive: Receive,
-        send: Send,
+        exchange: Exchange,
         request_id: str,
         headers: Mapping[str, str],
     ) -> None:
         started = time.monotonic()
-        exchange = Exchange(receive, send, headers)
         span = tracing.current()
         outcome = request_outcome.begin(span.get_span_context().trace_id, headers)
         exchange.added.append((b"x-request-id", request_id.encode()))
@@ -148,14 +147,14 @@ class RequestMiddleware:
                 raise
             if isinstance(refused, Unavailable):  # the caller's own rate is no fault of ours
                 self._count_failure(scope, refused)
-            await reply(refused)(scope, receive, exchange.send)
+            await reply(refused)(scope, exchange.receive, exchange.send)
         except Exception as unexpected:
             self._count_failure(scope, unexpected)
             log.exception("unexpected error", path=scope["path"])
             if exchange.status:
                 raise
             error = Internal("The gateway met an error of its own.")
-            await reply(error)(scope, receive, exchange.send)
+            await reply(error)(scope, exchange.receive, exchange.send)
         finally:
             # A client that left before the reply began has no status; 499 is the custom for it.
             outcome.status, outcome.elapsed_s = exchange.status or 499, time.monotonic() - started
