@@ -25,6 +25,8 @@ from raglan_retriever.settings import RetrieverSettings
 if TYPE_CHECKING:
     from conftest import RedisServer
 
+pytestmark = pytest.mark.loop_stall_s(2.0)  # services start in this process
+
 QUICK = {"shutdown_drain_s": 0, "shutdown_grace_s": 0}
 ASK = {"query": "What is the limit of the gate?", "collections": ["c"]}
 DOCUMENT = {"id": "gate", "text": "The limit of the gate is five metres."}
@@ -78,6 +80,12 @@ class Mesh:
                     **common,
                 )
                 return build_ingester(settings), settings
+
+
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A slow machine must not turn an ingester that knows into one that is away."""
+    monkeypatch.setattr("raglan_gateway.mesh.REVISIONS_S", 10.0)
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from raglan_retriever.collection import Model
 from raglan_retriever.index import Index
 from raglan_retriever.searching import Limits
 from raglan_retriever.stores.qdrant import QdrantStore
-from raglan_retriever.wire_filter import clause_of
+from raglan_retriever.wire_filter import clause_from_proto
 
 KEYS = ["a", "b", "c d", 'q"uote', "per%cent", "br[]", "ü", "a.b"]
 SCALARS: list[Any] = [
@@ -186,7 +186,7 @@ async def fill(store) -> None:
 @settings(max_examples=150)
 @given(tree=trees)
 def test_a_filter_passes_what_a_walk_over_the_metadata_passes(searchable, runner, tree):
-    found = runner.run(searchable.select("c", clause_of(message(tree))))
+    found = runner.run(searchable.select("c", clause_from_proto(message(tree))))
     expected = {
         id_ for id_, held in corpus(SIZE).items() if passes(held | {"document_id": id_}, tree)
     }
@@ -196,7 +196,7 @@ def test_a_filter_passes_what_a_walk_over_the_metadata_passes(searchable, runner
 @pytest.mark.parametrize("path", PATHS)
 def test_equality_holds_for_each_value(searchable, runner, path):
     for value in SCALARS:
-        found = runner.run(searchable.count("c", clause_of(message(("eq", path, value)))))
+        found = runner.run(searchable.count("c", clause_from_proto(message(("eq", path, value)))))
         expected = [passes(held, ("eq", path, value)) for held in corpus(SIZE).values()]
         assert found == sum(expected), f"{path} = {value!r}"
 
@@ -267,5 +267,5 @@ def dated(request, runner, tmp_path_factory, open_edge, open_local):
     ],
 )
 def test_times_and_the_documents_own_fields_are_found(dated, runner, filter_, expected):
-    found = {chunk.chunk_id for chunk in runner.run(dated.select("c", clause_of(filter_)))}
+    found = {chunk.chunk_id for chunk in runner.run(dated.select("c", clause_from_proto(filter_)))}
     assert found == ({"old", "new"} if expected is None else expected)

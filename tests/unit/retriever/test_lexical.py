@@ -94,20 +94,20 @@ def test_a_long_query_is_searched_by_its_first_terms():
 def test_the_mean_length_is_learned_from_the_first_chunks_and_then_stays():
     mean = MeanLength()
     assert mean.value == 1.0
-    mean = mean.and_([10, 20])
-    assert (mean.value, mean.learning) == (15.0, True)
-    mean = mean.and_([30] * 998)
-    assert not mean.learning
+    mean = mean.including([10, 20])
+    assert (mean.value, mean.is_learning) == (15.0, True)
+    mean = mean.including([30] * 998)
+    assert not mean.is_learning
     held = replace(COLLECTION, mean_length=mean)
-    assert held.learned([1000], []).mean_length == mean
+    assert held.with_texts([1000], []).mean_length == mean
 
 
 def test_a_corpus_without_words_has_a_mean_to_divide_by():
-    assert MeanLength().and_([0, 0]).value == 1.0
+    assert MeanLength().including([0, 0]).value == 1.0
 
 
 def test_languages_are_kept_once_in_the_order_in_which_they_came():
-    assert COLLECTION.learned([], ["de", "en"]).learned([], ["en", "fr"]).languages == (
+    assert COLLECTION.with_texts([], ["de", "en"]).with_texts([], ["en", "fr"]).languages == (
         "de",
         "en",
         "fr",

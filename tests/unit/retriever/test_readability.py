@@ -9,19 +9,19 @@ from raglan_retriever.collection import Collection, MeanReadability, Model
 
 
 def test_the_mean_is_over_all_chunks_while_there_are_few() -> None:
-    mean = MeanReadability().and_([1.0, 0.5]).and_([0.0])
+    mean = MeanReadability().including([1.0, 0.5]).including([0.0])
     assert (mean.value, mean.chunks) == (0.5, 3)
 
 
 def test_the_mean_follows_documents_that_replace_others() -> None:
-    mean = MeanReadability().and_([1.0] * 5_000)
+    mean = MeanReadability().including([1.0] * 5_000)
     for _ in range(5_000):
-        mean = mean.and_([0.0])
+        mean = mean.including([0.0])
     assert mean.value < 0.01
 
 
 def test_no_chunks_change_nothing() -> None:
-    assert MeanReadability().and_([]) == MeanReadability()
+    assert MeanReadability().including([]) == MeanReadability()
 
 
 @pytest.mark.parametrize("mean", [MeanReadability(), MeanReadability(0.5, 3)])

@@ -51,29 +51,29 @@ async def upkeep(tidying):
 
 async def test_many_writes_are_tidied_once(upkeep, tidying):
     for name in ("a", "b", "a"):
-        upkeep.wrote(name)
+        upkeep.schedule(name)
     await until(lambda: len(tidying.done) == 2)
     assert tidying.done == ["a", "b"]
 
 
 async def test_a_failure_stops_neither_the_others_nor_what_comes_later(upkeep, tidying):
-    upkeep.wrote("broken")
-    upkeep.wrote("a")
+    upkeep.schedule("broken")
+    upkeep.schedule("a")
     await until(lambda: tidying.done)
-    upkeep.wrote("b")
+    upkeep.schedule("b")
     await until(lambda: len(tidying.done) == 2)
     assert tidying.done == ["a", "b"]
 
 
 async def test_a_collection_that_is_left_is_tidied_no_more(upkeep, tidying):
     tidying.hold = True
-    upkeep.wrote("a")
+    upkeep.schedule("a")
     await tidying.began.wait()
-    upkeep.wrote("b")
-    await upkeep.leave("b")
-    await upkeep.leave("a")
+    upkeep.schedule("b")
+    await upkeep.cancel("b")
+    await upkeep.cancel("a")
     assert tidying.cancelled == ["a"]
-    upkeep.wrote("c")
+    upkeep.schedule("c")
     tidying.hold = False
     await until(lambda: tidying.done)
     assert tidying.done == ["c"]
@@ -84,7 +84,7 @@ async def test_it_stops_at_once_right_after_a_write():
     made = Upkeep(tidying, quiet_s=60)
     made.start()
     for _ in range(3):
-        made.wrote("a")
+        made.schedule("a")
         await asyncio.sleep(0)
     async with asyncio.timeout(1):
         await made.stop()
@@ -96,7 +96,7 @@ async def test_writers_that_never_pause_are_overridden(tidying):
     made.start()
     async with asyncio.timeout(30):
         while not tidying.done:
-            made.wrote("a")
+            made.schedule("a")
             await asyncio.sleep(0)
     await made.stop()
     assert tidying.done == ["a"]
@@ -115,7 +115,7 @@ async def test_what_failed_is_tried_again():
 
     made = Upkeep(tidy, quiet_s=0, retry_s=0.001)
     made.start()
-    made.wrote("a")
+    made.schedule("a")
     await until(lambda: done)
     await made.stop()
     assert done == ["a"]
@@ -130,10 +130,10 @@ async def test_a_failure_is_not_tried_again_for_a_collection_that_is_left():
 
     made = Upkeep(tidy, quiet_s=0, retry_s=0.02)
     made.start()
-    made.wrote("a")
+    made.schedule("a")
     await until(lambda: tries)
     await asyncio.sleep(0)
-    await made.leave("a")
+    await made.cancel("a")
     await asyncio.sleep(0.1)
     await made.stop()
     assert tries == ["a"]

@@ -17,7 +17,7 @@ from raglan.v1.retriever_pb2 import (
 )
 from raglan_retriever.filters import Any, Not, Terms
 from raglan_retriever.metadata import exists_term, term
-from raglan_retriever.wire_filter import clause_of
+from raglan_retriever.wire_filter import clause_from_proto
 
 
 def condition(field: str = "a", **test) -> Filter:
@@ -57,11 +57,11 @@ ONE = Value(integer=1)
 )
 def test_a_malformed_filter_is_refused_with_a_sentence(message, says):
     with pytest.raises(InvalidInput, match=says):
-        clause_of(message)
+        clause_from_proto(message)
 
 
 def test_a_filter_may_be_as_deep_as_the_limit():
-    clause = clause_of(negated(15))
+    clause = clause_from_proto(negated(15))
     for _ in range(15):
         assert isinstance(clause, Not)
         clause = clause.clause
@@ -69,21 +69,21 @@ def test_a_filter_may_be_as_deep_as_the_limit():
 
 
 def test_a_filter_may_hold_as_many_conditions_as_the_limit():
-    clause = clause_of(Filter(any=FilterList(filters=[condition(exists=True)] * 100)))
+    clause = clause_from_proto(Filter(any=FilterList(filters=[condition(exists=True)] * 100)))
     assert clause == Any((Terms((exists_term("a"),)),) * 100)
 
 
 def test_a_bound_of_zero_is_a_bound():
-    assert clause_of(condition(range=Range(gte=0))).gte == 0
+    assert clause_from_proto(condition(range=Range(gte=0))).gte == 0
 
 
 def test_integers_and_reals_of_one_value_are_one_term():
-    assert clause_of(condition(eq=Value(real=1.0))) == clause_of(condition(eq=ONE))
+    assert clause_from_proto(condition(eq=Value(real=1.0))) == clause_from_proto(condition(eq=ONE))
 
 
 def test_booleans_are_no_numbers():
-    assert clause_of(condition(eq=Value(flag=True))) != clause_of(condition(eq=ONE))
+    assert clause_from_proto(condition(eq=Value(flag=True))) != clause_from_proto(condition(eq=ONE))
 
 
 def test_not_equal_is_the_opposite_of_equal():
-    assert clause_of(condition(ne=ONE)) == Not(Terms((term("a", 1),)))
+    assert clause_from_proto(condition(ne=ONE)) == Not(Terms((term("a", 1),)))

@@ -21,28 +21,18 @@ class DegradationLevel:
     means: str
 
 
-LEVELS: Final = (
-    DegradationLevel("full", "", "", "", "Every part is there."),
-    DegradationLevel(
-        "local_state", "share", "redis", "local", "Limits and kept answers are each gateway's."
-    ),
-    DegradationLevel(
-        "no_uploads", "ingest", "ingester", "refused", "Uploads are refused, queries answered."
-    ),
-    DegradationLevel(
-        "words_compared", "cite", "embedder", "lexical", "Words decide what citations support."
-    ),
-    DegradationLevel(
-        "fused_order", "rerank", "reranker", "fused_order", "Passages keep the index's order."
-    ),
-    DegradationLevel("lexical", "embed", "embedder", "lexical", "Searches go by words alone."),
-    DegradationLevel(
-        "passages", "generate", "generator", "passages", "The best passages are quoted, cited."
-    ),
-    DegradationLevel(
-        "kept_answers", "retrieve", "retriever", "cached_answer", "Answers given before, or 503."
-    ),
+_ROWS: Final = (
+    ("full", "", "", "", "Every part is there."),
+    ("local_state", "share", "redis", "local", "Limits and kept answers are each gateway's."),
+    ("no_uploads", "ingest", "ingester", "refused", "Uploads are refused, queries answered."),
+    ("words_compared", "cite", "embedder", "lexical", "Words decide what citations support."),
+    ("fused_order", "rerank", "reranker", "fused_order", "Passages keep the index's order."),
+    ("lexical", "embed", "embedder", "lexical", "Searches go by words alone."),
+    ("passages", "generate", "generator", "passages", "The best passages are quoted, cited."),
+    ("kept_answers", "retrieve", "retriever", "cached_answer", "Answers given before, or 503."),
 )
+
+LEVELS: Final = tuple(DegradationLevel(*row) for row in _ROWS)
 """From the least loss to the greatest. A database that is unavailable stops the ingester's jobs and
 nothing else."""
 

@@ -43,7 +43,7 @@ TRACER: Final = "tracer"
 """No request needs it, and there may be none."""
 
 _ASK_S: Final = 1.0
-REVISIONS_S: Final = 0.5
+REVISIONS_S: Final = 0.15
 """Longest wait for the ingester before a stale answer is looked up."""
 
 
@@ -118,7 +118,7 @@ class Mesh:
         """Newest revisions of collections that the ingester knows."""
         request = ingester_pb2.GetRevisionsRequest(collections=collections)
         reply: ingester_pb2.GetRevisionsResponse = await self.ingester.call(
-            "GetRevisions", request, deadline=Deadline.after(REVISIONS_S, is_budget=True)
+            "GetRevisions", request, deadline=Deadline.after(REVISIONS_S)
         )
         return reply
 

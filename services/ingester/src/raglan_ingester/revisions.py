@@ -56,20 +56,16 @@ class RevisionStore:
 
     async def known(self, collections: Sequence[str]) -> KnownRevisions:
         """The revisions recorded of these collections."""
-
-        def work(session: Session) -> KnownRevisions:
-            rows = sa.select(IndexRevision).where(IndexRevision.collection.in_(collections))
-            unfinished = sa.select(UnfinishedDeletion.collection).distinct()
-            return KnownRevisions(
+        rows = sa.select(IndexRevision).where(IndexRevision.collection.in_(collections))
+        unfinished = sa.select(UnfinishedDeletion.collection).where(
+            UnfinishedDeletion.collection.in_(collections)
+        )
+        return await self._database.run(
+            lambda session: KnownRevisions(
                 {row.collection: row.revision for row in session.scalars(rows)},
-                list(
-                    session.scalars(
-                        unfinished.where(UnfinishedDeletion.collection.in_(collections))
-                    )
-                ),
+                list(session.scalars(unfinished.distinct())),
             )
-
-        return await self._database.run(work)
+        )
 
     async def deletions(self, limit: int) -> list[tuple[str, str]]:
         """Up to `limit` unfinished deletions: (collection, document id)."""

@@ -19,7 +19,7 @@ from raglan_retriever.stores.store import Store
 
 
 def build(settings: RetrieverSettings) -> Service:
-    """The service that `settings` describe. Nothing is opened before its `start`."""
+    """Assemble the service. Nothing is opened before its `start`."""
     store = load_store(settings)
     registry = CollectorRegistry()
     counted = RetrieverMetrics(registry)
@@ -49,7 +49,7 @@ def build(settings: RetrieverSettings) -> Service:
 
 
 def load_store(settings: RetrieverSettings) -> Store:
-    """The store that `settings.store` names. The other one's library is not imported."""
+    """Return the store that `settings.store` names, without importing the other one's library."""
     if settings.store == "null":
         return NullStore()
     if settings.store == "qdrant":

@@ -56,15 +56,16 @@ class Chunk:
 
     @property
     def point_id(self) -> str:
+        """Id of its point in a store."""
         return point_id(self.chunk_id)
 
     @property
     def lexical_text(self) -> str:
-        """What the lexical leg finds this chunk by."""
+        """Text that the lexical leg searches."""
         return in_context(self.title, self.heading_path, self.text)
 
     def payload(self) -> dict[str, Any]:
-        """What a store keeps besides the vectors.
+        """Return the fields that a store keeps besides the vectors.
 
         Raises:
             InvalidInput: an id or the metadata is not acceptable; the message names the chunk.
@@ -99,6 +100,7 @@ class Chunk:
 
     @classmethod
     def from_payload(cls, payload: Mapping[str, Any]) -> Chunk:
+        """Read a stored chunk."""
         # Chunks stored by an earlier version lack what was added since.
         fields = {name: payload[name] for name in _FIELDS if name in payload}
         return cls(
@@ -111,7 +113,7 @@ class Chunk:
 
 
 def duplicate_key(chunk: Chunk) -> tuple[str, str]:
-    """The same for chunks that say the same: equal text, and equal heading right above it.
+    """Return a key that copies share: equal text below an equal innermost heading.
 
     Case, width and white space make no difference. The heading counts because short texts such as
     "Returns nothing." say something else below each.
@@ -125,5 +127,5 @@ def _normalised(text: str) -> str:
 
 
 def point_id(chunk_id: str) -> str:
-    """The id under which stores keep the chunk: they take UUIDs only."""
+    """Return the id of the chunk's point: a UUID, as stores require."""
     return str(uuid.uuid5(_NAMESPACE, chunk_id))

@@ -1,4 +1,4 @@
-"""What a collection is, apart from its chunks: its name, its model and what is learned of it."""
+"""Description of a collection: name, model and statistics learned from its chunks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _NOTABLE_CHANGE: Final = 0.0002
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """Which model made a vector; two vectors compare only when all three agree."""
+    """Identity of an embedding model; vectors compare only when all three fields agree."""
 
     id: str
     revision: str
@@ -39,16 +39,17 @@ class MeanLength:
     chunks: int = 0
 
     @property
-    def learning(self) -> bool:
+    def is_learning(self) -> bool:
+        """Return whether further chunks still change the mean."""
         return self.chunks < _LEARNED_FROM_CHUNKS
 
     @property
     def value(self) -> float:
-        """Never below 1: BM25 divides by it."""
+        """Mean number of terms, at least 1: BM25 divides by it."""
         return max(1.0, self.words / self.chunks) if self.chunks else 1.0
 
-    def and_(self, lengths: Sequence[int]) -> MeanLength:
-        """The mean after chunks of these lengths, in terms."""
+    def including(self, lengths: Sequence[int]) -> MeanLength:
+        """Return the mean with chunks of these lengths, in terms."""
         return MeanLength(self.words + sum(lengths), self.chunks + len(lengths))
 
 
@@ -64,8 +65,8 @@ class MeanReadability:
     chunks: int = 0
     """Chunks that it rests on, 1,000 at most; 0 means that it is not known."""
 
-    def and_(self, values: Sequence[float]) -> MeanReadability:
-        """The mean after chunks of these values."""
+    def including(self, values: Sequence[float]) -> MeanReadability:
+        """Return the mean with chunks of these values."""
         chunks = self.chunks + len(values)
         if not chunks:
             return self
@@ -102,7 +103,7 @@ class Collection:
 
     @property
     def readability(self) -> float | None:
-        """Mean readability of the chunks; None where the embedder did not say."""
+        """Mean readability of the chunks; None where the embedder returned none."""
         return self.mean_readability.value if self.mean_readability.chunks else None
 
     def check_model(self, model: Model) -> None:
@@ -123,7 +124,7 @@ class Collection:
             )
 
     def same_settings(self, other: Collection) -> bool:
-        """Whether creating `other` would have made this collection."""
+        """Return whether both were created with the same settings."""
         return (self.name, self.model, self.max_chars, self.overlap_chars) == (
             other.name,
             other.model,
@@ -131,20 +132,25 @@ class Collection:
             other.overlap_chars,
         )
 
-    def learned(self, lengths: Sequence[int], languages: Iterable[str]) -> Collection:
-        """This collection after texts of these lengths, in terms, and languages."""
+    def with_texts(self, lengths: Sequence[int], languages: Iterable[str]) -> Collection:
+        """Return the collection with texts of these lengths, in terms, and languages."""
         mean_length = self.mean_length
-        if mean_length.learning:
-            mean_length = mean_length.and_(lengths)
+        if mean_length.is_learning:
+            mean_length = mean_length.including(lengths)
         known = tuple(dict.fromkeys((*self.languages, *languages)))
         return replace(self, mean_length=mean_length, languages=known)
 
     def to_json(self) -> dict[str, Any]:
+        """Return the description as stored."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, stored: dict[str, Any]) -> Collection:
-        """Raises KeyError or TypeError when `stored` is not what `to_json` made."""
+        """Read a stored description.
+
+        Raises:
+            KeyError, TypeError: `stored` does not come from `to_json`.
+        """
         return cls(
             # Descriptions older than the field come from the first analysis, Qdrant's.
             **{"analysis": 0}
@@ -159,7 +165,7 @@ class Collection:
 
 
 def check_new_model(model: Model) -> Model:
-    """`model`, if a collection can be made for it.
+    """Return `model` if a collection can be created for it.
 
     Raises:
         InvalidInput: no id, or a dimension out of range.

@@ -37,7 +37,7 @@ hits, the lower one for any hit among fewer than 83 chunks, where every word is 
 
 @dataclass(frozen=True, slots=True)
 class Leg(Generic[Key]):
-    """What one way of searching found, best first, with its raw scores."""
+    """Hits of one search method, best first, with raw scores."""
 
     hits: Sequence[tuple[Key, float]]
     weight: float = 1.0
@@ -50,7 +50,7 @@ class Leg(Generic[Key]):
 
 
 def fuse(legs: Sequence[Leg[Key]], method: Method) -> list[tuple[Key, float]]:
-    """Everything that any leg found, best first. Ties keep the order in which they were met."""
+    """Merge the hits of all legs, best first. Ties keep their order of appearance."""
     fused: dict[Key, float] = {}
     for leg in legs:
         for (key, _), share in zip(leg.hits, _shares(leg, method), strict=True):
@@ -60,7 +60,7 @@ def fuse(legs: Sequence[Leg[Key]], method: Method) -> list[tuple[Key, float]]:
 
 
 def exact_matches(leg: Leg[Key]) -> frozenset[Key]:
-    """The hits of the lexical leg that hold what hardly another chunk does.
+    """Return the lexical hits that hold words which hardly any other chunk holds.
 
     These are identifiers, error codes, names and rare words of the query. Their chunk is meant,
     whatever a model thinks of its text.
@@ -75,12 +75,13 @@ def exact_matches(leg: Leg[Key]) -> frozenset[Key]:
 
 
 def dbsf(scores: Sequence[float], *, population: int = 0) -> list[float]:
-    """Scores on the scale where mean - 3 deviations is 0 and mean + 3 deviations is 1.
+    """Scale scores so that mean - 3 deviations is 0 and mean + 3 deviations is 1.
 
     The deviation is the sample's (n - 1). Equal scores, or a single one, of a population that they
     are all of get 0.5, like Qdrant's.
 
     Args:
+        scores: Raw scores, best first.
         population: Number of candidates, those with score 0 that are not among `scores` included.
     """
     count = max(population, len(scores))
@@ -95,13 +96,13 @@ def dbsf(scores: Sequence[float], *, population: int = 0) -> list[float]:
 
 
 def min_max(scores: Sequence[float]) -> list[float]:
-    """Scores on the scale where the worst is 0 and the best 1; equal ones get 1."""
+    """Scale scores so that the worst is 0 and the best 1; equal ones get 1."""
     low, high = min(scores, default=0.0), max(scores, default=0.0)
     return [(s - low) / (high - low) if high > low else 1.0 for s in scores]
 
 
 def rrf(scores: Sequence[float]) -> list[float]:
-    """Reciprocal ranks: 1 / (`RRF_K` + rank), the best having rank 0."""
+    """Return reciprocal ranks: 1 / (`RRF_K` + rank), the best with rank 0."""
     return [1 / (RRF_K + rank) for rank in range(len(scores))]
 
 

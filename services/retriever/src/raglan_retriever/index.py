@@ -28,7 +28,7 @@ MAX_DOCUMENT_IDS: Final = 1000
 
 
 class Index:
-    """Checks what comes in, and asks the store."""
+    """Validates calls and passes them to the store."""
 
     def __init__(
         self,
@@ -38,8 +38,13 @@ class Index:
         language: str,
         timed: Callable[[str], AbstractContextManager[None]] = lambda leg: nullcontext(),
     ) -> None:
-        """Args:
-        timed: around each part of a search: dense, lexical, fetch.
+        """Index over `store`.
+
+        Args:
+            store: Holds the chunks.
+            limits: Limits of a call.
+            language: ISO 639-1 code for new collections.
+            timed: Entered around each part of a search: dense, lexical, fetch.
         """
         self.store: Final = store
         self.limits: Final = limits
@@ -50,7 +55,7 @@ class Index:
     async def create(
         self, name: str, model: Model, max_chars: int, overlap_chars: int
     ) -> Collection:
-        """Make a collection, or find it made with the same settings.
+        """Create a collection, or return the existing one with the same settings.
 
         Raises:
             InvalidInput: the name or the model is not acceptable.
@@ -81,11 +86,12 @@ class Index:
         return wanted
 
     async def stats(self, name: str) -> tuple[Collection, Stats]:
+        """Return the description and the statistics of a collection."""
         collection = await self.store.collection(check_collection_name(name))
         return collection, await self.store.stats(name)
 
     async def all_stats(self) -> list[tuple[Collection, Stats]]:
-        """Every collection, by name; one that goes meanwhile, or is damaged, is left out."""
+        """Return every collection by name, without damaged ones and those dropped meanwhile."""
         found = []
         for collection in await self.store.collections():
             with suppress(NotFound, Conflict, StorageFull):
@@ -111,7 +117,10 @@ class Index:
         """Store `chunks`, replacing those of the same chunk_id. On return they are durable.
 
         Args:
-            vectors: of shape (len(chunks), dimension), any float type or int8.
+            name: Name of the collection.
+            model: Made the vectors.
+            chunks: At most `limits.max_upsert_chunks`.
+            vectors: Of shape (len(chunks), dimension), any float type or int8.
             read: how well the model reads each chunk, in [0, 1]; empty where that is not known.
 
         Returns:
@@ -168,7 +177,11 @@ class Index:
         return removed
 
     async def document(self, name: str, document_id: str) -> list[Chunk]:
-        """The document's chunks, in order. Raises NotFound when the index holds none."""
+        """Return the document's chunks, in order.
+
+        Raises:
+            NotFound: The index holds none.
+        """
         wanted = _of_documents([document_id])
         with engine_span(
             self.store.name, semconv.INDEX_FETCH, check_collection_name(name), {}
@@ -182,7 +195,7 @@ class Index:
         return sorted(chunks, key=lambda chunk: (chunk.ordinal, chunk.chunk_id))
 
     async def count(self, name: str, document_ids: Sequence[str]) -> list[int]:
-        """How many chunks the index holds of each document."""
+        """Return the number of chunks that the index holds of each document."""
         check_collection_name(name)
         _check_ids(document_ids)
         return [await self.store.count(name, _of_documents([id_])) for id_ in document_ids]
@@ -196,21 +209,21 @@ class Index:
             return
         async with self._learning:
             held = await self.store.collection(name)
-            learned = held.mean_readability.and_(values)
+            learned = held.mean_readability.including(values)
             if learned.differs(held.mean_readability):
                 await self.store.describe(replace(held, mean_readability=learned))
 
     async def _learn(
         self, collection: Collection, analysed: Sequence[lexical.Analysis]
     ) -> Collection:
-        """The collection, with the languages and lengths of these texts learned."""
+        """Store the languages and lengths of these texts with the collection."""
         lengths = [each.length for each in analysed]
         languages = dict.fromkeys(each.language for each in analysed)
-        if collection.learned(lengths, languages) == collection:
+        if collection.with_texts(lengths, languages) == collection:
             return collection
         async with self._learning:
             held = await self.store.collection(collection.name)
-            learned = held.learned(lengths, languages)
+            learned = held.with_texts(lengths, languages)
             await self.store.describe(learned)
             return learned
 

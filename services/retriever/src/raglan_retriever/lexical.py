@@ -48,9 +48,10 @@ class Analysis:
 
 
 def analyse(text: str, language: str, default: str) -> Analysis:
-    """Count the terms of a text that is to be found.
+    """Count the terms of a text to index.
 
     Args:
+        text: The text.
         language: ISO 639-1; "" detects it.
         default: Used where detection is uncertain.
     """
@@ -60,9 +61,10 @@ def analyse(text: str, language: str, default: str) -> Analysis:
 
 
 def document(analysis: Analysis, mean_length: float) -> Sparse:
-    """The vector to store.
+    """Return the BM25 vector to store.
 
     Args:
+        analysis: Terms of the text.
         mean_length: Mean number of terms of the collection's texts, above 0.
     """
     norm = K1 * (1 - B + B * analysis.length / mean_length)
@@ -73,9 +75,10 @@ def document(analysis: Analysis, mean_length: float) -> Sparse:
 def query(
     text: str, languages: Sequence[str], default: str, undivided: Set[str] = frozenset()
 ) -> Sparse:
-    """The vector to search with; empty when `text` holds only stop words or symbols.
+    """Return the vector to search with; empty when `text` holds only stop words or symbols.
 
     Args:
+        text: The query.
         languages: ISO 639-1 codes of the collection's texts. The query is analysed by each, so that
             it matches what each analysis made of its words.
         default: Language of the query where detection is uncertain or names none of `languages`.
@@ -88,11 +91,12 @@ def query(
 
 
 def identified(text: str, languages: Sequence[str], default: str) -> dict[str, Sparse]:
-    """For each identifier in a query the vector that finds it as a whole.
+    """Return the vector that finds each identifier of a query as a whole.
 
     Args:
-        languages: as for `query`.
-        default: as for `query`.
+        text: The query.
+        languages: As for `query`.
+        default: As for `query`.
     """
     known = languages or [default]
     return {each: _equal(whole_terms(each, known)) for each in identifiers(text)[:_MAX_IDENTIFIERS]}
@@ -104,5 +108,5 @@ def _equal(found: Sequence[str]) -> Sparse:
 
 
 def term_id(term: str) -> int:
-    """A stable number of 32 bits for `term`. Two of 100,000 terms share one by chance."""
+    """Return a stable number of 32 bits for `term`. Two of 100,000 terms share one by chance."""
     return zlib.crc32(term.encode())

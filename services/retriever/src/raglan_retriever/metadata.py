@@ -31,7 +31,7 @@ _LONG: Final = 200
 
 @dataclass(slots=True)
 class Indexed:
-    """What a store keeps of one chunk to filter by."""
+    """Fields of one chunk that filters test."""
 
     terms: list[str] = field(default_factory=list)
     """One a field and value, one a field that exists. No duplicates."""
@@ -41,33 +41,34 @@ class Indexed:
 
 
 def term(path: str, value: Scalar) -> str:
-    """The term that says that the field at `path` holds `value`."""
+    """Return the term for a field at `path` that holds `value`."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     return _short(json.dumps([path, value], separators=(",", ":")))
 
 
 def exists_term(path: str) -> str:
-    """The term that says that there is a field at `path`."""
+    """Return the term for the presence of a field at `path`."""
     return _short(json.dumps([path]))
 
 
 def number_key(path: str) -> str:
-    """The key of `Indexed.numbers` for `path`: of letters, digits and `_.-~%` only."""
+    """Return the key of `Indexed.numbers` for `path`: of letters, digits and `_.-~%` only."""
     return quote(path, safe="", errors="surrogatepass")
 
 
 def time_key(path: str) -> str:
-    """The key of `Indexed.numbers` for the times at `path`: `quote` writes no lower-case escape."""
+    """Return the key of `Indexed.numbers` for times: `quote` writes no lower-case escape."""
     return f"%time{number_key(path)}"
 
 
 def index(metadata_json: str, *, also: Mapping[str, str] | None = None, **fixed: str) -> Indexed:
-    """Terms and numbers of a JSON object and of `fixed` fields, which shadow its own.
+    """Return terms and numbers of a JSON object and of `fixed` fields, which shadow its own.
 
     Args:
         metadata_json: a JSON object, or "" for an empty one.
         also: fields that are found beside those of the same name; empty ones are left out.
+        **fixed: Fields that replace those of the same name.
 
     Raises:
         InvalidInput: not a JSON object, or beyond the limits of `raglan.metadata`.
@@ -105,7 +106,7 @@ def _no_constant(name: str) -> NoReturn:
 
 
 def _short(text: str) -> str:
-    """Long values are found by their hash, so that the keyword index stays small."""
+    """Return a long value's hash, so that the keyword index stays small."""
     if len(text) <= _LONG:
         return text
     return "#" + hashlib.blake2b(text.encode(), digest_size=16).hexdigest()

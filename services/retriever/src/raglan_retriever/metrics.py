@@ -1,4 +1,4 @@
-"""What the retriever counts: where a search spends its time, how large the index is."""
+"""Metrics of the retriever: duration of the parts of a search, size of the index."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from raglan.telemetry.metrics import Durations
 from raglan_retriever.stores.store import Store
 
 EVERY_S: Final = 15.0
-"""Between two looks at the index: as often as Prometheus usually asks."""
+"""Interval of samples of the index: the usual scrape interval of Prometheus."""
 
 _LOOK_S: Final = 10.0
-"""What a look may take; past it the figures of the last stand."""
+"""Timeout of a sample; past it the figures of the last one stay."""
 
 
 class RetrieverMetrics:
-    """One registry's worth. Sizes are of all collections together: their names are their users'."""
+    """Metrics in one registry. Sizes are sums over all collections, whose names are private."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._registry = registry
@@ -58,7 +58,7 @@ class RetrieverMetrics:
             self._legs.observe(time.monotonic() - begun, name)
 
     def watch(self, store: Store) -> None:
-        """Look at `store` now and then, until `close`."""
+        """Sample the sizes of `store` until `close`."""
         Gauge(
             "raglan_backlog_seconds",
             "Waiting reads over measured speed: the one signal to scale by.",
@@ -67,7 +67,7 @@ class RetrieverMetrics:
         self._looking = asyncio.create_task(keep_running("index size", partial(self._look, store)))
 
     async def close(self) -> None:
-        """Stop looking."""
+        """Stop sampling."""
         if self._looking is not None:
             self._looking.cancel()
             await asyncio.wait((self._looking,))

@@ -128,8 +128,12 @@ class Searcher:
         limits: Limits,
         timed: Callable[[str], AbstractContextManager[None]],
     ) -> None:
-        """Args:
-        timed: around each part of a search: dense, lexical, fetch.
+        """Search the collections of `store`.
+
+        Args:
+            store: Holds the chunks.
+            limits: Limits of a call.
+            timed: Entered around each part of a search: dense, lexical, fetch.
         """
         self.store: Final = store
         self.limits: Final = limits
@@ -157,7 +161,7 @@ class Searcher:
     async def _search(
         self, query: Query, collections: Sequence[Collection], depth: int
     ) -> tuple[list[Found], bool]:
-        """The best chunks among the first `depth` of each leg, and whether no leg has more."""
+        """Return the best of the first `depth` hits of each leg, and whether no leg has more."""
         dense, (words, identified) = await asyncio.gather(
             self._dense_leg(query, collections, depth), self._lexical_leg(query, collections, depth)
         )
@@ -197,7 +201,7 @@ class Searcher:
         ranked: Sequence[tuple[Key, float]],
         scores: _Scores,
     ) -> list[Found]:
-        """The first `query.limit` different texts of `ranked`, each with the number of its copies.
+        """Return the first `query.limit` different texts of `ranked` with their number of copies.
 
         Copies have similar scores, so they are counted up to where `query.limit` hits in a row are
         none.
@@ -219,7 +223,7 @@ class Searcher:
         return list(kept.values())
 
     async def _check(self, query: Query) -> list[Versioned]:
-        """The collections to search, without duplicates."""
+        """Validate the query and return the collections to search, without duplicates."""
         if not 1 <= query.limit <= self.limits.max_limit:
             raise InvalidInput(
                 f"limit is {query.limit}; it must be 1 to {self.limits.max_limit} "
@@ -257,7 +261,7 @@ class Searcher:
     async def _lexical_leg(
         self, query: Query, collections: Sequence[Collection], depth: int
     ) -> tuple[list[tuple[Key, float]], frozenset[Key]]:
-        """Hits by the words of the query, and those of them that its identifiers mean."""
+        """Return hits by the words of the query, and those of them that its identifiers mean."""
         if query.mode == "dense":
             return [], frozenset()
 
@@ -279,7 +283,7 @@ class Searcher:
         return hits, meant.intersection(key for key, _ in hits)
 
     async def _holders(self, query: Query, held: Collection) -> Holders:
-        """The first chunks of a collection that hold an identifier of the query as a whole."""
+        """Return the first chunks of a collection that hold a whole identifier of the query."""
         asked = lexical.identified(query.text, held.languages, held.language)
         found = await asyncio.gather(
             *(
@@ -325,7 +329,7 @@ class Searcher:
         ranked: Sequence[tuple[Key, float]],
         scores: _Scores,
     ) -> list[Found]:
-        """The chunks of `ranked`, in its order; one deleted meanwhile is left out."""
+        """Return the chunks of `ranked`, in its order; one deleted meanwhile is left out."""
         wanted: dict[str, list[str]] = {}
         for (name, id_), _ in ranked:
             wanted.setdefault(name, []).append(id_)
@@ -349,7 +353,8 @@ def _population(collections: Sequence[Collection], counted: int | None) -> int:
     """Return the number of chunks searched by words, at most `MAX_POPULATION`.
 
     Args:
-        counted: what the dense leg found, if that is all there is.
+        collections: Those searched.
+        counted: What the dense leg found, if that is all there is.
     """
     if counted is not None:
         return counted
@@ -369,7 +374,9 @@ def _preferred(first: Found, copy: Found, result: Iterable[Found]) -> Found:
     """Select the copy to show: that of the document which ranks lower, or not at all.
 
     Args:
-        result: what is shown so far, best first, `first` included.
+        first: The copy shown so far.
+        copy: Another one.
+        result: What is shown so far, best first, `first` included.
     """
     shown = [_document(each) for each in result if each is not first]
 
@@ -399,7 +406,7 @@ def _check_vector(query: Query, collections: Sequence[Collection]) -> None:
 
 
 def _meant(found: Sequence[Holders]) -> frozenset[Key]:
-    """The chunks of those identifiers that few chunks hold, of all collections together."""
+    """Return the chunks of identifiers that few chunks of all collections hold."""
     together: dict[str, list[Key]] = {}
     for holders in found:
         for identifier, keys in holders.items():
@@ -408,7 +415,7 @@ def _meant(found: Sequence[Holders]) -> frozenset[Key]:
 
 
 def _merge(names: Sequence[str], found: Sequence[list[Hit]], depth: int) -> list[tuple[Key, float]]:
-    """The best of one leg over several collections, by raw score; ties by collection and point."""
+    """Merge one leg of several collections by raw score; ties by collection and point."""
     hits = [
         ((name, hit.id), hit.score) for name, some in zip(names, found, strict=True) for hit in some
     ]

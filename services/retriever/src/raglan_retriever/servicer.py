@@ -30,8 +30,12 @@ class RetrieverServicer(retriever_pb2_grpc.RetrieverServiceServicer):
     def __init__(
         self, index: Index, *, fusion: Fusion, metrics_port: Callable[[], int] = lambda: 0
     ) -> None:
-        """Args:
-        metrics_port: where the process shows its metrics; 0 where it does not.
+        """Serve `index`.
+
+        Args:
+            index: Holds the collections.
+            fusion: Parameters of a search that names none.
+            metrics_port: Returns the port of the metrics; 0 where there is none.
         """
         self._index = index
         self._metrics_port = metrics_port
@@ -42,21 +46,21 @@ class RetrieverServicer(retriever_pb2_grpc.RetrieverServiceServicer):
     ) -> retriever_pb2.Collection:
         await self._index.create(
             request.name,
-            wire.model_of(request.embedder),
+            wire.model_from_proto(request.embedder),
             request.chunking.max_chars,
             request.chunking.overlap_chars,
         )
-        return wire.collection_message(*await self._index.stats(request.name))
+        return wire.collection_to_proto(*await self._index.stats(request.name))
 
     async def GetCollection(
         self, request: retriever_pb2.GetCollectionRequest, context: Context
     ) -> retriever_pb2.Collection:
-        return wire.collection_message(*await self._index.stats(request.name))
+        return wire.collection_to_proto(*await self._index.stats(request.name))
 
     async def ListCollections(
         self, request: retriever_pb2.ListCollectionsRequest, context: Context
     ) -> retriever_pb2.ListCollectionsResponse:
-        found = [wire.collection_message(*pair) for pair in await self._index.all_stats()]
+        found = [wire.collection_to_proto(*pair) for pair in await self._index.all_stats()]
         found += [
             retriever_pb2.Collection(name=name, error=reason)
             for name, reason in self._index.store.set_aside().items()
@@ -78,8 +82,8 @@ class RetrieverServicer(retriever_pb2_grpc.RetrieverServiceServicer):
         started = time.perf_counter_ns()
         revision = await self._index.upsert(
             request.collection,
-            wire.model_of(request.embedder),
-            [wire.chunk_of(chunk) for chunk in request.chunks],
+            wire.model_from_proto(request.embedder),
+            [wire.chunk_from_proto(chunk) for chunk in request.chunks],
             tensors.unpack(request.vectors),
             request.readability,
         )
@@ -103,7 +107,7 @@ class RetrieverServicer(retriever_pb2_grpc.RetrieverServiceServicer):
         self, request: retriever_pb2.GetDocumentChunksRequest, context: Context
     ) -> retriever_pb2.GetDocumentChunksResponse:
         chunks = await self._index.document(request.collection, request.document_id)
-        page = pages.first_page(wire.chunk_message(chunk) for chunk in chunks[request.offset :])
+        page = pages.first_page(wire.chunk_to_proto(chunk) for chunk in chunks[request.offset :])
         end = request.offset + len(page)
         return retriever_pb2.GetDocumentChunksResponse(
             chunks=page, next_offset=end if end < len(chunks) else 0
@@ -123,9 +127,11 @@ class RetrieverServicer(retriever_pb2_grpc.RetrieverServiceServicer):
             {semconv.KIND: semconv.RETRIEVER, semconv.OPERATION: semconv.RETRIEVAL}
         )
         started = time.perf_counter_ns()
-        results = await self._index.search(wire.query_of(request, self._fusion))
+        results = await self._index.search(wire.query_from_proto(request, self._fusion))
         return retriever_pb2.SearchResponse(
-            passages=[wire.passage_message(rank, hit) for rank, hit in enumerate(results.found, 1)],
+            passages=[
+                wire.passage_to_proto(rank, hit) for rank, hit in enumerate(results.found, 1)
+            ],
             timing=_timing(started, 1),
             revisions=results.revisions,
         )

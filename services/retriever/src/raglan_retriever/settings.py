@@ -1,4 +1,4 @@
-"""What the retriever can be told."""
+"""Settings of the retriever."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from raglan_retriever.fusion import Method
 
 
 class RetrieverSettings(GrpcSettings, env_prefix="RAGLAN_RETRIEVER_"):
-    """Where the index lives and how a search fuses its two legs."""
+    """Settings of the index and of the fusion of a search's two legs."""
 
     port: int = Field(default=7102, ge=0, le=65535)
     """Port to listen on; 0 takes a free one."""

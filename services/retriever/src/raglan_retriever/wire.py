@@ -1,4 +1,4 @@
-"""Protobuf messages on one side, the index's own types on the other."""
+"""Conversion between protobuf messages and the index's types."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from raglan_retriever.chunks import Chunk
 from raglan_retriever.collection import Collection, Model
 from raglan_retriever.searching import Found, Fusion, Mode, Query
 from raglan_retriever.stores.store import Stats
-from raglan_retriever.wire_filter import clause_of
+from raglan_retriever.wire_filter import clause_from_proto
 
 _MODES: Final[dict[int, Mode]] = {
     retriever_pb2.SEARCH_MODE_UNSPECIFIED: "hybrid",
@@ -29,11 +29,13 @@ _METHODS: Final[dict[int, fusion.Method]] = {
 }
 
 
-def model_of(message: common_pb2.ModelIdentity) -> Model:
+def model_from_proto(message: common_pb2.ModelIdentity) -> Model:
+    """Convert a model's identity."""
     return Model(message.id, message.revision, message.dimension)
 
 
-def chunk_of(message: retriever_pb2.Chunk) -> Chunk:
+def chunk_from_proto(message: retriever_pb2.Chunk) -> Chunk:
+    """Convert a chunk to index."""
     return Chunk(
         chunk_id=message.chunk_id,
         document_id=message.document_id,
@@ -52,8 +54,8 @@ def chunk_of(message: retriever_pb2.Chunk) -> Chunk:
     )
 
 
-def query_of(request: retriever_pb2.SearchRequest, default: Fusion) -> Query:
-    """The search that `request` asks for.
+def query_from_proto(request: retriever_pb2.SearchRequest, default: Fusion) -> Query:
+    """Convert a search request.
 
     Raises:
         InvalidInput: an unknown mode or method, weights out of range, a malformed vector or filter.
@@ -73,17 +75,18 @@ def query_of(request: retriever_pb2.SearchRequest, default: Fusion) -> Query:
         limit=request.limit,
         text=request.text,
         vector=vector,
-        model=model_of(request.embedder) if request.HasField("embedder") else None,
-        readability=_readability_of(request),
-        where=clause_of(request.filter) if request.HasField("filter") else None,
-        fusion=_fusion_of(request.fusion, default),
+        model=model_from_proto(request.embedder) if request.HasField("embedder") else None,
+        readability=_readability_from_proto(request),
+        where=clause_from_proto(request.filter) if request.HasField("filter") else None,
+        fusion=_fusion_from_proto(request.fusion, default),
     )
 
 
-def collection_message(collection: Collection, stats: Stats) -> retriever_pb2.Collection:
+def collection_to_proto(collection: Collection, stats: Stats) -> retriever_pb2.Collection:
+    """Convert a collection's description and statistics."""
     return retriever_pb2.Collection(
         name=collection.name,
-        embedder=model_message(collection.model),
+        embedder=model_to_proto(collection.model),
         chunking=retriever_pb2.Chunking(
             max_chars=collection.max_chars, overlap_chars=collection.overlap_chars
         ),
@@ -95,11 +98,13 @@ def collection_message(collection: Collection, stats: Stats) -> retriever_pb2.Co
     )
 
 
-def model_message(model: Model) -> common_pb2.ModelIdentity:
+def model_to_proto(model: Model) -> common_pb2.ModelIdentity:
+    """Convert a model's identity."""
     return common_pb2.ModelIdentity(id=model.id, revision=model.revision, dimension=model.dimension)
 
 
-def chunk_message(chunk: Chunk) -> retriever_pb2.Chunk:
+def chunk_to_proto(chunk: Chunk) -> retriever_pb2.Chunk:
+    """Convert a stored chunk."""
     message = retriever_pb2.Chunk(
         chunk_id=chunk.chunk_id,
         document_id=chunk.document_id,
@@ -120,7 +125,8 @@ def chunk_message(chunk: Chunk) -> retriever_pb2.Chunk:
     return message
 
 
-def passage_message(rank: int, found: Found) -> common_pb2.Passage:
+def passage_to_proto(rank: int, found: Found) -> common_pb2.Passage:
+    """Convert a search result; `rank` counts from 1."""
     chunk = found.chunk
     return common_pb2.Passage(
         chunk_id=chunk.chunk_id,
@@ -142,7 +148,7 @@ def passage_message(rank: int, found: Found) -> common_pb2.Passage:
     )
 
 
-def _readability_of(request: retriever_pb2.SearchRequest) -> float | None:
+def _readability_from_proto(request: retriever_pb2.SearchRequest) -> float | None:
     if not request.HasField("readability"):
         return None
     if not 0 <= request.readability <= 1:
@@ -150,7 +156,7 @@ def _readability_of(request: retriever_pb2.SearchRequest) -> float | None:
     return float(request.readability)
 
 
-def _fusion_of(message: retriever_pb2.Fusion, default: Fusion) -> Fusion:
+def _fusion_from_proto(message: retriever_pb2.Fusion, default: Fusion) -> Fusion:
     method = default.method
     if message.method != retriever_pb2.FUSION_METHOD_UNSPECIFIED:
         if message.method not in _METHODS:

@@ -19,8 +19,8 @@ MAX_VALUES: Final = 1000
 MAX_FIELD_CHARS: Final = 256
 
 
-def clause_of(message: retriever_pb2.Filter) -> Clause:
-    """The clause that `message` stands for.
+def clause_from_proto(message: retriever_pb2.Filter) -> Clause:
+    """Convert a filter.
 
     Raises:
         InvalidInput: a node or condition that says nothing, a bound that is not a number, or a

@@ -22,7 +22,7 @@ from raglan_retriever.lexical import Sparse
 from raglan_retriever.stores.folders import Folders, copy_sparse
 from raglan_retriever.stores.optimizing import optimize
 from raglan_retriever.stores.shard import Shard
-from raglan_retriever.stores.shards import OPENING_SHARE, Held, Shards
+from raglan_retriever.stores.shards import OPENING_SHARE, CollectionState, Shards
 from raglan_retriever.stores.store import Hit, Point, Removed, Size, Stats, Versioned
 from raglan_retriever.stores.threads import BoundedPool
 from raglan_retriever.stores.upkeep import Upkeep
@@ -91,7 +91,7 @@ class EdgeStore:
         )
         for name in self._shards.names():
             if self._shards.get(name).erasable:
-                self._flushes.wrote(name)
+                self._flushes.schedule(name)
 
     async def close(self) -> None:
         await self._flushes.stop()
@@ -123,18 +123,18 @@ class EdgeStore:
         await self._writes.run(self._describe, collection)
 
     async def drop(self, name: str) -> int:
-        await self._flushes.leave(name)
-        await self._rebuilds.leave(name)
+        await self._flushes.cancel(name)
+        await self._rebuilds.cancel(name)
         return await self._writes.run(self._drop, name)
 
     async def upsert(self, name: str, points: Sequence[Point]) -> int:
         revision = await self._writes.run(self._upsert, name, points)
-        self._flushes.wrote(name)
+        self._flushes.schedule(name)
         return revision
 
     async def delete(self, name: str, where: Clause) -> Removed:
         removed = await self._writes.run(self._delete, name, where)
-        self._flushes.wrote(name)
+        self._flushes.schedule(name)
         return removed
 
     async def search(
@@ -168,7 +168,7 @@ class EdgeStore:
 
     async def _flush_written(self, name: str) -> None:
         await self._writes.run(self._flush, name)
-        self._rebuilds.wrote(name)
+        self._rebuilds.schedule(name)
 
     async def _rebuild_outdated(self, name: str) -> None:
         """Build the collection's vector index or write it anew, if enough has changed for that."""
@@ -182,9 +182,9 @@ class EdgeStore:
         elif held.outdated >= self._optimize_after:
             await self._rebuild(held, rewrite=False)
         if held.erasable:
-            self._rebuilds.wrote(name, after_s=max(1.0, wait_s))
+            self._rebuilds.schedule(name, after_s=max(1.0, wait_s))
 
-    async def _rebuild(self, held: Held, *, rewrite: bool) -> None:
+    async def _rebuild(self, held: CollectionState, *, rewrite: bool) -> None:
         """Replace the shard by one with its vector index built, or one without deleted text."""
         path = self._folders.shard(held.name, self._folders.new_shard_name())
         outdated = held.outdated
@@ -276,8 +276,8 @@ class EdgeStore:
         return self._folders.next_revision()
 
     @contextmanager
-    def _written(self, name: str) -> Iterator[tuple[Held, Shard]]:
-        """The collection and its shard, about to be written to."""
+    def _written(self, name: str) -> Iterator[tuple[CollectionState, Shard]]:
+        """Open the collection's shard for writing."""
         with self._shards.entered(name) as (held, shard):
             if held.counts is not None:
                 held.counts = None
@@ -293,7 +293,7 @@ class EdgeStore:
             try:
                 shard.upsert(points)
             finally:
-                held.note(ids, self._folders.next_revision())
+                held.record_change(ids, self._folders.next_revision())
         return held.revision
 
     def _delete(self, name: str, where: Clause) -> Removed:
@@ -307,10 +307,10 @@ class EdgeStore:
             try:
                 shard.delete(ids)
             finally:
-                held.note(ids, self._folders.next_revision())
+                held.record_change(ids, self._folders.next_revision())
         return Removed(len(ids), held.revision)
 
-    def _mark_erasable(self, held: Held) -> None:
+    def _mark_erasable(self, held: CollectionState) -> None:
         held.erasable = True
         self._folders.mark_erasable(held.stored)
 
@@ -320,7 +320,7 @@ class EdgeStore:
             with self._shards.entered(name) as (_, shard):
                 shard.flush()
 
-    def _copy(self, held: Held, path: Path, rewrite: bool) -> None:
+    def _copy(self, held: CollectionState, path: Path, rewrite: bool) -> None:
         """Copy the flushed shard to `path` and note from now on what changes."""
         self._disk.check(
             "rebuild an index", more_bytes=self._folders.disk_bytes(held.name) * (1 + rewrite)
@@ -333,8 +333,8 @@ class EdgeStore:
             if rewrite:
                 held.erasable = False
 
-    def _take_over(self, held: Held, fresh: Shard) -> bool:
-        """Bring over some of what changed; once nothing is left, replace the shard: True."""
+    def _take_over(self, held: CollectionState, fresh: Shard) -> bool:
+        """Copy some changed points; once none are left, replace the shard and return True."""
         changed = held.changed or set()
         some = [changed.pop() for _ in range(min(len(changed), _AT_ONCE))]
         with self._shards.entered(held.name) as (_, shard):
@@ -354,7 +354,7 @@ class EdgeStore:
         held.changed = None
         return True
 
-    def _forget_copy(self, held: Held, path: Path, fresh: Shard | None) -> None:
+    def _forget_copy(self, held: CollectionState, path: Path, fresh: Shard | None) -> None:
         if held.stored.shard == path.name:
             return
         held.changed = None

@@ -50,7 +50,7 @@ _ERASABLE: Final = "erasable"
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """What `collection.json` holds."""
+    """Content of `collection.json`."""
 
     collection: Collection
     shard: str
@@ -108,16 +108,17 @@ class Folders:
         self._reserve_revisions()
 
     def close(self) -> None:
+        """Unlock the folder."""
         if self._lock is not None:
             self._lock.close()
             self._lock = None
 
     def next_revision(self) -> int:
-        """A revision above every one before it, of any collection."""
+        """Return a revision above every earlier one, of any collection."""
         return next(self._revisions)
 
     def _reserve_revisions(self) -> None:
-        """Begin above what was given before, by the file and by the clock: each may be set back."""
+        """Begin above earlier revisions, by the file and by the clock: either may be set back."""
         try:
             stored = int((self._root / _REVISIONS).read_text())
         except (OSError, ValueError):
@@ -128,7 +129,7 @@ class Folders:
         self._revisions = count(first)
 
     def stored(self) -> Iterator[tuple[str, Stored | str]]:
-        """Every collection by name, or why its description cannot be read."""
+        """Yield each collection by name, with the reason where its description cannot be read."""
         for folder in sorted(self._root.iterdir()):
             if folder.name.startswith(".") or not folder.is_dir():
                 continue
@@ -140,9 +141,11 @@ class Folders:
                 yield folder.name, f"{path} cannot be read ({error})"
 
     def folder(self, name: str) -> Path:
+        """Return the collection's folder."""
         return self._root / name
 
     def shard(self, name: str, shard: str) -> Path:
+        """Return the folder of a shard."""
         return self._root / name / shard
 
     def is_erasable(self, stored: Stored) -> bool:
@@ -150,7 +153,7 @@ class Folders:
         return (self.shard(stored.collection.name, stored.shard) / _ERASABLE).exists()
 
     def mark_erasable(self, stored: Stored) -> None:
-        """Remember, over restarts too, that text has to be erased. A shard written anew forgets."""
+        """Mark the shard, durably, as holding text to erase. A rewritten shard has no mark."""
         (self.shard(stored.collection.name, stored.shard) / _ERASABLE).touch()
 
     def counts(self, stored: Stored) -> Counts | None:
@@ -162,7 +165,7 @@ class Folders:
             return None
 
     def write_counts(self, stored: Stored, counts: Counts) -> bool:
-        """Remember what a flushed shard holds; False if that cannot be written."""
+        """Store the counts of a flushed shard; return False if they cannot be written."""
         try:
             folder = self._root / stored.collection.name
             _write_json(folder, _COUNTS, {"shard": stored.shard, "counts": asdict(counts)})
@@ -171,23 +174,23 @@ class Folders:
         return True
 
     def forget_counts(self, name: str) -> None:
-        """The shard is about to be written to."""
+        """Remove the stored counts before the shard is written to."""
         (self._root / name / _COUNTS).unlink(missing_ok=True)
         _sync(self._root / name)
 
     def closed_at(self, name: str) -> float:
-        """When its counts were written, in seconds since the epoch; 0 without counts."""
+        """Return when its counts were written, in seconds since the epoch; 0 without counts."""
         try:
             return (self._root / name / _COUNTS).stat().st_mtime
         except OSError:
             return 0.0
 
     def openings(self, name: str) -> Path:
-        """The file that counts openings which have not ended."""
+        """Return the path of the file that counts unfinished openings."""
         return self._root / name / _OPENING
 
     def begin_opening(self, name: str) -> int:
-        """Count an opening: how many have begun since the last one that ended, this included."""
+        """Count an opening and return how many began since the last one that ended."""
         path = self.openings(name)
         try:
             begun = int(path.read_text()) + 1
@@ -198,12 +201,12 @@ class Folders:
         return begun
 
     def end_opening(self, name: str) -> None:
-        """The opening has ended, however."""
+        """Note that the opening has ended, successfully or not."""
         with suppress(OSError):
             self.openings(name).unlink(missing_ok=True)
 
     def create(self, collection: Collection, make_shard: Callable[[Path], None]) -> Stored:
-        """Make the collection's folder. It appears complete, or not at all."""
+        """Create the collection's folder in one step."""
         half = self._root / f".new-{collection.name}"
         shutil.rmtree(half, ignore_errors=True)
         stored = Stored(collection, self.new_shard_name())
@@ -226,10 +229,11 @@ class Folders:
 
     @staticmethod
     def new_shard_name() -> str:
+        """Return a name that no shard has."""
         return f"shard-{secrets.token_hex(4)}"
 
     def disk_bytes(self, name: str) -> int:
-        """Bytes that the collection takes, in blocks: sparse files count for what they hold."""
+        """Return the allocated bytes of the collection; holes of sparse files do not count."""
         total = 0
         for folder, _, files in os.walk(self._root / name):
             for file in files:

@@ -25,7 +25,7 @@ _SENTENCES: Final = 5
 
 
 class NullStore:
-    """Finds its passages in one order, whatever is asked."""
+    """Returns its passages in one order for every query."""
 
     name: Final[str] = "null"
 
@@ -37,7 +37,7 @@ class NullStore:
         """Nothing to open."""
 
     async def close(self) -> None:
-        """Nothing to give back."""
+        """Nothing to release."""
 
     async def collections(self) -> list[Collection]:
         """One stands for all."""
@@ -48,10 +48,10 @@ class NullStore:
         return {}
 
     async def create(self, collection: Collection) -> None:
-        """Whatever is to be made exists already."""
+        """Every collection exists already."""
 
     async def collection(self, name: str) -> Collection:
-        """Exists, of any name and for any model."""
+        """Return a collection of any name, for any model."""
         return _collection(name)
 
     async def versioned(self, names: Sequence[str]) -> list[Versioned]:
@@ -59,7 +59,7 @@ class NullStore:
         return [Versioned(_collection(name), 1) for name in names]
 
     async def describe(self, collection: Collection) -> None:
-        """Nothing is learned of what never changes."""
+        """Discard the description."""
 
     async def drop(self, name: str) -> int:
         """Raises Conflict."""
@@ -72,7 +72,7 @@ class NullStore:
     async def search(
         self, name: str, query: list[float] | Sparse, limit: int, where: Clause | None
     ) -> list[Hit]:
-        """The first `limit` passages, scores descending from 1; `where` lets all pass."""
+        """Return the first `limit` passages, scores descending from 1; `where` is ignored."""
         ids = list(self._chunks)[:limit]
         return [Hit(id_, 1 - place / PASSAGES) for place, id_ in enumerate(ids)]
 
@@ -111,7 +111,7 @@ class _AnyModel(Collection):
     __slots__ = ()
 
     def check_model(self, model: Model) -> None:
-        """Every model is welcome: its vectors are not looked at."""
+        """Accept every model: vectors are ignored."""
 
 
 def _collection(name: str) -> Collection:

@@ -50,7 +50,7 @@ _MAX_DOCUMENTS: Final = 10_000_000
 
 
 class QdrantStore:
-    """Holds no state: what a collection is, is written in Qdrant itself."""
+    """Stateless: descriptions and revisions are stored in Qdrant itself."""
 
     name: Final[str] = "qdrant"
 
@@ -81,7 +81,7 @@ class QdrantStore:
 
     async def create(self, collection: Collection) -> None:
         with _errors(collection.name):
-            await self._make_way(collection.name)
+            await self._remove_unfinished(collection.name)
             await self._client.create_collection(
                 collection.name,
                 metadata={_UNFINISHED: True},
@@ -252,8 +252,12 @@ class QdrantStore:
             )
         return after
 
-    async def _make_way(self, name: str) -> None:
-        """Remove what a crash left half made under this name. Raises Conflict if it is taken."""
+    async def _remove_unfinished(self, name: str) -> None:
+        """Remove a collection that a crash left unfinished.
+
+        Raises:
+            Conflict: The name is taken.
+        """
         if not await self._client.collection_exists(name):
             return
         metadata = (await self._client.get_collection(name)).config.metadata or {}
@@ -268,7 +272,7 @@ class QdrantStore:
     async def _scroll(
         self, name: str, where: Clause, with_payload: bool | list[str]
     ) -> AsyncIterator[models.Record]:
-        """Every record that passes, page by page."""
+        """Yield every record that passes, page by page."""
         offset: Any = None
         while True:
             with _errors(name):
@@ -287,7 +291,7 @@ class QdrantStore:
 
 @contextmanager
 def _errors(name: str = "") -> Iterator[None]:
-    """Qdrant's exceptions as ours."""
+    """Translate Qdrant's exceptions."""
     try:
         yield
     except RaglanError:
@@ -317,7 +321,7 @@ def _errors(name: str = "") -> Iterator[None]:
 
 
 def _seconds_left() -> int | None:
-    """What Qdrant itself may take, so that it stops what nobody waits for; it counts in seconds."""
+    """Timeout for Qdrant, in whole seconds, so that it stops work that nobody waits for."""
     limit = deadline.current()
     return None if limit is None else max(1, math.ceil(limit.remaining_s()))
 

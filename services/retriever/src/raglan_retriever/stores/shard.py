@@ -88,12 +88,12 @@ class Shard:
         shard.close()
 
     def enter(self) -> None:
-        """One more reader."""
+        """Count one more reader."""
         with self._changed:
             self._readers += 1
 
     def leave(self) -> None:
-        """One reader less."""
+        """Count one reader less."""
         with self._changed:
             self._readers -= 1
             self._changed.notify_all()
@@ -104,16 +104,18 @@ class Shard:
         return self._readers == 0
 
     def close(self) -> None:
-        """Close once no reader is left. The caller sees to it that no new one comes."""
+        """Close once no reader is left. The caller prevents new ones."""
         with self._changed:
             self._changed.wait_for(lambda: self._readers == 0)
         self._shard.close()
 
     def upsert(self, points: Sequence[Point]) -> None:
+        """Store points, replacing those of the same id."""
         for some in _slices(points):
             self._shard.update(qe.UpdateOperation.upsert_points([_point(p) for p in some]))
 
     def delete(self, ids: Sequence[str]) -> None:
+        """Remove points."""
         for some in _slices(ids):
             self._shard.update(qe.UpdateOperation.delete_points(list(some)))
 
@@ -135,6 +137,7 @@ class Shard:
         self._shard.flush()
 
     def search(self, query: list[float] | Sparse, limit: int, where: Clause | None) -> list[Hit]:
+        """Return the nearest points by cosine (dense) or by BM25 (lexical), best first."""
         vector: Any = query
         using = DENSE
         if isinstance(query, Sparse):
@@ -149,13 +152,16 @@ class Shard:
         return [Hit(str(point.id), point.score) for point in found]
 
     def fetch(self, ids: Sequence[str]) -> dict[str, Chunk]:
+        """Return the chunks of those ids that exist."""
         records = self._shard.retrieve(list(ids), with_payload=list(STORED), with_vector=False)
         return {str(r.id): Chunk.from_payload(r.payload or {}) for r in records}
 
     def select(self, where: Clause) -> list[Chunk]:
+        """Return every chunk that passes."""
         return [Chunk.from_payload(r.payload) for r in self._scroll(where, list(STORED))]
 
     def ids(self, where: Clause) -> list[str]:
+        """Return the ids of all points that pass."""
         return [str(record.id) for record in self._scroll(where, False)]
 
     def held(self, ids: Sequence[str]) -> bool:
@@ -163,7 +169,7 @@ class Shard:
         return bool(self._shard.retrieve(list(ids), with_payload=False, with_vector=False))
 
     def pages(self) -> Iterator[list[str]]:
-        """The ids of all points, some at a time."""
+        """Yield the ids of all points, page by page."""
         page: list[str] = []
         for record in self._scroll(None, False):
             page.append(str(record.id))
@@ -174,7 +180,7 @@ class Shard:
             yield page
 
     def _scroll(self, where: Clause | None, with_payload: bool | list[str]) -> Iterator[Any]:
-        """Every record that passes, page by page."""
+        """Yield every record that passes, page by page."""
         offset = None
         while True:
             request = qe.ScrollRequest(
@@ -190,15 +196,17 @@ class Shard:
                 return
 
     def count(self, where: Clause | None) -> int:
+        """Return the exact number of chunks that pass."""
         clause = None if where is None else _filter(where)
         return int(self._shard.count(qe.CountRequest(exact=True, filter=clause)))
 
     def documents(self) -> int:
+        """Return the number of documents."""
         request = qe.FacetRequest(DOCUMENT_ID, limit=max(1, self.count(None)), exact=False)
         return len(self._shard.facet(request))
 
     def unindexed(self) -> int:
-        """Points outside the dense vector index.
+        """Return the number of points outside the dense vector index.
 
         The shard counts indexed vectors of all names together; sparse ones always are.
         """
@@ -210,7 +218,7 @@ class Shard:
 
 
 def _threads() -> int:
-    """Threads that read a shard's segments: as many as the process has cores; Edge takes 8."""
+    """Number of threads that read a shard's segments: the cores of the process; Edge takes 8."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 8
 
 
@@ -230,7 +238,7 @@ def _config(path: Path) -> qe.EdgeConfig | None:
 
 @contextmanager
 def library_errors(what: str) -> Iterator[None]:
-    """The library's failures, panics of its Rust code included, as Conflict."""
+    """Translate the library's failures, panics of its Rust code included, to Conflict."""
     try:
         yield
     except BaseException as error:

@@ -31,8 +31,8 @@ _MAX_OPENINGS: Final = 3
 
 
 @dataclass(slots=True)
-class Held:
-    """A collection. All but `shard` and `used_s` is changed in the writing thread only."""
+class CollectionState:
+    """State of a collection. All but `shard` and `used_s` changes in the writing thread only."""
 
     stored: Stored
     counts: Counts | None
@@ -67,15 +67,18 @@ class Held:
 
     @property
     def name(self) -> str:
+        """Name of the collection."""
         return self.stored.collection.name
 
-    def note(self, ids: Sequence[str], revision: int) -> None:
+    def record_change(self, ids: Sequence[str], revision: int) -> None:
+        """Note that these points were written or removed."""
         self.revision = revision
         self.outdated += len(ids)
         if self.changed is not None:
             self.changed.update(ids)
 
     def count_documents(self, shard: Shard) -> int:
+        """Return the number of documents, counted once a revision."""
         revision, documents = self.documents
         if revision != self.revision:
             revision = self.revision
@@ -93,7 +96,7 @@ class Shards:
         self._max_open = max_open
         self._lock = threading.Lock()
         """Held to find a shard, open it and enter it, and to close, replace or remove it."""
-        self._held: dict[str, Held] = {}
+        self._held: dict[str, CollectionState] = {}
         self._set_aside: dict[str, str] = {}
 
     def load(self) -> None:
@@ -118,22 +121,29 @@ class Shards:
                 pass
 
     def add(self, stored: Stored) -> None:
-        """A collection that was made just now."""
+        """Add a collection that was just created."""
         with self._lock:
             self._held[stored.collection.name] = self._known(stored)
 
     def names(self) -> list[str]:
+        """Return the names of the collections that can be served."""
         return sorted(self._held)
 
     def set_aside(self) -> dict[str, str]:
-        """Collections that cannot be served, each with the reason."""
+        """Return the collections that cannot be served, each with the reason."""
         return dict(self._set_aside)
 
     def is_taken(self, name: str) -> bool:
+        """Return whether a collection of this name exists, a damaged one included."""
         return name in self._held or name in self._set_aside
 
-    def get(self, name: str) -> Held:
-        """Raises NotFound, or Conflict when the collection is set aside."""
+    def get(self, name: str) -> CollectionState:
+        """Return the state of a collection.
+
+        Raises:
+            NotFound: It does not exist.
+            Conflict: It is set aside.
+        """
         if (reason := self._set_aside.get(name)) is not None:
             raise _damaged(name, reason)
         try:
@@ -142,8 +152,8 @@ class Shards:
             raise NotFound(f"There is no collection {name!r}.") from None
 
     @contextmanager
-    def entered(self, name: str) -> Iterator[tuple[Held, Shard]]:
-        """The collection and its shard, which stays open for the block.
+    def entered(self, name: str) -> Iterator[tuple[CollectionState, Shard]]:
+        """Open the collection's shard, which stays open for the block.
 
         Raises:
             Conflict: it is damaged.
@@ -165,14 +175,14 @@ class Shards:
         finally:
             shard.leave()
 
-    def replace(self, held: Held, fresh: Shard) -> Shard | None:
-        """Put `fresh` in the place of the collection's shard; the old one, which nobody enters."""
+    def replace(self, held: CollectionState, fresh: Shard) -> Shard | None:
+        """Replace the collection's shard by `fresh` and return the old one, if it was open."""
         with self._lock:
             old, held.shard = held.shard, fresh
         return old
 
     def close_unused(self, unused_s: float) -> None:
-        """Close what was not used for so long."""
+        """Close shards that were not used for `unused_s`."""
         since = time.monotonic() - unused_s
         for held in self._closable():
             if held.used_s < since:
@@ -195,11 +205,11 @@ class Shards:
             self._close(held, wait=True)
         self._held.clear()
 
-    def _known(self, stored: Stored) -> Held:
+    def _known(self, stored: Stored) -> CollectionState:
         counts = self._folders.counts(stored)
         # Without counts, writes after the last known revision may have been lost from it.
         revision = (counts and counts.revision) or self._folders.next_revision()
-        return Held(
+        return CollectionState(
             stored,
             counts,
             erasable=self._folders.is_erasable(stored),
@@ -208,7 +218,7 @@ class Shards:
             documents=(revision, counts.documents) if counts else (-1, 0),
         )
 
-    def _open(self, held: Held) -> Shard:
+    def _open(self, held: CollectionState) -> Shard:
         """Open the shard, or set the collection aside."""
         openings = self._folders.begin_opening(held.name)
         if openings > _MAX_OPENINGS:
@@ -240,7 +250,7 @@ class Shards:
         self._set_aside[name] = reason
         return _damaged(name, reason)
 
-    def _closable(self) -> list[Held]:
+    def _closable(self) -> list[CollectionState]:
         """Return the open shards that are not in use, least recently used first."""
         with self._lock:
             found = [
@@ -251,13 +261,13 @@ class Shards:
         return sorted(found, key=lambda held: held.used_s)
 
     def _close_excess(self) -> None:
-        """Close what is above the limit. What is in use counts, but stays."""
+        """Close shards above the limit. Those in use count, but stay open."""
         for held in self._closable():
             if sum(each.shard is not None for each in list(self._held.values())) <= self._max_open:
                 return
             self._close(held)
 
-    def _close(self, held: Held, *, wait: bool = False) -> None:
+    def _close(self, held: CollectionState, *, wait: bool = False) -> None:
         """Flush and close the shard, unless it is used meanwhile."""
         shard = held.shard
         if shard is None:
@@ -282,7 +292,7 @@ class Shards:
                 held.counts = counts
 
     @staticmethod
-    def _flushed(held: Held, shard: Shard) -> Counts | None:
+    def _flushed(held: CollectionState, shard: Shard) -> Counts | None:
         """Flush the shard and return its counts; None when that fails, as on a full disk."""
         shard.enter()
         try:

@@ -1,4 +1,4 @@
-"""What the index asks of a store. The conformance suite holds every store to it."""
+"""Protocol of a store, to which the conformance suite holds every implementation."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Removed(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """How much a collection holds, as far as that is found quickly."""
+    """Sizes of a collection that are found quickly."""
 
     chunks: int
     unindexed_chunks: int
@@ -64,7 +64,7 @@ class Size:
 
 @dataclass(frozen=True, slots=True)
 class Stats(Size):
-    """How much a collection holds."""
+    """All sizes of a collection."""
 
     documents: int
 
@@ -78,60 +78,68 @@ class Store(Protocol):
 
     @property
     def name(self) -> str:
-        """The setting that chooses this store."""
+        """Value of the setting `store` that selects it."""
 
     async def open(self) -> None:
-        """Make ready. Raises Unavailable or Conflict with the way out when that cannot be."""
+        """Open the store.
+
+        Raises:
+            Unavailable, Conflict: It cannot be opened; the message says the way out.
+        """
 
     async def close(self) -> None:
-        """Give everything back. What was acknowledged stays."""
+        """Release all resources. Acknowledged writes stay."""
 
     async def collections(self) -> list[Collection]:
-        """All of them, by name."""
+        """Return all collections by name."""
 
     def set_aside(self) -> dict[str, str]:
-        """Collections that are damaged, each with the reason; every other method refuses them."""
+        """Return damaged collections, each with the reason; every other method refuses them."""
 
     async def create(self, collection: Collection) -> None:
-        """Raises Conflict when the name is taken."""
+        """Create a collection.
 
-    async def collection(self, name: str) -> Collection: ...
+        Raises:
+            Conflict: The name is taken.
+        """
+
+    async def collection(self, name: str) -> Collection:
+        """Return the stored description."""
 
     async def versioned(self, names: Sequence[str]) -> list[Versioned]:
-        """Each collection with its revision, read before this returns."""
+        """Return each collection with its revision."""
 
     async def describe(self, collection: Collection) -> None:
         """Replace the stored description."""
 
     async def drop(self, name: str) -> int:
-        """Remove it, a damaged one too; a revision above all that it had."""
+        """Remove a collection, a damaged one too, and return a revision above all that it had."""
 
     async def upsert(self, name: str, points: Sequence[Point]) -> int:
-        """Store the points, replacing those of the same id; the revision after it.
-
-        On return they are durable.
-        """
+        """Store the points durably, replacing those of the same id, and return the revision."""
 
     async def search(
         self, name: str, query: list[float] | Sparse, limit: int, where: Clause | None
     ) -> list[Hit]:
-        """The nearest points by cosine (dense) or the best by BM25 (lexical), best first."""
+        """Return the nearest points by cosine (dense) or by BM25 (lexical), best first."""
 
     async def fetch(self, name: str, ids: Sequence[str]) -> dict[str, Chunk]:
-        """The chunks of those ids that exist."""
+        """Return the chunks of those ids that exist."""
 
     async def select(self, name: str, where: Clause) -> list[Chunk]:
-        """Every chunk that passes."""
+        """Return every chunk that passes."""
 
     async def delete(self, name: str, where: Clause) -> Removed:
         """Remove every chunk that passes."""
 
     async def count(self, name: str, where: Clause | None) -> int:
-        """Exactly how many chunks pass."""
+        """Return the exact number of chunks that pass."""
 
-    async def size(self, name: str) -> Size: ...
+    async def size(self, name: str) -> Size:
+        """Return the sizes that are found quickly."""
 
-    async def stats(self, name: str) -> Stats: ...
+    async def stats(self, name: str) -> Stats:
+        """Return all sizes."""
 
     def backlog_s(self) -> float:
-        """Seconds until the reads that wait here would be done; returns at once."""
+        """Return the estimated seconds until the waiting reads are done."""

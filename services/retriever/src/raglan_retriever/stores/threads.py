@@ -19,19 +19,19 @@ _WEIGHT: Final = 0.05
 
 
 class BoundedPool:
-    """`threads` threads, and at most `max_waiting` calls that wait for one."""
+    """Thread pool with at most `max_waiting` calls in its queue."""
 
     def __init__(self, name: str, *, threads: int, max_waiting: int) -> None:
         self._name = name
         self._limit = threads + max_waiting
         self._width = threads
         self._mean_s = 0.0
-        """What a call takes a thread, on average of late."""
+        """Decaying mean duration of a call."""
         self._pending = 0
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix=name)
 
     async def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """`work(...)` in a thread. If the caller leaves, work that has begun still ends.
+        """Run `work(...)` in a thread. Work that has begun ends even if the caller is cancelled.
 
         Raises:
             Overloaded: too many calls wait already.
@@ -44,7 +44,7 @@ class BoundedPool:
         return await self.run_always(work, *args, **kwargs)
 
     async def run_always(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """As `run`, however many wait: for clearing up, which must not be refused."""
+        """Run `work(...)` without the limit: for clean-up, which must not be refused."""
         self._pending += 1
 
         def timed() -> tuple[T, float]:
@@ -75,11 +75,11 @@ class BoundedPool:
 
     @property
     def backlog_s(self) -> float:
-        """Seconds until what waits would be done."""
+        """Estimated seconds until the queue is empty."""
         return max(0, self._pending - self._width) * self._mean_s / self._width
 
     def close(self) -> None:
-        """Wait for work that has begun; drop what has not."""
+        """Wait for running work; drop the queue."""
         self._threads.shutdown(wait=True, cancel_futures=True)
 
     def _leave(self, done: Future[tuple[Any, float]]) -> None:

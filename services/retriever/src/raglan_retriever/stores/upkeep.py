@@ -1,4 +1,4 @@
-"""Work that a collection needs once its writers pause: one collection at a time, off every call."""
+"""Maintenance of collections once writes pause: one collection at a time, outside of calls."""
 
 from __future__ import annotations
 
@@ -13,27 +13,30 @@ from raglan.errors import NotFound
 
 log: Final = structlog.get_logger()
 
-_PATIENCE: Final = 60
-"""Writers who never pause are overridden after this many times `quiet_s`."""
+_MAX_PAUSES: Final = 60
+"""Longest wait for a pause of writes, in `quiet_s`."""
 
 _MAX_RETRY_S: Final = 3_600.0
 
 
 class Upkeep:
-    """Calls `tidy(name)` some time after `wrote(name)`, again after a pause where it fails."""
+    """Calls `tidy(name)` once writes have paused, and again after a delay where it fails."""
 
     def __init__(
         self, tidy: Callable[[str], Awaitable[None]], *, quiet_s: float, retry_s: float = 30.0
     ) -> None:
-        """Args:
-        tidy: one collection; what fails is tried again after `retry_s`, then twice that, and on.
-        quiet_s: how long writers must have paused.
+        """Prepare the work; `start` begins it.
+
+        Args:
+            tidy: Maintains one collection.
+            quiet_s: Length of the pause of writes.
+            retry_s: Delay after the first failure; each further one doubles it.
         """
         self._tidy = tidy
         self._retry_s = retry_s
         self._quiet_s = quiet_s
         self._names: dict[str, None] = {}
-        self._wrote = asyncio.Event()
+        self._scheduled = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._tidying: tuple[str, asyncio.Task[None]] | None = None
         self._later: dict[str, asyncio.TimerHandle] = {}
@@ -41,10 +44,11 @@ class Upkeep:
         """Consecutive failures of tidying a collection."""
 
     def start(self) -> None:
+        """Begin to work on what is scheduled."""
         self._task = asyncio.create_task(keep_running("upkeep", self._run))
 
     async def stop(self) -> None:
-        """End it. What was being tidied is given up."""
+        """Stop, cancelling a running `tidy`."""
         for name in list(self._later):
             self._cancel_later(name)
         if self._task is not None:
@@ -52,18 +56,18 @@ class Upkeep:
             with suppress(asyncio.CancelledError):
                 await self._task
 
-    def wrote(self, name: str, *, after_s: float = 0) -> None:
-        """The collection has changed, or is to be looked at again `after_s` from now."""
+    def schedule(self, name: str, *, after_s: float = 0) -> None:
+        """Schedule `tidy` after a change of the collection, or `after_s` from now."""
         if after_s:
             self._cancel_later(name)
             loop = asyncio.get_running_loop()
-            self._later[name] = loop.call_later(after_s, self.wrote, name)
+            self._later[name] = loop.call_later(after_s, self.schedule, name)
             return
         self._names[name] = None
-        self._wrote.set()
+        self._scheduled.set()
 
-    async def leave(self, name: str) -> None:
-        """Return once the collection is not being tidied, nor will be."""
+    async def cancel(self, name: str) -> None:
+        """Cancel the collection's `tidy`, running or scheduled, and wait for its end."""
         self._names.pop(name, None)
         self._failures.pop(name, None)
         self._cancel_later(name)
@@ -74,7 +78,7 @@ class Upkeep:
 
     async def _run(self) -> None:
         while True:
-            await self._wrote.wait()
+            await self._scheduled.wait()
             await self._pause()
             while self._names:
                 name = next(iter(self._names))
@@ -82,15 +86,15 @@ class Upkeep:
                 await self._tidy_one(name)
 
     async def _pause(self) -> None:
-        """Wait until no one has written for `quiet_s`, but not for ever."""
+        """Wait until writes have paused for `quiet_s`, with a limit."""
         loop = asyncio.get_running_loop()
-        give_up = loop.time() + _PATIENCE * self._quiet_s
-        self._wrote.clear()
+        give_up = loop.time() + _MAX_PAUSES * self._quiet_s
+        self._scheduled.clear()
         while loop.time() < give_up:
-            self._wrote.clear()
+            self._scheduled.clear()
             try:
                 async with asyncio.timeout(self._quiet_s):
-                    await self._wrote.wait()
+                    await self._scheduled.wait()
             except TimeoutError:
                 return
 
@@ -113,7 +117,7 @@ class Upkeep:
         failures = self._failures[name] = self._failures.get(name, 0) + 1
         pause_s = min(self._retry_s * 2 ** (failures - 1), _MAX_RETRY_S)
         log.error("upkeep failed", collection=name, reason=str(error), retry_in_s=pause_s)
-        self.wrote(name, after_s=pause_s)
+        self.schedule(name, after_s=pause_s)
 
     def _cancel_later(self, name: str) -> None:
         if (timer := self._later.pop(name, None)) is not None:
