@@ -130,11 +130,15 @@ class Answering:
                         yield event
             spent_ns = time.monotonic_ns() - began
             self._workload.end(work, whole=True)
-            # Where nothing hung on it, the first token did not have to wait for it.
-            judged = judged or await relevance.judge(request, deadline)
-            # In a thread, as comparing an answer with its passages takes milliseconds.
             model = self._model.info.model
-            yield await asyncio.to_thread(reader.finished, judged, model, spent_ns)
+
+            def finished() -> Finished:
+                # Where nothing hung on it, the first token did not have to wait for it.
+                support = judged or relevance.judge_here(request, deadline)
+                return reader.finished(support, model, spent_ns)
+
+            # In a thread, as comparing an answer with its passages takes milliseconds.
+            yield await asyncio.to_thread(finished)
 
     async def _written(
         self, request: Request, deadline: Deadline, work: Work

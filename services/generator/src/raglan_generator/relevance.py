@@ -28,8 +28,12 @@ async def judge(request: Request, deadline: Deadline) -> Support:
     Raises:
         DeadlineExceeded: the time ran out.
     """
-    found = await asyncio.to_thread(
-        extract,
+    return await asyncio.to_thread(judge_here, request, deadline)
+
+
+def judge_here(request: Request, deadline: Deadline) -> Support:
+    """Do what `judge` does on this thread, for a caller that has left the loop already."""
+    found = extract(
         request.question,
         request.passages,
         max_sentences=1,

@@ -181,6 +181,8 @@ async def _events(
     request_span = tracing.current()
     seen = 0
     answered = False
+    passages: list[schemas.Passage] = []
+    """As the stream shows them; its last event holds them once more."""
     try:
         async with aclosing(pipeline.answer(query, deadline)) as events:
             async for event in events:
@@ -188,10 +190,11 @@ async def _events(
                 if isinstance(event, Answered):
                     answered = True
                     metrics.answered(event.run)
-                    body = stale_answers.keep(answers, event.run, replies.query(event.run))
+                    reply = replies.query(event.run, passages)
+                    body = stale_answers.keep(answers, event.run, reply)
                     yield sse.Event("final", body.decode())
                 elif event != _SIGN_OF_LIFE:
-                    yield _shown(event)
+                    yield _shown(event, passages)
         yield sse.Event("done")
     except RaglanError as error:
         if _has_status(seen, error):
@@ -227,7 +230,10 @@ def _has_status(seen: int, error: RaglanError) -> bool:
 _SIGN_OF_LIFE: Final = Thinking("")
 
 
-def _shown(event: Started | Sources | Thinking | Delta | Cited | Restarted) -> sse.Event:
+def _shown(
+    event: Started | Sources | Thinking | Delta | Cited | Restarted,
+    passages: list[schemas.Passage],
+) -> sse.Event:
     match event:
         case Started():
             start = schemas.StreamStart(
@@ -235,7 +241,7 @@ def _shown(event: Started | Sources | Thinking | Delta | Cited | Restarted) -> s
             )
             return sse.Event("start", start)
         case Sources(run):
-            passages = [replies.passage(p) for p in run.passages]
+            passages += [replies.passage(p) for p in run.passages]
             sources = schemas.StreamSources(passages=passages, degraded=replies.degraded(run))
             return sse.Event("sources", sources)
         case Thinking(text):

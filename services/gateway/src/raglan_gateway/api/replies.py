@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any, Final, Literal, cast
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -31,8 +32,13 @@ def search(run: QueryState) -> schemas.SearchReply:
     )
 
 
-def query(run: QueryState) -> schemas.QueryReply:
-    """The reply of `/v1/query`, and the `final` event of its stream."""
+def query(run: QueryState, passages: Sequence[schemas.Passage] = ()) -> schemas.QueryReply:
+    """Build the reply of `/v1/query`, which is also the `final` event of its stream.
+
+    Args:
+        run: Query that is over.
+        passages: Those of `run`, where its stream has shown them already.
+    """
     finished = run.finished
     return schemas.QueryReply(
         id=request_context.request_id(),
@@ -40,7 +46,7 @@ def query(run: QueryState) -> schemas.QueryReply:
         finish_reason=_FINISH_REASONS.get(finished.reason, "stop"),
         abstained=finished.reason == generator_pb2.FINISH_REASON_ABSTAINED,
         citations=[citation(c, run.passages[c.passage_index]) for c in run.citations],
-        passages=[passage(p) for p in run.passages],
+        passages=list(passages) or [passage(p) for p in run.passages],
         confidence=finished.confidence,
         confidence_parts=dict(finished.parts),
         groundedness=groundedness(run.claims, finished.groundedness),
