@@ -75,6 +75,63 @@ def test_a_stray_cell_in_the_last_corner_is_named(tmp_path: Path) -> None:
     assert "1,048,576 rows by 16,384 columns" in refusal("a.xlsx", path.read_bytes())
 
 
+_ODS = "urn:oasis:names:tc:opendocument:xmlns:"
+_SHEET = (
+    f'<office:document-content xmlns:office="{_ODS}office:1.0" xmlns:table="{_ODS}table:1.0" '
+    f'xmlns:text="{_ODS}text:1.0"><office:body><office:spreadsheet><table:table table:name="S">'
+    "%s</table:table></office:spreadsheet></office:body></office:document-content>"
+)
+_CELL = '<table:table-cell%s office:value-type="string"><text:p>%s</text:p></table:table-cell>'
+_ODS_ROW = "<table:table-row%s>%s</table:table-row>"
+
+
+def ods(*rows: tuple[str, str]) -> bytes:
+    """A sheet of (attributes, cells) of rows."""
+    kind = "application/vnd.oasis.opendocument.spreadsheet"
+    manifest = f'<m:manifest xmlns:m="{_ODS}manifest:1.0"/>'
+    content = _SHEET % "".join(_ODS_ROW % row for row in rows)
+    return archive({"mimetype": kind, "META-INF/manifest.xml": manifest, "content.xml": content})
+
+
+def test_repeated_cells_of_ods_are_not_laid_out() -> None:
+    skipped = '<table:table-cell table:number-columns-repeated="16383"/>'
+    rows = ' table:number-rows-repeated="1048574"'
+    corner = ods(("", _CELL % ("", "a")), (rows, skipped), ("", skipped + _CELL % ("", "z")))
+    assert "1,048,576 rows by 16,384 columns" in refusal("a.ods", corner)
+    many = _CELL % (' table:number-columns-repeated="500"', "word " * 2000)
+    long = ods((' table:number-rows-repeated="1000"', many))
+    assert "cells hold 5,000,000,000 characters" in refusal("a.ods", long)
+
+
+_LONG = "word " * 2000
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.html", f"<table><tr><td rowspan=65534>{_LONG}<td>a" + "<tr><td>b" * 60_000),
+        ("a.html", "<table>" + f"<tr><th colspan=1000>{_LONG}" * 30 + "</table>"),
+    ],
+)
+def test_text_that_spans_make_countless_is_refused(name: str, text: str) -> None:
+    assert "longer than 67,108,864 characters" in refusal(name, text.encode())
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.html", "<table><tr><td colspan=1000 rowspan=65534>abc" + "<tr><td>b" * 30_000),
+        ("a.html", "<table><tr><td colspan=1000 rowspan=2>abc<tr><td>b</table>" * 600),
+        ("a.csv", ",".join("x" * 100_000) + "\n" + "y,z\n" * 50_000),
+        ("a.adoc", "= T\n\n|===\n" + "1000+|x\n" * 2_000 + "|===\n"),
+    ],
+)
+def test_cells_that_spans_make_countless_are_cut_with_a_warning(name: str, text: str) -> None:
+    document = read(name, text.encode())
+    assert len(document.text) < 5_000_000
+    assert any("500,000 cells" in warning for warning in document.warnings)
+
+
 def test_more_chunks_than_the_limit_are_refused_with_a_sentence() -> None:
     parsed = read("a.txt", b"Some words. " * 2_000)
 

@@ -7,7 +7,7 @@ from typing import Final
 
 from raglan_ingester.parsers.decoding import decode_text
 from raglan_ingester.parsers.line_markup import LineReader
-from raglan_ingester.parsers.parsed import ParsedDocument, Source
+from raglan_ingester.parsers.parsed import MAX_TABLE_CELLS, ParsedDocument, Source
 from raglan_ingester.parsers.table_headers import first_row_is_header
 
 _HEADING: Final = re.compile(r"(={1,6}|#{1,6})[ \t]+(\S.*?)(?:[ \t]+\1)?[ \t]*")
@@ -245,4 +245,6 @@ def _cells(text: str) -> list[str]:
         if mark[1] and (number := re.match(r"\d+", mark[1])):
             span, repeated = min(int(number[0]), _MAX_SPAN), mark[1].endswith("*")
         cells += [content, *[content if repeated else ""] * (span - 1)]
+        if len(cells) > MAX_TABLE_CELLS:  # the builder says that it is too much
+            break
     return cells

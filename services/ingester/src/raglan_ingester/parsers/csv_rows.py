@@ -11,8 +11,8 @@ from pathlib import PurePosixPath
 from typing import Final
 
 from raglan_ingester.parsers.decoding import declared_in_media_type, decode_text
-from raglan_ingester.parsers.parsed import ParsedDocument, Source, Unparsable
-from raglan_ingester.parsers.records import MAX_TABLE_CELLS, add_rows
+from raglan_ingester.parsers.parsed import MAX_TABLE_CELLS, ParsedDocument, Source, Unparsable
+from raglan_ingester.parsers.records import add_rows
 from raglan_ingester.parsers.table_headers import first_row_is_header
 from raglan_ingester.parsers.text_builder import TextBuilder
 

@@ -19,7 +19,13 @@ from lxml import etree
 from raglan_ingester.parsers.archives import open_archive
 from raglan_ingester.parsers.docx_styles import Numbering, Styles
 from raglan_ingester.parsers.docx_text import WORD, ParagraphText, attribute, is_on, read_paragraph
-from raglan_ingester.parsers.parsed import ParsedDocument, Source, Unparsable, one_line
+from raglan_ingester.parsers.parsed import (
+    MAX_TABLE_CELLS,
+    ParsedDocument,
+    Source,
+    Unparsable,
+    one_line,
+)
 from raglan_ingester.parsers.table_headers import first_row_is_header, merge_header_rows
 from raglan_ingester.parsers.text_builder import TextBuilder
 
@@ -197,7 +203,7 @@ def _grid(rows: list[tuple[list[Any], bool]]) -> tuple[list[list[str]], int, lis
     a header in all.
     """
     grid: list[list[str]] = []
-    header_rows = 0
+    header_rows = laid_out = 0
     found: list[ParagraphText] = []
     for cells, is_header in rows:
         if is_header and header_rows == len(grid):
@@ -212,6 +218,9 @@ def _grid(rows: list[tuple[list[Any], bool]]) -> tuple[list[list[str]], int, lis
             columns = min(int(span), _MAX_COLUMNS) if span.isdigit() else 1
             line += [text, *[text if is_header else ""] * (columns - 1)]
         grid.append(line[:_MAX_COLUMNS])
+        laid_out += len(grid[-1])
+        if laid_out > MAX_TABLE_CELLS:  # the builder says that it is too much
+            break
     return grid, header_rows, found
 
 

@@ -8,7 +8,7 @@ from typing import Final
 
 from selectolax.lexbor import LexborNode
 
-from raglan_ingester.parsers.parsed import one_line
+from raglan_ingester.parsers.parsed import MAX_TABLE_CELLS, one_line
 from raglan_ingester.parsers.table_headers import merge_header_rows
 
 _MAX_COLUMNS: Final = 1000
@@ -36,7 +36,7 @@ def read_table(
     the body it stands in the first of its columns.
     """
     rows: list[list[str]] = []
-    header_rows = 0
+    header_rows = laid_out = 0
     carried: dict[int, tuple[int, str]] = {}
     """Column -> rows still to fill and the text, of cells that span rows."""
     for row, in_head in _rows(node):
@@ -58,6 +58,9 @@ def read_table(
         _fill_carried(line, carried)
         if cells:
             rows.append(line)
+            laid_out += len(line)
+        if laid_out > MAX_TABLE_CELLS:  # the builder says that it is too much
+            break
     captions = [child for child in _children(node, ("caption",)) if not is_left_out(child)]
     caption = one_line(text_of(captions[0])) if captions else ""
     merged = merge_header_rows(rows, header_rows)

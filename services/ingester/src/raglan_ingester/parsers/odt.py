@@ -8,7 +8,13 @@ from typing import Any, Final
 
 from raglan_ingester.parsers.archives import open_archive, read_entry
 from raglan_ingester.parsers.list_numbers import item_number
-from raglan_ingester.parsers.parsed import ParsedDocument, Source, Unparsable, one_line
+from raglan_ingester.parsers.parsed import (
+    MAX_TABLE_CELLS,
+    ParsedDocument,
+    Source,
+    Unparsable,
+    one_line,
+)
 from raglan_ingester.parsers.table_headers import first_row_is_header, merge_header_rows
 from raglan_ingester.parsers.text_builder import TextBuilder
 from raglan_ingester.parsers.xml_trees import parse_xml
@@ -236,7 +242,7 @@ def _grid(table: Any, text_of: Callable[[Any], str]) -> tuple[list[list[str]], i
     """
     rows: list[list[str]] = []
     carried: dict[int, tuple[int, str]] = {}
-    header_rows = 0
+    header_rows = laid_out = 0
     cells: list[Any] = []
     for row, is_header in _rows(table):
         if is_header and header_rows == len(rows):
@@ -258,7 +264,8 @@ def _grid(table: Any, text_of: Callable[[Any], str]) -> tuple[list[list[str]], i
         while line and not line[-1] and len(line) > max(map(len, rows), default=0):
             line.pop()
         rows.append(line)
-        if len(rows) >= _MAX_ROWS:
+        laid_out += len(line)
+        if len(rows) >= _MAX_ROWS or laid_out > MAX_TABLE_CELLS:
             break
     return rows, header_rows, cells
 

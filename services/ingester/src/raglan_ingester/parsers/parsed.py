@@ -9,6 +9,11 @@ from typing import Any, Final
 
 from raglan.blocks import Block
 
+MAX_TEXT_CHARS: Final = 64 * 1024 * 1024
+"""Of a document: cells that span or repeat make gigabytes of text out of a few kilobytes."""
+MAX_TABLE_CELLS: Final = 500_000
+"""Of all tables of a document, with the blank cells that make their rows equally long."""
+
 _NEWLINES: Final = re.compile(r"\r\n?")
 _UNSTORABLE: Final = re.compile(r"[\x00\ufeff]")
 _SURROGATES: Final = re.compile(r"[\ud800-\udfff]")

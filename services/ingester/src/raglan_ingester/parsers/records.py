@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
+from raglan_ingester.parsers.parsed import MAX_TABLE_CELLS
 from raglan_ingester.parsers.table_headers import first_row_is_header
 from raglan_ingester.parsers.text_builder import TextBuilder
 
@@ -17,7 +18,6 @@ _SMALL_RECORD_CHARS: Final = 200
 """JSON records below this share chunks: a chunk of a few words says little, and costs as much."""
 _LONG_ROW_CHARS: Final = 1000
 """A row longer than this is no row of a table to read."""
-MAX_TABLE_CELLS: Final = 500_000
 
 
 def add_records(builder: TextBuilder, records: Iterable[Any]) -> None:

@@ -17,9 +17,16 @@ from python_calamine import (
     SheetVisibleEnum,
 )
 
+from raglan_ingester.parsers import ods_extents
 from raglan_ingester.parsers.archives import ENCRYPTED, open_archive
-from raglan_ingester.parsers.parsed import ParsedDocument, Source, Unparsable
-from raglan_ingester.parsers.records import MAX_TABLE_CELLS, add_table
+from raglan_ingester.parsers.parsed import (
+    MAX_TABLE_CELLS,
+    MAX_TEXT_CHARS,
+    ParsedDocument,
+    Source,
+    Unparsable,
+)
+from raglan_ingester.parsers.records import add_table
 from raglan_ingester.parsers.text_builder import TextBuilder
 
 _KIND: Final = "a spreadsheet"
@@ -74,12 +81,23 @@ def _check_extents(archive: zipfile.ZipFile) -> None:
                     rows = max(rows, int(match[2]))
                     columns = max(columns, _column_number(match[1]))
                 rest = piece[-_REFERENCE_BYTES:]
-        if rows * columns > _MAX_EXTENT:
-            raise Unparsable(
-                f"The part {entry.filename} of the file spans {rows:,} rows by {columns:,} "
-                f"columns; the limit is {_MAX_EXTENT:,} cells. Delete stray cells far from the "
-                "others, or save it as CSV."
-            )
+        _check_extent(f"The part {entry.filename} of the file", rows, columns)
+    extents = ods_extents.extents_of(archive)
+    for number, extent in enumerate(extents, 1):
+        _check_extent(f"Sheet {number} of the file", extent.rows, extent.columns)
+    if (chars := sum(extent.chars for extent in extents)) > MAX_TEXT_CHARS:
+        raise Unparsable(
+            f"The file's cells hold {chars:,} characters with those that are repeated; the limit "
+            f"is {MAX_TEXT_CHARS:,}."
+        )
+
+
+def _check_extent(what: str, rows: int, columns: int) -> None:
+    if rows * columns > _MAX_EXTENT:
+        raise Unparsable(
+            f"{what} spans {rows:,} rows by {columns:,} columns; the limit is {_MAX_EXTENT:,} "
+            "cells. Delete stray cells far from the others, or save it as CSV."
+        )
 
 
 def _column_number(letters: bytes) -> int:

@@ -9,7 +9,16 @@ from typing import Any, Final
 
 from raglan.blocks import Block, BlockKind, Cell
 
-from raglan_ingester.parsers.parsed import Heading, ParsedDocument, name, normalise, one_line
+from raglan_ingester.parsers.parsed import (
+    MAX_TABLE_CELLS,
+    MAX_TEXT_CHARS,
+    Heading,
+    ParsedDocument,
+    Unparsable,
+    name,
+    normalise,
+    one_line,
+)
 
 _BULLET: Final = "-"
 _SENTENCE_END: Final = re.compile(r"[.!?]\s+(?=\S)|[。！？]")  # noqa: RUF001
@@ -19,6 +28,10 @@ MAX_DEPTH: Final = 20
 _BLOCK_ROWS: Final = 200
 """Rows of a table in one block: what works on a block may take time for each of its rows."""
 _MAX_LEVEL: Final = 6
+_TOO_MANY_CELLS: Final = (
+    f"The tables have more than {MAX_TABLE_CELLS:,} cells in all, the limit; the rows beyond it "
+    "were left out."
+)
 
 
 @dataclass(slots=True)
@@ -47,6 +60,7 @@ class TextBuilder:
         self.metadata: dict[str, Any] = {}
         self._parts: list[str] = []
         self._length = 0
+        self._cells = 0
         self._headings: list[Heading] = []
         self._blocks: list[Block] = []
         self._pending: list[Heading | int] = []
@@ -112,10 +126,12 @@ class TextBuilder:
         """Append a table; every row is filled up to the same number of cells.
 
         Args:
-            rows: cell texts; newlines and bars inside a cell are taken care of.
+            rows: cell texts; newlines and bars inside a cell are taken care of. Those beyond the
+                limit of cells are left out with a warning.
             has_header: the first row names the columns.
         """
         width = max((len(row) for row in rows), default=0)
+        rows = self._within_limit(rows, width)
         if not any(cell.strip() for row in rows for cell in row):
             return
         names = tuple(one_line(cell) for cell in rows[0]) if has_header else ()
@@ -134,6 +150,13 @@ class TextBuilder:
             if has_header and not number:
                 self._append(indent + "|" + " --- |" * width)
         self._add_table(start, placed, names, is_first=len(rows) <= _BLOCK_ROWS)
+
+    def _within_limit(self, rows: Sequence[Sequence[str]], width: int) -> Sequence[Sequence[str]]:
+        most = (MAX_TABLE_CELLS - self._cells) // max(width, 1)
+        self._cells += min(len(rows), most) * width
+        if len(rows) > most and _TOO_MANY_CELLS not in self.warnings:
+            self.warnings.append(_TOO_MANY_CELLS)
+        return rows[:most]
 
     def _add_table(
         self, start: int, rows: list[tuple[Cell, ...]], names: tuple[str, ...], *, is_first: bool
@@ -348,6 +371,12 @@ class TextBuilder:
     def _append(self, text: str) -> None:
         self._parts.append(text)
         self._length += len(text)
+        if self._length > MAX_TEXT_CHARS:
+            raise Unparsable(
+                f"The document's text is longer than {MAX_TEXT_CHARS:,} characters, the limit; "
+                "split the document, or look for table cells that span or repeat thousands of "
+                "times."
+            )
 
 
 def _moved(block: Block, offset: int, level: int) -> Block:
