@@ -73,7 +73,7 @@ class EmbedderSettings(GrpcSettings, env_prefix="RAGLAN_EMBEDDER_"):
     torch_compile: bool = False
     """Let torch compile the model: a slower start, and faster batches on some devices."""
 
-    cache_dir: Path = Field(default_factory=lambda: default_data_dir() / "cache")
+    cache_dir: Path = Field(default_factory=lambda: default_data_dir() / "models")
     """Folder of exported models. Embedder and reranker may share it."""
 
     streams: NonNegativeInt = 0

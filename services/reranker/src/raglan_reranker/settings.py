@@ -58,7 +58,7 @@ class RerankerSettings(GrpcSettings, env_prefix="RAGLAN_RERANKER_"):
     """Number format; auto takes the fastest measured to cost no quality: int8 for the bundled
     model, else bf16 where the CPU has it, f16 on a GPU."""
 
-    cache_dir: Path = Field(default_factory=lambda: default_data_dir() / "cache")
+    cache_dir: Path = Field(default_factory=lambda: default_data_dir() / "models")
     """Folder of exported models. Embedder and reranker may share it."""
 
     streams: NonNegativeInt = 0
