@@ -251,13 +251,8 @@ def _environment(
             ours |= {_address_variable(s): joined[s] for s in BEHIND_GATEWAY if s in joined}
         case "tracer":
             ours |= {f"{prefix}_{s.upper()}_ADDRESS": joined[s] for s in MODEL_SERVICES}
-        case "retriever":
-            ours[f"{prefix}_DATA_DIR"] = str(data / service)
         case "ingester":
-            ours[f"{prefix}_DATA_DIR"] = str(data / service)
             ours |= {f"{prefix}_{s.upper()}_ADDRESS": joined[s] for s in ("embedder", "retriever")}
-        case "embedder" | "reranker":
-            ours[f"{prefix}_CACHE_DIR"] = str(data / "models")
     decided = {"RAGLAN_DATA": str(data), f"{prefix}_PORT": address.rpartition(":")[2]}
     return {**ours, **environ, **decided}
 

@@ -12,12 +12,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
-from raglan.rpc.addresses import family_of, format_address
+from raglan.rpc.addresses import format_address, listening_socket
 
 from raglan_cli.failure import Failure
 
 VARIABLE: Final = "RAGLAN_GATEWAY_LISTEN_FD"
-_BACKLOG: Final = 2048
 _LOOPBACK: Final = "127.0.0.1"
 
 
@@ -45,9 +44,7 @@ class SharedSocket:
             Failure: the address cannot be listened on.
         """
         try:
-            self._socket = socket.create_server(
-                (host, port), family=family_of(host), dualstack_ipv6=host == "::", backlog=_BACKLOG
-            )
+            self._socket = listening_socket(host, port)
         except OSError as error:
             raise Failure(
                 f"The gateway cannot listen on {format_address(host, port)}: {error.strerror}. "

@@ -259,7 +259,7 @@ async def test_a_list_with_a_gpu_that_is_missing_stops_the_start(
 
 def over(embedder: Embedder) -> Service:
     servicer = EmbedderServicer()
-    servicer.loaded(embedder, common_pb2.ServiceInfo())
+    servicer.loaded(embedder, common_pb2.ServiceInfo(), metrics_port=0, seconds=0)
     return Service(
         "raglan.v1.EmbedderService",
         lambda server: embedder_pb2_grpc.add_EmbedderServiceServicer_to_server(servicer, server),

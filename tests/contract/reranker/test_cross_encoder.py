@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 import random_models
 from numpy.typing import NDArray
-from raglan.encoders import cross_encoder, sessions
+from raglan.encoders import cross_encoder
 from raglan.encoders import model as models
 from raglan.encoders.cross_encoder import CrossEncoder
+from raglan.encoders.device import SessionEngine
 from raglan.encoders.model import EncoderModel
 from raglan.encoders.tokenizer import PairTokenizers
 from raglan.errors import InvalidInput, Unavailable
@@ -83,7 +84,7 @@ def test_token_types_are_honoured(loaded: CrossEncoder, model: EncoderModel) -> 
 
 @pytest.mark.parametrize("runtime", ["openvino", "onnx", "torch"])
 def test_a_model_of_several_labels_is_refused(
-    tmp_path: Path, model_cache: Path, runtime: sessions.SessionEngine
+    tmp_path: Path, model_cache: Path, runtime: SessionEngine
 ) -> None:
     model = models.read(str(random_models.cross_encoder(tmp_path, labels=3)))
     with pytest.raises(InvalidInput, match="gives 3 scores a pair; a reranker needs one"):
@@ -95,7 +96,7 @@ def test_a_model_of_several_labels_is_refused(
 def test_a_gpu_that_the_runtime_does_not_serve_is_refused(
     model: EncoderModel, model_cache: Path
 ) -> None:
-    def load(runtime: sessions.SessionEngine, device: str) -> None:
+    def load(runtime: SessionEngine, device: str) -> None:
         cross_encoder.load(
             runtime, model, device=device, precision="auto", streams=1, cache_dir=model_cache
         )

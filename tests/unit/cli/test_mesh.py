@@ -1,3 +1,4 @@
+import importlib
 import socket
 from contextlib import closing
 from pathlib import Path
@@ -89,12 +90,30 @@ def test_replicas_listen_apart_and_the_gateway_is_given_all_of_them():
     assert program(of, "ingester").env["RAGLAN_INGESTER_EMBEDDER_ADDRESS"] == file
 
 
-def test_data_and_models_lie_below_the_data_folder():
+def test_every_service_is_told_the_data_folder():
     of = planned()
-    assert program(of, "retriever").env["RAGLAN_RETRIEVER_DATA_DIR"] == "/data/retriever"
-    assert program(of, "ingester").env["RAGLAN_INGESTER_DATA_DIR"] == "/data/ingester"
-    assert program(of, "embedder").env["RAGLAN_EMBEDDER_CACHE_DIR"] == "/data/models"
-    assert program(of, "generator").env["RAGLAN_DATA"] == "/data"
+    assert {each.env["RAGLAN_DATA"] for each in of.programs} == {"/data"}
+
+
+@pytest.mark.parametrize(
+    ("service", "field", "folder"),
+    [
+        ("embedder", "cache_dir", "models"),
+        ("gateway", "data_dir", "gateway"),
+        ("ingester", "data_dir", "ingester"),
+        ("reranker", "cache_dir", "models"),
+        ("retriever", "data_dir", "retriever"),
+    ],
+)
+def test_services_keep_data_where_raglan_up_has_it(
+    service: str, field: str, folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also when they are started by hand with the same data folder."""
+    env = program(planned(), service).env
+    monkeypatch.setenv("RAGLAN_DATA", env["RAGLAN_DATA"])
+    settings = importlib.import_module(f"raglan_{service}.settings")
+    made = getattr(settings, f"{service.capitalize()}Settings")()
+    assert getattr(made, field) == Path("/data") / folder
 
 
 def test_what_the_user_set_stays():

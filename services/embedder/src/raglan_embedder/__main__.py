@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from raglan.rpc.server import serve
-from raglan.settings import load_or_exit
 
 from raglan_embedder.app import build
 from raglan_embedder.settings import EmbedderSettings
@@ -11,8 +10,7 @@ from raglan_embedder.settings import EmbedderSettings
 
 def main() -> None:
     """Serve until SIGTERM or SIGINT."""
-    settings = load_or_exit(EmbedderSettings)
-    serve(lambda: build(settings), settings)
+    serve(build, EmbedderSettings)
 
 
 if __name__ == "__main__":

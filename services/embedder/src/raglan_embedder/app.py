@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import threading
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-import raglan
-import structlog
-from prometheus_client import CollectorRegistry
 from raglan.deadline import Deadline
 from raglan.encoders import model as models
 from raglan.encoders.metrics import EncoderMetrics
@@ -31,17 +27,14 @@ from raglan_embedder.settings import EmbedderSettings
 if TYPE_CHECKING:
     from raglan_embedder.remote import RemoteEncoder
 
-log: Final = structlog.get_logger()
-
 WARM_UP_S: Final = 120.0
 """Longest the first runs may take before the start counts as failed."""
 
 
 def build(settings: EmbedderSettings) -> Service:
     """The service, not yet loaded: `start` reads, exports, compiles and warms up the model."""
-    registry = CollectorRegistry()
-    counted = EncoderMetrics(registry, cache="vectors")
-    metrics = Endpoint(registry, settings.host, settings.metrics_port)
+    metrics = Endpoint.of(settings)
+    counted = EncoderMetrics(metrics.registry, cache="vectors")
     servicer = EmbedderServicer()
     running: list[DeviceEncoder | RemoteEncoder] = []
     stopped = threading.Event()
@@ -52,16 +45,11 @@ def build(settings: EmbedderSettings) -> Service:
         running.append(encoder)
         await encoder.start(deadline=Deadline.after(WARM_UP_S))
         embedder = _embedder(settings, encoder, counted)
-        servicer.loaded(embedder, _info(encoder, embedder, metrics.port))
-        log.info(
-            "model loaded",
-            model=embedder.identity.id,
-            revision=embedder.identity.revision,
-            engine=encoder.engine.name,
-            device=encoder.engine.device,
-            dtype=encoder.engine.dtype,
-            streams=encoder.limits.get("streams", 0),
-            seconds=round(time.monotonic() - started, 2),
+        servicer.loaded(
+            embedder,
+            _facts(encoder, embedder),
+            metrics_port=metrics.port,
+            seconds=time.monotonic() - started,
         )
 
     async def close() -> None:
@@ -171,13 +159,9 @@ def _embedder(
     )
 
 
-def _info(
-    encoder: DeviceEncoder | RemoteEncoder, embedder: Embedder, metrics_port: int
-) -> common_pb2.ServiceInfo:
+def _facts(encoder: DeviceEncoder | RemoteEncoder, embedder: Embedder) -> common_pb2.ServiceInfo:
     engine, identity = encoder.engine, embedder.identity
     return common_pb2.ServiceInfo(
-        service="embedder",
-        version=raglan.__version__,
         engine=engine.name,
         model=common_pb2.ModelIdentity(
             id=identity.id, revision=identity.revision, dimension=identity.dimension
@@ -190,6 +174,4 @@ def _info(
             **encoder.limits,
         },
         outputs=identity.outputs.names(),
-        pid=os.getpid(),
-        metrics_port=metrics_port,
     )

@@ -20,8 +20,9 @@ from typing import Any, Final, get_args
 import numpy as np
 from numpy.typing import NDArray
 from raglan.encoders import model as models
+from raglan.encoders.device import Precision, SessionEngine
 from raglan.encoders.model import EncoderModel
-from raglan.encoders.sessions import Precision, SessionEngine, TokenIds
+from raglan.encoders.sessions import TokenIds
 from raglan.encoders.tokenizer import Tokenizers
 from raglan.errors import InvalidInput, RaglanError
 from raglan.settings import default_data_dir
@@ -294,7 +295,7 @@ def _arguments(given: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--model", default=models.DEFAULT_MODEL)
     parser.add_argument("--texts", type=int, default=TEXTS)
     parser.add_argument("--data", type=Path, default=None, help="folder of BEIR sets")
-    parser.add_argument("--cache-dir", type=Path, default=default_data_dir() / "cache")
+    parser.add_argument("--cache-dir", type=Path, default=default_data_dir() / "models")
     parser.add_argument("--no-search", action="store_true", help="leave out recall and nDCG")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args(given)

@@ -10,7 +10,7 @@ from typing import Any, Final
 import grpc
 from raglan import tensors
 from raglan.deadline import Deadline
-from raglan.errors import Unavailable
+from raglan.rpc.service_info import ModelServicer
 from raglan.rpc.timing import record_timing
 from raglan.scheduling import Lane
 from raglan.telemetry import semconv, tracing
@@ -27,17 +27,10 @@ _KINDS: Final = {
 }
 
 
-class EmbedderServicer(embedder_pb2_grpc.EmbedderServiceServicer):
-    """Answers once `loaded` is called, which is after the model has loaded."""
+class EmbedderServicer(ModelServicer[Embedder], embedder_pb2_grpc.EmbedderServiceServicer):
+    """The wire of the embedder."""
 
-    def __init__(self) -> None:
-        self._embedder: Embedder | None = None
-        self._info = common_pb2.ServiceInfo()
-
-    def loaded(self, embedder: Embedder, info: common_pb2.ServiceInfo) -> None:
-        """From now on, answer with `embedder`, which `info` describes."""
-        self._embedder = embedder
-        self._info = info
+    service = "embedder"
 
     async def Embed(
         self, request: embedder_pb2.EmbedRequest, context: Context
@@ -94,17 +87,6 @@ class EmbedderServicer(embedder_pb2_grpc.EmbedderServiceServicer):
             reply.definition_gz = await asyncio.to_thread(_compressed, embedder.tokenizer.path)
             reply.max_tokens = embedder.tokenizer.max_tokens
         return reply
-
-    async def GetInfo(
-        self, request: common_pb2.GetInfoRequest, context: Context
-    ) -> common_pb2.ServiceInfo:
-        self._ready()
-        return self._info
-
-    def _ready(self) -> Embedder:
-        if self._embedder is None:
-            raise Unavailable("The embedder is still loading its model.", retry_after_s=1)
-        return self._embedder
 
 
 def _compressed(path: Path) -> bytes:

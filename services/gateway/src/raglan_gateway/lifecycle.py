@@ -20,6 +20,7 @@ from raglan import heap
 from raglan.background import keep_running
 from raglan.errors import RaglanError
 from raglan.lifecycle import LAST_WORD_S, Lifecycle, stop_signals
+from raglan.rpc.addresses import LISTEN_BACKLOG
 
 from raglan_gateway import connections, listening
 from raglan_gateway.settings import GatewaySettings, listed
@@ -104,7 +105,7 @@ def _config(app: FastAPI, settings: GatewaySettings, lifecycle: Lifecycle) -> uv
         server_header=False,
         proxy_headers=bool(settings.trusted_proxies),
         forwarded_allow_ips=listed(settings.trusted_proxies),
-        backlog=listening.BACKLOG,
+        backlog=LISTEN_BACKLOG,
         timeout_keep_alive=math.ceil(settings.keep_alive_s),
         timeout_graceful_shutdown=math.ceil(settings.shutdown_grace_s + LAST_WORD_S),
     )

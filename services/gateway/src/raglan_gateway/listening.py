@@ -10,11 +10,10 @@ import socket
 from typing import Final
 
 from raglan.errors import InvalidInput, Unavailable
-from raglan.rpc.addresses import family_of, format_address
+from raglan.rpc.addresses import format_address, listening_socket
 
 from raglan_gateway.settings import GatewaySettings
 
-BACKLOG: Final = 2048
 _UNSENT_BYTES: Final = 64 * 1024
 """What the kernel keeps of a reply that its client is slow to read; the rest waits in the
 pipeline, which stands still then."""
@@ -38,9 +37,7 @@ def sockets(settings: GatewaySettings) -> list[socket.socket]:
 
 def _bound(host: str, port: int) -> socket.socket:
     try:
-        return socket.create_server(
-            (host, port), family=family_of(host), dualstack_ipv6=host == "::", backlog=BACKLOG
-        )
+        return listening_socket(host, port)
     except OSError as error:
         raise Unavailable(
             f"{format_address(host, port)} cannot be listened on: {error.strerror} "

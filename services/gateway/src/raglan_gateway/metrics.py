@@ -15,7 +15,6 @@ from typing import Final
 from prometheus_client import CollectorRegistry, Counter, Gauge
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
-from raglan import errors
 from raglan.errors import (
     Cancelled,
     DeadlineExceeded,
@@ -26,6 +25,7 @@ from raglan.errors import (
 )
 from raglan.resilience.limiter import AdaptiveLimiter
 from raglan.rpc.metrics import CalledPools
+from raglan.rpc.tracing import status_of
 from raglan.telemetry.metrics import OTHER, Durations, OnLoop
 from raglan.telemetry.process import ProcessMetrics
 
@@ -201,15 +201,6 @@ class Metrics:
     def stage_ended(self, stage: str, seconds: float, error: BaseException | None) -> None:
         """It left it, because of `error` if there is one."""
         self._stages.observe(seconds, stage, status_of(error))
-
-
-def status_of(error: BaseException | None) -> str:
-    """The gRPC status that stands for `error`."""
-    if error is None:
-        return "OK"
-    if isinstance(error, RaglanError):
-        return errors.wire(error).status
-    return "CANCELLED" if isinstance(error, asyncio.CancelledError | GeneratorExit) else "INTERNAL"
 
 
 def _outcome(error: BaseException) -> Outcome | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Final
 
 import grpc
-from prometheus_client import CollectorRegistry
 from raglan.rpc.server import Service
 from raglan.telemetry.metrics import Endpoint
 from raglan.v1 import generator_pb2_grpc
@@ -25,9 +24,8 @@ from raglan_generator.settings import GeneratorSettings
 
 def build(settings: GeneratorSettings) -> Service:
     """The generator as `settings` describe it."""
-    registry = CollectorRegistry()
-    counted = GeneratorMetrics(registry)
-    metrics = Endpoint(registry, settings.host, settings.metrics_port)
+    metrics = Endpoint.of(settings)
+    counted = GeneratorMetrics(metrics.registry)
     engine = build_engine(settings)
     counted.watch(engine)
     limits = Limits(

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, Final, Literal
 
 import grpc
-import raglan
 from raglan.blocks import Block, from_bytes
 from raglan.deadline import Deadline
 from raglan.errors import InvalidInput, Overloaded
+from raglan.rpc.service_info import service_info
 from raglan.scheduling import Lane
 from raglan.v1 import common_pb2, generator_pb2, generator_pb2_grpc
 
@@ -95,9 +94,7 @@ class GeneratorServicer(generator_pb2_grpc.GeneratorServiceServicer):
     ) -> common_pb2.ServiceInfo:
         """Describe the engine and the limits."""
         info, limits = self._engine.info, self._limits
-        return common_pb2.ServiceInfo(
-            service="generator",
-            version=raglan.__version__,
+        facts = common_pb2.ServiceInfo(
             engine=info.engine,
             model=common_pb2.ModelIdentity(id=info.model, revision=info.revision),
             device=info.device,
@@ -112,9 +109,8 @@ class GeneratorServicer(generator_pb2_grpc.GeneratorServiceServicer):
             },
             load={name: float(value) for name, value in asdict(self._engine.load()).items()},
             adapters=info.adapters,
-            metrics_port=self._metrics_port(),
-            pid=os.getpid(),
         )
+        return service_info("generator", facts, metrics_port=self._metrics_port())
 
     @contextmanager
     def _admitted(self) -> Iterator[None]:

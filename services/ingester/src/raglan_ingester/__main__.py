@@ -1,16 +1,16 @@
-"""Start the ingester: `python -m raglan_ingester`."""
+"""Run the ingester: `python -m raglan_ingester`, settings from `RAGLAN_INGESTER_*`."""
+
+from __future__ import annotations
 
 from raglan.rpc.server import serve
-from raglan.settings import load_or_exit
 
 from raglan_ingester.app import build
 from raglan_ingester.settings import IngesterSettings
 
 
 def main() -> None:
-    """Run the ingester until a signal stops it."""
-    settings = load_or_exit(IngesterSettings)
-    serve(lambda: build(settings), settings)
+    """Serve until SIGTERM or SIGINT."""
+    serve(build, IngesterSettings)
 
 
 if __name__ == "__main__":

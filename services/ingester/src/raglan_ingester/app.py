@@ -7,7 +7,6 @@ from functools import partial
 
 import grpc
 import sqlalchemy as sa
-from prometheus_client import CollectorRegistry
 from raglan.deadline import Deadline
 from raglan.errors import Unavailable
 from raglan.rpc.metrics import CalledPools
@@ -56,10 +55,9 @@ class Ingester:
         url = url_of(settings.database_url.get_secret_value(), settings.data_dir)
         (settings.data_dir / _TOKENIZERS).mkdir(parents=True, exist_ok=True)
         self._database = Database(url)
-        registry = CollectorRegistry()
-        self._counted = IngesterMetrics(registry)
-        self.metrics = Endpoint(registry, settings.host, settings.metrics_port)
-        called = CalledPools(registry)
+        self.metrics = Endpoint.of(settings)
+        self._counted = IngesterMetrics(self.metrics.registry)
+        called = CalledPools(self.metrics.registry)
         self._embedders = EndpointPool(
             "embedder",
             settings.embedder_address,

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any, Final
 
 import grpc
-from raglan import __version__
 from raglan.deadline import Deadline
 from raglan.errors import InvalidInput, Unavailable
 from raglan.rpc import pages
+from raglan.rpc.service_info import service_info
 from raglan.v1 import common_pb2, ingester_pb2, ingester_pb2_grpc
 
 from raglan_ingester.ingestion import Ingestion
@@ -190,16 +189,13 @@ class IngesterServicer(ingester_pb2_grpc.IngesterServiceServicer):
     async def GetInfo(
         self, request: common_pb2.GetInfoRequest, context: Context
     ) -> common_pb2.ServiceInfo:
-        return common_pb2.ServiceInfo(
-            service="ingester",
-            version=__version__,
+        facts = common_pb2.ServiceInfo(
             engine=self._engine,
             device="cpu",
             limits=self._limits,
-            pid=os.getpid(),
-            metrics_port=self._metrics_port(),
             confinement=self._confinement(),
         )
+        return service_info("ingester", facts, metrics_port=self._metrics_port())
 
 
 async def _parts(requests: AsyncIterator[ingester_pb2.SubmitRequest]) -> AsyncIterator[Part]:

@@ -9,8 +9,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final
 
-import structlog
-from prometheus_client import CollectorRegistry
 from raglan.cache import Cache
 from raglan.deadline import Deadline
 from raglan.encoders import cross_encoder, fingerprint, judge, sessions
@@ -37,8 +35,6 @@ from raglan_reranker.servicer import RerankerServicer
 from raglan_reranker.settings import RerankerSettings
 from raglan_reranker.tuning import PASSAGE_TOKENS_ON_CPU, TOKENS_ON_GPU, TUNING
 
-log: Final = structlog.get_logger()
-
 WARM_UP_S: Final = 120.0
 """Longest the first runs may take before the start counts as failed."""
 
@@ -52,10 +48,9 @@ releases its streams."""
 
 def build(settings: RerankerSettings) -> Service:
     """The service, not yet loaded: `start` reads, exports, compiles and warms up the model."""
-    registry = CollectorRegistry()
-    counted = EncoderMetrics(registry, cache="scores")
-    ranking = RankingMetrics(registry)
-    metrics = Endpoint(registry, settings.host, settings.metrics_port)
+    metrics = Endpoint.of(settings)
+    counted = EncoderMetrics(metrics.registry, cache="scores")
+    ranking = RankingMetrics(metrics.registry)
     servicer = RerankerServicer()
     running: list[Reranker] = []
     holding: list[Callable[[], None]] = []
@@ -73,15 +68,11 @@ def build(settings: RerankerSettings) -> Service:
         deadline = Deadline.after(WARM_UP_S)
         await engine.start(deadline=deadline)
         await reranker.warm_up(deadline=deadline)
-        servicer.loaded(reranker, _info(reranker, identity, metrics.port))
-        log.info(
-            "model loaded",
-            model=identity.id,
-            revision=identity.revision,
-            engine=engine.name,
-            device=engine.device,
-            dtype=engine.dtype,
-            seconds=round(time.monotonic() - started, 2),
+        servicer.loaded(
+            reranker,
+            _facts(reranker, identity),
+            metrics_port=metrics.port,
+            seconds=time.monotonic() - started,
         )
 
     async def close() -> None:
@@ -313,9 +304,7 @@ def _reranker(
     )
 
 
-def _info(
-    reranker: Reranker, identity: common_pb2.ModelIdentity, metrics_port: int
-) -> common_pb2.ServiceInfo:
+def _facts(reranker: Reranker, identity: common_pb2.ModelIdentity) -> common_pb2.ServiceInfo:
     limits = reranker.limits
     return common_pb2.ServiceInfo(
         engine=reranker.engine.name,
@@ -328,5 +317,4 @@ def _info(
             "max_tokens": limits.tokens,
             "max_text_chars": limits.chars,
         },
-        metrics_port=metrics_port,
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-from prometheus_client import CollectorRegistry
 from raglan.rpc.server import Service
 from raglan.telemetry.metrics import Endpoint
 from raglan.v1 import retriever_pb2_grpc
@@ -21,9 +20,8 @@ from raglan_retriever.stores.store import Store
 def build(settings: RetrieverSettings) -> Service:
     """Assemble the service. Nothing is opened before its `start`."""
     store = load_store(settings)
-    registry = CollectorRegistry()
-    counted = RetrieverMetrics(registry)
-    metrics = Endpoint(registry, settings.host, settings.metrics_port)
+    metrics = Endpoint.of(settings)
+    counted = RetrieverMetrics(metrics.registry)
     limits = Limits(settings.max_limit, settings.max_upsert_chunks, settings.min_candidates)
     index = Index(store, limits=limits, language=settings.language, timed=counted.leg)
     fusion = Fusion(settings.fusion, settings.dense_weight, settings.lexical_weight)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from itertools import islice
 from typing import Any, Final
 
 import grpc
-from raglan import __version__, tensors
+from raglan import tensors
 from raglan.deadline import Deadline
 from raglan.rpc import pages
+from raglan.rpc.service_info import service_info
 from raglan.telemetry import semconv, tracing
 from raglan.v1 import common_pb2, retriever_pb2, retriever_pb2_grpc
 
@@ -140,9 +140,7 @@ class RetrieverServicer(retriever_pb2_grpc.RetrieverServiceServicer):
         self, request: common_pb2.GetInfoRequest, context: Context
     ) -> common_pb2.ServiceInfo:
         limits = self._index.limits
-        return common_pb2.ServiceInfo(
-            service="retriever",
-            version=__version__,
+        facts = common_pb2.ServiceInfo(
             engine=self._index.store.name,
             limits={
                 "max_limit": limits.max_limit,
@@ -153,9 +151,8 @@ class RetrieverServicer(retriever_pb2_grpc.RetrieverServiceServicer):
                 f"Collection {name!r} is damaged and set aside: {reason}."
                 for name, reason in islice(sorted(damaged.items()), _PROBLEMS_SHOWN)
             ],
-            pid=os.getpid(),
-            metrics_port=self._metrics_port(),
         )
+        return service_info("retriever", facts, metrics_port=self._metrics_port())
 
 
 def _timing(started_ns: int, batch_size: int) -> common_pb2.Timing:

@@ -30,7 +30,7 @@ class RetrieverSettings(GrpcSettings, env_prefix="RAGLAN_RETRIEVER_"):
     """edge: in this process, on disk. qdrant: a Qdrant server or cluster. null finds the same
     passages in every collection and stores nothing: for measuring the mesh."""
 
-    data_dir: Path = Field(default_factory=lambda: default_data_dir() / "index")
+    data_dir: Path = Field(default_factory=lambda: default_data_dir() / "retriever")
     """Folder of the edge store. One retriever process may use it at a time."""
 
     qdrant_url: str = "http://127.0.0.1:6333"

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from raglan.encoders import device as devices
 from raglan.encoders import sessions
 from raglan.encoders.cross_export import cross_onnx_file
+from raglan.encoders.device import Precision, SessionEngine
 from raglan.encoders.model import EncoderModel
-from raglan.encoders.sessions import Precision, SessionEngine
 from raglan.encoders.tokenizer import PairIds
 from raglan.errors import InvalidInput
 

@@ -9,8 +9,8 @@ from transformers import AutoModelForSequenceClassification
 
 from raglan.encoders import device as devices
 from raglan.encoders.cross_export import has_segments
+from raglan.encoders.device import Precision
 from raglan.encoders.model import EncoderModel
-from raglan.encoders.sessions import Precision
 from raglan.encoders.torch_model import DTYPES, device_errors, usable_dtype
 from raglan.errors import Unavailable
 

@@ -6,16 +6,29 @@ import math
 import os
 import re
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 import structlog
 
 from raglan.errors import InvalidInput, Unavailable
 from raglan.scheduling import DeviceLost
 
-__all__ = ["PATTERN", "DeviceLost", "require_cpu", "torch_device", "usable_cores"]
+__all__ = [
+    "PATTERN",
+    "Attention",
+    "DeviceLost",
+    "Precision",
+    "SessionEngine",
+    "require_cpu",
+    "torch_device",
+    "usable_cores",
+]
 
 log: Final = structlog.get_logger()
+
+SessionEngine = Literal["openvino", "onnx", "torch"]
+Precision = Literal["auto", "f32", "bf16", "f16", "int8"]
+Attention = Literal["sdpa", "flash_attention_2"]
 
 PATTERN: Final = r"auto|cpu|cuda(:\d+)?"
 """Pattern of valid device settings."""

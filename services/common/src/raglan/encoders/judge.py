@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from raglan.encoders.cross_encoder import CrossEncoder
+from raglan.encoders.device import Precision
 from raglan.encoders.model import EncoderModel
 from raglan.encoders.readability import ReadabilityMeter
-from raglan.encoders.sessions import Precision, pad
+from raglan.encoders.sessions import pad
 from raglan.encoders.tokenizer import PairIds, first_ids
 from raglan.errors import InvalidInput, Unavailable
 from raglan.readability import Readability

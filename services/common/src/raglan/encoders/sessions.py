@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ from threadpoolctl import ThreadpoolController
 
 from raglan.encoders import device as devices
 from raglan.encoders import quantisation
+from raglan.encoders.device import Attention, Precision, SessionEngine
 from raglan.encoders.export import onnx_file
 from raglan.encoders.model import EncoderModel, shipped_openvino
 from raglan.errors import InvalidInput, Unavailable
@@ -32,10 +33,6 @@ Run = Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.float32]]
 
 One caller at a time: each device thread has its own.
 """
-
-SessionEngine = Literal["openvino", "onnx", "torch"]
-Precision = Literal["auto", "f32", "bf16", "f16", "int8"]
-Attention = Literal["sdpa", "flash_attention_2"]
 
 STEP: Final = 16
 """Widths of batches are multiples of this. At other widths OpenVINO's vectors of 16 floats end in a

@@ -14,8 +14,8 @@ from sentence_transformers.util import repad_flattened_features
 from transformers.utils.import_utils import is_flash_attn_2_available
 
 from raglan.encoders import device as devices
+from raglan.encoders.device import Attention, Precision
 from raglan.encoders.model import EncoderModel
-from raglan.encoders.sessions import Attention, Precision
 from raglan.errors import InvalidInput, Unavailable
 from raglan.scheduling import BatchTooLarge
 

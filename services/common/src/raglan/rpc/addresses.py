@@ -20,6 +20,7 @@ from aiodns.error import DNSError
 NAME_EVERY_S: Final = 5.0
 FILE_EVERY_S: Final = 1.0
 _RESOLVE_S: Final = 5.0
+LISTEN_BACKLOG: Final = 2048
 _ANSWER_S: Final = 1.25
 """After it the query is sent again, or to the next name server."""
 
@@ -134,6 +135,17 @@ class Resolver:
 def format_address(host: str, port: int | str) -> str:
     """Join host and port: "::1" and 7101 give "[::1]:7101"."""
     return f"[{host}]:{port}" if ":" in host and not host.startswith("[") else f"{host}:{port}"
+
+
+def listening_socket(host: str, port: int) -> socket.socket:
+    """Return a TCP socket that listens; on "::" for IPv4 as well.
+
+    Raises:
+        OSError: the address cannot be listened on.
+    """
+    return socket.create_server(
+        (host, port), family=family_of(host), dualstack_ipv6=host == "::", backlog=LISTEN_BACKLOG
+    )
 
 
 def family_of(host: str) -> socket.AddressFamily:

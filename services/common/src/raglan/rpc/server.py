@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
 import grpc
 import structlog
@@ -26,13 +26,15 @@ from raglan.rpc.addresses import format_address
 from raglan.rpc.interceptor import BoundaryInterceptor
 from raglan.rpc.metrics import ServedCalls
 from raglan.rpc.trace_service import MAX_REPLY_BYTES, TraceServicer
-from raglan.settings import GrpcSettings
+from raglan.settings import GrpcSettings, load_or_exit
 from raglan.telemetry import tracing
 from raglan.telemetry.metrics import Endpoint
 from raglan.telemetry.process import ProcessMetrics
 from raglan.v1 import traces_pb2_grpc
 
 log: Final = structlog.get_logger()
+
+S = TypeVar("S", bound=GrpcSettings)
 
 _HEALTH_EVERY_S: Final = 0.25
 _GIVE_UP_S: Final = 5.0
@@ -203,13 +205,18 @@ class Server:
         self.dead.set()
 
 
-def serve(build: Callable[[], Service], settings: GrpcSettings) -> None:
-    """Run the service until SIGTERM or SIGINT. Exits with 1 when it cannot start."""
-    name = type(settings).__name__.removesuffix("Settings").lower()
+def serve(build: Callable[[S], Service], read: type[S]) -> None:
+    """Run a service until SIGTERM or SIGINT: the `main` of each.
+
+    Exits with 2 when its settings, which are read from the environment, are wrong, and with 1 when
+    it cannot start.
+    """
+    settings = load_or_exit(read)
+    name = read.__name__.removesuffix("Settings").lower()
     logs.configure(settings, name)
     traces = tracing.install(name)
     try:
-        raise SystemExit(event_loop.run(_serve(build, settings)))
+        raise SystemExit(event_loop.run(_serve(lambda: build(settings), settings)))
     finally:
         traces.close()
 

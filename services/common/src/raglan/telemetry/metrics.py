@@ -7,7 +7,7 @@ import threading
 import time
 from bisect import bisect_left
 from collections.abc import Callable, Iterable
-from typing import Final
+from typing import Final, Self
 from wsgiref.simple_server import WSGIServer
 
 from prometheus_client import (
@@ -21,6 +21,7 @@ from prometheus_client.registry import Collector
 
 from raglan.errors import Unavailable
 from raglan.rpc.addresses import format_address
+from raglan.settings import GrpcSettings
 from raglan.telemetry import context as request_context
 
 SECONDS: Final = (
@@ -130,6 +131,11 @@ class Endpoint:
         """The listening port, once started."""
         self._host = host
         self._server: tuple[WSGIServer, threading.Thread] | None = None
+
+    @classmethod
+    def of(cls, settings: GrpcSettings) -> Self:
+        """The endpoint of a service, with a registry of its own."""
+        return cls(CollectorRegistry(), settings.host, settings.metrics_port)
 
     def start(self) -> None:
         """Listen.

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from raglan.encoders.device import Attention, Precision, SessionEngine
 from raglan.encoders.model import EncoderModel
-from raglan.encoders.sessions import Attention, Precision, SessionEngine
 
 from raglan_embedder.outputs import EncodeItem, Outputs, TextVectors
 

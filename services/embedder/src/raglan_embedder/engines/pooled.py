@@ -8,8 +8,9 @@ from pathlib import Path
 
 from raglan.encoders import heads as model_heads
 from raglan.encoders import sessions
+from raglan.encoders.device import Precision, SessionEngine
 from raglan.encoders.model import EncoderModel
-from raglan.encoders.sessions import Precision, Run, SessionEngine
+from raglan.encoders.sessions import Run
 from raglan.errors import InvalidInput
 
 from raglan_embedder.engines import EmbedBatch, Engine

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from raglan.encoders import heads as model_heads
+from raglan.encoders.device import Attention, Precision
 from raglan.encoders.heads import unit_rows
 from raglan.encoders.model import EncoderModel
-from raglan.encoders.sessions import Attention, Precision, pad
+from raglan.encoders.sessions import pad
 from raglan.encoders.torch_model import TorchModel
 
 from raglan_embedder.engines import Engine

@@ -261,7 +261,7 @@ def _sent(body: bytes) -> Response:
 
 async def _while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
     """Await `work`, but cancel it, and with it the calls it makes, when the client leaves."""
-    leaving = asyncio.ensure_future(_disconnect(request))
+    leaving = asyncio.ensure_future(sse.wait_for_disconnect(request.receive))
     try:
         async with CancelScope() as connected:
             leaving.add_done_callback(lambda _: connected.cancel())
@@ -269,8 +269,3 @@ async def _while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
     finally:
         leaving.cancel()
     raise Cancelled("The client left before the answer.")
-
-
-async def _disconnect(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass

@@ -71,7 +71,7 @@ class EventStream(Response):
         head = {"status": self.status_code, "headers": self.raw_headers}
         await send({"type": "http.response.start", **head})
         encoding = asyncio.ensure_future(self._encode_all(scope["app"].state.lifecycle))
-        leaving = asyncio.ensure_future(_left(receive))
+        leaving = asyncio.ensure_future(wait_for_disconnect(receive))
         both = (encoding, leaving)
         for task in both:
             task.add_done_callback(lambda _: self._changed.set())
@@ -132,7 +132,7 @@ class EventStream(Response):
         return taken
 
 
-async def _left(receive: Receive) -> None:
+async def wait_for_disconnect(receive: Receive) -> None:
     """Return when the client has left."""
     while (await receive())["type"] != "http.disconnect":
         pass

@@ -1,0 +1,41 @@
+"""The servicer of a model that takes a while to load."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, cast
+
+import pytest
+import raglan
+from raglan.errors import Unavailable
+from raglan.rpc.service_info import ModelServicer
+from raglan.v1 import common_pb2
+
+ASK = common_pb2.GetInfoRequest()
+CONTEXT = cast("Any", None)
+
+
+class Servicer(ModelServicer[str]):
+    service = "embedder"
+
+
+async def test_calls_are_refused_until_the_model_has_loaded() -> None:
+    servicer = Servicer()
+    with pytest.raises(Unavailable, match="embedder is still loading") as refused:
+        await servicer.GetInfo(ASK, CONTEXT)
+    assert refused.value.retry_after_s == 1
+
+
+async def test_a_loaded_servicer_describes_process_and_model() -> None:
+    servicer = Servicer()
+    facts = common_pb2.ServiceInfo(engine="null", device="cpu")
+    servicer.loaded("domain", facts, metrics_port=9, seconds=0.5)
+    assert servicer._ready() == "domain"
+    assert await servicer.GetInfo(ASK, CONTEXT) == common_pb2.ServiceInfo(
+        service="embedder",
+        version=raglan.__version__,
+        pid=os.getpid(),
+        metrics_port=9,
+        engine="null",
+        device="cpu",
+    )
