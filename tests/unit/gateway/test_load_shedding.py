@@ -21,10 +21,7 @@ from raglan_gateway.api.request_middleware import RequestMiddleware
 from raglan_gateway.connections import Connection, Limits
 from raglan_gateway.metrics import Metrics
 from raglan_gateway.settings import GatewaySettings
-from raglan_gateway.traces.collection import Collector
-from raglan_gateway.traces.keeping import Traces
-from raglan_gateway.traces.store import TraceStore
-from raglan_gateway.traces.verdict import TailSampling
+from raglan_gateway.traces.reporter import TraceReporter
 from uvicorn.server import ServerState
 
 ASK = {"query": "What?"}
@@ -63,15 +60,12 @@ async def served() -> AsyncIterator[Served]:
         check_origin=lambda scope: None,
         count=served.metrics.refused,
     )
-    traces = Traces(
-        TraceStore(None, newest=0, max_bytes=1), TailSampling(0), Collector(list), max_spans=1
-    )
     app = RequestMiddleware(
         served.app,
         admission=admission,
         lifecycle=Lifecycle("it"),
         metrics=served.metrics,
-        traces=traces,
+        reporter=TraceReporter(None),
     )
     config = uvicorn.Config(app, interface="asgi3", access_log=False, log_config=None)
     config.load()
