@@ -152,6 +152,10 @@ constraints-vllm: venv-vllm ## Pin what .venv-vllm holds now in requirements/vll
 bench-mesh: setup-test ## The figures of docs/benchmarks.md on a fresh mesh (needs EVAL_DATA_DIR); ONLY="scifact" for one; BEFORE=<commit> with overhead
 	@BEFORE="$(BEFORE)" PYTHONPATH=tests:bench $(BIN)/python bench/mesh.py $(ONLY)
 
+.PHONY: bench-spans
+bench-spans: setup-test ## The span class and the OTLP encoder beside the SDK's, in share of a query
+	@PYTHONPATH=tests:bench $(BIN)/python bench/spans.py
+
 .PHONY: bench-retriever
 bench-retriever: setup-test ## Search and upsert of the retriever alone, 20,000 chunks
 	@PYTHONPATH=bench $(BIN)/python bench/retriever.py

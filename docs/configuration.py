@@ -38,8 +38,9 @@ the command line trusts.
 `RAGLAN_TRACE_CONTENT=1` lets spans carry queries, passages and answers; by default they hold none.
 `RAGLAN_TRACE_SPANS` (20000) is how many of its newest spans a process remembers, a kilobyte each.
 OpenTelemetry's own variables are read too: `OTEL_EXPORTER_OTLP_ENDPOINT`, e.g.
-`http://collector:4318`, sends every span to a collector besides (with `OTEL_EXPORTER_OTLP_HEADERS`,
-`..._TIMEOUT`, `..._COMPRESSION` and `..._CERTIFICATE`), and `OTEL_SDK_DISABLED=true` makes none.
+`http://collector:4318`, sends every span to a collector (with `OTEL_EXPORTER_OTLP_HEADERS`,
+`..._TIMEOUT`, `..._COMPRESSION`, `..._CERTIFICATE`), and `OTEL_SDK_DISABLED=true` makes none;
+with either, `raglan up` starts no [tracer](traces.md).
 """
 TABLE = "| variable | type | default | |\n|---|---|---|---|"
 

@@ -29,7 +29,7 @@ VARIABLES: Final = {
     "RAGLAN_GENERATOR_ENGINE": "null",
     "RAGLAN_GENERATOR_NULL_TOKENS": "10",
     "RAGLAN_GENERATOR_NULL_TOKEN_MS": "10",
-    "RAGLAN_GATEWAY_OTLP_PORT": "-1",
+    "RAGLAN_TRACER_OTLP_PORT": "-1",
 }
 """The index is a real one: only it knows that a collection does not exist."""
 

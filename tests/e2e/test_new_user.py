@@ -132,6 +132,7 @@ def test_status_shows_every_process_as_json(clone: Clone) -> None:
     status = json.loads(clone.raglan("status", "--json").stdout)
     assert {service["service"] for service in status["services"]} == {
         "gateway", "embedder", "retriever", "reranker", "generator", "ingester",
+        "tracer",
     }  # fmt: skip
 
 

@@ -198,8 +198,9 @@ def test_status_names_every_process_and_what_it_runs(client: httpx.Client) -> No
     assert {s["state"] for s in services.values()} == {"serving"}
     assert set(services) == {
         "gateway", "embedder", "retriever", "reranker", "generator", "ingester",
+        "tracer",
     }  # fmt: skip
-    assert len({s["pid"] for s in services.values()}) == 6
+    assert len({s["pid"] for s in services.values()}) == 7
     assert services["embedder"]["dimension"] == 384
 
 

@@ -59,7 +59,7 @@ class Running:
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     port = ports.free_port()
     folder = tmp_path_factory.mktemp("traces")
-    with trace_requests.mixed(folder, RAGLAN_GATEWAY_OTLP_PORT=str(port)) as requests:
+    with trace_requests.mixed(folder, RAGLAN_TRACER_OTLP_PORT=str(port)) as requests:
         yield Running(requests, f"http://127.0.0.1:{port}/v1/traces")
 
 

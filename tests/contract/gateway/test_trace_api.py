@@ -54,10 +54,10 @@ async def tracer(mesh: Bench, port: int = 0) -> Server:
     return server
 
 
-def client_of(pool: EndpointPool | None) -> httpx.AsyncClient:
+def client_of(pool: EndpointPool | None, reports: TraceReporter | None = None) -> httpx.AsyncClient:
     app = FastAPI()
     install_error_handlers(app)
-    app.include_router(routes.router(pool))
+    app.include_router(routes.router(pool, reports or TraceReporter(pool)))
     return httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://localhost")
 
 
@@ -142,6 +142,20 @@ async def test_outcomes_wait_for_a_tracer_that_is_away(monkeypatch: pytest.Monke
         await reports.close()
         await pool.close()
         await server.stop()
+
+
+@pytest.mark.usefixtures("gateway")
+async def test_a_trace_is_looked_at_as_its_request_has_ended_or_runs() -> None:
+    async with tracer_bench.bench() as mesh, reaching(mesh) as pool:
+        reports = TraceReporter(pool)
+        async with client_of(pool, reports) as client:
+            outcome = ended(caller_sampled=True, status=200)
+            reports.begin(outcome)
+            path = f"/v1/traces/{outcome.trace_id.hex()}"
+            assert not (await client.get(path)).json()["complete"], "its request still runs"
+            reports.record(outcome)
+            found = (await client.get(path)).json()
+            assert "wanted" in found["reasons"], "it was reported before it was looked at"
 
 
 async def test_outcomes_that_wait_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,8 @@ import pytest
 from pydantic import Field, PositiveInt, SecretStr
 from raglan import redaction
 from raglan.settings import SERVICES, GrpcSettings, SettingsError, default_data_dir, is_secret, load
+from raglan_gateway.settings import GatewaySettings
+from raglan_tracer.settings import TracerSettings
 
 
 class EmbedderLike(GrpcSettings, env_prefix="RAGLAN_EMBEDDER_"):
@@ -123,3 +125,14 @@ def test_a_user_without_a_home_folder_is_told(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(Path, "home", no_home)
     with pytest.raises(SettingsError, match=r"has no home folder.* set RAGLAN_DATA \(or HOME\)"):
         default_data_dir()
+
+
+def test_a_setting_of_traces_is_read_by_its_former_name_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("RAGLAN_GATEWAY_TRACES_SHARE", "0.5")
+    monkeypatch.setenv("RAGLAN_GATEWAY_TRACES_KEPT", "7")
+    monkeypatch.setenv("RAGLAN_TRACER_TRACES_KEPT", "8")
+    loaded = load(TracerSettings)
+    assert (loaded.traces_share, loaded.traces_kept) == (0.5, 8)
+    load(GatewaySettings)  # which does not refuse them

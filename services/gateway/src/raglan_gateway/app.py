@@ -119,7 +119,7 @@ def build(settings: GatewaySettings, lifecycle: Lifecycle | None = None) -> Fast
     app.include_router(collections.router(mesh, answers))
     app.include_router(documents.router(mesh, answers, settings))
     app.include_router(jobs.router(mesh, settings.heartbeat_s))
-    app.include_router(trace_routes.router(tracer))
+    app.include_router(trace_routes.router(tracer, reporter))
     app.include_router(operations.router(mesh, redis, settings, metrics))
     openapi.install(app)
     return app

@@ -10,7 +10,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
 
@@ -168,12 +168,13 @@ class TraceRecorder:
         """The traces of the store; see `TraceStore.newest`."""
         return await self.store.newest(wanted)
 
-    async def find(self, trace_id: bytes, own: Reply) -> Found | None:
+    async def find(self, trace_id: bytes, own: Reply, *, running: bool = False) -> Found | None:
         """A trace, from the store or, if it is recent, from the mesh.
 
         Args:
             trace_id: 16 bytes.
             own: the spans of it that the asking gateway has.
+            running: whether a request of it still runs there.
 
         Returns:
             None when no process has spans of it.
@@ -194,6 +195,8 @@ class TraceRecorder:
         await self._look_for(trace)
         if not len(trace.spans):
             return None
+        if running:  # its outcome will decide whether it is kept
+            return Found(replace(trace.summarize(), complete=False), trace.spans.packed())
         if trace_id not in self._pending:
             await self._looked_at(trace)
         return Found(trace.summarize(), trace.spans.packed())

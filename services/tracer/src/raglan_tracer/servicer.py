@@ -77,7 +77,9 @@ class TracerServicer(traces_pb2_grpc.TracerServiceServicer):
         """One trace, in pieces that fit into a message."""
         if len(request.trace_id) != _ID_BYTES:
             raise InvalidInput(f"A trace id has {len(request.trace_id)} bytes, not {_ID_BYTES}.")
-        found = await self._recorder.find(request.trace_id, _reply(request.spans))
+        found = await self._recorder.find(
+            request.trace_id, _reply(request.spans), running=request.running
+        )
         if found is None:
             raise NotFound(
                 f"There is no trace {request.trace_id.hex()}. Those of errors, of degraded, "

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from raglan.v1 import common_pb2 as raglan_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16raglan/v1/traces.proto\x12\traglan.v1\x1a\x16raglan/v1/common.proto\"#\n\x0e\x43ollectRequest\x12\x11\n\ttrace_ids\x18\x01 \x03(\x0c\"4\n\x0f\x43ollectResponse\x12\r\n\x05spans\x18\x01 \x01(\x0c\x12\x12\n\nincomplete\x18\x02 \x03(\x0c\"\xe1\x01\n\x0eRequestOutcome\x12\x10\n\x08trace_id\x18\x01 \x01(\x0c\x12\r\n\x05route\x18\x02 \x01(\t\x12\x0e\n\x06status\x18\x03 \x01(\r\x12\x11\n\telapsed_s\x18\x04 \x01(\x01\x12\x13\n\x0blate_status\x18\x05 \x01(\r\x12\x10\n\x08\x64\x65graded\x18\x06 \x01(\x08\x12\x0e\n\x06hedged\x18\x07 \x01(\x08\x12\x0f\n\x07retried\x18\x08 \x01(\x08\x12\x13\n\x0bstarted_job\x18\t \x01(\x08\x12\x1b\n\x0e\x63\x61ller_sampled\x18\n \x01(\x08H\x00\x88\x01\x01\x42\x11\n\x0f_caller_sampled\"g\n\rReportRequest\x12+\n\x08outcomes\x18\x01 \x03(\x0b\x32\x19.raglan.v1.RequestOutcome\x12)\n\x05spans\x18\x02 \x01(\x0b\x32\x1a.raglan.v1.CollectResponse\" \n\x0eReportResponse\x12\x0e\n\x06wanted\x18\x01 \x03(\x0c\"\xb6\x02\n\x11ListTracesRequest\x12\r\n\x05limit\x18\x01 \x01(\r\x12\x12\n\x05route\x18\x02 \x01(\tH\x00\x88\x01\x01\x12\x13\n\x06status\x18\x03 \x01(\rH\x01\x88\x01\x01\x12\x12\n\x05\x65rror\x18\x04 \x01(\x08H\x02\x88\x01\x01\x12\x15\n\x08\x64\x65graded\x18\x05 \x01(\x08H\x03\x88\x01\x01\x12\x13\n\x06hedged\x18\x06 \x01(\x08H\x04\x88\x01\x01\x12\x14\n\x07retried\x18\x07 \x01(\x08H\x05\x88\x01\x01\x12\x1c\n\x0fmin_duration_ms\x18\x08 \x01(\x01H\x06\x88\x01\x01\x12\x13\n\x06\x62\x65\x66ore\x18\t \x01(\x04H\x07\x88\x01\x01\x42\x08\n\x06_routeB\t\n\x07_statusB\x08\n\x06_errorB\x0b\n\t_degradedB\t\n\x07_hedgedB\n\n\x08_retriedB\x12\n\x10_min_duration_msB\t\n\x07_before\"&\n\x12ListTracesResponse\x12\x10\n\x08\x64ocument\x18\x01 \x01(\x0c\"N\n\x0fGetTraceRequest\x12\x10\n\x08trace_id\x18\x01 \x01(\x0c\x12)\n\x05spans\x18\x02 \x01(\x0b\x32\x1a.raglan.v1.CollectResponse\",\n\nTraceChunk\x12\x10\n\x08\x64ocument\x18\x01 \x01(\x0c\x12\x0c\n\x04size\x18\x02 \x01(\x04\"\'\n\rTracesOutline\x12\x16\n\x0eresource_spans\x18\x01 \x03(\x0c\"=\n\x14ResourceSpansOutline\x12\x10\n\x08resource\x18\x01 \x01(\x0c\x12\x13\n\x0bscope_spans\x18\x02 \x03(\x0c\"\"\n\x11ScopeSpansOutline\x12\r\n\x05spans\x18\x02 \x03(\x0c\"@\n\x0bSpanOutline\x12\x12\n\nattributes\x18\t \x03(\x0c\x12\x0e\n\x06\x65vents\x18\x0b \x03(\x0c\x12\r\n\x05links\x18\r \x03(\x0c\x32P\n\x0cTraceService\x12@\n\x07\x43ollect\x12\x19.raglan.v1.CollectRequest\x1a\x1a.raglan.v1.CollectResponse2\x98\x02\n\rTracerService\x12<\n\x07GetInfo\x12\x19.raglan.v1.GetInfoRequest\x1a\x16.raglan.v1.ServiceInfo\x12=\n\x06Report\x12\x18.raglan.v1.ReportRequest\x1a\x19.raglan.v1.ReportResponse\x12I\n\nListTraces\x12\x1c.raglan.v1.ListTracesRequest\x1a\x1d.raglan.v1.ListTracesResponse\x12?\n\x08GetTrace\x12\x1a.raglan.v1.GetTraceRequest\x1a\x15.raglan.v1.TraceChunk0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16raglan/v1/traces.proto\x12\traglan.v1\x1a\x16raglan/v1/common.proto\"#\n\x0e\x43ollectRequest\x12\x11\n\ttrace_ids\x18\x01 \x03(\x0c\"4\n\x0f\x43ollectResponse\x12\r\n\x05spans\x18\x01 \x01(\x0c\x12\x12\n\nincomplete\x18\x02 \x03(\x0c\"\xe1\x01\n\x0eRequestOutcome\x12\x10\n\x08trace_id\x18\x01 \x01(\x0c\x12\r\n\x05route\x18\x02 \x01(\t\x12\x0e\n\x06status\x18\x03 \x01(\r\x12\x11\n\telapsed_s\x18\x04 \x01(\x01\x12\x13\n\x0blate_status\x18\x05 \x01(\r\x12\x10\n\x08\x64\x65graded\x18\x06 \x01(\x08\x12\x0e\n\x06hedged\x18\x07 \x01(\x08\x12\x0f\n\x07retried\x18\x08 \x01(\x08\x12\x13\n\x0bstarted_job\x18\t \x01(\x08\x12\x1b\n\x0e\x63\x61ller_sampled\x18\n \x01(\x08H\x00\x88\x01\x01\x42\x11\n\x0f_caller_sampled\"g\n\rReportRequest\x12+\n\x08outcomes\x18\x01 \x03(\x0b\x32\x19.raglan.v1.RequestOutcome\x12)\n\x05spans\x18\x02 \x01(\x0b\x32\x1a.raglan.v1.CollectResponse\" \n\x0eReportResponse\x12\x0e\n\x06wanted\x18\x01 \x03(\x0c\"\xb6\x02\n\x11ListTracesRequest\x12\r\n\x05limit\x18\x01 \x01(\r\x12\x12\n\x05route\x18\x02 \x01(\tH\x00\x88\x01\x01\x12\x13\n\x06status\x18\x03 \x01(\rH\x01\x88\x01\x01\x12\x12\n\x05\x65rror\x18\x04 \x01(\x08H\x02\x88\x01\x01\x12\x15\n\x08\x64\x65graded\x18\x05 \x01(\x08H\x03\x88\x01\x01\x12\x13\n\x06hedged\x18\x06 \x01(\x08H\x04\x88\x01\x01\x12\x14\n\x07retried\x18\x07 \x01(\x08H\x05\x88\x01\x01\x12\x1c\n\x0fmin_duration_ms\x18\x08 \x01(\x01H\x06\x88\x01\x01\x12\x13\n\x06\x62\x65\x66ore\x18\t \x01(\x04H\x07\x88\x01\x01\x42\x08\n\x06_routeB\t\n\x07_statusB\x08\n\x06_errorB\x0b\n\t_degradedB\t\n\x07_hedgedB\n\n\x08_retriedB\x12\n\x10_min_duration_msB\t\n\x07_before\"&\n\x12ListTracesResponse\x12\x10\n\x08\x64ocument\x18\x01 \x01(\x0c\"_\n\x0fGetTraceRequest\x12\x10\n\x08trace_id\x18\x01 \x01(\x0c\x12)\n\x05spans\x18\x02 \x01(\x0b\x32\x1a.raglan.v1.CollectResponse\x12\x0f\n\x07running\x18\x03 \x01(\x08\",\n\nTraceChunk\x12\x10\n\x08\x64ocument\x18\x01 \x01(\x0c\x12\x0c\n\x04size\x18\x02 \x01(\x04\"\'\n\rTracesOutline\x12\x16\n\x0eresource_spans\x18\x01 \x03(\x0c\"=\n\x14ResourceSpansOutline\x12\x10\n\x08resource\x18\x01 \x01(\x0c\x12\x13\n\x0bscope_spans\x18\x02 \x03(\x0c\"\"\n\x11ScopeSpansOutline\x12\r\n\x05spans\x18\x02 \x03(\x0c\"@\n\x0bSpanOutline\x12\x12\n\nattributes\x18\t \x03(\x0c\x12\x0e\n\x06\x65vents\x18\x0b \x03(\x0c\x12\r\n\x05links\x18\r \x03(\x0c\x32P\n\x0cTraceService\x12@\n\x07\x43ollect\x12\x19.raglan.v1.CollectRequest\x1a\x1a.raglan.v1.CollectResponse2\x98\x02\n\rTracerService\x12<\n\x07GetInfo\x12\x19.raglan.v1.GetInfoRequest\x1a\x16.raglan.v1.ServiceInfo\x12=\n\x06Report\x12\x18.raglan.v1.ReportRequest\x1a\x19.raglan.v1.ReportResponse\x12I\n\nListTraces\x12\x1c.raglan.v1.ListTracesRequest\x1a\x1d.raglan.v1.ListTracesResponse\x12?\n\x08GetTrace\x12\x1a.raglan.v1.GetTraceRequest\x1a\x15.raglan.v1.TraceChunk0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -47,19 +47,19 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTTRACESRESPONSE']._serialized_start=832
   _globals['_LISTTRACESRESPONSE']._serialized_end=870
   _globals['_GETTRACEREQUEST']._serialized_start=872
-  _globals['_GETTRACEREQUEST']._serialized_end=950
-  _globals['_TRACECHUNK']._serialized_start=952
-  _globals['_TRACECHUNK']._serialized_end=996
-  _globals['_TRACESOUTLINE']._serialized_start=998
-  _globals['_TRACESOUTLINE']._serialized_end=1037
-  _globals['_RESOURCESPANSOUTLINE']._serialized_start=1039
-  _globals['_RESOURCESPANSOUTLINE']._serialized_end=1100
-  _globals['_SCOPESPANSOUTLINE']._serialized_start=1102
-  _globals['_SCOPESPANSOUTLINE']._serialized_end=1136
-  _globals['_SPANOUTLINE']._serialized_start=1138
-  _globals['_SPANOUTLINE']._serialized_end=1202
-  _globals['_TRACESERVICE']._serialized_start=1204
-  _globals['_TRACESERVICE']._serialized_end=1284
-  _globals['_TRACERSERVICE']._serialized_start=1287
-  _globals['_TRACERSERVICE']._serialized_end=1567
+  _globals['_GETTRACEREQUEST']._serialized_end=967
+  _globals['_TRACECHUNK']._serialized_start=969
+  _globals['_TRACECHUNK']._serialized_end=1013
+  _globals['_TRACESOUTLINE']._serialized_start=1015
+  _globals['_TRACESOUTLINE']._serialized_end=1054
+  _globals['_RESOURCESPANSOUTLINE']._serialized_start=1056
+  _globals['_RESOURCESPANSOUTLINE']._serialized_end=1117
+  _globals['_SCOPESPANSOUTLINE']._serialized_start=1119
+  _globals['_SCOPESPANSOUTLINE']._serialized_end=1153
+  _globals['_SPANOUTLINE']._serialized_start=1155
+  _globals['_SPANOUTLINE']._serialized_end=1219
+  _globals['_TRACESERVICE']._serialized_start=1221
+  _globals['_TRACESERVICE']._serialized_end=1301
+  _globals['_TRACERSERVICE']._serialized_start=1304
+  _globals['_TRACERSERVICE']._serialized_end=1584
 # @@protoc_insertion_point(module_scope)

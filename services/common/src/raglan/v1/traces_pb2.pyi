@@ -277,7 +277,10 @@ class GetTraceRequest(_message.Message):
 
     TRACE_ID_FIELD_NUMBER: _builtins.int
     SPANS_FIELD_NUMBER: _builtins.int
+    RUNNING_FIELD_NUMBER: _builtins.int
     trace_id: _builtins.bytes
+    running: _builtins.bool
+    """A request of this trace still runs at the caller."""
     @_builtins.property
     def spans(self) -> Global___CollectResponse:
         """The caller's own spans of it."""
@@ -287,10 +290,11 @@ class GetTraceRequest(_message.Message):
         *,
         trace_id: _builtins.bytes = ...,
         spans: Global___CollectResponse | None = ...,
+        running: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["spans", b"spans"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["spans", b"spans", "trace_id", b"trace_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["running", b"running", "spans", b"spans", "trace_id", b"trace_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -132,6 +132,8 @@ class RequestMiddleware:
         started = time.monotonic()
         span = tracing.current()
         outcome = request_outcome.begin(span.get_span_context().trace_id, headers)
+        if span.is_recording():
+            self._reporter.begin(outcome)
         exchange.added.append((b"x-request-id", request_id.encode()))
         if traceparent := request_context.headers(span).get("traceparent"):
             exchange.added.append((b"traceparent", traceparent.encode()))

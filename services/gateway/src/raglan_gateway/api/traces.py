@@ -11,9 +11,10 @@ from fastapi.responses import Response, StreamingResponse
 from pydantic import BaseModel
 from raglan.deadline import Deadline
 from raglan.errors import NotSupported
-from raglan.rpc import trace_service
 from raglan.rpc.pool import EndpointPool
 from raglan.v1 import traces_pb2
+
+from raglan_gateway.traces.reporter import TraceReporter
 
 _ANSWER_S: Final = 10.0
 """For the tracer to look through its store and the mesh, and for the reader to take it all."""
@@ -105,7 +106,7 @@ class Trace(TraceSummary):
     spans: list[Span]
 
 
-def router(tracer: EndpointPool | None) -> APIRouter:
+def router(tracer: EndpointPool | None, reporter: TraceReporter) -> APIRouter:
     """The routes of traces, answered by the tracer; without one they are not supported."""
     routes = APIRouter(prefix="/v1/traces", tags=["traces"])
 
@@ -141,8 +142,9 @@ def router(tracer: EndpointPool | None) -> APIRouter:
     async def get_trace(trace_id: TraceId) -> Response:
         """A trace that is kept, or any of the last two minutes."""
         id_ = bytes.fromhex(trace_id)
-        request = traces_pb2.GetTraceRequest(trace_id=id_, spans=await trace_service.collect([id_]))
-        chunks = _needed(tracer).stream("GetTrace", request, deadline=Deadline.after(_ANSWER_S))
+        pool = _needed(tracer)
+        request = await reporter.request_for(id_)
+        chunks = pool.stream("GetTrace", request, deadline=Deadline.after(_ANSWER_S))
         first = await anext(chunks)
         return StreamingResponse(
             _rest(first, chunks),

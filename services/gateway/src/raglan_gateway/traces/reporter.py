@@ -42,6 +42,8 @@ class TraceReporter:
         """
         self._tracer = tracer
         self._waiting: deque[traces_pb2.RequestOutcome] = deque(maxlen=MAX_WAITING)
+        self._running: set[bytes] = set()
+        self._reporting = asyncio.Lock()
         self._wanted: list[bytes] = []
         self._follow_until = float("-inf")
         self.works = True
@@ -62,10 +64,23 @@ class TraceReporter:
         await asyncio.wait((self._task,))
         await self._report_all(self._tracer, Deadline.after(_LAST_REPORT_S))
 
+    def begin(self, outcome: traces_pb2.RequestOutcome) -> None:
+        """Take note of a request that begins; `record` it at its end."""
+        self._running.add(outcome.trace_id)
+
     def record(self, outcome: traces_pb2.RequestOutcome) -> None:
         """Take note of a request that has ended. Never waits."""
+        self._running.discard(outcome.trace_id)
         if self._tracer is not None:
             self._waiting.append(outcome)
+
+    async def request_for(self, trace_id: bytes) -> traces_pb2.GetTraceRequest:
+        """The request for a trace, once the tracer knows how its requests ended."""
+        if self._tracer is not None and self._waiting:
+            await self._report_all(self._tracer, Deadline.after(_REPORT_S))
+        running = trace_id in self._running
+        spans = await trace_service.collect([trace_id])
+        return traces_pb2.GetTraceRequest(trace_id=trace_id, spans=spans, running=running)
 
     @property
     def waiting(self) -> int:
@@ -80,9 +95,10 @@ class TraceReporter:
 
     async def _report_all(self, tracer: EndpointPool, deadline: Deadline) -> None:
         """Report until the tracer wants no more."""
-        await self._report(tracer, deadline)
-        while self.works and (self._waiting or self._wanted) and deadline.remaining_s() > 0:
+        async with self._reporting:
             await self._report(tracer, deadline)
+            while self.works and (self._waiting or self._wanted) and deadline.remaining_s() > 0:
+                await self._report(tracer, deadline)
 
     async def _report(self, tracer: EndpointPool, deadline: Deadline) -> None:
         taken = [self._waiting.popleft() for _ in range(min(_AT_ONCE, len(self._waiting)))]
