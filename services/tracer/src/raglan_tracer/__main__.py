@@ -1,16 +1,16 @@
-"""Run the tracer: `python -m raglan_tracer`."""
+"""Run the tracer: `python -m raglan_tracer`, settings from `RAGLAN_TRACER_*`."""
+
+from __future__ import annotations
 
 from raglan.rpc.server import serve
-from raglan.settings import load_or_exit
 
 from raglan_tracer.app import build
 from raglan_tracer.settings import TracerSettings
 
 
 def main() -> None:
-    """Serve until told to stop."""
-    settings = load_or_exit(TracerSettings)
-    serve(lambda: build(settings), settings)
+    """Serve until SIGTERM or SIGINT."""
+    serve(build, TracerSettings)
 
 
 if __name__ == "__main__":

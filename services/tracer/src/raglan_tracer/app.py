@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from typing import Any, Final
 
-from prometheus_client import CollectorRegistry
 from raglan.cross_origin import CrossOriginPolicy
 from raglan.rpc.replicas import Replicas
 from raglan.rpc.server import Service
@@ -27,9 +26,8 @@ _COLLECTED: Final = ("embedder", "retriever", "reranker", "generator", "ingester
 
 
 def build(settings: TracerSettings) -> Service:
-    """The service that `settings` describe. Call inside a running event loop."""
-    registry = CollectorRegistry()
-    metrics = Endpoint(registry, settings.host, settings.metrics_port)
+    """Assemble the service. Call inside a running event loop."""
+    metrics = Endpoint.of(settings)
     replicas = [
         Replicas(name, getattr(settings, f"{name}_address"), traces_pb2_grpc.TraceServiceStub)
         for name in _COLLECTED
@@ -57,7 +55,7 @@ def build(settings: TracerSettings) -> Service:
     async def start() -> None:
         await recorder.start()
         listener.start()
-        registry.register(OnLoop(lambda: families(recorder, receiver)))
+        metrics.registry.register(OnLoop(lambda: families(recorder, receiver)))
 
     async def close() -> None:
         await listener.close()

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import AsyncIterator, Callable
 from typing import Any, Final
 
 import grpc
 from google.protobuf.message import DecodeError
 from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
-from raglan import __version__
 from raglan.errors import InvalidInput, NotFound
+from raglan.rpc.service_info import service_info
 from raglan.v1 import common_pb2, traces_pb2, traces_pb2_grpc
 
 from raglan_tracer.collection import Reply
@@ -41,13 +40,9 @@ class TracerServicer(traces_pb2_grpc.TracerServiceServicer):
         self, request: common_pb2.GetInfoRequest, context: Context
     ) -> common_pb2.ServiceInfo:
         """What this process is."""
-        return common_pb2.ServiceInfo(
-            service="tracer",
-            version=__version__,
-            engine="memory" if self._recorder.store.in_memory else "sqlite",
-            pid=os.getpid(),
-            metrics_port=self._metrics_port(),
-        )
+        engine = "memory" if self._recorder.store.in_memory else "sqlite"
+        facts = common_pb2.ServiceInfo(engine=engine)
+        return service_info("tracer", facts, metrics_port=self._metrics_port())
 
     async def Report(
         self, request: traces_pb2.ReportRequest, context: Context
