@@ -44,7 +44,11 @@ class Limits:
 
 
 class Connection(HttpToolsProtocol):
-    """A client's connection. While the gateway drains, each reply is its last."""
+    """A client's connection. While the gateway drains, each reply is its last.
+
+    Args:
+        reject: builds and counts the reply to a request that is refused by its head.
+    """
 
     def __init__(
         self,
@@ -54,9 +58,6 @@ class Connection(HttpToolsProtocol):
         reject: Callable[[RaglanError, Check], Response] = lambda error, check: reply(error),
         **options: Any,
     ) -> None:
-        """Args:
-        reject: builds and counts the reply to a request that is refused by its head.
-        """
         super().__init__(*args, **options)
         self._reject = reject
         self._lifecycle = lifecycle
@@ -189,7 +190,7 @@ class Connection(HttpToolsProtocol):
 
     @property
     def serves(self) -> bool:
-        """Whether a request runs."""
+        """True while a request runs."""
         return self.cycle is not None and not self.cycle.response_complete
 
     def last_request(self) -> None:
@@ -235,7 +236,7 @@ async def sweep(state: ServerState) -> None:
 
 
 def _readable(transport: asyncio.Transport) -> bool:
-    """Whether the kernel holds bytes that the loop has not read yet."""
+    """Return whether the kernel holds unread bytes."""
     poll = select.poll()
     poll.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
     return bool(poll.poll(0))

@@ -14,7 +14,7 @@ class DegradationLevel:
     name: str
     """Value of `rung` in `/readyz`."""
     stage: str
-    """As in `degraded` and `timings_ms`."""
+    """Name as in `degraded` and `timings_ms`."""
     service: str
     fallback: str
     """Value of `fallback` in `degraded`."""

@@ -37,7 +37,9 @@ def reply(
     """`error` as a response; `Retry-After` in whole seconds where trying again makes sense.
 
     Args:
+        error: mapped by `raglan.errors`.
         status: by default that of the error.
+        headers: added to the reply.
         request_id: by default that of the request being served.
     """
     row = errors.wire(error)

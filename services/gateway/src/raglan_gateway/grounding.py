@@ -1,4 +1,4 @@
-"""Which sentences of an answer their citations support: by words, else by meaning.
+"""Grounding: sentences of an answer that their citations support, by words or by meaning.
 
 The generator compares words; a sentence that says the same in other words is found by its vector.
 """
@@ -41,7 +41,7 @@ class Claim:
 
 
 def claims_of(finished: generator_pb2.Finished) -> list[Claim]:
-    """As the generator found them."""
+    """Return the claims as the generator reported them."""
     return [
         Claim(claim.start, claim.end, tuple(claim.markers), claim.support, conflict=claim.conflict)
         for claim in finished.claims

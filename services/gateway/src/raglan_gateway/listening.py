@@ -15,8 +15,8 @@ from raglan.rpc.addresses import format_address, listening_socket
 from raglan_gateway.settings import GatewaySettings
 
 _UNSENT_BYTES: Final = 64 * 1024
-"""What the kernel keeps of a reply that its client is slow to read; the rest waits in the
-pipeline, which stands still then."""
+"""Unsent bytes of a reply that the kernel buffers for a slow client; beyond them the pipeline
+waits."""
 
 
 def sockets(settings: GatewaySettings) -> list[socket.socket]:

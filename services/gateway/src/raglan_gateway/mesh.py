@@ -40,16 +40,16 @@ STUBS: Final = {
     "tracer": traces_pb2_grpc.TracerServiceStub,
 }
 TRACER: Final = "tracer"
-"""No request needs it, and there may be none."""
+"""Name of the tracer, which is optional and needed by no request."""
 
-_ASK_S: Final = 1.0
+_INFO_S: Final = 1.0
 REVISIONS_S: Final = 0.15
 """Longest wait for the ingester before a stale answer is looked up."""
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
-    """One replica, as it looks from here."""
+class ReplicaStatus:
+    """Status of a replica as the gateway sees it."""
 
     service: str
     address: str
@@ -60,16 +60,17 @@ class Seen:
 
 
 class Mesh:
-    """Implements `pipeline.ServiceClients` and hands out the pools of retriever and ingester."""
+    """Implements `pipeline.ServiceClients` and hands out the pools of retriever and ingester.
+
+    Args:
+        on_attempt: told the service, and "first", "retry" or "hedge", of each call that leaves.
+    """
 
     def __init__(
         self,
         settings: GatewaySettings,
         on_attempt: Callable[[str, str], None] = lambda service, kind: None,
     ) -> None:
-        """Args:
-        on_attempt: told the service, and "first", "retry" or "hedge", of each call that leaves.
-        """
         self.pools = {
             name: EndpointPool(
                 name,
@@ -96,7 +97,7 @@ class Mesh:
         *,
         deadline: Deadline,
     ) -> embedder_pb2.EmbedResponse:
-        """Vectors that somebody waits for, shape (len(texts), dim)."""
+        """Embed interactively; returns vectors of shape (len(texts), dim)."""
         request = embedder_pb2.EmbedRequest(
             texts=texts, kind=kind, lane=common_pb2.LANE_INTERACTIVE
         )
@@ -148,23 +149,25 @@ class Mesh:
             "Generate", request, deadline=deadline, first_by=first_by, gap_s=self._token_gap_s
         )
 
-    def seen(self) -> list[Seen]:
-        """Every replica as it looks now, without asking any."""
+    def describe_replicas(self) -> list[ReplicaStatus]:
+        """Describe every replica from local knowledge, without a call."""
         return [
-            _seen(name, endpoint)
+            _status_of(name, endpoint)
             for name, pool in self.pools.items()
             for endpoint in pool.replicas.all
         ]
 
-    async def ask(self) -> list[Seen]:
-        """`seen`, and what each replica that can be reached says it runs; about a second."""
+    async def query_replicas(self) -> list[ReplicaStatus]:
+        """Describe every replica with its `GetInfo`, within about a second."""
         return await asyncio.gather(
-            *(_ask(name, each) for name, pool in self.pools.items() for each in pool.replicas.all)
+            *(_query(name, each) for name, pool in self.pools.items() for each in pool.replicas.all)
         )
 
 
-def _seen(name: str, endpoint: Endpoint, info: common_pb2.ServiceInfo | None = None) -> Seen:
-    return Seen(
+def _status_of(
+    name: str, endpoint: Endpoint, info: common_pb2.ServiceInfo | None = None
+) -> ReplicaStatus:
+    return ReplicaStatus(
         service=name,
         address=endpoint.address,
         state=endpoint.reach,
@@ -174,13 +177,13 @@ def _seen(name: str, endpoint: Endpoint, info: common_pb2.ServiceInfo | None = N
     )
 
 
-async def _ask(name: str, endpoint: Endpoint) -> Seen:
+async def _query(name: str, endpoint: Endpoint) -> ReplicaStatus:
     if endpoint.reach is Reach.UNREACHABLE:
-        return _seen(name, endpoint)
+        return _status_of(name, endpoint)
     try:
         info: common_pb2.ServiceInfo = await client.call(
-            endpoint.stub.GetInfo, common_pb2.GetInfoRequest(), deadline=Deadline.after(_ASK_S)
+            endpoint.stub.GetInfo, common_pb2.GetInfoRequest(), deadline=Deadline.after(_INFO_S)
         )
     except RaglanError:
-        return _seen(name, endpoint)
-    return _seen(name, endpoint, info)
+        return _status_of(name, endpoint)
+    return _status_of(name, endpoint, info)

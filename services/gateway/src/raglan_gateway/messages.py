@@ -1,4 +1,4 @@
-"""What the pipeline asks of the services, and what it makes of a new order, in their messages."""
+"""Conversion of queries to the services' messages, and of a reranking to passages."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from raglan_gateway.query import Query
 def search(
     query: Query, embedded: embedder_pb2.EmbedResponse | None, candidates: int
 ) -> retriever_pb2.SearchRequest:
+    """Build the search for `query`, lexical where it was not embedded."""
     request = retriever_pb2.SearchRequest(
         collections=query.collections,
         text=query.line,
@@ -32,6 +33,7 @@ def search(
 
 
 def rerank(query: Query, passages: Sequence[common_pb2.Passage]) -> reranker_pb2.RerankRequest:
+    """Build the reranking of `passages`."""
     return reranker_pb2.RerankRequest(
         query=query.line,
         candidates=[
@@ -61,6 +63,7 @@ def _retrieval_score(passage: common_pb2.Passage) -> float:
 def reordered(
     passages: list[common_pb2.Passage], reply: reranker_pb2.RerankResponse
 ) -> list[common_pb2.Passage]:
+    """Return `passages` in the order of `reply`, exact matches first, with their scores."""
     for ranked in reply.ranked:
         passage = passages[ranked.index]
         if ranked.HasField("calibrated"):

@@ -1,4 +1,4 @@
-"""What the gateway counts, in Prometheus' terms.
+"""Prometheus metrics of the gateway.
 
 No value of a label comes from a request: routes are templates, methods and everything else are
 taken from lists, and what is on none of them counts as "other".
@@ -44,7 +44,7 @@ _LEVELS: Final = {level.stage: level.name for level in LEVELS}
 
 
 class Outcome(StrEnum):
-    """How a query ended that was not wrong in itself."""
+    """Outcome of a valid query."""
 
     COMPLETE = "complete"
     DEGRADED = "degraded"
@@ -131,7 +131,7 @@ class Metrics:
         self._kept = {hit: lookups.labels("kept_answers", hit) for hit in ("hit", "miss")}
 
     def process(self, lagged: Callable[[float], None]) -> ProcessMetrics:
-        """What the process shows of itself; `lagged` is told how late its loop is, in seconds."""
+        """Create the metrics of the process; `lagged` is called with the loop's lag in seconds."""
         loop = asyncio.get_running_loop()
         Gauge(
             "raglan_gateway_tasks", "Tasks of the gateway's event loop.", registry=self.registry
@@ -142,6 +142,8 @@ class Metrics:
         """Show what `mesh` and `pipeline` are like at each scrape.
 
         Args:
+            mesh: source of the replicas.
+            pipeline: source of limits and budgets.
             also_away: services that are away and not in `mesh`, e.g. "redis".
         """
         self.called.watch(mesh.pools)
@@ -160,7 +162,10 @@ class Metrics:
         """A request was answered.
 
         Args:
+            method: HTTP method.
             route: the template of the route that it matched, or "other".
+            status: HTTP status.
+            seconds: duration of the request.
         """
         known = method if method in METHODS else OTHER
         self._requests.observe(seconds, known, route, str(status))

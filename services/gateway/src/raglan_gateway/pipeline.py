@@ -33,7 +33,7 @@ from raglan_gateway.quoting import quote_passages
 from raglan_gateway.stage import StageLimiter, StageObserver, Unobserved
 
 RECOVERABLE: Final = (Unavailable, Overloaded, DeadlineExceeded, Internal)
-"""What a fallback can answer for. Anything else is the request's own fault and is reported."""
+"""Errors that a fallback can replace. Any other is the request's own fault and is reported."""
 
 
 _SHARE: Final = 0.5
@@ -49,15 +49,21 @@ class ServiceClients(Protocol):
         kind: embedder_pb2.InputKind.ValueType,
         *,
         deadline: Deadline,
-    ) -> embedder_pb2.EmbedResponse: ...
+    ) -> embedder_pb2.EmbedResponse:
+        """Embed texts; vectors of shape (len(texts), dim)."""
+        ...
 
     async def search(
         self, request: retriever_pb2.SearchRequest, *, deadline: Deadline
-    ) -> retriever_pb2.SearchResponse: ...
+    ) -> retriever_pb2.SearchResponse:
+        """Search the index."""
+        ...
 
     async def rerank(
         self, request: reranker_pb2.RerankRequest, *, deadline: Deadline
-    ) -> reranker_pb2.RerankResponse: ...
+    ) -> reranker_pb2.RerankResponse:
+        """Score passages."""
+        ...
 
     def generate(
         self,
@@ -65,7 +71,9 @@ class ServiceClients(Protocol):
         *,
         first_by: Deadline,
         deadline: Deadline,
-    ) -> AsyncGenerator[generator_pb2.GenerateEvent, None]: ...
+    ) -> AsyncGenerator[generator_pb2.GenerateEvent, None]:
+        """Stream an answer."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,7 +293,7 @@ class Pipeline:
                     yield event
 
     async def _generated(self, run: QueryState) -> AsyncGenerator[Event, None]:
-        """What the generator writes. Its stage is as fast as its first token."""
+        """Yield the generator's events. The stage is measured by its first token."""
         first_by = self._generation.limit(run.deadline)
         request = generator_pb2.GenerateRequest(
             question=run.query.text,
@@ -334,7 +342,7 @@ class Pipeline:
 
 
 def _why_unscored(reply: reranker_pb2.RerankResponse) -> str:
-    """Why no passage has an absolute score; empty where some have one."""
+    """Explain why no passage has an absolute score; empty where some have one."""
     if reply.unreadable:
         return "The reranking model does not read the language of these texts."
     if not any(ranked.HasField("calibrated") for ranked in reply.ranked):

@@ -1,4 +1,4 @@
-"""What was asked, once it is checked."""
+"""A validated query."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from raglan.v1 import retriever_pb2
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """What was asked, checked."""
+    """A validated query."""
 
     text: str
-    """As it was asked, its lines included: code and lists lose their sense without them."""
+    """The question, line breaks included: code and lists need them."""
     collections: tuple[str, ...]
     top_k: int
     mode: retriever_pb2.SearchMode.ValueType
@@ -24,7 +24,7 @@ class Query:
     max_tokens: int = 0
     priority: Priority = Priority.DEFAULT
     stream: bool = False
-    """Whether the answer is read as it is written."""
+    """True if the answer is streamed."""
 
     @property
     def line(self) -> str:

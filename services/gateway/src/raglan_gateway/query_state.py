@@ -47,10 +47,10 @@ class QueryState:
     finished: generator_pb2.Finished = field(default_factory=generator_pb2.Finished)
     claims: list[Claim] = field(default_factory=list)
     _replaced: dict[str, RaglanError] = field(default_factory=dict)
-    """Why stages fell back."""
+    """Errors of the stages that fell back."""
     _stage_began: float = 0.0
     _span: tracing.span = field(init=False)
-    """That of the stage that the query is in; it is in one at a time."""
+    """Span of the current stage; stages do not overlap."""
 
     def stage(self, name: str) -> recorded_stage:
         """Return a block that is recorded as stage `name`, also when it fails."""

@@ -1,4 +1,4 @@
-"""What the gateway can be told."""
+"""Settings of the gateway."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from raglan_gateway.shared import redis_url
 
 
 class GatewaySettings(ServiceSettings, env_prefix="RAGLAN_GATEWAY_"):
-    """Where the services are, how long each stage may take, and what a request may ask for."""
+    """Addresses of the services, budgets of the stages and limits of requests."""
 
     port: int = Field(default=8080, ge=0, le=65535)
     """Port of the REST API."""
@@ -142,8 +142,8 @@ class GatewaySettings(ServiceSettings, env_prefix="RAGLAN_GATEWAY_"):
     that inherits its socket can be replaced without a refused connection; `raglan up` does so."""
 
     keep_alive_s: PositiveFloat = 75
-    """How long a connection may stay without a request. Longer than clients keep theirs, so that
-    none is closed while a request is on its way."""
+    """Idle time after which a connection is closed. Longer than clients keep theirs, so that none
+    is closed while a request is in flight."""
 
     head_s: PositiveFloat = 30
     """Time in which the request line and the headers have to be there."""
@@ -156,7 +156,8 @@ class GatewaySettings(ServiceSettings, env_prefix="RAGLAN_GATEWAY_"):
     bytes a second or more."""
 
     slow_reader_s: PositiveFloat = 30
-    """How long a client may take in nothing of its reply; then it is cut off and its calls end."""
+    """Time for which a client may read nothing of its reply; then it is disconnected and its calls
+    are cancelled."""
 
     @field_validator("trusted_proxies")
     @classmethod

@@ -33,24 +33,25 @@ class Unobserved:
     """No-op observer."""
 
     def stage_began(self, stage: str, remaining_s: float) -> None:
-        pass
+        """Ignore the start of a stage."""
 
     def stage_ended(self, stage: str, seconds: float, error: BaseException | None) -> None:
-        pass
+        """Ignore the end of a stage."""
 
 
 class StageLimiter:
-    """Limits of one stage, shared by all queries that pass through it."""
+    """Limits of one stage, shared by all queries that pass through it.
 
-    def __init__(
-        self, name: str, *, longest_s: float, shortest_s: float = 0.75, share: float = 1.0
-    ) -> None:
-        """Args:
+    Args:
         longest_s: the budget while no latency is known, and the largest.
         shortest_s: the smallest budget, so that a stage which has been fast may be slow once.
         share: the share of a query's remaining time that the stage may use; below 1, so that
             the stages after it still find time.
-        """
+    """
+
+    def __init__(
+        self, name: str, *, longest_s: float, shortest_s: float = 0.75, share: float = 1.0
+    ) -> None:
         self.name = name
         # Wide: the latency of a stage includes the gateway's own delays, and under those the load
         # shedder has to admit less. A service that is full refuses by itself.

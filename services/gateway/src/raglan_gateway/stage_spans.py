@@ -1,4 +1,4 @@
-"""What the span of a stage says: its kind, how the service split its time, what it found."""
+"""Span of a stage: its kind, the service's own timing and the results."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def stage_span(stage: str, remaining_s: float) -> tracing.span:
 
 
 def spent(timing: common_pb2.Timing) -> None:
-    """How the service split its time."""
+    """Record the service's own timing."""
     tracing.current().set_attributes(
         {
             semconv.QUEUE_MS: timing.queue_ns / _NS_IN_MS,
@@ -46,12 +46,12 @@ def spent(timing: common_pb2.Timing) -> None:
 
 
 def retrieved(passages: Sequence[common_pb2.Passage]) -> semconv.Documents | None:
-    """What the retriever found, best first; give it to `reranked`. None where nobody records."""
+    """Record the retrieved passages, best first, for `reranked`. None without tracing."""
     return _documents(semconv.RETRIEVED, passages, "fused", "dense", "lexical")
 
 
 def reranked(given: semconv.Documents | None, passages: Sequence[common_pb2.Passage]) -> None:
-    """What the reranker was `given`, and the order that it found."""
+    """Record the reranker's input `given` and its order."""
     if given is not None:
         tracing.current().set_attribute(semconv.RERANKER_INPUT, cast(Any, given))
         _documents(semconv.RERANKER_OUTPUT, passages, "rerank")
@@ -74,7 +74,7 @@ def _documents(
 
 
 def generated(finished: generator_pb2.Finished) -> None:
-    """Who wrote the answer, and of how many tokens."""
+    """Record the model of the answer and its tokens."""
     tracing.current().set_attributes(
         {
             semconv.RESPONSE_MODEL: finished.model,

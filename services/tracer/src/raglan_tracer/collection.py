@@ -38,7 +38,7 @@ _AT_ONCE: Final = 32
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What one process had of the traces asked for."""
+    """Spans that one process returned."""
 
     data: TracesData
     incomplete: frozenset[bytes]

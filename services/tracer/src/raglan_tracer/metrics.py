@@ -1,4 +1,4 @@
-"""What keeping traces counts, read when it is scraped."""
+"""Metrics of the tracer, read at each scrape."""
 
 from __future__ import annotations
 

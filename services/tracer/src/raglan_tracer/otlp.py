@@ -171,7 +171,7 @@ def encoded(message: Message, kind: str) -> bytes:
 
 
 def problem(code: int, sentence: str) -> Status:
-    """What OTLP answers with an error status; `code` is one of gRPC's."""
+    """Build OTLP's error body; `code` is a gRPC status code."""
     return Status(code=code, message=sentence)
 
 

@@ -50,25 +50,25 @@ class PendingTrace:
     spans: TraceSpans
     due: float
     news: float
-    """When the last new span came, or it began to be kept."""
+    """Time of the last new span, or of the start."""
     since: float
-    """When it began to be kept."""
+    """Time of its first span or report."""
     outcome: RequestOutcome | None = None
-    """How its request ended; None where no gateway reported one, or it is known no more."""
+    """Outcome of its request; None if none was reported or it was forgotten."""
     summary: Summary | None = None
-    """As it was in the store, for one that comes from there."""
+    """The stored summary, for a trace loaded from the store."""
     collections: int = 0
-    """How often the mesh was asked for its spans."""
+    """Number of collections of its spans."""
     missing: frozenset[str] = frozenset()
     """Addresses that did not answer at the last collection."""
     incomplete: bool = False
-    """Whether a service had dropped some of its spans."""
+    """True if a service had dropped some of its spans."""
     fresh: bool = False
-    """Whether it has spans that are not in the store."""
+    """True if it has spans that are not in the store."""
 
     @property
     def follows_job(self) -> bool:
-        """Whether its job still runs, as far as is known."""
+        """True while its job is believed to run."""
         if Reason.JOB not in self.reasons:
             return False
         return not any(span.name == semconv.INGEST_JOB for _, span in each(self.spans.data))
@@ -133,7 +133,7 @@ class PendingTrace:
         )
 
     def _facts(self, root: Span | None, elapsed_ms: float) -> dict[str, Any]:
-        """How its request ended: as reported, else as stored, else as its root span says."""
+        """Return the request's outcome: reported, else stored, else from the root span."""
         if (outcome := self.outcome) is not None:
             found = {name: getattr(outcome, name) for name in ("route", "status", *_FLAGS)}
             before = self.summary
@@ -151,7 +151,7 @@ class PendingTrace:
         }
 
     def _is_whole(self) -> bool:
-        """Whether a second collection would find nothing new, as far as can be told.
+        """Return whether a second collection would probably find nothing new.
 
         The request went well, and each call has a span on its other end. Most do, and a second
         collection costs as much as the first.
@@ -177,7 +177,7 @@ class PendingTrace:
         return self.missing & called if called else self.missing
 
     def _complete(self, own: list[Span]) -> bool:
-        """Whether no span is missing.
+        """Return whether no span is missing.
 
         Every parent is here but that of the first span, which may be the caller's.
         """

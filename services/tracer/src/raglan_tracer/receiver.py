@@ -147,7 +147,7 @@ class Listener:
             port: 0 takes a free one; a negative one listens nowhere.
         """
         self.address: tuple[str, int] | None = None
-        """Where it listens; None while it does not."""
+        """Listening address; None while it does not listen."""
         self._receiver = receiver
         self._host = host
         self._port = port

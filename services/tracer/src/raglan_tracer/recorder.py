@@ -58,7 +58,7 @@ REMEMBERED: Final = 10_000
 _LOOKED_AT_ONCE: Final = 4
 _LOOK_S: Final = 3.0
 _RECENT_NS: Final = 120 * 10**9
-"""How long services remember their spans."""
+"""Time for which services remember their spans."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +97,7 @@ class TraceRecorder:
         self.dropped = 0
         """Traces that should be kept, of which there were too many at a time."""
         self.kept: Counter[Reason] = Counter()
-        """How many traces were kept, by the first reason for it."""
+        """Number of kept traces by their first reason."""
         self._collector = collector
         self._max_spans = max_spans
         self._keeps = keeps
@@ -369,5 +369,5 @@ class TraceRecorder:
 
 
 def _is_old(summary: Summary) -> bool:
-    """Whether no service remembers any of it."""
+    """Return whether the trace is too old for any service to remember it."""
     return time.time_ns() - summary.start_ns - summary.duration_ms * 1e6 > _RECENT_NS

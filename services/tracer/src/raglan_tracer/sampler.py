@@ -21,7 +21,7 @@ _RANDOM_BITS: Final = 56
 
 
 class Reason(StrEnum):
-    """Why a trace is kept."""
+    """Reason for keeping a trace."""
 
     ERROR = "error"
     """It failed, or its client left before the end."""
@@ -102,16 +102,16 @@ class TailSampler:
         """Traces that would have been kept, but for the bounds."""
 
     def decide(self, outcome: RequestOutcome) -> tuple[Reason, ...]:
-        """Why the trace is kept; empty when it is not."""
+        """Return the reasons for keeping a trace; empty to drop it."""
         reasons = self._reasons(outcome)
         return reasons if not reasons or self.allows(reasons[0]) else ()
 
     def in_share(self, trace_id: bytes) -> bool:
-        """Whether the share has this trace, as OpenTelemetry's consistent sampling decides it."""
+        """Return whether the share has this trace, by OpenTelemetry's consistent sampling."""
         return int.from_bytes(trace_id[-_RANDOM_BITS // 8 :], "big") >= self._threshold
 
     def allows(self, reason: Reason) -> bool:
-        """Whether one more trace may be kept for `reason`; counts it."""
+        """Return whether one more trace may be kept for `reason`, and count it."""
         allowed = self._buckets[reason].take()
         self.refused += not allowed
         return allowed
@@ -138,7 +138,7 @@ class TailSampler:
         return (Reason.WANTED if outcome.HasField("caller_sampled") else Reason.SAMPLED,)
 
     def _slow(self, outcome: RequestOutcome) -> bool:
-        """Whether it took longer than 99 % of its route's; refusals, being fast, do not count."""
+        """Return whether it took longer than 99 % of its route's; fast refusals do not count."""
         if outcome.status >= 400:
             return False
         window = self._routes.get(outcome.route)

@@ -39,7 +39,7 @@ class TracerServicer(traces_pb2_grpc.TracerServiceServicer):
     async def GetInfo(
         self, request: common_pb2.GetInfoRequest, context: Context
     ) -> common_pb2.ServiceInfo:
-        """What this process is."""
+        """Return identity and version."""
         engine = "memory" if self._recorder.store.in_memory else "sqlite"
         facts = common_pb2.ServiceInfo(engine=engine)
         return service_info("tracer", facts, metrics_port=self._metrics_port())
@@ -60,7 +60,7 @@ class TracerServicer(traces_pb2_grpc.TracerServiceServicer):
     async def ListTraces(
         self, request: traces_pb2.ListTracesRequest, context: Context
     ) -> traces_pb2.ListTracesResponse:
-        """Those of the store that match."""
+        """List the stored traces that match."""
         found = await self._recorder.newest(request)
         in_memory = self._recorder.store.in_memory
         document = await asyncio.to_thread(list_json, found, request.limit, in_memory=in_memory)
@@ -88,7 +88,7 @@ class TracerServicer(traces_pb2_grpc.TracerServiceServicer):
 
 
 def _reply(spans: traces_pb2.CollectResponse) -> Reply:
-    """What a gateway delivers of its own spans.
+    """Convert the spans that a gateway delivers of its own.
 
     Raises:
         InvalidInput: they cannot be read.

@@ -9,7 +9,7 @@ from raglan.settings import GrpcSettings, default_data_dir
 
 
 class TracerSettings(GrpcSettings, env_prefix="RAGLAN_TRACER_"):
-    """Which traces are kept and where, the services that are asked for spans, the OTLP receiver.
+    """Retention of traces, services to collect spans from, and the OTLP receiver.
 
     The former names of `DATA_DIR`, `TRACES_*`, `TRACE_MAX_SPANS` and `OTLP_*`, which begin with
     RAGLAN_GATEWAY_, are read too.
@@ -36,7 +36,7 @@ class TracerSettings(GrpcSettings, env_prefix="RAGLAN_TRACER_"):
     """The ingester."""
 
     data_dir: Path = Field(default_factory=lambda: default_data_dir() / "tracer")
-    """Where traces are stored, for the eyes of this user alone."""
+    """Folder of stored traces, readable by this user alone."""
 
     traces_kept: NonNegativeInt = 10_000
     """Traces that are kept, the newest ones. With 0, `/v1/traces/{id}` shows recent ones only."""

@@ -62,7 +62,7 @@ class SpanBuffer:
         return arrived.spans.dropped == dropped
 
     def of(self, trace_id: bytes) -> TraceSpans | None:
-        """What there is of a trace."""
+        """Return the buffered spans of a trace."""
         arrived = self._traces.get(trace_id)
         return arrived.spans if arrived else None
 

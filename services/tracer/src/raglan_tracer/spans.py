@@ -48,12 +48,12 @@ class TraceSpans:
         self._seen: set[bytes] = set()
         self._data = TracesData()
         self._packed = b""
-        """What `data` is, while nobody uses it."""
+        """Compressed form of `data` while it is not in use."""
         self._by_resource: dict[bytes, ScopeSpans] = {}
 
     @classmethod
     def parsed(cls, data: bytes, max_spans: int, dropped: int = 0) -> TraceSpans:
-        """What another one `packed`."""
+        """Restore from the result of `packed`."""
         spans = cls(max_spans)
         for resource, span in each(TracesData.FromString(data)):
             spans.add(resource, span, chosen=True)
@@ -86,7 +86,7 @@ class TraceSpans:
         return self._kept
 
     def __contains__(self, span_id: bytes) -> bool:
-        """Whether the span was here, kept or dropped."""
+        """Return whether the span was seen, kept or dropped."""
         return span_id in self._seen
 
     def add(self, resource: Resource, span: Span, cost: int = 0, *, chosen: bool = False) -> bool:
@@ -196,7 +196,7 @@ def service_of(resource: Resource) -> str:
 
 
 def failed(span: Span) -> bool:
-    """Whether its status is an error."""
+    """Return whether the span's status is an error."""
     return bool(span.status.code == Status.STATUS_CODE_ERROR)
 
 

@@ -70,11 +70,11 @@ class Summary:
     """Nanoseconds since 1970."""
     duration_ms: float
     reasons: str
-    """Why it is kept, with commas."""
+    """Reasons for keeping it, separated by commas."""
     spans: int
     dropped: int
     complete: bool
-    """Whether all that could be asked have answered, and nothing was dropped."""
+    """True if every reachable process has answered and no span was dropped."""
     missing: str
     """Addresses that did not answer, with commas."""
 
@@ -152,7 +152,7 @@ class _File:
             raise
 
     def put(self, traces: Sequence[tuple[Summary, bytes]]) -> int:
-        """How many were not written: none, or this raises."""
+        """Write traces; return the number not written, 0."""
         with self._transaction() as run:
             for summary, spans in traces:
                 body = zlib.compress(spans, 1)
@@ -221,7 +221,7 @@ class TraceStore:
 
     @property
     def in_memory(self) -> bool:
-        """Whether its traces end with the process."""
+        """True if traces are in memory only."""
         return self._path is None
 
     async def open(self) -> None:
@@ -253,7 +253,7 @@ class TraceStore:
         writing.add_done_callback(partial(self._written, len(traces)))
 
     async def get(self, trace_ids: Sequence[bytes]) -> dict[bytes, tuple[Summary, bytes]]:
-        """Those of the traces that are here, with their spans; ask for a few hundred at most.
+        """Read stored traces with their spans, a few hundred at most.
 
         Raises:
             Unavailable: the disk is too slow.
@@ -340,7 +340,7 @@ class TraceStore:
 
 
 def _damaged(error: Exception) -> bool:
-    """Whether the file itself is wrong, rather than the disk full, busy or read-only."""
+    """Return whether the file is damaged, not just the disk full, busy or read-only."""
     return isinstance(error, sqlite3.DatabaseError) and not isinstance(
         error, sqlite3.OperationalError | sqlite3.IntegrityError | sqlite3.ProgrammingError
     )

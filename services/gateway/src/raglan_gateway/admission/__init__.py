@@ -1,4 +1,4 @@
-"""What a request must pass before it runs, in this order; every refusal has the same kind of reply.
+"""Admission: the checks of a request before it runs, in this order, with one kind of reply.
 
 | check | status | decided by |
 |---|---|---|

@@ -32,7 +32,11 @@ _FORMS_TOGETHER: Final = 2
 
 
 class Admission:
-    """Decides whether a request runs; see the package for the order."""
+    """Decides whether a request runs; see the package for the order.
+
+    Args:
+        check_origin: raises Forbidden for a request that a foreign page may have sent.
+    """
 
     def __init__(
         self,
@@ -43,9 +47,6 @@ class Admission:
         check_origin: Callable[[Scope], None],
         count: CountRefusal,
     ) -> None:
-        """Args:
-        check_origin: raises Forbidden for a request that a foreign page may have sent.
-        """
         self._load_shedder = load_shedder
         self._rate_limit = rate_limit
         self._check_origin = check_origin
@@ -100,6 +101,8 @@ class Admission:
         """Hold a place for the request; yields the `receive` that keeps to the body's limits.
 
         Args:
+            scope: of the request.
+            receive: receives the body.
             headers: those of `scope`, decoded, with names in lower case.
 
         Raises:

@@ -15,13 +15,14 @@ from raglan_gateway.error_reply import RequestTimeout
 
 
 class Quota:
-    """An amount that the requests in progress share: places, or bytes of their bodies."""
+    """An amount that the requests in progress share: places, or bytes of their bodies.
 
-    def __init__(self, limit: int, unit: str, setting: str, count: CountRefusal) -> None:
-        """Args:
+    Args:
         unit: plural noun of what is counted.
         setting: the setting that `limit` follows from; the refusal names it.
-        """
+    """
+
+    def __init__(self, limit: int, unit: str, setting: str, count: CountRefusal) -> None:
         self.used = 0
         self._limit = limit
         self._unit = unit
@@ -60,6 +61,9 @@ class LimitedBody:
     """The body of one request, received within its limits.
 
     Only the time spent waiting for the client counts: a reader of ours may be slow.
+
+    Args:
+        budget: takes the bytes that are received, until `release`.
     """
 
     def __init__(
@@ -70,9 +74,6 @@ class LimitedBody:
         budget: Quota | None,
         count: CountRefusal,
     ) -> None:
-        """Args:
-        budget: takes the bytes that are received, until `release`.
-        """
         self._receive = receive
         self._announced = int(headers.get("content-length") or 0)
         self._limits = limits

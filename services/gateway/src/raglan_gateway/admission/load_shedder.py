@@ -20,12 +20,12 @@ class LoadShedder:
     """Admits as many queries to the stages that find passages as the gateway itself can follow.
 
     How much the services can do is decided by the stages; a slow service is no reason to refuse.
+
+    Args:
+        limiter: for tests; by default one that follows `observe_lag`.
     """
 
     def __init__(self, limiter: AdaptiveLimiter | None = None) -> None:
-        """Args:
-        limiter: for tests; by default one that follows `observe_lag`.
-        """
         self._lag = LagLimit(largest=_LARGEST)
         self.limiter = limiter or AdaptiveLimiter(limit=self._lag, queue=_QUEUE)
         self.count: CountRefusal = lambda check: None

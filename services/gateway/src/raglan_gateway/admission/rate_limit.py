@@ -1,4 +1,4 @@
-"""How many requests a minute a caller may send, counted over all gateways where Redis is there.
+"""Rate limit of a caller in requests a minute, shared by all gateways through Redis.
 
 The generic cell rate algorithm (ITU-T I.371): a caller's past requests are paid for until some
 moment, each for another `interval`; a request whose own payment would end more than a minute from
@@ -123,7 +123,7 @@ class RateLimit:
 
 
 def caller_of(address: str) -> str:
-    """Who counts as one caller: an IPv4 address, or the /64 that one IPv6 subscriber is given."""
+    """Return the key of a caller: an IPv4 address, or the /64 of an IPv6 subscriber."""
     try:
         ip = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:

@@ -88,8 +88,10 @@ Bound = Annotated[
 
 
 class Between(Strict):
-    """The field is a number within these bounds, or a date or time (RFC 3339); at least one is
-    given. A date stands for its whole day, and a time without an offset is UTC."""
+    """The field is a number, or a date or time (RFC 3339), within these bounds.
+
+    At least one bound is given. A date stands for its whole day; a time without an offset is UTC.
+    """
 
     field: FieldName
     gt: Bound | None = None

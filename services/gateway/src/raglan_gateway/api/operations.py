@@ -17,7 +17,7 @@ from raglan.rpc.addresses import format_address
 from raglan.rpc.endpoint import Reach
 
 from raglan_gateway.degradation import current_level
-from raglan_gateway.mesh import TRACER, Mesh, Seen
+from raglan_gateway.mesh import TRACER, Mesh, ReplicaStatus
 from raglan_gateway.metrics import Metrics
 from raglan_gateway.settings import GatewaySettings
 from raglan_gateway.shared.redis_link import RedisLink
@@ -44,11 +44,11 @@ class Started(BaseModel):
 
 
 class Ready(BaseModel):
-    """Whether queries are answered, what they do without, and the state of each service behind."""
+    """Readiness: whether queries are answered, the degradation level, and each service's state."""
 
     ready: bool
     draining: bool = False
-    """Whether this gateway is about to end: go to another."""
+    """True while this gateway shuts down: use another one."""
 
     rung: str
     """The degradation level of the mesh; "full" lacks nothing."""
@@ -78,12 +78,12 @@ class ServiceStatus(BaseModel):
     confinement: list[str] = []
     """Of an ingester's parser processes; without "landlock" they can read its user's files."""
     problems: list[str] = []
-    """What it cannot serve although it runs, such as damaged collections; a sentence each."""
+    """Partial failures of a running service, such as damaged collections; a sentence each."""
     metrics_url: str | None = None
 
 
 class Targets(BaseModel):
-    """Where a process is scraped, and what it is."""
+    """Scrape targets of one process, with its labels."""
 
     targets: list[str]
     labels: dict[str, str]
@@ -125,7 +125,7 @@ def router(
     async def ready(request: Request) -> Any:
         """Readiness: 200 when queries can be answered, with the state of each dependency."""
         states: dict[str, str] = dict.fromkeys(mesh.pools, Reach.UNREACHABLE)
-        for seen in mesh.seen():
+        for seen in mesh.describe_replicas():
             best = min(Reach(states[seen.service]), seen.state, key=_BEST_FIRST.index)
             states[seen.service] = best
         away = [name for name, pool in mesh.pools.items() if not pool.available]
@@ -157,7 +157,7 @@ def router(
         itself = Targets(targets=[request.url.netloc], labels={"component": "gateway"})
         others = [
             Targets(targets=[urlsplit(each.metrics_url).netloc], labels={"component": each.service})
-            for each in map(_status, await mesh.ask())
+            for each in map(_status, await mesh.query_replicas())
             if each.metrics_url
         ]
         return [itself, *others]
@@ -175,13 +175,13 @@ def router(
         )
         return Status(
             version=raglan.__version__,
-            services=[itself, *(_status(seen) for seen in await mesh.ask())],
+            services=[itself, *(_status(seen) for seen in await mesh.query_replicas())],
         )
 
     return routes
 
 
-def _status(seen: Seen) -> ServiceStatus:
+def _status(seen: ReplicaStatus) -> ServiceStatus:
     reached = ServiceStatus(
         service=seen.service,
         address=seen.address,
@@ -211,5 +211,5 @@ def _status(seen: Seen) -> ServiceStatus:
 
 
 def _metrics_url(address: str, port: int) -> str | None:
-    """Where the process at `address` is scraped; None where it shows no metrics."""
+    """Return the metrics URL of the process at `address`; None where it has none."""
     return f"http://{address.rpartition(':')[0]}:{port}/metrics" if port else None

@@ -182,7 +182,7 @@ async def _events(
     seen = 0
     answered = False
     passages: list[schemas.Passage] = []
-    """As the stream shows them; its last event holds them once more."""
+    """Passages as the stream shows them; its last event repeats them."""
     try:
         async with aclosing(pipeline.answer(query, deadline)) as events:
             async for event in events:

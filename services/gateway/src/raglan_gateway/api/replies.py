@@ -70,7 +70,7 @@ def timings(run: QueryState) -> dict[str, float]:
 
 
 def degraded(run: QueryState) -> list[schemas.Degraded]:
-    """What fell back."""
+    """Convert the degradations of a run."""
     return [
         schemas.Degraded(stage=d.stage, reason=d.reason, fallback=d.fallback) for d in run.degraded
     ]

@@ -42,7 +42,7 @@ class Exchange:
         self, scope: Scope, receive: Receive, send: Send, headers: Mapping[str, str]
     ) -> None:
         self.status = 0
-        """That of the reply; 0 before it begins."""
+        """Status of the reply; 0 before it begins."""
         self.added: list[tuple[bytes, bytes]] = []
         """Headers for the reply."""
         self.on_start: Callable[[], None] = lambda: None
@@ -201,6 +201,10 @@ def reject(
     """Build, count and log the reply to a request that is refused by its head, without a trace.
 
     Args:
+        metrics: counts it.
+        error: the refusal.
+        method: HTTP method.
+        route: template of the route, or "other".
         id_: the request id as the client sent it.
     """
     id_ = request_context.id_from(id_)

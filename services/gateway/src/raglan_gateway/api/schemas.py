@@ -1,4 +1,4 @@
-"""What the REST calls take and give. The OpenAPI document is made from these classes."""
+"""Request and reply bodies of the REST API. The OpenAPI document is made from these classes."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ SearchedCollections = Annotated[
 
 
 class SearchRequest(Strict):
-    """What to look for, and where."""
+    """A search request."""
 
     query: Annotated[NonBlankText, Field(min_length=1, examples=["How do I pin the reranker?"])]
     """The question, or words to search for."""
@@ -54,7 +54,7 @@ class SearchRequest(Strict):
     mode: Literal["hybrid", "dense", "lexical"] = "hybrid"
     """Search by vectors (dense), by words (lexical), or by both."""
     rerank: bool = True
-    """Whether the reranker orders the passages."""
+    """Order the passages by the reranker."""
     min_score: Annotated[float, Field(ge=0, le=1)] | None = None
     """Least `scores.rerank` of a passage: others, and those that were not scored, are left out.
     Not applied where nothing was reranked; `degraded` says so then."""
@@ -75,7 +75,7 @@ class QueryRequest(SearchRequest):
 
 
 class Scores(Described):
-    """What each stage thought of a passage; a stage that took no part is null."""
+    """Scores of a passage by stage; null for a stage that did not run."""
 
     dense: float | None = None
     lexical: float | None = None
@@ -181,8 +181,8 @@ class QueryReply(Described):
     id: str
     answer: str
     finish_reason: Literal["stop", "length", "abstained", "content_filter"] = "stop"
-    """Why the answer ended: it is complete, was cut at `max_tokens`, says that the documents do not
-    answer, or its rest was withheld by the server of the model."""
+    """Finish reason: complete, cut at `max_tokens`, not answered by the documents, or withheld by
+    the model's server."""
     abstained: bool = False
     """True if the documents do not answer the question."""
     citations: list[Citation]
@@ -190,7 +190,7 @@ class QueryReply(Described):
     confidence: float
     """In [0, 1]: whether the passages answer the question."""
     confidence_parts: dict[str, float]
-    """What `confidence` was made from."""
+    """Components of `confidence`."""
     groundedness: float
     """In [0, 1]: the share of the answer's sentences that their citations support."""
     claims: list[Claim]
@@ -231,8 +231,7 @@ class StreamDelta(Described):
 
 
 class Chunking(Strict):
-    """Chunk sizes, in characters. Whatever is set, a chunk is never longer than the
-    embedding model reads."""
+    """Chunk sizes in characters. A chunk is never longer than the embedding model reads."""
 
     max_chars: Annotated[int, Field(ge=100, le=20_000)] = 1_200
     overlap_chars: Annotated[int, Field(ge=0, le=10_000)] = 0
@@ -265,7 +264,7 @@ class Collection(Described):
     unindexed_chunks: int
     disk_bytes: int
     error: str = ""
-    """Why it cannot be served; empty where it can. Then only its name is known."""
+    """Reason for which it cannot be served, with which only its name is known; else empty."""
 
 
 class Collections(Described):
@@ -347,7 +346,7 @@ class Documents(Described):
 
 
 class Deleted(Described):
-    """What a deletion took from the index."""
+    """Result of a deletion."""
 
     deleted_chunks: int
 
@@ -359,7 +358,7 @@ class DeletedDocuments(Deleted):
 
 
 class Progress(Described):
-    """How far a stage is."""
+    """Progress of a stage."""
 
     done: int
     total: int
@@ -399,7 +398,7 @@ class Jobs(Described):
 
 
 class Problem(Described):
-    """What went wrong, and whether to try again."""
+    """An error: its cause, and whether a retry may help."""
 
     type: str
     code: str

@@ -45,12 +45,12 @@ class TraceSummary(BaseModel):
     start_ns: int
     duration_ms: float
     reasons: list[str]
-    """Why it is kept."""
+    """Reasons for keeping it."""
     span_count: int
     dropped: int
     """Spans that are not here, because the trace has too many."""
     complete: bool
-    """Whether every process has answered, and nothing is missing."""
+    """True if every process has answered and no span is missing."""
 
 
 class TraceList(BaseModel):
@@ -59,7 +59,7 @@ class TraceList(BaseModel):
     traces: list[TraceSummary]
     next_before: int | None
     in_memory: bool
-    """Whether they end with the gateway, because their file cannot be used."""
+    """True if traces are in memory only, because their file cannot be used."""
 
 
 class SpanEvent(BaseModel):

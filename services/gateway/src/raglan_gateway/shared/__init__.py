@@ -1,1 +1,1 @@
-"""What several gateways share, and what each does alone when the others cannot be reached."""
+"""State shared by gateways through Redis, with a local fallback."""

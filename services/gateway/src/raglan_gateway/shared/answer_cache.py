@@ -62,7 +62,12 @@ class _Answer:
 
 
 class AnswerCache:
-    """Answers by question and revisions. Make it inside a running event loop; close it."""
+    """Answers by question and revisions. Make it inside a running event loop; close it.
+
+    Args:
+        keep_s: answers older than this are not given; 0 keeps none.
+        ask_ingester: the ingester's `GetRevisions`; it may raise RaglanError.
+    """
 
     def __init__(
         self,
@@ -72,10 +77,6 @@ class AnswerCache:
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Args:
-        keep_s: answers older than this are not given; 0 keeps none.
-        ask_ingester: the ingester's `GetRevisions`; it may raise RaglanError.
-        """
         self._keep_s = keep_s
         self._ask_ingester = ask_ingester
         self._clock = clock

@@ -57,7 +57,14 @@ _PROBE: Final = "redis.call('SET', KEYS[1], 1, 'PX', 60000)"
 
 
 class RedisLink:
-    """Runs scripts in one Redis. Make it inside a running event loop; close it."""
+    """Runs scripts in one Redis. Make it inside a running event loop; close it.
+
+    Args:
+        url: as `redis_url.check` accepts it.
+
+    Raises:
+            ValueError: `url` is not one.
+    """
 
     def __init__(
         self,
@@ -66,12 +73,6 @@ class RedisLink:
         call_s: float = CALL_S,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Args:
-        url: as `redis_url.check` accepts it.
-
-        Raises:
-            ValueError: `url` is not one.
-        """
         redis_url.check(url.get_secret_value())
         self._pool = _pool(url.get_secret_value(), _CONNECT_CALLS * call_s)
         self._connecting: set[asyncio.Future[Any]] = set()
@@ -196,7 +197,7 @@ class RedisLink:
             keeping.add_done_callback(self._connecting.discard)
 
     def _sentence(self, error: Exception) -> str:
-        """What went wrong, without the words of others: they may quote what was sent."""
+        """Describe the error without foreign text, which may quote the data."""
         if isinstance(error, AuthenticationError):
             return "Redis refuses the user or the password of RAGLAN_GATEWAY_REDIS_URL."
         if isinstance(error, ResponseError):

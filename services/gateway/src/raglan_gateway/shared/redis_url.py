@@ -1,4 +1,4 @@
-"""What a URL of Redis looks like. Apart from the client, so that reading settings loads none."""
+"""Validation of Redis URLs, apart from the client, so that reading settings does not import it."""
 
 from __future__ import annotations
 

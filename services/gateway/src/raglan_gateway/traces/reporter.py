@@ -34,12 +34,13 @@ _FOLLOW_S: Final = 10.0
 
 
 class TraceReporter:
-    """Make it, and `start` it inside a running event loop; close it before the tracer's pool."""
+    """Make it, and `start` it inside a running event loop; close it before the tracer's pool.
+
+    Args:
+        tracer: None reports nothing.
+    """
 
     def __init__(self, tracer: EndpointPool | None) -> None:
-        """Args:
-        tracer: None reports nothing.
-        """
         self._tracer = tracer
         self._waiting: deque[traces_pb2.RequestOutcome] = deque(maxlen=MAX_WAITING)
         self._running: set[bytes] = set()
@@ -47,7 +48,7 @@ class TraceReporter:
         self._wanted: list[bytes] = []
         self._follow_until = float("-inf")
         self.works = True
-        """Whether the last report arrived."""
+        """True if the last report arrived."""
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:

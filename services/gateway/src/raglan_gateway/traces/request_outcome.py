@@ -1,4 +1,4 @@
-"""How the current request ends: noted while it runs, reported to the tracer for tail sampling."""
+"""Outcome of the current request, reported to the tracer for tail sampling."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ def begin(trace_id: int, carrier: Mapping[str, str]) -> RequestOutcome:
     """Begin the outcome of a request; what is noted in this context from here on belongs to it.
 
     Args:
+        trace_id: of the request.
         carrier: the request's headers, lower-case.
     """
     outcome = RequestOutcome(
