@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import mesh_process
-from certificates import Authority
+from certificates import SERVICES, Authority
 
 NULL = {f"RAGLAN_{service}_ENGINE": "null" for service in ("EMBEDDER", "RERANKER")}
-SERVICES = ("EMBEDDER", "RETRIEVER", "RERANKER", "GENERATOR", "INGESTER")
 
 
 def raglan(*words: str) -> str:
@@ -62,7 +61,7 @@ def test_a_mesh_over_mutual_tls_takes_new_certificates(tmp_path: Path) -> None:
 
 
 def test_a_mesh_on_ipv6(tmp_path: Path) -> None:
-    variables = {f"RAGLAN_{service}_HOST": "::1" for service in (*SERVICES, "GATEWAY")}
+    variables = {f"RAGLAN_{service.upper()}_HOST": "::1" for service in SERVICES}
     with mesh_process.running(tmp_path / "mesh", **NULL, **variables) as mesh:
         use(mesh, "first")
         raglan("restart", "embedder", "--data", str(mesh.data))

@@ -84,6 +84,8 @@ async def test_a_document_of_countless_values_is_refused_early(filler: bytes) ->
         (rb'{"documents":[{"id":"a","text":"x\ud800\ud800"}]}', r"documents\.0\.text: .*surr"),
         (rb'{"documents":[{"id":"a","text":"b"},{"id":"\\\uDBFF","text":"b"}]}', r"ts\.1\.id: "),
         (rb'{"documents":[{"id":"a","text":"b","title":"\ud83d\ud83d\ude00"}]}', r"0\.title: "),
+        (rb'{"documents":[{"id":"a","text":"b","metadata":{"k":["\ud800"]}}]}', r"0\.metadata: "),
+        (rb'{"documents":[{"id":"a","text":"b","metadata":{"\ud800":1}}]}', r"0\.metadata: "),
         (rb'{"documents":[{"id":"a","text":"\udc00"}]}', "not valid JSON"),
         (rb'{"documents":[{"id":"a","text":"\ud800', "not valid JSON"),
     ],

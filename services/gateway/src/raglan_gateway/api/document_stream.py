@@ -139,6 +139,11 @@ class _Reader:
         if self._depth:
             return None
         document = _validated(self._builder.value, self._count)
+        if self._halves.are_in(document.metadata):
+            raise InvalidInput(
+                f"documents.{self._count}.metadata: it contains half of a surrogate pair, which is "
+                "not text."
+            )
         self._count += 1
         self._state = self._next
         return document

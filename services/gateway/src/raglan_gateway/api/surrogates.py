@@ -7,6 +7,7 @@ them in their place.
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any, Final
 
@@ -42,6 +43,10 @@ class SurrogateHalves:
     def rest(self) -> bytes:
         """Return what was kept back of a body that has ended."""
         return self._held
+
+    def are_in(self, value: Any) -> bool:
+        """Return whether a key or text anywhere in a restored value is or holds a half."""
+        return self._found and "\ud800" in json.dumps(value, ensure_ascii=False)
 
     def restore(self, value: Any) -> Any:
         """Return a value of the parser with halves where there were any."""
