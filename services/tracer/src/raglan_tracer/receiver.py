@@ -22,7 +22,7 @@ from raglan.background import keep_running
 from raglan.cross_origin import CrossOriginPolicy
 from raglan.errors import InvalidInput, Overloaded, PayloadTooLarge, RaglanError, Unavailable
 from raglan.errors import wire as wire_of
-from raglan.rpc.addresses import family_of, format_address
+from raglan.rpc.addresses import format_address, listening_socket
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
@@ -185,11 +185,10 @@ class Listener:
             listening.close()
 
     async def _bound(self) -> socket.socket:
-        family = family_of(self._host)
         warned = False
         while True:
             try:
-                return socket.create_server((self._host, self._port), family=family)
+                return listening_socket(self._host, self._port)
             except OSError as error:
                 if not warned:
                     log.warning(
