@@ -229,6 +229,18 @@ async def test_a_deletion_by_an_older_ingester_counts_too() -> None:
     assert await found(cache) is None
 
 
+async def test_a_search_during_a_deletion_that_fails_does_not_hide_it() -> None:
+    cache = opened()
+
+    async def deletion() -> ingester_pb2.DeleteDocumentResponse:
+        keep(cache, reply("found before it was deleted"), revisions={"c": 7})
+        raise Unavailable("The retriever cannot be reached.")
+
+    with pytest.raises(Unavailable):
+        await cache.deletion("c", deletion())
+    assert await found(cache) is None
+
+
 async def test_deleting_what_does_not_exist_takes_nothing() -> None:
     cache = opened()
     keep(cache, reply("first"))

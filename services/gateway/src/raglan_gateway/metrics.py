@@ -184,7 +184,7 @@ class Metrics:
         if first_ms := run.timings_ms.get("first_token"):
             self._first_token.observe(first_ms / 1e3)
 
-    def looked_up_stale_answer(self, *, found: bool) -> None:
+    def record_stale_lookup(self, *, found: bool) -> None:
         """Count a query whose passages could not be retrieved."""
         self._kept["hit" if found else "miss"].inc()
         if found:

@@ -33,7 +33,7 @@ class RevisionStore:
 
         Args:
             collection: Name of the collection.
-            revision: As the retriever told it; 0 where it is older than revisions. That the
+            revision: As the retriever returned it; 0 where it is older than revisions. That the
                 collection has changed is recorded all the same, as one above what was known.
         """
 

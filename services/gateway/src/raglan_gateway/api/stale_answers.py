@@ -84,7 +84,7 @@ async def _kept(
         metrics.failed(error)
         raise error
     stale = await answers.get(asked, shape.__name__)
-    metrics.looked_up_stale_answer(found=stale is not None)
+    metrics.record_stale_lookup(found=stale is not None)
     tracing.looked_up("kept_answers", hits=int(stale is not None), misses=int(stale is None))
     if stale is None:
         metrics.failed(error)

@@ -4,10 +4,10 @@ In this process, up to `LOCAL_BYTES`, and where there is Redis, in Redis for the
 Not a cache to save work: it is read only when there is no other way to answer, and says how old an
 answer is.
 
-The key of an answer holds the revision that the retriever told of each collection when it searched.
-Looked up is the newest revision known: the last one told to this gateway, to another gateway (by
-Redis) or to the ingester, which makes all changes. So what was replaced or deleted does not come
-back, and nothing has to be invalidated.
+The key of an answer holds the revision of each collection that the retriever returned with its
+search. A lookup uses the newest revisions known: to this gateway, to another one (by Redis) or to
+the ingester, which makes all changes. So what was replaced or deleted does not come back, and
+nothing has to be invalidated.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Changed(Protocol):
 
 
 Reply = TypeVar("Reply", bound=Changed)
-AskIngester = Callable[[Sequence[str]], Awaitable[ingester_pb2.GetRevisionsResponse]]
+FetchRevisions = Callable[[Sequence[str]], Awaitable[ingester_pb2.GetRevisionsResponse]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,19 +66,19 @@ class AnswerCache:
 
     Args:
         keep_s: answers older than this are not given; 0 keeps none.
-        ask_ingester: the ingester's `GetRevisions`; it may raise RaglanError.
+        fetch_revisions: the ingester's `GetRevisions`; it may raise RaglanError.
     """
 
     def __init__(
         self,
         keep_s: float,
-        ask_ingester: AskIngester,
+        fetch_revisions: FetchRevisions,
         redis: RedisLink | None = None,
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._keep_s = keep_s
-        self._ask_ingester = ask_ingester
+        self._fetch_revisions = fetch_revisions
         self._clock = clock
         self._answers: TTLCache[bytes, _Answer] = TTLCache(
             LOCAL_BYTES,
@@ -87,7 +87,7 @@ class AnswerCache:
             getsizeof=lambda answer: len(answer.body) + _ENTRY_BYTES,
         )
         self._revisions: LRUCache[str, int] = LRUCache(_COLLECTIONS)
-        """The newest of each collection that this gateway was told."""
+        """The newest of each collection that this gateway has seen."""
         self._shared = SharedAnswers(redis, keep_s, clock=clock) if redis else None
 
     async def close(self) -> None:
@@ -101,7 +101,7 @@ class AnswerCache:
         return int(self._answers.currsize)
 
     def learn(self, revisions: Mapping[str, int]) -> None:
-        """Note revisions that the retriever told; one that comes late changes nothing."""
+        """Note revisions that the retriever returned; an older one changes nothing."""
         for collection, revision in revisions.items():
             if revision > self._revisions.get(collection, 0):
                 self._revisions[collection] = revision
@@ -148,43 +148,45 @@ class AnswerCache:
         return min(found, key=lambda stale: stale.age_s, default=None)
 
     async def deletion(self, collection: str, deleting: Awaitable[Reply]) -> Reply:
-        """Await a deletion, after which no answer from before it is given.
+        """Await a deletion, after which no answer from before it is returned.
 
-        That holds for one that failed half-way, or told no revision: the next higher one is taken
-        for it, at which nothing has been kept yet.
+        Where it fails half-way or returns no revision, one above the known is assumed: nothing has
+        been kept at it yet.
         """
-        next_revision = self._revisions.get(collection, 0) + 1
+        revision = 0
         try:
             reply = await deleting
+            revision = reply.revision
         except (NotFound, InvalidInput):  # nothing was deleted
+            revision = -1
             raise
-        except BaseException:
-            self.learn({collection: next_revision})
-            raise
-        self.learn({collection: reply.revision or next_revision})
+        finally:
+            self.learn({collection: revision or self._revisions.get(collection, 0) + 1})
         if self._shared is not None:
             await self._shared.publish_now()
         return reply
 
     async def _newest(self, collections: Sequence[str]) -> list[int]:
         """Newest revision known of each collection; 0 where none is, or a deletion is not done."""
-        told, shared = await asyncio.gather(
-            self._told_ingester(collections), self._told_redis(collections)
+        ingester, shared = await asyncio.gather(
+            self._ingester_revisions(collections), self._redis_revisions(collections)
         )
-        sources = (self._revisions, told.revisions, shared)
+        sources = (self._revisions, ingester.revisions, shared)
         return [
-            0 if name in told.unfinished else max(source.get(name, 0) for source in sources)
+            0 if name in ingester.unfinished else max(source.get(name, 0) for source in sources)
             for name in collections
         ]
 
-    async def _told_ingester(self, collections: Sequence[str]) -> ingester_pb2.GetRevisionsResponse:
+    async def _ingester_revisions(
+        self, collections: Sequence[str]
+    ) -> ingester_pb2.GetRevisionsResponse:
         try:
-            return await self._ask_ingester(collections)
+            return await self._fetch_revisions(collections)
         except RaglanError as error:
             log.debug("revisions without the ingester's", reason=error.message)
             return ingester_pb2.GetRevisionsResponse()
 
-    async def _told_redis(self, collections: Sequence[str]) -> dict[str, int]:
+    async def _redis_revisions(self, collections: Sequence[str]) -> dict[str, int]:
         try:
             return await self._shared.revisions(collections) if self._shared else {}
         except Unavailable as error:

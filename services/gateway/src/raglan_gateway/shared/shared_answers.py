@@ -1,7 +1,7 @@
 """Answers and revisions in Redis, where other gateways find them.
 
 `raglan:answer:2:<digest>` holds an answer at one revision of its collections; the 2 is the version
-of this layout. `raglan:revision:<collection>` holds the newest revision that a gateway was told.
+of this layout. `raglan:revision:<collection>` holds the newest revision that a gateway has seen.
 Revisions only rise, so it does not matter in which order gateways write them.
 """
 
@@ -26,7 +26,7 @@ WAITING_WRITES: Final = 64
 """Answers on their way to Redis; more are dropped, because a request never waits for this."""
 
 WAITING_REVISIONS: Final = 10_000
-"""Collections whose revision Redis has yet to hear of; past that, the oldest is given up."""
+"""Collections whose revision is not yet in Redis; past that, the oldest is dropped."""
 
 _PUBLISHED_AT_ONCE: Final = 500
 _AGAIN_S: Final = 0.2
@@ -98,7 +98,7 @@ class SharedAnswers:
         await asyncio.wait(self._tasks)
 
     async def revisions(self, collections: Sequence[str]) -> dict[str, int]:
-        """Newest revision of each collection that a gateway was told; 0 where there is none.
+        """Return the newest revision of each collection that a gateway has seen; 0 where none has.
 
         Raises:
             Unavailable: no Redis.
@@ -131,7 +131,7 @@ class SharedAnswers:
         """Tell other gateways of a revision, soon; without Redis, once it is back."""
         self._unpublished[collection] = revision
         if len(self._unpublished) > WAITING_REVISIONS:
-            log.warning("redis will not hear of a revision: too many are waiting")
+            log.warning("a revision is not shared: too many are waiting")
             del self._unpublished[next(iter(self._unpublished))]
         self._more_unpublished.set()
 
@@ -141,7 +141,7 @@ class SharedAnswers:
         try:
             await self._write(waiting)
         except Unavailable as error:
-            log.debug("redis will hear of revisions later", reason=error.message)
+            log.debug("revisions are shared later", reason=error.message)
             return
         for name, revision in waiting.items():
             if self._unpublished.get(name) == revision:

@@ -222,7 +222,16 @@ class QdrantStore:
                 records = await self._client.retrieve(_REVISIONS, ids, timeout=_seconds_left())
         except NotFound:
             with suppress(Conflict), _errors(_REVISIONS):  # another retriever was faster
-                await self._client.create_collection(_REVISIONS, vectors_config={})
+                await self._client.create_collection(
+                    _REVISIONS,
+                    vectors_config={},
+                    # No point has one, but a collection without vectors may be refused.
+                    sparse_vectors_config={LEXICAL: models.SparseVectorParams()},
+                )
+                # A server in strict mode refuses conditions on fields without an index.
+                await self._client.create_payload_index(
+                    _REVISIONS, _REVISION, models.PayloadSchemaType.INTEGER, wait=True
+                )
             return [0] * len(ids)
         found = {str(record.id): (record.payload or {})[_REVISION] for record in records}
         return [found.get(id_, 0) for id_ in ids]
