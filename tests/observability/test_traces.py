@@ -139,11 +139,11 @@ def test_a_malformed_traceparent_begins_a_trace_of_the_gateways_own(
 
 
 @pytest.mark.parametrize("name", ["baggage", "tracestate"])
-def test_64_kilobytes_of_what_travels_with_a_trace_do_not_travel(
+def test_30_kilobytes_of_what_travels_with_a_trace_do_not_travel(
     running: Running, name: str
 ) -> None:
     trace_id, span_id = secrets.token_hex(16), secrets.token_hex(8)
-    long = "key=" + "v" * 65_536
+    long = "key=" + "v" * 30_000
     headers = {"traceparent": f"00-{trace_id}-{span_id}-01", name: long}
     assert running.searched(headers=headers).json()["trace_id"] == trace_id
     assert "v" * 100 not in str(running.trace(trace_id))

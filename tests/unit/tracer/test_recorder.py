@@ -188,6 +188,17 @@ async def test_a_trace_without_the_parent_of_a_span_is_incomplete() -> None:
         assert not (await mesh.stored(trace_id, spans=5)).summary.complete
 
 
+async def test_a_trace_without_the_parent_of_a_call_is_incomplete() -> None:
+    async with bench() as mesh:
+        trace_id = mesh.end(status=200)
+        mesh.own[:] = [span(trace_id, 5, parent=1, kind=Span.SPAN_KIND_CLIENT)]
+        mesh.embedder.spans[:] = [span(trace_id, 2, parent=5)]
+        mesh.retriever.spans.clear()
+        found = await mesh.find(trace_id)
+        assert found is not None
+        assert not found.summary.complete
+
+
 async def test_a_batch_belongs_to_each_trace_that_it_served() -> None:
     async with bench() as mesh:
         first, second = mesh.end(), mesh.end(status=200)
@@ -284,7 +295,7 @@ async def test_what_is_on_its_way_is_written_at_the_end(
 
 
 async def test_ten_thousand_spans_of_one_trace_are_cut_and_counted() -> None:
-    async with bench(max_spans=500) as mesh:
+    async with bench(max_spans=500, ask_s=LIMIT_S) as mesh:
         trace_id = mesh.end()
         mesh.embedder.spans += [span(trace_id, 10 + n, parent=2) for n in range(10_000)]
         found = await mesh.stored(trace_id, spans=400)

@@ -15,8 +15,9 @@ from raglan_tracer.sampler import Reason
 from raglan_tracer.spans import TraceSpans, each, failed
 from raglan_tracer.store import Summary
 
-FIRST_S: Final = 0.3
-"""Seconds after the end of a request: its last spans end a moment later."""
+FIRST_S: Final = 0.8
+"""Seconds until the first collection: a gateway delivers its spans half a second after it has
+reported how the request ended, because the last of them end a moment later."""
 
 AGAIN_S: Final = 5.0
 """Seconds until the second collection, for spans that ended late: of a call that was given up, of
@@ -182,13 +183,12 @@ class PendingTrace:
         Every parent is here but that of the first span, which may be the caller's.
         """
         here = {span.span_id for span in own}
-        absent = {
-            span.parent_span_id
-            for span in own
-            if span.parent_span_id and span.parent_span_id not in here
-        }
+        orphans = [span for span in own if span.parent_span_id and span.parent_span_id not in here]
+        # A call leaves below a span of its own process, so that one is missing.
+        cut = any(span.kind == Span.SPAN_KIND_CLIENT for span in orphans)
+        cut = cut or len({span.parent_span_id for span in orphans}) > 1
         lacks = self.incomplete or self.spans.dropped or self.follows_job or self._missing(own)
-        return bool(own) and not lacks and len(absent) <= 1
+        return bool(own) and not lacks and not cut
 
 
 def _root(spans: list[Span]) -> Span | None:

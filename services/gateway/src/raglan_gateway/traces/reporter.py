@@ -63,7 +63,7 @@ class TraceReporter:
             return
         self._task.cancel()
         await asyncio.wait((self._task,))
-        await self._report_all(self._tracer, Deadline.after(_LAST_REPORT_S))
+        await self._report_all(self._tracer, Deadline.after(_LAST_REPORT_S), is_last=True)
 
     def begin(self, outcome: traces_pb2.RequestOutcome) -> None:
         """Take note of a request that begins; `record` it at its end."""
@@ -94,11 +94,19 @@ class TraceReporter:
             if self._waiting or time.monotonic() < self._follow_until:
                 await self._report_all(tracer, Deadline.after(_REPORT_S))
 
-    async def _report_all(self, tracer: EndpointPool, deadline: Deadline) -> None:
-        """Report until the tracer wants no more."""
+    async def _report_all(
+        self, tracer: EndpointPool, deadline: Deadline, *, is_last: bool = False
+    ) -> None:
+        """Report all outcomes, and deliver the spans that were wanted before.
+
+        Those that the tracer wants now are delivered with the next report: the last spans of a
+        request end a moment after it. In the last report they are delivered at once.
+        """
         async with self._reporting:
             await self._report(tracer, deadline)
-            while self.works and (self._waiting or self._wanted) and deadline.remaining_s() > 0:
+            while self.works and deadline.remaining_s() > 0:
+                if not self._waiting and not (is_last and self._wanted):
+                    return
                 await self._report(tracer, deadline)
 
     async def _report(self, tracer: EndpointPool, deadline: Deadline) -> None:
