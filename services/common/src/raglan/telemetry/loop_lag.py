@@ -6,8 +6,6 @@ import asyncio
 from collections.abc import Callable
 from typing import Final
 
-from raglan.background import keep_running
-
 EVERY_S: Final = 0.1
 """Between two samples. An idle process is woken by this and little else."""
 
@@ -22,21 +20,21 @@ class LoopLag:
     def __init__(self, tell: Callable[[float], None], *, every_s: float = EVERY_S) -> None:
         self._tell = tell
         self._every_s = every_s
-        self._sampling: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
         """Begin, inside the loop."""
-        self._sampling = asyncio.create_task(keep_running("loop lag", self._sample))
+        loop = asyncio.get_running_loop()
+        due = loop.time() + self._every_s
+
+        def sample() -> None:
+            # First, so that an error of the listener does not end the sampling.
+            self.start()
+            self._tell(max(0.0, loop.time() - due))
+
+        self._timer = loop.call_at(due, sample)
 
     async def stop(self) -> None:
         """End."""
-        if self._sampling is not None:
-            self._sampling.cancel()
-            await asyncio.wait((self._sampling,))
-
-    async def _sample(self) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            due = loop.time() + self._every_s
-            await asyncio.sleep(self._every_s)
-            self._tell(max(0.0, loop.time() - due))
+        if self._timer is not None:
+            self._timer.cancel()
