@@ -231,7 +231,7 @@ bench-start: ## Time of a cold `make run` in an empty clone, package cache as it
 
 .PHONY: bench-compare
 bench-compare: setup ## What changed between the runs kept here, status 1 on a regression; OPTIONS="--bench mesh-search --baseline main"
-	@$(BIN)/raglan bench compare $(OPTIONS)
+	@PYTHONPATH=bench $(BIN)/python -m history $(OPTIONS)
 
 .PHONY: clean
 clean: ## Remove environments and caches (not your data)

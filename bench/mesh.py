@@ -33,6 +33,7 @@ import mesh_streams
 import mesh_traces
 import mesh_tracing
 import psutil
+import report
 from raglan_cli import metrics
 from raglan_generator.generation import ABSTENTION
 from report import Row, publish
@@ -229,12 +230,13 @@ def copies() -> Iterator[list[dict[str, Any]]]:
 
 
 def evaluate(mesh: mesh_process.Mesh, name: str, *options: str) -> dict[str, Any]:
-    """What `raglan eval --json` prints."""
+    """Run `raglan eval`, keep the run in the history and return its report."""
     command = [sys.executable, "-m", "raglan_cli", "eval", str(DATA / name), *options]
     done = subprocess.run(
         [*command, "--url", mesh.url, "--json"], stdout=subprocess.PIPE, text=True, check=True
     )
     found: dict[str, Any] = json.loads(done.stdout)
+    report.keep_evaluation(name, found)
     return found
 
 

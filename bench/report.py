@@ -1,7 +1,6 @@
 """One form for every measurement: a table, `bench/results/<bench>.json`, a line of the history.
 
-The table and the file show the last run; the history (`raglan.records`) keeps each for `raglan
-bench compare`.
+The table and the file show the last run; the history keeps each for `make bench-compare`.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from raglan import records
+from history import records
 from rich.console import Console
 from rich.table import Table
 
@@ -139,8 +138,43 @@ def keep(bench: str, rows: Iterable[Row]) -> None:
         )
         for row in rows
     ]
+    _append(bench, figures)
+
+
+def keep_evaluation(name: str, found: Mapping[str, Any]) -> None:
+    """Add a run of `raglan eval --json` to the history, with its measurements.
+
+    Args:
+        name: of the evaluation set.
+        found: the report.
+    """
+    figures = []
+    for what, samples in found["samples"].items():
+        if what.endswith("_ms"):
+            for percent in (50, 95):
+                value = sorted(samples)[max(0, math.ceil(len(samples) * percent / 100) - 1)]
+                label = f"{what.removesuffix('_ms')}, p{percent}"
+                figures.append(
+                    records.figure(label, "ms", value, samples=samples, statistic=f"p{percent}")
+                )
+        else:
+            better: records.Better = "lower" if what.startswith("over_") else "higher"
+            mean = sum(samples) / len(samples)
+            figures.append(records.figure(what, "", mean, better, samples=samples, paired=True))
+    conditions = {
+        "corpus": found["corpus"],
+        "queries": str(found["queries"]),
+        "mode": found["mode"],
+        "rerank": "on" if found["rerank"] else "off",
+    }
+    _append(f"eval-{name}", figures, conditions)
+
+
+def _append(
+    bench: str, figures: list[records.Figure], conditions: Mapping[str, str] | None = None
+) -> None:
     try:
-        records.append(records.record(bench, figures))
+        records.append(records.record(bench, figures, conditions))
     except (OSError, ValueError) as error:
         print(f"This run is not kept: {error}", file=sys.stderr)
 

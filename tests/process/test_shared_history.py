@@ -6,8 +6,8 @@ import multiprocessing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from raglan import records
-from raglan.records import Figure, Record
+from history import records
+from history.records import Figure, Record
 
 NOW = datetime(2026, 11, 20, tzinfo=UTC)
 

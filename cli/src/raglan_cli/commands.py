@@ -12,7 +12,6 @@ from raglan.settings import SettingsError
 
 from raglan_cli import (
     ask,
-    bench,
     documents,
     evaluate,
     ingest,
@@ -41,7 +40,6 @@ app.command()(ask.ask)
 app.command()(ask.search)
 app.command("eval")(evaluate.evaluate)
 app.add_typer(parity.app, name="parity")
-app.add_typer(bench.app, name="bench")
 app.command()(status.status)
 app.command()(trace.trace)
 app.command()(restart.restart)

@@ -8,11 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Final
-from urllib.parse import urlsplit
 
 import typer
-from raglan import records
-from raglan.records import Figure
 from rich.progress import track
 from rich.table import Table
 
@@ -20,7 +17,6 @@ from raglan_cli import beir, evalcollection, jobs, metrics, trec
 from raglan_cli.ask import Mode, ModeOption, RerankOption, options
 from raglan_cli.beir import Dataset, Question
 from raglan_cli.client import (
-    LOOPBACK,
     Gateway,
     JsonOption,
     UrlOption,
@@ -45,8 +41,8 @@ MAX_SENTENCES: Final = 3
 _LATENCY_QUERIES: Final = 200
 _WARM_UP: Final = 3
 
-Measured = tuple[dict[str, Any], list[Figure]]
-"""The displayed document and the figures for the history."""
+Measured = tuple[dict[str, Any], dict[str, list[float]]]
+"""Figures, and the measurements behind them by name, in the order of the questions."""
 
 
 def evaluate(
@@ -87,8 +83,8 @@ def evaluate(
     """Measure retrieval on a BEIR folder: nDCG@10, Recall@3/10/50, MRR@10, latency p50/p95.
 
     The corpus goes into a collection of its own, once. Latency is that of /v1/search as a user
-    calls it, one request after the other; documents are then ranked by their best passage. The
-    figures are kept, for `raglan bench compare`.
+    calls it, one request after the other; documents are then ranked by their best passage. With
+    --json the report has the measurements behind its figures.
 
     Examples:
 
@@ -116,14 +112,12 @@ def evaluate(
         report |= {"rerank": rerank is not False, "ingest": ingested}
         latency = measure_latency(gateway, dataset.questions, asked, quiet=json)
         ranked = rank(gateway, dataset.questions, asked, quiet=json)
-        report["search"], kept = search_figures(ranked, latency)
+        report["search"], samples = search_figures(ranked, latency)
         if answers:
-            found = measure_answers(gateway, dataset.questions, asked, quiet=json)
-            report["answers"] = found[0]
-            kept += found[1]
-        _keep(dataset, report, kept, gateway.url)
+            report["answers"], more = measure_answers(gateway, dataset.questions, asked, quiet=json)
+            samples |= more
     if json:
-        print_json(report)
+        print_json(report | {"corpus": dataset.digest, "samples": samples})
     else:
         _show(report)
     if run is not None:
@@ -161,19 +155,6 @@ class Timed:
         self.milliseconds.append((time.perf_counter() - began) * 1e3)
         self.degraded.update({note["stage"] for note in reply.get("degraded") or ()})
         return reply
-
-    def kept(self, what: str) -> list[Figure]:
-        """The same percentiles, with what they were computed from."""
-        return [
-            records.figure(
-                f"{what}, p{percent}",
-                "ms",
-                metrics.percentile(self.milliseconds, percent / 100),
-                samples=self.milliseconds,
-                statistic=f"p{percent}",
-            )
-            for percent in (50, 95)
-        ]
 
     def figures(self) -> dict[str, Any]:
         """p50 and p95 in milliseconds, and by stage how many replies were degraded."""
@@ -286,8 +267,8 @@ def search_figures(ranked: Sequence[Ranking], latency: Timed) -> Measured:
         name: round(metrics.mean(values), 4) for name, values in found.items()
     }
     figures["truncated_queries"] = sum(each.truncated for each in ranked)
-    kept = [_share(_label(name), values) for name, values in found.items()]
-    return figures | latency.figures(), [*kept, *latency.kept("/v1/search")]
+    samples = found | {"search_ms": latency.milliseconds}
+    return figures | latency.figures(), samples
 
 
 def documents_of(passages: Iterable[Mapping[str, Any]]) -> list[str]:
@@ -329,37 +310,12 @@ def measure_answers(
         "with_citations": round(metrics.mean(cited), 4),
         **timed.figures(),
     }
-    kept = [
-        _share("answers that contain a known one", contained),
-        _share("answers over three sentences", long, better="lower"),
-        _share("answers with citations", cited),
-    ]
-    return figures, [*kept, *timed.kept("/v1/query")]
-
-
-def _share(what: str, values: Sequence[float], *, better: records.Better = "higher") -> Figure:
-    """A mean over questions, which are the same ones in the next run."""
-    return records.figure(what, "", metrics.mean(values), better, samples=values, paired=True)
-
-
-def _keep(dataset: Dataset, report: Mapping[str, Any], figures: Sequence[Figure], url: str) -> None:
-    """Add this run to the history. A history that cannot be written costs no evaluation."""
-    host = urlsplit(url).hostname or ""
-    conditions = {
-        "corpus": dataset.digest,
-        "queries": str(report["queries"]),
-        "mode": report["mode"],
-        "rerank": "on" if report["rerank"] else "off",
+    return figures, {
+        "contains_answer": contained,
+        "over_three_sentences": long,
+        "with_citations": cited,
+        "query_ms": timed.milliseconds,
     }
-    if report["collection"] != dataset.collection:
-        conditions["collection"] = report["collection"]
-    if host not in LOOPBACK:
-        conditions["gateway"] = host
-    bench = f"eval-{dataset.folder.resolve().name}"
-    try:
-        records.append(records.record(bench, figures, conditions))
-    except (OSError, ValueError) as error:
-        err.print(f"This run is not kept: {error}", style="yellow")
 
 
 def _track(questions: Sequence[Question], what: str, *, quiet: bool) -> Iterable[Question]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import report
-from raglan import records
+from history import records
 from report import Row
 
 
@@ -100,3 +100,26 @@ def test_what_is_published_in_the_repository_is_strict_json(name: str) -> None:
 
     committed = Path(report.__file__).parent / "results" / name
     json.loads(committed.read_text(), parse_constant=refuse)
+
+
+def test_an_evaluation_is_kept_with_its_conditions_and_measurements(results: Path) -> None:
+    found = {
+        "corpus": "abc",
+        "queries": 2,
+        "mode": "hybrid",
+        "rerank": True,
+        "samples": {
+            "mrr_at_10": [0.5, 1 / 3],
+            "over_three_sentences": [0, 1],
+            "search_ms": [3.0, 1.0],
+        },
+    }
+    report.keep_evaluation("scifact", found)
+    ((run,), _) = records.read()
+    assert run.bench == "eval-scifact"
+    assert run.conditions == {"corpus": "abc", "queries": "2", "mode": "hybrid", "rerank": "on"}
+    figures = {figure.what: figure for figure in run.figures}
+    assert figures["mrr_at_10"].samples == (0.5, 0.33333)
+    assert (figures["mrr_at_10"].better, figures["mrr_at_10"].paired) == ("higher", True)
+    assert figures["over_three_sentences"].better == "lower"
+    assert (figures["search, p50"].value, figures["search, p95"].value) == (1.0, 3.0)

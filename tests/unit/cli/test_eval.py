@@ -1,7 +1,6 @@
 import json
 
 import pytest
-from raglan import records
 from raglan_cli import beir
 from raglan_cli.failure import UsageFailure
 
@@ -220,34 +219,12 @@ def test_the_figures_are_shown_as_a_table(raglan, gateway, folder):
     assert "latency p95 ms" in out
 
 
-def test_each_evaluation_is_kept_with_what_it_was_asked(raglan, gateway, folder):
+def test_report_has_the_measurements_behind_its_figures(raglan, gateway, folder):
     gateway.search = lambda body: passages("d3", "d1", "d1", "d2")
     gateway.answer = lambda body: "Normandy."
-    raglan("eval", folder, "--answers", url=gateway.url)
-    raglan("eval", folder, "--mode", "dense", "--no-rerank", url=gateway.url)
-    first, second = records.read()[0]
-    assert first.bench == "eval-My Set"
-    digest = beir.load(folder).digest
-    assert first.conditions == {
-        "corpus": digest,
-        "queries": "2",
-        "mode": "hybrid",
-        "rerank": "on",
-    }
-    assert second.conditions == first.conditions | {"mode": "dense", "rerank": "off"}
-    figures = {figure.what: figure for figure in first.figures}
-    assert figures["MRR@10"].samples == (0.5, 0.33333)
-    assert (figures["MRR@10"].better, figures["MRR@10"].paired) == ("higher", True)
-    assert len(figures["/v1/search, p95"].samples) == 2
-    assert figures["/v1/query, p50"].better == "lower"
-    assert figures["answers that contain a known one"].value == 0.5
-
-
-def test_an_evaluation_whose_history_cannot_be_written_succeeds(
-    raglan, gateway, folder, monkeypatch, tmp_path
-):
-    monkeypatch.setenv("RAGLAN_HISTORY_DAYS", "soon")
-    run = raglan("eval", folder, "--json", url=gateway.url)
-    assert run.status == 0
-    assert json.loads(run.out)["queries"] == 2
-    assert "This run is not kept: RAGLAN_HISTORY_DAYS is 'soon'" in run.err
+    report = json.loads(raglan("eval", folder, "--answers", "--json", url=gateway.url).out)
+    assert report["corpus"] == beir.load(folder).digest
+    samples = report["samples"]
+    assert samples["mrr_at_10"] == pytest.approx([1 / 2, 1 / 3])
+    assert [len(samples[name]) for name in ("search_ms", "query_ms")] == [2, 2]
+    assert samples["contains_answer"] == [1, 0]

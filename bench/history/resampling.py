@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
-from raglan.records import Figure
+
+from history.records import Figure
 
 _RESAMPLES: Final = 2_000
 _SEED: Final = 0

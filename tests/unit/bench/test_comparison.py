@@ -6,10 +6,10 @@ from datetime import UTC, datetime, timedelta
 from itertools import combinations, count
 
 import pytest
+from history.comparison import _rank_sums, compare, exact_shift, runs_needed
+from history.records import Figure, Record
 from hypothesis import given
 from hypothesis import strategies as st
-from raglan.records import Figure, Record
-from raglan_cli.comparison import _rank_sums, compare, exact_shift, runs_needed
 
 MINUTES = count()
 

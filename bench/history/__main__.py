@@ -1,4 +1,4 @@
-"""`raglan bench compare`: what changed between runs, and whether that is more than chance."""
+"""Compare recorded runs: `make bench-compare`, or `python -m history` with `bench/` on the path."""
 
 from __future__ import annotations
 
@@ -6,25 +6,19 @@ from collections.abc import Sequence
 from typing import Annotated, Any, Final
 
 import typer
-from raglan import records
-from rich.table import Table
-
-from raglan_cli import baseline as baselines
-from raglan_cli import comparison
-from raglan_cli.baseline import Pair
 from raglan_cli.client import JsonOption
-from raglan_cli.comparison import Change
 from raglan_cli.failure import FAILED, Failure
 from raglan_cli.screen import err, out, print_json
+from rich.table import Table
 
-app: Final = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+from history import baseline as baselines
+from history import comparison, records
+from history.baseline import Pair
+from history.comparison import Change
+
+app: Final = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False)
 
 _STYLES: Final = {"regression": "red", "improvement": "green"}
-
-
-@app.callback()
-def bench() -> None:
-    """Work with what `raglan eval` and the benchmarks have recorded."""
 
 
 @app.command()
@@ -49,10 +43,9 @@ def compare(
     side. Only runs on this machine under the same conditions are compared.
 
     Examples:
+      make bench-compare
 
-      raglan bench compare
-
-      raglan bench compare --bench eval-scifact --baseline 2026-11-20 --json
+      make bench-compare OPTIONS="--bench eval-scifact --baseline 2026-11-20 --json"
     """
     try:
         runs, skipped = records.read()
@@ -142,3 +135,16 @@ def _value(value: float | None) -> str:
 def _change_text(difference: float, before: float | None) -> str:
     """Format a change as a share of `before`; in the figure's unit where that is zero."""
     return f"{100 * difference / abs(before):+.1f}%" if before else f"{difference:+.3g}"
+
+
+def main() -> None:
+    """Run the command; a failure is one sentence and its status."""
+    try:
+        app()
+    except Failure as failure:
+        err.print(str(failure), style="red", markup=False)
+        raise SystemExit(failure.status) from None
+
+
+if __name__ == "__main__":
+    main()

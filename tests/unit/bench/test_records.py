@@ -4,10 +4,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from history import records
+from history.records import Figure, Record
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from raglan import records
-from raglan.records import Figure, Record
 
 NOW = datetime(2026, 11, 20, tzinfo=UTC)
 
@@ -131,16 +131,6 @@ def test_in_a_checkout_the_history_lies_beside_the_results(monkeypatch: pytest.M
     monkeypatch.delenv("RAGLAN_HISTORY", raising=False)
     root = Path(__file__).parents[3]
     assert records.history_path() == root / "bench" / "results" / "history.jsonl"
-
-
-def test_without_a_checkout_the_history_lies_in_the_data_folder(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.delenv("RAGLAN_HISTORY", raising=False)
-    monkeypatch.setenv("RAGLAN_DATA", str(tmp_path))
-    installed = tmp_path / "lib" / "python3.11" / "site-packages" / "raglan" / "records.py"
-    monkeypatch.setattr(records, "__file__", str(installed))
-    assert records.history_path() == tmp_path / "history.jsonl"
 
 
 def test_a_run_names_the_machine_and_the_commit() -> None:

@@ -24,7 +24,7 @@ from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any, Final, Literal
 
-from raglan.records import Better, Figure, Record
+from history.records import Better, Figure, Record
 
 CONFIDENCE: Final = 0.99
 TOLERANCE: Final = 0.05
@@ -147,7 +147,7 @@ def _interval(
     confidence: float,
 ) -> tuple[Interval | None, str]:
     """The interval, or why there is none."""
-    from raglan_cli import resampling
+    from history import resampling
 
     if found := resampling.paired(before, now, confidence):
         return Interval(*found, "paired bootstrap"), ""

@@ -1,10 +1,12 @@
 import json
+import sys
 from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
 
 import pytest
-from raglan import records
-from raglan.records import Figure, Record
-from raglan_cli import baseline
+from history import baseline, records
+from history.__main__ import main
+from history.records import Figure, Record
 from raglan_cli.failure import UsageFailure
 
 OLD, NEW = "a" * 40, "b" * 40
@@ -28,6 +30,26 @@ def five(value, commit, **more):
     return [run(value + n / 100, commit, minute=n + 1, **more) for n in range(5)]
 
 
+class Done(NamedTuple):
+    status: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def compare(monkeypatch, capsys):
+    """Run the comparison in this process."""
+
+    def run(*words):
+        monkeypatch.setattr(sys, "argv", ["history", *map(str, words)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        captured = capsys.readouterr()
+        return Done(ended.value.code or 0, captured.out, captured.err)
+
+    return run
+
+
 @pytest.fixture
 def history(monkeypatch, tmp_path):
     # Long ago as the runs may be by then, none is dropped.
@@ -41,9 +63,9 @@ def history(monkeypatch, tmp_path):
     return keep
 
 
-def test_a_regression_is_shown_and_ends_with_status_1(raglan, history):
+def test_a_regression_is_shown_and_ends_with_status_1(compare, history):
     history(*five(10, OLD), *five(20, NEW, day=1))
-    done = raglan("bench", "compare")
+    done = compare()
     assert done.status == 1
     assert "+99.8%" in done.out
     assert "regression" in done.out
@@ -51,17 +73,17 @@ def test_a_regression_is_shown_and_ends_with_status_1(raglan, history):
 
 
 @pytest.mark.parametrize("value", [10, 5])
-def test_no_change_and_an_improvement_end_with_status_0(raglan, history, value):
+def test_no_change_and_an_improvement_end_with_status_0(compare, history, value):
     history(*five(10, OLD), *five(value, NEW, day=1))
-    done = raglan("bench", "compare", "--json")
+    done = compare("--json")
     assert done.status == 0
     ((figure,),) = [bench["figures"] for bench in json.loads(done.out)["benches"]]
     assert figure["verdict"] == ("improvement" if value < 10 else "unchanged")
 
 
-def test_too_few_runs_are_no_regression_but_are_said(raglan, history):
+def test_too_few_runs_are_no_regression_but_are_said(compare, history):
     history(run(10, OLD), run(90, NEW, day=1))
-    done = raglan("bench", "compare")
+    done = compare()
     assert done.status == 0
     assert "too few runs: 1 against 1, it takes 5 a side" in done.out
 
@@ -78,33 +100,33 @@ def test_too_few_runs_are_no_regression_but_are_said(raglan, history):
     ],
 )
 def test_what_cannot_be_compared_ends_with_status_2_and_a_sentence(
-    raglan, history, words, sentence
+    compare, history, words, sentence
 ):
     history(run(10, OLD), run(10, NEW, day=1))
-    done = raglan("bench", "compare", *words)
+    done = compare(*words)
     assert done.status == 2
     assert sentence in done.err
 
 
-def test_without_any_run_the_file_and_the_machine_are_named(raglan, history):
+def test_without_any_run_the_file_and_the_machine_are_named(compare, history):
     path = history()
-    done = raglan("bench", "compare")
+    done = compare()
     assert done.status == 2
     assert f"{path} holds no run of this machine" in done.err
 
 
-def test_runs_of_another_machine_are_not_compared(raglan, history):
+def test_runs_of_another_machine_are_not_compared(compare, history):
     history(*five(1, OLD, machine="another"), *five(10, NEW, day=1))
-    done = raglan("bench", "compare")
+    done = compare()
     assert done.status == 0
     assert "(1 run) against bbbbbbbbbb (4 runs)" in done.out
 
 
-def test_a_torn_line_is_told_and_changes_nothing(raglan, history):
+def test_a_torn_line_is_told_and_changes_nothing(compare, history):
     path = history(*five(10, OLD), *five(10, NEW, day=1))
     with path.open("a") as file:
         file.write('{"torn')
-    done = raglan("bench", "compare")
+    done = compare()
     assert done.status == 0
     assert "line 11 is skipped" in done.err
 

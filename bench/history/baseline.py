@@ -7,10 +7,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from raglan import records
-from raglan.records import Record
-
 from raglan_cli.failure import UsageFailure
+
+from history import records
+from history.records import Record
 
 LAST: Final = "last"
 _DATE: Final = re.compile(r"\d{4}-\d\d-\d\d")

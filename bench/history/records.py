@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import Final, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, FiniteFloat, ValidationError
-
 from raglan import __version__
-from raglan.settings import default_data_dir
+
+CHECKOUT: Final = Path(__file__).resolve().parents[2]
 
 KEEP_DAYS: Final = 30
 """Default retention of a run in days (`RAGLAN_HISTORY_DAYS`)."""
@@ -140,22 +140,9 @@ def record(
 
 
 def history_path() -> Path:
-    """`$RAGLAN_HISTORY`; else in `bench/results/` of the checkout; else in the data folder.
-
-    A command that was installed has no checkout, and its working directory is no archive.
-    """
-    if given := os.environ.get("RAGLAN_HISTORY"):
-        return Path(given)
-    root = checkout()
-    return (root / "bench" / "results" if root else default_data_dir()) / "history.jsonl"
-
-
-def checkout() -> Path | None:
-    """The repository that this file lies in; None where it was installed from a wheel."""
-    for root in Path(__file__).resolve().parents[4:5]:
-        if (root / "bench" / "report.py").is_file():
-            return root
-    return None
+    """Return `$RAGLAN_HISTORY`, else `bench/results/history.jsonl` of the checkout."""
+    given = os.environ.get("RAGLAN_HISTORY")
+    return Path(given) if given else CHECKOUT / "bench" / "results" / "history.jsonl"
 
 
 def keep_days() -> float:
@@ -223,10 +210,8 @@ def read(path: Path | None = None) -> tuple[list[Record], list[str]]:
 
 
 def commit_of(name: str) -> str | None:
-    """The commit that git knows as `name`; None if it knows none, or outside of a checkout."""
-    root = checkout()
-    wanted = f"{name}^{{commit}}"
-    return _git(root, "rev-parse", "--verify", "--end-of-options", wanted) if root else None
+    """Return the commit that git knows as `name`, or None."""
+    return _git("rev-parse", "--verify", "--end-of-options", f"{name}^{{commit}}")
 
 
 def machine() -> str:
@@ -247,8 +232,8 @@ def machine() -> str:
 
 
 def _gpus() -> Iterator[str]:
-    for told in sorted(Path("/proc/driver/nvidia/gpus").glob("*/information")):
-        for line in told.read_text().splitlines():
+    for each in sorted(Path("/proc/driver/nvidia/gpus").glob("*/information")):
+        for line in each.read_text().splitlines():
             if line.startswith("Model:"):
                 yield line.partition(":")[2].strip()
 
@@ -260,21 +245,18 @@ def _better_by(unit: str) -> Better | None:
 
 
 def _commit() -> str | None:
-    """Of the checkout; results do not count as a difference, for every benchmark writes one."""
-    root = checkout()
-    if root is None:
-        return None
-    head = _git(root, "rev-parse", "HEAD")
+    """Return the checkout's commit; results do not count as changes: benchmarks write them."""
+    head = _git("rev-parse", "HEAD")
     if head is None:
         return None
-    changes = _git(root, "diff", "HEAD", "--", ".", ":(exclude)bench/results")
+    changes = _git("diff", "HEAD", "--", ".", ":(exclude)bench/results")
     return f"{head}+{sha256(changes.encode()).hexdigest()[:8]}" if changes else head
 
 
-def _git(root: Path, *words: str) -> str | None:
+def _git(*words: str) -> str | None:
     try:
-        done = subprocess.run(  # noqa: S603 - our own words
-            ["git", "-C", str(root), *words],  # noqa: S607 - the one that the checkout is used with
+        done = subprocess.run(
+            ["git", "-C", str(CHECKOUT), *words],
             capture_output=True,
             text=True,
             errors="replace",

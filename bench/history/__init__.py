@@ -1,0 +1,1 @@
+"""History of benchmark runs, and their comparison: `python -m history`."""
