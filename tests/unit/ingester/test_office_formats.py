@@ -79,6 +79,15 @@ def test_hidden_sheets_are_left_out_and_named() -> None:
     assert parsed.warnings == ['The hidden sheet "Secret" was left out.']
 
 
+def test_columns_beyond_the_limit_are_left_out_with_a_warning() -> None:
+    parsed = workbook({"Wide": [["a", "b"], ["1", "2"], [None] * 1_200 + ["far"]]})
+
+    assert "far" not in parsed.text
+    assert parsed.warnings == [
+        'Only the first 1,000 of 1,201 columns of the sheet "Wide" were read.'
+    ]
+
+
 def test_long_texts_in_cells_are_records_under_their_names() -> None:
     parsed = workbook({"Sheet1": [["id", "body"], [7, "word " * 300], [8, "short"]]})
 

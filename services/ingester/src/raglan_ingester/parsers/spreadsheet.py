@@ -117,7 +117,14 @@ def _add_sheets(workbook: CalamineWorkbook, builder: TextBuilder) -> None:
             continue
         if not _NO_NAME.fullmatch(sheet.name):
             builder.heading(1, sheet.name)
-        for rows in _tables(workbook.get_sheet_by_name(sheet.name).iter_rows()):
+        used = workbook.get_sheet_by_name(sheet.name)
+        columns = used.end[1] + 1 if used.end else 0
+        if columns > _MAX_COLUMNS:
+            builder.warnings.append(
+                f"Only the first {_MAX_COLUMNS:,} of {columns:,} columns of the sheet "
+                f'"{sheet.name}" were read.'
+            )
+        for rows in _tables(used.iter_rows()):
             cells_left -= sum(map(len, rows))
             _add_range(builder, rows)
             if cells_left <= 0:
