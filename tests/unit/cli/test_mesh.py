@@ -99,10 +99,10 @@ def test_every_service_is_told_the_data_folder():
     ("service", "field", "folder"),
     [
         ("embedder", "cache_dir", "models"),
-        ("gateway", "data_dir", "gateway"),
         ("ingester", "data_dir", "ingester"),
         ("reranker", "cache_dir", "models"),
         ("retriever", "data_dir", "retriever"),
+        ("tracer", "data_dir", "tracer"),
     ],
 )
 def test_services_keep_data_where_raglan_up_has_it(
