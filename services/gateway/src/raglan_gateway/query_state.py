@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import TracebackType
 
@@ -52,9 +54,16 @@ class QueryState:
     _span: tracing.span = field(init=False)
     """Span of the current stage; stages do not overlap."""
 
-    def stage(self, name: str) -> recorded_stage:
-        """Return a block that is recorded as stage `name`, also when it fails."""
-        return recorded_stage(self, name)
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Record the block as stage `name`, also when it fails."""
+        self.begin_stage(name)
+        try:
+            yield
+        except BaseException as error:
+            self.end_stage(name, error)
+            raise
+        self.end_stage(name, None)
 
     def begin_stage(self, name: str) -> None:
         """Record that the query came to stage `name`; the span of the stage is current then."""
@@ -102,27 +111,6 @@ class QueryState:
     def close(self) -> None:
         """Record the total."""
         self.timings_ms["total"] = (time.monotonic() - self.started) * 1e3
-
-
-class recorded_stage:  # noqa: N801 - reads as a statement: with state.stage(...)
-    """A block that is recorded as a stage: its time, its span, its outcome."""
-
-    __slots__ = ("_name", "_state")
-
-    def __init__(self, state: QueryState, name: str) -> None:
-        self._state = state
-        self._name = name
-
-    def __enter__(self) -> None:
-        self._state.begin_stage(self._name)
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._state.end_stage(self._name, error)
 
 
 class run_stage:  # noqa: N801 - reads as a statement: async with run_stage(...)
