@@ -99,6 +99,7 @@ def test_every_service_is_told_the_data_folder():
     ("service", "field", "folder"),
     [
         ("embedder", "cache_dir", "models"),
+        ("tracer", "data_dir", "tracer"),
         ("ingester", "data_dir", "ingester"),
         ("reranker", "cache_dir", "models"),
         ("retriever", "data_dir", "retriever"),

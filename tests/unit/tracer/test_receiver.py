@@ -60,7 +60,7 @@ class Taken:
 
 @asynccontextmanager
 async def receiving(taken: Taken | None = None) -> AsyncIterator[httpx.AsyncClient]:
-    app = Receiver(taken or Taken(), LOOPBACK).app
+    app = Receiver(taken or Taken(), LOOPBACK, clock=lambda: 0.0).app
     transport = httpx.ASGITransport(app=app)
     async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
         yield client
