@@ -98,7 +98,9 @@ async def test_a_call_is_one_line_at_debug_alone() -> None:
     servicer = Servicer()
     async with running(servicer) as stub:
         with capture_logs() as logs, pytest.raises(errors.NotFound):
-            await client.call(stub.GetInfo, common_pb2.GetInfoRequest(), deadline=Deadline.after(60))
+            await client.call(
+                stub.GetInfo, common_pb2.GetInfoRequest(), deadline=Deadline.after(60)
+            )
     (line,) = [each for each in logs if each["event"] == "rpc"]
     assert (line["log_level"], line["status"]) == ("debug", "NOT_FOUND")
     assert {each["log_level"] for each in logs} == {"debug"}
