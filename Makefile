@@ -50,8 +50,20 @@ test: setup-test ## All that runs by itself, in parallel (under 10 minutes on 2 
 	$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
 
 .PHONY: test-fast
-test-fast: setup-test ## Unit tests: no processes, no models (under a minute on 2 cores)
-	$(BIN)/python -m pytest -n $(WORKERS) $(or $(ARGS),tests/unit)
+test-fast: setup-test ## Unit tests without the slow ones, fewer examples a property (under a minute on 2 cores)
+	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow" --hypothesis-profile fast $(or $(ARGS),tests/unit)
+
+ENCODING := tests/contract/embedder tests/contract/reranker tests/contract/gateway tests/mesh
+SLOW_CALLS := {"embedder": {"latency_ms": 50}, "reranker": {"latency_ms": 200}}
+
+.PHONY: test-encoder-pace
+test-encoder-pace: setup-test ## Tests of encoders and meshes with encoders four times as slow, then from memory
+	RAGLAN_TEST_ENCODER_PACE=slow RAGLAN_FAULTS='$(SLOW_CALLS)' $(BIN)/python -m pytest -n $(WORKERS) $(or $(ARGS),$(ENCODING))
+	for run in first again; do RAGLAN_TEST_ENCODER_PACE=fast $(BIN)/python -m pytest -n $(WORKERS) $(or $(ARGS),$(ENCODING)) || exit 1; done
+
+.PHONY: test-under-load
+test-under-load: setup-test ## All of `make test` while each core has another busy process
+	tests/under_load.sh $(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
 
 .PHONY: test-e2e
 test-e2e: setup-test ## The journey of a new user: make run, the CLI

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import encoder_pace
 import machine
 import mesh_process
 import pytest
@@ -18,6 +19,7 @@ from hypothesis import settings
 
 # An example that takes long shows a busy machine; what must be fast has a test that says so.
 settings.register_profile("any machine", deadline=None)
+settings.register_profile("fast", deadline=None, max_examples=15)
 settings.load_profile("any machine")
 
 REPOSITORY = Path(__file__).parents[1]
@@ -96,6 +98,13 @@ def no_blocked_loop(
     monkeypatch.setattr(asyncio.Handle, "_run", timed)
     yield
     assert not slow, "the event loop was blocked: " + "; ".join(slow)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def paced_encoders(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Slow or fast encoders where they are asked for."""
+    with encoder_pace.applied(request.config.cache.mkdir("raglan-encoded")):
+        yield
 
 
 @pytest.fixture(scope="session")

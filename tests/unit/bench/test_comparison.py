@@ -66,6 +66,7 @@ def test_samples_that_became_slower_are_found():
     assert share_of(range(40), found) >= 0.95
 
 
+@pytest.mark.slow
 def test_samples_that_did_not_change_raise_few_false_alarms():
     def alarmed(rng):
         return verdict(median_run(rng), median_run(rng)) == "regression"

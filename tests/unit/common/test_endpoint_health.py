@@ -93,6 +93,7 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.005)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lasts_s", [0.0, 1.1], ids=["short", "long"])
 @pytest.mark.parametrize("end", [grpc.StatusCode.OK, grpc.StatusCode.UNAVAILABLE])
 async def test_a_health_stream_that_ends_costs_no_call(
@@ -139,6 +140,7 @@ async def test_an_address_that_passed_to_another_service_is_not_called() -> None
         await again.stop()
 
 
+@pytest.mark.slow
 async def test_a_peer_that_stops_after_a_long_silence_is_noticed_by_its_pings(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

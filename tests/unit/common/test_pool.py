@@ -318,6 +318,7 @@ async def test_deadlines_that_pass_at_any_point_of_a_call_open_no_breaker() -> N
         assert mesh.endpoint(0).breaker.failures == 0
 
 
+@pytest.mark.slow
 async def test_a_missed_budget_counts_once_it_is_known_to_suffice() -> None:
     async with mesh_of(1) as mesh:
         mesh.replicas[0].delay_s = 60
@@ -362,6 +363,7 @@ async def test_when_more_than_half_fails_all_are_asked_again() -> None:
         assert await mesh.ask() in {"r0", "r1"}
 
 
+@pytest.mark.slow
 async def test_in_panic_the_replica_that_still_works_is_not_given_everything() -> None:
     async with mesh_of(4) as mesh:
         broken = mesh.replicas[:3]
@@ -517,6 +519,7 @@ async def test_a_replica_that_starts_late_is_used() -> None:
         await until(lambda: mesh.endpoint(1).reach is Reach.SERVING)
 
 
+@pytest.mark.slow
 async def test_replicas_come_and_go_with_the_file_that_lists_them(tmp_path: Path) -> None:
     mesh = Mesh()
     await mesh.add()

@@ -56,6 +56,7 @@ async def test_a_reader_that_stops_holds_the_stream_back_then_loses_it() -> None
         assert time.monotonic() - began >= 1
 
 
+@pytest.mark.slow
 async def test_a_reader_that_goes_on_slowly_keeps_its_stream() -> None:
     loop = asyncio.get_running_loop()
     async with gateway_serving.serving(slow_reader_s=SLOW_S) as (gateway, _):
@@ -105,6 +106,7 @@ async def test_trickling_bytes_do_not_buy_a_small_body_more_time() -> None:
             assert (await reading).startswith(b"HTTP/1.1 408")
 
 
+@pytest.mark.slow
 async def test_an_upload_has_all_the_time_that_it_makes_use_of() -> None:
     loop = asyncio.get_running_loop()
     async with gateway_serving.serving(body_s=SLOW_S) as (gateway, _):

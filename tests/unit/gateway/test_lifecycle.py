@@ -115,6 +115,7 @@ async def test_a_taken_port_ends_the_start_with_status_1() -> None:
         assert await lifecycle.serve(app.build, settings, asyncio.Event()) == 1
 
 
+@pytest.mark.slow
 async def test_a_gateway_is_replaced_on_its_socket_without_a_refused_connection() -> None:
     with socket.create_server(("127.0.0.1", 0), backlog=128) as shared:
         port = shared.getsockname()[1]

@@ -82,6 +82,7 @@ ALLOWED: dict[str, set[str]] = {
 """Label -> what it may be, where there is more than a handful or a request could have a say."""
 
 
+@pytest.mark.slow
 async def test_no_part_of_a_request_becomes_the_value_of_a_label() -> None:
     chance = random.Random(6)
     async with serving() as (gateway, _), httpx.AsyncClient(timeout=10) as client:
@@ -102,6 +103,7 @@ async def test_no_part_of_a_request_becomes_the_value_of_a_label() -> None:
         assert len(seen[name]) <= 10, (name, seen[name])
 
 
+@pytest.mark.slow
 async def test_new_names_in_requests_make_no_new_series() -> None:
     async with serving() as (gateway, _), httpx.AsyncClient(timeout=10) as client:
 

@@ -71,6 +71,7 @@ def bombs(schema: dict[str, Any], definitions: dict[str, Any], depth: int = 0) -
                 yield f'{{"{name}":{bomb}}}'
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", MODELS)
 def test_a_body_at_the_size_limit_costs_little_to_refuse(model: type[BaseModel]) -> None:
     schema = model.model_json_schema()

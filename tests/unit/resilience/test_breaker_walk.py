@@ -199,6 +199,7 @@ class Walk:
             assert self.changes[-1] is model.state
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(WALKS))
 def test_the_breaker_goes_where_the_rules_say(seed: int) -> None:
     walk = Walk(seed)

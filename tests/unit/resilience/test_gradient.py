@@ -41,6 +41,7 @@ def latency_s(simulation: Simulation, since: float) -> float:
     return fmean(took for at, took in simulation.latencies if at >= since)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("work_s", [constant, exponential, mixed])
 @pytest.mark.parametrize("initial", [5, 150])
 def test_it_settles_near_what_saturates_the_server(initial: int, work_s: Work) -> None:
@@ -52,6 +53,7 @@ def test_it_settles_near_what_saturates_the_server(initial: int, work_s: Work) -
     assert latency_s(simulation, 25) <= 2.5 * WORK_S
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("times", [2, 5, 10])
 def test_overload_costs_no_goodput(times: int) -> None:
     simulation = Simulation(Server(8, exponential))
@@ -91,6 +93,7 @@ def test_it_does_not_grow_while_nobody_needs_it() -> None:
     assert simulation.limit.limit == 20
 
 
+@pytest.mark.slow
 def test_minutes_of_full_use_do_not_make_the_queue_normal() -> None:
     simulation = Simulation(Server(8, exponential), deadline_s=5)
     simulation.offer(120, 60)
