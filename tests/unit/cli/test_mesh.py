@@ -103,7 +103,6 @@ def test_every_service_is_told_the_data_folder():
         ("ingester", "data_dir", "ingester"),
         ("reranker", "cache_dir", "models"),
         ("retriever", "data_dir", "retriever"),
-        ("tracer", "data_dir", "tracer"),
     ],
 )
 def test_services_keep_data_where_raglan_up_has_it(
