@@ -158,8 +158,9 @@ class _File:
                 body = zlib.compress(spans, 1)
                 [(seq,)] = run(_PUT, (*astuple(summary), len(body))).fetchall()
                 run("INSERT OR REPLACE INTO bodies VALUES (?, ?)", (seq, body))
-            share = max(1, int(self.newest * _CALLERS_SHARE))
-            run(_TOO_MANY_OF_CALLERS, (share, self.max_bytes * _CALLERS_SHARE))
+            if any(_is_callers(summary) for summary, _ in traces):
+                share = max(1, int(self.newest * _CALLERS_SHARE))
+                run(_TOO_MANY_OF_CALLERS, (share, self.max_bytes * _CALLERS_SHARE))
             run(_TOO_MANY, (self.newest,))
             if run(_HELD).fetchone()[0] > self.max_bytes:
                 run(_TOO_LARGE, (self.max_bytes,))
@@ -337,6 +338,11 @@ class TraceStore:
         if now - self._warned_at > _WARN_EVERY_S:
             self._warned_at = now
             log.warning(event, file=str(self._path or "memory"), reason=str(error))
+
+
+def _is_callers(summary: Summary) -> bool:
+    """Whether it is one of those that callers can bring about at will, as `_KIND` tells them."""
+    return 400 <= summary.status <= 499 or summary.reasons.partition(",")[0] in _CALLERS
 
 
 def _damaged(error: Exception) -> bool:
