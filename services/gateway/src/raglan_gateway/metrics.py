@@ -37,7 +37,7 @@ from raglan_gateway.query_state import QueryState
 
 METHODS: Final = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"})
 LAG_EVERY_S: Final = 0.02
-"""The door follows the loop's lag, and has to be quick about it."""
+"""The load shedder follows the loop's lag, and has to react quickly."""
 
 QUERY_STAGES: Final = ("embed", "retrieve", "rerank", "generate", "cite")
 _LEVELS: Final = {level.stage: level.name for level in LEVELS}
@@ -86,7 +86,7 @@ class Metrics:
         )
         self._waits = Durations(
             "raglan_limiter_wait_seconds",
-            "Wait of queries that found no place in a stage, or at the door, at once.",
+            "Wait of queries that found no place at once, in a stage or in the load shedder.",
             ("stage",),
             registry,
         )
