@@ -84,6 +84,7 @@ def no_blocked_loop(
     limit_s = marked.args[0] if marked else BLOCKED_S
     slow: list[str] = []
     run = asyncio.Handle._run
+    others_waited = machine.others_without_core_s()
 
     def timed(handle: asyncio.Handle) -> None:
         begun, computed = time.monotonic() - machine.without_core_s(), time.process_time()
@@ -92,6 +93,8 @@ def no_blocked_loop(
         if held >= limit_s:
             computing = min(held, time.process_time() - computed)
             held -= computing * (1 - 1 / machine.slowness())
+            # The thread may have waited for another one, as those of a matrix product.
+            held -= max(0.0, machine.others_without_core_s() - others_waited)
             if held >= limit_s:
                 slow.append(f"{held:.2f} s in {handle!r}")
 

@@ -54,7 +54,7 @@ def serving(embed: Embed | None = None, score: Score | None = None) -> Iterator[
     listening = socket.create_server(("127.0.0.1", 0))
     server.url = f"http://127.0.0.1:{listening.getsockname()[1]}"
     running = uvicorn.Server(
-        uvicorn.Config(_app(server), log_level="critical", ws="none", timeout_graceful_shutdown=1)
+        uvicorn.Config(_app(server), log_config=None, ws="none", timeout_graceful_shutdown=1)
     )
     thread = threading.Thread(target=running.run, args=([listening],), daemon=True)
     thread.start()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from pathlib import Path
 
 _SCHEDSTAT = Path("/proc/thread-self/schedstat")
@@ -17,6 +18,15 @@ def without_core_s() -> float:
             return int(file.read().split()[1]) / 1e9
     except OSError:
         return 0.0
+
+
+def others_without_core_s() -> float:
+    """How long the other threads of this process have waited in the run queue so far, in sum."""
+    total = 0.0
+    for file in Path("/proc/self/task").glob("*/schedstat"):
+        with suppress(OSError):  # that thread has ended
+            total += int(file.read_text().split()[1]) / 1e9
+    return total - without_core_s()
 
 
 def slowness() -> float:
