@@ -22,7 +22,7 @@ EMBEDDER = """
 import asyncio, os, signal
 from raglan.errors import Unavailable
 from raglan.rpc.server import Service, serve
-from raglan.settings import GrpcSettings, load_or_exit
+from raglan.settings import GrpcSettings
 
 class EmbedderSettings(GrpcSettings, env_prefix="RAGLAN_EMBEDDER_"):
     broken: bool = False
@@ -30,15 +30,16 @@ class EmbedderSettings(GrpcSettings, env_prefix="RAGLAN_EMBEDDER_"):
     engine: str = "fake"
     cache_dir: str = ""
 
-settings = load_or_exit(EmbedderSettings)
+def build(settings):
+    return Service("raglan.v1.Fake", lambda server: None, start=lambda: start(settings))
 
-async def start():
+async def start(settings):
     if settings.broken or os.path.exists(os.path.join(os.environ["RAGLAN_DATA"], "broken")):
         raise Unavailable("The model 'x' is not on this machine.")
     if settings.deaf:
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, lambda: None)
 
-serve(lambda: Service("raglan.v1.Fake", lambda server: None, start=start), settings)
+serve(build, EmbedderSettings)
 """
 
 GATEWAY = """
