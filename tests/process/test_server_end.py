@@ -23,7 +23,7 @@ from raglan.rpc.server import Server, Service
 from raglan.settings import GrpcSettings
 from raglan.v1 import common_pb2, generator_pb2, generator_pb2_grpc
 
-LIMIT_S = 10
+LIMIT_S = 90
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 SENTENCE = "The generator is shutting down; try again."

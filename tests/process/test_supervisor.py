@@ -20,7 +20,7 @@ from raglan_cli.supervisor import Backoff, State, Supervisor
 SERVE = "import pathlib, sys, time; pathlib.Path(sys.argv[1]).touch(); time.sleep(600)"
 DEAF = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); {SERVE}"
 DIE = "import sys; sys.exit('The model x is not there.')"
-LIMIT_S = 20
+LIMIT_S = 90
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ import psutil
 import pytest
 from raglan_cli import mesh, runfile
 
-LIMIT_S = 40
+LIMIT_S = 90
 
 EMBEDDER = """
 import asyncio, os, signal
