@@ -209,8 +209,14 @@ async def close():
         pathlib.Path(sys.argv[2]).unlink()
         await asyncio.sleep(600)
 
-serve(lambda: Service("raglan.v1.Fake", lambda _: None, start=start, close=close),
-      GrpcSettings(shutdown_drain_s=0, shutdown_grace_s=0))
+def build(settings):
+    return Service("raglan.v1.Fake", lambda _: None, start=start, close=close)
+
+class FakeSettings(GrpcSettings, env_prefix="RAGLAN_FAKE_"):
+    shutdown_drain_s: float = 0
+    shutdown_grace_s: float = 0
+
+serve(build, FakeSettings)
 """
 
 
