@@ -66,7 +66,7 @@ def real(model: Model) -> Iterator[http_model_server.ModelServer]:
         yield server
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def fake() -> Iterator[http_model_server.ModelServer]:
     with http_model_server.serving() as server:
         yield server
@@ -155,8 +155,6 @@ async def test_many_texts_are_split_over_few_concurrent_requests(
     fake: http_model_server.ModelServer, engines: Engines
 ) -> None:
     """Many texts go in several requests of which few are on their way at once."""
-    fake.requests.clear()
-    fake.most_at_once = 0
     engine = engines(fake.url, "slow", limits=HttpLimits(connections=2), max_batch_texts=3)
     assert (await embed(engine, ["text"] * 20)).shape == (20, 3)
     assert sorted(len(request["input"]) for request in fake.requests) == [2, 3, 3, 3, 3, 3, 3]
