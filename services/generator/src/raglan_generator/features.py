@@ -153,8 +153,7 @@ def features(
         held = weights.keys() & each.terms
         rest = weights.keys() - held
         before = rest & each.before
-        # None of the pairs is there where fewer than two of the terms are.
-        pairs = asked_pairs.intersection(pairwise(each.words)) if len(held) > 1 else ()
+        pairs = asked_pairs.intersection(pairwise(each.words)) if held else ()
         found.append(
             Features(
                 words=_sum(weights, held),
