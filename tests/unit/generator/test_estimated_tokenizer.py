@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from raglan.errors import InvalidInput
 from raglan_generator.estimated_tokenizer import EstimatedTokenizer, FileTokenizer
 from raglan_generator.language_model import Message
@@ -66,3 +68,12 @@ def test_what_is_no_tokenizer_is_named(tmp_path: Path, content: str | None) -> N
         (tmp_path / "tokenizer.json").write_text(content)
     with pytest.raises(InvalidInput, match=r"tokenizer\.json"):
         FileTokenizer(tmp_path, 4096)
+
+
+@given(st.text(alphabet="abcXYZ019 ,.{}_\n\t", max_size=60))
+def test_ascii_is_counted_as_any_other_text(text: str) -> None:
+    alone, beside_another_script = (EstimatedTokenizer(64)._counted(each) for each in (text, "北"))
+    assert EstimatedTokenizer(64).count(text) == int(alone * 1.1) + 1
+    assert EstimatedTokenizer(64).count(f"{text}北") == (
+        int((alone + beside_another_script) * 1.1) + 1
+    )

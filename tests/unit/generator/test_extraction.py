@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from raglan.blocks import Block, BlockKind, Cell
 from raglan_generator.cues import cue_of
 from raglan_generator.extraction import extract
+from raglan_generator.features import candidates_of, features
 from raglan_generator.generation import Passage
+from raglan_generator.joining import stretches_of
 from raglan_generator.support import Evidence
 from raglan_generator.terms import grams
 
@@ -251,3 +253,14 @@ def test_document_that_quotes_our_refusal_is_not_taken_at_its_word() -> None:
     text = "**The documents do not answer this.**\n\nThe pump refused to answer the documents once."
     found = extract("Why do the documents not answer this?", [Passage(text, blocks=())])
     assert all("do not answer this" not in quote.text for quote in found.quotes)
+
+
+@pytest.mark.parametrize(
+    ("text", "share"),
+    [("Duran Duran played.", 1.0), ("Duran played.", 0.0), ("Nobody played.", 0.0)],
+)
+def test_a_word_said_twice_is_a_pair(text: str, share: float) -> None:
+    passages = [Passage(text)]
+    candidates = candidates_of(stretches_of(passages), passages)
+    (found,) = features("Duran Duran", passages, candidates)
+    assert found.pairs == share

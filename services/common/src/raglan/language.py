@@ -53,10 +53,13 @@ def detect(text: str) -> str:
     Returns:
         ISO 639-1 code, such as "en"; "" if there are too few words or the result is uncertain.
     """
+    return _detected(text[:_MAX_CHARS])
+
+
+@lru_cache(maxsize=256)
+def _detected(text: str) -> str:
     # Each word once: a column of "12.50 EUR" must not outweigh the words of a table.
-    words = list(
-        dict.fromkeys(word for word in text[:_MAX_CHARS].split() if not _NOT_PROSE.search(word))
-    )
+    words = list(dict.fromkeys(word for word in text.split() if not _NOT_PROSE.search(word)))
     apart = sum(_HAS_WORDS_APART.search(word) is not None for word in words)
     if not words or len(words) == apart < _MIN_WORDS:
         return ""

@@ -193,7 +193,7 @@ def _content(text: str, language: str) -> list[str]:
     return [
         token
         for position, token in enumerate(tokens)
-        if token.lower() not in stop_words or _is_acronym(tokens, position)
+        if token.lower() not in stop_words or (token.isupper() and _is_acronym(tokens, position))
     ]
 
 
@@ -315,7 +315,7 @@ def _is_acronym(tokens: list[str], position: int) -> bool:
 
     It is not where everything around it is in capitals as well, nor if it is a single letter.
     """
-    if len(tokens[position]) < 2 or not tokens[position].isupper():
+    if len(tokens[position]) < 2:
         return False
     around = tokens[max(0, position - 3) : position + 4]
     return len(tokens) <= 2 or any(not token.isupper() and token.isalpha() for token in around)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from operator import mul
 from typing import Final
 
 from raglan.language import detect
@@ -336,7 +337,7 @@ def _is_question(candidate: Candidate) -> bool:
 def chances_of(candidates: Sequence[Candidate], found: Sequence[Features]) -> list[float]:
     """Of each unit to hold the answer, 1 in all; 0 for one that repeats a better one."""
     weights = weights_of(found)
-    scores = [sum(w * value for w, value in zip(weights, each, strict=True)) for each in found]
+    scores = [sum(map(mul, weights, each)) for each in found]
     if not all(map(_is_question, candidates)):
         # A question of the document is no answer to one; the sentence after it may be.
         scores = [

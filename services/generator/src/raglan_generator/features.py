@@ -16,7 +16,7 @@ from raglan_generator.cues import cue_of
 from raglan_generator.generation import ABSTENTION, Passage
 from raglan_generator.joining import Stretch
 from raglan_generator.sentences import Span
-from raglan_generator.terms import asked_terms, grams, grams_of
+from raglan_generator.terms import asked_terms, grams
 from raglan_generator.units import Kind, Unit, units_of
 
 MAX_TERMS: Final = 64
@@ -67,8 +67,9 @@ class Candidate:
     stretch: Stretch
     passage: int
     """The best ranked passage that holds a part of it."""
+    words: tuple[str, ...]
+    """Its terms in the order of the text."""
     terms: frozenset[str]
-    pairs: frozenset[tuple[str, str]]
     before: frozenset[str]
     context: frozenset[str]
     heading: frozenset[str]
@@ -106,15 +107,15 @@ def candidates_of(
         for unit in units:
             if unit.text.strip(" *_") == ABSTENTION:
                 continue  # quoted, it would read as a refusal
-            inside = terms(unit.text, language)
+            inside = tuple(terms(unit.text, language))
             follows = unit.place > 0 and unit.kind is Kind.SENTENCE
             found.append(
                 Candidate(
                     unit=unit,
                     stretch=stretch,
                     passage=min(stretch.passages_of(*unit.span)),
+                    words=inside,
                     terms=frozenset(inside),
-                    pairs=frozenset(pairwise(inside)),
                     before=held(unit.lead_in or (last if follows else "")),
                     context=held(" ".join((title, *unit.headings))),
                     heading=held(unit.headings[-1] if unit.headings else ""),
@@ -140,6 +141,8 @@ def features(
     for term, weight in weights.items():
         for piece in grams(term):
             by_piece[piece] += weight / len(grams(term))
+    known = frozenset[str]().union(*(each.terms for each in candidates))
+    alike = {term: shared for term in known if (shared := grams(term) & by_piece.keys())}
     cue = cue_of(question)
     matches = _Matches(passages)
     lowest = min((p.similarity for p in passages if p.similarity is not None), default=0.0)
@@ -147,15 +150,17 @@ def features(
     for each in candidates:
         checkpoint()
         passage = passages[each.passage]
-        rest = weights.keys() - each.terms
-        lacked = rest - each.before
+        held = weights.keys() & each.terms
+        rest = weights.keys() - held
+        before = rest & each.before
+        pairs = asked_pairs.intersection(pairwise(each.words)) if held else ()
         found.append(
             Features(
-                words=_sum(weights, weights.keys() & each.terms),
-                pieces=_sum(by_piece, by_piece.keys() & grams_of(each.terms)),
-                pairs=len(asked_pairs & each.pairs) / (len(asked_pairs) or 1),
-                before=_sum(weights, rest & each.before),
-                context=_sum(weights, lacked & each.context),
+                words=_sum(weights, held),
+                pieces=_sum(by_piece, _pieces(alike, each.terms)),
+                pairs=len(pairs) / (len(asked_pairs) or 1),
+                before=_sum(weights, before),
+                context=_sum(weights, (rest - before) & each.context),
                 section=_agreement(weights, each.heading) / (1 + each.unit.place),
                 matched=matches.share(each.stretch, each.unit.span),
                 cue=float(cue is not None and cue(shown(each.unit))),
@@ -187,7 +192,12 @@ def rarities(asked: Iterable[str], candidates: Sequence[Candidate]) -> dict[str,
 
 
 def _sum(weights: Mapping[str, float], keys: Iterable[str]) -> float:
-    return sum(weights[key] for key in keys)
+    return sum(map(weights.__getitem__, keys))
+
+
+def _pieces(alike: Mapping[str, frozenset[str]], held: frozenset[str]) -> Iterable[str]:
+    """Return the question's pieces in the terms `held`: those of `alike`, by term."""
+    return frozenset[str]().union(*map(alike.__getitem__, alike.keys() & held))
 
 
 def _agreement(weights: Mapping[str, float], heading: frozenset[str]) -> float:

@@ -50,6 +50,8 @@ class Stretch:
 
     def passages_of(self, start: int, end: int) -> list[int]:
         """Indexes in the request of the passages that hold a part of `text[start:end]`."""
+        if len(self.passages) == 1:
+            return list(self.passages)
         each = zip(self.passages, self.offsets, self.lengths, strict=True)
         return [index for index, at, length in each if at < end and at + length > start]
 

@@ -31,6 +31,8 @@ _HEADING_MARKS: Final = re.compile(r"^[ \t]*#{1,6}[ \t]+|[ \t]+#+[ \t]*$|\n[ \t]
 _BOLD_LINE: Final = re.compile(r"(\*\*|__)(?=\S)([^*_\n]+?)(?<=\S)\1[:.]?")
 _FENCE: Final = re.compile(r"(?:[ \t]*>)*[ \t]*(?:`{3,}|~{3,})")
 _TICKS: Final = re.compile(r"`{3,}")
+_MAY_BE_MARKUP: Final = re.compile(r"[\x00`>\[<{]")
+"""A text without these is one line of Markdown as it is, but for its white space."""
 _LETTER: Final = re.compile(r"[^\W\d_]")
 _EMPHASIS: Final = re.compile(r"(?<!\\)\*\*")
 
@@ -46,6 +48,8 @@ def one_line(text: str) -> str:
 
 
 def _without_markup(text: str) -> str:
+    if _MAY_BE_MARKUP.search(text) is None:
+        return text
     codes: list[str] = []
 
     def keep(match: re.Match[str]) -> str:
@@ -84,13 +88,13 @@ def is_navigation(text: str) -> bool:
 
 def escaped(text: str) -> str:
     """`text` with numbers in brackets escaped, so that none reads as a citation marker."""
-    return _NUMBERS.sub(r"\\[\1\\]", text)
+    return _NUMBERS.sub(r"\\[\1\\]", text) if "[" in text else text
 
 
 def is_open(text: str) -> bool:
     """Return whether `text` ends inside inline code or bold text; no quote can end there."""
-    without = _CODE.sub("", text)
-    return "`" in without or len(_EMPHASIS.findall(without)) % 2 == 1
+    without = _CODE.sub("", text) if "`" in text else text
+    return "`" in without or ("**" in without and len(_EMPHASIS.findall(without)) % 2 == 1)
 
 
 def closed(text: str) -> str:

@@ -56,8 +56,10 @@ def sentences_of(
         for boundary in sentencex.get_sentence_boundaries(language, piece):
             start, end = boundary["start_index"], boundary["end_index"]
             span = trimmed(text, block.start + start, block.start + end)
-            if span is not None:
+            if span is not None and span.end - span.start > max_chars:
                 yield from _bounded(text, span, max_chars)
+            elif span is not None:
+                yield span
 
 
 def _parts(text: str) -> Iterator[Span]:
