@@ -79,7 +79,7 @@ class Scheduled:
     def _pump(self, now: float) -> None:
         while batch := self.scheduler.next_batch(now):
             self._mailbox.append(batch)
-        self.scheduler.take_late()
+        self.scheduler.pop_late()
 
 
 class Fifo:

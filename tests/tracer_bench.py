@@ -18,7 +18,7 @@ from raglan.rpc.endpoint import Endpoint, Reach
 from raglan.v1 import embedder_pb2_grpc, traces_pb2, traces_pb2_grpc
 from raglan_tracer import otlp
 from raglan_tracer.collection import Collector, Reply
-from raglan_tracer.recorder import Found, TraceRecorder
+from raglan_tracer.recorder import FoundTrace, TraceRecorder
 from raglan_tracer.sampler import TailSampler
 from raglan_tracer.spans import each
 from raglan_tracer.store import TraceStore
@@ -103,14 +103,14 @@ class Bench:
         if self.traces.record_outcome(outcome):
             self._wanted.add(trace_id)
 
-    async def find(self, trace_id: bytes) -> Found | None:
+    async def find(self, trace_id: bytes) -> FoundTrace | None:
         """What the gateway is given of a trace that somebody looks at."""
         return await self.traces.find(trace_id, self._own([trace_id]))
 
     async def deliver(self) -> None:
         """Deliver the spans that the recorder wants of the gateway."""
         wanted, self._wanted = self._wanted, set()
-        await self.traces.take_reported(self._own([*wanted, *self.traces.wanted_again()]))
+        await self.traces.add_reported(self._own([*wanted, *self.traces.due_soon()]))
 
     def _own(self, trace_ids: Sequence[bytes]) -> Reply:
         wanted = [each for each in self.own if each.trace_id in trace_ids]
@@ -122,10 +122,10 @@ class Bench:
             await self.deliver()
             await asyncio.sleep(0.005)
 
-    async def stored(self, trace_id: bytes, spans: int) -> Found:
-        async def find() -> Found | None:
+    async def stored(self, trace_id: bytes, spans: int) -> FoundTrace:
+        async def find() -> FoundTrace | None:
             found = (await self.traces.store.get([trace_id])).get(trace_id)
-            return Found(*found) if found and found[0].spans >= spans else None
+            return FoundTrace(*found) if found and found[0].spans >= spans else None
 
         async with asyncio.timeout(LIMIT_S):
             while (found := await find()) is None:
@@ -133,7 +133,7 @@ class Bench:
         return found
 
 
-def names(found: Found | None) -> set[str]:
+def names(found: FoundTrace | None) -> set[str]:
     assert found is not None
     return {each_span.name for _, each_span in each(TracesData.FromString(found.spans))}
 

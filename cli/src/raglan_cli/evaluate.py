@@ -104,7 +104,7 @@ def evaluate(
         Gateway(find_url(url)) as gateway,
         evalcollection.of_its_own(gateway, dataset, collection, keep=keep) as name,
     ):
-        asked = Asked(name, mode, rerank, timeout_ms=int(timeout * 1000))
+        asked = RequestOptions(name, mode, rerank, timeout_ms=int(timeout * 1000))
         ingested = fill(gateway, dataset, name, quiet=json)
         report: dict[str, Any] = {"dataset": str(folder), "collection": name}
         report |= {"documents": dataset.documents, "empty_documents": dataset.empty}
@@ -125,7 +125,7 @@ def evaluate(
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class RequestOptions:
     """Parameters common to all requests of an evaluation."""
 
     collection: str
@@ -200,7 +200,7 @@ def fill(gateway: Gateway, dataset: Dataset, name: str, *, quiet: bool) -> dict[
 
 
 def measure_latency(
-    gateway: Gateway, questions: Sequence[Question], asked: Asked, *, quiet: bool
+    gateway: Gateway, questions: Sequence[Question], asked: RequestOptions, *, quiet: bool
 ) -> Timed:
     """Search as a user does, with queries that no cache has seen."""
     for question in questions[:_WARM_UP]:
@@ -225,7 +225,7 @@ class Ranking:
 
 
 def rank(
-    gateway: Gateway, questions: Sequence[Question], asked: Asked, *, quiet: bool
+    gateway: Gateway, questions: Sequence[Question], asked: RequestOptions, *, quiet: bool
 ) -> list[Ranking]:
     """Rank documents for each question, by their best passage."""
     return [
@@ -234,7 +234,7 @@ def rank(
     ]
 
 
-def rank_documents(gateway: Gateway, question: Question, asked: Asked) -> Ranking:
+def rank_documents(gateway: Gateway, question: Question, asked: RequestOptions) -> Ranking:
     """Search again without the documents found so far while there are too few of them.
 
     One long document would otherwise take the places of all others.
@@ -290,7 +290,7 @@ def quality(
 
 
 def measure_answers(
-    gateway: Gateway, questions: Sequence[Question], asked: Asked, *, quiet: bool
+    gateway: Gateway, questions: Sequence[Question], asked: RequestOptions, *, quiet: bool
 ) -> Measured:
     """Measure the share of answers that contain a known answer, and their length."""
     timed = Timed()

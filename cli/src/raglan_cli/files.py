@@ -15,7 +15,7 @@ from raglan.identifiers import check_document_id
 
 from raglan_cli.failure import UsageFailure
 from raglan_cli.ignoring import Choice
-from raglan_cli.walk import Found, Identity, cannot_read, walk
+from raglan_cli.walk import Identity, WalkEntry, cannot_read, walk
 
 _DOCUMENTS: Final = (
     "txt text log rst rest adoc asciidoc asc org md markdown mdx html htm xhtml pdf docx docm dotx "
@@ -79,7 +79,7 @@ def select(paths: Iterable[Path], choice: Choice = Choice()) -> Selection:  # no
         for found in _found(given, choice, is_folder=is_folder):
             name = _name(found.path.relative_to(top))
             if found.failed or (problem := _problem_of_name(name)):
-                selection.unreadable.append((shown(name), found.failed or problem))
+                selection.unreadable.append((printable(name), found.failed or problem))
             elif found.skipped:
                 selection.skipped.append((name, found.skipped))
             elif name not in seen:
@@ -93,7 +93,7 @@ def select(paths: Iterable[Path], choice: Choice = Choice()) -> Selection:  # no
     return selection
 
 
-def shown(name: str) -> str:
+def printable(name: str) -> str:
     """`name` with the bytes that are not UTF-8, and control characters, as escapes."""
     readable = os.fsencode(name).decode("utf-8", "backslashreplace")
     return "".join(
@@ -127,26 +127,26 @@ def is_gone(path: Path) -> bool:
     return False
 
 
-def _found(given: Path, choice: Choice, *, is_folder: bool) -> Iterator[Found]:
+def _found(given: Path, choice: Choice, *, is_folder: bool) -> Iterator[WalkEntry]:
     path = _absolute(given)
     if is_folder:
         for found in walk(path, choice):
             is_unknown = not (found.skipped or found.failed or _is_known(found.path))
-            yield Found(found.path, skipped="unknown type") if is_unknown else _checked(found)
+            yield WalkEntry(found.path, skipped="unknown type") if is_unknown else _checked(found)
     else:
-        yield _checked(Found(path))
+        yield _checked(WalkEntry(path))
 
 
-def _checked(found: Found) -> Found:
+def _checked(found: WalkEntry) -> WalkEntry:
     """With the reason why it cannot be read, if it cannot."""
     if found.skipped or found.failed:
         return found
     try:
         with open_file(found.path) as file:
             status = os.fstat(file.fileno())
-            return Found(found.path, status.st_size, identity_of(status))
+            return WalkEntry(found.path, status.st_size, identity_of(status))
     except OSError as error:
-        return Found(found.path, failed=cannot_read(error))
+        return WalkEntry(found.path, failed=cannot_read(error))
 
 
 def _is_folder(given: Path) -> bool:

@@ -61,7 +61,7 @@ async def _supervise(supervisor: Supervisor, run: _Run, start_limit_s: float) ->
         start_limit_s=start_limit_s,
     )
     asyncio.get_running_loop().add_signal_handler(
-        runfile.RESTART_SIGNAL, lambda: run.on_restart_asked(rolling)
+        runfile.RESTART_SIGNAL, lambda: run.on_restart_requested(rolling)
     )
     try:
         await _start_and_watch(supervisor, run, start_limit_s, stop_asked)
@@ -144,9 +144,9 @@ class _Run:
         if news and not starting and self.state is not State.STOPPING:
             note(display.line(process.entry()))
 
-    def on_restart_asked(self, rolling: Rolling) -> None:
+    def on_restart_requested(self, rolling: Rolling) -> None:
         """Begin the requested restart, unless one is in progress."""
-        request = runfile.asked_restart(self.planned.data)
+        request = runfile.requested_restart(self.planned.data)
         if request and not (self.restart and self.restart["state"] == "running"):
             self.restart = RestartEntry(
                 id=request["id"], state="running", doing="", gap="", reason=None

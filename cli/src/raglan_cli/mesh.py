@@ -201,7 +201,7 @@ def _alone(environ: Mapping[str, str]) -> set[str]:
     return always if environ.get(_STORE) in _SHARED_STORES else {*always, "retriever"}
 
 
-def standing_in(program: Program) -> Program:
+def stand_in(program: Program) -> Program:
     """The same program on a free port, to run while the other is restarted."""
     host, port = program.address.rpartition(":")[0], free_ports(1)[0]
     prefix = f"RAGLAN_{program.service.upper()}"

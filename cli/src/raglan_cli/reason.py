@@ -17,7 +17,7 @@ _SENTENCES: Final = 8
 """A service that refuses its settings prints one line for each."""
 
 
-def why_it_ended(returncode: int, log: Path, *, since: int = 0) -> str:
+def exit_reason(returncode: int, log: Path, *, since: int = 0) -> str:
     """The reason, from what `log` holds after `since` bytes, else from the exit status."""
     return reason_in(_tail(log, since)) or _by_status(returncode)
 

@@ -54,7 +54,7 @@ def restart(
     if absent := [s for s in wanted if s not in running]:
         raise Failure(f"The {absent[0]} runs elsewhere; restart it there.")
     began = time.monotonic()
-    _follow(folder, runfile.ask_restart(folder, document["pid"], wanted))
+    _follow(folder, runfile.request_restart(folder, document["pid"], wanted))
     out.print(f"Restarted after {time.monotonic() - began:.1f} s.")
 
 

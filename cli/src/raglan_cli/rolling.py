@@ -21,7 +21,7 @@ from raglan_cli.mesh import (
     GATEWAY,
     Program,
     addresses_file,
-    standing_in,
+    stand_in,
 )
 from raglan_cli.supervisor import Process, Supervisor
 
@@ -98,7 +98,7 @@ class Rolling:
 
         It stays when the block fails: no other process answers then.
         """
-        other = await self._supervisor.begin(standing_in(program), limit_s=self._start_limit_s)
+        other = await self._supervisor.begin(stand_in(program), limit_s=self._start_limit_s)
         publish(self._data, {program.service: [program.address, other.program.address]})
         await self._until_used(other.program)
         yield

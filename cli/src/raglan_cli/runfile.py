@@ -108,7 +108,7 @@ def read_running(data: Path) -> MeshDocument | None:
     return document if document and document["pid"] == pid else None
 
 
-def ask_restart(data: Path, pid: int, services: list[str]) -> str:
+def request_restart(data: Path, pid: int, services: list[str]) -> str:
     """Ask the supervisor `pid` for a rolling restart; return its id in mesh.json.
 
     Raises:
@@ -127,7 +127,7 @@ def ask_restart(data: Path, pid: int, services: list[str]) -> str:
     return request["id"]
 
 
-def asked_restart(data: Path) -> RestartRequest | None:
+def requested_restart(data: Path) -> RestartRequest | None:
     """Return the last restart request."""
     try:
         return cast("RestartRequest", json.loads(_restart_file(data).read_text(encoding="utf-8")))

@@ -268,7 +268,7 @@ class Supervisor:
         self._change(process, State.STARTING)
         returncode = await self._until_exit(process, child)
         process.signal_group(signal.SIGKILL)  # what the crashed process may have left behind
-        return reason.why_it_ended(returncode, log, since=offset)
+        return reason.exit_reason(returncode, log, since=offset)
 
     async def _until_exit(self, process: Process, child: asyncio.subprocess.Process) -> int:
         ending = asyncio.create_task(child.wait())

@@ -20,7 +20,7 @@ Identity = tuple[int, int, int]
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class WalkEntry:
     """A path below the folder: a file to send, or one that is not sent for a reason."""
 
     path: Path
@@ -32,7 +32,7 @@ class Found:
     """Reason for which it cannot be read."""
 
 
-def walk(folder: Path, choice: Choice) -> Iterator[Found]:
+def walk(folder: Path, choice: Choice) -> Iterator[WalkEntry]:
     """Every file below `folder`, and what is left out.
 
     Args:
@@ -51,7 +51,7 @@ class _Walk:
         self._gitignores = GitIgnores(folder) if choice.gitignore else None
         self._errors: list[OSError] = []
 
-    def run(self) -> Iterator[Found]:
+    def run(self) -> Iterator[WalkEntry]:
         for root, folders, names in os.walk(self._folder, onerror=self._errors.append):
             yield from self._unreadable()
             here = Path(root)
@@ -59,25 +59,25 @@ class _Walk:
                 if self._gitignores is not None:
                     self._gitignores.read(here)
             except OSError as error:
-                yield Found(here / ".gitignore", failed=cannot_read(error))
+                yield WalkEntry(here / ".gitignore", failed=cannot_read(error))
                 folders.clear()
                 continue
             visible = sorted(name for name in folders if not name.startswith("."))
             folders.clear()
             for name in visible:
                 if reason := self._reason_of_folder(here / name):
-                    yield Found(here / name, skipped=reason)
+                    yield WalkEntry(here / name, skipped=reason)
                 else:
                     folders.append(name)
             for name in sorted(name for name in names if not name.startswith(".")):
                 yield self._file(here / name)
         yield from self._unreadable()
 
-    def _unreadable(self) -> Iterator[Found]:
+    def _unreadable(self) -> Iterator[WalkEntry]:
         """Folders that could not be listed since the last call."""
         while self._errors:
             error = self._errors.pop()
-            yield Found(Path(str(error.filename)), failed=cannot_read(error))
+            yield WalkEntry(Path(str(error.filename)), failed=cannot_read(error))
 
     def _reason_of_folder(self, path: Path) -> str:
         if path.name in SKIPPED_FOLDERS:
@@ -86,18 +86,18 @@ class _Walk:
             return self._reason_of_link(path) or "a link to a folder that is searched itself"
         return self._reason(path, is_folder=True)
 
-    def _file(self, path: Path) -> Found:
+    def _file(self, path: Path) -> WalkEntry:
         if path.is_symlink() and (reason := self._reason_of_link(path)):
-            return Found(path, skipped=reason)
+            return WalkEntry(path, skipped=reason)
         if reason := self._reason(path, is_folder=False):
-            return Found(path, skipped=reason)
+            return WalkEntry(path, skipped=reason)
         try:
             status = path.stat()
         except OSError as error:
-            return Found(path, failed=cannot_read(error))
+            return WalkEntry(path, failed=cannot_read(error))
         if not stat.S_ISREG(status.st_mode):
-            return Found(path, skipped="no regular file")
-        return Found(path, status.st_size)
+            return WalkEntry(path, skipped="no regular file")
+        return WalkEntry(path, status.st_size)
 
     def _reason(self, path: Path, *, is_folder: bool) -> str:
         if self._gitignores and self._gitignores.ignores(path, is_folder=is_folder):

@@ -170,15 +170,15 @@ def test_a_plain_model_gives_its_last_states_as_token_vectors(
 
 
 def test_what_a_model_does_not_give_is_refused_with_what_it_gives(heads: Heads) -> None:
-    outputs.refuse(ALL, outputs.given(heads), "m3")
+    outputs.refuse(ALL, outputs.outputs_of(heads), "m3")
     with pytest.raises(InvalidInput, match="sparse asked for, but minilm .* token_vectors"):
-        outputs.refuse(ALL, outputs.given(Heads()), "minilm")
+        outputs.refuse(ALL, outputs.outputs_of(Heads()), "minilm")
     with pytest.raises(InvalidInput, match="sparse and token_vectors asked for"):
         outputs.refuse(ALL, Outputs.DENSE, "remote")
 
 
 def test_outputs_are_named_as_on_the_wire(heads: Heads) -> None:
-    assert outputs.given(heads).names() == ["dense", "sparse", "token_vectors"]
+    assert outputs.outputs_of(heads).names() == ["dense", "sparse", "token_vectors"]
 
 
 def test_token_vectors_that_no_message_holds_are_refused() -> None:

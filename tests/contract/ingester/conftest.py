@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
@@ -91,7 +92,8 @@ class FakeRetriever(retriever_pb2_grpc.RetrieverServiceServicer):
 
     def __init__(self) -> None:
         self.gate = asyncio.Event()
-        self.revision = 0
+        # Above those of earlier modules, whose ingesters may have shared the database.
+        self.revision = time.time_ns() // 1_000
         self.reset()
 
     def _changed(self) -> int:
@@ -336,7 +338,14 @@ async def running(
     await server.start()
     ingester = Ingester(f"127.0.0.1:{server.port}", settings)
     stack.push_async_callback(ingester.channel.close)
+    await _empty(ingester)  # of what another module left in the same database
     return ingester
+
+
+async def _empty(ingester: Ingester) -> None:
+    for name in ("default", "small"):
+        request = ingester_pb2.DeleteDocumentsRequest(collection=name)
+        await ingester.call(ingester.stub.DeleteDocuments, request)
 
 
 @pytest_asyncio.fixture(loop_scope="module")
@@ -347,7 +356,5 @@ async def ingester(
     yield running
     embedder.reset()
     retriever.reset()
-    for name in ("default", "small"):
-        request = ingester_pb2.DeleteDocumentsRequest(collection=name)
-        await running.call(running.stub.DeleteDocuments, request)
+    await _empty(running)
     retriever.reset()

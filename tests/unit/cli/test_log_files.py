@@ -41,7 +41,7 @@ def test_a_new_mesh_keeps_what_the_one_before_it_wrote(tmp_path):
 def test_why_a_service_ended_is_found_in_a_log_that_was_rotated_meanwhile(tmp_path):
     log = tmp_path / "embedder-1.log"
     log.write_text("The model 'x' is not on this machine.\n")
-    assert reason.why_it_ended(1, log, since=10_000) == "The model 'x' is not on this machine."
+    assert reason.exit_reason(1, log, since=10_000) == "The model 'x' is not on this machine."
 
 
 @pytest.mark.parametrize(("told", "most"), [("", 50_000_000), ("0", 0), ("0.5", 500_000)])

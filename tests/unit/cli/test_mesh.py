@@ -197,7 +197,7 @@ def test_who_may_have_another_beside_it_is_found_through_a_file():
 
 def test_a_stand_in_listens_elsewhere_and_logs_apart():
     embedder = program(planned(), "embedder")
-    other = mesh.standing_in(embedder)
+    other = mesh.stand_in(embedder)
     assert other.address == f"127.0.0.1:{other.env['RAGLAN_EMBEDDER_PORT']}"
     assert (other.address, other.log) != (embedder.address, embedder.log)
     assert other.name == "embedder-2"
@@ -227,7 +227,7 @@ def test_services_may_listen_on_ipv6():
     embedder = program(of, "embedder")
     assert embedder.address == f"[::1]:{embedder.env['RAGLAN_EMBEDDER_PORT']}"
     assert program(of, "ingester").env["RAGLAN_INGESTER_RETRIEVER_ADDRESS"] == "[::1]:7102"
-    assert mesh.standing_in(embedder).address.startswith("[::1]:")
+    assert mesh.stand_in(embedder).address.startswith("[::1]:")
 
 
 def test_what_listens_on_ipv6_answers_on_the_address_of_its_url():

@@ -36,15 +36,15 @@ def test_of_an_event_with_an_exception_its_type_and_text_are_told():
 def test_a_silent_end_is_told_by_its_status(tmp_path):
     log = tmp_path / "x.log"
     log.write_text('{"level": "info", "event": "serving"}\n')
-    assert "status 3" in reason.why_it_ended(3, log)
-    assert "SIGKILL" in reason.why_it_ended(-signal.SIGKILL, log)
-    assert "SIGSEGV" in reason.why_it_ended(-signal.SIGSEGV, log)
+    assert "status 3" in reason.exit_reason(3, log)
+    assert "SIGKILL" in reason.exit_reason(-signal.SIGKILL, log)
+    assert "SIGSEGV" in reason.exit_reason(-signal.SIGSEGV, log)
 
 
 def test_what_an_earlier_run_said_is_not_the_reason(tmp_path):
     log = tmp_path / "x.log"
     log.write_text("An old reason.\n")
-    assert "status 1" in reason.why_it_ended(1, log, since=log.stat().st_size)
+    assert "status 1" in reason.exit_reason(1, log, since=log.stat().st_size)
 
 
 def test_notes_of_the_grpc_library_are_no_reason():

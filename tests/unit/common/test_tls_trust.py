@@ -17,14 +17,14 @@ from pydantic import SecretStr
 from raglan.deadline import Deadline
 from raglan.errors import Unavailable
 from raglan.http_client import ModelServer
-from raglan.http_errors import Called
+from raglan.http_errors import RemoteServer
 from raglan.telemetry.export import _Otlp
 from raglan_cli.client import Gateway
 from raglan_cli.failure import Failure
 from raglan_generator.engines.openai import OpenAIModel
 from raglan_generator.generation import Sampling
 
-CALLED = Called(name="The model server", variables="RAGLAN_X")
+CALLED = RemoteServer(name="The model server", variables="RAGLAN_X")
 
 
 class Handler(BaseHTTPRequestHandler):

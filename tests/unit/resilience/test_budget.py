@@ -17,25 +17,25 @@ class Clock:
 
 
 def test_without_requests_nothing_is_extra_but_the_floor() -> None:
-    assert not Budget(0.1, clock=Clock()).take()
+    assert not Budget(0.1, clock=Clock()).try_acquire()
     floored = Budget(0.1, 3.0, window_s=10, clock=Clock())
-    assert sum(floored.take() for _ in range(100)) == 30
+    assert sum(floored.try_acquire() for _ in range(100)) == 30
 
 
 def test_a_share_of_the_requests_is_allowed() -> None:
     budget = Budget(0.1, clock=Clock())
     for _ in range(1000):
         budget.request()
-    assert sum(budget.take() for _ in range(1000)) == 100
+    assert sum(budget.try_acquire() for _ in range(1000)) == 100
     assert budget.share_used == pytest.approx(0.1)
 
 
 def test_what_was_spent_comes_back_after_the_window() -> None:
     clock = Clock()
     budget = Budget(0.1, 1.0, window_s=10, clock=clock)
-    assert sum(budget.take() for _ in range(100)) == 10
+    assert sum(budget.try_acquire() for _ in range(100)) == 10
     clock.now += 11.1
-    assert sum(budget.take() for _ in range(100)) == 10
+    assert sum(budget.try_acquire() for _ in range(100)) == 10
 
 
 def test_no_credit_is_saved_up_from_a_busy_time() -> None:
@@ -44,7 +44,7 @@ def test_no_credit_is_saved_up_from_a_busy_time() -> None:
     for _ in range(1000):
         budget.request()
     clock.now += 11
-    assert not budget.take()
+    assert not budget.try_acquire()
 
 
 def test_steady_failure_of_everything_stays_at_the_share() -> None:
@@ -54,7 +54,7 @@ def test_steady_failure_of_everything_stays_at_the_share() -> None:
     for _ in range(10_000):
         clock.now += 0.01
         budget.request()
-        taken += budget.take()
+        taken += budget.try_acquire()
     assert 0.085 * 10_000 <= taken <= 0.1 * 10_000
 
 
@@ -78,7 +78,7 @@ def test_extras_never_pass_share_or_floor_in_any_window(
                 budget.request()
                 requests.append(clock.now)
                 continue
-            if not budget.take():
+            if not budget.try_acquire():
                 break
             extras.append(clock.now)
             begin = clock.now - window_s

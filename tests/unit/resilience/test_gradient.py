@@ -110,7 +110,7 @@ def used(
     for call in range(calls):
         limit.started(max(1, int(share * limit.limit)), begin + call)
         if share == 1.0:
-            limit.wanted()
+            limit.queued()
         limit.observe(seconds, begin + call)
         seen.append((limit.limit, limit.probing))
     return seen
@@ -163,13 +163,13 @@ def test_refusals_lower_the_limit_and_answers_raise_it() -> None:
     for _ in range(4000):
         now += 0.01
         limit.started(limit.limit, now)
-        limit.wanted()
+        limit.queued()
         limit.refused(now)
     assert limit.limit == 4
     for _ in range(4000):
         now += 0.01
         limit.started(limit.limit, now)
-        limit.wanted()
+        limit.queued()
         limit.observe(0.1, now)
     assert limit.limit > 20
 
@@ -181,9 +181,9 @@ def test_calls_that_time_out_lower_it_and_short_deadlines_do_not() -> None:
         seen = []
         for call in range(600):
             limit.started(limit.limit, call)
-            limit.wanted()
+            limit.queued()
             limit.observe(0.1, call)
-            limit.gave_up(gave_up_after_s, call)
+            limit.timed_out(gave_up_after_s, call)
             seen.append(limit.limit)
         return min(seen[300:])
 
@@ -207,12 +207,12 @@ def test_the_limit_stays_between_its_bounds_whatever_it_is_told() -> None:
         now += dice.expovariate(100)
         limit.started(dice.randint(1, 40), now)
         if dice.random() < 0.5:
-            limit.wanted()
+            limit.queued()
         told = dice.random()
         if told < 0.05:
             limit.refused(now)
         elif told < 0.1:
-            limit.gave_up(dice.expovariate(1), now)
+            limit.timed_out(dice.expovariate(1), now)
         else:
             limit.observe(dice.choice([0.0, 0.001, 0.1, 10.0]), now)
         assert 3 <= limit.limit <= 30

@@ -11,7 +11,7 @@ def samples(limit: LagLimit, lag_s: float, count: int, *, wanted: bool, running:
         if running:
             limit.started(min(running, limit.limit), 0.0)
         if wanted:
-            limit.wanted()
+            limit.queued()
         limit.lagged(lag_s)
 
 
@@ -55,6 +55,6 @@ def test_it_tells_what_calls_take(seconds: float) -> None:
     limit = LagLimit()
     assert limit.latency_s is None
     limit.observe(seconds, 0.0)
-    limit.gave_up(seconds, 0.0)
+    limit.timed_out(seconds, 0.0)
     limit.refused(0.0)
     assert limit.latency_s == pytest.approx(seconds)

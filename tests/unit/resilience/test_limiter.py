@@ -326,7 +326,7 @@ async def test_who_waits_is_served_when_the_limit_grows() -> None:
         await work.call(name)
     assert work.began == ["a", "b"]
     while lag.limit < 3:
-        lag.wanted()
+        lag.queued()
         lag.lagged(0.0)
     work.limiter.serve()
     await asyncio.sleep(0)
@@ -340,7 +340,7 @@ async def test_who_comes_does_not_overtake_who_waits() -> None:
     for name in ("a", "b", "c"):
         await work.call(name)
     while lag.limit < 3:
-        lag.wanted()
+        lag.queued()
         lag.lagged(0.0)
     await work.call("d")
     await asyncio.sleep(0)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from raglan_retriever.chunks import Chunk
-from raglan_retriever.searching import Found, _preferred
+from raglan_retriever.searching import SearchHit, _preferred
 
 
-def found(document_id: str, text: str = "the same") -> Found:
+def found(document_id: str, text: str = "the same") -> SearchHit:
     chunk = Chunk(
         chunk_id=f"{document_id}#{text}",
         document_id=document_id,
@@ -18,7 +18,7 @@ def found(document_id: str, text: str = "the same") -> Found:
         heading_path=(),
         metadata_json="{}",
     )
-    return Found(chunk, "c", dense=0.5, lexical=None, fused=None)
+    return SearchHit(chunk, "c", dense=0.5, lexical=None, fused=None)
 
 
 def test_copy_of_a_document_without_a_place_is_shown() -> None:

@@ -53,7 +53,7 @@ class Device:
         while batch := self.queue.next_batch(self.now):
             self.handed.append(batch)
             self.formed.append((batch.lane, self.queue.waiting_in(QUERY)))
-        self.late += self.queue.take_late()
+        self.late += self.queue.pop_late()
 
     def step(self, factor: float = 1.0) -> Batch:
         """Run the batch that was handed out first to its end."""

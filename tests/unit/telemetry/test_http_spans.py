@@ -12,12 +12,12 @@ from pydantic import SecretStr
 from raglan.deadline import Deadline
 from raglan.errors import RaglanError
 from raglan.http_client import ModelServer
-from raglan.http_errors import Called
+from raglan.http_errors import RemoteServer
 from raglan.telemetry import context as request_context
 from raglan.telemetry import semconv, tracing
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
-CALLED = Called("The embedding server", "RAGLAN_EMBEDDER")
+CALLED = RemoteServer("The embedding server", "RAGLAN_EMBEDDER")
 
 
 @pytest.fixture(scope="module")

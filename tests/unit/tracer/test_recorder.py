@@ -106,7 +106,7 @@ async def test_received_spans_are_bounded_by_their_bytes(monkeypatch: pytest.Mon
     monkeypatch.setattr(span_buffer, "MAX_BYTES", 50_000)
     held = span_buffer.SpanBuffer(1_000)
     for number in range(1, 100):
-        held.take(resource("a"), span(number.to_bytes(16, "big"), 1, name="x" * 10_000))
+        held.add_span(resource("a"), span(number.to_bytes(16, "big"), 1, name="x" * 10_000))
     assert len(held) == 4
     assert held.pop((99).to_bytes(16, "big")) is not None
     for number in range(1, 100):
@@ -238,7 +238,7 @@ def test_a_batch_is_looked_for_elsewhere_and_whom_a_batch_served_is_not() -> Non
         pointing = span(ours, 1, name=name)
         pointing.links.add(trace_id=theirs, span_id=(5).to_bytes(8, "big"))
         trace = PendingTrace(ours, (Reason.SAMPLED,), TraceSpans(100), due=0.0, news=0.0, since=0.0)
-        trace.take(resource("embedder"), pointing, now=0.0)
+        trace.add_span(resource("embedder"), pointing, now=0.0)
         return trace
 
     assert kept_with("Embed").linked_traces() == {theirs}
@@ -474,7 +474,7 @@ async def test_received_resources_are_bounded_by_their_bytes() -> None:
     held = span_buffer.SpanBuffer(1_000)
     large = resource("a" * 12_000)
     for number in range(1, 5_000):
-        held.take(large, span(number.to_bytes(16, "big"), 1))
+        held.add_span(large, span(number.to_bytes(16, "big"), 1))
     assert len(held) * 12_000 < span_buffer.MAX_BYTES
 
 

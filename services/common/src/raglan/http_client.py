@@ -29,7 +29,7 @@ from raglan.errors import (
     Unavailable,
 )
 from raglan.health import Health
-from raglan.http_errors import Called
+from raglan.http_errors import RemoteServer
 from raglan.telemetry import semconv
 from raglan.telemetry.http import http_span, trace_headers
 
@@ -71,7 +71,7 @@ class ModelServer:
         self,
         base_url: str,
         *,
-        called: Called,
+        called: RemoteServer,
         api_key: SecretStr | None = None,
         limits: HttpLimits | None = None,
     ) -> None:

@@ -25,7 +25,7 @@ _MAX_RETRY_S: Final = 3_600.0
 
 
 @dataclass(frozen=True, slots=True)
-class Called:
+class RemoteServer:
     """The server's name in messages and the settings that configure it."""
 
     name: str
@@ -39,7 +39,7 @@ class Called:
 
 
 def from_response(
-    called: Called, status: int, body: Any, headers: Mapping[str, str], *, secret: str = ""
+    called: RemoteServer, status: int, body: Any, headers: Mapping[str, str], *, secret: str = ""
 ) -> RaglanError:
     """The error that a status and its JSON body (None if it is no JSON) stand for.
 

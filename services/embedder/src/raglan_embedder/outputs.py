@@ -58,7 +58,7 @@ class TextVectors:
     """(tokens, dimension), rows of length 1."""
 
 
-def given(heads: Heads) -> Outputs:
+def outputs_of(heads: Heads) -> Outputs:
     """Return the outputs of a model with `heads`. Every model gives token vectors."""
     always = Outputs.DENSE | Outputs.TOKEN_VECTORS
     return always | Outputs.SPARSE if heads.sparse is not None else always

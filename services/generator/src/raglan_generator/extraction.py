@@ -23,7 +23,7 @@ from raglan_generator.joining import Stretch, stretches_of
 from raglan_generator.sentences import Span
 from raglan_generator.specifics import Likeness, Specific, specifics_of
 from raglan_generator.support import Evidence
-from raglan_generator.terms import asked_terms
+from raglan_generator.terms import question_terms
 from raglan_generator.units import Kind, Unit
 
 WEIGHTS: Final = Features(
@@ -319,7 +319,7 @@ def _coverage(
 
     By its words or, where it names something particular, by that.
     """
-    words = {term: float(len(term)) for term in asked_terms(question, language)}
+    words = {term: float(len(term)) for term in question_terms(question, language)}
     by_words = max(sum(w for t, w in words.items() if t in each) for each in held)
     coverage = by_words / (sum(words.values()) or 1)
     told = sum(each.weight for each in asked)

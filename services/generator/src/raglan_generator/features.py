@@ -16,7 +16,7 @@ from raglan_generator.cues import cue_of
 from raglan_generator.generation import ABSTENTION, Passage
 from raglan_generator.joining import Stretch
 from raglan_generator.sentences import Span
-from raglan_generator.terms import asked_terms, grams
+from raglan_generator.terms import grams, question_terms
 from raglan_generator.units import Kind, Unit, units_of
 
 MAX_TERMS: Final = 64
@@ -134,7 +134,7 @@ def features(
     checkpoint: Callable[[], None] = lambda: None,
 ) -> list[Features]:
     """Of each candidate."""
-    asked = asked_terms(question, language)
+    asked = question_terms(question, language)
     weights = rarities(asked, candidates)
     asked_pairs = frozenset(pairwise(term for term in asked if term in weights))
     by_piece: dict[str, float] = defaultdict(float)

@@ -9,7 +9,7 @@ from raglan.language import detect
 from raglan.terms import terms
 
 
-def asked_terms(question: str, language: str) -> list[str]:
+def question_terms(question: str, language: str) -> list[str]:
     """The terms of `question` in the analysis of passages in `language`.
 
     Its stop words are those of its own language as well: what a table of codes is taken for must

@@ -86,7 +86,7 @@ class Query:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class SearchHit:
     """A chunk that a search found, with the scores that took part."""
 
     chunk: Chunk
@@ -104,7 +104,7 @@ class Found:
 class Results:
     """Result of a search."""
 
-    found: list[Found]
+    found: list[SearchHit]
     """Best first."""
     revisions: dict[str, int]
     """By collection, as of before the search: the chunks found are as new, or newer."""
@@ -160,7 +160,7 @@ class Searcher:
 
     async def _search(
         self, query: Query, collections: Sequence[Collection], depth: int
-    ) -> tuple[list[Found], bool]:
+    ) -> tuple[list[SearchHit], bool]:
         """Return the best of the first `depth` hits of each leg, and whether no leg has more."""
         dense, (words, identified) = await asyncio.gather(
             self._dense_leg(query, collections, depth), self._lexical_leg(query, collections, depth)
@@ -200,13 +200,13 @@ class Searcher:
         query: Query,
         ranked: Sequence[tuple[Key, float]],
         scores: _Scores,
-    ) -> list[Found]:
+    ) -> list[SearchHit]:
         """Return the first `query.limit` different texts of `ranked` with their number of copies.
 
         Copies have similar scores, so they are counted up to where `query.limit` hits in a row are
         none.
         """
-        kept: dict[tuple[str, str], Found] = {}
+        kept: dict[tuple[str, str], SearchHit] = {}
         for start in range(0, len(ranked), query.limit):
             copies = 0
             some = ranked[start : start + query.limit]
@@ -328,7 +328,7 @@ class Searcher:
         mode: Mode,
         ranked: Sequence[tuple[Key, float]],
         scores: _Scores,
-    ) -> list[Found]:
+    ) -> list[SearchHit]:
         """Return the chunks of `ranked`, in its order; one deleted meanwhile is left out."""
         wanted: dict[str, list[str]] = {}
         for (name, id_), _ in ranked:
@@ -336,7 +336,7 @@ class Searcher:
         fetched = await asyncio.gather(*(self._chunks(name, ids) for name, ids in wanted.items()))
         chunks = dict(zip(wanted, fetched, strict=True))
         return [
-            Found(
+            SearchHit(
                 chunk=chunk,
                 collection=name,
                 dense=scores.dense.get(key),
@@ -370,7 +370,7 @@ def _dense_worth(query: Query, collections: Sequence[Collection]) -> dict[str, f
     return {each.name: readability.query_credit(read, each.readability) for each in collections}
 
 
-def _preferred(first: Found, copy: Found, result: Iterable[Found]) -> Found:
+def _preferred(first: SearchHit, copy: SearchHit, result: Iterable[SearchHit]) -> SearchHit:
     """Select the copy to show: that of the document which ranks lower, or not at all.
 
     Args:
@@ -380,14 +380,14 @@ def _preferred(first: Found, copy: Found, result: Iterable[Found]) -> Found:
     """
     shown = [_document(each) for each in result if each is not first]
 
-    def best_place(found: Found) -> int:
+    def best_place(found: SearchHit) -> int:
         document = _document(found)
         return shown.index(document) if document in shown else len(shown)
 
     return max(first, copy, key=best_place)
 
 
-def _document(found: Found) -> tuple[str, str]:
+def _document(found: SearchHit) -> tuple[str, str]:
     return found.collection, found.chunk.document_id
 
 

@@ -12,7 +12,7 @@ from raglan.v1 import common_pb2, retriever_pb2
 from raglan_retriever import fusion
 from raglan_retriever.chunks import Chunk
 from raglan_retriever.collection import Collection, Model
-from raglan_retriever.searching import Found, Fusion, Mode, Query
+from raglan_retriever.searching import Fusion, Mode, Query, SearchHit
 from raglan_retriever.stores.store import Stats
 from raglan_retriever.wire_filter import clause_from_proto
 
@@ -125,7 +125,7 @@ def chunk_to_proto(chunk: Chunk) -> retriever_pb2.Chunk:
     return message
 
 
-def passage_to_proto(rank: int, found: Found) -> common_pb2.Passage:
+def passage_to_proto(rank: int, found: SearchHit) -> common_pb2.Passage:
     """Convert a search result; `rank` counts from 1."""
     chunk = found.chunk
     return common_pb2.Passage(

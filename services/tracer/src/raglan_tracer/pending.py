@@ -84,7 +84,7 @@ class PendingTrace:
         if now - self.since < LONGEST_S:
             self.due, self.collections = now + FIRST_S, 0
 
-    def take(self, resource: Resource, span: Span, now: float, cost: int = 0) -> None:
+    def add_span(self, resource: Resource, span: Span, now: float, cost: int = 0) -> None:
         """Take in one more span, or one that is known."""
         if self.spans.add(resource, span, cost):
             self.fresh = True

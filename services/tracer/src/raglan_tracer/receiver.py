@@ -128,7 +128,7 @@ class Receiver:
         return reply
 
     def _afford(self, allowance: TokenBucket, cost: int, rate: str) -> None:
-        if not allowance.take(cost):
+        if not allowance.try_acquire(cost):
             raise Overloaded(f"The limit is {rate} a second; send fewer.", retry_after_s=1)
 
 

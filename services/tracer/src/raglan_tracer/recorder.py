@@ -62,7 +62,7 @@ _RECENT_NS: Final = 120 * 10**9
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class FoundTrace:
     """A trace with its spans, a serialized `TracesData`."""
 
     summary: Summary
@@ -135,11 +135,11 @@ class TraceRecorder:
         trace.add_outcome(outcome, reasons, self._clock())
         return True
 
-    async def take_reported(self, spans: Reply) -> None:
+    async def add_reported(self, spans: Reply) -> None:
         """Take in what a gateway delivers of its own spans."""
         await self._take(self._pending, spans)
 
-    def wanted_again(self) -> list[bytes]:
+    def due_soon(self) -> list[bytes]:
         """Traces that are about to be collected again: spans of a gateway may have ended late."""
         soon = self._clock() + REPORT_S
         return [i for i, trace in self._pending.items() if trace.collections and trace.due <= soon][
@@ -154,8 +154,8 @@ class TraceRecorder:
                 await asyncio.sleep(0)
             # What the mesh has of a trace comes first: it must not find all places taken.
             if (trace := self._pending.get(span.trace_id)) is not None and trace.collections:
-                trace.take(resource, span, self._clock(), cost)
-            elif not self._buffer.take(resource, span, cost):
+                trace.add_span(resource, span, self._clock(), cost)
+            elif not self._buffer.add_span(resource, span, cost):
                 refused += 1
         return refused
 
@@ -168,7 +168,9 @@ class TraceRecorder:
         """The traces of the store; see `TraceStore.newest`."""
         return await self.store.newest(wanted)
 
-    async def find(self, trace_id: bytes, own: Reply, *, running: bool = False) -> Found | None:
+    async def find(
+        self, trace_id: bytes, own: Reply, *, running: bool = False
+    ) -> FoundTrace | None:
         """A trace, from the store or, if it is recent, from the mesh.
 
         Args:
@@ -187,7 +189,7 @@ class TraceRecorder:
         if trace is None:
             stored = (await self.store.get([trace_id])).get(trace_id)
             if stored is not None and (stored[0].complete or _is_old(stored[0])):
-                return Found(*stored)
+                return FoundTrace(*stored)
             trace = self._new(trace_id, (Reason.LOOKED_AT,))
             if stored is not None:
                 self._join(trace, stored)
@@ -196,10 +198,10 @@ class TraceRecorder:
         if not len(trace.spans):
             return None
         if running:  # its outcome will decide whether it is kept
-            return Found(replace(trace.summarize(), complete=False), trace.spans.packed())
+            return FoundTrace(replace(trace.summarize(), complete=False), trace.spans.packed())
         if trace_id not in self._pending:
             await self._looked_at(trace)
-        return Found(trace.summarize(), trace.spans.packed())
+        return FoundTrace(trace.summarize(), trace.spans.packed())
 
     async def _look_for(self, trace: PendingTrace) -> None:
         """Ask the mesh for `trace` alone.
@@ -209,7 +211,7 @@ class TraceRecorder:
         """
         try:
             async with asyncio.timeout(_LOOK_S), self._looking:
-                if self._looks.take():
+                if self._looks.try_acquire():
                     await self._gather({trace.trace_id: trace}, everyone=True)
                     return
         except TimeoutError:
@@ -329,12 +331,12 @@ class TraceRecorder:
             if count % TAKEN_AT_ONCE == 0:
                 await asyncio.sleep(0)
             if (trace := traces.get(span.trace_id)) is not None:
-                trace.take(resource, span, now)
+                trace.add_span(resource, span, now)
             # A batch on a device belongs to each trace that it served; who points at it does not.
             served = span.links if span.name == semconv.BATCH else ()
             for linked in {link.trace_id for link in served} - {span.trace_id}:
                 if (trace := traces.get(linked)) is not None:
-                    trace.take(resource, span, now)
+                    trace.add_span(resource, span, now)
         for trace_id in reply.incomplete:
             if (trace := traces.get(trace_id)) is not None:
                 trace.incomplete = True

@@ -72,14 +72,14 @@ class TokenBucket:
         self._left = float(burst)
         self._at = clock()
 
-    def take(self, wanted: float = 1) -> bool:
-        """Take `wanted`, or nothing and say so."""
+    def try_acquire(self, amount: float = 1) -> bool:
+        """Take `amount` if it is there; return whether it was."""
         now = self._clock()
         self._left = min(self._burst, self._left + (now - self._at) * self._rate)
         self._at = now
-        if self._left < wanted:
+        if self._left < amount:
             return False
-        self._left -= wanted
+        self._left -= amount
         return True
 
 
@@ -112,7 +112,7 @@ class TailSampler:
 
     def allows(self, reason: Reason) -> bool:
         """Return whether one more trace may be kept for `reason`, and count it."""
-        allowed = self._buckets[reason].take()
+        allowed = self._buckets[reason].try_acquire()
         self.refused += not allowed
         return allowed
 

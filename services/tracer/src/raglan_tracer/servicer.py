@@ -48,13 +48,13 @@ class TracerServicer(traces_pb2_grpc.TracerServiceServicer):
         self, request: traces_pb2.ReportRequest, context: Context
     ) -> traces_pb2.ReportResponse:
         """Decide which of these traces are kept, and take in the spans that were wanted."""
-        await self._recorder.take_reported(_reply(request.spans))
+        await self._recorder.add_reported(_reply(request.spans))
         kept = [
             outcome.trace_id
             for outcome in request.outcomes
             if len(outcome.trace_id) == _ID_BYTES and self._recorder.record_outcome(outcome)
         ]
-        wanted = dict.fromkeys((*kept, *self._recorder.wanted_again()))
+        wanted = dict.fromkeys((*kept, *self._recorder.due_soon()))
         return traces_pb2.ReportResponse(wanted=wanted)
 
     async def ListTraces(

@@ -43,7 +43,7 @@ class SpanBuffer:
         """Spans held."""
         return self._count
 
-    def take(self, resource: Resource, span: Span, cost: int = 0) -> bool:
+    def add_span(self, resource: Resource, span: Span, cost: int = 0) -> bool:
         """Hold one; False when its ids are none, or its trace has too many."""
         if len(span.trace_id) != 16 or len(span.span_id) != 8:
             return False

@@ -35,13 +35,13 @@ class Limit(Protocol):
     def started(self, running: int, now: float) -> None:
         """A call started at `now`; `running` with it."""
 
-    def wanted(self) -> None:
-        """Somebody found no place."""
+    def queued(self) -> None:
+        """A call had to queue."""
 
     def observe(self, seconds: float, now: float) -> None:
         """A call that ended at `now` took `seconds`."""
 
-    def gave_up(self, seconds: float, now: float) -> None:
+    def timed_out(self, seconds: float, now: float) -> None:
         """A call had no answer after `seconds`."""
 
     def refused(self, now: float) -> None:
@@ -127,7 +127,7 @@ class Admission:
         if self.running < self._places(priority):
             self._start(ticket, now)
             return ticket
-        self.adaptive.wanted()
+        self.adaptive.queued()
         self._check(ticket, now)
         if self.waiting >= math.ceil(SHARE[priority] * self.queue):
             self._push_out(ticket, now)
@@ -144,7 +144,7 @@ class Admission:
             return
         full = self.waiting >= math.ceil(SHARE[priority] * self.queue)
         if full and not any(self._waiting[lower] for lower in Priority if lower > priority):
-            self.adaptive.wanted()
+            self.adaptive.queued()
             raise self._full(Ticket(priority, math.inf, self._order + 1))
 
     def leave(self, ticket: Ticket, now: float) -> None:

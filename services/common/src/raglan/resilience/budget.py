@@ -36,7 +36,7 @@ class Budget:
         """One more first attempt."""
         self._requests.add(self._clock())
 
-    def take(self) -> bool:
+    def try_acquire(self) -> bool:
         """Return whether one extra call is allowed now, and count it if so."""
         now = self._clock()
         allowed = max(self.share * self._requests.at_most(now), self.floor)

@@ -87,7 +87,7 @@ class GradientLimit:
         self._sum = 0.0
         self._answered = self._ended = 0
         self._peak = 0
-        self._wanted = self._refused = False
+        self._was_queued = self._refused = False
 
     @property
     def limit(self) -> int:
@@ -105,16 +105,16 @@ class GradientLimit:
         if self._counts_from == math.inf and running <= self.limit:
             self._settle_at(now)
 
-    def wanted(self) -> None:
-        """Somebody found no place."""
-        self._wanted = True
+    def queued(self) -> None:
+        """A call had to queue."""
+        self._was_queued = True
 
     def refused(self, now: float) -> None:
         """The service itself refused a call for being busy."""
         self._refused = True
         self._count_one(now)
 
-    def gave_up(self, seconds: float, now: float) -> None:
+    def timed_out(self, seconds: float, now: float) -> None:
         """A call had no answer after `seconds`: news only if others take less."""
         if self.latency_s is None or seconds > self.latency_s:
             self.observe(seconds, now)
@@ -146,7 +146,7 @@ class GradientLimit:
         self._sum = 0.0
         self._answered = self._ended = 0
         self._peak = 0
-        self._wanted = self._refused = False
+        self._was_queued = self._refused = False
 
     def _end_window(self, seconds: float, now: float) -> None:
         before, self.latency_s = self.latency_s, seconds
@@ -154,7 +154,7 @@ class GradientLimit:
             pass  # the calls that ended first were the short ones
         elif self._probe is not None:
             self._look(seconds, before, now)
-        elif self._peak <= self._limit / 2 and not (self._wanted or self._refused):
+        elif self._peak <= self._limit / 2 and not (self._was_queued or self._refused):
             self._learn(seconds)
         else:
             self._step(seconds, before)
@@ -172,7 +172,7 @@ class GradientLimit:
         limit = self._limit * gradient + math.sqrt(self._limit)
         if self._refused:
             limit = self._limit * (1 - (1 - REFUSED) / SMOOTHING)
-        elif not self._wanted:
+        elif not self._was_queued:
             limit = min(limit, self._limit)
         self._found = self._found or limit < self._limit
         self._set(self._limit + (SMOOTHING if self._found else 1.0) * (limit - self._limit))

@@ -32,7 +32,7 @@ class LagLimit:
         self._limit = float(initial)
         self._lag_s = 0.0
         self._peak = 0
-        self._wanted = False
+        self._was_queued = False
 
     @property
     def limit(self) -> int:
@@ -47,18 +47,18 @@ class LagLimit:
             used = min(self._limit, float(self._peak or self._limit))
             excess = min(1.0, self._lag_s / HIGH_S - 1)
             self._limit = max(self._smallest, used * (1 - (1 - _CUT) * excess))
-        elif self._wanted:
+        elif self._was_queued:
             self._limit = min(self._largest, self._limit * _GROW + 0.1)
-        self._wanted = False
+        self._was_queued = False
         self._peak = 0
 
     def started(self, running: int, now: float) -> None:
         """A call started; `running` with it."""
         self._peak = max(self._peak, running)
 
-    def wanted(self) -> None:
-        """Somebody found no place."""
-        self._wanted = True
+    def queued(self) -> None:
+        """A call had to queue."""
+        self._was_queued = True
 
     def observe(self, seconds: float, now: float) -> None:
         """A call took `seconds`."""
@@ -69,6 +69,6 @@ class LagLimit:
     def refused(self, now: float) -> None:
         """Ignore a rejection by the service behind: it does not concern this limit."""
 
-    def gave_up(self, seconds: float, now: float) -> None:
+    def timed_out(self, seconds: float, now: float) -> None:
         """A call ran out of time: it takes at least so long."""
         self.observe(seconds, now)

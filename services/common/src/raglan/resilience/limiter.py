@@ -139,7 +139,7 @@ class Slot:
         if isinstance(error, Overloaded):
             adaptive.refused(now)
         elif isinstance(error, DeadlineExceeded | TimeoutError) and self._says:
-            adaptive.gave_up(took_s, now)
+            adaptive.timed_out(took_s, now)
         elif error is None and self._says:
             adaptive.observe(took_s, now)
         self._admission.leave(self._ticket, now)

@@ -143,7 +143,7 @@ class Endpoint:
             async for reply in watch:
                 late.cancel()
                 heard = True
-                self._told(reply.status)
+                self._on_status(reply.status)
         except grpc.aio.AioRpcError as error:
             if error.code() is grpc.StatusCode.UNIMPLEMENTED:
                 # It says nothing of its health: its calls have to tell.
@@ -156,7 +156,7 @@ class Endpoint:
             watch.cancel()
         return heard
 
-    def _told(self, status: int) -> None:
+    def _on_status(self, status: int) -> None:
         if status == health_pb2.HealthCheckResponse.SERVICE_UNKNOWN:
             log.warning("another service answers", address=self.address, wanted=self._service)
         serving = status == health_pb2.HealthCheckResponse.SERVING

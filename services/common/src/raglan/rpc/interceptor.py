@@ -161,7 +161,7 @@ async def _border(method: str, context: Context, served: ServedCalls) -> AsyncIt
             tracing.fail(span, error)
             await _abort(context, error)
         except (asyncio.CancelledError, GeneratorExit) as left:
-            why = rpc_tracing.why_left(left, deadline.current())
+            why = rpc_tracing.cancellation_cause(left, deadline.current())
             status = rpc_tracing.status_of(why)
             tracing.fail(span, why)
             raise

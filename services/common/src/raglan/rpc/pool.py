@@ -239,7 +239,7 @@ class EndpointPool:
                 or state.upcoming_sleep >= deadline.remaining_s()
                 # Of what a replica's version does not have, only another one can.
                 or (isinstance(error, NotSupported) and not self._others(tried))
-                or not self._retries.take()
+                or not self._retries.try_acquire()
             )
 
         try:
@@ -318,7 +318,7 @@ class EndpointPool:
         """Return whether a hedge has another replica and the pool is not under stress."""
         is_panic = self.replicas.candidates()[1]
         stressed = is_panic or self._retries.share_used >= RETRY_SHARE / 2
-        return bool(self._others(tried)) and not stressed and self._hedges.take()
+        return bool(self._others(tried)) and not stressed and self._hedges.try_acquire()
 
     def _others(self, tried: list[Endpoint]) -> list[Endpoint]:
         """Return the available replicas that were not tried yet."""

@@ -61,7 +61,7 @@ def status_of(error: BaseException | None) -> str:
             return "INTERNAL"
 
 
-def why_left(left: BaseException, limit: Deadline | None) -> BaseException:
+def cancellation_cause(left: BaseException, limit: Deadline | None) -> BaseException:
     """Return the reason of a handler's cancellation by gRPC: caller left or deadline passed."""
     if limit is not None and limit.remaining_s() <= _LEFT_ON_TIME_S:
         return DeadlineExceeded("The deadline passed before the service was done.")

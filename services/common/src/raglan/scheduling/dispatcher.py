@@ -264,7 +264,7 @@ class Dispatcher(Generic[Input, Result]):
         now = time.monotonic()
         while batch := state.scheduler.next_batch(now):
             state.mailbox.put(batch)
-        self._drop(state.scheduler.take_late())
+        self._drop(state.scheduler.pop_late())
 
     def _drop(self, late: Sequence[Item]) -> None:
         if late:

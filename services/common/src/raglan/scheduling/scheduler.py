@@ -155,7 +155,7 @@ class Scheduler:
             return batch
         return None
 
-    def take_late(self) -> list[Item]:
+    def pop_late(self) -> list[Item]:
         """Return the items dropped since the last call because they would miss their deadline."""
         late, self._late = self._late, []
         return late

@@ -18,11 +18,11 @@ from raglan.deadline import Deadline
 from raglan.errors import Internal, InvalidInput
 from raglan.health import Health
 from raglan.http_client import ModelServer
-from raglan.http_errors import Called
+from raglan.http_errors import RemoteServer
 
 Api = Literal["openai", "tei"]
 
-CALLED: Final = Called("The embedding server", "RAGLAN_EMBEDDER")
+CALLED: Final = RemoteServer("The embedding server", "RAGLAN_EMBEDDER")
 
 DEFAULT_BATCH_TEXTS: Final = 32
 """Texts a request holds: TEI's default limit."""

@@ -14,7 +14,7 @@ from raglan.encoders.sessions import Run
 from raglan.errors import InvalidInput
 
 from raglan_embedder.engines import EmbedBatch, Engine
-from raglan_embedder.outputs import encode, given
+from raglan_embedder.outputs import encode, outputs_of
 
 
 def load(
@@ -58,5 +58,5 @@ def load(
         device=loaded.device,
         dtype=loaded.dtype,
         bulk_streams=tuple(map(stream, loaded.bulk_streams)),
-        outputs=given(heads),
+        outputs=outputs_of(heads),
     )

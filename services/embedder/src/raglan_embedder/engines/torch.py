@@ -13,7 +13,7 @@ from raglan.encoders.sessions import pad
 from raglan.encoders.torch_model import TorchModel
 
 from raglan_embedder.engines import Engine
-from raglan_embedder.outputs import EncodeItem, Outputs, TextVectors, encode, given
+from raglan_embedder.outputs import EncodeItem, Outputs, TextVectors, encode, outputs_of
 
 
 def load(
@@ -50,5 +50,5 @@ def load(
         streams=(embed,),
         device=loaded.device,
         dtype=loaded.dtype,
-        outputs=given(heads) if model.plain else Outputs.DENSE,
+        outputs=outputs_of(heads) if model.plain else Outputs.DENSE,
     )

@@ -128,7 +128,7 @@ class Admission:
         elif has_body(headers):
             small = LimitedBody(receive, headers, self._small, self._incomplete, self._count)
             receive = await small.receive_whole()
-        places.take()
+        places.acquire()
         try:
             yield receive
         finally:

@@ -29,7 +29,7 @@ class Quota:
         self._setting = setting
         self._count = count
 
-    def take(self, amount: int = 1) -> None:
+    def acquire(self, amount: int = 1) -> None:
         """Take `amount`, or raise Unavailable."""
         if self.used + amount > self._limit:
             self._count(Check.CONCURRENCY)
@@ -104,7 +104,7 @@ class LimitedBody:
         self._complete = not message.get("more_body", False)
         self._check_size(self._read)
         if self._budget is not None:
-            self._budget.take(size)
+            self._budget.acquire(size)
             self._held += size
         return message
 

@@ -202,7 +202,7 @@ class OpenAIModel:
                 if response.status != _OK:
                     error = openai_errors.from_response(
                         response.status,
-                        await answered.said(),
+                        await answered.error_body(),
                         response.headers,
                         parameters=self._parameters.optional(body),
                         has_schema="response_format" in body,

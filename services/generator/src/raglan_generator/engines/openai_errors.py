@@ -13,11 +13,11 @@ from typing import Any, Final
 import aiohttp
 from raglan import http_errors
 from raglan.errors import Internal, InvalidInput, RaglanError, Unavailable
-from raglan.http_errors import Called
+from raglan.http_errors import RemoteServer
 
 from raglan_generator.language_model import ContextOverflow
 
-LLM_SERVER: Final = Called("The LLM server", "RAGLAN_GENERATOR", ("MODEL", "BASE_URL"))
+LLM_SERVER: Final = RemoteServer("The LLM server", "RAGLAN_GENERATOR", ("MODEL", "BASE_URL"))
 
 _OVERFLOW: Final = re.compile(
     r"context[_ ]length|maximum context|context[_ ]window|context size|exceed_context_size"

@@ -172,7 +172,7 @@ class ResponseBody:
             return [line for line in text.splitlines() if line.strip()]
         return [text]
 
-    async def said(self) -> Any:
+    async def error_body(self) -> Any:
         """The body of an error: its JSON, else its text; None if it is too long to be one."""
         body = b""
         while True:

@@ -141,7 +141,7 @@ class HtmlWalker:
         tag = node.tag
         if tag == "-text":
             self._running.append(_SPACE.sub(" ", node.text_content or ""))
-        elif tag is None or tag.startswith(("-", "_", "!")) or is_left_out(node):
+        elif tag is None or tag.startswith(("-", "_", "!")) or is_hidden(node):
             return
         elif tag == "br":
             self._running.append("\n")
@@ -162,7 +162,7 @@ class HtmlWalker:
 
     def _heading(self, level: int, node: LexborNode) -> None:
         self.flush()
-        text = one_line(shown_text(node))
+        text = one_line(visible_text(node))
         self.first_heading = self.first_heading or text
         self._builder.heading(level, text)
 
@@ -173,14 +173,14 @@ class HtmlWalker:
             if part is not None
         )
         match = _LANGUAGE.search(classes)
-        self._builder.code(shown_text(node, keep_space=True), match[1] if match else "")
+        self._builder.code(visible_text(node, keep_space=True), match[1] if match else "")
 
     def _table(self, node: LexborNode) -> None:
         if any(inner.mem_id != node.mem_id for inner in node.css(_LAYOUT)):
             # A table that lays out the page, not one of data.
             self._inside(node, self.flush)
             return
-        table = read_table(node, shown_text, is_left_out)
+        table = read_table(node, visible_text, is_hidden)
         if table.caption:
             self._builder.paragraph(table.caption)
         if max((len(row) for row in table.rows), default=0) < 2:
@@ -279,7 +279,7 @@ _BLOCKS: Final[dict[str, Callable[[HtmlWalker, LexborNode], None]]] = {
 }
 
 
-def is_left_out(node: LexborNode) -> bool:
+def is_hidden(node: LexborNode) -> bool:
     """Return whether a browser hides the element, or it is not part of the page's content."""
     attributes = node.attributes
     if node.tag in _DROPPED or "hidden" in attributes:
@@ -290,7 +290,7 @@ def is_left_out(node: LexborNode) -> bool:
     )
 
 
-def shown_text(root: LexborNode, *, keep_space: bool = False) -> str:
+def visible_text(root: LexborNode, *, keep_space: bool = False) -> str:
     """The text below `root` as one run; the ends of blocks become blanks.
 
     Args:
@@ -314,7 +314,7 @@ def shown_text(root: LexborNode, *, keep_space: bool = False) -> str:
             parts.append(ruby_text(node))
         elif tag in ("input", "select", "textarea"):
             parts.append(control_text(node))
-        elif tag is not None and not tag.startswith(("-", "_", "!")) and not is_left_out(node):
+        elif tag is not None and not tag.startswith(("-", "_", "!")) and not is_hidden(node):
             if tag not in _INLINE and not keep_space:
                 parts.append(" ")
                 stack.append(" ")

@@ -28,7 +28,7 @@ class HtmlTable:
 def read_table(
     node: LexborNode,
     text_of: Callable[[LexborNode], str],
-    is_left_out: Callable[[LexborNode], bool],
+    is_hidden: Callable[[LexborNode], bool],
 ) -> HtmlTable:
     """The cells of a `<table>`, row by row.
 
@@ -40,7 +40,7 @@ def read_table(
     carried: dict[int, tuple[int, str]] = {}
     """Column -> rows still to fill and the text, of cells that span rows."""
     for row, in_head in _rows(node):
-        cells = [cell for cell in _children(row, ("td", "th")) if not is_left_out(cell)]
+        cells = [cell for cell in _children(row, ("td", "th")) if not is_hidden(cell)]
         is_header = in_head or (bool(cells) and all(cell.tag == "th" for cell in cells))
         if is_header and header_rows == len(rows):
             header_rows += 1
@@ -61,7 +61,7 @@ def read_table(
             laid_out += len(line)
         if laid_out > MAX_TABLE_CELLS:  # the builder says that it is too much
             break
-    captions = [child for child in _children(node, ("caption",)) if not is_left_out(child)]
+    captions = [child for child in _children(node, ("caption",)) if not is_hidden(child)]
     caption = one_line(text_of(captions[0])) if captions else ""
     merged = merge_header_rows(rows, header_rows)
     return HtmlTable(merged, 0 < header_rows < len(rows), caption)

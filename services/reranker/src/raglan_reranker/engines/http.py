@@ -18,7 +18,7 @@ from raglan.deadline import Deadline
 from raglan.errors import DeadlineExceeded
 from raglan.health import Health
 from raglan.http_client import ModelServer
-from raglan.http_errors import Called
+from raglan.http_errors import RemoteServer
 from raglan.scheduling import LatencyModel, Timing
 
 from raglan_reranker.budget import affordable
@@ -26,7 +26,7 @@ from raglan_reranker.engines import Prepared, Scored
 
 Api = Literal["cohere", "tei"]
 
-CALLED: Final = Called("The reranking server", "RAGLAN_RERANKER")
+CALLED: Final = RemoteServer("The reranking server", "RAGLAN_RERANKER")
 
 DEFAULT_BATCH_TEXTS: Final = 32
 """Passages a request holds: TEI's default limit."""
