@@ -178,4 +178,4 @@ def test_what_happened_to_the_mesh_is_there_to_see(prometheus: Prometheus) -> No
     mesh_process.until(lambda: value(jobs) == 1, within_s=30, what="the job is seen")
     mesh_process.until(lambda: value(chunks) >= 8, within_s=30, what="the chunks are seen")
     assert value("count(raglan_backlog_seconds)") == 5
-    assert value("count(raglan_build_info)") == 6
+    assert value("count(raglan_build_info)") == 7
