@@ -67,7 +67,7 @@ test-under-load: setup-test ## All of `make test` while each core has another bu
 
 .PHONY: test-e2e
 test-e2e: setup-test ## The journey of a new user: make run, the CLI
-	$(BIN)/python -m pytest tests/e2e
+	$(BIN)/python -m pytest -p no:randomly tests/e2e
 
 .PHONY: test-faults
 test-faults: setup-test ## The whole fault matrix, alone on the machine; ROW=kill_embedder for one (needs redis-server, libfaketime)
