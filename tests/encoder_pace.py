@@ -12,10 +12,12 @@ import pickle
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from raglan.scheduling.dispatcher import Pool
+from raglan.encoders import cross_encoder
+from raglan_embedder import engines
 
 Stream = Callable[[Sequence[Any]], Sequence[Any]]
 SLOWER = 4
@@ -23,21 +25,36 @@ SLOWER = 4
 
 @contextmanager
 def applied(memory: Path) -> Iterator[None]:
-    """Pace every stream of a device that is made meanwhile, as the variable asks.
+    """Pace the streams of engines that are loaded meanwhile, as the variable asks.
+
+    What a test puts around a stream, to hold it or to make it fail, is outside and still happens.
 
     Args:
         memory: A folder for what `fast` remembers, the same one in each run.
     """
     pace = os.environ.get("RAGLAN_TEST_ENCODER_PACE", "")
-    init = Pool.__init__
+    if not pace:
+        yield
+        return
+    load_engine, load_encoder = engines.load, cross_encoder.load
 
-    def paced(self: Any, streams: Sequence[Stream], *args: Any) -> None:
-        init(self, [_paced(pace, stream, memory) for stream in streams], *args)
+    def paced(load: Callable[..., Any]) -> Callable[..., Any]:
+        def loaded(*args: Any, **options: Any) -> Any:
+            found = load(*args, **options)
+            names = [name for name in ("streams", "bulk_streams") if hasattr(found, name)]
+            return replace(
+                found,
+                **{
+                    name: tuple(_paced(pace, each, memory) for each in getattr(found, name))
+                    for name in names
+                },
+            )
 
-    if pace:
-        Pool.__init__ = paced  # type: ignore[method-assign, assignment]
+        return loaded
+
+    engines.load, cross_encoder.load = paced(load_engine), paced(load_encoder)
     yield
-    Pool.__init__ = init  # type: ignore[method-assign]
+    engines.load, cross_encoder.load = load_engine, load_encoder
 
 
 def _paced(pace: str, stream: Stream, memory: Path) -> Stream:
