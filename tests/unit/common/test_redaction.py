@@ -153,7 +153,7 @@ def test_an_ordinary_sentence_is_shown_whole(text):
 
 @pytest.fixture
 def nothing_told(monkeypatch):
-    monkeypatch.setattr(redaction, "_on_status", ())
+    monkeypatch.setattr(redaction, "_told", ())
     yield
     redaction._short_text.cache_clear()
 
@@ -162,7 +162,7 @@ def nothing_told(monkeypatch):
 @given(st.text(), st.text(), secrets)
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_what_was_told_is_found_in_any_text(before, after, secret):
-    redaction._on_status = ()
+    redaction._told = ()
     redaction.register_secrets([secret])
     assert secret not in redaction.text(f"{before}{secret}{after}").replace("[redacted]", "")
 

@@ -55,14 +55,16 @@ class HealthService(health_pb2_grpc.HealthServicer):
 
     async def Watch(self, request: Any, context: Any) -> AsyncIterator[Any]:
         """The status now and at each change, until the end."""
-        told = None
-        while not self._ended:
+        sent = None
+        while True:
             changed = self._changed
             known = request.service in self._names
             status = self._status if known else _Response.SERVICE_UNKNOWN
-            if status != told:
-                told = status
+            if status != sent:
+                sent = status
                 yield _Response(status=status)
+            if self._ended:  # only now: the last status is sent too
+                break
             await changed.wait()
         await context.abort(grpc.StatusCode.UNAVAILABLE, "The service is shutting down.")
 
