@@ -14,7 +14,7 @@ from raglan.settings import GrpcSettings, default_data_dir
 class EncoderSettings(GrpcSettings):
     """Loading of a model, and its limits."""
 
-    max_unread_calls: PositiveInt = 48
+    max_unread_calls: PositiveInt = 128
     """Calls of one method that have arrived and were not read yet; past it they are refused before
     they cost anything."""
 
