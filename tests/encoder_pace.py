@@ -16,9 +16,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from raglan.encoders import cross_encoder
-from raglan_embedder import engines
-
 Stream = Callable[[Sequence[Any]], Sequence[Any]]
 SLOWER = 4
 
@@ -36,6 +33,10 @@ def applied(memory: Path) -> Iterator[None]:
     if not pace:
         yield
         return
+    # Here, because the environment of vLLM's tests has no encoders.
+    from raglan.encoders import cross_encoder
+    from raglan_embedder import engines
+
     load_engine, load_encoder = engines.load, cross_encoder.load
 
     def paced(load: Callable[..., Any]) -> Callable[..., Any]:
