@@ -91,7 +91,7 @@ def _complete(asked: Sequence[Result]) -> Iterator[Row]:
         ),
         "in a device batch with others": sum(map(_shared, asked)),
     }
-    yield from (Row(f"of these, {fact}", "", count) for fact, count in facts.items())
+    yield from (Row(f"of these, {fact}", "", count, ">= 1") for fact, count in facts.items())
 
 
 def _edges(results: Sequence[Result]) -> Iterator[Row]:

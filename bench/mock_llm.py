@@ -22,7 +22,14 @@ import processes
 
 FIRST_S: Final = 0.2
 EACH_S: Final = 0.05
-TOKENS: Final = 20
+ANSWER: Final = (
+    "Every person reads the whole list of steps before work begins and writes down "
+    "what has changed since last week"
+)
+"""No numbers or names: those contradict a passage that lacks them, and a claim that
+passages contradict is not compared by meaning."""
+WORDS: Final = ANSWER.split()
+TOKENS: Final = len(WORDS)
 
 _HEAD: Final = (
     b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
@@ -30,7 +37,7 @@ _HEAD: Final = (
 
 
 class MockLLM:
-    """Answers every question with "word1 word2 ... word20 [1]"."""
+    """Answers every question with `WORDS` and the marker of the first passage."""
 
     def __init__(
         self,
@@ -86,7 +93,7 @@ class MockLLM:
 
 def _token(number: int) -> dict[str, object]:
     gap, end = " " if number > 1 else "", " [1]" if number == TOKENS else ""
-    delta = {"content": f"{gap}word{number}{end}"}
+    delta = {"content": f"{gap}{WORDS[number - 1]}{end}"}
     return {
         "id": "chatcmpl-mock",
         "object": "chat.completion.chunk",

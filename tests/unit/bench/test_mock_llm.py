@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 from callers import OK, Target, connected
-from mock_llm import EACH_S, FIRST_S, TOKENS, MockLLM
+from mock_llm import EACH_S, FIRST_S, TOKENS, WORDS, MockLLM
 
 ASK = b"POST /v1/chat/completions HTTP/1.1\r\ncontent-length: 0\r\n\r\n"
 HOLD = b"GET /held HTTP/1.1\r\ncontent-length: 0\r\n\r\n"
@@ -53,7 +53,7 @@ async def test_it_holds_its_headers_until_the_first_token_when_told() -> None:
     _, first, *_ = await replies(HOLD, ASK)
     assert first[0] == FIRST_S
     assert first[1].startswith(b"HTTP/1.1 200")
-    assert b"word1" in first[1]
+    assert WORDS[0].encode() in first[1]
 
 
 async def test_a_client_reads_all_its_tokens() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import AsyncExitStack, aclosing
@@ -473,6 +474,28 @@ async def test_each_stage_is_a_span_with_what_it_found(recent: RecentSpans) -> N
     assert reranked["reranker.output_documents.0.document.score"] == 0.9
     assert reranked["reranker.input_documents.3.document.id"] == "p3"
     assert not ended.degraded
+
+
+async def test_stages_are_siblings_where_another_task_reads_the_rest(recent: RecentSpans) -> None:
+    """As in a stream: the first events are awaited before the headers are sent."""
+    mesh = FakeMesh(claims=(claim(0, 2, 0.1, 1),))
+    answered = pipeline(mesh).answer(query(stream=True), Deadline.after(5))
+
+    async def read_the_rest() -> None:
+        async for _ in answered:
+            pass
+
+    with request_context.incoming({}, "request"):
+        trace_id = tracing.current().get_span_context().trace_id
+        async with aclosing(answered):
+            async for event in answered:
+                if isinstance(event, Sources):
+                    break
+            await asyncio.create_task(read_the_rest())
+    spans = {span.name: span for span in recent.of(trace_id)[0]}
+    request = spans.pop("request").get_span_context()
+    assert "cite" in spans
+    assert all(span.parent and span.parent.span_id == request.span_id for span in spans.values())
 
 
 async def test_a_stage_that_fell_back_failed_and_the_request_says_by_what(

@@ -15,7 +15,6 @@ import threading
 import time
 import traceback
 from collections.abc import Iterator
-from contextlib import suppress
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -27,6 +26,7 @@ from pydantic import BaseModel, SecretStr
 from structlog.typing import EventDict, ExcInfo
 
 from raglan import deadline, redaction
+from raglan.context_variables import restore
 from raglan.settings import ServiceSettings
 from raglan.telemetry import context
 
@@ -81,9 +81,7 @@ class in_stage:  # noqa: N801 - reads as a statement: with in_stage(...)
         self._token = _stage.set(self._name)
 
     def __exit__(self, *_: object) -> None:
-        # A stream whose reader has left is closed in another context: nothing to restore there.
-        with suppress(ValueError):
-            _stage.reset(self._token)
+        restore(self._token, self._name)
 
 
 class Output:

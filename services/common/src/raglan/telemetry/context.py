@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from contextvars import ContextVar
 from types import TracebackType
 from typing import Any, Final
@@ -16,6 +15,7 @@ from typing import Any, Final
 from opentelemetry import trace
 from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind, TraceState
 
+from raglan.context_variables import restore
 from raglan.telemetry import tracing
 from raglan.telemetry.recording import SAMPLED, new_context
 
@@ -60,7 +60,16 @@ class incoming:  # noqa: N801 - reads as a statement: with incoming(...)
             block, by which time `tracing.fail` may have said how. Without a name, no span.
     """
 
-    __slots__ = ("_attributes", "_carrier", "_id_token", "_kind", "_name", "_span")
+    __slots__ = (
+        "_attached",
+        "_attributes",
+        "_carrier",
+        "_id",
+        "_id_token",
+        "_kind",
+        "_name",
+        "_span",
+    )
 
     def __init__(
         self,
@@ -83,7 +92,8 @@ class incoming:  # noqa: N801 - reads as a statement: with incoming(...)
             if self._name
             else NonRecordingSpan(parent or new_context(None))
         )
-        self._id_token = _request_id.set(id_), tracing.attach(self._span)
+        self._id, self._id_token = id_, _request_id.set(id_)
+        self._attached = tracing.attach(self._span)
         return id_
 
     def __exit__(
@@ -92,11 +102,8 @@ class incoming:  # noqa: N801 - reads as a statement: with incoming(...)
         error: BaseException | None,
         _: TracebackType | None,
     ) -> None:
-        id_token, span_token = self._id_token
-        # A stream whose reader has left is closed in another context: nothing to restore there.
-        with suppress(ValueError):
-            _request_id.reset(id_token)
-            tracing.detach(span_token)
+        restore(self._id_token, self._id)
+        tracing.detach(self._attached)
         tracing.end(self._span, error)
 
 

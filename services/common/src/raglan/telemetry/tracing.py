@@ -14,19 +14,21 @@ import os
 import secrets
 import socket
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextvars import Token
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from opentelemetry import context as otel_context
 from opentelemetry import trace
+from opentelemetry.context import Context
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import SpanProcessor, SynchronousMultiSpanProcessor
 from opentelemetry.trace import Link, NonRecordingSpan, SpanContext, SpanKind, Status, StatusCode
 
 import raglan
 from raglan import errors, redaction
+from raglan.context_variables import restore
 from raglan.errors import InvalidInput, RaglanError
 from raglan.telemetry import semconv, variables
 from raglan.telemetry.recent_spans import RecentSpans
@@ -36,6 +38,8 @@ if TYPE_CHECKING:
     from raglan.telemetry.export import CollectorExport
 
 Attributes: TypeAlias = Mapping[str, Any]
+Attached: TypeAlias = tuple[Token[Context], Context]
+"""How to undo what made a span current."""
 
 _OK: Final = Status(StatusCode.OK)
 _WITH_CONTENT: Final = 10
@@ -149,7 +153,7 @@ class span:  # noqa: N801 - reads as a statement: with span(...)
     nothing, so that what runs in the background fills no store.
     """
 
-    __slots__ = ("_attributes", "_kind", "_name", "_span", "_token")
+    __slots__ = ("_attached", "_attributes", "_kind", "_name", "_span")
 
     def __init__(
         self,
@@ -165,12 +169,12 @@ class span:  # noqa: N801 - reads as a statement: with span(...)
     def __enter__(self) -> trace.Span:
         parent = trace.get_current_span().get_span_context()
         tracer = _installed.tracer
-        self._token: Any = None
+        self._attached: Attached | None = None
         if tracer is None or not parent.is_valid:
             self._span: trace.Span = NonRecordingSpan(parent)
         else:
             self._span = tracer.begin(self._name, parent, self._attributes, self._kind)
-            self._token = attach(self._span)
+            self._attached = attach(self._span)
         return self._span
 
     def __exit__(
@@ -179,21 +183,20 @@ class span:  # noqa: N801 - reads as a statement: with span(...)
         error: BaseException | None,
         _: TracebackType | None,
     ) -> None:
-        if self._token is not None:
-            detach(self._token)
+        if self._attached is not None:
+            detach(self._attached)
             end(self._span, error)
 
 
-def attach(span: trace.Span) -> Any:
-    """Make `span` the current one. Give the token to `detach`."""
-    return otel_context.attach(trace.set_span_in_context(span))
+def attach(span: trace.Span) -> Attached:
+    """Make `span` the current one until what is returned is given to `detach`."""
+    context = trace.set_span_in_context(span)
+    return otel_context.attach(context), context
 
 
-def detach(token: Any) -> None:
+def detach(attached: Attached) -> None:
     """Undo `attach`."""
-    # A stream whose reader has left is closed in another context: nothing to restore there.
-    with suppress(ValueError):
-        token.var.reset(token)
+    restore(*attached)
 
 
 def end(span: trace.Span, error: BaseException | None = None) -> None:
