@@ -15,6 +15,6 @@ for name in postgres_password redis_password qdrant_api_key grafana_admin_passwo
   }
 done
 # Of servers that are not part of the mesh: empty until you write one.
-for name in embedder_api_key reranker_api_key generator_api_key; do
+for name in embedder_api_key reranker_api_key generator_api_key huggingface_token; do
   [ -e "secrets/$name" ] || { : > "secrets/$name" && echo "made secrets/$name, empty"; }
 done
