@@ -96,7 +96,7 @@ def test_the_probe_asks_the_port_that_is_listened_on(project: Any, service: str)
         assert "/readyz" in PROBES
         assert arguments == [f"http://127.0.0.1:{port(service)}/readyz"]
     else:
-        assert arguments == [f"127.0.0.1:{port(service)}"]
+        assert arguments == [f"127.0.0.1:{port(service)}", "--service", service]
 
 
 @every_mix
