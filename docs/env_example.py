@@ -1,4 +1,4 @@
-"""Prints deploy/compose/.env.example from the settings classes and the Compose files: `make docs`."""
+"""Prints deploy/compose/.env.example from settings classes and Compose files: `make docs`."""
 
 from __future__ import annotations
 
@@ -33,21 +33,22 @@ OWNED: Final = ("port", "data_dir", "listen_fd")
 OF_COMPOSE: Final[Mapping[str, str]] = {
     "COMPOSE_FILE": "Compose files that are started together, with colons: compose.qdrant.yaml, "
     "compose.ollama.yaml or compose.gpu.yaml, and compose.observability.yaml go behind "
-    "compose.yaml.",
+    "compose.yaml. podman-compose reads it from its own environment only.",
     "COMPOSE_PROFILES": "gpu adds metrics of NVIDIA GPUs to compose.observability.yaml.",
     "PUBLISH": "Address and port of the gateway on this host. On 0.0.0.0 everyone who reaches the "
     "host can ask and delete: put a TLS proxy with authentication before it.",
-    "IMAGE_PREFIX": "Before the names of Raglan's images, e.g. registry.example.com/raglan/.",
-    "IMAGE_TAG": "Version of Raglan's images.",
-    "*_IMAGE": "Image, with its version.",
-    "*_MEMORY": "Most memory of each container; one that needs more is ended and restarted.",
-    "*_SHARED_MEMORY": "Shared memory of vLLM's processes: more for a model on several GPUs.",
-    "*_GPU": "GPU of the service, by index or UUID (nvidia-smi -L).",
-    "*_PUBLISH": "Address and port on this host.",
+    "*_PUBLISH": "The same for the pages of compose.observability.yaml.",
     "GATEWAY_URL": "The gateway as browsers reach it, for links from Grafana to traces.",
+    "IMAGE_PREFIX": "Goes before the names of Raglan's images, e.g. registry.example.com/raglan/.",
+    "IMAGE_TAG": "Version of Raglan's images.",
+    "*_IMAGE": "Images of others, with their versions.",
+    "*_SHARED_MEMORY": "Shared memory of vLLM's processes: more for a model on several GPUs.",
+    "*_MEMORY": "Most memory of each container; one that needs more is ended and restarted. "
+    "With compose.gpu.yaml the defaults are 4g for the encoders and 24g for the generator.",
+    "*_GPU": "GPU of each service in compose.gpu.yaml, by index or UUID (nvidia-smi -L).",
     "PROMETHEUS_RETENTION": "Age of the oldest metrics.",
-    "OLLAMA_MODEL": "Model that is downloaded, and that answers.",
-    "OLLAMA_*": "compose.ollama.yaml explains it.",
+    "OLLAMA_MODEL": "Model that compose.ollama.yaml downloads, and that answers.",
+    "OLLAMA_*": "Limits of the Ollama server; compose.ollama.yaml explains each.",
 }
 """Variable of the Compose files -> what it is for. The first pattern that fits counts."""
 
@@ -66,9 +67,12 @@ def main() -> None:
     """Print the file."""
     print(HEAD)
     section("Compose")
-    for name, default in compose_variables().items():
-        pattern = next(each for each in OF_COMPOSE if fnmatchcase(name, each))
-        variable(name, default, OF_COMPOSE[pattern])
+    found = compose_variables()
+    for pattern, description in OF_COMPOSE.items():
+        print()
+        wrapped(description)
+        for name in [name for name in found if group_of(name) == pattern]:
+            print(f"#{name}={found[name]}")
     section("Every service")
     for name, (default, description) in OF_ALL.items():
         variable(name, default, description)
@@ -81,7 +85,9 @@ def of_service(service: str) -> None:
     """Print the variables of one service, those of Compose as a list of names."""
     settings = settings_of(service)
     fixed, defaults = set_by_compose(service)
-    names = {variable: settings.model_fields[name] for variable, name in variables_of(settings).items()}
+    names = {
+        variable: settings.model_fields[name] for variable, name in variables_of(settings).items()
+    }
     prefix = str(settings.model_config.get("env_prefix"))
     owned = [
         name
@@ -93,9 +99,9 @@ def of_service(service: str) -> None:
         if name in owned:
             continue
         described = " ".join((field.description or "").split())
-        if is_secret(field):
+        if is_secret(field) and name not in defaults:
             file = defaults.get(f"{name}_FILE", f"/run/secrets/{secret_of(name)}")
-            variable(f"{name}_FILE", file, f"{described} The file: secrets/{file.rsplit('/')[-1]}.")
+            variable(f"{name}_FILE", file, f"{described} The file: secrets/{Path(file).name}.")
         else:
             limits = f"({kind(field.annotation)}{bounds(field)})".replace("`", "")
             variable(name, defaults.get(name, value(field)), f"{described} {limits}")
@@ -108,12 +114,12 @@ def compose_variables() -> dict[str, str]:
         for name, default in _REFERENCE.findall(path.read_text()):
             if not name.startswith("RAGLAN_"):
                 found.setdefault(name, default)
-    return dict(sorted(found.items(), key=lambda item: group_of(item[0])))
+    return found
 
 
-def group_of(name: str) -> int:
-    """Variables of one kind stand together."""
-    return next(place for place, each in enumerate(OF_COMPOSE) if fnmatchcase(name, each))
+def group_of(name: str) -> str:
+    """The pattern of `OF_COMPOSE` that describes a variable."""
+    return next(each for each in OF_COMPOSE if fnmatchcase(name, each))
 
 
 def set_by_compose(service: str) -> tuple[set[str], dict[str, str]]:
@@ -125,7 +131,7 @@ def set_by_compose(service: str) -> tuple[set[str], dict[str, str]]:
 
 
 def secret_of(variable: str) -> str:
-    """Name of the secret that Compose mounts for a variable: without RAGLAN_, or the field alone."""
+    """The secret that Compose mounts for a variable, named by service and field or by the field."""
     mounted: dict[str, Any] = yaml.safe_load((COMPOSE / BASE).read_text())["secrets"]
     name = variable.removeprefix("RAGLAN_").lower()
     candidates = (name, name.partition("_")[2])

@@ -1,9 +1,17 @@
-"""The Compose files as Docker Compose reads them, without Docker: interpolated and merged."""
+"""The Compose files as podman-compose reads them: interpolated, merged, with anchors resolved.
+
+No podman is needed, because nothing is started.
+"""
 
 from __future__ import annotations
 
-import re
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,50 +32,32 @@ MIXES: Final = (
 )
 """Files that are started together."""
 
-_REFERENCE: Final = re.compile(r"\$(?:(\$)|\{(\w+)(?:(:?-)([^}]*))?\})")
-_REPLACED: Final = ("command", "entrypoint", "test")
-"""Lists that a later file replaces; it adds to the others."""
-
 
 def load(*names: str, environ: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """The files `names` as one, with the variables of `environ` alone."""
-    merged: dict[str, Any] = {}
-    for name in names:
-        text = (FOLDER / name).read_text()
-        merged = _merge(merged, _interpolated(yaml.safe_load(text), environ or {}))
-    return {key: value for key, value in merged.items() if not key.startswith("x-")}
+    """The files `names` as one, in every profile, with the variables of `environ` alone."""
+    loaded: dict[str, Any] = yaml.safe_load(_config(names, tuple((environ or {}).items())))
+    return {key: value for key, value in loaded.items() if not key.startswith("x-")}
 
 
-def _interpolated(value: Any, environ: Mapping[str, str]) -> Any:
-    if isinstance(value, dict):
-        return {key: _interpolated(each, environ) for key, each in value.items()}
-    if isinstance(value, list):
-        return [_interpolated(each, environ) for each in value]
-    if not isinstance(value, str):
-        return value
-
-    def replaced(match: re.Match[str]) -> str:
-        escaped, name, operator, default = match.groups()
-        if escaped:
-            return "$"
-        held = environ.get(name)
-        if held is None or (operator == ":-" and not held):
-            assert operator, f"{name} has no default"
-            return str(default)
-        return held
-
-    return _REFERENCE.sub(replaced, value)
-
-
-def _merge(before: Any, after: Any, key: str = "") -> Any:
-    if isinstance(before, dict) and isinstance(after, dict):
-        both = {**before, **after}
-        return {
-            name: _merge(before[name], after[name], name)
-            if name in before and name in after
-            else value
-            for name, value in both.items()
-        }
-    if isinstance(before, list) and isinstance(after, list) and key not in _REPLACED:
-        return [*before, *(each for each in after if each not in before)]
-    return after
+@cache
+def _config(names: tuple[str, ...], environ: tuple[tuple[str, str], ...]) -> str:
+    with tempfile.TemporaryDirectory(prefix="compose-files-") as made:
+        folder = Path(made)
+        for path in FOLDER.glob("*.yaml"):
+            shutil.copy(path, folder)
+        # It asks for podman's version first.
+        podman = folder / "podman"
+        podman.write_text("#!/bin/sh\necho podman version 5.4.0\n")
+        podman.chmod(0o755)
+        files = [argument for name in names for argument in ("-f", name)]
+        done = subprocess.run(
+            [sys.executable, "-m", "podman_compose", "--podman-path", podman, *files, "config"],
+            cwd=folder,
+            env={"PATH": os.environ["PATH"], "COMPOSE_PROFILES": "gpu", **dict(environ)},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
 import yaml
+from compose_files import BASE, FOLDER, MIXES, OBSERVABILITY, ROOT, load
+from compose_spec.models import ComposeSpecification
 from raglan.lifecycle import LAST_WORD_S
 from raglan_gateway.admission.admission import PROBES
 from service_settings import (
@@ -23,8 +25,6 @@ from service_settings import (
     unknown_names,
 )
 
-from compose_files import BASE, FOLDER, MIXES, OBSERVABILITY, ROOT, load
-
 THIRD_PARTY: Final = yaml.safe_load((ROOT / "deploy/images/third-party.yaml").read_text())
 VERSION: Final = tomllib.loads((ROOT / "services/common/pyproject.toml").read_text())["project"][
     "version"
@@ -33,12 +33,12 @@ PAGES: Final = ("grafana", "jaeger", "phoenix")
 """Services of people: their pages are published when compose.observability.yaml is chosen."""
 
 
-def mixes() -> Iterator[Any]:
-    for names in MIXES:
-        yield pytest.param(load(*names), id="+".join(names).replace(".yaml", ""))
+@pytest.fixture(params=MIXES, ids="+".join)
+def project(request: pytest.FixtureRequest) -> dict[str, Any]:
+    """Each combination of files, once a test."""
+    return load(*request.param)
 
 
-every_mix = pytest.mark.parametrize("project", list(mixes()))
 every_service = pytest.mark.parametrize("service", SERVICES)
 
 
@@ -51,13 +51,15 @@ def environment(project: Mapping[str, Any], service: str) -> dict[str, str]:
     return {name: str(value) for name, value in of(project, service)["environment"].items()}
 
 
-@every_mix
+def test_the_files_are_valid_by_the_specification(project: Any) -> None:
+    ComposeSpecification.model_validate(project)
+
+
 @every_service
 def test_every_variable_is_one_that_the_service_reads(project: Any, service: str) -> None:
     assert not unknown_names(service, environment(project, service))
 
 
-@every_mix
 @every_service
 def test_the_service_accepts_its_values(project: Any, service: str, tmp_path: Path) -> None:
     settings = accepted(service, environment(project, service), folder=tmp_path)
@@ -66,7 +68,6 @@ def test_the_service_accepts_its_values(project: Any, service: str, tmp_path: Pa
     assert getattr(settings, "metrics_port", metrics_port(service)) == metrics_port(service)
 
 
-@every_mix
 @every_service
 def test_every_service_that_is_called_is_called_where_it_listens(
     project: Any, service: str
@@ -76,7 +77,6 @@ def test_every_service_that_is_called_is_called_where_it_listens(
         assert set_[variable] == f"{called}:{port(called)}"
 
 
-@every_mix
 @every_service
 def test_every_folder_that_is_written_to_is_on_a_volume(
     project: Any, service: str, tmp_path: Path
@@ -87,7 +87,6 @@ def test_every_folder_that_is_written_to_is_on_a_volume(
         assert any(folder.is_relative_to(each) for each in volumes), name
 
 
-@every_mix
 @every_service
 def test_the_probe_asks_the_port_that_is_listened_on(project: Any, service: str) -> None:
     command, *arguments = of(project, service)["healthcheck"]["test"][1:]
@@ -99,7 +98,6 @@ def test_the_probe_asks_the_port_that_is_listened_on(project: Any, service: str)
         assert arguments == [f"127.0.0.1:{port(service)}", "--service", service]
 
 
-@every_mix
 def test_no_volume_has_two_owners(project: Any) -> None:
     owners: dict[str, set[str]] = {}
     for name, service in project["services"].items():
@@ -110,7 +108,6 @@ def test_no_volume_has_two_owners(project: Any) -> None:
     assert {each for each in owners if "/" not in each} == set(project["volumes"])
 
 
-@every_mix
 @every_service
 def test_containers_may_do_no_more_than_they_need(project: Any, service: str) -> None:
     held = of(project, service)
@@ -121,14 +118,12 @@ def test_containers_may_do_no_more_than_they_need(project: Any, service: str) ->
     assert "user" not in held, "the image has a user of its own"
 
 
-@every_mix
 def test_every_container_has_a_limit_of_memory_and_of_its_log(project: Any) -> None:
     for name, service in project["services"].items():
         assert re.fullmatch(r"\d+[mg]", service["mem_limit"]), name
         assert service["logging"]["options"]["max-size"], name
 
 
-@every_mix
 def test_nothing_but_the_gateway_and_pages_of_people_is_published(project: Any) -> None:
     published = {
         name: address for name, service in project["services"].items()
@@ -172,7 +167,6 @@ def test_third_party_images_are_pinned_in_one_list() -> None:
         assert re.search(r"\d+\.\d+", tag), f"{image} is not pinned"
 
 
-@every_mix
 def test_gpus_are_named_and_nothing_is_said_in_old_ways(project: Any) -> None:
     assert "version" not in project
     for name, service in project["services"].items():
@@ -186,7 +180,6 @@ def test_gpus_are_named_and_nothing_is_said_in_old_ways(project: Any) -> None:
             assert ("count" in device) == (name == "dcgm-exporter")
 
 
-@every_mix
 def test_start_waits_only_for_what_can_become_healthy(project: Any) -> None:
     services = project["services"]
     for name, service in services.items():
@@ -205,7 +198,6 @@ def test_a_service_that_can_be_done_without_does_not_hold_up_the_gateway() -> No
     assert set(waits) == {*SERVICES, "redis"} - {"gateway"}
 
 
-@every_mix
 def test_a_secret_is_a_file_that_the_service_was_given(project: Any) -> None:
     for name, service in project["services"].items():
         told = yaml.safe_dump(service)
@@ -213,11 +205,12 @@ def test_a_secret_is_a_file_that_the_service_was_given(project: Any) -> None:
         assert read <= set(service.get("secrets", ())), name
         for secret in service.get("secrets", ()):
             assert project["secrets"][secret] == {"file": f"./secrets/{secret}"}
-    given = [each for service in project["services"].values() for each in service.get("secrets", ())]
+    given = [
+        each for service in project["services"].values() for each in service.get("secrets", ())
+    ]
     assert set(given) == set(project["secrets"])
 
 
-@every_mix
 @every_service
 def test_there_is_time_to_finish_before_a_container_is_killed(
     project: Any, service: str, tmp_path: Path
@@ -263,7 +256,6 @@ def test_grafana_finds_the_data_sources_that_are_provisioned() -> None:
     assert set(re.findall(r"(?<!\$)\$\{(\w+)\}", page)) <= set(environment(project, "grafana"))
 
 
-@every_mix
 def test_every_file_that_is_mounted_is_there(project: Any) -> None:
     for service in project["services"].values():
         for volume in service.get("volumes", []):
