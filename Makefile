@@ -117,7 +117,7 @@ check: setup-test ## Format, lint, types, imports between services, generated fi
 	$(BIN)/mypy $(PACKAGES)
 	$(BIN)/lint-imports --no-cache
 	@$(MAKE) --no-print-directory proto docs
-	@git diff --exit-code --stat -- $(STUBS) proto docs/configuration.md docs/rest.md \
+	@git diff --exit-code --stat -- $(STUBS) proto docs/configuration.md docs/rest.md deploy/compose/.env.example \
 	  || (echo "Generated files were stale: commit what make proto and make docs wrote." && exit 1)
 
 .PHONY: format
@@ -136,8 +136,9 @@ proto: setup-test ## Regenerate the stubs from proto/
 	@$(BIN)/python proto/fields.py
 
 .PHONY: docs
-docs: setup ## Regenerate docs/configuration.md from the settings classes, docs/rest.md from the OpenAPI document
+docs: setup ## Regenerate docs/configuration.md and .env.example from the settings classes, docs/rest.md from the OpenAPI document
 	@$(BIN)/python docs/configuration.py > docs/configuration.md
+	@$(BIN)/python docs/env_example.py > deploy/compose/.env.example
 	@$(BIN)/python docs/rest.py > docs/rest.md
 
 .PHONY: dashboards

@@ -38,8 +38,9 @@ def sections(path: Path) -> set[str]:
     return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-def test_promtool_finds_no_fault_in_configuration_and_rules() -> None:
-    assert "SUCCESS" in promtool("check", "config", SHIPPED / "prometheus" / "prometheus.yaml")
+@pytest.mark.parametrize("name", ["prometheus.yaml", "compose.yaml"])
+def test_promtool_finds_no_fault_in_configuration_and_rules(name: str) -> None:
+    assert "SUCCESS" in promtool("check", "config", SHIPPED / "prometheus" / name)
 
 
 def test_promtool_finds_no_fault_in_the_configuration_for_kubernetes(tmp_path: Path) -> None:

@@ -38,3 +38,8 @@ def test_every_setting_has_its_sentence(tmp_path: Path) -> None:
 def test_the_rest_reference_is_up_to_date(tmp_path: Path) -> None:
     page = (REPOSITORY / "docs" / "rest.md").read_text()
     assert generated(tmp_path, "rest.py") == page, "run: make docs"
+
+
+def test_the_example_of_compose_variables_is_up_to_date(tmp_path: Path) -> None:
+    example = (REPOSITORY / "deploy" / "compose" / ".env.example").read_text()
+    assert generated(tmp_path, "env_example.py") == example, "run: make docs"

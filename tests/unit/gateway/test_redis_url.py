@@ -51,3 +51,32 @@ def test_a_bad_url_stops_the_start_without_being_shown(
 def test_settings_do_not_show_the_url(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAGLAN_GATEWAY_REDIS_URL", "redis://:secret@localhost")
     assert "secret" not in repr(load(GatewaySettings))
+
+
+@pytest.mark.parametrize(
+    ("url", "whole"),
+    [
+        ("redis://redis:6379/0", "redis://:p%40ss%2Fword@redis:6379/0"),
+        ("rediss://app@redis", "rediss://app:p%40ss%2Fword@redis"),
+    ],
+)
+def test_a_password_of_its_own_goes_into_the_url(
+    url: str, whole: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAGLAN_GATEWAY_REDIS_URL", url)
+    monkeypatch.setenv("RAGLAN_GATEWAY_REDIS_PASSWORD", "p@ss/word")
+    settings = load(GatewaySettings)
+    assert settings.redis_login().get_secret_value() == whole
+    assert "ss/word" not in repr(settings)
+
+
+@pytest.mark.parametrize("url", ["", "redis://:secret@localhost", "redis://:@localhost"])
+def test_a_password_without_a_place_stops_the_start(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAGLAN_GATEWAY_REDIS_URL", url)
+    monkeypatch.setenv("RAGLAN_GATEWAY_REDIS_PASSWORD", "other")
+    with pytest.raises(SettingsError, match="RAGLAN_GATEWAY_REDIS_URL") as caught:
+        load(GatewaySettings)
+    assert "secret" not in str(caught.value)
+    assert "other" not in str(caught.value)

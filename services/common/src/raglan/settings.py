@@ -7,16 +7,26 @@ ignored costs an evening.
 from __future__ import annotations
 
 import difflib
+import json
 import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar, get_args
 
-from pydantic import Field, NonNegativeFloat, PositiveInt, SecretStr, ValidationError
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    PositiveInt,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsError as UnreadableValue
 
 from raglan import fault_plan, tls_files
 from raglan.telemetry import variables as trace_variables
@@ -75,6 +85,13 @@ class ServiceSettings(BaseSettings):
 
     shutdown_grace_s: NonNegativeFloat = 10
     """Seconds that running calls get to finish after that."""
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _empty_is_unset(cls, value: Any, info: ValidationInfo) -> Any:
+        """Take an empty variable for none where none is the default."""
+        unset = value == "" and cls.model_fields[info.field_name or ""].default is None
+        return None if unset else value
 
 
 class GrpcSettings(ServiceSettings):
@@ -237,6 +254,9 @@ def load(settings: type[S]) -> S:
     except ValidationError as error:
         problems += [_problem(settings, names, e) for e in error.errors(include_url=False)]
         raise SettingsError("\n".join(problems)) from None
+    except UnreadableValue:
+        problems += _not_json(settings, variables)
+        raise SettingsError("\n".join(problems)) from None
     if problems:
         raise SettingsError("\n".join(problems))
     return loaded
@@ -252,6 +272,19 @@ def _problem(settings: type[ServiceSettings], names: Mapping[str, str], error: E
     if field is None or is_secret(field):
         return f"{said}."
     return f"{said} (got {error['input']!r})."
+
+
+def _not_json(settings: type[ServiceSettings], variables: Mapping[str, str]) -> list[str]:
+    """Sentences on the variables that are to be JSON and are not."""
+    found = []
+    for variable, field in variables.items():
+        if settings.model_fields[field].default_factory is not dict or variable not in os.environ:
+            continue
+        try:
+            json.loads(os.environ[variable])
+        except ValueError as error:
+            found.append(f"{variable} is not JSON: {error} (got {os.environ[variable]!r}).")
+    return found
 
 
 def _place(location: Sequence[int | str], names: Mapping[str, str]) -> str:

@@ -55,7 +55,8 @@ def build(settings: GatewaySettings, lifecycle: Lifecycle | None = None) -> Fast
         mesh, _budgets(settings), rerank_candidates=settings.rerank_candidates, observer=metrics
     )
     process = metrics.process(pipeline.load_shedder.observe_lag)
-    redis = RedisLink(settings.redis_url) if settings.redis_url.get_secret_value() else None
+    login = settings.redis_login()
+    redis = RedisLink(login) if login.get_secret_value() else None
     answers = AnswerCache(settings.stale_answer_s, mesh.revisions, redis)
     admission = Admission(
         settings,

@@ -124,6 +124,9 @@ class GatewaySettings(ServiceSettings, env_prefix="RAGLAN_GATEWAY_"):
     `rediss://` for TLS; empty for none. When it is away, each gateway goes on by itself. Give it a
     memory limit and the policy `volatile-lru`."""
 
+    redis_password: SecretStr = SecretStr("")
+    """Password of that Redis, as a file of its own, say; `redis_url` has none then."""
+
     max_concurrent_requests: PositiveInt = 1_024
     """Requests in progress at once; more are refused with 503."""
 
@@ -178,9 +181,18 @@ class GatewaySettings(ServiceSettings, env_prefix="RAGLAN_GATEWAY_"):
     @model_validator(mode="after")
     def _check_redis_url(self) -> GatewaySettings:
         # Of the whole, not of the field: what a field refuses is shown.
-        if url := self.redis_url.get_secret_value():
+        if self.redis_url.get_secret_value():
             try:
-                redis_url.check(url)
+                redis_url.check(self.redis_url.get_secret_value())
+                self.redis_login()
             except ValueError as error:
                 raise ValueError(f"RAGLAN_GATEWAY_REDIS_URL is {error}") from None
+        elif self.redis_password.get_secret_value():
+            raise ValueError("RAGLAN_GATEWAY_REDIS_PASSWORD needs RAGLAN_GATEWAY_REDIS_URL")
         return self
+
+    def redis_login(self) -> SecretStr:
+        """The URL of Redis with its password; empty for none."""
+        if not (password := self.redis_password.get_secret_value()):
+            return self.redis_url
+        return SecretStr(redis_url.with_password(self.redis_url.get_secret_value(), password))

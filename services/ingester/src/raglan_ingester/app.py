@@ -52,7 +52,11 @@ class Ingester:
     def __init__(self, settings: IngesterSettings) -> None:
         self._settings = settings
         self._data_dir = settings.data_dir
-        url = url_of(settings.database_url.get_secret_value(), settings.data_dir)
+        url = url_of(
+            settings.database_url.get_secret_value(),
+            settings.data_dir,
+            settings.database_password.get_secret_value(),
+        )
         (settings.data_dir / _TOKENIZERS).mkdir(parents=True, exist_ok=True)
         self._database = Database(url)
         self.metrics = Endpoint.of(settings)

@@ -83,7 +83,8 @@ class Database:
             if self.engine.dialect.name == "sqlite":
                 raise
             raise Unavailable(
-                "The database cannot be reached; check RAGLAN_INGESTER_DATABASE_URL.",
+                "The database cannot be reached or refuses the login; check "
+                "RAGLAN_INGESTER_DATABASE_URL and RAGLAN_INGESTER_DATABASE_PASSWORD.",
                 retry_after_s=1,
             ) from error
 
@@ -155,11 +156,19 @@ def _will_pass(error: Exception) -> bool:
     )
 
 
-def url_of(database_url: str, data_dir: Path) -> str:
-    """The SQLAlchemy URL: as given, with psycopg 3 for PostgreSQL, or the file in `data_dir`."""
+def url_of(database_url: str, data_dir: Path, password: str = "") -> str:
+    """The SQLAlchemy URL: as given, with psycopg 3 for PostgreSQL, or the file in `data_dir`.
+
+    Args:
+        database_url: empty for that file.
+        data_dir: of the ingester.
+        password: put into `database_url`, unless it is empty.
+    """
     if not database_url:
         return f"sqlite:///{data_dir / 'ingester.sqlite'}"
     url = sa.make_url(database_url)
+    if password:
+        url = url.set(password=password)
     if url.drivername in ("postgresql", "postgres"):
         url = url.set(drivername="postgresql+psycopg", query={**_POSTGRES, **url.query})
     return url.render_as_string(hide_password=False)

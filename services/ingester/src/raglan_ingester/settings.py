@@ -3,8 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Self
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, SecretStr
+import sqlalchemy as sa
+from pydantic import (
+    Field,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    SecretStr,
+    model_validator,
+)
 from raglan.metadata import MAX_BYTES
 from raglan.settings import GrpcSettings, default_data_dir
 
@@ -27,6 +36,9 @@ class IngesterSettings(GrpcSettings, env_prefix="RAGLAN_INGESTER_"):
     database_url: SecretStr = SecretStr("")
     """Jobs, documents and workflow state: a SQLAlchemy URL (`postgresql://...`, `sqlite:///...`).
     Empty: `ingester.sqlite` in `data_dir`."""
+
+    database_password: SecretStr = SecretStr("")
+    """Password of that database, as a file of its own, say; `database_url` has none then."""
 
     worker_name: str = ""
     """Name of the worker, different between replicas. Empty: the host name and a number on
@@ -97,3 +109,32 @@ class IngesterSettings(GrpcSettings, env_prefix="RAGLAN_INGESTER_"):
 
     outage_patience_s: PositiveFloat = 300
     """Seconds that the embedder or the retriever may be away before documents fail over it."""
+
+    @model_validator(mode="after")
+    def _check_database_url(self) -> Self:
+        # Of the whole, not of the field: what a field refuses is shown.
+        url = self.database_url.get_secret_value()
+        has_password = bool(self.database_password.get_secret_value())
+        if has_password and not url:
+            raise ValueError("RAGLAN_INGESTER_DATABASE_PASSWORD needs RAGLAN_INGESTER_DATABASE_URL")
+        if not url:
+            return self
+        try:
+            parsed = sa.make_url(url)
+        except (sa.exc.ArgumentError, ValueError):
+            raise ValueError(
+                "RAGLAN_INGESTER_DATABASE_URL is not a URL of a database; give "
+                "postgresql://user@host:5432/database or sqlite:///file, and percent-encode "
+                "@, :, / and # in a password"
+            ) from None
+        if parsed.get_backend_name() not in ("postgresql", "postgres", "sqlite"):
+            raise ValueError(
+                "RAGLAN_INGESTER_DATABASE_URL names another database than PostgreSQL or SQLite; "
+                "give postgresql://... or sqlite:///..."
+            )
+        if has_password and parsed.password is not None:
+            raise ValueError(
+                "RAGLAN_INGESTER_DATABASE_URL has a password of its own, and "
+                "RAGLAN_INGESTER_DATABASE_PASSWORD is set; keep one of the two"
+            )
+        return self

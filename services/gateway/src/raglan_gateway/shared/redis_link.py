@@ -199,7 +199,10 @@ class RedisLink:
     def _sentence(self, error: Exception) -> str:
         """Describe the error without foreign text, which may quote the data."""
         if isinstance(error, AuthenticationError):
-            return "Redis refuses the user or the password of RAGLAN_GATEWAY_REDIS_URL."
+            return (
+                "Redis refuses the user or the password of RAGLAN_GATEWAY_REDIS_URL "
+                "or RAGLAN_GATEWAY_REDIS_PASSWORD."
+            )
         if isinstance(error, ResponseError):
             code = str(error).partition(" ")[0]
             return f"Redis refuses a command ({code if code.isupper() else type(error).__name__})."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from typing import Final
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 _FORM: Final = "redis://[user:password@]host[:port][/database], or rediss:// for TLS"
 _DATABASE: Final = re.compile(r"/?\d*")
@@ -30,3 +30,16 @@ def check(url: str) -> None:
         raise ValueError(f"a URL with options, which are not taken; give {_FORM}")
     if not _DATABASE.fullmatch(parts.path):
         raise ValueError(f"a URL whose database is no number; give {_FORM}")
+
+
+def with_password(url: str, password: str) -> str:
+    """Put `password` into a checked `url`.
+
+    Raises:
+        ValueError: `url` has one already.
+    """
+    parts = urlsplit(url)
+    if parts.password is not None:
+        raise ValueError("a URL with a password of its own; keep one of the two")
+    user, _, address = parts.netloc.rpartition("@")
+    return parts._replace(netloc=f"{user}:{quote(password, safe='')}@{address}").geturl()
