@@ -11,6 +11,7 @@ from helm_chart import (
     environment,
     of_kind,
     pods,
+    refusal,
     render,
     variant,
     workloads,
@@ -100,6 +101,20 @@ def test_a_claim_for_each_pod_is_a_template() -> None:
     template = of_kind(objects, "ResourceClaimTemplate")["gpu"]
     pod = workloads(objects)["embedder"]["spec"]["template"]["spec"]
     assert pod["resourceClaims"][0]["resourceClaimTemplateName"] == template["metadata"]["name"]
+
+
+def test_shares_count_for_each_gpu_of_a_claim() -> None:
+    """Two encoders on different GPUs of one claim do not add up."""
+    claim = [
+        "--set=gpus.two.kind=dra,gpus.two.count=2",
+        '--set-json=services.embedder.gpu={"name": "two", "memoryShare": 0.7}',
+        '--set-json=services.reranker.gpu={"name": "two", "memoryShare": 0.7}',
+        "--set=services.embedder.settings.device=cuda:0",
+    ]
+    objects = render(*claim, "--set=services.reranker.settings.device=cuda:1")
+    assert environment(workloads(objects)["reranker"])["RAGLAN_RERANKER_DEVICE"] == "cuda:1"
+    same = refusal(*claim, "--set=services.reranker.settings.device=cuda:0")
+    assert "The memory shares of GPU two, cuda:0, add up to 1.40" in same
 
 
 @pytest.mark.parametrize("name", [name for name in VARIANTS if name in ("gpu", "small")])

@@ -72,6 +72,16 @@ def test_the_download_reaches_the_hub_alone() -> None:
     ]
 
 
+def test_the_migration_reaches_the_database_alone() -> None:
+    outside = of_kind(variant("several"), "NetworkPolicy")["migrate"]
+    assert outside["spec"]["egress"][-1] == {"ports": [{"port": 5432, "protocol": "TCP"}]}
+    policies = of_kind(variant("bundled"), "NetworkPolicy")
+    job = of_kind(variant("bundled"), "Job")["migrate"]
+    database = workloads(variant("bundled"))["postgresql"]
+    assert _sends(policies["migrate"], database, 5432)
+    assert _takes(policies["postgresql"], job, 5432)
+
+
 def test_servers_outside_are_reached_by_their_ports() -> None:
     objects = render(
         *SEVERAL,

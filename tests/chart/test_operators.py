@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
-from helm_chart import CHART, ROOT, container, of_kind, render, variant, workloads
+from helm_chart import CHART, ROOT, container, environment, of_kind, render, variant, workloads
 
 POD = {
     "nodeSelector": {"disk": "fast"},
@@ -169,6 +169,20 @@ def test_disruption_budgets_let_nodes_drain() -> None:
     for each in budgets.values():
         assert each["spec"]["maxUnavailable"] == 1
         assert each["spec"]["unhealthyPodEvictionPolicy"] == "AlwaysAllow"
+
+
+def test_a_service_turns_off_what_is_on_for_all() -> None:
+    """False and zero replace the defaults as other values do."""
+    objects = render(
+        "--set=services.embedder.podDisruptionBudget.enabled=false"
+        ",services.ingester.persistence.enabled=false,services.embedder.shutdown.drainS=0"
+    )
+    assert "embedder" not in of_kind(objects, "PodDisruptionBudget")
+    assert "gateway" in of_kind(objects, "PodDisruptionBudget")
+    ingester = workloads(objects)["ingester"]
+    assert ingester["kind"] == "Deployment"
+    drain = environment(workloads(objects)["embedder"])["RAGLAN_EMBEDDER_SHUTDOWN_DRAIN_S"]
+    assert drain == "0"
 
 
 def test_bundled_servers_have_a_password() -> None:

@@ -16,6 +16,7 @@ from helm_chart import (
     VARIANTS,
     container,
     environment,
+    of_kind,
     pods,
     ports,
     render,
@@ -190,6 +191,21 @@ def test_secrets_are_mounted_where_their_variables_point() -> None:
         (source,) = volume["projected"]["sources"]
         assert source["secret"]["name"] == secret
         assert source["secret"]["items"] == [{"key": key, "path": path.name}]
+
+
+def test_the_database_is_migrated_before_an_upgrade(tmp_path: Path) -> None:
+    """On a server alone: a file of SQLite has one owner, which migrates it at its start."""
+    assert "migrate" not in of_kind(variant("default"), "Job")
+    job = of_kind(variant("several"), "Job")["migrate"]
+    assert job["metadata"]["annotations"]["helm.sh/hook"] == "pre-upgrade"
+    assert container(job)["command"] == ["raglan-ingester", "migrate"]
+    assert container(job)["image"] == "raglan/ingester:0.1.0"
+    settings = _accepted("ingester", job, tmp_path)
+    assert settings == _accepted("ingester", _services("several")["ingester"], tmp_path)
+    volumes = job["spec"]["template"]["spec"]["volumes"]
+    mounted = {each["name"] for each in container(job)["volumeMounts"]}
+    assert mounted == {each["name"] for each in volumes}
+    assert not any("persistentVolumeClaim" in each for each in volumes)
 
 
 def test_settings_keep_their_numbers() -> None:

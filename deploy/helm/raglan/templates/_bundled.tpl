@@ -8,13 +8,12 @@
 - {name: POSTGRES_USER, value: raglan}
 - {name: POSTGRES_DB, value: raglan}
 - {name: POSTGRES_PASSWORD_FILE, value: /run/secrets/raglan/password}
-- {name: PGDATA, value: /var/lib/postgresql/data/pgdata}
 {{- end -}}
 {{- define "raglan.check.postgresql" -}}
 exec: {command: [pg_isready, -h, 127.0.0.1, -U, raglan, -d, raglan]}
 {{- end -}}
 {{- define "raglan.volumeMounts.postgresql" -}}
-- {name: data, mountPath: /var/lib/postgresql/data}
+- {name: data, mountPath: /var/lib/postgresql}
 - {name: run, mountPath: /var/run/postgresql}
 - {name: secrets, mountPath: /run/secrets/raglan, readOnly: true}
 {{- end -}}

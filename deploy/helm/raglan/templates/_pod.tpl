@@ -113,6 +113,8 @@ containers:
   {{- toYaml . | nindent 2 }}
   {{- end }}
 volumes:
+  - name: tmp
+    emptyDir: {medium: Memory, sizeLimit: {{ $w.tmpSize }}}
   {{- include "raglan.volumes" . | trim | nindent 2 }}
   {{- with $w.extraVolumes }}
   {{- toYaml . | nindent 2 }}
@@ -189,8 +191,6 @@ otlp: {{ .w.otlpPort }}
 {{- end -}}
 
 {{- define "raglan.volumes" -}}
-- name: tmp
-  emptyDir: {medium: Memory, sizeLimit: {{ .w.tmpSize }}}
 {{- if not .w.persistence.enabled }}
 - name: data
   emptyDir: {}

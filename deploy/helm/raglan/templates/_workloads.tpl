@@ -79,6 +79,15 @@ http://{{ include "raglan.fullname" . }}-qdrant:{{ .Values.bundled.qdrant.port }
 {{- dict "models" $found | toYaml -}}
 {{- end -}}
 
+{{- define "raglan.downloads" -}}
+{{- if and .Values.modelCache.enabled (include "raglan.models" . | fromYaml).models }}true{{ end -}}
+{{- end -}}
+
+{{- /* A database on a server is migrated before new services start; a file's own process does it. */ -}}
+{{- define "raglan.migrates" -}}
+{{- if and .Values.services.ingester.enabled (or .Values.postgresql.bundled .Values.postgresql.existingSecret) }}true{{ end -}}
+{{- end -}}
+
 {{- /* File whose presence says that the models are there: its name follows what they are. */ -}}
 {{- define "raglan.modelsReady" -}}
 /var/cache/raglan/models/.downloaded-{{ include "raglan.models" . | sha256sum | trunc 12 }}
