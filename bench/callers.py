@@ -21,7 +21,7 @@ OK = "OK"
 REFUSED = "RESOURCE_EXHAUSTED"
 LATE = "DEADLINE_EXCEEDED"
 UNREAD = "CANCELLED"
-"""How gRPC refuses a call that a busy server has not read."""
+"""Status of a call that gRPC refuses because a busy server has not read it."""
 
 _CUT_OFF = "CUT_OFF"
 
@@ -50,12 +50,12 @@ class Target:
 
 
 class Reply(NamedTuple):
-    """How a call ended."""
+    """Outcome of a call."""
 
     status: str
     """A gRPC status name; of HTTP "OK" or the number."""
     began: float | None = None
-    """When the first text of a streamed answer came, by `time.perf_counter`."""
+    """Arrival of the first text of a streamed answer, by `time.perf_counter`."""
     read: int = 0
     """Tokens of the prompt, and then of the answer, by the server's own count."""
     written: int = 0
@@ -160,7 +160,7 @@ class _HttpConnection:
 
     @property
     def usable(self) -> bool:
-        """Whether the server has not closed it."""
+        """Return True while the server has not closed it."""
         return not self._reader.at_eof() and not self._writer.is_closing()
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""How well words and meaning tell a supported claim from an unsupported one: SciFact's claims.
+"""Separation of supported from unsupported claims by words and by meaning, on SciFact's claims.
 
 Each claim is held against an abstract that a judge found relevant to it, against the nearest
 abstract that is none of those, and against one of another claim. The two thresholds of

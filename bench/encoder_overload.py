@@ -96,7 +96,7 @@ def overload(load: Generator, server: Server, texts: Texts) -> list[Row]:
 
 @dataclass
 class _Sweep:
-    """What each load gave, over the rounds."""
+    """Measurements of each load, over the rounds."""
 
     capacity: list[float] = field(default_factory=list)
     goodput: dict[float, list[float]] = field(default_factory=lambda: defaultdict(list))
@@ -146,7 +146,7 @@ def _rows(name: str, shape: _Shape, sweep: _Sweep) -> list[Row]:
 
 
 def _ended(runs: Sequence[Answers]) -> str:
-    """How the calls of an overload ended, and what the generator itself took."""
+    """Describe how the calls of an overload ended, and what the generator itself took."""
     count = sum(len(run.status) for run in runs)
     shares = {
         name: sum(run.count(status) for run in runs) / count

@@ -49,7 +49,7 @@ def main() -> None:
 
 
 def memory(load: Generator, texts: Texts) -> list[Row]:
-    """What the process holds after real work."""
+    """Measure the memory of the process after real work."""
     with embedder() as ours:
         process = psutil.Process(ours.pid)
         fresh = process.memory_info().rss
@@ -119,7 +119,7 @@ def passages(load: Generator, texts: Texts) -> list[Row]:
 
 
 def overhead(load: Generator, texts: Texts) -> list[Row]:
-    """What gRPC and the scheduler add to the bare engine, one query at a time."""
+    """Measure the time that gRPC and the scheduler add to the bare engine, one query at a time."""
     served: list[float] = []
     bare: list[float] = []
     with embedder() as ours, bare_engine() as engine:
@@ -169,7 +169,7 @@ def _bulk(server: Server, texts: Sequence[str]) -> Closed:
 
 
 def _all_ok(answers: Answers) -> int:
-    """How many calls there were, all of which must have succeeded: else the rate means nothing."""
+    """Count the calls, all of which must have succeeded: else the rate means nothing."""
     if bad := [status for status in answers.status if status != OK]:
         raise RuntimeError(f"{len(bad)} of {len(answers.status)} calls ended with {set(bad)}")
     return len(answers.status)

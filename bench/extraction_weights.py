@@ -1,4 +1,4 @@
-"""Where the weights of the extractive generator come from, and what each part is worth.
+"""Source of the weights of the extractive generator, and the worth of each part.
 
 Units: a conditional logit over all units of a question's passages, that one of them holds an answer
 string, fitted to SQuAD questions 1,001-2,000 and the answerable ones of docs_qa, each of which
@@ -128,14 +128,14 @@ def fitted(cases: Sequence[Case], used: Sequence[int]) -> np.ndarray:
 def weights(
     cases: Sequence[Case], docs: Sequence[Case], service: Features, where: str
 ) -> Iterator[Row]:
-    """What the fit gives, beside what the service has."""
+    """Compare the fit with the weights of the service."""
     found = fitted([*cases[FITTED], *docs], list(range(len(Features._fields))))
     for name, weight, ours in zip(Features._fields, found, service, strict=True):
         yield Row(f"weight of {name}{where}", "", weight, None, ours, "the service's")
 
 
 def ablation(cases: Sequence[Case], docs: Sequence[Case]) -> Iterator[Row]:
-    """How many of the questions that were not fitted are answered without each feature."""
+    """Count the questions outside the fit that are answered without each feature."""
     names = Features._fields
     used = list(range(len(names)))
     fit = [*cases[FITTED], *docs]
@@ -194,7 +194,7 @@ def _told(
 
 
 def thresholds(squad: Sequence[Case], other: Sequence[Case]) -> Iterator[Row]:
-    """What each threshold of the confidence would do on the questions that were fitted."""
+    """Show the effect of each confidence threshold on the questions that were fitted."""
     squad, other = squad[FITTED], other[::2]
     ours, theirs = (np.array([_confidence(case) for case in some]) for some in (squad, other))
     for least in THRESHOLDS:

@@ -73,7 +73,7 @@ class Frames:
 
     clients: int = 0
     seconds: float = 0.0
-    """How long `clients` go on."""
+    """Duration of the load of `clients`."""
 
     async def run(self) -> Answers:
         """Make the calls. Nothing else may run on this event loop."""

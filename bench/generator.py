@@ -48,7 +48,7 @@ Group = Callable[[Generator, Engine, Questions], list[Row]]
 
 @dataclass
 class Measured:
-    """What one server did at one number of streams, one entry a round."""
+    """Measurements of one server at one number of streams, one entry a round."""
 
     tokens_s: list[float] = field(default_factory=list)
     first_ms: list[float] = field(default_factory=list)
@@ -100,7 +100,7 @@ def streams(load: Generator, engine: Engine, questions: Questions) -> list[Row]:
 
 
 def in_front(load: Generator, engine: Engine, questions: Questions) -> list[Row]:
-    """What our service adds before `vllm serve`, through its `openai` engine."""
+    """Measure the time that our service adds before `vllm serve`, through its `openai` engine."""
     # One server answers both ways: whoever asked second would be served from its cache.
     engine = replace(engine, enable_prefix_caching=False)
     with ExitStack() as stack:

@@ -43,12 +43,12 @@ _GROWS = (
 
 @dataclass
 class Left:
-    """What was seen of clients that left."""
+    """Observations of clients that left."""
 
     after_ms: list[float] = field(default_factory=list)
     """From leaving until the engine had nothing in hand."""
     reading: int = 0
-    """How many had text by then."""
+    """Number that had text by then."""
 
 
 def leaving(_: Generator, engine: Engine, questions: Questions) -> list[Row]:
@@ -97,7 +97,7 @@ async def _leave(server: Server, questions: Questions, times: int, at_once: int)
 async def _ask_and_leave(
     channel: grpc.aio.Channel, target: Target, requests: list[bytes], seconds: float
 ) -> int:
-    """How many of the answers had begun."""
+    """Ask and leave; return the number of answers that had begun."""
     method: Any = channel.unary_stream(target.path)
     begun = 0
 

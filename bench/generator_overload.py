@@ -36,7 +36,7 @@ PEER = "vllm serve"
 
 @dataclass
 class _Sweep:
-    """What each load gave, over the rounds."""
+    """Measurements of each load, over the rounds."""
 
     capacity: list[float] = field(default_factory=list)
     goodput: dict[float, list[float]] = field(default_factory=lambda: defaultdict(list))
@@ -113,7 +113,7 @@ def rows(name: str, sweep: _Sweep) -> list[Row]:
 
 
 def ended(runs: Sequence[Answers]) -> str:
-    """How the calls of an overload ended, and what the generator itself took."""
+    """Describe how the calls of an overload ended, and what the generator itself took."""
     count = sum(len(run.status) for run in runs)
     known = {OK: "answered", REFUSED: "refused", LATE: "late"}
     shares = {

@@ -1,4 +1,4 @@
-"""How often the extractive generator's answer holds the right words, and what its confidence says.
+"""Share of the extractive generator's answers that hold the right words, by confidence.
 
 Passages are those that a whole mesh gives its generator (bench/mesh_passages.py), so the figures
 are those of the mesh; `make bench-mesh ONLY=answers` asks a running one. Questions: the first 1,000
@@ -35,7 +35,7 @@ COUNTS = (1, 2, 3, 4)
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one question."""
+    """Outcome of one question."""
 
     hits: tuple[bool, ...]
     """True if an answer string is in the best one, two, three, four quotes."""
@@ -45,7 +45,7 @@ class Outcome:
 
     @property
     def abstained(self) -> bool:
-        """Whether the service would give no answer."""
+        """True if the service would give no answer."""
         return self.confidence < THRESHOLD
 
 
@@ -81,12 +81,12 @@ class Outcomes:
 
 
 def share(what: str, held: Iterable[bool], target: str | None = None) -> Row:
-    """How many of `held` are so."""
+    """Return the share of `held` that are so."""
     return Row(what, "share", float(np.mean(list(held))), target)
 
 
 def answers(found: Outcomes) -> Iterator[Row]:
-    """What users get."""
+    """Rows of what users get."""
     for count in COUNTS:
         what = f"answer string in {count} quote(s), never abstaining"
         yield share(what, (each.hits[count - 1] for each in found.squad))

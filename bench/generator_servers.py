@@ -25,7 +25,7 @@ NAME = "model"
 TASKS_FILE = "BENCH_TASKS_FILE"
 
 _SERVE = "from vllm.entrypoints.launchers.api_server.entry import main; main()"
-"""What `vllm serve` calls; the command itself wants a distribution named vllm, which the CPU's is
+"""The function behind `vllm serve`; the command itself wants a distribution named vllm, which the CPU's is
 not."""
 
 _QUIET = {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "WARNING"}
@@ -71,7 +71,7 @@ class Asked:
 
 @dataclass(frozen=True)
 class Engine:
-    """What both engines are told: the names are vLLM's."""
+    """Settings of both engines; the names are vLLM's."""
 
     model: Path
     dtype: str = "bfloat16"
@@ -132,7 +132,7 @@ class Server:
         return asked.for_ours if self.target.transport == "grpc-answers" else asked.for_peer
 
     def load(self) -> dict[str, float]:
-        """What our service says that it has in hand."""
+        """Read the work in hand that our service reports."""
         with grpc.insecure_channel(f"127.0.0.1:{self.target.port}") as channel:
             stub = generator_pb2_grpc.GeneratorServiceStub(channel)
             return dict(stub.GetInfo(common_pb2.GetInfoRequest(), timeout=10).load)

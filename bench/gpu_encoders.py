@@ -48,7 +48,7 @@ CALLS_AT_ONCE: Final = 4
 
 @dataclass(frozen=True)
 class Shape:
-    """What a model costs, and what makes one like it."""
+    """Cost of a model, and the shape from which one like it is made."""
 
     name: str
     make: Callable[[Path, random_models.Size], Path]
@@ -80,7 +80,7 @@ TINY: Final = (
 
 @dataclass(frozen=True)
 class Size:
-    """How much is run: enough for steady figures, or just to see that it runs."""
+    """Amount of work: enough for steady figures, or just to see that it runs."""
 
     rounds: int
     calls: int
@@ -95,7 +95,7 @@ SMALL: Final = Size(rounds=2, calls=4, texts=8, queries=10, matrix=256)
 
 @dataclass(frozen=True)
 class Device:
-    """What a device did at best in this run."""
+    """Best measurements of a device in this run."""
 
     name: str
     flops: float
@@ -303,7 +303,7 @@ def main() -> None:
 
 
 def torch_engine_dtype(engine: Engine) -> torch.dtype:
-    """What torch calls the engine's number format."""
+    """Return torch's name of the engine's number format."""
     return {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}[engine.dtype]
 
 

@@ -53,7 +53,7 @@ BEHIND: Final = "vllm serve, passages by rank behind the question"
 
 @dataclass(frozen=True)
 class Size:
-    """How much is run: enough for steady figures, or just to see that it runs."""
+    """Amount of work: enough for steady figures, or just to see that it runs."""
 
     shape: Shape
     streams: tuple[int, ...]
@@ -69,7 +69,7 @@ SMALL: Final = Size(TINY, (1, 4), waves=1, rounds=1, tokens=16)
 
 @dataclass
 class Seen:
-    """What one server did at one number of streams."""
+    """Measurements of one server at one number of streams."""
 
     tokens_s: list[float] = field(default_factory=list)
     """One entry a round."""

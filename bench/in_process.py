@@ -1,4 +1,4 @@
-"""What runs in the caller's own process: sentence-transformers, and our bare engine.
+"""Encoders in the caller's own process: sentence-transformers, and our bare engine.
 
 Each lives in a process of its own beside the benchmark, so that neither's threads nor memory
 touch the load generator.

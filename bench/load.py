@@ -27,14 +27,14 @@ _LAST_ANSWERS_S = 5.0
 
 @dataclass
 class Answers:
-    """What a load met, one entry a call; times are seconds since the start."""
+    """Answers to a load, one entry a call; times are seconds since the start."""
 
     due: list[float] = field(default_factory=list)
-    """When the call was to be made; in a closed loop, when it was."""
+    """Time at which the call was due; in a closed loop, at which it was made."""
 
     sent: list[float] = field(default_factory=list)
     began: list[float] = field(default_factory=list)
-    """When the text of a streamed answer began; of any other, when it came."""
+    """Time at which the text of a streamed answer began; of any other, at which it came."""
 
     done: list[float] = field(default_factory=list)
     status: list[str] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""What the mesh adds to a query: every service as a process, with engines that cost nothing.
+"""Overhead of the mesh a query: every service as a process, with engines that cost nothing.
 
 `make bench-mesh ONLY=overhead`; with BEFORE=<commit> also beside that commit. The caller is a
 process of its own over plain HTTP/1.1.

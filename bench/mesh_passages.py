@@ -1,4 +1,4 @@
-"""What a whole mesh gives its generator for every question of a set, to be replayed without one.
+"""Record what a mesh gives its generator for every question of a set, to replay it without one.
 
 A mesh is started once and the SQuAD part ingested. Each question then goes through the gateway's
 own pipeline, with its defaults, to the services of that mesh, and the generator's own reading of

@@ -34,7 +34,7 @@ _OPEA: Final = "OPEA ChatQnA's gateway on mocks"
 
 @dataclass(frozen=True)
 class Round:
-    """What one load met."""
+    """Outcome of one load."""
 
     rate: float
     """Streams that ended whole, a second."""

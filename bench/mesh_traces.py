@@ -1,4 +1,4 @@
-"""Whether traces are complete and right: `make bench-mesh ONLY=traces`.
+"""Completeness and correctness of traces: `make bench-mesh ONLY=traces`.
 
 2,000 requests of every kind, some to fail, some whose caller leaves; what the trace of each must
 contain follows from how it went for its caller (`trace_expectations`). The index is real, embedder,

@@ -1,4 +1,4 @@
-"""What spans and logs cost, and what a collector that fails does.
+"""Cost of spans and logs, and the effect of a collector that fails.
 
 `make bench-mesh ONLY="tracing collectors"`.
 
@@ -52,7 +52,7 @@ _DROPPED: Final = 'raglan_spans_dropped_total{reason="collector"} '
 
 @dataclass
 class Measured:
-    """What one mesh showed, an entry a round."""
+    """Measurements of one mesh, an entry a round."""
 
     rates: list[float] = field(default_factory=list)
     """Searches a second of sixteen callers."""

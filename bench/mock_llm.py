@@ -122,7 +122,7 @@ def running() -> Iterator[int]:
 
 
 def variables(port: int) -> dict[str, str]:
-    """What makes a generator ask the one at `port`, for as many answers as anybody wants."""
+    """Return the settings of a generator that asks the one at `port`, without a limit."""
     return {
         "RAGLAN_GENERATOR_ENGINE": "openai",
         "RAGLAN_GENERATOR_MODEL": "mock",

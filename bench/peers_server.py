@@ -1,4 +1,4 @@
-"""What a user would write instead of the mesh: Haystack's hybrid retrieval behind FastAPI.
+"""Haystack's hybrid retrieval behind FastAPI, which a user would write instead of the mesh.
 
 Runs in `.venv-peers`, as `bench/peers.py` starts it:
 

@@ -102,7 +102,7 @@ class Fifo:
         return None
 
     def fitting(self) -> int:
-        """How many from the head one batch holds."""
+        """Return the number of texts from the head that one batch holds."""
         longest = 0
         for count, text in enumerate(self.queue):
             longest = max(longest, text.tokens)

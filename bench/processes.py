@@ -73,7 +73,7 @@ def free_port() -> int:
 
 
 def answers(port: int) -> bool:
-    """Whether an HTTP server says that it is well."""
+    """Return True if an HTTP server answers its health check."""
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2) as reply:
             return bool(reply.status == 200)
@@ -82,7 +82,7 @@ def answers(port: int) -> bool:
 
 
 def serving(port: int, service: str) -> bool:
-    """Whether a gRPC server says that `service` is SERVING."""
+    """Return True if a gRPC server reports `service` as SERVING."""
     with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
         try:
             reply = health_pb2_grpc.HealthStub(channel).Check(

@@ -1,4 +1,4 @@
-"""How much of a prompt vLLM serves from its prefix cache, by the order of the prompt's parts.
+"""Share of a prompt that vLLM serves from its prefix cache, by the order of the prompt's parts.
 
 Replays the retrieval requests of the RAGPulse trace (ids and token lengths, no text) through real
 vLLM with a tiny random model and reads vLLM's own counters; beside it a simulation of the same
@@ -37,7 +37,7 @@ CPU_BLOCK: Final = 32
 """Tokens that vLLM caches as one: on a CPU multiples of this, on GPUs 16."""
 GPU_BLOCK: Final = 16
 CACHE_TOKENS: Final = 524_288
-"""What an 80 GB GPU has room for beside an 8B model in bfloat16."""
+"""Room of an 80 GB GPU beside an 8B model in bfloat16."""
 VOCABULARY: Final = 2_000
 MAX_MODEL_LEN: Final = 8_192
 

@@ -41,9 +41,9 @@ class Row:
     peer_name: str | None = None
     note: str | None = None
     samples: Sequence[float] = ()
-    """What `ours` was computed from, in its unit; kept in the history alone."""
+    """Values from which `ours` was computed, in its unit; kept in the history alone."""
     statistic: str = "mean"
-    """What `ours` is of `samples`: "mean", or a percentile such as "p95"."""
+    """Statistic of `samples` that `ours` is: "mean", or a percentile such as "p95"."""
 
     @property
     def better(self) -> records.Better | None:
@@ -59,7 +59,7 @@ class Row:
 
     @property
     def met(self) -> bool | None:
-        """Whether the target is met; None without one."""
+        """True if the target is met; None without one."""
         if self.target is None:
             return None
         *of_ratio, sign, bound = self.target.split()
@@ -196,7 +196,7 @@ def document_of(row: Row) -> dict[str, Any]:
 
 
 def rows_of(bench: str) -> list[Row]:
-    """What was published of `bench`, a null as the NaN it stands for; nothing if it never was."""
+    """Return the published rows of `bench`, null as NaN; none if it was never published."""
     path = RESULTS / f"{bench}.json"
     found = json.loads(path.read_text())["rows"] if path.exists() else []
     fields = [

@@ -1,4 +1,4 @@
-"""What reranking is worth for its CPU time, by setting: `make bench-reranker`.
+"""Worth of reranking for its processor time, by setting: `make bench-reranker`.
 
 Hybrid retrieval and MaxSim are computed once (bench/retrieved.py), then every setting is replayed
 by the reranker's own rules: quality over all questions, CPU time as measured when exactly those
@@ -70,7 +70,7 @@ GAPS = [Setting(t, 0.5, gap) for t, gap in product((1_200, 2_000, ALL), (1.0, 1.
 
 
 def scored(case: Case, setting: Setting) -> int:
-    """How many candidates the reranker would score."""
+    """Return the number of candidates that the reranker would score."""
     offered = within_gap(retrieval(case), setting.gap)
     return affordable(case.query_tokens, case.tokens, count=offered, tokens=setting.tokens)
 
@@ -193,7 +193,7 @@ def _mean(cases: Sequence[Case], setting: Setting) -> np.ndarray:
 
 
 def kept_vectors() -> Iterator[Row]:
-    """What a passage costs whose token vectors are kept, and how often that is so."""
+    """Measure the cost of a passage whose token vectors are kept, and how often that is so."""
     random = np.random.default_rng(0)
     query = random.standard_normal((17, 384)).astype(np.float32)
     passages = [Rounded.of(random.standard_normal((200, 384))) for _ in range(20)]

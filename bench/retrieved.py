@@ -1,4 +1,4 @@
-"""What reranking is given: hybrid retrieval over the evaluation sets, run in this process.
+"""Input of reranking: hybrid retrieval over the evaluation sets, run in this process.
 
 Chunking, context lines, encoder, index and fusion are those of the services, with their defaults.
 Every text goes through the model once; of its token vectors only the MaxSim with the queries that

@@ -1,4 +1,4 @@
-"""What the Search and Upsert rpcs of the edge store cost: `python bench/retriever.py [--chunks N]`.
+"""Cost of the Search and Upsert rpcs of the edge store: `python bench/retriever.py [--chunks N]`.
 
 Starts a retriever process of its own on an empty folder and fills it over gRPC with random vectors
 of 384 dimensions and texts of 150 words, drawn by Zipf's law. Searches one by one, before and after

@@ -17,7 +17,7 @@ from typing import Protocol
 
 @dataclass(frozen=True)
 class Device:
-    """What runs batches: `seconds = per_token_s * padded_tokens + overhead_s`, with noise."""
+    """Device that runs a batch in `per_token_s * padded_tokens + overhead_s`, with noise."""
 
     name: str
     per_token_s: float
@@ -78,12 +78,12 @@ class Policy(Protocol):
         """`job` took `seconds`."""
 
     def wake_at(self, now: float) -> float | None:
-        """When to be asked again although nothing happened, of a policy with a timer."""
+        """Time to be asked again although nothing happened, of a policy with a timer."""
 
 
 @dataclass
 class Trace:
-    """What happened to all texts, in order of arrival."""
+    """Outcome of all texts, in order of arrival."""
 
     texts: list[Text] = field(default_factory=list)
     jobs: list[Job] = field(default_factory=list)

@@ -41,7 +41,7 @@ Made = Mapping[str, Any]
 
 
 def spans() -> list[Row]:
-    """What either library takes for the spans of a query, and what share of the query that is."""
+    """Measure each library's time for a query's spans, and its share of the query."""
     query_us, made = _query()
     packed = [_packed(span["attributes"]) for span in made]
     flat = [span["attributes"] for span in made]
