@@ -8,18 +8,32 @@ from __future__ import annotations
 
 import errno
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from raglan.errors import StorageFull
+from raglan.errors import StorageFull, Unavailable
 
 FULL_DISK: Final = (errno.ENOSPC, errno.EDQUOT)
 """Numbers of system errors."""
 
 _MB: Final = 1_000_000
+
+
+def require_writable(folder: Path, setting: str) -> None:
+    """Make `folder`, and raise Unavailable with its setting unless files can be written there."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        if error.errno not in FULL_DISK:  # a full disk can still be read from
+            raise Unavailable(
+                f"The folder {folder} cannot be written to: {error.strerror}. Mount a volume there "
+                f"that can, or set {setting} to another folder."
+            ) from None
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,9 +12,11 @@ import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, Literal, TypeVar, get_args
+from typing import Annotated, Any, Final, Literal, TypeVar, get_args
+from urllib.parse import urlsplit
 
 from pydantic import (
+    AfterValidator,
     Field,
     NonNegativeFloat,
     PositiveInt,
@@ -55,6 +57,34 @@ _MAX_SECRET_BYTES: Final = 64 * 1024
 
 COMMON_VARIABLES: Final = frozenset({fault_plan.VARIABLE, *tls_files.OWN, *trace_variables.OWN})
 """Variables that every service reads under one name."""
+
+
+def _addresses(value: str) -> str:
+    # Imported late: the command line reads settings and resolves no names.
+    from raglan.rpc.addresses import Addresses
+
+    if value:
+        Addresses.parse(value)
+    return value
+
+
+def _http_url(value: str) -> str:
+    try:
+        url = urlsplit(value)
+        # Read, because a port that is no number shows only then.
+        usable = url.scheme in ("http", "https") and url.hostname and url.port != 0
+    except ValueError:
+        usable = False
+    if not usable:
+        raise ValueError("it is no URL; write http://host:port or https://host:port")
+    return value
+
+
+AddressList = Annotated[str, AfterValidator(_addresses)]
+"""Addresses as `raglan.rpc.addresses` reads them; empty for none."""
+
+HttpUrl = Annotated[str, AfterValidator(_http_url)]
+"""Base URL of a server."""
 
 
 class SettingsError(Exception):
@@ -266,12 +296,17 @@ def _problem(settings: type[ServiceSettings], names: Mapping[str, str], error: E
     location = error["loc"]
     # An error of no single field has all of them as its input, secrets included.
     if not location:
-        return f"{error['msg']}."
-    said = f"{_place(location, names)}: {error['msg']}"
+        return f"{_sentence(error)}."
+    said = f"{_place(location, names)}: {_sentence(error)}"
     field = settings.model_fields.get(str(location[0]))
     if field is None or is_secret(field):
         return f"{said}."
     return f"{said} (got {error['input']!r})."
+
+
+def _sentence(error: ErrorDetails) -> str:
+    """The message as the validator raised it."""
+    return error["msg"].removeprefix("Value error, ")
 
 
 def _not_json(settings: type[ServiceSettings], variables: Mapping[str, str]) -> list[str]:

@@ -16,7 +16,7 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from raglan.settings import ServiceSettings
+from raglan.settings import AddressList, ServiceSettings
 from raglan.settings import listed as listed
 
 from raglan_gateway.shared import redis_url
@@ -28,23 +28,23 @@ class GatewaySettings(ServiceSettings, env_prefix="RAGLAN_GATEWAY_"):
     port: int = Field(default=8080, ge=0, le=65535)
     """Port of the REST API."""
 
-    embedder_address: str = "127.0.0.1:7101"
+    embedder_address: AddressList = "127.0.0.1:7101"
     """Embedders: addresses with commas (host:port), names that are resolved again every 5 s (each
     stands for all of its addresses), or @ and a file that is read again every second."""
 
-    retriever_address: str = "127.0.0.1:7102"
+    retriever_address: AddressList = "127.0.0.1:7102"
     """Retrievers, as for the embedders."""
 
-    reranker_address: str = "127.0.0.1:7103"
+    reranker_address: AddressList = "127.0.0.1:7103"
     """Rerankers, as for the embedders."""
 
-    generator_address: str = "127.0.0.1:7104"
+    generator_address: AddressList = "127.0.0.1:7104"
     """Generators, as for the embedders."""
 
-    ingester_address: str = "127.0.0.1:7105"
+    ingester_address: AddressList = "127.0.0.1:7105"
     """The ingester."""
 
-    tracer_address: str = ""
+    tracer_address: AddressList = ""
     """The tracer; empty for none: traces are not kept then, and `/v1/traces` is not supported."""
 
     allowed_hosts: str = ""

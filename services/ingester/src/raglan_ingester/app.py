@@ -8,6 +8,7 @@ from functools import partial
 import grpc
 import sqlalchemy as sa
 from raglan.deadline import Deadline
+from raglan.disk import require_writable
 from raglan.errors import Unavailable
 from raglan.rpc.metrics import CalledPools
 from raglan.rpc.pool import EndpointPool
@@ -57,7 +58,8 @@ class Ingester:
             settings.data_dir,
             settings.database_password.get_secret_value(),
         )
-        (settings.data_dir / _TOKENIZERS).mkdir(parents=True, exist_ok=True)
+        require_writable(settings.data_dir, "RAGLAN_INGESTER_DATA_DIR")
+        (settings.data_dir / _TOKENIZERS).mkdir(exist_ok=True)
         self._database = Database(url)
         self.metrics = Endpoint.of(settings)
         self._counted = IngesterMetrics(self.metrics.registry)

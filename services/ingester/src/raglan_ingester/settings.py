@@ -15,7 +15,7 @@ from pydantic import (
     model_validator,
 )
 from raglan.metadata import MAX_BYTES
-from raglan.settings import GrpcSettings, default_data_dir
+from raglan.settings import AddressList, GrpcSettings, default_data_dir
 
 MIB = 1024 * 1024
 
@@ -53,10 +53,10 @@ class IngesterSettings(GrpcSettings, env_prefix="RAGLAN_INGESTER_"):
     job_retention_days: PositiveFloat = 30
     """Days that an ended job can be looked at; its documents stay."""
 
-    embedder_address: str = "127.0.0.1:7101"
+    embedder_address: AddressList = "127.0.0.1:7101"
     """The embedder: "host:port", or several IP addresses separated by commas."""
 
-    retriever_address: str = "127.0.0.1:7102"
+    retriever_address: AddressList = "127.0.0.1:7102"
     """The retriever: "host:port", or several IP addresses separated by commas."""
 
     concurrent_jobs: PositiveInt = 2

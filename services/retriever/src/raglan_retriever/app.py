@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import math
+import warnings
+from typing import Final
+from urllib.parse import urlsplit
 
+import structlog
 from raglan.rpc.server import Service
 from raglan.telemetry.metrics import Endpoint
 from raglan.v1 import retriever_pb2_grpc
@@ -15,6 +19,8 @@ from raglan_retriever.servicer import RetrieverServicer
 from raglan_retriever.settings import RetrieverSettings
 from raglan_retriever.stores.null import NullStore
 from raglan_retriever.stores.store import Store
+
+log: Final = structlog.get_logger()
 
 
 def build(settings: RetrieverSettings) -> Service:
@@ -51,18 +57,7 @@ def load_store(settings: RetrieverSettings) -> Store:
     if settings.store == "null":
         return NullStore()
     if settings.store == "qdrant":
-        from qdrant_client import AsyncQdrantClient
-
-        from raglan_retriever.stores.qdrant import QdrantStore
-
-        key = settings.qdrant_api_key
-        client = AsyncQdrantClient(
-            settings.qdrant_url,
-            api_key=None if key is None else key.get_secret_value(),
-            timeout=math.ceil(settings.qdrant_timeout_s),
-            check_compatibility=False,
-        )
-        return QdrantStore(client)
+        return _qdrant_store(settings)
     from raglan_retriever.stores.edge import EdgeStore
 
     return EdgeStore(
@@ -75,3 +70,30 @@ def load_store(settings: RetrieverSettings) -> Store:
         max_open=settings.max_open_collections,
         close_after_s=settings.close_unused_after_s,
     )
+
+
+def _qdrant_store(settings: RetrieverSettings) -> Store:
+    from qdrant_client import AsyncQdrantClient
+
+    from raglan_retriever.stores.qdrant import QdrantStore
+
+    key = settings.qdrant_api_key
+    with warnings.catch_warnings():
+        # The client's own warning names a line of code; ours names the setting.
+        warnings.simplefilter("ignore", UserWarning)
+        client = AsyncQdrantClient(
+            settings.qdrant_url,
+            api_key=None if key is None else key.get_secret_value(),
+            timeout=math.ceil(settings.qdrant_timeout_s),
+            check_compatibility=False,
+        )
+    url = urlsplit(settings.qdrant_url)
+    if url.hostname not in ("localhost", "127.0.0.1", "::1"):
+        if key is None:
+            log.warning(
+                "Qdrant is used without a key: whoever reaches it can read and delete",
+                setting="RAGLAN_RETRIEVER_QDRANT_API_KEY",
+            )
+        elif url.scheme == "http":
+            log.info("the key of Qdrant is sent without TLS", setting="RAGLAN_RETRIEVER_QDRANT_URL")
+    return QdrantStore(client)

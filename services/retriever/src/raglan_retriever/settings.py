@@ -14,7 +14,7 @@ from pydantic import (
     PositiveInt,
     SecretStr,
 )
-from raglan.settings import GrpcSettings, default_data_dir
+from raglan.settings import GrpcSettings, HttpUrl, default_data_dir
 from raglan.terms import language_code
 
 from raglan_retriever.fusion import Method
@@ -33,7 +33,7 @@ class RetrieverSettings(GrpcSettings, env_prefix="RAGLAN_RETRIEVER_"):
     data_dir: Path = Field(default_factory=lambda: default_data_dir() / "retriever")
     """Folder of the edge store. One retriever process may use it at a time."""
 
-    qdrant_url: str = "http://127.0.0.1:6333"
+    qdrant_url: HttpUrl = "http://127.0.0.1:6333"
     """Where the qdrant store finds its server."""
 
     qdrant_api_key: SecretStr | None = None

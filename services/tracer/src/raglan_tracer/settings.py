@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from pydantic import Field, NonNegativeInt, PositiveInt
-from raglan.settings import GrpcSettings, default_data_dir
+from raglan.settings import AddressList, GrpcSettings, default_data_dir
 
 
 class TracerSettings(GrpcSettings, env_prefix="RAGLAN_TRACER_"):
@@ -18,21 +18,21 @@ class TracerSettings(GrpcSettings, env_prefix="RAGLAN_TRACER_"):
     port: int = Field(default=7106, ge=0, le=65535)
     """Port to listen on; 0 takes a free one."""
 
-    embedder_address: str = "127.0.0.1:7101"
+    embedder_address: AddressList = "127.0.0.1:7101"
     """Embedders: addresses with commas (host:port), names that are resolved again every 5 s (each
     stands for all of its addresses), or @ and a file that is read again every second. All of them
     are asked for the spans of a trace that is kept."""
 
-    retriever_address: str = "127.0.0.1:7102"
+    retriever_address: AddressList = "127.0.0.1:7102"
     """Retrievers, as for the embedders."""
 
-    reranker_address: str = "127.0.0.1:7103"
+    reranker_address: AddressList = "127.0.0.1:7103"
     """Rerankers, as for the embedders."""
 
-    generator_address: str = "127.0.0.1:7104"
+    generator_address: AddressList = "127.0.0.1:7104"
     """Generators, as for the embedders."""
 
-    ingester_address: str = "127.0.0.1:7105"
+    ingester_address: AddressList = "127.0.0.1:7105"
     """The ingester."""
 
     data_dir: Path = Field(default_factory=lambda: default_data_dir() / "tracer")

@@ -78,7 +78,11 @@ def made_once(
             "stuck?"
         ) from None
     except OSError as error:
-        raise Unavailable(f"The model cache {target.parent} cannot be used: {error}") from error
+        raise Unavailable(
+            f"The model cache {target.parent} cannot be used: {error.strerror or error}. Mount a "
+            "volume there that can be written to, or set RAGLAN_EMBEDDER_CACHE_DIR and "
+            "RAGLAN_RERANKER_CACHE_DIR to another folder."
+        ) from error
     return target
 
 

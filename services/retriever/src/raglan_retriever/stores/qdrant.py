@@ -314,7 +314,7 @@ def _errors(name: str = "") -> Iterator[None]:
             raise Conflict(f"Collection {name!r} exists already.") from None
         if error.status_code in (401, 403):
             raise Unavailable(
-                "Qdrant refuses the key; check RAGLAN_RETRIEVER_QDRANT_API_KEY."
+                "Qdrant refuses the key, or wants one; check RAGLAN_RETRIEVER_QDRANT_API_KEY."
             ) from None
         if (error.status_code or 500) >= 500:
             raise Unavailable(
