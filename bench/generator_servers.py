@@ -25,8 +25,8 @@ NAME = "model"
 TASKS_FILE = "BENCH_TASKS_FILE"
 
 _SERVE = "from vllm.entrypoints.launchers.api_server.entry import main; main()"
-"""The function behind `vllm serve`; the command itself wants a distribution named vllm, which the CPU's is
-not."""
+"""The function behind `vllm serve`; the command itself wants a distribution named vllm, which the
+CPU's is not."""
 
 _QUIET = {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "WARNING"}
 
