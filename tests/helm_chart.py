@@ -18,7 +18,13 @@ HELM: Final = ROOT / ".venv-chart" / "bin" / "helm"
 KUBECTL: Final = ROOT / ".venv-chart" / "bin" / "kubectl"
 
 QDRANT: Final = ("--set", "qdrant.url=http://qdrant.example:6333,qdrant.existingSecret=qdrant")
-POSTGRES: Final = ("--set", "postgresql.existingSecret=postgres,redis.existingSecret=redis")
+POSTGRES: Final = (
+    "--set=postgresql.url=postgresql://raglan@db.example:5433/raglan"
+    ",postgresql.existingSecret=postgres"
+    ",redis.existingSecret=redis,redis.key=uri",
+)
+"""A URL with the password in a Secret, and a URL that is a Secret itself."""
+
 SEVERAL: Final = (
     *QDRANT,
     *POSTGRES,

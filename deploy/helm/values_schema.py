@@ -21,7 +21,8 @@ CHART_SETS: Final = frozenset(
     {
         *("host", "port", "metrics_port", "otlp_host", "otlp_port", "allowed_hosts", "listen_fd"),
         *("shutdown_drain_s", "shutdown_grace_s", "data_dir", "cache_dir"),
-        *("store", "qdrant_url", "redis_url", "database_url", "qdrant_api_key"),
+        *("store", "qdrant_url", "qdrant_api_key"),
+        *("redis_url", "redis_password", "database_url", "database_password"),
         *("gpu_memory_utilization", "tensor_parallel_size"),
         *(f"{service}_address" for service in SERVICES),
     }

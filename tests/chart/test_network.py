@@ -74,7 +74,7 @@ def test_the_download_reaches_the_hub_alone() -> None:
 
 def test_the_migration_reaches_the_database_alone() -> None:
     outside = of_kind(variant("several"), "NetworkPolicy")["migrate"]
-    assert outside["spec"]["egress"][-1] == {"ports": [{"port": 5432, "protocol": "TCP"}]}
+    assert outside["spec"]["egress"][-1] == {"ports": [{"port": 5433, "protocol": "TCP"}]}
     policies = of_kind(variant("bundled"), "NetworkPolicy")
     job = of_kind(variant("bundled"), "Job")["migrate"]
     database = workloads(variant("bundled"))["postgresql"]
@@ -94,7 +94,7 @@ def test_servers_outside_are_reached_by_their_ports() -> None:
         **{service: {4318} for service in SERVICES},
         "gateway": {6379, 4318},
         "retriever": {6333, 4318},
-        "ingester": {5432, 4318},
+        "ingester": {5433, 4318},
         "generator": {443, 4318},
     }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tomllib
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import service_settings
@@ -27,11 +28,7 @@ from raglan.rpc.health_service import LIVE, name_of
 from raglan.settings import SERVICES, ServiceSettings, secret_files_of
 
 VALUES = yaml.safe_load((CHART / "values.yaml").read_text())
-URLS = {
-    "RAGLAN_GATEWAY_REDIS_URL": "redis://:secret@redis:6379/0",
-    "RAGLAN_INGESTER_DATABASE_URL": "postgresql://raglan:secret@postgres:5432/raglan",
-}
-"""What stands in the files of secrets that are no mere passwords."""
+REDIS_URL = "RAGLAN_GATEWAY_REDIS_URL"
 
 OF_LIBRARIES = {
     *("HOME", "HF_HOME", "HF_HUB_OFFLINE", "OTEL_EXPORTER_OTLP_ENDPOINT", "PYTORCH_ALLOC_CONF"),
@@ -97,6 +94,16 @@ def test_images_are_named_for_their_services() -> None:
     assert gpu["reranker"] == "raglan/reranker:0.1.0-gpu"
     assert gpu["generator"] == "raglan/generator:0.1.0-vllm"
     assert gpu["gateway"] == "raglan/gateway:0.1.0"
+
+
+def test_images_of_others_are_those_of_the_one_list() -> None:
+    listed = yaml.safe_load((ROOT / "deploy/images/third-party.yaml").read_text())
+    images = {
+        name: container(each)["image"] for name, each in workloads(variant("bundled")).items()
+    }
+    for own, name in (("redis", "redis"), ("postgresql", "postgres"), ("qdrant", "qdrant")):
+        short = listed[name].removeprefix("docker.io/").removeprefix("library/")
+        assert images[own] == short
 
 
 def test_registry_goes_before_every_image() -> None:
@@ -167,7 +174,9 @@ def test_no_secret_is_in_the_environment(name: str) -> None:
     for service, workload in _services(name).items():
         files = secret_files_of(service_settings.settings_of(service))
         for variable in container(workload)["env"]:
-            assert f"{variable['name']}_FILE" not in files, variable["name"]
+            if f"{variable['name']}_FILE" in files:
+                assert variable["name"].endswith("_URL")
+                assert urlsplit(variable["value"]).password is None
 
 
 def test_secrets_are_mounted_where_their_variables_point() -> None:
@@ -177,8 +186,8 @@ def test_secrets_are_mounted_where_their_variables_point() -> None:
         ",services.generator.secrets.api_key.key=token",
     )
     expected = {
-        "gateway": ("RAGLAN_GATEWAY_REDIS_URL_FILE", "redis", "url"),
-        "ingester": ("RAGLAN_INGESTER_DATABASE_URL_FILE", "postgres", "url"),
+        "gateway": ("RAGLAN_GATEWAY_REDIS_URL_FILE", "redis", "uri"),
+        "ingester": ("RAGLAN_INGESTER_DATABASE_PASSWORD_FILE", "postgres", "password"),
         "retriever": ("RAGLAN_RETRIEVER_QDRANT_API_KEY_FILE", "qdrant", "api-key"),
         "generator": ("RAGLAN_GENERATOR_API_KEY_FILE", "llm", "token"),
     }
@@ -255,9 +264,8 @@ def test_gateway_is_reached_by_its_names_alone() -> None:
 def _accepted(service: str, workload: dict[str, Any], folder: Path) -> ServiceSettings:
     """The settings that a service loads in its container."""
     given = environment(workload)
-    for variable, url in URLS.items():
-        if given.pop(f"{variable}_FILE", ""):
-            given[variable] = url
+    if given.pop(f"{REDIS_URL}_FILE", ""):  # stands for more than a password
+        given[REDIS_URL] = "redis://:secret@redis:6379/0"
     return service_settings.accepted(service, given, folder=folder)
 
 

@@ -50,7 +50,7 @@ MISTAKES = {
         "services.ingester may have 2 replicas, but its SQLite file belongs to one process",
     ),
     "two ingesters, two folders": (
-        ("--set", "services.ingester.replicas=2,postgresql.existingSecret=db"),
+        ("--set", "services.ingester.replicas=2,postgresql.existingSecret=db,postgresql.key=uri"),
         "services.ingester may have 2 replicas, which need one folder of documents",
     ),
     "one folder on one node": (
@@ -116,6 +116,11 @@ MISTAKES = {
     "two databases": (
         ("--set", "postgresql.bundled=true,postgresql.existingSecret=db"),
         "postgresql.bundled and postgresql.existingSecret are both set: keep one.",
+    ),
+    "password in a URL": (
+        ("--set", "redis.url=redis://:secret@redis:6379/0"),
+        "redis.url holds a password: leave it out, and name the Secret that holds it in "
+        "redis.existingSecret.",
     ),
     "two indexes": (
         (*QDRANT, "--set", "qdrant.bundled=true"),

@@ -7,7 +7,7 @@
 {{- define "raglan.env.postgresql" -}}
 - {name: POSTGRES_USER, value: raglan}
 - {name: POSTGRES_DB, value: raglan}
-- {name: POSTGRES_PASSWORD_FILE, value: /run/secrets/raglan/password}
+- {name: POSTGRES_PASSWORD_FILE, value: /run/secrets/raglan/{{ .root.Values.postgresql.key }}}
 {{- end -}}
 {{- define "raglan.check.postgresql" -}}
 exec: {command: [pg_isready, -h, 127.0.0.1, -U, raglan, -d, raglan]}

@@ -64,6 +64,9 @@
 {{- $hosts := list "localhost" $name (printf "%s.%s" $name .root.Release.Namespace) (printf "%s.%s.svc" $name .root.Release.Namespace) (printf "%s.%s.svc.cluster.local" $name .root.Release.Namespace) -}}
 {{- range .root.Values.ingress.hosts }}{{ if and $.root.Values.ingress.enabled .host }}{{ $hosts = append $hosts .host }}{{ end }}{{ end -}}
 ALLOWED_HOSTS: {{ concat $hosts .w.hosts | uniq | join "," | quote }}
+{{- with include "raglan.serverUrl" (dict "root" .root "name" "redis") }}
+REDIS_URL: {{ . }}
+{{- end }}
 {{- end -}}
 
 {{- define "raglan.env.tracer" -}}
@@ -90,7 +93,10 @@ STORE: edge
 {{- end -}}
 {{- end -}}
 
-{{- define "raglan.env.ingester" }}{}{{ end -}}
+{{- define "raglan.env.ingester" -}}
+{{- with include "raglan.serverUrl" (dict "root" .root "name" "postgresql") }}DATABASE_URL: {{ . }}{{ else }}{}{{ end -}}
+{{- end -}}
+
 {{- define "raglan.env.generator" }}{}{{ end -}}
 
 {{- /* The device is always named, so that a GPU that is missing stops the start. */ -}}
@@ -123,8 +129,9 @@ GPU_MEMORY_UTILIZATION: {{ . }}
 {{- $_ := set $files $setting (dict "secret" $from.existingSecret "key" $from.key) -}}
 {{- end -}}
 {{- with (include "raglan.backends" $root | fromYaml | dig .name "") -}}
-{{- $setting := get (dict "redis" "redis_url" "postgresql" "database_url" "qdrant" "qdrant_api_key") . -}}
 {{- $from := index $root.Values . -}}
+{{- $part := ternary "password" "url" (or $from.bundled (ne $from.url "")) -}}
+{{- $setting := get (dict "redis" (print "redis_" $part) "postgresql" (print "database_" $part) "qdrant" "qdrant_api_key") . -}}
 {{- if $from.bundled -}}
 {{- $_ := set $files $setting (dict "secret" (printf "%s-%s" (include "raglan.fullname" $root) .) "key" $from.key) -}}
 {{- else if $from.existingSecret -}}

@@ -15,6 +15,23 @@ ingester: postgresql
 retriever: qdrant
 {{- end -}}
 
+{{- /* URL of PostgreSQL or Redis, without a password; empty without one, and where a Secret holds it. */ -}}
+{{- define "raglan.serverUrl" -}}
+{{- $own := index .root.Values .name -}}
+{{- $host := printf "%s-%s:%d" (include "raglan.fullname" .root) .name (int (index .root.Values.bundled .name).port) -}}
+{{- if not $own.bundled -}}
+{{ $own.url }}
+{{- else if eq .name "postgresql" -}}
+postgresql://raglan@{{ $host }}/raglan
+{{- else -}}
+redis://{{ $host }}/0
+{{- end -}}
+{{- end -}}
+
+{{- define "raglan.hasPostgresql" -}}
+{{- with .Values.postgresql }}{{ if or .bundled .url .existingSecret }}true{{ end }}{{ end -}}
+{{- end -}}
+
 {{- define "raglan.qdrantUrl" -}}
 {{- if .Values.qdrant.bundled -}}
 http://{{ include "raglan.fullname" . }}-qdrant:{{ .Values.bundled.qdrant.port }}
@@ -85,7 +102,7 @@ http://{{ include "raglan.fullname" . }}-qdrant:{{ .Values.bundled.qdrant.port }
 
 {{- /* A database on a server is migrated before new services start; a file's own process does it. */ -}}
 {{- define "raglan.migrates" -}}
-{{- if and .Values.services.ingester.enabled (or .Values.postgresql.bundled .Values.postgresql.existingSecret) }}true{{ end -}}
+{{- if and .Values.services.ingester.enabled (include "raglan.hasPostgresql" .) }}true{{ end -}}
 {{- end -}}
 
 {{- /* File whose presence says that the models are there: its name follows what they are. */ -}}
