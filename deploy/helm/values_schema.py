@@ -95,6 +95,7 @@ def _service(service: str) -> dict[str, Any]:
         own["hosts"] = {"$ref": "#/$defs/words"}
     if service == "tracer":
         own["otlpPort"] = {"$ref": "#/$defs/port"}
+        own["otlpFrom"] = {"$ref": "#/$defs/objects"}
     return {
         "extends": "workload",
         "required": ["enabled", "port"],

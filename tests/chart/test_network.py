@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from helm_chart import (
     QDRANT,
     SEVERAL,
     component,
+    environment,
     of_kind,
     ports,
     render,
@@ -118,6 +120,17 @@ def test_operators_say_where_outside_is_and_who_calls() -> None:
         "from"
     ]
     assert "from" in policies["tracer"]["spec"]["ingress"][-1]
+
+
+def test_spans_of_others_are_received_from_whom_the_operator_names() -> None:
+    tracer = workloads(variant("default"))["tracer"]
+    assert environment(tracer)["RAGLAN_TRACER_OTLP_HOST"] == "127.0.0.1"
+    assert "otlp" not in ports(tracer)
+    peers = [{"podSelector": {"matchLabels": {"app": "vllm"}}}]
+    objects = render(f"--set-json=services.tracer.otlpFrom={json.dumps(peers)}")
+    assert environment(workloads(objects)["tracer"])["RAGLAN_TRACER_OTLP_HOST"] == "0.0.0.0"
+    rule = of_kind(objects, "NetworkPolicy")["tracer"]["spec"]["ingress"][-1]
+    assert rule == {"from": peers, "ports": [{"port": 4319, "protocol": "TCP"}]}
 
 
 def test_policies_can_be_left_to_others() -> None:

@@ -71,7 +71,7 @@ REDIS_URL: {{ . }}
 
 {{- define "raglan.env.tracer" -}}
 {{- $name := printf "%s-tracer" (include "raglan.fullname" .root) -}}
-OTLP_HOST: 0.0.0.0
+OTLP_HOST: {{ ternary "0.0.0.0" "127.0.0.1" (not (empty .w.otlpFrom)) }}
 OTLP_PORT: {{ .w.otlpPort }}
 ALLOWED_HOSTS: {{ list $name (printf "%s.%s" $name .root.Release.Namespace) (printf "%s.%s.svc" $name .root.Release.Namespace) (printf "%s.%s.svc.cluster.local" $name .root.Release.Namespace) | join "," | quote }}
 {{- end -}}

@@ -130,7 +130,7 @@ http: {{ .w.port }}
 {{- else -}}
 grpc: {{ .w.port }}
 metrics: {{ .root.Values.metricsPort }}
-{{- if eq .name "tracer" }}
+{{- if .w.otlpFrom }}
 otlp: {{ .w.otlpPort }}
 {{- end }}
 {{- end -}}
