@@ -5,6 +5,7 @@ No podman is needed, because nothing is started.
 
 from __future__ import annotations
 
+import copy
 import os
 import shutil
 import subprocess
@@ -35,12 +36,11 @@ MIXES: Final = (
 
 def load(*names: str, environ: Mapping[str, str] | None = None) -> dict[str, Any]:
     """The files `names` as one, in every profile, with the variables of `environ` alone."""
-    loaded: dict[str, Any] = yaml.safe_load(_config(names, tuple((environ or {}).items())))
-    return {key: value for key, value in loaded.items() if not key.startswith("x-")}
+    return copy.deepcopy(_config(names, tuple((environ or {}).items())))
 
 
 @cache
-def _config(names: tuple[str, ...], environ: tuple[tuple[str, str], ...]) -> str:
+def _config(names: tuple[str, ...], environ: tuple[tuple[str, str], ...]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="compose-files-") as made:
         folder = Path(made)
         for path in FOLDER.glob("*.yaml"):
@@ -60,4 +60,5 @@ def _config(names: tuple[str, ...], environ: tuple[tuple[str, str], ...]) -> str
             timeout=120,
         )
         assert done.returncode == 0, done.stderr
-        return done.stdout
+    loaded: dict[str, Any] = yaml.safe_load(done.stdout)
+    return {key: value for key, value in loaded.items() if not key.startswith("x-")}

@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import ports
+import psycopg
 import pytest
 import pytest_asyncio
+import sqlalchemy as sa
 from postgres_server import PostgresServer
 from raglan.errors import Unavailable
 from raglan.v1 import ingester_pb2
@@ -166,3 +168,26 @@ async def test_a_document_sent_to_one_ingester_is_read_and_deleted_by_the_other(
 
     blobs = [path for path in (tmp_path / "data" / "blobs").rglob("*") if path.is_file()]
     assert blobs == []
+
+
+async def test_a_database_of_the_c_locale_keeps_unicode(
+    postgres: PostgresServer, tmp_path: Path
+) -> None:
+    """Such as an init script in a container makes, where no locale is set."""
+    with psycopg.connect(postgres.url, autocommit=True) as connection:
+        connection.execute(
+            "CREATE DATABASE plain ENCODING 'SQL_ASCII' LC_COLLATE 'C' LC_CTYPE 'C' "
+            "TEMPLATE template0"
+        )
+    url = postgres.url.rpartition("/")[0] + "/plain"
+    database = Database(url_of(url, tmp_path))
+    try:
+        await database.create()
+        found = await database.run(
+            lambda session: session.scalar(
+                sa.text("SELECT upper(:word) || :word"), {"word": "grüße"}
+            )
+        )
+    finally:
+        await database.close()
+    assert found == "GRüßEgrüße"

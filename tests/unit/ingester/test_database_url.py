@@ -46,3 +46,10 @@ def test_a_password_without_a_place_stops_the_start(
         load(IngesterSettings)
     assert "secret" not in str(caught.value)
     assert "other" not in str(caught.value)
+
+
+def test_text_is_utf8_whatever_the_database_was_made_with(tmp_path: Path) -> None:
+    whole = url_of("postgresql://raglan@postgres/raglan", tmp_path)
+    assert "client_encoding=utf8" in whole
+    given = url_of("postgresql://raglan@postgres/raglan?connect_timeout=30", tmp_path)
+    assert "connect_timeout=30" in given

@@ -30,6 +30,8 @@ _PASSING_SQLITE: Final = (
     sqlite3.SQLITE_CANTOPEN,
 )
 _POSTGRES: Final = {
+    # A database made in the C locale would otherwise hand out bytes.
+    "client_encoding": "utf8",
     "connect_timeout": "5",
     # A server that vanishes without a word is noticed within 25 s.
     "keepalives_idle": "10",
