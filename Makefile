@@ -184,14 +184,9 @@ constraints-vllm: venv-vllm ## Pin what .venv-vllm holds now in requirements/vll
 images: ## Build every image that runs on a CPU, with docker or podman (ENGINE=); ONLY="gateway embedder-gpu generator-vllm" for some
 	deploy/images/build.sh $(ONLY)
 
-.venv-compose/.installed: requirements/compose.txt
-	@$(PYTHON) -m venv .venv-compose || python3 -m venv .venv-compose
-	@.venv-compose/bin/python -m pip install --quiet --disable-pip-version-check -r $<
-	@touch $@
-
 .PHONY: test-deploy
-test-deploy: setup-test .venv-compose/.installed ## Build the images and run them, by podman, in a storage of its own (needs root, podman, debootstrap)
-	PATH="$(CURDIR)/.venv-compose/bin:$$PATH" $(BIN)/python -m pytest -p no:randomly tests/containers $(ARGS)
+test-deploy: setup-test ## Build the images and run them, by podman, in a storage of its own (needs root, podman, debootstrap)
+	$(BIN)/python -m pytest -p no:randomly tests/containers $(ARGS)
 
 # --- Measure --------------------------------------------------------------------------------------
 

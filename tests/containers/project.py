@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -39,12 +40,12 @@ class Project:
         """Run podman-compose."""
         return run(
             [
-                *("podman-compose", "--podman-path", str(self.podman.program)),
+                *(sys.executable, "-m", "podman_compose"),
+                *("--podman-path", str(self.podman.program)),
                 *("--project-name", _NAME, "--in-pod", "false", *arguments),
             ],
             timeout_s=timeout_s,
             cwd=self.folder,
-            env={"PATH": f"{self.podman.program.parent}:{os.environ['PATH']}"},
         )
 
     def containers(self, service: str) -> list[str]:

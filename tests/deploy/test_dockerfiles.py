@@ -9,28 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from raglan.settings import SERVICES
-from raglan_embedder.settings import EmbedderSettings
-from raglan_gateway.settings import GatewaySettings
-from raglan_generator.settings import GeneratorSettings
-from raglan_ingester.settings import IngesterSettings
-from raglan_reranker.settings import RerankerSettings
-from raglan_retriever.settings import RetrieverSettings
-from raglan_tracer.settings import TracerSettings
+import service_settings
+from service_settings import SERVICES
 
 REPOSITORY = Path(__file__).parents[2]
-SETTINGS = {
-    each.__name__.removesuffix("Settings").lower(): each
-    for each in (
-        EmbedderSettings,
-        GatewaySettings,
-        GeneratorSettings,
-        IngesterSettings,
-        RerankerSettings,
-        RetrieverSettings,
-        TracerSettings,
-    )
-}
 DOCKERFILES = sorted(
     [
         *REPOSITORY.glob("services/*/*Dockerfile"),
@@ -63,7 +45,6 @@ def values(found: list[tuple[str, str]], word: str) -> list[str]:
 
 
 def test_every_service_has_a_dockerfile() -> None:
-    assert SETTINGS.keys() == set(SERVICES)
     assert {str(path.relative_to(REPOSITORY)) for path in DOCKERFILES} >= {
         *(f"services/{name}/Dockerfile" for name in SERVICES),
         "cli/Dockerfile",
@@ -94,7 +75,7 @@ def test_a_service_image_agrees_with_its_package_and_settings(name: str) -> None
     assert values(stage, "ENTRYPOINT") == [f'["raglan-{name}"]']
     assert f"raglan-{name}" in project(f"services/{name}")["scripts"]
     prefix = f"RAGLAN_{name.upper()}_"
-    fields = SETTINGS[name].model_fields
+    fields = service_settings.settings_of(name).model_fields
     variables = dict(pair.split("=") for pair in " ".join(values(stage, "ENV")).split())
     assert {key.removeprefix(prefix).lower() for key in variables} <= fields.keys()
     assert variables[f"{prefix}HOST"] == "0.0.0.0"
