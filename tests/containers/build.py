@@ -41,14 +41,11 @@ def python_base(podman: Podman) -> None:
 
 def store_images(podman: Podman) -> None:
     """Build `REDIS` and `POSTGRES`, which take the settings that the official images take."""
-    sources = Path("/etc/apt")
     for name, image in (("redis", REDIS), ("postgres", POSTGRES)):
         podman(
             "build",
             "--network=host",
             "--format=docker",
-            f"--volume={sources}:{sources}:ro",
-            "--volume=/usr/share/keyrings:/usr/share/keyrings:ro",
             f"--build-arg=BASE_IMAGE={PYTHON}",
             f"--file={Path(__file__).parent}/stores/{name}.Dockerfile",
             f"--tag={image}",

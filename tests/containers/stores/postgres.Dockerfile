@@ -1,6 +1,7 @@
 ARG BASE_IMAGE
 FROM ${BASE_IMAGE}
-RUN apt-get -qq update \
+RUN mkdir -p /usr/share/man/man1 /usr/share/man/man7 \
+    && apt-get -qq update \
     && DEBIAN_FRONTEND=noninteractive apt-get -qq install --yes --no-install-recommends postgresql \
     && rm -rf /var/lib/apt/lists/* /var/lib/postgresql/* \
     && ln -s /usr/lib/postgresql/*/bin/* /usr/local/bin/ \
