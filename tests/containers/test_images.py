@@ -94,6 +94,28 @@ def test_a_service_serves_from_a_read_only_root_and_stops_in_time(
         assert images.inspect("container", name)["State"]["ExitCode"] == 0, images("logs", name)
 
 
+@pytest.mark.parametrize("service", PORTS)
+def test_every_module_finds_what_it_imports(images: Podman, service: str) -> None:
+    """A package that only the tests install would be missing here."""
+    program = f"""
+import importlib, pkgutil, sys, raglan_{service}
+missing = set()
+for module in pkgutil.walk_packages(raglan_{service}.__path__, "raglan_{service}."):
+    if not module.name.endswith("__main__"):
+        try:
+            importlib.import_module(module.name)
+        except ModuleNotFoundError as error:
+            missing.add(error.name)
+print(*missing)
+"""
+    found = images(
+        "run", "--rm", "--network=none", "--read-only", "--entrypoint=python", image(service),
+        "-c", program,
+    )  # fmt: skip
+    # The variants with -gpu and -vllm have these.
+    assert set(found.split()) <= {"sentence_transformers", "vllm"}
+
+
 def wait_until_it_listens(podman: Podman, name: str) -> None:
     begun = time.monotonic()
     while True:
