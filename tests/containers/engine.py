@@ -77,7 +77,7 @@ class Podman:
         check: bool = True,
         env: Mapping[str, str] | None = None,
     ) -> str:
-        """Run `podman ARGUMENTS`; return what it prints.
+        """Run `podman ARGUMENTS`; return its standard output, with `check` False also its errors.
 
         Raises:
             EngineError: it failed.
@@ -112,7 +112,7 @@ def run(
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
 ) -> str:
-    """Run a command; return its standard output, and its errors where it failed.
+    """Run a command; return its standard output, with `check` False also its errors.
 
     Raises:
         EngineError: it failed, or took too long.
@@ -133,4 +133,4 @@ def run(
         raise EngineError(
             f"{command} ended with {done.returncode}:\n{done.stdout[-6000:]}\n{done.stderr[-6000:]}"
         )
-    return done.stdout if not done.returncode else done.stdout + done.stderr
+    return done.stdout if check else done.stdout + done.stderr

@@ -5,7 +5,7 @@ set -eu
 data=/var/lib/postgresql/data
 if [ ! -e "$data/PG_VERSION" ]; then
   initdb --pgdata "$data" --username "$POSTGRES_USER" --pwfile "$POSTGRES_PASSWORD_FILE" \
-    --auth-local trust --auth-host scram-sha-256 >/dev/null
+    --encoding UTF8 --locale C.UTF-8 --auth-local trust --auth-host scram-sha-256 >/dev/null
   echo "host all all all scram-sha-256" >> "$data/pg_hba.conf"
   pg_ctl --pgdata "$data" --options "-c listen_addresses='' -k /tmp" --wait start >/dev/null
   createdb --host /tmp --username "$POSTGRES_USER" "$POSTGRES_DB"
