@@ -178,6 +178,16 @@ constraints-vllm: venv-vllm ## Pin what .venv-vllm holds now in requirements/vll
 	@(echo "# Versions that were tested together; written by make constraints-vllm."; \
 	  .venv-vllm/bin/python -m pip freeze --exclude-editable | sed 's/+cpu$$//' | grep -v ' @ ') > requirements/vllm-constraints.txt
 
+# --- Deploy ---------------------------------------------------------------------------------------
+
+.PHONY: images
+images: ## Build every image that runs on a CPU, with docker or podman (ENGINE=); ONLY="gateway embedder-gpu generator-vllm" for some
+	deploy/images/build.sh $(ONLY)
+
+.PHONY: test-deploy
+test-deploy: setup-test ## Build the images and run them, by podman, in a storage of its own (needs root, podman, debootstrap)
+	$(BIN)/python -m pytest -p no:randomly tests/containers $(ARGS)
+
 # --- Measure --------------------------------------------------------------------------------------
 
 .PHONY: bench-mesh

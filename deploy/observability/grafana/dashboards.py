@@ -15,7 +15,7 @@ HEIGHT: Final = {"stat": 4, "timeseries": 8, "state-timeline": 8}
 SOURCE: Final = {"type": "prometheus", "uid": "${datasource}"}
 QUANTILES: Final = {"p5": 0.05, "p50": 0.5, "p95": 0.95, "p99": 0.99}
 
-UNWELL: Final = "/(open|unreachable|not_serving|stalled|dead|lexical|passages|kept_answers)$/"
+UNWELL: Final = "/(open|unreachable|not_serving|stalled|away|dead|lexical|passages|kept_answers)$/"
 """Names of states that want attention."""
 
 Entry = Mapping[str, Any]

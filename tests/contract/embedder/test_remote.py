@@ -197,7 +197,7 @@ async def test_health_is_that_of_the_server(
     for _ in range(3):
         with pytest.raises(Unavailable):
             await encoder.engine.embed(["a"], deadline=Deadline.after(10))
-    assert encoder.health() is Health.STALLED
+    assert encoder.health() is Health.AWAY
     async with asyncio.timeout(20):
         while encoder.health() is not Health.SERVING:
             await asyncio.sleep(0.01)

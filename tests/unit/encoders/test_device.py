@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
 import structlog
 import torch
-from raglan.encoders import device
+from raglan.encoders import device, model
 from raglan.errors import InvalidInput, Unavailable
+from raglan_embedder import engines
 
 
 @pytest.fixture
@@ -68,3 +70,22 @@ def test_cores_follow_the_quota_of_the_container(
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(content)
     assert device.usable_cores(tmp_path) == most
+
+
+def test_a_torch_engine_without_its_libraries_names_the_ways_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As in the image for CPUs."""
+    monkeypatch.setitem(sys.modules, "sentence_transformers", None)
+    for module in ("raglan.encoders.torch_model", "raglan_embedder.engines.torch"):
+        monkeypatch.delitem(sys.modules, module, raising=False)
+    with pytest.raises(Unavailable, match="sentence_transformers, which is not installed") as said:
+        engines.load(
+            "torch",
+            model.read(model.DEFAULT_MODEL),
+            device="cpu",
+            precision="auto",
+            streams=1,
+            cache_dir=Path(),
+        )
+    assert "-gpu" in said.value.message

@@ -13,5 +13,9 @@ class Health(Enum):
     STALLED = "stalled"
     """Nothing has finished for too long: NOT_SERVING until something does."""
 
+    AWAY = "away"
+    """A server that this process only passes work on to cannot be reached: NOT_SERVING, and a
+    restart of this process would not help."""
+
     DEAD = "dead"
     """It never will again: NOT_SERVING, and the process ends."""

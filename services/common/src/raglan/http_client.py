@@ -164,7 +164,7 @@ class ModelServer:
 
     def health(self) -> Health:
         """Return whether the server is there, by the last calls; one that is away is probed."""
-        return Health.STALLED if self._not_reached >= _AWAY_AFTER else Health.SERVING
+        return Health.AWAY if self._not_reached >= _AWAY_AFTER else Health.SERVING
 
     async def close(self) -> None:
         """Close the pool."""

@@ -75,6 +75,14 @@ def require_cpu(device: str, engine: str) -> str:
     return "cpu"
 
 
+def missing_library(error: ModuleNotFoundError) -> Unavailable:
+    """Build the error of a torch engine in an installation, or an image, without its libraries."""
+    return Unavailable(
+        f'The torch engine needs {error.name}, which is not installed: install "raglan[torch]", '
+        "take the image whose tag ends in -gpu, or choose the engine openvino."
+    )
+
+
 def torch_device(device: str) -> str:
     """The torch device for setting `device` ("auto", "cpu", "cuda", "cuda:1"). Imports torch.
 

@@ -90,8 +90,10 @@ def load(
     # so long that a MaxSim of 0.9 ms took 190 ms, and 130 ms of CPU time.
     ThreadpoolController().select(internal_api="openblas").limit(limits=1)
     if engine == "torch":
-        from raglan.encoders.torch_model import TorchModel
-
+        try:
+            from raglan.encoders.torch_model import TorchModel
+        except ModuleNotFoundError as error:
+            raise devices.missing_library(error) from None
         loaded = TorchModel(
             model, device=device, precision=precision, attention=attention, compiled=compiled
         )

@@ -70,10 +70,32 @@ def channel(
     found = material()
     if found is None:
         return grpc.aio.insecure_channel(address, options=options, interceptors=interceptors)
-    name = tls_files.peer_name(service, os.environ)
     return grpc.aio.secure_channel(
         address,
-        grpc.ssl_channel_credentials(found.ca, found.key, found.cert),
-        options=(*options, ("grpc.ssl_target_name_override", name)),
+        _for_caller(found),
+        options=(*options, _expected_name(service)),
         interceptors=interceptors,
     )
+
+
+def blocking_channel(
+    address: str, *, service: str, options: tuple[tuple[str, Any], ...] = ()
+) -> grpc.Channel:
+    """Like `channel`, for a program without an event loop.
+
+    Raises:
+        TlsError: the files cannot be used.
+    """
+    found = material()
+    if found is None:
+        return grpc.insecure_channel(address, options=options)
+    options = (*options, _expected_name(service))
+    return grpc.secure_channel(address, _for_caller(found), options=options)
+
+
+def _for_caller(found: Material) -> grpc.ChannelCredentials:
+    return grpc.ssl_channel_credentials(found.ca, found.key, found.cert)
+
+
+def _expected_name(service: str) -> tuple[str, str]:
+    return ("grpc.ssl_target_name_override", tls_files.peer_name(service, os.environ))

@@ -17,8 +17,9 @@ from raglan.telemetry import gpu, span_metrics
 from raglan.telemetry.loop_lag import EVERY_S, LoopLag
 from raglan.telemetry.metrics import Durations
 
-STATES: Final = ("starting", "serving", "stalled", "dead", "stopping")
-"""Process states; stalled means work without results, as with an engine that hangs."""
+STATES: Final = ("starting", "serving", "stalled", "away", "dead", "stopping")
+"""Process states; stalled means work without results, as with an engine that hangs, and away that
+the server which a process passes its work on to cannot be reached."""
 
 
 class ProcessMetrics:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from raglan.encoders.device import Attention, Precision, SessionEngine
+from raglan.encoders.device import Attention, Precision, SessionEngine, missing_library
 from raglan.encoders.model import EncoderModel
 
 from raglan_embedder.outputs import EncodeItem, Outputs, TextVectors
@@ -76,8 +76,10 @@ def load(
         one = partial(_on_device, name, model, precision, cache_dir, attention, compiled)
         return devices.load(listed, one)
     if name == "torch":
-        from raglan_embedder.engines import torch
-
+        try:
+            from raglan_embedder.engines import torch
+        except ModuleNotFoundError as error:
+            raise missing_library(error) from None
         return torch.load(
             model,
             device=device,
