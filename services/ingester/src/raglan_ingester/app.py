@@ -16,9 +16,13 @@ from raglan.rpc.server import Service
 from raglan.telemetry.metrics import Endpoint
 from raglan.v1 import embedder_pb2_grpc, ingester_pb2_grpc, retriever_pb2_grpc
 
+from raglan_ingester.backup.exporting import Exporter
+from raglan_ingester.backup.importing import Importer, Target
+from raglan_ingester.backup.rows import RowReader
 from raglan_ingester.blobs import BlobStore
 from raglan_ingester.byte_budget import ByteBudget
 from raglan_ingester.clients.embedder import EmbedderClient
+from raglan_ingester.clients.index_transfer import IndexTransfer
 from raglan_ingester.clients.retriever import RetrieverClient
 from raglan_ingester.collection_locks import CollectionLocks
 from raglan_ingester.database import Database, PatientDatabase, url_of
@@ -95,6 +99,7 @@ class Ingester:
         embedder = EmbedderClient(self._embedders)
         revisions = RevisionStore(self._database)
         self._retriever = RetrieverClient(self._retrievers, revisions.record)
+        transfer = IndexTransfer(self._retrievers, revisions.record)
         patient = PatientDatabase(self._database)
         jobs, documents = JobStore(patient), DocumentStore(patient)
         asked_jobs, asked_documents = JobStore(self._database), DocumentStore(self._database)
@@ -141,6 +146,17 @@ class Ingester:
             self._ingestion,
             revisions,
         )
+        self._importer = Importer(
+            Target(
+                self._database,
+                asked_documents,
+                asked_jobs,
+                self._blobs,
+                library.delete_all,
+                embedder.model,
+            ),
+            transfer,
+        )
         self._reconciler = Reconciler(
             Heartbeats(self._database, lease_s=settings.worker_lease_s),
             self._ingestion,
@@ -152,6 +168,7 @@ class Ingester:
             library.finish_deletions,
             self._counted.repaired,
             self._database.truncate_log,
+            self._importer.under_way,
             sweep_s=min(_SWEEP_S, settings.worker_lease_s / 3),
             reconcile_s=settings.reconcile_every_s,
             job_retention_days=settings.job_retention_days,
@@ -168,6 +185,9 @@ class Ingester:
             asked_jobs,
             library,
             revisions,
+            Exporter(RowReader(self._database), asked_documents, self._blobs, transfer),
+            self._importer,
+            restored=self._reconciler.hurry,
             engine=self._queue.name,
             metrics_port=lambda: self.metrics.port,
             confinement=lambda: self._parser.confinement,
@@ -218,7 +238,30 @@ class Ingester:
     async def _identify(self, collection: str) -> str:
         if not self._has_started:
             raise Unavailable("The ingester is starting; try again.", retry_after_s=1)
+        await self._importer.refuse_while_under_way()
         return (await self._retriever.collection(collection, Deadline.after(_CHECK_S))).created
+
+
+def migrate(settings: IngesterSettings) -> str:
+    """Migrate the database; return the revision of its schema.
+
+    Raises:
+        RaglanError: it cannot be reached, it is of a newer version, or a process uses the file.
+        OSError: the data folder cannot be written to.
+    """
+    url = url_of(settings.database_url.get_secret_value(), settings.data_dir)
+    database = Database(url)
+    is_shared = database.engine.dialect.name != "sqlite"
+    worker: WorkerName | None = None
+    try:
+        if not is_shared:
+            settings.data_dir.mkdir(parents=True, exist_ok=True)
+            worker = claim_name(settings.data_dir, configured="", is_shared=False)
+        return database.migrate()
+    finally:
+        database.engine.dispose()
+        if worker is not None:
+            worker.release()
 
 
 def build(settings: IngesterSettings) -> Service:
