@@ -10,7 +10,7 @@ from raglan.errors import Conflict, InvalidInput
 from raglan.terms import ANALYSIS
 
 FORMAT: Final = 1
-"""Of a description and its shard. A change that an earlier retriever must not serve raises it; fields
+"""Of a description and its shard. Changes that an earlier retriever must not serve raise it; fields
 that it may ignore do not."""
 
 MAX_DIMENSION: Final = 8192
