@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -51,35 +54,46 @@ def test_the_same_answer_after_everything_was_lost(
     with mesh_process.running(tmp_path / "mesh", **exported) as mesh, mesh.client() as client:
         client.post("/v1/collections", json={"name": "watch"})
         client.post("/v1/collections", json={"name": "busy"})
-        documents = [{"id": "cape.md", "filename": "cape.md", "text": TEXT}, *filler(30, "calm")]
+        documents = [{"id": "cape", "text": TEXT}, *filler(30, "calm")]
         assert mesh_process.ingest(client, "watch", documents)["status"] == "succeeded"
         before = cited(client)
         quote = before["citations"][0]
-        stored = client.get("/v1/collections/watch/documents/cape.md").json()
+        stored = client.get("/v1/collections/watch/documents/cape").json()
         assert stored["text"][quote["start"] : quote["end"]] == quote["quote"]
         assert "212 steps" in quote["quote"]
 
-        sent = client.post("/v1/collections/busy/documents", json={"documents": filler(200, "x")})
-        job_id = sent.json()["job_id"]
-        cut_off(mesh, folder)
-        status = client.get(f"/v1/jobs/{job_id}").json()["status"]
-        assert status == "running", "the upload ended before it could be backed up"
-        made = raglan(mesh, "backup", folder, "--json")
+        with standing_still(mesh, "embedder"):
+            upload = {"documents": filler(60, "x")}
+            job_id = client.post("/v1/collections/busy/documents", json=upload).json()["job_id"]
+            cut_off(mesh, folder)
+            made = raglan(mesh, "backup", folder, "--json")
+            assert client.get(f"/v1/jobs/{job_id}").json()["status"] in {"queued", "running"}
         assert made.returncode == 0, made.stderr
-        assert json.loads(made.stdout)["collections"] == ["busy", "watch"]
+        assert {"busy", "watch"} <= set(json.loads(made.stdout)["collections"])
 
     shutil.rmtree(tmp_path / "mesh")
     with mesh_process.running(tmp_path / "mesh", **exported) as mesh, mesh.client() as client:
         restored = raglan(mesh, "restore", folder)
         assert restored.returncode == 0, restored.stderr
         assert cited(client) == before
-        assert client.get("/v1/collections/watch/documents/cape.md").json() == stored
+        assert client.get("/v1/collections/watch/documents/cape").json() == stored
         job = mesh_process.finished(client, job_id)
         assert job["status"] == "succeeded", job
         collection = client.get("/v1/collections/busy").json()
-        assert collection["documents"] == 200
+        assert collection["documents"] == 60
         listed = client.get("/v1/collections/busy/documents?limit=1000").json()["documents"]
         assert sum(each["chunk_count"] for each in listed) == collection["chunks"]
+
+
+@contextmanager
+def standing_still(mesh: mesh_process.Mesh, service: str) -> Iterator[None]:
+    """Stop a process, so that what needs it cannot end however fast the machine is."""
+    pid = mesh.pid(service)
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
 
 
 def cut_off(mesh: mesh_process.Mesh, folder: Path) -> None:
