@@ -209,7 +209,7 @@ def _disk_errors(folder: Path, done: str) -> Iterator[None]:
     except OSError as error:
         raise Failure(
             f"{error.filename or folder} cannot be {done}: {error.strerror or error}. When that is "
-            "mended, the same command goes on where it stopped."
+            "fixed, the same command goes on where it stopped."
         ) from None
 
 

@@ -22,6 +22,11 @@ _UNIT_S: Final = 600.0
 """For one unit: the largest document takes this long on a slow disk."""
 _TRANSIENT: Final = (Unavailable, Overloaded, DeadlineExceeded)
 _PATIENCE_S: Final = 120.0
+"""For an ingester that has answered before: long enough for a restart."""
+
+_FIRST_S: Final = 5.0
+"""For one that has not: its address may be wrong."""
+
 _PAUSE_S: Final = 0.2
 _LONGEST_PAUSE_S: Final = 5.0
 
@@ -29,11 +34,11 @@ _LONGEST_PAUSE_S: Final = 5.0
 class IngesterCalls:
     """A connection to one ingester; use it in an `async with` block."""
 
-    def __init__(self, address: str, *, patience_s: float = _PATIENCE_S) -> None:
+    def __init__(self, address: str) -> None:
         self._address = address
         self._channel = client.connect(address, target="ingester")
         self._stub: Any = ingester_pb2_grpc.IngesterServiceStub(self._channel)
-        self._patience_s = patience_s
+        self._patience_s = _FIRST_S
 
     async def __aenter__(self) -> Self:
         return self
@@ -55,10 +60,12 @@ class IngesterCalls:
         began, pause_s = time.monotonic(), _PAUSE_S
         while True:
             try:
-                return await work()
+                result = await work()
+                self._patience_s = _PATIENCE_S
+                return result
             except _TRANSIENT as error:
                 if time.monotonic() - began > self._patience_s:
-                    raise Failure(f"{error.message} ({self._address})") from None
+                    raise Failure(f"{self._address}: {error.message}") from None
                 await asyncio.sleep(max(error.retry_after_s or 0, pause_s))
                 pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
             except RaglanError as error:

@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
+import ports
 import pytest
 import pytest_asyncio
 from raglan.deadline import Deadline
@@ -312,6 +313,41 @@ async def test_a_cursor_of_another_deployment_is_refused(ingester: Any) -> None:
         await first_record(ingester, "garbage")
 
 
+async def test_a_full_disk_loses_nothing(
+    ingester: Any, index: Index, raglan: Any, tmp_path: Path
+) -> None:
+    """Of a process that may write no more than 256 KB to a file; then again without that limit."""
+    await filled(ingester, {f"d{n}": f"{n} {TEXT}" for n in range(100)})
+    limited = f"ulimit -f 256; exec {sys.executable} -m raglan_cli backup {tmp_path / 'b'}"
+    process = await asyncio.create_subprocess_exec(
+        *("bash", "-c", f"{limited} --ingester {ingester.address}"),
+        stderr=asyncio.subprocess.PIPE,
+    )
+    _, err = await process.communicate()
+    assert process.returncode == 1
+    assert "cannot be written: File too large. When that is fixed, the same" in err.decode()
+    assert len(err.decode().splitlines()) == 1
+
+    status, out, told = await raglan("backup", tmp_path / "b")
+    assert status == 0, told
+    assert "Going on with the backup" in told
+    assert out.startswith("Backed up 100 documents")
+    assert (await raglan("restore", tmp_path / "b", "--check"))[0] == 0
+
+
+async def test_an_ingester_that_is_not_there_is_said_at_once(tmp_path: Path) -> None:
+    address = f"127.0.0.1:{ports.free_port()}"
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "raglan_cli", "backup", str(tmp_path), "--ingester", address),
+        stderr=asyncio.subprocess.PIPE,
+    )
+    _, err = await process.communicate()
+    assert (process.returncode, err.decode()) == (
+        1,
+        f"{address}: The ingester cannot be reached.\n",
+    )
+
+
 async def test_folders_that_cannot_be_used_are_said_in_one_line(
     raglan: Any, tmp_path: Path
 ) -> None:
@@ -320,6 +356,7 @@ async def test_folders_that_cannot_be_used_are_said_in_one_line(
     for arguments in (
         ("backup", file / "b"),
         ("backup", tmp_path),
+        ("backup", "/sys/raglan"),
         ("restore", tmp_path / "nothing"),
         ("restore", file),
         ("restore", tmp_path, "--check"),

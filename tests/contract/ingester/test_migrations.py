@@ -157,6 +157,5 @@ def test_a_database_that_is_not_there_is_said_in_one_line(tmp_path: Path) -> Non
     away = "postgresql://raglan@127.0.0.1:9/none"
     done = run("migrate", database_url=away, data_dir=tmp_path)
     assert done.returncode == 1
-    assert done.stderr.splitlines() == [
-        "The database cannot be reached; check RAGLAN_INGESTER_DATABASE_URL."
-    ]
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("The database cannot be reached or refuses the login; check")

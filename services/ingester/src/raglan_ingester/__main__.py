@@ -27,8 +27,8 @@ def main() -> None:
             logs.configure(settings, "ingester")
             try:
                 revision = migrate(settings)
-            except (RaglanError, OSError) as error:
-                raise SystemExit(str(error)) from None
+            except RaglanError as error:
+                raise SystemExit(error.message) from None
             sys.stdout.write(f"The database has schema {revision}.\n")
         case arguments:
             sys.stderr.write(f"{' '.join(arguments)}: the only command is migrate.\n")

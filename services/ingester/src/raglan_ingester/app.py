@@ -57,11 +57,7 @@ class Ingester:
     def __init__(self, settings: IngesterSettings) -> None:
         self._settings = settings
         self._data_dir = settings.data_dir
-        url = url_of(
-            settings.database_url.get_secret_value(),
-            settings.data_dir,
-            settings.database_password.get_secret_value(),
-        )
+        url = _url(settings)
         require_writable(settings.data_dir, "RAGLAN_INGESTER_DATA_DIR")
         (settings.data_dir / _TOKENIZERS).mkdir(exist_ok=True)
         self._database = Database(url)
@@ -242,20 +238,26 @@ class Ingester:
         return (await self._retriever.collection(collection, Deadline.after(_CHECK_S))).created
 
 
+def _url(settings: IngesterSettings) -> str:
+    return url_of(
+        settings.database_url.get_secret_value(),
+        settings.data_dir,
+        settings.database_password.get_secret_value(),
+    )
+
+
 def migrate(settings: IngesterSettings) -> str:
     """Migrate the database; return the revision of its schema.
 
     Raises:
         RaglanError: it cannot be reached, it is of a newer version, or a process uses the file.
-        OSError: the data folder cannot be written to.
     """
-    url = url_of(settings.database_url.get_secret_value(), settings.data_dir)
-    database = Database(url)
+    database = Database(_url(settings))
     is_shared = database.engine.dialect.name != "sqlite"
     worker: WorkerName | None = None
     try:
         if not is_shared:
-            settings.data_dir.mkdir(parents=True, exist_ok=True)
+            require_writable(settings.data_dir, "RAGLAN_INGESTER_DATA_DIR")
             worker = claim_name(settings.data_dir, configured="", is_shared=False)
         return database.migrate()
     finally:
