@@ -150,6 +150,11 @@ proto: setup-test ## Regenerate the stubs from proto/
 	  proto/raglan/v1/*.proto
 	@$(BIN)/python proto/fields.py
 
+.PHONY: proto-release
+proto-release: setup-test ## Keep today's contracts as those of VERSION: later versions are tested against them
+	@$(BIN)/python -m grpc_tools.protoc -I proto --include_imports \
+	  --descriptor_set_out=tests/contract/proto/released/$(VERSION).binpb proto/raglan/v1/*.proto
+
 .PHONY: docs
 docs: setup ## Regenerate docs/configuration.md and .env.example from the settings classes, docs/rest.md from the OpenAPI document
 	@$(BIN)/python docs/configuration.py > docs/configuration.md

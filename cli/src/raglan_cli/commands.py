@@ -12,6 +12,7 @@ from raglan.settings import SettingsError
 
 from raglan_cli import (
     ask,
+    backup,
     documents,
     evaluate,
     ingest,
@@ -43,6 +44,8 @@ app.add_typer(parity.app, name="parity")
 app.command()(status.status)
 app.command()(trace.trace)
 app.command()(restart.restart)
+app.command()(backup.backup)
+app.command()(backup.restore)
 app.command()(up.down)
 
 

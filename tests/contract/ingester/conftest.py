@@ -79,6 +79,9 @@ class FakeEmbedder(embedder_pb2_grpc.EmbedderServiceServicer):
         finally:
             self.in_flight -= 1
 
+    async def GetInfo(self, request: Any, context: Any) -> Any:
+        return common_pb2.ServiceInfo(model=self.model)
+
     async def GetTokenizer(self, request: Any, context: Any) -> Any:
         """A model whose tokens are unknown: documents are measured in characters."""
         return embedder_pb2.Tokenizer(model=self.model)
@@ -172,6 +175,7 @@ class Ingester:
     """A client of the ingester, with the words that tests use."""
 
     def __init__(self, address: str, settings: IngesterSettings | None = None) -> None:
+        self.address = address
         self.channel = client.connect(address)
         self.stub: Any = ingester_pb2_grpc.IngesterServiceStub(self.channel)
         self.settings = settings
@@ -300,16 +304,25 @@ async def retriever() -> FakeRetriever:
 
 
 @shared
+async def serve(stack: AsyncExitStack) -> Callable[[FakeEmbedder], Awaitable[str]]:
+    """Serves an embedder; returns its address."""
+    return lambda embedder: _serve(
+        stack,
+        "raglan.v1.EmbedderService",
+        lambda s: embedder_pb2_grpc.add_EmbedderServiceServicer_to_server(embedder, s),
+    )
+
+
+@shared
 async def addresses(
-    stack: AsyncExitStack, embedder: FakeEmbedder, retriever: FakeRetriever
+    stack: AsyncExitStack,
+    serve: Callable[[FakeEmbedder], Awaitable[str]],
+    embedder: FakeEmbedder,
+    retriever: FakeRetriever,
 ) -> dict[str, str]:
     """Where the fakes listen, as settings of the ingester."""
     return {
-        "embedder_address": await _serve(
-            stack,
-            "raglan.v1.EmbedderService",
-            lambda s: embedder_pb2_grpc.add_EmbedderServiceServicer_to_server(embedder, s),
-        ),
+        "embedder_address": await serve(embedder),
         "retriever_address": await _serve(
             stack,
             "raglan.v1.RetrieverService",

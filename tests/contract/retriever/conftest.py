@@ -151,7 +151,8 @@ def _upsert(local: QdrantClient, name: str, body: Body) -> Any:
 
 
 def _retrieve(local: QdrantClient, name: str, body: Body) -> Any:
-    return _dumped(local.retrieve(name, body["ids"], with_payload=body["with_payload"]))
+    wanted = {"with_payload": body["with_payload"], "with_vectors": body.get("with_vector", False)}
+    return _dumped(local.retrieve(name, body["ids"], **wanted))
 
 
 def _query(local: QdrantClient, name: str, body: Body) -> Any:

@@ -166,7 +166,7 @@ async def test_a_damaged_collection_is_set_aside_and_the_others_are_served(
     for number in (0, 1, 3):
         assert await find(index, number) == [f"word{number}"]
     assert list(index.store.set_aside()) == ["c2"]
-    with pytest.raises(Conflict, match="'c2' is damaged and set aside: .*Restore"):
+    with pytest.raises(Conflict, match="'c2' is set aside: it is damaged: .*restore"):
         await find(index, 2)
     with pytest.raises(Conflict, match="damaged"):
         await index.create("c2", model, 0, 0)

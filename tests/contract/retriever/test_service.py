@@ -377,7 +377,7 @@ async def test_a_damaged_collection_is_listed_with_its_error(tmp_path):
         assert (await stub.Search(search(collections=["whole"]), timeout=10)).passages
         code, words = await refused(stub.Search(search(collections=["broken"]), timeout=10))
         assert code is grpc.StatusCode.FAILED_PRECONDITION
-        assert "'broken' is damaged" in words
+        assert "'broken' is set aside: it is damaged" in words
 
 
 async def test_a_document_larger_than_a_message_is_read_in_pages(tmp_path):

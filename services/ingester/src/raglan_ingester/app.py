@@ -16,9 +16,13 @@ from raglan.rpc.server import Service
 from raglan.telemetry.metrics import Endpoint
 from raglan.v1 import embedder_pb2_grpc, ingester_pb2_grpc, retriever_pb2_grpc
 
+from raglan_ingester.backup.exporting import Exporter
+from raglan_ingester.backup.importing import Importer, Target
+from raglan_ingester.backup.rows import RowReader
 from raglan_ingester.blobs import BlobStore
 from raglan_ingester.byte_budget import ByteBudget
 from raglan_ingester.clients.embedder import EmbedderClient
+from raglan_ingester.clients.index_transfer import IndexTransfer
 from raglan_ingester.clients.retriever import RetrieverClient
 from raglan_ingester.collection_locks import CollectionLocks
 from raglan_ingester.database import Database, PatientDatabase, url_of
@@ -53,11 +57,7 @@ class Ingester:
     def __init__(self, settings: IngesterSettings) -> None:
         self._settings = settings
         self._data_dir = settings.data_dir
-        url = url_of(
-            settings.database_url.get_secret_value(),
-            settings.data_dir,
-            settings.database_password.get_secret_value(),
-        )
+        url = _url(settings)
         require_writable(settings.data_dir, "RAGLAN_INGESTER_DATA_DIR")
         (settings.data_dir / _TOKENIZERS).mkdir(exist_ok=True)
         self._database = Database(url)
@@ -95,6 +95,7 @@ class Ingester:
         embedder = EmbedderClient(self._embedders)
         revisions = RevisionStore(self._database)
         self._retriever = RetrieverClient(self._retrievers, revisions.record)
+        transfer = IndexTransfer(self._retrievers, revisions.record)
         patient = PatientDatabase(self._database)
         jobs, documents = JobStore(patient), DocumentStore(patient)
         asked_jobs, asked_documents = JobStore(self._database), DocumentStore(self._database)
@@ -141,6 +142,17 @@ class Ingester:
             self._ingestion,
             revisions,
         )
+        self._importer = Importer(
+            Target(
+                self._database,
+                asked_documents,
+                asked_jobs,
+                self._blobs,
+                library.delete_all,
+                embedder.model,
+            ),
+            transfer,
+        )
         self._reconciler = Reconciler(
             Heartbeats(self._database, lease_s=settings.worker_lease_s),
             self._ingestion,
@@ -152,6 +164,7 @@ class Ingester:
             library.finish_deletions,
             self._counted.repaired,
             self._database.truncate_log,
+            self._importer.under_way,
             sweep_s=min(_SWEEP_S, settings.worker_lease_s / 3),
             reconcile_s=settings.reconcile_every_s,
             job_retention_days=settings.job_retention_days,
@@ -168,6 +181,9 @@ class Ingester:
             asked_jobs,
             library,
             revisions,
+            Exporter(RowReader(self._database), asked_documents, self._blobs, transfer),
+            self._importer,
+            restored=self._reconciler.hurry,
             engine=self._queue.name,
             metrics_port=lambda: self.metrics.port,
             confinement=lambda: self._parser.confinement,
@@ -218,7 +234,36 @@ class Ingester:
     async def _identify(self, collection: str) -> str:
         if not self._has_started:
             raise Unavailable("The ingester is starting; try again.", retry_after_s=1)
+        await self._importer.refuse_while_under_way()
         return (await self._retriever.collection(collection, Deadline.after(_CHECK_S))).created
+
+
+def _url(settings: IngesterSettings) -> str:
+    return url_of(
+        settings.database_url.get_secret_value(),
+        settings.data_dir,
+        settings.database_password.get_secret_value(),
+    )
+
+
+def migrate(settings: IngesterSettings) -> str:
+    """Migrate the database; return the revision of its schema.
+
+    Raises:
+        RaglanError: it cannot be reached, it is of a newer version, or a process uses the file.
+    """
+    database = Database(_url(settings))
+    is_shared = database.engine.dialect.name != "sqlite"
+    worker: WorkerName | None = None
+    try:
+        if not is_shared:
+            require_writable(settings.data_dir, "RAGLAN_INGESTER_DATA_DIR")
+            worker = claim_name(settings.data_dir, configured="", is_shared=False)
+        return database.migrate()
+    finally:
+        database.engine.dispose()
+        if worker is not None:
+            worker.release()
 
 
 def build(settings: IngesterSettings) -> Service:

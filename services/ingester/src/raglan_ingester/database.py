@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
 
 import sqlalchemy as sa
-from raglan.errors import Unavailable
+from raglan.errors import Conflict, Unavailable
 from sqlalchemy.orm import Session
 from tenacity import AsyncRetrying, retry_if_exception_type
 from tenacity.wait import wait_random_exponential
 
-from raglan_ingester.model import Base
+from raglan_ingester import schema
 
 T = TypeVar("T")
 
@@ -74,16 +74,23 @@ class Database:
         )
 
     async def create(self) -> None:
-        """Create the tables that are missing.
+        """Create the tables, or migrate them to this version.
 
         Raises:
             Unavailable: the server cannot be reached yet; trying again makes sense.
+            Conflict: a newer version of Raglan has migrated them.
         """
+        await asyncio.to_thread(self.migrate)
+
+    def migrate(self) -> str:
+        """Like `create`, on this thread; return the revision of the schema."""
         try:
-            await asyncio.to_thread(Base.metadata.create_all, self.engine)
+            return schema.migrate(self.engine)
         except sa.exc.OperationalError as error:
             if self.engine.dialect.name == "sqlite":
-                raise
+                raise Conflict(
+                    f"The database {self.engine.url.database} cannot be used: {error.orig}."
+                ) from None
             raise Unavailable(
                 "The database cannot be reached or refuses the login; check "
                 "RAGLAN_INGESTER_DATABASE_URL and RAGLAN_INGESTER_DATABASE_PASSWORD.",

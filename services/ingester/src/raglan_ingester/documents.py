@@ -30,7 +30,7 @@ _AT_ONCE: Final = 500
 FORGOTTEN: Final = {"title": "", "metadata_json": "{}", "filename": ""}
 """Fields of an item that are cleared when nothing will be run with it."""
 
-_NAMES_ITS_BLOB: Final = (ItemState.QUEUED, ItemState.FAILED, ItemState.CANCELLED)
+NAMES_ITS_BLOB: Final = (ItemState.QUEUED, ItemState.FAILED, ItemState.CANCELLED)
 """Items that may still be run, and then need their bytes."""
 
 
@@ -221,7 +221,7 @@ class DocumentStore:
                                 Document.job_id == Job.id,
                             ),
                         )
-                        .where(Item.sha256.in_(part), Item.state.in_(_NAMES_ITS_BLOB))
+                        .where(Item.sha256.in_(part), Item.state.in_(NAMES_ITS_BLOB))
                     )
                 )
             return [sha256 for sha256 in hashes if sha256 not in needed]

@@ -1,5 +1,7 @@
 """The tables: jobs, their items, and the current documents.
 
+A change here needs a revision in `migrations/versions`.
+
 A job's items are what was submitted; a document is what is stored and searchable. They are apart
 so that a new version of a document replaces the old one only when it is ready. `Document.job_id`
 is the claim: only the job that submitted the document last may write it, so a document deleted or
@@ -159,10 +161,7 @@ class Document(Base):
 
 
 class DocumentStructure(Base):
-    """Results of parsing besides the text.
-
-    A table of its own: `create_all` adds it to a database that was made without it.
-    """
+    """Results of parsing besides the text."""
 
     __tablename__ = "document_structures"
     __table_args__ = (
@@ -212,3 +211,22 @@ class UnfinishedDeletion(Base):
 
     collection: Mapped[str] = mapped_column(String(64), primary_key=True)
     document_id: Mapped[str] = mapped_column(String(MAX_DOCUMENT_ID_CHARS), primary_key=True)
+
+
+class Deployment(Base):
+    """Names the database; one row."""
+
+    __tablename__ = "deployments"
+
+    id: Mapped[str] = mapped_column(String(64), primary_key=True)
+
+
+class Restore(Base):
+    """A restore that has begun and not ended; one row at most."""
+
+    __tablename__ = "restores"
+
+    backup_id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    units: Mapped[int]
+    """Units of the backup that are restored; 0 until what was there before is gone."""
+    began_ms: Mapped[int]

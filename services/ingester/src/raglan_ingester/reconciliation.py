@@ -57,6 +57,7 @@ class Reconciler:
         finish_deletions: Callable[[], Awaitable[None]],
         on_repair: Callable[[str, int], None],
         truncate_log: Callable[[], Awaitable[None]],
+        is_paused: Callable[[], Awaitable[bool]],
         *,
         sweep_s: float,
         reconcile_s: float,
@@ -73,6 +74,9 @@ class Reconciler:
         self._finish_deletions = finish_deletions
         self._on_repair = on_repair
         self._truncate_log = truncate_log
+        self._is_paused = is_paused
+        self._due = time.monotonic()
+        """When documents are to be compared next."""
         self._sweep_s = sweep_s
         self._reconcile_s = reconcile_s
         self._job_retention_days = job_retention_days
@@ -95,12 +99,15 @@ class Reconciler:
             self._task.cancel()
             await asyncio.wait((self._task,))
 
+    def hurry(self) -> None:
+        """Compare documents at the next sweep."""
+        self._due = time.monotonic()
+
     async def _run(self) -> None:
-        due = time.monotonic()
         while True:
             await self._guarded(self.sweep)
-            if time.monotonic() >= due and await self._guarded(self.reconcile):
-                due = time.monotonic() + self._reconcile_s
+            if time.monotonic() >= self._due and await self._guarded(self.reconcile):
+                self._due = time.monotonic() + self._reconcile_s
             await asyncio.sleep(self._sweep_s)
 
     async def _guarded(self, work: Callable[[], Awaitable[None]]) -> bool:
@@ -118,6 +125,8 @@ class Reconciler:
     async def sweep(self) -> None:
         """See to it that every unfinished job waits in the queue or runs in a living process."""
         await self._heartbeats.beat(self._worker)
+        if await self._is_paused():
+            return
         dead = self._heartbeats.dead(self._heartbeats.known()) - {self._worker}
         suspects: set[tuple[str, int]] = set()
         for job in await self._jobs.unfinished():
@@ -157,7 +166,9 @@ class Reconciler:
     # Documents against jobs and index, blobs against rows
 
     async def reconcile(self) -> None:
-        """Repair documents and blobs, and forget old jobs."""
+        """Repair documents and blobs, and forget old jobs; not while a backup is restored."""
+        if await self._is_paused():
+            return
         if stranded := await self._jobs.fail_stranded():
             self._on_repair("document_failed", stranded)
             log.warning("documents without a job were marked failed", documents=stranded)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
 from typing import Any, Final
 
 import grpc
@@ -12,8 +13,10 @@ from raglan.deadline import Deadline
 from raglan.errors import InvalidInput, Unavailable
 from raglan.rpc import pages
 from raglan.rpc.service_info import service_info
-from raglan.v1 import common_pb2, ingester_pb2, ingester_pb2_grpc
+from raglan.v1 import backup_pb2, common_pb2, ingester_pb2, ingester_pb2_grpc
 
+from raglan_ingester.backup.exporting import Exporter
+from raglan_ingester.backup.importing import Importer
 from raglan_ingester.ingestion import Ingestion
 from raglan_ingester.jobs import JobStore, JobView
 from raglan_ingester.library import Library, page_size
@@ -52,7 +55,10 @@ class IngesterServicer(ingester_pb2_grpc.IngesterServiceServicer):
         jobs: JobStore,
         library: Library,
         revisions: RevisionStore,
+        exporter: Exporter,
+        importer: Importer,
         *,
+        restored: Callable[[], None],
         engine: str,
         limits: dict[str, int],
         metrics_port: Callable[[], int],
@@ -63,6 +69,9 @@ class IngesterServicer(ingester_pb2_grpc.IngesterServiceServicer):
         self._jobs = jobs
         self._library = library
         self._revisions = revisions
+        self._exporter = exporter
+        self._importer = importer
+        self._restored = restored
         self._engine = engine
         self._limits = limits
         self._metrics_port = metrics_port
@@ -182,6 +191,41 @@ class IngesterServicer(ingester_pb2_grpc.IngesterServiceServicer):
         return ingester_pb2.GetRevisionsResponse(
             revisions=known.revisions, unfinished=known.unfinished
         )
+
+    async def Export(
+        self, request: ingester_pb2.ExportRequest, context: Context
+    ) -> AsyncIterator[backup_pb2.BackupRecord]:
+        async with aclosing(self._exporter.unit(request.cursor)) as records:
+            async for record in records:
+                yield record
+
+    async def BeginImport(
+        self, request: ingester_pb2.BeginImportRequest, context: Context
+    ) -> ingester_pb2.ImportProgress:
+        units = await self._importer.begin(
+            request.backup_id,
+            request.header,
+            replace=request.replace,
+            deadline=Deadline.of(context),
+        )
+        return ingester_pb2.ImportProgress(units=units)
+
+    async def Import(
+        self, request_iterator: AsyncIterator[ingester_pb2.ImportRequest], context: Context
+    ) -> ingester_pb2.ImportProgress:
+        first = await anext(request_iterator, ingester_pb2.ImportRequest())
+        if not first.HasField("unit"):
+            raise InvalidInput("The first message must name the unit.")
+        records = (request.record async for request in request_iterator)
+        units = await self._importer.unit(first.unit.backup_id, first.unit.number, records)
+        return ingester_pb2.ImportProgress(units=units)
+
+    async def EndImport(
+        self, request: ingester_pb2.EndImportRequest, context: Context
+    ) -> ingester_pb2.ImportProgress:
+        units = await self._importer.end(request.backup_id)
+        self._restored()
+        return ingester_pb2.ImportProgress(units=units)
 
     async def _revision(self, collection: str) -> int:
         return (await self._revisions.known([collection])).revisions.get(collection, 0)

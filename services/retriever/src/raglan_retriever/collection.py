@@ -3,15 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Final
 
 from raglan.errors import Conflict, InvalidInput
 from raglan.terms import ANALYSIS
 
+FORMAT: Final = 1
+"""Of a description and its shard. Changes that an earlier retriever must not serve raise it; fields
+that it may ignore do not."""
+
 MAX_DIMENSION: Final = 8192
 _LEARNED_FROM_CHUNKS: Final = 1000
 _NOTABLE_CHANGE: Final = 0.0002
+
+
+class NewerFormat(Conflict):
+    """A later version of Raglan stored the collection, in a form that is not known here."""
+
+    def __init__(self, found: object) -> None:
+        super().__init__(
+            f"it was written by a newer version of Raglan (format {found}; this one reads up to "
+            f"{FORMAT}): upgrade the retriever"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,19 +156,24 @@ class Collection:
 
     def to_json(self) -> dict[str, Any]:
         """Return the description as stored."""
-        return asdict(self)
+        return {"format": FORMAT, **asdict(self)}
 
     @classmethod
     def from_json(cls, stored: dict[str, Any]) -> Collection:
-        """Read a stored description.
+        """Read a stored description. Fields that a later version has added are left out.
 
         Raises:
+            NewerFormat: it is of a later format.
             KeyError, TypeError: `stored` does not come from `to_json`.
         """
+        # Descriptions older than the field have the format of today.
+        if (found := stored.get("format", FORMAT)) > FORMAT:
+            raise NewerFormat(found)
+        known = {field.name for field in fields(cls)}
         return cls(
             # Descriptions older than the field come from the first analysis, Qdrant's.
             **{"analysis": 0}
-            | stored
+            | {name: value for name, value in stored.items() if name in known}
             | {
                 "model": Model(**stored["model"]),
                 "mean_length": MeanLength(**stored["mean_length"]),

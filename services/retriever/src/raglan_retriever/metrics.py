@@ -39,7 +39,7 @@ class RetrieverMetrics:
             return Gauge(f"raglan_index_{name}", text, registry=registry)
 
         self._collections = gauge("collections", "Collections.")
-        self._damaged = gauge("damaged_collections", "Collections set aside because of damage.")
+        self._damaged = gauge("damaged_collections", "Collections set aside: damaged or too new.")
         self._chunks = gauge("chunks", "Chunks in the index.")
         self._unindexed = gauge(
             "unindexed_chunks", "Chunks that a search reads one by one: the lag of the index."

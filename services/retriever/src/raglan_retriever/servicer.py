@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
 from itertools import islice
@@ -18,6 +19,7 @@ from raglan.v1 import common_pb2, retriever_pb2, retriever_pb2_grpc
 from raglan_retriever import wire
 from raglan_retriever.index import Index
 from raglan_retriever.searching import Fusion
+from raglan_retriever.transfer import Transfer
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -38,6 +40,7 @@ class RetrieverServicer(retriever_pb2_grpc.RetrieverServiceServicer):
             metrics_port: Returns the port of the metrics; 0 where there is none.
         """
         self._index = index
+        self._transfer = Transfer(index)
         self._metrics_port = metrics_port
         self._fusion = fusion
 
@@ -136,6 +139,38 @@ class RetrieverServicer(retriever_pb2_grpc.RetrieverServiceServicer):
             revisions=results.revisions,
         )
 
+    async def ExportCollection(
+        self, request: retriever_pb2.GetCollectionRequest, context: Context
+    ) -> retriever_pb2.CollectionDescription:
+        return wire.description_to_proto(await self._transfer.description(request.name))
+
+    async def ImportCollection(
+        self, request: retriever_pb2.CollectionDescription, context: Context
+    ) -> retriever_pb2.Collection:
+        await self._transfer.create(wire.description_from_proto(request))
+        return wire.collection_to_proto(*await self._index.stats(request.name))
+
+    async def ExportChunks(
+        self, request: retriever_pb2.ExportChunksRequest, context: Context
+    ) -> retriever_pb2.ExportChunksResponse:
+        held = await self._transfer.chunks(request.collection, request.chunk_ids)
+        found = await asyncio.to_thread(wire.indexed_to_proto, request.collection, held)
+        answered = len(request.chunk_ids)
+        if len(found.chunks) < len(held.chunks):
+            answered = list(request.chunk_ids).index(held.chunks[len(found.chunks)].chunk_id)
+        return retriever_pb2.ExportChunksResponse(found=found, answered=answered)
+
+    async def ImportChunks(
+        self, request: retriever_pb2.ImportChunksRequest, context: Context
+    ) -> retriever_pb2.UpsertResponse:
+        started = time.perf_counter_ns()
+        held = await asyncio.to_thread(wire.indexed_from_proto, request.chunks)
+        revision = await self._transfer.add(request.chunks.collection, held)
+        count = len(held.chunks)
+        return retriever_pb2.UpsertResponse(
+            upserted=count, timing=_timing(started, count), revision=revision
+        )
+
     async def GetInfo(
         self, request: common_pb2.GetInfoRequest, context: Context
     ) -> common_pb2.ServiceInfo:
@@ -148,7 +183,7 @@ class RetrieverServicer(retriever_pb2_grpc.RetrieverServiceServicer):
             },
             load={"damaged_collections": len(damaged := self._index.store.set_aside())},
             problems=[
-                f"Collection {name!r} is damaged and set aside: {reason}."
+                f"Collection {name!r} is set aside: {reason}."
                 for name, reason in islice(sorted(damaged.items()), _PROBLEMS_SHOWN)
             ],
         )

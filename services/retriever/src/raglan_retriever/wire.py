@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import math
+from dataclasses import replace
 from typing import Final
 
+import numpy as np
 from raglan import tensors
 from raglan.errors import InvalidInput
+from raglan.rpc import pages
 from raglan.v1 import common_pb2, retriever_pb2
 
 from raglan_retriever import fusion
 from raglan_retriever.chunks import Chunk
 from raglan_retriever.collection import Collection, Model
+from raglan_retriever.lexical import Sparse
 from raglan_retriever.searching import Fusion, Mode, Query, SearchHit
 from raglan_retriever.stores.store import Stats
+from raglan_retriever.transfer import IndexedChunks
 from raglan_retriever.wire_filter import clause_from_proto
 
 _MODES: Final[dict[int, Mode]] = {
@@ -95,6 +101,74 @@ def collection_to_proto(collection: Collection, stats: Stats) -> retriever_pb2.C
         disk_bytes=stats.disk_bytes,
         unindexed_chunks=stats.unindexed_chunks,
         created=collection.created,
+    )
+
+
+def description_to_proto(collection: Collection) -> retriever_pb2.CollectionDescription:
+    """Convert a collection's description, for a backup."""
+    return retriever_pb2.CollectionDescription(
+        name=collection.name,
+        embedder=model_to_proto(collection.model),
+        json=json.dumps(collection.to_json(), separators=(",", ":")),
+    )
+
+
+def description_from_proto(message: retriever_pb2.CollectionDescription) -> Collection:
+    """Convert a description from a backup.
+
+    Raises:
+        InvalidInput: it is none.
+        NewerFormat: a later version made it.
+    """
+    try:
+        return replace(Collection.from_json(json.loads(message.json)), name=message.name)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise InvalidInput(
+            f"The description of collection {message.name!r} is not one that a retriever wrote."
+        ) from None
+
+
+def indexed_to_proto(
+    name: str, held: IndexedChunks, *, page_bytes: int = pages.PAGE_BYTES
+) -> retriever_pb2.IndexedChunks:
+    """Convert as many of the chunks as fit into `page_bytes`, and at least one if there is any."""
+    row_bytes = held.vectors.itemsize * (held.vectors.shape[1] if held.vectors.ndim > 1 else 0)
+    chunks: list[retriever_pb2.Chunk] = []
+    size = 0
+    for chunk, words in zip(held.chunks, held.lexical, strict=True):
+        message = chunk_to_proto(chunk)
+        size += message.ByteSize() + row_bytes + 8 * len(words.indices)
+        if chunks and size > page_bytes:
+            break
+        chunks.append(message)
+    return retriever_pb2.IndexedChunks(
+        collection=name,
+        embedder=model_to_proto(held.model),
+        chunks=chunks,
+        vectors=tensors.pack(held.vectors[: len(chunks)]),
+        lexical=tensors.pack_sparse(
+            [
+                tensors.SparseVector(
+                    np.array(words.indices, np.uint32), np.array(words.values, np.float32)
+                )
+                for words in held.lexical[: len(chunks)]
+            ]
+        ),
+        analysis=held.analysis,
+    )
+
+
+def indexed_from_proto(message: retriever_pb2.IndexedChunks) -> IndexedChunks:
+    """Convert chunks from a backup. Raises InvalidInput."""
+    return IndexedChunks(
+        model_from_proto(message.embedder),
+        [chunk_from_proto(chunk) for chunk in message.chunks],
+        tensors.unpack(message.vectors),
+        [
+            Sparse(each.indices.tolist(), each.weights.tolist())
+            for each in tensors.unpack_sparse(message.lexical)
+        ],
+        message.analysis,
     )
 
 

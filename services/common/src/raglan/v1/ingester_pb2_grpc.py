@@ -3,6 +3,7 @@
 import grpc
 import warnings
 
+from raglan.v1 import backup_pb2 as raglan_dot_v1_dot_backup__pb2
 from raglan.v1 import common_pb2 as raglan_dot_v1_dot_common__pb2
 from raglan.v1 import ingester_pb2 as raglan_dot_v1_dot_ingester__pb2
 
@@ -101,6 +102,26 @@ class IngesterServiceStub:
                 request_serializer=raglan_dot_v1_dot_common__pb2.GetInfoRequest.SerializeToString,
                 response_deserializer=raglan_dot_v1_dot_common__pb2.ServiceInfo.FromString,
                 _registered_method=True)
+        self.Export = channel.unary_stream(
+                '/raglan.v1.IngesterService/Export',
+                request_serializer=raglan_dot_v1_dot_ingester__pb2.ExportRequest.SerializeToString,
+                response_deserializer=raglan_dot_v1_dot_backup__pb2.BackupRecord.FromString,
+                _registered_method=True)
+        self.BeginImport = channel.unary_unary(
+                '/raglan.v1.IngesterService/BeginImport',
+                request_serializer=raglan_dot_v1_dot_ingester__pb2.BeginImportRequest.SerializeToString,
+                response_deserializer=raglan_dot_v1_dot_ingester__pb2.ImportProgress.FromString,
+                _registered_method=True)
+        self.Import = channel.stream_unary(
+                '/raglan.v1.IngesterService/Import',
+                request_serializer=raglan_dot_v1_dot_ingester__pb2.ImportRequest.SerializeToString,
+                response_deserializer=raglan_dot_v1_dot_ingester__pb2.ImportProgress.FromString,
+                _registered_method=True)
+        self.EndImport = channel.unary_unary(
+                '/raglan.v1.IngesterService/EndImport',
+                request_serializer=raglan_dot_v1_dot_ingester__pb2.EndImportRequest.SerializeToString,
+                response_deserializer=raglan_dot_v1_dot_ingester__pb2.ImportProgress.FromString,
+                _registered_method=True)
 
 
 class IngesterServiceServicer:
@@ -194,6 +215,35 @@ class IngesterServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Export(self, request, context):
+        """One unit of a backup. UNAVAILABLE also when a document changed meanwhile: ask again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def BeginImport(self, request, context):
+        """Checks whether a backup can be restored here, and begins; again, to go on after a break.
+        FAILED_PRECONDITION when it cannot; nothing was changed then.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Import(self, request_iterator, context):
+        """One unit, after a header. Acknowledged means durable.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def EndImport(self, request, context):
+        """Ends it: from then on documents are taken again, and unfinished jobs run.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_IngesterServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -261,6 +311,26 @@ def add_IngesterServiceServicer_to_server(servicer, server):
                     servicer.GetInfo,
                     request_deserializer=raglan_dot_v1_dot_common__pb2.GetInfoRequest.FromString,
                     response_serializer=raglan_dot_v1_dot_common__pb2.ServiceInfo.SerializeToString,
+            ),
+            'Export': grpc.unary_stream_rpc_method_handler(
+                    servicer.Export,
+                    request_deserializer=raglan_dot_v1_dot_ingester__pb2.ExportRequest.FromString,
+                    response_serializer=raglan_dot_v1_dot_backup__pb2.BackupRecord.SerializeToString,
+            ),
+            'BeginImport': grpc.unary_unary_rpc_method_handler(
+                    servicer.BeginImport,
+                    request_deserializer=raglan_dot_v1_dot_ingester__pb2.BeginImportRequest.FromString,
+                    response_serializer=raglan_dot_v1_dot_ingester__pb2.ImportProgress.SerializeToString,
+            ),
+            'Import': grpc.stream_unary_rpc_method_handler(
+                    servicer.Import,
+                    request_deserializer=raglan_dot_v1_dot_ingester__pb2.ImportRequest.FromString,
+                    response_serializer=raglan_dot_v1_dot_ingester__pb2.ImportProgress.SerializeToString,
+            ),
+            'EndImport': grpc.unary_unary_rpc_method_handler(
+                    servicer.EndImport,
+                    request_deserializer=raglan_dot_v1_dot_ingester__pb2.EndImportRequest.FromString,
+                    response_serializer=raglan_dot_v1_dot_ingester__pb2.ImportProgress.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -615,6 +685,114 @@ class IngesterService:
             '/raglan.v1.IngesterService/GetInfo',
             raglan_dot_v1_dot_common__pb2.GetInfoRequest.SerializeToString,
             raglan_dot_v1_dot_common__pb2.ServiceInfo.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Export(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/raglan.v1.IngesterService/Export',
+            raglan_dot_v1_dot_ingester__pb2.ExportRequest.SerializeToString,
+            raglan_dot_v1_dot_backup__pb2.BackupRecord.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BeginImport(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/raglan.v1.IngesterService/BeginImport',
+            raglan_dot_v1_dot_ingester__pb2.BeginImportRequest.SerializeToString,
+            raglan_dot_v1_dot_ingester__pb2.ImportProgress.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Import(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(
+            request_iterator,
+            target,
+            '/raglan.v1.IngesterService/Import',
+            raglan_dot_v1_dot_ingester__pb2.ImportRequest.SerializeToString,
+            raglan_dot_v1_dot_ingester__pb2.ImportProgress.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EndImport(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/raglan.v1.IngesterService/EndImport',
+            raglan_dot_v1_dot_ingester__pb2.EndImportRequest.SerializeToString,
+            raglan_dot_v1_dot_ingester__pb2.ImportProgress.FromString,
             options,
             channel_credentials,
             insecure,

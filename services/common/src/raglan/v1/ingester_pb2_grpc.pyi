@@ -5,6 +5,7 @@ isort:skip_file
 
 from collections import abc as _abc
 from grpc import aio as _aio
+from raglan.v1 import backup_pb2 as _backup_pb2
 from raglan.v1 import common_pb2 as _common_pb2
 from raglan.v1 import ingester_pb2 as _ingester_pb2
 import abc as _abc_1
@@ -57,6 +58,16 @@ class IngesterServiceStub:
     GetRevisions: _grpc.UnaryUnaryMultiCallable[_ingester_pb2.GetRevisionsRequest, _ingester_pb2.GetRevisionsResponse]
     """For those who keep what searches found, while the retriever cannot be asked."""
     GetInfo: _grpc.UnaryUnaryMultiCallable[_common_pb2.GetInfoRequest, _common_pb2.ServiceInfo]
+    Export: _grpc.UnaryStreamMultiCallable[_ingester_pb2.ExportRequest, _backup_pb2.BackupRecord]
+    """One unit of a backup. UNAVAILABLE also when a document changed meanwhile: ask again."""
+    BeginImport: _grpc.UnaryUnaryMultiCallable[_ingester_pb2.BeginImportRequest, _ingester_pb2.ImportProgress]
+    """Checks whether a backup can be restored here, and begins; again, to go on after a break.
+    FAILED_PRECONDITION when it cannot; nothing was changed then.
+    """
+    Import: _grpc.StreamUnaryMultiCallable[_ingester_pb2.ImportRequest, _ingester_pb2.ImportProgress]
+    """One unit, after a header. Acknowledged means durable."""
+    EndImport: _grpc.UnaryUnaryMultiCallable[_ingester_pb2.EndImportRequest, _ingester_pb2.ImportProgress]
+    """Ends it: from then on documents are taken again, and unfinished jobs run."""
 
 @_typing.type_check_only
 class IngesterServiceAsyncStub(IngesterServiceStub):
@@ -86,6 +97,16 @@ class IngesterServiceAsyncStub(IngesterServiceStub):
     GetRevisions: _aio.UnaryUnaryMultiCallable[_ingester_pb2.GetRevisionsRequest, _ingester_pb2.GetRevisionsResponse]  # type: ignore[assignment]
     """For those who keep what searches found, while the retriever cannot be asked."""
     GetInfo: _aio.UnaryUnaryMultiCallable[_common_pb2.GetInfoRequest, _common_pb2.ServiceInfo]  # type: ignore[assignment]
+    Export: _aio.UnaryStreamMultiCallable[_ingester_pb2.ExportRequest, _backup_pb2.BackupRecord]  # type: ignore[assignment]
+    """One unit of a backup. UNAVAILABLE also when a document changed meanwhile: ask again."""
+    BeginImport: _aio.UnaryUnaryMultiCallable[_ingester_pb2.BeginImportRequest, _ingester_pb2.ImportProgress]  # type: ignore[assignment]
+    """Checks whether a backup can be restored here, and begins; again, to go on after a break.
+    FAILED_PRECONDITION when it cannot; nothing was changed then.
+    """
+    Import: _aio.StreamUnaryMultiCallable[_ingester_pb2.ImportRequest, _ingester_pb2.ImportProgress]  # type: ignore[assignment]
+    """One unit, after a header. Acknowledged means durable."""
+    EndImport: _aio.UnaryUnaryMultiCallable[_ingester_pb2.EndImportRequest, _ingester_pb2.ImportProgress]  # type: ignore[assignment]
+    """Ends it: from then on documents are taken again, and unfinished jobs run."""
 
 class IngesterServiceServicer(metaclass=_abc_1.ABCMeta):
     """Documents to chunks to index, as durable jobs; and the documents' own text."""
@@ -190,5 +211,39 @@ class IngesterServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _common_pb2.GetInfoRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_common_pb2.ServiceInfo, _abc.Awaitable[_common_pb2.ServiceInfo]]: ...
+
+    @_abc_1.abstractmethod
+    def Export(
+        self,
+        request: _ingester_pb2.ExportRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_backup_pb2.BackupRecord], _abc.AsyncIterator[_backup_pb2.BackupRecord]]:
+        """One unit of a backup. UNAVAILABLE also when a document changed meanwhile: ask again."""
+
+    @_abc_1.abstractmethod
+    def BeginImport(
+        self,
+        request: _ingester_pb2.BeginImportRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ingester_pb2.ImportProgress, _abc.Awaitable[_ingester_pb2.ImportProgress]]:
+        """Checks whether a backup can be restored here, and begins; again, to go on after a break.
+        FAILED_PRECONDITION when it cannot; nothing was changed then.
+        """
+
+    @_abc_1.abstractmethod
+    def Import(
+        self,
+        request_iterator: _MaybeAsyncIterator[_ingester_pb2.ImportRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_ingester_pb2.ImportProgress, _abc.Awaitable[_ingester_pb2.ImportProgress]]:
+        """One unit, after a header. Acknowledged means durable."""
+
+    @_abc_1.abstractmethod
+    def EndImport(
+        self,
+        request: _ingester_pb2.EndImportRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ingester_pb2.ImportProgress, _abc.Awaitable[_ingester_pb2.ImportProgress]]:
+        """Ends it: from then on documents are taken again, and unfinished jobs run."""
 
 def add_IngesterServiceServicer_to_server(servicer: IngesterServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -10,6 +10,7 @@ from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from raglan.v1 import common_pb2 as _common_pb2
+from raglan.v1 import embedder_pb2 as _embedder_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -390,6 +391,151 @@ class UpsertResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___UpsertResponse: _TypeAlias = UpsertResponse  # noqa: Y015
+
+@_typing.final
+class CollectionDescription(_message.Message):
+    """What a retriever keeps about a collection, for a retriever of the same or a later version."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    EMBEDDER_FIELD_NUMBER: _builtins.int
+    JSON_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    json: _builtins.str
+    """All of it, as a JSON object that only retrievers read."""
+    @_builtins.property
+    def embedder(self) -> _common_pb2.ModelIdentity: ...
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        embedder: _common_pb2.ModelIdentity | None = ...,
+        json: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["embedder", b"embedder"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["embedder", b"embedder", "json", b"json", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CollectionDescription: _TypeAlias = CollectionDescription  # noqa: Y015
+
+@_typing.final
+class IndexedChunks(_message.Message):
+    """Chunks as the index holds them."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COLLECTION_FIELD_NUMBER: _builtins.int
+    EMBEDDER_FIELD_NUMBER: _builtins.int
+    CHUNKS_FIELD_NUMBER: _builtins.int
+    VECTORS_FIELD_NUMBER: _builtins.int
+    LEXICAL_FIELD_NUMBER: _builtins.int
+    ANALYSIS_FIELD_NUMBER: _builtins.int
+    collection: _builtins.str
+    analysis: _builtins.int
+    """Version of the analysis of text that made `lexical`. An index of another one analyses anew."""
+    @_builtins.property
+    def embedder(self) -> _common_pb2.ModelIdentity: ...
+    @_builtins.property
+    def chunks(self) -> _containers.RepeatedCompositeFieldContainer[Global___Chunk]: ...
+    @_builtins.property
+    def vectors(self) -> _common_pb2.Tensor:
+        """One row a chunk."""
+
+    @_builtins.property
+    def lexical(self) -> _embedder_pb2.SparseVectors:
+        """One a chunk: the weights of its words."""
+
+    def __init__(
+        self,
+        *,
+        collection: _builtins.str = ...,
+        embedder: _common_pb2.ModelIdentity | None = ...,
+        chunks: _abc.Iterable[Global___Chunk] | None = ...,
+        vectors: _common_pb2.Tensor | None = ...,
+        lexical: _embedder_pb2.SparseVectors | None = ...,
+        analysis: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["embedder", b"embedder", "lexical", b"lexical", "vectors", b"vectors"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["analysis", b"analysis", "chunks", b"chunks", "collection", b"collection", "embedder", b"embedder", "lexical", b"lexical", "vectors", b"vectors"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___IndexedChunks: _TypeAlias = IndexedChunks  # noqa: Y015
+
+@_typing.final
+class ExportChunksRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COLLECTION_FIELD_NUMBER: _builtins.int
+    CHUNK_IDS_FIELD_NUMBER: _builtins.int
+    collection: _builtins.str
+    @_builtins.property
+    def chunk_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """1-1000."""
+
+    def __init__(
+        self,
+        *,
+        collection: _builtins.str = ...,
+        chunk_ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk_ids", b"chunk_ids", "collection", b"collection"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExportChunksRequest: _TypeAlias = ExportChunksRequest  # noqa: Y015
+
+@_typing.final
+class ExportChunksResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FOUND_FIELD_NUMBER: _builtins.int
+    ANSWERED_FIELD_NUMBER: _builtins.int
+    answered: _builtins.int
+    """How many ids of the request the reply answers; ask for the rest."""
+    @_builtins.property
+    def found(self) -> Global___IndexedChunks:
+        """Those of the ids that exist, in the order of the request, as many as fit into a message."""
+
+    def __init__(
+        self,
+        *,
+        found: Global___IndexedChunks | None = ...,
+        answered: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["found", b"found"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answered", b"answered", "found", b"found"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExportChunksResponse: _TypeAlias = ExportChunksResponse  # noqa: Y015
+
+@_typing.final
+class ImportChunksRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHUNKS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def chunks(self) -> Global___IndexedChunks: ...
+    def __init__(
+        self,
+        *,
+        chunks: Global___IndexedChunks | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["chunks", b"chunks"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunks", b"chunks"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ImportChunksRequest: _TypeAlias = ImportChunksRequest  # noqa: Y015
 
 @_typing.final
 class DeleteRequest(_message.Message):

@@ -90,6 +90,26 @@ class RetrieverServiceStub:
                 request_serializer=raglan_dot_v1_dot_common__pb2.GetInfoRequest.SerializeToString,
                 response_deserializer=raglan_dot_v1_dot_common__pb2.ServiceInfo.FromString,
                 _registered_method=True)
+        self.ExportCollection = channel.unary_unary(
+                '/raglan.v1.RetrieverService/ExportCollection',
+                request_serializer=raglan_dot_v1_dot_retriever__pb2.GetCollectionRequest.SerializeToString,
+                response_deserializer=raglan_dot_v1_dot_retriever__pb2.CollectionDescription.FromString,
+                _registered_method=True)
+        self.ImportCollection = channel.unary_unary(
+                '/raglan.v1.RetrieverService/ImportCollection',
+                request_serializer=raglan_dot_v1_dot_retriever__pb2.CollectionDescription.SerializeToString,
+                response_deserializer=raglan_dot_v1_dot_retriever__pb2.Collection.FromString,
+                _registered_method=True)
+        self.ExportChunks = channel.unary_unary(
+                '/raglan.v1.RetrieverService/ExportChunks',
+                request_serializer=raglan_dot_v1_dot_retriever__pb2.ExportChunksRequest.SerializeToString,
+                response_deserializer=raglan_dot_v1_dot_retriever__pb2.ExportChunksResponse.FromString,
+                _registered_method=True)
+        self.ImportChunks = channel.unary_unary(
+                '/raglan.v1.RetrieverService/ImportChunks',
+                request_serializer=raglan_dot_v1_dot_retriever__pb2.ImportChunksRequest.SerializeToString,
+                response_deserializer=raglan_dot_v1_dot_retriever__pb2.UpsertResponse.FromString,
+                _registered_method=True)
 
 
 class RetrieverServiceServicer:
@@ -165,6 +185,33 @@ class RetrieverServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ExportCollection(self, request, context):
+        """For backups: a collection's description and its chunks, and both back into an index.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ImportCollection(self, request, context):
+        """FAILED_PRECONDITION when there is a collection of that name.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExportChunks(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ImportChunks(self, request, context):
+        """Acknowledged means durable. Chunks are replaced by chunk_id.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_RetrieverServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -217,6 +264,26 @@ def add_RetrieverServiceServicer_to_server(servicer, server):
                     servicer.GetInfo,
                     request_deserializer=raglan_dot_v1_dot_common__pb2.GetInfoRequest.FromString,
                     response_serializer=raglan_dot_v1_dot_common__pb2.ServiceInfo.SerializeToString,
+            ),
+            'ExportCollection': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExportCollection,
+                    request_deserializer=raglan_dot_v1_dot_retriever__pb2.GetCollectionRequest.FromString,
+                    response_serializer=raglan_dot_v1_dot_retriever__pb2.CollectionDescription.SerializeToString,
+            ),
+            'ImportCollection': grpc.unary_unary_rpc_method_handler(
+                    servicer.ImportCollection,
+                    request_deserializer=raglan_dot_v1_dot_retriever__pb2.CollectionDescription.FromString,
+                    response_serializer=raglan_dot_v1_dot_retriever__pb2.Collection.SerializeToString,
+            ),
+            'ExportChunks': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExportChunks,
+                    request_deserializer=raglan_dot_v1_dot_retriever__pb2.ExportChunksRequest.FromString,
+                    response_serializer=raglan_dot_v1_dot_retriever__pb2.ExportChunksResponse.SerializeToString,
+            ),
+            'ImportChunks': grpc.unary_unary_rpc_method_handler(
+                    servicer.ImportChunks,
+                    request_deserializer=raglan_dot_v1_dot_retriever__pb2.ImportChunksRequest.FromString,
+                    response_serializer=raglan_dot_v1_dot_retriever__pb2.UpsertResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -494,6 +561,114 @@ class RetrieverService:
             '/raglan.v1.RetrieverService/GetInfo',
             raglan_dot_v1_dot_common__pb2.GetInfoRequest.SerializeToString,
             raglan_dot_v1_dot_common__pb2.ServiceInfo.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExportCollection(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/raglan.v1.RetrieverService/ExportCollection',
+            raglan_dot_v1_dot_retriever__pb2.GetCollectionRequest.SerializeToString,
+            raglan_dot_v1_dot_retriever__pb2.CollectionDescription.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ImportCollection(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/raglan.v1.RetrieverService/ImportCollection',
+            raglan_dot_v1_dot_retriever__pb2.CollectionDescription.SerializeToString,
+            raglan_dot_v1_dot_retriever__pb2.Collection.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExportChunks(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/raglan.v1.RetrieverService/ExportChunks',
+            raglan_dot_v1_dot_retriever__pb2.ExportChunksRequest.SerializeToString,
+            raglan_dot_v1_dot_retriever__pb2.ExportChunksResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ImportChunks(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/raglan.v1.RetrieverService/ImportChunks',
+            raglan_dot_v1_dot_retriever__pb2.ImportChunksRequest.SerializeToString,
+            raglan_dot_v1_dot_retriever__pb2.UpsertResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -54,6 +54,13 @@ class RetrieverServiceStub:
     """How many chunks the index holds of each document."""
     Search: _grpc.UnaryUnaryMultiCallable[_retriever_pb2.SearchRequest, _retriever_pb2.SearchResponse]
     GetInfo: _grpc.UnaryUnaryMultiCallable[_common_pb2.GetInfoRequest, _common_pb2.ServiceInfo]
+    ExportCollection: _grpc.UnaryUnaryMultiCallable[_retriever_pb2.GetCollectionRequest, _retriever_pb2.CollectionDescription]
+    """For backups: a collection's description and its chunks, and both back into an index."""
+    ImportCollection: _grpc.UnaryUnaryMultiCallable[_retriever_pb2.CollectionDescription, _retriever_pb2.Collection]
+    """FAILED_PRECONDITION when there is a collection of that name."""
+    ExportChunks: _grpc.UnaryUnaryMultiCallable[_retriever_pb2.ExportChunksRequest, _retriever_pb2.ExportChunksResponse]
+    ImportChunks: _grpc.UnaryUnaryMultiCallable[_retriever_pb2.ImportChunksRequest, _retriever_pb2.UpsertResponse]
+    """Acknowledged means durable. Chunks are replaced by chunk_id."""
 
 @_typing.type_check_only
 class RetrieverServiceAsyncStub(RetrieverServiceStub):
@@ -80,6 +87,13 @@ class RetrieverServiceAsyncStub(RetrieverServiceStub):
     """How many chunks the index holds of each document."""
     Search: _aio.UnaryUnaryMultiCallable[_retriever_pb2.SearchRequest, _retriever_pb2.SearchResponse]  # type: ignore[assignment]
     GetInfo: _aio.UnaryUnaryMultiCallable[_common_pb2.GetInfoRequest, _common_pb2.ServiceInfo]  # type: ignore[assignment]
+    ExportCollection: _aio.UnaryUnaryMultiCallable[_retriever_pb2.GetCollectionRequest, _retriever_pb2.CollectionDescription]  # type: ignore[assignment]
+    """For backups: a collection's description and its chunks, and both back into an index."""
+    ImportCollection: _aio.UnaryUnaryMultiCallable[_retriever_pb2.CollectionDescription, _retriever_pb2.Collection]  # type: ignore[assignment]
+    """FAILED_PRECONDITION when there is a collection of that name."""
+    ExportChunks: _aio.UnaryUnaryMultiCallable[_retriever_pb2.ExportChunksRequest, _retriever_pb2.ExportChunksResponse]  # type: ignore[assignment]
+    ImportChunks: _aio.UnaryUnaryMultiCallable[_retriever_pb2.ImportChunksRequest, _retriever_pb2.UpsertResponse]  # type: ignore[assignment]
+    """Acknowledged means durable. Chunks are replaced by chunk_id."""
 
 class RetrieverServiceServicer(metaclass=_abc_1.ABCMeta):
     """The index: collections of chunks with their vectors.
@@ -163,5 +177,36 @@ class RetrieverServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _common_pb2.GetInfoRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_common_pb2.ServiceInfo, _abc.Awaitable[_common_pb2.ServiceInfo]]: ...
+
+    @_abc_1.abstractmethod
+    def ExportCollection(
+        self,
+        request: _retriever_pb2.GetCollectionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_retriever_pb2.CollectionDescription, _abc.Awaitable[_retriever_pb2.CollectionDescription]]:
+        """For backups: a collection's description and its chunks, and both back into an index."""
+
+    @_abc_1.abstractmethod
+    def ImportCollection(
+        self,
+        request: _retriever_pb2.CollectionDescription,
+        context: _ServicerContext,
+    ) -> _typing.Union[_retriever_pb2.Collection, _abc.Awaitable[_retriever_pb2.Collection]]:
+        """FAILED_PRECONDITION when there is a collection of that name."""
+
+    @_abc_1.abstractmethod
+    def ExportChunks(
+        self,
+        request: _retriever_pb2.ExportChunksRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_retriever_pb2.ExportChunksResponse, _abc.Awaitable[_retriever_pb2.ExportChunksResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def ImportChunks(
+        self,
+        request: _retriever_pb2.ImportChunksRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_retriever_pb2.UpsertResponse, _abc.Awaitable[_retriever_pb2.UpsertResponse]]:
+        """Acknowledged means durable. Chunks are replaced by chunk_id."""
 
 def add_RetrieverServiceServicer_to_server(servicer: RetrieverServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

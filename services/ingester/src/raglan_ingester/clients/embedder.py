@@ -19,6 +19,8 @@ from raglan.v1 import common_pb2, embedder_pb2
 _CALL_S: Final = 60.0
 """A bulk call may wait behind queries; one that takes longer is tried again."""
 
+_INFO_S: Final = 10.0
+
 
 @dataclass(frozen=True, slots=True)
 class Model:
@@ -73,6 +75,15 @@ class EmbedderClient:
         return Embedded(
             vectors, _model(reply.model), tuple(reply.truncated_tokens), tuple(reply.readability)
         )
+
+    async def model(self) -> Model:
+        """The model that runs now. Raises RaglanError."""
+        reply = await self._pool.call(
+            "GetInfo",
+            common_pb2.GetInfoRequest(),
+            deadline=Deadline.after(_INFO_S, is_budget=True),
+        )
+        return _model(reply.model)
 
     async def tokenizer(self) -> TokenizerDefinition:
         """The tokenizer of the model that runs now. Raises RaglanError."""

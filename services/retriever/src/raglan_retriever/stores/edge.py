@@ -145,6 +145,9 @@ class EdgeStore:
     async def fetch(self, name: str, ids: Sequence[str]) -> dict[str, Chunk]:
         return await self._read(name, Shard.fetch, ids)
 
+    async def points(self, name: str, ids: Sequence[str]) -> list[Point]:
+        return await self._read(name, Shard.points, ids)
+
     async def select(self, name: str, where: Clause) -> list[Chunk]:
         return await self._read(name, Shard.select, where)
 

@@ -28,9 +28,9 @@ from typing import Any, Final
 
 import structlog
 from raglan.disk import FULL_DISK
-from raglan.errors import Unavailable
+from raglan.errors import Conflict, Unavailable
 
-from raglan_retriever.collection import Collection
+from raglan_retriever.collection import Collection, NewerFormat
 
 log: Final = structlog.get_logger()
 
@@ -128,7 +128,7 @@ class Folders:
             _write_json(self._root, _REVISIONS, first + _REVISIONS_A_START)
         self._revisions = count(first)
 
-    def stored(self) -> Iterator[tuple[str, Stored | str]]:
+    def stored(self) -> Iterator[tuple[str, Stored | Conflict]]:
         """Yield each collection by name, with the reason where its description cannot be read."""
         for folder in sorted(self._root.iterdir()):
             if folder.name.startswith(".") or not folder.is_dir():
@@ -137,8 +137,10 @@ class Folders:
             try:
                 held = json.loads(path.read_text(encoding="utf-8"))
                 yield folder.name, Stored(Collection.from_json(held["collection"]), held["shard"])
+            except NewerFormat as error:
+                yield folder.name, error
             except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-                yield folder.name, f"{path} cannot be read ({error})"
+                yield folder.name, Conflict(f"{path} cannot be read ({error})")
 
     def folder(self, name: str) -> Path:
         """Return the collection's folder."""
@@ -249,7 +251,7 @@ class Folders:
                 log.warning("removing what a crash left", folder=folder.name)
                 shutil.rmtree(folder, ignore_errors=True)
         for name, stored in self.stored():
-            if isinstance(stored, str):
+            if isinstance(stored, Conflict):
                 continue
             for folder in (self._root / name).iterdir():
                 if folder.is_dir() and folder.name != stored.shard:

@@ -80,6 +80,10 @@ class NullStore:
         """The chunks of those ids that exist."""
         return {id_: self._chunks[id_] for id_ in ids if id_ in self._chunks}
 
+    async def points(self, name: str, ids: Sequence[str]) -> list[Point]:
+        """Raises Conflict."""
+        raise _unchangeable()
+
     async def select(self, name: str, where: Clause) -> list[Chunk]:
         """Every passage."""
         return list(self._chunks.values())

@@ -18,7 +18,7 @@ from raglan.errors import Conflict, Internal, NotFound, Overloaded, RaglanError,
 
 from raglan_retriever import filters
 from raglan_retriever.chunks import DOCUMENT_ID, NUMBERS, STORED, TERMS, Chunk
-from raglan_retriever.collection import Collection
+from raglan_retriever.collection import Collection, NewerFormat
 from raglan_retriever.filters import Clause
 from raglan_retriever.lexical import Sparse
 from raglan_retriever.stores.store import (
@@ -57,6 +57,8 @@ class QdrantStore:
     def __init__(self, client: AsyncQdrantClient) -> None:
         """`client` is closed by `close`."""
         self._client = client
+        self._newer: dict[str, str] = {}
+        """Collections of a newer format when they were last listed, each with the reason."""
 
     async def open(self) -> None:
         with _errors():
@@ -68,16 +70,19 @@ class QdrantStore:
     async def collections(self) -> list[Collection]:
         with _errors():
             listed = await self._client.get_collections()
-        found = []
+        found, newer = [], {}
         for name in sorted(description.name for description in listed.collections):
             try:
                 found.append(await self.collection(name))
             except NotFound:
                 continue
+            except NewerFormat as error:
+                newer[name] = error.message
+        self._newer = newer
         return found
 
     def set_aside(self) -> dict[str, str]:
-        return {}  # the server sees to its own
+        return dict(self._newer)  # the server sees to damage
 
     async def create(self, collection: Collection) -> None:
         with _errors(collection.name):
@@ -127,7 +132,8 @@ class QdrantStore:
             )
 
     async def drop(self, name: str) -> int:
-        await self.collection(name)
+        with suppress(NewerFormat):
+            await self.collection(name)
         with _errors(name):
             await self._client.delete_collection(name)
         return await self._raise_revision(name)
@@ -166,6 +172,14 @@ class QdrantStore:
                 name, list(ids), with_payload=list(STORED), timeout=_seconds_left()
             )
         return {str(record.id): Chunk.from_payload(record.payload or {}) for record in records}
+
+    async def points(self, name: str, ids: Sequence[str]) -> list[Point]:
+        with _errors(name):
+            records = await self._client.retrieve(
+                name, list(ids), with_payload=True, with_vectors=True, timeout=_seconds_left()
+            )
+        found = {str(record.id): _stored_point(record) for record in records}
+        return [found[id_] for id_ in ids if id_ in found]
 
     async def select(self, name: str, where: Clause) -> list[Chunk]:
         records = self._scroll(name, where, list(STORED))
@@ -346,6 +360,17 @@ def _point(point: Point) -> models.PointStruct:
             indices=point.lexical.indices, values=point.lexical.values
         )
     return models.PointStruct(id=point.id, vector=vectors, payload=point.payload)
+
+
+def _stored_point(record: models.Record) -> Point:
+    held: Any = record.vector
+    lexical = held.get(LEXICAL)
+    return Point(
+        str(record.id),
+        record.payload or {},
+        held[DENSE],
+        Sparse(lexical.indices, lexical.values) if lexical else Sparse([], []),
+    )
 
 
 def _filter(clause: Clause) -> models.Filter:

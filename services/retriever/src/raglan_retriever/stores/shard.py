@@ -156,6 +156,14 @@ class Shard:
         records = self._shard.retrieve(list(ids), with_payload=list(STORED), with_vector=False)
         return {str(r.id): Chunk.from_payload(r.payload or {}) for r in records}
 
+    def points(self, ids: Sequence[str]) -> list[Point]:
+        """Return the points of those ids that exist, in the order of `ids`."""
+        found: dict[str, Point] = {}
+        for some in _slices(ids):
+            records = self._shard.retrieve(list(some), with_payload=True, with_vector=True)
+            found |= {str(record.id): _stored_point(record) for record in records}
+        return [found[id_] for id_ in ids if id_ in found]
+
     def select(self, where: Clause) -> list[Chunk]:
         """Return every chunk that passes."""
         return [Chunk.from_payload(r.payload) for r in self._scroll(where, list(STORED))]
@@ -257,6 +265,16 @@ def _point(point: Point) -> qe.Point:
     if point.lexical.indices:
         vectors[LEXICAL] = qe.SparseVector(point.lexical.indices, point.lexical.values)
     return qe.Point(point.id, vectors, point.payload)
+
+
+def _stored_point(record: Any) -> Point:
+    lexical = record.vector.get(LEXICAL)
+    return Point(
+        str(record.id),
+        record.payload or {},
+        list(record.vector[DENSE]),
+        Sparse(list(lexical.indices), list(lexical.values)) if lexical else Sparse([], []),
+    )
 
 
 def _filter(clause: Clause) -> qe.Filter:

@@ -18,6 +18,7 @@ import structlog
 from raglan.disk import Disk
 from raglan.errors import Conflict, NotFound, RaglanError
 
+from raglan_retriever.collection import NewerFormat
 from raglan_retriever.stores.folders import Counts, Folders, Stored, allocate
 from raglan_retriever.stores.shard import Shard, library_errors
 
@@ -102,7 +103,7 @@ class Shards:
     def load(self) -> None:
         """Read which collections there are; none is opened."""
         for name, stored in self._folders.stored():
-            if isinstance(stored, str):
+            if isinstance(stored, Conflict):
                 self._put_aside(name, stored)
             else:
                 self._held[name] = self._known(stored)
@@ -145,7 +146,7 @@ class Shards:
             Conflict: It is set aside.
         """
         if (reason := self._set_aside.get(name)) is not None:
-            raise _damaged(name, reason)
+            raise _set_aside(name, reason)
         try:
             return self._held[name]
         except KeyError:
@@ -222,10 +223,9 @@ class Shards:
         """Open the shard, or set the collection aside."""
         openings = self._folders.begin_opening(held.name)
         if openings > _MAX_OPENINGS:
+            ended = f"opening it ended the process {openings - 1} times; remove "
             raise self._put_aside(
-                held.name,
-                f"opening it ended the process {openings - 1} times; remove "
-                f"{self._folders.openings(held.name)} to try again",
+                held.name, Conflict(f"{ended}{self._folders.openings(held.name)} to try again")
             )
         try:
             if held.counts is None:
@@ -238,17 +238,19 @@ class Shards:
             if held.counts is None:
                 held.outdated = shard.unindexed()
         except Conflict as error:
-            raise self._put_aside(held.name, error.message) from None
+            raise self._put_aside(held.name, error) from None
         finally:
             self._folders.end_opening(held.name)
         return shard
 
-    def _put_aside(self, name: str, reason: str) -> Conflict:
-        reason = f"{reason.rstrip('.')}. Its folder is {self._folders.folder(name)}"
+    def _put_aside(self, name: str, error: Conflict) -> Conflict:
+        reason = f"{error.message.rstrip('.')}. Its folder is {self._folders.folder(name)}"
+        if not isinstance(error, NewerFormat):
+            reason = f"it is damaged: {reason}"
         log.error("collection set aside", collection=name, reason=reason)
         self._held.pop(name, None)
         self._set_aside[name] = reason
-        return _damaged(name, reason)
+        return _set_aside(name, reason)
 
     def _closable(self) -> list[CollectionState]:
         """Return the open shards that are not in use, least recently used first."""
@@ -307,9 +309,8 @@ class Shards:
             shard.leave()
 
 
-def _damaged(name: str, reason: str) -> Conflict:
+def _set_aside(name: str, reason: str) -> Conflict:
     return Conflict(
-        f"Collection {name!r} is damaged and set aside: {reason}. Restore the folder from "
-        "a backup and restart the retriever, or delete the collection and ingest its "
-        "documents again."
+        f"Collection {name!r} is set aside: {reason}. If there is no other way, restore it from a "
+        "backup, or delete it and ingest its documents again."
     )

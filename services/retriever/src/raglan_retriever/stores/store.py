@@ -94,7 +94,10 @@ class Store(Protocol):
         """Return all collections by name."""
 
     def set_aside(self) -> dict[str, str]:
-        """Return damaged collections, each with the reason; every other method refuses them."""
+        """Return collections that cannot be served, each with the reason.
+
+        They are damaged, or a newer version wrote them. Every method but `drop` refuses them.
+        """
 
     async def create(self, collection: Collection) -> None:
         """Create a collection.
@@ -125,6 +128,9 @@ class Store(Protocol):
 
     async def fetch(self, name: str, ids: Sequence[str]) -> dict[str, Chunk]:
         """Return the chunks of those ids that exist."""
+
+    async def points(self, name: str, ids: Sequence[str]) -> list[Point]:
+        """Return the points of those ids that exist, in the order of `ids`, as they are stored."""
 
     async def select(self, name: str, where: Clause) -> list[Chunk]:
         """Return every chunk that passes."""

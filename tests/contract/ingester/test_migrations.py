@@ -1,0 +1,161 @@
+"""The schema: made, migrated from every revision, by one of many, and refused when it is newer."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from raglan.errors import Conflict
+from raglan_ingester import schema
+from raglan_ingester.database import Database, url_of
+from raglan_ingester.model import Base, Deployment, Job
+
+GIVEN = os.environ.get("RAGLAN_INGESTER_DATABASE_URL", "")
+ADDED_LATER = ("deployments", "restores")
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> Iterator[str]:
+    """An empty database: a file, or one of its own on the server that is given."""
+    if not GIVEN:
+        yield url_of("", tmp_path)
+        return
+    name = f"t{uuid.uuid4().hex}"
+    server = sa.create_engine(url_of(GIVEN, tmp_path), isolation_level="AUTOCOMMIT")
+    with server.connect() as connection:
+        connection.exec_driver_sql(f"CREATE DATABASE {name}")
+    yield sa.make_url(url_of(GIVEN, tmp_path)).set(database=name).render_as_string(False)
+    with server.connect() as connection:
+        connection.exec_driver_sql(f"DROP DATABASE {name} WITH (FORCE)")
+    server.dispose()
+
+
+@pytest.fixture
+def engine(url: str) -> Iterator[sa.Engine]:
+    engine = Database(url).engine
+    yield engine
+    engine.dispose()
+
+
+def difference(engine: sa.Engine) -> list[object]:
+    with engine.connect() as connection:
+        ours = {
+            "include_name": lambda name, kind, _: kind != "table" or name in Base.metadata.tables
+        }
+        context = MigrationContext.configure(connection, opts=ours)
+        return list(compare_metadata(context, Base.metadata))
+
+
+def revision(engine: sa.Engine) -> str:
+    with engine.connect() as connection:
+        query = sa.text(f"SELECT version_num FROM {schema.VERSION_TABLE}")
+        return str(connection.execute(query).scalar_one())
+
+
+def made_before_alembic(engine: sa.Engine) -> None:
+    """With a job in it."""
+    tables = [t for name, t in Base.metadata.tables.items() if name not in ADDED_LATER]
+    Base.metadata.create_all(engine, tables)
+    with engine.begin() as connection:
+        connection.execute(sa.insert(Job).values(id="j", collection="c", documents=1, created_ms=1))
+
+
+def test_a_new_database_has_the_tables_of_the_models(engine: sa.Engine) -> None:
+    assert schema.migrate(engine) == schema.newest() == revision(engine)
+    assert difference(engine) == []
+    assert schema.migrate(engine) == schema.newest()
+
+
+def test_a_database_made_before_alembic_is_recognised_and_keeps_its_rows(
+    engine: sa.Engine,
+) -> None:
+    made_before_alembic(engine)
+    schema.migrate(engine)
+    assert revision(engine) == schema.newest()
+    assert difference(engine) == []
+    with engine.connect() as connection:
+        assert connection.scalars(sa.select(Job.id)).all() == ["j"]
+
+
+def test_one_of_many_that_start_at_once_migrates(url: str) -> None:
+    engines = [Database(url).engine for _ in range(6)]
+    try:
+        made_before_alembic(engines[0])
+        with ThreadPoolExecutor(len(engines)) as threads:
+            done = list(threads.map(schema.migrate, engines))
+        assert set(done) == {schema.newest()}
+        with engines[0].connect() as connection:
+            assert len(connection.scalars(sa.select(Deployment.id)).all()) == 1
+    finally:
+        for engine in engines:
+            engine.dispose()
+
+
+def test_a_migration_that_breaks_changes_nothing(
+    engine: sa.Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made_before_alembic(engine)
+    upgrade = command.upgrade
+
+    def break_off(*arguments: object) -> None:
+        upgrade(*arguments)  # type: ignore[arg-type]
+        raise OSError("the process ends here")
+
+    monkeypatch.setattr(command, "upgrade", break_off)
+    with pytest.raises(OSError, match="ends here"):
+        schema.migrate(engine)
+    monkeypatch.undo()
+    assert not set(ADDED_LATER) & set(sa.inspect(engine).get_table_names())
+    assert schema.migrate(engine) == schema.newest()
+
+
+def test_a_newer_database_is_refused_and_left_alone(engine: sa.Engine) -> None:
+    schema.migrate(engine)
+    with engine.begin() as connection:
+        connection.exec_driver_sql(f"UPDATE {schema.VERSION_TABLE} SET version_num = '9999'")
+    with pytest.raises(Conflict, match="has schema 9999, of a newer version"):
+        schema.migrate(engine)
+    assert revision(engine) == "9999"
+
+
+def run(*arguments: str, **variables: object) -> subprocess.CompletedProcess[str]:
+    environment = {f"RAGLAN_INGESTER_{k.upper()}": str(v) for k, v in variables.items()}
+    return subprocess.run(
+        [sys.executable, "-m", "raglan_ingester", *arguments],
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_the_command_migrates_and_ends(url: str, engine: sa.Engine, tmp_path: Path) -> None:
+    done = run("migrate", database_url=url, data_dir=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == f"The database has schema {schema.newest()}."
+    with engine.begin() as connection:
+        connection.exec_driver_sql(f"UPDATE {schema.VERSION_TABLE} SET version_num = '9999'")
+    for arguments in (("migrate",), ()):
+        refused = run(*arguments, database_url=url, data_dir=tmp_path, port=0)
+        assert refused.returncode == 1
+        assert "of a newer version" in refused.stdout + refused.stderr
+    assert run("migrat").returncode == 2
+
+
+def test_a_database_that_is_not_there_is_said_in_one_line(tmp_path: Path) -> None:
+    away = "postgresql://raglan@127.0.0.1:9/none"
+    done = run("migrate", database_url=away, data_dir=tmp_path)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("The database cannot be reached or refuses the login; check")
