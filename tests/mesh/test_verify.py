@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -20,6 +21,7 @@ from postgres_server import PostgresServer
 
 FAKETIME = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1"
 AHEAD_S = 90
+VERIFY_GPU = Path(__file__).parents[2] / "deploy" / "verify_gpu.sh"
 RERANKER = """
 import runpy
 import raglan.v1.revision as wire
@@ -94,6 +96,34 @@ def test_a_reader_sees_one_line_a_check(mesh: mesh_process.Mesh) -> None:
         "retriever",
     ]
     assert run.stderr.strip() == "All is well."
+
+
+@pytest.mark.parametrize(
+    ("listing", "status", "said"),
+    [("exit 1", 1, "found no GPU"), ("echo 'index, name'", 1, "index, name")],
+)
+def test_a_pipeline_learns_that_no_gpu_is_used(
+    mesh: mesh_process.Mesh, tmp_path: Path, listing: str, status: int, said: str
+) -> None:
+    """nvidia-smi is a script here; what answers after it is the mesh."""
+    programs = {"nvidia-smi": listing, "raglan": f'exec {sys.executable} -m raglan_cli "$@"'}
+    for name, line in programs.items():
+        program = tmp_path / name
+        program.write_text(f"#!/bin/sh\n{line}\n")
+        program.chmod(0o755)
+    run = subprocess.run(
+        [str(VERIFY_GPU), mesh.url, "reranker"],
+        env=os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        timeout=180,
+        check=False,
+    )
+    assert run.returncode == status
+    assert said in run.stderr
+    if listing != "exit 1":
+        checks = {check["name"]: check for check in json.loads(run.stdout)["checks"]}
+        assert failed(checks) == {"gpu reranker"}
 
 
 @dataclass
