@@ -109,6 +109,16 @@ test-fuzz: setup-test ## Schemathesis over the OpenAPI document of a running mes
 test-client: setup-test .venv-openapi-client/.installed ## Generate a Python client from the OpenAPI document, and use it
 	PATH="$(CURDIR)/.venv-openapi-client/bin:$$PATH" $(BIN)/python -m pytest tests/client
 
+.venv-phoenix/.installed: requirements/phoenix.txt
+	@test -x .venv-phoenix/bin/python || $(PYTHON) -m venv .venv-phoenix || python3 -m venv .venv-phoenix
+	@echo "Installing Phoenix into .venv-phoenix (two minutes, once) ..."
+	@.venv-phoenix/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
+
+.PHONY: test-phoenix
+test-phoenix: setup-test .venv-phoenix/.installed ## Traces of a mesh in a real Phoenix: kinds, documents, input and output
+	$(BIN)/python -m pytest tests/phoenix
+
 # A stamp inside the environment, as for the others: made once, and again when its pins change.
 .venv-vllm/.installed: requirements/vllm.txt requirements/vllm-constraints.txt services/common/pyproject.toml services/generator/pyproject.toml
 	@test -x .venv-vllm/bin/python || $(PYTHON) -m venv .venv-vllm || python3 -m venv .venv-vllm
@@ -282,4 +292,4 @@ bench-compare: setup ## What changed between the runs kept here, status 1 on a r
 
 .PHONY: clean
 clean: ## Remove environments and caches (not your data)
-	rm -rf $(VENV) .venv-chart .venv-infinity .venv-openapi-client .venv-peers .venv-vllm .pytest_cache .ruff_cache .mypy_cache .hypothesis .schemathesis
+	rm -rf $(VENV) .venv-chart .venv-infinity .venv-openapi-client .venv-peers .venv-phoenix .venv-vllm .pytest_cache .ruff_cache .mypy_cache .hypothesis .schemathesis

@@ -27,7 +27,7 @@ HEAD: Final = """\
 # container gets these variables, so passwords and keys are no part of them: they are files in
 # secrets/."""
 
-OWNED: Final = ("port", "data_dir", "listen_fd")
+OWNED: Final = ("port", "data_dir", "listen_fd", "peers_file")
 """Fields that the Compose files settle without naming them: ports and folders are the defaults."""
 
 OF_COMPOSE: Final[Mapping[str, str]] = {

@@ -1,7 +1,8 @@
 """Every field, enum value and rpc of the contracts, as `name -> what must never change of it`.
 
 `python proto/fields.py` adds what is new to `proto/fields.json` and leaves what is there, so that a
-change to a published field shows up as a difference (tests/contract/proto).
+change to a published field shows up as a difference (tests/contract/proto). The number of names is
+the wire revision, which each service reports: it only grows.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import raglan.v1
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor, FileDescriptor
 
 RECORD = Path(__file__).with_suffix(".json")
+REVISION = Path(raglan.v1.__path__[0]) / "revision.py"
 
 
 def current() -> dict[str, str]:
@@ -67,4 +69,7 @@ def _named(field: FieldDescriptor) -> bool:
 
 
 if __name__ == "__main__":
-    RECORD.write_text(json.dumps(current() | recorded(), indent=1, sort_keys=True) + "\n")
+    names = current() | recorded()
+    RECORD.write_text(json.dumps(names, indent=1, sort_keys=True) + "\n")
+    about = '"""Number of names in the contracts; written by make proto."""'
+    REVISION.write_text(f"{about}\n\nREVISION = {len(names)}\n")

@@ -20,6 +20,7 @@ SOURCE: Final = Path(__file__).with_name("values.schema.yaml")
 CHART_SETS: Final = frozenset(
     {
         *("host", "port", "metrics_port", "otlp_host", "otlp_port", "allowed_hosts", "listen_fd"),
+        "peers_file",
         *("shutdown_drain_s", "shutdown_grace_s", "data_dir", "cache_dir"),
         *("store", "qdrant_url", "qdrant_api_key"),
         *("redis_url", "redis_password", "database_url", "database_password"),

@@ -83,11 +83,15 @@ class Refused(Failure):
 class Gateway:
     """A connection to one gateway. Close it, or use it in a `with` block."""
 
-    def __init__(self, url: str, *, transport: httpx.BaseTransport | None = None) -> None:
+    def __init__(
+        self, url: str, *, read_s: float = _READ_S, transport: httpx.BaseTransport | None = None
+    ) -> None:
+        """`read_s` is the longest silence while a reply is awaited."""
         self.url = url
+        self._read_s = read_s
         # A proxy from the environment has no way to this machine's loopback.
         proxied = httpx.URL(url).host not in LOOPBACK
-        timeout = httpx.Timeout(_READ_S, connect=_CONNECT_S)
+        timeout = httpx.Timeout(read_s, connect=_CONNECT_S)
         self._http = httpx.Client(
             base_url=url,
             timeout=timeout,
@@ -114,7 +118,7 @@ class Gateway:
             Refused: an error status, with the gateway's own message.
             Failure: nothing answers, or not in time.
         """
-        with _as_failures(self.url):
+        with _as_failures(self.url, self._read_s):
             response = self._http.request(method, path, **request)
             if not response.is_success:
                 raise _refused(response)
@@ -143,7 +147,7 @@ class Gateway:
             Failure: nothing answers, or the connection broke.
         """
         with (
-            _as_failures(self.url),
+            _as_failures(self.url, self._read_s),
             httpx_sse.connect_sse(self._http, "POST", path, json=body) as source,
         ):
             if not source.response.is_success:
@@ -197,7 +201,7 @@ def segment(text: str) -> str:
 
 
 @contextmanager
-def _as_failures(url: str) -> Iterator[None]:
+def _as_failures(url: str, read_s: float) -> Iterator[None]:
     """The one table from httpx's exceptions to ours."""
     try:
         yield
@@ -206,7 +210,7 @@ def _as_failures(url: str) -> Iterator[None]:
     except httpx.ConnectTimeout:
         raise Failure(f"No gateway answers at {url} within {_CONNECT_S:g} s.") from None
     except httpx.TimeoutException:
-        raise Failure(f"The gateway at {url} gave no answer for {_READ_S:g} s.") from None
+        raise Failure(f"The gateway at {url} gave no answer for {read_s:g} s.") from None
     except (httpx.RemoteProtocolError, httpx.NetworkError):
         raise Failure(f"The gateway at {url} broke off; it may have ended.") from None
     except (httpx.HTTPError, httpx.InvalidURL) as error:

@@ -22,6 +22,7 @@ from raglan_cli import (
     status,
     trace,
     up,
+    verify,
 )
 from raglan_cli.failure import USAGE, Failure
 
@@ -43,6 +44,7 @@ app.command("eval")(evaluate.evaluate)
 app.add_typer(parity.app, name="parity")
 app.command()(status.status)
 app.command()(trace.trace)
+app.command()(verify.verify)
 app.command()(restart.restart)
 app.command()(backup.backup)
 app.command()(backup.restore)

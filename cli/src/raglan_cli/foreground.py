@@ -10,13 +10,12 @@ from collections.abc import Callable, Coroutine
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial
 from importlib.metadata import version
 from typing import Any, Final
 
 from raglan_cli import display, log_files, runfile
 from raglan_cli.failure import Failure
-from raglan_cli.mesh import Mesh, Program
+from raglan_cli.mesh import GATEWAY, Mesh, Program
 from raglan_cli.readiness import is_ready, is_used, not_up_yet
 from raglan_cli.rolling import Rolling, gap_of, publish
 from raglan_cli.runfile import MeshDocument, RestartEntry
@@ -57,7 +56,7 @@ async def _supervise(supervisor: Supervisor, run: _Run, start_limit_s: float) ->
     rolling = Rolling(
         supervisor,
         run.planned.data,
-        is_used=partial(is_used, run.planned.url),
+        is_used=run.is_used,
         start_limit_s=start_limit_s,
     )
     asyncio.get_running_loop().add_signal_handler(
@@ -80,7 +79,7 @@ async def _start_and_watch(
 ) -> None:
     began = time.monotonic()
     with display.live_table(lambda: run.document()["services"]):
-        await _unless(stop_asked, _start(supervisor, run.planned.url, start_limit_s))
+        await _unless(stop_asked, _start(supervisor, start_limit_s))
     if stop_asked.is_set():
         return
     run.change(State.READY)
@@ -88,21 +87,22 @@ async def _start_and_watch(
     await _unless(stop_asked, supervisor.watch())
 
 
-async def _start(supervisor: Supervisor, url: str, limit_s: float) -> None:
-    """Start everything; return when the gateway has seen each service serving.
+async def _start(supervisor: Supervisor, limit_s: float) -> None:
+    """Start everything; return when each gateway has seen each service serving.
 
     Raises:
-        Failure: as `Supervisor.start`, or the gateway did not reach one of them in time.
+        Failure: as `Supervisor.start`, or a gateway did not reach one of them in time.
     """
     until = time.monotonic() + limit_s
     await supervisor.start(limit_s=limit_s)
-    while missing := await not_up_yet(url):
-        if time.monotonic() > until:
-            raise Failure(
-                f"Not ready after {limit_s:g} s: the gateway does not reach {', '.join(missing)}. "
-                "Allow it more with --start-limit."
-            )
-        await asyncio.sleep(_POLL_S)
+    for gateway in supervisor.own_addresses(GATEWAY):
+        while missing := await not_up_yet(f"http://{gateway}"):
+            if time.monotonic() > until:
+                raise Failure(
+                    f"Not ready after {limit_s:g} s: the gateway does not reach "
+                    f"{', '.join(missing)}. Allow it more with --start-limit."
+                )
+            await asyncio.sleep(_POLL_S)
 
 
 @dataclass
@@ -137,8 +137,17 @@ class _Run:
         self.state, self.reason = state, reason
         self.save()
 
+    async def is_used(self, program: Program) -> bool:
+        """Return whether every gateway sends calls to `program`."""
+        gateways = self.supervisor.own_addresses(GATEWAY) if self.supervisor else []
+        using = [await is_used(f"http://{each}", program) for each in gateways]
+        return bool(using) and all(using)
+
     def on_change(self, process: Process) -> None:
         self.save()
+        if process.program.service == GATEWAY and self.supervisor:
+            with suppress(OSError):  # as `save`; metrics of the others can wait
+                publish(self.planned.data, {GATEWAY: self.supervisor.own_addresses(GATEWAY)})
         news = process.restarts or process.state is State.READY
         starting = self.state is State.STARTING and err.is_terminal  # the live table shows it
         if news and not starting and self.state is not State.STOPPING:

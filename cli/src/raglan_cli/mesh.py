@@ -26,7 +26,7 @@ GATEWAY: Final = "gateway"
 MODEL_SERVICES: Final = ("embedder", "retriever", "reranker", "generator", "ingester")
 TRACER: Final = "tracer"
 BEHIND_GATEWAY: Final = (*MODEL_SERVICES, TRACER)
-REPLICATED: Final = ("embedder", "reranker", "generator")
+REPLICATED: Final = (GATEWAY, "embedder", "reranker", "generator")
 MAX_REPLICAS: Final = 16
 LOOPBACK: Final = "127.0.0.1"
 
@@ -43,11 +43,13 @@ _EXIT_S: Final = 1.3
 _STORE: Final = "RAGLAN_RETRIEVER_STORE"
 _OTLP_PORT: Final = "RAGLAN_TRACER_OTLP_PORT"
 _USUAL_OTLP_PORT: Final = 4319
+_PEERS: Final = "RAGLAN_GATEWAY_PEERS_FILE"
+_RATE_LIMIT: Final = "RAGLAN_GATEWAY_RATE_LIMIT_PER_MINUTE"
+_REDIS: Final = ("RAGLAN_GATEWAY_REDIS_URL", "RAGLAN_GATEWAY_REDIS_URL_FILE")
 _SHARED_STORES: Final = ("qdrant", "null")
 """With these a retriever holds no data of its own."""
 
 _ALONE: Final = {
-    "gateway": "it is the mesh's only entry point",
     "retriever": "Qdrant Edge gives a shard to one process (RAGLAN_RETRIEVER_STORE=qdrant scales)",
     "ingester": "its jobs have one owner on this machine",
     "tracer": "its store has one owner",
@@ -127,7 +129,9 @@ def plan(
         s: f"@{addresses_file(data, s)}" if s not in alone else listed[0]
         for s, listed in addresses.items()
     }
-    addresses[GATEWAY] = [format_address(_reachable(GATEWAY, environ), port)]
+    # All gateways accept on one socket.
+    gateways = replicas.get(GATEWAY, 1)
+    addresses[GATEWAY] = [format_address(_reachable(GATEWAY, environ), port)] * gateways
     programs = [
         Program(
             service=service,
@@ -201,6 +205,19 @@ def _alone(environ: Mapping[str, str]) -> set[str]:
     return always if environ.get(_STORE) in _SHARED_STORES else {*always, "retriever"}
 
 
+def unshared_limit(replicas: Mapping[str, int], environ: Mapping[str, str]) -> str:
+    """Say that each of several gateways counts callers for itself; empty where that is not so."""
+    gateways = replicas.get(GATEWAY, 1)
+    limit = environ.get(_RATE_LIMIT, "0")
+    if gateways == 1 or not limit.isdecimal() or limit == "0" or any(map(environ.get, _REDIS)):
+        return ""
+    return (
+        f"Each of the {gateways} gateways counts a caller's requests for itself: up to "
+        f"{gateways * int(limit)} a minute instead of {limit}. "
+        "RAGLAN_GATEWAY_REDIS_URL lets them count together."
+    )
+
+
 def stand_in(program: Program) -> Program:
     """The same program on a free port, to run while the other is restarted."""
     host, port = program.address.rpartition(":")[0], free_ports(1)[0]
@@ -238,7 +255,9 @@ def _grace_s(service: str, environ: Mapping[str, str]) -> float:
 
 def _metrics_of(service: str, replica: int) -> dict[str, str]:
     """A port that was set is the first replica's, as with the port of its calls."""
-    return {f"RAGLAN_{service.upper()}_METRICS_PORT": "0"} if replica > 1 else {}
+    if service == GATEWAY or replica == 1:  # a gateway shows its metrics where it answers
+        return {}
+    return {f"RAGLAN_{service.upper()}_METRICS_PORT": "0"}
 
 
 def _environment(
@@ -249,6 +268,7 @@ def _environment(
     match service:
         case "gateway":
             ours |= {_address_variable(s): joined[s] for s in BEHIND_GATEWAY if s in joined}
+            ours[_PEERS] = str(addresses_file(data, GATEWAY))
         case "tracer":
             ours |= {f"{prefix}_{s.upper()}_ADDRESS": joined[s] for s in MODEL_SERVICES}
         case "ingester":
@@ -258,13 +278,13 @@ def _environment(
 
 
 def parse_replicas(options: Sequence[str]) -> dict[str, int]:
-    """`["embedder=2"]` -> `{"embedder": 2}`.
+    """`["gateway=2,embedder=2"]` -> `{"gateway": 2, "embedder": 2}`.
 
     Raises:
         UsageFailure: not of that form, not a service, or one that cannot have replicas.
     """
     replicas: dict[str, int] = {}
-    for option in options:
+    for option in (each.strip() for listed in options for each in listed.split(",")):
         service, equals, number = option.partition("=")
         if not equals or not number.isdecimal():
             raise UsageFailure(f"--replicas {option}: write it as embedder=2.")

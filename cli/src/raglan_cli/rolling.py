@@ -1,6 +1,6 @@
 """Restarting a running mesh, one process after the other, so that callers lose nothing.
 
-- The gateway: a new one serves on the same socket before the old one ends.
+- A gateway: a new one serves on the same socket before the old one ends.
 - A service with replicas: each in its place, while the others answer.
 - One alone of which there may be two: a stand-in answers while it is restarted.
 - One that holds its data alone, the ingester, the tracer and a retriever over Edge: there is a
@@ -54,7 +54,7 @@ class Rolling:
         start_limit_s: float,
         used_within_s: float = 10.0,
     ) -> None:
-        """`is_used`: whether the gateway sends calls to a program."""
+        """`is_used`: whether the gateways send calls to a program."""
         self._supervisor = supervisor
         self._data = data
         self._is_used = is_used
@@ -125,7 +125,7 @@ def gap_of(program: Program) -> str:
 
 
 def publish(data: Path, endpoints: Mapping[str, Sequence[str]]) -> None:
-    """Tell the gateway the addresses of services, without a restart of it."""
+    """Tell the gateways the addresses of services, without a restart of them."""
     for service, addresses in endpoints.items():
         path = addresses_file(data, service)
         temporary = path.with_suffix(f".{os.getpid()}.tmp")

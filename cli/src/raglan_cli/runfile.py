@@ -32,6 +32,8 @@ class ServiceEntry(TypedDict):
     service: str
     replica: int
     address: str
+    own_address: NotRequired[str]
+    """Where this process alone answers; of gateways that share a socket not `address`."""
     pid: int | None
     state: str
     since: float

@@ -67,20 +67,24 @@ def status(data: DataOption = None, json: JsonOption = False, url: UrlOption = N
 
 
 def merge(seen: Iterable[Mapping[str, Any]], local: MeshDocument | None) -> list[dict[str, Any]]:
-    """Merge the gateway's view with the supervisor's by address.
+    """Merge the gateway's view with the supervisor's by address, and by pid where several have one.
 
     A process the gateway does not know (or all of them, when it is down) is taken from the
     supervisor alone. The supervisor's word counts for a process that is not running.
     """
-    known = {entry["address"]: entry for entry in local["services"]} if local else {}
+    known = list(local["services"]) if local else []
     rows = [dict(row) for row in seen]
     for row in rows:
-        entry = known.pop(row.get("address", ""), None)
-        if entry:
+        same = [entry for entry in known if entry["address"] == row.get("address", "")]
+        # Gateways share their address; only the one that answered is among `seen`.
+        if entry := next(
+            (e for e in same if e["pid"] == row.get("pid")), same[0] if same else None
+        ):
+            known.remove(entry)
             row |= {name: dict(entry)[name] for name in _SUPERVISED}
             if entry["state"] != "ready":
                 row["state"] = entry["state"]
-    for entry in known.values():
+    for entry in known:
         names = ("service", "address", "state", *_SUPERVISED)
         rows.append({name: dict(entry)[name] for name in names})
     return rows

@@ -85,6 +85,7 @@ class Process:
             service=self.program.service,
             replica=self.program.replica,
             address=self.program.address,
+            own_address=self.probe.address,
             pid=self.child.pid if self.child is not None and running else None,
             state=self.state.value,
             since=self.since,
@@ -177,6 +178,14 @@ class Supervisor:
         for process in self.processes:
             if process.child is not None and process.child.returncode is None:
                 process.signal_group(signal.SIGKILL)
+
+    def own_addresses(self, service: str) -> list[str]:
+        """Addresses at which each ready process of `service` alone answers."""
+        return [
+            process.probe.address
+            for process in self.processes
+            if process.program.service == service and process.state is State.READY
+        ]
 
     async def begin(self, program: Program, *, limit_s: float) -> Process:
         """Run one more program beside the others; return when it is ready.

@@ -33,7 +33,10 @@ def up(
     ] = DEFAULT_PORT,
     replicas: Annotated[
         list[str] | None,
-        typer.Option(metavar="SERVICE=N", help="Run a service N times, e.g. embedder=2."),
+        typer.Option(
+            metavar="SERVICE=N",
+            help="Run a service N times, e.g. gateway=2; may be repeated, or with commas.",
+        ),
     ] = None,
     detach: Annotated[
         bool, typer.Option("--detach", help="Return once ready; the mesh stays in the background.")
@@ -52,7 +55,7 @@ def up(
 
       raglan up
 
-      raglan up --data ./handbook --port 9000 --replicas embedder=2
+      raglan up --data ./handbook --port 9000 --replicas gateway=2,embedder=2
 
       raglan up --detach; raglan ask "What is this about?"; raglan down
     """
@@ -62,6 +65,8 @@ def up(
     runfile.refuse_second(folder)
     planned = mesh.plan(folder, port, counts, os.environ)
     _refuse_taken_port(planned, port)
+    if unshared := mesh.unshared_limit(counts, os.environ):
+        err.print(unshared, style="yellow")
     if detach:
         background.start(folder, port, replicas or [], start_limit)
     else:

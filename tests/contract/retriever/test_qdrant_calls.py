@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 import pytest
 from qdrant_client import AsyncQdrantClient
 from raglan.deadline import Deadline
 from raglan.errors import NotFound
+from raglan.rpc.dependency import Dependency
+from raglan.v1 import common_pb2
 from raglan_retriever.index import Index
-from raglan_retriever.searching import Limits, Query
+from raglan_retriever.searching import Fusion, Limits, Query
+from raglan_retriever.servicer import RetrieverServicer
 from raglan_retriever.stores.qdrant import QdrantStore
 
 
@@ -44,3 +49,22 @@ async def test_a_search_reads_the_description_of_its_collection_once(
         *[("POST", "/collections/c/points/query")] * 2,
         ("POST", "/collections/raglan.revisions/points"),
     ]
+
+
+@pytest.mark.loop_stall_s(2.0)  # the server computes in this process
+async def test_a_retriever_reports_whether_its_qdrant_answers(
+    qdrant_http: tuple[str, list[tuple[str, str]]],
+) -> None:
+    url, seen = qdrant_http
+    for address, reachable in ((url, True), ("http://127.0.0.1:1", False)):
+        store = QdrantStore(AsyncQdrantClient(address, check_compatibility=False))
+        behind = Dependency("qdrant", store.open)
+        index = Index(store, limits=Limits(), language="en")
+        servicer = RetrieverServicer(index, fusion=Fusion(), dependencies=[behind])
+        info = await servicer.GetInfo(common_pb2.GetInfoRequest(), cast("Any", None))
+        (found,) = info.dependencies
+        assert (found.name, found.reachable) == ("qdrant", reachable)
+        assert ("RAGLAN_RETRIEVER_QDRANT_URL" in found.problem) is not reachable
+        await behind.close()
+        await store.close()
+    assert seen == [("GET", "/collections")]

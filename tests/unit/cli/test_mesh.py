@@ -138,7 +138,7 @@ def test_a_service_that_runs_elsewhere_is_not_started():
     ("option", "sentence"),
     [
         ("retriever=2", "Qdrant Edge gives a shard to one process"),
-        ("gateway=2", "only entry point"),
+        ("gateway=2,retriever=2", "Qdrant Edge gives a shard to one process"),
         ("embeder=2", "there is no service 'embeder'"),
         ("embedder", "write it as embedder=2"),
         ("embedder=two", "write it as embedder=2"),
@@ -154,6 +154,25 @@ def test_replicas_that_cannot_be_are_refused_with_the_reason(option, sentence):
 
 def test_replicas_are_parsed_by_service():
     assert mesh.parse_replicas(["embedder=2", "reranker=3"]) == {"embedder": 2, "reranker": 3}
+    assert mesh.parse_replicas(["gateway=2, embedder=2"]) == {"gateway": 2, "embedder": 2}
+
+
+def test_gateways_share_their_address_and_know_where_their_peers_are_named():
+    of = planned(gateway=2)
+    first, second = program(of, "gateway"), program(of, "gateway", 2)
+    assert first.address == second.address
+    assert first.log != second.log
+    assert first.env == second.env
+    assert first.env["RAGLAN_GATEWAY_PEERS_FILE"] == "/data/run/gateway.addresses"
+
+
+def test_a_limit_that_gateways_do_not_share_is_told():
+    limit = {"RAGLAN_GATEWAY_RATE_LIMIT_PER_MINUTE": "60"}
+    told = mesh.unshared_limit({"gateway": 2}, limit)
+    assert "up to 120 a minute instead of 60" in told
+    assert mesh.unshared_limit({"gateway": 1}, limit) == ""
+    assert mesh.unshared_limit({"gateway": 2}, {}) == ""
+    assert mesh.unshared_limit({"gateway": 2}, limit | {"RAGLAN_GATEWAY_REDIS_URL": "r"}) == ""
 
 
 def test_a_variable_of_no_service_is_refused_with_the_nearest_name():

@@ -73,13 +73,20 @@ async def starting_gateway():
 class Supervisor:
     """Everything is ready at once."""
 
+    def __init__(self, url):
+        self._gateway = url.removeprefix("http://")
+
+    def own_addresses(self, service):
+        assert service == "gateway"
+        return [self._gateway]
+
     async def start(self, *, limit_s):
         pass
 
 
 async def test_a_start_is_over_once_the_gateway_has_seen_everything(starting_gateway):
     url, waiting_for = starting_gateway
-    starting = asyncio.create_task(foreground._start(Supervisor(), url, 30))
+    starting = asyncio.create_task(foreground._start(Supervisor(url), 30))
     while await not_up_yet(url) != ["embedder"]:
         await asyncio.sleep(0.01)
     assert not starting.done()
@@ -91,7 +98,7 @@ async def test_a_start_is_over_once_the_gateway_has_seen_everything(starting_gat
 async def test_a_start_that_takes_too_long_says_who_is_missing(starting_gateway):
     url, _ = starting_gateway
     with pytest.raises(Failure, match="does not reach embedder"):
-        await foreground._start(Supervisor(), url, 0.1)
+        await foreground._start(Supervisor(url), 0.1)
 
 
 async def test_a_gateway_that_does_not_answer_is_not_up_yet():

@@ -30,6 +30,17 @@ def test_the_crash_is_told_beside_what_the_gateway_sees():
     assert row["state"] == "serving"
 
 
+def test_gateways_that_share_an_address_are_told_apart_by_pid():
+    first = ENTRY | {"service": "gateway", "address": "127.0.0.1:8080", "log": "/1"}
+    second = first | {"pid": 8, "log": "/2"}
+    seen = {"service": "gateway", "address": "127.0.0.1:8080", "state": "serving", "pid": 8}
+    rows = merge([seen], {"services": [first, second]})
+    assert [(row["pid"], row["state"], row["log"]) for row in rows] == [
+        (8, "serving", "/2"),
+        (7, "ready", "/1"),
+    ]
+
+
 def test_a_process_that_never_crashed_has_nothing_to_tell():
     (row,) = merge([], {"services": [ENTRY | {"restarts": 0, "reason": None}]})
     assert crash_of(row) == ""

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import time
 from typing import Any, cast
 
 import pytest
 import raglan
 from raglan.errors import Unavailable
 from raglan.rpc.service_info import ModelServicer
+from raglan.telemetry import gpu
 from raglan.v1 import common_pb2
+from raglan.v1.revision import REVISION
 
 ASK = common_pb2.GetInfoRequest()
 CONTEXT = cast("Any", None)
@@ -31,11 +34,16 @@ async def test_a_loaded_servicer_describes_process_and_model() -> None:
     facts = common_pb2.ServiceInfo(engine="null", device="cpu")
     servicer.loaded("domain", facts, metrics_port=9, seconds=0.5)
     assert servicer._ready() == "domain"
-    assert await servicer.GetInfo(ASK, CONTEXT) == common_pb2.ServiceInfo(
+    info = await servicer.GetInfo(ASK, CONTEXT)
+    assert abs(info.time_unix_nano - time.time_ns()) < 10e9
+    info.time_unix_nano = 0
+    assert info == common_pb2.ServiceInfo(
         service="embedder",
         version=raglan.__version__,
         pid=os.getpid(),
         metrics_port=9,
         engine="null",
         device="cpu",
+        driver=gpu.driver_version(),
+        wire_revision=REVISION,
     )

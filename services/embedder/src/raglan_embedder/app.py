@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Final
 
 from raglan.deadline import Deadline
 from raglan.encoders import model as models
+from raglan.encoders.device_use import unused_gpu
 from raglan.encoders.metrics import EncoderMetrics
 from raglan.encoders.model import EncoderModel
 from raglan.health import Health
 from raglan.rpc.server import Service
+from raglan.telemetry import gpu
 from raglan.telemetry.metrics import Endpoint
 from raglan.v1 import common_pb2, embedder_pb2_grpc
 
@@ -47,7 +49,7 @@ def build(settings: EmbedderSettings) -> Service:
         embedder = _embedder(settings, encoder, counted)
         servicer.loaded(
             embedder,
-            _facts(encoder, embedder),
+            _facts(settings, encoder, embedder),
             metrics_port=metrics.port,
             seconds=time.monotonic() - started,
         )
@@ -159,7 +161,9 @@ def _embedder(
     )
 
 
-def _facts(encoder: DeviceEncoder | RemoteEncoder, embedder: Embedder) -> common_pb2.ServiceInfo:
+def _facts(
+    settings: EmbedderSettings, encoder: DeviceEncoder | RemoteEncoder, embedder: Embedder
+) -> common_pb2.ServiceInfo:
     engine, identity = encoder.engine, embedder.identity
     return common_pb2.ServiceInfo(
         engine=engine.name,
@@ -174,4 +178,7 @@ def _facts(encoder: DeviceEncoder | RemoteEncoder, embedder: Embedder) -> common
             **encoder.limits,
         },
         outputs=identity.outputs.names(),
+        device_asked=settings.device,
+        devices=[use.to_proto() for use in engine.uses],
+        problems=unused_gpu(settings.device, settings.engine, engine.device, gpu.driver_version()),
     )

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
 
@@ -57,6 +58,9 @@ class ReplicaStatus:
     breaker: State
     in_flight: int
     info: common_pb2.ServiceInfo | None = None
+    clock_skew_s: float = 0.0
+    """Least difference between the replica's clock and this gateway's; positive where the
+    replica's is ahead."""
 
 
 class Mesh:
@@ -180,10 +184,25 @@ def _status_of(
 async def _query(name: str, endpoint: Endpoint) -> ReplicaStatus:
     if endpoint.reach is Reach.UNREACHABLE:
         return _status_of(name, endpoint)
+    before_ns = time.time_ns()
     try:
         info: common_pb2.ServiceInfo = await client.call(
             endpoint.stub.GetInfo, common_pb2.GetInfoRequest(), deadline=Deadline.after(_INFO_S)
         )
     except RaglanError:
         return _status_of(name, endpoint)
-    return _status_of(name, endpoint, info)
+    skew_s = clock_skew_s(info.time_unix_nano, before_ns, time.time_ns())
+    return replace(_status_of(name, endpoint, info), clock_skew_s=skew_s)
+
+
+def clock_skew_s(theirs_ns: int, before_ns: int, after_ns: int) -> float:
+    """Return the least difference between two clocks.
+
+    Args:
+        theirs_ns: a replica's clock when it answered; 0 where it does not tell.
+        before_ns: this clock before the call.
+        after_ns: this clock after it. Anywhere between the two the clocks may agree.
+    """
+    if not theirs_ns:
+        return 0.0
+    return (theirs_ns - min(max(theirs_ns, before_ns), after_ns)) / 1e9

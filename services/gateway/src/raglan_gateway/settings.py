@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
@@ -143,6 +144,10 @@ class GatewaySettings(ServiceSettings, env_prefix="RAGLAN_GATEWAY_"):
     listen_fd: str = ""
     """Descriptors of listening sockets to serve on instead of host and port, with commas. A gateway
     that inherits its socket can be replaced without a refused connection; `raglan up` does so."""
+
+    peers_file: Path | None = None
+    """File with the own addresses of the gateways that share these sockets, a line each, by which
+    `/metrics/targets` names all of them; `raglan up` keeps it."""
 
     keep_alive_s: PositiveFloat = 75
     """Idle time after which a connection is closed. Longer than clients keep theirs, so that none

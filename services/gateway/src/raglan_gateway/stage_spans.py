@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final, cast
 
+from opentelemetry import trace
 from raglan.telemetry import semconv, tracing
 from raglan.v1 import common_pb2, generator_pb2
 
@@ -82,6 +83,13 @@ def generated(finished: generator_pb2.Finished) -> None:
             semconv.OUTPUT_TOKENS: finished.usage.completion_tokens,
         }
     )
+
+
+def returned(span: trace.Span, answer: str, passages: Sequence[common_pb2.Passage] = ()) -> None:
+    """Record the reply on the request's span, where content is traced: `answer`, else passages."""
+    if tracing.installed().content:
+        text = answer or "\n\n".join(passage.text for passage in passages)
+        span.set_attribute(semconv.OUTPUT, tracing.content(text) or "")
 
 
 def fell_back(stage: str, reason: str, fallback: str) -> None:

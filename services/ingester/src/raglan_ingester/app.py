@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from raglan.deadline import Deadline
 from raglan.disk import require_writable
 from raglan.errors import Unavailable
+from raglan.rpc.dependency import Dependency
 from raglan.rpc.metrics import CalledPools
 from raglan.rpc.pool import EndpointPool
 from raglan.rpc.server import Service
@@ -61,6 +62,7 @@ class Ingester:
         require_writable(settings.data_dir, "RAGLAN_INGESTER_DATA_DIR")
         (settings.data_dir / _TOKENIZERS).mkdir(exist_ok=True)
         self._database = Database(url)
+        self._database_state = Dependency(self._database.engine.dialect.name, self._database.ping)
         self.metrics = Endpoint.of(settings)
         self._counted = IngesterMetrics(self.metrics.registry)
         called = CalledPools(self.metrics.registry)
@@ -186,6 +188,7 @@ class Ingester:
             restored=self._reconciler.hurry,
             engine=self._queue.name,
             metrics_port=lambda: self.metrics.port,
+            database=self._database_state,
             confinement=lambda: self._parser.confinement,
             limits={
                 "max_document_bytes": limits.max_document_bytes,
@@ -227,6 +230,7 @@ class Ingester:
         await self._parser.close()
         await self._embedders.close()
         await self._retrievers.close()
+        await self._database_state.close()
         await self._database.close()
         if self._worker is not None:
             self._worker.release()

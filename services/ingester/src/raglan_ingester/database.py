@@ -73,6 +73,14 @@ class Database:
             self._threads, self._in_session, work
         )
 
+    async def ping(self) -> None:
+        """Return once the database has answered.
+
+        Raises:
+            DatabaseUnavailable: it cannot be reached.
+        """
+        await self.run(lambda session: session.execute(sa.text("SELECT 1")))
+
     async def create(self) -> None:
         """Create the tables, or migrate them to this version.
 

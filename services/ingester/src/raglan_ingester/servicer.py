@@ -12,6 +12,7 @@ import grpc
 from raglan.deadline import Deadline
 from raglan.errors import InvalidInput, Unavailable
 from raglan.rpc import pages
+from raglan.rpc.dependency import Dependency
 from raglan.rpc.service_info import service_info
 from raglan.v1 import backup_pb2, common_pb2, ingester_pb2, ingester_pb2_grpc
 
@@ -62,6 +63,7 @@ class IngesterServicer(ingester_pb2_grpc.IngesterServiceServicer):
         engine: str,
         limits: dict[str, int],
         metrics_port: Callable[[], int],
+        database: Dependency,
         confinement: Callable[[], list[str]] = list,
     ) -> None:
         self._intake = intake
@@ -76,6 +78,7 @@ class IngesterServicer(ingester_pb2_grpc.IngesterServiceServicer):
         self._limits = limits
         self._metrics_port = metrics_port
         self._confinement = confinement
+        self._database = database
 
     async def Submit(
         self, request_iterator: AsyncIterator[ingester_pb2.SubmitRequest], context: Context
@@ -238,6 +241,7 @@ class IngesterServicer(ingester_pb2_grpc.IngesterServiceServicer):
             device="cpu",
             limits=self._limits,
             confinement=self._confinement(),
+            dependencies=[await self._database.state()],
         )
         return service_info("ingester", facts, metrics_port=self._metrics_port())
 

@@ -7,12 +7,13 @@ import threading
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Final
+from typing import Final, NamedTuple
 
 from raglan.cache import Cache
 from raglan.deadline import Deadline
 from raglan.encoders import cross_encoder, fingerprint, judge, sessions
 from raglan.encoders import model as models
+from raglan.encoders.device_use import DeviceUse, unused_gpu
 from raglan.encoders.judge import JudgePrompts
 from raglan.encoders.metrics import EncoderMetrics
 from raglan.encoders.model import EncoderModel
@@ -20,13 +21,14 @@ from raglan.encoders.tokenizer import PairTokenizers
 from raglan.health import Health
 from raglan.rpc.server import Service
 from raglan.scheduling import Dispatcher, Lane, LatencyModel, Limits, Pool
+from raglan.telemetry import gpu
 from raglan.telemetry.metrics import Endpoint
 from raglan.v1 import common_pb2, reranker_pb2_grpc
 
 from raglan_reranker import calibration, reranking
 from raglan_reranker.engines import Engine, MakeDispatcher, devices
 from raglan_reranker.engines.cross_encoder import CrossEncoding, listed
-from raglan_reranker.engines.devices import Streams
+from raglan_reranker.engines.devices import Streams, nothing
 from raglan_reranker.engines.late_interaction import LateInteraction, normalising, tokenizers_of
 from raglan_reranker.engines.null import NullReranking
 from raglan_reranker.metrics import RankingMetrics
@@ -41,9 +43,17 @@ WARM_UP_S: Final = 120.0
 SLOW: Final = {"seconds_per_token": 1 / 4_000, "overhead_s": 0.01}
 """Assumed cost of tokens until measured: half the speed of two cores with MiniLM."""
 
-Loaded = tuple[Callable[[MakeDispatcher], Engine], common_pb2.ModelIdentity, Callable[[], None]]
-"""A function that puts the engine behind its queue, the model's identity, and a function that
-releases its streams."""
+
+class Loaded(NamedTuple):
+    """A model that has been loaded, before its queue."""
+
+    make: Callable[[MakeDispatcher], Engine]
+    """Puts the engine behind its queue."""
+    identity: common_pb2.ModelIdentity
+    close: Callable[[], None] = nothing
+    """Releases its streams."""
+    uses: tuple[DeviceUse, ...] = ()
+    """GPUs that it runs on."""
 
 
 def build(settings: RerankerSettings) -> Service:
@@ -58,19 +68,17 @@ def build(settings: RerankerSettings) -> Service:
 
     async def start() -> None:
         started = time.monotonic()
-        make, identity, give_back = await asyncio.to_thread(
-            _LOADERS[settings.engine], settings, stopped
-        )
-        holding.append(give_back)
-        engine = make(partial(_dispatcher, settings, counted))
-        reranker = _reranker(settings, engine, identity, counted, ranking)
+        loaded = await asyncio.to_thread(_LOADERS[settings.engine], settings, stopped)
+        holding.append(loaded.close)
+        engine = loaded.make(partial(_dispatcher, settings, counted))
+        reranker = _reranker(settings, engine, loaded.identity, counted, ranking)
         running.append(reranker)
         deadline = Deadline.after(WARM_UP_S)
         await engine.start(deadline=deadline)
         await reranker.warm_up(deadline=deadline)
         servicer.loaded(
             reranker,
-            _facts(reranker, identity),
+            _facts(settings, reranker, loaded),
             metrics_port=metrics.port,
             seconds=time.monotonic() - started,
         )
@@ -115,7 +123,7 @@ def _late_interaction(settings: RerankerSettings, stopped: threading.Event) -> L
     identity = common_pb2.ModelIdentity(
         id=model.id, revision=model.revision, dimension=model.dimension
     )
-    return make, identity, loaded.close
+    return Loaded(make, identity, loaded.close, loaded.uses)
 
 
 def _cross_encoder(settings: RerankerSettings, stopped: threading.Event) -> Loaded:
@@ -133,7 +141,8 @@ def _cross_encoder(settings: RerankerSettings, stopped: threading.Event) -> Load
             dispatcher=dispatcher,
         )
 
-    return make, common_pb2.ModelIdentity(id=model.id, revision=model.revision), loaded.close
+    identity = common_pb2.ModelIdentity(id=model.id, revision=model.revision)
+    return Loaded(make, identity, loaded.close, loaded.uses)
 
 
 def _llm(settings: RerankerSettings, stopped: threading.Event) -> Loaded:
@@ -157,7 +166,8 @@ def _llm(settings: RerankerSettings, stopped: threading.Event) -> Loaded:
         )
 
     revision = fingerprint.of_use(model.revision, settings.instruction)
-    return make, common_pb2.ModelIdentity(id=model.id, revision=revision), loaded.close
+    identity = common_pb2.ModelIdentity(id=model.id, revision=revision)
+    return Loaded(make, identity, loaded.close, loaded.uses)
 
 
 def _asking_on(
@@ -167,7 +177,8 @@ def _asking_on(
     stopped: threading.Event | None = None,
 ) -> Streams:
     loaded = judge.load(model, device=device, precision=settings.precision)
-    return Streams([listed(score) for score in loaded.streams], loaded.device, loaded.dtype)
+    streams = [listed(score) for score in loaded.streams]
+    return Streams(streams, loaded.device, loaded.dtype, loaded.uses)
 
 
 def _encoding_on(
@@ -186,7 +197,8 @@ def _encoding_on(
         bulk=False,
         stopped=stopped,
     )
-    return Streams([normalising(run) for run in loaded.streams], loaded.device, loaded.dtype)
+    streams = [normalising(run) for run in loaded.streams]
+    return Streams(streams, loaded.device, loaded.dtype, loaded.uses)
 
 
 def _judging_on(
@@ -204,7 +216,8 @@ def _judging_on(
         cache_dir=settings.cache_dir,
         stopped=stopped,
     )
-    return Streams([listed(score) for score in loaded.streams], loaded.device, loaded.dtype)
+    streams = [listed(score) for score in loaded.streams]
+    return Streams(streams, loaded.device, loaded.dtype, loaded.uses)
 
 
 def _http(settings: RerankerSettings, _: threading.Event) -> Loaded:
@@ -218,7 +231,7 @@ def _http(settings: RerankerSettings, _: threading.Event) -> Loaded:
     def make(dispatcher: MakeDispatcher) -> Engine:
         return http.HttpReranking(server, model=settings.model, api=settings.api)
 
-    return make, common_pb2.ModelIdentity(id=settings.model), lambda: None
+    return Loaded(make, common_pb2.ModelIdentity(id=settings.model))
 
 
 def _null(_: RerankerSettings, __: threading.Event) -> Loaded:
@@ -226,7 +239,7 @@ def _null(_: RerankerSettings, __: threading.Event) -> Loaded:
         return NullReranking(dispatcher=dispatcher)
 
     # Without a revision no score is kept: it depends on the place, not on the text.
-    return make, common_pb2.ModelIdentity(id=NullReranking.name), lambda: None
+    return Loaded(make, common_pb2.ModelIdentity(id=NullReranking.name))
 
 
 _LOADERS: Final[dict[str, Callable[[RerankerSettings, threading.Event], Loaded]]] = {
@@ -304,11 +317,13 @@ def _reranker(
     )
 
 
-def _facts(reranker: Reranker, identity: common_pb2.ModelIdentity) -> common_pb2.ServiceInfo:
+def _facts(
+    settings: RerankerSettings, reranker: Reranker, loaded: Loaded
+) -> common_pb2.ServiceInfo:
     limits = reranker.limits
     return common_pb2.ServiceInfo(
         engine=reranker.engine.name,
-        model=identity,
+        model=loaded.identity,
         device=reranker.engine.device,
         dtype=reranker.engine.dtype,
         limits={
@@ -317,4 +332,14 @@ def _facts(reranker: Reranker, identity: common_pb2.ModelIdentity) -> common_pb2
             "max_tokens": limits.tokens,
             "max_text_chars": limits.chars,
         },
+        device_asked=settings.device,
+        devices=[use.to_proto() for use in loaded.uses],
+        problems=unused_gpu(
+            settings.device, _runtime(settings), reranker.engine.device, gpu.driver_version()
+        ),
     )
+
+
+def _runtime(settings: RerankerSettings) -> str:
+    """What runs the model: a language model always runs on torch."""
+    return "torch" if settings.engine == "llm" else settings.runtime

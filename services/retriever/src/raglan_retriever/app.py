@@ -8,6 +8,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 import structlog
+from raglan.rpc.dependency import Dependency
 from raglan.rpc.server import Service
 from raglan.telemetry.metrics import Endpoint
 from raglan.v1 import retriever_pb2_grpc
@@ -31,7 +32,10 @@ def build(settings: RetrieverSettings) -> Service:
     limits = Limits(settings.max_limit, settings.max_upsert_chunks, settings.min_candidates)
     index = Index(store, limits=limits, language=settings.language, timed=counted.leg)
     fusion = Fusion(settings.fusion, settings.dense_weight, settings.lexical_weight)
-    servicer = RetrieverServicer(index, fusion=fusion, metrics_port=lambda: metrics.port)
+    behind = [Dependency("qdrant", store.open)] if settings.store == "qdrant" else []
+    servicer = RetrieverServicer(
+        index, fusion=fusion, metrics_port=lambda: metrics.port, dependencies=behind
+    )
 
     async def start() -> None:
         await store.open()
@@ -39,6 +43,8 @@ def build(settings: RetrieverSettings) -> Service:
 
     async def close() -> None:
         await counted.close()
+        for each in behind:
+            await each.close()
         await store.close()
 
     return Service(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import islice
 from typing import Any, Final
 
@@ -12,6 +12,7 @@ import grpc
 from raglan import tensors
 from raglan.deadline import Deadline
 from raglan.rpc import pages
+from raglan.rpc.dependency import Dependency
 from raglan.rpc.service_info import service_info
 from raglan.telemetry import semconv, tracing
 from raglan.v1 import common_pb2, retriever_pb2, retriever_pb2_grpc
@@ -30,7 +31,12 @@ class RetrieverServicer(retriever_pb2_grpc.RetrieverServiceServicer):
     """Each rpc is one call of the index."""
 
     def __init__(
-        self, index: Index, *, fusion: Fusion, metrics_port: Callable[[], int] = lambda: 0
+        self,
+        index: Index,
+        *,
+        fusion: Fusion,
+        metrics_port: Callable[[], int] = lambda: 0,
+        dependencies: Sequence[Dependency] = (),
     ) -> None:
         """Serve `index`.
 
@@ -38,9 +44,11 @@ class RetrieverServicer(retriever_pb2_grpc.RetrieverServiceServicer):
             index: Holds the collections.
             fusion: Parameters of a search that names none.
             metrics_port: Returns the port of the metrics; 0 where there is none.
+            dependencies: Servers behind the store; not owned.
         """
         self._index = index
         self._transfer = Transfer(index)
+        self._dependencies = dependencies
         self._metrics_port = metrics_port
         self._fusion = fusion
 
@@ -186,6 +194,7 @@ class RetrieverServicer(retriever_pb2_grpc.RetrieverServiceServicer):
                 f"Collection {name!r} is set aside: {reason}."
                 for name, reason in islice(sorted(damaged.items()), _PROBLEMS_SHOWN)
             ],
+            dependencies=[await each.state() for each in self._dependencies],
         )
         return service_info("retriever", facts, metrics_port=self._metrics_port())
 

@@ -19,6 +19,7 @@ from raglan.encoders import device as devices
 from raglan.encoders import sessions
 from raglan.encoders.cross_export import cross_onnx_file
 from raglan.encoders.device import Precision, SessionEngine
+from raglan.encoders.device_use import DeviceUse
 from raglan.encoders.model import EncoderModel
 from raglan.encoders.tokenizer import PairIds
 from raglan.errors import InvalidInput
@@ -34,6 +35,8 @@ class CrossEncoder:
     streams: tuple[Score, ...]
     device: str
     dtype: str
+    uses: tuple[DeviceUse, ...] = ()
+    """GPUs that it runs on."""
 
 
 def load(
@@ -66,7 +69,9 @@ def load(
         from raglan.encoders.cross_torch import TorchCrossEncoder
 
         on_torch = TorchCrossEncoder(model, device=device, precision=precision)
-        return CrossEncoder((_scoring(on_torch.logits),), on_torch.device, on_torch.dtype)
+        return CrossEncoder(
+            (_scoring(on_torch.logits),), on_torch.device, on_torch.dtype, on_torch.uses
+        )
     devices.require_cpu(device, runtime)
     loaded = sessions.open_file(
         cross_onnx_file(model, cache_dir, stopped=stopped),

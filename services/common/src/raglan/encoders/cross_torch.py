@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from transformers import AutoModelForSequenceClassification
 
 from raglan.encoders import device as devices
+from raglan.encoders import device_use
 from raglan.encoders.cross_export import has_segments
 from raglan.encoders.device import Precision
 from raglan.encoders.model import EncoderModel
@@ -35,6 +36,7 @@ class TorchCrossEncoder:
             raise Unavailable(f"torch cannot load {model.path}: {error}") from error
         self._model = self._model.eval().to(self.device)
         self._segments = has_segments(self._model)
+        self.uses = device_use.of_gpu(self._model, self.logits, max_tokens=model.max_tokens)
 
     def logits(
         self,

@@ -106,7 +106,7 @@ def load(model: EncoderModel, *, device: str, precision: Precision) -> CrossEnco
             "rerank, such as Qwen/Qwen3-Reranker-0.6B (RAGLAN_RERANKER_MODEL)?"
         )
     judge = _TorchJudge(model, answers, device=device, precision=precision)
-    return CrossEncoder((judge.scores,), judge.device, judge.dtype)
+    return CrossEncoder((judge.scores,), judge.device, judge.dtype, judge.uses)
 
 
 class _TorchJudge:
@@ -119,6 +119,7 @@ class _TorchJudge:
         from transformers import AutoModelForCausalLM
 
         from raglan.encoders import device as devices
+        from raglan.encoders import device_use
         from raglan.encoders.torch_model import DTYPES, usable_dtype
 
         self.device = devices.torch_device(device)
@@ -131,10 +132,19 @@ class _TorchJudge:
             raise Unavailable(f"torch cannot load {model.path}: {error}") from error
         loaded = loaded.to(self.device).eval()
         self._states = loaded.get_decoder()
+        self.uses = device_use.of_gpu(self._states, self._last_state, max_tokens=model.max_tokens)
         # Of the whole vocabulary's logits only the difference of two is wanted.
         with torch.inference_mode():
             no, yes = loaded.get_output_embeddings().weight[answers].float()
             self._direction = yes - no
+
+    def _last_state(self, ids: NDArray[np.int64], mask: NDArray[np.int64]) -> float:
+        import torch
+
+        inputs = {"input_ids": ids, "attention_mask": mask}
+        with torch.inference_mode():
+            tensors = {name: torch.from_numpy(x).to(self.device) for name, x in inputs.items()}
+            return float(self._states(**tensors).last_hidden_state[-1, -1, 0])
 
     def scores(self, batch: Sequence[PairIds]) -> NDArray[np.float64]:
         """The log odds of "yes", (batch,)."""

@@ -22,6 +22,7 @@ from threadpoolctl import ThreadpoolController
 from raglan.encoders import device as devices
 from raglan.encoders import quantisation
 from raglan.encoders.device import Attention, Precision, SessionEngine
+from raglan.encoders.device_use import DeviceUse
 from raglan.encoders.export import onnx_file
 from raglan.encoders.model import EncoderModel, shipped_openvino
 from raglan.errors import InvalidInput, Unavailable
@@ -53,6 +54,9 @@ class Sessions:
 
     bulk_streams: tuple[Run, ...] = ()
     """Streams for bulk work, which yield to `streams`; empty where the device has but one lane."""
+
+    uses: tuple[DeviceUse, ...] = ()
+    """GPUs that it runs on."""
 
 
 def load(
@@ -97,7 +101,7 @@ def load(
         loaded = TorchModel(
             model, device=device, precision=precision, attention=attention, compiled=compiled
         )
-        return Sessions((loaded.token_vectors,), loaded.device, loaded.dtype)
+        return Sessions((loaded.token_vectors,), loaded.device, loaded.dtype, uses=loaded.uses)
     devices.require_cpu(device, engine)
     if engine == "openvino":
         if precision == "auto" and model.files in quantisation.MEASURED:

@@ -14,6 +14,7 @@ from sentence_transformers.util import repad_flattened_features
 from transformers.utils.import_utils import is_flash_attn_2_available
 
 from raglan.encoders import device as devices
+from raglan.encoders import device_use
 from raglan.encoders.device import Attention, Precision
 from raglan.encoders.model import EncoderModel
 from raglan.errors import InvalidInput, Unavailable
@@ -66,6 +67,10 @@ class TorchModel:
         if compiled:
             # In place, and for any shape: one compilation serves batches of every width.
             first.auto_model.compile(dynamic=True)
+
+        self.uses = device_use.of_gpu(
+            self._model, self.sentence_vectors, max_tokens=model.max_tokens
+        )
 
     def token_vectors(self, ids: NDArray[np.int64], mask: NDArray[np.int64]) -> NDArray[np.float32]:
         """float32 (batch, tokens, dim)."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import time
+from functools import cache
 from typing import Any, Final, Generic, TypeVar
 
 import grpc
@@ -10,7 +12,9 @@ import structlog
 
 import raglan
 from raglan.errors import Unavailable
+from raglan.telemetry import gpu
 from raglan.v1 import common_pb2
+from raglan.v1.revision import REVISION
 
 log: Final = structlog.get_logger()
 
@@ -31,7 +35,15 @@ def service_info(
     facts.version = raglan.__version__
     facts.pid = os.getpid()
     facts.metrics_port = metrics_port
+    facts.time_unix_nano = time.time_ns()
+    facts.wire_revision = REVISION
+    facts.driver = _driver()
     return facts
+
+
+@cache
+def _driver() -> str:
+    return gpu.driver_version()
 
 
 class ModelServicer(Generic[Domain]):
@@ -73,6 +85,7 @@ class ModelServicer(Generic[Domain]):
     ) -> common_pb2.ServiceInfo:
         """Describe engine, model and limits."""
         self._ready()
+        self._info.time_unix_nano = time.time_ns()
         return self._info
 
     def _ready(self) -> Domain:

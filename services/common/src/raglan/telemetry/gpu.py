@@ -8,12 +8,33 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
+
+_DRIVER: Final = (Path("/sys/module/nvidia/version"), Path("/proc/driver/nvidia/version"))
+"""Files of the kernel: a container sees them too, whether it may use a GPU or not."""
+
+_DRIVER_VERSION: Final = re.compile(r"\b\d{3,}(?:\.\d+)+\b")
+
+
+def driver_version(files: Sequence[Path] = _DRIVER) -> str:
+    """Return the version of the NVIDIA driver that the kernel has loaded; empty if there is none.
+
+    WSL has the driver in Windows, which shows nothing here.
+    """
+    for file in files:
+        try:
+            if found := _DRIVER_VERSION.search(file.read_text(encoding="utf-8")):
+                return found[0]
+        except OSError:
+            continue
+    return ""
 
 
 def _library() -> Any:

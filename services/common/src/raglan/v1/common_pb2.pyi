@@ -193,6 +193,91 @@ class GetInfoRequest(_message.Message):
 Global___GetInfoRequest: _TypeAlias = GetInfoRequest  # noqa: Y015
 
 @_typing.final
+class DeviceUse(_message.Message):
+    """A GPU that a service's model runs on, as found when the model was loaded."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    UUID_FIELD_NUMBER: _builtins.int
+    MEMORY_BYTES_FIELD_NUMBER: _builtins.int
+    USED_BYTES_FIELD_NUMBER: _builtins.int
+    BATCH_S_FIELD_NUMBER: _builtins.int
+    BATCH_TOKENS_FIELD_NUMBER: _builtins.int
+    MATRIX_S_FIELD_NUMBER: _builtins.int
+    CPU_MATRIX_S_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """As in the settings, e.g. "cuda:0"."""
+    model: _builtins.str
+    """The GPU's product name and UUID."""
+    uuid: _builtins.str
+    memory_bytes: _builtins.int
+    used_bytes: _builtins.int
+    """Held by the model on this GPU."""
+    batch_s: _builtins.float
+    """One batch through the model, in seconds; 0 where none was timed."""
+    batch_tokens: _builtins.int
+    matrix_s: _builtins.float
+    """The model's largest matrix times a batch of so many tokens, on the GPU and on this machine's
+    CPU, in seconds; 0 where they were not timed. A GPU that is no faster is not really used.
+    """
+    cpu_matrix_s: _builtins.float
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        model: _builtins.str = ...,
+        uuid: _builtins.str = ...,
+        memory_bytes: _builtins.int = ...,
+        used_bytes: _builtins.int = ...,
+        batch_s: _builtins.float = ...,
+        batch_tokens: _builtins.int = ...,
+        matrix_s: _builtins.float = ...,
+        cpu_matrix_s: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_s", b"batch_s", "batch_tokens", b"batch_tokens", "cpu_matrix_s", b"cpu_matrix_s", "matrix_s", b"matrix_s", "memory_bytes", b"memory_bytes", "model", b"model", "name", b"name", "used_bytes", b"used_bytes", "uuid", b"uuid"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeviceUse: _TypeAlias = DeviceUse  # noqa: Y015
+
+@_typing.final
+class Dependency(_message.Message):
+    """A server outside of the mesh that a service needs, as its last look found it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    REACHABLE_FIELD_NUMBER: _builtins.int
+    PROBLEM_FIELD_NUMBER: _builtins.int
+    SECONDS_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """"redis", "postgresql", "sqlite", "qdrant"."""
+    reachable: _builtins.bool
+    problem: _builtins.str
+    """A sentence with the way out where it is not reachable."""
+    seconds: _builtins.float
+    """Time of the look, in seconds; 0 where none was needed."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        reachable: _builtins.bool = ...,
+        problem: _builtins.str = ...,
+        seconds: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "problem", b"problem", "reachable", b"reachable", "seconds", b"seconds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Dependency: _TypeAlias = Dependency  # noqa: Y015
+
+@_typing.final
 class ServiceInfo(_message.Message):
     """What a model service runs and what it accepts."""
 
@@ -252,6 +337,12 @@ class ServiceInfo(_message.Message):
     ADAPTERS_FIELD_NUMBER: _builtins.int
     CONFINEMENT_FIELD_NUMBER: _builtins.int
     PROBLEMS_FIELD_NUMBER: _builtins.int
+    DEVICE_ASKED_FIELD_NUMBER: _builtins.int
+    DEVICES_FIELD_NUMBER: _builtins.int
+    DRIVER_FIELD_NUMBER: _builtins.int
+    DEPENDENCIES_FIELD_NUMBER: _builtins.int
+    TIME_UNIX_NANO_FIELD_NUMBER: _builtins.int
+    WIRE_REVISION_FIELD_NUMBER: _builtins.int
     service: _builtins.str
     version: _builtins.str
     engine: _builtins.str
@@ -260,6 +351,16 @@ class ServiceInfo(_message.Message):
     pid: _builtins.int
     metrics_port: _builtins.int
     """Where GET /metrics answers, on the service's host; 0 where it does not."""
+    device_asked: _builtins.str
+    """The device that the settings ask for, e.g. "auto"; empty where there is no such setting."""
+    driver: _builtins.str
+    """Version of the NVIDIA driver that this machine has loaded, whether the service can use it or
+    not; empty where there is none.
+    """
+    time_unix_nano: _builtins.int
+    """The service's clock when it answered, in nanoseconds since 1970."""
+    wire_revision: _builtins.int
+    """Number of names in the contracts that the service was built with. It only grows."""
     @_builtins.property
     def model(self) -> Global___ModelIdentity: ...
     @_builtins.property
@@ -288,6 +389,12 @@ class ServiceInfo(_message.Message):
     def problems(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Sentences about what it cannot serve although it runs, such as damaged collections."""
 
+    @_builtins.property
+    def devices(self) -> _containers.RepeatedCompositeFieldContainer[Global___DeviceUse]:
+        """The GPUs that the model runs on; empty on a CPU."""
+
+    @_builtins.property
+    def dependencies(self) -> _containers.RepeatedCompositeFieldContainer[Global___Dependency]: ...
     def __init__(
         self,
         *,
@@ -305,10 +412,16 @@ class ServiceInfo(_message.Message):
         adapters: _abc.Iterable[_builtins.str] | None = ...,
         confinement: _abc.Iterable[_builtins.str] | None = ...,
         problems: _abc.Iterable[_builtins.str] | None = ...,
+        device_asked: _builtins.str = ...,
+        devices: _abc.Iterable[Global___DeviceUse] | None = ...,
+        driver: _builtins.str = ...,
+        dependencies: _abc.Iterable[Global___Dependency] | None = ...,
+        time_unix_nano: _builtins.int = ...,
+        wire_revision: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["model", b"model"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapters", b"adapters", "confinement", b"confinement", "device", b"device", "dtype", b"dtype", "engine", b"engine", "limits", b"limits", "load", b"load", "metrics_port", b"metrics_port", "model", b"model", "outputs", b"outputs", "pid", b"pid", "problems", b"problems", "service", b"service", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapters", b"adapters", "confinement", b"confinement", "dependencies", b"dependencies", "device", b"device", "device_asked", b"device_asked", "devices", b"devices", "driver", b"driver", "dtype", b"dtype", "engine", b"engine", "limits", b"limits", "load", b"load", "metrics_port", b"metrics_port", "model", b"model", "outputs", b"outputs", "pid", b"pid", "problems", b"problems", "service", b"service", "time_unix_nano", b"time_unix_nano", "version", b"version", "wire_revision", b"wire_revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from raglan.encoders.device import Attention, Precision, SessionEngine, missing_library
+from raglan.encoders.device_use import DeviceUse
 from raglan.encoders.model import EncoderModel
 
 from raglan_embedder.outputs import EncodeItem, Outputs, TextVectors
@@ -35,6 +36,9 @@ class Engine:
 
     outputs: Outputs = Outputs.DENSE
     """Outputs of the model."""
+
+    uses: tuple[DeviceUse, ...] = ()
+    """GPUs that the streams run on."""
 
     close: Callable[[], None] = nothing
     """Gives back what the streams hold; called once, when none of them runs."""

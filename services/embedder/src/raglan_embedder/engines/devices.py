@@ -27,6 +27,7 @@ def load(devices: Sequence[str], engine_on: Callable[[str], Engine]) -> Engine:
         started.descriptions[0],
         streams=started.streams,
         device=",".join(each.device for each in started.descriptions),
+        uses=tuple(use for each in started.descriptions for use in each.uses),
         close=started.close,
     )
 

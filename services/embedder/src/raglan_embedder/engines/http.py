@@ -15,6 +15,7 @@ from typing import Any, Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 from raglan.deadline import Deadline
+from raglan.encoders.device_use import DeviceUse
 from raglan.errors import Internal, InvalidInput
 from raglan.health import Health
 from raglan.http_client import ModelServer
@@ -42,6 +43,9 @@ class HttpEngine:
     device = "remote"
     dtype = "remote"
     """The server's, where it says."""
+
+    uses: Final[tuple[DeviceUse, ...]] = ()
+    """The server's GPUs are not known here."""
 
     def __init__(
         self,

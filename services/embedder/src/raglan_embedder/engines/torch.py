@@ -50,5 +50,6 @@ def load(
         streams=(embed,),
         device=loaded.device,
         dtype=loaded.dtype,
+        uses=loaded.uses,
         outputs=outputs_of(heads) if model.plain else Outputs.DENSE,
     )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
+from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -15,6 +17,8 @@ from pydantic import BaseModel
 from raglan.resilience.breaker import State
 from raglan.rpc.addresses import format_address
 from raglan.rpc.endpoint import Reach
+from raglan.v1 import common_pb2
+from raglan.v1.revision import REVISION
 
 from raglan_gateway.degradation import current_level
 from raglan_gateway.mesh import TRACER, Mesh, ReplicaStatus
@@ -57,6 +61,35 @@ class Ready(BaseModel):
     """The best state among a service's replicas: serving, not_serving, connecting, unreachable."""
 
 
+class DeviceUse(BaseModel):
+    """A GPU that a model runs on. Times are in seconds, and 0 where they were not taken."""
+
+    name: str
+    """As in the settings, e.g. "cuda:0"."""
+    model: str
+    uuid: str
+    memory_bytes: int
+    used_bytes: int
+    """Held by the model."""
+    batch_s: float
+    """One batch of `batch_tokens` through the model."""
+    batch_tokens: int
+    matrix_s: float
+    """The model's largest matrix times that batch, on the GPU."""
+    cpu_matrix_s: float
+    """The same on the CPU."""
+
+
+class Dependency(BaseModel):
+    """A server outside of the mesh that a service needs."""
+
+    name: str
+    reachable: bool
+    problem: str | None = None
+    ms: float = 0
+    """Time of the last look."""
+
+
 class ServiceStatus(BaseModel):
     """One process of the mesh."""
 
@@ -80,6 +113,17 @@ class ServiceStatus(BaseModel):
     problems: list[str] = []
     """Partial failures of a running service, such as damaged collections; a sentence each."""
     metrics_url: str | None = None
+    device_asked: str | None = None
+    """The device that the settings ask for."""
+    devices: list[DeviceUse] = []
+    """The GPUs that its model runs on."""
+    driver: str | None = None
+    """NVIDIA driver of its machine, whether it can use it or not."""
+    dependencies: list[Dependency] = []
+    clock_skew_ms: float | None = None
+    """By how much its clock is ahead of this gateway's, at least."""
+    wire_revision: int | None = None
+    """Names in the contracts that it was built with."""
 
 
 class Targets(BaseModel):
@@ -93,6 +137,8 @@ class Status(BaseModel):
     """The mesh as seen from this gateway."""
 
     version: str
+    time: float
+    """This gateway's clock, in seconds since 1970."""
     services: list[ServiceStatus]
 
 
@@ -154,13 +200,17 @@ def router(
     @routes.get("/metrics/targets")
     async def targets(request: Request) -> list[Targets]:
         """Every process of the mesh to scrape, in the form of Prometheus' `http_sd_configs`."""
-        itself = Targets(targets=[request.url.netloc], labels={"component": "gateway"})
+        peers = await asyncio.to_thread(_peers, settings.peers_file)
+        gateways = peers if len(peers) > 1 else [request.url.netloc]
         others = [
             Targets(targets=[urlsplit(each.metrics_url).netloc], labels={"component": each.service})
             for each in map(_status, await mesh.query_replicas())
             if each.metrics_url
         ]
-        return [itself, *others]
+        return [
+            *(Targets(targets=[each], labels={"component": "gateway"}) for each in gateways),
+            *others,
+        ]
 
     @routes.get("/v1/status")
     async def status() -> Status:
@@ -172,9 +222,12 @@ def router(
             pid=os.getpid(),
             version=raglan.__version__,
             metrics_url=f"http://{address}/metrics",
+            dependencies=[] if redis is None else [_redis_state(redis)],
+            wire_revision=REVISION,
         )
         return Status(
             version=raglan.__version__,
+            time=time.time(),
             services=[itself, *(_status(seen) for seen in await mesh.query_replicas())],
         )
 
@@ -206,8 +259,45 @@ def _status(seen: ReplicaStatus) -> ServiceStatus:
             "confinement": list(info.confinement),
             "problems": list(info.problems),
             "metrics_url": _metrics_url(seen.address, info.metrics_port),
+            "device_asked": info.device_asked or None,
+            "devices": [_device_use(each) for each in info.devices],
+            "driver": info.driver or None,
+            "dependencies": [_dependency(each) for each in info.dependencies],
+            "clock_skew_ms": round(seen.clock_skew_s * 1e3, 1) if info.time_unix_nano else None,
+            "wire_revision": info.wire_revision or None,
         }
     )
+
+
+def _device_use(use: common_pb2.DeviceUse) -> DeviceUse:
+    names = DeviceUse.model_fields
+    return DeviceUse.model_validate({name: getattr(use, name) for name in names})
+
+
+def _dependency(seen: common_pb2.Dependency) -> Dependency:
+    return Dependency(
+        name=seen.name,
+        reachable=seen.reachable,
+        problem=seen.problem or None,
+        ms=round(seen.seconds * 1e3, 1),
+    )
+
+
+def _redis_state(redis: RedisLink) -> Dependency:
+    """Describe Redis by what a task of the link found last."""
+    if redis.state is State.CLOSED:
+        return Dependency(name="redis", reachable=True)
+    return Dependency(name="redis", reachable=False, problem=redis.problem)
+
+
+def _peers(file: Path | None) -> list[str]:
+    """Own addresses of the gateways that share a socket; none where there is no such file."""
+    if file is None:
+        return []
+    try:
+        return file.read_text(encoding="utf-8").split()
+    except OSError:
+        return []
 
 
 def _metrics_url(address: str, port: int) -> str | None:

@@ -19,6 +19,7 @@ from raglan.telemetry import context as request_context
 from raglan.telemetry import semconv, tracing
 from raglan.v1 import retriever_pb2
 
+from raglan_gateway import stage_spans
 from raglan_gateway.api import filters, openapi, replies, schemas, sse, stale_answers
 from raglan_gateway.metrics import Metrics
 from raglan_gateway.pipeline import (
@@ -70,6 +71,7 @@ def router(
         except RaglanError as error:
             return await stale_answers.search(answers, query, error, metrics)
         metrics.answered(run)
+        stage_spans.returned(tracing.current(), "", run.passages)
         return _sent(stale_answers.keep(answers, run, replies.search(run)))
 
     @routes.post(
@@ -91,6 +93,7 @@ def router(
         except RaglanError as error:
             return await stale_answers.query(answers, query, error, metrics)
         metrics.answered(run)
+        stage_spans.returned(tracing.current(), run.answer)
         return _sent(stale_answers.keep(answers, run, replies.query(run)))
 
     return routes
@@ -190,6 +193,7 @@ async def _events(
                 if isinstance(event, Answered):
                     answered = True
                     metrics.answered(event.run)
+                    stage_spans.returned(request_span, event.run.answer)
                     reply = replies.query(event.run, passages)
                     body = stale_answers.keep(answers, event.run, reply)
                     yield sse.Event("final", body.decode())

@@ -102,6 +102,11 @@ class RedisLink:
         """`State.CLOSED` while calls pass."""
         return self._breaker.state
 
+    @property
+    def problem(self) -> str:
+        """The last failure in a sentence; empty if there was none."""
+        return self._problem
+
     async def up(self) -> None:
         """Wait until calls pass."""
         await self._up.wait()

@@ -8,9 +8,14 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
 
+from raglan.encoders.device_use import DeviceUse
 from raglan.scheduling import worker
 
 Stream = Callable[[Sequence[Any]], Sequence[Any]]
+
+
+def nothing() -> None:
+    """Close streams that hold nothing. A function of the module, because a worker sends it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +25,9 @@ class Streams:
     streams: Sequence[Stream]
     device: str
     dtype: str
-    close: Callable[[], None] = lambda: None
+    uses: tuple[DeviceUse, ...] = ()
+    """GPUs that they run on."""
+    close: Callable[[], None] = nothing
     """Gives back what the streams hold; called once, when none of them runs."""
 
 
@@ -49,12 +56,13 @@ def load(device: str, load_on: LoadOn, stopped: threading.Event) -> Streams:
     started = worker.on_devices(devices, partial(_load, load_on), name="reranker")
     return Streams(
         started.streams,
-        device=",".join(where for where, _ in started.descriptions),
-        dtype=started.descriptions[0][1],
+        device=",".join(each.device for each in started.descriptions),
+        dtype=started.descriptions[0].dtype,
+        uses=tuple(use for each in started.descriptions for use in each.uses),
         close=started.close,
     )
 
 
-def _load(load_on: LoadOn, device: str) -> tuple[Stream, tuple[str, str]]:
+def _load(load_on: LoadOn, device: str) -> tuple[Stream, Streams]:
     loaded = load_on(device)
-    return loaded.streams[0], (loaded.device, loaded.dtype)
+    return loaded.streams[0], Streams((), loaded.device, loaded.dtype, loaded.uses)
