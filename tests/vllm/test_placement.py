@@ -24,6 +24,7 @@ from vllm.engine.arg_utils import EngineArgs
 from vllm.model_executor.layers.attention_layer_base import AttentionLayerBase
 from vllm.model_executor.model_loader.utils import initialize_model
 from vllm.v1.core import kv_cache_utils
+from vllm.v1.kv_cache_layout import KVCacheLayout
 
 CONTEXT = 8192
 BATCHED = 2048
@@ -31,7 +32,7 @@ BATCHED = 2048
 
 def configured(folder: Path, config: dict[str, Any]) -> VllmConfig:
     (folder / "config.json").write_text(json.dumps(config))
-    return EngineArgs(
+    made = EngineArgs(
         model=str(folder),
         skip_tokenizer_init=True,
         load_format="dummy",
@@ -39,6 +40,12 @@ def configured(folder: Path, config: dict[str, Any]) -> VllmConfig:
         max_model_len=min(CONTEXT, config["max_position_embeddings"]),
         max_num_batched_tokens=BATCHED,
     ).create_engine_config()
+    # What a GPU has, in place of the choices for a CPU: pages of 16 tokens, layer by layer, and a
+    # step that is planned while another runs.
+    made.scheduler_config.async_scheduling = True
+    made.cache_config.block_size = kv_cache.BLOCK
+    made.cache_config.kv_cache_layout = KVCacheLayout.LBNHC.name
+    return made
 
 
 @pytest.fixture(scope="module")
@@ -63,8 +70,9 @@ def test_parameters_and_pages_are_vllms(name: str, tmp_path: Path, one_process: 
         parameters.count(model).total, rel=1e-3
     )
     layers = config.compilation_config.static_forward_context
+    # Kernels of the CPU take pages of at least 32 tokens where there is a window.
     specs = {
-        layer: spec
+        layer: spec.copy_with_new_block_size(kv_cache.BLOCK)
         for layer, attention in layers.items()
         if isinstance(attention, AttentionLayerBase)
         and (spec := attention.get_kv_cache_spec(config)) is not None
