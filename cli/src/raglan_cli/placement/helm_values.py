@@ -12,6 +12,7 @@ from raglan_cli.placement.devices import Device
 from raglan_cli.placement.placing import Placement
 from raglan_cli.placement.planning import Plan
 from raglan_cli.placement.settings import encoder_settings, generator_settings
+from raglan_cli.placement.sizes import GIB
 
 Sharing = Literal["dra", "time-sliced"]
 """Way in which pods share a GPU: a ResourceClaim, or time-slicing of the device plugin."""
@@ -42,7 +43,8 @@ def helm_values(plan: Plan, *, model: str, name: str, sharing: Sharing) -> str:
     gpus: dict[str, Any] = {}
     for service in dict.fromkeys(share.service for share in placement.shares):
         devices = homes[service]
-        key = "gpu-" + "-".join(device.name.replace(":", ".") for device in devices)
+        kind = "slice" if devices[0].profile else "gpu"
+        key = "-".join([kind, *(device.name.replace(":", "-") for device in devices)])
         shared = sum(home == devices for home in homes.values()) > 1
         gpus[key] = _gpu(devices, sharing if shared else None)
         gpu: dict[str, Any] = {"name": key}
@@ -51,10 +53,23 @@ def helm_values(plan: Plan, *, model: str, name: str, sharing: Sharing) -> str:
             gpu["memoryShare"] = share.share
         services[service] = {
             "gpu": gpu,
+            "model": {"gib": _weights_gib(plan, service)},
             "settings": _settings(plan, service, model, devices.index(share.device), devices),
         }
-    text = yaml.safe_dump({"gpus": gpus, "services": services}, sort_keys=False, width=120)
+    values: dict[str, Any] = {"gpus": gpus}
+    if model and not model.startswith("/"):
+        values["modelCache"] = {"enabled": True}  # a name of the hub: a Job downloads it
+    text = yaml.safe_dump(values | {"services": services}, sort_keys=False, width=120)
     return _HEAD.format(name=name, shares=shares_of(placement)) + text
+
+
+def _weights_gib(plan: Plan, service: str) -> float:
+    """Size of the model's files, by which the chart sets how long a start may take."""
+    placement = plan.placement
+    assert placement is not None
+    if service != "generator" or placement.generator is None:
+        return max(0.1, round(plan.request.encoders[service].weights / GIB, 1))
+    return round(placement.generator.weights * len(placement.of("generator")) / GIB, 1)
 
 
 def _homes(placement: Placement) -> dict[str, list[Device]]:
@@ -70,7 +85,8 @@ def _gpu(devices: Sequence[Device], sharing: Sharing | None) -> dict[str, Any]:
     profile = devices[0].profile
     count = {"count": len(devices)} if len(devices) > 1 else {}
     if sharing is not None:
-        return {"kind": sharing, **count}
+        # Slices of one pod may lie on one GPU, so several GPUs are shared by a claim alone.
+        return {"kind": "dra" if count else sharing, **count}
     if profile:
         return {"kind": "mig", "resource": f"nvidia.com/mig-{profile.replace('+', '.')}"}
     return {"kind": "whole", **count}

@@ -91,8 +91,8 @@ def _grouped_block(bits: int, block: int) -> float:
 
 
 def _compressed(quantization: Mapping[str, Any]) -> Precision:
-    groups = quantization.get("config_groups") or {}
-    weights = next(iter(groups.values()), {}).get("weights") or {}
+    groups: Mapping[str, Mapping[str, Any]] = quantization.get("config_groups") or {}
+    weights = next((group.get("weights") for group in groups.values()), None) or {}
     bits = int(weights.get("num_bits") or 8)
     group = int(weights.get("group_size") or 0)
     name = f"{weights.get('type', 'int')} {bits} bits"

@@ -134,6 +134,8 @@ def test_helm_values_share_a_gpu_by_one_claim(raglan: Run, llama: Path) -> None:
     gpus = {name: service["gpu"] for name, service in found["services"].items()}
     assert {gpu["name"] for gpu in gpus.values()} == {"gpu-0"}
     assert sum(gpu["memoryShare"] for gpu in gpus.values()) <= 1
+    assert found["modelCache"] == {"enabled": True}
+    assert found["services"]["generator"]["model"] == {"gib": 15.0}
     assert found["services"]["generator"]["settings"] == {
         "model": "m",
         "max_model_len": 8192,
@@ -145,8 +147,8 @@ def test_helm_values_share_a_gpu_by_one_claim(raglan: Run, llama: Path) -> None:
 def test_helm_values_of_whole_gpus_and_slices(raglan: Run, llama: Path) -> None:
     found = values(raglan, llama, "--gpu", "80GB/3g.40gb,1g.10gb", "--on-cpu", "reranker")
     assert found["gpus"] == {
-        "gpu-0.0": {"kind": "mig", "resource": "nvidia.com/mig-3g.40gb"},
-        "gpu-0.1": {"kind": "mig", "resource": "nvidia.com/mig-1g.10gb"},
+        "slice-0-0": {"kind": "mig", "resource": "nvidia.com/mig-3g.40gb"},
+        "slice-0-1": {"kind": "mig", "resource": "nvidia.com/mig-1g.10gb"},
     }
     assert "reranker" not in found["services"]
     found = values(raglan, llama, "--gpu", "2x24GB", "--sharing", "time-sliced")
