@@ -262,6 +262,17 @@ bench-peers: setup-test .venv-peers/.installed ## The mesh against Haystack behi
 bench-scheduling: setup-test ## Simulated loads through the scheduler: goodput against FIFO, fixed window and CORK
 	@PYTHONPATH=bench $(BIN)/python bench/scheduling.py $(ONLY)
 
+# A stamp inside the environment, as for the others.
+.venv-plots/.installed: requirements/plots.txt
+	@test -x .venv-plots/bin/python || $(PYTHON) -m venv .venv-plots || python3 -m venv .venv-plots
+	@.venv-plots/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
+
+.PHONY: bench-autoscaling
+bench-autoscaling: setup-test .venv-plots/.installed ## Simulated autoscaling of a week's trace: refusals, waits, GPU-hours (needs EVAL_DATA_DIR); ONLY="search" tries every threshold
+	@PYTHONPATH=bench $(BIN)/python bench/autoscaling.py $(ONLY)
+	@$(if $(ONLY),,.venv-plots/bin/python bench/autoscaling_plot.py docs/deploy/autoscaling.svg)
+
 .PHONY: bench-gpu
 bench-gpu: setup-test ## Encoders on a GPU against what it could do at best; OPTIONS="--device cpu --tiny" tries the script
 	@PYTHONPATH=tests:bench $(BIN)/python bench/gpu_encoders.py $(OPTIONS)
@@ -292,4 +303,4 @@ bench-compare: setup ## What changed between the runs kept here, status 1 on a r
 
 .PHONY: clean
 clean: ## Remove environments and caches (not your data)
-	rm -rf $(VENV) .venv-chart .venv-infinity .venv-openapi-client .venv-peers .venv-phoenix .venv-vllm .pytest_cache .ruff_cache .mypy_cache .hypothesis .schemathesis
+	rm -rf $(VENV) .venv-chart .venv-infinity .venv-openapi-client .venv-peers .venv-phoenix .venv-plots .venv-vllm .pytest_cache .ruff_cache .mypy_cache .hypothesis .schemathesis

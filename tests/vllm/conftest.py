@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import sys
 import warnings
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -31,6 +32,9 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     importlib.import_module("raglan_generator.engines.vllm_engine")
 
+
+# The command line is not installed beside vLLM; what counts memory needs nothing but Python.
+sys.path.append(str(Path(__file__).parents[2] / "cli" / "src"))
 
 START_S = 300
 FOREIGN = "(torch|vllm|transformers|triton|xgrammar|multiprocessing|importlib)"

@@ -51,6 +51,7 @@ def test_every_setting_reaches_the_engine(model_folder: Path) -> None:
             max_num_queued_reqs=5,
             max_num_queued_tokens=555,
             enable_prefix_caching=False,
+            attention_backend="TRITON_ATTN",
             enforce_eager=True,
             otlp_traces_endpoint="http://127.0.0.1:1",
             reasoning_parser="qwen3",
@@ -67,6 +68,7 @@ def test_every_setting_reaches_the_engine(model_folder: Path) -> None:
         "torch.float32",
     )
     assert (model.max_model_len, model.enforce_eager) == (512, True)
+    assert config.attention_config.backend.name == "TRITON_ATTN"
     assert config.load_config.load_format == "dummy"
     assert config.cache_config.gpu_memory_utilization == 0.5
     assert config.cache_config.enable_prefix_caching is False

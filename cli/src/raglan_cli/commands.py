@@ -17,6 +17,7 @@ from raglan_cli import (
     evaluate,
     ingest,
     parity,
+    plan,
     restart,
     screen,
     status,
@@ -42,6 +43,7 @@ app.command()(ask.ask)
 app.command()(ask.search)
 app.command("eval")(evaluate.evaluate)
 app.add_typer(parity.app, name="parity")
+app.command()(plan.plan)
 app.command()(status.status)
 app.command()(trace.trace)
 app.command()(verify.verify)

@@ -136,6 +136,10 @@ class VllmOptions(BaseModel):
     enable_prefix_caching: bool = True
     """Reuse the keys and values of a prompt's beginning for later prompts that share it."""
 
+    attention_backend: str = ""
+    """vLLM's attention kernels, e.g. TRITON_ATTN where those that it chooses do not run on the GPU
+    (DGX Spark); empty for vLLM's choice."""
+
     enforce_eager: bool = False
     """Skip compilation and CUDA graphs: starts sooner, answers slower."""
 
@@ -192,6 +196,7 @@ def engine_arguments(
         "max_num_queued_reqs": options.max_num_queued_reqs,
         "max_num_queued_tokens": options.max_num_queued_tokens,
         "enable_prefix_caching": options.enable_prefix_caching,
+        "attention_backend": options.attention_backend or None,
         "enforce_eager": options.enforce_eager,
         "speculative_config": speculation and speculation.model_dump(exclude_none=True),
         "otlp_traces_endpoint": options.otlp_traces_endpoint or None,
