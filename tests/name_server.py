@@ -10,6 +10,8 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 _A = 1
+_TTL_S = 600
+"""As that of Docker's name server."""
 
 
 class NameServer(asyncio.DatagramProtocol):
@@ -41,7 +43,7 @@ class NameServer(asyncio.DatagramProtocol):
         addresses = self.names.get(name, []) if kind == _A else []
         flags = 0x8180 if name in self.names else 0x8183
         head = data[:2] + struct.pack("!5H", flags, 1, len(addresses), 0, 0)
-        record = struct.pack("!3HIH", 0xC00C, _A, 1, 0, 4)
+        record = struct.pack("!3HIH", 0xC00C, _A, 1, _TTL_S, 4)
         answers = b"".join(record + socket.inet_aton(address) for address in addresses)
         self._transport.sendto(head + data[12 : at + 5] + answers, peer)
 

@@ -106,6 +106,13 @@ class Resolver:
         """
         if addresses.file is not None:
             addresses = await asyncio.to_thread(_read, addresses.file)
+        if addresses.names:
+            # A new client each time (0.4 ms): one keeps answers for their time to live, ten minutes
+            # in Docker and a day in podman, and so would not see replicas come and go.
+            await self.close()
+            self._dns = DNSResolver(
+                self._name_servers or None, timeout=_ANSWER_S, tries=int(_RESOLVE_S / _ANSWER_S)
+            )
         outcomes = await asyncio.gather(*(self._look_up(*name) for name in addresses.names))
         problems = [problem for problem in outcomes if problem]
         self._answers = {n: found for n, found in self._answers.items() if n in addresses.names}
@@ -113,10 +120,7 @@ class Resolver:
 
     async def _look_up(self, host: str, port: int) -> str:
         """Find the addresses of one name; what is wrong if there is no answer, else ""."""
-        if self._dns is None:
-            self._dns = DNSResolver(
-                self._name_servers or None, timeout=_ANSWER_S, tries=int(_RESOLVE_S / _ANSWER_S)
-            )
+        assert self._dns is not None
         try:
             async with asyncio.timeout(_RESOLVE_S):
                 found = await self._dns.getaddrinfo(host, port=port, type=socket.SOCK_STREAM)
