@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from typing import Any
 
 import pytest
 from helm_chart import (
@@ -142,15 +144,28 @@ def test_models_are_downloaded_once_and_waited_for() -> None:
     assert "initContainers" not in workloads(objects)["gateway"]["spec"]["template"]["spec"]
 
 
-def test_another_model_is_another_job() -> None:
-    """A Job cannot be changed, and pods of the new model wait for the new one."""
-    other = render(*VARIANTS["small"], "--set=services.generator.settings.model=Qwen/Qwen3-8B")
+def test_what_changes_a_job_renames_it() -> None:
+    """A Job cannot be changed; pods wait for the models alone, whatever else is new."""
+    small = variant("small")
+    other_model = render(
+        *VARIANTS["small"], "--set=services.generator.settings.model=Qwen/Qwen3-8B"
+    )
+    other_image = render(*VARIANTS["small"], "--set=image.tag=0.2.0")
     jobs = [
-        of_kind(each, "Job")["models"]["metadata"]["name"] for each in (other, variant("small"))
+        of_kind(each, "Job")["models"]["metadata"]["name"]
+        for each in (small, other_model, other_image)
     ]
-    assert jobs[0] != jobs[1]
+    assert len(set(jobs)) == 3
+    assert _awaited(small) == _awaited(other_image)
+    assert _awaited(small) != _awaited(other_model)
 
 
-def _value(container: dict[str, object], name: str) -> str:
-    (found,) = (each["value"] for each in container["env"] if each["name"] == name)  # type: ignore[attr-defined,index]
+def _awaited(objects: Sequence[dict[str, Any]]) -> str:
+    """The file that the generator waits for."""
+    pod = workloads(objects)["generator"]["spec"]["template"]["spec"]
+    return str(pod["initContainers"][0]["command"][-1])
+
+
+def _value(container: dict[str, Any], name: str) -> str:
+    (found,) = (each["value"] for each in container["env"] if each["name"] == name)
     return str(found)
