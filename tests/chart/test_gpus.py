@@ -42,6 +42,21 @@ def test_services_of_a_whole_gpu_name_their_device() -> None:
     assert "nvidia.com/gpu" not in container(running["gateway"])["resources"]["limits"]
 
 
+def test_a_process_with_cuda_has_the_memory_that_it_needs() -> None:
+    """The limits of the CPU variant would end it while it loads."""
+    names = ("embedder", "reranker", "generator")
+    on_cpu, on_gpu = workloads(variant("default")), workloads(variant("gpu"))
+    for service in names:
+        before = _gib(container(on_cpu[service])["resources"]["limits"]["memory"])
+        assert _gib(container(on_gpu[service])["resources"]["limits"]["memory"]) >= 4 * before
+    own = render(*VARIANTS["gpu"], "--set=services.generator.resources.limits.memory=64Gi")
+    assert container(workloads(own)["generator"])["resources"]["limits"]["memory"] == "64Gi"
+
+
+def _gib(quantity: str) -> float:
+    return float(quantity.removesuffix("Gi"))
+
+
 def test_several_gpus_go_to_one_pod() -> None:
     objects = render(
         "--set=gpus.two.kind=whole,gpus.two.count=2,services.embedder.gpu.name=two"
