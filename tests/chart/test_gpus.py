@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from typing import Any
 
 import pytest
 from helm_chart import (
@@ -38,6 +40,21 @@ def test_services_of_a_whole_gpu_name_their_device() -> None:
     assert environment(running["reranker"])["RAGLAN_RERANKER_RUNTIME"] == "torch"
     assert environment(running["generator"])["RAGLAN_GENERATOR_ENGINE"] == "vllm"
     assert "nvidia.com/gpu" not in container(running["gateway"])["resources"]["limits"]
+
+
+def test_a_process_with_cuda_has_the_memory_that_it_needs() -> None:
+    """The limits of the CPU variant would end it while it loads."""
+    names = ("embedder", "reranker", "generator")
+    on_cpu, on_gpu = workloads(variant("default")), workloads(variant("gpu"))
+    for service in names:
+        before = _gib(container(on_cpu[service])["resources"]["limits"]["memory"])
+        assert _gib(container(on_gpu[service])["resources"]["limits"]["memory"]) >= 4 * before
+    own = render(*VARIANTS["gpu"], "--set=services.generator.resources.limits.memory=64Gi")
+    assert container(workloads(own)["generator"])["resources"]["limits"]["memory"] == "64Gi"
+
+
+def _gib(quantity: str) -> float:
+    return float(quantity.removesuffix("Gi"))
 
 
 def test_several_gpus_go_to_one_pod() -> None:
@@ -142,15 +159,28 @@ def test_models_are_downloaded_once_and_waited_for() -> None:
     assert "initContainers" not in workloads(objects)["gateway"]["spec"]["template"]["spec"]
 
 
-def test_another_model_is_another_job() -> None:
-    """A Job cannot be changed, and pods of the new model wait for the new one."""
-    other = render(*VARIANTS["small"], "--set=services.generator.settings.model=Qwen/Qwen3-8B")
+def test_what_changes_a_job_renames_it() -> None:
+    """A Job cannot be changed; pods wait for the models alone, whatever else is new."""
+    small = variant("small")
+    other_model = render(
+        *VARIANTS["small"], "--set=services.generator.settings.model=Qwen/Qwen3-8B"
+    )
+    other_image = render(*VARIANTS["small"], "--set=image.tag=0.2.0")
     jobs = [
-        of_kind(each, "Job")["models"]["metadata"]["name"] for each in (other, variant("small"))
+        of_kind(each, "Job")["models"]["metadata"]["name"]
+        for each in (small, other_model, other_image)
     ]
-    assert jobs[0] != jobs[1]
+    assert len(set(jobs)) == 3
+    assert _awaited(small) == _awaited(other_image)
+    assert _awaited(small) != _awaited(other_model)
 
 
-def _value(container: dict[str, object], name: str) -> str:
-    (found,) = (each["value"] for each in container["env"] if each["name"] == name)  # type: ignore[attr-defined,index]
+def _awaited(objects: Sequence[dict[str, Any]]) -> str:
+    """The file that the generator waits for."""
+    pod = workloads(objects)["generator"]["spec"]["template"]["spec"]
+    return str(pod["initContainers"][0]["command"][-1])
+
+
+def _value(container: dict[str, Any], name: str) -> str:
+    (found,) = (each["value"] for each in container["env"] if each["name"] == name)
     return str(found)

@@ -66,7 +66,7 @@ runtimeClassName: {{ . }}
 {{- if eq (dig "device" "kind" "" $w.gpu) "dra" }}
 resourceClaims:
   - name: gpu
-    {{ ternary "resourceClaimTemplateName" "resourceClaimName" (dig "perPod" false $w.gpu.device) }}: {{ include "raglan.fullname" $root }}-gpu-{{ $w.gpu.name }}
+    {{ ternary "resourceClaimTemplateName" "resourceClaimName" (dig "perPod" false $w.gpu.device) }}: {{ include "raglan.fullname" $root }}-gpu-{{ include "raglan.deviceClaimSuffix" (dict "root" $root "name" $w.gpu.name) }}
 {{- end }}
 {{- with concat (include "raglan.initContainers" . | fromYamlArray) $w.extraInitContainers }}
 initContainers:

@@ -64,6 +64,8 @@ http://{{ include "raglan.fullname" . }}-qdrant:{{ .Values.bundled.qdrant.port }
 {{- $_ := set $w "scaled" true -}}
 {{- end -}}
 {{- $_ := set $w "most" $most -}}
+{{- $preset := index $w.presets (ternary "gpu" "cpu" (ne $w.gpu.name "")) -}}
+{{- $_ := set $w "resources" (mergeOverwrite (deepCopy $preset) $w.resources) -}}
 {{- with $w.gpu.name -}}
 {{- $_ := set $w.gpu "device" (default dict (index $root.Values.gpus .)) -}}
 {{- end -}}
