@@ -6,6 +6,7 @@ import importlib.util
 from pathlib import Path
 
 import pytest
+from raglan.v1.revision import REVISION
 
 REPOSITORY = Path(__file__).parents[3]
 spec = importlib.util.spec_from_file_location("fields", REPOSITORY / "proto" / "fields.py")
@@ -29,6 +30,10 @@ def test_nothing_published_has_changed() -> None:
 
 def test_everything_there_is_has_been_recorded() -> None:
     assert set(fields.current()) <= set(fields.recorded()), "run: make proto"
+
+
+def test_the_wire_revision_counts_every_name() -> None:
+    assert len(fields.recorded()) == REVISION, "run: make proto"
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,7 @@ def _fault(row: Row, required: bool) -> str:
     """What is wrong with the device of one replica; empty if nothing is."""
     at, asked = row["address"], row.get("device_asked") or ""
     if not _is_on_gpu(row):
-        if "cuda" in asked:
+        if not set(asked.split(",")) <= {"", "auto", "cpu"}:
             return f"{at} was told {asked} and runs on {row['device']}."
         if required:
             return f"{at} runs on {row['device']}; a GPU is required."
