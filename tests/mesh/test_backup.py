@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -73,8 +74,7 @@ def test_the_same_answer_after_everything_was_lost(
 
     shutil.rmtree(tmp_path / "mesh")
     with mesh_process.running(tmp_path / "mesh", **exported) as mesh, mesh.client() as client:
-        restored = raglan(mesh, "restore", folder)
-        assert restored.returncode == 0, restored.stderr
+        restore_through_a_crash(mesh, folder)
         assert cited(client) == before
         assert client.get("/v1/collections/watch/documents/cape").json() == stored
         job = mesh_process.finished(client, job_id)
@@ -94,6 +94,23 @@ def standing_still(mesh: mesh_process.Mesh, service: str) -> Iterator[None]:
         yield
     finally:
         os.kill(pid, signal.SIGCONT)
+
+
+def restore_through_a_crash(mesh: mesh_process.Mesh, folder: Path) -> None:
+    """Restore, and kill the ingester once it has begun: the command waits for it and goes on."""
+    command = [sys.executable, "-m", "raglan_cli", "restore", str(folder), "--data", str(mesh.data)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        database = sqlite3.connect(mesh.data / "ingester" / "ingester.sqlite", timeout=30)
+
+        def begun() -> bool:
+            rows = database.execute("SELECT units FROM restores").fetchall()
+            return bool(rows and rows[0][0]) or process.poll() is not None
+
+        mesh_process.until(begun, within_s=60, what="a unit is restored")
+        database.close()
+        os.kill(mesh.pid("ingester"), signal.SIGKILL)
+        _, told = process.communicate(timeout=200)
+    assert process.returncode == 0, told
 
 
 def cut_off(mesh: mesh_process.Mesh, folder: Path) -> None:

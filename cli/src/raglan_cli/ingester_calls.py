@@ -12,7 +12,7 @@ from typing import Any, Final, Self, TypeVar
 from raglan.deadline import Deadline
 from raglan.errors import DeadlineExceeded, Overloaded, RaglanError, Unavailable
 from raglan.rpc import client
-from raglan.v1 import backup_pb2, ingester_pb2, ingester_pb2_grpc
+from raglan.v1 import backup_pb2, common_pb2, ingester_pb2, ingester_pb2_grpc
 
 from raglan_cli.failure import Failure
 
@@ -41,6 +41,13 @@ class IngesterCalls:
         self._patience_s = _FIRST_S
 
     async def __aenter__(self) -> Self:
+        """Find out whether it answers. Raises Failure."""
+        try:
+            await self.patiently(self._ask)
+        except BaseException:
+            await self._channel.close()
+            raise
+        self._patience_s = _PATIENCE_S
         return self
 
     async def __aexit__(
@@ -60,9 +67,7 @@ class IngesterCalls:
         began, pause_s = time.monotonic(), _PAUSE_S
         while True:
             try:
-                result = await work()
-                self._patience_s = _PATIENCE_S
-                return result
+                return await work()
             except _TRANSIENT as error:
                 if time.monotonic() - began > self._patience_s:
                     raise Failure(f"{self._address}: {error.message}") from None
@@ -70,6 +75,11 @@ class IngesterCalls:
                 pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
             except RaglanError as error:
                 raise Failure(error.message) from None
+
+    async def _ask(self) -> None:
+        deadline = Deadline.after(_FIRST_S)
+        info = common_pb2.GetInfoRequest()
+        await client.call(self._stub.GetInfo, info, deadline=deadline, to="the ingester")
 
     async def export(
         self, cursor: str, write: Callable[[backup_pb2.BackupRecord], None]
