@@ -30,9 +30,10 @@ def draw(series: dict[str, Any]) -> plt.Figure:
     for column, (name, service) in enumerate(services.items()):
         above, below = axes[0][column], axes[1][column]
         above.fill_between(service["hours"], service["requests_a_minute"], color="0.75", lw=0)
-        above.set_title(f"{name}, {series['times']} times the trace")
+        above.set_title(f"{name}, {service['times']} times the trace")
         for policy, replicas in service["replicas"].items():
-            below.step(service["hours"], replicas, where="post", lw=0.9, label=policy)
+            hours = service["hours"][: len(replicas)]
+            below.step(hours, replicas[: len(hours)], where="post", lw=0.9, label=policy)
         below.set_xlabel("hours")
         below.legend(frameon=False, fontsize=6, loc="upper left")
         below.set_ylim(0, 1.45 * max(max(r) for r in service["replicas"].values()))
