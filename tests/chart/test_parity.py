@@ -26,6 +26,7 @@ from helm_chart import (
 )
 from raglan.rpc.health_service import LIVE, name_of
 from raglan.settings import SERVICES, ServiceSettings, secret_files_of
+from raglan_cli import commands
 
 VALUES = yaml.safe_load((CHART / "values.yaml").read_text())
 REDIS_URL = "RAGLAN_GATEWAY_REDIS_URL"
@@ -215,6 +216,21 @@ def test_the_database_is_migrated_before_an_upgrade(tmp_path: Path) -> None:
     mounted = {each["name"] for each in container(job)["volumeMounts"]}
     assert mounted == {each["name"] for each in volumes}
     assert not any("persistentVolumeClaim" in each for each in volumes)
+
+
+def test_the_test_of_the_chart_is_a_command_that_exists() -> None:
+    """And it demands the GPUs that services were given."""
+    for name, gpus in (("default", []), ("small", ["embedder", "generator", "reranker"])):
+        test = of_kind(variant(name), "Pod")["test"]
+        own = test["spec"]["containers"][0]
+        program, command, url = own["command"]
+        assert program == "raglan"
+        known = {
+            each.callback.__name__ for each in commands.app.registered_commands if each.callback
+        }
+        assert command in known
+        assert url == f"http://raglan-gateway:{service_settings.port('gateway')}"
+        assert own.get("args", []) == [word for gpu in gpus for word in ("--gpu", gpu)]
 
 
 def test_settings_keep_their_numbers() -> None:
