@@ -107,6 +107,10 @@ FIRST_TOKEN_BUDGET_S: Final = 10.0
 """Of the gateway: RAGLAN_GATEWAY_FIRST_TOKEN_BUDGET_MS."""
 
 
+COUNTED_S: Final = 1.0
+"""Longest time between two counts of the tokens that are written."""
+
+
 class _Answer:
     __slots__ = ("ask", "first_step", "work")
 
@@ -135,6 +139,16 @@ class GeneratorReplica:
         return len(self._running) + len(self._waiting)
 
     def advance(self, now: float) -> None:
+        """Do all that is done by `now`.
+
+        Tokens are counted every second, because the service's estimate forgets.
+        """
+        while self._events and now - self._now > COUNTED_S:
+            self._advance(self._now + COUNTED_S)
+            self._count_tokens()
+        self._advance(now)
+
+    def _advance(self, now: float) -> None:
         while self._events:
             step_s = STEP_S[0] + STEP_S[1] * len(self._running)
             at = self._now + (self._events[0][0] - self._steps) * step_s
@@ -159,12 +173,15 @@ class GeneratorReplica:
         return True
 
     def backlog_s(self) -> float:
+        self._count_tokens()
+        return self._workload.backlog_s()
+
+    def _count_tokens(self) -> None:
         for answer in self._running:
             if answer.work.started:
                 due = min(int(self._steps - answer.first_step) + 1, answer.ask.answer_tokens)
                 if due > answer.work.written:
                     self._workload.wrote(answer.work, due - answer.work.written)
-        return self._workload.backlog_s()
 
     def _begin(self, answer: _Answer) -> None:
         self._running.add(answer)
