@@ -39,7 +39,7 @@ USER 10001:10001
 EXPOSE 7104 9100
 VOLUME /var/cache/raglan/models
 STOPSIGNAL SIGTERM
-HEALTHCHECK --interval=10s --timeout=5s --start-period=600s --retries=3 \
+HEALTHCHECK --interval=10s --timeout=10s --start-period=600s --retries=3 \
     CMD exec raglan-health "127.0.0.1:${RAGLAN_GENERATOR_PORT:-7104}" --service generator
 ENTRYPOINT ["raglan-generator"]
 ARG VERSION=0.1.0

@@ -95,7 +95,10 @@ class Podman:
 
     def close(self, *, keep: bool) -> None:
         """Remove every container and network of this storage; unless `keep`, all of it."""
-        self("rm", "--all", "--force", "--time", "1", "--volumes", check=False)
+        for _ in range(10):  # one that others depend on goes only after them
+            if not self("ps", "--all", "--quiet").split():
+                break
+            self("rm", "--all", "--force", "--time", "1", "--volumes", check=False)
         self("network", "prune", "--force", check=False)
         if keep:
             self("volume", "prune", "--force", check=False)

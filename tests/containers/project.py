@@ -18,7 +18,7 @@ from containers import build
 from containers.engine import Podman, run
 
 _NAME: Final = "raglan-test"
-_UP_S: Final = 300
+_UP_S: Final = 240
 
 
 class Project:
