@@ -48,6 +48,12 @@ class Project:
             cwd=self.folder,
         )
 
+    def down(self, *options: str) -> None:
+        """Stop and remove all containers; podman-compose forgets those of `--scale`."""
+        self.compose("down", *options)
+        for name in self.podman("ps", "--all", "--format", "{{.Names}}").split():
+            self.podman("rm", "--force", "--time", "20", name)
+
     def containers(self, service: str) -> list[str]:
         """Names of the containers of a service, whatever their state."""
         label = f"label=com.docker.compose.service={service}"

@@ -41,7 +41,7 @@ def project(
         running.wait_until_full()
         yield running
     finally:
-        running.compose("down", "--volumes")
+        running.down("--volumes")
         assert images("ps", "--all", "--quiet").split() == []
 
 
@@ -158,7 +158,7 @@ def test_replicas_restart_one_after_another_without_a_failed_request(project: Pr
 
 
 def test_a_mesh_started_again_knows_its_documents(project: Project) -> None:
-    project.compose("down")
+    project.down()
     project.compose("up", "--detach")
     project.wait_until_full()
     assert_answered(ask(project))
