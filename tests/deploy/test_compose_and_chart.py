@@ -50,8 +50,9 @@ def test_images_of_others_are_the_same(server: str) -> None:
 @pytest.mark.parametrize("name", [*SERVICES, *BUNDLED])
 def test_limits_of_memory_are_the_same(name: str) -> None:
     held = CHART["services"].get(name) or CHART["bundled"][name]
+    resources = held["presets"]["cpu"] if "presets" in held else held["resources"]
     limit = compose()[BUNDLED.get(name, name)]["mem_limit"]
-    assert mib(limit) == mib(held["resources"]["limits"]["memory"])
+    assert mib(limit) == mib(resources["limits"]["memory"])
 
 
 def test_limits_of_memory_hold_what_is_set(tmp_path: Any) -> None:
