@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import structlog
 import torch
+from raglan import encoders
 from raglan.encoders import device, model
 from raglan.errors import InvalidInput, Unavailable
 from raglan_embedder import engines
@@ -77,8 +78,10 @@ def test_a_torch_engine_without_its_libraries_names_the_ways_out(
 ) -> None:
     """As in the image for CPUs."""
     monkeypatch.setitem(sys.modules, "sentence_transformers", None)
-    for module in ("raglan.encoders.torch_model", "raglan_embedder.engines.torch"):
-        monkeypatch.delitem(sys.modules, module, raising=False)
+    for package, name in ((encoders, "torch_model"), (engines, "torch")):
+        # What another test has imported: in the list of modules, and as an attribute.
+        monkeypatch.delitem(sys.modules, f"{package.__name__}.{name}", raising=False)
+        monkeypatch.delattr(package, name, raising=False)
     with pytest.raises(Unavailable, match="sentence_transformers, which is not installed") as said:
         engines.load(
             "torch",
