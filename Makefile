@@ -200,7 +200,7 @@ images: ## Build every image that runs on a CPU, with docker or podman (ENGINE=)
 	deploy/images/build.sh $(ONLY)
 
 .PHONY: test-deploy
-test-deploy: setup-test ## Build the images and run them, by podman, in a storage of its own (needs root, podman, debootstrap)
+test-deploy: setup-test .venv-chart/.installed ## Build the images and run them, by podman, in a storage of its own (needs root, podman, debootstrap)
 	$(BIN)/python -m pytest -p no:randomly tests/containers $(ARGS)
 
 # --- Measure --------------------------------------------------------------------------------------

@@ -152,3 +152,30 @@ def environment(workload: dict[str, Any]) -> dict[str, str]:
 def ports(workload: dict[str, Any]) -> dict[str, int]:
     """Port name -> number."""
     return {each["name"]: each["containerPort"] for each in container(workload)["ports"]}
+
+
+def as_pods(objects: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Deployments and StatefulSets as single pods, for `podman kube play`, which has no Services.
+
+    Each pod has the name of its Service, under which podman's name server knows it.
+    """
+    found: list[dict[str, Any]] = []
+    for name, workload in workloads(objects).items():
+        spec = {**workload["spec"]["template"]["spec"]}
+        # Declared ports would be published on the host.
+        spec["containers"] = [
+            {key: value for key, value in each.items() if key != "ports"}
+            for each in spec["containers"]
+        ]
+        for template in workload["spec"].get("volumeClaimTemplates", []):
+            claim = f"{template['metadata']['name']}-{name}"
+            found.append({**template, "metadata": {"name": claim}})
+            volume = {"name": template["metadata"]["name"]}
+            volume["persistentVolumeClaim"] = {"claimName": claim}
+            spec["volumes"] = [*spec["volumes"], volume]
+        metadata = {
+            "name": workload["metadata"]["name"],
+            "labels": workload["spec"]["template"]["metadata"]["labels"],
+        }
+        found.append({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec})
+    return found

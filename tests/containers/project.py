@@ -16,6 +16,7 @@ import httpx
 import ports
 from containers import build
 from containers.engine import Podman, run
+from containers.services import image
 
 _NAME: Final = "raglan-test"
 _UP_S: Final = 240
@@ -47,6 +48,14 @@ class Project:
             timeout_s=timeout_s,
             cwd=self.folder,
         )
+
+    def raglan(self, *arguments: str) -> str:
+        """Run the command line in a container, with a volume of its own for what it writes."""
+        return self.podman(
+            "run", "--rm", "--network", f"{_NAME}_default", "--read-only", "--tmpfs=/tmp",
+            "--volume", f"{_NAME}-backup:/var/lib/raglan", image("cli"), *arguments,
+            timeout_s=_UP_S,
+        )  # fmt: skip
 
     def down(self, *options: str) -> None:
         """Stop and remove all containers; podman-compose forgets those of `--scale`."""

@@ -162,3 +162,18 @@ def test_a_mesh_started_again_knows_its_documents(project: Project) -> None:
     project.compose("up", "--detach")
     project.wait_until_full()
     assert_answered(ask(project))
+
+
+def test_a_backup_brings_back_what_was_destroyed(project: Project) -> None:
+    before = ask(project)
+    folder, ingester = "/var/lib/raglan/backup", ("--ingester", "ingester:7105")
+    project.raglan("backup", folder, *ingester)
+    project.down("--volumes")
+    project.compose("up", "--detach")
+    project.wait_until_full()
+    with project.client() as client:
+        reply = client.post("/v1/query", json={"query": QUESTION, "collections": [COLLECTION]})
+        assert reply.status_code == 404, reply.text
+    project.raglan("restore", folder, *ingester)
+    after = ask(project)
+    assert (after["answer"], after["citations"]) == (before["answer"], before["citations"])
