@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import structlog
@@ -92,3 +93,35 @@ def test_a_torch_engine_without_its_libraries_names_the_ways_out(
             cache_dir=Path(),
         )
     assert "-gpu" in said.value.message
+
+
+@pytest.fixture
+def two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two GPUs as torch describes them."""
+    uuids = ["5f7e1c2a-0000-4000-8000-000000000001", "5f7e1c2b-0000-4000-8000-000000000002"]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: len(uuids))
+    monkeypatch.setattr(
+        torch.cuda, "get_device_properties", lambda index: SimpleNamespace(uuid=uuids[index])
+    )
+
+
+@pytest.mark.usefixtures("two_gpus")
+@pytest.mark.parametrize(
+    ("setting", "found"),
+    [
+        ("GPU-5f7e1c2b-0000-4000-8000-000000000002", "cuda:1"),
+        ("GPU-5f7e1c2a", "cuda:0"),
+        ("cuda:1", "cuda:1"),
+        ("auto", "cuda:0"),
+    ],
+)
+def test_a_gpu_is_found_by_index_or_uuid(setting: str, found: str) -> None:
+    assert device.torch_device(setting) == found
+
+
+@pytest.mark.usefixtures("two_gpus")
+@pytest.mark.parametrize("setting", ["GPU-aaaa", "GPU-5f7e1c2", "cuda:2"])
+def test_a_gpu_that_is_missing_or_ambiguous_is_refused(setting: str) -> None:
+    with pytest.raises(Unavailable, match="sees 2 CUDA devices"):
+        device.torch_device(setting)

@@ -30,8 +30,8 @@ SessionEngine = Literal["openvino", "onnx", "torch"]
 Precision = Literal["auto", "f32", "bf16", "f16", "int8"]
 Attention = Literal["sdpa", "flash_attention_2"]
 
-PATTERN: Final = r"auto|cpu|cuda(:\d+)?"
-"""Pattern of valid device settings."""
+PATTERN: Final = r"auto|cpu|cuda(:\d+)?|GPU-[0-9a-f-]{4,36}"
+"""Pattern of valid device settings. A UUID may be cut short, as in CUDA_VISIBLE_DEVICES."""
 
 
 _CGROUP: Final = Path("/sys/fs/cgroup")
@@ -84,7 +84,7 @@ def missing_library(error: ModuleNotFoundError) -> Unavailable:
 
 
 def torch_device(device: str) -> str:
-    """The torch device for setting `device` ("auto", "cpu", "cuda", "cuda:1"). Imports torch.
+    """Return the torch device for a setting ("auto", "cpu", "cuda:1", "GPU-5f7e..."), with torch.
 
     Raises:
         InvalidInput: not such a setting.
@@ -93,7 +93,9 @@ def torch_device(device: str) -> str:
     import torch
 
     if not re.fullmatch(PATTERN, device):
-        raise InvalidInput(f"device is {device!r}; it must be auto, cpu, cuda or cuda:<number>.")
+        raise InvalidInput(
+            f"device is {device!r}; it must be auto, cpu, cuda, cuda:<number> or a GPU's UUID."
+        )
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if device == "auto":
         if count == 0:
@@ -101,10 +103,27 @@ def torch_device(device: str) -> str:
         return "cuda:0" if count else "cpu"
     if device == "cpu":
         return device
-    index = int(device.partition(":")[2] or 0)
-    if index >= count:
+    index = _index_by_uuid(device, count) if device.startswith("GPU-") else _index(device)
+    if index is None or index >= count:
         raise Unavailable(
-            f"device is {device!r}, but torch {torch.__version__} sees {count} CUDA devices. "
+            f"device is {device!r}, but torch {torch.__version__} sees {count} CUDA devices"
+            f"{' and none with this UUID' if index is None and count else ''}. "
             'Set the device to "auto" or "cpu", or give the process that GPU.'
         )
     return f"cuda:{index}"
+
+
+def _index(device: str) -> int:
+    return int(device.partition(":")[2] or 0)
+
+
+def _index_by_uuid(uuid: str, count: int) -> int | None:
+    """Index of the one visible GPU whose UUID begins with `uuid`; None without exactly one."""
+    import torch
+
+    found = [
+        index
+        for index in range(count)
+        if f"GPU-{torch.cuda.get_device_properties(index).uuid}".startswith(uuid)
+    ]
+    return found[0] if len(found) == 1 else None

@@ -26,8 +26,9 @@ class EncoderSettings(GrpcSettings):
     """Sent by engine http as a bearer token; empty sends none."""
 
     device: str = Field(default="auto", pattern=f"^({PATTERN})(,({PATTERN}))*$")
-    """Device: auto, cpu, cuda or cuda:<number>; several, separated by commas, get a process
-    each behind one queue. A missing GPU stops the start."""
+    """Device: auto, cpu, cuda, cuda:<number> or a GPU's UUID (`nvidia-smi -L`; its beginning will
+    do); several, separated by commas, get a process each behind one queue. A missing GPU stops the
+    start."""
 
     precision: Precision = "auto"
     """Number format; auto takes the fastest measured to cost no quality: int8 for the bundled
