@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import pickle
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -72,7 +73,8 @@ def _paced(pace: str, stream: Stream, memory: Path) -> Stream:
         files = [memory / key for key in keys]
         if not all(file.exists() for file in files):
             for file, result in zip(files, stream(batch), strict=True):
-                partial = file.with_suffix(f".{os.getpid()}")
+                # Two streams may be warmed up with one text at the same time.
+                partial = file.with_suffix(f".{os.getpid()}-{threading.get_ident()}")
                 partial.write_bytes(pickle.dumps(result))
                 partial.replace(file)
         return [pickle.loads(file.read_bytes()) for file in files]
