@@ -297,10 +297,14 @@ class Pipeline:
         first_by = self._generation.limit(run.deadline)
         request = generator_pb2.GenerateRequest(
             question=run.query.text,
+            history=run.query.history,
             passages=run.passages,
             max_tokens=run.query.max_tokens,
             first_token_ms=max(1, int(first_by.remaining_s() * 1e3)),
             lane=common_pb2.LANE_INTERACTIVE,
+            tenant=run.query.tenant,
+            json_schema=run.query.json_schema,
+            sampling=run.query.sampling,
         )
         replies = self._services.generate(request, first_by=first_by, deadline=run.deadline)
         async with aclosing(replies):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from raglan.resilience.limiter import Priority
-from raglan.v1 import retriever_pb2
+from raglan.v1 import generator_pb2, retriever_pb2
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +25,13 @@ class Query:
     priority: Priority = Priority.DEFAULT
     stream: bool = False
     """True if the answer is streamed."""
+    tenant: str = ""
+    """Of the caller; see `caller.Caller`."""
+    history: tuple[generator_pb2.Turn, ...] = ()
+    """Turns of the conversation before `text`, oldest first."""
+    sampling: generator_pb2.Sampling | None = None
+    json_schema: str = ""
+    """Schema of the answer, as JSON; empty for text."""
 
     @property
     def line(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncGenerator, Coroutine
 from contextlib import aclosing
 from typing import Annotated, Any, Final, Literal, TypeVar
@@ -17,9 +18,9 @@ from raglan.errors import Cancelled, Internal, InvalidInput, RaglanError
 from raglan.resilience.limiter import Priority
 from raglan.telemetry import context as request_context
 from raglan.telemetry import semconv, tracing
-from raglan.v1 import retriever_pb2
+from raglan.v1 import generator_pb2, retriever_pb2
 
-from raglan_gateway import stage_spans
+from raglan_gateway import caller, stage_spans
 from raglan_gateway.api import filters, openapi, replies, schemas, sse, stale_answers
 from raglan_gateway.metrics import Metrics
 from raglan_gateway.pipeline import (
@@ -49,6 +50,7 @@ _MODES: Final = {
     "dense": retriever_pb2.SEARCH_MODE_DENSE,
     "lexical": retriever_pb2.SEARCH_MODE_LEXICAL,
 }
+_ROLES: Final = {"user": generator_pb2.ROLE_USER, "assistant": generator_pb2.ROLE_ASSISTANT}
 
 
 def router(
@@ -119,6 +121,7 @@ def _checked(
             "(RAGLAN_GATEWAY_MAX_TIMEOUT_MS)."
         )
     collections = body.collections or [settings.default_collection]
+    asked = body if isinstance(body, schemas.QueryRequest) else None
     query = Query(
         text=body.query.strip(),
         collections=tuple(dict.fromkeys(collections)),
@@ -127,8 +130,12 @@ def _checked(
         rerank=body.rerank,
         min_score=body.min_score,
         filter=filters.to_proto(body.filter) if body.filter else None,
-        max_tokens=(body.max_tokens or 0) if isinstance(body, schemas.QueryRequest) else 0,
-        stream=isinstance(body, schemas.QueryRequest) and body.stream,
+        tenant=caller.current().tenant,
+        max_tokens=(asked.max_tokens or 0) if asked else 0,
+        stream=asked.stream if asked else False,
+        history=tuple(_turn(turn) for turn in asked.history) if asked else (),
+        sampling=_sampling(asked) if asked else None,
+        json_schema=json.dumps(asked.json_schema) if asked and asked.json_schema else "",
         # The higher number goes later.
         priority=max(Priority[priority.upper()], Priority[settings.highest_priority.upper()]),
     )
@@ -139,6 +146,18 @@ def _checked(
     if (text := tracing.content(query.text)) is not None:
         span.set_attribute(semconv.INPUT, text)
     return query, deadline
+
+
+def _turn(turn: schemas.Turn) -> generator_pb2.Turn:
+    return generator_pb2.Turn(role=_ROLES[turn.role], text=turn.text)
+
+
+def _sampling(body: schemas.QueryRequest) -> generator_pb2.Sampling | None:
+    """Sampling as asked for; None where all of it is the model's own."""
+    sampling = generator_pb2.Sampling(
+        temperature=body.temperature, top_p=body.top_p, seed=body.seed, stop=body.stop
+    )
+    return sampling if sampling.ByteSize() else None
 
 
 async def _completed(pipeline: Pipeline, query: Query, deadline: Deadline) -> QueryState:

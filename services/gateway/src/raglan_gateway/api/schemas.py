@@ -65,9 +65,29 @@ class SearchRequest(Strict):
     `RAGLAN_GATEWAY_DEFAULT_TIMEOUT_MS` (30,000)."""
 
 
+class Turn(Strict):
+    """A turn of a conversation."""
+
+    role: Literal["user", "assistant"]
+    text: NonBlankText
+
+
 class QueryRequest(SearchRequest):
     """A question, and how to answer it."""
 
+    history: Annotated[list[Turn], Field(max_length=1_000, fail_fast=True)] = Field(
+        default_factory=list
+    )
+    """Turns of the conversation before the question, oldest first."""
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    seed: Annotated[int, Field(ge=-(2**63), le=2**63 - 1)] | None = None
+    stop: Annotated[list[PlainText], Field(max_length=4, fail_fast=True)] = Field(
+        default_factory=list
+    )
+    """Texts before which the answer ends."""
+    json_schema: dict[str, Any] | None = None
+    """JSON Schema of the answer; it is a JSON document then, without citations."""
     stream: bool = False
     """Answer by server-sent events while the answer is generated."""
     max_tokens: Annotated[int, Field(ge=1, le=2**31 - 1)] | None = None

@@ -196,16 +196,17 @@ class AnswerCache:
 
 def _key(query: Query, kind: str, revisions: Sequence[int]) -> bytes:
     """Digest of everything that decides the reply, its form included."""
-    filter_ = ""
-    if query.filter is not None:
-        filter_ = query.filter.SerializeToString(deterministic=True).hex()
+    messages = (query.filter, query.sampling, *query.history)
     return digest(
         raglan.__version__,
         kind,
+        query.tenant,
         query.text,
+        query.json_schema,
         *(str(part) for part in (query.mode, query.top_k, query.rerank, query.max_tokens)),
         str(query.min_score),
-        filter_,
+        *(part.SerializeToString(deterministic=True).hex() if part else "" for part in messages),
+        str(len(query.collections)),
         *query.collections,
         *map(str, revisions),
     )

@@ -1,0 +1,56 @@
+"""The caller of a request: what it may do, for which tenant, and how much of it."""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+
+class Scope(StrEnum):
+    """What a key allows. `admin` includes the others."""
+
+    QUERY = "query"
+    INGEST = "ingest"
+    ADMIN = "admin"
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Limits of one caller; 0 for no limit of its own."""
+
+    requests_per_minute: int = 0
+    concurrent_requests: int = 0
+    tokens_per_minute: int = 0
+    """Tokens that the generator writes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """A verified caller. Only a key or a token decides its fields, never the request's body."""
+
+    id: str
+    """Id of the key, or subject of the token; never the secret."""
+    tenant: str = ""
+    """Owner of collections, jobs, sessions and cache entries; empty for the mesh's own."""
+    scopes: frozenset[Scope] = frozenset(Scope)
+    collections: tuple[str, ...] | None = None
+    """Names of the collections that it may touch; None for all of its tenant's."""
+    limits: Limits = Limits()
+
+
+ANONYMOUS: Final = Caller(id="")
+"""The caller where no key is required: everything is allowed."""
+
+_current: ContextVar[Caller] = ContextVar("raglan_caller", default=ANONYMOUS)
+
+
+def current() -> Caller:
+    """Return the caller of the request being served."""
+    return _current.get()
+
+
+def use(caller: Caller) -> None:
+    """Make `caller` the current one, for this task and those it starts."""
+    _current.set(caller)
