@@ -23,6 +23,7 @@ from raglan_generator.generation import (
 )
 from raglan_generator.generation import Thinking as ThinkingEvent
 from raglan_generator.language_model import End, Piece, Prompt, Text, Thinking
+from raglan_generator.links import LinkFilter
 from raglan_generator.thinking import Revoked, ThinkingParser
 
 _WORD: Final = re.compile(r"[^\W_]")
@@ -75,6 +76,7 @@ class AnswerReader:
                 self._end = piece
                 for part in self._parser.flush(cut=reason is FinishReason.LENGTH):
                     yield from self._part(part)
+                yield from self._text(self._links.flush())
                 yield from self._shown(self._citer.flush())
 
     def finished(self, answerable: Support, model: str, spent_ns: int) -> Finished:
@@ -100,7 +102,12 @@ class AnswerReader:
 
     def _begin(self) -> None:
         numbered = self._prompt.numbered
-        self._citer = Citer([self._request.passages[index] for index in numbered])
+        passages = [self._request.passages[index] for index in numbered]
+        self._citer = Citer(passages)
+        turns = (turn.text for turn in self._request.history)
+        self._links = LinkFilter(
+            [*(passage.text for passage in passages), self._request.question, *turns]
+        )
         self._held: list[Event] = []
         self._has_words = False
 
@@ -113,11 +120,15 @@ class AnswerReader:
                 self._begin()
                 if shown:
                     yield Restart()
-            case Text(text) if self._is_document:
-                # Brackets in a JSON document are arrays, not citation markers.
-                yield from self._shown([Delta(text)])
             case Text(text):
-                yield from self._shown(self._citer.feed(text))
+                yield from self._text(self._links.feed(text))
+
+    def _text(self, text: str) -> Iterator[Event]:
+        if self._is_document:
+            # Brackets in a JSON document are arrays, not citation markers.
+            yield from self._shown([Delta(text)] if text else [])
+        else:
+            yield from self._shown(self._citer.feed(text))
 
     def _think(self, text: str) -> Iterator[Event]:
         self._thinking_chars += len(text)
