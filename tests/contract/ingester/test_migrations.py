@@ -15,10 +15,10 @@ import sqlalchemy as sa
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from raglan.database import Database, url_of
 from raglan.errors import Conflict
-from raglan_ingester import schema
-from raglan_ingester.database import Database, url_of
 from raglan_ingester.model import Base, Deployment, Job
+from raglan_ingester.schema import SCHEMA
 
 GIVEN = os.environ.get("RAGLAN_INGESTER_DATABASE_URL", "")
 ADDED_LATER = ("deployments", "restores")
@@ -28,13 +28,19 @@ ADDED_LATER = ("deployments", "restores")
 def url(tmp_path: Path) -> Iterator[str]:
     """An empty database: a file, or one of its own on the server that is given."""
     if not GIVEN:
-        yield url_of("", tmp_path)
+        yield url_of("", tmp_path / "ingester.sqlite")
         return
     name = f"t{uuid.uuid4().hex}"
-    server = sa.create_engine(url_of(GIVEN, tmp_path), isolation_level="AUTOCOMMIT")
+    server = sa.create_engine(
+        url_of(GIVEN, tmp_path / "ingester.sqlite"), isolation_level="AUTOCOMMIT"
+    )
     with server.connect() as connection:
         connection.exec_driver_sql(f"CREATE DATABASE {name}")
-    yield sa.make_url(url_of(GIVEN, tmp_path)).set(database=name).render_as_string(False)
+    yield (
+        sa.make_url(url_of(GIVEN, tmp_path / "ingester.sqlite"))
+        .set(database=name)
+        .render_as_string(False)
+    )
     with server.connect() as connection:
         connection.exec_driver_sql(f"DROP DATABASE {name} WITH (FORCE)")
     server.dispose()
@@ -42,7 +48,7 @@ def url(tmp_path: Path) -> Iterator[str]:
 
 @pytest.fixture
 def engine(url: str) -> Iterator[sa.Engine]:
-    engine = Database(url).engine
+    engine = Database(url, SCHEMA).engine
     yield engine
     engine.dispose()
 
@@ -58,7 +64,7 @@ def difference(engine: sa.Engine) -> list[object]:
 
 def revision(engine: sa.Engine) -> str:
     with engine.connect() as connection:
-        query = sa.text(f"SELECT version_num FROM {schema.VERSION_TABLE}")
+        query = sa.text(f"SELECT version_num FROM {SCHEMA.version_table}")
         return str(connection.execute(query).scalar_one())
 
 
@@ -71,29 +77,29 @@ def made_before_alembic(engine: sa.Engine) -> None:
 
 
 def test_a_new_database_has_the_tables_of_the_models(engine: sa.Engine) -> None:
-    assert schema.migrate(engine) == schema.newest() == revision(engine)
+    assert SCHEMA.migrate(engine) == SCHEMA.newest() == revision(engine)
     assert difference(engine) == []
-    assert schema.migrate(engine) == schema.newest()
+    assert SCHEMA.migrate(engine) == SCHEMA.newest()
 
 
 def test_a_database_made_before_alembic_is_recognised_and_keeps_its_rows(
     engine: sa.Engine,
 ) -> None:
     made_before_alembic(engine)
-    schema.migrate(engine)
-    assert revision(engine) == schema.newest()
+    SCHEMA.migrate(engine)
+    assert revision(engine) == SCHEMA.newest()
     assert difference(engine) == []
     with engine.connect() as connection:
         assert connection.scalars(sa.select(Job.id)).all() == ["j"]
 
 
 def test_one_of_many_that_start_at_once_migrates(url: str) -> None:
-    engines = [Database(url).engine for _ in range(6)]
+    engines = [Database(url, SCHEMA).engine for _ in range(6)]
     try:
         made_before_alembic(engines[0])
         with ThreadPoolExecutor(len(engines)) as threads:
-            done = list(threads.map(schema.migrate, engines))
-        assert set(done) == {schema.newest()}
+            done = list(threads.map(SCHEMA.migrate, engines))
+        assert set(done) == {SCHEMA.newest()}
         with engines[0].connect() as connection:
             assert len(connection.scalars(sa.select(Deployment.id)).all()) == 1
     finally:
@@ -113,18 +119,18 @@ def test_a_migration_that_breaks_changes_nothing(
 
     monkeypatch.setattr(command, "upgrade", break_off)
     with pytest.raises(OSError, match="ends here"):
-        schema.migrate(engine)
+        SCHEMA.migrate(engine)
     monkeypatch.undo()
     assert not set(ADDED_LATER) & set(sa.inspect(engine).get_table_names())
-    assert schema.migrate(engine) == schema.newest()
+    assert SCHEMA.migrate(engine) == SCHEMA.newest()
 
 
 def test_a_newer_database_is_refused_and_left_alone(engine: sa.Engine) -> None:
-    schema.migrate(engine)
+    SCHEMA.migrate(engine)
     with engine.begin() as connection:
-        connection.exec_driver_sql(f"UPDATE {schema.VERSION_TABLE} SET version_num = '9999'")
+        connection.exec_driver_sql(f"UPDATE {SCHEMA.version_table} SET version_num = '9999'")
     with pytest.raises(Conflict, match="has schema 9999, of a newer version"):
-        schema.migrate(engine)
+        SCHEMA.migrate(engine)
     assert revision(engine) == "9999"
 
 
@@ -143,9 +149,9 @@ def run(*arguments: str, **variables: object) -> subprocess.CompletedProcess[str
 def test_the_command_migrates_and_ends(url: str, engine: sa.Engine, tmp_path: Path) -> None:
     done = run("migrate", database_url=url, data_dir=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1] == f"The database has schema {schema.newest()}."
+    assert done.stdout.splitlines()[-1] == f"The database has schema {SCHEMA.newest()}."
     with engine.begin() as connection:
-        connection.exec_driver_sql(f"UPDATE {schema.VERSION_TABLE} SET version_num = '9999'")
+        connection.exec_driver_sql(f"UPDATE {SCHEMA.version_table} SET version_num = '9999'")
     for arguments in (("migrate",), ()):
         refused = run(*arguments, database_url=url, data_dir=tmp_path, port=0)
         assert refused.returncode == 1

@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from raglan.database import Database, url_of
 from raglan.errors import NotFound
 from raglan.v1 import ingester_pb2
-from raglan_ingester.database import Database, url_of
 from raglan_ingester.model import Job
+from raglan_ingester.schema import SCHEMA
 from sqlalchemy.orm import Session
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -84,7 +85,11 @@ async def test_jobs_are_forgotten_after_their_retention(
 ) -> None:
     job = await ingester.ended(await ingester.submit({"a": "Alpha."}))
     database = Database(
-        url_of(ingester.settings.database_url.get_secret_value(), ingester.settings.data_dir)
+        url_of(
+            ingester.settings.database_url.get_secret_value(),
+            ingester.settings.data_dir / "ingester.sqlite",
+        ),
+        SCHEMA,
     )
 
     def age(session: Session) -> None:

@@ -18,11 +18,12 @@ import pytest
 import pytest_asyncio
 import sqlalchemy as sa
 from postgres_server import PostgresServer
+from raglan.database import Database, now_ms, url_of
 from raglan.errors import Unavailable
 from raglan.v1 import ingester_pb2
-from raglan_ingester.database import Database, now_ms, url_of
 from raglan_ingester.jobs import JobStore
 from raglan_ingester.model import Item, Job
+from raglan_ingester.schema import SCHEMA
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -117,7 +118,7 @@ async def test_a_job_that_is_recorded_but_not_queued_is_found(
     blob = tmp_path / "data" / "blobs" / sha256[:2] / sha256[2:]
     blob.parent.mkdir(parents=True, exist_ok=True)
     blob.write_bytes(data)
-    database = Database(url_of(postgres.url, tmp_path))
+    database = Database(url_of(postgres.url, tmp_path / "ingester.sqlite"), SCHEMA)
     job = Job(id="job-lost", collection="default", documents=1, created_ms=now_ms(), stages={})
     item = Item(
         job_id=job.id,
@@ -180,7 +181,7 @@ async def test_a_database_of_the_c_locale_keeps_unicode(
             "TEMPLATE template0"
         )
     url = postgres.url.rpartition("/")[0] + "/plain"
-    database = Database(url_of(url, tmp_path))
+    database = Database(url_of(url, tmp_path / "ingester.sqlite"), SCHEMA)
     try:
         await database.create()
         found = await database.run(

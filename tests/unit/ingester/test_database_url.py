@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from raglan.database import url_of
 from raglan.settings import SettingsError, load
-from raglan_ingester.database import url_of
 from raglan_ingester.settings import IngesterSettings
 
 URL = "RAGLAN_INGESTER_DATABASE_URL"
@@ -14,7 +14,9 @@ PASSWORD = "RAGLAN_INGESTER_DATABASE_PASSWORD"
 
 
 def test_a_password_of_its_own_goes_into_the_url(tmp_path: Path) -> None:
-    whole = url_of("postgresql://raglan@postgres:5432/raglan", tmp_path, "p@ss/word")
+    whole = url_of(
+        "postgresql://raglan@postgres:5432/raglan", tmp_path / "ingester.sqlite", "p@ss/word"
+    )
     assert whole.startswith("postgresql+psycopg://raglan:p%40ss%2Fword@postgres:5432/raglan?")
 
 
@@ -49,7 +51,9 @@ def test_a_password_without_a_place_stops_the_start(
 
 
 def test_text_is_utf8_whatever_the_database_was_made_with(tmp_path: Path) -> None:
-    whole = url_of("postgresql://raglan@postgres/raglan", tmp_path)
+    whole = url_of("postgresql://raglan@postgres/raglan", tmp_path / "ingester.sqlite")
     assert "client_encoding=utf8" in whole
-    given = url_of("postgresql://raglan@postgres/raglan?connect_timeout=30", tmp_path)
+    given = url_of(
+        "postgresql://raglan@postgres/raglan?connect_timeout=30", tmp_path / "ingester.sqlite"
+    )
     assert "connect_timeout=30" in given

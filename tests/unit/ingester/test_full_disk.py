@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from raglan.database import Database, DatabaseUnavailable, PatientDatabase, url_of
 from raglan.errors import StorageFull
 from raglan_ingester.blobs import BlobStore, BlobWriter
-from raglan_ingester.database import Database, DatabaseUnavailable, PatientDatabase, url_of
 from raglan_ingester.model import Worker
+from raglan_ingester.schema import SCHEMA
 from sqlalchemy.orm import Session
 
 
@@ -23,7 +24,7 @@ def _add(session: Session) -> None:
 async def test_a_full_database_is_unavailable_and_patient_work_goes_on_later(
     tmp_path: Path,
 ) -> None:
-    database = Database(url_of("", tmp_path))
+    database = Database(url_of("", tmp_path / "ingester.sqlite"), SCHEMA)
     pages = 40
 
     def limit(connection: Any, _: Any) -> None:

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 from prometheus_client import CollectorRegistry
-from raglan_ingester.database import Database, now_ms
+from raglan.database import Database, now_ms
 from raglan_ingester.jobs import JobStore
 from raglan_ingester.metrics import IngesterMetrics
 from raglan_ingester.model import Item, ItemState, Job, JobState
+from raglan_ingester.schema import SCHEMA
 from sqlalchemy.orm import Session
 
 
@@ -47,7 +48,7 @@ class Counted:
 
 @pytest.fixture
 async def counted(tmp_path: Path) -> AsyncIterator[Counted]:
-    database = Database(f"sqlite:///{tmp_path / 'ingester.sqlite'}")
+    database = Database(f"sqlite:///{tmp_path / 'ingester.sqlite'}", SCHEMA)
     await database.create()
     counted = Counted(database)
     yield counted

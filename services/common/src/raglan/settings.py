@@ -48,7 +48,7 @@ RENAMED: Final[Mapping[str, str]] = {
     f"RAGLAN_GATEWAY_{name}": f"RAGLAN_TRACER_{name}"
     for name in (
         *("TRACES_KEPT", "TRACES_SHARE", "TRACES_MAX_BYTES", "TRACE_MAX_SPANS"),
-        *("OTLP_HOST", "OTLP_PORT", "DATA_DIR"),
+        *("OTLP_HOST", "OTLP_PORT"),
     )
 }
 """Former name of a variable -> its name. The former one is still read where the other is unset."""

@@ -17,7 +17,8 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from raglan.settings import AddressList, ServiceSettings
+from raglan.database.urls import check_url
+from raglan.settings import AddressList, ServiceSettings, default_data_dir
 from raglan.settings import listed as listed
 
 from raglan_gateway.shared import redis_url
@@ -62,6 +63,17 @@ class GatewaySettings(ServiceSettings, env_prefix="RAGLAN_GATEWAY_"):
     """Addresses and networks of the proxies before the gateway, with commas, such as `10.0.0.0/8`:
     their `X-Forwarded-For` names the caller whose rate is limited. Empty ignores the header,
     because anybody can send it."""
+
+    data_dir: Path = Field(default_factory=lambda: default_data_dir() / "gateway")
+    """Folder of the SQLite file, unless `database_url` is set."""
+
+    database_url: SecretStr = SecretStr("")
+    """Keys, audit log, sessions and feedback: a SQLAlchemy URL (`postgresql://...`,
+    `sqlite:///...`), which may be the ingester's. Empty: `gateway.sqlite` in `data_dir`, which
+    gateways of one machine can share."""
+
+    database_password: SecretStr = SecretStr("")
+    """Password of that database, as a file of its own, say; `database_url` has none then."""
 
     default_collection: str = "default"
     """Made at start and searched when a request names none; empty makes none."""
@@ -194,6 +206,16 @@ class GatewaySettings(ServiceSettings, env_prefix="RAGLAN_GATEWAY_"):
                 raise ValueError(f"RAGLAN_GATEWAY_REDIS_URL is {error}") from None
         elif self.redis_password.get_secret_value():
             raise ValueError("RAGLAN_GATEWAY_REDIS_PASSWORD needs RAGLAN_GATEWAY_REDIS_URL")
+        return self
+
+    @model_validator(mode="after")
+    def _check_database_url(self) -> GatewaySettings:
+        # Of the whole, not of the field: what a field refuses is shown.
+        check_url(
+            "RAGLAN_GATEWAY_",
+            self.database_url.get_secret_value(),
+            self.database_password.get_secret_value(),
+        )
         return self
 
     def redis_login(self) -> SecretStr:

@@ -7,6 +7,7 @@ from functools import partial
 
 import grpc
 import sqlalchemy as sa
+from raglan.database import Database, PatientDatabase, url_of
 from raglan.deadline import Deadline
 from raglan.disk import require_writable
 from raglan.errors import Unavailable
@@ -26,7 +27,6 @@ from raglan_ingester.clients.embedder import EmbedderClient
 from raglan_ingester.clients.index_transfer import IndexTransfer
 from raglan_ingester.clients.retriever import RetrieverClient
 from raglan_ingester.collection_locks import CollectionLocks
-from raglan_ingester.database import Database, PatientDatabase, url_of
 from raglan_ingester.documents import DocumentStore
 from raglan_ingester.engines.dbos_queue import DbosQueue
 from raglan_ingester.indexing import Indexer
@@ -40,6 +40,7 @@ from raglan_ingester.parsing import ParserPool
 from raglan_ingester.pipeline import BYTES_UNDER_WAY, JobDependencies
 from raglan_ingester.reconciliation import Reconciler
 from raglan_ingester.revisions import RevisionStore
+from raglan_ingester.schema import SCHEMA
 from raglan_ingester.servicer import IngesterServicer
 from raglan_ingester.settings import IngesterSettings
 from raglan_ingester.submission import Intake, Limits
@@ -61,7 +62,7 @@ class Ingester:
         url = _url(settings)
         require_writable(settings.data_dir, "RAGLAN_INGESTER_DATA_DIR")
         (settings.data_dir / _TOKENIZERS).mkdir(exist_ok=True)
-        self._database = Database(url)
+        self._database = Database(url, SCHEMA)
         self._database_state = Dependency(self._database.engine.dialect.name, self._database.ping)
         self.metrics = Endpoint.of(settings)
         self._counted = IngesterMetrics(self.metrics.registry)
@@ -245,7 +246,7 @@ class Ingester:
 def _url(settings: IngesterSettings) -> str:
     return url_of(
         settings.database_url.get_secret_value(),
-        settings.data_dir,
+        settings.data_dir / "ingester.sqlite",
         settings.database_password.get_secret_value(),
     )
 
@@ -256,7 +257,7 @@ def migrate(settings: IngesterSettings) -> str:
     Raises:
         RaglanError: it cannot be reached, it is of a newer version, or a process uses the file.
     """
-    database = Database(_url(settings))
+    database = Database(_url(settings), SCHEMA)
     is_shared = database.engine.dialect.name != "sqlite"
     worker: WorkerName | None = None
     try:

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import sqlalchemy as sa
+from raglan.database import Transactions
 from raglan.errors import NotFound
 from raglan.identifiers import shortened
 from sqlalchemy.orm import Session, undefer
 
-from raglan_ingester.database import Transactions
 from raglan_ingester.model import (
     Document,
     DocumentState,

@@ -8,13 +8,13 @@ from contextlib import suppress
 from typing import Final, Protocol
 
 import structlog
+from raglan.database import now_ms
 from raglan.deadline import Deadline
 from raglan.errors import RaglanError
 from raglan.telemetry import tracing
 
 from raglan_ingester import job_traces
 from raglan_ingester.clients.retriever import CollectionSettings
-from raglan_ingester.database import now_ms
 from raglan_ingester.job_traces import JobTraces
 from raglan_ingester.jobs import JobStore
 from raglan_ingester.model import ItemState, Job, JobState

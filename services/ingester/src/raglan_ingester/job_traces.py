@@ -6,11 +6,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from opentelemetry.trace import SpanKind, Status, StatusCode
+from raglan.database import Transactions
 from raglan.telemetry import context as request_context
 from raglan.telemetry import semconv, tracing
 from sqlalchemy.orm import Session
 
-from raglan_ingester.database import Transactions
 from raglan_ingester.model import Job, JobState, JobTrace
 
 

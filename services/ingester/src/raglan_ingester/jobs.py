@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import sqlalchemy as sa
+from raglan.database import Transactions, now_ms
 from raglan.errors import Conflict, NotFound
 from sqlalchemy.orm import Session
 
-from raglan_ingester.database import Transactions, now_ms
 from raglan_ingester.documents import FORGOTTEN, add_warnings, claim, fail_stranded
 from raglan_ingester.model import (
     Document,

@@ -14,10 +14,10 @@ from itertools import islice
 from typing import Final, Protocol
 
 import structlog
+from raglan.database import now_ms
 from raglan.errors import DeadlineExceeded, NotFound, RaglanError, Unavailable
 
 from raglan_ingester.blobs import BlobStore
-from raglan_ingester.database import now_ms
 from raglan_ingester.documents import DocumentStore
 from raglan_ingester.engines.dbos_queue import DbosQueue, QueuedAs
 from raglan_ingester.ingestion import Ingestion

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
+from raglan.database import Transactions
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
-from raglan_ingester.database import Transactions
 from raglan_ingester.model import IndexRevision, UnfinishedDeletion
 
 

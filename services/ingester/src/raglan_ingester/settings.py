@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Self
 
-import sqlalchemy as sa
 from pydantic import (
     Field,
     NonNegativeInt,
@@ -14,6 +13,7 @@ from pydantic import (
     SecretStr,
     model_validator,
 )
+from raglan.database.urls import check_url
 from raglan.metadata import MAX_BYTES
 from raglan.settings import AddressList, GrpcSettings, default_data_dir
 
@@ -113,28 +113,9 @@ class IngesterSettings(GrpcSettings, env_prefix="RAGLAN_INGESTER_"):
     @model_validator(mode="after")
     def _check_database_url(self) -> Self:
         # Of the whole, not of the field: what a field refuses is shown.
-        url = self.database_url.get_secret_value()
-        has_password = bool(self.database_password.get_secret_value())
-        if has_password and not url:
-            raise ValueError("RAGLAN_INGESTER_DATABASE_PASSWORD needs RAGLAN_INGESTER_DATABASE_URL")
-        if not url:
-            return self
-        try:
-            parsed = sa.make_url(url)
-        except (sa.exc.ArgumentError, ValueError):
-            raise ValueError(
-                "RAGLAN_INGESTER_DATABASE_URL is not a URL of a database; give "
-                "postgresql://user@host:5432/database or sqlite:///file, and percent-encode "
-                "@, :, / and # in a password"
-            ) from None
-        if parsed.get_backend_name() not in ("postgresql", "postgres", "sqlite"):
-            raise ValueError(
-                "RAGLAN_INGESTER_DATABASE_URL names another database than PostgreSQL or SQLite; "
-                "give postgresql://... or sqlite:///..."
-            )
-        if has_password and parsed.password is not None:
-            raise ValueError(
-                "RAGLAN_INGESTER_DATABASE_URL has a password of its own, and "
-                "RAGLAN_INGESTER_DATABASE_PASSWORD is set; keep one of the two"
-            )
+        check_url(
+            "RAGLAN_INGESTER_",
+            self.database_url.get_secret_value(),
+            self.database_password.get_secret_value(),
+        )
         return self

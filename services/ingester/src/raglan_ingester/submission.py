@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from typing import Final
 
 from raglan import metadata
+from raglan.database import now_ms
 from raglan.errors import InvalidInput, NotFound, PayloadTooLarge
 from raglan.identifiers import check_collection_name, check_document_id, shortened
 
 from raglan_ingester.blobs import BlobStore, BlobWriter
 from raglan_ingester.collection_locks import CollectionLocks
-from raglan_ingester.database import now_ms
 from raglan_ingester.jobs import JobStore
 from raglan_ingester.model import Item, Job
 

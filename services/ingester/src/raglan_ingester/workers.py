@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import IO, Final
 
 import sqlalchemy as sa
+from raglan.database import Transactions
 from raglan.errors import Conflict
 from sqlalchemy.orm import Session
 
-from raglan_ingester.database import Transactions
 from raglan_ingester.model import Worker
 
 _PROCESSES_A_HOST: Final = 64

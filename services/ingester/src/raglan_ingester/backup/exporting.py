@@ -13,12 +13,12 @@ import structlog
 from raglan.errors import Conflict, InvalidInput, NotFound, Unavailable
 from raglan.v1 import backup_pb2, retriever_pb2
 
-from raglan_ingester import schema
 from raglan_ingester.backup.rows import RowReader, Version, WholeDocument, fitting, to_record
 from raglan_ingester.blobs import BlobStore
 from raglan_ingester.documents import NAMES_ITS_BLOB, DocumentStore
 from raglan_ingester.indexing import chunk_id
 from raglan_ingester.model import DocumentState, ItemState
+from raglan_ingester.schema import SCHEMA
 
 log: Final = structlog.get_logger()
 
@@ -116,7 +116,7 @@ class Exporter:
         header = backup_pb2.BackupHeader(
             format=FORMAT,
             version=version("raglan-ingester"),
-            schema=schema.newest(),
+            schema=SCHEMA.newest(),
             deployment=deployment,
         )
         for collection in await self._index.collections():

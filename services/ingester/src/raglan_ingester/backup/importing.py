@@ -9,20 +9,20 @@ from typing import Any, Final, Protocol
 
 import sqlalchemy as sa
 import structlog
+from raglan.database import Transactions, now_ms
 from raglan.deadline import Deadline
 from raglan.errors import Conflict, InvalidInput, Unavailable
 from raglan.v1 import backup_pb2, retriever_pb2
 from sqlalchemy.orm import Session
 
-from raglan_ingester import schema
 from raglan_ingester.backup import rows
 from raglan_ingester.backup.exporting import FORMAT
 from raglan_ingester.blobs import BlobStore, BlobWriter
 from raglan_ingester.clients.embedder import Model
-from raglan_ingester.database import Transactions, now_ms
 from raglan_ingester.documents import DocumentStore
 from raglan_ingester.jobs import JobStore
 from raglan_ingester.model import Job, Restore
+from raglan_ingester.schema import SCHEMA
 
 log: Final = structlog.get_logger()
 
@@ -286,11 +286,11 @@ class _UnitReceiver:
 
 
 def _check_version(header: backup_pb2.BackupHeader) -> None:
-    if header.format > FORMAT or not schema.is_known(header.schema):
+    if header.format > FORMAT or not SCHEMA.is_known(header.schema):
         raise Conflict(
             f"The backup was made by Raglan {header.version} (format {header.format}, schema "
             f"{header.schema}), which is newer than this one (format {FORMAT}, schema "
-            f"{schema.newest()}): restore it with that version."
+            f"{SCHEMA.newest()}): restore it with that version."
         )
 
 

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import sqlalchemy as sa
+from raglan.database import Transactions
 from raglan.errors import InvalidInput
 from raglan.v1 import backup_pb2
 from sqlalchemy.orm import Session, undefer
 
-from raglan_ingester.database import Transactions
 from raglan_ingester.model import (
     Base,
     Deployment,

@@ -1,12 +1,10 @@
-"""Run by alembic: applies revisions on the connection that `raglan_ingester.schema` gives."""
+"""Run by alembic: applies revisions on the connection that `raglan.database.schema` gives."""
 
 from alembic import context
 
-from raglan_ingester.schema import VERSION_TABLE
-
 context.configure(
     connection=context.config.attributes["connection"],
-    version_table=VERSION_TABLE,
+    version_table=context.config.attributes["version_table"],
     transactional_ddl=True,
 )
 with context.begin_transaction():

@@ -7,16 +7,15 @@ import sqlite3
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
 
 import sqlalchemy as sa
-from raglan.errors import Conflict, Unavailable
 from sqlalchemy.orm import Session
 from tenacity import AsyncRetrying, retry_if_exception_type
 from tenacity.wait import wait_random_exponential
 
-from raglan_ingester import schema
+from raglan.database.schema import Schema
+from raglan.errors import Conflict, Unavailable
 
 T = TypeVar("T")
 
@@ -29,16 +28,6 @@ _PASSING_SQLITE: Final = (
     sqlite3.SQLITE_FULL,
     sqlite3.SQLITE_CANTOPEN,
 )
-_POSTGRES: Final = {
-    # A database made in the C locale would otherwise hand out bytes.
-    "client_encoding": "utf8",
-    "connect_timeout": "5",
-    # A server that vanishes without a word is noticed within 25 s.
-    "keepalives_idle": "10",
-    "keepalives_interval": "5",
-    "keepalives_count": "3",
-    "tcp_user_timeout": "25000",
-}
 
 
 class DatabaseUnavailable(Unavailable):
@@ -56,8 +45,9 @@ class Transactions(Protocol):
 class Database:
     """Owns the engine and its threads. `await run(work)` gives `work` a session of its own."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, schema: Schema) -> None:
         self.url = url
+        self._schema = schema
         self.engine = sa.create_engine(url, pool_size=_THREADS, max_overflow=2, pool_pre_ping=True)
         if self.engine.dialect.name == "sqlite":
             sa.event.listen(self.engine, "connect", _prepare_sqlite)
@@ -93,15 +83,16 @@ class Database:
     def migrate(self) -> str:
         """Like `create`, on this thread; return the revision of the schema."""
         try:
-            return schema.migrate(self.engine)
+            return self._schema.migrate(self.engine)
         except sa.exc.OperationalError as error:
             if self.engine.dialect.name == "sqlite":
                 raise Conflict(
                     f"The database {self.engine.url.database} cannot be used: {error.orig}."
                 ) from None
+            variable = f"RAGLAN_{self._schema.service.upper()}_DATABASE"
             raise Unavailable(
                 "The database cannot be reached or refuses the login; check "
-                "RAGLAN_INGESTER_DATABASE_URL and RAGLAN_INGESTER_DATABASE_PASSWORD.",
+                f"{variable}_URL and {variable}_PASSWORD.",
                 retry_after_s=1,
             ) from error
 
@@ -131,8 +122,8 @@ class Database:
             if not _will_pass(error):
                 raise
             raise DatabaseUnavailable(
-                "The ingester's database cannot be reached or cannot write; nothing is lost, try "
-                "again when it is back.",
+                f"The {self._schema.service}'s database cannot be reached or cannot write; nothing "
+                "is lost, try again when it is back.",
                 retry_after_s=1,
             ) from error
 
@@ -171,24 +162,6 @@ def _will_pass(error: Exception) -> bool:
     return isinstance(error, sa.exc.OperationalError | sa.exc.InterfaceError) or (
         isinstance(error, sa.exc.DBAPIError) and error.connection_invalidated
     )
-
-
-def url_of(database_url: str, data_dir: Path, password: str = "") -> str:
-    """The SQLAlchemy URL: as given, with psycopg 3 for PostgreSQL, or the file in `data_dir`.
-
-    Args:
-        database_url: empty for that file.
-        data_dir: of the ingester.
-        password: put into `database_url`, unless it is empty.
-    """
-    if not database_url:
-        return f"sqlite:///{data_dir / 'ingester.sqlite'}"
-    url = sa.make_url(database_url)
-    if password:
-        url = url.set(password=password)
-    if url.drivername in ("postgresql", "postgres"):
-        url = url.set(drivername="postgresql+psycopg", query={**_POSTGRES, **url.query})
-    return url.render_as_string(hide_password=False)
 
 
 def now_ms() -> int:

@@ -1,0 +1,63 @@
+"""The gateway's tables. A change here needs a revision in `versions`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import JSON, BigInteger, Integer, LargeBinary, String, Text
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+COUNTER = BigInteger().with_variant(Integer, "sqlite")
+"""Type of an id that the database counts up: SQLite does so for INTEGER alone."""
+
+
+class Base(DeclarativeBase):
+    """Declarative base of the tables."""
+
+    type_annotation_map = {  # noqa: RUF012 - SQLAlchemy's protocol
+        int: BigInteger,
+        str: Text,
+        list[str]: JSON,
+        dict[str, Any]: JSON,
+    }
+
+
+class ApiKey(Base):
+    """A key: what it may do, and the hashes of its secret and of the one before.
+
+    A row stays when its key is revoked: keys are required for as long as there is any row.
+    """
+
+    __tablename__ = "api_keys"
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    name: Mapped[str] = mapped_column(String(128))
+    tenant: Mapped[str] = mapped_column(String(64))
+    scopes: Mapped[list[str]]
+    collections: Mapped[list[str] | None] = mapped_column(JSON(none_as_null=True))
+    """None for all."""
+    requests_per_minute: Mapped[int] = mapped_column(default=0)
+    concurrent_requests: Mapped[int] = mapped_column(default=0)
+    tokens_per_minute: Mapped[int] = mapped_column(default=0)
+    hash: Mapped[bytes] = mapped_column(LargeBinary(32))
+    former_hash: Mapped[bytes | None] = mapped_column(LargeBinary(32))
+    """Hash of the secret before the last rotation."""
+    former_until_ms: Mapped[int | None]
+    created_ms: Mapped[int] = mapped_column(index=True)
+    rotated_ms: Mapped[int | None]
+    expires_ms: Mapped[int | None]
+    revoked_ms: Mapped[int | None]
+
+
+class AuditEntry(Base):
+    """One change: who did what, when, in which request. It never holds content."""
+
+    __tablename__ = "audit_log"
+
+    id: Mapped[int] = mapped_column(COUNTER, primary_key=True, autoincrement=True)
+    at_ms: Mapped[int]
+    caller: Mapped[str] = mapped_column(String(256))
+    tenant: Mapped[str] = mapped_column(String(64))
+    action: Mapped[str] = mapped_column(String(64))
+    resource: Mapped[str]
+    request_id: Mapped[str] = mapped_column(String(128))
