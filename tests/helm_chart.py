@@ -50,6 +50,8 @@ VARIANTS: Final[dict[str, tuple[str, ...]]] = {
         "postgresql.bundled=true,redis.bundled=true,qdrant.bundled=true",
     ),
     "several": SEVERAL,
+    "openshift": ("-f", "values-openshift.yaml"),
+    "backup": ("--set", "backup.enabled=true"),
     "tls": ("--set", "tls.existingSecret=mesh-certificates,tls.domain=raglan.svc"),
     "ingress": (
         "--set",
@@ -134,8 +136,18 @@ def pods(objects: Sequence[dict[str, Any]]) -> Iterator[tuple[str, dict[str, Any
     for each in objects:
         if each["kind"] == "Pod":
             yield f"Pod {component(each)}", each["spec"]
-        elif "template" in each.get("spec", {}) and each["kind"] != "ResourceClaimTemplate":
-            yield f"{each['kind']} {component(each)}", each["spec"]["template"]["spec"]
+        elif template := pod_template(each):
+            yield f"{each['kind']} {component(each)}", template["spec"]
+
+
+def pod_template(thing: dict[str, Any]) -> dict[str, Any] | None:
+    """Metadata and spec of the pods that an object makes; None of one that makes none."""
+    if thing["kind"] == "CronJob":
+        thing = thing["spec"]["jobTemplate"]
+    elif thing["kind"] not in ("Deployment", "StatefulSet", "Job"):
+        return None
+    found: dict[str, Any] = thing["spec"]["template"]
+    return found
 
 
 def container(workload: dict[str, Any]) -> dict[str, Any]:

@@ -84,6 +84,35 @@ def test_the_migration_reaches_the_database_alone() -> None:
     assert _takes(policies["postgresql"], job, 5432)
 
 
+def test_the_download_reaches_the_mirror_that_is_named() -> None:
+    rule = {"ports": [{"port": 3128, "protocol": "TCP"}]}
+    objects = render(
+        *("-f", "values-small.yaml", "--set=modelCache.endpoint=http://mirror:8081"),
+        f"--set-json=modelCache.networkPolicy.egress={json.dumps([rule])}",
+    )
+    egress = of_kind(objects, "NetworkPolicy")["models"]["spec"]["egress"]
+    assert egress[1:] == [{"ports": [{"port": 8081, "protocol": "TCP"}]}, rule]
+
+
+def test_the_backup_reaches_the_ingester_alone() -> None:
+    objects = variant("backup")
+    policies = of_kind(objects, "NetworkPolicy")
+    ingester = workloads(objects)["ingester"]
+    job = of_kind(objects, "CronJob")["backup"]["spec"]["jobTemplate"]
+    assert len(policies["backup"]["spec"]["egress"]) == 2
+    assert _sends(policies["backup"], ingester, 7105)
+    assert _takes(policies["ingester"], job, 7105)
+    default = of_kind(variant("default"), "NetworkPolicy")
+    assert not _takes(default["ingester"], job, 7105)
+
+
+def test_names_are_asked_where_the_cluster_says() -> None:
+    objects = render("--set-json=networkPolicy.dnsPorts=[5353]")
+    for policy in of_kind(objects, "NetworkPolicy").values():
+        asked = policy["spec"]["egress"][0]["ports"]
+        assert asked == [{"port": 5353, "protocol": each} for each in ("UDP", "TCP")]
+
+
 def test_servers_outside_are_reached_by_their_ports() -> None:
     objects = render(
         *SEVERAL,

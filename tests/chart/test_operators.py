@@ -3,11 +3,28 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from helm_chart import CHART, ROOT, container, environment, of_kind, render, variant, workloads
+from helm_chart import (
+    CHART,
+    ROOT,
+    VARIANTS,
+    container,
+    environment,
+    helm,
+    of_kind,
+    pods,
+    render,
+    variant,
+    workloads,
+)
+from raglan.settings import SERVICES
 
 POD = {
     "nodeSelector": {"disk": "fast"},
@@ -171,6 +188,41 @@ def test_disruption_budgets_let_nodes_drain() -> None:
         assert each["spec"]["unhealthyPodEvictionPolicy"] == "AlwaysAllow"
 
 
+def test_a_budget_has_one_limit() -> None:
+    objects = render("--set=services.gateway.podDisruptionBudget.minAvailable=1")
+    budget = of_kind(objects, "PodDisruptionBudget")["gateway"]["spec"]
+    assert (budget["minAvailable"], "maxUnavailable" in budget) == (1, False)
+
+
+def test_a_cluster_may_choose_the_users() -> None:
+    """As OpenShift does: it refuses pods that name a user or a group."""
+    objects = render("-f", "values-openshift.yaml", *VARIANTS["bundled"])
+    for where, pod in pods(objects):
+        assert pod["securityContext"].keys() == {
+            "runAsNonRoot", "seccompProfile", "fsGroupChangePolicy",
+        }, where  # fmt: skip
+    for service in ("embedder", "reranker", "generator"):
+        assert environment(workloads(objects)[service])["USER"] == "raglan"
+
+
+def test_services_listen_on_addresses_of_version_6() -> None:
+    objects = render(
+        "--set=listen=::,qdrant.bundled=true", "--set-json=services.tracer.otlpFrom=[{}]"
+    )
+    for service in SERVICES:
+        given = environment(workloads(objects)[service])
+        assert given[f"RAGLAN_{service.upper()}_HOST"] == "::"
+    assert environment(workloads(objects)["tracer"])["RAGLAN_TRACER_OTLP_HOST"] == "::"
+    assert environment(workloads(objects)["qdrant"])["QDRANT__SERVICE__HOST"] == "::"
+
+
+def test_an_image_can_be_named_by_its_digest() -> None:
+    digest = f"sha256:{'0123456789abcdef' * 4}"
+    objects = render(f"--set=services.embedder.image.digest={digest}")
+    found = container(workloads(objects)["embedder"])["image"]
+    assert found == f"raglan/embedder:0.1.0@{digest}"
+
+
 def test_a_service_turns_off_what_is_on_for_all() -> None:
     """False and zero replace the defaults as other values do."""
     objects = render(
@@ -191,9 +243,63 @@ def test_bundled_servers_have_a_password() -> None:
     for each in secrets.values():
         key = "api-key" if "qdrant" in each["metadata"]["name"] else "password"
         assert len(each["stringData"][key]) == 32
-    redis = secrets["redis"]["stringData"]
-    assert f"requirepass {redis['password']}" in redis["redis.conf"]
     assert not of_kind(variant("several"), "Secret")
+
+
+def test_a_renderer_without_a_cluster_draws_no_password() -> None:
+    """With Secrets of the operator, two renderings are the same: GitOps changes nothing again."""
+    options = ",".join(
+        f"{server}.bundled=true,{server}.existingSecret=own-{server}"
+        for server in ("postgresql", "redis", "qdrant")
+    )
+    first, second = (helm("template", "r", ".", "--set", options).output for _ in range(2))
+    assert first == second
+    objects = render("--set", options)
+    assert not of_kind(objects, "Secret")
+    for client, server in (
+        ("ingester", "postgresql"),
+        ("gateway", "redis"),
+        ("retriever", "qdrant"),
+    ):
+        for name in (client, server):
+            pod = workloads(objects)[name]["spec"]["template"]["spec"]
+            assert f"own-{server}" in json.dumps(pod), name
+
+
+def test_redis_takes_its_configuration_as_the_chart_writes_it(tmp_path: Path) -> None:
+    redis = container(workloads(variant("bundled"))["redis"])
+    program, option, script = redis["args"]
+    (tmp_path / "password").write_text("abc123")
+    socket = tmp_path / "redis.sock"
+    script = script.replace("/run/secrets/raglan/password", str(tmp_path / "password"))
+    script = script.replace("port 6379", f"port 0\nunixsocket {socket}")
+    script = script.replace("dir /data", f"dir {tmp_path}")
+    with subprocess.Popen([program, option, script], stdout=subprocess.DEVNULL) as server:
+        try:
+            refused = _redis(socket, {}, "ping")
+            taken = _redis(socket, {"REDISCLI_AUTH": "abc123"}, "ping")
+        finally:
+            server.terminate()
+    assert "NOAUTH" in refused
+    assert taken.strip() == "PONG"
+
+
+def _redis(socket: Path, variables: dict[str, str], command: str) -> str:
+    """The reply of the server, which is waited for."""
+    environ = {"PATH": os.environ["PATH"], **variables}
+    for _ in range(300):
+        done = subprocess.run(
+            ["redis-cli", "-s", str(socket), command],
+            env=environ,
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=False,
+        )
+        if "Could not connect" not in done.stderr + done.stdout:
+            return done.stdout
+        time.sleep(0.1)
+    raise AssertionError(done.stderr)
 
 
 def test_alerts_and_dashboards_are_those_of_the_repository() -> None:

@@ -32,7 +32,14 @@ VALUES = yaml.safe_load((CHART / "values.yaml").read_text())
 REDIS_URL = "RAGLAN_GATEWAY_REDIS_URL"
 
 OF_LIBRARIES = {
-    *("HOME", "HF_HOME", "HF_HUB_OFFLINE", "OTEL_EXPORTER_OTLP_ENDPOINT", "PYTORCH_ALLOC_CONF"),
+    *(
+        "HOME",
+        "USER",
+        "HF_HOME",
+        "HF_HUB_OFFLINE",
+        "OTEL_EXPORTER_OTLP_ENDPOINT",
+        "PYTORCH_ALLOC_CONF",
+    ),
     "RAGLAN_DATA",
 }
 

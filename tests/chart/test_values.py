@@ -114,8 +114,51 @@ MISTAKES = {
         "services.reranker.enabled is false: give host:port",
     ),
     "two databases": (
-        ("--set", "postgresql.bundled=true,postgresql.existingSecret=db"),
-        "postgresql.bundled and postgresql.existingSecret are both set: keep one.",
+        ("--set", "postgresql.bundled=true,postgresql.url=postgresql://db/raglan"),
+        "postgresql.bundled and postgresql.url are both set: keep one.",
+    ),
+    "another kind of database": (
+        ("--set", "redis.url=postgresql://db/raglan"),
+        "/redis/url': 'postgresql://db/raglan' does not match pattern '^(rediss?://",
+    ),
+    "key without a Qdrant": (
+        ("--set", "qdrant.existingSecret=qdrant"),
+        "qdrant.existingSecret is set without a Qdrant: give qdrant.url, or set qdrant.bundled.",
+    ),
+    "section taken away": (("--set", "postgresql=null"), "missing property 'postgresql'"),
+    "name that no Service may have": (("--set", "fullnameOverride=9.rag"), "/fullnameOverride"),
+    "negative replicas": (("--set", "services.gateway.replicas=-1"), "minimum: got -1, want 0"),
+    "amount in words": (
+        ("--set", "services.gateway.resources.limits.memory=lots"),
+        "/services/gateway/resources/limits/memory': 'lots' does not match pattern",
+    ),
+    "liveness that needs two successes": (
+        ("--set", "services.gateway.probes.liveness.successThreshold=2"),
+        "/services/gateway/probes/liveness/successThreshold",
+    ),
+    "model service that goes to zero": (
+        (
+            *("-f", "values-autoscale.yaml"),
+            *("--set", "services.embedder.autoscaling.minReplicas=0"),
+        ),
+        "services.embedder.autoscaling.minReplicas is 0, but without a replica nothing reports its "
+        "load and it would never start again: the least is 1.",
+    ),
+    "backup of an ingester that sleeps": (
+        ("-f", "values-autoscale.yaml", "--set", "backup.enabled=true"),
+        "a backup asks the ingester, and does not wake it. Set minReplicas to 1.",
+    ),
+    "schedule in words": (("--set", "backup.schedule=nightly"), "/backup/schedule"),
+    "one port for two": (
+        ("--set", "services.embedder.port=9100"),
+        "services.embedder uses port 9100 twice",
+    ),
+    "variable given twice": (
+        (
+            "--set-json",
+            'services.gateway.extraEnv=[{"name":"A","value":"1"},{"name":"A","value":"2"}]',
+        ),
+        "services.gateway.extraEnv has A twice: keep one.",
     ),
     "password in a URL": (
         ("--set", "redis.url=redis://:secret@redis:6379/0"),

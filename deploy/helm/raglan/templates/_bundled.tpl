@@ -1,7 +1,22 @@
 {{- /* Bundled servers: what differs between them. */ -}}
 
 {{- define "raglan.bundledArgs" -}}
-{{ if eq .name "redis" }}[redis-server, /run/secrets/raglan/redis.conf]{{ else }}[]{{ end }}
+{{- if eq .name "redis" -}}
+- sh
+- -c
+# From standard input, so that no list of processes shows the password.
+- |
+  exec redis-server - <<CONFIGURATION
+  port {{ .w.port }}
+  requirepass "`cat /run/secrets/raglan/{{ .root.Values.redis.key }}`"
+  maxmemory 256mb
+  maxmemory-policy volatile-lru
+  save ""
+  dir /data
+  CONFIGURATION
+{{- else -}}
+[]
+{{- end }}
 {{- end -}}
 
 {{- define "raglan.env.postgresql" -}}
@@ -21,7 +36,7 @@ exec: {command: [pg_isready, -h, 127.0.0.1, -U, raglan, -d, raglan]}
 - name: run
   emptyDir: {medium: Memory, sizeLimit: 16Mi}
 - name: secrets
-  secret: {secretName: {{ include "raglan.fullname" .root }}-postgresql, defaultMode: 288} # 0440
+  secret: {secretName: {{ include "raglan.serverSecret" . }}, defaultMode: 288} # 0440
 {{- end -}}
 
 {{- define "raglan.env.redis" }}[]{{ end -}}
@@ -34,13 +49,14 @@ tcpSocket: {port: redis}
 {{- end -}}
 {{- define "raglan.volumes.redis" -}}
 - name: secrets
-  secret: {secretName: {{ include "raglan.fullname" .root }}-redis, defaultMode: 288} # 0440
+  secret: {secretName: {{ include "raglan.serverSecret" . }}, defaultMode: 288} # 0440
 {{- end -}}
 
 {{- define "raglan.env.qdrant" -}}
 - name: QDRANT__SERVICE__API_KEY
-  valueFrom: {secretKeyRef: {name: {{ include "raglan.fullname" .root }}-qdrant, key: {{ .root.Values.qdrant.key }}}}
+  valueFrom: {secretKeyRef: {name: {{ include "raglan.serverSecret" . }}, key: {{ .root.Values.qdrant.key }}}}
 - {name: QDRANT__STORAGE__SNAPSHOTS_PATH, value: /qdrant/storage/snapshots}
+- {name: QDRANT__SERVICE__HOST, value: {{ .root.Values.listen | quote }}}
 - {name: QDRANT__TELEMETRY_DISABLED, value: "true"}
 {{- end -}}
 {{- define "raglan.check.qdrant" -}}

@@ -5,7 +5,7 @@
 {{- $w := .w -}}
 {{- $prefix := printf "RAGLAN_%s_" (upper .name) -}}
 {{- $env := dict "RAGLAN_DATA" "/var/lib/raglan" "HOME" "/tmp" -}}
-{{- $own := dict "HOST" "0.0.0.0" "PORT" $w.port "LOG_FORMAT" "json" "SHUTDOWN_DRAIN_S" $w.shutdown.drainS "SHUTDOWN_GRACE_S" $w.shutdown.graceS -}}
+{{- $own := dict "HOST" $root.Values.listen "PORT" $w.port "LOG_FORMAT" "json" "SHUTDOWN_DRAIN_S" $w.shutdown.drainS "SHUTDOWN_GRACE_S" $w.shutdown.graceS -}}
 {{- if ne .name "gateway" -}}
 {{- $_ := set $own "METRICS_PORT" $root.Values.metricsPort -}}
 {{- end -}}
@@ -28,17 +28,14 @@
 {{- $_ := set $env "HOME" "/var/cache/raglan" -}}
 {{- $_ := set $env "HF_HOME" "/var/cache/raglan/models" -}}
 {{- $_ := set $env "HF_HUB_OFFLINE" "1" -}}
+{{- /* PyTorch asks for a user's name, which a number that a cluster chooses lacks. */ -}}
+{{- $_ := set $env "USER" "raglan" -}}
 {{- end -}}
 {{- if and $w.gpu.name $w.gpu.memoryShare (ne .name "generator") -}}
 {{- /* The limit of PyTorch's allocator; the generator's is a setting of its own. */ -}}
 {{- $_ := set $env "PYTORCH_ALLOC_CONF" (printf "per_process_memory_fraction:%s" (include "raglan.scalar" $w.gpu.memoryShare)) -}}
 {{- end -}}
-{{- with $root.Values.tls -}}
-{{- if .existingSecret -}}
-{{- $_ := mergeOverwrite $env (dict "RAGLAN_TLS_CERT" "/run/secrets/tls/tls.crt" "RAGLAN_TLS_KEY" "/run/secrets/tls/tls.key" "RAGLAN_TLS_CA" "/run/secrets/tls/ca.crt") -}}
-{{- with .domain }}{{ $_ := set $env "RAGLAN_TLS_DOMAIN" . }}{{ end -}}
-{{- end -}}
-{{- end -}}
+{{- $env = mergeOverwrite $env (include "raglan.tlsEnv" $root | fromYaml) -}}
 {{- with $root.Values.telemetry.collector }}{{ $_ := set $env "OTEL_EXPORTER_OTLP_ENDPOINT" . }}{{ end -}}
 {{- if $root.Values.telemetry.content }}{{ $_ := set $env "RAGLAN_TRACE_CONTENT" "1" }}{{ end -}}
 {{- $streams := printf "%sSTREAMS" $prefix -}}
@@ -71,7 +68,7 @@ REDIS_URL: {{ . }}
 
 {{- define "raglan.env.tracer" -}}
 {{- $name := printf "%s-tracer" (include "raglan.fullname" .root) -}}
-OTLP_HOST: {{ ternary "0.0.0.0" "127.0.0.1" (not (empty .w.otlpFrom)) }}
+OTLP_HOST: {{ ternary .root.Values.listen "127.0.0.1" (not (empty .w.otlpFrom)) | quote }}
 OTLP_PORT: {{ .w.otlpPort }}
 ALLOWED_HOSTS: {{ list $name (printf "%s.%s" $name .root.Release.Namespace) (printf "%s.%s.svc" $name .root.Release.Namespace) (printf "%s.%s.svc.cluster.local" $name .root.Release.Namespace) | join "," | quote }}
 {{- end -}}
@@ -132,11 +129,8 @@ GPU_MEMORY_UTILIZATION: {{ . }}
 {{- $from := index $root.Values . -}}
 {{- $part := ternary "password" "url" (or $from.bundled (ne $from.url "")) -}}
 {{- $setting := get (dict "redis" (print "redis_" $part) "postgresql" (print "database_" $part) "qdrant" "qdrant_api_key") . -}}
-{{- if $from.bundled -}}
-{{- $_ := set $files $setting (dict "secret" (printf "%s-%s" (include "raglan.fullname" $root) .) "key" $from.key) -}}
-{{- else if $from.existingSecret -}}
-{{- $_ := set $files $setting (dict "secret" $from.existingSecret "key" $from.key) -}}
-{{- end -}}
+{{- $secret := include "raglan.serverSecret" (dict "root" $root "name" .) -}}
+{{- with $secret }}{{ $_ := set $files $setting (dict "secret" . "key" $from.key) }}{{ end -}}
 {{- end -}}
 {{- toYaml $files -}}
 {{- end -}}

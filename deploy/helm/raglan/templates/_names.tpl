@@ -57,7 +57,24 @@ annotations:
 {{- if and $ours .w.gpu.name (not $suffix) -}}
 {{- $suffix = ternary "-vllm" "-gpu" (eq .name "generator") -}}
 {{- end -}}
-{{- with $values.image.registry }}{{ trimSuffix "/" . }}/{{ end }}{{ $repository }}:{{ $tag }}{{ $suffix }}
+{{- with $values.image.registry }}{{ trimSuffix "/" . }}/{{ end }}{{ $repository }}:{{ $tag }}{{ $suffix }}{{ with $i.digest }}@{{ . }}{{ end }}
+{{- end -}}
+
+{{- /* The image raglan/cli, as raglan.image takes it. */ -}}
+{{- define "raglan.cliImage" -}}
+{{- include "raglan.image" (dict "root" . "name" "cli" "w" (dict "role" "service" "image" dict "gpu" (dict "name" ""))) -}}
+{{- end -}}
+
+{{- /* Environment and mount of mutual TLS, of a process that calls services. */ -}}
+{{- define "raglan.tlsEnv" -}}
+{{- if .Values.tls.existingSecret -}}
+RAGLAN_TLS_CERT: /run/secrets/tls/tls.crt
+RAGLAN_TLS_KEY: /run/secrets/tls/tls.key
+RAGLAN_TLS_CA: /run/secrets/tls/ca.crt
+{{- with .Values.tls.domain }}
+RAGLAN_TLS_DOMAIN: {{ . }}
+{{- end }}
+{{- end -}}
 {{- end -}}
 
 {{- /* A number of values.yaml as it was written: Helm reads all numbers as floats. */ -}}

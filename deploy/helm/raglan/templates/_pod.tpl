@@ -9,16 +9,11 @@ metadata:
     {{- with $w.podLabels }}
     {{- toYaml . | nindent 4 }}
     {{- end }}
+  {{- $scraped := dict "prometheus.io/scrape" "true" "prometheus.io/port" (ternary $w.port $root.Values.metricsPort (eq .name "gateway") | toString) }}
+  {{- with mergeOverwrite (ternary $scraped dict $service) $w.podAnnotations }}
   annotations:
-    {{- if $service }}
-    prometheus.io/scrape: "true"
-    prometheus.io/port: {{ ternary $w.port $root.Values.metricsPort (eq .name "gateway") | quote }}
-    {{- else }}
-    checksum/secret: {{ dict "name" .name "bundled" (index $root.Values.bundled .name) | toYaml | sha256sum | trunc 16 }}
-    {{- end }}
-    {{- with $w.podAnnotations }}
     {{- toYaml . | nindent 4 }}
-    {{- end }}
+  {{- end }}
 spec:
   {{- mergeOverwrite (include "raglan.podSpec" . | fromYaml) (deepCopy $w.podSpec) | toYaml | nindent 2 }}
 {{- end -}}

@@ -28,6 +28,12 @@ redis://{{ $host }}/0
 {{- end -}}
 {{- end -}}
 
+{{- /* Secret with the password or key of a server: the operator's, or that of a bundled one. */ -}}
+{{- define "raglan.serverSecret" -}}
+{{- $own := index .root.Values .name -}}
+{{- default (ternary (printf "%s-%s" (include "raglan.fullname" .root) .name) "" $own.bundled) $own.existingSecret -}}
+{{- end -}}
+
 {{- define "raglan.hasPostgresql" -}}
 {{- with .Values.postgresql }}{{ if or .bundled .url .existingSecret }}true{{ end }}{{ end -}}
 {{- end -}}
@@ -104,7 +110,7 @@ http://{{ include "raglan.fullname" . }}-qdrant:{{ .Values.bundled.qdrant.port }
 
 {{- /* A database on a server is migrated before new services start; a file's own process does it. */ -}}
 {{- define "raglan.migrates" -}}
-{{- if and .Values.services.ingester.enabled (include "raglan.hasPostgresql" .) }}true{{ end -}}
+{{- if and .Values.postgresql.migrationJob .Values.services.ingester.enabled (include "raglan.hasPostgresql" .) }}true{{ end -}}
 {{- end -}}
 
 {{- /* File whose presence says that the models are there: its name follows what they are. */ -}}
