@@ -116,7 +116,8 @@ def build(settings: GatewaySettings, lifecycle: Lifecycle | None = None) -> Fast
     if settings.cors_origins:
         app.add_middleware(Cors, origins=listed(settings.cors_origins))
     install_error_handlers(app)
-    app.include_router(query.router(pipeline, answers, settings, metrics))
+    answering = query.Answering(pipeline, answers, settings, metrics)
+    app.include_router(query.router(answering, settings))
     app.include_router(collections.router(mesh, answers))
     app.include_router(documents.router(mesh, answers, settings))
     app.include_router(jobs.router(mesh, settings.heartbeat_s))
