@@ -109,6 +109,16 @@ test-fuzz: setup-test ## Schemathesis over the OpenAPI document of a running mes
 test-client: setup-test .venv-openapi-client/.installed ## Generate a Python client from the OpenAPI document, and use it
 	PATH="$(CURDIR)/.venv-openapi-client/bin:$$PATH" $(BIN)/python -m pytest tests/client
 
+.venv-api-clients/.installed: requirements/api-clients.txt
+	@$(PYTHON) -m venv .venv-api-clients || python3 -m venv .venv-api-clients
+	@echo "Installing the clients of other APIs into .venv-api-clients (a minute, once) ..."
+	@.venv-api-clients/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
+
+.PHONY: test-api-clients
+test-api-clients: setup-test .venv-api-clients/.installed ## openai, cohere, LangChain and LlamaIndex against a mesh
+	$(BIN)/python -m pytest tests/api_clients $(ARGS)
+
 .venv-phoenix/.installed: requirements/phoenix.txt
 	@test -x .venv-phoenix/bin/python || $(PYTHON) -m venv .venv-phoenix || python3 -m venv .venv-phoenix
 	@echo "Installing Phoenix into .venv-phoenix (two minutes, once) ..."
@@ -303,4 +313,4 @@ bench-compare: setup ## What changed between the runs kept here, status 1 on a r
 
 .PHONY: clean
 clean: ## Remove environments and caches (not your data)
-	rm -rf $(VENV) .venv-chart .venv-infinity .venv-openapi-client .venv-peers .venv-phoenix .venv-plots .venv-vllm .pytest_cache .ruff_cache .mypy_cache .hypothesis .schemathesis
+	rm -rf $(VENV) .venv-api-clients .venv-chart .venv-infinity .venv-openapi-client .venv-peers .venv-phoenix .venv-plots .venv-vllm .pytest_cache .ruff_cache .mypy_cache .hypothesis .schemathesis

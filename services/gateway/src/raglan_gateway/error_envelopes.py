@@ -20,6 +20,7 @@ _RERANK: Final = ("/v1/rerank", "/v2/rerank")
 
 _TYPES: Final = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 _CODES: Final = {
+    400: "invalid_value",
     401: "invalid_api_key",
     404: "not_found",
     413: "request_too_large",
@@ -80,6 +81,12 @@ def body(
     if path in _RERANK:  # Cohere's clients read `message`, Jina's `detail`
         return {"id": request_id, "message": error.message, "detail": error.message}
     return errors.envelope(error, request_id)
+
+
+def late_problem(error: RaglanError) -> dict[str, str | None]:
+    """Build OpenAI's error for the middle of a stream, whose status has been sent."""
+    status = errors.wire(error).http
+    return openai_problem(error, 400 if status == 422 else status)
 
 
 def openai_problem(

@@ -56,6 +56,8 @@ def reply(
         status = status or _STATUS[type(error)]
         headers["Connection"] = "close"
     status = status or row.http
+    if status == 422 and error_envelopes.is_foreign(path):
+        status = 400  # the only one that these APIs have for it
     body = error_envelopes.body(
         error,
         path=path,

@@ -76,7 +76,7 @@ class DataOnly(Form):
 
     def problem(self, error: RaglanError) -> Event:
         """Build OpenAI's error."""
-        data = {"error": error_envelopes.openai_problem(error, errors.wire(error).http)}
+        data = {"error": error_envelopes.late_problem(error)}
         return Event("", json.dumps(data))
 
 

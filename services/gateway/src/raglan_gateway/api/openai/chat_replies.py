@@ -13,7 +13,7 @@ from raglan import errors
 from raglan.telemetry import context as request_context
 
 from raglan_gateway.api import schemas, sse
-from raglan_gateway.error_envelopes import openai_problem
+from raglan_gateway.error_envelopes import late_problem as late
 
 _FINISH: Final = {"abstained": "stop"}
 _MOVED: Final = frozenset({"id", "answer", "thinking", "finish_reason", "usage"})
@@ -207,4 +207,4 @@ def _error(problem: schemas.Problem) -> sse.Event:
 def late_problem(problem: schemas.Problem) -> dict[str, str | None]:
     """Return OpenAI's error of an error in the middle of a stream."""
     error = errors.from_status(problem.code, problem.message, said=problem.type)
-    return openai_problem(error, errors.wire(error).http)
+    return late(error)
