@@ -219,6 +219,10 @@ test-deploy: setup-test .venv-chart/.installed ## Build the images and run them,
 bench-mesh: setup-test ## The figures of docs/benchmarks.md on a fresh mesh (needs EVAL_DATA_DIR); ONLY="scifact" for one; BEFORE=<commit> with overhead
 	@BEFORE="$(BEFORE)" PYTHONPATH=tests:bench $(BIN)/python bench/mesh.py $(ONLY)
 
+.PHONY: bench-gateway
+bench-gateway: setup-test ## Figures of the gateway's APIs, limits and caches; ONLY="chat" for one
+	@PYTHONPATH=tests:bench $(BIN)/python bench/gateway.py $(ONLY)
+
 .PHONY: bench-spans
 bench-spans: setup-test ## The span class and the OTLP encoder beside the SDK's, in share of a query
 	@PYTHONPATH=tests:bench $(BIN)/python bench/spans.py
