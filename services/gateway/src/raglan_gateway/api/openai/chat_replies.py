@@ -16,7 +16,7 @@ from raglan_gateway.api import schemas, sse
 from raglan_gateway.error_envelopes import late_problem as late
 
 _FINISH: Final = {"abstained": "stop"}
-_MOVED: Final = frozenset({"id", "answer", "thinking", "finish_reason", "usage"})
+MOVED: Final = frozenset({"id", "answer", "thinking", "finish_reason", "usage"})
 """Fields of a query's reply that have a place of their own in a completion."""
 _LINKS: Final = ("http://", "https://")
 
@@ -62,7 +62,7 @@ def completion(reply: schemas.QueryReply, head: Head) -> dict[str, Any]:
         "model": head.model,
         "choices": [choice],
         "usage": usage(reply.usage.model_dump()),
-        "raglan": reply.model_dump(mode="json", exclude=set(_MOVED)) | {"ignored": head.ignored},
+        "raglan": reply.model_dump(mode="json", exclude=set(MOVED)) | {"ignored": head.ignored},
     }
 
 
@@ -123,7 +123,7 @@ class _Chunks:
     def _last(self, final: dict[str, Any]) -> list[sse.Event]:
         reason = final["finish_reason"]
         # The passages have been sent with the sources.
-        raglan = {k: v for k, v in final.items() if k not in _MOVED and k != "passages"}
+        raglan = {k: v for k, v in final.items() if k not in MOVED and k != "passages"}
         raglan["ignored"] = self._head.ignored
         last = [self._chunk({}, finish=_FINISH.get(reason, reason), raglan=raglan)]
         if self._include_usage:
