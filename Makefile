@@ -109,6 +109,16 @@ test-fuzz: setup-test ## Schemathesis over the OpenAPI document of a running mes
 test-client: setup-test .venv-openapi-client/.installed ## Generate a Python client from the OpenAPI document, and use it
 	PATH="$(CURDIR)/.venv-openapi-client/bin:$$PATH" $(BIN)/python -m pytest tests/client
 
+.venv-api-clients/.installed: requirements/api-clients.txt
+	@$(PYTHON) -m venv .venv-api-clients || python3 -m venv .venv-api-clients
+	@echo "Installing the clients of other APIs into .venv-api-clients (a minute, once) ..."
+	@.venv-api-clients/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
+
+.PHONY: test-api-clients
+test-api-clients: setup-test .venv-api-clients/.installed ## openai, cohere, LangChain and LlamaIndex against a mesh
+	$(BIN)/python -m pytest tests/api_clients $(ARGS)
+
 .venv-phoenix/.installed: requirements/phoenix.txt
 	@test -x .venv-phoenix/bin/python || $(PYTHON) -m venv .venv-phoenix || python3 -m venv .venv-phoenix
 	@echo "Installing Phoenix into .venv-phoenix (two minutes, once) ..."
@@ -209,6 +219,10 @@ test-deploy: setup-test .venv-chart/.installed ## Build the images and run them,
 bench-mesh: setup-test ## The figures of docs/benchmarks.md on a fresh mesh (needs EVAL_DATA_DIR); ONLY="scifact" for one; BEFORE=<commit> with overhead
 	@BEFORE="$(BEFORE)" PYTHONPATH=tests:bench $(BIN)/python bench/mesh.py $(ONLY)
 
+.PHONY: bench-gateway
+bench-gateway: setup-test ## Figures of the gateway's APIs, limits and caches; ONLY="chat" for one
+	@PYTHONPATH=tests:bench $(BIN)/python bench/gateway.py $(ONLY)
+
 .PHONY: bench-spans
 bench-spans: setup-test ## The span class and the OTLP encoder beside the SDK's, in share of a query
 	@PYTHONPATH=tests:bench $(BIN)/python bench/spans.py
@@ -303,4 +317,4 @@ bench-compare: setup ## What changed between the runs kept here, status 1 on a r
 
 .PHONY: clean
 clean: ## Remove environments and caches (not your data)
-	rm -rf $(VENV) .venv-chart .venv-infinity .venv-openapi-client .venv-peers .venv-phoenix .venv-plots .venv-vllm .pytest_cache .ruff_cache .mypy_cache .hypothesis .schemathesis
+	rm -rf $(VENV) .venv-api-clients .venv-chart .venv-infinity .venv-openapi-client .venv-peers .venv-phoenix .venv-plots .venv-vllm .pytest_cache .ruff_cache .mypy_cache .hypothesis .schemathesis

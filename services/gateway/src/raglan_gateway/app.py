@@ -24,6 +24,7 @@ from raglan_gateway.api import collections, documents, jobs, openapi, operations
 from raglan_gateway.api import traces as trace_routes
 from raglan_gateway.api.cross_origin import Cors
 from raglan_gateway.api.error_handlers import install_error_handlers
+from raglan_gateway.api.openai import chat, embeddings, models, rerank, responses
 from raglan_gateway.api.request_middleware import RequestMiddleware, reject
 from raglan_gateway.mesh import TRACER, Mesh
 from raglan_gateway.metrics import Metrics
@@ -116,7 +117,13 @@ def build(settings: GatewaySettings, lifecycle: Lifecycle | None = None) -> Fast
     if settings.cors_origins:
         app.add_middleware(Cors, origins=listed(settings.cors_origins))
     install_error_handlers(app)
-    app.include_router(query.router(pipeline, answers, settings, metrics))
+    answering = query.Answering(pipeline, answers, settings, metrics)
+    app.include_router(query.router(answering, settings))
+    app.include_router(models.router())
+    app.include_router(chat.router(answering, settings))
+    app.include_router(responses.router(answering, settings))
+    app.include_router(embeddings.router(mesh, settings))
+    app.include_router(rerank.router(mesh, settings))
     app.include_router(collections.router(mesh, answers))
     app.include_router(documents.router(mesh, answers, settings))
     app.include_router(jobs.router(mesh, settings.heartbeat_s))

@@ -1,4 +1,4 @@
-"""Every error of the gateway as a response: the envelope, and when to come back."""
+"""Every error of the gateway as a response: its body, and when to come back."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from fastapi.responses import JSONResponse
 from raglan import errors
 from raglan.errors import DeadlineExceeded, InvalidInput, RaglanError
 from raglan.telemetry import context as request_context
+
+from raglan_gateway import error_envelopes
 
 
 class MalformedRequest(InvalidInput):
@@ -33,6 +35,8 @@ def reply(
     status: int | None = None,
     headers: dict[str, str] | None = None,
     request_id: str | None = None,
+    path: str = "",
+    param: str | None = None,
 ) -> JSONResponse:
     """`error` as a response; `Retry-After` in whole seconds where trying again makes sense.
 
@@ -41,6 +45,8 @@ def reply(
         status: by default that of the error.
         headers: added to the reply.
         request_id: by default that of the request being served.
+        path: of the request, from which the form of the body follows.
+        param: path of the field at fault, where `error` does not tell.
     """
     row = errors.wire(error)
     headers = dict(headers or {})
@@ -49,5 +55,14 @@ def reply(
     if type(error) in _STATUS:
         status = status or _STATUS[type(error)]
         headers["Connection"] = "close"
-    body = errors.envelope(error, request_id or request_context.request_id())
-    return JSONResponse(body, status_code=status or row.http, headers=headers)
+    status = status or row.http
+    if status == 422 and error_envelopes.is_foreign(path):
+        status = 400  # the only one that these APIs have for it
+    body = error_envelopes.body(
+        error,
+        path=path,
+        status=status,
+        request_id=request_id or request_context.request_id(),
+        param=param,
+    )
+    return JSONResponse(body, status_code=status, headers=headers)

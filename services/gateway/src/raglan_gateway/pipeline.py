@@ -363,9 +363,12 @@ def _absorb(run: QueryState, reply: generator_pb2.GenerateEvent) -> Iterator[Eve
             run.answer += reply.delta.text
             yield Delta(reply.delta.text)
         case "thinking":
+            run.thinking += reply.thinking.text
             yield Thinking(reply.thinking.text)
         case "restart":
+            reasoning = run.thinking + run.answer
             run.forget_answer()
+            run.thinking = reasoning
             yield Restarted()
         case "citation":
             run.citations.append(reply.citation)

@@ -45,6 +45,8 @@ class QueryState:
     retrieved: semconv.Documents | None = None
     """The passages as they came, for the trace."""
     answer: str = ""
+    thinking: str = ""
+    """Reasoning of the model, which is no part of the answer."""
     citations: list[generator_pb2.Citation] = field(default_factory=list)
     finished: generator_pb2.Finished = field(default_factory=generator_pb2.Finished)
     claims: list[Claim] = field(default_factory=list)
@@ -103,7 +105,8 @@ class QueryState:
         stage_spans.fell_back(degradation.stage, degradation.reason, degradation.fallback)
 
     def forget_answer(self) -> None:
-        """Begin the answer anew: what there is of it is void."""
+        """Begin the answer anew: what there is of it is void, reasoning included."""
+        self.thinking = ""
         self.answer = ""
         self.citations.clear()
         self.timings_ms.pop("first_token", None)

@@ -17,7 +17,10 @@ from raglan_gateway.admission.rate_limit import RateLimit, caller_of
 from raglan_gateway.error_reply import MalformedRequest
 from raglan_gateway.settings import GatewaySettings
 
-QUERIES: Final = frozenset({"/v1/query", "/v1/search"})
+QUERIES: Final = frozenset({"/v1/query", "/v1/search", "/v1/chat/completions", "/v1/responses"})
+"""Paths of questions, which the load shedder counts."""
+UPLOADS: Final = ("/documents", "/v1/files")
+"""Ends of the paths of uploads."""
 PROBES: Final = frozenset({"/healthz", "/startupz", "/readyz", "/metrics", "/metrics/targets"})
 """Paths of probes and of Prometheus: neither limited in rate nor counted as in progress."""
 
@@ -119,7 +122,7 @@ class Admission:
             raise
         body: LimitedBody | None = None
         places = self._requests
-        if scope["path"].endswith("/documents") and has_body(headers):
+        if scope["path"].endswith(UPLOADS) and has_body(headers):
             places = self._uploads
             is_form = headers.get("content-type", "").lower().startswith("multipart/")
             budget = self._forms if is_form else None

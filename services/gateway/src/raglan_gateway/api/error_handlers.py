@@ -13,6 +13,7 @@ from raglan.identifiers import shortened
 from raglan.telemetry import tracing
 from starlette.exceptions import HTTPException
 
+from raglan_gateway import error_envelopes
 from raglan_gateway.error_reply import reply
 
 _SHOWN_CHARS: Final = 100
@@ -23,11 +24,11 @@ _SHOWN_PROBLEMS: Final = 5
 def install_error_handlers(app: FastAPI) -> None:
     """Make every error of `app` leave in the envelope."""
 
-    async def raglan_error(_: Request, error: Exception) -> JSONResponse:
+    async def raglan_error(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, RaglanError)
         if errors.wire(error).http >= 499:
             tracing.fail(tracing.current(), error)
-        return reply(error)
+        return reply(error, path=request.url.path)
 
     async def validation(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, RequestValidationError)
@@ -35,7 +36,10 @@ def install_error_handlers(app: FastAPI) -> None:
         if any(problem["loc"] == ("body",) for problem in problems) and not _is_json(request):
             given = request.headers.get("content-type", "")
             sentence = f"The content type is {shortened(given)}; send application/json."
-            return reply(InvalidInput(sentence), status=415)
+            return reply(InvalidInput(sentence), status=415, path=request.url.path)
+        if error_envelopes.is_foreign(path := request.url.path):
+            first = problems[0]
+            return reply(InvalidInput(_sentence(first)), status=400, path=path, param=_field(first))
         return reply(InvalidInput(" ".join(map(_sentence, problems))))
 
     async def http_error(request: Request, error: Exception) -> JSONResponse:
@@ -50,7 +54,7 @@ def install_error_handlers(app: FastAPI) -> None:
             ),
         }
         mapped = known.get(error.status_code, InvalidInput(sentence))
-        return reply(mapped, status=error.status_code, headers=headers)
+        return reply(mapped, status=error.status_code, headers=headers, path=request.url.path)
 
     app.add_exception_handler(RaglanError, raglan_error)
     app.add_exception_handler(RequestValidationError, validation)
@@ -60,6 +64,15 @@ def install_error_handlers(app: FastAPI) -> None:
 def _is_json(request: Request) -> bool:
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     return kind == "application/json" or kind.endswith("+json")
+
+
+def _field(problem: Any) -> str | None:
+    """Return the path of the field that a problem is about, such as `messages[0].content`."""
+    if problem["type"] == "json_invalid":
+        return None
+    parts = problem["loc"][1:]
+    path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts)
+    return path[:_SHOWN_CHARS].removeprefix(".") or None
 
 
 def _sentence(problem: Any) -> str:

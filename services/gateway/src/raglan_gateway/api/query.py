@@ -1,9 +1,8 @@
-"""`POST /v1/query` and `POST /v1/search`."""
+"""`POST /v1/query` and `POST /v1/search`, and the answering that other APIs share with them."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncGenerator, Coroutine
 from contextlib import aclosing
 from typing import Annotated, Any, Final, Literal, TypeVar
@@ -14,14 +13,13 @@ from fastapi.responses import Response
 from raglan import errors
 from raglan.cancel_scope import CancelScope
 from raglan.deadline import Deadline
-from raglan.errors import Cancelled, Internal, InvalidInput, RaglanError
-from raglan.resilience.limiter import Priority
+from raglan.errors import Cancelled, Internal, RaglanError
 from raglan.telemetry import context as request_context
-from raglan.telemetry import semconv, tracing
-from raglan.v1 import generator_pb2, retriever_pb2
+from raglan.telemetry import tracing
 
-from raglan_gateway import caller, stage_spans
-from raglan_gateway.api import filters, openapi, replies, schemas, sse, stale_answers
+from raglan_gateway import stage_spans
+from raglan_gateway.api import openapi, replies, schemas, sse, stale_answers
+from raglan_gateway.api.checked import checked
 from raglan_gateway.metrics import Metrics
 from raglan_gateway.pipeline import (
     Answered,
@@ -45,17 +43,53 @@ Class = Annotated[
     Literal["critical", "default", "batch"],
     Header(description="Which requests go first when not all can be served at once."),
 ]
-_MODES: Final = {
-    "hybrid": retriever_pb2.SEARCH_MODE_HYBRID,
-    "dense": retriever_pb2.SEARCH_MODE_DENSE,
-    "lexical": retriever_pb2.SEARCH_MODE_LEXICAL,
-}
-_ROLES: Final = {"user": generator_pb2.ROLE_USER, "assistant": generator_pb2.ROLE_ASSISTANT}
 
 
-def router(
-    pipeline: Pipeline, answers: AnswerCache, settings: GatewaySettings, metrics: Metrics
-) -> APIRouter:
+class Answering:
+    """Questions of every API, from a checked body to the reply of `/v1/query`, or its events."""
+
+    def __init__(
+        self, pipeline: Pipeline, answers: AnswerCache, settings: GatewaySettings, metrics: Metrics
+    ) -> None:
+        self._pipeline = pipeline
+        self._answers = answers
+        self._settings = settings
+        self._metrics = metrics
+
+    async def search(self, body: schemas.SearchRequest, request: Request, priority: str) -> bytes:
+        """Find passages; returns a `schemas.SearchReply` as JSON."""
+        query, deadline = checked(body, priority, self._settings)
+        try:
+            run = await _while_connected(request, self._pipeline.search(query, deadline))
+        except RaglanError as error:
+            stale = await stale_answers.search(self._answers, query, error, self._metrics)
+            return stale.model_dump_json().encode()
+        self._metrics.answered(run)
+        stage_spans.returned(tracing.current(), "", run.passages)
+        return stale_answers.keep(self._answers, run, replies.search(run))
+
+    async def answer(self, body: schemas.QueryRequest, request: Request, priority: str) -> bytes:
+        """Answer with citations; returns a `schemas.QueryReply` as JSON."""
+        query, deadline = checked(body, priority, self._settings)
+        try:
+            run = await _while_connected(request, _completed(self._pipeline, query, deadline))
+        except RaglanError as error:
+            stale = await stale_answers.query(self._answers, query, error, self._metrics)
+            return stale.model_dump_json().encode()
+        self._metrics.answered(run)
+        stage_spans.returned(tracing.current(), run.answer)
+        return stale_answers.keep(self._answers, run, replies.query(run))
+
+    async def stream(
+        self, body: schemas.QueryRequest, request: Request, priority: str
+    ) -> AsyncGenerator[sse.Event, None]:
+        """Begin an answer; returns its events, those of `/v1/query`. Close them."""
+        query, deadline = checked(body, priority, self._settings)
+        events = _events(self._pipeline, query, deadline, self._metrics, self._answers)
+        return await _while_connected(request, _begun(events))
+
+
+def router(answering: Answering, settings: GatewaySettings) -> APIRouter:
     """The routes that answer."""
     routes = APIRouter(tags=["query"])
 
@@ -67,14 +101,7 @@ def router(
         body: schemas.SearchRequest, request: Request, x_raglan_priority: Class = "default"
     ) -> Any:
         """Find passages: the path of a query without generation."""
-        query, deadline = _checked(body, x_raglan_priority, settings)
-        try:
-            run = await _while_connected(request, pipeline.search(query, deadline))
-        except RaglanError as error:
-            return await stale_answers.search(answers, query, error, metrics)
-        metrics.answered(run)
-        stage_spans.returned(tracing.current(), "", run.passages)
-        return _sent(stale_answers.keep(answers, run, replies.search(run)))
+        return _sent(await answering.search(body, request, x_raglan_priority))
 
     @routes.post(
         "/v1/query",
@@ -85,79 +112,12 @@ def router(
         body: schemas.QueryRequest, request: Request, x_raglan_priority: Class = "default"
     ) -> Any:
         """Answer with citations; `stream: true` sends server-sent events."""
-        query, deadline = _checked(body, x_raglan_priority, settings)
         if body.stream:
-            events = _events(pipeline, query, deadline, metrics, answers)
-            begun = await _while_connected(request, _begun(events))
+            begun = await answering.stream(body, request, x_raglan_priority)
             return sse.response(begun, heartbeat_s=settings.heartbeat_s)
-        try:
-            run = await _while_connected(request, _completed(pipeline, query, deadline))
-        except RaglanError as error:
-            return await stale_answers.query(answers, query, error, metrics)
-        metrics.answered(run)
-        stage_spans.returned(tracing.current(), run.answer)
-        return _sent(stale_answers.keep(answers, run, replies.query(run)))
+        return _sent(await answering.answer(body, request, x_raglan_priority))
 
     return routes
-
-
-def _checked(
-    body: schemas.SearchRequest, priority: str, settings: GatewaySettings
-) -> tuple[Query, Deadline]:
-    """The request against the limits that settings hold."""
-    if len(body.query) > settings.max_query_chars:
-        raise InvalidInput(
-            f"query has {len(body.query)} characters; the limit is {settings.max_query_chars} "
-            "(RAGLAN_GATEWAY_MAX_QUERY_CHARS)."
-        )
-    if body.top_k > settings.max_top_k:
-        raise InvalidInput(
-            f"top_k is {body.top_k}; the limit is {settings.max_top_k} (RAGLAN_GATEWAY_MAX_TOP_K)."
-        )
-    timeout_ms = body.timeout_ms or settings.default_timeout_ms
-    if timeout_ms > settings.max_timeout_ms:
-        raise InvalidInput(
-            f"timeout_ms is {timeout_ms}; the limit is {settings.max_timeout_ms} "
-            "(RAGLAN_GATEWAY_MAX_TIMEOUT_MS)."
-        )
-    collections = body.collections or [settings.default_collection]
-    asked = body if isinstance(body, schemas.QueryRequest) else None
-    query = Query(
-        text=body.query.strip(),
-        collections=tuple(dict.fromkeys(collections)),
-        top_k=body.top_k,
-        mode=_MODES[body.mode],
-        rerank=body.rerank,
-        min_score=body.min_score,
-        filter=filters.to_proto(body.filter) if body.filter else None,
-        tenant=caller.current().tenant,
-        max_tokens=(asked.max_tokens or 0) if asked else 0,
-        stream=asked.stream if asked else False,
-        history=tuple(_turn(turn) for turn in asked.history) if asked else (),
-        sampling=_sampling(asked) if asked else None,
-        json_schema=json.dumps(asked.json_schema) if asked and asked.json_schema else "",
-        # The higher number goes later.
-        priority=max(Priority[priority.upper()], Priority[settings.highest_priority.upper()]),
-    )
-    deadline = Deadline.after(timeout_ms / 1e3)
-    deadline.adopt()
-    span = tracing.current()
-    span.set_attributes({semconv.DEADLINE_REMAINING_MS: timeout_ms, semconv.MODE: body.mode})
-    if (text := tracing.content(query.text)) is not None:
-        span.set_attribute(semconv.INPUT, text)
-    return query, deadline
-
-
-def _turn(turn: schemas.Turn) -> generator_pb2.Turn:
-    return generator_pb2.Turn(role=_ROLES[turn.role], text=turn.text)
-
-
-def _sampling(body: schemas.QueryRequest) -> generator_pb2.Sampling | None:
-    """Sampling as asked for; None where all of it is the model's own."""
-    sampling = generator_pb2.Sampling(
-        temperature=body.temperature, top_p=body.top_p, seed=body.seed, stop=body.stop
-    )
-    return sampling if sampling.ByteSize() else None
 
 
 async def _completed(pipeline: Pipeline, query: Query, deadline: Deadline) -> QueryState:

@@ -45,6 +45,7 @@ def query(run: QueryState, passages: Sequence[schemas.Passage] = ()) -> schemas.
         answer=run.answer,
         finish_reason=_FINISH_REASONS.get(finished.reason, "stop"),
         abstained=finished.reason == generator_pb2.FINISH_REASON_ABSTAINED,
+        thinking="" if run.query.stream else run.thinking,
         citations=[citation(c, run.passages[c.passage_index]) for c in run.citations],
         passages=list(passages) or [passage(p) for p in run.passages],
         confidence=finished.confidence,

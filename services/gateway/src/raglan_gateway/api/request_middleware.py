@@ -149,14 +149,14 @@ class RequestMiddleware:
                 raise
             if isinstance(refused, Unavailable):  # the caller's own rate is no fault of ours
                 self._count_failure(scope, refused)
-            await reply(refused)(scope, exchange.receive, exchange.send)
+            await reply(refused, path=scope["path"])(scope, exchange.receive, exchange.send)
         except Exception as unexpected:
             self._count_failure(scope, unexpected)
             log.exception("unexpected error", path=scope["path"])
             if exchange.status:
                 raise
             error = Internal("The gateway met an error of its own.")
-            await reply(error)(scope, exchange.receive, exchange.send)
+            await reply(error, path=scope["path"])(scope, exchange.receive, exchange.send)
         finally:
             # A client that left before the reply began has no status; 499 is the custom for it.
             outcome.status, outcome.elapsed_s = exchange.status or 499, time.monotonic() - started
@@ -208,7 +208,7 @@ def reject(
         id_: the request id as the client sent it.
     """
     id_ = request_context.id_from(id_)
-    response = reply(error, request_id=id_)
+    response = reply(error, request_id=id_, path=route)
     response.headers["X-Request-ID"] = id_
     status = response.status_code
     metrics.served(method, route, status, 0.0)

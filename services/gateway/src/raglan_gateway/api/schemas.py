@@ -205,6 +205,9 @@ class QueryReply(Described):
     the model's server."""
     abstained: bool = False
     """True if the documents do not answer the question."""
+    thinking: str = ""
+    """Reasoning of the model, which is no part of the answer; empty in a stream, which has shown
+    it."""
     citations: list[Citation]
     passages: list[Passage]
     confidence: float

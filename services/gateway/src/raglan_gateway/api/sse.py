@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from raglan.lifecycle import Lifecycle
 from raglan.telemetry import context as request_context
 from starlette.types import Receive, Scope, Send
 
+from raglan_gateway import error_envelopes
 from raglan_gateway.api.schemas import Problem
 
 HEADERS: Final = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
@@ -33,9 +35,17 @@ class Event:
     data: BaseModel | str | None = None
 
 
-def response(events: AsyncGenerator[Event, None], *, heartbeat_s: float) -> EventStream:
-    """A response that sends `events`, and closes them when the client leaves."""
-    return EventStream(events, heartbeat_s)
+def response(
+    events: AsyncGenerator[Event, None], *, heartbeat_s: float, form: Form | None = None
+) -> EventStream:
+    """A response that sends `events`, and closes them when the client leaves.
+
+    Args:
+        events: of one reply.
+        heartbeat_s: silence in seconds after which a comment is sent.
+        form: of the API that the client speaks; by default that of `/v1/query`.
+    """
+    return EventStream(events, heartbeat_s, form or Form())
 
 
 def problem(error: RaglanError) -> Event:
@@ -43,6 +53,35 @@ def problem(error: RaglanError) -> Event:
     return Event(
         "error", Problem.model_validate(errors.problem(error, request_context.request_id()))
     )
+
+
+class Form:
+    """The form of events on the wire: numbered, with a name and JSON."""
+
+    def encode(self, event: Event, number: int) -> bytes:
+        """Encode an event, the `number`th of its stream."""
+        return format_sse_event(event=event.name, data_str=_data(event) or "{}", id=str(number))
+
+    def problem(self, error: RaglanError) -> Event:
+        """Build the event that ends a stream which cannot be completed."""
+        return problem(error)
+
+
+class DataOnly(Form):
+    """Events of OpenAI's API: JSON alone, or with a name where there is one."""
+
+    def encode(self, event: Event, number: int) -> bytes:
+        """Encode an event without its number."""
+        return format_sse_event(event=event.name or None, data_str=_data(event))
+
+    def problem(self, error: RaglanError) -> Event:
+        """Build OpenAI's error."""
+        data = {"error": error_envelopes.late_problem(error)}
+        return Event("", json.dumps(data))
+
+
+def _data(event: Event) -> str | None:
+    return event.data.model_dump_json() if isinstance(event.data, BaseModel) else event.data
 
 
 class EventStream(Response):
@@ -54,11 +93,12 @@ class EventStream(Response):
 
     media_type = "text/event-stream"
 
-    def __init__(self, events: AsyncGenerator[Event, None], heartbeat_s: float) -> None:
+    def __init__(self, events: AsyncGenerator[Event, None], heartbeat_s: float, form: Form) -> None:
         super().__init__(headers=HEADERS)
         del self.headers["content-length"]
         self._events = events
         self._heartbeat_s = heartbeat_s
+        self._form = form
         self._encoded = 0
         self._unsent: list[bytes] = []
         self._unsent_bytes = 0
@@ -106,12 +146,11 @@ class EventStream(Response):
                         self._room.clear()
                         await self._room.wait()
         except RaglanError as error:
-            self._add(problem(error))
+            self._add(self._form.problem(error))
 
     def _add(self, event: Event) -> None:
         self._encoded += 1
-        data = event.data.model_dump_json() if isinstance(event.data, BaseModel) else event.data
-        encoded = format_sse_event(event=event.name, data_str=data or "{}", id=str(self._encoded))
+        encoded = self._form.encode(event, self._encoded)
         self._unsent.append(encoded)
         self._unsent_bytes += len(encoded)
         self._changed.set()

@@ -1,0 +1,90 @@
+"""Bodies of requests against the limits of the settings: a query and its deadline."""
+
+from __future__ import annotations
+
+import json
+from typing import Final
+
+from raglan.deadline import Deadline
+from raglan.errors import InvalidInput
+from raglan.resilience.limiter import Priority
+from raglan.telemetry import semconv, tracing
+from raglan.v1 import generator_pb2, retriever_pb2
+
+from raglan_gateway import caller
+from raglan_gateway.api import filters, schemas
+from raglan_gateway.query import Query
+from raglan_gateway.settings import GatewaySettings
+
+_MODES: Final = {
+    "hybrid": retriever_pb2.SEARCH_MODE_HYBRID,
+    "dense": retriever_pb2.SEARCH_MODE_DENSE,
+    "lexical": retriever_pb2.SEARCH_MODE_LEXICAL,
+}
+_ROLES: Final = {"user": generator_pb2.ROLE_USER, "assistant": generator_pb2.ROLE_ASSISTANT}
+
+
+def checked(
+    body: schemas.SearchRequest, priority: str, settings: GatewaySettings
+) -> tuple[Query, Deadline]:
+    """Check a request against the limits that settings hold; every API's questions pass here.
+
+    Returns:
+        The query, and its deadline, which is the current one from then on.
+
+    Raises:
+        InvalidInput: a limit is exceeded; the message names it.
+    """
+    if len(body.query) > settings.max_query_chars:
+        raise InvalidInput(
+            f"query has {len(body.query)} characters; the limit is {settings.max_query_chars} "
+            "(RAGLAN_GATEWAY_MAX_QUERY_CHARS)."
+        )
+    if body.top_k > settings.max_top_k:
+        raise InvalidInput(
+            f"top_k is {body.top_k}; the limit is {settings.max_top_k} (RAGLAN_GATEWAY_MAX_TOP_K)."
+        )
+    timeout_ms = body.timeout_ms or settings.default_timeout_ms
+    if timeout_ms > settings.max_timeout_ms:
+        raise InvalidInput(
+            f"timeout_ms is {timeout_ms}; the limit is {settings.max_timeout_ms} "
+            "(RAGLAN_GATEWAY_MAX_TIMEOUT_MS)."
+        )
+    collections = body.collections or [settings.default_collection]
+    asked = body if isinstance(body, schemas.QueryRequest) else None
+    query = Query(
+        text=body.query.strip(),
+        collections=tuple(dict.fromkeys(collections)),
+        top_k=body.top_k,
+        mode=_MODES[body.mode],
+        rerank=body.rerank,
+        min_score=body.min_score,
+        filter=filters.to_proto(body.filter) if body.filter else None,
+        tenant=caller.current().tenant,
+        max_tokens=(asked.max_tokens or 0) if asked else 0,
+        stream=asked.stream if asked else False,
+        history=tuple(_turn(turn) for turn in asked.history) if asked else (),
+        sampling=_sampling(asked) if asked else None,
+        json_schema=json.dumps(asked.json_schema) if asked and asked.json_schema else "",
+        # The higher number goes later.
+        priority=max(Priority[priority.upper()], Priority[settings.highest_priority.upper()]),
+    )
+    deadline = Deadline.after(timeout_ms / 1e3)
+    deadline.adopt()
+    span = tracing.current()
+    span.set_attributes({semconv.DEADLINE_REMAINING_MS: timeout_ms, semconv.MODE: body.mode})
+    if (text := tracing.content(query.text)) is not None:
+        span.set_attribute(semconv.INPUT, text)
+    return query, deadline
+
+
+def _turn(turn: schemas.Turn) -> generator_pb2.Turn:
+    return generator_pb2.Turn(role=_ROLES[turn.role], text=turn.text)
+
+
+def _sampling(body: schemas.QueryRequest) -> generator_pb2.Sampling | None:
+    """Sampling as asked for; None where all of it is the model's own."""
+    sampling = generator_pb2.Sampling(
+        temperature=body.temperature, top_p=body.top_p, seed=body.seed, stop=body.stop
+    )
+    return sampling if sampling.ByteSize() else None
