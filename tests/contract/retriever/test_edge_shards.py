@@ -45,7 +45,7 @@ def search_threads() -> int:
 
 
 def open_shards(index: Index) -> list[str]:
-    shards = index.store._shards
+    shards = index.all_tenants._shards
     return [name for name in shards.names() if shards.get(name).shard is not None]
 
 

@@ -128,7 +128,7 @@ class Building:
             await self.index.upsert("c", self.model, chunks, self.vectors(1000, seed=start))
 
     def building(self) -> bool:
-        return self.index.store._shards.get("c").changed is not None
+        return self.index.all_tenants._shards.get("c").changed is not None
 
     async def begun(self) -> bool:
         return self.building()
@@ -326,7 +326,7 @@ async def test_an_index_that_cannot_be_built_is_tried_again_and_leaves_no_copy(
 
     monkeypatch.setattr(edge, "optimize", fails_once)
     index = await opened(open_edge, tmp_path, optimize_after_chunks=50, quiet_s=0.01)
-    index.store._rebuilds._retry_s = 0.5
+    index.all_tenants._rebuilds._retry_s = 0.5
     await index.create("c", model, 0, 0)
     await index.upsert("c", model, [chunk(f"d{n}#0") for n in range(60)], vectors(60))
     await until(lambda: asyncio.sleep(0, len(tries) == 1))
@@ -358,7 +358,7 @@ async def test_a_flush_does_not_wait_for_the_index_of_another_collection(
         await index.create(name, model, 0, 0)
     await index.upsert("large", model, [chunk(f"d{n}#0") for n in range(6)], vectors(6))
     await building.wait()
-    flush = index.store._flush
+    flush = index.all_tenants._flush
     monkeypatch.setattr(index.store, "_flush", lambda name: (flush(name), flushed.append(name)))
     await index.upsert("small", model, [chunk("d#0")], vectors(1))
     await until(lambda: asyncio.sleep(0, "small" in flushed))

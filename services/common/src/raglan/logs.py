@@ -1,6 +1,6 @@
 """Structured logs: one JSON line an event, or coloured text in a terminal.
 
-Each line names its request and trace, the stage, and what is left of the
+Each line names its request and trace, its tenant, the stage, and what is left of the
 deadline; nothing has to be bound for that. What `raglan.redaction` names never leaves, in lines of
 other libraries either. Logging never raises: a full disk or a closed terminal costs lines, which
 are counted, and not the code that logs.
@@ -25,7 +25,7 @@ import structlog
 from pydantic import BaseModel, SecretStr
 from structlog.typing import EventDict, ExcInfo
 
-from raglan import deadline, redaction
+from raglan import deadline, redaction, tenancy
 from raglan.context_variables import restore
 from raglan.settings import ServiceSettings
 from raglan.telemetry import context
@@ -159,6 +159,8 @@ class _Lines:
             known["request_id"] = request_id
         if trace_id := context.trace_id():
             known["trace_id"] = trace_id
+        if tenant := tenancy.current():
+            known["tenant"] = tenant
         if stage := event.pop("stage", "") or _stage.get() or self._own_stage:
             known["stage"] = redaction.redact_value(stage)
         if limit := deadline.current():

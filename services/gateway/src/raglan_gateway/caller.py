@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+from raglan import tenancy
+from raglan.telemetry import semconv, tracing
+
 
 class Scope(StrEnum):
     """What a key allows. `admin` includes the others."""
@@ -52,5 +55,12 @@ def current() -> Caller:
 
 
 def use(caller: Caller) -> None:
-    """Make `caller` the current one, for this task and those it starts."""
+    """Make `caller` the current one, for this task and those it starts.
+
+    Raises:
+        InvalidInput: its tenant's id is malformed.
+    """
+    tenancy.use(caller.tenant)
+    if caller.tenant:
+        tracing.current().set_attribute(semconv.TENANT, caller.tenant)
     _current.set(caller)

@@ -8,6 +8,7 @@ from contextlib import suppress
 from typing import Final, Protocol
 
 import structlog
+from raglan import tenancy
 from raglan.database import now_ms
 from raglan.deadline import Deadline
 from raglan.errors import RaglanError
@@ -147,8 +148,9 @@ class Ingestion:
         if job.cancel_requested:
             stop.set()
         try:
-            async with self._traces.run(job):
-                job_traces.ended(await self._run(job, stop))
+            with tenancy.serving(tenancy.split(job.collection)[0]):
+                async with self._traces.run(job):
+                    job_traces.ended(await self._run(job, stop))
         except Exception:
             log.exception("a job broke off", job=job_id)
             await self._jobs.fail_queued(

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from opentelemetry.trace import SpanKind, Status, StatusCode
+from raglan import tenancy
 from raglan.database import Transactions
 from raglan.telemetry import context as request_context
 from raglan.telemetry import semconv, tracing
@@ -29,12 +30,13 @@ class JobTraces:
     async def run(self, job: Job) -> AsyncIterator[None]:
         """The span of one run. It links to the run before it, if a crash or a retry made it."""
         known = await self._database.run(lambda session: session.get(JobTrace, job.id))
+        tenant, name = tenancy.split(job.collection)
         attributes = {
             semconv.JOB_ID: job.id,
             semconv.JOB_ATTEMPT: job.attempt,
-            semconv.COLLECTION: job.collection,
+            semconv.COLLECTION: name,
             semconv.DOCUMENTS: job.documents,
-        }
+        } | ({semconv.TENANT: tenant} if tenant else {})
         carrier = {"traceparent": known.request if known else ""}
         with request_context.incoming(
             carrier, semconv.INGEST_JOB, attributes, kind=SpanKind.CONSUMER

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import sqlalchemy as sa
+from raglan import tenancy
 from raglan.database import Transactions, now_ms
 from raglan.errors import Conflict, NotFound
 from sqlalchemy.orm import Session
@@ -98,12 +99,12 @@ class JobStore:
         )
 
     async def views(self, collection: str, limit: int, *, errors: int) -> list[JobView]:
-        """Newest first, each with its first `errors` errors."""
+        """The current tenant's, newest first, each with its first `errors` errors."""
+        tenant = tenancy.current()
 
         def work(session: Session) -> list[JobView]:
             query = sa.select(Job).order_by(Job.created_ms.desc(), Job.id.desc()).limit(limit)
-            if collection:
-                query = query.where(Job.collection == collection)
+            query = query.where(Job.collection == collection if collection else _of(tenant))
             return _views(session, session.scalars(query).all(), errors=errors)
 
         return await self._database.run(work)
@@ -325,6 +326,13 @@ class JobStore:
             return job
 
         return await self._database.run(work)
+
+
+def _of(tenant: str) -> sa.ColumnElement[bool]:
+    """Select the jobs of a tenant."""
+    if not tenant:
+        return ~Job.collection.contains(tenancy.SEPARATOR)
+    return Job.collection.startswith(f"{tenant}{tenancy.SEPARATOR}", autoescape=True)
 
 
 def _named(job: Job, document_ids: Sequence[str]) -> tuple[sa.ColumnElement[bool], ...]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 from enum import StrEnum
 
 from raglan.identifiers import MAX_DOCUMENT_ID_CHARS
+from raglan.tenancy import MAX_QUALIFIED_CHARS
 from sqlalchemy import (
     JSON,
     BigInteger,
@@ -76,7 +77,7 @@ class Job(Base):
     __tablename__ = "jobs"
 
     id: Mapped[str] = mapped_column(String(64), primary_key=True)
-    collection: Mapped[str] = mapped_column(String(64), index=True)
+    collection: Mapped[str] = mapped_column(String(MAX_QUALIFIED_CHARS), index=True)
     state: Mapped[str] = mapped_column(String(16), default=JobState.QUEUED)
     attempt: Mapped[int] = mapped_column(default=1)
     """Counts up with each retry: every attempt is a workflow of its own."""
@@ -142,7 +143,7 @@ class Document(Base):
     __tablename__ = "documents"
     __table_args__ = (Index("documents_by_blob", "sha256"),)
 
-    collection: Mapped[str] = mapped_column(String(64), primary_key=True)
+    collection: Mapped[str] = mapped_column(String(MAX_QUALIFIED_CHARS), primary_key=True)
     id: Mapped[str] = mapped_column(String(MAX_DOCUMENT_ID_CHARS), primary_key=True)
     job_id: Mapped[str] = mapped_column(String(64))
     state: Mapped[str] = mapped_column(String(16), default=DocumentState.QUEUED)
@@ -172,7 +173,7 @@ class DocumentStructure(Base):
         ),
     )
 
-    collection: Mapped[str] = mapped_column(String(64), primary_key=True)
+    collection: Mapped[str] = mapped_column(String(MAX_QUALIFIED_CHARS), primary_key=True)
     document_id: Mapped[str] = mapped_column(String(MAX_DOCUMENT_ID_CHARS), primary_key=True)
     language: Mapped[str] = mapped_column(String(16), default="")
     """ISO 639-1; empty where it is unknown."""
@@ -200,7 +201,7 @@ class IndexRevision(Base):
 
     __tablename__ = "index_revisions"
 
-    collection: Mapped[str] = mapped_column(String(64), primary_key=True)
+    collection: Mapped[str] = mapped_column(String(MAX_QUALIFIED_CHARS), primary_key=True)
     revision: Mapped[int]
 
 
@@ -209,7 +210,7 @@ class UnfinishedDeletion(Base):
 
     __tablename__ = "unfinished_deletions"
 
-    collection: Mapped[str] = mapped_column(String(64), primary_key=True)
+    collection: Mapped[str] = mapped_column(String(MAX_QUALIFIED_CHARS), primary_key=True)
     document_id: Mapped[str] = mapped_column(String(MAX_DOCUMENT_ID_CHARS), primary_key=True)
 
 

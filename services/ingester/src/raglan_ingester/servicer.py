@@ -9,8 +9,10 @@ from contextlib import aclosing
 from typing import Any, Final
 
 import grpc
+from raglan import tenancy
 from raglan.deadline import Deadline
-from raglan.errors import InvalidInput, Unavailable
+from raglan.errors import InvalidInput, NotFound, Unavailable
+from raglan.identifiers import check_collection_name
 from raglan.rpc import pages
 from raglan.rpc.dependency import Dependency
 from raglan.rpc.service_info import service_info
@@ -30,6 +32,7 @@ _WATCH_S: Final = 0.25
 _AWAY_S: Final = 60.0
 """A database that is away for less does not end a watch."""
 _ERRORS_IN_LISTS: Final = 10
+_BACKUPS: Final = "Backups"
 _JOB_STATES: Final = {
     JobState.QUEUED: ingester_pb2.JOB_STATUS_QUEUED,
     JobState.RUNNING: ingester_pb2.JOB_STATUS_RUNNING,
@@ -90,13 +93,15 @@ class IngesterServicer(ingester_pb2_grpc.IngesterServiceServicer):
     async def GetJob(
         self, request: ingester_pb2.GetJobRequest, context: Context
     ) -> ingester_pb2.Job:
-        return _job_to_proto(await self._jobs.view(request.id))
+        return _job_to_proto(await self._own_job(request.id))
 
     async def ListJobs(
         self, request: ingester_pb2.ListJobsRequest, context: Context
     ) -> ingester_pb2.ListJobsResponse:
         views = await self._jobs.views(
-            request.collection, page_size(request.limit), errors=_ERRORS_IN_LISTS
+            _qualified(request.collection) if request.collection else "",
+            page_size(request.limit),
+            errors=_ERRORS_IN_LISTS,
         )
         return ingester_pb2.ListJobsResponse(jobs=[_job_to_proto(view) for view in views])
 
@@ -108,7 +113,7 @@ class IngesterServicer(ingester_pb2_grpc.IngesterServiceServicer):
         away_since: float | None = None
         while True:
             try:
-                view = await self._jobs.view(request.id)
+                view = await self._own_job(request.id)
                 away_since = None
             except Unavailable:
                 now = time.monotonic()
@@ -128,12 +133,14 @@ class IngesterServicer(ingester_pb2_grpc.IngesterServiceServicer):
     async def CancelJob(
         self, request: ingester_pb2.GetJobRequest, context: Context
     ) -> ingester_pb2.Job:
+        await self._own_job(request.id)
         await self._ingestion.cancel(request.id)
         return _job_to_proto(await self._jobs.view(request.id))
 
     async def RetryJob(
         self, request: ingester_pb2.GetJobRequest, context: Context
     ) -> ingester_pb2.Job:
+        await self._own_job(request.id)
         await self._ingestion.retry(request.id)
         return _job_to_proto(await self._jobs.view(request.id))
 
@@ -141,7 +148,7 @@ class IngesterServicer(ingester_pb2_grpc.IngesterServiceServicer):
         self, request: ingester_pb2.ListDocumentsRequest, context: Context
     ) -> ingester_pb2.ListDocumentsResponse:
         rows, next_after = await self._library.page(
-            request.collection, request.limit, request.after
+            _qualified(request.collection), request.limit, request.after
         )
         documents = pages.first_page(_document_to_proto(row) for row in rows)
         if len(documents) < len(rows):
@@ -151,7 +158,7 @@ class IngesterServicer(ingester_pb2_grpc.IngesterServiceServicer):
     async def GetDocument(
         self, request: ingester_pb2.GetDocumentRequest, context: Context
     ) -> ingester_pb2.Document:
-        found = await self._library.get(request.collection, request.document_id)
+        found = await self._library.get(_qualified(request.collection), request.document_id)
         end = request.text_offset + pages.PAGE_CHARS
         message = _document_to_proto(found.row, text=found.row.text[request.text_offset : end])
         message.next_text_offset = end if end < len(found.row.text) else 0
@@ -162,42 +169,46 @@ class IngesterServicer(ingester_pb2_grpc.IngesterServiceServicer):
     async def DeleteDocument(
         self, request: ingester_pb2.GetDocumentRequest, context: Context
     ) -> ingester_pb2.DeleteDocumentResponse:
-        deleted = await self._library.delete(
-            request.collection, request.document_id, Deadline.of(context)
-        )
+        collection = _qualified(request.collection)
+        deleted = await self._library.delete(collection, request.document_id, Deadline.of(context))
         return ingester_pb2.DeleteDocumentResponse(
-            deleted_chunks=deleted, revision=await self._revision(request.collection)
+            deleted_chunks=deleted, revision=await self._revision(collection)
         )
 
     async def BatchDeleteDocuments(
         self, request: ingester_pb2.BatchDeleteDocumentsRequest, context: Context
     ) -> ingester_pb2.BatchDeleteDocumentsResponse:
+        collection = _qualified(request.collection)
         deleted, missing = await self._library.delete_batch(
-            request.collection, request.document_ids, Deadline.of(context)
+            collection, request.document_ids, Deadline.of(context)
         )
         return ingester_pb2.BatchDeleteDocumentsResponse(
             deleted_chunks=deleted,
             missing_ids=missing,
-            revision=await self._revision(request.collection),
+            revision=await self._revision(collection),
         )
 
     async def DeleteDocuments(
         self, request: ingester_pb2.DeleteDocumentsRequest, context: Context
     ) -> ingester_pb2.DeleteDocumentsResponse:
-        deleted = await self._library.delete_all(request.collection, Deadline.of(context))
+        deleted = await self._library.delete_all(
+            _qualified(request.collection), Deadline.of(context)
+        )
         return ingester_pb2.DeleteDocumentsResponse(deleted_documents=deleted)
 
     async def GetRevisions(
         self, request: ingester_pb2.GetRevisionsRequest, context: Context
     ) -> ingester_pb2.GetRevisionsResponse:
-        known = await self._revisions.known(request.collections)
+        known = await self._revisions.known([_qualified(name) for name in request.collections])
         return ingester_pb2.GetRevisionsResponse(
-            revisions=known.revisions, unfinished=known.unfinished
+            revisions={_alone(name): revision for name, revision in known.revisions.items()},
+            unfinished=[_alone(name) for name in known.unfinished],
         )
 
     async def Export(
         self, request: ingester_pb2.ExportRequest, context: Context
     ) -> AsyncIterator[backup_pb2.BackupRecord]:
+        tenancy.refuse_tenants(_BACKUPS)
         async with aclosing(self._exporter.unit(request.cursor)) as records:
             async for record in records:
                 yield record
@@ -205,6 +216,7 @@ class IngesterServicer(ingester_pb2_grpc.IngesterServiceServicer):
     async def BeginImport(
         self, request: ingester_pb2.BeginImportRequest, context: Context
     ) -> ingester_pb2.ImportProgress:
+        tenancy.refuse_tenants(_BACKUPS)
         units = await self._importer.begin(
             request.backup_id,
             request.header,
@@ -216,6 +228,7 @@ class IngesterServicer(ingester_pb2_grpc.IngesterServiceServicer):
     async def Import(
         self, request_iterator: AsyncIterator[ingester_pb2.ImportRequest], context: Context
     ) -> ingester_pb2.ImportProgress:
+        tenancy.refuse_tenants(_BACKUPS)
         first = await anext(request_iterator, ingester_pb2.ImportRequest())
         if not first.HasField("unit"):
             raise InvalidInput("The first message must name the unit.")
@@ -226,9 +239,17 @@ class IngesterServicer(ingester_pb2_grpc.IngesterServiceServicer):
     async def EndImport(
         self, request: ingester_pb2.EndImportRequest, context: Context
     ) -> ingester_pb2.ImportProgress:
+        tenancy.refuse_tenants(_BACKUPS)
         units = await self._importer.end(request.backup_id)
         self._restored()
         return ingester_pb2.ImportProgress(units=units)
+
+    async def _own_job(self, job_id: str) -> JobView:
+        """Return a job of the current tenant. Raises NotFound, for those of others too."""
+        view = await self._jobs.view(job_id)
+        if not tenancy.is_own(view.job.collection):
+            raise NotFound(f"There is no job {job_id!r}.")
+        return view
 
     async def _revision(self, collection: str) -> int:
         return (await self._revisions.known([collection])).revisions.get(collection, 0)
@@ -246,11 +267,22 @@ class IngesterServicer(ingester_pb2_grpc.IngesterServiceServicer):
         return service_info("ingester", facts, metrics_port=self._metrics_port())
 
 
+def _qualified(name: str) -> str:
+    """Return the name by which the collection that a request names is kept."""
+    return tenancy.qualified(name)
+
+
+def _alone(collection: str) -> str:
+    """Return the name of a collection as its owner uses it."""
+    return tenancy.split(collection)[1]
+
+
 async def _parts(requests: AsyncIterator[ingester_pb2.SubmitRequest]) -> AsyncIterator[Part]:
     async for request in requests:
         match request.WhichOneof("part"):
             case "job":
-                yield JobStart(request.job.collection)
+                name = request.job.collection
+                yield JobStart(_qualified(check_collection_name(name)) if name else "")
             case "document":
                 header = request.document
                 yield DocumentStart(
@@ -270,7 +302,7 @@ def _job_to_proto(view: JobView) -> ingester_pb2.Job:
     job = view.job
     message = ingester_pb2.Job(
         id=job.id,
-        collection=job.collection,
+        collection=_alone(job.collection),
         status=_JOB_STATES[JobState(job.state)],
         stages=_stages(job),
         errors=[
@@ -303,7 +335,7 @@ def _stages(job: Job) -> list[ingester_pb2.StageProgress]:
 def _document_to_proto(row: Document, *, text: str = "") -> ingester_pb2.Document:
     message = ingester_pb2.Document(
         id=row.id,
-        collection=row.collection,
+        collection=_alone(row.collection),
         title=row.title,
         text=text,
         metadata_json=row.metadata_json,

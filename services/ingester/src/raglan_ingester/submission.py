@@ -12,7 +12,7 @@ from typing import Final
 from raglan import metadata
 from raglan.database import now_ms
 from raglan.errors import InvalidInput, NotFound, PayloadTooLarge
-from raglan.identifiers import check_collection_name, check_document_id, shortened
+from raglan.identifiers import check_document_id, shortened
 
 from raglan_ingester.blobs import BlobStore, BlobWriter
 from raglan_ingester.collection_locks import CollectionLocks
@@ -39,6 +39,7 @@ class JobStart:
     """First message of an upload."""
 
     collection: str
+    """Its qualified name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +135,7 @@ class _JobReceiver:
             raise InvalidInput("A job has one header; this is a second one.")
         if not start.collection:
             raise InvalidInput("The job names no collection.")
-        self._collection = check_collection_name(start.collection)
+        self._collection = start.collection
 
     async def document(self, start: DocumentStart) -> None:
         if not self._collection:

@@ -30,7 +30,13 @@ def build(settings: RetrieverSettings) -> Service:
     metrics = Endpoint.of(settings)
     counted = RetrieverMetrics(metrics.registry)
     limits = Limits(settings.max_limit, settings.max_upsert_chunks, settings.min_candidates)
-    index = Index(store, limits=limits, language=settings.language, timed=counted.leg)
+    index = Index(
+        store,
+        limits=limits,
+        language=settings.language,
+        timed=counted.leg,
+        on_foreign=counted.foreign,
+    )
     fusion = Fusion(settings.fusion, settings.dense_weight, settings.lexical_weight)
     behind = [Dependency("qdrant", store.open)] if settings.store == "qdrant" else []
     servicer = RetrieverServicer(

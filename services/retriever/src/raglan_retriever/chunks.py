@@ -20,13 +20,14 @@ MAX_ID_CHARS: Final = 512
 DOCUMENT_ID: Final = "document_id"
 TERMS: Final = "terms"
 NUMBERS: Final = "numbers"
+TENANT: Final = "tenant"
 _NAMESPACE: Final = uuid.UUID("8d2ee9f0-6b0a-5f0c-9a3e-0d6f5a1c7b11")
 _FIELDS: Final = (
     "chunk_id", "document_id", "ordinal", "title", "text", "start", "end", "heading_path",
     "metadata_json", "page", "structure", "language", "filename", "created_ms",
 )  # fmt: skip
 
-STORED: Final = _FIELDS
+STORED: Final = (*_FIELDS, TENANT)
 """The fields of the payload that a chunk is read back from."""
 
 
@@ -53,6 +54,8 @@ class Chunk:
     filename: str = ""
     created_ms: int = 0
     """When the document was submitted, in milliseconds since 1970; 0 where it is not known."""
+    tenant: str = ""
+    """Its owner, as the store keeps it; `raglan_retriever.stores.tenants` writes and checks it."""
 
     @property
     def point_id(self) -> str:
@@ -102,7 +105,7 @@ class Chunk:
     def from_payload(cls, payload: Mapping[str, Any]) -> Chunk:
         """Read a stored chunk."""
         # Chunks stored by an earlier version lack what was added since.
-        fields = {name: payload[name] for name in _FIELDS if name in payload}
+        fields = {name: payload[name] for name in STORED if name in payload}
         return cls(
             **fields
             | {

@@ -23,6 +23,7 @@ from raglan_retriever.metadata import term
 from raglan_retriever.searching import Limits, Query, Results, Searcher
 from raglan_retriever.stores.spans import engine_span
 from raglan_retriever.stores.store import Point, Removed, Stats, Store
+from raglan_retriever.stores.tenants import TenantStore
 
 MAX_DOCUMENT_IDS: Final = 1000
 
@@ -37,6 +38,7 @@ class Index:
         limits: Limits,
         language: str,
         timed: Callable[[str], AbstractContextManager[None]] = lambda leg: nullcontext(),
+        on_foreign: Callable[[int], None] = lambda chunks: None,
     ) -> None:
         """Index over `store`.
 
@@ -45,10 +47,13 @@ class Index:
             limits: Limits of a call.
             language: ISO 639-1 code for new collections.
             timed: Entered around each part of a search: dense, lexical, fetch.
+            on_foreign: Called with the number of chunks of another tenant that were dropped.
         """
-        self.store: Final = store
+        self.all_tenants: Final = store
+        """The store itself, whose collections have qualified names."""
+        self.store: Final = TenantStore(store, on_foreign)
         self.limits: Final = limits
-        self._searcher = Searcher(store, limits, timed)
+        self._searcher = Searcher(self.store, limits, timed)
         self._language = language
         self._learning = asyncio.Lock()
 
@@ -90,12 +95,17 @@ class Index:
         collection = await self.store.collection(check_collection_name(name))
         return collection, await self.store.stats(name)
 
-    async def all_stats(self) -> list[tuple[Collection, Stats]]:
-        """Return every collection by name, without damaged ones and those dropped meanwhile."""
+    async def all_stats(self, *, all_tenants: bool = False) -> list[tuple[Collection, Stats]]:
+        """Return every collection by name, without damaged ones and those dropped meanwhile.
+
+        Args:
+            all_tenants: Return those of all tenants, by their qualified names.
+        """
+        store: Store = self.all_tenants if all_tenants else self.store
         found = []
-        for collection in await self.store.collections():
+        for collection in await store.collections():
             with suppress(NotFound, Conflict, StorageFull):
-                found.append((collection, await self.store.stats(collection.name)))
+                found.append((collection, await store.stats(collection.name)))
         return found
 
     async def drop(self, name: str) -> Removed:

@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Gauge
+from prometheus_client import CollectorRegistry, Counter, Gauge
 from raglan.background import keep_running
 from raglan.errors import Conflict, NotFound, RaglanError, StorageFull
 from raglan.telemetry.metrics import Durations
@@ -35,6 +35,12 @@ class RetrieverMetrics:
             registry,
         )
 
+        self._foreign = Counter(
+            "raglan_foreign_chunks",
+            "Chunks of another tenant that were found and dropped; any is a fault of ours.",
+            registry=registry,
+        )
+
         def gauge(name: str, text: str) -> Gauge:
             return Gauge(f"raglan_index_{name}", text, registry=registry)
 
@@ -56,6 +62,10 @@ class RetrieverMetrics:
             yield
         finally:
             self._legs.observe(time.monotonic() - begun, name)
+
+    def foreign(self, chunks: int) -> None:
+        """Count chunks of another tenant that a store returned."""
+        self._foreign.inc(chunks)
 
     def watch(self, store: Store) -> None:
         """Sample the sizes of `store` until `close`."""

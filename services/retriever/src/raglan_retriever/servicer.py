@@ -9,7 +9,7 @@ from itertools import islice
 from typing import Any, Final
 
 import grpc
-from raglan import tensors
+from raglan import tenancy, tensors
 from raglan.deadline import Deadline
 from raglan.rpc import pages
 from raglan.rpc.dependency import Dependency
@@ -71,10 +71,15 @@ class RetrieverServicer(retriever_pb2_grpc.RetrieverServiceServicer):
     async def ListCollections(
         self, request: retriever_pb2.ListCollectionsRequest, context: Context
     ) -> retriever_pb2.ListCollectionsResponse:
-        found = [wire.collection_to_proto(*pair) for pair in await self._index.all_stats()]
+        everyone = request.all_tenants
+        if everyone:
+            tenancy.refuse_tenants("The collections of all tenants")
+        stats = await self._index.all_stats(all_tenants=everyone)
+        store = self._index.all_tenants if everyone else self._index.store
+        found = [wire.collection_to_proto(*pair) for pair in stats]
         found += [
             retriever_pb2.Collection(name=name, error=reason)
-            for name, reason in self._index.store.set_aside().items()
+            for name, reason in store.set_aside().items()
         ]
         found.sort(key=lambda collection: collection.name)
         return retriever_pb2.ListCollectionsResponse(collections=found)
@@ -189,7 +194,7 @@ class RetrieverServicer(retriever_pb2_grpc.RetrieverServiceServicer):
                 "max_limit": limits.max_limit,
                 "max_upsert_chunks": limits.max_upsert_chunks,
             },
-            load={"damaged_collections": len(damaged := self._index.store.set_aside())},
+            load={"damaged_collections": len(damaged := self._index.all_tenants.set_aside())},
             problems=[
                 f"Collection {name!r} is set aside: {reason}."
                 for name, reason in islice(sorted(damaged.items()), _PROBLEMS_SHOWN)

@@ -11,9 +11,8 @@ import grpc
 from raglan import errors
 from raglan.deadline import Deadline
 from raglan.errors import DeadlineExceeded, RaglanError
-from raglan.rpc import credentials, faults
+from raglan.rpc import credentials, faults, tenant_calls
 from raglan.rpc.tracing import Attempt
-from raglan.telemetry import context as request_context
 
 _OPTIONS: Final[tuple[tuple[str, Any], ...]] = (
     # By default the first success after an outage of 30 s comes 12 s late; so, 1 s.
@@ -91,7 +90,7 @@ async def call(
         raise DeadlineExceeded(f"The deadline passed before {to} was called.")
     attempt = attempt or Attempt()
     attempt.begin(method, remaining)
-    metadata = request_context.outgoing(attempt.span)
+    metadata = tenant_calls.outgoing(attempt.span)
     error: BaseException | None = None
     try:
         return await method(request, timeout=remaining, metadata=metadata)
@@ -123,7 +122,7 @@ async def stream(
     attempt = attempt or Attempt()
     attempt.begin(method, remaining)
     attempt.streams()
-    replies = method(request, timeout=remaining, metadata=request_context.outgoing(attempt.span))
+    replies = method(request, timeout=remaining, metadata=tenant_calls.outgoing(attempt.span))
     error: BaseException | None = None
     begun = False
     try:

@@ -13,10 +13,11 @@ import grpc
 import structlog
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from raglan import tenancy
 from raglan.background import keep_running
 from raglan.resilience.breaker import CircuitBreaker, State
 from raglan.resilience.latency import DecayingMean
-from raglan.rpc import client, credentials, health_service
+from raglan.rpc import client, credentials, health_service, tenant_calls
 
 log: Final = structlog.get_logger()
 
@@ -93,6 +94,13 @@ class Endpoint:
         """True while its breaker is open."""
         return self.breaker.state is State.OPEN
 
+    def method(self, name: str) -> Callable[..., Any]:
+        """Return the rpc of this name, as the current tenant calls it."""
+        found: Callable[..., Any] = getattr(
+            self._tenant_stub if tenancy.current() else self.stub, name
+        )
+        return found
+
     async def close(self, grace_s: float | None = None) -> None:
         """Stop following it and close the channel; its calls get `grace_s` to end."""
         self._watching.cancel()
@@ -106,6 +114,10 @@ class Endpoint:
         self._certificates = credentials.material()
         self._channel = client.connect(self.address, target=self._target)
         self.stub = self._make_stub(self._channel)
+        self._tenant_stub = self.stub
+        if self._target in tenant_calls.KEEPERS:
+            of_tenants: Any = tenant_calls.TenantChannel(self._channel)
+            self._tenant_stub = self._make_stub(of_tenants)
         self._health: Any = health_pb2_grpc.HealthStub(self._channel)
 
     def _renew(self) -> None:

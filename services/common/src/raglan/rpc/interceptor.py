@@ -8,15 +8,16 @@ import math
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import grpc
 import structlog
 
-from raglan import deadline, errors
+from raglan import deadline, errors, tenancy
 from raglan.deadline import Deadline
 from raglan.errors import RaglanError
 from raglan.lifecycle import Lifecycle
+from raglan.rpc import tenant_calls
 from raglan.rpc import tracing as rpc_tracing
 from raglan.rpc.metrics import ServedCalls
 from raglan.telemetry import context as request_context
@@ -39,6 +40,13 @@ Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 
 
+class _Details(NamedTuple):
+    """What gRPC finds a handler by."""
+
+    method: str
+    invocation_metadata: Any
+
+
 class BoundaryInterceptor(grpc.aio.ServerInterceptor):
     """Wraps each handler so that servicers can raise `RaglanError` and think of nothing else.
 
@@ -57,8 +65,11 @@ class BoundaryInterceptor(grpc.aio.ServerInterceptor):
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Handler | None:
         """Return the handler of a call, wrapped."""
-        handler = await continuation(handler_call_details)
         method = handler_call_details.method
+        details: Any = handler_call_details
+        if (plain := tenant_calls.plain(method)) != method:
+            details = _Details(plain, handler_call_details.invocation_metadata)
+        handler = await continuation(details)
         if handler is None:
             self._served.unknown()
             return None
@@ -141,16 +152,20 @@ _WRAPS: Final[dict[tuple[bool, bool], Callable[..., Any]]] = {
 
 
 @asynccontextmanager
-async def _border(method: str, context: Context, served: ServedCalls) -> AsyncIterator[None]:
+async def _border(called: str, context: Context, served: ServedCalls) -> AsyncIterator[None]:
     started = time.monotonic()
     status = "OK"
+    method = tenant_calls.plain(called)
     served.began(method)
-    carrier = request_context.carrier_of(context.invocation_metadata() or ())
+    metadata = context.invocation_metadata() or ()
+    carrier = request_context.carrier_of(metadata)
     with request_context.incoming(
         carrier, rpc_tracing.name_of(method), rpc_tracing.server_attributes(method)
     ):
         span = tracing.current()
         try:
+            if tenant := tenant_calls.adopt(called, metadata):
+                span.set_attribute(semconv.TENANT, tenant)
             limit = Deadline.of(context)
             limit.adopt()
             remaining_ms = round(limit.remaining_s() * 1e3, 1)
@@ -185,4 +200,6 @@ async def _abort(context: Context, error: RaglanError) -> None:
     if error.is_final:
         trailing.append((errors.FINAL_METADATA, "1"))
     status = grpc.StatusCode[row.status]
-    await context.abort(status, error.message, trailing_metadata=tuple(trailing))
+    await context.abort(
+        status, tenancy.unqualified(error.message), trailing_metadata=tuple(trailing)
+    )

@@ -193,7 +193,7 @@ class EndpointPool:
         attempt = await self._choose(method, first_by, tried)
         attempt.span.patience(first_by, gap_s)
         replies = client.stream(
-            getattr(attempt.endpoint.stub, method),
+            attempt.endpoint.method(method),
             request,
             deadline=deadline,
             to=self._says,
@@ -337,7 +337,7 @@ class EndpointPool:
         error: BaseException | None = None
         try:
             return await client.call(
-                getattr(endpoint.stub, method),
+                endpoint.method(method),
                 request,
                 deadline=deadline,
                 to=self._says,

@@ -18,6 +18,7 @@ from opentelemetry.trace import INVALID_SPAN, NonRecordingSpan, SpanKind, Status
 from raglan import errors
 from raglan.deadline import Deadline
 from raglan.errors import DeadlineExceeded, RaglanError
+from raglan.rpc import tenant_calls
 from raglan.telemetry import semconv, tracing
 
 _UNTRACED: Final = (
@@ -38,6 +39,7 @@ the caller's clock started earlier."""
 
 def name_of(method: str) -> str:
     """The span's name for "/raglan.v1.EmbedderService/Embed"; "" for what makes no span."""
+    method = tenant_calls.plain(method)
     if method.startswith(_UNTRACED) or method.endswith(_ABOUT):
         return ""
     return method[1:]

@@ -68,6 +68,8 @@ ERROR_CAUSE: Final = "raglan.error_cause"
 DEADLINE_REMAINING_MS: Final = "deadline.remaining_ms"
 """Remaining budget of the request at the start of the step, in milliseconds."""
 REQUEST_ID: Final = "raglan.request_id"
+TENANT: Final = "raglan.tenant"
+"""Whose request or job it is; absent for the mesh's own."""
 
 # --- HTTP -----------------------------------------------------------------------------------------
 

@@ -186,12 +186,17 @@ Global___GetCollectionRequest: _TypeAlias = GetCollectionRequest  # noqa: Y015
 class ListCollectionsRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    ALL_TENANTS_FIELD_NUMBER: _builtins.int
+    all_tenants: _builtins.bool
+    """Those of every tenant, by their qualified names: for backups. Refused to tenants."""
     def __init__(
         self,
+        *,
+        all_tenants: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["all_tenants", b"all_tenants"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

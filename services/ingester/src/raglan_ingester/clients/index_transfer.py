@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
+from raglan import tenancy
 from raglan.deadline import Deadline
 from raglan.errors import NotFound
 from raglan.rpc.pool import EndpointPool
@@ -29,25 +30,34 @@ class IndexTransfer:
         self._on_change = on_change
 
     async def collections(self) -> Sequence[retriever_pb2.Collection]:
-        """All collections; those that cannot be served have an `error`."""
-        request = retriever_pb2.ListCollectionsRequest()
+        """All tenants' collections; those that cannot be served have an `error`."""
+        request = retriever_pb2.ListCollectionsRequest(all_tenants=True)
         found: retriever_pb2.ListCollectionsResponse = await self._call("ListCollections", request)
         return list(found.collections)
 
     async def description(self, name: str) -> retriever_pb2.CollectionDescription:
         """The description of a collection."""
-        request = retriever_pb2.GetCollectionRequest(name=name)
-        found: retriever_pb2.CollectionDescription = await self._call("ExportCollection", request)
+        with tenancy.owner_of(name) as alone:
+            request = retriever_pb2.GetCollectionRequest(name=alone)
+            found: retriever_pb2.CollectionDescription = await self._call(
+                "ExportCollection", request
+            )
+        found.name = name
         return found
 
     async def create(self, description: retriever_pb2.CollectionDescription) -> None:
         """Create a collection as it was described. Raises Conflict when there is one."""
-        await self._call("ImportCollection", description)
+        request = retriever_pb2.CollectionDescription()
+        request.CopyFrom(description)
+        with tenancy.owner_of(description.name) as request.name:
+            await self._call("ImportCollection", request)
 
     async def drop(self, name: str) -> None:
         """Delete a collection; one that is gone already is no error."""
         try:
-            await self._call("DeleteCollection", retriever_pb2.DeleteCollectionRequest(name=name))
+            with tenancy.owner_of(name) as alone:
+                request = retriever_pb2.DeleteCollectionRequest(name=alone)
+                await self._call("DeleteCollection", request)
         except NotFound:
             return
 
@@ -55,14 +65,20 @@ class IndexTransfer:
         self, collection: str, chunk_ids: Sequence[str]
     ) -> retriever_pb2.ExportChunksResponse:
         """Those of the chunks that exist."""
-        request = retriever_pb2.ExportChunksRequest(collection=collection, chunk_ids=chunk_ids)
-        found: retriever_pb2.ExportChunksResponse = await self._call("ExportChunks", request)
-        return found
+        request = retriever_pb2.ExportChunksRequest(chunk_ids=chunk_ids)
+        with tenancy.owner_of(collection) as request.collection:
+            reply: retriever_pb2.ExportChunksResponse = await self._call("ExportChunks", request)
+        reply.found.collection = collection
+        return reply
 
     async def add(self, chunks: retriever_pb2.IndexedChunks) -> None:
         """Store chunks durably."""
-        reply = await self._call("ImportChunks", retriever_pb2.ImportChunksRequest(chunks=chunks))
-        await self._on_change(chunks.collection, reply.revision)
+        collection = chunks.collection
+        with tenancy.owner_of(collection) as alone:
+            request = retriever_pb2.ImportChunksRequest(chunks=chunks)
+            request.chunks.collection = alone
+            reply = await self._call("ImportChunks", request)
+        await self._on_change(collection, reply.revision)
 
     async def _call(self, method: str, request: Any) -> Any:
         deadline = Deadline.after(_CALL_S, is_budget=True)

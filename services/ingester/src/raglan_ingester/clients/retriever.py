@@ -1,4 +1,8 @@
-"""The index, as the ingester writes it."""
+"""The index, as the ingester writes it.
+
+The ingester knows collections by their qualified names. Here, and in `index_transfer`, they become
+a tenant and the name that its retriever knows.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from numpy.typing import NDArray
-from raglan import tensors
+from raglan import tenancy, tensors
 from raglan.deadline import Deadline
 from raglan.rpc.pool import EndpointPool
 from raglan.v1 import common_pb2, retriever_pb2
@@ -71,8 +75,9 @@ class RetrieverClient:
 
     async def collection(self, name: str, deadline: Deadline | None = None) -> CollectionSettings:
         """Raises NotFound when there is no such collection."""
-        request = retriever_pb2.GetCollectionRequest(name=name)
-        reply = await self._call("GetCollection", request, deadline)
+        with tenancy.owner_of(name) as alone:
+            request = retriever_pb2.GetCollectionRequest(name=alone)
+            reply = await self._call("GetCollection", request, deadline)
         return CollectionSettings(
             Model(reply.embedder.id, reply.embedder.revision, reply.embedder.dimension),
             reply.chunking.max_chars,
@@ -84,20 +89,16 @@ class RetrieverClient:
         self, collection: str, model: Model, chunks: Sequence[IndexChunk], vectors: NDArray[Any]
     ) -> None:
         """Store chunks with their vectors, one row a chunk."""
-        reply = await self._call(
-            "Upsert",
-            retriever_pb2.UpsertRequest(
-                collection=collection,
-                embedder=common_pb2.ModelIdentity(
-                    id=model.id, revision=model.revision, dimension=model.dimension
-                ),
-                chunks=[_to_proto(chunk) for chunk in chunks],
-                vectors=tensors.pack(vectors),
-                readability=[
-                    chunk.readability for chunk in chunks if chunk.readability is not None
-                ],
+        request = retriever_pb2.UpsertRequest(
+            embedder=common_pb2.ModelIdentity(
+                id=model.id, revision=model.revision, dimension=model.dimension
             ),
+            chunks=[_to_proto(chunk) for chunk in chunks],
+            vectors=tensors.pack(vectors),
+            readability=[chunk.readability for chunk in chunks if chunk.readability is not None],
         )
+        with tenancy.owner_of(collection) as request.collection:
+            reply = await self._call("Upsert", request)
         await self._on_change(collection, reply.revision)
 
     async def delete(
@@ -109,17 +110,17 @@ class RetrieverClient:
         deadline: Deadline | None = None,
     ) -> int:
         """Remove the documents' chunks except `keep`; how many there were."""
-        request = retriever_pb2.DeleteRequest(
-            collection=collection, document_ids=document_ids, keep_chunk_ids=keep
-        )
-        reply = await self._call("Delete", request, deadline)
+        request = retriever_pb2.DeleteRequest(document_ids=document_ids, keep_chunk_ids=keep)
+        with tenancy.owner_of(collection) as request.collection:
+            reply = await self._call("Delete", request, deadline)
         await self._on_change(collection, reply.revision)
         return int(reply.deleted_chunks)
 
     async def count(self, collection: str, document_ids: Sequence[str]) -> list[int]:
         """Count the chunks of each document in the index."""
-        request = retriever_pb2.CountChunksRequest(collection=collection, document_ids=document_ids)
-        return list((await self._call("CountChunks", request)).counts)
+        request = retriever_pb2.CountChunksRequest(document_ids=document_ids)
+        with tenancy.owner_of(collection) as request.collection:
+            return list((await self._call("CountChunks", request)).counts)
 
     async def _call(self, method: str, request: Any, deadline: Deadline | None = None) -> Any:
         within = deadline or Deadline.after(_CALL_S, is_budget=True)

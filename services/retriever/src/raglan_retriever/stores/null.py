@@ -7,8 +7,10 @@ Replicas share nothing and still agree, since nothing ever changes.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final
 
+from raglan import tenancy
 from raglan.errors import Conflict
 
 from raglan_retriever.chunks import Chunk
@@ -77,8 +79,12 @@ class NullStore:
         return [Hit(id_, 1 - place / PASSAGES) for place, id_ in enumerate(ids)]
 
     async def fetch(self, name: str, ids: Sequence[str]) -> dict[str, Chunk]:
-        """The chunks of those ids that exist."""
-        return {id_: self._chunks[id_] for id_ in ids if id_ in self._chunks}
+        """The chunks of those ids that exist; they belong to whoever asks."""
+        tenant = tenancy.current()
+        found = {id_: self._chunks[id_] for id_ in ids if id_ in self._chunks}
+        return (
+            {id_: replace(each, tenant=tenant) for id_, each in found.items()} if tenant else found
+        )
 
     async def points(self, name: str, ids: Sequence[str]) -> list[Point]:
         """Raises Conflict."""
@@ -86,7 +92,7 @@ class NullStore:
 
     async def select(self, name: str, where: Clause) -> list[Chunk]:
         """Every passage."""
-        return list(self._chunks.values())
+        return list((await self.fetch(name, list(self._chunks))).values())
 
     async def delete(self, name: str, where: Clause) -> Removed:
         """Raises Conflict."""

@@ -1,0 +1,164 @@
+"""A store as one tenant sees it: the only place where names become qualified, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from typing import Final, TypeVar
+
+import structlog
+from raglan import tenancy
+
+from raglan_retriever.chunks import TENANT, TERMS, Chunk
+from raglan_retriever.collection import Collection
+from raglan_retriever.filters import All, Clause, Terms
+from raglan_retriever.lexical import Sparse
+from raglan_retriever.stores.store import Hit, Point, Removed, Size, Stats, Store, Versioned
+
+log: Final = structlog.get_logger()
+
+_Where = TypeVar("_Where", Clause, Clause | None)
+
+
+class TenantStore:
+    """Implements `Store` for the current tenant over a store of all tenants.
+
+    Three things keep tenants apart, each by itself: a tenant's collection is a collection of its
+    own in the store; every point that is written names its tenant, and every search, selection,
+    deletion and count filters by it; and every chunk that is read is checked again.
+
+    Points of the mesh's own collections name no tenant and are not filtered, only checked.
+    """
+
+    def __init__(self, store: Store, on_foreign: Callable[[int], None]) -> None:
+        self._store = store
+        self._on_foreign = on_foreign
+
+    @property
+    def name(self) -> str:
+        return self._store.name
+
+    async def open(self) -> None:
+        await self._store.open()
+
+    async def close(self) -> None:
+        await self._store.close()
+
+    async def collections(self) -> list[Collection]:
+        every = await self._store.collections()
+        return [_alone(each) for each in every if tenancy.is_own(each.name)]
+
+    def set_aside(self) -> dict[str, str]:
+        return {
+            tenancy.split(name)[1]: reason
+            for name, reason in self._store.set_aside().items()
+            if tenancy.is_own(name)
+        }
+
+    async def create(self, collection: Collection) -> None:
+        await self._store.create(_qualified(collection))
+
+    async def collection(self, name: str) -> Collection:
+        return _alone(await self._store.collection(tenancy.qualified(name)))
+
+    async def versioned(self, names: Sequence[str]) -> list[Versioned]:
+        found = await self._store.versioned([tenancy.qualified(name) for name in names])
+        return [Versioned(_alone(each.collection), each.revision) for each in found]
+
+    async def describe(self, collection: Collection) -> None:
+        await self._store.describe(_qualified(collection))
+
+    async def drop(self, name: str) -> int:
+        return await self._store.drop(tenancy.qualified(name))
+
+    async def upsert(self, name: str, points: Sequence[Point]) -> int:
+        return await self._store.upsert(tenancy.qualified(name), _marked(points))
+
+    async def search(
+        self, name: str, query: list[float] | Sparse, limit: int, where: Clause | None
+    ) -> list[Hit]:
+        return await self._store.search(tenancy.qualified(name), query, limit, _own(where))
+
+    async def fetch(self, name: str, ids: Sequence[str]) -> dict[str, Chunk]:
+        found = await self._store.fetch(tenancy.qualified(name), ids)
+        tenant = tenancy.current()
+        foreign = [id_ for id_, chunk in found.items() if chunk.tenant != tenant]
+        self._report(foreign)
+        for id_ in foreign:
+            del found[id_]
+        return found
+
+    async def points(self, name: str, ids: Sequence[str]) -> list[Point]:
+        found = await self._store.points(tenancy.qualified(name), ids)
+        tenant = tenancy.current()
+        foreign = [each.id for each in found if each.payload.get(TENANT, "") != tenant]
+        self._report(foreign)
+        return [each for each in found if each.id not in foreign]
+
+    async def select(self, name: str, where: Clause) -> list[Chunk]:
+        found = await self._store.select(tenancy.qualified(name), _own(where))
+        tenant = tenancy.current()
+        self._report(each.point_id for each in found if each.tenant != tenant)
+        return [each for each in found if each.tenant == tenant]
+
+    async def delete(self, name: str, where: Clause) -> Removed:
+        return await self._store.delete(tenancy.qualified(name), _own(where))
+
+    async def count(self, name: str, where: Clause | None) -> int:
+        return await self._store.count(tenancy.qualified(name), _own(where))
+
+    async def size(self, name: str) -> Size:
+        return await self._store.size(tenancy.qualified(name))
+
+    async def stats(self, name: str) -> Stats:
+        return await self._store.stats(tenancy.qualified(name))
+
+    def backlog_s(self) -> float:
+        return self._store.backlog_s()
+
+    def _report(self, foreign: Iterable[str]) -> None:
+        """Count and log chunks of another tenant, by the ids of their points."""
+        if ids := list(foreign):
+            self._on_foreign(len(ids))
+            log.error("chunks of another tenant were dropped", chunks=len(ids), first=ids[0])
+
+
+def _alone(collection: Collection) -> Collection:
+    """Return the description under the name that its owner uses."""
+    _, name = tenancy.split(collection.name)
+    return collection if name == collection.name else replace(collection, name=name)
+
+
+def _qualified(collection: Collection) -> Collection:
+    name = tenancy.qualified(collection.name)
+    return collection if name == collection.name else replace(collection, name=name)
+
+
+def _own(where: _Where) -> Clause | _Where:
+    """Return `where`, narrowed to the points of the current tenant."""
+    if not (tenant := tenancy.current()):
+        return where
+    own = Terms((_term(tenant),))
+    return own if where is None else All((own, where))
+
+
+def _marked(points: Sequence[Point]) -> Sequence[Point]:
+    """Return the points with the name of the current tenant."""
+    if not (tenant := tenancy.current()):
+        return points
+    return [
+        replace(
+            point,
+            payload={
+                **point.payload,
+                TENANT: tenant,
+                TERMS: [*point.payload[TERMS], _term(tenant)],
+            },
+        )
+        for point in points
+    ]
+
+
+def _term(tenant: str) -> str:
+    """Return the term of a tenant's points; terms of metadata begin with `[` or `#`."""
+    return f"@{tenant}"
