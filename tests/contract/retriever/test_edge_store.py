@@ -359,7 +359,9 @@ async def test_a_flush_does_not_wait_for_the_index_of_another_collection(
     await index.upsert("large", model, [chunk(f"d{n}#0") for n in range(6)], vectors(6))
     await building.wait()
     flush = index.all_tenants._flush
-    monkeypatch.setattr(index.store, "_flush", lambda name: (flush(name), flushed.append(name)))
+    monkeypatch.setattr(
+        index.all_tenants, "_flush", lambda name: (flush(name), flushed.append(name))
+    )
     await index.upsert("small", model, [chunk("d#0")], vectors(1))
     await until(lambda: asyncio.sleep(0, "small" in flushed))
     await index.store.close()
@@ -385,7 +387,7 @@ async def test_text_deleted_during_a_rewrite_stays_erased(
     await rewriting.wait()
     await first.delete("c", ["later"], [])
     may_go_on.set()
-    await until(lambda: asyncio.sleep(0, first.store._shards.get("c").changed is None))
+    await until(lambda: asyncio.sleep(0, first.all_tenants._shards.get("c").changed is None))
     await first.store.close()
 
     second = await opened(open_edge, tmp_path, quiet_s=0.01)

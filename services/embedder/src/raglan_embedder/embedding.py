@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from raglan import tenancy
 from raglan.cache import Cache, digest
 from raglan.deadline import Deadline
 from raglan.encoders.heads import unit_rows
@@ -233,7 +234,10 @@ class Embedder:
 
     def _key(self, prompt: str, text: str, outputs: Outputs) -> bytes:
         model = self.identity
-        return digest(model.id, model.revision, model.dtype, str(outputs.value), prompt, text)
+        # The time of a call must not tell a tenant that another one has sent the same text.
+        owner = tenancy.current()
+        vectors = (model.id, model.revision, model.dtype, str(outputs.value))
+        return digest(owner, *vectors, prompt, text)
 
     def _keep(self, key: bytes, answer: Answer[TextVectors]) -> None:
         vectors = answer.result

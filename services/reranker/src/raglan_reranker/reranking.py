@@ -7,11 +7,13 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from raglan import tenancy
 from raglan.cache import Cache, digest
 from raglan.deadline import Deadline
 from raglan.errors import (
@@ -155,7 +157,7 @@ class Reranker:
         texts = [each.text for each in offered[: within_gap(retrieval, self.limits.gap)]]
         started_ns = time.monotonic_ns()
         prepared, keys = await asyncio.get_running_loop().run_in_executor(
-            self._tokenizing, self._prepare, query, texts
+            self._tokenizing, copy_context().run, self._prepare, query, texts
         )
         tokenize_ns = time.monotonic_ns() - started_ns
         self._tokenized(tokenize_ns / 1e9)
@@ -185,7 +187,9 @@ class Reranker:
         return Ranking(self._ranked(found, retrieval, share), tokenize_ns, timing)
 
     def _prepare(self, query: str, texts: Sequence[str]) -> tuple[Prepared, list[bytes]]:
-        keys = [digest(*self._identity, query, text) for text in texts]
+        # Neither time nor depth of a ranking may tell a tenant what another one has asked.
+        owner = tenancy.current()
+        keys = [digest(owner, *self._identity, query, text) for text in texts]
         return self.engine.prepare(query, texts), keys
 
     async def _pairs(

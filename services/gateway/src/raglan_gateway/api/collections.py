@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any, Final
 
 from fastapi import APIRouter
@@ -42,6 +43,12 @@ async def create(
         "CreateCollection", request, deadline=deadline
     )
     return made
+
+
+async def ensure_default(mesh: Mesh, name: str) -> None:
+    """Make the current tenant's own default collection, unless it has one."""
+    with suppress(Conflict):  # with settings of its own
+        await create(mesh, name, schemas.Chunking())
 
 
 def router(mesh: Mesh, answers: AnswerCache) -> APIRouter:

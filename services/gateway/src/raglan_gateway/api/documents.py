@@ -9,6 +9,7 @@ from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Query, Request
 from pydantic import TypeAdapter, ValidationError
+from raglan import tenancy
 from raglan.deadline import Deadline
 from raglan.errors import InvalidInput, NotFound, RaglanError
 from raglan.identifiers import shortened
@@ -17,7 +18,7 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
 
 from raglan_gateway.api import replies, schemas
-from raglan_gateway.api.collections import TIMEOUT_S
+from raglan_gateway.api.collections import TIMEOUT_S, ensure_default
 from raglan_gateway.api.document_stream import documents_of
 from raglan_gateway.api.text import PlainText
 from raglan_gateway.mesh import Mesh
@@ -67,6 +68,8 @@ def router(mesh: Mesh, answers: AnswerCache, settings: GatewaySettings) -> APIRo
     @routes.post("", status_code=202, openapi_extra=_BODY)
     async def upload(name: schemas.CollectionName, request: Request) -> schemas.Accepted:
         """Take documents in; the job that is returned parses, embeds and indexes them."""
+        if name == settings.default_collection and tenancy.current():
+            await ensure_default(mesh, name)
         media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if media_type == "multipart/form-data":
             async with request.form(max_files=settings.max_upload_files, max_fields=10) as form:

@@ -14,6 +14,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 from prometheus_client.exposition import choose_encoder
 from pydantic import BaseModel
+from raglan import tenancy
 from raglan.resilience.breaker import State
 from raglan.rpc.addresses import format_address
 from raglan.rpc.endpoint import Reach
@@ -214,7 +215,8 @@ def router(
 
     @routes.get("/v1/status")
     async def status() -> Status:
-        """Each process: what it is, where, how, and what it runs."""
+        """Each process: what it is, where, how, and what it runs. Refused to a tenant's key."""
+        tenancy.refuse_tenants("The states of processes")
         itself = ServiceStatus(
             service="gateway",
             address=(address := format_address(settings.host, settings.port)),

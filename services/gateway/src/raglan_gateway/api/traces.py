@@ -9,6 +9,7 @@ from typing import Annotated, Any, Final, Literal
 from fastapi import APIRouter, Path, Query
 from fastapi.responses import Response, StreamingResponse
 from pydantic import BaseModel
+from raglan import tenancy
 from raglan.deadline import Deadline
 from raglan.errors import NotSupported
 from raglan.rpc.pool import EndpointPool
@@ -16,6 +17,7 @@ from raglan.v1 import traces_pb2
 
 from raglan_gateway.traces.reporter import TraceReporter
 
+_TRACES: Final = "Traces"
 _ANSWER_S: Final = 10.0
 """For the tracer to look through its store and the mesh, and for the reader to take it all."""
 
@@ -122,7 +124,8 @@ def router(tracer: EndpointPool | None, reporter: TraceReporter) -> APIRouter:
         min_duration_ms: Annotated[float | None, Query(ge=0, le=1e12)] = None,
         before: Annotated[int | None, Query(ge=1, le=2**63 - 1)] = None,
     ) -> Response:
-        """The traces that are kept, newest first."""
+        """The traces that are kept, newest first. Refused to a tenant's key."""
+        tenancy.refuse_tenants(_TRACES)
         request = traces_pb2.ListTracesRequest(
             limit=limit,
             route=route,
@@ -140,7 +143,8 @@ def router(tracer: EndpointPool | None, reporter: TraceReporter) -> APIRouter:
 
     @routes.get("/{trace_id}", response_model=Trace)
     async def get_trace(trace_id: TraceId) -> Response:
-        """A trace that is kept, or any of the last two minutes."""
+        """A trace that is kept, or any of the last two minutes. Refused to a tenant's key."""
+        tenancy.refuse_tenants(_TRACES)
         id_ = bytes.fromhex(trace_id)
         pool = _needed(tracer)
         request = await reporter.request_for(id_)

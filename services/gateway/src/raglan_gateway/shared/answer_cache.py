@@ -21,6 +21,7 @@ from typing import Final, Protocol, TypeVar
 import raglan
 import structlog
 from cachetools import LRUCache, TTLCache
+from raglan import tenancy
 from raglan.cache import digest
 from raglan.errors import InvalidInput, NotFound, RaglanError, Unavailable
 from raglan.v1 import ingester_pb2
@@ -87,7 +88,7 @@ class AnswerCache:
             getsizeof=lambda answer: len(answer.body) + _ENTRY_BYTES,
         )
         self._revisions: LRUCache[str, int] = LRUCache(_COLLECTIONS)
-        """The newest of each collection that this gateway has seen."""
+        """The newest of each collection, by its qualified name, that this gateway has seen."""
         self._shared = SharedAnswers(redis, keep_s, clock=clock) if redis else None
 
     async def close(self) -> None:
@@ -102,7 +103,8 @@ class AnswerCache:
 
     def learn(self, revisions: Mapping[str, int]) -> None:
         """Note revisions that the retriever returned; an older one changes nothing."""
-        for collection, revision in revisions.items():
+        for name, revision in revisions.items():
+            collection = tenancy.qualified(name)
             if revision > self._revisions.get(collection, 0):
                 self._revisions[collection] = revision
                 if self._shared is not None:
@@ -123,7 +125,8 @@ class AnswerCache:
         key = _key(query, kind, told)
         self._answers[key] = _Answer(body, self._clock())
         if self._shared is not None:
-            self._shared.write(key, dict(zip(query.collections, told, strict=True)), body)
+            names = map(tenancy.qualified, query.collections)
+            self._shared.write(key, dict(zip(names, told, strict=True)), body)
 
     async def get(self, query: Query, kind: str) -> StaleAnswer | None:
         """Return the youngest reply kept to the same question at the newest revisions.
@@ -161,7 +164,8 @@ class AnswerCache:
             revision = -1
             raise
         finally:
-            self.learn({collection: revision or self._revisions.get(collection, 0) + 1})
+            known = self._revisions.get(tenancy.qualified(collection), 0)
+            self.learn({collection: revision or known + 1})
         if self._shared is not None:
             await self._shared.publish_now()
         return reply
@@ -171,11 +175,16 @@ class AnswerCache:
         ingester, shared = await asyncio.gather(
             self._ingester_revisions(collections), self._redis_revisions(collections)
         )
-        sources = (self._revisions, ingester.revisions, shared)
-        return [
-            0 if name in ingester.unfinished else max(source.get(name, 0) for source in sources)
-            for name in collections
-        ]
+        newest = []
+        for name in collections:
+            kept_as = tenancy.qualified(name)
+            known = (
+                self._revisions.get(kept_as, 0),
+                ingester.revisions.get(name, 0),
+                shared.get(kept_as, 0),
+            )
+            newest.append(0 if name in ingester.unfinished else max(known))
+        return newest
 
     async def _ingester_revisions(
         self, collections: Sequence[str]
@@ -188,7 +197,8 @@ class AnswerCache:
 
     async def _redis_revisions(self, collections: Sequence[str]) -> dict[str, int]:
         try:
-            return await self._shared.revisions(collections) if self._shared else {}
+            names = [tenancy.qualified(name) for name in collections]
+            return await self._shared.revisions(names) if self._shared else {}
         except Unavailable as error:
             log.debug("revisions without other gateways'", reason=error.message)
             return {}

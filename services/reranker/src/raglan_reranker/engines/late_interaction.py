@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from raglan import tenancy
 from raglan.cache import Cache, digest
 from raglan.deadline import Deadline
 from raglan.encoders.model import EncoderModel
@@ -111,7 +112,7 @@ class LateInteraction:
             start=len(for_passage),
             measured=MEASURED_PASSAGES,
         )
-        keys = [digest(text) for text in passages]
+        keys = [digest(tenancy.current(), text) for text in passages]
         with self._vectors_lock:
             kept = [self.vectors.get(key) for key in keys]
         return Prepared(
