@@ -8,7 +8,7 @@ import math
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import grpc
 import structlog
@@ -40,13 +40,6 @@ Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 
 
-class _Details(NamedTuple):
-    """What gRPC finds a handler by."""
-
-    method: str
-    invocation_metadata: Any
-
-
 class BoundaryInterceptor(grpc.aio.ServerInterceptor):
     """Wraps each handler so that servicers can raise `RaglanError` and think of nothing else.
 
@@ -65,11 +58,8 @@ class BoundaryInterceptor(grpc.aio.ServerInterceptor):
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Handler | None:
         """Return the handler of a call, wrapped."""
+        handler = await continuation(handler_call_details)
         method = handler_call_details.method
-        details: Any = handler_call_details
-        if (plain := tenant_calls.plain(method)) != method:
-            details = _Details(plain, handler_call_details.invocation_metadata)
-        handler = await continuation(details)
         if handler is None:
             self._served.unknown()
             return None

@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import grpc
 import structlog
@@ -21,7 +21,7 @@ from raglan.background import keep_running
 from raglan.errors import RaglanError, Unavailable
 from raglan.health import Health
 from raglan.lifecycle import LAST_WORD_S, Lifecycle, stop_signals
-from raglan.rpc import credentials, health_service, trace_service
+from raglan.rpc import credentials, health_service, tenant_calls, trace_service
 from raglan.rpc.addresses import format_address
 from raglan.rpc.interceptor import BoundaryInterceptor
 from raglan.rpc.metrics import ServedCalls
@@ -109,7 +109,8 @@ class Server:
                 ("grpc.http2.min_ping_interval_without_data_ms", 5000),
             ],
         )
-        service.register(self._grpc)
+        with_tenants: Any = tenant_calls.TenantServer(self._grpc)
+        service.register(with_tenants)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
         traces = TraceServicer(min(MAX_REPLY_BYTES, settings.max_message_bytes // 2))
         traces_pb2_grpc.add_TraceServiceServicer_to_server(traces, self._grpc)

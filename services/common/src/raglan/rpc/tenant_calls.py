@@ -8,7 +8,7 @@ pool looks for another replica.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 import grpc
@@ -34,6 +34,25 @@ class TenantChannel:
         """Return a method of the channel that makes calls: "unary_unary" and the like."""
         make = getattr(self._channel, kind)
         return lambda method, *args, **options: make(_PREFIX + method[1:], *args, **options)
+
+
+class TenantServer:
+    """A server that knows each method of the services added to it as a tenant's call, too."""
+
+    def __init__(self, server: grpc.aio.Server) -> None:
+        self._server = server
+
+    def add_generic_rpc_handlers(self, handlers: Sequence[grpc.GenericRpcHandler]) -> None:
+        """Add what generated code has made of a service."""
+        self._server.add_generic_rpc_handlers(handlers)
+
+    def add_registered_method_handlers(
+        self, service: str, handlers: dict[str, grpc.RpcMethodHandler[Any, Any]]
+    ) -> None:
+        """Add the methods of a service, which generated code names one by one."""
+        name = _PREFIX[1:] + service
+        of_tenants = grpc.method_handlers_generic_handler(name, handlers)
+        self._server.add_generic_rpc_handlers((of_tenants,))
 
 
 def plain(method: str) -> str:

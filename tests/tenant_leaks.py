@@ -1,0 +1,293 @@
+"""Tenants that keep the same documents, and requests that would show a leak between them.
+
+Each tenant's texts, titles and metadata hold a word of its own in every sentence, and all else is
+alike: ids, names of collections, questions. A reply that holds another tenant's word is a leak.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import shutil
+import subprocess
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import httpx
+import ports
+from fastapi import FastAPI
+from gateway_serving import events
+from pydantic import SecretStr
+from raglan.lifecycle import Lifecycle
+from raglan_gateway import app, caller, lifecycle
+from raglan_gateway.caller import Caller
+from raglan_gateway.settings import GatewaySettings
+from starlette.middleware import Middleware
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+MARKS: Final = {"": "meshword", "acme": "acmeword", "a-c": "beeword"}
+"""Tenant -> its word."""
+
+COLLECTION: Final = "shared"
+_HEADER: Final = b"x-test-tenant"
+_TOPICS: Final = ("pump", "valve", "boiler", "filter", "sensor", "engine", "cable", "tank")
+_ACTIONS: Final = ("replaced", "inspected", "cleaned", "measured", "painted", "sealed")
+_START_S: Final = 30
+_JOB_S: Final = 120
+
+
+@contextmanager
+def redis(folder: Path) -> Iterator[SecretStr]:
+    """Run a Redis of its own; yields its URL."""
+    program = shutil.which("redis-server")
+    assert program, "redis-server is missing: apt-get install redis-server"
+    port = ports.free_port()
+    options = ("--bind", "127.0.0.1", "--port", str(port), "--dir", str(folder), "--save", "")
+    process = subprocess.Popen([program, *options], stdout=subprocess.DEVNULL)
+    try:
+        yield SecretStr(f"redis://127.0.0.1:{port}/0")
+    finally:
+        process.kill()
+        process.wait()
+
+
+class TenantByHeader:
+    """Makes the caller of a request that of the tenant which a header names."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            tenant = dict(scope["headers"]).get(_HEADER, b"").decode()
+            caller.use(Caller(id=f"key-{tenant}", tenant=tenant))
+        await self.app(scope, receive, send)
+
+
+@asynccontextmanager
+async def gateway(addresses: dict[str, str], **options: Any) -> AsyncIterator[str]:
+    """Serve a gateway of this process on the services at `addresses`; yields its URL."""
+    named = {f"{name}_address": address for name, address in addresses.items()}
+    settings = GatewaySettings(**named, port=ports.free_port(), **options)
+    stopping = asyncio.Event()
+
+    def build(settings: GatewaySettings, life: Lifecycle) -> FastAPI:
+        built = app.build(settings, life)
+        built.user_middleware.append(Middleware(TenantByHeader))
+        return built
+
+    task = asyncio.create_task(lifecycle.serve(build, settings, stopping))
+    url = f"http://127.0.0.1:{settings.port}"
+    try:
+        async with httpx.AsyncClient() as client, asyncio.timeout(_START_S):
+            while not await _is_ready(client, url):
+                await asyncio.sleep(0.05)
+        yield url
+    finally:
+        stopping.set()
+        await asyncio.wait_for(task, _START_S)
+
+
+async def _is_ready(client: httpx.AsyncClient, url: str) -> bool:
+    try:
+        return (await client.get(f"{url}/readyz")).is_success
+    except httpx.TransportError:
+        return False
+
+
+def documents(tenant: str, count: int, *, edition: int = 1) -> list[dict[str, Any]]:
+    """Documents whose every sentence holds the tenant's word."""
+    mark = MARKS[tenant]
+    made = []
+    for number in range(count):
+        topic, action = _TOPICS[number % len(_TOPICS)], _ACTIONS[number % len(_ACTIONS)]
+        text = " ".join(
+            f"The {mark} report {number}.{part} says that the {topic} was {action} by {mark} in "
+            f"week {number + part} of edition {edition}."
+            for part in range(4)
+        )
+        metadata = {"topic": topic, "owner": mark, "number": number}
+        made.append({"id": f"d{number}", "title": f"{mark} {topic} {number}", "text": text,
+                     "metadata": metadata})  # fmt: skip
+    return made
+
+
+@dataclass
+class Tally:
+    """Results seen, by route, and those of another tenant."""
+
+    results: Counter[str] = field(default_factory=Counter)
+    foreign: list[str] = field(default_factory=list)
+
+    def see(self, route: str, tenant: str, items: list[Any]) -> None:
+        """Count `items`, and report those that hold another tenant's word."""
+        self.results[route] += len(items)
+        for item in items:
+            text = json.dumps(item)
+            for owner, mark in MARKS.items():
+                if owner != tenant and (mark in text or (owner and f"{owner}~" in text)):
+                    self.foreign.append(f"{route}: {owner or 'the mesh'} shown to {tenant or '-'}")
+
+    @property
+    def total(self) -> int:
+        return self.results.total()
+
+
+class Tenant:
+    """One tenant's client of a gateway."""
+
+    def __init__(self, client: httpx.AsyncClient, name: str, tally: Tally) -> None:
+        self.name = name
+        self.jobs: list[str] = []
+        self._client = client
+        self._tally = tally
+        self._headers = {_HEADER.decode(): name} if name else {}
+
+    async def call(self, method: str, path: str, url: str = "", **options: Any) -> httpx.Response:
+        """Call the gateway as this tenant."""
+        return await self._client.request(method, f"{url}{path}", headers=self._headers, **options)
+
+    async def ingest(self, made: list[dict[str, Any]], collection: str = COLLECTION) -> None:
+        """Send documents and wait for their job."""
+        body = {"documents": made}
+        reply = await self.call("POST", f"/v1/collections/{collection}/documents", json=body)
+        assert reply.status_code == 202, reply.text
+        job = reply.json()["job_id"]
+        self.jobs.append(job)
+        for _ in range(_JOB_S * 20):
+            state = (await self.call("GET", f"/v1/jobs/{job}")).json()
+            if state.get("finished_at"):
+                assert state["status"] == "succeeded", state
+                return
+            await asyncio.sleep(0.05)
+        raise AssertionError(f"{job} did not end")
+
+    async def ask(self, route: str, url: str = "", **body: Any) -> dict[str, Any]:
+        """Search or query, and look at every part of the reply."""
+        reply = await self.call("POST", f"/v1/{route}", url, json=body)
+        assert reply.status_code == 200, reply.text
+        found: dict[str, Any] = reply.json()
+        self.see(route, found)
+        return found
+
+    def see(self, route: str, found: dict[str, Any]) -> None:
+        """Count what a reply shows."""
+        answer = [{"answer": found["answer"]}] if "answer" in found else []
+        self._tally.see(
+            route, self.name, [*found["passages"], *found.get("citations", []), *answer]
+        )
+
+    async def stream(self, url: str = "", **body: Any) -> None:
+        """Query as a stream, and look at every event."""
+        reply = await self.call("POST", "/v1/query", url, json=body | {"stream": True})
+        told = events(reply.text)
+        assert told[-1][0] == "done", told[-1]
+        self._tally.see("stream", self.name, [data for _, data in told])
+
+    async def lists(self, chance: random.Random, count: int) -> None:
+        """Look at what the tenant keeps, route by route."""
+        base = f"/v1/collections/{COLLECTION}/documents"
+        document = chance.randrange(count)
+        for route, path, key in (
+            ("collections", "/v1/collections", "collections"),
+            ("documents", f"{base}?limit={chance.choice((3, 20, 100))}", "documents"),
+            ("document", f"{base}/d{document}", "chunks"),
+            ("jobs", "/v1/jobs", "jobs"),
+        ):
+            reply = await self.call("GET", path)
+            assert reply.status_code == 200, reply.text
+            body = reply.json()
+            self._tally.see(route, self.name, [*body.pop(key), body])
+
+    async def touch_others(self, others: list[Tenant], chance: random.Random) -> None:
+        """Try to reach what belongs to another tenant; each reply must be that of nothing."""
+        other = chance.choice([each for each in others if each is not self])
+        job = chance.choice(other.jobs)
+        kept_as = f"{other.name}~{COLLECTION}" if other.name else f"~{COLLECTION}"
+        for method, path, refusals in (
+            ("GET", f"/v1/jobs/{job}", (404,)),
+            ("GET", f"/v1/jobs/{job}/events", (404,)),
+            ("POST", f"/v1/jobs/{job}/cancel", (404,)),
+            ("POST", f"/v1/jobs/{job}/retry", (404,)),
+            ("GET", f"/v1/collections/{kept_as}", (422,)),
+            ("DELETE", f"/v1/collections/{kept_as}", (422,)),
+            ("GET", f"/v1/collections/{kept_as}/documents", (422,)),
+        ):
+            reply = await self.call(method, path)
+            if reply.status_code not in refusals:
+                self._tally.foreign.append(f"{method} {path}: {reply.status_code} to {self.name}")
+            if reply.status_code == 404:  # the others name what was asked for
+                self._tally.see("refusals", self.name, [reply.text])
+
+    async def replace_some(self, chance: random.Random, count: int, edition: int) -> None:
+        """Delete some documents, and send new versions of others."""
+        made = chance.sample(documents(self.name, count, edition=edition), 3)
+        gone = made[0]["id"]
+        base = f"/v1/collections/{COLLECTION}/documents"
+        assert (await self.call("DELETE", f"{base}/{gone}")).status_code == 200
+        assert (await self.call("GET", f"{base}/{gone}")).status_code == 404
+        await self.ingest(made)
+
+
+def questions(chance: random.Random, count: int) -> Iterator[dict[str, Any]]:
+    """Random requests, with and without filters; others' words are asked for too."""
+    while True:
+        topic, action = chance.choice(_TOPICS), chance.choice(_ACTIONS)
+        mark = chance.choice([*MARKS.values(), ""])
+        body: dict[str, Any] = {
+            "query": f"When was the {mark} {topic} {action} in report {chance.randrange(count)}?",
+            "collections": [COLLECTION],
+            "top_k": chance.choice((5, 20, 50)),
+            "mode": chance.choice(("hybrid", "dense", "lexical")),
+            "rerank": chance.random() < 0.1,
+        }
+        if chance.random() < 0.3:
+            body["filter"] = chance.choice(
+                (
+                    {"eq": {"field": "owner", "value": chance.choice(list(MARKS.values()))}},
+                    {"not": {"eq": {"field": "topic", "value": topic}}},
+                    {"range": {"field": "number", "gte": chance.randrange(count)}},
+                )
+            )
+        yield body
+
+
+async def attack(
+    tenants: list[Tenant],
+    tally: Tally,
+    *,
+    results: int,
+    count: int,
+    seed: int,
+    urls: tuple[str, ...],
+    tell: Callable[[int], None] = lambda seen: None,
+) -> None:
+    """Send random requests of all tenants at once until `results` were seen."""
+    edition = iter(range(2, 1_000_000))
+
+    async def one(tenant: Tenant, chance: random.Random) -> None:
+        asked = questions(chance, count)
+        while tally.total < results:
+            body, url, kind = next(asked), chance.choice(urls), chance.random()
+            if kind < 0.80:
+                await tenant.ask("search", url, **body)
+            elif kind < 0.88:
+                await tenant.ask("query", url, **body)
+            elif kind < 0.93:
+                await tenant.stream(url, **body)
+            elif kind < 0.97:
+                await tenant.lists(chance, count)
+            elif kind < 0.995:
+                await tenant.touch_others(tenants, chance)
+            else:
+                await tenant.replace_some(chance, count, next(edition))
+            tell(tally.total)
+
+    async with asyncio.TaskGroup() as tasks:
+        for number, tenant in enumerate(tenants):
+            tasks.create_task(one(tenant, random.Random(f"{seed}.{number}")))
