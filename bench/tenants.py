@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import sys
 import tempfile
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import httpx
 import mesh_process
+import structlog
 import tenant_leaks
 from tenant_leaks import MARKS, Tally, Tenant
 
@@ -31,8 +33,8 @@ async def attack(addresses: dict[str, str], folder: Path) -> Tally:
     tally = Tally()
     with tenant_leaks.redis(folder) as redis_url:
         async with (
-            tenant_leaks.gateway(addresses, redis_url=redis_url, log_level="error") as url,
-            tenant_leaks.gateway(addresses, redis_url=redis_url, log_level="error") as other,
+            tenant_leaks.gateway(addresses, redis_url=redis_url) as url,
+            tenant_leaks.gateway(addresses, redis_url=redis_url) as other,
             httpx.AsyncClient(base_url=url, timeout=60) as client,
         ):
             tenants = [Tenant(client, name, tally) for name in MARKS]
@@ -47,6 +49,7 @@ async def attack(addresses: dict[str, str], folder: Path) -> Tally:
 
 def main() -> int:
     """Run, print and keep the figures."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         with mesh_process.running(folder / "mesh") as mesh:

@@ -13,8 +13,9 @@ from typing import Any
 import ports
 import pytest
 import pytest_asyncio
+from raglan import tenancy
 from raglan.deadline import Deadline
-from raglan.errors import Conflict, InvalidInput, Unavailable
+from raglan.errors import Conflict, Forbidden, InvalidInput, Unavailable
 from raglan.rpc import client as rpc
 from raglan.rpc.server import Server
 from raglan.v1 import backup_pb2, common_pb2, ingester_pb2, retriever_pb2, retriever_pb2_grpc
@@ -29,6 +30,11 @@ TEXT = "Ducks swim on the pond. " * 120
 shared = pytest_asyncio.fixture(scope="module", loop_scope="module")
 
 
+def of_tenant() -> list[tuple[str, str]]:
+    tenant = tenancy.current()
+    return [(tenancy.METADATA, tenant)] if tenant else []
+
+
 class Index:
     """The real retriever, in the words of these tests."""
 
@@ -39,21 +45,21 @@ class Index:
 
     async def create(self, name: str = "default") -> None:
         request = retriever_pb2.CreateCollectionRequest(name=name, embedder=MODEL)
-        await self.stub.CreateCollection(request, timeout=10)
+        await self.stub.CreateCollection(request, timeout=10, metadata=of_tenant())
 
     async def chunks(self, document_id: str) -> list[Any]:
         request = retriever_pb2.GetDocumentChunksRequest(
             collection="default", document_id=document_id
         )
-        return list((await self.stub.GetDocument(request, timeout=10)).chunks)
+        return list((await self.stub.GetDocument(request, timeout=10, metadata=of_tenant())).chunks)
 
     async def count(self, *ids: str) -> list[int]:
         request = retriever_pb2.CountChunksRequest(collection="default", document_ids=ids)
-        return list((await self.stub.CountChunks(request, timeout=10)).counts)
+        return list((await self.stub.CountChunks(request, timeout=10, metadata=of_tenant())).counts)
 
     async def lose(self, document_id: str) -> None:
         request = retriever_pb2.DeleteRequest(collection="default", document_ids=[document_id])
-        await self.stub.Delete(request, timeout=10)
+        await self.stub.Delete(request, timeout=10, metadata=of_tenant())
 
 
 @shared
@@ -132,6 +138,35 @@ async def test_what_was_backed_up_comes_back_to_the_byte(
     assert await snapshot(ingester, index, *texts) == before
     assert await index.count("new") == [0]
     assert (await ingester.ended(await ingester.submit({"d0": texts["d0"]}))).unchanged == 1
+
+
+async def test_tenants_collections_are_in_a_backup_and_come_back_to_them(
+    ingester: Any, index: Index, raglan: Any, tmp_path: Path
+) -> None:
+    """One id and one name, two owners."""
+    await filled(ingester, {"d": f"Everyone's. {TEXT}"})
+    with tenancy.serving("acme"):
+        await index.create()
+        await filled(ingester, {"d": f"Acme's own. {TEXT}", "e": TEXT})
+        before = await snapshot(ingester, index, "d", "e")
+    own = await snapshot(ingester, index, "d")
+    folder = tmp_path / "backup"
+    status, out, err = await raglan("backup", folder, "--json")
+    assert status == 0, err
+    assert json.loads(out)["documents"] == 3
+    with tenancy.serving("acme"):
+        await filled(ingester, {"d": "Replaced."})
+    status, _, err = await raglan("restore", folder, "--replace")
+    assert status == 0, err
+    assert await snapshot(ingester, index, "d") == own
+    with tenancy.serving("acme"):
+        assert await snapshot(ingester, index, "d", "e") == before
+        assert before[0][0].text.startswith("Acme's own.")
+        assert before[0][0].collection == "default"
+        with pytest.raises(Forbidden, match="Backups cover the whole mesh"):
+            await ingester.call(ingester.stub.EndImport, ingester_pb2.EndImportRequest())
+        await ingester.delete("d")
+        await ingester.delete("e")
 
 
 async def test_a_job_that_waits_is_done_after_the_restore(
