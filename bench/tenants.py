@@ -39,8 +39,7 @@ async def attack(addresses: dict[str, str], folder: Path) -> Tally:
         ):
             tenants = [Tenant(client, name, tally) for name in MARKS]
             for tenant in tenants:
-                await tenant.call("POST", "/v1/collections", json={"name": tenant_leaks.COLLECTION})
-                await tenant.ingest(tenant_leaks.documents(tenant.name, COUNT))
+                await tenant.fill(COUNT)
             await tenant_leaks.attack(
                 tenants, tally, results=RESULTS, count=COUNT, seed=SEED, urls=("", other)
             )

@@ -123,12 +123,17 @@ class Tally:
 
     results: Counter[str] = field(default_factory=Counter)
     foreign: list[str] = field(default_factory=list)
+    jobs: dict[str, str] = field(default_factory=dict)
+    """Job -> the tenant that it belongs to."""
 
     def see(self, route: str, tenant: str, items: list[Any]) -> None:
         """Count `items`, and report those that hold another tenant's word."""
         self.results[route] += len(items)
         for item in items:
             text = json.dumps(item)
+            if route == "jobs":
+                others = (job for job, owner in self.jobs.items() if owner != tenant)
+                self.foreign += [f"{job} shown to {tenant or '-'}" for job in others if job in text]
             for owner, mark in MARKS.items():
                 if owner != tenant and (mark in text or (owner and f"{owner}~" in text)):
                     self.foreign.append(f"{route}: {owner or 'the mesh'} shown to {tenant or '-'}")
@@ -159,6 +164,7 @@ class Tenant:
         assert reply.status_code == 202, reply.text
         job = reply.json()["job_id"]
         self.jobs.append(job)
+        self._tally.jobs[job] = self.name
         for _ in range(_JOB_S * 20):
             state = (await self.call("GET", f"/v1/jobs/{job}")).json()
             if state.get("finished_at"):
@@ -166,6 +172,20 @@ class Tenant:
                 return
             await asyncio.sleep(0.05)
         raise AssertionError(f"{job} did not end")
+
+    async def fill(self, count: int, collection: str = COLLECTION) -> None:
+        """Make a collection that all tenants have, and one whose name tells its owner."""
+        for name, made in ((collection, count), (f"{MARKS[self.name]}-{collection}", 1)):
+            body = {"name": name}
+            reply = await self.call("POST", "/v1/collections", json=body)
+            assert reply.status_code == 201, reply.text
+            await self.ingest(documents(self.name, made), name)
+
+    async def empty(self, collection: str = COLLECTION) -> None:
+        """Delete the collections that `fill` has made."""
+        for name in (collection, f"{MARKS[self.name]}-{collection}"):
+            reply = await self.call("DELETE", f"/v1/collections/{name}")
+            assert reply.is_success, reply.text
 
     async def ask(self, route: str, url: str = "", **body: Any) -> dict[str, Any]:
         """Search or query, and look at every part of the reply."""
@@ -197,7 +217,7 @@ class Tenant:
             ("collections", "/v1/collections", "collections"),
             ("documents", f"{base}?limit={chance.choice((3, 20, 100))}", "documents"),
             ("document", f"{base}/d{document}", "chunks"),
-            ("jobs", "/v1/jobs", "jobs"),
+            ("jobs", chance.choice(("/v1/jobs", f"/v1/jobs?collection={COLLECTION}")), "jobs"),
         ):
             reply = await self.call("GET", path)
             assert reply.status_code == 200, reply.text

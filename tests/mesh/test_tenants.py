@@ -44,14 +44,12 @@ async def tenants(
 async def filled(tenants: list[Tenant], collection: str = COLLECTION) -> None:
     """Give each tenant its documents, all with the same ids."""
     for tenant in tenants:
-        made = await tenant.call("POST", "/v1/collections", json={"name": collection})
-        assert made.status_code == 201
-        await tenant.ingest(tenant_leaks.documents(tenant.name, COUNT), collection)
+        await tenant.fill(COUNT, collection)
 
 
 async def emptied(tenants: list[Tenant], collection: str = COLLECTION) -> None:
     for tenant in tenants:
-        assert (await tenant.call("DELETE", f"/v1/collections/{collection}")).is_success
+        await tenant.empty(collection)
 
 
 @asynccontextmanager
@@ -123,7 +121,7 @@ async def test_equal_bytes_outlive_their_deletion_by_another_tenant(
 async def test_the_default_collection_of_a_tenant_is_made_by_its_first_upload(
     addresses: dict[str, str],
 ) -> None:
-    async with tenants(addresses, "newcomer", "acme") as ((tenant, other), _):
+    async with tenants(addresses, "a-c", "acme") as ((tenant, other), _):
         asked = {"query": "Where is the lighthouse?"}
         before = await tenant.call("POST", "/v1/query", json=asked)
         assert before.status_code == 404
@@ -133,7 +131,7 @@ async def test_the_default_collection_of_a_tenant_is_made_by_its_first_upload(
         found = (await tenant.call("POST", "/v1/query", json=asked)).json()
         assert "Cape Horn" in found["answer"]
         assert (await other.call("POST", "/v1/query", json=asked)).status_code == 404
-        await emptied([tenant], "default")
+        assert (await tenant.call("DELETE", "/v1/collections/default")).is_success
 
 
 async def test_traces_name_the_tenant_and_are_shown_to_the_mesh_s_own_keys_alone(
@@ -206,6 +204,7 @@ async def test_a_service_of_before_tenants_is_sent_no_tenant_s_call(
                 ("GET", "/v1/jobs", None),
                 ("POST", "/v1/search", {"query": "pump", "collections": ["mine"]}),
                 ("DELETE", base, None),
+                ("POST", "/v1/collections", {"name": "mine"}),
             ):
                 refused = await acme.call(method, path, json=body)
                 assert refused.status_code == 501, (path, refused.text)
