@@ -62,6 +62,19 @@ async def test_without_settings_no_sampling_is_sent(engine, llm) -> None:
     }
 
 
+async def test_a_tenant_s_prompts_are_cached_apart_and_its_name_stays_here(engine, llm) -> None:
+    """vLLM's server heeds the salt; one that refuses it is asked without it from then on."""
+    llm.script = refusing(message="")
+    for tenant in ("acme", "beta", "acme"):
+        await answer(engine, replace(ASKED, tenant=tenant))
+    first, second, third = (each.body["cache_salt"] for each in llm.exchanges)
+    assert first == third != second
+    assert "acme" not in json.dumps([each.body for each in llm.exchanges])
+    llm.script = refusing("cache_salt", message="Unrecognized request argument supplied: {}")
+    assert said(await answer(engine, replace(ASKED, tenant="acme"))) == "On GPU 1 [1]."
+    assert "cache_salt" not in llm.exchanges[-1].body
+
+
 @pytest.mark.parametrize(
     ("message", "status", "param"),
     [

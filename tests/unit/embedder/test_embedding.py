@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import pytest_asyncio
 from prometheus_client import CollectorRegistry
+from raglan import tenancy
 from raglan.deadline import Deadline
 from raglan.encoders.metrics import EncoderMetrics
 from raglan.errors import Internal, Unavailable
@@ -91,6 +92,21 @@ async def test_a_vector_in_the_cache_keeps_nothing_else_alive(make: Make) -> Non
     batch = await embedder.embed(texts, deadline=Deadline.after(10))
     held = {id(text.dense.base) for text in batch.texts if text.dense is not None}
     assert held == {id(None)}
+
+
+async def test_a_text_is_computed_anew_for_each_tenant(make: Make) -> None:
+    """Else the time of its call would tell a tenant that another one has sent the same text."""
+    ran: list[str] = []
+
+    def row(text: EncodeItem) -> np.ndarray:
+        ran.append("computed")
+        return np.ones(384)
+
+    embedder = make(row)
+    for tenant in ("", "acme", "beta", "acme", ""):
+        with tenancy.serving(tenant):
+            await embedder.embed(["the same text"], deadline=Deadline.after(10))
+    assert len(ran) == 3
 
 
 async def test_a_query_does_not_wait_for_the_bulk_call_that_holds_its_text(make: Make) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from raglan import tenancy
 from raglan.cache import Cache
 from raglan.deadline import Deadline
 from raglan.errors import Internal, InvalidInput, Overloaded, PayloadTooLarge
@@ -228,6 +229,15 @@ async def test_another_question_is_scored_anew() -> None:
     subject = reranker(pairs=Cache(100))
     await ask(subject, ["a"], query="a b")
     await ask(subject, ["a"], query="a c")
+    assert scored(subject) == ["a", "a"]
+    await subject.close()
+
+
+async def test_what_another_tenant_asked_is_scored_anew() -> None:
+    subject = reranker(pairs=Cache(100))
+    for tenant in ("acme", "beta", "acme"):
+        with tenancy.serving(tenant):
+            await ask(subject, ["a"])
     assert scored(subject) == ["a", "a"]
     await subject.close()
 

@@ -7,6 +7,8 @@ from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any, Final
 
+from raglan.cache import digest
+
 from raglan_generator.generation import Request, Sampling
 from raglan_generator.language_model import Prompt
 
@@ -15,7 +17,7 @@ _RENAMED: Final = {"max_tokens": "max_completion_tokens"}
 
 _OPTIONAL: Final = frozenset(
     {"max_tokens", "max_completion_tokens", "stream_options", "temperature", "top_p", "seed"}
-    | {"stop"}
+    | {"stop", "cache_salt"}
 )
 """Parameters that a request can omit."""
 
@@ -59,6 +61,9 @@ class Parameters:
                 body[name] = value
         if stop := asked.stop or default.stop:
             body["stop"] = stop
+        if request.tenant:
+            # Hashed, because a hosted server has no business with names of tenants.
+            body["cache_salt"] = digest(request.tenant).hex()
         if request.json_schema:
             schema = {"name": "answer", "schema": json.loads(request.json_schema)}
             body["response_format"] = {"type": "json_schema", "json_schema": schema}
