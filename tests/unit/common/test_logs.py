@@ -16,7 +16,7 @@ import structlog
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import SecretStr
-from raglan import logs
+from raglan import logs, tenancy
 from raglan.deadline import Deadline
 from raglan.settings import ServiceSettings
 from raglan.telemetry import context
@@ -93,6 +93,16 @@ def test_a_line_tells_request_trace_stage_and_what_is_left(configured: Configure
         "stage": "rerank",
         "status": 200,
     }
+
+
+def test_a_line_names_the_tenant(configured: Configured) -> None:
+    stderr = configured()
+    with tenancy.serving("acme"):
+        structlog.get_logger().info("one")
+    structlog.get_logger().info("two")
+    one, two = stderr.lines()
+    assert one["tenant"] == "acme"
+    assert "tenant" not in two
 
 
 def test_outside_of_a_request_a_line_tells_only_what_it_was_given(configured: Configured) -> None:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
-from raglan import logs, tenancy
+from raglan import tenancy
 from raglan.errors import InvalidInput
-from raglan.settings import ServiceSettings
 from raglan.telemetry import context as request_context
 from raglan.telemetry import semconv, tracing
 from raglan.v1 import ingester_pb2, retriever_pb2
@@ -45,16 +42,6 @@ def test_the_span_of_the_request_names_the_tenant() -> None:
             assert dict(span.attributes or {})[semconv.TENANT] == "acme"  # type: ignore[attr-defined]
     finally:
         installed.close()
-
-
-def test_log_lines_name_the_tenant(capfd: pytest.CaptureFixture[str]) -> None:
-    logs.configure(ServiceSettings(log_format="json"), "gateway")
-    with tenancy.serving("acme"):
-        logs.structlog.get_logger().info("one")
-    logs.structlog.get_logger().info("two")
-    one, two = map(json.loads, capfd.readouterr().err.splitlines())
-    assert one["tenant"] == "acme"
-    assert "tenant" not in two
 
 
 async def test_what_one_tenant_deletes_leaves_the_answers_of_another() -> None:
