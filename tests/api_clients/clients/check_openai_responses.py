@@ -29,7 +29,10 @@ def test_a_response_cites_files() -> None:
     call, message = reply.output
     assert call.type == "file_search_call" and call.queries == [QUESTION]
     assert call.results and call.results[0].file_id == "devices.md"
-    assert call.results[0].attributes == {"team": "search", "url": "https://docs.example.org/devices"}
+    assert call.results[0].attributes == {
+        "team": "search",
+        "url": "https://docs.example.org/devices",
+    }
     assert "cuda:1" in (call.results[0].text or "") and 0 < (call.results[0].score or 0) <= 1
     assert message.type == "message" and "cuda:1" in reply.output_text
     part = message.content[0]
@@ -56,7 +59,9 @@ def test_every_filter_is_understood() -> None:
         {"type": kind, "key": "year", "value": 2020}
         for kind in ("eq", "ne", "gt", "gte", "lt", "lte")
     ] + [{"type": kind, "key": "team", "value": ["a", "search"]} for kind in ("in", "nin")]
-    tool = TOOL | {"filters": {"type": "or", "filters": [*compare, {"type": "and", "filters": compare}]}}
+    tool = TOOL | {
+        "filters": {"type": "or", "filters": [*compare, {"type": "and", "filters": compare}]}
+    }
     assert client().responses.create(model="raglan", input=QUESTION, tools=[tool]).output
 
 

@@ -172,12 +172,12 @@ def test_a_database_that_is_not_there_is_said_in_one_line(tmp_path: Path) -> Non
 def test_a_database_of_before_tenants_gets_room_for_their_names(engine: sa.Engine) -> None:
     """On PostgreSQL a name of 128 characters would be refused."""
     with engine.begin() as connection:
-        config = schema._config()
+        config = SCHEMA._config()
         config.attributes["connection"] = connection
         command.upgrade(config, "0002")
         old = sa.insert(Job).values(id="old", collection="docs", documents=1, created_ms=1)
         connection.execute(old)
-    schema.migrate(engine)
+    SCHEMA.migrate(engine)
     longest = f"{'t' * 63}~{'c' * 64}"
     with engine.begin() as connection:
         new = sa.insert(Job).values(id="new", collection=longest, documents=1, created_ms=2)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 from raglan import tenancy
 from raglan.errors import InvalidInput
@@ -15,7 +17,9 @@ from raglan_gateway.shared.answer_cache import AnswerCache
 
 
 @pytest.fixture(autouse=True)
-def anonymous() -> None:
+def anonymous() -> Iterator[None]:
+    """Tests that are no coroutines share one context."""
+    yield
     caller.use(ANONYMOUS)
 
 
