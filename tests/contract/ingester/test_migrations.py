@@ -174,6 +174,7 @@ def test_a_database_of_before_tenants_gets_room_for_their_names(engine: sa.Engin
     with engine.begin() as connection:
         config = SCHEMA._config()
         config.attributes["connection"] = connection
+        config.attributes["version_table"] = SCHEMA.version_table
         command.upgrade(config, "0002")
         old = sa.insert(Job).values(id="old", collection="docs", documents=1, created_ms=1)
         connection.execute(old)
