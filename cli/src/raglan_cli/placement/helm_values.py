@@ -90,7 +90,8 @@ def _claim(devices: Sequence[Device], shared: bool) -> dict[str, Any]:
     """A claim.
 
     All GPUs of a plan are claimed once one has to be, because the device plugin and the driver of
-    claims may not manage the same GPUs. Slices of one pod may lie on one GPU, so several GPUs are shared by a claim alone.
+    claims may not manage the same GPUs. Slices of one pod may lie on one GPU, so several GPUs are
+    shared by a claim alone.
     """
     found: dict[str, Any] = {"kind": "dra"}
     if not shared:
