@@ -14,6 +14,7 @@ from raglan_retriever import wire
 from raglan_retriever.collection import FORMAT, Model
 from raglan_retriever.index import Index
 from raglan_retriever.searching import Limits, Query
+from raglan_retriever.stores.qdrant import QdrantStore
 from raglan_retriever.transfer import Transfer
 
 TEXTS = (
@@ -33,9 +34,13 @@ async def filled(index: Index, chunk: Any, vectors: Any, model: Model) -> Index:
     return index
 
 
-@pytest.fixture
-async def elsewhere(tmp_path: Path, open_edge: Any) -> Any:
-    store = open_edge(tmp_path / "elsewhere")
+@pytest.fixture(params=["edge", pytest.param("qdrant", marks=pytest.mark.loop_stall_s(2.0))])
+async def elsewhere(
+    request: pytest.FixtureRequest, tmp_path: Path, open_edge: Any, open_local: Any
+) -> Any:
+    """Another index, of each kind of store."""
+    is_edge = request.param == "edge"
+    store = open_edge(tmp_path / "elsewhere") if is_edge else QdrantStore(open_local())
     await store.open()
     yield Index(store, limits=Limits(), language="de")
     await store.close()

@@ -120,6 +120,18 @@ def test_a_gpu_is_found_by_index_or_uuid(setting: str, found: str) -> None:
     assert device.torch_device(setting) == found
 
 
+@pytest.mark.parametrize(
+    ("cuda", "cure"), [(None, "install torch for CUDA"), ("13.0", "give the process that GPU")]
+)
+def test_a_build_of_torch_for_cpus_is_told_from_a_missing_gpu(
+    monkeypatch: pytest.MonkeyPatch, cuda: str | None, cure: str
+) -> None:
+    monkeypatch.setattr(torch.version, "cuda", cuda)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(Unavailable, match=f'"auto" or "cpu", or {cure}'):
+        device.torch_device("cuda:0")
+
+
 @pytest.mark.usefixtures("two_gpus")
 @pytest.mark.parametrize("setting", ["GPU-aaaa", "GPU-5f7e1c2", "cuda:2"])
 def test_a_gpu_that_is_missing_or_ambiguous_is_refused(setting: str) -> None:

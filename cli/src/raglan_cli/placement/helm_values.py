@@ -39,14 +39,19 @@ def helm_values(plan: Plan, *, model: str, name: str, sharing: Sharing) -> str:
     placement = plan.placement
     assert placement is not None
     homes = _homes(placement)
+    sharers = {service: list(homes.values()).count(devices) for service, devices in homes.items()}
+    claims = any(
+        sharers[service] > 1 and (sharing == "dra" or len(devices) > 1)
+        for service, devices in homes.items()
+    )
     services: dict[str, Any] = {}
     gpus: dict[str, Any] = {}
     for service in dict.fromkeys(share.service for share in placement.shares):
         devices = homes[service]
         kind = "slice" if devices[0].profile else "gpu"
         key = "-".join([kind, *(device.name.replace(":", "-") for device in devices)])
-        shared = sum(home == devices for home in homes.values()) > 1
-        gpus[key] = _gpu(devices, sharing if shared else None)
+        shared = sharers[service] > 1
+        gpus[key] = _claim(devices, shared) if claims else _resource(devices, shared)
         gpu: dict[str, Any] = {"name": key}
         share = placement.of(service)[0]
         if shared or service == "generator":
@@ -81,15 +86,34 @@ def _homes(placement: Placement) -> dict[str, list[Device]]:
     return homes
 
 
-def _gpu(devices: Sequence[Device], sharing: Sharing | None) -> dict[str, Any]:
-    profile = devices[0].profile
-    count = {"count": len(devices)} if len(devices) > 1 else {}
-    if sharing is not None:
-        # Slices of one pod may lie on one GPU, so several GPUs are shared by a claim alone.
-        return {"kind": "dra" if count else sharing, **count}
-    if profile:
-        return {"kind": "mig", "resource": f"nvidia.com/mig-{profile.replace('+', '.')}"}
-    return {"kind": "whole", **count}
+def _claim(devices: Sequence[Device], shared: bool) -> dict[str, Any]:
+    """A claim.
+
+    All GPUs of a plan are claimed once one has to be, because the device plugin and the driver of
+    claims may not manage the same GPUs. Slices of one pod may lie on one GPU, so several GPUs are
+    shared by a claim alone.
+    """
+    found: dict[str, Any] = {"kind": "dra"}
+    if not shared:
+        found["perPod"] = True
+    if len(devices) > 1:
+        found["count"] = len(devices)
+    if profile := devices[0].profile:
+        found["deviceClassName"] = "mig.nvidia.com"
+        found["selectors"] = [f"device.attributes['gpu.nvidia.com'].profile == '{profile}'"]
+    return found
+
+
+def _resource(devices: Sequence[Device], shared: bool) -> dict[str, Any]:
+    """A resource of the device plugin; `.shared` is what its time-slicing offers."""
+    if profile := devices[0].profile:
+        resource = f"nvidia.com/mig-{profile.replace('+', '.')}"
+        if shared:
+            return {"kind": "time-sliced", "resource": f"{resource}.shared"}
+        return {"kind": "mig", "resource": resource}
+    if shared:
+        return {"kind": "time-sliced"}
+    return {"kind": "whole", **({"count": len(devices)} if len(devices) > 1 else {})}
 
 
 def _settings(

@@ -155,6 +155,32 @@ def test_helm_values_of_whole_gpus_and_slices(raglan: Run, llama: Path) -> None:
     assert found["gpus"] == {"gpu-0": {"kind": "whole"}, "gpu-1": {"kind": "time-sliced"}}
 
 
+SLICES = ("--gpu", "80GB/3g.40gb,2g.20gb,1g.10gb")
+
+
+def test_helm_values_claim_all_slices_where_one_is_shared(raglan: Run, llama: Path) -> None:
+    """The device plugin may not manage a GPU that the driver of claims manages."""
+
+    def claim(profile: str) -> dict[str, Any]:
+        attribute = "device.attributes['gpu.nvidia.com'].profile"
+        selectors = [f"{attribute} == '{profile}'"]
+        return {"kind": "dra", "deviceClassName": "mig.nvidia.com", "selectors": selectors}
+
+    assert values(raglan, llama, *SLICES)["gpus"] == {
+        "slice-0-0": {**claim("3g.40gb"), "perPod": True},
+        "slice-0-2": claim("1g.10gb"),
+    }
+    found = values(raglan, llama, "--gpu", "2x24GB")
+    assert found["gpus"] == {"gpu-0": {"kind": "dra", "perPod": True}, "gpu-1": {"kind": "dra"}}
+
+
+def test_helm_values_name_the_time_slices_of_a_slice(raglan: Run, llama: Path) -> None:
+    assert values(raglan, llama, *SLICES, "--sharing", "time-sliced")["gpus"] == {
+        "slice-0-0": {"kind": "mig", "resource": "nvidia.com/mig-3g.40gb"},
+        "slice-0-2": {"kind": "time-sliced", "resource": "nvidia.com/mig-1g.10gb.shared"},
+    }
+
+
 def test_what_does_not_fit_is_said_with_what_would(raglan: Run, llama: Path) -> None:
     done = raglan("plan", "--gpu", "24GB", "--llm", llama)
     assert done.status == 1

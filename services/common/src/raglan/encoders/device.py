@@ -105,10 +105,11 @@ def torch_device(device: str) -> str:
         return device
     index = _index_by_uuid(device, count) if device.startswith("GPU-") else _index(device)
     if index is None or index >= count:
+        cure = "give the process that GPU" if torch.version.cuda else "install torch for CUDA"
         raise Unavailable(
             f"device is {device!r}, but torch {torch.__version__} sees {count} CUDA devices"
             f"{' and none with this UUID' if index is None and count else ''}. "
-            'Set the device to "auto" or "cpu", or give the process that GPU.'
+            f'Set the device to "auto" or "cpu", or {cure}.'
         )
     return f"cuda:{index}"
 
