@@ -91,6 +91,8 @@ class Budgets:
 class Started:
     """The request was accepted."""
 
+    standalone_question: str = ""
+
 
 @dataclass(frozen=True, slots=True)
 class Sources:
@@ -196,7 +198,7 @@ class Pipeline:
         async with AsyncExitStack() as stack:
             await self.load_shedder.enter(stack, query.priority, deadline)
             # The time that its reader needs counts too, here and below.
-            yield Started()
+            yield Started(query.standalone or query.text)
             run.record_admission()
             await self._find(run)
         with run.stage("generate"):
@@ -298,6 +300,7 @@ class Pipeline:
         request = generator_pb2.GenerateRequest(
             question=run.query.text,
             history=run.query.history,
+            standalone_question=run.query.standalone,
             passages=run.passages,
             max_tokens=run.query.max_tokens,
             first_token_ms=max(1, int(first_by.remaining_s() * 1e3)),

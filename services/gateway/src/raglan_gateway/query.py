@@ -32,8 +32,10 @@ class Query:
     sampling: generator_pb2.Sampling | None = None
     json_schema: str = ""
     """Schema of the answer, as JSON; empty for text."""
+    standalone: str = ""
+    """The question so that it can be understood without `history`; empty where it is so itself."""
 
     @property
     def line(self) -> str:
-        """The text in one line, which embedder, index and reranker are asked with."""
-        return " ".join(self.text.split())
+        """The stand-alone question in one line, for embedder, index and reranker."""
+        return " ".join((self.standalone or self.text).split())

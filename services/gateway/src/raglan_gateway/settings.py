@@ -109,6 +109,12 @@ class GatewaySettings(ServiceSettings, env_prefix="RAGLAN_GATEWAY_"):
     max_query_chars: PositiveInt = 8_000
     """Longest query, in characters."""
 
+    max_history_turns: int = Field(default=100, ge=1, le=1000)
+    """Most turns of a request's `history`; no more than the generator's `max_history_turns`."""
+
+    max_history_chars: PositiveInt = 100_000
+    """Longest `history`, all turns together, in characters."""
+
     max_top_k: int = Field(default=100, ge=1, le=1000)
     """Most passages a request may ask for."""
 

@@ -218,9 +218,11 @@ def _shown(
     passages: list[schemas.Passage],
 ) -> sse.Event:
     match event:
-        case Started():
+        case Started(standalone_question):
             start = schemas.StreamStart(
-                id=request_context.request_id(), trace_id=request_context.trace_id()
+                id=request_context.request_id(),
+                standalone_question=standalone_question,
+                trace_id=request_context.trace_id(),
             )
             return sse.Event("start", start)
         case Sources(run):

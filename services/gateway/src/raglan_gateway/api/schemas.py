@@ -78,7 +78,9 @@ class QueryRequest(SearchRequest):
     history: Annotated[list[Turn], Field(max_length=1_000, fail_fast=True)] = Field(
         default_factory=list
     )
-    """Turns of the conversation before the question, oldest first."""
+    """Turns of the conversation before the question, oldest first, at most
+    `RAGLAN_GATEWAY_MAX_HISTORY_TURNS` (100). The question may refer to them: see
+    `standalone_question` in the reply."""
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     seed: Annotated[int, Field(ge=-(2**63), le=2**63 - 1)] | None = None
@@ -199,6 +201,9 @@ class QueryReply(Described):
     """An answer with its sources."""
 
     id: str
+    standalone_question: str = ""
+    """The question as it was searched with: without `history`, or where it refers to no earlier
+    turn, the question itself."""
     answer: str
     finish_reason: Literal["stop", "length", "abstained", "content_filter"] = "stop"
     """Finish reason: complete, cut at `max_tokens`, not answered by the documents, or withheld by
@@ -231,6 +236,8 @@ class StreamStart(Described):
     """The data of a stream's `start` event."""
 
     id: str
+    standalone_question: str = ""
+    """The question as it is searched with."""
     trace_id: str
 
 
