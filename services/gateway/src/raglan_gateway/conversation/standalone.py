@@ -41,6 +41,7 @@ _DETERMINED: Final = 3
 
 _WORD: Final = re.compile(r"[^\s?!,;:()\"“”«»¿¡]+")
 _BOUNDARY: Final = re.compile(r"[,;:.!?](?=\s)|\s[-\u2013\u2014]\s")
+_ADDRESS: Final = re.compile(r"://|^www\.")
 _EDGES: Final = ".'`*_…"
 
 
@@ -210,7 +211,11 @@ def _carried(line: str, earlier: str, answer: str, language: str) -> list[str]:
         if any(stem(_bare(word), language) not in known for word in phrase.split())
     ]
     said = " ".join((line, earlier)).casefold()
-    names = (name for name in identifiers(answer) if name.casefold() not in said)
+    names = (
+        name
+        for name in identifiers(answer)
+        if name.casefold() not in said and not _ADDRESS.search(name)
+    )
     return [*islice(fresh, _CARRIED), *islice(names, _FROM_ANSWER)]
 
 
