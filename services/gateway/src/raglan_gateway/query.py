@@ -34,6 +34,12 @@ class Query:
     """Schema of the answer, as JSON; empty for text."""
     standalone: str = ""
     """The question so that it can be understood without `history`; empty where it is so itself."""
+    instructions: str = ""
+    """Of the profile, for the language model."""
+    generators: tuple[str, ...] = ()
+    """Names of the generators to ask, in this order; empty for the default ones."""
+    history_lost: str = ""
+    """Reason for which the history of its session is missing; else empty."""
 
     @property
     def line(self) -> str:

@@ -49,6 +49,9 @@ class SearchRequest(Strict):
     """The question, or words to search for."""
     collections: SearchedCollections | None = None
     """Names of the collections to search; without them, `RAGLAN_GATEWAY_DEFAULT_COLLECTION`."""
+    profile: Annotated[PlainText, Field(max_length=64, examples=["balanced"])] | None = None
+    """Named settings: `fast`, `balanced`, `thorough`, or one of `RAGLAN_GATEWAY_PROFILES_FILE`.
+    Fields of the request are kept. Without it, the profile of the collection, if it has one."""
     top_k: Annotated[int, Field(ge=1)] = 10
     """Passages to return, at most `RAGLAN_GATEWAY_MAX_TOP_K` (100)."""
     mode: Literal["hybrid", "dense", "lexical"] = "hybrid"
@@ -81,6 +84,9 @@ class QueryRequest(SearchRequest):
     """Turns of the conversation before the question, oldest first, at most
     `RAGLAN_GATEWAY_MAX_HISTORY_TURNS` (100). The question may refer to them: see
     `standalone_question` in the reply."""
+    session_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")] | None = None
+    """Session of the caller that the question belongs to, instead of `history`; a new id begins
+    one."""
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     seed: Annotated[int, Field(ge=-(2**63), le=2**63 - 1)] | None = None
