@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import mesh_conversations
 import mesh_documents
 import mesh_identifiers
 import mesh_languages
@@ -55,6 +56,7 @@ def main() -> None:
         "search": search,
         "identifiers": mesh_identifiers.identifiers,
         "docs": mesh_documents.docs,
+        "conversations": mesh_conversations.conversations,
         "languages": mesh_languages.languages,
     }
     own = {

@@ -21,6 +21,8 @@ def send(client: httpx.Client, example: dict[str, Any], known: dict[str, str]) -
     reply = client.request(example["method"], path, json=example.get("body"))
     if reply.headers["content-type"] == "application/json" and isinstance(reply.json(), dict):
         known |= {key: reply.json()[key] for key in ("job_id", "trace_id") if key in reply.json()}
+    if path == "/v1/query" and reply.headers["content-type"] == "application/json":
+        known["query_id"] = reply.json()["id"]
     return reply
 
 

@@ -126,7 +126,12 @@ class FakeMesh:
         )
 
     async def generate(
-        self, request: generator_pb2.GenerateRequest, *, first_by: Deadline, deadline: Deadline
+        self,
+        request: generator_pb2.GenerateRequest,
+        *,
+        first_by: Deadline,
+        deadline: Deadline,
+        generators: Sequence[str] = (),
     ) -> AsyncGenerator[generator_pb2.GenerateEvent, None]:
         try:
             for text in self.thinks:

@@ -156,3 +156,15 @@ async def test_a_huge_word_is_read_in_little_time() -> None:
     started = time.process_time()
     await answer(Request("Who ruled Normandy?", passages))
     assert time.process_time() - started < 2
+
+
+async def test_a_follow_up_is_answered_by_its_stand_alone_form() -> None:
+    asked = Request("and when?", (NORMANS,), standalone_question="When did Rollo rule Normandy?")
+    text = "".join(
+        [
+            event.text
+            async for event in ExtractiveEngine().generate(asked, Deadline.after(10))
+            if isinstance(event, Delta)
+        ]
+    )
+    assert "911" in text

@@ -101,6 +101,13 @@ async def test_passages_are_the_same_bytes_for_any_question(
     assert [again[index].text for index in second.numbered] == [p.text for p in passages]
 
 
+async def test_instructions_of_a_profile_stand_before_the_passages_and_are_the_same_bytes() -> None:
+    asked = Request("Who?", PASSAGES, instructions="Be polite.")
+    first, other = await built(asked), await built(replace(asked, question="When?"))
+    assert texts(first)[0] == f"{INSTRUCTIONS}\n\nBe polite."
+    assert texts(first)[:1] == texts(other)[:1]
+
+
 async def test_a_history_that_begins_with_an_answer_follows_the_passages() -> None:
     prompt = await built(Request("Why?", PASSAGES, HISTORY[1:]))
     assert [message["role"] for message in prompt.messages] == [

@@ -21,17 +21,23 @@ from raglan_gateway.admission.admission import Admission
 from raglan_gateway.admission.checks import Check
 from raglan_gateway.admission.rate_limit import RateLimit
 from raglan_gateway.api import collections, documents, jobs, openapi, operations, query, schemas
+from raglan_gateway.api import sessions as session_routes
 from raglan_gateway.api import traces as trace_routes
 from raglan_gateway.api.cross_origin import Cors
 from raglan_gateway.api.error_handlers import install_error_handlers
 from raglan_gateway.api.openai import chat, embeddings, models, rerank, responses
 from raglan_gateway.api.request_middleware import RequestMiddleware, reject
+from raglan_gateway.conversation.archive import Archive
+from raglan_gateway.conversation.rows import Bounds
+from raglan_gateway.conversation.sessions import Sessions
 from raglan_gateway.mesh import TRACER, Mesh
 from raglan_gateway.metrics import Metrics
 from raglan_gateway.pipeline import Budgets, Pipeline
+from raglan_gateway.profiles import read as read_profiles
 from raglan_gateway.settings import GatewaySettings, listed
 from raglan_gateway.shared.answer_cache import AnswerCache
 from raglan_gateway.shared.redis_link import RedisLink
+from raglan_gateway.store import open_database
 from raglan_gateway.traces import request_outcome
 from raglan_gateway.traces.reporter import TraceReporter
 
@@ -59,6 +65,8 @@ def build(settings: GatewaySettings, lifecycle: Lifecycle | None = None) -> Fast
     login = settings.redis_login()
     redis = RedisLink(login) if login.get_secret_value() else None
     answers = AnswerCache(settings.stale_answer_s, mesh.revisions, redis)
+    database = open_database(settings)
+    archive = Archive(database, _kept(settings), metrics.lost_answers)
     admission = Admission(
         settings,
         load_shedder=pipeline.load_shedder,
@@ -73,11 +81,17 @@ def build(settings: GatewaySettings, lifecycle: Lifecycle | None = None) -> Fast
     tracer = mesh.pools.get(TRACER)
     reporter = TraceReporter(tracer)
     metrics.watch(
-        mesh, pipeline, lambda: ["redis"] if redis and redis.state is not State.CLOSED else []
+        mesh,
+        pipeline,
+        lambda: [
+            *(["redis"] if redis and redis.state is not State.CLOSED else []),
+            *(["database"] if archive.is_away else []),
+        ],
     )
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        archive.start()
         process.start()
         reporter.start()
         process.becomes("serving")
@@ -92,6 +106,8 @@ def build(settings: GatewaySettings, lifecycle: Lifecycle | None = None) -> Fast
         if redis is not None:
             await redis.close()
         await mesh.close()
+        await archive.close()
+        await database.close()
 
     app = FastAPI(
         title="Raglan",
@@ -117,7 +133,11 @@ def build(settings: GatewaySettings, lifecycle: Lifecycle | None = None) -> Fast
     if settings.cors_origins:
         app.add_middleware(Cors, origins=listed(settings.cors_origins))
     install_error_handlers(app)
-    answering = query.Answering(pipeline, answers, settings, metrics)
+    profiles = read_profiles(settings.profiles_file, mesh.generators)
+    sessions = Sessions(
+        archive, max_turns=settings.max_history_turns, max_chars=settings.max_history_chars
+    )
+    answering = query.Answering(pipeline, answers, settings, metrics, sessions, profiles)
     app.include_router(query.router(answering, settings))
     app.include_router(models.router())
     app.include_router(chat.router(answering, settings))
@@ -126,6 +146,7 @@ def build(settings: GatewaySettings, lifecycle: Lifecycle | None = None) -> Fast
     app.include_router(rerank.router(mesh, settings))
     app.include_router(collections.router(mesh, answers))
     app.include_router(documents.router(mesh, answers, settings))
+    app.include_router(session_routes.router(archive))
     app.include_router(jobs.router(mesh, settings.heartbeat_s))
     app.include_router(trace_routes.router(tracer, reporter))
     app.include_router(operations.router(mesh, redis, settings, metrics))
@@ -136,6 +157,15 @@ def build(settings: GatewaySettings, lifecycle: Lifecycle | None = None) -> Fast
 def _reject_head(metrics: Metrics, error: RaglanError, check: Check) -> Response:
     metrics.refused(check)
     return reject(metrics, error)
+
+
+def _kept(settings: GatewaySettings) -> Bounds:
+    return Bounds(
+        age_ms=int(settings.keep_answers_s * 1e3),
+        answers=settings.max_kept_answers,
+        bytes=settings.max_kept_bytes,
+        sessions=settings.max_sessions,
+    )
 
 
 def _budgets(settings: GatewaySettings) -> Budgets:

@@ -24,6 +24,7 @@ class DegradationLevel:
 _ROWS: Final = (
     ("full", "", "", "", "Every part is there."),
     ("local_state", "share", "redis", "local", "Limits and kept answers are each gateway's."),
+    ("no_sessions", "history", "database", "none", "Sessions are neither read nor kept."),
     ("no_uploads", "ingest", "ingester", "refused", "Uploads are refused, queries answered."),
     ("words_compared", "cite", "embedder", "lexical", "Words decide what citations support."),
     ("fused_order", "rerank", "reranker", "fused_order", "Passages keep the index's order."),

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
 
+import structlog
 from raglan.deadline import Deadline
-from raglan.errors import RaglanError
+from raglan.errors import DeadlineExceeded, Internal, Overloaded, RaglanError, Unavailable
 from raglan.resilience.breaker import State
 from raglan.rpc import client
 from raglan.rpc.endpoint import Endpoint, Reach
@@ -30,7 +32,12 @@ from raglan.v1 import (
     traces_pb2_grpc,
 )
 
-from raglan_gateway.settings import GatewaySettings
+from raglan_gateway.settings import GatewaySettings, addresses_by_name
+
+log: Final = structlog.get_logger()
+
+DEFAULT_GENERATOR: Final = "default"
+"""Name of the generators of `RAGLAN_GATEWAY_GENERATOR_ADDRESS`."""
 
 STUBS: Final = {
     "embedder": embedder_pb2_grpc.EmbedderServiceStub,
@@ -85,6 +92,18 @@ class Mesh:
             for name, stub in STUBS.items()
             if name != TRACER or settings.tracer_address
         }
+        self.generators = {
+            name: EndpointPool(
+                "generator",
+                addresses,
+                STUBS["generator"],
+                on_attempt=partial(on_attempt, "generator"),
+            )
+            for name, addresses in addresses_by_name(settings.generators).items()
+        }
+        """Generators that profiles name; without them, those of `pools`."""
+        self.pools |= {f"generator_{name}": pool for name, pool in self.generators.items()}
+        self.generators[DEFAULT_GENERATOR] = self.pools["generator"]
         self.embedder = self.pools["embedder"]
         self.retriever = self.pools["retriever"]
         self.ingester = self.pools["ingester"]
@@ -136,20 +155,47 @@ class Mesh:
         )
         return reply
 
-    def generate(
+    async def generate(
         self,
         request: generator_pb2.GenerateRequest,
         *,
         first_by: Deadline,
         deadline: Deadline,
+        generators: Sequence[str] = (),
     ) -> AsyncGenerator[generator_pb2.GenerateEvent, None]:
-        """The generator's stream.
+        """The stream of the first of `generators` whose answer begins; empty for the default.
 
         Raises:
             DeadlineExceeded: nothing came before `first_by`, or for too long after something had,
                 or the end not before `deadline`.
         """
-        return self.pools["generator"].stream(
+        *others, last = generators or (DEFAULT_GENERATOR,)
+        for name in others:
+            has_begun = False
+            # Half of the time: the next one needs some too.
+            limit = first_by.within(first_by.remaining_s() / 2)
+            try:
+                async with aclosing(self._stream(name, request, limit, deadline)) as events:
+                    async for event in events:
+                        has_begun = True
+                        yield event
+                return
+            except (Unavailable, Overloaded, DeadlineExceeded, Internal) as error:
+                if has_begun:
+                    raise
+                log.info("the next generator is asked", generator=name, reason=error.message)
+        async with aclosing(self._stream(last, request, first_by, deadline)) as events:
+            async for event in events:
+                yield event
+
+    def _stream(
+        self,
+        name: str,
+        request: generator_pb2.GenerateRequest,
+        first_by: Deadline,
+        deadline: Deadline,
+    ) -> AsyncGenerator[generator_pb2.GenerateEvent, None]:
+        return self.generators[name].stream(
             "Generate", request, deadline=deadline, first_by=first_by, gap_s=self._token_gap_s
         )
 

@@ -120,8 +120,13 @@ class Metrics:
         self._fell_back = {
             stage: degraded.labels(stage, fallback, _LEVELS[stage])
             for stage, fallback in FALLBACK.items()
-            if stage in QUERY_STAGES
+            if stage in (*QUERY_STAGES, "history")
         }
+        self._lost_answers = Counter(
+            "raglan_gateway_lost_answers_total",
+            "Answers that could not be kept for their sessions.",
+            registry=registry,
+        )
         lookups = Counter(
             "raglan_cache_lookups_total",
             "Lookups by layer and outcome: hit, miss.",
@@ -183,6 +188,10 @@ class Metrics:
             self._fell_back[fallen.stage].inc()
         if first_ms := run.timings_ms.get("first_token"):
             self._first_token.observe(first_ms / 1e3)
+
+    def lost_answers(self, count: int) -> None:
+        """So many answers could not be kept."""
+        self._lost_answers.inc(count)
 
     def record_stale_lookup(self, *, found: bool) -> None:
         """Count a query whose passages could not be retrieved."""

@@ -71,8 +71,9 @@ class ServiceClients(Protocol):
         *,
         first_by: Deadline,
         deadline: Deadline,
+        generators: Sequence[str] = (),
     ) -> AsyncGenerator[generator_pb2.GenerateEvent, None]:
-        """Stream an answer."""
+        """Stream an answer of the first of `generators` that begins one."""
         ...
 
 
@@ -90,6 +91,8 @@ class Budgets:
 @dataclass(frozen=True, slots=True)
 class Started:
     """The request was accepted."""
+
+    standalone_question: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +199,9 @@ class Pipeline:
         async with AsyncExitStack() as stack:
             await self.load_shedder.enter(stack, query.priority, deadline)
             # The time that its reader needs counts too, here and below.
-            yield Started()
+            yield Started(query.standalone or query.text)
+            if query.history_lost:
+                run.note(Degradation("history", query.history_lost, FALLBACK["history"]))
             run.record_admission()
             await self._find(run)
         with run.stage("generate"):
@@ -298,6 +303,8 @@ class Pipeline:
         request = generator_pb2.GenerateRequest(
             question=run.query.text,
             history=run.query.history,
+            standalone_question=run.query.standalone,
+            instructions=run.query.instructions,
             passages=run.passages,
             max_tokens=run.query.max_tokens,
             first_token_ms=max(1, int(first_by.remaining_s() * 1e3)),
@@ -306,7 +313,9 @@ class Pipeline:
             json_schema=run.query.json_schema,
             sampling=run.query.sampling,
         )
-        replies = self._services.generate(request, first_by=first_by, deadline=run.deadline)
+        replies = self._services.generate(
+            request, first_by=first_by, deadline=run.deadline, generators=run.query.generators
+        )
         async with aclosing(replies):
             # The place is for the time until the first token, by which the limit is found. How many
             # answers are written at a time is the generator's to decide.

@@ -32,8 +32,16 @@ class Query:
     sampling: generator_pb2.Sampling | None = None
     json_schema: str = ""
     """Schema of the answer, as JSON; empty for text."""
+    standalone: str = ""
+    """The question so that it can be understood without `history`; empty where it is so itself."""
+    instructions: str = ""
+    """Of the profile, for the language model."""
+    generators: tuple[str, ...] = ()
+    """Names of the generators to ask, in this order; empty for the default ones."""
+    history_lost: str = ""
+    """Reason for which the history of its session is missing; else empty."""
 
     @property
     def line(self) -> str:
-        """The text in one line, which embedder, index and reranker are asked with."""
-        return " ".join(self.text.split())
+        """The stand-alone question in one line, for embedder, index and reranker."""
+        return " ".join((self.standalone or self.text).split())

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -42,6 +43,13 @@ class GatewaySettings(ServiceSettings, env_prefix="RAGLAN_GATEWAY_"):
 
     generator_address: AddressList = "127.0.0.1:7104"
     """Generators, as for the embedders."""
+
+    generators: str = ""
+    """More generators by name, for profiles: `small=host:7104,large=host2:7104`. Addresses after
+    the first of a name have none of their own: `large=a:7104,b:7104`."""
+
+    profiles_file: Path | None = None
+    """TOML file with profiles: named settings of queries, and which collection uses which."""
 
     ingester_address: AddressList = "127.0.0.1:7105"
     """The ingester."""
@@ -108,6 +116,25 @@ class GatewaySettings(ServiceSettings, env_prefix="RAGLAN_GATEWAY_"):
 
     max_query_chars: PositiveInt = 8_000
     """Longest query, in characters."""
+
+    max_history_turns: int = Field(default=100, ge=1, le=1000)
+    """Most turns of a request's `history`; no more than the generator's `max_history_turns`."""
+
+    max_history_chars: PositiveInt = 100_000
+    """Longest `history`, all turns together, in characters."""
+
+    keep_answers_s: NonNegativeFloat = 7 * 24 * 3600
+    """Age in seconds at which answers, sessions and feedback are deleted; 0 keeps none, and
+    `session_id` is refused."""
+
+    max_kept_answers: PositiveInt = 10_000
+    """Most answers that are kept of one caller; beyond it, the oldest are deleted."""
+
+    max_kept_bytes: PositiveInt = 64 * 1024 * 1024
+    """Most bytes of answers, compressed, that are kept of one caller."""
+
+    max_sessions: int = Field(default=1_000, ge=1, le=1_000)
+    """Most sessions of one caller; beyond it, those unused for longest are deleted."""
 
     max_top_k: int = Field(default=100, ge=1, le=1000)
     """Most passages a request may ask for."""
@@ -179,6 +206,12 @@ class GatewaySettings(ServiceSettings, env_prefix="RAGLAN_GATEWAY_"):
     """Time for which a client may read nothing of its reply; then it is disconnected and its calls
     are cancelled."""
 
+    @field_validator("generators")
+    @classmethod
+    def _check_generators(cls, value: str) -> str:
+        addresses_by_name(value)
+        return value
+
     @field_validator("trusted_proxies")
     @classmethod
     def _check_proxies(cls, value: str) -> str:
@@ -223,3 +256,28 @@ class GatewaySettings(ServiceSettings, env_prefix="RAGLAN_GATEWAY_"):
         if not (password := self.redis_password.get_secret_value()):
             return self.redis_url
         return SecretStr(redis_url.with_password(self.redis_url.get_secret_value(), password))
+
+
+_GENERATOR_NAME: Final = re.compile(r"[a-z][a-z0-9_-]{0,63}")
+
+
+def addresses_by_name(value: str) -> dict[str, str]:
+    """Name -> addresses, of `small=host:7104,large=a:7104,b:7104`.
+
+    Raises:
+        ValueError: a name is missing, wrong, or given twice.
+    """
+    found: dict[str, list[str]] = {}
+    name = ""
+    for part in listed(value):
+        given, separator, address = part.rpartition("=")
+        if separator:
+            name = given.strip()
+            if not _GENERATOR_NAME.fullmatch(name) or name == "default" or name in found:
+                raise ValueError(
+                    f"{name!r} is no new name of generators; write small=host:7104,large=host2:7104"
+                )
+        if not name or not address.strip():
+            raise ValueError(f"{part!r} has no name; write small=host:7104,large=host2:7104")
+        found.setdefault(name, []).append(address.strip())
+    return {name: ",".join(addresses) for name, addresses in found.items()}

@@ -60,7 +60,7 @@ class Answering:
 
     Args:
         min_relevance: of the passages, in [0, 1]; below it the model is not called. A question with
-            history always is, because its words alone do not say what it is about.
+            history and no stand-alone form always is: its words alone do not say what it is about.
         opens_thinking: whether answers begin inside of a reasoning block, as far as the prompt does
             not tell.
         max_thinking_chars: reasoning after which an answer is abandoned.
@@ -214,7 +214,7 @@ class Answering:
 
     def _may_abstain(self, request: Request) -> bool:
         """Return whether the passages are judged before the model is called."""
-        return not _has_text(request) or (self._min_relevance > 0 and not request.history)
+        return not _has_text(request) or (self._min_relevance > 0 and _is_known(request))
 
     def _check(self, request: Request) -> None:
         known = self._model.info.adapters
@@ -257,6 +257,11 @@ class Answering:
             model=self._model.info.model,
             compute_ns=spent_ns,
         )
+
+
+def _is_known(request: Request) -> bool:
+    """Return whether the words of the question say what it is about."""
+    return not request.history or bool(request.standalone_question)
 
 
 def _has_text(request: Request) -> bool:

@@ -86,6 +86,10 @@ class Request:
     """Best first."""
     history: tuple[Turn, ...] = ()
     """Oldest first."""
+    standalone_question: str = ""
+    """The question as it is understood without `history`; empty where it is so itself."""
+    instructions: str = ""
+    """Of the service's operator, for the prompt; not of the one who asks."""
     max_tokens: int = 512
     first_token_s: float | None = None
     """Refused when it is not expected to begin within so many seconds, ended when it does not."""
@@ -99,6 +103,11 @@ class Request:
     sampling: Sampling = Sampling()
     trace_headers: Mapping[str, str] = field(default_factory=dict)
     """W3C trace context (traceparent, tracestate), for what the engine records of itself."""
+
+    @property
+    def standalone(self) -> str:
+        """The question as it is understood without `history`."""
+        return self.standalone_question or self.question
 
 
 @dataclass(frozen=True, slots=True)

@@ -225,7 +225,7 @@ class _Fitting:
 
 
 def _chars(request: Request) -> int:
-    said = (request.question, *(turn.text for turn in request.history))
+    said = (request.question, request.instructions, *(turn.text for turn in request.history))
     return sum(map(len, (*said, *(passage.text for passage in request.passages))))
 
 
@@ -264,6 +264,9 @@ def messages(
     given = "\n".join(block.show(number) for number, block in enumerate(shown, 1)) or NO_PASSAGES
     said.insert(0, (Role.USER, given))
     system = SCHEMA_INSTRUCTIONS if request.json_schema else INSTRUCTIONS
+    if request.instructions:
+        # Of a profile: the same for all of its requests, so their prompts share a prefix.
+        system = f"{system}\n\n{escape_untrusted(request.instructions)}"
     return (
         Message(role="system", content=system),
         *(

@@ -34,7 +34,7 @@ async def judge(request: Request, deadline: Deadline) -> Support:
 def judge_here(request: Request, deadline: Deadline) -> Support:
     """Do what `judge` does on this thread, for a caller that has left the loop already."""
     found = extract(
-        request.question,
+        request.standalone,
         request.passages,
         max_sentences=1,
         checkpoint=lambda: deadline.check("the passages were judged"),

@@ -45,6 +45,7 @@ _REASONS = {
     FinishReason.CONTENT_FILTER: generator_pb2.FINISH_REASON_CONTENT_FILTER,
 }
 _MAX_NAME_CHARS: Final = 256
+_MAX_INSTRUCTIONS_CHARS: Final = 4_000
 _MAX_STOPS: Final = 16
 _MAX_TEMPERATURE: Final = 2.0
 
@@ -141,6 +142,12 @@ def parse(request: generator_pb2.GenerateRequest, limits: Limits) -> Request:
         "max_question_chars",
         "the question's length in characters",
     )
+    _within(
+        len(request.standalone_question),
+        limits.max_question_chars,
+        "max_question_chars",
+        "the stand-alone question's length in characters",
+    )
     _within(len(request.passages), limits.max_passages, "max_passages", "the number of passages")
     _within(
         len(request.history),
@@ -155,6 +162,8 @@ def parse(request: generator_pb2.GenerateRequest, limits: Limits) -> Request:
         question=request.question,
         passages=_passages(request.passages),
         history=tuple(_turn(i, turn) for i, turn in enumerate(request.history)),
+        standalone_question=request.standalone_question,
+        instructions=_short("instructions", request.instructions, _MAX_INSTRUCTIONS_CHARS),
         max_tokens=request.max_tokens or limits.max_tokens,
         first_token_s=request.first_token_ms / 1e3 if request.first_token_ms else None,
         lane=Lane.BULK if request.lane == common_pb2.LANE_BULK else Lane.INTERACTIVE,

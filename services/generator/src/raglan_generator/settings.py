@@ -84,7 +84,7 @@ class GeneratorSettings(GrpcSettings, VllmOptions, env_prefix="RAGLAN_GENERATOR_
     min_relevance: float = Field(default=0.0, ge=0, le=1)
     """Relevance of the passages, by their words and their meaning, below which a language model is
 not called and the answer abstains. By default the model is always called, and decides
-    whether the passages answer; questions with a history always go to it."""
+    whether the passages answer; those with a history and no stand-alone form always go to it."""
 
     null_tokens: PositiveInt = 20
     """Tokens of an answer of the `null` engine."""

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from raglan.v1 import common_pb2 as raglan_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19raglan/v1/generator.proto\x12\traglan.v1\x1a\x16raglan/v1/common.proto\"3\n\x04Turn\x12\x1d\n\x04role\x18\x01 \x01(\x0e\x32\x0f.raglan.v1.Role\x12\x0c\n\x04text\x18\x02 \x01(\t\"\x93\x02\n\x0fGenerateRequest\x12\x10\n\x08question\x18\x01 \x01(\t\x12 \n\x07history\x18\x02 \x03(\x0b\x32\x0f.raglan.v1.Turn\x12$\n\x08passages\x18\x03 \x03(\x0b\x32\x12.raglan.v1.Passage\x12\x12\n\nmax_tokens\x18\x04 \x01(\r\x12\x16\n\x0e\x66irst_token_ms\x18\x05 \x01(\r\x12\x1d\n\x04lane\x18\x06 \x01(\x0e\x32\x0f.raglan.v1.Lane\x12\x0e\n\x06tenant\x18\x07 \x01(\t\x12\x0f\n\x07\x61\x64\x61pter\x18\x08 \x01(\t\x12\x13\n\x0bjson_schema\x18\t \x01(\t\x12%\n\x08sampling\x18\n \x01(\x0b\x32\x13.raglan.v1.Sampling\"|\n\x08Sampling\x12\x18\n\x0btemperature\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x12\n\x05top_p\x18\x02 \x01(\x01H\x01\x88\x01\x01\x12\x11\n\x04seed\x18\x03 \x01(\x03H\x02\x88\x01\x01\x12\x0c\n\x04stop\x18\x04 \x03(\tB\x0e\n\x0c_temperatureB\x08\n\x06_top_pB\x07\n\x05_seed\"\xda\x01\n\rGenerateEvent\x12!\n\x05\x64\x65lta\x18\x01 \x01(\x0b\x32\x10.raglan.v1.DeltaH\x00\x12\'\n\x08\x63itation\x18\x02 \x01(\x0b\x32\x13.raglan.v1.CitationH\x00\x12\'\n\x08\x66inished\x18\x03 \x01(\x0b\x32\x13.raglan.v1.FinishedH\x00\x12$\n\x08thinking\x18\x04 \x01(\x0b\x32\x10.raglan.v1.DeltaH\x00\x12%\n\x07restart\x18\x05 \x01(\x0b\x32\x12.raglan.v1.RestartH\x00\x42\x07\n\x05\x65vent\"\t\n\x07Restart\"\x15\n\x05\x44\x65lta\x12\x0c\n\x04text\x18\x01 \x01(\t\"\x80\x01\n\x08\x43itation\x12\x0e\n\x06marker\x18\x01 \x01(\r\x12\x15\n\rpassage_index\x18\x02 \x01(\r\x12\r\n\x05quote\x18\x03 \x01(\t\x12\r\n\x05start\x18\x04 \x01(\r\x12\x0b\n\x03\x65nd\x18\x05 \x01(\r\x12\x0c\n\x04page\x18\x06 \x01(\r\x12\x14\n\x0cheading_path\x18\x07 \x03(\t\"P\n\x05Usage\x12\x15\n\rprompt_tokens\x18\x01 \x01(\r\x12\x19\n\x11\x63ompletion_tokens\x18\x02 \x01(\r\x12\x15\n\rcached_tokens\x18\x03 \x01(\r\"W\n\x05\x43laim\x12\r\n\x05start\x18\x01 \x01(\r\x12\x0b\n\x03\x65nd\x18\x02 \x01(\r\x12\x0f\n\x07markers\x18\x03 \x03(\r\x12\x0f\n\x07support\x18\x04 \x01(\x01\x12\x10\n\x08\x63onflict\x18\x05 \x01(\t\"\xc0\x02\n\x08\x46inished\x12\'\n\x06reason\x18\x01 \x01(\x0e\x32\x17.raglan.v1.FinishReason\x12\x1f\n\x05usage\x18\x02 \x01(\x0b\x32\x10.raglan.v1.Usage\x12\x12\n\nconfidence\x18\x03 \x01(\x01\x12\r\n\x05model\x18\x04 \x01(\t\x12!\n\x06timing\x18\x05 \x01(\x0b\x32\x11.raglan.v1.Timing\x12\x14\n\x0cgroundedness\x18\x06 \x01(\x01\x12-\n\x05parts\x18\x07 \x03(\x0b\x32\x1e.raglan.v1.Finished.PartsEntry\x12 \n\x06\x63laims\x18\x08 \x03(\x0b\x32\x10.raglan.v1.Claim\x12\x0f\n\x07\x64ropped\x18\t \x03(\r\x1a,\n\nPartsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01*?\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\r\n\tROLE_USER\x10\x01\x12\x12\n\x0eROLE_ASSISTANT\x10\x02*\x9e\x01\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x02\x12\x1b\n\x17\x46INISH_REASON_ABSTAINED\x10\x03\x12 \n\x1c\x46INISH_REASON_CONTENT_FILTER\x10\x04\x32\x94\x01\n\x10GeneratorService\x12\x42\n\x08Generate\x12\x1a.raglan.v1.GenerateRequest\x1a\x18.raglan.v1.GenerateEvent0\x01\x12<\n\x07GetInfo\x12\x19.raglan.v1.GetInfoRequest\x1a\x16.raglan.v1.ServiceInfob\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19raglan/v1/generator.proto\x12\traglan.v1\x1a\x16raglan/v1/common.proto\"3\n\x04Turn\x12\x1d\n\x04role\x18\x01 \x01(\x0e\x32\x0f.raglan.v1.Role\x12\x0c\n\x04text\x18\x02 \x01(\t\"\xc6\x02\n\x0fGenerateRequest\x12\x10\n\x08question\x18\x01 \x01(\t\x12 \n\x07history\x18\x02 \x03(\x0b\x32\x0f.raglan.v1.Turn\x12$\n\x08passages\x18\x03 \x03(\x0b\x32\x12.raglan.v1.Passage\x12\x12\n\nmax_tokens\x18\x04 \x01(\r\x12\x16\n\x0e\x66irst_token_ms\x18\x05 \x01(\r\x12\x1d\n\x04lane\x18\x06 \x01(\x0e\x32\x0f.raglan.v1.Lane\x12\x0e\n\x06tenant\x18\x07 \x01(\t\x12\x0f\n\x07\x61\x64\x61pter\x18\x08 \x01(\t\x12\x13\n\x0bjson_schema\x18\t \x01(\t\x12%\n\x08sampling\x18\n \x01(\x0b\x32\x13.raglan.v1.Sampling\x12\x1b\n\x13standalone_question\x18\x0b \x01(\t\x12\x14\n\x0cinstructions\x18\x0c \x01(\t\"|\n\x08Sampling\x12\x18\n\x0btemperature\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x12\n\x05top_p\x18\x02 \x01(\x01H\x01\x88\x01\x01\x12\x11\n\x04seed\x18\x03 \x01(\x03H\x02\x88\x01\x01\x12\x0c\n\x04stop\x18\x04 \x03(\tB\x0e\n\x0c_temperatureB\x08\n\x06_top_pB\x07\n\x05_seed\"\xda\x01\n\rGenerateEvent\x12!\n\x05\x64\x65lta\x18\x01 \x01(\x0b\x32\x10.raglan.v1.DeltaH\x00\x12\'\n\x08\x63itation\x18\x02 \x01(\x0b\x32\x13.raglan.v1.CitationH\x00\x12\'\n\x08\x66inished\x18\x03 \x01(\x0b\x32\x13.raglan.v1.FinishedH\x00\x12$\n\x08thinking\x18\x04 \x01(\x0b\x32\x10.raglan.v1.DeltaH\x00\x12%\n\x07restart\x18\x05 \x01(\x0b\x32\x12.raglan.v1.RestartH\x00\x42\x07\n\x05\x65vent\"\t\n\x07Restart\"\x15\n\x05\x44\x65lta\x12\x0c\n\x04text\x18\x01 \x01(\t\"\x80\x01\n\x08\x43itation\x12\x0e\n\x06marker\x18\x01 \x01(\r\x12\x15\n\rpassage_index\x18\x02 \x01(\r\x12\r\n\x05quote\x18\x03 \x01(\t\x12\r\n\x05start\x18\x04 \x01(\r\x12\x0b\n\x03\x65nd\x18\x05 \x01(\r\x12\x0c\n\x04page\x18\x06 \x01(\r\x12\x14\n\x0cheading_path\x18\x07 \x03(\t\"P\n\x05Usage\x12\x15\n\rprompt_tokens\x18\x01 \x01(\r\x12\x19\n\x11\x63ompletion_tokens\x18\x02 \x01(\r\x12\x15\n\rcached_tokens\x18\x03 \x01(\r\"W\n\x05\x43laim\x12\r\n\x05start\x18\x01 \x01(\r\x12\x0b\n\x03\x65nd\x18\x02 \x01(\r\x12\x0f\n\x07markers\x18\x03 \x03(\r\x12\x0f\n\x07support\x18\x04 \x01(\x01\x12\x10\n\x08\x63onflict\x18\x05 \x01(\t\"\xc0\x02\n\x08\x46inished\x12\'\n\x06reason\x18\x01 \x01(\x0e\x32\x17.raglan.v1.FinishReason\x12\x1f\n\x05usage\x18\x02 \x01(\x0b\x32\x10.raglan.v1.Usage\x12\x12\n\nconfidence\x18\x03 \x01(\x01\x12\r\n\x05model\x18\x04 \x01(\t\x12!\n\x06timing\x18\x05 \x01(\x0b\x32\x11.raglan.v1.Timing\x12\x14\n\x0cgroundedness\x18\x06 \x01(\x01\x12-\n\x05parts\x18\x07 \x03(\x0b\x32\x1e.raglan.v1.Finished.PartsEntry\x12 \n\x06\x63laims\x18\x08 \x03(\x0b\x32\x10.raglan.v1.Claim\x12\x0f\n\x07\x64ropped\x18\t \x03(\r\x1a,\n\nPartsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01*?\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\r\n\tROLE_USER\x10\x01\x12\x12\n\x0eROLE_ASSISTANT\x10\x02*\x9e\x01\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x02\x12\x1b\n\x17\x46INISH_REASON_ABSTAINED\x10\x03\x12 \n\x1c\x46INISH_REASON_CONTENT_FILTER\x10\x04\x32\x94\x01\n\x10GeneratorService\x12\x42\n\x08Generate\x12\x1a.raglan.v1.GenerateRequest\x1a\x18.raglan.v1.GenerateEvent0\x01\x12<\n\x07GetInfo\x12\x19.raglan.v1.GetInfoRequest\x1a\x16.raglan.v1.ServiceInfob\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,32 +34,32 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_FINISHED_PARTSENTRY']._loaded_options = None
   _globals['_FINISHED_PARTSENTRY']._serialized_options = b'8\001'
-  _globals['_ROLE']._serialized_start=1401
-  _globals['_ROLE']._serialized_end=1464
-  _globals['_FINISHREASON']._serialized_start=1467
-  _globals['_FINISHREASON']._serialized_end=1625
+  _globals['_ROLE']._serialized_start=1452
+  _globals['_ROLE']._serialized_end=1515
+  _globals['_FINISHREASON']._serialized_start=1518
+  _globals['_FINISHREASON']._serialized_end=1676
   _globals['_TURN']._serialized_start=64
   _globals['_TURN']._serialized_end=115
   _globals['_GENERATEREQUEST']._serialized_start=118
-  _globals['_GENERATEREQUEST']._serialized_end=393
-  _globals['_SAMPLING']._serialized_start=395
-  _globals['_SAMPLING']._serialized_end=519
-  _globals['_GENERATEEVENT']._serialized_start=522
-  _globals['_GENERATEEVENT']._serialized_end=740
-  _globals['_RESTART']._serialized_start=742
-  _globals['_RESTART']._serialized_end=751
-  _globals['_DELTA']._serialized_start=753
-  _globals['_DELTA']._serialized_end=774
-  _globals['_CITATION']._serialized_start=777
-  _globals['_CITATION']._serialized_end=905
-  _globals['_USAGE']._serialized_start=907
-  _globals['_USAGE']._serialized_end=987
-  _globals['_CLAIM']._serialized_start=989
-  _globals['_CLAIM']._serialized_end=1076
-  _globals['_FINISHED']._serialized_start=1079
-  _globals['_FINISHED']._serialized_end=1399
-  _globals['_FINISHED_PARTSENTRY']._serialized_start=1355
-  _globals['_FINISHED_PARTSENTRY']._serialized_end=1399
-  _globals['_GENERATORSERVICE']._serialized_start=1628
-  _globals['_GENERATORSERVICE']._serialized_end=1776
+  _globals['_GENERATEREQUEST']._serialized_end=444
+  _globals['_SAMPLING']._serialized_start=446
+  _globals['_SAMPLING']._serialized_end=570
+  _globals['_GENERATEEVENT']._serialized_start=573
+  _globals['_GENERATEEVENT']._serialized_end=791
+  _globals['_RESTART']._serialized_start=793
+  _globals['_RESTART']._serialized_end=802
+  _globals['_DELTA']._serialized_start=804
+  _globals['_DELTA']._serialized_end=825
+  _globals['_CITATION']._serialized_start=828
+  _globals['_CITATION']._serialized_end=956
+  _globals['_USAGE']._serialized_start=958
+  _globals['_USAGE']._serialized_end=1038
+  _globals['_CLAIM']._serialized_start=1040
+  _globals['_CLAIM']._serialized_end=1127
+  _globals['_FINISHED']._serialized_start=1130
+  _globals['_FINISHED']._serialized_end=1450
+  _globals['_FINISHED_PARTSENTRY']._serialized_start=1406
+  _globals['_FINISHED_PARTSENTRY']._serialized_end=1450
+  _globals['_GENERATORSERVICE']._serialized_start=1679
+  _globals['_GENERATORSERVICE']._serialized_end=1827
 # @@protoc_insertion_point(module_scope)

@@ -98,6 +98,8 @@ class GenerateRequest(_message.Message):
     ADAPTER_FIELD_NUMBER: _builtins.int
     JSON_SCHEMA_FIELD_NUMBER: _builtins.int
     SAMPLING_FIELD_NUMBER: _builtins.int
+    STANDALONE_QUESTION_FIELD_NUMBER: _builtins.int
+    INSTRUCTIONS_FIELD_NUMBER: _builtins.int
     question: _builtins.str
     max_tokens: _builtins.int
     """0 means the generator's setting."""
@@ -112,6 +114,10 @@ class GenerateRequest(_message.Message):
     """A LoRA adapter of the service; ServiceInfo.adapters has the names."""
     json_schema: _builtins.str
     """Set, the answer is a JSON document of this JSON schema, without citations."""
+    standalone_question: _builtins.str
+    """The question so that it can be understood without the history; empty where it is so itself."""
+    instructions: _builtins.str
+    """Of the service's operator, besides those that every prompt begins with."""
     @_builtins.property
     def history(self) -> _containers.RepeatedCompositeFieldContainer[Global___Turn]: ...
     @_builtins.property
@@ -133,10 +139,12 @@ class GenerateRequest(_message.Message):
         adapter: _builtins.str = ...,
         json_schema: _builtins.str = ...,
         sampling: Global___Sampling | None = ...,
+        standalone_question: _builtins.str = ...,
+        instructions: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["sampling", b"sampling"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "first_token_ms", b"first_token_ms", "history", b"history", "json_schema", b"json_schema", "lane", b"lane", "max_tokens", b"max_tokens", "passages", b"passages", "question", b"question", "sampling", b"sampling", "tenant", b"tenant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "first_token_ms", b"first_token_ms", "history", b"history", "instructions", b"instructions", "json_schema", b"json_schema", "lane", b"lane", "max_tokens", b"max_tokens", "passages", b"passages", "question", b"question", "sampling", b"sampling", "standalone_question", b"standalone_question", "tenant", b"tenant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Final
 
 from raglan.deadline import Deadline
@@ -13,6 +14,7 @@ from raglan.v1 import generator_pb2, retriever_pb2
 
 from raglan_gateway import caller
 from raglan_gateway.api import filters, schemas
+from raglan_gateway.conversation.standalone import standalone_question
 from raglan_gateway.query import Query
 from raglan_gateway.settings import GatewaySettings
 
@@ -52,8 +54,12 @@ def checked(
         )
     collections = body.collections or [settings.default_collection]
     asked = body if isinstance(body, schemas.QueryRequest) else None
+    text = body.query.strip()
+    history = _history(asked.history, settings) if asked else ()
+    standalone = standalone_question(text, history)
     query = Query(
-        text=body.query.strip(),
+        text=text,
+        standalone="" if standalone == text else standalone,
         collections=tuple(dict.fromkeys(collections)),
         top_k=body.top_k,
         mode=_MODES[body.mode],
@@ -63,7 +69,7 @@ def checked(
         tenant=caller.current().tenant,
         max_tokens=(asked.max_tokens or 0) if asked else 0,
         stream=asked.stream if asked else False,
-        history=tuple(_turn(turn) for turn in asked.history) if asked else (),
+        history=history,
         sampling=_sampling(asked) if asked else None,
         json_schema=json.dumps(asked.json_schema) if asked and asked.json_schema else "",
         # The higher number goes later.
@@ -73,13 +79,31 @@ def checked(
     deadline.adopt()
     span = tracing.current()
     span.set_attributes({semconv.DEADLINE_REMAINING_MS: timeout_ms, semconv.MODE: body.mode})
-    if (text := tracing.content(query.text)) is not None:
-        span.set_attribute(semconv.INPUT, text)
+    if (content := tracing.content(query.text)) is not None:
+        span.set_attribute(semconv.INPUT, content)
     return query, deadline
 
 
-def _turn(turn: schemas.Turn) -> generator_pb2.Turn:
-    return generator_pb2.Turn(role=_ROLES[turn.role], text=turn.text)
+def _history(
+    turns: Sequence[schemas.Turn], settings: GatewaySettings
+) -> tuple[generator_pb2.Turn, ...]:
+    """Turns within the limits of the settings.
+
+    Raises:
+        InvalidInput: there are too many, or they are too long together.
+    """
+    if len(turns) > settings.max_history_turns:
+        raise InvalidInput(
+            f"history has {len(turns)} turns; the limit is {settings.max_history_turns} "
+            "(RAGLAN_GATEWAY_MAX_HISTORY_TURNS). Send the latest ones."
+        )
+    chars = sum(len(turn.text) for turn in turns)
+    if chars > settings.max_history_chars:
+        raise InvalidInput(
+            f"history has {chars} characters; the limit is {settings.max_history_chars} "
+            "(RAGLAN_GATEWAY_MAX_HISTORY_CHARS). Send the latest turns."
+        )
+    return tuple(generator_pb2.Turn(role=_ROLES[turn.role], text=turn.text) for turn in turns)
 
 
 def _sampling(body: schemas.QueryRequest) -> generator_pb2.Sampling | None:

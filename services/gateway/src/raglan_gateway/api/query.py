@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import aclosing
+from dataclasses import replace
+from functools import partial
 from typing import Annotated, Any, Final, Literal, TypeVar
 
 import structlog
@@ -20,6 +22,7 @@ from raglan.telemetry import tracing
 from raglan_gateway import stage_spans
 from raglan_gateway.api import openapi, replies, schemas, sse, stale_answers
 from raglan_gateway.api.checked import checked
+from raglan_gateway.conversation.sessions import Sessions
 from raglan_gateway.metrics import Metrics
 from raglan_gateway.pipeline import (
     Answered,
@@ -31,6 +34,7 @@ from raglan_gateway.pipeline import (
     Started,
     Thinking,
 )
+from raglan_gateway.profiles import Profiles
 from raglan_gateway.query import Query
 from raglan_gateway.query_state import QueryState
 from raglan_gateway.settings import GatewaySettings
@@ -49,15 +53,24 @@ class Answering:
     """Questions of every API, from a checked body to the reply of `/v1/query`, or its events."""
 
     def __init__(
-        self, pipeline: Pipeline, answers: AnswerCache, settings: GatewaySettings, metrics: Metrics
+        self,
+        pipeline: Pipeline,
+        answers: AnswerCache,
+        settings: GatewaySettings,
+        metrics: Metrics,
+        sessions: Sessions,
+        profiles: Profiles,
     ) -> None:
         self._pipeline = pipeline
         self._answers = answers
         self._settings = settings
         self._metrics = metrics
+        self._sessions = sessions
+        self._profiles = profiles
 
     async def search(self, body: schemas.SearchRequest, request: Request, priority: str) -> bytes:
         """Find passages; returns a `schemas.SearchReply` as JSON."""
+        body, _ = self._profiles.apply(body, self._settings.default_collection)
         query, deadline = checked(body, priority, self._settings)
         try:
             run = await _while_connected(request, self._pipeline.search(query, deadline))
@@ -70,22 +83,42 @@ class Answering:
 
     async def answer(self, body: schemas.QueryRequest, request: Request, priority: str) -> bytes:
         """Answer with citations; returns a `schemas.QueryReply` as JSON."""
-        query, deadline = checked(body, priority, self._settings)
+        body, query, deadline = await self._checked(body, priority)
         try:
             run = await _while_connected(request, _completed(self._pipeline, query, deadline))
         except RaglanError as error:
             stale = await stale_answers.query(self._answers, query, error, self._metrics)
-            return stale.model_dump_json().encode()
+            reply = stale.model_dump_json().encode()
+            self._sessions.keep(body, stale.answer, reply)
+            return reply
         self._metrics.answered(run)
         stage_spans.returned(tracing.current(), run.answer)
-        return stale_answers.keep(self._answers, run, replies.query(run))
+        reply = stale_answers.keep(self._answers, run, replies.query(run))
+        self._sessions.keep(body, run.answer, reply)
+        return reply
+
+    async def _checked(
+        self, body: schemas.QueryRequest, priority: str
+    ) -> tuple[schemas.QueryRequest, Query, Deadline]:
+        """Check a question, with the settings of its profile and the history of its session."""
+        body, profile = self._profiles.apply(body, self._settings.default_collection)
+        body, history_lost = await self._sessions.with_history(body)
+        query, deadline = checked(body, priority, self._settings)
+        query = replace(
+            query,
+            instructions=profile.prompt,
+            generators=tuple(profile.generator),
+            history_lost=history_lost,
+        )
+        return body, query, deadline
 
     async def stream(
         self, body: schemas.QueryRequest, request: Request, priority: str
     ) -> AsyncGenerator[sse.Event, None]:
         """Begin an answer; returns its events, those of `/v1/query`. Close them."""
-        query, deadline = checked(body, priority, self._settings)
-        events = _events(self._pipeline, query, deadline, self._metrics, self._answers)
+        body, query, deadline = await self._checked(body, priority)
+        keep = partial(self._sessions.keep, body)
+        events = _events(self._pipeline, query, deadline, self._metrics, self._answers, keep)
         return await _while_connected(request, _begun(events))
 
 
@@ -152,6 +185,7 @@ async def _events(
     deadline: Deadline,
     metrics: Metrics,
     answers: AnswerCache,
+    keep: Callable[[str, bytes], None],
 ) -> AsyncGenerator[sse.Event, None]:
     """The events of one stream; its last is `done` or `error`.
 
@@ -175,6 +209,7 @@ async def _events(
                     stage_spans.returned(request_span, event.run.answer)
                     reply = replies.query(event.run, passages)
                     body = stale_answers.keep(answers, event.run, reply)
+                    keep(event.run.answer, body)
                     yield sse.Event("final", body.decode())
                 elif event != _SIGN_OF_LIFE:
                     yield _shown(event, passages)
@@ -218,9 +253,11 @@ def _shown(
     passages: list[schemas.Passage],
 ) -> sse.Event:
     match event:
-        case Started():
+        case Started(standalone_question):
             start = schemas.StreamStart(
-                id=request_context.request_id(), trace_id=request_context.trace_id()
+                id=request_context.request_id(),
+                standalone_question=standalone_question,
+                trace_id=request_context.trace_id(),
             )
             return sse.Event("start", start)
         case Sources(run):

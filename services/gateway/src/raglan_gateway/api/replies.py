@@ -42,6 +42,7 @@ def query(run: QueryState, passages: Sequence[schemas.Passage] = ()) -> schemas.
     finished = run.finished
     return schemas.QueryReply(
         id=request_context.request_id(),
+        standalone_question=run.query.standalone or run.query.text,
         answer=run.answer,
         finish_reason=_FINISH_REASONS.get(finished.reason, "stop"),
         abstained=finished.reason == generator_pb2.FINISH_REASON_ABSTAINED,

@@ -49,6 +49,9 @@ class SearchRequest(Strict):
     """The question, or words to search for."""
     collections: SearchedCollections | None = None
     """Names of the collections to search; without them, `RAGLAN_GATEWAY_DEFAULT_COLLECTION`."""
+    profile: Annotated[PlainText, Field(max_length=64, examples=["balanced"])] | None = None
+    """Named settings: `fast`, `balanced`, `thorough`, or one of `RAGLAN_GATEWAY_PROFILES_FILE`.
+    Fields of the request are kept. Without it, the profile of the collection, if it has one."""
     top_k: Annotated[int, Field(ge=1)] = 10
     """Passages to return, at most `RAGLAN_GATEWAY_MAX_TOP_K` (100)."""
     mode: Literal["hybrid", "dense", "lexical"] = "hybrid"
@@ -78,7 +81,12 @@ class QueryRequest(SearchRequest):
     history: Annotated[list[Turn], Field(max_length=1_000, fail_fast=True)] = Field(
         default_factory=list
     )
-    """Turns of the conversation before the question, oldest first."""
+    """Turns of the conversation before the question, oldest first, at most
+    `RAGLAN_GATEWAY_MAX_HISTORY_TURNS` (100). The question may refer to them: see
+    `standalone_question` in the reply."""
+    session_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")] | None = None
+    """Session of the caller that the question belongs to, instead of `history`; a new id begins
+    one."""
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     seed: Annotated[int, Field(ge=-(2**63), le=2**63 - 1)] | None = None
@@ -199,6 +207,9 @@ class QueryReply(Described):
     """An answer with its sources."""
 
     id: str
+    standalone_question: str = ""
+    """The question as it was searched with: without `history`, or where it refers to no earlier
+    turn, the question itself."""
     answer: str
     finish_reason: Literal["stop", "length", "abstained", "content_filter"] = "stop"
     """Finish reason: complete, cut at `max_tokens`, not answered by the documents, or withheld by
@@ -231,6 +242,8 @@ class StreamStart(Described):
     """The data of a stream's `start` event."""
 
     id: str
+    standalone_question: str = ""
+    """The question as it is searched with."""
     trace_id: str
 
 

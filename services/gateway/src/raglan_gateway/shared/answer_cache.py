@@ -213,6 +213,8 @@ def _key(query: Query, kind: str, revisions: Sequence[int]) -> bytes:
         query.tenant,
         query.text,
         query.json_schema,
+        query.instructions,
+        ",".join(query.generators),
         *(str(part) for part in (query.mode, query.top_k, query.rerank, query.max_tokens)),
         str(query.min_score),
         *(part.SerializeToString(deterministic=True).hex() if part else "" for part in messages),

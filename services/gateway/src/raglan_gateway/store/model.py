@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, Integer, LargeBinary, String, Text
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    LargeBinary,
+    String,
+    Text,
+)
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 COUNTER = BigInteger().with_variant(Integer, "sqlite")
@@ -61,3 +70,58 @@ class AuditEntry(Base):
     action: Mapped[str] = mapped_column(String(64))
     resource: Mapped[str]
     request_id: Mapped[str] = mapped_column(String(128))
+
+
+class SessionRow(Base):
+    """A conversation of one caller."""
+
+    __tablename__ = "sessions"
+
+    tenant: Mapped[str] = mapped_column(String(64), primary_key=True)
+    caller: Mapped[str] = mapped_column(String(256), primary_key=True)
+    id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    title: Mapped[str]
+    created_ms: Mapped[int]
+    used_ms: Mapped[int] = mapped_column(index=True)
+
+
+class AnswerRow(Base):
+    """An answer as it was given, with what it was made from."""
+
+    __tablename__ = "answers"
+    __table_args__ = (Index("ix_answers_session", "tenant", "caller", "session_id", "created_ms"),)
+
+    tenant: Mapped[str] = mapped_column(String(64), primary_key=True)
+    caller: Mapped[str] = mapped_column(String(256), primary_key=True)
+    id: Mapped[str] = mapped_column(String(128), primary_key=True)
+    session_id: Mapped[str | None] = mapped_column(String(64))
+    created_ms: Mapped[int] = mapped_column(index=True)
+    size: Mapped[int]
+    """Bytes of `record`."""
+    question: Mapped[str]
+    answer: Mapped[str]
+    record: Mapped[bytes] = mapped_column(LargeBinary)
+    """Request and reply as JSON, compressed by zlib."""
+
+
+class FeedbackRow(Base):
+    """What its caller thought of an answer."""
+
+    __tablename__ = "feedback"
+    __table_args__ = (
+        ForeignKeyConstraint(
+            ["tenant", "caller", "answer_id"],
+            ["answers.tenant", "answers.caller", "answers.id"],
+            ondelete="CASCADE",
+        ),
+    )
+
+    tenant: Mapped[str] = mapped_column(String(64), primary_key=True)
+    caller: Mapped[str] = mapped_column(String(256), primary_key=True)
+    answer_id: Mapped[str] = mapped_column(String(128), primary_key=True)
+    rating: Mapped[str] = mapped_column(String(8))
+    reasons: Mapped[list[str]]
+    text: Mapped[str]
+    passage: Mapped[str]
+    """Id of the chunk that it is about; empty for the whole answer."""
+    updated_ms: Mapped[int]

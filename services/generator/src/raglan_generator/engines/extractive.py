@@ -91,7 +91,7 @@ class ExtractiveEngine:
         def work() -> tuple[Extraction, int]:
             checkpoint()
             # Its patterns read one sentence.
-            question = " ".join(request.question.split())
+            question = " ".join(request.standalone.split())
             passages, most = request.passages, self._max_sentences
             if asks_for_overview(question):
                 found = overview(passages, most=most, checkpoint=checkpoint)

@@ -1,0 +1,1 @@
+"""Conversations: stand-alone questions, sessions, feedback and past answers."""

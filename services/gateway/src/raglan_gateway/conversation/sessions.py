@@ -1,0 +1,74 @@
+"""What a query has to do with its session: the history before it, and its answer after it."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from raglan.database import DatabaseUnavailable
+from raglan.errors import InvalidInput
+from raglan.telemetry import context as request_context
+
+from raglan_gateway.api import schemas
+from raglan_gateway.conversation.archive import Archive, new_answer
+
+_LOST: Final = "The session could not be read; the question was answered without its history."
+
+
+class Sessions:
+    """Histories and answers of queries.
+
+    Args:
+        archive: where they are.
+        max_turns: most turns of a history.
+        max_chars: longest history.
+    """
+
+    def __init__(self, archive: Archive, *, max_turns: int, max_chars: int) -> None:
+        self._archive = archive
+        self._max_turns = max_turns
+        self._max_chars = max_chars
+
+    async def with_history(self, body: schemas.QueryRequest) -> tuple[schemas.QueryRequest, str]:
+        """Return the body with the history of its session, and why it has none if it should.
+
+        Raises:
+            InvalidInput: it has a history of its own besides, or sessions are not kept.
+        """
+        if body.session_id is None:
+            return body, ""
+        if body.history:
+            raise InvalidInput("Give history or session_id; a session has its own history.")
+        if not self._archive.is_on:
+            raise InvalidInput("session_id needs kept answers: RAGLAN_GATEWAY_KEEP_ANSWERS_S is 0.")
+        try:
+            turns = await self._archive.turns(body.session_id, max(1, self._max_turns // 2))
+        except DatabaseUnavailable:
+            return body, _LOST
+        return body.model_copy(update={"history": self._fitting(turns)}), ""
+
+    def keep(self, body: schemas.QueryRequest, answer: str, reply: bytes) -> None:
+        """Keep an answer, soon.
+
+        Args:
+            body: the request, with the history that was used.
+            answer: its text.
+            reply: the reply to it as JSON.
+        """
+        if not self._archive.is_on:
+            return
+        record = b'{"request":' + body.model_dump_json().encode() + b',"reply":' + reply + b"}"
+        self._archive.keep(
+            new_answer(request_context.request_id(), body.session_id, body.query, answer, record)
+        )
+
+    def _fitting(self, turns: list[tuple[str, str]]) -> list[schemas.Turn]:
+        """The newest of `turns` that fit the limits, oldest first."""
+        room, found = self._max_chars, list[schemas.Turn]()
+        for question, answer in reversed(turns):
+            room -= len(question) + len(answer)
+            if room < 0:
+                break
+            if answer.strip():
+                found.append(schemas.Turn(role="assistant", text=answer))
+            found.append(schemas.Turn(role="user", text=question))
+        return found[::-1][-self._max_turns :]

@@ -1,0 +1,151 @@
+"""Named sets of pipeline settings: built in, or of the operator's file."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from raglan.errors import InvalidInput
+from raglan.identifiers import shortened
+from raglan.settings import SettingsError
+
+from raglan_gateway.api import schemas
+from raglan_gateway.mesh import DEFAULT_GENERATOR
+
+Body = TypeVar("Body", bound=schemas.SearchRequest)
+_NAME: Final = StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,63}$")
+Name = Annotated[str, _NAME]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Profile(_Strict):
+    """Settings of a pipeline; what is unset is as without a profile."""
+
+    description: str = ""
+    instructions: Annotated[str, Field(max_length=3_800)] = ""
+    """For the language model, behind those that every prompt begins with."""
+    language: Annotated[str, Field(max_length=64, pattern=r"^[^\r\n]*$")] = ""
+    """Language of the answers, as the model is told: "German"."""
+    top_k: Annotated[int, Field(ge=1)] | None = None
+    mode: Literal["hybrid", "dense", "lexical"] | None = None
+    rerank: bool | None = None
+    min_score: Annotated[float, Field(ge=0, le=1)] | None = None
+    max_tokens: Annotated[int, Field(ge=1)] | None = None
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    generator: Annotated[list[Name], Field(max_length=8)] = Field(default_factory=list)
+    """Names of generators; the next is asked when one fails before its answer begins."""
+
+    @property
+    def prompt(self) -> str:
+        """Instructions and language, as the generator is told."""
+        language = f"Answer in this language: {self.language}." if self.language else ""
+        return "\n".join(filter(None, (self.instructions.strip(), language)))
+
+
+class _File(_Strict):
+    profiles: dict[Name, Profile] = Field(default_factory=dict)
+    collections: dict[str, Name] = Field(default_factory=dict)
+    """Profile of the questions to a collection that name none."""
+
+
+BUILT_IN: Final[Mapping[str, Profile]] = {
+    "fast": Profile(description="Five passages, not reranked.", top_k=5, rerank=False),
+    "balanced": Profile(description="The defaults of a request."),
+    "thorough": Profile(description="Twenty passages, reranked.", top_k=20, rerank=True),
+}
+_OF_REQUEST: Final = ("top_k", "mode", "rerank", "min_score", "max_tokens", "temperature", "top_p")
+
+
+class Profiles:
+    """Profiles by name. A field that a request sets itself is never replaced.
+
+    Args:
+        given: profiles besides those built in, or in their place.
+        by_collection: name of a collection -> name of its profile.
+    """
+
+    def __init__(
+        self,
+        given: Mapping[str, Profile] | None = None,
+        by_collection: Mapping[str, str] | None = None,
+    ) -> None:
+        self._profiles = {**BUILT_IN, **(given or {})}
+        self._by_collection = dict(by_collection or {})
+
+    def names(self) -> tuple[str, ...]:
+        """Return the names of all profiles."""
+        return tuple(self._profiles)
+
+    def apply(self, body: Body, default_collection: str) -> tuple[Body, Profile]:
+        """Return the body with the settings of its profile, and the profile.
+
+        Raises:
+            InvalidInput: there is no profile of that name.
+        """
+        profile = self._of(body, default_collection)
+        known = type(body).model_fields
+        values: dict[str, Any] = {
+            field: value
+            for field in _OF_REQUEST
+            if field in known
+            and field not in body.model_fields_set
+            and (value := getattr(profile, field)) is not None
+        }
+        return (body.model_copy(update=values) if values else body), profile
+
+    def _of(self, body: schemas.SearchRequest, default_collection: str) -> Profile:
+        name = body.profile
+        if name is None:
+            searched = body.collections or [default_collection]
+            names = {self._by_collection.get(each) for each in searched}
+            # Of several collections with different profiles, none decides.
+            name = names.pop() if len(names) == 1 else None
+        if name is None:
+            return BUILT_IN["balanced"]
+        profile = self._profiles.get(name)
+        if profile is None:
+            known = ", ".join(self._profiles)
+            raise InvalidInput(
+                f"There is no profile {shortened(name)}; the profiles are: {known} "
+                "(RAGLAN_GATEWAY_PROFILES_FILE)."
+            )
+        return profile
+
+
+def read(path: Path | None, generators: Collection[str]) -> Profiles:
+    """Read the profiles of a TOML file; None for those built in alone.
+
+    Args:
+        path: the file.
+        generators: names that a profile's `generator` may have besides `default`.
+
+    Raises:
+        SettingsError: it cannot be read, or a value in it is wrong; the text says which.
+    """
+    if path is None:
+        return Profiles()
+    try:
+        content = _File.model_validate(tomllib.loads(path.read_text("utf-8")))
+    except (OSError, ValueError, ValidationError) as error:
+        raise SettingsError(f"RAGLAN_GATEWAY_PROFILES_FILE {path}: {error}") from None
+    known = {DEFAULT_GENERATOR, *generators}
+    for name, profile in content.profiles.items():
+        if unknown := [each for each in profile.generator if each not in known]:
+            raise SettingsError(
+                f"RAGLAN_GATEWAY_PROFILES_FILE {path}: profile {name} names the generator "
+                f"{unknown[0]}; there are {', '.join(sorted(known))} (RAGLAN_GATEWAY_GENERATORS)."
+            )
+    for collection, name in content.collections.items():
+        if name not in content.profiles and name not in BUILT_IN:
+            raise SettingsError(
+                f"RAGLAN_GATEWAY_PROFILES_FILE {path}: collection {collection} names the profile "
+                f"{name}, which does not exist."
+            )
+    return Profiles(content.profiles, content.collections)
