@@ -29,7 +29,8 @@ def embeddings(**options: object) -> OpenAIEmbeddings:
 def test_an_answer() -> None:
     reply = chat().invoke(QUESTION)
     assert "cuda:1" in reply.text
-    assert reply.usage_metadata and reply.usage_metadata["total_tokens"] > 0
+    assert reply.usage_metadata
+    assert reply.usage_metadata["total_tokens"] > 0
 
 
 def test_a_stream() -> None:
@@ -38,14 +39,20 @@ def test_a_stream() -> None:
     whole = pieces[0]
     for piece in pieces[1:]:
         whole = whole + piece
-    assert whole.usage_metadata and whole.usage_metadata["total_tokens"] > 0
+    assert whole.usage_metadata
+    assert whole.usage_metadata["total_tokens"] > 0
 
 
 def test_a_conversation_and_sampling() -> None:
     model = chat("ASKS_URL", temperature=0.5, seed=3, max_tokens=200)
-    turns = [HumanMessage("What runs on a GPU?"), AIMessage("The reranker."), HumanMessage(QUESTION)]
+    turns = [
+        HumanMessage("What runs on a GPU?"),
+        AIMessage("The reranker."),
+        HumanMessage(QUESTION),
+    ]
     reply = model.invoke(turns)
-    assert '"temperature": 0.5' in reply.text and "in 4 messages" in reply.text
+    assert '"temperature": 0.5' in reply.text
+    assert "in 4 messages" in reply.text
 
 
 def test_structured_output() -> None:
@@ -64,7 +71,8 @@ def test_responses_with_file_search() -> None:
         note for block in reply.content if isinstance(block, dict)
         for note in block.get("annotations", [])
     ]  # fmt: skip
-    assert "cuda:1" in reply.text and cited[0]["file_id"] == "devices.md"
+    assert "cuda:1" in reply.text
+    assert cited[0]["file_id"] == "devices.md"
 
 
 def test_tools_are_refused() -> None:
