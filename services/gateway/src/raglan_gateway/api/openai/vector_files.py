@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import aclosing
 from typing import Any, Final
 
 from raglan.deadline import Deadline
@@ -93,6 +94,20 @@ class VectorFiles:
             with source:
                 while data := await asyncio.to_thread(source.read, _PIECE_BYTES):
                     yield ingester_pb2.SubmitRequest(data=data)
+
+    async def finish(self, job_id: str) -> None:
+        """Wait until a job has ended.
+
+        Raises:
+            DeadlineExceeded: it takes longer than the limit of a request.
+        """
+        request = ingester_pb2.GetJobRequest(id=job_id)
+        deadline = Deadline.after(TIMEOUT_S)
+        async with aclosing(
+            self._mesh.ingester.stream("WatchJob", request, deadline=deadline)
+        ) as jobs:
+            async for _ in jobs:
+                pass
 
     async def get(self, name: str, file_id: str) -> ingester_pb2.Document:
         """Return the document of a file, with the beginning of its text."""
