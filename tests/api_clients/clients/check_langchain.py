@@ -75,10 +75,11 @@ def test_responses_with_file_search() -> None:
     assert cited[0]["file_id"] == "devices.md"
 
 
-def test_tools_are_refused() -> None:
+def test_tools_are_not_called_and_a_forced_call_is_refused() -> None:
     tool = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
-    with pytest.raises(openai.BadRequestError, match="tools is not supported"):
-        chat().bind_tools([tool]).invoke(QUESTION)
+    assert chat().bind_tools([tool]).invoke(QUESTION).tool_calls == []
+    with pytest.raises(openai.BadRequestError, match="tool_choice is not supported"):
+        chat().bind_tools([tool], tool_choice="any").invoke(QUESTION)
 
 
 def test_vectors_of_text_and_the_refusal_of_token_ids() -> None:

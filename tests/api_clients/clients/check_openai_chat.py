@@ -189,7 +189,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
         {"messages": [{"role": "assistant", "content": None, "tool_calls": [CALL]}, *ASKED]},
         "messages[0].tool_calls",
     ),
-    "tools": ({"tools": [TOOL]}, "tools"),
+    "a tool that must be called": ({"tools": [TOOL], "tool_choice": "required"}, "tool_choice"),
     "an unknown role": ({"messages": [{"role": "king", "content": "a"}]}, "messages[0].role"),
     "too many messages": ({"messages": ASKED * 2_001}, "messages"),
     "a null character": ({"messages": [{"role": "user", "content": "a\0"}]}, "messages"),
@@ -219,6 +219,15 @@ def test_bad_input_is_refused_by_the_name_of_its_part(quotes: openai.OpenAI, nam
     assert isinstance(error, dict)
     assert set(error) == {"message", "type", "param", "code"}
     assert (error["type"], error["param"]) == ("invalid_request_error", param), error
+
+
+def test_tools_may_be_offered_and_none_is_called(quotes: openai.OpenAI) -> None:
+    tools: Any = [TOOL]
+    reply = quotes.chat.completions.create(
+        model="raglan", messages=ASKED, tools=tools, tool_choice="auto"
+    )
+    assert reply.choices[0].message.tool_calls is None
+    assert reply.model_extra["raglan"]["ignored"] == ["tools has no effect."]
 
 
 def test_other_errors_have_the_same_form(quotes: openai.OpenAI) -> None:
