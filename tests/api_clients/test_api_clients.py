@@ -1,4 +1,4 @@
-"""Clients of other APIs, in an environment of their own, against a mesh without and with a model."""
+"""Clients of other APIs, run in an environment of their own, against meshes."""
 
 from __future__ import annotations
 

@@ -44,16 +44,20 @@ def test_an_answer_with_citations(quotes: openai.OpenAI) -> None:
     ChatCompletion.model_validate_json(reply.model_dump_json(), strict=True)
     choice = reply.choices[0]
     assert choice.finish_reason == "stop"
-    assert choice.message.content and "cuda:1" in choice.message.content
+    assert choice.message.content
+    assert "cuda:1" in choice.message.content
     assert choice.message.annotations
     cited = choice.message.annotations[0].url_citation
     assert choice.message.content[cited.start_index : cited.end_index] == "[1]"
     assert (cited.title, cited.url) == ("Devices", "https://docs.example.org/devices")
-    assert reply.usage and reply.usage.total_tokens > 0
+    assert reply.usage
+    assert reply.usage.total_tokens > 0
     raglan = reply.model_extra["raglan"]
     assert raglan["citations"][0]["document_id"] == "devices.md"
     assert raglan["passages"][0]["document_id"] == "devices.md"
-    assert raglan["degraded"] == [] and raglan["trace_id"] and raglan["timings_ms"]["total"] > 0
+    assert raglan["degraded"] == []
+    assert raglan["trace_id"]
+    assert raglan["timings_ms"]["total"] > 0
 
 
 def test_a_document_without_a_link_is_cited_by_its_address(quotes: openai.OpenAI) -> None:
@@ -72,7 +76,9 @@ def test_a_stream(quotes: openai.OpenAI) -> None:
     for chunk in chunks:
         ChatCompletionChunk.model_validate_json(chunk.model_dump_json(), strict=True)
     *body, last = chunks
-    assert last.choices == [] and last.usage and last.usage.total_tokens > 0
+    assert last.choices == []
+    assert last.usage
+    assert last.usage.total_tokens > 0
     assert body[0].choices[0].delta.role == "assistant"
     assert body[-1].choices[0].finish_reason == "stop"
     text = "".join(chunk.choices[0].delta.content or "" for chunk in body)
@@ -113,9 +119,11 @@ def test_sampling_history_and_reasoning_reach_and_leave_the_model(asks: openai.O
     assert '"temperature": 0.5, "top_p": 0.5, "seed": 7, "stop": ["END"]' in message.content
     assert "in 4 messages" in message.content  # its own instructions, two turns, the question
     assert message.model_extra["reasoning_content"] == "The passage names the device."
-    assert reply.usage and reply.usage.completion_tokens == 12
+    assert reply.usage
+    assert reply.usage.completion_tokens == 12
     ignored = reply.model_extra["raglan"]["ignored"]
-    assert len(ignored) == 1 and "system" in ignored[0]
+    assert len(ignored) == 1
+    assert "system" in ignored[0]
 
 
 def test_reasoning_in_a_stream(asks: openai.OpenAI) -> None:
@@ -181,7 +189,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
         {"messages": [{"role": "assistant", "content": None, "tool_calls": [CALL]}, *ASKED]},
         "messages[0].tool_calls",
     ),
-    "tools": ({"tools": [TOOL]}, "tools"),
+    "a tool that must be called": ({"tools": [TOOL], "tool_choice": "required"}, "tool_choice"),
     "an unknown role": ({"messages": [{"role": "king", "content": "a"}]}, "messages[0].role"),
     "too many messages": ({"messages": ASKED * 2_001}, "messages"),
     "a null character": ({"messages": [{"role": "user", "content": "a\0"}]}, "messages"),
@@ -192,7 +200,9 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "tokens": ({"max_tokens": -1}, "max_completion_tokens"),
     "logprobs": ({"logprobs": True}, "logprobs"),
     "speech": ({"modalities": ["text", "audio"]}, "modalities"),
-    "no schema": ({"response_format": {"type": "json_schema"}}, "response_format.json_schema.schema"),
+    "no schema": (
+        {"response_format": {"type": "json_schema"}}, "response_format.json_schema.schema"
+    ),
     "an unknown option": ({"raglan": {"depth": 1}}, "raglan"),
     "an option's limit": ({"raglan": {"top_k": 0}}, "raglan.top_k"),
 }  # fmt: skip
@@ -206,8 +216,18 @@ def test_bad_input_is_refused_by_the_name_of_its_part(quotes: openai.OpenAI, nam
             model="raglan", messages=ASKED, extra_body={"stream": True, **fields}
         )
     error = refused.value.body
-    assert isinstance(error, dict) and set(error) == {"message", "type", "param", "code"}
+    assert isinstance(error, dict)
+    assert set(error) == {"message", "type", "param", "code"}
     assert (error["type"], error["param"]) == ("invalid_request_error", param), error
+
+
+def test_tools_may_be_offered_and_none_is_called(quotes: openai.OpenAI) -> None:
+    tools: Any = [TOOL]
+    reply = quotes.chat.completions.create(
+        model="raglan", messages=ASKED, tools=tools, tool_choice="auto"
+    )
+    assert reply.choices[0].message.tool_calls is None
+    assert reply.model_extra["raglan"]["ignored"] == ["tools has no effect."]
 
 
 def test_other_errors_have_the_same_form(quotes: openai.OpenAI) -> None:
@@ -218,10 +238,12 @@ def test_other_errors_have_the_same_form(quotes: openai.OpenAI) -> None:
         quotes.chat.completions.create(
             model="raglan", messages=ASKED, extra_body={"raglan": {"collections": ["nowhere"]}}
         )
-    assert missing.value.code == "not_found" and "nowhere" in missing.value.message
+    assert missing.value.code == "not_found"
+    assert "nowhere" in missing.value.message
     with pytest.raises(openai.APIStatusError) as method:
         quotes.get("/chat/completions", cast_to=object)
-    assert method.value.status_code == 405 and "not allowed" in method.value.message
+    assert method.value.status_code == 405
+    assert "not allowed" in method.value.message
     with pytest.raises(openai.APIStatusError) as large:
         huge: list[Any] = [{"role": "user", "content": "a" * 2_000_000}]
         quotes.chat.completions.create(model="raglan", messages=huge)

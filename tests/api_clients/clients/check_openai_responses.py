@@ -27,21 +27,27 @@ def test_a_response_cites_files() -> None:
     )
     Response.model_validate_json(reply.model_dump_json())
     call, message = reply.output
-    assert call.type == "file_search_call" and call.queries == [QUESTION]
-    assert call.results and call.results[0].file_id == "devices.md"
+    assert call.type == "file_search_call"
+    assert call.queries == [QUESTION]
+    assert call.results
+    assert call.results[0].file_id == "devices.md"
     assert call.results[0].attributes == {
         "team": "search",
         "url": "https://docs.example.org/devices",
     }
-    assert "cuda:1" in (call.results[0].text or "") and 0 < (call.results[0].score or 0) <= 1
-    assert message.type == "message" and "cuda:1" in reply.output_text
+    assert "cuda:1" in (call.results[0].text or "")
+    assert 0 < (call.results[0].score or 0) <= 1
+    assert message.type == "message"
+    assert "cuda:1" in reply.output_text
     part = message.content[0]
     assert part.type == "output_text"
     cited = part.annotations[0]
     assert cited.type == "file_citation"
     assert (cited.file_id, cited.filename) == ("devices.md", "Devices")
     assert reply.output_text[cited.index :].startswith("[1]")
-    assert reply.status == "completed" and reply.usage and reply.usage.total_tokens > 0
+    assert reply.status == "completed"
+    assert reply.usage
+    assert reply.usage.total_tokens > 0
 
 
 def test_a_filter_a_limit_and_no_results_unless_asked_for() -> None:
@@ -49,7 +55,8 @@ def test_a_filter_a_limit_and_no_results_unless_asked_for() -> None:
         "filters": {"type": "eq", "key": "team", "value": "release"}, "max_num_results": 1
     }  # fmt: skip
     reply = client().responses.create(model="raglan", input=QUESTION, tools=[tool])
-    assert reply.output[0].type == "file_search_call" and reply.output[0].results is None
+    assert reply.output[0].type == "file_search_call"
+    assert reply.output[0].results is None
     found = reply.model_extra["raglan"]["passages"]
     assert [passage["document_id"] for passage in found] == ["releases.md"]
 
@@ -109,7 +116,8 @@ def test_a_conversation_with_the_output_of_an_earlier_response() -> None:
     second = asking.responses.create(
         model="raglan", input=items, instructions="Be brief.", temperature=0.5
     )
-    assert "in 4 messages" in second.output_text and '"temperature": 0.5' in second.output_text
+    assert "in 4 messages" in second.output_text
+    assert '"temperature": 0.5' in second.output_text
     assert "instructions" in second.model_extra["raglan"]["ignored"][0]
 
 

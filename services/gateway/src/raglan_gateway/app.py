@@ -25,7 +25,7 @@ from raglan_gateway.api import sessions as session_routes
 from raglan_gateway.api import traces as trace_routes
 from raglan_gateway.api.cross_origin import Cors
 from raglan_gateway.api.error_handlers import install_error_handlers
-from raglan_gateway.api.openai import chat, embeddings, models, rerank, responses
+from raglan_gateway.api.openai import routes as openai_routes
 from raglan_gateway.api.request_middleware import RequestMiddleware, reject
 from raglan_gateway.conversation.archive import Archive
 from raglan_gateway.conversation.rows import Bounds
@@ -139,11 +139,8 @@ def build(settings: GatewaySettings, lifecycle: Lifecycle | None = None) -> Fast
     )
     answering = query.Answering(pipeline, answers, settings, metrics, sessions, profiles)
     app.include_router(query.router(answering, settings))
-    app.include_router(models.router())
-    app.include_router(chat.router(answering, settings))
-    app.include_router(responses.router(answering, settings))
-    app.include_router(embeddings.router(mesh, settings))
-    app.include_router(rerank.router(mesh, settings))
+    for routes in openai_routes.routers(mesh, answers, answering, settings):
+        app.include_router(routes)
     app.include_router(collections.router(mesh, answers))
     app.include_router(documents.router(mesh, answers, settings))
     app.include_router(session_routes.router(archive))

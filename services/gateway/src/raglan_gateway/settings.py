@@ -73,7 +73,8 @@ class GatewaySettings(ServiceSettings, env_prefix="RAGLAN_GATEWAY_"):
     because anybody can send it."""
 
     data_dir: Path = Field(default_factory=lambda: default_data_dir() / "gateway")
-    """Folder of the SQLite file, unless `database_url` is set."""
+    """Folder of the SQLite file, unless `database_url` is set, and of files that wait for a vector
+    store (`/v1/files`). Gateways that share it, on one machine or a network's disk, share them."""
 
     database_url: SecretStr = SecretStr("")
     """Keys, audit log, sessions and feedback: a SQLAlchemy URL (`postgresql://...`,
@@ -82,6 +83,12 @@ class GatewaySettings(ServiceSettings, env_prefix="RAGLAN_GATEWAY_"):
 
     database_password: SecretStr = SecretStr("")
     """Password of that database, as a file of its own, say; `database_url` has none then."""
+
+    max_files: PositiveInt = 10_000
+    """Files of `/v1/files` that one tenant may keep."""
+
+    max_files_mb: PositiveInt = 1_024
+    """Megabytes of files of `/v1/files` that one tenant may keep."""
 
     default_collection: str = "default"
     """Made at start and searched when a request names none; empty makes none."""

@@ -51,16 +51,19 @@ async def ensure_default(mesh: Mesh, name: str) -> None:
         await create(mesh, name, schemas.Chunking())
 
 
-def router(mesh: Mesh, answers: AnswerCache) -> APIRouter:
-    """The routes of collections."""
-    routes = APIRouter(prefix="/v1/collections", tags=["collections"])
+async def delete(mesh: Mesh, answers: AnswerCache, name: str) -> int:
+    """Delete a collection with its documents; returns how many chunks it had.
+
+    Raises:
+        NotFound: there is none.
+    """
 
     async def retrieve(method: str, request: Any, *, retry: bool = True) -> Any:
         return await mesh.retriever.call(
             method, request, deadline=Deadline.after(TIMEOUT_S), retry=retry
         )
 
-    async def forget_documents(name: str) -> None:
+    async def forget_documents() -> None:
         await mesh.ingester.call(
             "DeleteDocuments",
             ingester_pb2.DeleteDocumentsRequest(collection=name),
@@ -68,12 +71,26 @@ def router(mesh: Mesh, answers: AnswerCache) -> APIRouter:
             retry=False,
         )
 
-    async def drop(name: str) -> retriever_pb2.DeleteCollectionResponse:
-        await forget_documents(name)
+    async def drop() -> retriever_pb2.DeleteCollectionResponse:
+        await forget_documents()
         dropped: retriever_pb2.DeleteCollectionResponse = await retrieve(
             "DeleteCollection", retriever_pb2.DeleteCollectionRequest(name=name), retry=False
         )
         return dropped
+
+    held = await retrieve("GetCollection", retriever_pb2.GetCollectionRequest(name=name))
+    await answers.deletion(name, drop())
+    # Documents submitted in between would appear in the next collection of that name.
+    await forget_documents()
+    return int(held.chunks)
+
+
+def router(mesh: Mesh, answers: AnswerCache) -> APIRouter:
+    """The routes of collections."""
+    routes = APIRouter(prefix="/v1/collections", tags=["collections"])
+
+    async def retrieve(method: str, request: Any) -> Any:
+        return await mesh.retriever.call(method, request, deadline=Deadline.after(TIMEOUT_S))
 
     @routes.post("", status_code=201)
     async def create_collection(body: schemas.NewCollection) -> schemas.Collection:
@@ -96,10 +113,6 @@ def router(mesh: Mesh, answers: AnswerCache) -> APIRouter:
     @routes.delete("/{name}")
     async def delete_collection(name: schemas.CollectionName) -> schemas.Deleted:
         """Delete a collection with its documents; jobs that feed it are cancelled."""
-        held = await retrieve("GetCollection", retriever_pb2.GetCollectionRequest(name=name))
-        await answers.deletion(name, drop(name))
-        # Documents submitted in between would appear in the next collection of that name.
-        await forget_documents(name)
-        return schemas.Deleted(deleted_chunks=held.chunks)
+        return schemas.Deleted(deleted_chunks=await delete(mesh, answers, name))
 
     return routes

@@ -73,10 +73,10 @@ def router(mesh: Mesh, answers: AnswerCache, settings: GatewaySettings) -> APIRo
         media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if media_type == "multipart/form-data":
             async with request.form(max_files=settings.max_upload_files, max_fields=10) as form:
-                return await _submit(mesh, name, _files_as_parts(*_from_form(form)))
+                return await submit(mesh, name, _files_as_parts(*_from_form(form)))
         if media_type == "application/json":
             documents = documents_of(request.stream(), max_documents=settings.max_upload_documents)
-            return await _submit(mesh, name, _as_parts(documents))
+            return await submit(mesh, name, _as_parts(documents))
         raise HTTPException(
             415,
             f"The content type is {shortened(media_type)}; "
@@ -105,7 +105,7 @@ def router(mesh: Mesh, answers: AnswerCache, settings: GatewaySettings) -> APIRo
         name: schemas.CollectionName, document_id: schemas.DocumentId
     ) -> schemas.Document:
         """One document with its stored text and its chunks."""
-        found = await _stored(mesh, name, document_id)
+        found = await stored(mesh, name, document_id)
         return replies.document(found, await _chunks(mesh, name, document_id))
 
     @routes.delete("/{document_id:path}")
@@ -139,8 +139,8 @@ async def _require_collection(mesh: Mesh, name: str) -> None:
     )
 
 
-async def _stored(mesh: Mesh, name: str, document_id: str) -> ingester_pb2.Document:
-    """The document with its whole text, which takes several calls where it is long."""
+async def stored(mesh: Mesh, name: str, document_id: str) -> ingester_pb2.Document:
+    """Return a document with its whole text, which takes several calls where it is long."""
     deadline = Deadline.after(TIMEOUT_S)
     request = ingester_pb2.GetDocumentRequest(collection=name, document_id=document_id)
     texts: list[str] = []
@@ -177,9 +177,10 @@ async def _chunks(mesh: Mesh, name: str, document_id: str) -> list[retriever_pb2
         request.offset = found.next_offset
 
 
-async def _submit(
+async def submit(
     mesh: Mesh, collection: str, parts: AsyncIterator[ingester_pb2.SubmitRequest]
 ) -> schemas.Accepted:
+    """Submit documents: for each its header, then its bytes in pieces."""
     refused: list[Exception] = []
     # Before the call: a body that is refused at once needs no ingester.
     first = await anext(parts)

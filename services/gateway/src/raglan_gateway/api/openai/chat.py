@@ -56,9 +56,7 @@ class ChatRequest(Lenient):
     """The body of a chat completion."""
 
     refused: ClassVar = {
-        "tools": "answers rest on the collections, without calls of tools",
-        "functions": "answers rest on the collections, without calls of functions",
-        "tool_choice": "leave it out",
+        "tool_choice": "tools may be offered, and none is called: leave it out",
         "function_call": "leave it out",
         "logprobs": "leave it out",
         "top_logprobs": "leave it out",

@@ -1,0 +1,54 @@
+"""Every route of the APIs that clients brought along."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+
+from raglan_gateway.api.openai import (
+    chat,
+    embeddings,
+    files,
+    models,
+    rerank,
+    responses,
+    store_files,
+    vector_stores,
+)
+from raglan_gateway.api.openai.file_store import FileStore
+from raglan_gateway.api.openai.records import Records
+from raglan_gateway.api.openai.vector_files import VectorFiles
+from raglan_gateway.api.openai.vector_stores import VectorStores
+from raglan_gateway.api.query import Answering
+from raglan_gateway.mesh import Mesh
+from raglan_gateway.settings import GatewaySettings
+from raglan_gateway.shared.answer_cache import AnswerCache
+
+_MAX_BATCHES = 1_000
+_MAX_STORES = 10_000
+
+
+def routers(
+    mesh: Mesh, answers: AnswerCache, answering: Answering, settings: GatewaySettings
+) -> list[APIRouter]:
+    """Build the routers, one a resource."""
+    folder = settings.data_dir
+    store = FileStore(
+        folder / "files", max_bytes=settings.max_files_mb * 2**20, max_files=settings.max_files
+    )
+    attachments = VectorFiles(mesh, answers, store)
+    named = Records(folder / "vector_stores", most=_MAX_STORES)
+    return [
+        models.router(),
+        chat.router(answering, settings),
+        responses.router(answering, settings),
+        embeddings.router(mesh, settings),
+        rerank.router(mesh, settings),
+        files.router(store, attachments),
+        vector_stores.router(
+            VectorStores(mesh, answers, attachments, named), attachments, answering
+        ),
+        store_files.router(attachments),
+        store_files.batches_router(
+            mesh, attachments, Records(folder / "file_batches", most=_MAX_BATCHES)
+        ),
+    ]
