@@ -12,11 +12,13 @@ import sys
 from collections.abc import Callable
 from typing import Final
 
+import gateway_caches
 import gateway_chat
 from report import Row, publish
 
 PARTS: Final[dict[str, Callable[[], list[Row]]]] = {
     "chat": gateway_chat.chat,
+    "caches": gateway_caches.caches,
 }
 
 

@@ -58,9 +58,21 @@ def until(condition: Callable[[], Any], *, within_s: float, what: str) -> Any:
     raise AssertionError(f"not within {within_s} s: {what}")
 
 
+UNCACHED = {f"RAGLAN_GATEWAY_{layer}_CACHE_S": "0" for layer in ("EMBEDDING", "EVIDENCE", "ANSWER")}
+"""A query that is asked again passes all stages again."""
+
+
 @contextmanager
-def running(data: Path, *options: str, **variables: str) -> Iterator[Mesh]:
-    """Start a mesh, wait until it is ready, stop it at the end."""
+def running(data: Path, *options: str, cached: bool = False, **variables: str) -> Iterator[Mesh]:
+    """Start a mesh, wait until it is ready, stop it at the end.
+
+    Args:
+        data: its folder.
+        options: of `raglan up`.
+        cached: leaves the caches of queries on.
+        variables: of its environment.
+    """
+    variables = variables if cached else UNCACHED | variables
     port = ports.free_port()
     command = [sys.executable, "-m", "raglan_cli", "up", "--data", str(data), "--port", str(port)]
     log = data.parent / f"{data.name}.log"

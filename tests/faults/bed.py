@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import mesh_process
 import ports
 import psutil
 from faults import figures
@@ -230,6 +231,7 @@ class Bed:
             "RAGLAN_FAULTS": f"@{self.folder / 'faults.json'}",
             # So few that there are as many before a fault as after it: filling up is no leak.
             "RAGLAN_TRACE_SPANS": "2000",
+            **mesh_process.UNCACHED,
             **{
                 f"RAGLAN_GATEWAY_{service.upper()}_ADDRESS": (
                     f"@{self.folder / f'{service}.addresses'}"

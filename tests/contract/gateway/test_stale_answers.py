@@ -70,6 +70,9 @@ async def client(mesh: Mesh) -> AsyncIterator[httpx.AsyncClient]:
         GatewaySettings(
             ingester_address="127.0.0.1:1",
             default_collection="",
+            embedding_cache_s=0,
+            evidence_cache_s=0,
+            answer_cache_s=0,
             **addresses,
         )
     )

@@ -417,3 +417,18 @@ async def test_a_collection_made_anew_is_told_from_the_one_before(stub):
     await stub.DeleteCollection(retriever_pb2.DeleteCollectionRequest(name="c"), timeout=20)
     await fill(stub)
     assert (await stub.GetCollection(described, timeout=20)).created != first
+
+
+async def test_revisions_are_told_without_a_search(stub):
+    await fill(stub)
+    asked = retriever_pb2.GetIndexRevisionsRequest(collections=["nowhere", "c"])
+    before = (await stub.GetIndexRevisions(asked, timeout=20)).revisions
+    search = retriever_pb2.SearchRequest(
+        collections=["c"], text="a", mode=retriever_pb2.SEARCH_MODE_LEXICAL, limit=1
+    )
+    assert dict(before) == dict((await stub.Search(search, timeout=20)).revisions)
+    deleted = retriever_pb2.DeleteRequest(collection="c", document_ids=["d0"])
+    changed = await stub.Delete(deleted, timeout=20)
+    after = (await stub.GetIndexRevisions(asked, timeout=20)).revisions
+    assert dict(after) == {"c": changed.revision}
+    assert after["c"] > before["c"]

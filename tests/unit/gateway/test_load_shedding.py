@@ -56,7 +56,7 @@ async def served() -> AsyncIterator[Served]:
     admission = Admission(
         GatewaySettings(),
         load_shedder=LoadShedder(served.limiter),
-        rate_limit=RateLimit(0),
+        rate_limit=RateLimit(),
         check_origin=lambda scope: None,
         count=served.metrics.refused,
     )

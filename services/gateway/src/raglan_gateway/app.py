@@ -19,7 +19,8 @@ from starlette.responses import Response
 
 from raglan_gateway.admission.admission import Admission
 from raglan_gateway.admission.checks import Check
-from raglan_gateway.admission.rate_limit import RateLimit
+from raglan_gateway.admission.rate_limit import RateLimit, spend
+from raglan_gateway.admission.shared_count import SharedCount
 from raglan_gateway.api import collections, documents, jobs, openapi, operations, query, schemas
 from raglan_gateway.api import sessions as session_routes
 from raglan_gateway.api import traces as trace_routes
@@ -27,6 +28,11 @@ from raglan_gateway.api.cross_origin import Cors
 from raglan_gateway.api.error_handlers import install_error_handlers
 from raglan_gateway.api.openai import routes as openai_routes
 from raglan_gateway.api.request_middleware import RequestMiddleware, reject
+from raglan_gateway.caches.cached_pipeline import CachedPipeline
+from raglan_gateway.caches.entry import Layer
+from raglan_gateway.caches.models import ServedModels
+from raglan_gateway.caches.revisions import CurrentRevisions
+from raglan_gateway.caches.store import CacheStore
 from raglan_gateway.conversation.archive import Archive
 from raglan_gateway.conversation.rows import Bounds
 from raglan_gateway.conversation.sessions import Sessions
@@ -67,10 +73,35 @@ def build(settings: GatewaySettings, lifecycle: Lifecycle | None = None) -> Fast
     answers = AnswerCache(settings.stale_answer_s, mesh.revisions, redis)
     database = open_database(settings)
     archive = Archive(database, _kept(settings), metrics.lost_answers)
+    store = CacheStore(
+        {
+            Layer.EMBEDDING: settings.embedding_cache_s,
+            Layer.EVIDENCE: settings.evidence_cache_s,
+            Layer.ANSWER: settings.answer_cache_s,
+        },
+        settings.cache_bytes,
+        redis,
+    )
+    revisions = CurrentRevisions(mesh.index_revisions)
+    served = ServedModels(
+        [name for name in mesh.pools if name.startswith(("embedder", "reranker", "generator"))],
+        mesh.describe,
+    )
+    metrics.watch_cache(store)
+    cached = CachedPipeline(
+        pipeline,
+        store,
+        revisions,
+        served,
+        setup=f"rerank_candidates={settings.rerank_candidates}",
+        observer=metrics,
+        spend=spend,
+    )
+    shared_count = SharedCount(redis) if redis else None
     admission = Admission(
         settings,
         load_shedder=pipeline.load_shedder,
-        rate_limit=RateLimit(settings.rate_limit_per_minute, redis),
+        rate_limit=RateLimit(shared_count),
         check_origin=CrossOriginPolicy(
             listens_on=settings.host,
             allowed_hosts=listed(settings.allowed_hosts),
@@ -102,6 +133,11 @@ def build(settings: GatewaySettings, lifecycle: Lifecycle | None = None) -> Fast
         await asyncio.wait((making,))
         await process.stop()
         await reporter.close()
+        if shared_count is not None:
+            await shared_count.close()
+        await served.close()
+        await revisions.close()
+        await store.close()
         await answers.close()
         if redis is not None:
             await redis.close()
@@ -137,7 +173,7 @@ def build(settings: GatewaySettings, lifecycle: Lifecycle | None = None) -> Fast
     sessions = Sessions(
         archive, max_turns=settings.max_history_turns, max_chars=settings.max_history_chars
     )
-    answering = query.Answering(pipeline, answers, settings, metrics, sessions, profiles)
+    answering = query.Answering(cached, answers, settings, metrics, sessions, profiles)
     app.include_router(query.router(answering, settings))
     for routes in openai_routes.routers(mesh, answers, answering, settings):
         app.include_router(routes)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from functools import partial
@@ -32,12 +32,10 @@ from raglan.v1 import (
     traces_pb2_grpc,
 )
 
+from raglan_gateway.query import DEFAULT_GENERATOR
 from raglan_gateway.settings import GatewaySettings, addresses_by_name
 
 log: Final = structlog.get_logger()
-
-DEFAULT_GENERATOR: Final = "default"
-"""Name of the generators of `RAGLAN_GATEWAY_GENERATOR_ADDRESS`."""
 
 STUBS: Final = {
     "embedder": embedder_pb2_grpc.EmbedderServiceStub,
@@ -143,6 +141,21 @@ class Mesh:
         request = ingester_pb2.GetRevisionsRequest(collections=collections)
         reply: ingester_pb2.GetRevisionsResponse = await self.ingester.call(
             "GetRevisions", request, deadline=Deadline.after(REVISIONS_S)
+        )
+        return reply
+
+    async def index_revisions(self, collections: Sequence[str]) -> Mapping[str, int]:
+        """Return the present revisions of those collections that exist."""
+        request = retriever_pb2.GetIndexRevisionsRequest(collections=collections)
+        reply: retriever_pb2.GetIndexRevisionsResponse = await self.retriever.call(
+            "GetIndexRevisions", request, deadline=Deadline.after(REVISIONS_S)
+        )
+        return reply.revisions
+
+    async def describe(self, service: str) -> common_pb2.ServiceInfo:
+        """Return what one replica of a service says of itself."""
+        reply: common_pb2.ServiceInfo = await self.pools[service].call(
+            "GetInfo", common_pb2.GetInfoRequest(), deadline=Deadline.after(_INFO_S)
         )
         return reply
 

@@ -13,7 +13,7 @@ from functools import partial
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from raglan.errors import (
     Cancelled,
@@ -30,6 +30,8 @@ from raglan.telemetry.metrics import OTHER, Durations, OnLoop
 from raglan.telemetry.process import ProcessMetrics
 
 from raglan_gateway.admission.checks import Check
+from raglan_gateway.caches.entry import Layer
+from raglan_gateway.caches.store import CacheStore
 from raglan_gateway.degradation import FALLBACK, LEVELS, current_level
 from raglan_gateway.mesh import Mesh
 from raglan_gateway.pipeline import Pipeline
@@ -133,6 +135,26 @@ class Metrics:
             ["layer", "outcome"],
             registry=registry,
         )
+        cached = Counter(
+            "raglan_gateway_cache_lookups_total",
+            "Lookups in the caches of queries by layer (embedding, evidence, answer) and outcome "
+            "(hit, miss); outcome joined: a query that shared the run of an identical one.",
+            ["layer", "outcome"],
+            registry=registry,
+        )
+        saved = Counter(
+            "raglan_gateway_cache_saved_seconds_total",
+            "Time that making the cached values had taken, summed over the hits.",
+            ["layer"],
+            registry=registry,
+        )
+        self._cached = {
+            (layer, outcome): cached.labels(layer.value, outcome)
+            for layer in Layer
+            for outcome in ("hit", "miss")
+        }
+        self._joined = cached.labels(Layer.ANSWER.value, "joined")
+        self._saved = {layer: saved.labels(layer.value) for layer in Layer}
         self._kept = {hit: lookups.labels("kept_answers", hit) for hit in ("hit", "miss")}
 
     def process(self, lagged: Callable[[float], None]) -> ProcessMetrics:
@@ -200,6 +222,25 @@ class Metrics:
             self._by_outcome[Outcome.KEPT].inc()
             self._fell_back["retrieve"].inc()
 
+    def looked_up(self, layer: Layer, saved_s: float | None) -> None:
+        """Count a lookup in a cache of queries: what a hit saved, or None."""
+        self._cached[layer, "miss" if saved_s is None else "hit"].inc()
+        if saved_s is not None:
+            self._saved[layer].inc(saved_s)
+
+    def joined(self) -> None:
+        """Count a query that shared the run of an identical one."""
+        self._joined.inc()
+
+    def watch_cache(self, store: CacheStore) -> None:
+        """Show the size of the caches of queries at each scrape."""
+        Gauge(
+            "raglan_gateway_cache_bytes",
+            "Memory of this gateway's cached vectors, passages and answers.",
+            registry=self.registry,
+        ).set_function(lambda: store.bytes_held)
+        self.registry.register(OnLoop(lambda: _damaged(store)))
+
     def failed(self, error: BaseException) -> None:
         """A query was not answered. Its own mistakes do not count."""
         if outcome := _outcome(error):
@@ -249,6 +290,14 @@ def _stages(pipeline: Pipeline, limiters: Mapping[str, AdaptiveLimiter]) -> Iter
     for each in pipeline.stages:
         budget.add_metric((each.name,), each.budget_s)
     yield budget
+
+
+def _damaged(store: CacheStore) -> Iterator[Metric]:
+    yield CounterMetricFamily(
+        "raglan_gateway_cache_damaged",
+        "Values in Redis that were damaged or of another version, and counted as misses.",
+        store.damaged,
+    )
 
 
 def _rung(mesh: Mesh, also_away: list[str]) -> Iterator[Metric]:

@@ -28,7 +28,7 @@ from raglan_gateway.admission.load_shedder import LoadShedder
 from raglan_gateway.degradation import FALLBACK
 from raglan_gateway.grounding import Comparison, claims_of
 from raglan_gateway.query import Query
-from raglan_gateway.query_state import Degradation, QueryState, run_stage
+from raglan_gateway.query_state import Degradation, Known, QueryState, run_stage
 from raglan_gateway.quoting import quote_passages
 from raglan_gateway.stage import StageLimiter, StageObserver, Unobserved
 
@@ -172,8 +172,15 @@ class Pipeline:
             self._citing,
         )
 
-    async def search(self, query: Query, deadline: Deadline) -> QueryState:
+    async def search(
+        self, query: Query, deadline: Deadline, known: Known | None = None
+    ) -> QueryState:
         """Find and rank passages.
+
+        Args:
+            query: the question.
+            deadline: of all of it.
+            known: results that are there already.
 
         Raises:
             Overloaded: there is no place for it.
@@ -183,11 +190,13 @@ class Pipeline:
         async with AsyncExitStack() as stack:
             await self.load_shedder.enter(stack, query.priority, deadline)
             run.record_admission()
-            await self._find(run)
+            await self._find(run, known or Known())
         run.close()
         return run
 
-    async def answer(self, query: Query, deadline: Deadline) -> AsyncGenerator[Event, None]:
+    async def answer(
+        self, query: Query, deadline: Deadline, known: Known | None = None
+    ) -> AsyncGenerator[Event, None]:
         """Answer, as events: `Started`, `Sources`, then `Delta` and `Cited` mixed, `Answered`.
 
         `Thinking` may come between them, and `Restarted`, which makes earlier ones void.
@@ -203,7 +212,7 @@ class Pipeline:
             if query.history_lost:
                 run.note(Degradation("history", query.history_lost, FALLBACK["history"]))
             run.record_admission()
-            await self._find(run)
+            await self._find(run, known or Known())
         with run.stage("generate"):
             yield Sources(run)
             async with aclosing(self._generate(run)) as events:
@@ -213,8 +222,13 @@ class Pipeline:
         run.close()
         yield Answered(run)
 
-    async def _find(self, run: QueryState) -> None:
-        vector = await self._embed(run)
+    async def _find(self, run: QueryState, known: Known) -> None:
+        if known.evidence is not None:
+            run.use_evidence(known)
+            return
+        if known.embedded is not None:
+            run.cached.update(known.hits)
+        vector = run.embedded = known.embedded or await self._embed(run)
         await self._retrieve(run, vector)
         await self._rerank(run)
 
@@ -294,7 +308,7 @@ class Pipeline:
             tracing.fail(tracing.current(), error)
             run.forget_answer()
             for reply in quote_passages(run.passages):
-                for event in _absorb(run, reply):
+                for event in absorb(run, reply):
                     yield event
 
     async def _generated(self, run: QueryState) -> AsyncGenerator[Event, None]:
@@ -326,10 +340,12 @@ class Pipeline:
             if first is None:
                 return
             try:
-                for event in _absorb(run, first):
+                run.record_event(first)
+                for event in absorb(run, first):
                     yield event
                 async for reply in replies:
-                    for event in _absorb(run, reply):
+                    run.record_event(reply)
+                    for event in absorb(run, reply):
                         yield event
             finally:
                 # An abstention may come without the model; it says nothing of what answers take.
@@ -363,7 +379,7 @@ def _why_unscored(reply: reranker_pb2.RerankResponse) -> str:
     return ""
 
 
-def _absorb(run: QueryState, reply: generator_pb2.GenerateEvent) -> Iterator[Event]:
+def absorb(run: QueryState, reply: generator_pb2.GenerateEvent) -> Iterator[Event]:
     """Fold one reply of the generator into `run`; what the caller should see of it."""
     match reply.WhichOneof("event"):
         case "delta":

@@ -13,7 +13,7 @@ from raglan.identifiers import shortened
 from raglan.settings import SettingsError
 
 from raglan_gateway.api import schemas
-from raglan_gateway.mesh import DEFAULT_GENERATOR
+from raglan_gateway.query import DEFAULT_GENERATOR
 
 Body = TypeVar("Body", bound=schemas.SearchRequest)
 _NAME: Final = StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,63}$")

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from raglan.resilience.limiter import Priority
 from raglan.v1 import generator_pb2, retriever_pb2
+
+from raglan_gateway.caches.control import DEFAULT, CacheControl
+
+DEFAULT_GENERATOR: Final = "default"
+"""Name of the generators of `RAGLAN_GATEWAY_GENERATOR_ADDRESS`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +46,8 @@ class Query:
     """Names of the generators to ask, in this order; empty for the default ones."""
     history_lost: str = ""
     """Reason for which the history of its session is missing; else empty."""
+    cache: CacheControl = DEFAULT
+    """What the client allows the caches."""
 
     @property
     def line(self) -> str:

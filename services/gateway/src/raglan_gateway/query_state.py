@@ -11,9 +11,10 @@ from types import TracebackType
 from raglan.deadline import Deadline
 from raglan.errors import DeadlineExceeded, RaglanError
 from raglan.telemetry import semconv, tracing
-from raglan.v1 import common_pb2, generator_pb2
+from raglan.v1 import common_pb2, embedder_pb2, generator_pb2, retriever_pb2
 
 from raglan_gateway import stage_spans
+from raglan_gateway.caches.entry import Entry, Layer
 from raglan_gateway.degradation import FALLBACK
 from raglan_gateway.grounding import Claim
 from raglan_gateway.query import Query
@@ -27,6 +28,24 @@ class Degradation:
     stage: str
     reason: str
     fallback: str
+
+
+@dataclass(frozen=True, slots=True)
+class CacheHit:
+    """A result that came from a cache."""
+
+    age_s: float
+    saved_s: float
+    """Time that making it had taken."""
+
+
+@dataclass(slots=True)
+class Known:
+    """Results that a query need not be run for."""
+
+    embedded: embedder_pb2.EmbedResponse | None = None
+    evidence: retriever_pb2.SearchResponse | None = None
+    hits: dict[Layer, CacheHit] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -50,6 +69,14 @@ class QueryState:
     citations: list[generator_pb2.Citation] = field(default_factory=list)
     finished: generator_pb2.Finished = field(default_factory=generator_pb2.Finished)
     claims: list[Claim] = field(default_factory=list)
+    embedded: embedder_pb2.EmbedResponse | None = None
+    """The query's vector, where it has one."""
+    events: list[generator_pb2.GenerateEvent] = field(default_factory=list)
+    """The generator's events, adjacent deltas as one."""
+    cached: dict[Layer, CacheHit] = field(default_factory=dict)
+    """Layers of the cache that a result came from."""
+    entry: Entry | None = None
+    """The cached answer, where it is one."""
     _replaced: dict[str, RaglanError] = field(default_factory=dict)
     """Errors of the stages that fell back."""
     _stage_began: float = 0.0
@@ -103,6 +130,24 @@ class QueryState:
         """One more stage was skipped or replaced."""
         self.degraded.append(degradation)
         stage_spans.fell_back(degradation.stage, degradation.reason, degradation.fallback)
+
+    def use_evidence(self, known: Known) -> None:
+        """Take the passages from the cache."""
+        assert known.evidence is not None
+        self.passages = list(known.evidence.passages)
+        self.revisions = dict(known.evidence.revisions)
+        self.cached.update(known.hits)
+
+    def record_event(self, event: generator_pb2.GenerateEvent) -> None:
+        """Remember an event of the generator, for who asks the same."""
+        last = self.events[-1] if self.events else None
+        for kind in ("delta", "thinking"):
+            if event.HasField(kind) and last is not None and last.HasField(kind):
+                getattr(last, kind).text += getattr(event, kind).text
+                return
+        copied = generator_pb2.GenerateEvent()
+        copied.CopyFrom(event)
+        self.events.append(copied)
 
     def forget_answer(self) -> None:
         """Begin the answer anew: what there is of it is void, reasoning included."""

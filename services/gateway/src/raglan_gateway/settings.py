@@ -159,12 +159,36 @@ class GatewaySettings(ServiceSettings, env_prefix="RAGLAN_GATEWAY_"):
     """Most documents in one JSON request."""
 
     rate_limit_per_minute: int = Field(default=0, ge=0, le=1_000_000)
-    """Requests a minute that one caller may send, a minute's worth of them at once; 0 for no limit.
+    """Requests a minute that one caller may send to a group of routes (answer, search, read,
+    write), a minute's worth of them at once; 0 for no limit. A key may have a limit of its own.
     With Redis all gateways count together, without it each counts for itself."""
+
+    concurrent_per_caller: int = Field(default=0, ge=0, le=10_000)
+    """Requests of one caller to a group of routes that may be in progress at once; 0 for no
+    limit."""
+
+    tokens_per_minute: int = Field(default=0, ge=0, le=10_000_000)
+    """Tokens a minute that may be generated for one caller; 0 for no limit. They are charged when
+    an answer ends, so one answer may exceed what is left; the next waits until that is paid."""
 
     stale_answer_s: NonNegativeFloat = 600
     """Oldest answer that is given again, and marked as such, while no retriever can be reached; 0
     keeps none. With Redis they are also kept there, with the passages they quote."""
+
+    embedding_cache_s: NonNegativeFloat = 3_600
+    """Seconds for which the vector of a query is kept; 0 keeps none."""
+
+    evidence_cache_s: NonNegativeFloat = 1_800
+    """Seconds for which the ranked passages of a query are kept, as long as their collections do
+    not change; 0 keeps none."""
+
+    answer_cache_s: NonNegativeFloat = 900
+    """Seconds for which an answer is kept, as long as the collections that it rests on do not
+    change; 0 keeps none."""
+
+    cache_bytes: PositiveInt = 64 * 1024 * 1024
+    """Memory of each gateway for these three caches. With Redis they are also kept there, for all
+    gateways."""
 
     redis_url: SecretStr = SecretStr("")
     """Redis that several gateways share, `redis://[user:password@]host[:port][/database]` or

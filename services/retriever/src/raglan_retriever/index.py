@@ -214,6 +214,20 @@ class Index:
         """See `Searcher.search`."""
         return await self._searcher.search(query)
 
+    async def revisions(self, names: Sequence[str]) -> dict[str, int]:
+        """Return the present revision of each collection that exists."""
+        checked = [check_collection_name(name) for name in names]
+        try:
+            found = await self.store.versioned(checked)
+        except (NotFound, Conflict):
+            if len(checked) == 1:
+                return {}
+            found = []
+            for name in checked:
+                with suppress(NotFound, Conflict):
+                    found += await self.store.versioned([name])
+        return {each.collection.name: each.revision for each in found}
+
     async def _learn_readability(self, name: str, values: Sequence[float]) -> None:
         if not values:
             return

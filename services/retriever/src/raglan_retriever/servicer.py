@@ -152,6 +152,13 @@ class RetrieverServicer(retriever_pb2_grpc.RetrieverServiceServicer):
             revisions=results.revisions,
         )
 
+    async def GetIndexRevisions(
+        self, request: retriever_pb2.GetIndexRevisionsRequest, context: Context
+    ) -> retriever_pb2.GetIndexRevisionsResponse:
+        return retriever_pb2.GetIndexRevisionsResponse(
+            revisions=await self._index.revisions(request.collections)
+        )
+
     async def ExportCollection(
         self, request: retriever_pb2.GetCollectionRequest, context: Context
     ) -> retriever_pb2.CollectionDescription:

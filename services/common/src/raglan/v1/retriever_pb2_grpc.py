@@ -85,6 +85,11 @@ class RetrieverServiceStub:
                 request_serializer=raglan_dot_v1_dot_retriever__pb2.SearchRequest.SerializeToString,
                 response_deserializer=raglan_dot_v1_dot_retriever__pb2.SearchResponse.FromString,
                 _registered_method=True)
+        self.GetIndexRevisions = channel.unary_unary(
+                '/raglan.v1.RetrieverService/GetIndexRevisions',
+                request_serializer=raglan_dot_v1_dot_retriever__pb2.GetIndexRevisionsRequest.SerializeToString,
+                response_deserializer=raglan_dot_v1_dot_retriever__pb2.GetIndexRevisionsResponse.FromString,
+                _registered_method=True)
         self.GetInfo = channel.unary_unary(
                 '/raglan.v1.RetrieverService/GetInfo',
                 request_serializer=raglan_dot_v1_dot_common__pb2.GetInfoRequest.SerializeToString,
@@ -179,6 +184,13 @@ class RetrieverServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetIndexRevisions(self, request, context):
+        """The present revision of each collection, without a search: whether a cached result still holds.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetInfo(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -259,6 +271,11 @@ def add_RetrieverServiceServicer_to_server(servicer, server):
                     servicer.Search,
                     request_deserializer=raglan_dot_v1_dot_retriever__pb2.SearchRequest.FromString,
                     response_serializer=raglan_dot_v1_dot_retriever__pb2.SearchResponse.SerializeToString,
+            ),
+            'GetIndexRevisions': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetIndexRevisions,
+                    request_deserializer=raglan_dot_v1_dot_retriever__pb2.GetIndexRevisionsRequest.FromString,
+                    response_serializer=raglan_dot_v1_dot_retriever__pb2.GetIndexRevisionsResponse.SerializeToString,
             ),
             'GetInfo': grpc.unary_unary_rpc_method_handler(
                     servicer.GetInfo,
@@ -534,6 +551,33 @@ class RetrieverService:
             '/raglan.v1.RetrieverService/Search',
             raglan_dot_v1_dot_retriever__pb2.SearchRequest.SerializeToString,
             raglan_dot_v1_dot_retriever__pb2.SearchResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetIndexRevisions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/raglan.v1.RetrieverService/GetIndexRevisions',
+            raglan_dot_v1_dot_retriever__pb2.GetIndexRevisionsRequest.SerializeToString,
+            raglan_dot_v1_dot_retriever__pb2.GetIndexRevisionsResponse.FromString,
             options,
             channel_credentials,
             insecure,

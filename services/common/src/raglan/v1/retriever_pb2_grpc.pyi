@@ -53,6 +53,8 @@ class RetrieverServiceStub:
     CountChunks: _grpc.UnaryUnaryMultiCallable[_retriever_pb2.CountChunksRequest, _retriever_pb2.CountChunksResponse]
     """How many chunks the index holds of each document."""
     Search: _grpc.UnaryUnaryMultiCallable[_retriever_pb2.SearchRequest, _retriever_pb2.SearchResponse]
+    GetIndexRevisions: _grpc.UnaryUnaryMultiCallable[_retriever_pb2.GetIndexRevisionsRequest, _retriever_pb2.GetIndexRevisionsResponse]
+    """The present revision of each collection, without a search: whether a cached result still holds."""
     GetInfo: _grpc.UnaryUnaryMultiCallable[_common_pb2.GetInfoRequest, _common_pb2.ServiceInfo]
     ExportCollection: _grpc.UnaryUnaryMultiCallable[_retriever_pb2.GetCollectionRequest, _retriever_pb2.CollectionDescription]
     """For backups: a collection's description and its chunks, and both back into an index."""
@@ -86,6 +88,8 @@ class RetrieverServiceAsyncStub(RetrieverServiceStub):
     CountChunks: _aio.UnaryUnaryMultiCallable[_retriever_pb2.CountChunksRequest, _retriever_pb2.CountChunksResponse]  # type: ignore[assignment]
     """How many chunks the index holds of each document."""
     Search: _aio.UnaryUnaryMultiCallable[_retriever_pb2.SearchRequest, _retriever_pb2.SearchResponse]  # type: ignore[assignment]
+    GetIndexRevisions: _aio.UnaryUnaryMultiCallable[_retriever_pb2.GetIndexRevisionsRequest, _retriever_pb2.GetIndexRevisionsResponse]  # type: ignore[assignment]
+    """The present revision of each collection, without a search: whether a cached result still holds."""
     GetInfo: _aio.UnaryUnaryMultiCallable[_common_pb2.GetInfoRequest, _common_pb2.ServiceInfo]  # type: ignore[assignment]
     ExportCollection: _aio.UnaryUnaryMultiCallable[_retriever_pb2.GetCollectionRequest, _retriever_pb2.CollectionDescription]  # type: ignore[assignment]
     """For backups: a collection's description and its chunks, and both back into an index."""
@@ -170,6 +174,14 @@ class RetrieverServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _retriever_pb2.SearchRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_retriever_pb2.SearchResponse, _abc.Awaitable[_retriever_pb2.SearchResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def GetIndexRevisions(
+        self,
+        request: _retriever_pb2.GetIndexRevisionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_retriever_pb2.GetIndexRevisionsResponse, _abc.Awaitable[_retriever_pb2.GetIndexRevisionsResponse]]:
+        """The present revision of each collection, without a search: whether a cached result still holds."""
 
     @_abc_1.abstractmethod
     def GetInfo(

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from typing import Final
 
-from raglan.errors import Forbidden, Overloaded
+from raglan.errors import Forbidden
 from raglan.resilience.limiter import Priority
 from starlette.types import Receive, Scope
 
+from raglan_gateway import caller, reply_headers
 from raglan_gateway.admission.body import BodyLimits, LimitedBody, Quota
 from raglan_gateway.admission.checks import Check, CountRefusal
 from raglan_gateway.admission.load_shedder import LoadShedder
-from raglan_gateway.admission.rate_limit import RateLimit, caller_of
+from raglan_gateway.admission.quotas import quotas, route_group
+from raglan_gateway.admission.rate_limit import Admitted, RateLimit, RateLimited
+from raglan_gateway.caller import Limits
 from raglan_gateway.error_reply import MalformedRequest
 from raglan_gateway.settings import GatewaySettings
 
@@ -52,6 +55,11 @@ class Admission:
     ) -> None:
         self._load_shedder = load_shedder
         self._rate_limit = rate_limit
+        self._limits = Limits(
+            settings.rate_limit_per_minute,
+            settings.concurrent_per_caller,
+            settings.tokens_per_minute,
+        )
         self._check_origin = check_origin
         self._count = count
         load_shedder.count = count
@@ -115,11 +123,35 @@ class Admission:
         if scope["path"] in PROBES:
             yield receive
             return
+        limited = await self._enter(scope)
         try:
-            await self._rate_limit.admit(caller_of(scope["client"][0] if scope["client"] else ""))
-        except Overloaded:
+            async with self._admit_body(scope, receive, headers) as admitted:
+                yield admitted
+        finally:
+            if limited is not None:
+                self._rate_limit.leave(limited)
+
+    async def _enter(self, scope: Scope) -> Admitted | None:
+        """Count the request against the quotas of its caller; None where it has none."""
+        address = scope["client"][0] if scope["client"] else ""
+        group = route_group(scope["method"], scope["path"])
+        own = quotas(caller.current(), address, group, self._limits)
+        if not own.limits_anything:
+            return None
+        try:
+            admitted = await self._rate_limit.enter(own)
+        except RateLimited as refused:
             self._count(Check.RATE)
+            _add(scope, refused.headers)
             raise
+        _add(scope, admitted.headers)
+        return admitted
+
+    @asynccontextmanager
+    async def _admit_body(
+        self, scope: Scope, receive: Receive, headers: Mapping[str, str]
+    ) -> AsyncIterator[Receive]:
+        """Hold places for the request and its body."""
         body: LimitedBody | None = None
         places = self._requests
         if scope["path"].endswith(UPLOADS) and has_body(headers):
@@ -150,6 +182,11 @@ class Admission:
         except Forbidden:
             self._count(Check.ORIGIN)
             raise
+
+
+def _add(scope: Scope, headers: Iterable[tuple[str, str]]) -> None:
+    for name, value in headers:
+        reply_headers.add(scope, name, value)
 
 
 def has_body(headers: Mapping[str, str]) -> bool:

@@ -19,16 +19,18 @@ from raglan.errors import Cancelled, Internal, RaglanError
 from raglan.telemetry import context as request_context
 from raglan.telemetry import tracing
 
-from raglan_gateway import stage_spans
+from raglan_gateway import reply_headers, stage_spans
 from raglan_gateway.api import openapi, replies, schemas, sse, stale_answers
 from raglan_gateway.api.checked import checked
+from raglan_gateway.caches import control
+from raglan_gateway.caches.cached_pipeline import CachedPipeline
+from raglan_gateway.caches.entry import Layer
 from raglan_gateway.conversation.sessions import Sessions
 from raglan_gateway.metrics import Metrics
 from raglan_gateway.pipeline import (
     Answered,
     Cited,
     Delta,
-    Pipeline,
     Restarted,
     Sources,
     Started,
@@ -54,7 +56,7 @@ class Answering:
 
     def __init__(
         self,
-        pipeline: Pipeline,
+        pipeline: CachedPipeline,
         answers: AnswerCache,
         settings: GatewaySettings,
         metrics: Metrics,
@@ -72,6 +74,7 @@ class Answering:
         """Find passages; returns a `schemas.SearchReply` as JSON."""
         body, _ = self._profiles.apply(body, self._settings.default_collection)
         query, deadline = checked(body, priority, self._settings)
+        query = _with_control(query, request)
         try:
             run = await _while_connected(request, self._pipeline.search(query, deadline))
         except RaglanError as error:
@@ -79,11 +82,12 @@ class Answering:
             return stale.model_dump_json().encode()
         self._metrics.answered(run)
         stage_spans.returned(tracing.current(), "", run.passages)
+        _show_age(request, run)
         return stale_answers.keep(self._answers, run, replies.search(run))
 
     async def answer(self, body: schemas.QueryRequest, request: Request, priority: str) -> bytes:
         """Answer with citations; returns a `schemas.QueryReply` as JSON."""
-        body, query, deadline = await self._checked(body, priority)
+        body, query, deadline = await self._checked(body, request, priority)
         try:
             run = await _while_connected(request, _completed(self._pipeline, query, deadline))
         except RaglanError as error:
@@ -93,12 +97,16 @@ class Answering:
             return reply
         self._metrics.answered(run)
         stage_spans.returned(tracing.current(), run.answer)
-        reply = stale_answers.keep(self._answers, run, replies.query(run))
+        _show_age(request, run)
+        if run.entry is not None:
+            reply = replies.again(run)
+        else:
+            reply = stale_answers.keep(self._answers, run, replies.query(run))
         self._sessions.keep(body, run.answer, reply)
         return reply
 
     async def _checked(
-        self, body: schemas.QueryRequest, priority: str
+        self, body: schemas.QueryRequest, request: Request, priority: str
     ) -> tuple[schemas.QueryRequest, Query, Deadline]:
         """Check a question, with the settings of its profile and the history of its session."""
         body, profile = self._profiles.apply(body, self._settings.default_collection)
@@ -110,13 +118,13 @@ class Answering:
             generators=tuple(profile.generator),
             history_lost=history_lost,
         )
-        return body, query, deadline
+        return body, _with_control(query, request), deadline
 
     async def stream(
         self, body: schemas.QueryRequest, request: Request, priority: str
     ) -> AsyncGenerator[sse.Event, None]:
         """Begin an answer; returns its events, those of `/v1/query`. Close them."""
-        body, query, deadline = await self._checked(body, priority)
+        body, query, deadline = await self._checked(body, request, priority)
         keep = partial(self._sessions.keep, body)
         events = _events(self._pipeline, query, deadline, self._metrics, self._answers, keep)
         return await _while_connected(request, _begun(events))
@@ -153,7 +161,7 @@ def router(answering: Answering, settings: GatewaySettings) -> APIRouter:
     return routes
 
 
-async def _completed(pipeline: Pipeline, query: Query, deadline: Deadline) -> QueryState:
+async def _completed(pipeline: CachedPipeline, query: Query, deadline: Deadline) -> QueryState:
     """Run a query to its end, for a caller who wants it whole."""
     async with aclosing(pipeline.answer(query, deadline)) as events:
         async for event in events:
@@ -180,7 +188,7 @@ async def _begun(events: AsyncGenerator[sse.Event, None]) -> AsyncGenerator[sse.
 
 
 async def _events(
-    pipeline: Pipeline,
+    pipeline: CachedPipeline,
     query: Query,
     deadline: Deadline,
     metrics: Metrics,
@@ -272,6 +280,19 @@ def _shown(
             return sse.Event("delta", schemas.StreamDelta(text=text))
         case Cited(citation, passage):
             return sse.Event("citation", replies.citation(citation, passage))
+
+
+def _with_control(query: Query, request: Request) -> Query:
+    """Return `query` with what the request allows the caches."""
+    return replace(query, cache=control.parse(request.headers.get("cache-control", "")))
+
+
+def _show_age(request: Request, run: QueryState) -> None:
+    """Say in the header `Age` (RFC 9111, 5.1) how old a cached reply is."""
+    # A new answer over cached passages is no cached reply.
+    layer = Layer.EVIDENCE if not run.answer else Layer.ANSWER
+    if (hit := run.cached.get(layer)) is not None:
+        reply_headers.add(request.scope, "age", str(int(hit.age_s)))
 
 
 def _sent(body: bytes) -> Response:

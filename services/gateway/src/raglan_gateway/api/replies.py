@@ -10,7 +10,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from raglan.telemetry import context as request_context
 from raglan.v1 import common_pb2, generator_pb2, ingester_pb2, retriever_pb2
 
-from raglan_gateway.api import schemas
+from raglan_gateway.api import cacheable, schemas
 from raglan_gateway.grounding import Claim, groundedness
 from raglan_gateway.query_state import QueryState
 
@@ -29,7 +29,33 @@ def search(run: QueryState) -> schemas.SearchReply:
         degraded=degraded(run),
         timings_ms=timings(run),
         trace_id=request_context.trace_id(),
+        cached=cached(run),
     )
+
+
+def again(run: QueryState) -> bytes:
+    """Return the reply of `/v1/query` from a cached answer, as JSON that is made once an answer."""
+    assert run.entry is not None
+    own = cacheable.OF_ONE_REPLY
+    if not run.entry.rendered:
+        run.entry.rendered = query(run).model_dump_json(exclude=set(own)).encode()
+    head = {
+        "id": request_context.request_id(),
+        "timings_ms": timings(run),
+        "trace_id": request_context.trace_id(),
+        "cached": {layer: shown.model_dump() for layer, shown in cached(run).items()},
+    }
+    return json.dumps(head)[:-1].encode() + b"," + run.entry.rendered[1:]
+
+
+def cached(run: QueryState) -> cacheable.Cached:
+    """Return what came from a cache."""
+    return {
+        layer.value: cacheable.CachedLayer(
+            age_s=round(hit.age_s, 3), saved_ms=round(hit.saved_s * 1e3, 3)
+        )
+        for layer, hit in run.cached.items()
+    }
 
 
 def query(run: QueryState, passages: Sequence[schemas.Passage] = ()) -> schemas.QueryReply:
@@ -63,6 +89,7 @@ def query(run: QueryState, passages: Sequence[schemas.Passage] = ()) -> schemas.
         timings_ms=timings(run),
         model=finished.model,
         trace_id=request_context.trace_id(),
+        cached=cached(run),
     )
 
 

@@ -21,6 +21,7 @@ from raglan.v1.traces_pb2 import RequestOutcome
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from raglan_gateway import reply_headers
 from raglan_gateway.admission.admission import PROBES, QUERIES, Admission, has_body
 from raglan_gateway.error_reply import reply
 from raglan_gateway.metrics import Metrics
@@ -46,6 +47,7 @@ class Exchange:
         self.added: list[tuple[bytes, bytes]] = []
         """Headers for the reply."""
         self.on_start: Callable[[], None] = lambda: None
+        self._scope = scope
         self._receive = receive
         self._send = send
         last = scope["http_version"] == "1.0" or headers.get("connection", "").lower() == "close"
@@ -63,7 +65,11 @@ class Exchange:
         """Send a message of the reply. Before the connection closes, its end waits for the body."""
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            message["headers"] = [*message.get("headers", ()), *self.added]
+            message["headers"] = [
+                *message.get("headers", ()),
+                *self.added,
+                *reply_headers.added(self._scope),
+            ]
             self.on_start()
         elif self._discards and self.status != 408 and not message.get("more_body", False):
             await self._send({**message, "more_body": True})

@@ -8,6 +8,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from raglan.errors import InvalidInput
 from raglan.identifiers import COLLECTION_NAME, MAX_DOCUMENT_ID_CHARS, check_document_id
 
+from raglan_gateway.api.cacheable import Cacheable
 from raglan_gateway.api.filters import BoundedFilter
 from raglan_gateway.api.strict import Strict
 from raglan_gateway.api.text import NonBlankText, PlainText
@@ -194,7 +195,7 @@ class Claim(Described):
     support: ClaimSupport
 
 
-class SearchReply(Described):
+class SearchReply(Cacheable):
     """Passages, best first."""
 
     passages: list[Passage]
@@ -203,7 +204,7 @@ class SearchReply(Described):
     trace_id: str
 
 
-class QueryReply(Described):
+class QueryReply(Cacheable):
     """An answer with its sources."""
 
     id: str

@@ -24,14 +24,14 @@ _STAGE = "retrieve"
 def keep(
     answers: AnswerCache, run: QueryState, reply: schemas.SearchReply | schemas.QueryReply
 ) -> bytes:
-    """Keep the reply of `run`, unless it is degraded.
+    """Keep the reply of `run`, unless it is degraded, cached already, or not to be stored.
 
     Returns:
         The reply as JSON.
     """
     body = reply.model_dump_json().encode()
     answers.learn(run.revisions)
-    if not reply.degraded:
+    if not reply.degraded and run.query.cache.stores and run.entry is None:
         answers.put(run.query, type(reply).__name__, run.revisions, body)
     return body
 

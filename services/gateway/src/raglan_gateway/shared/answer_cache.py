@@ -18,7 +18,6 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol, TypeVar
 
-import raglan
 import structlog
 from cachetools import LRUCache, TTLCache
 from raglan import tenancy
@@ -26,6 +25,7 @@ from raglan.cache import digest
 from raglan.errors import InvalidInput, NotFound, RaglanError, Unavailable
 from raglan.v1 import ingester_pb2
 
+from raglan_gateway.caches import keys
 from raglan_gateway.query import Query
 from raglan_gateway.shared.redis_link import RedisLink
 from raglan_gateway.shared.shared_answers import SharedAnswers, StaleAnswer
@@ -206,19 +206,5 @@ class AnswerCache:
 
 def _key(query: Query, kind: str, revisions: Sequence[int]) -> bytes:
     """Digest of everything that decides the reply, its form included."""
-    messages = (query.filter, query.sampling, *query.history)
-    return digest(
-        raglan.__version__,
-        kind,
-        query.tenant,
-        query.text,
-        query.json_schema,
-        query.instructions,
-        ",".join(query.generators),
-        *(str(part) for part in (query.mode, query.top_k, query.rerank, query.max_tokens)),
-        str(query.min_score),
-        *(part.SerializeToString(deterministic=True).hex() if part else "" for part in messages),
-        str(len(query.collections)),
-        *query.collections,
-        *map(str, revisions),
-    )
+    told = dict(zip(query.collections, revisions, strict=True))
+    return digest(kind, keys.answer(query, told, {}, "").hex())

@@ -1,0 +1,33 @@
+"""The part of a reply that says what came from a cache."""
+
+from __future__ import annotations
+
+from typing import Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+OF_ONE_REPLY: Final = frozenset({"id", "timings_ms", "trace_id", "cached"})
+"""Fields of a reply that differ when a cached answer is given again."""
+
+
+class CachedLayer(BaseModel):
+    """A part of a reply that came from a cache."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    age_s: float
+    """Seconds since it was made."""
+    saved_ms: float
+    """Milliseconds that making it took."""
+
+
+Cached = dict[Literal["embedding", "evidence", "answer"], CachedLayer]
+
+
+class Cacheable(BaseModel):
+    """A reply that may come from a cache, in part or as a whole."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    cached: Cached = Field(default_factory=dict)
+    """What came from a cache, by layer: the query's vector, the passages, or the whole answer."""

@@ -1,0 +1,94 @@
+"""One query's keys in the caches, and what was found there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from raglan.cache import digest
+from raglan.v1 import common_pb2, retriever_pb2
+
+from raglan_gateway.caches import keys
+from raglan_gateway.caches.entry import Entry, Layer
+from raglan_gateway.query import Query
+from raglan_gateway.query_state import Known
+
+
+class CacheObserver(Protocol):
+    """Counts lookups; must return at once."""
+
+    def looked_up(self, layer: Layer, saved_s: float | None) -> None:
+        """Count a lookup: `saved_s` of a hit; None for a miss."""
+
+    def joined(self) -> None:
+        """Count a query that joined the run of another."""
+
+
+class Uncounted:
+    """No-op observer."""
+
+    def looked_up(self, layer: Layer, saved_s: float | None) -> None:
+        """Ignore a lookup."""
+
+    def joined(self) -> None:
+        """Ignore a query that joined another."""
+
+
+@dataclass(slots=True)
+class Lookup:
+    """Keys and findings of one query."""
+
+    models: Mapping[str, common_pb2.ServiceInfo]
+    """Identities at the time of the lookup; results of the run are kept under the same."""
+    places: dict[Layer, bytes] = field(default_factory=dict)
+    flight: bytes = b""
+    """Identical queries at the same revisions have the same; empty: the run cannot be shared."""
+    known: Known = field(default_factory=Known)
+    answer: Entry | None = None
+
+    def plan(
+        self,
+        query: Query,
+        revisions: Mapping[str, int] | None,
+        setup: str,
+        *,
+        is_answer: bool,
+        keeps: Callable[[Layer], bool],
+    ) -> None:
+        """Make the keys of the layers that are on and whose models and revisions are known."""
+        is_dense = query.mode != retriever_pb2.SEARCH_MODE_LEXICAL
+        if revisions is not None and self.is_known(query):
+            if is_answer and self.is_known(query, *keys.generators(query)) and is_repeatable(query):
+                key = keys.answer(query, revisions, self.models, setup)
+                self.flight = digest(key.hex(), str(query.priority), str(query.stream))
+                if keeps(Layer.ANSWER):
+                    self.places[Layer.ANSWER] = key
+            if keeps(Layer.EVIDENCE):
+                key = keys.evidence(query, revisions, self.models, setup)
+                self.places[Layer.EVIDENCE] = key
+        if is_dense and keeps(Layer.EMBEDDING) and "embedder" in self.models:
+            self.places[Layer.EMBEDDING] = keys.embedding(query, self.models)
+
+    def is_known(self, query: Query, *further: str) -> bool:
+        """Return whether the models are known that find the passages of `query`."""
+        needed = list(further)
+        if query.mode != retriever_pb2.SEARCH_MODE_LEXICAL:
+            needed.append("embedder")
+        if query.rerank:
+            needed.append("reranker")
+        return all(service in self.models for service in needed)
+
+
+def is_repeatable(query: Query) -> bool:
+    """Return whether the same answer may be given twice.
+
+    A client that asks for sampling asks for another answer each time, unless it gives a seed: then
+    it asks for the same one.
+    """
+    sampling = query.sampling
+    if sampling is None or sampling.HasField("seed"):
+        return True
+    if sampling.HasField("temperature"):
+        return sampling.temperature == 0
+    return not sampling.HasField("top_p")

@@ -1,0 +1,483 @@
+"""Caches of queries over stages that behave as told: hits, freshness, sharing, and what is kept."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+from raglan import tensors
+from raglan.deadline import Deadline
+from raglan.errors import NotFound, RaglanError, Unavailable
+from raglan.resilience.limiter import Priority
+from raglan.v1 import common_pb2, embedder_pb2, generator_pb2, reranker_pb2, retriever_pb2
+from raglan_gateway.caches import control, keys
+from raglan_gateway.caches.cached_pipeline import CachedPipeline
+from raglan_gateway.caches.control import CacheControl
+from raglan_gateway.caches.entry import Entry, Layer, pack, unpack
+from raglan_gateway.caches.lookup import is_repeatable
+from raglan_gateway.caches.models import ServedModels
+from raglan_gateway.caches.revisions import CurrentRevisions
+from raglan_gateway.caches.store import CacheStore
+from raglan_gateway.pipeline import Answered, Budgets, Cited, Delta, Event, Pipeline, Thinking
+from raglan_gateway.query import Query
+from raglan_gateway.query_state import QueryState
+
+MODEL = common_pb2.ModelIdentity(id="m", revision="1", dimension=2)
+QUERY = Query(
+    text="how often is the pump maintained",
+    collections=("c",),
+    top_k=3,
+    mode=retriever_pb2.SEARCH_MODE_HYBRID,
+    rerank=True,
+)
+SERVICES = ("embedder", "reranker", "generator")
+LAYERS = (Layer.EMBEDDING, Layer.EVIDENCE, Layer.ANSWER)
+
+
+@dataclass
+class Index:
+    """A mesh of one collection a name; its passages say at which revision they were found."""
+
+    revision: int = 1
+    calls: list[str] = field(default_factory=list)
+    embed_error: RaglanError | None = None
+    rerank_error: RaglanError | None = None
+    revisions_error: RaglanError | None = None
+    asked: list[list[str]] = field(default_factory=list)
+    going_on: asyncio.Event = field(default_factory=asyncio.Event)
+    spent: list[int] = field(default_factory=list)
+    closed: int = 0
+
+    def __post_init__(self) -> None:
+        self.going_on.set()
+
+    async def embed(
+        self, texts: Sequence[str], kind: embedder_pb2.InputKind.ValueType, *, deadline: Deadline
+    ) -> embedder_pb2.EmbedResponse:
+        if kind == embedder_pb2.INPUT_KIND_QUERY:
+            self.calls.append("embed")
+            if self.embed_error:
+                raise self.embed_error
+        rows = np.array([[1.0, 0.0]] * len(texts), np.float32)
+        return embedder_pb2.EmbedResponse(vectors=tensors.pack(rows), model=MODEL)
+
+    async def search(
+        self, request: retriever_pb2.SearchRequest, *, deadline: Deadline
+    ) -> retriever_pb2.SearchResponse:
+        self.calls.append("search")
+        return retriever_pb2.SearchResponse(
+            passages=[
+                common_pb2.Passage(chunk_id=f"p{i}", text=f"{self.revision} of {request.text} {i}")
+                for i in range(5)
+            ],
+            revisions=dict.fromkeys(request.collections, self.revision),
+        )
+
+    async def rerank(
+        self, request: reranker_pb2.RerankRequest, *, deadline: Deadline
+    ) -> reranker_pb2.RerankResponse:
+        self.calls.append("rerank")
+        if self.rerank_error:
+            raise self.rerank_error
+        return reranker_pb2.RerankResponse(
+            ranked=[reranker_pb2.Ranked(index=i, calibrated=0.9 - i / 10) for i in (2, 0, 1)]
+        )
+
+    async def generate(
+        self,
+        request: generator_pb2.GenerateRequest,
+        *,
+        first_by: Deadline,
+        deadline: Deadline,
+        generators: Sequence[str] = (),
+    ) -> AsyncGenerator[generator_pb2.GenerateEvent, None]:
+        self.calls.append("generate")
+        try:
+            yield generator_pb2.GenerateEvent(thinking=generator_pb2.Delta(text="Hm."))
+            await self.going_on.wait()
+            for text in ("It ", "is ", f"{request.passages[0].text} [1]"):
+                yield generator_pb2.GenerateEvent(delta=generator_pb2.Delta(text=text))
+            citation = generator_pb2.Citation(marker=1, passage_index=0, quote="is")
+            yield generator_pb2.GenerateEvent(citation=citation)
+            finished = generator_pb2.Finished(
+                reason=generator_pb2.FINISH_REASON_STOP,
+                usage=generator_pb2.Usage(completion_tokens=7),
+                confidence=0.5,
+                claims=[generator_pb2.Claim(start=0, end=5, markers=[1], support=0.1)],
+            )
+            yield generator_pb2.GenerateEvent(finished=finished)
+        finally:
+            self.closed += 1
+
+    async def revisions(self, collections: Sequence[str]) -> Mapping[str, int]:
+        self.asked.append(list(collections))
+        if self.revisions_error:
+            raise self.revisions_error
+        return dict.fromkeys(collections, self.revision)
+
+    async def describe(self, service: str) -> common_pb2.ServiceInfo:
+        return common_pb2.ServiceInfo(service=service, model=MODEL)
+
+
+@dataclass
+class Counted:
+    hits: list[Layer] = field(default_factory=list)
+    misses: list[Layer] = field(default_factory=list)
+    joins: int = 0
+
+    def looked_up(self, layer: Layer, saved_s: float | None) -> None:
+        (self.misses if saved_s is None else self.hits).append(layer)
+
+    def joined(self) -> None:
+        self.joins += 1
+
+
+@dataclass
+class Gateway:
+    pipeline: CachedPipeline
+    counted: Counted
+    store: CacheStore
+    models: ServedModels
+
+    async def answer(self, query: Query = QUERY) -> QueryState:
+        return (await self.events(query))[-1].run  # type: ignore[union-attr]
+
+    async def events(self, query: Query = QUERY) -> list[Event]:
+        return [event async for event in self.pipeline.answer(query, Deadline.after(20))]
+
+
+@pytest.fixture
+def index() -> Index:
+    return Index()
+
+
+@pytest.fixture
+async def gateway(index: Index) -> AsyncIterator[Gateway]:
+    budgets = Budgets(embed_s=9, retrieve_s=9, rerank_s=9, first_token_s=9, cite_s=9)
+    store = CacheStore(dict.fromkeys(LAYERS, 600.0), 1_000_000)
+    revisions = CurrentRevisions(index.revisions)
+    models = ServedModels(SERVICES, index.describe)
+    await models.refresh()
+    counted = Counted()
+    pipeline = CachedPipeline(
+        Pipeline(index, budgets, rerank_candidates=5),
+        store,
+        revisions,
+        models,
+        setup="",
+        observer=counted,
+        spend=index.spent.append,
+    )
+    yield Gateway(pipeline, counted, store, models)
+    await models.close()
+    await revisions.close()
+    await store.close()
+
+
+def texts(events: list[Event]) -> str:
+    return "".join(event.text for event in events if isinstance(event, Delta))
+
+
+async def test_a_repeated_question_runs_no_stage_and_has_the_same_events(
+    gateway: Gateway, index: Index
+) -> None:
+    first = await gateway.events()
+    ran = list(index.calls)
+    again = await gateway.events()
+    assert index.calls == ran == ["embed", "search", "rerank", "generate"]
+    assert texts(again) == texts(first) == "It is 1 of how often is the pump maintained 2 [1]"
+    kinds = [type(event) for event in first if not isinstance(event, Delta)]
+    assert [type(event) for event in again if not isinstance(event, Delta)] == kinds
+    assert Thinking("Hm.") in again
+    cited = [event for event in again if isinstance(event, Cited)]
+    assert cited[0].passage.chunk_id == "p2"
+    one, other = (events[-1] for events in (first, again))
+    assert isinstance(one, Answered)
+    assert isinstance(other, Answered)
+    assert other.run.finished == one.run.finished
+    assert other.run.passages == one.run.passages
+    assert other.run.claims == one.run.claims
+    assert set(other.run.cached) == {Layer.ANSWER}
+    assert gateway.counted.hits == [Layer.ANSWER]
+
+
+async def test_a_changed_collection_is_searched_anew(gateway: Gateway, index: Index) -> None:
+    await gateway.answer()
+    index.revision = 2
+    run = await gateway.answer()
+    assert run.answer.startswith("It is 2 of")
+    assert set(run.cached) == {Layer.EMBEDDING}
+    assert index.calls.count("embed") == 1
+    assert index.calls.count("search") == 2
+
+
+async def test_another_answer_over_the_same_passages_takes_them_from_the_cache(
+    gateway: Gateway, index: Index
+) -> None:
+    await gateway.answer()
+    run = await gateway.answer(dataclasses.replace(QUERY, max_tokens=5))
+    assert index.calls == ["embed", "search", "rerank", "generate", "generate"]
+    assert set(run.cached) == {Layer.EVIDENCE}
+    found = await gateway.pipeline.search(QUERY, Deadline.after(20))
+    assert [passage.chunk_id for passage in found.passages] == ["p2", "p0", "p1"]
+    assert set(found.cached) == {Layer.EVIDENCE}
+
+
+async def test_a_replaced_model_has_its_own_answers(gateway: Gateway, index: Index) -> None:
+    await gateway.answer()
+    gateway.models.known["generator"] = common_pb2.ServiceInfo(
+        model=common_pb2.ModelIdentity(id="another")
+    )
+    run = await gateway.answer()
+    assert set(run.cached) == {Layer.EVIDENCE}
+
+
+@pytest.mark.parametrize("stage", ["embed", "rerank"])
+async def test_degraded_results_are_not_kept(gateway: Gateway, index: Index, stage: str) -> None:
+    setattr(index, f"{stage}_error", Unavailable("Away."))
+    assert (await gateway.answer()).degraded
+    setattr(index, f"{stage}_error", None)
+    run = await gateway.answer()
+    assert not run.degraded
+    assert not set(run.cached) & {Layer.EVIDENCE, Layer.ANSWER}
+
+
+@pytest.mark.parametrize("error", [Unavailable("Away."), NotFound("No such collection.")])
+async def test_without_known_revisions_nothing_cached_is_given(
+    gateway: Gateway, index: Index, error: RaglanError
+) -> None:
+    await gateway.answer()
+    index.revisions_error = error
+    run = await gateway.answer()
+    assert set(run.cached) == {Layer.EMBEDDING}
+
+
+async def test_no_cache_runs_anew_and_no_store_keeps_nothing(
+    gateway: Gateway, index: Index
+) -> None:
+    no_store = dataclasses.replace(QUERY, cache=CacheControl(stores=False))
+    await gateway.answer(no_store)
+    assert not (await gateway.answer()).cached
+    no_cache = dataclasses.replace(QUERY, cache=CacheControl(reads=False))
+    assert not (await gateway.answer(no_cache)).cached
+    assert (await gateway.answer()).cached
+    await asyncio.sleep(0.01)
+    young = dataclasses.replace(QUERY, cache=CacheControl(max_age_s=0.001))
+    assert not (await gateway.answer(young)).cached
+
+
+async def test_tenants_share_nothing(gateway: Gateway, index: Index) -> None:
+    await gateway.answer(dataclasses.replace(QUERY, tenant="a"))
+    run = await gateway.answer(dataclasses.replace(QUERY, tenant="b"))
+    assert not run.cached
+    assert index.calls.count("embed") == 2
+
+
+async def test_identical_queries_at_the_same_time_share_one_run(
+    gateway: Gateway, index: Index
+) -> None:
+    index.going_on.clear()
+    asking = [asyncio.create_task(gateway.events()) for _ in range(20)]
+    while index.calls.count("generate") == 0:
+        await asyncio.sleep(0)
+    index.going_on.set()
+    replies = await asyncio.gather(*asking)
+    assert index.calls.count("generate") == 1
+    assert {texts(events) for events in replies} == {texts(replies[0])}
+    assert gateway.counted.joins == 19
+    assert index.spent == [7]
+
+
+@pytest.mark.parametrize("leaver", [0, 1])
+async def test_who_leaves_takes_nobody_along(gateway: Gateway, index: Index, leaver: int) -> None:
+    index.going_on.clear()
+    asking = [asyncio.create_task(gateway.events()) for _ in range(3)]
+    while index.calls.count("generate") == 0:
+        await asyncio.sleep(0)
+    asking[leaver].cancel()
+    await asyncio.wait((asking[leaver],))
+    index.going_on.set()
+    stayed = [task for number, task in enumerate(asking) if number != leaver]
+    replies = await asyncio.gather(*stayed)
+    assert all(texts(events).startswith("It is") for events in replies)
+    assert index.calls.count("generate") == 1
+
+
+async def test_a_run_that_everybody_left_ends(gateway: Gateway, index: Index) -> None:
+    index.going_on.clear()
+    asking = [asyncio.create_task(gateway.events()) for _ in range(3)]
+    while index.calls.count("generate") == 0:
+        await asyncio.sleep(0)
+    for task in asking:
+        task.cancel()
+    await asyncio.wait(asking)
+    assert index.closed == 1
+    index.going_on.set()
+    assert not set((await gateway.answer()).cached) & {Layer.ANSWER}
+
+
+async def test_who_asks_after_a_change_joins_no_run_from_before_it(
+    gateway: Gateway, index: Index
+) -> None:
+    index.going_on.clear()
+    before = asyncio.create_task(gateway.events())
+    while index.calls.count("generate") == 0:
+        await asyncio.sleep(0)
+    index.revision = 2
+    after = asyncio.create_task(gateway.events())
+    while index.calls.count("generate") < 2:
+        await asyncio.sleep(0)
+    index.going_on.set()
+    assert "2 of" in texts(await after)
+    assert "1 of" in texts(await before)
+
+
+async def test_a_stream_that_is_closed_early_is_closed_behind(
+    gateway: Gateway, index: Index
+) -> None:
+    async with aclosing(gateway.pipeline.answer(QUERY, Deadline.after(20))) as events:
+        async for event in events:
+            if isinstance(event, Delta):
+                break
+    assert index.closed == 1
+
+
+async def test_many_requests_ask_for_revisions_by_few_calls(gateway: Gateway, index: Index) -> None:
+    await gateway.answer()
+    index.asked.clear()
+    await asyncio.gather(*(gateway.answer() for _ in range(100)))
+    assert 1 <= len(index.asked) <= 3
+
+
+async def test_a_request_never_uses_revisions_asked_for_before_it() -> None:
+    revision, release = 1, asyncio.Event()
+
+    async def fetch(collections: Sequence[str]) -> Mapping[str, int]:
+        seen = revision
+        await release.wait()
+        return dict.fromkeys(collections, seen)
+
+    revisions = CurrentRevisions(fetch)
+    early = asyncio.create_task(revisions.get("", ["c"]))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    revision = 2
+    late = asyncio.create_task(revisions.get("", ["c"]))
+    await asyncio.sleep(0)
+    release.set()
+    assert await early == {"c": 1}
+    assert await late == {"c": 2}
+    await revisions.close()
+
+
+OTHER_VALUES = {
+    "text": "another",
+    "collections": ("c", "d"),
+    "top_k": 4,
+    "mode": retriever_pb2.SEARCH_MODE_DENSE,
+    "rerank": False,
+    "filter": retriever_pb2.Filter(condition=retriever_pb2.Condition(field="a", exists=True)),
+    "min_score": 0.5,
+    "max_tokens": 9,
+    "priority": Priority.BATCH,
+    "stream": True,
+    "tenant": "t",
+    "history": (generator_pb2.Turn(role=generator_pb2.ROLE_USER, text="before"),),
+    "sampling": generator_pb2.Sampling(seed=1),
+    "json_schema": "{}",
+    "standalone": "the question on its own",
+    "instructions": "Answer in verse.",
+    "generators": ("large",),
+    "history_lost": "The database is away.",
+    "cache": CacheControl(reads=False),
+}
+
+
+@pytest.mark.parametrize("name", [each.name for each in dataclasses.fields(Query)])
+def test_every_field_of_a_query_is_in_the_key_or_named_as_left_out(name: str) -> None:
+    """A new field has no value here: add one, and decide whether it says what a reply holds."""
+    told = {"c": 1, "d": 1}
+    assert OTHER_VALUES[name] != getattr(QUERY, name)
+    other = dataclasses.replace(QUERY, **{name: OTHER_VALUES[name]})
+    same_answer = keys.answer(QUERY, told, {}, "") == keys.answer(other, told, {}, "")
+    same_evidence = keys.evidence(QUERY, told, {}, "") == keys.evidence(other, told, {}, "")
+    assert same_answer == (name in keys.OF_THE_REQUEST)
+    assert same_evidence == (name in keys.OF_THE_ANSWER)
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_every_model_is_in_the_key(service: str) -> None:
+    served = {service: common_pb2.ServiceInfo(model=MODEL)}
+    assert keys.answer(QUERY, {"c": 1}, served, "") != keys.answer(QUERY, {"c": 1}, {}, "")
+    assert keys.answer(QUERY, {"c": 1}, {}, "") != keys.answer(QUERY, {"c": 2}, {}, "")
+    assert keys.answer(QUERY, {"c": 1}, {}, "a") != keys.answer(QUERY, {"c": 1}, {}, "b")
+
+
+def test_a_value_without_a_canonical_form_makes_no_key() -> None:
+    with pytest.raises(TypeError, match="canonical"):
+        keys.answer(dataclasses.replace(QUERY, json_schema={"a": 1}), {"c": 1}, {}, "")  # type: ignore[arg-type]
+
+
+def test_damaged_values_are_none() -> None:
+    packed = pack(Entry(b"some bytes", 5.0, 0.25))
+    assert unpack(packed) == Entry(b"some bytes", 5.0, 0.25)
+    for at in range(len(packed)):
+        assert unpack(packed[:at]) is None
+        assert unpack(packed[:at] + bytes([packed[at] ^ 1]) + packed[at + 1 :]) is None
+
+
+async def test_the_memory_of_the_cache_is_bounded() -> None:
+    store = CacheStore(dict.fromkeys(LAYERS, 600.0), 100_000)
+    for number in range(1_000):
+        store.put((Layer.ANSWER, number.to_bytes(16, "little")), b"x" * 1_000, 1)
+    assert 90_000 < store.bytes_held <= 100_000
+    store.put((Layer.ANSWER, b"large"), b"x" * 90_000, 1)
+    assert store.get_local((Layer.ANSWER, b"large")) is None
+
+
+async def test_a_value_is_not_given_after_its_time_and_a_layer_can_be_off() -> None:
+    now = 100.0
+    lifetimes = {Layer.EMBEDDING: 60.0, Layer.EVIDENCE: 30.0, Layer.ANSWER: 0.0}
+    store = CacheStore(lifetimes, 100_000, clock=lambda: now)
+    for layer in LAYERS:
+        store.put((layer, b"k"), b"value", 1)
+    assert [store.get_local((layer, b"k")) is not None for layer in LAYERS] == [True, True, False]
+    now += 31
+    assert [store.get_local((layer, b"k")) is not None for layer in LAYERS] == [True, False, False]
+
+
+@pytest.mark.parametrize(
+    ("sampling", "repeatable"),
+    [
+        (None, True),
+        (generator_pb2.Sampling(temperature=0), True),
+        (generator_pb2.Sampling(temperature=0.7), False),
+        (generator_pb2.Sampling(top_p=0.5), False),
+        (generator_pb2.Sampling(temperature=0.7, seed=3), True),
+        (generator_pb2.Sampling(stop=["."]), True),
+    ],
+)
+def test_only_sampling_without_a_seed_asks_for_another_answer(
+    sampling: generator_pb2.Sampling | None, repeatable: bool
+) -> None:
+    assert is_repeatable(dataclasses.replace(QUERY, sampling=sampling)) is repeatable
+
+
+@pytest.mark.parametrize(
+    ("header", "parsed"),
+    [
+        ("", CacheControl()),
+        ("no-cache", CacheControl(reads=False)),
+        ("No-Store, max-age=5", CacheControl(stores=False, max_age_s=5)),
+        ("max-age=0", CacheControl(reads=False, max_age_s=0)),
+        ("max-age=-1, max-age=x, foo", CacheControl()),
+        ("max-age=" + "9" * 400, CacheControl()),
+    ],
+)
+def test_directives_of_a_request(header: str, parsed: CacheControl) -> None:
+    assert control.parse(header) == parsed
