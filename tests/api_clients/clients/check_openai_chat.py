@@ -32,7 +32,9 @@ def client(variable: str) -> openai.OpenAI:
 
 
 def test_models(quotes: openai.OpenAI) -> None:
-    assert [model.id for model in quotes.models.list()] == ["raglan"]
+    names = [model.id for model in quotes.models.list()]
+    assert names[0] == "raglan"
+    assert {"fast", "balanced", "thorough"} <= set(names)
     assert quotes.models.retrieve("raglan").object == "model"
     with pytest.raises(openai.NotFoundError) as refused:
         quotes.models.retrieve("gpt-9")
@@ -66,6 +68,13 @@ def test_a_document_without_a_link_is_cited_by_its_address(quotes: openai.OpenAI
     assert reply.choices[0].message.annotations
     url = reply.choices[0].message.annotations[0].url_citation.url
     assert url == f"{os.environ['QUOTES_URL']}/v1/collections/default/documents/releases.md"
+
+
+def test_a_profile_is_a_model(quotes: openai.OpenAI) -> None:
+    reply = quotes.chat.completions.create(model="fast", messages=ASKED)
+    assert reply.model == "fast"
+    assert "rerank" not in reply.model_extra["raglan"]["timings_ms"]
+    assert "cuda:1" in (reply.choices[0].message.content or "")
 
 
 def test_a_stream(quotes: openai.OpenAI) -> None:

@@ -175,7 +175,7 @@ def build(settings: GatewaySettings, lifecycle: Lifecycle | None = None) -> Fast
     )
     answering = query.Answering(cached, answers, settings, metrics, sessions, profiles)
     app.include_router(query.router(answering, settings))
-    for routes in openai_routes.routers(mesh, answers, answering, settings):
+    for routes in openai_routes.routers(mesh, answers, answering, profiles, settings):
         app.include_router(routes)
     app.include_router(collections.router(mesh, answers))
     app.include_router(documents.router(mesh, answers, settings))

@@ -10,9 +10,10 @@ from fastapi.responses import JSONResponse
 from pydantic import Field
 
 from raglan_gateway.api import schemas, sse
-from raglan_gateway.api.openai import chat_replies, models
+from raglan_gateway.api.openai import chat_replies
 from raglan_gateway.api.openai.lenient import Lenient, QueryOptions, query_request
 from raglan_gateway.api.openai.messages import Conversation, Message, conversation
+from raglan_gateway.api.openai.models import Models
 from raglan_gateway.api.query import Answering, Class
 from raglan_gateway.error_envelopes import InvalidParameter
 from raglan_gateway.settings import GatewaySettings
@@ -81,7 +82,7 @@ class ChatRequest(Lenient):
     raglan: QueryOptions | None = None
 
 
-def router(answering: Answering, settings: GatewaySettings) -> APIRouter:
+def router(models: Models, answering: Answering, settings: GatewaySettings) -> APIRouter:
     """The route of chat completions."""
     routes = APIRouter(include_in_schema=False)
 
@@ -90,7 +91,7 @@ def router(answering: Answering, settings: GatewaySettings) -> APIRouter:
         body: ChatRequest, request: Request, x_raglan_priority: Class = "default"
     ) -> Any:
         """Answer the last message, with citations."""
-        query, ignored = to_query(body)
+        query, ignored = to_query(models, body)
         head = chat_replies.Head(body.model, int(time.time()), str(request.base_url), ignored)
         if query.stream:
             begun = await answering.stream(query, request, x_raglan_priority)
@@ -104,14 +105,13 @@ def router(answering: Answering, settings: GatewaySettings) -> APIRouter:
     return routes
 
 
-def to_query(body: ChatRequest) -> tuple[schemas.QueryRequest, list[str]]:
+def to_query(models: Models, body: ChatRequest) -> tuple[schemas.QueryRequest, list[str]]:
     """Return the query of a chat, and what it leaves out of it.
 
     Raises:
         InvalidParameter: a field is not supported, or outside of its limits.
         UnknownModel: there is no such model.
     """
-    models.check(body.model)
     ignored = body.check_unknown()
     if body.n not in (None, 1):
         raise InvalidParameter(f"n is {body.n}; one answer is given to a request (1).", param="n")
@@ -119,6 +119,7 @@ def to_query(body: ChatRequest) -> tuple[schemas.QueryRequest, list[str]]:
     fields = {
         "query": talk.question,
         "history": talk.history,
+        "profile": models.profile(body.model),
         "temperature": body.temperature,
         "top_p": body.top_p,
         "seed": body.seed,

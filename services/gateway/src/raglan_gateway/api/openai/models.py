@@ -8,40 +8,47 @@ from fastapi import APIRouter
 from raglan.identifiers import shortened
 
 from raglan_gateway.error_envelopes import UnknownModel
+from raglan_gateway.profiles import Profiles
 
 DEFAULT: Final = "raglan"
 
 
-def names() -> tuple[str, ...]:
-    """Return the names of models that answer, the default first."""
-    return (DEFAULT,)
+class Models:
+    """Models that answer: the default, and each profile under its name."""
+
+    def __init__(self, profiles: Profiles) -> None:
+        self._profiles = profiles
+
+    def names(self) -> tuple[str, ...]:
+        """Return the names of models, the default first."""
+        return (DEFAULT, *(name for name in self._profiles.names() if name != DEFAULT))
+
+    def profile(self, name: str) -> str | None:
+        """Return the profile that a model stands for; None for the default.
+
+        Raises:
+            UnknownModel: there is no such model.
+        """
+        if name not in self.names():
+            known = ", ".join(self.names())
+            raise UnknownModel(f"There is no model {shortened(name)}; the models are: {known}.")
+        return None if name == DEFAULT else name
 
 
-def check(name: str) -> str:
-    """Return `name`, if a model is called so.
-
-    Raises:
-        UnknownModel: there is none.
-    """
-    if name not in names():
-        known = ", ".join(names())
-        raise UnknownModel(f"There is no model {shortened(name)}; the models are: {known}.")
-    return name
-
-
-def router() -> APIRouter:
+def router(models: Models) -> APIRouter:
     """The routes of models."""
     routes = APIRouter(prefix="/v1/models", include_in_schema=False)
 
     @routes.get("")
     async def list_models() -> dict[str, Any]:
         """List models."""
-        return {"object": "list", "data": [_model(name) for name in names()]}
+        return {"object": "list", "data": [_model(name) for name in models.names()]}
 
     @routes.get("/{name:path}")
     async def get_model(name: str) -> dict[str, Any]:
         """One model."""
-        return _model(check(name))
+        models.profile(name)
+        return _model(name)
 
     return routes
 

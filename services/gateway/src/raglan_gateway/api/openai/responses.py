@@ -11,10 +11,11 @@ from pydantic import Field
 from raglan.identifiers import shortened
 
 from raglan_gateway.api import schemas, sse
-from raglan_gateway.api.openai import models, response_replies
+from raglan_gateway.api.openai import response_replies
 from raglan_gateway.api.openai.chat import NO_EFFECT
 from raglan_gateway.api.openai.lenient import Lenient, QueryOptions, query_request
 from raglan_gateway.api.openai.messages import Conversation, Message, conversation
+from raglan_gateway.api.openai.models import Models
 from raglan_gateway.api.openai.vector_filters import converted
 from raglan_gateway.api.query import Answering, Class
 from raglan_gateway.error_envelopes import InvalidParameter
@@ -92,7 +93,7 @@ class ResponseRequest(Lenient):
     raglan: QueryOptions | None = None
 
 
-def router(answering: Answering, settings: GatewaySettings) -> APIRouter:
+def router(models: Models, answering: Answering, settings: GatewaySettings) -> APIRouter:
     """The route of responses."""
     routes = APIRouter(include_in_schema=False)
 
@@ -101,7 +102,7 @@ def router(answering: Answering, settings: GatewaySettings) -> APIRouter:
         body: ResponseRequest, request: Request, x_raglan_priority: Class = "default"
     ) -> Any:
         """Answer the input from the vector stores, with citations of files."""
-        query, ignored = to_query(body)
+        query, ignored = to_query(models, body)
         head = response_replies.Head(
             model=body.model,
             created=int(time.time()),
@@ -121,20 +122,20 @@ def router(answering: Answering, settings: GatewaySettings) -> APIRouter:
     return routes
 
 
-def to_query(body: ResponseRequest) -> tuple[schemas.QueryRequest, list[str]]:
+def to_query(models: Models, body: ResponseRequest) -> tuple[schemas.QueryRequest, list[str]]:
     """Return the query of a response, and what it leaves out of the request.
 
     Raises:
         InvalidParameter: a field is not supported, or outside of its limits.
         UnknownModel: there is no such model.
     """
-    models.check(body.model)
     ignored = body.check_unknown()
     talk = _conversation(body)
     form = body.text.format if body.text else None
     fields: dict[str, Any] = {
         "query": talk.question,
         "history": talk.history,
+        "profile": models.profile(body.model),
         "temperature": body.temperature,
         "top_p": body.top_p,
         "max_tokens": body.max_output_tokens,

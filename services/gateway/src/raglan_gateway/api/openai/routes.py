@@ -20,6 +20,7 @@ from raglan_gateway.api.openai.vector_files import VectorFiles
 from raglan_gateway.api.openai.vector_stores import VectorStores
 from raglan_gateway.api.query import Answering
 from raglan_gateway.mesh import Mesh
+from raglan_gateway.profiles import Profiles
 from raglan_gateway.settings import GatewaySettings
 from raglan_gateway.shared.answer_cache import AnswerCache
 
@@ -28,19 +29,24 @@ _MAX_STORES = 10_000
 
 
 def routers(
-    mesh: Mesh, answers: AnswerCache, answering: Answering, settings: GatewaySettings
+    mesh: Mesh,
+    answers: AnswerCache,
+    answering: Answering,
+    profiles: Profiles,
+    settings: GatewaySettings,
 ) -> list[APIRouter]:
     """Build the routers, one a resource."""
     folder = settings.data_dir
+    known = models.Models(profiles)
     store = FileStore(
         folder / "files", max_bytes=settings.max_files_mb * 2**20, max_files=settings.max_files
     )
     attachments = VectorFiles(mesh, answers, store)
     named = Records(folder / "vector_stores", most=_MAX_STORES)
     return [
-        models.router(),
-        chat.router(answering, settings),
-        responses.router(answering, settings),
+        models.router(known),
+        chat.router(known, answering, settings),
+        responses.router(known, answering, settings),
         embeddings.router(mesh, settings),
         rerank.router(mesh, settings),
         files.router(store, attachments),
