@@ -20,11 +20,21 @@ from starlette.responses import Response
 from raglan_gateway.admission.admission import Admission
 from raglan_gateway.admission.checks import Check
 from raglan_gateway.admission.rate_limit import RateLimit
-from raglan_gateway.api import collections, documents, jobs, openapi, operations, query, schemas
+from raglan_gateway.api import (
+    collections,
+    documents,
+    jobs,
+    mcp_tools,
+    openapi,
+    operations,
+    query,
+    schemas,
+)
 from raglan_gateway.api import sessions as session_routes
 from raglan_gateway.api import traces as trace_routes
 from raglan_gateway.api.cross_origin import Cors
 from raglan_gateway.api.error_handlers import install_error_handlers
+from raglan_gateway.api.mcp import McpServer
 from raglan_gateway.api.openai import chat, embeddings, models, rerank, responses
 from raglan_gateway.api.request_middleware import RequestMiddleware, reject
 from raglan_gateway.conversation.archive import Archive
@@ -96,8 +106,10 @@ def build(settings: GatewaySettings, lifecycle: Lifecycle | None = None) -> Fast
         reporter.start()
         process.becomes("serving")
         making = asyncio.create_task(_make_default_collection(mesh, settings.default_collection))
+        await mcp.start()
         yield
         process.becomes("stopping")
+        await mcp.close()
         making.cancel()
         await asyncio.wait((making,))
         await process.stop()
@@ -150,6 +162,10 @@ def build(settings: GatewaySettings, lifecycle: Lifecycle | None = None) -> Fast
     app.include_router(jobs.router(mesh, settings.heartbeat_s))
     app.include_router(trace_routes.router(tracer, reporter))
     app.include_router(operations.router(mesh, redis, settings, metrics))
+    mcp = McpServer(
+        mcp_tools.tools(answering, mesh), max_request_bytes=settings.max_request_bytes
+    )
+    app.router.routes.append(mcp.route)
     openapi.install(app)
     return app
 

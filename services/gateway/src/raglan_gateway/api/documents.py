@@ -105,7 +105,7 @@ def router(mesh: Mesh, answers: AnswerCache, settings: GatewaySettings) -> APIRo
         name: schemas.CollectionName, document_id: schemas.DocumentId
     ) -> schemas.Document:
         """One document with its stored text and its chunks."""
-        found = await _stored(mesh, name, document_id)
+        found = await stored(mesh, name, document_id)
         return replies.document(found, await _chunks(mesh, name, document_id))
 
     @routes.delete("/{document_id:path}")
@@ -139,7 +139,7 @@ async def _require_collection(mesh: Mesh, name: str) -> None:
     )
 
 
-async def _stored(mesh: Mesh, name: str, document_id: str) -> ingester_pb2.Document:
+async def stored(mesh: Mesh, name: str, document_id: str) -> ingester_pb2.Document:
     """The document with its whole text, which takes several calls where it is long."""
     deadline = Deadline.after(TIMEOUT_S)
     request = ingester_pb2.GetDocumentRequest(collection=name, document_id=document_id)
