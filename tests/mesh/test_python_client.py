@@ -9,7 +9,15 @@ from pathlib import Path
 
 import mesh_process
 import pytest
-from raglan.client import AsyncClient, Client, NotFound, QueryReply, StreamDelta, StreamSources
+from raglan.client import (
+    AsyncClient,
+    Client,
+    Forbidden,
+    NotFound,
+    QueryReply,
+    StreamDelta,
+    StreamSources,
+)
 
 PAGE = Path(__file__).parents[2] / "docs/api/python.md"
 TEXT = "The release manager signs off every release."
@@ -76,6 +84,8 @@ def test_traces_jobs_and_deletions_are_read(mesh: mesh_process.Mesh, collection:
         gone = raglan.delete_documents(collection, ["a.md", "none"])
         assert gone.missing_ids == ["none"]
         assert list(raglan.iter_documents(collection)) == []
+        with pytest.raises(Forbidden, match="RAGLAN_GATEWAY_URL_HOSTS"):
+            raglan.add_urls(collection, ["https://docs.example.com/"])
         raglan.delete_collection(collection)
         with pytest.raises(NotFound, match=collection):
             raglan.get_collection(collection)

@@ -29,6 +29,7 @@ from raglan_gateway.api import (
     operations,
     query,
     schemas,
+    urls,
 )
 from raglan_gateway.api import sessions as session_routes
 from raglan_gateway.api import traces as trace_routes
@@ -50,6 +51,8 @@ from raglan_gateway.shared.redis_link import RedisLink
 from raglan_gateway.store import open_database
 from raglan_gateway.traces import request_outcome
 from raglan_gateway.traces.reporter import TraceReporter
+from raglan_gateway.url_fetcher import UrlFetcher
+from raglan_gateway.url_policy import UrlPolicy
 
 log: Final = structlog.get_logger()
 _ERRORS: Final[dict[int | str, dict[str, Any]]] = {
@@ -159,6 +162,7 @@ def build(settings: GatewaySettings, lifecycle: Lifecycle | None = None) -> Fast
     app.include_router(collections.router(mesh, answers))
     app.include_router(documents.router(mesh, answers, settings))
     app.include_router(session_routes.router(archive))
+    app.include_router(urls.router(mesh, _url_fetcher(settings)))
     app.include_router(jobs.router(mesh, settings.heartbeat_s))
     app.include_router(trace_routes.router(tracer, reporter))
     app.include_router(operations.router(mesh, redis, settings, metrics))
@@ -182,6 +186,13 @@ def _kept(settings: GatewaySettings) -> Bounds:
         bytes=settings.max_kept_bytes,
         sessions=settings.max_sessions,
     )
+
+
+def _url_fetcher(settings: GatewaySettings) -> UrlFetcher | None:
+    if not settings.url_hosts:
+        return None
+    policy = UrlPolicy(listed(settings.url_hosts), listed(settings.url_networks))
+    return UrlFetcher(policy, max_bytes=settings.url_max_bytes, timeout_s=settings.url_timeout_s)
 
 
 def _budgets(settings: GatewaySettings) -> Budgets:

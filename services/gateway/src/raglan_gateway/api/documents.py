@@ -26,8 +26,9 @@ from raglan_gateway.settings import GatewaySettings
 from raglan_gateway.shared.answer_cache import AnswerCache
 from raglan_gateway.traces import request_outcome
 
-_PIECE_BYTES: Final = 1024 * 1024
-_PIECE_CHARS: Final = _PIECE_BYTES // 4
+PIECE_BYTES: Final = 1024 * 1024
+"""Of a document, in one message."""
+_PIECE_CHARS: Final = PIECE_BYTES // 4
 _UPLOAD_TIMEOUT_S: Final = 3600.0
 """A body is passed on while it arrives; RAGLAN_GATEWAY_BODY_S bounds how long it may pause."""
 _METADATA: Final = TypeAdapter(dict[str, Any])
@@ -73,10 +74,10 @@ def router(mesh: Mesh, answers: AnswerCache, settings: GatewaySettings) -> APIRo
         media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if media_type == "multipart/form-data":
             async with request.form(max_files=settings.max_upload_files, max_fields=10) as form:
-                return await _submit(mesh, name, _files_as_parts(*_from_form(form)))
+                return await submit(mesh, name, _files_as_parts(*_from_form(form)))
         if media_type == "application/json":
             documents = documents_of(request.stream(), max_documents=settings.max_upload_documents)
-            return await _submit(mesh, name, _as_parts(documents))
+            return await submit(mesh, name, _as_parts(documents))
         raise HTTPException(
             415,
             f"The content type is {shortened(media_type)}; "
@@ -177,9 +178,10 @@ async def _chunks(mesh: Mesh, name: str, document_id: str) -> list[retriever_pb2
         request.offset = found.next_offset
 
 
-async def _submit(
+async def submit(
     mesh: Mesh, collection: str, parts: AsyncIterator[ingester_pb2.SubmitRequest]
 ) -> schemas.Accepted:
+    """Pass documents on while `parts` are made; an error of theirs refuses all of them."""
     refused: list[Exception] = []
     # Before the call: a body that is refused at once needs no ingester.
     first = await anext(parts)
@@ -211,7 +213,7 @@ async def _as_parts(
     documents: AsyncIterator[schemas.NewDocument],
 ) -> AsyncIterator[ingester_pb2.SubmitRequest]:
     async for document in documents:
-        yield _header(
+        yield header(
             document_id=document.id,
             media_type="text/plain",
             title=document.title,
@@ -244,14 +246,15 @@ async def _files_as_parts(
     files: list[UploadFile], metadata: str
 ) -> AsyncIterator[ingester_pb2.SubmitRequest]:
     for file in files:
-        yield _header(
+        yield header(
             filename=(file.filename or "").replace("\0", ""),
             media_type=file.content_type or "",
             metadata_json=metadata,
         )
-        while data := await file.read(_PIECE_BYTES):
+        while data := await file.read(PIECE_BYTES):
             yield ingester_pb2.SubmitRequest(data=data)
 
 
-def _header(**fields: str) -> ingester_pb2.SubmitRequest:
+def header(**fields: str) -> ingester_pb2.SubmitRequest:
+    """The message that begins a document."""
     return ingester_pb2.SubmitRequest(document=ingester_pb2.DocumentHeader(**fields))

@@ -211,6 +211,31 @@ class Client(Connection):
                     )
         return read_as(models.Accepted, accepted).job_id
 
+    def add_urls(
+        self,
+        collection: str,
+        urls: Sequence[str],
+        *,
+        metadata: Mapping[str, Any] | None = None,
+        timeout_s: float = 600.0,
+    ) -> str:
+        """Have the gateway fetch documents, 20 at most; returns the id of the job.
+
+        Args:
+            collection: that takes them.
+            urls: of hosts that the gateway may fetch from.
+            metadata: kept with each document, besides its `url`.
+            timeout_s: of all of them.
+        """
+        accepted = self.request(
+            "POST",
+            f"{documents_path(collection)}/urls",
+            json={"urls": list(urls), **given(metadata=metadata)},
+            idempotent=True,
+            deadline=Deadline(timeout_s),
+        )
+        return read_as(models.Accepted, accepted).job_id
+
     def iter_documents(
         self, collection: str, *, page_size: int = 100
     ) -> Iterator[models.DocumentSummary]:
