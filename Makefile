@@ -187,6 +187,7 @@ client: setup-test ## Regenerate the sync client from the async one
 	@$(BIN)/python services/client/make_sync.py
 	@$(BIN)/ruff format --quiet $(CLIENT)/_sync
 	@$(BIN)/ruff check --quiet --fix $(CLIENT)/_sync
+	@$(BIN)/ruff format --quiet $(CLIENT)/_sync
 
 .PHONY: chart-schema
 chart-schema: setup-test ## Regenerate the chart's values.schema.json from deploy/helm/values.schema.yaml and the settings classes

@@ -166,9 +166,7 @@ def build(settings: GatewaySettings, lifecycle: Lifecycle | None = None) -> Fast
     app.include_router(jobs.router(mesh, settings.heartbeat_s))
     app.include_router(trace_routes.router(tracer, reporter))
     app.include_router(operations.router(mesh, redis, settings, metrics))
-    mcp = McpServer(
-        mcp_tools.tools(answering, mesh), max_request_bytes=settings.max_request_bytes
-    )
+    mcp = McpServer(mcp_tools.tools(answering, mesh), max_request_bytes=settings.max_request_bytes)
     app.router.routes.append(mcp.route)
     openapi.install(app)
     return app

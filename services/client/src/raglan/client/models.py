@@ -105,9 +105,11 @@ class QueryReply(Model):
     """An answer with its sources."""
 
     id: str
+    standalone_question: str = ""
     answer: str
     finish_reason: Literal["stop", "length", "abstained", "content_filter"] = "stop"
     abstained: bool = False
+    thinking: str = ""
     citations: list[Citation]
     passages: list[Passage]
     confidence: float
@@ -126,6 +128,7 @@ class StreamStart(Model):
     """Ids of a streamed answer, the data of its first event."""
 
     id: str
+    standalone_question: str = ""
     trace_id: str
 
 

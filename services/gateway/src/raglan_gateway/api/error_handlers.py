@@ -39,7 +39,9 @@ def install_error_handlers(app: FastAPI) -> None:
             return reply(InvalidInput(sentence), status=415, path=request.url.path)
         if error_envelopes.is_foreign(path := request.url.path):
             first = problems[0]
-            return reply(InvalidInput(problem_text(first)), status=400, path=path, param=_field(first))
+            return reply(
+                InvalidInput(problem_text(first)), status=400, path=path, param=_field(first)
+            )
         return reply(InvalidInput(" ".join(map(problem_text, problems))))
 
     async def http_error(request: Request, error: Exception) -> JSONResponse:

@@ -127,7 +127,9 @@ def _arguments(tool: Tool, given: dict[str, Any]) -> Any:
         return tool.input.model_validate(given)
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
-        raise InvalidInput(problem_text({**problem, "loc": ("arguments", *problem["loc"])})) from None
+        raise InvalidInput(
+            problem_text({**problem, "loc": ("arguments", *problem["loc"])})
+        ) from None
 
 
 def _failed(error: RaglanError) -> types.CallToolResult:

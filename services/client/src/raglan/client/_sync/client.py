@@ -37,6 +37,8 @@ class Client(Connection):
         seed: int | None = None,
         stop: Sequence[str] | None = None,
         json_schema: Mapping[str, Any] | None = None,
+        session_id: str | None = None,
+        profile: str | None = None,
         max_tokens: int | None = None,
         timeout_s: float | None = None,
         extra_body: Mapping[str, Any] | None = None,
@@ -57,6 +59,8 @@ class Client(Connection):
             seed: of the model's sampling.
             stop: texts before which the answer ends.
             json_schema: schema of the answer, which is JSON without citations then.
+            session_id: the conversation that the question continues.
+            profile: name of the settings to answer with.
             max_tokens: of the answer.
             timeout_s: time of the answer, also told to the gateway.
             extra_body: further fields of the request, which this client does not know.
@@ -65,7 +69,8 @@ class Client(Connection):
             query, timeout_s, extra_body,
             collections=collections, top_k=top_k, mode=mode, rerank=rerank, min_score=min_score,
             filter=filter, history=history, temperature=temperature, top_p=top_p, seed=seed,
-            stop=stop, json_schema=json_schema, max_tokens=max_tokens,
+            stop=stop, json_schema=json_schema, session_id=session_id, profile=profile,
+            max_tokens=max_tokens,
         )  # fmt: skip
         deadline = transport.query_deadline(timeout_s, self.timeout_s)
         found = self.request("POST", "/v1/query", json=body, idempotent=True, deadline=deadline)
@@ -88,6 +93,8 @@ class Client(Connection):
         seed: int | None = None,
         stop: Sequence[str] | None = None,
         json_schema: Mapping[str, Any] | None = None,
+        session_id: str | None = None,
+        profile: str | None = None,
         max_tokens: int | None = None,
         timeout_s: float | None = None,
         extra_body: Mapping[str, Any] | None = None,
@@ -101,7 +108,8 @@ class Client(Connection):
             query, timeout_s, extra_body,
             collections=collections, top_k=top_k, mode=mode, rerank=rerank, min_score=min_score,
             filter=filter, history=history, temperature=temperature, top_p=top_p, seed=seed,
-            stop=stop, json_schema=json_schema, max_tokens=max_tokens, stream=True,
+            stop=stop, json_schema=json_schema, session_id=session_id, profile=profile,
+            max_tokens=max_tokens, stream=True,
         )  # fmt: skip
         deadline = transport.query_deadline(timeout_s, self.timeout_s)
         with self.events("POST", "/v1/query", json=body, deadline=deadline) as pairs:
@@ -117,6 +125,7 @@ class Client(Connection):
         rerank: bool | None = None,
         min_score: float | None = None,
         filter: Mapping[str, Any] | None = None,  # noqa: A002
+        profile: str | None = None,
         timeout_s: float | None = None,
         extra_body: Mapping[str, Any] | None = None,
     ) -> models.SearchReply:
@@ -124,7 +133,7 @@ class Client(Connection):
         body = transport.query_body(
             query, timeout_s, extra_body,
             collections=collections, top_k=top_k, mode=mode, rerank=rerank, min_score=min_score,
-            filter=filter,
+            filter=filter, profile=profile,
         )  # fmt: skip
         deadline = transport.query_deadline(timeout_s, self.timeout_s)
         found = self.request("POST", "/v1/search", json=body, idempotent=True, deadline=deadline)
