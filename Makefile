@@ -3,11 +3,12 @@
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
-PACKAGES := services/common/src/raglan services/gateway/src/raglan_gateway \
+PACKAGES := services/common/src/raglan services/client/src/raglan services/gateway/src/raglan_gateway \
             services/embedder/src/raglan_embedder services/retriever/src/raglan_retriever \
             services/reranker/src/raglan_reranker services/generator/src/raglan_generator \
             services/ingester/src/raglan_ingester services/tracer/src/raglan_tracer cli/src/raglan_cli
 STUBS := services/common/src/raglan/v1
+CLIENT := services/client/src/raglan/client
 EVAL_DATA_DIR ?= $(wildcard ../shared/data)
 export EVAL_DATA_DIR
 export HF_HUB_OFFLINE ?= 1
@@ -151,8 +152,8 @@ check: setup-test ## Format, lint, types, imports between services, generated fi
 	$(BIN)/ruff check .
 	$(BIN)/mypy $(PACKAGES)
 	$(BIN)/lint-imports --no-cache
-	@$(MAKE) --no-print-directory proto docs
-	@git diff --exit-code --stat -- $(STUBS) proto docs/configuration.md docs/rest.md deploy/compose/.env.example \
+	@$(MAKE) --no-print-directory proto docs client
+	@git diff --exit-code --stat -- $(STUBS) $(CLIENT)/_sync proto docs/configuration.md docs/rest.md deploy/compose/.env.example \
 	  || (echo "Generated files were stale: commit what make proto and make docs wrote." && exit 1)
 
 .PHONY: format
@@ -180,6 +181,13 @@ docs: setup ## Regenerate docs/configuration.md and .env.example from the settin
 	@$(BIN)/python docs/configuration.py > docs/configuration.md
 	@$(BIN)/python docs/env_example.py > deploy/compose/.env.example
 	@$(BIN)/python docs/rest.py > docs/rest.md
+
+.PHONY: client
+client: setup-test ## Regenerate the sync client from the async one
+	@$(BIN)/python services/client/make_sync.py
+	@$(BIN)/ruff format --quiet $(CLIENT)/_sync
+	@$(BIN)/ruff check --quiet --fix $(CLIENT)/_sync
+	@$(BIN)/ruff format --quiet $(CLIENT)/_sync
 
 .PHONY: chart-schema
 chart-schema: setup-test ## Regenerate the chart's values.schema.json from deploy/helm/values.schema.yaml and the settings classes

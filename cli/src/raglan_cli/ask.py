@@ -98,8 +98,8 @@ def ask(
 
 
 def _noted(
-    events: Iterable[tuple[str, dict[str, Any]]], started: dict[str, Any]
-) -> Iterator[tuple[str, dict[str, Any]]]:
+    events: Iterable[tuple[str, Mapping[str, Any]]], started: dict[str, Any]
+) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """`events`, with the data of the first one in `started` too."""
     for event, data in events:
         if event == "start":

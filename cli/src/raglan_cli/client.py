@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Annotated, Any, Final, Self
-from urllib.parse import quote
 
 import httpx
-import httpx_sse
 import typer
-from raglan import tls_trust
+from raglan import client, tls_trust
+from raglan.client import Client
+from raglan.client.transport import DEFAULT_URL, documents_path, segment
 from raglan.errors import InvalidInput
 from raglan.identifiers import check_collection_name
 from raglan.settings import default_data_dir
@@ -20,14 +19,14 @@ from raglan.settings import default_data_dir
 from raglan_cli import runfile
 from raglan_cli.failure import Failure, UsageFailure
 
-DEFAULT_URL: Final = "http://127.0.0.1:8080"
-LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
-_CONNECT_S: Final = 5.0
+__all__ = ["documents_path", "segment"]
+_CALL_S: Final = 3600.0
+"""Longest call, an upload with its retries."""
+
 _READ_S: Final = 120.0
 """Longer than any deadline the gateway grants, so that its own error arrives first."""
 
-_ATTEMPTS: Final = 6
-_LONGEST_WAIT_S: Final = 30.0
+_RETRIES: Final = 5
 
 UrlOption = Annotated[
     str | None,
@@ -71,34 +70,26 @@ class Refused(Failure):
         self,
         http: int,
         message: str,
-        envelope: dict[str, Any] | None,
-        *,
-        retry_after_s: float | None = None,
+        envelope: Mapping[str, Any] | None,
     ) -> None:
-        super().__init__(message, envelope=envelope)
+        super().__init__(message, envelope=dict(envelope) if envelope else None)
         self.http = http
-        self.retry_after_s = retry_after_s
 
 
 class Gateway:
     """A connection to one gateway. Close it, or use it in a `with` block."""
 
-    def __init__(
-        self, url: str, *, read_s: float = _READ_S, transport: httpx.BaseTransport | None = None
-    ) -> None:
+    def __init__(self, url: str, *, read_s: float = _READ_S) -> None:
         """`read_s` is the longest silence while a reply is awaited."""
         self.url = url
-        self._read_s = read_s
-        # A proxy from the environment has no way to this machine's loopback.
-        proxied = httpx.URL(url).host not in LOOPBACK
-        timeout = httpx.Timeout(read_s, connect=_CONNECT_S)
-        self._http = httpx.Client(
-            base_url=url,
-            timeout=timeout,
-            trust_env=proxied,
-            verify=tls_trust.context(),
-            transport=transport,
-        )
+        with _as_failures(url):
+            self._client = Client(
+                url,
+                timeout_s=_CALL_S,
+                silence_s=read_s,
+                max_retries=0,
+                verify=tls_trust.context(),
+            )
 
     def __enter__(self) -> Self:
         return self
@@ -109,7 +100,7 @@ class Gateway:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._http.close()
+        self._client.close()
 
     def call(self, method: str, path: str, **request: Any) -> Any:
         """The JSON of the reply; None for an empty one.
@@ -118,28 +109,17 @@ class Gateway:
             Refused: an error status, with the gateway's own message.
             Failure: nothing answers, or not in time.
         """
-        with _as_failures(self.url, self._read_s):
-            response = self._http.request(method, path, **request)
-            if not response.is_success:
-                raise _refused(response)
-            return response.json() if response.content else None
+        with _as_failures(self.url):
+            return self._client.request(method, path, **request)
 
     def call_patiently(self, method: str, path: str, **request: Any) -> Any:
-        """`call` that waits and tries again while the gateway says it is overloaded or starting.
+        """`call` that waits and tries again while the gateway is overloaded, starting or away.
 
         Only for requests that change nothing the second time.
         """
-        for attempt in range(1, _ATTEMPTS + 1):
-            try:
-                return self.call(method, path, **request)
-            except Refused as refused:
-                if refused.http not in {429, 503} or attempt == _ATTEMPTS:
-                    raise
-                wait_s = refused.retry_after_s or 2.0 ** (attempt - 1)
-                time.sleep(min(_LONGEST_WAIT_S, wait_s))
-        raise AssertionError("the last attempt returns or raises")
+        return self.call(method, path, idempotent=True, max_retries=_RETRIES, **request)
 
-    def events(self, path: str, body: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    def events(self, path: str, body: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
         """POST `body` and yield (event, data) as they arrive.
 
         Raises:
@@ -147,14 +127,10 @@ class Gateway:
             Failure: nothing answers, or the connection broke.
         """
         with (
-            _as_failures(self.url, self._read_s),
-            httpx_sse.connect_sse(self._http, "POST", path, json=body) as source,
+            _as_failures(self.url),
+            self._client.events("POST", path, json=body) as events,
         ):
-            if not source.response.is_success:
-                source.response.read()
-                raise _refused(source.response)
-            for event in source.iter_sse():
-                yield event.event, event.json() if event.data else {}
+            yield from events
 
     def create_collection(self, name: str) -> None:
         """Make the collection; one that exists stays as it is."""
@@ -189,45 +165,17 @@ class Gateway:
         return found
 
 
-def documents_path(collection: str) -> str:
-    """Return the path for documents of `collection`."""
-    return f"/v1/collections/{segment(collection)}/documents"
-
-
-def segment(text: str) -> str:
-    """`text` as one segment of a path. Dots alone are escaped as well: URLs resolve `..`."""
-    quoted = quote(text, safe="")
-    return quoted if quoted.strip(".") else quoted.replace(".", "%2E")
-
-
 @contextmanager
-def _as_failures(url: str, read_s: float) -> Iterator[None]:
-    """The one table from httpx's exceptions to ours."""
+def _as_failures(url: str) -> Iterator[None]:
+    """The one table from the client's errors to those of a command."""
     try:
         yield
-    except httpx.ConnectError:
-        raise Failure(f"No gateway answers at {url}; start one with: raglan up") from None
-    except httpx.ConnectTimeout:
-        raise Failure(f"No gateway answers at {url} within {_CONNECT_S:g} s.") from None
-    except httpx.TimeoutException:
-        raise Failure(f"The gateway at {url} gave no answer for {read_s:g} s.") from None
-    except (httpx.RemoteProtocolError, httpx.NetworkError):
-        raise Failure(f"The gateway at {url} broke off; it may have ended.") from None
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
+    except client.Refused as error:
+        raise Refused(error.status, error.message, error.envelope) from None
+    except client.ConnectionFailed as error:
+        hint = "" if error.reached else "; start one with: raglan up"
+        raise Failure(f"{error.message.removesuffix('.')}{hint}{'.' * (not hint)}") from None
+    except client.RaglanError as error:
+        raise Failure(error.message) from None
+    except ValueError as error:
         raise Failure(f"Talking to {url} failed: {error}") from None
-    except httpx_sse.SSEError:
-        raise Failure(f"What answers at {url} is not a Raglan gateway.") from None
-    except ValueError:  # the body is not JSON
-        raise Failure(f"What answers at {url} is not a Raglan gateway.") from None
-
-
-def _refused(response: httpx.Response) -> Refused:
-    try:
-        body = response.json()
-        message = str(body["error"]["message"])
-    except (ValueError, KeyError, TypeError):
-        sentence = f"{response.request.url} answered with HTTP status {response.status_code}."
-        return Refused(response.status_code, sentence, None)
-    after = response.headers.get("Retry-After", "")
-    retry_after_s = float(after) if after.isdecimal() else None
-    return Refused(response.status_code, message, body, retry_after_s=retry_after_s)

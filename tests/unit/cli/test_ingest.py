@@ -58,11 +58,11 @@ def test_requests_stay_below_their_limits(raglan, gateway, docs, monkeypatch):
 
 def test_an_overloaded_gateway_is_asked_again(raglan, gateway, docs, monkeypatch):
     waited = []
-    monkeypatch.setattr("raglan_cli.client.time.sleep", waited.append)
+    monkeypatch.setattr("tenacity.nap.time.sleep", waited.append)
     gateway.busy = 2
     run = raglan("ingest", docs, url=gateway.url)
     assert run.status == 0, run.err
-    assert waited[:2] == [1.0, 2.0]
+    assert 0.5 <= waited[0] <= 1.0 <= waited[1] <= 1.5
 
 
 def test_no_wait_returns_with_the_jobs(raglan, gateway, docs):

@@ -21,11 +21,22 @@ from raglan_gateway.admission.admission import Admission
 from raglan_gateway.admission.checks import Check
 from raglan_gateway.admission.rate_limit import RateLimit, spend
 from raglan_gateway.admission.shared_count import SharedCount
-from raglan_gateway.api import collections, documents, jobs, openapi, operations, query, schemas
+from raglan_gateway.api import (
+    collections,
+    documents,
+    jobs,
+    mcp_tools,
+    openapi,
+    operations,
+    query,
+    schemas,
+    urls,
+)
 from raglan_gateway.api import sessions as session_routes
 from raglan_gateway.api import traces as trace_routes
 from raglan_gateway.api.cross_origin import Cors
 from raglan_gateway.api.error_handlers import install_error_handlers
+from raglan_gateway.api.mcp import McpServer
 from raglan_gateway.api.openai import routes as openai_routes
 from raglan_gateway.api.request_middleware import RequestMiddleware, reject
 from raglan_gateway.caches.cached_pipeline import CachedPipeline
@@ -46,6 +57,8 @@ from raglan_gateway.shared.redis_link import RedisLink
 from raglan_gateway.store import open_database
 from raglan_gateway.traces import request_outcome
 from raglan_gateway.traces.reporter import TraceReporter
+from raglan_gateway.url_fetcher import UrlFetcher
+from raglan_gateway.url_policy import UrlPolicy
 
 log: Final = structlog.get_logger()
 _ERRORS: Final[dict[int | str, dict[str, Any]]] = {
@@ -127,8 +140,10 @@ def build(settings: GatewaySettings, lifecycle: Lifecycle | None = None) -> Fast
         reporter.start()
         process.becomes("serving")
         making = asyncio.create_task(_make_default_collection(mesh, settings.default_collection))
+        await mcp.start()
         yield
         process.becomes("stopping")
+        await mcp.close()
         making.cancel()
         await asyncio.wait((making,))
         await process.stop()
@@ -180,9 +195,12 @@ def build(settings: GatewaySettings, lifecycle: Lifecycle | None = None) -> Fast
     app.include_router(collections.router(mesh, answers))
     app.include_router(documents.router(mesh, answers, settings))
     app.include_router(session_routes.router(archive))
+    app.include_router(urls.router(mesh, _url_fetcher(settings)))
     app.include_router(jobs.router(mesh, settings.heartbeat_s))
     app.include_router(trace_routes.router(tracer, reporter))
     app.include_router(operations.router(mesh, redis, settings, metrics))
+    mcp = McpServer(mcp_tools.tools(answering, mesh), max_request_bytes=settings.max_request_bytes)
+    app.router.routes.append(mcp.route)
     openapi.install(app)
     return app
 
@@ -199,6 +217,13 @@ def _kept(settings: GatewaySettings) -> Bounds:
         bytes=settings.max_kept_bytes,
         sessions=settings.max_sessions,
     )
+
+
+def _url_fetcher(settings: GatewaySettings) -> UrlFetcher | None:
+    if not settings.url_hosts:
+        return None
+    policy = UrlPolicy(listed(settings.url_hosts), listed(settings.url_networks))
+    return UrlFetcher(policy, max_bytes=settings.url_max_bytes, timeout_s=settings.url_timeout_s)
 
 
 def _budgets(settings: GatewaySettings) -> Budgets:

@@ -158,6 +158,20 @@ class GatewaySettings(ServiceSettings, env_prefix="RAGLAN_GATEWAY_"):
     max_upload_documents: PositiveInt = 10_000
     """Most documents in one JSON request."""
 
+    url_hosts: str = ""
+    """Hosts from which documents are fetched by URL, with commas, `*.example.com` for all below
+    one; `*` for every host of the public internet. Empty fetches nothing."""
+
+    url_networks: str = ""
+    """Networks, with commas, from which documents are fetched although they are not public, such as
+    `10.1.0.0/16` for a wiki; its hosts are in `url_hosts` too."""
+
+    url_max_bytes: PositiveInt = 32 * 1024 * 1024
+    """Largest document that is fetched."""
+
+    url_timeout_s: PositiveFloat = 30
+    """Time in which a fetched document has to be there, its redirects included."""
+
     rate_limit_per_minute: int = Field(default=0, ge=0, le=1_000_000)
     """Requests a minute that one caller may send to a group of routes (answer, search, read,
     write), a minute's worth of them at once; 0 for no limit. A key may have a limit of its own.
@@ -243,7 +257,7 @@ class GatewaySettings(ServiceSettings, env_prefix="RAGLAN_GATEWAY_"):
         addresses_by_name(value)
         return value
 
-    @field_validator("trusted_proxies")
+    @field_validator("trusted_proxies", "url_networks")
     @classmethod
     def _check_proxies(cls, value: str) -> str:
         for proxy in listed(value):

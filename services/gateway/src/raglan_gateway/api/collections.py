@@ -51,6 +51,16 @@ async def ensure_default(mesh: Mesh, name: str) -> None:
         await create(mesh, name, schemas.Chunking())
 
 
+async def listed(mesh: Mesh) -> list[schemas.Collection]:
+    """Return the collections that the caller may see."""
+    found: retriever_pb2.ListCollectionsResponse = await mesh.retriever.call(
+        "ListCollections",
+        retriever_pb2.ListCollectionsRequest(),
+        deadline=Deadline.after(TIMEOUT_S),
+    )
+    return [replies.collection(c) for c in found.collections]
+
+
 async def delete(mesh: Mesh, answers: AnswerCache, name: str) -> int:
     """Delete a collection with its documents; returns how many chunks it had.
 
@@ -101,8 +111,7 @@ def router(mesh: Mesh, answers: AnswerCache) -> APIRouter:
     @routes.get("")
     async def list_collections() -> schemas.Collections:
         """Every collection with its statistics."""
-        found = await retrieve("ListCollections", retriever_pb2.ListCollectionsRequest())
-        return schemas.Collections(collections=[replies.collection(c) for c in found.collections])
+        return schemas.Collections(collections=await listed(mesh))
 
     @routes.get("/{name}")
     async def get_collection(name: schemas.CollectionName) -> schemas.Collection:

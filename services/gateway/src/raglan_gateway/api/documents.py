@@ -26,8 +26,9 @@ from raglan_gateway.settings import GatewaySettings
 from raglan_gateway.shared.answer_cache import AnswerCache
 from raglan_gateway.traces import request_outcome
 
-_PIECE_BYTES: Final = 1024 * 1024
-_PIECE_CHARS: Final = _PIECE_BYTES // 4
+PIECE_BYTES: Final = 1024 * 1024
+"""Of a document, in one message."""
+_PIECE_CHARS: Final = PIECE_BYTES // 4
 _UPLOAD_TIMEOUT_S: Final = 3600.0
 """A body is passed on while it arrives; RAGLAN_GATEWAY_BODY_S bounds how long it may pause."""
 _METADATA: Final = TypeAdapter(dict[str, Any])
@@ -212,7 +213,7 @@ async def _as_parts(
     documents: AsyncIterator[schemas.NewDocument],
 ) -> AsyncIterator[ingester_pb2.SubmitRequest]:
     async for document in documents:
-        yield _header(
+        yield header(
             document_id=document.id,
             media_type="text/plain",
             title=document.title,
@@ -245,14 +246,15 @@ async def _files_as_parts(
     files: list[UploadFile], metadata: str
 ) -> AsyncIterator[ingester_pb2.SubmitRequest]:
     for file in files:
-        yield _header(
+        yield header(
             filename=(file.filename or "").replace("\0", ""),
             media_type=file.content_type or "",
             metadata_json=metadata,
         )
-        while data := await file.read(_PIECE_BYTES):
+        while data := await file.read(PIECE_BYTES):
             yield ingester_pb2.SubmitRequest(data=data)
 
 
-def _header(**fields: str) -> ingester_pb2.SubmitRequest:
+def header(**fields: str) -> ingester_pb2.SubmitRequest:
+    """The message that begins a document."""
     return ingester_pb2.SubmitRequest(document=ingester_pb2.DocumentHeader(**fields))

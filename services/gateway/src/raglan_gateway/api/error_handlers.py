@@ -39,8 +39,10 @@ def install_error_handlers(app: FastAPI) -> None:
             return reply(InvalidInput(sentence), status=415, path=request.url.path)
         if error_envelopes.is_foreign(path := request.url.path):
             first = problems[0]
-            return reply(InvalidInput(_sentence(first)), status=400, path=path, param=_field(first))
-        return reply(InvalidInput(" ".join(map(_sentence, problems))))
+            return reply(
+                InvalidInput(problem_text(first)), status=400, path=path, param=_field(first)
+            )
+        return reply(InvalidInput(" ".join(map(problem_text, problems))))
 
     async def http_error(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, HTTPException)
@@ -75,7 +77,8 @@ def _field(problem: Any) -> str | None:
     return path[:_SHOWN_CHARS].removeprefix(".") or None
 
 
-def _sentence(problem: Any) -> str:
+def problem_text(problem: Any) -> str:
+    """Say what is wrong with a body: a problem as pydantic describes it."""
     if problem["type"] == "json_invalid":
         return (
             f"The body is not JSON: {problem['ctx']['error']}, at character {problem['loc'][-1]}."

@@ -1,0 +1,1 @@
+"""The async client, from which `make client` makes the sync one."""

@@ -1,0 +1,384 @@
+"""The client: a method for each thing that the gateway does."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Literal, cast
+
+from raglan.client import errors, models, transport
+from raglan.client._async.connection import AsyncConnection
+from raglan.client.transport import Deadline, documents_path, given, read_as, segment
+from raglan.client.uploads import File, OnProgress, Upload
+
+Mode = Literal["hybrid", "dense", "lexical"]
+
+
+class AsyncClient(AsyncConnection):
+    """A client of one Raglan gateway. Close it, or use it in an `async with` block.
+
+    Every method can raise a `raglan.client.RaglanError`.
+    """
+
+    async def query(
+        self,
+        query: str,
+        *,
+        collections: Sequence[str] | None = None,
+        top_k: int | None = None,
+        mode: Mode | None = None,
+        rerank: bool | None = None,
+        min_score: float | None = None,
+        filter: Mapping[str, Any] | None = None,  # noqa: A002
+        history: Sequence[Mapping[str, str]] | None = None,
+        temperature: float | None = None,
+        top_p: float | None = None,
+        seed: int | None = None,
+        stop: Sequence[str] | None = None,
+        json_schema: Mapping[str, Any] | None = None,
+        session_id: str | None = None,
+        profile: str | None = None,
+        max_tokens: int | None = None,
+        timeout_s: float | None = None,
+        extra_body: Mapping[str, Any] | None = None,
+    ) -> models.QueryReply:
+        """Answer a question with citations.
+
+        Args:
+            query: the question.
+            collections: names of the collections to search; the gateway's default one otherwise.
+            top_k: passages to search for.
+            mode: by vectors (dense), by words (lexical), or by both.
+            rerank: whether the reranker orders the passages.
+            min_score: least `scores.rerank` of a passage.
+            filter: on metadata, such as `{"eq": {"field": "team", "value": "search"}}`.
+            history: turns before the question, `{"role": "user" or "assistant", "text": ...}`.
+            temperature: of the model's sampling.
+            top_p: of the model's sampling.
+            seed: of the model's sampling.
+            stop: texts before which the answer ends.
+            json_schema: schema of the answer, which is JSON without citations then.
+            session_id: the conversation that the question continues.
+            profile: name of the settings to answer with.
+            max_tokens: of the answer.
+            timeout_s: time of the answer, also told to the gateway.
+            extra_body: further fields of the request, which this client does not know.
+        """
+        body = transport.query_body(
+            query, timeout_s, extra_body,
+            collections=collections, top_k=top_k, mode=mode, rerank=rerank, min_score=min_score,
+            filter=filter, history=history, temperature=temperature, top_p=top_p, seed=seed,
+            stop=stop, json_schema=json_schema, session_id=session_id, profile=profile,
+            max_tokens=max_tokens,
+        )  # fmt: skip
+        deadline = transport.query_deadline(timeout_s, self.timeout_s)
+        found = await self.request(
+            "POST", "/v1/query", json=body, idempotent=True, deadline=deadline
+        )
+        return read_as(models.QueryReply, found)
+
+    @asynccontextmanager
+    async def stream(
+        self,
+        query: str,
+        *,
+        collections: Sequence[str] | None = None,
+        top_k: int | None = None,
+        mode: Mode | None = None,
+        rerank: bool | None = None,
+        min_score: float | None = None,
+        filter: Mapping[str, Any] | None = None,  # noqa: A002
+        history: Sequence[Mapping[str, str]] | None = None,
+        temperature: float | None = None,
+        top_p: float | None = None,
+        seed: int | None = None,
+        stop: Sequence[str] | None = None,
+        json_schema: Mapping[str, Any] | None = None,
+        session_id: str | None = None,
+        profile: str | None = None,
+        max_tokens: int | None = None,
+        timeout_s: float | None = None,
+        extra_body: Mapping[str, Any] | None = None,
+    ) -> AsyncIterator[AsyncIterator[models.StreamEvent]]:
+        """Answer a question while the answer is made; yields an iterator of events.
+
+        The last event is the whole reply, a `QueryReply`. Leaving the block before it cancels the
+        answer. The arguments are those of `query`.
+        """
+        body = transport.query_body(
+            query, timeout_s, extra_body,
+            collections=collections, top_k=top_k, mode=mode, rerank=rerank, min_score=min_score,
+            filter=filter, history=history, temperature=temperature, top_p=top_p, seed=seed,
+            stop=stop, json_schema=json_schema, session_id=session_id, profile=profile,
+            max_tokens=max_tokens, stream=True,
+        )  # fmt: skip
+        deadline = transport.query_deadline(timeout_s, self.timeout_s)
+        async with self.events("POST", "/v1/query", json=body, deadline=deadline) as pairs:
+            yield self._stream_events(pairs)
+
+    async def search(
+        self,
+        query: str,
+        *,
+        collections: Sequence[str] | None = None,
+        top_k: int | None = None,
+        mode: Mode | None = None,
+        rerank: bool | None = None,
+        min_score: float | None = None,
+        filter: Mapping[str, Any] | None = None,  # noqa: A002
+        profile: str | None = None,
+        timeout_s: float | None = None,
+        extra_body: Mapping[str, Any] | None = None,
+    ) -> models.SearchReply:
+        """Find passages without writing an answer. The arguments are those of `query`."""
+        body = transport.query_body(
+            query, timeout_s, extra_body,
+            collections=collections, top_k=top_k, mode=mode, rerank=rerank, min_score=min_score,
+            filter=filter, profile=profile,
+        )  # fmt: skip
+        deadline = transport.query_deadline(timeout_s, self.timeout_s)
+        found = await self.request(
+            "POST", "/v1/search", json=body, idempotent=True, deadline=deadline
+        )
+        return read_as(models.SearchReply, found)
+
+    async def create_collection(
+        self,
+        name: str,
+        *,
+        embedder: str | None = None,
+        chunking: Mapping[str, int] | None = None,
+    ) -> models.Collection:
+        """Make a collection; one that exists with the same settings is returned.
+
+        Args:
+            name: letters, digits, `-`, `_` and `.`.
+            embedder: refuse if the mesh serves another model than this one.
+            chunking: `{"max_chars": ..., "overlap_chars": ...}`.
+        """
+        body = {"name": name, **given(embedder=embedder, chunking=chunking)}
+        made = await self.request("POST", "/v1/collections", json=body, idempotent=True)
+        return read_as(models.Collection, made)
+
+    async def list_collections(self) -> list[models.Collection]:
+        """List every collection with its statistics."""
+        found = await self.request("GET", "/v1/collections")
+        return read_as(models.Collections, found).collections
+
+    async def get_collection(self, name: str) -> models.Collection:
+        """Return one collection with its statistics."""
+        found = await self.request("GET", f"/v1/collections/{segment(name)}")
+        return read_as(models.Collection, found)
+
+    async def delete_collection(self, name: str) -> models.Deleted:
+        """Delete a collection with its documents."""
+        gone = await self.request("DELETE", f"/v1/collections/{segment(name)}")
+        return read_as(models.Deleted, gone)
+
+    async def add_documents(
+        self,
+        collection: str,
+        documents: Sequence[models.NewDocument | Mapping[str, Any]],
+        *,
+        timeout_s: float | None = None,
+    ) -> str:
+        """Add documents given as text; returns the id of the job that ingests them.
+
+        A document of the same id is replaced. Await the job with `wait_for_job`.
+        """
+        read = [read_as(models.NewDocument, document) for document in documents]
+        accepted = await self.request(
+            "POST",
+            documents_path(collection),
+            json={"documents": [document.model_dump() for document in read]},
+            idempotent=True,
+            deadline=Deadline(timeout_s or self.timeout_s),
+        )
+        return read_as(models.Accepted, accepted).job_id
+
+    async def upload_files(
+        self,
+        collection: str,
+        files: Sequence[File],
+        *,
+        metadata: Mapping[str, Any] | None = None,
+        on_progress: OnProgress | None = None,
+        timeout_s: float = 3600.0,
+    ) -> str:
+        """Upload files in one request; returns the id of the job that ingests them.
+
+        Args:
+            collection: that takes them.
+            files: paths, or (name, content) pairs; the name is the document's id.
+            metadata: kept with each of them.
+            on_progress: called with (bytes sent, bytes in all) while they are sent.
+            timeout_s: of the upload.
+        """
+        path, deadline = documents_path(collection), Deadline(timeout_s)
+        with Upload(self._http.base_url, files, metadata, on_progress) as upload:
+            async for attempt in self._attempts(deadline, True, None):
+                with attempt:
+                    accepted = await self._request_once(
+                        "POST", path, deadline, content=upload.apieces(), headers=upload.headers
+                    )
+        return read_as(models.Accepted, accepted).job_id
+
+    async def add_urls(
+        self,
+        collection: str,
+        urls: Sequence[str],
+        *,
+        metadata: Mapping[str, Any] | None = None,
+        timeout_s: float = 600.0,
+    ) -> str:
+        """Have the gateway fetch documents, 20 at most; returns the id of the job.
+
+        Args:
+            collection: that takes them.
+            urls: of hosts that the gateway may fetch from.
+            metadata: kept with each document, besides its `url`.
+            timeout_s: of all of them.
+        """
+        accepted = await self.request(
+            "POST",
+            f"{documents_path(collection)}/urls",
+            json={"urls": list(urls), **given(metadata=metadata)},
+            idempotent=True,
+            deadline=Deadline(timeout_s),
+        )
+        return read_as(models.Accepted, accepted).job_id
+
+    async def iter_documents(
+        self, collection: str, *, page_size: int = 100
+    ) -> AsyncIterator[models.DocumentSummary]:
+        """Iterate over the documents of a collection, by id."""
+        after: str | None = ""
+        while after is not None:
+            page = read_as(
+                models.Documents,
+                await self.request(
+                    "GET",
+                    documents_path(collection),
+                    params={"limit": page_size, "after": after},
+                ),
+            )
+            for document in page.documents:
+                yield document
+            after = page.next_after
+
+    async def get_document(self, collection: str, document_id: str) -> models.Document:
+        """Return a document with its stored text and its chunks."""
+        found = await self.request("GET", f"{documents_path(collection)}/{segment(document_id)}")
+        return read_as(models.Document, found)
+
+    async def delete_documents(
+        self, collection: str, document_ids: Sequence[str]
+    ) -> models.DeletedDocuments:
+        """Delete documents, 1,000 at most; those that do not exist are named in the reply."""
+        gone = await self.request(
+            "POST",
+            f"{documents_path(collection)}/delete",
+            json={"ids": list(document_ids)},
+            idempotent=True,
+        )
+        return read_as(models.DeletedDocuments, gone)
+
+    async def list_jobs(
+        self, *, collection: str | None = None, limit: int = 100
+    ) -> list[models.Job]:
+        """List jobs, newest first."""
+        found = await self.request(
+            "GET", "/v1/jobs", params=given(collection=collection, limit=limit)
+        )
+        return read_as(models.Jobs, found).jobs
+
+    async def get_job(self, job_id: str) -> models.Job:
+        """Return a job as it stands."""
+        return read_as(models.Job, await self.request("GET", f"/v1/jobs/{segment(job_id)}"))
+
+    async def cancel_job(self, job_id: str) -> models.Job:
+        """Stop a job; what it indexed so far stays."""
+        job = await self.request("POST", f"/v1/jobs/{segment(job_id)}/cancel")
+        return read_as(models.Job, job)
+
+    async def retry_job(self, job_id: str) -> models.Job:
+        """Run the failed documents of a job again."""
+        job = await self.request("POST", f"/v1/jobs/{segment(job_id)}/retry")
+        return read_as(models.Job, job)
+
+    async def wait_for_job(
+        self,
+        job_id: str,
+        *,
+        timeout_s: float = 3600.0,
+        on_change: Callable[[models.Job], object] | None = None,
+    ) -> models.Job:
+        """Follow a job until it ends, over restarts of the gateway too.
+
+        Args:
+            job_id: as `add_documents` and `upload_files` return it.
+            timeout_s: longest wait; the job goes on after it.
+            on_change: called with the job at each change.
+
+        Returns:
+            The job, which succeeded or is `partial`: `errors` names documents that failed.
+
+        Raises:
+            JobFailed: it failed as a whole, or was cancelled.
+        """
+        deadline = Deadline(timeout_s)
+        path = f"/v1/jobs/{segment(job_id)}/events"
+        while True:
+            try:
+                async with self.events("GET", path, deadline=deadline) as pairs:
+                    async for name, data in pairs:
+                        if name == "error":
+                            raise errors.from_event(data)
+                        if name != "job":
+                            continue
+                        job = read_as(models.Job, data)
+                        if on_change is not None:
+                            on_change(job)
+                        if job.status in transport.ENDED:
+                            return transport.succeeded(job)
+            except (errors.ConnectionFailed, errors.Unavailable, errors.RateLimited):
+                deadline.check()
+            await asyncio.sleep(min(transport.FOLLOW_S, deadline.check()))
+
+    async def list_traces(
+        self,
+        *,
+        limit: int = 50,
+        route: str | None = None,
+        status: int | None = None,
+        error: bool | None = None,
+        degraded: bool | None = None,
+        hedged: bool | None = None,
+        retried: bool | None = None,
+        min_duration_ms: float | None = None,
+        before: int | None = None,
+    ) -> models.TraceList:
+        """List the traces that are kept, newest first; pass `next_before` for older ones."""
+        params = given(
+            limit=limit, route=route, status=status, error=error, degraded=degraded,
+            hedged=hedged, retried=retried, min_duration_ms=min_duration_ms, before=before,
+        )  # fmt: skip
+        return read_as(models.TraceList, await self.request("GET", "/v1/traces", params=params))
+
+    async def get_trace(self, trace_id: str) -> models.Trace:
+        """Return a trace that is kept, or any of the last two minutes."""
+        found = await self.request("GET", f"/v1/traces/{segment(trace_id)}")
+        return read_as(models.Trace, found)
+
+    async def _stream_events(
+        self, pairs: AsyncIterator[tuple[str, Mapping[str, Any]]]
+    ) -> AsyncIterator[models.StreamEvent]:
+        async for name, data in pairs:
+            if name == "done":
+                return
+            if name == "error":
+                raise errors.from_event(data)
+            if (kind := transport.EVENTS.get(name)) is not None:
+                yield cast(models.StreamEvent, read_as(kind, data))
+        raise errors.ConnectionFailed("The stream ended before the answer.", reached=True)

@@ -1,0 +1,1 @@
+"""The sync client, made of the async one by `make client`."""

@@ -1,0 +1,381 @@
+"""Objects of the REST API. A reply of a later gateway may have more fields: they are kept."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Model(BaseModel):
+    """An object of a reply; it cannot be changed."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, use_attribute_docstrings=True)
+
+
+class Scores(Model):
+    """Scores of a passage by stage; None for a stage that did not run."""
+
+    dense: float | None = None
+    lexical: float | None = None
+    fused: float | None = None
+    rerank: float | None = None
+
+
+class Passage(Model):
+    """A chunk of a stored document: `text` equals the document's text at `start:end`."""
+
+    chunk_id: str
+    document_id: str
+    collection: str
+    title: str
+    heading_path: list[str]
+    page: int | None
+    text: str
+    start: int
+    end: int
+    language: str | None
+    rank: int
+    duplicates: int
+    scores: Scores
+    metadata: dict[str, Any]
+
+
+class Citation(Model):
+    """`quote` equals the stored text of the document at `start:end`, in characters."""
+
+    marker: int
+    document_id: str
+    collection: str
+    chunk_id: str
+    chunk_start: int
+    chunk_end: int
+    title: str
+    heading_path: list[str]
+    page: int | None
+    quote: str
+    start: int
+    end: int
+
+
+class Degraded(Model):
+    """A stage that fell back, why, and to what."""
+
+    stage: str
+    reason: str
+    fallback: str
+
+
+class Usage(Model):
+    """Tokens of the language model."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    cached_tokens: int
+
+
+class ClaimSupport(Model):
+    """Both in [0, 1]; `cosine` is None where the words alone decided."""
+
+    lexical: float
+    cosine: float | None
+    conflict: Literal["number", "name", "negation"] | None = None
+
+
+class Claim(Model):
+    """A sentence of the answer, `answer[start:end]`, and whether what it cites supports it."""
+
+    start: int
+    end: int
+    markers: list[int]
+    supported: bool
+    support: ClaimSupport
+
+
+class SearchReply(Model):
+    """Passages, best first."""
+
+    passages: list[Passage]
+    degraded: list[Degraded]
+    timings_ms: dict[str, float]
+    trace_id: str
+
+
+class QueryReply(Model):
+    """An answer with its sources."""
+
+    id: str
+    standalone_question: str = ""
+    answer: str
+    finish_reason: Literal["stop", "length", "abstained", "content_filter"] = "stop"
+    abstained: bool = False
+    thinking: str = ""
+    citations: list[Citation]
+    passages: list[Passage]
+    confidence: float
+    confidence_parts: dict[str, float]
+    groundedness: float
+    claims: list[Claim]
+    unread_chunk_ids: list[str]
+    degraded: list[Degraded]
+    usage: Usage
+    timings_ms: dict[str, float]
+    model: str
+    trace_id: str
+
+
+class StreamStart(Model):
+    """Ids of a streamed answer, the data of its first event."""
+
+    id: str
+    standalone_question: str = ""
+    trace_id: str
+
+
+class StreamSources(Model):
+    """The passages that the answer is made of."""
+
+    passages: list[Passage]
+    degraded: list[Degraded]
+
+
+class StreamThinking(Model):
+    """A piece of the model's reasoning, which is no part of the answer."""
+
+    text: str
+
+
+class StreamDelta(Model):
+    """The next piece of the answer."""
+
+    text: str
+
+
+class StreamRestart(Model):
+    """The answer begins again: the pieces before are void."""
+
+
+class Embedder(Model):
+    """The model that made a collection's vectors."""
+
+    id: str
+    revision: str
+    dimension: int
+
+
+class Collection(Model):
+    """A collection and what it holds."""
+
+    name: str
+    embedder: Embedder
+    chunking: dict[str, int]
+    documents: int
+    chunks: int
+    unindexed_chunks: int
+    disk_bytes: int
+    error: str = ""
+
+
+class Collections(Model):
+    """Every collection, by name."""
+
+    collections: list[Collection]
+
+
+class Chunk(Model):
+    """A chunk as the index holds it."""
+
+    chunk_id: str
+    start: int
+    end: int
+    heading_path: list[str]
+    page: int | None
+    text: str
+
+
+class DocumentSummary(Model):
+    """A document without its text."""
+
+    id: str
+    title: str
+    filename: str
+    media_type: str
+    sha256: str
+    size_bytes: int
+    status: Literal["queued", "ready", "failed"]
+    chunk_count: int
+    error: str | None
+    metadata: dict[str, Any]
+    created_at: str
+
+
+class Document(DocumentSummary):
+    """A document with its text and its chunks."""
+
+    language: str | None
+    warnings: list[str]
+    text: str
+    chunks: list[Chunk]
+
+
+class Documents(Model):
+    """One page of documents, by id; pass `next_after` as `after` for the next."""
+
+    documents: list[DocumentSummary]
+    next_after: str | None
+
+
+class NewDocument(Model):
+    """A document given as text."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    id: str
+    title: str = ""
+    text: str
+    metadata: dict[str, Any] = Field(default_factory=dict)
+
+
+class Accepted(Model):
+    """The job that ingests what was sent."""
+
+    job_id: str
+
+
+class Deleted(Model):
+    """Result of a deletion."""
+
+    deleted_chunks: int
+
+
+class DeletedDocuments(Deleted):
+    """Result of deleting several documents; `missing_ids` were not found."""
+
+    missing_ids: list[str]
+
+
+class Progress(Model):
+    """Progress of a stage."""
+
+    done: int
+    total: int
+
+
+class DocumentProblem(Model):
+    """A document that failed, and why; or one that its owner should look at."""
+
+    document_id: str
+    message: str
+
+
+class Job(Model):
+    """An ingestion."""
+
+    id: str
+    collection: str
+    status: Literal["queued", "running", "succeeded", "partial", "failed", "cancelled"]
+    stages: dict[str, Progress]
+    errors: list[DocumentProblem]
+    warnings: list[DocumentProblem]
+    warning_count: int
+    documents: int
+    replaced: int
+    unchanged: int
+    created_at: str
+    finished_at: str | None
+
+
+class Jobs(Model):
+    """Jobs, newest first."""
+
+    jobs: list[Job]
+
+
+class TraceSummary(Model):
+    """A trace without its spans."""
+
+    trace_id: str
+    route: str
+    name: str
+    status: int
+    error: bool
+    degraded: bool
+    hedged: bool
+    retried: bool
+    start_ns: int
+    duration_ms: float
+    reasons: list[str]
+    span_count: int
+    dropped: int
+    complete: bool
+
+
+class TraceList(Model):
+    """Traces, the newest first; pass `next_before` as `before` for older ones."""
+
+    traces: list[TraceSummary]
+    next_before: int | None
+    in_memory: bool
+
+
+class SpanEvent(Model):
+    """Something that happened during a span."""
+
+    name: str
+    time_ns: int
+    attributes: dict[str, Any]
+
+
+class SpanLink(Model):
+    """Another span that has to do with one."""
+
+    trace_id: str
+    span_id: str
+    attributes: dict[str, Any]
+
+
+class Span(Model):
+    """One step of a request; times in nanoseconds since 1970."""
+
+    span_id: str
+    parent_span_id: str | None
+    service: str
+    name: str
+    kind: Literal["internal", "server", "client", "producer", "consumer"]
+    start_ns: int
+    end_ns: int
+    status: Literal["unset", "ok", "error"]
+    status_message: str | None = None
+    attributes: dict[str, Any]
+    events: list[SpanEvent]
+    links: list[SpanLink]
+    trace_id: str | None = None
+
+
+class Trace(TraceSummary):
+    """A trace, its spans in the order in which they began."""
+
+    missing: list[str]
+    spans: list[Span]
+
+
+class Problem(Model):
+    """An error as the gateway sends it."""
+
+    type: str
+    code: str
+    message: str
+    request_id: str
+    retryable: bool
+
+
+StreamEvent = (
+    StreamStart
+    | StreamSources
+    | StreamThinking
+    | StreamDelta
+    | StreamRestart
+    | Citation
+    | QueryReply
+)
+"""An event of a streamed answer. The last is the whole reply, a `QueryReply`."""
