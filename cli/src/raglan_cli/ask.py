@@ -178,7 +178,7 @@ def options(
     return {"query": query, "collections": [collection], **given}
 
 
-def final_of(events: Iterable[tuple[str, dict[str, Any]]]) -> dict[str, Any]:
+def final_of(events: Iterable[tuple[str, Mapping[str, Any]]]) -> dict[str, Any]:
     """The `final` object of a stream.
 
     Raises:
@@ -186,13 +186,13 @@ def final_of(events: Iterable[tuple[str, dict[str, Any]]]) -> dict[str, Any]:
     """
     for event, data in events:
         if event == "final":
-            return data
+            return dict(data)
         if event == "error":
             raise _failed(data)
     raise _cut_off()
 
 
-def show_answer(events: Iterable[tuple[str, dict[str, Any]]]) -> dict[str, Any]:
+def show_answer(events: Iterable[tuple[str, Mapping[str, Any]]]) -> dict[str, Any]:
     """Print the answer as it streams, then where it comes from; the `final` object.
 
     Raises:
@@ -205,7 +205,7 @@ def show_answer(events: Iterable[tuple[str, dict[str, Any]]]) -> dict[str, Any]:
     return final
 
 
-def _stream(events: Iterable[tuple[str, dict[str, Any]]], view: AnswerView) -> dict[str, Any]:
+def _stream(events: Iterable[tuple[str, Mapping[str, Any]]], view: AnswerView) -> dict[str, Any]:
     for event, data in events:
         if event == "delta":
             view.feed(data["text"])
@@ -216,7 +216,7 @@ def _stream(events: Iterable[tuple[str, dict[str, Any]]], view: AnswerView) -> d
             if not view.begun:
                 view.feed(data.get("answer", ""))
             view.finish()
-            return data
+            return dict(data)
         elif event == "error":
             if view.begun:
                 view.finish()
