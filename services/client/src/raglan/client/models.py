@@ -92,9 +92,20 @@ class Claim(Model):
     support: ClaimSupport
 
 
+class CachedLayer(Model):
+    """A part of a reply that came from a cache: how old it is, and how long making it took."""
+
+    age_s: float
+    saved_ms: float
+
+
+Cached = dict[Literal["embedding", "evidence", "answer"], CachedLayer]
+
+
 class SearchReply(Model):
     """Passages, best first."""
 
+    cached: Cached = Field(default_factory=dict)
     passages: list[Passage]
     degraded: list[Degraded]
     timings_ms: dict[str, float]
@@ -104,6 +115,7 @@ class SearchReply(Model):
 class QueryReply(Model):
     """An answer with its sources."""
 
+    cached: Cached = Field(default_factory=dict)
     id: str
     standalone_question: str = ""
     answer: str
