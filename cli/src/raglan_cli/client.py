@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from types import TracebackType
 from typing import Annotated, Any, Final, Self
 from urllib.parse import quote
@@ -15,11 +17,12 @@ import typer
 from raglan import tls_trust
 from raglan.errors import InvalidInput
 from raglan.identifiers import check_collection_name
-from raglan.settings import default_data_dir
+from raglan.settings import default_data_dir, read_secret
 
 from raglan_cli import runfile
 from raglan_cli.failure import Failure, UsageFailure
 
+KEY_VARIABLE: Final = "RAGLAN_API_KEY"
 DEFAULT_URL: Final = "http://127.0.0.1:8080"
 LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
 _CONNECT_S: Final = 5.0
@@ -98,6 +101,7 @@ class Gateway:
             trust_env=proxied,
             verify=tls_trust.context(),
             transport=transport,
+            headers=_authorization(),
         )
 
     def __enter__(self) -> Self:
@@ -187,6 +191,23 @@ class Gateway:
         """The job as it stands."""
         found: dict[str, Any] = self.call_patiently("GET", f"/v1/jobs/{segment(job_id)}")
         return found
+
+
+def _authorization() -> dict[str, str]:
+    """The key of the environment as a header; none where it names none.
+
+    There is no option for it: other users of a machine see the options of a command.
+    """
+    key = os.environ.get(KEY_VARIABLE, "")
+    if file := os.environ.get(f"{KEY_VARIABLE}_FILE", ""):
+        if key:
+            raise UsageFailure(f"{KEY_VARIABLE} and {KEY_VARIABLE}_FILE are both set; keep one.")
+        key = read_secret(f"{KEY_VARIABLE}_FILE", Path(file)).get_secret_value()
+    if not key:
+        return {}
+    if not (key.isascii() and key.isprintable()):
+        raise UsageFailure(f"{KEY_VARIABLE} has a character that no key has; copy it again.")
+    return {"Authorization": f"Bearer {key}"}
 
 
 def documents_path(collection: str) -> str:
