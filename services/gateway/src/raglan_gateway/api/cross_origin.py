@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from raglan_gateway.error_reply import reply
 
-_METHODS: Final = ("GET", "POST", "DELETE")
+_METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE")
 _REQUEST_HEADERS: Final = (
     *("authorization", "x-api-key", "x-request-id", "x-raglan-priority"),
     *("traceparent", "tracestate"),
