@@ -36,7 +36,8 @@ OF_COMPOSE: Final[Mapping[str, str]] = {
     "compose.yaml. podman-compose reads it from its own environment only.",
     "COMPOSE_PROFILES": "gpu adds metrics of NVIDIA GPUs to compose.observability.yaml.",
     "PUBLISH": "Address and port of the gateway on this host. On 0.0.0.0 everyone who reaches the "
-    "host can ask and delete: put a TLS proxy with authentication before it.",
+    "host can ask and delete until there is a key: set RAGLAN_GATEWAY_ADMIN_KEY_FILE below, and "
+    "put a TLS proxy before it.",
     "*_PUBLISH": "The same for the pages of compose.observability.yaml.",
     "GATEWAY_URL": "The gateway as browsers reach it, for links from Grafana to traces.",
     "IMAGE_PREFIX": "Goes before the names of Raglan's images, e.g. registry.example.com/raglan/.",

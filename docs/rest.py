@@ -34,7 +34,8 @@ example. `retryable` says whether the same request may succeed later.
 | status | meaning |
 |---|---|
 | 400, 422 | the request is malformed, or a value is outside of its limits |
-| 403 | a web page of another origin sent it |
+| 401 | there is no key, or it is wrong, expired, revoked: see [keys](api/keys.md) |
+| 403 | the key lacks the scope or the collection; a web page of another origin sent it |
 | 404, 405 | the collection, document, job, trace or route does not exist; the method is wrong |
 | 408, 413, 415 | the body arrives too slowly, is too large, or has an unknown media type |
 | 409 | it contradicts what exists, such as vectors of another model |

@@ -107,7 +107,7 @@ def accepted(service: str, environment: Mapping[str, str], *, folder: Path) -> S
     for variable in {*secret_files_of(settings), *TLS_FILES} & environment.keys():
         if environment[variable] and variable not in TLS_FILES:
             stand_in = folder / variable.lower()
-            stand_in.write_text("stand-in\n")
+            stand_in.write_text("a stand-in, as long as the longest needs\n".replace(" ", "-"))
             local[variable] = str(stand_in)
         else:
             del local[variable]

@@ -8,7 +8,7 @@ cd "$(dirname "$0")"
 # The folder is closed to other users. The files are not: containers read them as users of their own.
 umask 022
 [ -d secrets ] || mkdir -m 700 secrets
-for name in postgres_password redis_password qdrant_api_key grafana_admin_password; do
+for name in postgres_password redis_password gateway_admin_key qdrant_api_key grafana_admin_password; do
   [ -e "secrets/$name" ] || {
     od -An -N24 -tx1 /dev/urandom | tr -d ' \n' > "secrets/$name"
     echo "made secrets/$name"

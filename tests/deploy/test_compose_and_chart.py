@@ -81,4 +81,5 @@ def test_both_write_where_the_same_volumes_are() -> None:
         for volume in services[name].get("volumes", [])
         if volume.endswith(":/var/lib/raglan")
     }
-    assert kept == persistent
+    # Several gateways of the chart keep keys in PostgreSQL, or have one in a Secret.
+    assert kept - {"gateway"} == persistent

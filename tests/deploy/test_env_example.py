@@ -91,7 +91,7 @@ def test_init_makes_what_is_missing_and_leaves_the_rest(tmp_path: Path) -> None:
     made = {name: path.read_text() for name, path in secrets.items()}
     random = {name: text for name, text in made.items() if text}
     assert {len(text) for text in random.values()} == {48}
-    assert len(set(random.values())) == len(random) == 4
+    assert len(set(random.values())) == len(random) == 5
     secrets["generator_api_key"].write_text("mine")
     subprocess.run([tmp_path / "init.sh"], check=True, timeout=60, capture_output=True)
     after = {path.name: path.read_text() for path in (tmp_path / "secrets").iterdir()}

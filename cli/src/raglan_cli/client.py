@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from types import TracebackType
 from typing import Annotated, Any, Final, Self
 
@@ -14,12 +16,13 @@ from raglan.client import Client
 from raglan.client.transport import DEFAULT_URL, documents_path, segment
 from raglan.errors import InvalidInput
 from raglan.identifiers import check_collection_name
-from raglan.settings import default_data_dir
+from raglan.settings import default_data_dir, read_secret
 
 from raglan_cli import runfile
 from raglan_cli.failure import Failure, UsageFailure
 
 __all__ = ["documents_path", "segment"]
+KEY_VARIABLE: Final = "RAGLAN_API_KEY"
 _CALL_S: Final = 3600.0
 """Longest call, an upload with its retries."""
 
@@ -85,6 +88,7 @@ class Gateway:
         with _as_failures(url):
             self._client = Client(
                 url,
+                api_key=_api_key(),
                 timeout_s=_CALL_S,
                 silence_s=read_s,
                 max_retries=0,
@@ -163,6 +167,21 @@ class Gateway:
         """The job as it stands."""
         found: dict[str, Any] = self.call_patiently("GET", f"/v1/jobs/{segment(job_id)}")
         return found
+
+
+def _api_key() -> str | None:
+    """The key of the environment; None where it names none.
+
+    There is no option for it: other users of a machine see the options of a command.
+    """
+    key = os.environ.get(KEY_VARIABLE, "")
+    if file := os.environ.get(f"{KEY_VARIABLE}_FILE", ""):
+        if key:
+            raise UsageFailure(f"{KEY_VARIABLE} and {KEY_VARIABLE}_FILE are both set; keep one.")
+        key = read_secret(f"{KEY_VARIABLE}_FILE", Path(file)).get_secret_value()
+    if not (key.isascii() and key.isprintable()):
+        raise UsageFailure(f"{KEY_VARIABLE} has a character that no key has; copy it again.")
+    return key or None
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from raglan_cli import (
     documents,
     evaluate,
     ingest,
+    keys,
     parity,
     plan,
     restart,
@@ -43,6 +44,7 @@ app.command()(ask.ask)
 app.command()(ask.search)
 app.command("eval")(evaluate.evaluate)
 app.add_typer(parity.app, name="parity")
+app.add_typer(keys.app, name="keys")
 app.command()(plan.plan)
 app.command()(status.status)
 app.command()(trace.trace)

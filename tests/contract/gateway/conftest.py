@@ -113,3 +113,11 @@ def guarded_redis_server(tmp_path: Path) -> Iterator[RedisServer]:
     server = RedisServer(_program(), tmp_path, password="right-one")
     yield server
     server.kill()
+
+
+@pytest.fixture(autouse=True)
+def data_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The data folder of a gateway that is not given another."""
+    folder = tmp_path / "gateway"
+    monkeypatch.setenv("RAGLAN_GATEWAY_DATA_DIR", str(folder))
+    return folder

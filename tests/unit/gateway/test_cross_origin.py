@@ -67,9 +67,13 @@ async def test_on_loopback_only_known_hosts_are_served(host: str, served: bool) 
         ({"allowed_hosts": "raglan.example.com, other"}, "raglan.example.com", True),
         ({"allowed_hosts": "raglan.example.com"}, "10.1.2.3:8080", True),
         ({"allowed_hosts": "raglan.example.com"}, "localhost", False),
-        ({"allowed_hosts": "raglan.example.com", "host": "0.0.0.0"}, "evil.example", False),
+        (
+            {"allowed_hosts": "raglan.example.com", "host": "0.0.0.0", "anonymous": "allow"},
+            "evil.example",
+            False,
+        ),
         ({"allowed_hosts": "*"}, "evil.example", True),
-        ({"host": "0.0.0.0"}, "raglan", True),
+        ({"host": "0.0.0.0", "anonymous": "allow"}, "raglan", True),
         ({"host": "::1"}, "evil.example", False),
     ],
 )

@@ -14,6 +14,8 @@ import uvicorn
 from raglan.deadline import Deadline
 from raglan.lifecycle import Lifecycle
 from raglan.resilience.limiter import AdaptiveLimiter, Priority
+from raglan_gateway.access.access import Access
+from raglan_gateway.access.audit import AuditLog
 from raglan_gateway.admission.admission import Admission
 from raglan_gateway.admission.load_shedder import LoadShedder
 from raglan_gateway.admission.rate_limit import RateLimit
@@ -21,6 +23,7 @@ from raglan_gateway.api.request_middleware import RequestMiddleware
 from raglan_gateway.connections import Connection, Limits
 from raglan_gateway.metrics import Metrics
 from raglan_gateway.settings import GatewaySettings
+from raglan_gateway.store import open_database, require_folder
 from raglan_gateway.traces.reporter import TraceReporter
 from uvicorn.server import ServerState
 
@@ -53,11 +56,17 @@ class Served:
 async def served() -> AsyncIterator[Served]:
     served = Served()
     state = ServerState()
+    settings = GatewaySettings()
+    database = open_database(settings)
+    require_folder(settings)
+    access = Access(database, keep_entries=1_000)
+    await access.prepare()
     admission = Admission(
-        GatewaySettings(),
+        settings,
         load_shedder=LoadShedder(served.limiter),
         rate_limit=RateLimit(),
         check_origin=lambda scope: None,
+        access=access,
         count=served.metrics.refused,
     )
     app = RequestMiddleware(
@@ -66,6 +75,7 @@ async def served() -> AsyncIterator[Served]:
         lifecycle=Lifecycle("it"),
         metrics=served.metrics,
         reporter=TraceReporter(None),
+        audit=AuditLog(database, 1_000),
     )
     config = uvicorn.Config(app, interface="asgi3", access_log=False, log_config=None)
     config.load()

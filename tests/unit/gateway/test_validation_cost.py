@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from pydantic import BaseModel, ValidationError
-from raglan_gateway.api import conversation_schemas, filters, schemas
+from raglan_gateway.api import conversation_schemas, filters, keys, schemas
 from raglan_gateway.api.openai.lenient import QueryOptions
 from raglan_gateway.api.strict import Strict
 from raglan_gateway.settings import GatewaySettings
@@ -18,7 +18,7 @@ LIMIT_BYTES = GatewaySettings().max_request_bytes
 MODELS: tuple[type[BaseModel], ...] = (
     schemas.SearchRequest, schemas.QueryRequest, schemas.NewCollection, schemas.NewDocuments,
     schemas.DocumentIds, conversation_schemas.NewSession, conversation_schemas.SessionTitle,
-    conversation_schemas.Feedback, QueryOptions,
+    conversation_schemas.Feedback, QueryOptions, keys.NewApiKey, keys.Rotation,
 )  # fmt: skip
 MOST_ERRORS = 8
 MOST_CALLS = 60_000

@@ -61,6 +61,8 @@
 {{- $hosts := list "localhost" $name (printf "%s.%s" $name .root.Release.Namespace) (printf "%s.%s.svc" $name .root.Release.Namespace) (printf "%s.%s.svc.cluster.local" $name .root.Release.Namespace) -}}
 {{- range .root.Values.ingress.hosts }}{{ if and $.root.Values.ingress.enabled .host }}{{ $hosts = append $hosts .host }}{{ end }}{{ end -}}
 ALLOWED_HOSTS: {{ concat $hosts .w.hosts | uniq | join "," | quote }}
+ANONYMOUS: allow
+DATA_DIR: /tmp/raglan
 {{- with include "raglan.serverUrl" (dict "root" .root "name" "redis") }}
 REDIS_URL: {{ . }}
 {{- end }}

@@ -40,7 +40,7 @@ class CrossOriginPolicy:
             service: the service that refuses, as refusals and the settings in them name it.
         """
         names = {name.lower() for name in allowed_hosts}
-        if not names and not _is_loopback(listens_on):
+        if not names and not is_loopback(listens_on):
             names = {ANY}
         self._names = names or {"localhost"}
         self._origins = frozenset(origins)
@@ -98,5 +98,6 @@ def _is_address(name: str) -> bool:
     return True
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Return whether only this machine reaches an address."""
     return host == "localhost" or (_is_address(host) and ipaddress.ip_address(host).is_loopback)

@@ -4,6 +4,7 @@ RaglanError
 ├── InvalidInput         the request can never succeed as it is
 ├── PayloadTooLarge      likewise, for its size
 ├── NotFound
+├── Unauthenticated      the caller has to send a valid key
 ├── Forbidden            the caller may not do this
 ├── Conflict             it exists already, or its state does not allow this
 ├── StorageFull          no space for what is to be written; reading works
@@ -66,6 +67,10 @@ class NotFound(RaglanError):
     """The named resource does not exist."""
 
 
+class Unauthenticated(RaglanError):
+    """The request has no valid key; the message says what is wrong with it."""
+
+
 class Forbidden(RaglanError):
     """The caller may not do this; the message names the setting that allows it."""
 
@@ -118,6 +123,7 @@ TABLE: Final[Mapping[type[RaglanError], Wire]] = {
     InvalidInput: Wire("invalid_input", "INVALID_ARGUMENT", 422, False),
     PayloadTooLarge: Wire("payload_too_large", "OUT_OF_RANGE", 413, False),
     NotFound: Wire("not_found", "NOT_FOUND", 404, False),
+    Unauthenticated: Wire("unauthenticated", "UNAUTHENTICATED", 401, False),
     Forbidden: Wire("forbidden", "PERMISSION_DENIED", 403, False),
     Conflict: Wire("conflict", "FAILED_PRECONDITION", 409, False),
     StorageFull: Wire("storage_full", "RESOURCE_EXHAUSTED", 507, False),

@@ -39,10 +39,14 @@ SERVICES: Final = (
 """Every service that reads variables of its own. Their prefixes are left to them."""
 
 CLI_VARIABLES: Final = frozenset(
-    {"RAGLAN_URL", "RAGLAN_DATA", "RAGLAN_HISTORY", "RAGLAN_HISTORY_DAYS", "RAGLAN_LOG_MAX_MB"}
+    {
+        *("RAGLAN_URL", "RAGLAN_API_KEY", "RAGLAN_API_KEY_FILE", "RAGLAN_DATA"),
+        *("RAGLAN_HISTORY", "RAGLAN_HISTORY_DAYS", "RAGLAN_LOG_MAX_MB"),
+    }
 )
-"""Variables of the command line: the gateway's address, the data folder of `raglan up`, the
-size limit of its logs, and the file in which runs of `raglan eval` are kept, and for how long."""
+"""Variables of the command line: the gateway's address and the key to it, the data folder of
+`raglan up`, the size limit of its logs, and the file in which runs of `raglan eval` are kept, and
+for how long."""
 
 RENAMED: Final[Mapping[str, str]] = {
     f"RAGLAN_GATEWAY_{name}": f"RAGLAN_TRACER_{name}"

@@ -11,12 +11,17 @@ from typing import Any, Final
 import raglan
 import structlog
 from fastapi import FastAPI
-from raglan.cross_origin import CrossOriginPolicy
+from raglan.cross_origin import CrossOriginPolicy, is_loopback
+from raglan.database import Database
 from raglan.errors import Conflict, RaglanError
 from raglan.lifecycle import Lifecycle
 from raglan.resilience.breaker import State
 from starlette.responses import Response
 
+from raglan_gateway.access.access import Access
+from raglan_gateway.access.audit import AuditLog
+from raglan_gateway.access.jwks import JsonWebKeys
+from raglan_gateway.access.tokens import Claims, TokenVerifier
 from raglan_gateway.admission.admission import Admission
 from raglan_gateway.admission.checks import Check
 from raglan_gateway.admission.rate_limit import RateLimit, spend
@@ -25,6 +30,7 @@ from raglan_gateway.api import (
     collections,
     documents,
     jobs,
+    keys,
     mcp_tools,
     openapi,
     operations,
@@ -54,7 +60,7 @@ from raglan_gateway.profiles import read as read_profiles
 from raglan_gateway.settings import GatewaySettings, listed
 from raglan_gateway.shared.answer_cache import AnswerCache
 from raglan_gateway.shared.redis_link import RedisLink
-from raglan_gateway.store import open_database
+from raglan_gateway.store import open_database, require_folder
 from raglan_gateway.traces import request_outcome
 from raglan_gateway.traces.reporter import TraceReporter
 from raglan_gateway.url_fetcher import UrlFetcher
@@ -63,7 +69,7 @@ from raglan_gateway.url_policy import UrlPolicy
 log: Final = structlog.get_logger()
 _ERRORS: Final[dict[int | str, dict[str, Any]]] = {
     status: {"model": schemas.ErrorReply}
-    for status in (400, 403, 404, 405, 408, 409, 413, 415, 422, 429, 431, 500, 501, 503, 504)
+    for status in (400, 401, 403, 404, 405, 408, 409, 413, 415, 422, 429, 431, 500, 501, 503, 504)
 }
 
 
@@ -111,6 +117,8 @@ def build(settings: GatewaySettings, lifecycle: Lifecycle | None = None) -> Fast
         spend=spend,
     )
     shared_count = SharedCount(redis) if redis else None
+    access = _access(settings, database)
+    audit = AuditLog(database, settings.audit_entries)
     admission = Admission(
         settings,
         load_shedder=pipeline.load_shedder,
@@ -120,6 +128,7 @@ def build(settings: GatewaySettings, lifecycle: Lifecycle | None = None) -> Fast
             allowed_hosts=listed(settings.allowed_hosts),
             origins=listed(settings.cors_origins),
         ).check,
+        access=access,
         count=metrics.refused,
     )
     tracer = mesh.pools.get(TRACER)
@@ -133,9 +142,16 @@ def build(settings: GatewaySettings, lifecycle: Lifecycle | None = None) -> Fast
         ],
     )
 
+    async def prepare() -> None:
+        require_folder(settings)
+        await access.prepare()
+
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        await prepare()
         archive.start()
+        access.start()
+        audit.start()
         process.start()
         reporter.start()
         process.becomes("serving")
@@ -158,6 +174,8 @@ def build(settings: GatewaySettings, lifecycle: Lifecycle | None = None) -> Fast
             await redis.close()
         await mesh.close()
         await archive.close()
+        await access.close()
+        await audit.close()
         await database.close()
 
     app = FastAPI(
@@ -173,6 +191,7 @@ def build(settings: GatewaySettings, lifecycle: Lifecycle | None = None) -> Fast
     )
     app.state.lifecycle = lifecycle
     app.state.metrics = metrics
+    app.state.prepare = prepare
     app.state.reject_head = partial(_reject_head, metrics)
     app.add_middleware(
         RequestMiddleware,
@@ -180,6 +199,7 @@ def build(settings: GatewaySettings, lifecycle: Lifecycle | None = None) -> Fast
         lifecycle=lifecycle,
         metrics=metrics,
         reporter=reporter,
+        audit=audit,
     )
     if settings.cors_origins:
         app.add_middleware(Cors, origins=listed(settings.cors_origins))
@@ -199,10 +219,35 @@ def build(settings: GatewaySettings, lifecycle: Lifecycle | None = None) -> Fast
     app.include_router(jobs.router(mesh, settings.heartbeat_s))
     app.include_router(trace_routes.router(tracer, reporter))
     app.include_router(operations.router(mesh, redis, settings, metrics))
+    app.include_router(keys.router(access, audit))
     mcp = McpServer(mcp_tools.tools(answering, mesh), max_request_bytes=settings.max_request_bytes)
     app.router.routes.append(mcp.route)
     openapi.install(app)
     return app
+
+
+def _access(settings: GatewaySettings, database: Database) -> Access:
+    tokens = None
+    if settings.jwt_issuer:
+        tokens = TokenVerifier(
+            JsonWebKeys(settings.jwt_jwks_url),
+            issuer=settings.jwt_issuer,
+            audience=settings.jwt_audience,
+            algorithms=listed(settings.jwt_algorithms),
+            claims=Claims(
+                scopes=settings.jwt_scopes_claim,
+                tenant=settings.jwt_tenant_claim,
+                collections=settings.jwt_collections_claim,
+            ),
+        )
+    return Access(
+        database,
+        keep_entries=settings.audit_entries,
+        admin_key=settings.admin_key.get_secret_value(),
+        tokens=tokens,
+        host=settings.host,
+        is_open=settings.anonymous == "allow" or is_loopback(settings.host),
+    )
 
 
 def _reject_head(metrics: Metrics, error: RaglanError, check: Check) -> Response:

@@ -7,7 +7,7 @@ from typing import Final
 
 from fastapi.responses import JSONResponse
 from raglan import errors
-from raglan.errors import DeadlineExceeded, InvalidInput, RaglanError
+from raglan.errors import DeadlineExceeded, InvalidInput, RaglanError, Unauthenticated
 from raglan.telemetry import context as request_context
 
 from raglan_gateway import error_envelopes
@@ -52,6 +52,8 @@ def reply(
     headers = dict(headers or {})
     if row.http in (429, 503):
         headers["Retry-After"] = str(math.ceil(error.retry_after_s or 1))
+    if isinstance(error, Unauthenticated):
+        headers["WWW-Authenticate"] = "Bearer"
     if type(error) in _STATUS:
         status = status or _STATUS[type(error)]
         headers["Connection"] = "close"

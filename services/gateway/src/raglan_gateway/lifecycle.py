@@ -53,10 +53,12 @@ async def serve(
     lifecycle = Lifecycle("the gateway")
     try:
         listeners = listening.sockets(settings)
+        app = build(settings, lifecycle)
+        await app.state.prepare()
     except RaglanError as error:
         log.error("cannot start", reason=error.message)
         return 1
-    server = Server(_config(build(settings, lifecycle), settings, lifecycle))
+    server = Server(_config(app, settings, lifecycle))
     heap.freeze()
     serving = asyncio.create_task(server.serve(listeners))
     sweeping = asyncio.create_task(

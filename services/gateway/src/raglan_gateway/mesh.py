@@ -32,6 +32,7 @@ from raglan.v1 import (
     traces_pb2_grpc,
 )
 
+from raglan_gateway.guarded_pool import GuardedPool
 from raglan_gateway.query import DEFAULT_GENERATOR
 from raglan_gateway.settings import GatewaySettings, addresses_by_name
 
@@ -47,6 +48,9 @@ STUBS: Final = {
 }
 TRACER: Final = "tracer"
 """Name of the tracer, which is optional and needed by no request."""
+
+GUARDED: Final = frozenset({"retriever", "ingester"})
+"""Services that hold collections."""
 
 _INFO_S: Final = 1.0
 REVISIONS_S: Final = 0.15
@@ -81,7 +85,7 @@ class Mesh:
         on_attempt: Callable[[str, str], None] = lambda service, kind: None,
     ) -> None:
         self.pools = {
-            name: EndpointPool(
+            name: (GuardedPool if name in GUARDED else EndpointPool)(
                 name,
                 getattr(settings, f"{name}_address"),
                 stub,

@@ -18,11 +18,21 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+from raglan.cross_origin import is_loopback
 from raglan.database.urls import check_url
 from raglan.settings import AddressList, ServiceSettings, default_data_dir
 from raglan.settings import listed as listed
 
 from raglan_gateway.shared import redis_url
+
+MIN_ADMIN_KEY_CHARS: Final = 32
+ASYMMETRIC: Final = frozenset(
+    {
+        *("RS256", "RS384", "RS512", "PS256", "PS384", "PS512"),
+        *("ES256", "ES384", "ES512", "EdDSA"),
+    }
+)
+"""Algorithms that may be allowed: with the others, whoever checks a token can make one."""
 
 
 class GatewaySettings(ServiceSettings, env_prefix="RAGLAN_GATEWAY_"):
@@ -89,6 +99,41 @@ class GatewaySettings(ServiceSettings, env_prefix="RAGLAN_GATEWAY_"):
 
     max_files_mb: PositiveInt = 1_024
     """Megabytes of files of `/v1/files` that one tenant may keep."""
+
+    admin_key: SecretStr = SecretStr("")
+    """A key that may do everything, 32 characters or more, kept in no database: the first way in.
+    Once it is set, every request needs a key."""
+
+    anonymous: Literal["loopback", "allow"] = "loopback"
+    """Where requests need no key as long as there is none: on loopback only, so that a gateway
+    without keys refuses to start on another address; or `allow`, anywhere, for a network that is
+    closed otherwise. Keys are required in any case from the first one on."""
+
+    audit_entries: int = Field(default=100_000, ge=1_000, le=100_000_000)
+    """Entries of the audit log that are kept; the oldest leave first."""
+
+    jwt_issuer: str = ""
+    """The issuer (`iss`) whose JSON Web Tokens are taken as keys; empty for none."""
+
+    jwt_audience: str = ""
+    """The audience (`aud`) that a token must name; required with `jwt_issuer`."""
+
+    jwt_jwks_url: str = ""
+    """URL of the issuer's key set, `https://...`, or `http://` on loopback; required with
+    `jwt_issuer`. A key that the issuer withdraws is taken for 10 minutes more."""
+
+    jwt_algorithms: str = "RS256,PS256,ES256,EdDSA"
+    """Signatures that a token may have, with commas; only asymmetric ones can be allowed."""
+
+    jwt_scopes_claim: str = "scope"
+    """Claim with a token's scopes, `query`, `ingest` and `admin`: a list, or words with spaces."""
+
+    jwt_tenant_claim: str = ""
+    """Claim with a token's tenant, which every token must have then; empty for no tenants."""
+
+    jwt_collections_claim: str = ""
+    """Claim with the list of the collections that a token allows, which every token must have
+    then; empty for all."""
 
     default_collection: str = "default"
     """Made at start and searched when a request names none; empty makes none."""
@@ -285,6 +330,40 @@ class GatewaySettings(ServiceSettings, env_prefix="RAGLAN_GATEWAY_"):
         elif self.redis_password.get_secret_value():
             raise ValueError("RAGLAN_GATEWAY_REDIS_PASSWORD needs RAGLAN_GATEWAY_REDIS_URL")
         return self
+
+    @model_validator(mode="after")
+    def _check_access(self) -> GatewaySettings:
+        # Of the whole, not of the field: what a field refuses is shown.
+        key = self.admin_key.get_secret_value()
+        if key and (len(key) < MIN_ADMIN_KEY_CHARS or not key.isascii() or not key.isprintable()):
+            raise ValueError(
+                f"RAGLAN_GATEWAY_ADMIN_KEY has {len(key)} characters; it needs "
+                f"{MIN_ADMIN_KEY_CHARS} printable ones of ASCII or more (openssl rand -hex 32)"
+            )
+        if " " in key or key.startswith("rgl_"):
+            raise ValueError("RAGLAN_GATEWAY_ADMIN_KEY has a space, or begins with rgl_")
+        if self.jwt_issuer:
+            self._check_jwt()
+        return self
+
+    def _check_jwt(self) -> None:
+        if not (self.jwt_audience and self.jwt_jwks_url):
+            raise ValueError(
+                "RAGLAN_GATEWAY_JWT_ISSUER needs RAGLAN_GATEWAY_JWT_AUDIENCE and "
+                "RAGLAN_GATEWAY_JWT_JWKS_URL"
+            )
+        url = urlsplit(self.jwt_jwks_url)
+        if url.scheme != "https" and not (url.scheme == "http" and is_loopback(url.hostname or "")):
+            raise ValueError(
+                f"RAGLAN_GATEWAY_JWT_JWKS_URL is {self.jwt_jwks_url}; give an https URL"
+            )
+        named = listed(self.jwt_algorithms)
+        if not named or (unknown := set(named) - ASYMMETRIC):
+            wrong = ", ".join(sorted(unknown)) if named else "empty"
+            raise ValueError(
+                f"RAGLAN_GATEWAY_JWT_ALGORITHMS is {wrong}; allowed are "
+                f"{', '.join(sorted(ASYMMETRIC))}"
+            )
 
     @model_validator(mode="after")
     def _check_database_url(self) -> GatewaySettings:

@@ -5,6 +5,7 @@
 | valid HTTP, head size, head time | 400, 431, 408 | `connections.Connection` |
 | queries: room in the queue of the load shedder | 429 | `Admission.check_load` |
 | host and origin | 400, 403 | `Admission.admit` |
+| key, tenant, scope of the route | 401, 403 | `access.access.Access` |
 | quotas of the caller: requests, requests in progress, tokens | 429 | `RateLimit` |
 | body: size, time, rate, bytes of all bodies together | 413, 408, 503 | `LimitedBody` |
 | requests in progress, uploads counted apart | 503 | `Quota` |

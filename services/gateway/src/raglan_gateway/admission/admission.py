@@ -6,17 +6,18 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from typing import Final
 
-from raglan.errors import Forbidden
+from raglan.errors import Forbidden, Unauthenticated
 from raglan.resilience.limiter import Priority
 from starlette.types import Receive, Scope
 
 from raglan_gateway import caller, reply_headers
+from raglan_gateway.access.access import Access
 from raglan_gateway.admission.body import BodyLimits, LimitedBody, Quota
 from raglan_gateway.admission.checks import Check, CountRefusal
 from raglan_gateway.admission.load_shedder import LoadShedder
 from raglan_gateway.admission.quotas import quotas, route_group
 from raglan_gateway.admission.rate_limit import Admitted, RateLimit, RateLimited
-from raglan_gateway.caller import Limits
+from raglan_gateway.caller import ANONYMOUS, Limits
 from raglan_gateway.error_reply import MalformedRequest
 from raglan_gateway.settings import GatewaySettings
 
@@ -51,6 +52,7 @@ class Admission:
         load_shedder: LoadShedder,
         rate_limit: RateLimit,
         check_origin: Callable[[Scope], None],
+        access: Access,
         count: CountRefusal,
     ) -> None:
         self._load_shedder = load_shedder
@@ -61,6 +63,7 @@ class Admission:
             settings.tokens_per_minute,
         )
         self._check_origin = check_origin
+        self._access = access
         self._count = count
         load_shedder.count = count
         body_s = settings.body_s
@@ -120,6 +123,7 @@ class Admission:
             RaglanError: the request is refused.
         """
         self._check_head(scope, headers)
+        await self._check_key(scope, headers)
         if scope["path"] in PROBES:
             yield receive
             return
@@ -170,6 +174,18 @@ class Admission:
             places.release()
             if body is not None:
                 body.release()
+
+    async def _check_key(self, scope: Scope, headers: Mapping[str, str]) -> None:
+        """Make the sender of the key the current caller."""
+        # The task of a connection's next request begins with the context of this one.
+        caller.use(ANONYMOUS)
+        try:
+            who = await self._access.authenticate(scope, headers)
+            caller.use(who)
+            self._access.authorise(who, scope["method"], scope["path"])
+        except (Unauthenticated, Forbidden):
+            self._count(Check.KEY)
+            raise
 
     def _check_head(self, scope: Scope, headers: Mapping[str, str]) -> None:
         # Two Host headers may lead a proxy and the gateway to different hosts (RFC 9112, 3.2).

@@ -15,6 +15,8 @@ class Check(StrEnum):
     HEAD_TIME = "head_time"
     LOAD = "load"
     ORIGIN = "origin"
+    KEY = "key"
+    """No valid key, a scope that it lacks, or a collection that it does not allow."""
     RATE = "rate"
     BODY_SIZE = "body_size"
     BODY_TIME = "body_time"

@@ -13,6 +13,7 @@ from raglan.telemetry import semconv, tracing
 from raglan.v1 import generator_pb2, retriever_pb2
 
 from raglan_gateway import caller
+from raglan_gateway.access.collections import require
 from raglan_gateway.api import filters, schemas
 from raglan_gateway.conversation.standalone import standalone_question
 from raglan_gateway.query import Query
@@ -53,6 +54,7 @@ def checked(
             "(RAGLAN_GATEWAY_MAX_TIMEOUT_MS)."
         )
     collections = body.collections or [settings.default_collection]
+    require(collections)  # an answer from memory passes no other place
     asked = body if isinstance(body, schemas.QueryRequest) else None
     text = body.query.strip()
     history = _history(asked.history, settings) if asked else ()

@@ -12,9 +12,12 @@ from starlette.responses import Response
 
 from raglan_gateway.error_reply import reply
 
-_METHODS: Final = ("GET", "POST", "DELETE")
-_REQUEST_HEADERS: Final = ("x-request-id", "x-raglan-priority", "traceparent", "tracestate")
-_REPLY_HEADERS: Final = ("X-Request-ID", "traceparent", "Retry-After")
+_METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE")
+_REQUEST_HEADERS: Final = (
+    *("authorization", "x-api-key", "x-request-id", "x-raglan-priority"),
+    *("traceparent", "tracestate"),
+)
+_REPLY_HEADERS: Final = ("X-Request-ID", "traceparent", "Retry-After", "WWW-Authenticate")
 
 
 class Cors(CORSMiddleware):

@@ -22,6 +22,8 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from raglan_gateway import reply_headers
+from raglan_gateway.access.audit import AuditLog
+from raglan_gateway.access.routes import rule_of
 from raglan_gateway.admission.admission import PROBES, QUERIES, Admission, has_body
 from raglan_gateway.error_reply import reply
 from raglan_gateway.metrics import Metrics
@@ -100,12 +102,14 @@ class RequestMiddleware:
         lifecycle: Lifecycle,
         metrics: Metrics,
         reporter: TraceReporter,
+        audit: AuditLog,
     ) -> None:
         self.app = app
         self._admission = admission
         self._lifecycle = lifecycle
         self._metrics = metrics
         self._reporter = reporter
+        self._audit = audit
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -170,6 +174,12 @@ class RequestMiddleware:
                 scope["path"] if scope["path"] in QUERIES else OTHER
             )
             self._record(scope, outcome, span)
+            if 200 <= exchange.status < 300:
+                self._record_change(scope)
+
+    def _record_change(self, scope: Scope) -> None:
+        if action := rule_of(scope["method"], scope["path"]).action:
+            self._audit.record(action, scope["path"].removeprefix("/v1/"))
 
     def _count_failure(self, scope: Scope, error: Exception) -> None:
         if scope["path"] in QUERIES:

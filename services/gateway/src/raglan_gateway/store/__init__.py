@@ -20,13 +20,17 @@ SCHEMA: Final = Schema(
 
 
 def open_database(settings: GatewaySettings) -> Database:
-    """Open the database of `settings`; its tables are made by `Database.create`.
-
-    Raises:
-        RaglanError: the data folder is needed and cannot be written.
-    """
+    """Open the database of `settings`, without a connection yet; `Database.create` migrates it."""
     url = settings.database_url.get_secret_value()
-    if not url:
-        require_writable(settings.data_dir, "RAGLAN_GATEWAY_DATA_DIR")
     password = settings.database_password.get_secret_value()
     return Database(url_of(url, settings.data_dir / "gateway.sqlite", password), SCHEMA)
+
+
+def require_folder(settings: GatewaySettings) -> None:
+    """Make the folder of the SQLite file, where the settings name no other database.
+
+    Raises:
+        Unavailable: it cannot be written to.
+    """
+    if not settings.database_url.get_secret_value():
+        require_writable(settings.data_dir, "RAGLAN_GATEWAY_DATA_DIR")
