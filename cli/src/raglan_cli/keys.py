@@ -138,5 +138,5 @@ def _show_secret(made: dict[str, Any], json: bool) -> None:
         screen.print_json(made)
         return
     # Alone on stdout, so that it can be redirected into a file.
-    typer.echo(made["key"])
+    screen.out.print(made["key"], soft_wrap=True)
     screen.err.print(f"Key {made['id']} ({made['name']}). Keep it now: it is not shown again.")

@@ -10,7 +10,6 @@ from typing import Any
 import gateway_serving
 import httpx
 import pytest
-from fastapi.routing import APIRoute
 from pydantic import ValidationError
 from raglan.errors import Forbidden
 from raglan.settings import SettingsError, load
@@ -19,6 +18,7 @@ from raglan_gateway.access.routes import PUBLIC, RULES, rule_of
 from raglan_gateway.app import build
 from raglan_gateway.caller import Scope
 from raglan_gateway.settings import GatewaySettings
+from starlette.routing import Route
 
 ADMIN = "0123456789abcdef0123456789abcdef"
 SEARCH = {"query": "a", "top_k": 0}
@@ -65,8 +65,8 @@ async def passes(client: httpx.AsyncClient, key: str) -> bool:
 def routes_of(routes: Any) -> Iterator[tuple[str, str]]:
     """Method and path of every route, those that the OpenAPI document hides included."""
     for route in routes:
-        if isinstance(route, APIRoute):
-            yield from ((method, route.path) for method in route.methods)
+        if isinstance(route, Route):
+            yield from ((method, route.path) for method in route.methods or ())
         elif router := getattr(route, "original_router", None):
             yield from routes_of(router.routes)
 

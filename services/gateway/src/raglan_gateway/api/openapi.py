@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from typing import Any, Final
 
 from fastapi import FastAPI
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
 
 from raglan_gateway.api import schemas
 
@@ -69,4 +72,13 @@ def install(app: FastAPI) -> None:
         assert app.openapi_schema is not None
         return app.openapi_schema
 
+    async def shown(_: Request) -> Response:
+        # Made on the first call, which takes half a second.
+        return JSONResponse(await asyncio.to_thread(app.openapi))
+
     app.openapi = completed  # type: ignore[method-assign]
+    path = app.openapi_url
+    assert path is not None
+    others = [route for route in app.router.routes if getattr(route, "path", "") != path]
+    app.router.routes[:] = others
+    app.add_route(path, shown, include_in_schema=False)
