@@ -31,6 +31,10 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[mesh_process.Mesh
     """A mesh with two gateways and two embedders; none of its processes outlives it."""
     folder = tmp_path_factory.mktemp("pair") / "data"
     with mesh_process.running(folder, "--replicas", "gateway=2,embedder=2", **NULL) as mesh:
+        # The mesh answers as soon as one of them does.
+        mesh_process.until(
+            lambda: len(gateways(mesh)) == 2, within_s=60, what="both gateways are ready"
+        )
         pids = [service["pid"] for service in mesh.services()]
         yield mesh
         pids += [service["pid"] for service in mesh.services()]
@@ -112,14 +116,14 @@ def test_status_shows_each_process_once(pair: mesh_process.Mesh) -> None:
 
 
 def test_metrics_of_each_gateway_are_found_apart(pair: mesh_process.Mesh) -> None:
-    targets: list[dict[str, Any]] = httpx.get(f"{pair.url}/metrics/targets", timeout=30).json()
-    found = [
-        address
-        for target in targets
-        if target["labels"]["component"] == "gateway"
-        for address in target["targets"]
-    ]
-    assert len(found) == 2
+    def addresses() -> list[str]:
+        targets: list[dict[str, Any]] = httpx.get(f"{pair.url}/metrics/targets", timeout=30).json()
+        found = (each for each in targets if each["labels"]["component"] == "gateway")
+        return [address for target in found for address in target["targets"]]
+
+    # The file of the gateways' own addresses follows a restart by moments.
+    mesh_process.until(lambda: len(addresses()) == 2, within_s=30, what="both are listed")
+    found = addresses()
     assert {answered_by(f"http://{address}") for address in found} == gateways(pair)
 
 

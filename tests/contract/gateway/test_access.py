@@ -281,9 +281,9 @@ def signed_with(token: str, secret: bytes, **header: Any) -> str:
         ({"iss": "https://evil.example"}, Unauthenticated, "another issuer"),
         ({"aud": "other"}, Unauthenticated, "another audience"),
         ({"sub": None}, Unauthenticated, "sub"),
-        ({"tenant": None}, Forbidden, "JWT_TENANT_CLAIM"),
-        ({"tenant": "a/b"}, Forbidden, "JWT_TENANT_CLAIM"),
-        ({"collections": "a"}, Forbidden, "JWT_COLLECTIONS_CLAIM"),
+        ({"tenant": None}, Forbidden, "OIDC_TENANT_CLAIM"),
+        ({"tenant": "a/b"}, Forbidden, "OIDC_TENANT_CLAIM"),
+        ({"collections": "a"}, Forbidden, "OIDC_COLLECTIONS_CLAIM"),
     ],
 )
 async def test_a_token_with_other_claims_is_refused(
@@ -347,7 +347,7 @@ async def test_a_set_that_cannot_be_read_is_not_the_senders_fault(
     body: bytes, issuer: Issuer, verifier: TokenVerifier, clock: Clock
 ) -> None:
     issuer.body = body
-    with pytest.raises(Unavailable, match="JWT_JWKS_URL"):
+    with pytest.raises(Unavailable, match="OIDC_JWKS_URL"):
         await verifier.verify(issuer.token())
     issuer.body = None
     clock.now += PAUSE_S
@@ -356,5 +356,5 @@ async def test_a_set_that_cannot_be_read_is_not_the_senders_fault(
     clock.now += STALE_S - 1
     await verifier.verify(issuer.token())
     clock.now += PAUSE_S
-    with pytest.raises(Unavailable, match="JWT_JWKS_URL"):
+    with pytest.raises(Unavailable, match="OIDC_JWKS_URL"):
         await verifier.verify(issuer.token())

@@ -292,14 +292,14 @@ async def test_without_keys_it_does_not_start_on_another_address(host: str) -> N
     [
         ({"ADMIN_KEY": "short-secret"}, "32"),
         ({"ADMIN_KEY": "rgl_" + ADMIN}, "begins with rgl_"),
-        ({"JWT_ISSUER": "https://a"}, "JWT_AUDIENCE"),
-        ({"JWT_ISSUER": "i", "JWT_AUDIENCE": "a", "JWT_JWKS_URL": "http://10.0.0.1/k"}, "https"),
+        ({"OIDC_ISSUER": "https://a"}, "OIDC_AUDIENCE"),
+        ({"OIDC_ISSUER": "i", "OIDC_AUDIENCE": "a", "OIDC_JWKS_URL": "http://10.0.0.1/k"}, "https"),
         (
             {
-                "JWT_ISSUER": "i",
-                "JWT_AUDIENCE": "a",
-                "JWT_JWKS_URL": "https://a/k",
-                "JWT_ALGORITHMS": "RS256,HS256",
+                "OIDC_ISSUER": "i",
+                "OIDC_AUDIENCE": "a",
+                "OIDC_JWKS_URL": "https://a/k",
+                "OIDC_ALGORITHMS": "RS256,HS256",
             },
             "HS256",
         ),

@@ -130,19 +130,34 @@ class Hosts:
         return f"http://{host}:{self.port}{path}"
 
 
+async def listening(allowed: Listener, private: Listener) -> list[asyncio.Server]:
+    """Servers on one port of the allowed address and of both loopback addresses."""
+    for _ in range(20):
+        servers = [await asyncio.start_server(allowed.serve, ALLOWED, 0)]
+        port = servers[0].sockets[0].getsockname()[1]
+        try:
+            for host in ("127.0.0.1", "::1"):
+                servers.append(await asyncio.start_server(private.serve, host, port))
+        except OSError:  # another process has the port on one of them
+            await closed(servers)
+        else:
+            return servers
+    raise AssertionError("no port is free on all three addresses")
+
+
+async def closed(servers: list[asyncio.Server]) -> None:
+    for server in servers:
+        server.close()
+        await server.wait_closed()
+
+
 @pytest.fixture
 async def hosts() -> AsyncIterator[Hosts]:
     """The same port on the allowed address and on both loopback addresses."""
     allowed, private = Listener(), Listener()
-    public = await asyncio.start_server(allowed.serve, ALLOWED, 0)
-    port = public.sockets[0].getsockname()[1]
-    loopback = [
-        await asyncio.start_server(private.serve, host, port) for host in ("127.0.0.1", "::1")
-    ]
-    yield Hosts(port, allowed, private)
-    for server in (public, *loopback):
-        server.close()
-        await server.wait_closed()
+    servers = await listening(allowed, private)
+    yield Hosts(servers[0].sockets[0].getsockname()[1], allowed, private)
+    await closed(servers)
 
 
 class Attempts:

@@ -228,16 +228,16 @@ def build(settings: GatewaySettings, lifecycle: Lifecycle | None = None) -> Fast
 
 def _access(settings: GatewaySettings, database: Database) -> Access:
     tokens = None
-    if settings.jwt_issuer:
+    if settings.oidc_issuer:
         tokens = TokenVerifier(
-            JsonWebKeys(settings.jwt_jwks_url),
-            issuer=settings.jwt_issuer,
-            audience=settings.jwt_audience,
-            algorithms=listed(settings.jwt_algorithms),
+            JsonWebKeys(settings.oidc_jwks_url),
+            issuer=settings.oidc_issuer,
+            audience=settings.oidc_audience,
+            algorithms=listed(settings.oidc_algorithms),
             claims=Claims(
-                scopes=settings.jwt_scopes_claim,
-                tenant=settings.jwt_tenant_claim,
-                collections=settings.jwt_collections_claim,
+                scopes=settings.oidc_scopes_claim,
+                tenant=settings.oidc_tenant_claim,
+                collections=settings.oidc_collections_claim,
             ),
         )
     return Access(

@@ -112,26 +112,26 @@ class GatewaySettings(ServiceSettings, env_prefix="RAGLAN_GATEWAY_"):
     audit_entries: int = Field(default=100_000, ge=1_000, le=100_000_000)
     """Entries of the audit log that are kept; the oldest leave first."""
 
-    jwt_issuer: str = ""
+    oidc_issuer: str = ""
     """The issuer (`iss`) whose JSON Web Tokens are taken as keys; empty for none."""
 
-    jwt_audience: str = ""
-    """The audience (`aud`) that a token must name; required with `jwt_issuer`."""
+    oidc_audience: str = ""
+    """The audience (`aud`) that a token must name; required with `oidc_issuer`."""
 
-    jwt_jwks_url: str = ""
+    oidc_jwks_url: str = ""
     """URL of the issuer's key set, `https://...`, or `http://` on loopback; required with
-    `jwt_issuer`. A key that the issuer withdraws is taken for 10 minutes more."""
+    `oidc_issuer`. A key that the issuer withdraws is taken for 10 minutes more."""
 
-    jwt_algorithms: str = "RS256,PS256,ES256,EdDSA"
+    oidc_algorithms: str = "RS256,PS256,ES256,EdDSA"
     """Signatures that a token may have, with commas; only asymmetric ones can be allowed."""
 
-    jwt_scopes_claim: str = "scope"
+    oidc_scopes_claim: str = "scope"
     """Claim with a token's scopes, `query`, `ingest` and `admin`: a list, or words with spaces."""
 
-    jwt_tenant_claim: str = ""
+    oidc_tenant_claim: str = ""
     """Claim with a token's tenant, which every token must have then; empty for no tenants."""
 
-    jwt_collections_claim: str = ""
+    oidc_collections_claim: str = ""
     """Claim with the list of the collections that a token allows, which every token must have
     then; empty for all."""
 
@@ -342,26 +342,26 @@ class GatewaySettings(ServiceSettings, env_prefix="RAGLAN_GATEWAY_"):
             )
         if " " in key or key.startswith("rgl_"):
             raise ValueError("RAGLAN_GATEWAY_ADMIN_KEY has a space, or begins with rgl_")
-        if self.jwt_issuer:
+        if self.oidc_issuer:
             self._check_jwt()
         return self
 
     def _check_jwt(self) -> None:
-        if not (self.jwt_audience and self.jwt_jwks_url):
+        if not (self.oidc_audience and self.oidc_jwks_url):
             raise ValueError(
-                "RAGLAN_GATEWAY_JWT_ISSUER needs RAGLAN_GATEWAY_JWT_AUDIENCE and "
-                "RAGLAN_GATEWAY_JWT_JWKS_URL"
+                "RAGLAN_GATEWAY_OIDC_ISSUER needs RAGLAN_GATEWAY_OIDC_AUDIENCE and "
+                "RAGLAN_GATEWAY_OIDC_JWKS_URL"
             )
-        url = urlsplit(self.jwt_jwks_url)
+        url = urlsplit(self.oidc_jwks_url)
         if url.scheme != "https" and not (url.scheme == "http" and is_loopback(url.hostname or "")):
             raise ValueError(
-                f"RAGLAN_GATEWAY_JWT_JWKS_URL is {self.jwt_jwks_url}; give an https URL"
+                f"RAGLAN_GATEWAY_OIDC_JWKS_URL is {self.oidc_jwks_url}; give an https URL"
             )
-        named = listed(self.jwt_algorithms)
+        named = listed(self.oidc_algorithms)
         if not named or (unknown := set(named) - ASYMMETRIC):
             wrong = ", ".join(sorted(unknown)) if named else "empty"
             raise ValueError(
-                f"RAGLAN_GATEWAY_JWT_ALGORITHMS is {wrong}; allowed are "
+                f"RAGLAN_GATEWAY_OIDC_ALGORITHMS is {wrong}; allowed are "
                 f"{', '.join(sorted(ASYMMETRIC))}"
             )
 

@@ -19,7 +19,6 @@ from raglan.errors import Conflict, Unavailable
 
 T = TypeVar("T")
 
-_THREADS = 4
 _BUSY_MS = 30_000
 _PASSING_SQLITE: Final = (
     sqlite3.SQLITE_BUSY,
@@ -43,15 +42,21 @@ class Transactions(Protocol):
 
 
 class Database:
-    """Owns the engine and its threads. `await run(work)` gives `work` a session of its own."""
+    """Owns the engine and its threads. `await run(work)` gives `work` a session of its own.
 
-    def __init__(self, url: str, schema: Schema) -> None:
+    Args:
+        url: of SQLAlchemy.
+        schema: the tables.
+        threads: statements at a time, each on a connection that stays open.
+    """
+
+    def __init__(self, url: str, schema: Schema, *, threads: int = 4) -> None:
         self.url = url
         self._schema = schema
-        self.engine = sa.create_engine(url, pool_size=_THREADS, max_overflow=2, pool_pre_ping=True)
+        self.engine = sa.create_engine(url, pool_size=threads, max_overflow=2, pool_pre_ping=True)
         if self.engine.dialect.name == "sqlite":
             sa.event.listen(self.engine, "connect", _prepare_sqlite)
-        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="database")
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="database")
 
     async def run(self, work: Callable[[Session], T]) -> T:
         """Run `work` in one transaction: committed when it returns, undone when it raises.

@@ -63,7 +63,7 @@ class JsonWebKeys:
         if self._clock() - self._fetched_at > STALE_S:
             raise Unavailable(
                 "The keys of the token issuer cannot be fetched "
-                "(RAGLAN_GATEWAY_JWT_JWKS_URL); try again.",
+                "(RAGLAN_GATEWAY_OIDC_JWKS_URL); try again.",
                 retry_after_s=PAUSE_S,
             )
         return self._keys.get(key_id)

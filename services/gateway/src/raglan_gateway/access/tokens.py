@@ -95,7 +95,7 @@ class TokenVerifier:
         if header.get("alg") not in self._algorithms:
             allowed = ", ".join(self._algorithms)
             raise Unauthenticated(
-                f"The token is not signed with one of {allowed} (RAGLAN_GATEWAY_JWT_ALGORITHMS)."
+                f"The token is not signed with one of {allowed} (RAGLAN_GATEWAY_OIDC_ALGORITHMS)."
             )
         key_id = header.get("kid")
         if not isinstance(key_id, str) or not 0 < len(key_id) <= _MAX_KEY_ID_CHARS:
@@ -126,7 +126,7 @@ class TokenVerifier:
         if not isinstance(tenant, str) or not is_tenant(tenant):
             raise Forbidden(
                 f"The token has no claim {name} with a tenant's name "
-                "(RAGLAN_GATEWAY_JWT_TENANT_CLAIM)."
+                "(RAGLAN_GATEWAY_OIDC_TENANT_CLAIM)."
             )
         return tenant
 
@@ -137,7 +137,7 @@ class TokenVerifier:
         if not isinstance(given, list) or not all(isinstance(each, str) for each in given):
             raise Forbidden(
                 f"The token has no claim {name} with a list of collections "
-                "(RAGLAN_GATEWAY_JWT_COLLECTIONS_CLAIM)."
+                "(RAGLAN_GATEWAY_OIDC_COLLECTIONS_CLAIM)."
             )
         return tuple(given)
 
@@ -152,9 +152,9 @@ def _reason(error: jwt.PyJWTError) -> str:
         case jwt.ExpiredSignatureError():
             return "The token has expired; get a new one."
         case jwt.InvalidIssuerError():
-            return "The token is of another issuer (RAGLAN_GATEWAY_JWT_ISSUER)."
+            return "The token is of another issuer (RAGLAN_GATEWAY_OIDC_ISSUER)."
         case jwt.InvalidAudienceError():
-            return "The token is for another audience (RAGLAN_GATEWAY_JWT_AUDIENCE)."
+            return "The token is for another audience (RAGLAN_GATEWAY_OIDC_AUDIENCE)."
         case jwt.MissingRequiredClaimError():
             return f"The token lacks the claim {error.claim}."
         case jwt.ImmatureSignatureError():

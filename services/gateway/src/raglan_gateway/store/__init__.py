@@ -23,7 +23,9 @@ def open_database(settings: GatewaySettings) -> Database:
     """Open the database of `settings`, without a connection yet; `Database.create` migrates it."""
     url = settings.database_url.get_secret_value()
     password = settings.database_password.get_secret_value()
-    return Database(url_of(url, settings.data_dir / "gateway.sqlite", password), SCHEMA)
+    address = url_of(url, settings.data_dir / "gateway.sqlite", password)
+    # SQLite has one writer, and each connection holds three files.
+    return Database(address, SCHEMA, threads=4 if url else 1)
 
 
 def require_folder(settings: GatewaySettings) -> None:
