@@ -13,7 +13,10 @@ from containers.services import LIMITS_MB, PORTS, image
 pytestmark = pytest.mark.timeout(1500)
 
 COMPILERS = "gcc g++ cc c++ clang ld as make cargo rustc go"
-ALONE = {"ingester": "RAGLAN_INGESTER_EMBEDDER_ADDRESS=127.0.0.1:7101"}
+ALONE = {
+    "gateway": "RAGLAN_GATEWAY_ANONYMOUS=allow",
+    "ingester": "RAGLAN_INGESTER_EMBEDDER_ADDRESS=127.0.0.1:7101",
+}
 GRACE_S = 10.5
 """What a service gives running calls (`shutdown_grace_s`) and its last word."""
 START_S = 120
