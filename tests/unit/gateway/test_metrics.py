@@ -112,7 +112,9 @@ async def test_new_names_in_requests_make_no_new_series() -> None:
             await asyncio.gather(*(send(client, gateway.url, chance) for _ in range(count)))
             return len(await shown(gateway))
 
-        before = await hammer(1, 900)
+        # By then the statuses and routes that such requests meet have nearly all come.
+        for seed in (1, 3, 4):
+            before = await hammer(seed, 300)
         # A name that leaks makes 22 series: the buckets, the sum and the count of a histogram.
         assert await hammer(2, 200) - before < 200
 
