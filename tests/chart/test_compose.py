@@ -20,6 +20,9 @@ OF_THE_CLUSTER = {
 }
 """Settings that a cluster sets and a single host does not need."""
 
+WITHOUT_A_VOLUME = {"gateway": {"data_dir"}}
+"""A Deployment's pods keep nothing; their database is PostgreSQL, where one is named."""
+
 PAIRS = (
     ("compose.yaml",),
     ("compose.yaml", "compose.qdrant.yaml"),
@@ -49,7 +52,7 @@ def _settings(service: str, environment: dict[str, Any], folder: Path) -> dict[s
     return {
         name: _comparable(value)
         for name, value in loaded.model_dump().items()
-        if name not in OF_THE_CLUSTER
+        if name not in OF_THE_CLUSTER | WITHOUT_A_VOLUME.get(service, set())
     }
 
 
