@@ -21,9 +21,12 @@ from raglan_gateway.settings import GatewaySettings
 async def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     app = build(GatewaySettings(**gateway_serving.NOWHERE))
     document = tmp_path / "openapi.json"
-    document.write_text(json.dumps(app.openapi()))
+    made_document = await asyncio.to_thread(app.openapi)
+    document.write_text(json.dumps(made_document))
+    config = tmp_path / "config.yaml"
+    config.write_text("content_type_overrides: {application/x-ndjson: text/plain}\n")
     command = [
-        "openapi-python-client", "generate", "--path", str(document),
+        "openapi-python-client", "generate", "--path", str(document), "--config", str(config),
         "--output-path", str(tmp_path / "made"), "--fail-on-warning",
     ]  # fmt: skip
     done = await asyncio.to_thread(
