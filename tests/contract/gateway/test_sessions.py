@@ -15,7 +15,7 @@ import pytest
 import sqlalchemy as sa
 from postgres_server import PostgresServer
 from pydantic import SecretStr
-from raglan.database import Database, url_of
+from raglan.database import Database, DatabaseUnavailable, url_of
 from raglan.rpc.server import Server
 from raglan_embedder.app import build as build_embedder
 from raglan_embedder.settings import EmbedderSettings
@@ -25,7 +25,9 @@ from raglan_gateway.conversation import archive as archives
 from raglan_gateway.conversation import rows
 from raglan_gateway.conversation.archive import Archive, new_answer
 from raglan_gateway.conversation.rows import Bounds
+from raglan_gateway.deletions import Deletions
 from raglan_gateway.settings import GatewaySettings
+from raglan_gateway.shared.answer_cache import AnswerCache
 from raglan_gateway.store import SCHEMA
 from raglan_gateway.store.model import AnswerRow, FeedbackRow, SessionRow
 from raglan_generator.app import build as build_generator
@@ -316,6 +318,52 @@ async def test_what_is_too_old_is_purged_with_its_feedback(url: str, tmp_path: P
         await kept.purge()
         for table in (AnswerRow, SessionRow, FeedbackRow):
             assert await count(kept, table) == 0
+
+
+async def test_answers_go_with_the_documents_that_they_were_made_of(
+    url: str, tmp_path: Path
+) -> None:
+    async with archive(url, tmp_path) as kept:
+        answers = {
+            "one": {("default", "a"), ("default", "b")},
+            "two": {("default", "b")},
+            "other-collection": {("more", "a")},
+            "none": set(),
+        }
+        for name in ("ann", "bob"):
+            use(name, "t")
+            for id_, sources in answers.items():
+                kept.keep(new_answer(id_, "s", id_, "Answer", b"{}", frozenset(sources)))
+        await kept.run(rows.put_feedback, "one", rating="bad", reasons=[], text="", passage="")
+        use("ann", "another")
+        kept.keep(new_answer("one", "s", "one", "Answer", b"{}", frozenset({("default", "a")})))
+
+        async def questions(name: str, tenant: str) -> list[str]:
+            use(name, tenant)
+            return sorted(question for question, _ in await kept.turns("s", 10))
+
+        use("bob", "t")
+        await kept.forget("default", ["a", "never seen"])
+        for name in ("ann", "bob"):
+            assert await questions(name, "t") == ["none", "other-collection", "two"]
+        assert await count(kept, FeedbackRow) == 0
+        await kept.forget("more", [])
+        assert await questions("ann", "t") == ["none", "two"]
+        assert await questions("ann", "another") == ["one"]
+
+
+async def test_no_document_is_deleted_while_its_answers_cannot_be(tmp_path: Path) -> None:
+    async with archive(f"sqlite:///{tmp_path / 'own.sqlite'}", tmp_path) as kept:
+        kept.is_away = True
+        asked = []
+
+        async def delete() -> Any:
+            asked.append("delete")
+
+        with pytest.raises(DatabaseUnavailable):
+            await Deletions(AnswerCache(0, delete), kept).run("default", delete, ["a"])
+        assert asked == []
+        kept.is_away = False
 
 
 async def test_a_deleted_answer_is_in_no_file(tmp_path: Path) -> None:

@@ -53,6 +53,7 @@ from raglan_gateway.caches.store import CacheStore
 from raglan_gateway.conversation.archive import Archive
 from raglan_gateway.conversation.rows import Bounds
 from raglan_gateway.conversation.sessions import Sessions
+from raglan_gateway.deletions import Deletions
 from raglan_gateway.mesh import TRACER, Mesh
 from raglan_gateway.metrics import Metrics
 from raglan_gateway.pipeline import Budgets, Pipeline
@@ -92,6 +93,7 @@ def build(settings: GatewaySettings, lifecycle: Lifecycle | None = None) -> Fast
     answers = AnswerCache(settings.stale_answer_s, mesh.revisions, redis)
     database = open_database(settings)
     archive = Archive(database, _kept(settings), metrics.lost_answers)
+    deletions = Deletions(answers, archive)
     store = CacheStore(
         {
             Layer.EMBEDDING: settings.embedding_cache_s,
@@ -210,10 +212,10 @@ def build(settings: GatewaySettings, lifecycle: Lifecycle | None = None) -> Fast
     )
     answering = query.Answering(cached, answers, settings, metrics, sessions, profiles)
     app.include_router(query.router(answering, settings))
-    for routes in openai_routes.routers(mesh, answers, answering, profiles, settings):
+    for routes in openai_routes.routers(mesh, deletions, answering, profiles, settings):
         app.include_router(routes)
-    app.include_router(collections.router(mesh, answers))
-    app.include_router(documents.router(mesh, answers, settings))
+    app.include_router(collections.router(mesh, deletions))
+    app.include_router(documents.router(mesh, deletions, settings))
     app.include_router(session_routes.router(archive))
     app.include_router(urls.router(mesh, _url_fetcher(settings)))
     app.include_router(jobs.router(mesh, settings.heartbeat_s))

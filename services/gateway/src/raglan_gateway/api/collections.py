@@ -12,8 +12,8 @@ from raglan.identifiers import shortened
 from raglan.v1 import common_pb2, ingester_pb2, retriever_pb2
 
 from raglan_gateway.api import replies, schemas
+from raglan_gateway.deletions import Deletions
 from raglan_gateway.mesh import Mesh
-from raglan_gateway.shared.answer_cache import AnswerCache
 
 TIMEOUT_S: Final = 30.0
 
@@ -61,7 +61,7 @@ async def listed(mesh: Mesh) -> list[schemas.Collection]:
     return [replies.collection(c) for c in found.collections]
 
 
-async def delete(mesh: Mesh, answers: AnswerCache, name: str) -> int:
+async def delete(mesh: Mesh, deletions: Deletions, name: str) -> int:
     """Delete a collection with its documents; returns how many chunks it had.
 
     Raises:
@@ -89,13 +89,13 @@ async def delete(mesh: Mesh, answers: AnswerCache, name: str) -> int:
         return dropped
 
     held = await retrieve("GetCollection", retriever_pb2.GetCollectionRequest(name=name))
-    await answers.deletion(name, drop())
+    await deletions.run(name, drop)
     # Documents submitted in between would appear in the next collection of that name.
     await forget_documents()
     return int(held.chunks)
 
 
-def router(mesh: Mesh, answers: AnswerCache) -> APIRouter:
+def router(mesh: Mesh, deletions: Deletions) -> APIRouter:
     """The routes of collections."""
     routes = APIRouter(prefix="/v1/collections", tags=["collections"])
 
@@ -122,6 +122,6 @@ def router(mesh: Mesh, answers: AnswerCache) -> APIRouter:
     @routes.delete("/{name}")
     async def delete_collection(name: schemas.CollectionName) -> schemas.Deleted:
         """Delete a collection with its documents; jobs that feed it are cancelled."""
-        return schemas.Deleted(deleted_chunks=await delete(mesh, answers, name))
+        return schemas.Deleted(deleted_chunks=await delete(mesh, deletions, name))
 
     return routes

@@ -21,9 +21,9 @@ from raglan_gateway.api import replies, schemas
 from raglan_gateway.api.collections import TIMEOUT_S, ensure_default
 from raglan_gateway.api.document_stream import documents_of
 from raglan_gateway.api.text import PlainText
+from raglan_gateway.deletions import Deletions
 from raglan_gateway.mesh import Mesh
 from raglan_gateway.settings import GatewaySettings
-from raglan_gateway.shared.answer_cache import AnswerCache
 from raglan_gateway.traces import request_outcome
 
 PIECE_BYTES: Final = 1024 * 1024
@@ -59,7 +59,7 @@ _BODY: Final = {
 }
 
 
-def router(mesh: Mesh, answers: AnswerCache, settings: GatewaySettings) -> APIRouter:
+def router(mesh: Mesh, deletions: Deletions, settings: GatewaySettings) -> APIRouter:
     """The routes of documents."""
     routes = APIRouter(prefix="/v1/collections/{name}/documents", tags=["documents"])
 
@@ -115,7 +115,7 @@ def router(mesh: Mesh, answers: AnswerCache, settings: GatewaySettings) -> APIRo
     ) -> schemas.Deleted:
         """Delete a document, also while it is being ingested."""
         request = ingester_pb2.GetDocumentRequest(collection=name, document_id=document_id)
-        gone = await answers.deletion(name, delete("DeleteDocument", request))
+        gone = await deletions.run(name, lambda: delete("DeleteDocument", request), [document_id])
         return schemas.Deleted(deleted_chunks=gone.deleted_chunks)
 
     @routes.post("/delete")
@@ -124,7 +124,7 @@ def router(mesh: Mesh, answers: AnswerCache, settings: GatewaySettings) -> APIRo
     ) -> schemas.DeletedDocuments:
         """Delete documents by the ids in the body; those that do not exist are named."""
         request = ingester_pb2.BatchDeleteDocumentsRequest(collection=name, document_ids=body.ids)
-        gone = await answers.deletion(name, delete("BatchDeleteDocuments", request))
+        gone = await deletions.run(name, lambda: delete("BatchDeleteDocuments", request), body.ids)
         return schemas.DeletedDocuments(
             deleted_chunks=gone.deleted_chunks, missing_ids=list(gone.missing_ids)
         )

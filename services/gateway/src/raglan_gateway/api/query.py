@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from functools import partial
@@ -18,6 +18,7 @@ from raglan.deadline import Deadline
 from raglan.errors import Cancelled, Internal, RaglanError
 from raglan.telemetry import context as request_context
 from raglan.telemetry import tracing
+from raglan.v1 import common_pb2
 
 from raglan_gateway import reply_headers, stage_spans
 from raglan_gateway.api import openapi, replies, schemas, sse, stale_answers
@@ -93,7 +94,7 @@ class Answering:
         except RaglanError as error:
             stale = await stale_answers.query(self._answers, query, error, self._metrics)
             reply = stale.model_dump_json().encode()
-            self._sessions.keep(body, stale.answer, reply)
+            self._sessions.keep(body, stale.answer, reply, stale.passages)
             return reply
         self._metrics.answered(run)
         stage_spans.returned(tracing.current(), run.answer)
@@ -102,7 +103,7 @@ class Answering:
             reply = replies.again(run)
         else:
             reply = stale_answers.keep(self._answers, run, replies.query(run))
-        self._sessions.keep(body, run.answer, reply)
+        self._sessions.keep(body, run.answer, reply, run.passages)
         return reply
 
     async def _checked(
@@ -193,7 +194,7 @@ async def _events(
     deadline: Deadline,
     metrics: Metrics,
     answers: AnswerCache,
-    keep: Callable[[str, bytes], None],
+    keep: Callable[[str, bytes, Sequence[common_pb2.Passage]], None],
 ) -> AsyncGenerator[sse.Event, None]:
     """The events of one stream; its last is `done` or `error`.
 
@@ -217,7 +218,7 @@ async def _events(
                     stage_spans.returned(request_span, event.run.answer)
                     reply = replies.query(event.run, passages)
                     body = stale_answers.keep(answers, event.run, reply)
-                    keep(event.run.answer, body)
+                    keep(event.run.answer, body, event.run.passages)
                     yield sse.Event("final", body.decode())
                 elif event != _SIGN_OF_LIFE:
                     yield _shown(event, passages)

@@ -132,6 +132,15 @@ class Archive:
         await self.run(work, *arguments)
         await self._database.truncate_log()
 
+    async def forget(self, collection: str, document_ids: Sequence[str]) -> None:
+        """Delete what is kept of documents, of all callers; see `rows.delete_answers_from`.
+
+        Raises:
+            DatabaseUnavailable: it cannot be deleted now.
+        """
+        if self.is_on:
+            await self.erase(rows.delete_answers_from, collection, document_ids)
+
     async def _settle(self) -> None:
         """Return once what waits now is written.
 
@@ -212,10 +221,17 @@ def current_owner() -> Owner:
 
 
 def new_answer(
-    answer_id: str, session_id: str | None, question: str, answer: str, record: bytes
+    answer_id: str,
+    session_id: str | None,
+    question: str,
+    answer: str,
+    record: bytes,
+    sources: frozenset[tuple[str, str]] = frozenset(),
 ) -> NewAnswer:
     """An answer of the current caller, given now."""
-    return NewAnswer(current_owner(), answer_id, session_id, now_ms(), question, answer, record)
+    return NewAnswer(
+        current_owner(), answer_id, session_id, now_ms(), question, answer, record, sources
+    )
 
 
 def _unavailable() -> DatabaseUnavailable:

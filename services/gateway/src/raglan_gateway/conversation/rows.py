@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
+from raglan.cache import digest
 from raglan.database import now_ms
 from raglan.errors import NotFound
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
-from raglan_gateway.store.model import AnswerRow, FeedbackRow, SessionRow
+from raglan_gateway.store.model import AnswerRow, AnswerSource, FeedbackRow, SessionRow
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,8 @@ class NewAnswer:
     answer: str
     record: bytes
     """JSON of request and reply."""
+    sources: frozenset[tuple[str, str]] = frozenset()
+    """Collection and id of each document that its passages are of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +75,13 @@ def insert_answers(session: Session, new: Sequence[NewAnswer]) -> None:
         if each.session_id:
             begun[(each.owner, each.session_id)] = each
     session.execute(_insert(session, AnswerRow).on_conflict_do_nothing(), rows)
+    sources = [
+        {**_columns(each.owner), "answer_id": each.id, "collection": name, "document": digest(id_)}
+        for each in new
+        for name, id_ in each.sources
+    ]
+    if sources:
+        session.execute(_insert(session, AnswerSource).on_conflict_do_nothing(), sources)
     # In one order, so that two gateways cannot wait for each other.
     for (owner, session_id), last in sorted(begun.items(), key=_order):
         _touch(session, owner, session_id, last.question[:_TITLE_CHARS], last.created_ms)
@@ -198,6 +208,25 @@ def answer_with_feedback(
 def delete_answer(session: Session, owner: Owner, answer_id: str) -> None:
     """Delete an answer and its feedback."""
     session.delete(find_answer(session, owner, answer_id))
+
+
+def delete_answers_from(
+    session: Session, owner: Owner, collection: str, document_ids: Sequence[str]
+) -> None:
+    """Delete the answers of all callers of a tenant that documents of a collection went into.
+
+    Args:
+        session: of the database.
+        owner: of the tenant.
+        collection: that the documents are in.
+        document_ids: theirs; none means all of the collection.
+    """
+    wanted = sa.select(AnswerSource.tenant, AnswerSource.caller, AnswerSource.answer_id).where(
+        AnswerSource.tenant == owner.tenant, AnswerSource.collection == collection
+    )
+    if document_ids:
+        wanted = wanted.where(AnswerSource.document.in_([digest(id_) for id_ in document_ids]))
+    session.execute(sa.delete(AnswerRow).where(sa.tuple_(*_key(AnswerRow)).in_(wanted)))
 
 
 def put_feedback(session: Session, owner: Owner, answer_id: str, **given: Any) -> FeedbackRow:

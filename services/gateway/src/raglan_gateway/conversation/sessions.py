@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from raglan.database import DatabaseUnavailable
 from raglan.errors import InvalidInput
 from raglan.telemetry import context as request_context
+from raglan.v1 import common_pb2
 
 from raglan_gateway.api import schemas
 from raglan_gateway.conversation.archive import Archive, new_answer
@@ -46,20 +48,27 @@ class Sessions:
             return body, _LOST
         return body.model_copy(update={"history": self._fitting(turns)}), ""
 
-    def keep(self, body: schemas.QueryRequest, answer: str, reply: bytes) -> None:
+    def keep(
+        self,
+        body: schemas.QueryRequest,
+        answer: str,
+        reply: bytes,
+        passages: Sequence[common_pb2.Passage] | Sequence[schemas.Passage],
+    ) -> None:
         """Keep an answer, soon.
 
         Args:
             body: the request, with the history that was used.
             answer: its text.
             reply: the reply to it as JSON.
+            passages: what it was made from.
         """
         if not self._archive.is_on:
             return
         record = b'{"request":' + body.model_dump_json().encode() + b',"reply":' + reply + b"}"
-        self._archive.keep(
-            new_answer(request_context.request_id(), body.session_id, body.query, answer, record)
-        )
+        sources = frozenset((each.collection, each.document_id) for each in passages)
+        id_ = request_context.request_id()
+        self._archive.keep(new_answer(id_, body.session_id, body.query, answer, record, sources))
 
     def _fitting(self, turns: list[tuple[str, str]]) -> list[schemas.Turn]:
         """The newest of `turns` that fit the limits, oldest first."""

@@ -104,6 +104,27 @@ class AnswerRow(Base):
     """Request and reply as JSON, compressed by zlib."""
 
 
+class AnswerSource(Base):
+    """A document that the passages of an answer are of; it goes with the answer."""
+
+    __tablename__ = "answer_sources"
+    __table_args__ = (
+        ForeignKeyConstraint(
+            ["tenant", "caller", "answer_id"],
+            ["answers.tenant", "answers.caller", "answers.id"],
+            ondelete="CASCADE",
+        ),
+        Index("ix_answer_sources_document", "tenant", "collection", "document"),
+    )
+
+    tenant: Mapped[str] = mapped_column(String(64), primary_key=True)
+    caller: Mapped[str] = mapped_column(String(256), primary_key=True)
+    answer_id: Mapped[str] = mapped_column(String(128), primary_key=True)
+    collection: Mapped[str] = mapped_column(String(64), primary_key=True)
+    document: Mapped[bytes] = mapped_column(LargeBinary(16), primary_key=True)
+    """`raglan.cache.digest` of its id, which may be long."""
+
+
 class FeedbackRow(Base):
     """What its caller thought of an answer."""
 

@@ -19,10 +19,10 @@ from raglan_gateway.api.openai.records import Records
 from raglan_gateway.api.openai.vector_files import VectorFiles
 from raglan_gateway.api.openai.vector_stores import VectorStores
 from raglan_gateway.api.query import Answering
+from raglan_gateway.deletions import Deletions
 from raglan_gateway.mesh import Mesh
 from raglan_gateway.profiles import Profiles
 from raglan_gateway.settings import GatewaySettings
-from raglan_gateway.shared.answer_cache import AnswerCache
 
 _MAX_BATCHES = 1_000
 _MAX_STORES = 10_000
@@ -30,7 +30,7 @@ _MAX_STORES = 10_000
 
 def routers(
     mesh: Mesh,
-    answers: AnswerCache,
+    deletions: Deletions,
     answering: Answering,
     profiles: Profiles,
     settings: GatewaySettings,
@@ -41,7 +41,7 @@ def routers(
     store = FileStore(
         folder / "files", max_bytes=settings.max_files_mb * 2**20, max_files=settings.max_files
     )
-    attachments = VectorFiles(mesh, answers, store)
+    attachments = VectorFiles(mesh, deletions, store)
     named = Records(folder / "vector_stores", most=_MAX_STORES)
     return [
         models.router(known),
@@ -51,7 +51,7 @@ def routers(
         rerank.router(mesh, settings),
         files.router(store, attachments),
         vector_stores.router(
-            VectorStores(mesh, answers, attachments, named), attachments, answering
+            VectorStores(mesh, deletions, attachments, named), attachments, answering
         ),
         store_files.router(attachments),
         store_files.batches_router(

@@ -17,9 +17,9 @@ from raglan_gateway.api import documents
 from raglan_gateway.api.collections import TIMEOUT_S
 from raglan_gateway.api.openai.file_store import FileStore, StoredFile
 from raglan_gateway.api.openai.vector_results import attributes
+from raglan_gateway.deletions import Deletions
 from raglan_gateway.error_envelopes import InvalidParameter
 from raglan_gateway.mesh import Mesh
-from raglan_gateway.shared.answer_cache import AnswerCache
 
 MAX_ATTRIBUTES: Final = 16
 MAX_FILES: Final = 500
@@ -37,9 +37,9 @@ Attributes = Mapping[str, str | float | bool]
 class VectorFiles:
     """Attaches, reads and detaches files."""
 
-    def __init__(self, mesh: Mesh, answers: AnswerCache, store: FileStore) -> None:
+    def __init__(self, mesh: Mesh, deletions: Deletions, store: FileStore) -> None:
         self._mesh = mesh
-        self._answers = answers
+        self._deletions = deletions
         self._store = store
 
     async def require(self, name: str) -> retriever_pb2.Collection:
@@ -134,9 +134,10 @@ class VectorFiles:
     async def detach(self, name: str, file_id: str) -> bool:
         """Delete the document of a file; returns whether there was one."""
         request = ingester_pb2.GetDocumentRequest(collection=name, document_id=file_id)
-        deleting = self._ask("DeleteDocument", request, retry=False)
         try:
-            await self._answers.deletion(name, deleting)
+            await self._deletions.run(
+                name, lambda: self._ask("DeleteDocument", request, retry=False), [file_id]
+            )
         except NotFound:
             return False
         return True

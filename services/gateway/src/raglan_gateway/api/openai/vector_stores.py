@@ -22,9 +22,9 @@ from raglan_gateway.api.openai.vector_files import VectorFiles
 from raglan_gateway.api.openai.vector_filters import converted
 from raglan_gateway.api.openai.vector_results import attributes, score
 from raglan_gateway.api.query import Answering
+from raglan_gateway.deletions import Deletions
 from raglan_gateway.error_envelopes import InvalidParameter
 from raglan_gateway.mesh import Mesh
-from raglan_gateway.shared.answer_cache import AnswerCache
 
 StoreId = Annotated[str, Path(pattern=COLLECTION_NAME, max_length=64)]
 _COUNTED: Final = 1_000
@@ -84,10 +84,10 @@ class VectorStores:
     """Makes and describes vector stores."""
 
     def __init__(
-        self, mesh: Mesh, answers: AnswerCache, files: VectorFiles, records: Records
+        self, mesh: Mesh, deletions: Deletions, files: VectorFiles, records: Records
     ) -> None:
         self._mesh = mesh
-        self._answers = answers
+        self._deletions = deletions
         self._files = files
         self._records = records
 
@@ -132,7 +132,7 @@ class VectorStores:
 
     async def delete(self, name: str) -> None:
         """Delete the collection; files stay where they are."""
-        await collections.delete(self._mesh, self._answers, name)
+        await collections.delete(self._mesh, self._deletions, name)
         await asyncio.to_thread(self._records.delete, caller.current().tenant, name)
 
     async def shown(self, found: retriever_pb2.Collection) -> dict[str, Any]:
