@@ -20,8 +20,8 @@ OF_THE_CLUSTER = {
 }
 """Settings that a cluster sets and a single host does not need."""
 
-WITHOUT_A_VOLUME = {"gateway": {"data_dir"}}
-"""A Deployment's pods keep nothing; their database is PostgreSQL, where one is named."""
+OF_THE_GATEWAY = {"gateway": {"data_dir", "database_url"}}
+"""In Compose it keeps its rows in a volume of one host; pods of a Deployment share PostgreSQL."""
 
 PAIRS = (
     ("compose.yaml",),
@@ -52,7 +52,7 @@ def _settings(service: str, environment: dict[str, Any], folder: Path) -> dict[s
     return {
         name: _comparable(value)
         for name, value in loaded.model_dump().items()
-        if name not in OF_THE_CLUSTER | WITHOUT_A_VOLUME.get(service, set())
+        if name not in OF_THE_CLUSTER | OF_THE_GATEWAY.get(service, set())
     }
 
 

@@ -22,7 +22,12 @@ from helm_chart import (
 )
 from raglan.settings import SERVICES
 
-BACKENDS = {("gateway", "redis"), ("ingester", "postgresql"), ("retriever", "qdrant")}
+BACKENDS = {
+    ("gateway", "redis"),
+    ("gateway", "postgresql"),
+    ("ingester", "postgresql"),
+    ("retriever", "qdrant"),
+}
 
 
 @pytest.mark.parametrize("name", ["default", "small", "bundled", "all"])
@@ -123,7 +128,7 @@ def test_servers_outside_are_reached_by_their_ports() -> None:
     )
     assert _outside(objects) == {
         **{service: {4318} for service in SERVICES},
-        "gateway": {6379, 4318},
+        "gateway": {5433, 6379, 4318},
         "retriever": {6333, 4318},
         "ingester": {5433, 4318},
         "generator": {443, 4318},

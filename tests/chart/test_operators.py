@@ -258,6 +258,7 @@ def test_a_renderer_without_a_cluster_draws_no_password() -> None:
     assert not of_kind(objects, "Secret")
     for client, server in (
         ("ingester", "postgresql"),
+        ("gateway", "postgresql"),
         ("gateway", "redis"),
         ("retriever", "qdrant"),
     ):

@@ -193,20 +193,21 @@ def test_secrets_are_mounted_where_their_variables_point() -> None:
         "--set=services.generator.secrets.api_key.existingSecret=llm"
         ",services.generator.secrets.api_key.key=token",
     )
-    expected = {
-        "gateway": ("RAGLAN_GATEWAY_REDIS_URL_FILE", "redis", "uri"),
-        "ingester": ("RAGLAN_INGESTER_DATABASE_PASSWORD_FILE", "postgres", "password"),
-        "retriever": ("RAGLAN_RETRIEVER_QDRANT_API_KEY_FILE", "qdrant", "api-key"),
-        "generator": ("RAGLAN_GENERATOR_API_KEY_FILE", "llm", "token"),
-    }
-    for service, (variable, secret, key) in expected.items():
+    expected = (
+        ("gateway", "RAGLAN_GATEWAY_REDIS_URL_FILE", "redis", "uri"),
+        ("gateway", "RAGLAN_GATEWAY_DATABASE_PASSWORD_FILE", "postgres", "password"),
+        ("ingester", "RAGLAN_INGESTER_DATABASE_PASSWORD_FILE", "postgres", "password"),
+        ("retriever", "RAGLAN_RETRIEVER_QDRANT_API_KEY_FILE", "qdrant", "api-key"),
+        ("generator", "RAGLAN_GENERATOR_API_KEY_FILE", "llm", "token"),
+    )
+    for service, variable, secret, key in expected:
         workload = workloads(objects)[service]
         path = Path(environment(workload)[variable])
         mount = _named(container(workload)["volumeMounts"], "secrets")
         assert path.parent == Path(mount["mountPath"])
         volume = _named(workload["spec"]["template"]["spec"]["volumes"], "secrets")
-        (source,) = volume["projected"]["sources"]
-        assert source["secret"]["name"] == secret
+        sources = volume["projected"]["sources"]
+        (source,) = (each for each in sources if each["secret"]["name"] == secret)
         assert source["secret"]["items"] == [{"key": key, "path": path.name}]
 
 
@@ -305,3 +306,9 @@ def _named(things: list[dict[str, Any]], name: str) -> dict[str, Any]:
 def _seconds(probe: dict[str, Any]) -> int:
     product: int = probe["failureThreshold"] * probe["periodSeconds"]
     return product
+
+
+def test_a_gateway_keeps_its_keys_where_the_chart_has_a_database() -> None:
+    """In a pod's own folder they would be gone with it, and everybody be served again."""
+    shared = environment(_services("several")["gateway"])
+    assert urlsplit(shared["RAGLAN_GATEWAY_DATABASE_URL"]).scheme == "postgresql"

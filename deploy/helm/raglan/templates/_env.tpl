@@ -63,6 +63,9 @@
 ALLOWED_HOSTS: {{ concat $hosts .w.hosts | uniq | join "," | quote }}
 ANONYMOUS: allow
 DATA_DIR: /tmp/raglan
+{{- with include "raglan.serverUrl" (dict "root" .root "name" "postgresql") }}
+DATABASE_URL: {{ . }}
+{{- end }}
 {{- with include "raglan.serverUrl" (dict "root" .root "name" "redis") }}
 REDIS_URL: {{ . }}
 {{- end }}
@@ -127,7 +130,7 @@ GPU_MEMORY_UTILIZATION: {{ . }}
 {{- range $setting, $from := .w.secrets -}}
 {{- $_ := set $files $setting (dict "secret" $from.existingSecret "key" $from.key) -}}
 {{- end -}}
-{{- with (include "raglan.backends" $root | fromYaml | dig .name "") -}}
+{{- range (include "raglan.backends" $root | fromYaml | dig .name list) -}}
 {{- $from := index $root.Values . -}}
 {{- $part := ternary "password" "url" (or $from.bundled (ne $from.url "")) -}}
 {{- $setting := get (dict "redis" (print "redis_" $part) "postgresql" (print "database_" $part) "qdrant" "qdrant_api_key") . -}}

@@ -10,9 +10,9 @@ tracer: [embedder, retriever, reranker, generator, ingester]
 
 {{- /* Bundled or external servers that each service needs. */ -}}
 {{- define "raglan.backends" -}}
-gateway: redis
-ingester: postgresql
-retriever: qdrant
+gateway: [postgresql, redis]
+ingester: [postgresql]
+retriever: [qdrant]
 {{- end -}}
 
 {{- /* URL of PostgreSQL or Redis, without a password; empty without one, and where a Secret holds it. */ -}}
