@@ -81,7 +81,7 @@ def _ingest(client: httpx.Client, texts: dict[str, str]) -> None:
 
 @dataclass
 class _Load:
-    """What h2load measured."""
+    """Results of h2load."""
 
     statuses: list[int]
     took_ms: list[float]

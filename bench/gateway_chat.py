@@ -1,4 +1,4 @@
-"""What `/v1/chat/completions` adds to `/v1/query`: the same question by turns on one connection."""
+"""Cost of `/v1/chat/completions` over `/v1/query`: one question by turns on one connection."""
 
 from __future__ import annotations
 

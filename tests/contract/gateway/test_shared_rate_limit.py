@@ -203,7 +203,7 @@ async def until(true: Callable[[], Awaitable[bool]]) -> None:
 
 
 async def passes(limit: RateLimit, quotas: Quotas = ANSWERS) -> bool:
-    """Whether a request passes; it ends at once, and writes nothing."""
+    """Return whether a request passes, without writing anything."""
     try:
         request = await limit.enter(quotas)
     except RateLimited:

@@ -1,4 +1,4 @@
-"""What every test of the gateway has: a data folder of its own."""
+"""A data folder of its own for every test of the gateway."""
 
 from __future__ import annotations
 

@@ -194,7 +194,7 @@ async def test_a_hostile_url_is_refused_unconnected(hosts: Hosts, url: str) -> N
 
 @pytest.mark.parametrize("url", [url for url in HOSTILE if "\r" not in url and url.isascii()])
 async def test_a_redirect_to_a_hostile_url_is_refused(hosts: Hosts, url: str) -> None:
-    """What is relative leads back to the host itself, where it goes round until it is refused."""
+    """A relative target leads back to the host itself, and on until it is refused."""
     hosts.allowed.reply = redirect(url.format(port=hosts.port))
     fetcher = hosts.fetcher()
     attempts = Attempts(fetcher)

@@ -12,7 +12,7 @@ from raglan.telemetry import semconv, tracing
 
 
 class Scope(StrEnum):
-    """What a key allows. `admin` includes the others."""
+    """Permission of a key. `admin` includes the others."""
 
     QUERY = "query"
     INGEST = "ingest"

@@ -47,7 +47,7 @@ class Query:
     history_lost: str = ""
     """Reason for which the history of its session is missing; else empty."""
     cache: CacheControl = DEFAULT
-    """What the client allows the caches."""
+    """Directives of the client for the caches."""
 
     @property
     def line(self) -> str:

@@ -105,7 +105,7 @@ class GatewaySettings(ServiceSettings, env_prefix="RAGLAN_GATEWAY_"):
     Once it is set, every request needs a key."""
 
     anonymous: Literal["loopback", "allow"] = "loopback"
-    """Where requests need no key as long as there is none: on loopback only, so that a gateway
+    """Addresses that need no key as long as there is none: loopback only, so that a gateway
     without keys refuses to start on another address; or `allow`, anywhere, for a network that is
     closed otherwise. Keys are required in any case from the first one on."""
 

@@ -57,7 +57,7 @@ class Target:
 
 
 class UrlPolicy:
-    """What may be fetched.
+    """Policy for fetched URLs.
 
     Args:
         hosts: names (`*.example.com` for those below one), or `*` for every public one.

@@ -1,4 +1,4 @@
-"""Everything that a call can raise.
+"""Errors of calls.
 
 RaglanError
 ├── ConnectionFailed     nothing answers, or the connection broke
@@ -103,7 +103,7 @@ class Forbidden(Refused):
 
 
 class NotFound(Refused):
-    """What the request names does not exist."""
+    """There is no such object as the request names."""
 
 
 class Conflict(Refused):

@@ -15,7 +15,7 @@ from raglan_gateway.caller import Scope
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """What a route needs."""
+    """Requirements of a route."""
 
     scope: Scope
     action: str = ""

@@ -1,4 +1,4 @@
-"""What one gateway counts of its callers, in its memory.
+"""Counts of the callers of one gateway, in its memory.
 
 The generic cell rate algorithm (ITU-T I.371): what a caller has used is paid for until some moment,
 each unit for another `interval`; a use whose own payment would end more than a minute from now

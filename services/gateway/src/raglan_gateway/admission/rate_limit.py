@@ -40,7 +40,7 @@ _DEBT_S: Final = 3_600
 
 _REQUESTS, _CONCURRENT, _TOKENS = 1, 2, 3
 _BUSY_S: Final = 1.0
-"""When to come back for a place: nobody knows when one is free."""
+"""Delay before the next attempt for a place: the time until one is free is unknown."""
 
 _SENTENCES: Final = {
     _REQUESTS: "The limit is {} requests a minute ({}); try again in {:.1f} s ({}).",

@@ -1,4 +1,4 @@
-"""What all gateways count together, in Redis: rates, and leases of requests in progress.
+"""Counts of all gateways together, in Redis: rates, and leases of requests in progress.
 
 A lease ends by itself, so that a gateway which is killed gives its places back; one that lives
 renews the leases of its requests, all of them at once.

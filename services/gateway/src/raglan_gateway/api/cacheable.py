@@ -30,4 +30,4 @@ class Cacheable(BaseModel):
     model_config = ConfigDict(use_attribute_docstrings=True)
 
     cached: Cached = Field(default_factory=dict)
-    """What came from a cache, by layer: the query's vector, the passages, or the whole answer."""
+    """Parts from a cache, by layer: the query's vector, the passages, the whole answer."""

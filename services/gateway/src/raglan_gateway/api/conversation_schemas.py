@@ -45,7 +45,7 @@ class Sessions(Described):
 
 
 class Feedback(Strict):
-    """What the caller thinks of an answer."""
+    """A caller's rating of an answer."""
 
     rating: Literal["good", "bad"]
     reasons: Annotated[
@@ -86,7 +86,7 @@ class SessionTurns(Session):
 
 
 class Erased(Described):
-    """What was deleted."""
+    """A deleted object."""
 
     id: str
 

@@ -45,7 +45,7 @@ class NewApiKey(Strict):
     name: Annotated[NonBlankText, Field(max_length=128, examples=["open-webui"])]
     """Says who uses it."""
     scopes: list[ScopeName] = Field(default=["query"], min_length=1, max_length=3)
-    """What it allows: `query` reads, `ingest` changes documents and collections, `admin` is all."""
+    """Scopes: `query` reads, `ingest` changes documents and collections, `admin` is all."""
     collections: Annotated[list[CollectionName], Field(min_length=1, max_length=100)] | None = None
     """The collections that it may touch; without them, all of its tenant."""
     tenant: Annotated[str, Field(pattern=TENANT, max_length=63)] | None = None
@@ -57,7 +57,7 @@ class NewApiKey(Strict):
 
 
 class Rotation(Strict):
-    """How a key is rotated."""
+    """Rotation of a key."""
 
     overlap_s: Annotated[int, Field(ge=0, le=_YEAR_S)] = 86_400
     """Seconds for which the former secret is valid beside the new one."""

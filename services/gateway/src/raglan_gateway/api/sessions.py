@@ -119,7 +119,7 @@ def _check_on(archive: Archive) -> None:
 
 
 def _place(after: str) -> tuple[int, str]:
-    """Where the page before ended."""
+    """Position of the last row of the page before."""
     if not after:
         return 0, ""
     at_ms, _, answer_id = after.partition(":")

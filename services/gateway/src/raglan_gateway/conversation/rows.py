@@ -43,7 +43,7 @@ class NewAnswer:
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """What is kept at most, of each caller but for the age."""
+    """Limits of what is kept; all but the age are of each caller."""
 
     age_ms: int
     answers: int

@@ -1,4 +1,4 @@
-"""What a query has to do with its session: the history before it, and its answer after it."""
+"""The session of a query: the history before it, and its answer after it."""
 
 from __future__ import annotations
 

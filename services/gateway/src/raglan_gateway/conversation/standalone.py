@@ -197,7 +197,7 @@ def _last_phrase(stated: str, preposition: str, language: str) -> str:
 
 
 def _carried(line: str, earlier: str, answer: str, language: str) -> list[str]:
-    """What the earlier question was about, as phrases, and names that its answer gave."""
+    """Phrases for the subject of the earlier question, and names that its answer gave."""
     known = {stem(_bare(word), language) for word in _words(line)}
     words = _words(earlier)
     phrases = [

@@ -126,7 +126,7 @@ class AnswerSource(Base):
 
 
 class FeedbackRow(Base):
-    """What its caller thought of an answer."""
+    """Its caller's rating of an answer."""
 
     __tablename__ = "feedback"
     __table_args__ = (

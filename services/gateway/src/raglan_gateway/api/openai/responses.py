@@ -38,7 +38,7 @@ _OURS: Final = frozenset({"reasoning", "file_search_call"})
 
 
 class RankingOptions(Lenient):
-    """How results are chosen."""
+    """Options of the ranking."""
 
     score_threshold: float | None = None
 

@@ -43,7 +43,7 @@ class StaticChunking(Lenient):
 
 
 class ChunkingStrategy(Lenient):
-    """How a vector store's files are cut."""
+    """Chunking of a vector store's files."""
 
     type: str
     static: StaticChunking | None = None
@@ -66,7 +66,7 @@ class ChangedVectorStore(Lenient):
 
 
 class RankingOptions(Lenient):
-    """How results are chosen."""
+    """Options of the ranking."""
 
     score_threshold: float | None = None
 
