@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
 import raglan
 import structlog
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from raglan.cross_origin import CrossOriginPolicy, is_loopback
 from raglan.database import Database
 from raglan.errors import Conflict, RaglanError
 from raglan.lifecycle import Lifecycle
 from raglan.resilience.breaker import State
+from raglan.telemetry.process import ProcessMetrics
 from starlette.responses import Response
 
 from raglan_gateway.access.access import Access
@@ -57,6 +59,7 @@ from raglan_gateway.deletions import Deletions
 from raglan_gateway.mesh import TRACER, Mesh
 from raglan_gateway.metrics import Metrics
 from raglan_gateway.pipeline import Budgets, Pipeline
+from raglan_gateway.profiles import Profiles
 from raglan_gateway.profiles import read as read_profiles
 from raglan_gateway.settings import GatewaySettings, listed
 from raglan_gateway.shared.answer_cache import AnswerCache
@@ -74,111 +77,47 @@ _ERRORS: Final[dict[int | str, dict[str, Any]]] = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """Objects behind the routes, in the order in which they are made; `_running` owns them."""
+
+    settings: GatewaySettings
+    metrics: Metrics
+    mesh: Mesh
+    pipeline: Pipeline
+    redis: RedisLink | None
+    answers: AnswerCache
+    database: Database
+    archive: Archive
+    store: CacheStore
+    revisions: CurrentRevisions
+    served: ServedModels
+    shared_count: SharedCount | None
+    access: Access
+    audit: AuditLog
+    process: ProcessMetrics
+    reporter: TraceReporter
+
+
 def build(settings: GatewaySettings, lifecycle: Lifecycle | None = None) -> FastAPI:
     """The gateway. Call inside a running event loop: channels belong to it."""
     lifecycle = lifecycle or Lifecycle("the gateway")
-    metrics = Metrics()
-
-    def attempted(service: str, kind: str) -> None:
-        metrics.called.attempted(service, kind)
-        request_outcome.note_attempt(kind)
-
-    mesh = Mesh(settings, attempted)
-    pipeline = Pipeline(
-        mesh, _budgets(settings), rerank_candidates=settings.rerank_candidates, observer=metrics
-    )
-    process = metrics.process(pipeline.load_shedder.observe_lag)
-    login = settings.redis_login()
-    redis = RedisLink(login) if login.get_secret_value() else None
-    answers = AnswerCache(settings.stale_answer_s, mesh.revisions, redis)
-    database = open_database(settings)
-    archive = Archive(database, _kept(settings), metrics.lost_answers)
-    deletions = Deletions(answers, archive)
-    store = CacheStore(
-        {
-            Layer.EMBEDDING: settings.embedding_cache_s,
-            Layer.EVIDENCE: settings.evidence_cache_s,
-            Layer.ANSWER: settings.answer_cache_s,
-        },
-        settings.cache_bytes,
-        redis,
-    )
-    revisions = CurrentRevisions(mesh.index_revisions)
-    served = ServedModels(
-        [name for name in mesh.pools if name.startswith(("embedder", "reranker", "generator"))],
-        mesh.describe,
-    )
-    metrics.watch_cache(store)
-    cached = CachedPipeline(
-        pipeline,
-        store,
-        revisions,
-        served,
-        setup=f"rerank_candidates={settings.rerank_candidates}",
-        observer=metrics,
-        spend=spend,
-    )
-    shared_count = SharedCount(redis) if redis else None
-    access = _access(settings, database)
-    audit = AuditLog(database, settings.audit_entries)
-    admission = Admission(
-        settings,
-        load_shedder=pipeline.load_shedder,
-        rate_limit=RateLimit(shared_count),
-        check_origin=CrossOriginPolicy(
-            listens_on=settings.host,
-            allowed_hosts=listed(settings.allowed_hosts),
-            origins=listed(settings.cors_origins),
-        ).check,
-        access=access,
-        count=metrics.refused,
-    )
-    tracer = mesh.pools.get(TRACER)
-    reporter = TraceReporter(tracer)
-    metrics.watch(
-        mesh,
-        pipeline,
-        lambda: [
-            *(["redis"] if redis and redis.state is not State.CLOSED else []),
-            *(["database"] if archive.is_away else []),
-        ],
+    parts = _make(settings, Metrics())
+    profiles = read_profiles(settings.profiles_file, parts.mesh.generators)
+    answering = _answering(parts, profiles)
+    mcp = McpServer(
+        mcp_tools.tools(answering, parts.mesh), max_request_bytes=settings.max_request_bytes
     )
 
     async def prepare() -> None:
         require_folder(settings)
-        await access.prepare()
+        await parts.access.prepare()
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         await prepare()
-        archive.start()
-        access.start()
-        audit.start()
-        process.start()
-        reporter.start()
-        process.becomes("serving")
-        making = asyncio.create_task(_make_default_collection(mesh, settings.default_collection))
-        await mcp.start()
-        yield
-        process.becomes("stopping")
-        await mcp.close()
-        making.cancel()
-        await asyncio.wait((making,))
-        await process.stop()
-        await reporter.close()
-        if shared_count is not None:
-            await shared_count.close()
-        await served.close()
-        await revisions.close()
-        await store.close()
-        await answers.close()
-        if redis is not None:
-            await redis.close()
-        await mesh.close()
-        await archive.close()
-        await access.close()
-        await audit.close()
-        await database.close()
+        async with _running(parts, mcp):
+            yield
 
     app = FastAPI(
         title="Raglan",
@@ -192,40 +131,157 @@ def build(settings: GatewaySettings, lifecycle: Lifecycle | None = None) -> Fast
         responses=_ERRORS,
     )
     app.state.lifecycle = lifecycle
-    app.state.metrics = metrics
+    app.state.metrics = parts.metrics
     app.state.prepare = prepare
-    app.state.reject_head = partial(_reject_head, metrics)
+    app.state.reject_head = partial(_reject_head, parts.metrics)
     app.add_middleware(
         RequestMiddleware,
-        admission=admission,
+        admission=_admission(parts),
         lifecycle=lifecycle,
-        metrics=metrics,
-        reporter=reporter,
-        audit=audit,
+        metrics=parts.metrics,
+        reporter=parts.reporter,
+        audit=parts.audit,
     )
     if settings.cors_origins:
         app.add_middleware(Cors, origins=listed(settings.cors_origins))
     install_error_handlers(app)
-    profiles = read_profiles(settings.profiles_file, mesh.generators)
-    sessions = Sessions(
-        archive, max_turns=settings.max_history_turns, max_chars=settings.max_history_chars
-    )
-    answering = query.Answering(cached, answers, settings, metrics, sessions, profiles)
-    app.include_router(query.router(answering, settings))
-    for routes in openai_routes.routers(mesh, deletions, answering, profiles, settings):
+    for routes in _routers(parts, answering, profiles):
         app.include_router(routes)
-    app.include_router(collections.router(mesh, deletions))
-    app.include_router(documents.router(mesh, deletions, settings))
-    app.include_router(session_routes.router(archive))
-    app.include_router(urls.router(mesh, _url_fetcher(settings)))
-    app.include_router(jobs.router(mesh, settings.heartbeat_s))
-    app.include_router(trace_routes.router(tracer, reporter))
-    app.include_router(operations.router(mesh, redis, settings, metrics))
-    app.include_router(keys.router(access, audit))
-    mcp = McpServer(mcp_tools.tools(answering, mesh), max_request_bytes=settings.max_request_bytes)
     app.router.routes.append(mcp.route)
     openapi.install(app)
     return app
+
+
+def _make(settings: GatewaySettings, metrics: Metrics) -> _Parts:
+    def attempted(service: str, kind: str) -> None:
+        metrics.called.attempted(service, kind)
+        request_outcome.note_attempt(kind)
+
+    mesh = Mesh(settings, attempted)
+    pipeline = Pipeline(
+        mesh, _budgets(settings), rerank_candidates=settings.rerank_candidates, observer=metrics
+    )
+    login = settings.redis_login()
+    redis = RedisLink(login) if login.get_secret_value() else None
+    database = open_database(settings)
+    archive = Archive(database, _kept(settings), metrics.lost_answers)
+    metrics.watch(
+        mesh,
+        pipeline,
+        lambda: [
+            *(["redis"] if redis and redis.state is not State.CLOSED else []),
+            *(["database"] if archive.is_away else []),
+        ],
+    )
+    return _Parts(
+        settings=settings,
+        metrics=metrics,
+        mesh=mesh,
+        pipeline=pipeline,
+        redis=redis,
+        answers=AnswerCache(settings.stale_answer_s, mesh.revisions, redis),
+        database=database,
+        archive=archive,
+        store=_cache_store(settings, redis),
+        revisions=CurrentRevisions(mesh.index_revisions),
+        served=ServedModels(
+            [name for name in mesh.pools if name.startswith(("embedder", "reranker", "generator"))],
+            mesh.describe,
+        ),
+        shared_count=SharedCount(redis) if redis else None,
+        access=_access(settings, database),
+        audit=AuditLog(database, settings.audit_entries),
+        process=metrics.process(pipeline.load_shedder.observe_lag),
+        reporter=TraceReporter(mesh.pools.get(TRACER)),
+    )
+
+
+@asynccontextmanager
+async def _running(parts: _Parts, mcp: McpServer) -> AsyncIterator[None]:
+    """Start what works beside the requests; close everything at the end, also after a failure."""
+    async with AsyncExitStack() as stack:
+        own = (
+            *(parts.database, parts.audit, parts.access, parts.archive, parts.mesh, parts.redis),
+            *(parts.answers, parts.store, parts.revisions, parts.served, parts.shared_count),
+            parts.reporter,
+        )
+        for each in own:
+            if each is not None:
+                stack.push_async_callback(each.close)
+        stack.push_async_callback(parts.process.stop)
+        for started in (parts.archive, parts.access, parts.audit, parts.process, parts.reporter):
+            started.start()
+        parts.process.becomes("serving")
+        name = parts.settings.default_collection
+        making = asyncio.create_task(_make_default_collection(parts.mesh, name))
+        stack.push_async_callback(_cancelled, making)
+        await mcp.start()
+        stack.push_async_callback(mcp.close)
+        stack.callback(parts.process.becomes, "stopping")
+        yield
+
+
+async def _cancelled(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.wait((task,))
+
+
+def _answering(parts: _Parts, profiles: Profiles) -> query.Answering:
+    settings = parts.settings
+    parts.metrics.watch_cache(parts.store)
+    cached = CachedPipeline(
+        parts.pipeline,
+        parts.store,
+        parts.revisions,
+        parts.served,
+        setup=f"rerank_candidates={settings.rerank_candidates}",
+        observer=parts.metrics,
+        spend=spend,
+    )
+    sessions = Sessions(
+        parts.archive, max_turns=settings.max_history_turns, max_chars=settings.max_history_chars
+    )
+    return query.Answering(cached, parts.answers, settings, parts.metrics, sessions, profiles)
+
+
+def _routers(parts: _Parts, answering: query.Answering, profiles: Profiles) -> Iterator[APIRouter]:
+    settings, mesh = parts.settings, parts.mesh
+    deletions = Deletions(parts.answers, parts.archive)
+    yield query.router(answering, settings)
+    yield from openai_routes.routers(mesh, deletions, answering, profiles, settings)
+    yield collections.router(mesh, deletions)
+    yield documents.router(mesh, deletions, settings)
+    yield session_routes.router(parts.archive)
+    yield urls.router(mesh, _url_fetcher(settings))
+    yield jobs.router(mesh, settings.heartbeat_s)
+    yield trace_routes.router(mesh.pools.get(TRACER), parts.reporter)
+    yield operations.router(mesh, parts.redis, settings, parts.metrics)
+    yield keys.router(parts.access, parts.audit)
+
+
+def _admission(parts: _Parts) -> Admission:
+    settings = parts.settings
+    return Admission(
+        settings,
+        load_shedder=parts.pipeline.load_shedder,
+        rate_limit=RateLimit(parts.shared_count),
+        check_origin=CrossOriginPolicy(
+            listens_on=settings.host,
+            allowed_hosts=listed(settings.allowed_hosts),
+            origins=listed(settings.cors_origins),
+        ).check,
+        access=parts.access,
+        count=parts.metrics.refused,
+    )
+
+
+def _cache_store(settings: GatewaySettings, redis: RedisLink | None) -> CacheStore:
+    lifetimes = {
+        Layer.EMBEDDING: settings.embedding_cache_s,
+        Layer.EVIDENCE: settings.evidence_cache_s,
+        Layer.ANSWER: settings.answer_cache_s,
+    }
+    return CacheStore(lifetimes, settings.cache_bytes, redis)
 
 
 def _access(settings: GatewaySettings, database: Database) -> Access:
