@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
@@ -78,16 +79,18 @@ async def test_the_sdk_client_uses_every_tool(
     assert document[cited["start"] : cited["end"]] == cited["quote"]
 
 
-async def test_fastmcp_uses_it_and_sees_errors_as_sentences(
-    mesh: mesh_process.Mesh, filled: str
-) -> None:
-    async with fastmcp.Client(f"{mesh.url}/mcp") as agent:
-        found = await agent.call_tool("search", {"query": QUESTION, "collections": [filled]})
-        assert found.structured_content["passages"][0]["text"] == TEXT
-        with pytest.raises(ToolError, match="no collection 'nothing'"):
-            await agent.call_tool("search", {"query": QUESTION, "collections": ["nothing"]})
-        with pytest.raises(ToolError, match="there is no field 'k'; the fields are"):
-            await agent.call_tool("search", {"query": QUESTION, "k": 3})
+def test_fastmcp_uses_it_and_sees_errors_as_sentences(mesh: mesh_process.Mesh, filled: str) -> None:
+    async def use() -> None:
+        async with fastmcp.Client(f"{mesh.url}/mcp") as agent:
+            found = await agent.call_tool("search", {"query": QUESTION, "collections": [filled]})
+            assert found.structured_content["passages"][0]["text"] == TEXT
+            with pytest.raises(ToolError, match="no collection 'nothing'"):
+                await agent.call_tool("search", {"query": QUESTION, "collections": ["nothing"]})
+            with pytest.raises(ToolError, match="there is no field 'k'; the fields are"):
+                await agent.call_tool("search", {"query": QUESTION, "k": 3})
+
+    # A loop of its own: this client imports a part of itself when it connects.
+    asyncio.run(use())
 
 
 def test_calls_without_a_session_are_served(client: httpx.Client, filled: str) -> None:
