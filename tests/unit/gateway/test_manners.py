@@ -247,3 +247,17 @@ async def test_the_error_event_of_a_stream_has_the_fields_of_the_envelope() -> N
     assert end[0] == "error"
     assert set(end[1]) == FIELDS
     assert end[1]["request_id"] == response.headers["x-request-id"]
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [("/healthz", 200), ("/docs", 200), ("/v1/nothing", 404), ("/v1/query", 405)],
+)
+async def test_a_browser_takes_no_reply_for_a_script_or_into_a_frame(
+    gateway: httpx.AsyncClient, path: str, status: int
+) -> None:
+    reply = await gateway.get(path)
+    assert reply.status_code == status
+    assert reply.headers["x-content-type-options"] == "nosniff"
+    assert reply.headers["content-security-policy"] == "frame-ancestors 'none'"
+    assert reply.headers["referrer-policy"] == "no-referrer"

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from pydantic import BaseModel, ValidationError
-from raglan_gateway.api import conversation_schemas, filters, keys, mcp_tools, schemas
+from raglan_gateway.api import conversation_schemas, filters, keys, mcp_tools, schemas, urls
 from raglan_gateway.api.openai.lenient import QueryOptions
 from raglan_gateway.api.strict import Strict
 from raglan_gateway.settings import GatewaySettings
@@ -19,7 +19,7 @@ MODELS: tuple[type[BaseModel], ...] = (
     schemas.SearchRequest, schemas.QueryRequest, schemas.NewCollection, schemas.NewDocuments,
     schemas.DocumentIds, conversation_schemas.NewSession, conversation_schemas.SessionTitle,
     conversation_schemas.Feedback, QueryOptions, keys.NewApiKey, keys.Rotation,
-    schemas.DocumentUrls, mcp_tools.AnswerInput, mcp_tools.SearchInput,
+    urls.DocumentUrls, mcp_tools.AnswerInput, mcp_tools.SearchInput,
     mcp_tools.DocumentInput,
 )  # fmt: skip
 MOST_ERRORS = 8

@@ -34,6 +34,14 @@ log: Final = structlog.get_logger()
 _UNTRACED: Final = (*PROBES, "/v1/status", "/v1/traces", "/openapi.json", "/docs")
 """Paths that are polled, or that show traces themselves."""
 
+_SECURITY: Final = (
+    # A browser takes a stored document for no script, and shows the API in no frame.
+    (b"x-content-type-options", b"nosniff"),
+    (b"content-security-policy", b"frame-ancestors 'none'"),
+    (b"referrer-policy", b"no-referrer"),
+)
+"""Headers of every reply, but to a head that is no HTTP."""
+
 _DISCARD_S: Final = 5.0
 """Longest time for which the rest of a body is read after the reply to its request."""
 
@@ -46,7 +54,7 @@ class Exchange:
     ) -> None:
         self.status = 0
         """Status of the reply; 0 before it begins."""
-        self.added: list[tuple[bytes, bytes]] = []
+        self.added: list[tuple[bytes, bytes]] = [*_SECURITY]
         """Headers for the reply."""
         self.on_start: Callable[[], None] = lambda: None
         self._scope = scope

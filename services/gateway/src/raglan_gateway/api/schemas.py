@@ -331,18 +331,6 @@ class DocumentIds(Strict):
     ids: Annotated[list[StoredId], Field(min_length=1, max_length=1_000, fail_fast=True)]
 
 
-class DocumentUrls(Strict):
-    """Addresses of documents to fetch, as one job."""
-
-    urls: Annotated[
-        list[Annotated[PlainText, Field(min_length=1, max_length=2_000)]],
-        Field(min_length=1, max_length=20, fail_fast=True),
-    ]
-    """A document's id is its host and path."""
-    metadata: dict[str, Any] = Field(default_factory=dict)
-    """Kept with every document, besides its `url`."""
-
-
 class Accepted(Described):
     """The job that ingests what was sent."""
 

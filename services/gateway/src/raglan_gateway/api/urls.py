@@ -4,20 +4,35 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
-from typing import Final
+from typing import Annotated, Any, Final
 from urllib.parse import unquote, urlsplit
 
 from fastapi import APIRouter
+from pydantic import Field
 from raglan.errors import Forbidden, Overloaded
 from raglan.v1 import ingester_pb2
 
 from raglan_gateway.api import schemas
 from raglan_gateway.api.documents import PIECE_BYTES, header, submit
+from raglan_gateway.api.strict import Strict
+from raglan_gateway.api.text import PlainText
 from raglan_gateway.mesh import Mesh
 from raglan_gateway.url_fetcher import Fetched, UrlFetcher
 
 _AT_ONCE: Final = 4
 """Requests that fetch, each of which holds one document."""
+
+
+class DocumentUrls(Strict):
+    """Addresses of documents to fetch, as one job."""
+
+    urls: Annotated[
+        list[Annotated[PlainText, Field(min_length=1, max_length=2_000)]],
+        Field(min_length=1, max_length=20, fail_fast=True),
+    ]
+    """A document's id is its host and path."""
+    metadata: dict[str, Any] = Field(default_factory=dict)
+    """Kept with every document, besides its `url`."""
 
 
 def router(mesh: Mesh, fetcher: UrlFetcher | None) -> APIRouter:
@@ -26,9 +41,7 @@ def router(mesh: Mesh, fetcher: UrlFetcher | None) -> APIRouter:
     fetching = 0
 
     @routes.post("/v1/collections/{name}/documents/urls", status_code=202)
-    async def fetch_documents(
-        name: schemas.CollectionName, body: schemas.DocumentUrls
-    ) -> schemas.Accepted:
+    async def fetch_documents(name: schemas.CollectionName, body: DocumentUrls) -> schemas.Accepted:
         """Fetch documents by URL; the job that is returned parses, embeds and indexes them."""
         nonlocal fetching
         if fetcher is None:
@@ -50,7 +63,7 @@ def router(mesh: Mesh, fetcher: UrlFetcher | None) -> APIRouter:
 
 
 async def _parts(
-    fetcher: UrlFetcher, body: schemas.DocumentUrls
+    fetcher: UrlFetcher, body: DocumentUrls
 ) -> AsyncIterator[ingester_pb2.SubmitRequest]:
     for url in body.urls:
         found = await fetcher.fetch(url)
@@ -59,7 +72,7 @@ async def _parts(
             yield ingester_pb2.SubmitRequest(data=found.content[begin : begin + PIECE_BYTES])
 
 
-def _named(found: Fetched, body: schemas.DocumentUrls) -> ingester_pb2.SubmitRequest:
+def _named(found: Fetched, body: DocumentUrls) -> ingester_pb2.SubmitRequest:
     parts = urlsplit(found.url)
     query = f"?{parts.query}" if parts.query else ""
     metadata = {**body.metadata, "url": found.url}
