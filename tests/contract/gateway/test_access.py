@@ -22,7 +22,7 @@ from raglan.errors import Forbidden, RaglanError, Unauthenticated, Unavailable
 from raglan_gateway.access.access import KEPT_S, OUTAGE_S, Access
 from raglan_gateway.access.audit import AuditLog
 from raglan_gateway.access.jwks import PAUSE_S, STALE_S, JsonWebKeys
-from raglan_gateway.access.key_store import NewKey
+from raglan_gateway.access.key_store import NewKey, Reach
 from raglan_gateway.access.tokens import Claims, TokenVerifier
 from raglan_gateway.caller import Caller, Limits, Scope
 from raglan_gateway.store import SCHEMA
@@ -95,7 +95,7 @@ async def test_a_revocation_holds_in_the_other_gateway_within_its_time(url: str)
         key, text = await one.keys.create(ADMIN)
         async with access(url, clock) as other:
             await caller_of(other, text)
-            await one.keys.revoke(key.id, tenant=None)
+            await one.keys.revoke(key.id, reach=Reach())
             with pytest.raises(Unauthenticated, match="revoked"):
                 await caller_of(one, text)
             clock.now = KEPT_S - 0.1

@@ -214,6 +214,32 @@ async def test_what_a_key_may_give_away() -> None:
         assert {entry["tenant"] for entry in entries} == {"acme"}
 
 
+async def test_a_key_with_collections_reaches_no_key_that_allows_more() -> None:
+    async with gateway(admin_key=ADMIN) as client:
+        limited = bearer((await made(client, scopes=["admin"], collections=["a", "b"]))["key"])
+        within = await made(client, collections=["a"])
+        beyond = [
+            await made(client, scopes=["admin"]),
+            await made(client, collections=["a", "c"]),
+            await made(client, collections=["a"], tenant="acme"),
+        ]
+        for each in beyond:
+            path = f"/v1/keys/{each['id']}"
+            for method, of in (("GET", ""), ("POST", "/rotate"), ("DELETE", "")):
+                reply = await client.request(method, path + of, headers=limited)
+                assert reply.status_code == 404, (method, each)
+            assert await passes(client, each["key"])
+        listed = (await client.get("/v1/keys", headers=limited)).json()["keys"]
+        ids = {key["id"] for key in listed}
+        assert within["id"] in ids
+        assert ids.isdisjoint(each["id"] for each in beyond)
+        path = f"/v1/keys/{within['id']}/rotate"
+        assert (await client.post(path, headers=limited)).status_code == 200
+        body = {"name": "x", "tenant": "acme", "collections": ["a"]}
+        reply = await client.post("/v1/keys", json=body, headers=limited)
+        assert reply.status_code == 403, "acme's collection of the same name is another one"
+
+
 async def test_a_collection_that_the_key_does_not_name_is_refused() -> None:
     async with gateway(admin_key=ADMIN) as client:
         headers = bearer((await made(client, scopes=["query", "ingest"], collections=["a"]))["key"])

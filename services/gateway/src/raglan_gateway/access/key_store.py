@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import islice
 from typing import Final, TypeVar
 
 import sqlalchemy as sa
@@ -19,6 +20,24 @@ from raglan_gateway.store.model import ApiKey
 T = TypeVar("T")
 MAX_KEYS: Final = 10_000
 """Keys that are kept; past it, those revoked longest ago make room."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """The keys that a caller may see and change: none that allows more than its own does."""
+
+    tenant: str | None = None
+    """Whose keys; None for those of all."""
+    collections: frozenset[str] | None = None
+    """Keys of no other collections; None for any."""
+
+    def includes(self, key: ApiKey) -> bool:
+        """Return whether a key is among them."""
+        if self.tenant is not None and key.tenant != self.tenant:
+            return False
+        if self.collections is None:
+            return True
+        return key.collections is not None and self.collections.issuperset(key.collections)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,33 +120,38 @@ class KeyStore:
         self._made()
         return key, text
 
-    async def keys(self, *, tenant: str | None, after: str, limit: int) -> list[ApiKey]:
+    async def keys(self, *, reach: Reach, after: str, limit: int) -> list[ApiKey]:
         """List keys by id.
 
         Args:
-            tenant: whose keys; None for all.
+            reach: of the caller.
             after: id of the key before the first; "" begins.
             limit: most keys.
         """
-        query = sa.select(ApiKey).where(ApiKey.id > after).order_by(ApiKey.id).limit(limit)
-        if tenant is not None:
-            query = query.where(ApiKey.tenant == tenant)
-        return await self._database.run(lambda session: list(session.scalars(query)))
+        query = sa.select(ApiKey).where(ApiKey.id > after).order_by(ApiKey.id)
+        if reach.tenant is not None:
+            query = query.where(ApiKey.tenant == reach.tenant)
 
-    async def get(self, id_: str, *, tenant: str | None) -> ApiKey:
-        """Return one key of a tenant, None for any.
+        def work(session: Session) -> list[ApiKey]:
+            # The database cannot compare lists of collections; there are `MAX_KEYS` rows at most.
+            return list(islice(filter(reach.includes, session.scalars(query)), limit))
+
+        return await self._database.run(work)
+
+    async def get(self, id_: str, *, reach: Reach) -> ApiKey:
+        """Return one key.
 
         Raises:
-            NotFound: there is no such key.
+            NotFound: there is no such key within reach.
         """
-        return await self._database.run(lambda session: _of_tenant(session, id_, tenant))
+        return await self._database.run(lambda session: _within(session, id_, reach))
 
-    async def revoke(self, id_: str, *, tenant: str | None) -> ApiKey:
+    async def revoke(self, id_: str, *, reach: Reach) -> ApiKey:
         """End a key; again is no error."""
         row = audit.entry("key.revoke", id_)
 
         def work(session: Session) -> ApiKey:
-            key = _of_tenant(session, id_, tenant)
+            key = _within(session, id_, reach)
             if key.revoked_ms is None:
                 key.revoked_ms = now_ms()
                 audit.add(session, [row], self._keep_entries)
@@ -135,7 +159,7 @@ class KeyStore:
 
         return await self._change(id_, work)
 
-    async def rotate(self, id_: str, *, tenant: str | None, overlap_ms: int) -> tuple[ApiKey, str]:
+    async def rotate(self, id_: str, *, reach: Reach, overlap_ms: int) -> tuple[ApiKey, str]:
         """Give a key a new secret; the one before it is valid for `overlap_ms` longer.
 
         Raises:
@@ -145,7 +169,7 @@ class KeyStore:
         row = audit.entry("key.rotate", id_)
 
         def work(session: Session) -> ApiKey:
-            key = _of_tenant(session, id_, tenant)
+            key = _within(session, id_, reach)
             if key.revoked_ms is not None:
                 raise Conflict(f"The key {id_} is revoked; make another one.")
             key.rotated_ms = now_ms()
@@ -179,8 +203,8 @@ class KeyStore:
         session.delete(gone)
 
 
-def _of_tenant(session: Session, id_: str, tenant: str | None) -> ApiKey:
+def _within(session: Session, id_: str, reach: Reach) -> ApiKey:
     key = session.get(ApiKey, id_)
-    if key is None or (tenant is not None and key.tenant != tenant):
+    if key is None or not reach.includes(key):
         raise NotFound(f"There is no key {shortened(id_)}.")
     return key

@@ -14,7 +14,7 @@ from raglan.identifiers import shortened
 from raglan_gateway import caller
 from raglan_gateway.access.access import Access
 from raglan_gateway.access.audit import AuditLog
-from raglan_gateway.access.key_store import NewKey
+from raglan_gateway.access.key_store import NewKey, Reach
 from raglan_gateway.access.tokens import TENANT
 from raglan_gateway.api.schemas import CollectionName, Described
 from raglan_gateway.api.strict import Strict
@@ -144,7 +144,7 @@ def router(access: Access, audit: AuditLog) -> APIRouter:
     ) -> Keys:
         """Keys by id, without their secrets; revoked ones are among them."""
         _secret(response)
-        found = await store.keys(tenant=_visible(), after=after, limit=limit + 1)
+        found = await store.keys(reach=_reach(), after=after, limit=limit + 1)
         last = found[limit - 1].id if len(found) > limit else None
         return Keys(keys=[KeyInfo(**_info(key)) for key in found[:limit]], next_after=last)
 
@@ -152,21 +152,21 @@ def router(access: Access, audit: AuditLog) -> APIRouter:
     async def get_key(key_id: KeyId, response: Response) -> KeyInfo:
         """One key, without its secret."""
         _secret(response)
-        return KeyInfo(**_info(await store.get(key_id, tenant=_visible())))
+        return KeyInfo(**_info(await store.get(key_id, reach=_reach())))
 
     @routes.post("/v1/keys/{key_id}/rotate")
     async def rotate_key(key_id: KeyId, response: Response, body: Rotation = _ROTATION) -> MadeKey:
         """Give a key a new secret, beside which the former one stays valid for a while."""
         _secret(response)
         overlap_ms = body.overlap_s * 1000
-        key, text = await store.rotate(key_id, tenant=_visible(), overlap_ms=overlap_ms)
+        key, text = await store.rotate(key_id, reach=_reach(), overlap_ms=overlap_ms)
         return MadeKey(key=text, **_info(key))
 
     @routes.delete("/v1/keys/{key_id}")
     async def revoke_key(key_id: KeyId, response: Response) -> KeyInfo:
         """End a key: within 5 seconds no gateway takes it any more."""
         _secret(response)
-        return KeyInfo(**_info(await store.revoke(key_id, tenant=_visible())))
+        return KeyInfo(**_info(await store.revoke(key_id, reach=_reach())))
 
     @routes.get("/v1/audit")
     async def list_audit(
@@ -176,7 +176,7 @@ def router(access: Access, audit: AuditLog) -> APIRouter:
     ) -> Audit:
         """Changes of keys, collections, documents and jobs, newest first."""
         _secret(response)
-        found = await audit.entries(tenant=_visible(), before=before, limit=limit + 1)
+        found = await audit.entries(tenant=_reach().tenant, before=before, limit=limit + 1)
         last = found[limit - 1].id if len(found) > limit else None
         return Audit(entries=[_entry(each) for each in found[:limit]], next_before=last)
 
@@ -187,9 +187,12 @@ def _secret(response: Response) -> None:
     response.headers["Cache-Control"] = "no-store"
 
 
-def _visible() -> str | None:
-    """The tenant whose keys the caller sees; None for all, where it belongs to none."""
-    return caller.current().tenant or None
+def _reach() -> Reach:
+    """The keys that the caller may see and change; all, where its own key is limited in nothing."""
+    who = caller.current()
+    if who.collections is None:
+        return Reach(who.tenant or None)
+    return Reach(who.tenant, frozenset(who.collections))
 
 
 def _checked(body: NewApiKey) -> NewKey:
@@ -200,8 +203,9 @@ def _checked(body: NewApiKey) -> NewKey:
     """
     who = caller.current()
     tenant = who.tenant if body.tenant is None else body.tenant
-    if who.tenant and tenant != who.tenant:
-        raise Forbidden(f"The key of a tenant makes keys of its own tenant, not {tenant!r}.")
+    # A collection of another tenant is another one, whatever its name.
+    if (who.tenant or who.collections is not None) and tenant != who.tenant:
+        raise Forbidden(f"The key makes keys of its own tenant, not of {tenant!r}.")
     collections = None if body.collections is None else tuple(dict.fromkeys(body.collections))
     if who.collections is not None:
         beyond = set(collections or ()) - set(who.collections)
