@@ -68,9 +68,9 @@ async def access(url: str, clock: Clock, **options: Any) -> AsyncIterator[Access
 
 
 async def caller_of(gateway: Access, key: str = "") -> Caller:
-    sent = {"authorization": f"Bearer {key}"} if key else {}
-    scope = {"path": "/v1/search", "query_string": b"", "headers": []}
-    return await gateway.authenticate(scope, sent)
+    sent = [(b"authorization", f"Bearer {key}".encode())] if key else []
+    scope = {"path": "/v1/search", "query_string": b"", "headers": sent}
+    return await gateway.authenticate(scope)
 
 
 async def test_a_key_made_through_one_gateway_is_known_to_the_other(url: str) -> None:

@@ -11,7 +11,7 @@ import asyncio
 import hashlib
 import hmac
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import parse_qsl
@@ -171,7 +171,7 @@ class Access:
 
     # --- Requests ---------------------------------------------------------------------------------
 
-    async def authenticate(self, scope: RequestScope, headers: Mapping[str, str]) -> Caller:
+    async def authenticate(self, scope: RequestScope) -> Caller:
         """Return the caller of a request; ANONYMOUS where no key is required.
 
         Raises:
@@ -191,7 +191,7 @@ class Access:
             if not self._is_open:
                 raise Unauthenticated(EXPOSED.format(host=self._host))
             return ANONYMOUS
-        return await self._verify(_presented(scope, headers))
+        return await self._verify(_presented(scope["headers"]))
 
     def authorise(self, who: Caller, method: str, path: str) -> None:
         """Check that a caller may use a route.
@@ -326,16 +326,20 @@ def _caller_of(key: ApiKey) -> Caller:
     )
 
 
-def _presented(scope: RequestScope, headers: Mapping[str, str]) -> str:
-    """Return the key that a request holds, from the one header that has it."""
-    if sum(name == b"authorization" for name, _ in scope["headers"]) > 1:
-        raise Unauthenticated("The request has several Authorization headers; send one.")
-    found = {value.strip() for name in _HEADERS if (value := headers.get(name))}
-    if authorization := headers.get("authorization"):
-        scheme, _, value = authorization.partition(" ")
-        if scheme.lower() != "bearer" or not value.strip():
-            raise Unauthenticated("The Authorization header has another form than `Bearer <key>`.")
-        found.add(value.strip())
+def _presented(headers: Iterable[tuple[bytes, bytes]]) -> str:
+    """Return the key that a request holds. Each header counts: a proxy may read another one."""
+    found: set[str] = set()
+    for raw_name, raw_value in headers:
+        name, value = raw_name.decode("latin-1"), raw_value.decode("latin-1").strip()
+        if name in _HEADERS and value:
+            found.add(value)
+        elif name == "authorization" and value:
+            scheme, _, value = value.partition(" ")
+            if scheme.lower() != "bearer" or not value.strip():
+                raise Unauthenticated(
+                    "The Authorization header has another form than `Bearer <key>`."
+                )
+            found.add(value.strip())
     if not found:
         raise Unauthenticated(
             "The gateway needs a key: send it as `Authorization: Bearer <key>` "
@@ -350,8 +354,10 @@ def _refuse_key_in_query(query: bytes) -> None:
     if not query:
         return
     text = query.decode("latin-1")
-    names = {name.lower() for name, _ in parse_qsl(text, keep_blank_values=True)}
-    if names & _QUERY_NAMES or api_key.PREFIX in text:
+    fields = parse_qsl(text, keep_blank_values=True)
+    names = {name.lower() for name, _ in fields}
+    # Decoded: a client may escape any character of it.
+    if names & _QUERY_NAMES or any(api_key.PREFIX in part for field in fields for part in field):
         raise Unauthenticated(
             "A key in the query string stays in the logs of proxies and in histories: send it as "
             "`Authorization: Bearer <key>`, and rotate the one that you sent."

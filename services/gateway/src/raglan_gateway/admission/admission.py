@@ -123,7 +123,7 @@ class Admission:
             RaglanError: the request is refused.
         """
         self._check_head(scope, headers)
-        await self._check_key(scope, headers)
+        await self._check_key(scope)
         if scope["path"] in PROBES:
             yield receive
             return
@@ -175,12 +175,12 @@ class Admission:
             if body is not None:
                 body.release()
 
-    async def _check_key(self, scope: Scope, headers: Mapping[str, str]) -> None:
+    async def _check_key(self, scope: Scope) -> None:
         """Make the sender of the key the current caller."""
         # The task of a connection's next request begins with the context of this one.
         caller.use(ANONYMOUS)
         try:
-            who = await self._access.authenticate(scope, headers)
+            who = await self._access.authenticate(scope)
             caller.use(who)
             self._access.authorise(who, scope["method"], scope["path"])
         except (Unauthenticated, Forbidden):
