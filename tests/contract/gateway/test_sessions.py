@@ -121,6 +121,21 @@ async def test_a_session_holds_the_history_that_a_follow_up_refers_to(
         assert third["standalone_question"] == "and on Windows?"
 
 
+@pytest.mark.parametrize("stream", [False, True])
+async def test_no_store_keeps_no_answer_either(url: str, tmp_path: Path, stream: bool) -> None:
+    async with gateway(url, tmp_path) as client:
+        for control, kept in (("no-cache", 200), ("no-store", 404)):
+            reply = await client.post(
+                "/v1/query",
+                json=ASK | {"session_id": control, "stream": stream},
+                headers={"Cache-Control": control},
+            )
+            assert reply.status_code == 200
+            made = f"/v1/queries/{reply.headers['x-request-id']}"
+            assert (await client.get(made)).status_code == kept
+            assert (await client.get(f"/v1/sessions/{control}")).status_code == kept
+
+
 async def test_sessions_are_created_listed_renamed_exported_and_deleted(
     url: str, tmp_path: Path
 ) -> None:

@@ -94,7 +94,7 @@ class Answering:
         except RaglanError as error:
             stale = await stale_answers.query(self._answers, query, error, self._metrics)
             reply = stale.model_dump_json().encode()
-            self._sessions.keep(body, stale.answer, reply, stale.passages)
+            self._sessions.keep(body, query.cache, stale.answer, reply, stale.passages)
             return reply
         self._metrics.answered(run)
         stage_spans.returned(tracing.current(), run.answer)
@@ -103,7 +103,7 @@ class Answering:
             reply = replies.again(run)
         else:
             reply = stale_answers.keep(self._answers, run, replies.query(run))
-        self._sessions.keep(body, run.answer, reply, run.passages)
+        self._sessions.keep(body, query.cache, run.answer, reply, run.passages)
         return reply
 
     async def _checked(
@@ -126,7 +126,7 @@ class Answering:
     ) -> AsyncGenerator[sse.Event, None]:
         """Begin an answer; returns its events, those of `/v1/query`. Close them."""
         body, query, deadline = await self._checked(body, request, priority)
-        keep = partial(self._sessions.keep, body)
+        keep = partial(self._sessions.keep, body, query.cache)
         events = _events(self._pipeline, query, deadline, self._metrics, self._answers, keep)
         return await _while_connected(request, _begun(events))
 

@@ -11,6 +11,7 @@ from raglan.telemetry import context as request_context
 from raglan.v1 import common_pb2
 
 from raglan_gateway.api import schemas
+from raglan_gateway.caches.control import CacheControl
 from raglan_gateway.conversation.archive import Archive, new_answer
 
 _LOST: Final = "The session could not be read; the question was answered without its history."
@@ -51,6 +52,7 @@ class Sessions:
     def keep(
         self,
         body: schemas.QueryRequest,
+        cache: CacheControl,
         answer: str,
         reply: bytes,
         passages: Sequence[common_pb2.Passage] | Sequence[schemas.Passage],
@@ -59,11 +61,12 @@ class Sessions:
 
         Args:
             body: the request, with the history that was used.
+            cache: of the request; `no-store` keeps nothing here either.
             answer: its text.
             reply: the reply to it as JSON.
             passages: what it was made from.
         """
-        if not self._archive.is_on:
+        if not self._archive.is_on or not cache.stores:
             return
         record = b'{"request":' + body.model_dump_json().encode() + b',"reply":' + reply + b"}"
         sources = frozenset((each.collection, each.document_id) for each in passages)
