@@ -234,6 +234,9 @@ async def test_a_key_with_collections_reaches_no_key_that_allows_more() -> None:
                 assert reply.status_code == 404, (method, each)
             assert await passes(client, each["key"])
         listed = (await client.get("/v1/keys", headers=limited)).json()["keys"]
+        for path in ("/v1/traces", "/v1/traces/" + "0" * 32):
+            reply = await client.get(path, headers=limited)
+            assert reply.status_code == 403, "they show documents of all collections"
         ids = {key["id"] for key in listed}
         assert within["id"] in ids
         assert ids.isdisjoint(each["id"] for each in beyond)
@@ -261,6 +264,30 @@ async def test_a_collection_that_the_key_does_not_name_is_refused() -> None:
             assert "does not allow the collection" in reply.json()["error"]["message"]
         reply = await client.get("/v1/collections/a", headers=headers)
         assert reply.status_code == 503, "allowed, and nothing runs behind"
+
+
+async def test_a_key_with_collections_sees_the_files_that_it_uploaded(tmp_path: Path) -> None:
+    async with gateway(admin_key=ADMIN, data_dir=tmp_path) as client:
+        keys = [
+            bearer((await made(client, scopes=["ingest"], collections=collections))["key"])
+            for collections in (["a"], ["a"], None)
+        ]
+        ids = []
+        for key in keys:
+            upload = {"file": ("x.txt", b"secret")}
+            purpose = {"purpose": "assistants"}
+            reply = await client.post("/v1/files", files=upload, data=purpose, headers=key)
+            ids.append(reply.json()["id"])
+        for key, visible in zip(keys, [ids[:1], ids[1:2], ids], strict=True):
+            listed = (await client.get("/v1/files", headers=key)).json()["data"]
+            assert {file["id"] for file in listed} == set(visible)
+            for id_ in ids:
+                for method, of in (("GET", ""), ("GET", "/content")):
+                    reply = await client.request(method, f"/v1/files/{id_}{of}", headers=key)
+                    assert reply.status_code == (200 if id_ in visible else 404)
+        others = await client.delete(f"/v1/files/{ids[2]}", headers=keys[0])
+        assert others.status_code == 404
+        assert (await client.delete(f"/v1/files/{ids[0]}", headers=keys[0])).status_code == 200
 
 
 @pytest.mark.parametrize(

@@ -28,3 +28,13 @@ def require(names: Iterable[str]) -> None:
                 f"The key does not allow the collection {shortened(name)}; an admin names the "
                 "collections of a key when making it (raglan keys create --collection)."
             )
+
+
+def refuse_limited(what: str) -> None:
+    """Check that the current caller may touch all collections: `what` shows those of others too.
+
+    Raises:
+        Forbidden: its key names the collections that it allows.
+    """
+    if caller.current().collections is not None:
+        raise Forbidden(f"{what} cover all collections; use a key that is not limited to some.")

@@ -32,9 +32,9 @@ class KeyLimits(Strict):
     """Limits of a key of its own; 0 for none."""
 
     requests_per_minute: Annotated[int, Field(ge=0, le=1_000_000)] = 0
-    """Requests a minute, on all routes together."""
+    """Requests a minute, in each group of routes (answer, search, read, write)."""
     concurrent_requests: Annotated[int, Field(ge=0, le=1_000_000)] = 0
-    """Requests in progress at once."""
+    """Requests in progress at once, in each group of routes."""
     tokens_per_minute: Annotated[int, Field(ge=0, le=_MAX_LIMIT)] = 0
     """Tokens that the generator writes for it in a minute."""
 

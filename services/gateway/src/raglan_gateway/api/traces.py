@@ -15,6 +15,7 @@ from raglan.errors import NotSupported
 from raglan.rpc.pool import EndpointPool
 from raglan.v1 import traces_pb2
 
+from raglan_gateway.access.collections import refuse_limited
 from raglan_gateway.traces.reporter import TraceReporter
 
 _TRACES: Final = "Traces"
@@ -124,8 +125,9 @@ def router(tracer: EndpointPool | None, reporter: TraceReporter) -> APIRouter:
         min_duration_ms: Annotated[float | None, Query(ge=0, le=1e12)] = None,
         before: Annotated[int | None, Query(ge=1, le=2**63 - 1)] = None,
     ) -> Response:
-        """The traces that are kept, newest first. Refused to a tenant's key."""
+        """The traces that are kept, newest first. Refused to limited keys."""
         tenancy.refuse_tenants(_TRACES)
+        refuse_limited(_TRACES)
         request = traces_pb2.ListTracesRequest(
             limit=limit,
             route=route,
@@ -143,8 +145,9 @@ def router(tracer: EndpointPool | None, reporter: TraceReporter) -> APIRouter:
 
     @routes.get("/{trace_id}", response_model=Trace)
     async def get_trace(trace_id: TraceId) -> Response:
-        """A trace that is kept, or any of the last two minutes. Refused to a tenant's key."""
+        """A trace that is kept, or any of the last two minutes. Refused to limited keys."""
         tenancy.refuse_tenants(_TRACES)
+        refuse_limited(_TRACES)
         id_ = bytes.fromhex(trace_id)
         pool = _needed(tracer)
         request = await reporter.request_for(id_)

@@ -21,6 +21,8 @@ from typing import BinaryIO, Final
 from raglan.errors import NotFound, StorageFull
 from raglan.identifiers import shortened
 
+from raglan_gateway import caller
+
 FILE_ID: Final = re.compile(r"file-[0-9a-f]{24}")
 _UNFINISHED_S: Final = 3_600.0
 """Age at which an upload that never ended is removed."""
@@ -41,15 +43,27 @@ class StoredFile:
     expires_at: int | None = None
     vector_stores: list[str] = field(default_factory=list)
     """Vector stores that took it."""
+    uploader: str = ""
+    """Id of the caller who uploaded it."""
 
     @property
     def is_expired(self) -> bool:
         """Return whether its time is over."""
         return self.expires_at is not None and self.expires_at <= time.time()
 
+    @property
+    def is_visible(self) -> bool:
+        """Return whether the current caller may see it.
+
+        A file is of no collection, and may hold what belongs into one that a key does not allow: a
+        key with collections sees its own uploads.
+        """
+        who = caller.current()
+        return who.collections is None or self.uploader == who.id
+
 
 class FileStore:
-    """Files by tenant. Every method blocks on the disk: call it in a thread.
+    """Files by tenant. Every method blocks on the disk: call it in a thread, with its context.
 
     Args:
         folder: made when the first file comes.
@@ -97,7 +111,16 @@ class FileStore:
                 os.fsync(target.fileno())
             now = int(time.time())
             expires_at = now + lasts_s if lasts_s else None
-            stored = StoredFile(id_, filename, media_type, purpose, size, now, expires_at)
+            stored = StoredFile(
+                id_,
+                filename,
+                media_type,
+                purpose,
+                size,
+                now,
+                expires_at,
+                uploader=caller.current().id,
+            )
             _write(unfinished / "file.json", stored)
             unfinished.rename(folder / id_)
         except OSError as error:
@@ -115,7 +138,7 @@ class FileStore:
             NotFound: there is none.
         """
         stored = _read(self._path(tenant, id_) / "file.json")
-        if stored is None or stored.is_expired:
+        if stored is None or stored.is_expired or not stored.is_visible:
             raise _unknown(id_)
         return stored
 
@@ -125,13 +148,14 @@ class FileStore:
         Raises:
             NotFound: there is none.
         """
+        self.get(tenant, id_)
         try:
             return (self._path(tenant, id_) / "data").open("rb")
         except FileNotFoundError:
             raise _unknown(id_) from None
 
-    def list(self, tenant: str) -> list[StoredFile]:
-        """Return a tenant's files, the newest first; those whose time is over are removed."""
+    def _all(self, tenant: str) -> list[StoredFile]:
+        """Return a tenant's files; those whose time is over are removed."""
         found = []
         for path in self._entries(tenant):
             stored = _read(path / "file.json")
@@ -139,6 +163,11 @@ class FileStore:
                 shutil.rmtree(path, ignore_errors=True)
             else:
                 found.append(stored)
+        return found
+
+    def list(self, tenant: str) -> list[StoredFile]:
+        """Return the files that the caller may see, the newest first."""
+        found = [each for each in self._all(tenant) if each.is_visible]
         return sorted(found, key=lambda each: (each.created_at, each.id), reverse=True)
 
     def attached(self, tenant: str, id_: str, vector_store: str) -> None:
@@ -150,6 +179,7 @@ class FileStore:
 
     def delete(self, tenant: str, id_: str) -> None:
         """Delete a file."""
+        self.get(tenant, id_)
         path = self._path(tenant, id_)
         try:
             path.rename(path.with_name(f".{id_}"))  # at once, for everybody
@@ -159,7 +189,7 @@ class FileStore:
 
     def _room(self, tenant: str) -> int:
         """Return the bytes that a tenant may still add."""
-        files = self.list(tenant)
+        files = self._all(tenant)
         if len(files) >= self._max_files:
             raise StorageFull(
                 f"There are {len(files)} files, of {self._max_files} at most; delete some "

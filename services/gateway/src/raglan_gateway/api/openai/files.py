@@ -14,6 +14,7 @@ from starlette.concurrency import iterate_in_threadpool
 from starlette.datastructures import FormData, UploadFile
 
 from raglan_gateway import caller
+from raglan_gateway.access.collections import require
 from raglan_gateway.api.openai.file_store import FileStore, StoredFile
 from raglan_gateway.api.openai.pages import Order, page
 from raglan_gateway.api.openai.vector_files import VectorFiles
@@ -74,6 +75,7 @@ def router(store: FileStore, attachments: VectorFiles) -> APIRouter:
         """Delete a file, also from the vector stores that took it."""
         tenant = caller.current().tenant
         stored = await asyncio.to_thread(store.get, tenant, file_id)
+        require(stored.vector_stores)  # all of them, before the first loses it
         for name in stored.vector_stores:
             await attachments.detach(name, file_id)
         await asyncio.to_thread(store.delete, tenant, file_id)
