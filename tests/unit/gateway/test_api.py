@@ -84,6 +84,47 @@ async def test_half_a_surrogate_pair_is_refused(gateway: httpx.AsyncClient) -> N
     assert "surrogate" in str(problem(response)["message"])
 
 
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/query", '{"query": "x", "json_schema": {"title": "\\ud800"}}'),
+        ("/v1/responses", '{"model": "raglan", "input": "x", "instructions": "\\ud800"}'),
+        ("/v1/responses", '{"model": "raglan", "input": "x", "metadata": {"\\ud800": "x"}}'),
+        ("/v1/vector_stores", '{"metadata": {"x": "\\ud800"}}'),
+        (
+            "/v1/vector_stores/a/files",
+            '{"file_id": "file-000000000000000000000000", "attributes": {"\\ud800": 1}}',
+        ),
+    ],
+)
+async def test_half_a_pair_is_refused_in_what_is_only_passed_on(
+    gateway: httpx.AsyncClient, path: str, body: str
+) -> None:
+    headers = {"content-type": "application/json"}
+    response = await gateway.post(path, content=body, headers=headers)
+    assert response.status_code in (400, 422), response.text
+    assert "surrogate" in response.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    "nested", ['{"a":' * 300 + "1" + "}" * 300, '{"a":' + "[" * 300 + "]" * 300 + "}"]
+)
+async def test_a_deeply_nested_schema_is_refused(gateway: httpx.AsyncClient, nested: str) -> None:
+    headers = {"content-type": "application/json"}
+    body = f'{{"query": "x", "json_schema": {nested}}}'
+    response = await gateway.post("/v1/query", content=body, headers=headers)
+    assert response.status_code == 422, response.text
+    assert "nested more than 64 deep" in response.json()["error"]["message"]
+
+
+async def test_no_tokens_are_no_answer(gateway: httpx.AsyncClient) -> None:
+    messages = [{"role": "user", "content": "x"}]
+    body = {"model": "raglan", "messages": messages, "max_completion_tokens": 0}
+    response = await gateway.post("/v1/chat/completions", json=body)
+    assert response.status_code == 400
+    assert response.json()["error"]["param"] == "max_completion_tokens"
+
+
 async def test_a_deeply_nested_filter_is_refused(gateway: httpx.AsyncClient) -> None:
     filter_: dict[str, object] = {"exists": {"field": "x"}}
     for _ in range(300):

@@ -10,7 +10,12 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, ValidationError
 from raglan_gateway.api import conversation_schemas, filters, keys, mcp_tools, schemas, urls
+from raglan_gateway.api.openai.chat import ChatRequest
 from raglan_gateway.api.openai.lenient import QueryOptions
+from raglan_gateway.api.openai.rerank import RerankRequest
+from raglan_gateway.api.openai.responses import ResponseRequest
+from raglan_gateway.api.openai.store_files import NewBatch
+from raglan_gateway.api.openai.vector_stores import NewVectorStore, VectorSearch
 from raglan_gateway.api.strict import Strict
 from raglan_gateway.settings import GatewaySettings
 
@@ -126,3 +131,23 @@ def test_every_request_model_is_among_those_that_are_tried() -> None:
         for name in (model.__name__, *model.model_json_schema().get("$defs", {}))
     }
     assert {model.__name__ for model in below(Strict) if model.model_fields} <= seen
+
+
+@pytest.mark.parametrize("bad", ["0", "{}"])
+@pytest.mark.parametrize(
+    ("model", "name"),
+    [
+        (ChatRequest, "messages"),
+        (ChatRequest, "stop"),
+        (ResponseRequest, "tools"),
+        (RerankRequest, "documents"),
+        (NewVectorStore, "file_ids"),
+        (NewBatch, "files"),
+        (VectorSearch, "query"),
+    ],
+)
+def test_a_list_of_the_openai_api_is_refused_at_its_first_wrong_element(
+    model: type[BaseModel], name: str, bad: str
+) -> None:
+    errors, _ = cost(model.model_validate, {name: json.loads(f"[{repeated(bad, LIMIT_BYTES)}]")})
+    assert 0 < errors <= MOST_ERRORS

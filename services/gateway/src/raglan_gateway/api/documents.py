@@ -209,6 +209,18 @@ async def submit(
     return schemas.Accepted(job_id=job.id)
 
 
+def metadata_json(metadata: dict[str, Any]) -> str:
+    """Return metadata as the ingester takes them.
+
+    Raises:
+        InvalidInput: they are nested beyond what can be written; the ingester allows less.
+    """
+    try:
+        return json.dumps(metadata, ensure_ascii=False)
+    except RecursionError:
+        raise InvalidInput("metadata is nested too deep.") from None
+
+
 async def _as_parts(
     documents: AsyncIterator[schemas.NewDocument],
 ) -> AsyncIterator[ingester_pb2.SubmitRequest]:
@@ -217,7 +229,7 @@ async def _as_parts(
             document_id=document.id,
             media_type="text/plain",
             title=document.title,
-            metadata_json=json.dumps(document.metadata, ensure_ascii=False),
+            metadata_json=metadata_json(document.metadata),
         )
         for begin in range(0, len(document.text), _PIECE_CHARS):
             data = document.text[begin : begin + _PIECE_CHARS].encode()

@@ -11,7 +11,7 @@ from raglan.identifiers import COLLECTION_NAME, MAX_DOCUMENT_ID_CHARS, check_doc
 from raglan_gateway.api.cacheable import Cacheable
 from raglan_gateway.api.filters import BoundedFilter
 from raglan_gateway.api.strict import Strict
-from raglan_gateway.api.text import NonBlankText, PlainText
+from raglan_gateway.api.text import BoundedJson, NonBlankText, PlainText
 
 
 class Described(BaseModel):
@@ -95,7 +95,7 @@ class QueryRequest(SearchRequest):
         default_factory=list
     )
     """Texts before which the answer ends."""
-    json_schema: dict[str, Any] | None = None
+    json_schema: BoundedJson | None = None
     """JSON Schema of the answer; it is a JSON document then, without citations."""
     stream: bool = False
     """Answer by server-sent events while the answer is generated."""

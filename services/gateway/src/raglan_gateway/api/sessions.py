@@ -15,6 +15,7 @@ from fastapi.responses import StreamingResponse
 from raglan.errors import InvalidInput, NotSupported
 
 from raglan_gateway.api import conversation_schemas as schemas
+from raglan_gateway.api.text import PlainText
 from raglan_gateway.conversation import rows
 from raglan_gateway.conversation.archive import Archive
 from raglan_gateway.store.model import AnswerRow, FeedbackRow, SessionRow
@@ -48,7 +49,7 @@ def router(archive: Archive) -> APIRouter:
     async def get_session(
         session_id: SessionId,
         limit: Annotated[int, Query(ge=1, le=1000)] = 100,
-        after: Annotated[str, Query(max_length=160)] = "",
+        after: Annotated[PlainText, Query(max_length=160)] = "",
     ) -> schemas.SessionTurns:
         """A session with its turns, oldest first."""
         _check_on(archive)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncIterator
 from typing import Annotated, Any, Final
 from urllib.parse import unquote, urlsplit
@@ -13,7 +12,7 @@ from raglan.errors import Forbidden, Overloaded
 from raglan.v1 import ingester_pb2
 
 from raglan_gateway.api import schemas
-from raglan_gateway.api.documents import PIECE_BYTES, header, submit
+from raglan_gateway.api.documents import PIECE_BYTES, header, metadata_json, submit
 from raglan_gateway.api.strict import Strict
 from raglan_gateway.api.text import PlainText
 from raglan_gateway.mesh import Mesh
@@ -80,5 +79,5 @@ def _named(found: Fetched, body: DocumentUrls) -> ingester_pb2.SubmitRequest:
         document_id=unquote(f"{parts.netloc}{parts.path.rstrip('/')}{query}"),
         filename=unquote(parts.path.rpartition("/")[2]),
         media_type=found.media_type,
-        metadata_json=json.dumps(metadata, ensure_ascii=False),
+        metadata_json=metadata_json(metadata),
     )

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from raglan_gateway.api import schemas, sse
 from raglan_gateway.api.openai import chat_replies
-from raglan_gateway.api.openai.lenient import Lenient, QueryOptions, query_request
+from raglan_gateway.api.openai.lenient import Lenient, ListOf, QueryOptions, query_request
 from raglan_gateway.api.openai.messages import Conversation, Message, conversation
 from raglan_gateway.api.openai.models import Models
 from raglan_gateway.api.query import Answering, Class
@@ -68,11 +68,11 @@ class ChatRequest(Lenient):
     accepted: ClassVar = NO_EFFECT
 
     model: str
-    messages: list[Message]
+    messages: ListOf[Message]
     n: int | None = None
     temperature: float | None = None
     top_p: float | None = None
-    stop: str | list[str] | None = None
+    stop: str | ListOf[str] | None = None
     seed: int | None = None
     max_completion_tokens: int | None = None
     max_tokens: int | None = None
@@ -124,7 +124,9 @@ def to_query(models: Models, body: ChatRequest) -> tuple[schemas.QueryRequest, l
         "top_p": body.top_p,
         "seed": body.seed,
         "stop": [body.stop] if isinstance(body.stop, str) else body.stop,
-        "max_tokens": body.max_completion_tokens or body.max_tokens,
+        "max_tokens": (
+            body.max_tokens if body.max_completion_tokens is None else body.max_completion_tokens
+        ),
         "json_schema": _schema(body.response_format),
         "stream": bool(body.stream),
     }

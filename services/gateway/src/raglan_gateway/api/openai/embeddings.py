@@ -33,6 +33,8 @@ _KINDS: Final = {
     "search_query": embedder_pb2.INPUT_KIND_QUERY,
 }
 
+_MAX_DIMENSIONS: Final = 65_536
+
 
 class EmbeddingRequest(Lenient):
     """The body of a request for vectors."""
@@ -56,9 +58,10 @@ def router(mesh: Mesh, settings: GatewaySettings) -> APIRouter:
         """Embed texts."""
         body.check_unknown()
         texts = texts_of(body.input)
-        if body.dimensions is not None and not 1 <= body.dimensions <= 65_536:
+        if body.dimensions is not None and not 1 <= body.dimensions <= _MAX_DIMENSIONS:
             raise InvalidParameter(
-                f"dimensions is {body.dimensions}; it is at least 1.", param="dimensions"
+                f"dimensions is {body.dimensions}; it is 1 to {_MAX_DIMENSIONS}.",
+                param="dimensions",
             )
         deadline = Deadline.after(settings.default_timeout_ms / 1e3)
         deadline.adopt()

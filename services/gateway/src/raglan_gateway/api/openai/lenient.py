@@ -3,18 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Final
+from typing import Annotated, Any, ClassVar, Final, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    ValidationError,
+    model_validator,
+)
 from raglan.identifiers import shortened
 
 from raglan_gateway.api import schemas
 from raglan_gateway.api.filters import BoundedFilter
 from raglan_gateway.api.strict import Strict
+from raglan_gateway.api.text import check_encodable
 from raglan_gateway.error_envelopes import InvalidParameter
 
 _OFF: Final[tuple[Any, ...]] = (None, False, 0, "", "none", "auto", "default", [], {}, ["text"])
 """Values that ask for nothing."""
+
+
+T = TypeVar("T")
+ListOf = Annotated[list[T], Field(fail_fast=True)]
+"""A list that is refused at its first wrong element, whatever follows: a body has many."""
 
 
 class Lenient(BaseModel):
@@ -26,6 +39,14 @@ class Lenient(BaseModel):
     """Fields that would change what the reply is, with what to do instead."""
     accepted: ClassVar[frozenset[str]] = frozenset()
     """Fields that have no effect on an answer, such as hints for billing."""
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _check_text(cls, value: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        """Refuse what no reply and no record could hold; wrong fields are named first."""
+        made = handler(value)
+        check_encodable(value)
+        return made
 
     def check_unknown(self) -> list[str]:
         """Return the names of fields that ask for something and are not followed.

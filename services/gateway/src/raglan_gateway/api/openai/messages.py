@@ -8,7 +8,7 @@ from typing import Any, Final, Literal
 
 from raglan.identifiers import shortened
 
-from raglan_gateway.api.openai.lenient import Lenient
+from raglan_gateway.api.openai.lenient import Lenient, ListOf
 from raglan_gateway.error_envelopes import InvalidParameter
 
 MAX_MESSAGES: Final = 2_000
@@ -21,7 +21,7 @@ class Message(Lenient):
     """A message. Its parts are checked by hand, so that a refusal names one."""
 
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
-    content: str | list[dict[str, Any]] | None = None
+    content: str | ListOf[dict[str, Any]] | None = None
 
 
 @dataclass(slots=True)

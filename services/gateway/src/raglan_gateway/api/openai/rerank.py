@@ -12,7 +12,7 @@ from raglan.v1 import reranker_pb2
 
 from raglan_gateway.api.openai import models
 from raglan_gateway.api.openai.embeddings import check_served
-from raglan_gateway.api.openai.lenient import Lenient
+from raglan_gateway.api.openai.lenient import Lenient, ListOf
 from raglan_gateway.api.text import NonBlankText, PlainText
 from raglan_gateway.error_envelopes import InvalidParameter
 from raglan_gateway.mesh import Mesh
@@ -33,7 +33,7 @@ class RerankRequest(Lenient):
 
     model: str | None = None
     query: NonBlankText
-    documents: list[PlainText | DocumentText]
+    documents: ListOf[PlainText | DocumentText]
     top_n: int | None = None
     return_documents: bool | None = None
 

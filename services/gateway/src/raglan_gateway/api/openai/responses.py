@@ -13,7 +13,7 @@ from raglan.identifiers import shortened
 from raglan_gateway.api import schemas, sse
 from raglan_gateway.api.openai import response_replies
 from raglan_gateway.api.openai.chat import NO_EFFECT
-from raglan_gateway.api.openai.lenient import Lenient, QueryOptions, query_request
+from raglan_gateway.api.openai.lenient import Lenient, ListOf, QueryOptions, query_request
 from raglan_gateway.api.openai.messages import Conversation, Message, conversation
 from raglan_gateway.api.openai.models import Models
 from raglan_gateway.api.openai.vector_filters import converted
@@ -47,7 +47,7 @@ class FileSearch(Lenient):
     """The tool. Its vector stores are collections."""
 
     type: str
-    vector_store_ids: list[str] | None = None
+    vector_store_ids: ListOf[str] | None = None
     filters: dict[str, Any] | None = None
     max_num_results: int | None = None
     ranking_options: RankingOptions | None = None
@@ -80,10 +80,10 @@ class ResponseRequest(Lenient):
     accepted: ClassVar = NO_EFFECT | {"truncation"}
 
     model: str
-    input: str | list[dict[str, Any]]
+    input: str | ListOf[dict[str, Any]]
     instructions: str | None = None
-    tools: list[FileSearch] | None = None
-    include: list[str] | None = None
+    tools: ListOf[FileSearch] | None = None
+    include: ListOf[str] | None = None
     text: TextOptions | None = None
     temperature: float | None = None
     top_p: float | None = None
@@ -188,7 +188,7 @@ def _message(item: dict[str, Any], where: str) -> Message:
     return Message(role=item["role"], content=content)
 
 
-def _search(tools: list[FileSearch]) -> dict[str, Any]:
+def _search(tools: ListOf[FileSearch]) -> dict[str, Any]:
     """Return the fields of a query that the tool decides."""
     for number, tool in enumerate(tools):
         if tool.type != "file_search" or number:

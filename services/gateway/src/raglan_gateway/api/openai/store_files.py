@@ -15,7 +15,7 @@ from raglan.v1 import ingester_pb2
 from raglan_gateway import caller
 from raglan_gateway.api import schemas
 from raglan_gateway.api.collections import TIMEOUT_S
-from raglan_gateway.api.openai.lenient import Lenient
+from raglan_gateway.api.openai.lenient import Lenient, ListOf
 from raglan_gateway.api.openai.pages import Limit, Order, listed, page
 from raglan_gateway.api.openai.records import Records
 from raglan_gateway.api.openai.vector_files import (
@@ -51,8 +51,8 @@ class ChangedFile(Lenient):
 class NewBatch(Lenient):
     """Files to attach together: ids with attributes for all, or each with its own."""
 
-    file_ids: list[str] | None = None
-    files: list[NewFile] | None = None
+    file_ids: ListOf[str] | None = None
+    files: ListOf[NewFile] | None = None
     attributes: dict[str, Any] | None = None
     chunking_strategy: ChunkingStrategy | None = None
 

@@ -184,6 +184,8 @@ def check_attributes(given: Mapping[str, Any] | None, where: str = "attributes")
                 "boolean.",
                 param=where,
             )
+        if "\0" in name or (isinstance(value, str) and "\0" in value):
+            raise InvalidParameter(f"{where} contains a null character.", param=where)
         if isinstance(value, str) and len(value) > 512:
             raise InvalidParameter(
                 f"{where}.{name} has {len(value)} characters; the limit is 512.", param=where

@@ -15,7 +15,7 @@ from raglan.v1 import ingester_pb2, retriever_pb2
 
 from raglan_gateway import caller
 from raglan_gateway.api import collections, schemas
-from raglan_gateway.api.openai.lenient import Lenient, query_request
+from raglan_gateway.api.openai.lenient import Lenient, ListOf, query_request
 from raglan_gateway.api.openai.pages import Limit, Order, page
 from raglan_gateway.api.openai.records import Records
 from raglan_gateway.api.openai.vector_files import VectorFiles
@@ -53,7 +53,7 @@ class NewVectorStore(Lenient):
     """A vector store to make."""
 
     name: Annotated[str, Field(max_length=256)] | None = None
-    file_ids: list[str] | None = None
+    file_ids: ListOf[str] | None = None
     metadata: dict[str, str] | None = None
     chunking_strategy: ChunkingStrategy | None = None
 
@@ -74,7 +74,7 @@ class RankingOptions(Lenient):
 class VectorSearch(Lenient):
     """A search of one vector store."""
 
-    query: str | list[str]
+    query: str | ListOf[str]
     filters: dict[str, Any] | None = None
     max_num_results: Annotated[int, Field(ge=1, le=_MAX_RESULTS)] = 10
     ranking_options: RankingOptions | None = None
