@@ -348,14 +348,15 @@ async def test_answers_go_with_the_documents_that_they_were_made_of(
         for name in ("ann", "bob"):
             use(name, "t")
             for id_, sources in answers.items():
-                kept.keep(new_answer(id_, "s", id_, "Answer", b"{}", frozenset(sources)))
+                kept.keep(new_answer(id_, f"s-{id_}", id_, "Answer", b"{}", frozenset(sources)))
         await kept.run(rows.put_feedback, "one", rating="bad", reasons=[], text="", passage="")
         use("ann", "another")
-        kept.keep(new_answer("one", "s", "one", "Answer", b"{}", frozenset({("default", "a")})))
+        kept.keep(new_answer("one", "s-one", "one", "Answer", b"{}", frozenset({("default", "a")})))
 
         async def questions(name: str, tenant: str) -> list[str]:
             use(name, tenant)
-            return sorted(question for question, _ in await kept.turns("s", 10))
+            found = [await kept.turns(f"s-{id_}", 10) for id_ in answers]
+            return sorted(question for turns in found for question, _ in turns)
 
         use("bob", "t")
         await kept.forget("default", ["a", "never seen"])
@@ -365,6 +366,22 @@ async def test_answers_go_with_the_documents_that_they_were_made_of(
         await kept.forget("more", [])
         assert await questions("ann", "t") == ["none", "two"]
         assert await questions("ann", "another") == ["one"]
+
+
+async def test_a_turn_goes_with_the_documents_of_the_turns_before_it(
+    url: str, tmp_path: Path
+) -> None:
+    """Its record has their text as its history, also when they are kept no longer."""
+    async with archive(url, tmp_path) as kept:
+        for id_, document in (("first", "a"), ("second", "b"), ("third", "c")):
+            sources = frozenset({("default", document)})
+            kept.keep(new_answer(id_, "s", id_, "Answer", b"{}", sources))
+            await kept.turns("s", 10)
+        kept.keep(new_answer("apart", "t", "apart", "Answer", b"{}", frozenset({("default", "c")})))
+        await kept.erase(rows.delete_answer, "first")
+        await kept.forget("default", ["a"])
+        assert await kept.turns("s", 10) == []
+        assert await kept.turns("t", 10) == [("apart", "Answer")]
 
 
 async def test_no_document_is_deleted_while_its_answers_cannot_be(tmp_path: Path) -> None:

@@ -82,12 +82,40 @@ def insert_answers(session: Session, new: Sequence[NewAnswer]) -> None:
     ]
     if sources:
         session.execute(_insert(session, AnswerSource).on_conflict_do_nothing(), sources)
+    for each in new:
+        if each.session_id:
+            _inherit_sources(session, each)
     # In one order, so that two gateways cannot wait for each other.
     for (owner, session_id), last in sorted(begun.items(), key=_order):
         _touch(session, owner, session_id, last.question[:_TITLE_CHARS], last.created_ms)
 
 
 _TITLE_CHARS = 80
+
+
+def _inherit_sources(session: Session, new: NewAnswer) -> None:
+    """Give an answer the sources of those before it: its record has their text as history."""
+    earlier = (
+        sa.select(
+            *(sa.literal(value) for value in (new.owner.tenant, new.owner.caller, new.id)),
+            AnswerSource.collection,
+            AnswerSource.document,
+        )
+        .join(
+            AnswerRow,
+            sa.and_(
+                AnswerRow.tenant == AnswerSource.tenant,
+                AnswerRow.caller == AnswerSource.caller,
+                AnswerRow.id == AnswerSource.answer_id,
+            ),
+        )
+        .where(*_owned(AnswerRow, new.owner), AnswerRow.session_id == new.session_id)
+        .distinct()
+    )
+    columns = ["tenant", "caller", "answer_id", "collection", "document"]
+    session.execute(
+        _insert(session, AnswerSource).from_select(columns, earlier).on_conflict_do_nothing()
+    )
 
 
 def _order(item: tuple[tuple[Owner, str], NewAnswer]) -> tuple[str, str, str]:
