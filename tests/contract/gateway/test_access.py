@@ -281,6 +281,7 @@ def signed_with(token: str, secret: bytes, **header: Any) -> str:
         ({"iss": "https://evil.example"}, Unauthenticated, "another issuer"),
         ({"aud": "other"}, Unauthenticated, "another audience"),
         ({"sub": None}, Unauthenticated, "sub"),
+        ({"sub": "a" * 300}, Forbidden, "subject has 300 characters"),
         ({"tenant": None}, Forbidden, "OIDC_TENANT_CLAIM"),
         ({"tenant": "a/b"}, Forbidden, "OIDC_TENANT_CLAIM"),
         ({"collections": "a"}, Forbidden, "OIDC_COLLECTIONS_CLAIM"),

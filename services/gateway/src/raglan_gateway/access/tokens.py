@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import jwt
+from raglan import tenancy
 from raglan.errors import Forbidden, Unauthenticated
 
 from raglan_gateway.access.jwks import JsonWebKeys
@@ -15,7 +16,7 @@ from raglan_gateway.caller import Caller, Scope
 
 MAX_CHARS: Final = 8_192
 _MAX_KEY_ID_CHARS: Final = 256
-TENANT: Final = r"^[a-z0-9][a-z0-9_-]{0,62}$"
+_MAX_SUBJECT_CHARS: Final = 252
 """Names of tenants."""
 
 _LEEWAY_S: Final = 30
@@ -104,11 +105,21 @@ class TokenVerifier:
 
     def _caller(self, payload: Mapping[str, Any]) -> Caller:
         return Caller(
-            id=f"jwt:{payload['sub']}"[:256],
+            id=f"jwt:{self._subject(payload)}",
             tenant=self._tenant(payload),
             scopes=self._scopes(payload),
             collections=self._collections(payload),
         )
+
+    def _subject(self, payload: Mapping[str, Any]) -> str:
+        subject = str(payload["sub"])
+        # Cut, two of them could be one owner.
+        if len(subject) > _MAX_SUBJECT_CHARS:
+            raise Forbidden(
+                f"The token's subject has {len(subject)} characters; the limit: "
+                f"{_MAX_SUBJECT_CHARS}."
+            )
+        return subject
 
     def _scopes(self, payload: Mapping[str, Any]) -> frozenset[Scope]:
         given = payload.get(self._claims.scopes)
@@ -123,7 +134,7 @@ class TokenVerifier:
             return ""
         tenant = payload.get(name)
         # Without it the token would reach the mesh's own collections.
-        if not isinstance(tenant, str) or not is_tenant(tenant):
+        if not isinstance(tenant, str) or not re.fullmatch(tenancy.TENANT_ID[1:-1], tenant):
             raise Forbidden(
                 f"The token has no claim {name} with a tenant's name "
                 "(RAGLAN_GATEWAY_OIDC_TENANT_CLAIM)."
@@ -140,11 +151,6 @@ class TokenVerifier:
                 "(RAGLAN_GATEWAY_OIDC_COLLECTIONS_CLAIM)."
             )
         return tuple(given)
-
-
-def is_tenant(name: str) -> bool:
-    """Return whether `name` can be a tenant's."""
-    return re.fullmatch(TENANT[1:-1], name) is not None
 
 
 def _reason(error: jwt.PyJWTError) -> str:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, Path, Query, Response
 from pydantic import Field
+from raglan import tenancy
 from raglan.database import now_ms
 from raglan.errors import Forbidden, InvalidInput
 from raglan.identifiers import shortened
@@ -15,7 +16,6 @@ from raglan_gateway import caller
 from raglan_gateway.access.access import Access
 from raglan_gateway.access.audit import AuditLog
 from raglan_gateway.access.key_store import NewKey, Reach
-from raglan_gateway.access.tokens import TENANT
 from raglan_gateway.api.schemas import CollectionName, Described
 from raglan_gateway.api.strict import Strict
 from raglan_gateway.api.text import NonBlankText, PlainText
@@ -48,7 +48,7 @@ class NewApiKey(Strict):
     """Scopes: `query` reads, `ingest` changes documents and collections, `admin` is all."""
     collections: Annotated[list[CollectionName], Field(min_length=1, max_length=100)] | None = None
     """The collections that it may touch; without them, all of its tenant."""
-    tenant: Annotated[str, Field(pattern=TENANT, max_length=63)] | None = None
+    tenant: Annotated[str, Field(pattern=tenancy.TENANT_ID, max_length=63)] | None = None
     """Tenant whose data it sees; without it, that of the key that makes it."""
     limits: KeyLimits = KeyLimits()
     """Limits of its own."""
