@@ -104,6 +104,14 @@ def no_blocked_loop(
 
 
 @pytest.fixture(scope="session", autouse=True)
+def own_data_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The default data folder is the tests' own: the user's may hold anything, of any version."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAGLAN_DATA", str(tmp_path_factory.mktemp("data")))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def paced_encoders(request: pytest.FixtureRequest) -> Iterator[None]:
     """Slow or fast encoders where they are asked for."""
     with encoder_pace.applied(request.config.cache.mkdir("raglan-encoded")):

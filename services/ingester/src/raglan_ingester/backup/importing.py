@@ -218,6 +218,14 @@ class Importer:
         if everything:
             await self._database.run(lambda session: session.execute(sa.delete(Job)))
         for description in header.collections:
+            await self._create(description)
+
+    async def _create(self, description: retriever_pb2.CollectionDescription) -> None:
+        """Create a collection in place of an empty one that a starting gateway made just now."""
+        try:
+            await self._index.create(description)
+        except Conflict:
+            await self._index.drop(description.name)
             await self._index.create(description)
 
 

@@ -1,4 +1,4 @@
-"""Sessions, answers with their sources, and feedback."""
+"""Sessions, answers and feedback."""
 
 from __future__ import annotations
 
@@ -36,17 +36,6 @@ def upgrade() -> None:
         "ix_answers_session", "answers", ["tenant", "caller", "session_id", "created_ms"]
     )
     op.create_table(
-        "answer_sources",
-        *_owner(),
-        sa.Column("answer_id", sa.String(128), primary_key=True),
-        sa.Column("collection", sa.String(64), primary_key=True),
-        sa.Column("document", sa.LargeBinary(16), primary_key=True),
-        _of_answer(),
-    )
-    op.create_index(
-        "ix_answer_sources_document", "answer_sources", ["tenant", "collection", "document"]
-    )
-    op.create_table(
         "feedback",
         *_owner(),
         sa.Column("answer_id", sa.String(128), primary_key=True),
@@ -55,15 +44,11 @@ def upgrade() -> None:
         sa.Column("text", sa.Text, nullable=False),
         sa.Column("passage", sa.Text, nullable=False),
         sa.Column("updated_ms", sa.BigInteger, nullable=False),
-        _of_answer(),
-    )
-
-
-def _of_answer() -> sa.ForeignKeyConstraint:
-    return sa.ForeignKeyConstraint(
-        ["tenant", "caller", "answer_id"],
-        ["answers.tenant", "answers.caller", "answers.id"],
-        ondelete="CASCADE",
+        sa.ForeignKeyConstraint(
+            ["tenant", "caller", "answer_id"],
+            ["answers.tenant", "answers.caller", "answers.id"],
+            ondelete="CASCADE",
+        ),
     )
 
 
