@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from postgres_server import PostgresServer
 from raglan.database import Database, url_of
 from raglan_gateway.store import SCHEMA
-from raglan_gateway.store.model import Base
+from raglan_gateway.store.model import AnswerRow, AnswerSource, Base
 from raglan_ingester.schema import SCHEMA as INGESTERS
 
 
@@ -36,4 +37,26 @@ def test_the_tables_are_those_of_the_models_beside_the_ingesters(url: str) -> No
     with engine.connect() as connection:
         context = MigrationContext.configure(connection, opts=ours)
         assert list(compare_metadata(context, Base.metadata)) == []
+    engine.dispose()
+
+
+@pytest.mark.parametrize("had_the_table", [False, True])
+def test_a_database_of_before_the_answers_sources_gets_their_table(
+    url: str, had_the_table: bool
+) -> None:
+    """Answers whose sources are unknown cannot go with them, so they go at once."""
+    engine = sa.create_engine(url)
+    with engine.begin() as connection:
+        config = SCHEMA._config()
+        config.attributes["connection"] = connection
+        config.attributes["version_table"] = SCHEMA.version_table
+        command.upgrade(config, "0002")
+        old = {"tenant": "", "caller": "", "id": "a", "created_ms": 1, "size": 1, "record": b""}
+        connection.execute(sa.insert(AnswerRow).values(old | {"question": "q", "answer": "a"}))
+        if had_the_table:
+            sa.Table.create(AnswerSource.__table__, connection)  # type: ignore[arg-type]
+    assert SCHEMA.migrate(engine) == SCHEMA.newest()
+    with engine.connect() as connection:
+        assert not connection.scalars(sa.select(AnswerRow.id)).all()
+        assert not connection.scalars(sa.select(AnswerSource.document)).all()
     engine.dispose()

@@ -19,6 +19,7 @@ from raglan.errors import Conflict, Forbidden, InvalidInput, Unavailable
 from raglan.rpc import client as rpc
 from raglan.rpc.server import Server
 from raglan.v1 import backup_pb2, common_pb2, ingester_pb2, retriever_pb2, retriever_pb2_grpc
+from raglan_ingester.clients.index_transfer import IndexTransfer
 from raglan_retriever.app import build as build_retriever
 from raglan_retriever.settings import RetrieverSettings
 
@@ -189,6 +190,29 @@ async def test_a_job_that_waits_is_done_after_the_restore(
     assert (await ingester.document("ready")).text.startswith("New.")
     documents = [await ingester.document(id_) for id_ in ("waiting", "ready")]
     assert await index.count("waiting", "ready") == [each.chunks for each in documents]
+
+
+async def test_a_gateway_that_starts_meanwhile_makes_no_restore_fail(
+    ingester: Any, index: Index, raglan: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It makes the default collection, which the restore has dropped and not yet made."""
+    await filled(ingester, {"kept": TEXT})
+    assert (await raglan("backup", tmp_path / "b"))[0] == 0
+
+    drop = IndexTransfer.drop
+    made: list[str] = []
+
+    async def and_made(transfer: IndexTransfer, name: str) -> None:
+        await drop(transfer, name)
+        if name == "default" and not made:
+            made.append(name)
+            await index.create()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(IndexTransfer, "drop", and_made)
+        status, _, err = await raglan("restore", tmp_path / "b", "--replace")
+    assert status == 0, err
+    assert await index.count("kept") == [(await ingester.document("kept")).chunks]
 
 
 async def test_documents_that_change_meanwhile_are_whole_in_the_backup(
