@@ -15,6 +15,7 @@ from raglan.deadline import Deadline
 from raglan.errors import NotFound, RaglanError, Unavailable
 from raglan.resilience.limiter import Priority
 from raglan.v1 import common_pb2, embedder_pb2, generator_pb2, reranker_pb2, retriever_pb2
+from raglan_gateway import caller
 from raglan_gateway.caches import control, keys
 from raglan_gateway.caches.cached_pipeline import CachedPipeline
 from raglan_gateway.caches.control import CacheControl
@@ -373,6 +374,25 @@ async def test_a_request_never_uses_revisions_asked_for_before_it() -> None:
     assert await early == {"c": 1}
     assert await late == {"c": 2}
     await revisions.close()
+
+
+async def test_a_limited_key_asks_for_revisions_by_itself() -> None:
+    """Its call may name its own collections only, and would be refused with those of others."""
+    asked: list[tuple[tuple[str, ...] | None, Sequence[str]]] = []
+
+    async def fetch(collections: Sequence[str]) -> Mapping[str, int]:
+        asked.append((caller.current().collections, collections))
+        return dict.fromkeys(collections, 1)
+
+    async def get(who: caller.Caller, name: str) -> None:
+        caller.use(who)
+        assert await revisions.get("", [name]) == {name: 1}
+
+    revisions = CurrentRevisions(fetch)
+    limited = caller.Caller("k", collections=("a",))
+    await asyncio.gather(get(limited, "a"), get(caller.ANONYMOUS, "b"), get(limited, "a"))
+    await revisions.close()
+    assert sorted(asked, key=str) == [(("a",), ["a"]), (None, ["b"])]
 
 
 OTHER_VALUES = {

@@ -214,7 +214,11 @@ async def test_what_a_key_may_give_away() -> None:
         assert {key["tenant"] for key in listed} == {"acme"}
         path = f"/v1/keys/{others['id']}"
         assert (await client.delete(path, headers=bearer(own))).status_code == 404
-        entries = (await client.get("/v1/audit", headers=bearer(own))).json()["entries"]
+        refused = await client.get("/v1/audit", headers=bearer(own))
+        assert refused.status_code == 403
+        assert "cover all collections" in refused.json()["error"]["message"]
+        all_of_it = (await made(client, scopes=["admin"], tenant="acme"))["key"]
+        entries = (await client.get("/v1/audit", headers=bearer(all_of_it))).json()["entries"]
         assert {entry["tenant"] for entry in entries} == {"acme"}
 
 

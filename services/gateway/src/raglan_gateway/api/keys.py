@@ -15,6 +15,7 @@ from raglan.identifiers import shortened
 from raglan_gateway import caller
 from raglan_gateway.access.access import Access
 from raglan_gateway.access.audit import AuditLog
+from raglan_gateway.access.collections import refuse_limited
 from raglan_gateway.access.key_store import NewKey, Reach
 from raglan_gateway.api.schemas import CollectionName, Described
 from raglan_gateway.api.strict import Strict
@@ -176,6 +177,7 @@ def router(access: Access, audit: AuditLog) -> APIRouter:
     ) -> Audit:
         """Changes of keys, collections, documents and jobs, newest first."""
         _secret(response)
+        refuse_limited("Entries of the audit log")
         found = await audit.entries(tenant=_reach().tenant, before=before, limit=limit + 1)
         last = found[limit - 1].id if len(found) > limit else None
         return Audit(entries=[_entry(each) for each in found[:limit]], next_before=last)

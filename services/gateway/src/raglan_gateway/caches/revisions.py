@@ -8,7 +8,11 @@ from typing import Final
 
 from raglan.errors import RaglanError
 
+from raglan_gateway import caller
+
 Fetch = Callable[[Sequence[str]], Awaitable[Mapping[str, int]]]
+_Who = tuple[str, tuple[str, ...] | None]
+"""Tenant, and collections to which its key is limited: callers who share calls."""
 _AT_ONCE: Final = 64
 """Collections named in one call."""
 
@@ -34,8 +38,8 @@ class CurrentRevisions:
 
     def __init__(self, fetch: Fetch) -> None:
         self._fetch = fetch
-        self._next: dict[str, _Call] = {}
-        self._out: set[str] = set()
+        self._next: dict[_Who, _Call] = {}
+        self._out: set[_Who] = set()
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def close(self) -> None:
@@ -49,26 +53,28 @@ class CurrentRevisions:
         """Return the revision of each collection; None where one is not known.
 
         Args:
-            tenant: the current one, whose requests share calls.
+            tenant: the current one.
             collections: names of the tenant's.
         """
-        call = self._next.get(tenant)
+        # A key that is limited to collections must not ask for those of others.
+        who = (tenant, caller.current().collections)
+        call = self._next.get(who)
         if call is None or len(call.collections) >= _AT_ONCE:
-            call = self._next[tenant] = _Call()
+            call = self._next[who] = _Call()
         call.collections.update(collections)
-        if tenant not in self._out:
-            self._out.add(tenant)
-            # In the context of this request, and so in that of its tenant.
-            task = asyncio.create_task(self._run(tenant))
+        if who not in self._out:
+            self._out.add(who)
+            # In the context of this request, and so in that of its tenant and key.
+            task = asyncio.create_task(self._run(who))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
         revisions = await asyncio.shield(call.reply)
         known = {name: revisions.get(name, 0) for name in collections}
         return known if all(known.values()) else None
 
-    async def _run(self, tenant: str) -> None:
+    async def _run(self, who: _Who) -> None:
         try:
-            while (call := self._next.pop(tenant, None)) is not None:
+            while (call := self._next.pop(who, None)) is not None:
                 try:
                     call.reply.set_result(await self._fetch(sorted(call.collections)))
                 except RaglanError:
@@ -79,6 +85,6 @@ class CurrentRevisions:
                     if not call.reply.done():
                         call.reply.set_result({})
         finally:
-            self._out.discard(tenant)
-            if (left := self._next.pop(tenant, None)) is not None:
+            self._out.discard(who)
+            if (left := self._next.pop(who, None)) is not None:
                 left.reply.set_result({})
