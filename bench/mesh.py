@@ -2,10 +2,10 @@
 
     python bench/mesh.py [ingest] [scifact] [squad] [answers] [search] [identifiers] [docs]
                          [languages]
-                         [overhead] [streams] [traces] [tracing] [collectors]
+                         [strategies] [overhead] [streams] [traces] [tracing] [collectors]
 
-Without names, all of them. Each ends in `bench/results/mesh-<name>.json`. Those of the second line
-start meshes of their own, of null engines.
+Without names, all of them. Each ends in `bench/results/mesh-<name>.json`. Those of the last two
+lines start meshes of their own.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ import mesh_languages
 import mesh_overhead
 import mesh_passages
 import mesh_process
+import mesh_strategies
 import mesh_streams
 import mesh_traces
 import mesh_tracing
@@ -60,6 +61,7 @@ def main() -> None:
         "languages": mesh_languages.languages,
     }
     own = {
+        "strategies": mesh_strategies.strategies,
         "overhead": mesh_overhead.overhead,
         "streams": mesh_streams.streams,
         "traces": mesh_traces.traces,

@@ -27,6 +27,7 @@ from raglan_gateway.caches.store import CacheStore
 from raglan_gateway.pipeline import Answered, Budgets, Cited, Delta, Event, Pipeline, Thinking
 from raglan_gateway.query import Query
 from raglan_gateway.query_state import QueryState
+from raglan_gateway.strategies.strategy import SecondTry, Strategy
 
 MODEL = common_pb2.ModelIdentity(id="m", revision="1", dimension=2)
 QUERY = Query(
@@ -414,6 +415,11 @@ OTHER_VALUES = {
     "instructions": "Answer in verse.",
     "generators": ("large",),
     "history_lost": "The database is away.",
+    "strategy": Strategy.REWRITE,
+    "query_count": 4,
+    "rewriter": "small",
+    "second_try": SecondTry.LEXICAL,
+    "second_try_below": 0.5,
     "cache": CacheControl(reads=False),
 }
 

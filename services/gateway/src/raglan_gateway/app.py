@@ -65,6 +65,7 @@ from raglan_gateway.settings import GatewaySettings, listed
 from raglan_gateway.shared.answer_cache import AnswerCache
 from raglan_gateway.shared.redis_link import RedisLink
 from raglan_gateway.store import open_database, require_folder
+from raglan_gateway.strategies.startup import warn_without_model
 from raglan_gateway.traces import request_outcome
 from raglan_gateway.traces.reporter import TraceReporter
 from raglan_gateway.url_fetcher import UrlFetcher
@@ -116,7 +117,7 @@ def build(settings: GatewaySettings, lifecycle: Lifecycle | None = None) -> Fast
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         await prepare()
-        async with _running(parts, mcp):
+        async with _running(parts, mcp, profiles):
             yield
 
     app = FastAPI(
@@ -197,7 +198,7 @@ def _make(settings: GatewaySettings, metrics: Metrics) -> _Parts:
 
 
 @asynccontextmanager
-async def _running(parts: _Parts, mcp: McpServer) -> AsyncIterator[None]:
+async def _running(parts: _Parts, mcp: McpServer, profiles: Profiles) -> AsyncIterator[None]:
     """Start what works beside the requests; close everything at the end, also after a failure."""
     async with AsyncExitStack() as stack:
         own = (
@@ -215,6 +216,8 @@ async def _running(parts: _Parts, mcp: McpServer) -> AsyncIterator[None]:
         name = parts.settings.default_collection
         making = asyncio.create_task(_make_default_collection(parts.mesh, name))
         stack.push_async_callback(_cancelled, making)
+        warning = asyncio.create_task(warn_without_model(profiles, parts.served.known))
+        stack.push_async_callback(_cancelled, warning)
         await mcp.start()
         stack.push_async_callback(mcp.close)
         stack.callback(parts.process.becomes, "stopping")
@@ -336,6 +339,7 @@ def _budgets(settings: GatewaySettings) -> Budgets:
         rerank_s=settings.rerank_budget_ms / 1e3,
         first_token_s=settings.first_token_budget_ms / 1e3,
         cite_s=settings.cite_budget_ms / 1e3,
+        strategy_s=settings.strategy_budget_ms / 1e3,
     )
 
 

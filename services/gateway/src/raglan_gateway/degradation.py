@@ -27,6 +27,8 @@ _ROWS: Final = (
     ("no_sessions", "history", "database", "none", "Sessions are neither read nor kept."),
     ("no_uploads", "ingest", "ingester", "refused", "Uploads are refused, queries answered."),
     ("words_compared", "cite", "embedder", "lexical", "Words decide what citations support."),
+    ("first_answer", "second_try", "generator", "first_answer", "The first answer stands."),
+    ("plain_query", "strategy", "generator", "plain_query", "The question is searched as it is."),
     ("fused_order", "rerank", "reranker", "fused_order", "Passages keep the index's order."),
     ("lexical", "embed", "embedder", "lexical", "Searches go by words alone."),
     ("passages", "generate", "generator", "passages", "The best passages are quoted, cited."),

@@ -172,6 +172,19 @@ class Mesh:
         )
         return reply
 
+    async def rewrite(
+        self, request: generator_pb2.RewriteRequest, *, generator: str, deadline: Deadline
+    ) -> generator_pb2.RewriteResponse:
+        """Search texts by the model of `generator`.
+
+        Raises:
+            NotSupported: it has no language model, or is of an earlier version.
+        """
+        reply: generator_pb2.RewriteResponse = await self.generators[generator].call(
+            "Rewrite", request, deadline=deadline
+        )
+        return reply
+
     async def generate(
         self,
         request: generator_pb2.GenerateRequest,

@@ -36,12 +36,15 @@ from raglan_gateway.degradation import FALLBACK, LEVELS, current_level
 from raglan_gateway.mesh import Mesh
 from raglan_gateway.pipeline import Pipeline
 from raglan_gateway.query_state import QueryState
+from raglan_gateway.strategies.strategy import REASONS, SecondTry, Strategy
 
 METHODS: Final = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"})
 LAG_EVERY_S: Final = 0.02
 """The load shedder follows the loop's lag, and has to react quickly."""
 
-QUERY_STAGES: Final = ("embed", "retrieve", "rerank", "generate", "cite")
+QUERY_STAGES: Final = (
+    *("strategy", "embed", "retrieve", "rerank", "generate", "cite", "second_try"),
+)
 _LEVELS: Final = {level.stage: level.name for level in LEVELS}
 
 
@@ -123,6 +126,29 @@ class Metrics:
             stage: degraded.labels(stage, fallback, _LEVELS[stage])
             for stage, fallback in FALLBACK.items()
             if stage in (*QUERY_STAGES, "history")
+        }
+        strategies = Counter(
+            "raglan_gateway_strategies_total",
+            "Queries whose passages were found with search texts of a model, by strategy.",
+            ["strategy"],
+            registry=registry,
+        )
+        self._strategies = {
+            each: strategies.labels(each.value) for each in Strategy if each is not Strategy.NONE
+        }
+        tries = Counter(
+            "raglan_gateway_second_tries_total",
+            "Second tries by strategy, reason (abstained, low_confidence), and whether the answer "
+            "is theirs (helped: yes, no).",
+            ["strategy", "reason", "helped"],
+            registry=registry,
+        )
+        self._second_tries = {
+            (each, reason, helped): tries.labels(each.value, reason, "yes" if helped else "no")
+            for each in SecondTry
+            if each is not SecondTry.NONE
+            for reason in REASONS
+            for helped in (True, False)
         }
         self._lost_answers = Counter(
             "raglan_gateway_lost_answers_total",
@@ -208,6 +234,12 @@ class Metrics:
         self._by_outcome[Outcome.DEGRADED if run.degraded else Outcome.COMPLETE].inc()
         for fallen in run.degraded:
             self._fell_back[fallen.stage].inc()
+        outcome = run.strategy
+        # A cached answer was counted when it was made.
+        if run.entry is None and outcome.name is not Strategy.NONE:
+            self._strategies[outcome.name].inc()
+        if run.entry is None and outcome.second_try is not SecondTry.NONE:
+            self._second_tries[outcome.second_try, outcome.reason, outcome.helped].inc()
         if first_ms := run.timings_ms.get("first_token"):
             self._first_token.observe(first_ms / 1e3)
 

@@ -31,6 +31,8 @@ from raglan_gateway.query import Query
 from raglan_gateway.query_state import Degradation, Known, QueryState, run_stage
 from raglan_gateway.quoting import quote_passages
 from raglan_gateway.stage import StageLimiter, StageObserver, Unobserved
+from raglan_gateway.strategies import search_texts, searching, second_try
+from raglan_gateway.strategies.strategy import SecondTry, Strategy
 
 RECOVERABLE: Final = (Unavailable, Overloaded, DeadlineExceeded, Internal)
 """Errors that a fallback can replace. Any other is the request's own fault and is reported."""
@@ -65,6 +67,12 @@ class ServiceClients(Protocol):
         """Score passages."""
         ...
 
+    async def rewrite(
+        self, request: generator_pb2.RewriteRequest, *, generator: str, deadline: Deadline
+    ) -> generator_pb2.RewriteResponse:
+        """Have the model of a generator write search texts."""
+        ...
+
     def generate(
         self,
         request: generator_pb2.GenerateRequest,
@@ -86,6 +94,7 @@ class Budgets:
     rerank_s: float
     first_token_s: float
     cite_s: float
+    strategy_s: float = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,11 +169,13 @@ class Pipeline:
         self._reranking = StageLimiter("rerank", longest_s=budgets.rerank_s, share=_SHARE)
         self._generation = StageLimiter("generate", longest_s=budgets.first_token_s, shortest_s=2.0)
         self._citing = StageLimiter("cite", longest_s=budgets.cite_s, share=_SHARE)
+        self._strategies = StageLimiter("strategy", longest_s=budgets.strategy_s, share=_SHARE)
 
     @property
     def stages(self) -> tuple[StageLimiter, ...]:
         """In the order in which a query passes them."""
         return (
+            self._strategies,
             self._embedding,
             self._retrieval,
             self._reranking,
@@ -190,6 +201,7 @@ class Pipeline:
         async with AsyncExitStack() as stack:
             await self.load_shedder.enter(stack, query.priority, deadline)
             run.record_admission()
+            await self._write_search_texts(run, query.strategy)
             await self._find(run, known or Known())
         run.close()
         return run
@@ -207,20 +219,41 @@ class Pipeline:
         run = QueryState(query, deadline, self._observer)
         async with AsyncExitStack() as stack:
             await self.load_shedder.enter(stack, query.priority, deadline)
+            run.record_admission()
+            await self._write_search_texts(run, query.strategy)
             # The time that its reader needs counts too, here and below.
-            yield Started(query.standalone or query.text)
+            yield Started(run.asked.standalone or query.text)
             if query.history_lost:
                 run.note(Degradation("history", query.history_lost, FALLBACK["history"]))
-            run.record_admission()
             await self._find(run, known or Known())
+        if query.second_try is SecondTry.NONE:
+            async with aclosing(self._answered(run)) as events:
+                async for event in events:
+                    yield event
+        else:
+            run, held = await second_try.answer_twice(run, self._answered, self._find_again)
+            for event in held:
+                yield event
+        await self._cite(run)
+        run.close()
+        yield Answered(run)
+
+    async def _answered(self, run: QueryState) -> AsyncGenerator[Event, None]:
+        """Yield the passages and the answer."""
         with run.stage("generate"):
             yield Sources(run)
             async with aclosing(self._generate(run)) as events:
                 async for event in events:
                     yield event
-        await self._cite(run)
-        run.close()
-        yield Answered(run)
+
+    async def _find_again(self, second: QueryState) -> None:
+        async with AsyncExitStack() as stack:
+            await self.load_shedder.enter(stack, second.query.priority, second.deadline)
+            await self._write_search_texts(second, second.query.second_try.strategy)
+            await self._find(second, Known(embedded=second.embedded))
+
+    async def _write_search_texts(self, run: QueryState, strategy: Strategy) -> None:
+        await search_texts.write_search_texts(run, strategy, self._services, self._strategies)
 
     async def _find(self, run: QueryState, known: Known) -> None:
         if known.evidence is not None:
@@ -234,7 +267,7 @@ class Pipeline:
 
     async def _embed(self, run: QueryState) -> embedder_pb2.EmbedResponse | None:
         """The query's vector; None means lexical only."""
-        if run.query.mode == retriever_pb2.SEARCH_MODE_LEXICAL:
+        if run.searched.mode == retriever_pb2.SEARCH_MODE_LEXICAL:
             return None
         try:
             async with run_stage(run, self._embedding) as limit:
@@ -249,8 +282,8 @@ class Pipeline:
 
     async def _retrieve(self, run: QueryState, embedded: embedder_pb2.EmbedResponse | None) -> None:
         async with run_stage(run, self._retrieval) as limit:
-            request = messages.search(run.query, embedded, self._rerank_candidates)
-            found = await self._services.search(request, deadline=limit)
+            candidates = self._candidates(run)
+            found = await searching.search(run, embedded, candidates, self._services, limit)
             run.spent("retrieve", found.timing)
             run.passages = list(found.passages)
             run.revisions = dict(found.revisions)
@@ -263,7 +296,7 @@ class Pipeline:
             try:
                 async with run_stage(run, self._reranking) as limit:
                     reply = await self._services.rerank(
-                        messages.rerank(run.query, run.passages[: self._rerank_candidates]),
+                        messages.rerank(run.asked, run.passages[: self._candidates(run)]),
                         deadline=limit,
                     )
                     run.spent("rerank", reply.timing)
@@ -277,6 +310,9 @@ class Pipeline:
         del run.passages[run.query.top_k :]
         for rank, passage in enumerate(run.passages, start=1):
             passage.rank = rank
+
+    def _candidates(self, run: QueryState) -> int:
+        return run.times_candidates * self._rerank_candidates
 
     def _keep_relevant(self, run: QueryState, unscored: str) -> None:
         """Leave out passages below `min_score`; note it where none was scored."""
@@ -317,7 +353,7 @@ class Pipeline:
         request = generator_pb2.GenerateRequest(
             question=run.query.text,
             history=run.query.history,
-            standalone_question=run.query.standalone,
+            standalone_question=run.asked.standalone,
             instructions=run.query.instructions,
             passages=run.passages,
             max_tokens=run.query.max_tokens,

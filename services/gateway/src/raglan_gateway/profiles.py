@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, TypeVar
 
@@ -14,6 +14,7 @@ from raglan.settings import SettingsError
 
 from raglan_gateway.api import schemas
 from raglan_gateway.query import DEFAULT_GENERATOR
+from raglan_gateway.strategies.strategy import MAX_QUERIES, SecondTry, Strategy
 
 Body = TypeVar("Body", bound=schemas.SearchRequest)
 _NAME: Final = StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,63}$")
@@ -41,6 +42,23 @@ class Profile(_Strict):
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     generator: Annotated[list[Name], Field(max_length=8)] = Field(default_factory=list)
     """Names of generators; the next is asked when one fails before its answer begins."""
+    strategy: Strategy | None = None
+    query_count: Annotated[int, Field(ge=1, le=MAX_QUERIES)] | None = None
+    rewriter: Name = ""
+    """Name of the generator whose model writes search texts; else the first of `generator`."""
+    second_try: SecondTry | None = None
+    second_try_below: Annotated[float, Field(ge=0, le=1)] | None = None
+
+    @property
+    def writes_with(self) -> str:
+        """Name of the generator whose model writes search texts."""
+        return self.rewriter or next(iter(self.generator), DEFAULT_GENERATOR)
+
+    @property
+    def has_strategy(self) -> bool:
+        """Return whether it needs a language model that writes search texts."""
+        second = self.second_try or SecondTry.NONE
+        return bool({self.strategy or Strategy.NONE, second.strategy} - {Strategy.NONE})
 
     @property
     def prompt(self) -> str:
@@ -60,7 +78,10 @@ BUILT_IN: Final[Mapping[str, Profile]] = {
     "balanced": Profile(description="The defaults of a request."),
     "thorough": Profile(description="Twenty passages, reranked.", top_k=20, rerank=True),
 }
-_OF_REQUEST: Final = ("top_k", "mode", "rerank", "min_score", "max_tokens", "temperature", "top_p")
+_OF_REQUEST: Final = (
+    *("top_k", "mode", "rerank", "min_score", "max_tokens", "temperature", "top_p"),
+    *("strategy", "query_count", "second_try", "second_try_below"),
+)
 
 
 class Profiles:
@@ -82,6 +103,12 @@ class Profiles:
     def names(self) -> tuple[str, ...]:
         """Return the names of all profiles."""
         return tuple(self._profiles)
+
+    def with_strategy(self) -> Iterator[tuple[str, Profile]]:
+        """Yield the profiles that need a language model to write search texts, with their names."""
+        for name, profile in self._profiles.items():
+            if profile.has_strategy:
+                yield name, profile
 
     def apply(self, body: Body, default_collection: str) -> tuple[Body, Profile]:
         """Return the body with the settings of its profile, and the profile.
@@ -137,7 +164,8 @@ def read(path: Path | None, generators: Collection[str]) -> Profiles:
         raise SettingsError(f"RAGLAN_GATEWAY_PROFILES_FILE {path}: {error}") from None
     known = {DEFAULT_GENERATOR, *generators}
     for name, profile in content.profiles.items():
-        if unknown := [each for each in profile.generator if each not in known]:
+        named = [*profile.generator, profile.writes_with]
+        if unknown := [each for each in named if each not in known]:
             raise SettingsError(
                 f"RAGLAN_GATEWAY_PROFILES_FILE {path}: profile {name} names the generator "
                 f"{unknown[0]}; there are {', '.join(sorted(known))} (RAGLAN_GATEWAY_GENERATORS)."

@@ -9,6 +9,7 @@ from raglan.resilience.limiter import Priority
 from raglan.v1 import generator_pb2, retriever_pb2
 
 from raglan_gateway.caches.control import DEFAULT, CacheControl
+from raglan_gateway.strategies.strategy import SecondTry, Strategy
 
 DEFAULT_GENERATOR: Final = "default"
 """Name of the generators of `RAGLAN_GATEWAY_GENERATOR_ADDRESS`."""
@@ -44,10 +45,23 @@ class Query:
     """Of the profile, for the language model."""
     generators: tuple[str, ...] = ()
     """Names of the generators to ask, in this order; empty for the default ones."""
+    strategy: Strategy = Strategy.NONE
+    query_count: int = 3
+    """Most texts that a model writes for a strategy."""
+    rewriter: str = DEFAULT_GENERATOR
+    """Name of the generator whose model writes them."""
+    second_try: SecondTry = SecondTry.NONE
+    second_try_below: float = 0.0
+    """Confidence below which an answer gets a second try, as one that abstained does."""
     history_lost: str = ""
     """Reason for which the history of its session is missing; else empty."""
     cache: CacheControl = DEFAULT
     """Directives of the client for the caches."""
+
+    @property
+    def has_strategy(self) -> bool:
+        """Return whether a model may write search texts for it."""
+        return self.strategy is not Strategy.NONE or self.second_try.strategy is not Strategy.NONE
 
     @property
     def line(self) -> str:

@@ -19,6 +19,7 @@ from raglan_gateway.degradation import FALLBACK
 from raglan_gateway.grounding import Claim
 from raglan_gateway.query import Query
 from raglan_gateway.stage import StageLimiter, StageObserver, Unobserved
+from raglan_gateway.strategies.strategy import Outcome, SearchText
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,11 +78,34 @@ class QueryState:
     """Layers of the cache that a result came from."""
     entry: Entry | None = None
     """The cached answer, where it is one."""
+    strategy: Outcome = field(default_factory=Outcome)
+    """What strategies made of the query."""
+    search_texts: list[SearchText] = field(default_factory=list)
+    """Texts that are searched beside the question."""
+    times_candidates: int = 1
+    """Times as many candidates as usual."""
+    searched: Query = field(init=False)
+    """The query as it is searched."""
+    asked: Query = field(init=False)
+    """The query as it is reranked and answered."""
     _replaced: dict[str, RaglanError] = field(default_factory=dict)
     """Errors of the stages that fell back."""
     _stage_began: float = 0.0
     _span: tracing.span = field(init=False)
     """Span of the current stage; stages do not overlap."""
+
+    def __post_init__(self) -> None:
+        self.searched = self.asked = self.query
+
+    @property
+    def usage(self) -> generator_pb2.Usage:
+        """Tokens of the answer, and of whatever else a model did for the query."""
+        usage = generator_pb2.Usage()
+        for each in (self.finished.usage, self.strategy.usage):
+            usage.prompt_tokens += each.prompt_tokens
+            usage.completion_tokens += each.completion_tokens
+            usage.cached_tokens += each.cached_tokens
+        return usage
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:

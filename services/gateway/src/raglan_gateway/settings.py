@@ -163,6 +163,10 @@ class GatewaySettings(ServiceSettings, env_prefix="RAGLAN_GATEWAY_"):
     """Longest wait for the vectors of an answer's sentences; after it words alone decide which of
     them their citations support."""
 
+    strategy_budget_ms: PositiveInt = 3_000
+    """Longest wait for the search texts that a language model writes for a question, where a
+    profile or request names a `strategy`; after it the question is searched as it is."""
+
     rerank_candidates: NonNegativeInt = 20
     """Passages offered to the reranker; it scores as many as its own budget holds."""
 

@@ -18,6 +18,9 @@ _KINDS: Final = {
     # The generator's own span is the LLM's.
     "generate": semconv.CHAIN,
     "cite": semconv.EMBEDDING,
+    # The generator's own span is the LLM's, and the second try holds stages.
+    "strategy": semconv.CHAIN,
+    "second_try": semconv.CHAIN,
 }
 _NS_IN_MS: Final = 1e6
 

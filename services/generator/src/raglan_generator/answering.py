@@ -90,6 +90,11 @@ class Answering:
         """The model's."""
         return self._model.info
 
+    @property
+    def model(self) -> LanguageModel:
+        """The model that answers."""
+        return self._model
+
     def load(self) -> Load:
         """The model's own and what it has not counted yet, and how long all will take."""
         load, workload = self._model.load(), self._workload

@@ -18,6 +18,7 @@ from raglan_generator.generation import Engine, Sampling
 from raglan_generator.language_model import LanguageModel
 from raglan_generator.metrics import GeneratorMetrics
 from raglan_generator.passage_order import PassageOrder
+from raglan_generator.rewriting import Rewriter
 from raglan_generator.servicer import GeneratorServicer, Limits
 from raglan_generator.settings import GeneratorSettings
 
@@ -36,7 +37,13 @@ def build(settings: GeneratorSettings) -> Service:
         max_history_turns=settings.max_history_turns,
         max_concurrency=settings.max_concurrency,
     )
-    servicer = GeneratorServicer(engine, limits, counted, metrics_port=lambda: metrics.port)
+    servicer = GeneratorServicer(
+        engine,
+        limits,
+        counted,
+        metrics_port=lambda: metrics.port,
+        rewriter=Rewriter(engine.model) if isinstance(engine, Answering) else None,
+    )
 
     def register(server: grpc.aio.Server) -> None:
         generator_pb2_grpc.add_GeneratorServiceServicer_to_server(servicer, server)

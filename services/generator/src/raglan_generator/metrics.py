@@ -15,7 +15,7 @@ from prometheus_client.registry import Collector
 from raglan.errors import DeadlineExceeded, Overloaded, RaglanError
 from raglan.telemetry.metrics import Durations
 
-from raglan_generator.generation import Engine, Event, Finished, FinishReason, Load
+from raglan_generator.generation import Engine, Event, Finished, FinishReason, Load, Usage
 
 
 class GeneratorMetrics:
@@ -91,15 +91,19 @@ class GeneratorMetrics:
                 self._aborted.labels("left").inc()
             raise
 
+    def count_tokens(self, usage: Usage) -> None:
+        """Count the tokens that a model read and wrote."""
+        self._tokens.labels("prompt").inc(usage.prompt_tokens)
+        self._tokens.labels("cached").inc(usage.cached_tokens)
+        self._tokens.labels("completion").inc(usage.completion_tokens)
+
     def _finished(self, event: Finished, writing_s: float) -> None:
         usage = event.usage
         self._answers.labels(event.reason.value).inc()
         self._queue.observe(event.queue_ns / 1e9)
         if usage.completion_tokens > 1:
             self._per_token.observe(writing_s / (usage.completion_tokens - 1))
-        self._tokens.labels("prompt").inc(usage.prompt_tokens)
-        self._tokens.labels("cached").inc(usage.cached_tokens)
-        self._tokens.labels("completion").inc(usage.completion_tokens)
+        self.count_tokens(usage)
 
 
 def _reason(error: RaglanError) -> str:

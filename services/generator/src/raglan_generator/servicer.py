@@ -11,7 +11,7 @@ from typing import Any, Final, Literal
 import grpc
 from raglan.blocks import Block, from_bytes
 from raglan.deadline import Deadline
-from raglan.errors import InvalidInput, Overloaded
+from raglan.errors import InvalidInput, NotSupported, Overloaded
 from raglan.rpc.service_info import service_info
 from raglan.scheduling import Lane
 from raglan.v1 import common_pb2, generator_pb2, generator_pb2_grpc
@@ -31,9 +31,11 @@ from raglan_generator.generation import (
     Sampling,
     Thinking,
     Turn,
+    Usage,
 )
 from raglan_generator.metrics import GeneratorMetrics
-from raglan_generator.tracing import traced
+from raglan_generator.rewriting import MAX_COUNT, Kind, Rewriter, Rewriting
+from raglan_generator.tracing import end_rewriting, rewriting_span, traced
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -43,6 +45,12 @@ _REASONS = {
     FinishReason.LENGTH: generator_pb2.FINISH_REASON_LENGTH,
     FinishReason.ABSTAINED: generator_pb2.FINISH_REASON_ABSTAINED,
     FinishReason.CONTENT_FILTER: generator_pb2.FINISH_REASON_CONTENT_FILTER,
+}
+_KINDS = {
+    generator_pb2.REWRITE_KIND_REWRITE: Kind.REWRITE,
+    generator_pb2.REWRITE_KIND_MULTI_QUERY: Kind.MULTI_QUERY,
+    generator_pb2.REWRITE_KIND_HYPOTHETICAL_DOCUMENT: Kind.HYPOTHETICAL_DOCUMENT,
+    generator_pb2.REWRITE_KIND_STANDALONE: Kind.STANDALONE,
 }
 _MAX_NAME_CHARS: Final = 256
 _MAX_INSTRUCTIONS_CHARS: Final = 4_000
@@ -71,11 +79,14 @@ class GeneratorServicer(generator_pb2_grpc.GeneratorServiceServicer):
         limits: Limits,
         metrics: GeneratorMetrics,
         metrics_port: Callable[[], int],
+        *,
+        rewriter: Rewriter | None = None,
     ) -> None:
         self._engine = engine
         self._limits = limits
         self._metrics = metrics
         self._metrics_port = metrics_port
+        self._rewriter = rewriter
         self._running = 0
 
     async def Generate(
@@ -89,6 +100,30 @@ class GeneratorServicer(generator_pb2_grpc.GeneratorServiceServicer):
             async with aclosing(answering) as events:
                 async for event in events:
                     yield to_proto(event)
+
+    async def Rewrite(
+        self, request: generator_pb2.RewriteRequest, context: Context
+    ) -> generator_pb2.RewriteResponse:
+        """Write search texts for a question."""
+        if self._rewriter is None:
+            raise NotSupported(
+                f"The {self._engine.info.engine} generator has no language model to write search "
+                "texts with (RAGLAN_GENERATOR_ENGINE)."
+            )
+        deadline = Deadline.of(context)
+        asked = parse_rewriting(request, self._limits)
+        with self._admitted(), rewriting_span(self._engine, asked) as span:
+            written = await self._rewriter.rewrite(asked, deadline)
+            end_rewriting(span, written)
+        self._metrics.count_tokens(written.usage)
+        return generator_pb2.RewriteResponse(
+            texts=written.texts,
+            usage=_usage(written.usage),
+            model=written.model,
+            timing=common_pb2.Timing(
+                queue_ns=written.queue_ns, compute_ns=written.compute_ns, batch_size=1
+            ),
+        )
 
     async def GetInfo(
         self, request: common_pb2.GetInfoRequest, context: Context
@@ -171,6 +206,39 @@ def parse(request: generator_pb2.GenerateRequest, limits: Limits) -> Request:
         adapter=_short("adapter", request.adapter, _MAX_NAME_CHARS),
         json_schema=request.json_schema,
         sampling=_sampling(request.sampling),
+    )
+
+
+def parse_rewriting(request: generator_pb2.RewriteRequest, limits: Limits) -> Rewriting:
+    """The request in the domain's terms.
+
+    Raises:
+        InvalidInput: something is missing or over its limit; the message names it.
+    """
+    if (kind := _KINDS.get(request.kind)) is None:
+        raise InvalidInput(f"kind is {request.kind}; it must be 1 to {len(_KINDS)}.")
+    if not request.question.strip():
+        raise InvalidInput("The question is empty.")
+    _within(
+        len(request.question),
+        limits.max_question_chars,
+        "max_question_chars",
+        "the question's length in characters",
+    )
+    _within(
+        len(request.history),
+        limits.max_history_turns,
+        "max_history_turns",
+        "the number of history turns",
+    )
+    if request.count > MAX_COUNT:
+        raise InvalidInput(f"count is {request.count}; the limit is {MAX_COUNT}.")
+    return Rewriting(
+        kind=kind,
+        question=request.question,
+        history=tuple(_turn(i, turn) for i, turn in enumerate(request.history)),
+        count=request.count or 1,
+        tenant=_short("tenant", request.tenant, _MAX_NAME_CHARS),
     )
 
 
@@ -290,11 +358,7 @@ def to_proto(event: Event) -> generator_pb2.GenerateEvent:
 def _finished(event: Finished) -> generator_pb2.Finished:
     return generator_pb2.Finished(
         reason=_REASONS[event.reason],
-        usage=generator_pb2.Usage(
-            prompt_tokens=event.usage.prompt_tokens,
-            completion_tokens=event.usage.completion_tokens,
-            cached_tokens=event.usage.cached_tokens,
-        ),
+        usage=_usage(event.usage),
         confidence=event.support.confidence,
         groundedness=event.support.groundedness,
         parts=event.support.parts,
@@ -313,4 +377,12 @@ def _finished(event: Finished) -> generator_pb2.Finished:
         timing=common_pb2.Timing(
             queue_ns=event.queue_ns, compute_ns=event.compute_ns, batch_size=1
         ),
+    )
+
+
+def _usage(usage: Usage) -> generator_pb2.Usage:
+    return generator_pb2.Usage(
+        prompt_tokens=usage.prompt_tokens,
+        completion_tokens=usage.completion_tokens,
+        cached_tokens=usage.cached_tokens,
     )

@@ -14,6 +14,7 @@ from raglan.telemetry import semconv, tracing
 from raglan.telemetry.http import trace_headers
 
 from raglan_generator.generation import Delta, Engine, Event, Finished, Request, Restart
+from raglan_generator.rewriting import Rewriting, Rewritten
 
 
 async def traced(engine: Engine, request: Request, deadline: Deadline) -> AsyncGenerator[Event]:
@@ -39,6 +40,36 @@ async def traced(engine: Engine, request: Request, deadline: Deadline) -> AsyncG
                     case Finished():
                         _finish(span, event, "".join(texts))
                 yield event
+
+
+def rewriting_span(engine: Engine, asked: Rewriting) -> tracing.span:
+    """Span of the search texts that the engine's model writes."""
+    model = engine.info.model
+    return tracing.span(
+        f"{semconv.CHAT} {model}",
+        {
+            semconv.KIND: semconv.LLM,
+            semconv.OPERATION: semconv.CHAT,
+            semconv.PROVIDER: engine.info.engine,
+            semconv.REQUEST_MODEL: model,
+            semconv.LLM_MODEL: model,
+            semconv.STRATEGY: asked.kind.value,
+            semconv.INPUT: tracing.content(asked.question),
+        },
+    )
+
+
+def end_rewriting(span: Span, written: Rewritten) -> None:
+    """Record what a model wrote, and its tokens."""
+    span.set_attributes(
+        {
+            semconv.INPUT_TOKENS: written.usage.prompt_tokens,
+            semconv.OUTPUT_TOKENS: written.usage.completion_tokens,
+            semconv.CACHED_TOKENS: written.usage.cached_tokens,
+        }
+    )
+    if shown := tracing.content("\n".join(written.texts)):
+        span.set_attribute(semconv.OUTPUT, shown)
 
 
 def _asked(engine: Engine, request: Request, model: str) -> dict[str, Any]:

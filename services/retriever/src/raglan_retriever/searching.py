@@ -10,13 +10,13 @@ from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from raglan import readability
+from raglan import fusion, readability
 from raglan.errors import InvalidInput
 from raglan.identifiers import check_collection_name
 from raglan.readability import Readability
 from raglan.telemetry import semconv
 
-from raglan_retriever import fusion, lexical
+from raglan_retriever import lexical
 from raglan_retriever.chunks import Chunk, duplicate_key
 from raglan_retriever.collection import Collection, Model
 from raglan_retriever.filters import Clause

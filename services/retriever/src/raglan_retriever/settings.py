@@ -14,10 +14,9 @@ from pydantic import (
     PositiveInt,
     SecretStr,
 )
+from raglan.fusion import Method
 from raglan.settings import GrpcSettings, HttpUrl, default_data_dir
 from raglan.terms import language_code
-
-from raglan_retriever.fusion import Method
 
 
 class RetrieverSettings(GrpcSettings, env_prefix="RAGLAN_RETRIEVER_"):

@@ -8,12 +8,11 @@ from dataclasses import replace
 from typing import Final
 
 import numpy as np
-from raglan import tensors
+from raglan import fusion, tensors
 from raglan.errors import InvalidInput
 from raglan.rpc import pages
 from raglan.v1 import common_pb2, retriever_pb2
 
-from raglan_retriever import fusion
 from raglan_retriever.chunks import Chunk
 from raglan_retriever.collection import Collection, Model
 from raglan_retriever.lexical import Sparse

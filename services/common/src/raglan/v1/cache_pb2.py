@@ -26,7 +26,7 @@ from raglan.v1 import generator_pb2 as raglan_dot_v1_dot_generator__pb2
 from raglan.v1 import retriever_pb2 as raglan_dot_v1_dot_retriever__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15raglan/v1/cache.proto\x12\traglan.v1\x1a\x19raglan/v1/generator.proto\x1a\x19raglan/v1/retriever.proto\"\xc9\x01\n\x0c\x43\x61\x63hedAnswer\x12(\n\x05\x66ound\x18\x01 \x01(\x0b\x32\x19.raglan.v1.SearchResponse\x12(\n\x06\x65vents\x18\x02 \x03(\x0b\x32\x18.raglan.v1.GenerateEvent\x12\x35\n\x07\x63osines\x18\x03 \x03(\x0b\x32$.raglan.v1.CachedAnswer.CosinesEntry\x1a.\n\x0c\x43osinesEntry\x12\x0b\n\x03key\x18\x01 \x01(\r\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15raglan/v1/cache.proto\x12\traglan.v1\x1a\x19raglan/v1/generator.proto\x1a\x19raglan/v1/retriever.proto\"\xf6\x01\n\x0c\x43\x61\x63hedAnswer\x12(\n\x05\x66ound\x18\x01 \x01(\x0b\x32\x19.raglan.v1.SearchResponse\x12(\n\x06\x65vents\x18\x02 \x03(\x0b\x32\x18.raglan.v1.GenerateEvent\x12\x35\n\x07\x63osines\x18\x03 \x03(\x0b\x32$.raglan.v1.CachedAnswer.CosinesEntry\x12+\n\x08strategy\x18\x04 \x01(\x0b\x32\x19.raglan.v1.CachedStrategy\x1a.\n\x0c\x43osinesEntry\x12\x0b\n\x03key\x18\x01 \x01(\r\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"~\n\x0e\x43\x61\x63hedStrategy\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05texts\x18\x02 \x03(\t\x12\x1b\n\x13standalone_question\x18\x03 \x01(\t\x12\x12\n\nsecond_try\x18\x04 \x01(\t\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12\x0e\n\x06helped\x18\x06 \x01(\x08\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,7 +36,9 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CACHEDANSWER_COSINESENTRY']._loaded_options = None
   _globals['_CACHEDANSWER_COSINESENTRY']._serialized_options = b'8\001'
   _globals['_CACHEDANSWER']._serialized_start=91
-  _globals['_CACHEDANSWER']._serialized_end=292
-  _globals['_CACHEDANSWER_COSINESENTRY']._serialized_start=246
-  _globals['_CACHEDANSWER_COSINESENTRY']._serialized_end=292
+  _globals['_CACHEDANSWER']._serialized_end=337
+  _globals['_CACHEDANSWER_COSINESENTRY']._serialized_start=291
+  _globals['_CACHEDANSWER_COSINESENTRY']._serialized_end=337
+  _globals['_CACHEDSTRATEGY']._serialized_start=339
+  _globals['_CACHEDSTRATEGY']._serialized_end=465
 # @@protoc_insertion_point(module_scope)

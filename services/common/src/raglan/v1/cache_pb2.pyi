@@ -49,6 +49,7 @@ class CachedAnswer(_message.Message):
     FOUND_FIELD_NUMBER: _builtins.int
     EVENTS_FIELD_NUMBER: _builtins.int
     COSINES_FIELD_NUMBER: _builtins.int
+    STRATEGY_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def found(self) -> _retriever_pb2.SearchResponse:
         """The passages as they were ranked, and the revisions at which they were found."""
@@ -61,17 +62,61 @@ class CachedAnswer(_message.Message):
     def cosines(self) -> _containers.ScalarMap[_builtins.int, _builtins.float]:
         """Cosines of the claims in `finished` that were compared by meaning, by position."""
 
+    @_builtins.property
+    def strategy(self) -> Global___CachedStrategy:
+        """What a strategy made of the question; unset where none was used."""
+
     def __init__(
         self,
         *,
         found: _retriever_pb2.SearchResponse | None = ...,
         events: _abc.Iterable[_generator_pb2.GenerateEvent] | None = ...,
         cosines: _abc.Mapping[_builtins.int, _builtins.float] | None = ...,
+        strategy: Global___CachedStrategy | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["found", b"found"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["found", b"found", "strategy", b"strategy"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cosines", b"cosines", "events", b"events", "found", b"found"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cosines", b"cosines", "events", b"events", "found", b"found", "strategy", b"strategy"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CachedAnswer: _TypeAlias = CachedAnswer  # noqa: Y015
+
+@_typing.final
+class CachedStrategy(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    TEXTS_FIELD_NUMBER: _builtins.int
+    STANDALONE_QUESTION_FIELD_NUMBER: _builtins.int
+    SECOND_TRY_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    HELPED_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """By which the passages were found; empty for the question as it is."""
+    standalone_question: _builtins.str
+    """As the model wrote it; empty where it did not."""
+    second_try: _builtins.str
+    """Of the second try; empty where there was none."""
+    reason: _builtins.str
+    helped: _builtins.bool
+    """The answer is that of the second try."""
+    @_builtins.property
+    def texts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        texts: _abc.Iterable[_builtins.str] | None = ...,
+        standalone_question: _builtins.str = ...,
+        second_try: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        helped: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["helped", b"helped", "name", b"name", "reason", b"reason", "second_try", b"second_try", "standalone_question", b"standalone_question", "texts", b"texts"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CachedStrategy: _TypeAlias = CachedStrategy  # noqa: Y015

@@ -62,6 +62,35 @@ FINISH_REASON_CONTENT_FILTER: FinishReason.ValueType  # 4
 """The server of the model withheld the rest."""
 Global___FinishReason: _TypeAlias = FinishReason  # noqa: Y015
 
+class _RewriteKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _RewriteKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RewriteKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    REWRITE_KIND_UNSPECIFIED: _RewriteKind.ValueType  # 0
+    REWRITE_KIND_REWRITE: _RewriteKind.ValueType  # 1
+    """One question in the words that documents use."""
+    REWRITE_KIND_MULTI_QUERY: _RewriteKind.ValueType  # 2
+    """Several questions, each about a part of the question or in other words."""
+    REWRITE_KIND_HYPOTHETICAL_DOCUMENT: _RewriteKind.ValueType  # 3
+    """A passage that could answer the question (HyDE)."""
+    REWRITE_KIND_STANDALONE: _RewriteKind.ValueType  # 4
+    """The question so that it can be understood without the history."""
+
+class RewriteKind(_RewriteKind, metaclass=_RewriteKindEnumTypeWrapper): ...
+
+REWRITE_KIND_UNSPECIFIED: RewriteKind.ValueType  # 0
+REWRITE_KIND_REWRITE: RewriteKind.ValueType  # 1
+"""One question in the words that documents use."""
+REWRITE_KIND_MULTI_QUERY: RewriteKind.ValueType  # 2
+"""Several questions, each about a part of the question or in other words."""
+REWRITE_KIND_HYPOTHETICAL_DOCUMENT: RewriteKind.ValueType  # 3
+"""A passage that could answer the question (HyDE)."""
+REWRITE_KIND_STANDALONE: RewriteKind.ValueType  # 4
+"""The question so that it can be understood without the history."""
+Global___RewriteKind: _TypeAlias = RewriteKind  # noqa: Y015
+
 @_typing.final
 class Turn(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
@@ -450,3 +479,71 @@ class Finished(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Finished: _TypeAlias = Finished  # noqa: Y015
+
+@_typing.final
+class RewriteRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    QUESTION_FIELD_NUMBER: _builtins.int
+    HISTORY_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    TENANT_FIELD_NUMBER: _builtins.int
+    kind: Global___RewriteKind.ValueType
+    question: _builtins.str
+    count: _builtins.int
+    """Texts at most, for several questions."""
+    tenant: _builtins.str
+    @_builtins.property
+    def history(self) -> _containers.RepeatedCompositeFieldContainer[Global___Turn]:
+        """Oldest first. The latest turns are read."""
+
+    def __init__(
+        self,
+        *,
+        kind: Global___RewriteKind.ValueType = ...,
+        question: _builtins.str = ...,
+        history: _abc.Iterable[Global___Turn] | None = ...,
+        count: _builtins.int = ...,
+        tenant: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "history", b"history", "kind", b"kind", "question", b"question", "tenant", b"tenant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RewriteRequest: _TypeAlias = RewriteRequest  # noqa: Y015
+
+@_typing.final
+class RewriteResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TEXTS_FIELD_NUMBER: _builtins.int
+    USAGE_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    TIMING_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    @_builtins.property
+    def texts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """At least one; each a line without control characters."""
+
+    @_builtins.property
+    def usage(self) -> Global___Usage: ...
+    @_builtins.property
+    def timing(self) -> _common_pb2.Timing: ...
+    def __init__(
+        self,
+        *,
+        texts: _abc.Iterable[_builtins.str] | None = ...,
+        usage: Global___Usage | None = ...,
+        model: _builtins.str = ...,
+        timing: _common_pb2.Timing | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["timing", b"timing", "usage", b"usage"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "texts", b"texts", "timing", b"timing", "usage", b"usage"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RewriteResponse: _TypeAlias = RewriteResponse  # noqa: Y015

@@ -46,6 +46,11 @@ class GeneratorServiceStub:
                 request_serializer=raglan_dot_v1_dot_common__pb2.GetInfoRequest.SerializeToString,
                 response_deserializer=raglan_dot_v1_dot_common__pb2.ServiceInfo.FromString,
                 _registered_method=True)
+        self.Rewrite = channel.unary_unary(
+                '/raglan.v1.GeneratorService/Rewrite',
+                request_serializer=raglan_dot_v1_dot_generator__pb2.RewriteRequest.SerializeToString,
+                response_deserializer=raglan_dot_v1_dot_generator__pb2.RewriteResponse.FromString,
+                _registered_method=True)
 
 
 class GeneratorServiceServicer:
@@ -65,6 +70,13 @@ class GeneratorServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Rewrite(self, request, context):
+        """Texts to search for instead of a question. UNIMPLEMENTED without a language model.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_GeneratorServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -77,6 +89,11 @@ def add_GeneratorServiceServicer_to_server(servicer, server):
                     servicer.GetInfo,
                     request_deserializer=raglan_dot_v1_dot_common__pb2.GetInfoRequest.FromString,
                     response_serializer=raglan_dot_v1_dot_common__pb2.ServiceInfo.SerializeToString,
+            ),
+            'Rewrite': grpc.unary_unary_rpc_method_handler(
+                    servicer.Rewrite,
+                    request_deserializer=raglan_dot_v1_dot_generator__pb2.RewriteRequest.FromString,
+                    response_serializer=raglan_dot_v1_dot_generator__pb2.RewriteResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -134,6 +151,33 @@ class GeneratorService:
             '/raglan.v1.GeneratorService/GetInfo',
             raglan_dot_v1_dot_common__pb2.GetInfoRequest.SerializeToString,
             raglan_dot_v1_dot_common__pb2.ServiceInfo.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Rewrite(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/raglan.v1.GeneratorService/Rewrite',
+            raglan_dot_v1_dot_generator__pb2.RewriteRequest.SerializeToString,
+            raglan_dot_v1_dot_generator__pb2.RewriteResponse.FromString,
             options,
             channel_credentials,
             insecure,

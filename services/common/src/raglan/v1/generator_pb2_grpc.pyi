@@ -37,6 +37,8 @@ class GeneratorServiceStub:
     Generate: _grpc.UnaryStreamMultiCallable[_generator_pb2.GenerateRequest, _generator_pb2.GenerateEvent]
     """Ends with exactly one Finished, or with a status other than OK."""
     GetInfo: _grpc.UnaryUnaryMultiCallable[_common_pb2.GetInfoRequest, _common_pb2.ServiceInfo]
+    Rewrite: _grpc.UnaryUnaryMultiCallable[_generator_pb2.RewriteRequest, _generator_pb2.RewriteResponse]
+    """Texts to search for instead of a question. UNIMPLEMENTED without a language model."""
 
 @_typing.type_check_only
 class GeneratorServiceAsyncStub(GeneratorServiceStub):
@@ -46,6 +48,8 @@ class GeneratorServiceAsyncStub(GeneratorServiceStub):
     Generate: _aio.UnaryStreamMultiCallable[_generator_pb2.GenerateRequest, _generator_pb2.GenerateEvent]  # type: ignore[assignment]
     """Ends with exactly one Finished, or with a status other than OK."""
     GetInfo: _aio.UnaryUnaryMultiCallable[_common_pb2.GetInfoRequest, _common_pb2.ServiceInfo]  # type: ignore[assignment]
+    Rewrite: _aio.UnaryUnaryMultiCallable[_generator_pb2.RewriteRequest, _generator_pb2.RewriteResponse]  # type: ignore[assignment]
+    """Texts to search for instead of a question. UNIMPLEMENTED without a language model."""
 
 class GeneratorServiceServicer(metaclass=_abc_1.ABCMeta):
     """A question and passages in, a stream of answer text with citations out."""
@@ -64,5 +68,13 @@ class GeneratorServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _common_pb2.GetInfoRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_common_pb2.ServiceInfo, _abc.Awaitable[_common_pb2.ServiceInfo]]: ...
+
+    @_abc_1.abstractmethod
+    def Rewrite(
+        self,
+        request: _generator_pb2.RewriteRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_generator_pb2.RewriteResponse, _abc.Awaitable[_generator_pb2.RewriteResponse]]:
+        """Texts to search for instead of a question. UNIMPLEMENTED without a language model."""
 
 def add_GeneratorServiceServicer_to_server(servicer: GeneratorServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -18,6 +18,7 @@ from raglan_gateway.api import filters, schemas
 from raglan_gateway.conversation.standalone import standalone_question
 from raglan_gateway.query import Query
 from raglan_gateway.settings import GatewaySettings
+from raglan_gateway.strategies.strategy import SecondTry, Strategy
 
 _MODES: Final = {
     "hybrid": retriever_pb2.SEARCH_MODE_HYBRID,
@@ -64,6 +65,10 @@ def checked(
         standalone="" if standalone == text else standalone,
         collections=tuple(dict.fromkeys(collections)),
         top_k=body.top_k,
+        strategy=Strategy(body.strategy),
+        query_count=body.query_count,
+        second_try=SecondTry(asked.second_try) if asked else SecondTry.NONE,
+        second_try_below=asked.second_try_below if asked else 0.0,
         mode=_MODES[body.mode],
         rerank=body.rerank,
         min_score=body.min_score,

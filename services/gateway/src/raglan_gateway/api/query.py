@@ -73,9 +73,9 @@ class Answering:
 
     async def search(self, body: schemas.SearchRequest, request: Request, priority: str) -> bytes:
         """Find passages; returns a `schemas.SearchReply` as JSON."""
-        body, _ = self._profiles.apply(body, self._settings.default_collection)
+        body, profile = self._profiles.apply(body, self._settings.default_collection)
         query, deadline = checked(body, priority, self._settings)
-        query = _with_control(query, request)
+        query = _with_control(replace(query, rewriter=profile.writes_with), request)
         try:
             run = await _while_connected(request, self._pipeline.search(query, deadline))
         except RaglanError as error:
@@ -117,6 +117,7 @@ class Answering:
             query,
             instructions=profile.prompt,
             generators=tuple(profile.generator),
+            rewriter=profile.writes_with,
             history_lost=history_lost,
         )
         return body, _with_control(query, request), deadline

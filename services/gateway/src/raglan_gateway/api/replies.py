@@ -10,9 +10,10 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from raglan.telemetry import context as request_context
 from raglan.v1 import common_pb2, generator_pb2, ingester_pb2, retriever_pb2
 
-from raglan_gateway.api import cacheable, schemas
+from raglan_gateway.api import cacheable, schemas, strategy_schemas
 from raglan_gateway.grounding import Claim, groundedness
 from raglan_gateway.query_state import QueryState
+from raglan_gateway.strategies.strategy import SecondTry
 
 _FINISH_REASONS: Final[dict[int, Literal["stop", "length", "abstained", "content_filter"]]] = {
     generator_pb2.FINISH_REASON_STOP: "stop",
@@ -30,6 +31,7 @@ def search(run: QueryState) -> schemas.SearchReply:
         timings_ms=timings(run),
         trace_id=request_context.trace_id(),
         cached=cached(run),
+        strategy=strategy(run),
     )
 
 
@@ -65,10 +67,10 @@ def query(run: QueryState, passages: Sequence[schemas.Passage] = ()) -> schemas.
         run: Query that is over.
         passages: Those of `run`, where its stream has shown them already.
     """
-    finished = run.finished
+    finished, usage = run.finished, run.usage
     return schemas.QueryReply(
         id=request_context.request_id(),
-        standalone_question=run.query.standalone or run.query.text,
+        standalone_question=run.asked.standalone or run.query.text,
         answer=run.answer,
         finish_reason=_FINISH_REASONS.get(finished.reason, "stop"),
         abstained=finished.reason == generator_pb2.FINISH_REASON_ABSTAINED,
@@ -82,14 +84,32 @@ def query(run: QueryState, passages: Sequence[schemas.Passage] = ()) -> schemas.
         unread_chunk_ids=[run.passages[index].chunk_id for index in finished.dropped],
         degraded=degraded(run),
         usage=schemas.Usage(
-            prompt_tokens=finished.usage.prompt_tokens,
-            completion_tokens=finished.usage.completion_tokens,
-            cached_tokens=finished.usage.cached_tokens,
+            prompt_tokens=usage.prompt_tokens,
+            completion_tokens=usage.completion_tokens,
+            cached_tokens=usage.cached_tokens,
         ),
         timings_ms=timings(run),
         model=finished.model,
         trace_id=request_context.trace_id(),
         cached=cached(run),
+        strategy=strategy(run),
+    )
+
+
+def strategy(run: QueryState) -> strategy_schemas.StrategyUsed | None:
+    """Return what strategies made of the question; None where none took part."""
+    outcome = run.strategy
+    if not outcome.is_used:
+        return None
+    again = None
+    if outcome.second_try is not SecondTry.NONE:
+        again = strategy_schemas.SecondTry(
+            strategy=cast(Any, outcome.second_try.value),
+            reason=cast(Any, outcome.reason),
+            helped=outcome.helped,
+        )
+    return strategy_schemas.StrategyUsed(
+        name=cast(Any, outcome.name.value), texts=list(outcome.texts), second_try=again
     )
 
 

@@ -8,8 +8,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from raglan.errors import InvalidInput
 from raglan.identifiers import COLLECTION_NAME, MAX_DOCUMENT_ID_CHARS, check_document_id
 
-from raglan_gateway.api.cacheable import Cacheable
 from raglan_gateway.api.filters import BoundedFilter
+from raglan_gateway.api.strategy_schemas import StrategyReply, WithSecondTry, WithStrategy
 from raglan_gateway.api.strict import Strict
 from raglan_gateway.api.text import BoundedJson, NonBlankText, PlainText
 
@@ -43,7 +43,7 @@ SearchedCollections = Annotated[
 ]
 
 
-class SearchRequest(Strict):
+class SearchRequest(WithStrategy):
     """A search request."""
 
     query: Annotated[NonBlankText, Field(min_length=1, examples=["How do I pin the reranker?"])]
@@ -76,7 +76,7 @@ class Turn(Strict):
     text: NonBlankText
 
 
-class QueryRequest(SearchRequest):
+class QueryRequest(WithSecondTry, SearchRequest):
     """A question, and how to answer it."""
 
     history: Annotated[list[Turn], Field(max_length=1_000, fail_fast=True)] = Field(
@@ -195,7 +195,7 @@ class Claim(Described):
     support: ClaimSupport
 
 
-class SearchReply(Cacheable):
+class SearchReply(StrategyReply):
     """Passages, best first."""
 
     passages: list[Passage]
@@ -204,7 +204,7 @@ class SearchReply(Cacheable):
     trace_id: str
 
 
-class QueryReply(Cacheable):
+class QueryReply(StrategyReply):
     """An answer with its sources."""
 
     id: str

@@ -24,6 +24,8 @@ from raglan_gateway.grounding import claims_of
 from raglan_gateway.pipeline import Answered, Event, Pipeline, Sources, Started, absorb
 from raglan_gateway.query import Query
 from raglan_gateway.query_state import CacheHit, Known, QueryState
+from raglan_gateway.strategies import outcomes
+from raglan_gateway.strategies.strategy import Strategy
 
 _JOINED_SHARE = 0.5
 """A run is joined if it has this share of one's own time left, or more."""
@@ -68,6 +70,8 @@ class CachedPipeline:
         if lookup.known.evidence is not None:
             return self._found(query, deadline, lookup.known)
         run = await self.uncached.search(query, deadline, lookup.known)
+        if query.has_strategy:
+            self._spend(run.usage.completion_tokens)
         self._keep_evidence(run, lookup)
         return run
 
@@ -127,7 +131,7 @@ class CachedPipeline:
         async with aclosing(events):
             async for event in events:
                 if isinstance(event, Answered):
-                    self._spend(event.run.finished.usage.completion_tokens)
+                    self._spend(event.run.usage.completion_tokens)
                     self._keep_evidence(event.run, lookup)
                     self._keep_answer(event.run, lookup)
                 yield event
@@ -203,7 +207,10 @@ class CachedPipeline:
         run.entry = entry
         run.passages = list(kept.found.passages)
         run.revisions = dict(kept.found.revisions)
-        events: list[Event] = [Started(query.standalone or query.text), Sources(run)]
+        run.strategy = outcomes.from_proto(kept.strategy)
+        if run.strategy.standalone:
+            run.asked = replace(query, standalone=run.strategy.standalone)
+        events: list[Event] = [Started(run.asked.standalone or query.text), Sources(run)]
         for event in kept.events:
             run.events.append(event)
             events.extend(absorb(run, event))
@@ -231,6 +238,8 @@ class CachedPipeline:
         fell_back = {each.stage for each in run.degraded}
         if (
             Layer.EVIDENCE in run.cached
+            or query.strategy is not Strategy.NONE
+            or run.strategy.helped
             or not lookup.is_known(query)
             or fell_back & {"embed", "retrieve", "rerank"}
             or not all(run.revisions.get(name) for name in query.collections)
@@ -262,6 +271,7 @@ class CachedPipeline:
             cosines={
                 at: claim.cosine for at, claim in enumerate(run.claims) if claim.cosine is not None
             },
+            strategy=outcomes.to_proto(run.strategy),
         )
         key = keys.answer(query, run.revisions, lookup.models, self._setup)
         cost_s = time.monotonic() - run.started

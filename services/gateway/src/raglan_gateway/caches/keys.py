@@ -17,14 +17,15 @@ from raglan.v1 import common_pb2
 
 from raglan_gateway.query import DEFAULT_GENERATOR, Query
 
-_LAYOUT: Final = "1"
+_LAYOUT: Final = "2"
 """Version of the values and keys; another one has other keys."""
 
 OF_THE_REQUEST: Final = frozenset({"priority", "stream", "cache"})
 """Fields that decide when and in which form a reply comes, not what it says."""
 
 OF_THE_ANSWER: Final = OF_THE_REQUEST | {
-    *("max_tokens", "sampling", "json_schema", "instructions", "generators", "history_lost")
+    *("max_tokens", "sampling", "json_schema", "instructions", "generators", "history_lost"),
+    *("second_try", "second_try_below"),
 }
 """Fields that decide nothing about the passages."""
 
@@ -64,8 +65,10 @@ def answer(query: Query, revisions: Mapping[str, int], models: Models, setup: st
 
 
 def generators(query: Query) -> list[str]:
-    """Return the names of the generators' pools that may answer a query."""
-    names = query.generators or (DEFAULT_GENERATOR,)
+    """Return the names of the generators' pools whose models may take part in an answer."""
+    names = [*(query.generators or (DEFAULT_GENERATOR,))]
+    if query.has_strategy and query.rewriter not in names:
+        names.append(query.rewriter)
     return ["generator" if name == DEFAULT_GENERATOR else f"generator_{name}" for name in names]
 
 

@@ -13,6 +13,7 @@ from raglan_gateway.caches import keys
 from raglan_gateway.caches.entry import Entry, Layer
 from raglan_gateway.query import Query
 from raglan_gateway.query_state import Known
+from raglan_gateway.strategies.strategy import Strategy
 
 
 class CacheObserver(Protocol):
@@ -64,7 +65,8 @@ class Lookup:
                 self.flight = digest(key.hex(), str(query.priority), str(query.stream))
                 if keeps(Layer.ANSWER):
                     self.places[Layer.ANSWER] = key
-            if keeps(Layer.EVIDENCE):
+            # What a model writes is no part of the evidence, and the reply shows it.
+            if keeps(Layer.EVIDENCE) and query.strategy is Strategy.NONE:
                 key = keys.evidence(query, revisions, self.models, setup)
                 self.places[Layer.EVIDENCE] = key
         if is_dense and keeps(Layer.EMBEDDING) and "embedder" in self.models:

@@ -14,7 +14,7 @@ from qdrant_client.hybrid.fusion import (
     reciprocal_rank_fusion,
 )
 from qdrant_client.models import ScoredPoint
-from raglan_retriever.fusion import Leg, dbsf, exact_matches, fuse, min_max, rrf
+from raglan.fusion import Leg, dbsf, exact_matches, fuse, min_max, rrf
 
 METHODS = ("dbsf", "min_max", "rrf")
 
