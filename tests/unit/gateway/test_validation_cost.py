@@ -9,7 +9,15 @@ from typing import Any
 
 import pytest
 from pydantic import BaseModel, ValidationError
-from raglan_gateway.api import conversation_schemas, filters, keys, mcp_tools, schemas, urls
+from raglan_gateway.api import (
+    conversation_schemas,
+    filters,
+    keys,
+    mcp_tools,
+    schemas,
+    strategy_schemas,
+    urls,
+)
 from raglan_gateway.api.openai.chat import ChatRequest
 from raglan_gateway.api.openai.lenient import QueryOptions
 from raglan_gateway.api.openai.rerank import RerankRequest
@@ -24,8 +32,8 @@ MODELS: tuple[type[BaseModel], ...] = (
     schemas.SearchRequest, schemas.QueryRequest, schemas.NewCollection, schemas.NewDocuments,
     schemas.DocumentIds, conversation_schemas.NewSession, conversation_schemas.SessionTitle,
     conversation_schemas.Feedback, QueryOptions, keys.NewApiKey, keys.Rotation,
-    urls.DocumentUrls, mcp_tools.AnswerInput, mcp_tools.SearchInput,
-    mcp_tools.DocumentInput,
+    strategy_schemas.WithStrategy, strategy_schemas.WithSecondTry, urls.DocumentUrls,
+    mcp_tools.AnswerInput, mcp_tools.SearchInput, mcp_tools.DocumentInput,
 )  # fmt: skip
 MOST_ERRORS = 8
 MOST_CALLS = 60_000

@@ -102,10 +102,31 @@ class CachedLayer(Model):
 Cached = dict[Literal["embedding", "evidence", "answer"], CachedLayer]
 
 
+StrategyName = Literal["none", "condense", "rewrite", "multi_query", "hyde"]
+SecondTryName = Literal["none", "deeper", "lexical", "rewrite", "multi_query", "hyde"]
+
+
+class SecondTry(Model):
+    """Another search for an answer that abstained, or was of low confidence."""
+
+    strategy: SecondTryName
+    reason: Literal["abstained", "low_confidence"]
+    helped: bool
+
+
+class StrategyUsed(Model):
+    """How the question was searched, where a strategy took part."""
+
+    name: StrategyName
+    texts: list[str]
+    second_try: SecondTry | None = None
+
+
 class SearchReply(Model):
     """Passages, best first."""
 
     cached: Cached = Field(default_factory=dict)
+    strategy: StrategyUsed | None = None
     passages: list[Passage]
     degraded: list[Degraded]
     timings_ms: dict[str, float]
@@ -116,6 +137,7 @@ class QueryReply(Model):
     """An answer with its sources."""
 
     cached: Cached = Field(default_factory=dict)
+    strategy: StrategyUsed | None = None
     id: str
     standalone_question: str = ""
     answer: str

@@ -39,6 +39,10 @@ class AsyncClient(AsyncConnection):
         json_schema: Mapping[str, Any] | None = None,
         session_id: str | None = None,
         profile: str | None = None,
+        strategy: models.StrategyName | None = None,
+        query_count: int | None = None,
+        second_try: models.SecondTryName | None = None,
+        second_try_below: float | None = None,
         max_tokens: int | None = None,
         timeout_s: float | None = None,
         extra_body: Mapping[str, Any] | None = None,
@@ -61,6 +65,10 @@ class AsyncClient(AsyncConnection):
             json_schema: schema of the answer, which is JSON without citations then.
             session_id: the conversation that the question continues.
             profile: name of the settings to answer with.
+            strategy: search texts that the language model writes, searched beside the question.
+            query_count: most questions of the strategy `multi_query`.
+            second_try: another search for an answer that abstains.
+            second_try_below: confidence below which an answer also gets it.
             max_tokens: of the answer.
             timeout_s: time of the answer, also told to the gateway.
             extra_body: further fields of the request, which this client does not know.
@@ -70,7 +78,8 @@ class AsyncClient(AsyncConnection):
             collections=collections, top_k=top_k, mode=mode, rerank=rerank, min_score=min_score,
             filter=filter, history=history, temperature=temperature, top_p=top_p, seed=seed,
             stop=stop, json_schema=json_schema, session_id=session_id, profile=profile,
-            max_tokens=max_tokens,
+            strategy=strategy, query_count=query_count, second_try=second_try,
+            second_try_below=second_try_below, max_tokens=max_tokens,
         )  # fmt: skip
         deadline = transport.query_deadline(timeout_s, self.timeout_s)
         found = await self.request(
@@ -97,6 +106,10 @@ class AsyncClient(AsyncConnection):
         json_schema: Mapping[str, Any] | None = None,
         session_id: str | None = None,
         profile: str | None = None,
+        strategy: models.StrategyName | None = None,
+        query_count: int | None = None,
+        second_try: models.SecondTryName | None = None,
+        second_try_below: float | None = None,
         max_tokens: int | None = None,
         timeout_s: float | None = None,
         extra_body: Mapping[str, Any] | None = None,
@@ -111,7 +124,8 @@ class AsyncClient(AsyncConnection):
             collections=collections, top_k=top_k, mode=mode, rerank=rerank, min_score=min_score,
             filter=filter, history=history, temperature=temperature, top_p=top_p, seed=seed,
             stop=stop, json_schema=json_schema, session_id=session_id, profile=profile,
-            max_tokens=max_tokens, stream=True,
+            strategy=strategy, query_count=query_count, second_try=second_try,
+            second_try_below=second_try_below, max_tokens=max_tokens, stream=True,
         )  # fmt: skip
         deadline = transport.query_deadline(timeout_s, self.timeout_s)
         async with self.events("POST", "/v1/query", json=body, deadline=deadline) as pairs:
@@ -128,6 +142,8 @@ class AsyncClient(AsyncConnection):
         min_score: float | None = None,
         filter: Mapping[str, Any] | None = None,  # noqa: A002
         profile: str | None = None,
+        strategy: models.StrategyName | None = None,
+        query_count: int | None = None,
         timeout_s: float | None = None,
         extra_body: Mapping[str, Any] | None = None,
     ) -> models.SearchReply:
@@ -135,7 +151,7 @@ class AsyncClient(AsyncConnection):
         body = transport.query_body(
             query, timeout_s, extra_body,
             collections=collections, top_k=top_k, mode=mode, rerank=rerank, min_score=min_score,
-            filter=filter, profile=profile,
+            filter=filter, profile=profile, strategy=strategy, query_count=query_count,
         )  # fmt: skip
         deadline = transport.query_deadline(timeout_s, self.timeout_s)
         found = await self.request(
