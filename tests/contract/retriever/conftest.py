@@ -185,6 +185,12 @@ def _delete(local: QdrantClient, name: str, body: Body) -> Any:
     return _DONE
 
 
+def _batch(local: QdrantClient, name: str, body: Body) -> Any:
+    operations = models.UpdateOperations.model_validate(body).operations
+    local.batch_update_points(name, operations)
+    return [_DONE] * len(operations)
+
+
 def _count(local: QdrantClient, name: str, body: Body) -> Any:
     wanted = models.CountRequest.model_validate(body)
     return local.count(name, count_filter=wanted.filter, exact=True)
@@ -205,6 +211,7 @@ _ROUTES: dict[tuple[str, str], Callable[[QdrantClient, str, Body], Any]] = {
     ("POST", "/points/scroll"): _scroll,
     ("POST", "/points/delete"): _delete,
     ("POST", "/points/count"): _count,
+    ("POST", "/points/batch"): _batch,
     ("POST", "/facet"): lambda local, name, body: local.facet(
         name, body["key"], limit=body["limit"]
     ),

@@ -14,9 +14,9 @@ from pathlib import Path
 import machine
 import pytest
 from raglan.errors import Internal, Overloaded, Unavailable
-from raglan_retriever.filters import Terms
+from raglan.filtering.clauses import Terms
+from raglan.filtering.terms import term
 from raglan_retriever.index import Index
-from raglan_retriever.metadata import term
 from raglan_retriever.searching import Limits, Query
 from raglan_retriever.stores import edge
 from raglan_retriever.stores.optimizing import optimize

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from raglan.filtering.wire import clause_from_proto
 from raglan.v1 import retriever_pb2
 from raglan_retriever.chunks import Chunk
 from raglan_retriever.collection import Model
 from raglan_retriever.index import Index
 from raglan_retriever.searching import Limits
 from raglan_retriever.stores.qdrant import QdrantStore
-from raglan_retriever.wire_filter import clause_from_proto
 
 KEYS = ["a", "b", "c d", 'q"uote', "per%cent", "br[]", "ü", "a.b"]
 SCALARS: list[Any] = [

@@ -8,10 +8,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from raglan.errors import Conflict, InvalidInput, NotFound
+from raglan.filtering.clauses import All, Terms
+from raglan.filtering.terms import term
 from raglan_retriever.collection import Model
-from raglan_retriever.filters import All, Terms
 from raglan_retriever.index import Index
-from raglan_retriever.metadata import term
 from raglan_retriever.searching import Fusion, Query
 
 

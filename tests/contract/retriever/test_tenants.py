@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from raglan import tenancy
 from raglan.errors import NotFound
-from raglan_retriever.filters import Terms
+from raglan.filtering.clauses import Terms
+from raglan.filtering.terms import term
 from raglan_retriever.index import Index
-from raglan_retriever.metadata import term
 from raglan_retriever.searching import Limits, Query
 from raglan_retriever.stores.store import Point, Store
 from structlog.testing import capture_logs
@@ -115,7 +115,7 @@ async def test_a_chunk_of_another_tenant_is_dropped_counted_and_logged_without_i
             ids = [chunk("d#0").point_id, foreign.id]
             assert [each.id for each in await index.store.points("c", ids)] == ids[:1]
     assert sum(counted) == 3
-    dropped = [line for line in logs if line["event"] == "chunks of another tenant were dropped"]
+    dropped = [line for line in logs if line["event"] == "foreign chunks were dropped"]
     assert len(dropped) == 3
     assert "secret" not in str(dropped)
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 from raglan.errors import InvalidInput
+from raglan.filtering.terms import index
 from raglan.metadata import check
-from raglan_retriever.metadata import index
 
 
 def nested(levels: int) -> dict[str, Any]:

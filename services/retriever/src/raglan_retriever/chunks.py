@@ -5,21 +5,22 @@ from __future__ import annotations
 import base64
 import unicodedata
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from raglan import access_tags
 from raglan.chunk_text import in_context
 from raglan.errors import InvalidInput
+from raglan.filtering import terms as metadata
 from raglan.identifiers import check_document_id, shortened
-
-from raglan_retriever import metadata
 
 MAX_ID_CHARS: Final = 512
 DOCUMENT_ID: Final = "document_id"
 TERMS: Final = "terms"
 NUMBERS: Final = "numbers"
+ACCESS: Final = "access"
 TENANT: Final = "tenant"
 _NAMESPACE: Final = uuid.UUID("8d2ee9f0-6b0a-5f0c-9a3e-0d6f5a1c7b11")
 _FIELDS: Final = (
@@ -27,8 +28,15 @@ _FIELDS: Final = (
     "metadata_json", "page", "structure", "language", "filename", "created_ms",
 )  # fmt: skip
 
-STORED: Final = (*_FIELDS, TENANT)
+STORED: Final = (*_FIELDS, ACCESS, TENANT)
 """The fields of the payload that a chunk is read back from."""
+
+LABELLED: Final = (DOCUMENT_ID, "title", "filename", "created_ms")
+"""The fields of the payload that `labels` takes besides metadata and access tags."""
+
+_TAGGED: Final = "+"
+"""Term of every chunk that has an access tag, and the beginning of the terms of its tags. Terms of
+metadata begin with `[` or `#`, those of tenants with `@`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +62,8 @@ class Chunk:
     filename: str = ""
     created_ms: int = 0
     """When the document was submitted, in milliseconds since 1970; 0 where it is not known."""
+    access: tuple[str, ...] = ()
+    """Tags of which a caller must hold one to find it; none for every caller."""
     tenant: str = ""
     """Its owner, as the store keeps it; `raglan_retriever.stores.tenants` writes and checks it."""
 
@@ -79,26 +89,18 @@ class Chunk:
             )
         check_document_id(self.document_id)
         try:
-            indexed = metadata.index(
-                self.metadata_json, document_id=self.document_id, also=self._own_fields()
-            )
+            named = labels(
+                self.metadata_json, self.access,
+                document_id=self.document_id, title=self.title, filename=self.filename,
+                created_ms=self.created_ms,
+            )  # fmt: skip
         except InvalidInput as error:
             raise InvalidInput(f"Chunk {shortened(self.chunk_id)}: {error.message}") from None
         stored = {name: getattr(self, name) for name in _FIELDS}
         return stored | {
             "heading_path": list(self.heading_path),
             "structure": base64.b64encode(self.structure).decode(),
-            TERMS: indexed.terms,
-            NUMBERS: indexed.numbers,
-        }
-
-    def _own_fields(self) -> dict[str, str]:
-        """Return the fields outside the metadata that filters accept, by their REST names."""
-        created = datetime.fromtimestamp(self.created_ms / 1e3, UTC) if self.created_ms else None
-        return {
-            "title": self.title,
-            "filename": self.filename,
-            "created_at": created.isoformat(timespec="milliseconds") if created else "",
+            **named,
         }
 
     @classmethod
@@ -110,9 +112,48 @@ class Chunk:
             **fields
             | {
                 "heading_path": tuple(payload["heading_path"]),
+                ACCESS: tuple(payload.get(ACCESS, ())),
                 "structure": base64.b64decode(payload.get("structure", "")),
             }
         )
+
+
+def labels(
+    metadata_json: str,
+    access: Sequence[str],
+    *,
+    document_id: str,
+    title: str = "",
+    filename: str = "",
+    created_ms: int = 0,
+) -> dict[str, Any]:
+    """Return the fields of a payload that metadata, access tags and filters are read from.
+
+    They are the same for all chunks of a document.
+
+    Raises:
+        InvalidInput: the metadata or a tag is not acceptable.
+    """
+    tags = access_tags.check(access)
+    created = datetime.fromtimestamp(created_ms / 1e3, UTC) if created_ms else None
+    # Fields outside the metadata that filters accept, by their REST names.
+    own = {
+        "title": title,
+        "filename": filename,
+        "created_at": created.isoformat(timespec="milliseconds") if created else "",
+    }
+    indexed = metadata.index(metadata_json, document_id=document_id, also=own)
+    return {
+        "metadata_json": metadata_json,
+        ACCESS: list(tags),
+        TERMS: [*indexed.terms, *([_TAGGED] if tags else ()), *map(access_term, tags)],
+        NUMBERS: indexed.numbers,
+    }
+
+
+def access_term(tag: str = "") -> str:
+    """Return the term of the chunks with an access tag; without one, of those with any."""
+    return _TAGGED + tag
 
 
 def duplicate_key(chunk: Chunk) -> tuple[str, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -12,14 +12,14 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 from raglan.errors import Conflict, InvalidInput, NotFound, StorageFull
+from raglan.filtering.clauses import All, Clause, Ids, Not, Terms
+from raglan.filtering.terms import term
 from raglan.identifiers import check_collection_name, shortened
 from raglan.telemetry import semconv
 
 from raglan_retriever import lexical
-from raglan_retriever.chunks import DOCUMENT_ID, Chunk, point_id
+from raglan_retriever.chunks import DOCUMENT_ID, Chunk, labels, point_id
 from raglan_retriever.collection import Collection, Model, check_new_model
-from raglan_retriever.filters import All, Clause, Ids, Not, Terms
-from raglan_retriever.metadata import term
 from raglan_retriever.searching import Limits, Query, Results, Searcher
 from raglan_retriever.stores.spans import engine_span
 from raglan_retriever.stores.store import Point, Removed, Stats, Store
@@ -185,6 +185,37 @@ class Index:
             removed = await self.store.delete(name, All(tuple(clauses)))
             span.set_attribute(semconv.DB_ROWS, removed.chunks)
         return removed
+
+    async def label(self, name: str, documents: Mapping[str, tuple[str, Sequence[str]]]) -> Removed:
+        """Replace the metadata and the access tags of documents on all their chunks.
+
+        Args:
+            name: Name of the collection.
+            documents: Metadata, as a JSON object, and tags, by id of the document.
+
+        Returns:
+            The number of chunks, and the collection's revision after it.
+
+        Raises:
+            InvalidInput: too many documents, or labels that are not acceptable. Nothing changed.
+        """
+        check_collection_name(name)
+        _check_ids(list(documents))
+        if not documents:
+            (unchanged,) = await self.store.versioned([name])
+            return Removed(0, unchanged.revision)
+        for id_, (metadata_json, access) in documents.items():
+            labels(metadata_json, access, document_id=id_)
+
+        def relabel(fields: Mapping[str, Any]) -> dict[str, Any]:
+            metadata_json, access = documents[fields[DOCUMENT_ID]]
+            known = {name: value for name, value in fields.items() if value is not None}
+            return labels(metadata_json, access, **known)
+
+        with engine_span(self.store.name, semconv.INDEX_LABEL, name, {}) as span:
+            changed = await self.store.label(name, _of_documents(list(documents)), relabel)
+            span.set_attribute(semconv.DB_ROWS, changed.chunks)
+        return changed
 
     async def document(self, name: str, document_id: str) -> list[Chunk]:
         """Return the document's chunks, in order.

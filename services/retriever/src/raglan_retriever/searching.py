@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from raglan import fusion, readability
 from raglan.errors import InvalidInput
+from raglan.filtering.clauses import Clause
 from raglan.identifiers import check_collection_name
 from raglan.readability import Readability
 from raglan.telemetry import semconv
@@ -19,7 +20,6 @@ from raglan.telemetry import semconv
 from raglan_retriever import lexical
 from raglan_retriever.chunks import Chunk, duplicate_key
 from raglan_retriever.collection import Collection, Model
-from raglan_retriever.filters import Clause
 from raglan_retriever.stores.spans import engine_span
 from raglan_retriever.stores.store import Hit, Store, Versioned
 

@@ -119,6 +119,17 @@ class RetrieverServicer(retriever_pb2_grpc.RetrieverServiceServicer):
             deleted_chunks=removed.chunks, revision=removed.revision
         )
 
+    async def LabelDocuments(
+        self, request: retriever_pb2.LabelDocumentsRequest, context: Context
+    ) -> retriever_pb2.LabelDocumentsResponse:
+        changed = await self._index.label(
+            request.collection,
+            {each.document_id: (each.metadata_json, each.access) for each in request.documents},
+        )
+        return retriever_pb2.LabelDocumentsResponse(
+            labelled_chunks=changed.chunks, revision=changed.revision
+        )
+
     async def GetDocument(
         self, request: retriever_pb2.GetDocumentChunksRequest, context: Context
     ) -> retriever_pb2.GetDocumentChunksResponse:

@@ -10,6 +10,7 @@ from typing import Final
 import numpy as np
 from raglan import fusion, tensors
 from raglan.errors import InvalidInput
+from raglan.filtering.wire import clause_from_proto
 from raglan.rpc import pages
 from raglan.v1 import common_pb2, retriever_pb2
 
@@ -19,7 +20,6 @@ from raglan_retriever.lexical import Sparse
 from raglan_retriever.searching import Fusion, Mode, Query, SearchHit
 from raglan_retriever.stores.store import Stats
 from raglan_retriever.transfer import IndexedChunks
-from raglan_retriever.wire_filter import clause_from_proto
 
 _MODES: Final[dict[int, Mode]] = {
     retriever_pb2.SEARCH_MODE_UNSPECIFIED: "hybrid",
@@ -56,6 +56,7 @@ def chunk_from_proto(message: retriever_pb2.Chunk) -> Chunk:
         language=message.language,
         filename=message.filename,
         created_ms=message.created_at.ToMilliseconds(),
+        access=tuple(message.access),
     )
 
 
@@ -192,6 +193,7 @@ def chunk_to_proto(chunk: Chunk) -> retriever_pb2.Chunk:
         structure=chunk.structure,
         language=chunk.language,
         filename=chunk.filename,
+        access=chunk.access,
     )
     if chunk.created_ms:
         message.created_at.FromMilliseconds(chunk.created_ms)

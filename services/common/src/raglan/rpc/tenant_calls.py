@@ -14,7 +14,7 @@ from typing import Any, Final
 import grpc
 from opentelemetry import trace
 
-from raglan import tenancy
+from raglan import access_tags, tenancy
 from raglan.errors import InvalidInput
 from raglan.telemetry import context as request_context
 
@@ -61,21 +61,29 @@ def plain(method: str) -> str:
 
 
 def outgoing(span: trace.Span) -> list[tuple[str, str]]:
-    """Build the metadata of a call that leaves: request id, trace context and tenant."""
+    """Build the metadata of a call that leaves: request id, trace context, tenant, access tags."""
     metadata = request_context.outgoing(span)
     if tenant := tenancy.current():
         metadata.append((tenancy.METADATA, tenant))
-    return metadata
+    return metadata + access_tags.to_metadata()
 
 
 def adopt(method: str, metadata: Iterable[tuple[str, Any]]) -> str:
-    """Make the tenant of an incoming call the current one, and return it.
+    """Make the tenant and the access tags of an incoming call the current ones.
+
+    Returns:
+        The tenant.
 
     Raises:
         InvalidInput: several are named, one that is none, or none in a call that is a tenant's.
     """
-    named = [value for key, value in metadata if key == tenancy.METADATA]
+    pairs = list(metadata)
+    named = [value for key, value in pairs if key == tenancy.METADATA]
     tenancy.use("")
+    access_tags.use(())
+    access_tags.use(
+        access_tags.from_metadata([v for key, v in pairs if key == access_tags.METADATA])
+    )
     if len(named) > 1 or any(not isinstance(value, str) for value in named):
         raise InvalidInput(f"The call names {len(named)} tenants; name one ({tenancy.METADATA}).")
     tenant = named[0] if named else ""

@@ -51,6 +51,7 @@ INDEX_FETCH: Final = "index.fetch"
 """Reading what was found, or a document's chunks, from it."""
 INDEX_UPSERT: Final = "index.upsert"
 INDEX_DELETE: Final = "index.delete"
+INDEX_LABEL: Final = "index.label"
 CHAT: Final = gen_ai_attributes.GenAiOperationNameValues.CHAT.value
 INGEST_JOB: Final = "ingest.job"
 PARSE: Final = "parse"

@@ -10,6 +10,7 @@ from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from raglan.v1 import backup_pb2 as _backup_pb2
+from raglan.v1 import retriever_pb2 as _retriever_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -267,6 +268,7 @@ class DocumentHeader(_message.Message):
     MEDIA_TYPE_FIELD_NUMBER: _builtins.int
     TITLE_FIELD_NUMBER: _builtins.int
     METADATA_JSON_FIELD_NUMBER: _builtins.int
+    ACCESS_FIELD_NUMBER: _builtins.int
     document_id: _builtins.str
     """Empty: made from the file name."""
     filename: _builtins.str
@@ -274,6 +276,10 @@ class DocumentHeader(_message.Message):
     media_type: _builtins.str
     title: _builtins.str
     metadata_json: _builtins.str
+    @_builtins.property
+    def access(self) -> Global___AccessTags:
+        """Absent: a document that exists keeps its tags."""
+
     def __init__(
         self,
         *,
@@ -282,14 +288,37 @@ class DocumentHeader(_message.Message):
         media_type: _builtins.str = ...,
         title: _builtins.str = ...,
         metadata_json: _builtins.str = ...,
+        access: Global___AccessTags | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["access", b"access"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["document_id", b"document_id", "filename", b"filename", "media_type", b"media_type", "metadata_json", b"metadata_json", "title", b"title"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access", b"access", "document_id", b"document_id", "filename", b"filename", "media_type", b"media_type", "metadata_json", b"metadata_json", "title", b"title"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DocumentHeader: _TypeAlias = DocumentHeader  # noqa: Y015
+
+@_typing.final
+class AccessTags(_message.Message):
+    """Tags of which a caller must hold one to find a document; none means every caller."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TAGS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        tags: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["tags", b"tags"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AccessTags: _TypeAlias = AccessTags  # noqa: Y015
 
 @_typing.final
 class StageProgress(_message.Message):
@@ -380,6 +409,7 @@ class Job(_message.Message):
     WARNINGS_FIELD_NUMBER: _builtins.int
     WARNING_COUNT_FIELD_NUMBER: _builtins.int
     REPLACED_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     collection: _builtins.str
     status: Global___JobStatus.ValueType
@@ -389,6 +419,8 @@ class Job(_message.Message):
     warning_count: _builtins.int
     replaced: _builtins.int
     """Documents that took the place of an earlier version."""
+    kind: _builtins.str
+    """"ingest", "delete" or "tag"."""
     @_builtins.property
     def stages(self) -> _containers.RepeatedCompositeFieldContainer[Global___StageProgress]: ...
     @_builtins.property
@@ -416,10 +448,11 @@ class Job(_message.Message):
         warnings: _abc.Iterable[Global___DocumentWarning] | None = ...,
         warning_count: _builtins.int = ...,
         replaced: _builtins.int = ...,
+        kind: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "finished_at", b"finished_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "created_at", b"created_at", "documents", b"documents", "errors", b"errors", "finished_at", b"finished_at", "id", b"id", "replaced", b"replaced", "stages", b"stages", "status", b"status", "unchanged", b"unchanged", "warning_count", b"warning_count", "warnings", b"warnings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "created_at", b"created_at", "documents", b"documents", "errors", b"errors", "finished_at", b"finished_at", "id", b"id", "kind", b"kind", "replaced", b"replaced", "stages", b"stages", "status", b"status", "unchanged", b"unchanged", "warning_count", b"warning_count", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -510,6 +543,7 @@ class Document(_message.Message):
     WARNINGS_FIELD_NUMBER: _builtins.int
     LANGUAGE_FIELD_NUMBER: _builtins.int
     NEXT_TEXT_OFFSET_FIELD_NUMBER: _builtins.int
+    ACCESS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     collection: _builtins.str
     title: _builtins.str
@@ -535,6 +569,10 @@ class Document(_message.Message):
     def warnings(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """What its owner should know: pages that are only pictures, text that was cut, and the like."""
 
+    @_builtins.property
+    def access(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """See AccessTags."""
+
     def __init__(
         self,
         *,
@@ -554,10 +592,11 @@ class Document(_message.Message):
         warnings: _abc.Iterable[_builtins.str] | None = ...,
         language: _builtins.str = ...,
         next_text_offset: _builtins.int = ...,
+        access: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunks", b"chunks", "collection", b"collection", "created_at", b"created_at", "error", b"error", "filename", b"filename", "id", b"id", "language", b"language", "media_type", b"media_type", "metadata_json", b"metadata_json", "next_text_offset", b"next_text_offset", "sha256", b"sha256", "size_bytes", b"size_bytes", "status", b"status", "text", b"text", "title", b"title", "warnings", b"warnings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access", b"access", "chunks", b"chunks", "collection", b"collection", "created_at", b"created_at", "error", b"error", "filename", b"filename", "id", b"id", "language", b"language", "media_type", b"media_type", "metadata_json", b"metadata_json", "next_text_offset", b"next_text_offset", "sha256", b"sha256", "size_bytes", b"size_bytes", "status", b"status", "text", b"text", "title", b"title", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -570,21 +609,27 @@ class ListDocumentsRequest(_message.Message):
     COLLECTION_FIELD_NUMBER: _builtins.int
     LIMIT_FIELD_NUMBER: _builtins.int
     AFTER_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
     collection: _builtins.str
     limit: _builtins.int
     """1-1000; 0 means 100. A page of large documents holds fewer."""
     after: _builtins.str
     """The id that the page before ended with."""
+    @_builtins.property
+    def filter(self) -> _retriever_pb2.Filter:
+        """Of the documents to list; a page may then hold fewer, even none, and not be the last."""
+
     def __init__(
         self,
         *,
         collection: _builtins.str = ...,
         limit: _builtins.int = ...,
         after: _builtins.str = ...,
+        filter: _retriever_pb2.Filter | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "collection", b"collection", "limit", b"limit"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "collection", b"collection", "filter", b"filter", "limit", b"limit"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -641,6 +686,145 @@ class GetDocumentRequest(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetDocumentRequest: _TypeAlias = GetDocumentRequest  # noqa: Y015
+
+@_typing.final
+class UpdateDocumentRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COLLECTION_FIELD_NUMBER: _builtins.int
+    DOCUMENT_ID_FIELD_NUMBER: _builtins.int
+    METADATA_JSON_FIELD_NUMBER: _builtins.int
+    REPLACE_METADATA_FIELD_NUMBER: _builtins.int
+    ACCESS_FIELD_NUMBER: _builtins.int
+    collection: _builtins.str
+    document_id: _builtins.str
+    metadata_json: _builtins.str
+    """A JSON object; absent: the metadata stay. Merged as RFC 7396 says: null removes a field."""
+    replace_metadata: _builtins.bool
+    """The object takes the place of the metadata instead."""
+    @_builtins.property
+    def access(self) -> Global___AccessTags:
+        """Absent: the tags stay."""
+
+    def __init__(
+        self,
+        *,
+        collection: _builtins.str = ...,
+        document_id: _builtins.str = ...,
+        metadata_json: _builtins.str | None = ...,
+        replace_metadata: _builtins.bool = ...,
+        access: Global___AccessTags | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_metadata_json", b"_metadata_json", "access", b"access", "metadata_json", b"metadata_json"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_metadata_json", b"_metadata_json", "access", b"access", "collection", b"collection", "document_id", b"document_id", "metadata_json", b"metadata_json", "replace_metadata", b"replace_metadata"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__metadata_json: _TypeAlias = _typing.Literal["metadata_json"]  # noqa: Y015
+    _WhichOneofArgType__metadata_json: _TypeAlias = _typing.Literal["_metadata_json", b"_metadata_json"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__metadata_json) -> _WhichOneofReturnType__metadata_json | None: ...
+
+Global___UpdateDocumentRequest: _TypeAlias = UpdateDocumentRequest  # noqa: Y015
+
+@_typing.final
+class DocumentTagging(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    METADATA_JSON_FIELD_NUMBER: _builtins.int
+    ADD_ACCESS_FIELD_NUMBER: _builtins.int
+    REMOVE_ACCESS_FIELD_NUMBER: _builtins.int
+    metadata_json: _builtins.str
+    """Merged into the metadata of each document, as RFC 7396 says; empty: they stay."""
+    @_builtins.property
+    def add_access(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def remove_access(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        metadata_json: _builtins.str = ...,
+        add_access: _abc.Iterable[_builtins.str] | None = ...,
+        remove_access: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["add_access", b"add_access", "metadata_json", b"metadata_json", "remove_access", b"remove_access"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DocumentTagging: _TypeAlias = DocumentTagging  # noqa: Y015
+
+@_typing.final
+class ChangeDocumentsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COLLECTION_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
+    TAGGING_FIELD_NUMBER: _builtins.int
+    DRY_RUN_FIELD_NUMBER: _builtins.int
+    ALLOW_ALL_FIELD_NUMBER: _builtins.int
+    collection: _builtins.str
+    dry_run: _builtins.bool
+    """Count, and change nothing."""
+    allow_all: _builtins.bool
+    """Allow a filter that matches every document, which is refused otherwise."""
+    @_builtins.property
+    def filter(self) -> _retriever_pb2.Filter: ...
+    @_builtins.property
+    def tagging(self) -> Global___DocumentTagging:
+        """Absent: the documents are deleted."""
+
+    def __init__(
+        self,
+        *,
+        collection: _builtins.str = ...,
+        filter: _retriever_pb2.Filter | None = ...,
+        tagging: Global___DocumentTagging | None = ...,
+        dry_run: _builtins.bool = ...,
+        allow_all: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "tagging", b"tagging"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allow_all", b"allow_all", "collection", b"collection", "dry_run", b"dry_run", "filter", b"filter", "tagging", b"tagging"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ChangeDocumentsRequest: _TypeAlias = ChangeDocumentsRequest  # noqa: Y015
+
+@_typing.final
+class ChangeDocumentsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MATCHES_FIELD_NUMBER: _builtins.int
+    IS_EXACT_FIELD_NUMBER: _builtins.int
+    DOCUMENT_IDS_FIELD_NUMBER: _builtins.int
+    JOB_FIELD_NUMBER: _builtins.int
+    matches: _builtins.int
+    """Documents that match, among those looked at."""
+    is_exact: _builtins.bool
+    """True if every document of the collection was looked at."""
+    @_builtins.property
+    def document_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The first ones."""
+
+    @_builtins.property
+    def job(self) -> Global___Job:
+        """Absent in a dry run, and where nothing matches."""
+
+    def __init__(
+        self,
+        *,
+        matches: _builtins.int = ...,
+        is_exact: _builtins.bool = ...,
+        document_ids: _abc.Iterable[_builtins.str] | None = ...,
+        job: Global___Job | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["document_ids", b"document_ids", "is_exact", b"is_exact", "job", b"job", "matches", b"matches"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ChangeDocumentsResponse: _TypeAlias = ChangeDocumentsResponse  # noqa: Y015
 
 @_typing.final
 class DeleteDocumentResponse(_message.Message):

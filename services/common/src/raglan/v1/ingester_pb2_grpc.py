@@ -77,6 +77,16 @@ class IngesterServiceStub:
                 request_serializer=raglan_dot_v1_dot_ingester__pb2.GetDocumentRequest.SerializeToString,
                 response_deserializer=raglan_dot_v1_dot_ingester__pb2.Document.FromString,
                 _registered_method=True)
+        self.UpdateDocument = channel.unary_unary(
+                '/raglan.v1.IngesterService/UpdateDocument',
+                request_serializer=raglan_dot_v1_dot_ingester__pb2.UpdateDocumentRequest.SerializeToString,
+                response_deserializer=raglan_dot_v1_dot_ingester__pb2.Document.FromString,
+                _registered_method=True)
+        self.ChangeDocuments = channel.unary_unary(
+                '/raglan.v1.IngesterService/ChangeDocuments',
+                request_serializer=raglan_dot_v1_dot_ingester__pb2.ChangeDocumentsRequest.SerializeToString,
+                response_deserializer=raglan_dot_v1_dot_ingester__pb2.ChangeDocumentsResponse.FromString,
+                _registered_method=True)
         self.DeleteDocument = channel.unary_unary(
                 '/raglan.v1.IngesterService/DeleteDocument',
                 request_serializer=raglan_dot_v1_dot_ingester__pb2.GetDocumentRequest.SerializeToString,
@@ -177,6 +187,20 @@ class IngesterServiceServicer:
 
     def GetDocument(self, request, context):
         """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateDocument(self, request, context):
+        """Metadata and access tags, without embedding anything again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ChangeDocuments(self, request, context):
+        """Deletes or tags every document that passes a filter, as a job.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -286,6 +310,16 @@ def add_IngesterServiceServicer_to_server(servicer, server):
                     servicer.GetDocument,
                     request_deserializer=raglan_dot_v1_dot_ingester__pb2.GetDocumentRequest.FromString,
                     response_serializer=raglan_dot_v1_dot_ingester__pb2.Document.SerializeToString,
+            ),
+            'UpdateDocument': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateDocument,
+                    request_deserializer=raglan_dot_v1_dot_ingester__pb2.UpdateDocumentRequest.FromString,
+                    response_serializer=raglan_dot_v1_dot_ingester__pb2.Document.SerializeToString,
+            ),
+            'ChangeDocuments': grpc.unary_unary_rpc_method_handler(
+                    servicer.ChangeDocuments,
+                    request_deserializer=raglan_dot_v1_dot_ingester__pb2.ChangeDocumentsRequest.FromString,
+                    response_serializer=raglan_dot_v1_dot_ingester__pb2.ChangeDocumentsResponse.SerializeToString,
             ),
             'DeleteDocument': grpc.unary_unary_rpc_method_handler(
                     servicer.DeleteDocument,
@@ -550,6 +584,60 @@ class IngesterService:
             '/raglan.v1.IngesterService/GetDocument',
             raglan_dot_v1_dot_ingester__pb2.GetDocumentRequest.SerializeToString,
             raglan_dot_v1_dot_ingester__pb2.Document.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateDocument(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/raglan.v1.IngesterService/UpdateDocument',
+            raglan_dot_v1_dot_ingester__pb2.UpdateDocumentRequest.SerializeToString,
+            raglan_dot_v1_dot_ingester__pb2.Document.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ChangeDocuments(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/raglan.v1.IngesterService/ChangeDocuments',
+            raglan_dot_v1_dot_ingester__pb2.ChangeDocumentsRequest.SerializeToString,
+            raglan_dot_v1_dot_ingester__pb2.ChangeDocumentsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -49,6 +49,10 @@ class IngesterServiceStub:
     """Runs the failed documents again. FAILED_PRECONDITION while the job runs."""
     ListDocuments: _grpc.UnaryUnaryMultiCallable[_ingester_pb2.ListDocumentsRequest, _ingester_pb2.ListDocumentsResponse]
     GetDocument: _grpc.UnaryUnaryMultiCallable[_ingester_pb2.GetDocumentRequest, _ingester_pb2.Document]
+    UpdateDocument: _grpc.UnaryUnaryMultiCallable[_ingester_pb2.UpdateDocumentRequest, _ingester_pb2.Document]
+    """Metadata and access tags, without embedding anything again."""
+    ChangeDocuments: _grpc.UnaryUnaryMultiCallable[_ingester_pb2.ChangeDocumentsRequest, _ingester_pb2.ChangeDocumentsResponse]
+    """Deletes or tags every document that passes a filter, as a job."""
     DeleteDocument: _grpc.UnaryUnaryMultiCallable[_ingester_pb2.GetDocumentRequest, _ingester_pb2.DeleteDocumentResponse]
     """In any state, being ingested included."""
     BatchDeleteDocuments: _grpc.UnaryUnaryMultiCallable[_ingester_pb2.BatchDeleteDocumentsRequest, _ingester_pb2.BatchDeleteDocumentsResponse]
@@ -88,6 +92,10 @@ class IngesterServiceAsyncStub(IngesterServiceStub):
     """Runs the failed documents again. FAILED_PRECONDITION while the job runs."""
     ListDocuments: _aio.UnaryUnaryMultiCallable[_ingester_pb2.ListDocumentsRequest, _ingester_pb2.ListDocumentsResponse]  # type: ignore[assignment]
     GetDocument: _aio.UnaryUnaryMultiCallable[_ingester_pb2.GetDocumentRequest, _ingester_pb2.Document]  # type: ignore[assignment]
+    UpdateDocument: _aio.UnaryUnaryMultiCallable[_ingester_pb2.UpdateDocumentRequest, _ingester_pb2.Document]  # type: ignore[assignment]
+    """Metadata and access tags, without embedding anything again."""
+    ChangeDocuments: _aio.UnaryUnaryMultiCallable[_ingester_pb2.ChangeDocumentsRequest, _ingester_pb2.ChangeDocumentsResponse]  # type: ignore[assignment]
+    """Deletes or tags every document that passes a filter, as a job."""
     DeleteDocument: _aio.UnaryUnaryMultiCallable[_ingester_pb2.GetDocumentRequest, _ingester_pb2.DeleteDocumentResponse]  # type: ignore[assignment]
     """In any state, being ingested included."""
     BatchDeleteDocuments: _aio.UnaryUnaryMultiCallable[_ingester_pb2.BatchDeleteDocumentsRequest, _ingester_pb2.BatchDeleteDocumentsResponse]  # type: ignore[assignment]
@@ -172,6 +180,22 @@ class IngesterServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _ingester_pb2.GetDocumentRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_ingester_pb2.Document, _abc.Awaitable[_ingester_pb2.Document]]: ...
+
+    @_abc_1.abstractmethod
+    def UpdateDocument(
+        self,
+        request: _ingester_pb2.UpdateDocumentRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ingester_pb2.Document, _abc.Awaitable[_ingester_pb2.Document]]:
+        """Metadata and access tags, without embedding anything again."""
+
+    @_abc_1.abstractmethod
+    def ChangeDocuments(
+        self,
+        request: _ingester_pb2.ChangeDocumentsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ingester_pb2.ChangeDocumentsResponse, _abc.Awaitable[_ingester_pb2.ChangeDocumentsResponse]]:
+        """Deletes or tags every document that passes a filter, as a job."""
 
     @_abc_1.abstractmethod
     def DeleteDocument(

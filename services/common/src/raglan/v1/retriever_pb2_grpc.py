@@ -30,7 +30,7 @@ class RetrieverServiceStub:
     """The index: collections of chunks with their vectors.
 
     Each collection has a revision, which every change of its chunks raises: Upsert, Delete,
-    DeleteCollection. It never falls, not in a collection made anew under the same name either. 0: the
+    LabelDocuments, DeleteCollection. It never falls, not in a collection made anew under the same name either. 0: the
     retriever is older than revisions, and says nothing about changes.
     """
 
@@ -69,6 +69,11 @@ class RetrieverServiceStub:
                 '/raglan.v1.RetrieverService/Delete',
                 request_serializer=raglan_dot_v1_dot_retriever__pb2.DeleteRequest.SerializeToString,
                 response_deserializer=raglan_dot_v1_dot_retriever__pb2.DeleteResponse.FromString,
+                _registered_method=True)
+        self.LabelDocuments = channel.unary_unary(
+                '/raglan.v1.RetrieverService/LabelDocuments',
+                request_serializer=raglan_dot_v1_dot_retriever__pb2.LabelDocumentsRequest.SerializeToString,
+                response_deserializer=raglan_dot_v1_dot_retriever__pb2.LabelDocumentsResponse.FromString,
                 _registered_method=True)
         self.GetDocument = channel.unary_unary(
                 '/raglan.v1.RetrieverService/GetDocument',
@@ -121,7 +126,7 @@ class RetrieverServiceServicer:
     """The index: collections of chunks with their vectors.
 
     Each collection has a revision, which every change of its chunks raises: Upsert, Delete,
-    DeleteCollection. It never falls, not in a collection made anew under the same name either. 0: the
+    LabelDocuments, DeleteCollection. It never falls, not in a collection made anew under the same name either. 0: the
     retriever is older than revisions, and says nothing about changes.
     """
 
@@ -159,6 +164,13 @@ class RetrieverServiceServicer:
 
     def Delete(self, request, context):
         """Removes every chunk of the documents.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def LabelDocuments(self, request, context):
+        """Replaces metadata and access tags of documents on all their chunks; nothing is embedded.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -257,6 +269,11 @@ def add_RetrieverServiceServicer_to_server(servicer, server):
                     request_deserializer=raglan_dot_v1_dot_retriever__pb2.DeleteRequest.FromString,
                     response_serializer=raglan_dot_v1_dot_retriever__pb2.DeleteResponse.SerializeToString,
             ),
+            'LabelDocuments': grpc.unary_unary_rpc_method_handler(
+                    servicer.LabelDocuments,
+                    request_deserializer=raglan_dot_v1_dot_retriever__pb2.LabelDocumentsRequest.FromString,
+                    response_serializer=raglan_dot_v1_dot_retriever__pb2.LabelDocumentsResponse.SerializeToString,
+            ),
             'GetDocument': grpc.unary_unary_rpc_method_handler(
                     servicer.GetDocument,
                     request_deserializer=raglan_dot_v1_dot_retriever__pb2.GetDocumentChunksRequest.FromString,
@@ -314,7 +331,7 @@ class RetrieverService:
     """The index: collections of chunks with their vectors.
 
     Each collection has a revision, which every change of its chunks raises: Upsert, Delete,
-    DeleteCollection. It never falls, not in a collection made anew under the same name either. 0: the
+    LabelDocuments, DeleteCollection. It never falls, not in a collection made anew under the same name either. 0: the
     retriever is older than revisions, and says nothing about changes.
     """
 
@@ -470,6 +487,33 @@ class RetrieverService:
             '/raglan.v1.RetrieverService/Delete',
             raglan_dot_v1_dot_retriever__pb2.DeleteRequest.SerializeToString,
             raglan_dot_v1_dot_retriever__pb2.DeleteResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def LabelDocuments(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/raglan.v1.RetrieverService/LabelDocuments',
+            raglan_dot_v1_dot_retriever__pb2.LabelDocumentsRequest.SerializeToString,
+            raglan_dot_v1_dot_retriever__pb2.LabelDocumentsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -31,7 +31,7 @@ class RetrieverServiceStub:
     """The index: collections of chunks with their vectors.
 
     Each collection has a revision, which every change of its chunks raises: Upsert, Delete,
-    DeleteCollection. It never falls, not in a collection made anew under the same name either. 0: the
+    LabelDocuments, DeleteCollection. It never falls, not in a collection made anew under the same name either. 0: the
     retriever is older than revisions, and says nothing about changes.
     """
 
@@ -48,6 +48,8 @@ class RetrieverServiceStub:
     """Acknowledged means durable. Chunks are replaced by chunk_id."""
     Delete: _grpc.UnaryUnaryMultiCallable[_retriever_pb2.DeleteRequest, _retriever_pb2.DeleteResponse]
     """Removes every chunk of the documents."""
+    LabelDocuments: _grpc.UnaryUnaryMultiCallable[_retriever_pb2.LabelDocumentsRequest, _retriever_pb2.LabelDocumentsResponse]
+    """Replaces metadata and access tags of documents on all their chunks; nothing is embedded."""
     GetDocument: _grpc.UnaryUnaryMultiCallable[_retriever_pb2.GetDocumentChunksRequest, _retriever_pb2.GetDocumentChunksResponse]
     """The chunks that the index holds of one document, in order. NOT_FOUND when it holds none."""
     CountChunks: _grpc.UnaryUnaryMultiCallable[_retriever_pb2.CountChunksRequest, _retriever_pb2.CountChunksResponse]
@@ -69,7 +71,7 @@ class RetrieverServiceAsyncStub(RetrieverServiceStub):
     """The index: collections of chunks with their vectors.
 
     Each collection has a revision, which every change of its chunks raises: Upsert, Delete,
-    DeleteCollection. It never falls, not in a collection made anew under the same name either. 0: the
+    LabelDocuments, DeleteCollection. It never falls, not in a collection made anew under the same name either. 0: the
     retriever is older than revisions, and says nothing about changes.
     """
 
@@ -83,6 +85,8 @@ class RetrieverServiceAsyncStub(RetrieverServiceStub):
     """Acknowledged means durable. Chunks are replaced by chunk_id."""
     Delete: _aio.UnaryUnaryMultiCallable[_retriever_pb2.DeleteRequest, _retriever_pb2.DeleteResponse]  # type: ignore[assignment]
     """Removes every chunk of the documents."""
+    LabelDocuments: _aio.UnaryUnaryMultiCallable[_retriever_pb2.LabelDocumentsRequest, _retriever_pb2.LabelDocumentsResponse]  # type: ignore[assignment]
+    """Replaces metadata and access tags of documents on all their chunks; nothing is embedded."""
     GetDocument: _aio.UnaryUnaryMultiCallable[_retriever_pb2.GetDocumentChunksRequest, _retriever_pb2.GetDocumentChunksResponse]  # type: ignore[assignment]
     """The chunks that the index holds of one document, in order. NOT_FOUND when it holds none."""
     CountChunks: _aio.UnaryUnaryMultiCallable[_retriever_pb2.CountChunksRequest, _retriever_pb2.CountChunksResponse]  # type: ignore[assignment]
@@ -103,7 +107,7 @@ class RetrieverServiceServicer(metaclass=_abc_1.ABCMeta):
     """The index: collections of chunks with their vectors.
 
     Each collection has a revision, which every change of its chunks raises: Upsert, Delete,
-    DeleteCollection. It never falls, not in a collection made anew under the same name either. 0: the
+    LabelDocuments, DeleteCollection. It never falls, not in a collection made anew under the same name either. 0: the
     retriever is older than revisions, and says nothing about changes.
     """
 
@@ -151,6 +155,14 @@ class RetrieverServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_retriever_pb2.DeleteResponse, _abc.Awaitable[_retriever_pb2.DeleteResponse]]:
         """Removes every chunk of the documents."""
+
+    @_abc_1.abstractmethod
+    def LabelDocuments(
+        self,
+        request: _retriever_pb2.LabelDocumentsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_retriever_pb2.LabelDocumentsResponse, _abc.Awaitable[_retriever_pb2.LabelDocumentsResponse]]:
+        """Replaces metadata and access tags of documents on all their chunks; nothing is embedded."""
 
     @_abc_1.abstractmethod
     def GetDocument(

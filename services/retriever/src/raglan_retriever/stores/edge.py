@@ -14,16 +14,24 @@ from typing import Concatenate, Final, ParamSpec, TypeVar
 from raglan.background import keep_running
 from raglan.disk import Disk
 from raglan.errors import Conflict, Overloaded
+from raglan.filtering.clauses import Clause
 
 from raglan_retriever.chunks import Chunk
 from raglan_retriever.collection import Collection
-from raglan_retriever.filters import Clause
 from raglan_retriever.lexical import Sparse
 from raglan_retriever.stores.folders import Folders, copy_sparse
 from raglan_retriever.stores.optimizing import optimize
 from raglan_retriever.stores.shard import Shard
 from raglan_retriever.stores.shards import OPENING_SHARE, CollectionState, Shards
-from raglan_retriever.stores.store import Hit, Point, Removed, Size, Stats, Versioned
+from raglan_retriever.stores.store import (
+    Hit,
+    Point,
+    Relabel,
+    Removed,
+    Size,
+    Stats,
+    Versioned,
+)
 from raglan_retriever.stores.threads import BoundedPool
 from raglan_retriever.stores.upkeep import Upkeep
 
@@ -136,6 +144,11 @@ class EdgeStore:
         removed = await self._writes.run(self._delete, name, where)
         self._flushes.schedule(name)
         return removed
+
+    async def label(self, name: str, where: Clause, relabel: Relabel) -> Removed:
+        changed = await self._writes.run(self._label, name, where, relabel)
+        self._flushes.schedule(name)
+        return changed
 
     async def search(
         self, name: str, query: list[float] | Sparse, limit: int, where: Clause | None
@@ -312,6 +325,19 @@ class EdgeStore:
             finally:
                 held.record_change(ids, self._folders.next_revision())
         return Removed(len(ids), held.revision)
+
+    def _label(self, name: str, where: Clause, relabel: Relabel) -> Removed:
+        self._disk.check("change metadata", share=OPENING_SHARE)
+        changed: list[str] = []
+        with self._written(name) as (held, shard):
+            try:
+                for ids in shard.label(where, relabel):
+                    if not held.erasable:
+                        self._mark_erasable(held)
+                    changed += ids
+            finally:
+                held.record_change(changed, self._folders.next_revision())
+        return Removed(len(changed), held.revision)
 
     def _mark_erasable(self, held: CollectionState) -> None:
         held.erasable = True

@@ -12,12 +12,12 @@ from typing import Final
 
 from raglan import tenancy
 from raglan.errors import Conflict
+from raglan.filtering.clauses import Clause
 
 from raglan_retriever.chunks import Chunk
 from raglan_retriever.collection import Collection, Model
-from raglan_retriever.filters import Clause
 from raglan_retriever.lexical import Sparse
-from raglan_retriever.stores.store import Hit, Point, Removed, Size, Stats, Versioned
+from raglan_retriever.stores.store import Hit, Point, Relabel, Removed, Size, Stats, Versioned
 
 PASSAGES: Final = 50
 
@@ -95,6 +95,10 @@ class NullStore:
         return list((await self.fetch(name, list(self._chunks))).values())
 
     async def delete(self, name: str, where: Clause) -> Removed:
+        """Raises Conflict."""
+        raise _unchangeable()
+
+    async def label(self, name: str, where: Clause, relabel: Relabel) -> Removed:
         """Raises Conflict."""
         raise _unchangeable()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import math
 import time
 import uuid
@@ -15,17 +16,18 @@ from qdrant_client.common.client_exceptions import ResourceExhaustedResponse
 from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 from raglan import deadline
 from raglan.errors import Conflict, Internal, NotFound, Overloaded, RaglanError, Unavailable
+from raglan.filtering import clauses as filters
+from raglan.filtering.clauses import Clause
 
-from raglan_retriever import filters
-from raglan_retriever.chunks import DOCUMENT_ID, NUMBERS, STORED, TERMS, Chunk
+from raglan_retriever.chunks import DOCUMENT_ID, LABELLED, NUMBERS, STORED, TERMS, Chunk
 from raglan_retriever.collection import Collection, NewerFormat
-from raglan_retriever.filters import Clause
 from raglan_retriever.lexical import Sparse
 from raglan_retriever.stores.store import (
     DENSE,
     LEXICAL,
     Hit,
     Point,
+    Relabel,
     Removed,
     Size,
     Stats,
@@ -46,6 +48,9 @@ _REVISION: Final = "revision"
 _PAGE: Final = 500
 _UPSERT_AT_ONCE: Final = 40
 """The client writes JSON on the event loop: 5 ms for 40 points of 384 dimensions."""
+_LABELLED_AT_ONCE: Final = 100
+"""Documents."""
+
 _MAX_DOCUMENTS: Final = 10_000_000
 
 
@@ -196,6 +201,29 @@ class QdrantStore:
         finally:
             revision = await self._raise_revision(name)
         return Removed(len(ids), revision)
+
+    async def label(self, name: str, where: Clause, relabel: Relabel) -> Removed:
+        found: dict[str, list[Any]] = {}
+        async for record in self._scroll(name, where, list(LABELLED)):
+            fields = {field: (record.payload or {}).get(field) for field in LABELLED}
+            found.setdefault(json.dumps(fields), []).append(record.id)
+        if not found:
+            (unchanged,) = await self.versioned([name])
+            return Removed(0, unchanged.revision)
+        operations = [
+            models.SetPayloadOperation(
+                set_payload=models.SetPayload(payload=relabel(json.loads(key)), points=ids)
+            )
+            for key, ids in found.items()
+        ]
+        try:
+            with _errors(name):
+                for start in range(0, len(operations), _LABELLED_AT_ONCE):
+                    some = operations[start : start + _LABELLED_AT_ONCE]
+                    await self._client.batch_update_points(name, some, wait=True)
+        finally:
+            revision = await self._raise_revision(name)
+        return Removed(sum(map(len, found.values())), revision)
 
     async def count(self, name: str, where: Clause | None) -> int:
         clause = None if where is None else _filter(where)

@@ -18,13 +18,13 @@ from typing import Any, Final
 
 import qdrant_edge as qe
 from raglan.errors import Conflict, Unavailable
+from raglan.filtering import clauses as filters
+from raglan.filtering.clauses import Clause
 
-from raglan_retriever import filters
-from raglan_retriever.chunks import DOCUMENT_ID, NUMBERS, STORED, TERMS, Chunk
-from raglan_retriever.filters import Clause
+from raglan_retriever.chunks import DOCUMENT_ID, LABELLED, NUMBERS, STORED, TERMS, Chunk
 from raglan_retriever.lexical import Sparse
 from raglan_retriever.stores.folders import sync_files
-from raglan_retriever.stores.store import DENSE, LEXICAL, Hit, Point
+from raglan_retriever.stores.store import DENSE, LEXICAL, Hit, Point, Relabel
 
 SLICE: Final = 50
 """Points an update, so that the interpreter's lock is held for about 2 ms at a time."""
@@ -118,6 +118,21 @@ class Shard:
         """Remove points."""
         for some in _slices(ids):
             self._shard.update(qe.UpdateOperation.delete_points(list(some)))
+
+    def label(self, where: Clause, relabel: Relabel) -> Iterator[list[str]]:
+        """Replace fields of the payload of every point that passes; yields ids before each change.
+
+        Points that get the same fields, as those of one document do, are changed together.
+        """
+        found: dict[str, list[str]] = {}
+        for record in self._scroll(where, list(LABELLED)):
+            fields = {name: record.payload.get(name) for name in LABELLED}
+            found.setdefault(json.dumps(fields), []).append(str(record.id))
+        for key, ids in found.items():
+            fresh = relabel(json.loads(key))
+            for some in _slices(ids):
+                yield list(some)
+                self._shard.update(qe.UpdateOperation.set_payload(list(some), fresh))
 
     def copy(self, source: Shard, ids: Sequence[str]) -> None:
         """Make the points of these ids here what they are in `source`, or nothing."""

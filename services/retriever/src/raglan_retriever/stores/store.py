@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, Protocol
 
+from raglan.filtering.clauses import Clause
+
 from raglan_retriever.chunks import Chunk
 from raglan_retriever.collection import Collection
-from raglan_retriever.filters import Clause
 from raglan_retriever.lexical import Sparse
 
 DENSE: Final = "dense"
@@ -46,7 +47,7 @@ class Versioned(NamedTuple):
 
 
 class Removed(NamedTuple):
-    """Number of chunks that a deletion removed, and the collection's revision after it."""
+    """Number of chunks that a call removed or changed, and the collection's revision after it."""
 
     chunks: int
     revision: int
@@ -67,6 +68,10 @@ class Stats(Size):
     """All sizes of a collection."""
 
     documents: int
+
+
+Relabel = Callable[[Mapping[str, Any]], dict[str, Any]]
+"""Makes the new fields of a payload of its `LABELLED` ones."""
 
 
 class Store(Protocol):
@@ -137,6 +142,13 @@ class Store(Protocol):
 
     async def delete(self, name: str, where: Clause) -> Removed:
         """Remove every chunk that passes."""
+
+    async def label(self, name: str, where: Clause, relabel: Relabel) -> Removed:
+        """Replace fields of the payload of every chunk that passes, durably.
+
+        Returns:
+            The number of chunks that were changed, and the revision after it.
+        """
 
     async def count(self, name: str, where: Clause | None) -> int:
         """Return the exact number of chunks that pass."""

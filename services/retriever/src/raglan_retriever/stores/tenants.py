@@ -1,19 +1,32 @@
-"""A store as one tenant sees it: the only place where names become qualified, and back."""
+"""A store as one caller sees it: its tenant's collections, and of them what its tags reach.
+
+The only place where names become qualified, and back, and where access tags are enforced.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any as AnyValue
 from typing import Final, TypeVar
 
 import structlog
-from raglan import tenancy
+from raglan import access_tags, tenancy
+from raglan.filtering.clauses import All, Any, Clause, Not, Terms
 
-from raglan_retriever.chunks import TENANT, TERMS, Chunk
+from raglan_retriever.chunks import ACCESS, TENANT, TERMS, Chunk, access_term
 from raglan_retriever.collection import Collection
-from raglan_retriever.filters import All, Clause, Terms
 from raglan_retriever.lexical import Sparse
-from raglan_retriever.stores.store import Hit, Point, Removed, Size, Stats, Store, Versioned
+from raglan_retriever.stores.store import (
+    Hit,
+    Point,
+    Relabel,
+    Removed,
+    Size,
+    Stats,
+    Store,
+    Versioned,
+)
 
 log: Final = structlog.get_logger()
 
@@ -28,6 +41,9 @@ class TenantStore:
     deletion and count filters by it; and every chunk that is read is checked again.
 
     Points of the mesh's own collections name no tenant and are not filtered, only checked.
+
+    Within a tenant the access tags of the caller do the same: every search, selection, deletion,
+    labelling and count filters by them, and every chunk that is read is checked again.
     """
 
     def __init__(self, store: Store, on_foreign: Callable[[int], None]) -> None:
@@ -81,28 +97,28 @@ class TenantStore:
 
     async def fetch(self, name: str, ids: Sequence[str]) -> dict[str, Chunk]:
         found = await self._store.fetch(tenancy.qualified(name), ids)
-        tenant = tenancy.current()
-        foreign = [id_ for id_, chunk in found.items() if chunk.tenant != tenant]
-        self._report(foreign)
-        for id_ in foreign:
-            del found[id_]
-        return found
+        self._report(id_ for id_, chunk in found.items() if not _is_reached(chunk))
+        return {id_: chunk for id_, chunk in found.items() if _is_reached(chunk)}
 
     async def points(self, name: str, ids: Sequence[str]) -> list[Point]:
         found = await self._store.points(tenancy.qualified(name), ids)
-        tenant = tenancy.current()
-        foreign = [each.id for each in found if each.payload.get(TENANT, "") != tenant]
+        foreign = [each.id for each in found if not _is_reached_payload(each.payload)]
         self._report(foreign)
         return [each for each in found if each.id not in foreign]
 
     async def select(self, name: str, where: Clause) -> list[Chunk]:
         found = await self._store.select(tenancy.qualified(name), _own(where))
-        tenant = tenancy.current()
-        self._report(each.point_id for each in found if each.tenant != tenant)
-        return [each for each in found if each.tenant == tenant]
+        self._report(each.point_id for each in found if not _is_reached(each))
+        return [each for each in found if _is_reached(each)]
 
     async def delete(self, name: str, where: Clause) -> Removed:
         return await self._store.delete(tenancy.qualified(name), _own(where))
+
+    async def label(self, name: str, where: Clause, relabel: Relabel) -> Removed:
+        def relabel_own(fields: Mapping[str, AnyValue]) -> dict[str, AnyValue]:
+            return _of_tenant(relabel(fields))
+
+        return await self._store.label(tenancy.qualified(name), _own(where), relabel_own)
 
     async def count(self, name: str, where: Clause | None) -> int:
         return await self._store.count(tenancy.qualified(name), _own(where))
@@ -117,10 +133,10 @@ class TenantStore:
         return self._store.backlog_s()
 
     def _report(self, foreign: Iterable[str]) -> None:
-        """Count and log chunks of another tenant, by the ids of their points."""
+        """Count and log chunks beyond the caller's reach, by the ids of their points."""
         if ids := list(foreign):
             self._on_foreign(len(ids))
-            log.error("chunks of another tenant were dropped", chunks=len(ids), first=ids[0])
+            log.error("foreign chunks were dropped", chunks=len(ids), first=ids[0])
 
 
 def _alone(collection: Collection) -> Collection:
@@ -135,28 +151,42 @@ def _qualified(collection: Collection) -> Collection:
 
 
 def _own(where: _Where) -> Clause | _Where:
-    """Return `where`, narrowed to the points of the current tenant."""
-    if not (tenant := tenancy.current()):
+    """Return `where`, narrowed to the points of the current tenant that its caller reaches."""
+    clauses: list[Clause] = []
+    if tenant := tenancy.current():
+        clauses.append(Terms((_term(tenant),)))
+    if (held := access_tags.current()) is not None:
+        is_open = Not(Terms((access_term(),)))
+        tags = tuple(map(access_term, held))
+        clauses.append(Any((is_open, Terms(tags))) if tags else is_open)
+    if not clauses:
         return where
-    own = Terms((_term(tenant),))
-    return own if where is None else All((own, where))
+    return All((*clauses, where)) if where is not None else All(tuple(clauses))
+
+
+def _is_reached(chunk: Chunk) -> bool:
+    return chunk.tenant == tenancy.current() and access_tags.allows(chunk.access)
+
+
+def _is_reached_payload(payload: Mapping[str, object]) -> bool:
+    access = payload.get(ACCESS, ())
+    return payload.get(TENANT, "") == tenancy.current() and access_tags.allows(
+        access if isinstance(access, list) else ()
+    )
 
 
 def _marked(points: Sequence[Point]) -> Sequence[Point]:
     """Return the points with the name of the current tenant."""
-    if not (tenant := tenancy.current()):
+    if not tenancy.current():
         return points
-    return [
-        replace(
-            point,
-            payload={
-                **point.payload,
-                TENANT: tenant,
-                TERMS: [*point.payload[TERMS], _term(tenant)],
-            },
-        )
-        for point in points
-    ]
+    return [replace(point, payload=_of_tenant(point.payload)) for point in points]
+
+
+def _of_tenant(payload: dict[str, AnyValue]) -> dict[str, AnyValue]:
+    """Return fields of a payload with the name of the current tenant."""
+    if not (tenant := tenancy.current()):
+        return payload
+    return {**payload, TENANT: tenant, TERMS: [*payload[TERMS], _term(tenant)]}
 
 
 def _term(tenant: str) -> str:

@@ -6,12 +6,11 @@ import math
 from typing import Final
 
 from raglan.errors import InvalidInput
+from raglan.filtering.clauses import All, Any, Clause, Not, Numbers, Terms
+from raglan.filtering.terms import exists_term, number_key, term, time_key
 from raglan.identifiers import shortened
 from raglan.metadata import Scalar
 from raglan.v1 import retriever_pb2
-
-from raglan_retriever.filters import All, Any, Clause, Not, Numbers, Terms
-from raglan_retriever.metadata import exists_term, number_key, term, time_key
 
 MAX_DEPTH: Final = 16
 MAX_CONDITIONS: Final = 100

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from raglan.errors import InvalidInput
-from raglan_retriever.metadata import exists_term, index, number_key, term
+from raglan.filtering.terms import exists_term, index, number_key, term
 
 scalars = st.one_of(
     st.text(max_size=5),

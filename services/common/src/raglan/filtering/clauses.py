@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """Holds at least one of these terms (`raglan_retriever.metadata.term`)."""
+    """Holds at least one of these terms (`raglan.filtering.terms.term`)."""
 
     any_of: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Numbers:
-    """Has a number at `key` (`raglan_retriever.metadata.number_key`) within all bounds given."""
+    """Has a number at `key` (`raglan.filtering.terms.number_key`) within all bounds given."""
 
     key: str
     gt: float | None = None

@@ -6,6 +6,9 @@ import math
 
 import pytest
 from raglan.errors import InvalidInput
+from raglan.filtering.clauses import Any, Not, Terms
+from raglan.filtering.terms import exists_term, term
+from raglan.filtering.wire import clause_from_proto
 from raglan.v1.retriever_pb2 import (
     Condition,
     Filter,
@@ -15,9 +18,6 @@ from raglan.v1.retriever_pb2 import (
     Value,
     ValueList,
 )
-from raglan_retriever.filters import Any, Not, Terms
-from raglan_retriever.metadata import exists_term, term
-from raglan_retriever.wire_filter import clause_from_proto
 
 
 def condition(field: str = "a", **test) -> Filter:
