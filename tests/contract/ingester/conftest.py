@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import pytest_asyncio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from raglan import tensors
+from raglan import access_tags, tensors
 from raglan.deadline import Deadline
 from raglan.errors import NotFound
 from raglan.rpc import client
@@ -110,6 +110,7 @@ class FakeRetriever(retriever_pb2_grpc.RetrieverServiceServicer):
         self.created: dict[str, str] = {}
         self.model = MODEL
         self.upserts = 0
+        self.label_calls = 0
         self.is_old = False
         self.gate.set()
         self.lose: Callable[[Any], bool] = lambda chunk: False
@@ -158,6 +159,20 @@ class FakeRetriever(retriever_pb2_grpc.RetrieverServiceServicer):
             del held[id_]
         return retriever_pb2.DeleteResponse(deleted_chunks=len(gone), revision=self._changed())
 
+    async def LabelDocuments(self, request: Any, context: Any) -> Any:
+        held = self._enter("LabelDocuments", request.collection)
+        self.label_calls += 1
+        changed = 0
+        for labels in request.documents:
+            for chunk in held.values():
+                if chunk.document_id == labels.document_id:
+                    chunk.metadata_json = labels.metadata_json
+                    chunk.access[:] = labels.access
+                    changed += 1
+        return retriever_pb2.LabelDocumentsResponse(
+            labelled_chunks=changed, revision=self._changed()
+        )
+
     async def CountChunks(self, request: Any, context: Any) -> Any:
         self._enter("CountChunks", request.collection)
         counts = [len(self.chunks(request.collection, id_)) for id_ in request.document_ids]
@@ -204,8 +219,10 @@ class Ingester:
         head = ingester_pb2.DocumentHeader(filename=name)
         return await self.ended(await self.submit([(head, data)], collection))
 
-    async def call(self, method: Any, request: Any, timeout_s: float = 30) -> Any:
-        return await client.call(method, request, deadline=Deadline.after(timeout_s))
+    async def call(self, method: Any, request: Any, timeout_s: float = 30, held: Any = None) -> Any:
+        """Call for a caller with the access tags `held`; None reaches every document."""
+        with access_tags.serving(held):
+            return await client.call(method, request, deadline=Deadline.after(timeout_s))
 
     async def job(self, id_: str) -> Any:
         return await self.call(self.stub.GetJob, ingester_pb2.GetJobRequest(id=id_))

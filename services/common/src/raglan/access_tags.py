@@ -56,7 +56,14 @@ def serving(held: Held) -> Iterator[None]:
 
 def allows(tags: Iterable[str]) -> bool:
     """Return whether the current caller reaches a document with these tags."""
-    held = _current.get()
+    return reaches(_current.get(), tags)
+
+
+def reaches(held: Held, tags: Iterable[str]) -> bool:
+    """Return whether a caller who holds `held` reaches a document with these tags.
+
+    For threads, which may not have the current caller.
+    """
     tags = tuple(tags)
     return not tags or held is None or not set(tags).isdisjoint(held)
 

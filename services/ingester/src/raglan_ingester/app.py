@@ -23,6 +23,7 @@ from raglan_ingester.backup.importing import Importer, Target
 from raglan_ingester.backup.rows import RowReader
 from raglan_ingester.blobs import BlobStore
 from raglan_ingester.byte_budget import ByteBudget
+from raglan_ingester.changes import Changes
 from raglan_ingester.clients.embedder import EmbedderClient
 from raglan_ingester.clients.index_transfer import IndexTransfer
 from raglan_ingester.clients.retriever import RetrieverClient
@@ -33,6 +34,8 @@ from raglan_ingester.indexing import Indexer
 from raglan_ingester.ingestion import Ingestion
 from raglan_ingester.job_traces import JobTraces
 from raglan_ingester.jobs import JobStore
+from raglan_ingester.labelling import Labelling
+from raglan_ingester.labels import LabelStore
 from raglan_ingester.library import Library
 from raglan_ingester.metrics import IngesterMetrics
 from raglan_ingester.outage_retry import OutageRetry
@@ -41,6 +44,7 @@ from raglan_ingester.pipeline import BYTES_UNDER_WAY, JobDependencies
 from raglan_ingester.reconciliation import Reconciler
 from raglan_ingester.revisions import RevisionStore
 from raglan_ingester.schema import SCHEMA
+from raglan_ingester.selection import Selection
 from raglan_ingester.servicer import IngesterServicer
 from raglan_ingester.settings import IngesterSettings
 from raglan_ingester.submission import Intake, Limits
@@ -132,6 +136,7 @@ class Ingester:
             self._retriever,
             retry,
             JobTraces(patient),
+            lambda job, stop: self._changes.run(job, stop),
             max_chars=settings.chunk_max_chars,
             overlap_chars=settings.chunk_overlap_chars,
         )
@@ -145,13 +150,29 @@ class Ingester:
             self._ingestion,
             revisions,
         )
+        labelling = Labelling(
+            LabelStore(self._database, settings.max_metadata_bytes), self._retriever, locks
+        )
+        self._changes = Changes(
+            jobs,
+            Selection(documents),
+            library,
+            labelling,
+            retry,
+            max_documents=settings.max_changed_documents,
+        )
+
+        async def finish() -> None:
+            await library.finish_deletions()
+            await labelling.finish()
+
         self._importer = Importer(
             Target(
                 self._database,
                 asked_documents,
                 asked_jobs,
                 self._blobs,
-                library.delete_all,
+                library.delete_everything,
                 embedder.model,
             ),
             transfer,
@@ -164,7 +185,7 @@ class Ingester:
             asked_documents,
             self._blobs,
             self._retriever,
-            library.finish_deletions,
+            finish,
             self._counted.repaired,
             self._database.truncate_log,
             self._importer.under_way,
@@ -183,6 +204,8 @@ class Ingester:
             self._ingestion,
             asked_jobs,
             library,
+            labelling,
+            self._changes,
             revisions,
             Exporter(RowReader(self._database), asked_documents, self._blobs, transfer),
             self._importer,

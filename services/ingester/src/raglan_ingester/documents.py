@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import sqlalchemy as sa
+from raglan import access_tags
 from raglan.database import Transactions
-from raglan.errors import NotFound
+from raglan.errors import Forbidden, NotFound
 from raglan.identifiers import shortened
 from sqlalchemy.orm import Session, undefer
 
+from raglan_ingester.labels import Labels, begin_labels
 from raglan_ingester.model import (
     Document,
     DocumentState,
@@ -43,8 +46,10 @@ class Version:
     text: str
     chunks: int
     fingerprint: str
-    metadata_json: str
-    """Submitted metadata, completed with the document's own."""
+    labels: Labels
+    """As they are on its chunks."""
+    edited_ms: int = 0
+    """`Document.edited_ms` that `labels` takes into account."""
     language: str = ""
     warnings: Sequence[str] = ()
     structure: bytes = b""
@@ -89,6 +94,32 @@ class DocumentStore:
             return StoredDocument(found, parsed.language, parsed.warnings)
 
         return await self._database.run(work)
+
+    async def unreached(self, collection: str, ids: Sequence[str]) -> set[str]:
+        """Return those of the documents that exist and that the caller does not reach."""
+        held = access_tags.current()
+        query = sa.select(Document.id, Document.access).where(
+            Document.collection == collection, Document.id.in_(ids)
+        )
+        return await self._database.run(
+            lambda session: {
+                row.id
+                for row in session.execute(query)
+                if not access_tags.reaches(held, row.access)
+            }
+        )
+
+    async def holds_unreached(self, collection: str) -> bool:
+        """Return whether the collection has a document that the caller does not reach."""
+        if (held := access_tags.current()) is None:
+            return False
+        sets = sa.select(sa.cast(Document.access, sa.Text)).where(Document.collection == collection)
+        return await self._database.run(
+            lambda session: any(
+                not access_tags.reaches(held, json.loads(tags))
+                for tags in session.scalars(sets.distinct())
+            )
+        )
 
     async def claimed(self, job: Job, ids: Sequence[str]) -> dict[str, Document]:
         """Return the documents that this job may write, by id."""
@@ -229,16 +260,28 @@ class DocumentStore:
         return await self._database.run(work)
 
 
-def claim(session: Session, job: Job, items: Iterable[Item], *, is_repair: bool = False) -> None:
+def claim(
+    session: Session,
+    job: Job,
+    items: Iterable[Item],
+    held: access_tags.Held = None,
+    *,
+    is_repair: bool = False,
+) -> None:
     """Make `job` the only one that may write these documents; add those that are new.
 
     Args:
         session: of the caller's transaction.
         job: the job.
         items: what it is to ingest.
+        held: access tags of who submits it; None reaches every document.
         is_repair: whether to forget that they are indexed, so that they are indexed anew.
+
+    Raises:
+        Forbidden: one exists whose access tags the caller does not hold.
     """
     rows = [_new_row(job, item) for item in items]
+    _require_reach(session, job.collection, [row["id"] for row in rows], held)
     was_failed = Document.state == DocumentState.FAILED
     statement = insert(session, Document).on_conflict_do_update(
         index_elements=["collection", "id"],
@@ -251,6 +294,21 @@ def claim(session: Session, job: Job, items: Iterable[Item], *, is_repair: bool 
     )
     for part in _parts(rows):
         session.execute(statement, part)
+
+
+def _require_reach(
+    session: Session, collection: str, ids: Sequence[str], held: access_tags.Held
+) -> None:
+    for part in _parts(ids):
+        query = sa.select(Document.id, Document.access).where(
+            Document.collection == collection, Document.id.in_(part)
+        )
+        for row in session.execute(query):
+            if not access_tags.reaches(held, row.access):
+                raise Forbidden(
+                    f"The key holds none of the access tags of document {shortened(row.id)}, so it "
+                    "cannot replace it; give the new one another id."
+                )
 
 
 def fail_stranded(session: Session) -> int:
@@ -304,6 +362,7 @@ def _new_row(job: Job, item: Item) -> dict[str, Any]:
         "size_bytes": item.size_bytes,
         "chunks": 0,
         "fingerprint": "",
+        "access": item.access or [],
         "created_ms": job.created_ms,
     }
 
@@ -315,7 +374,6 @@ def _values_of(version: Version) -> dict[str, Any]:
         "error": "",
         "title": version.title,
         "text": version.text,
-        "metadata_json": version.metadata_json,
         "filename": item.filename,
         "media_type": item.media_type,
         "sha256": item.sha256,
@@ -354,17 +412,18 @@ def add_warnings(session: Session, job_id: str, document_id: str, messages: Sequ
 def _update(session: Session, job: Job, versions: Sequence[Version]) -> set[str]:
     held = set()
     for version in versions:
-        statement = (
-            sa.update(Document)
-            .where(
-                Document.collection == job.collection,
-                Document.id == version.item.document_id,
-                Document.job_id == job.id,
-            )
-            .values(**_values_of(version))
-        )
-        if session.execute(statement).rowcount:  # type: ignore[attr-defined]
-            held.add(version.item.document_id)
+        id_ = version.item.document_id
+        row = session.get(Document, (job.collection, id_), with_for_update=True)
+        if row is None or row.job_id != job.id:
+            continue
+        for name, value in _values_of(version).items():
+            setattr(row, name, value)
+        if row.edited_ms != version.edited_ms:  # meanwhile: the edit holds, on the chunks as well
+            begin_labels(session, job.collection, [id_])
+        else:
+            row.metadata_json, row.access = version.labels.metadata_json, [*version.labels.access]
+            row.edited_ms = row.edited_ms if row.edited_ms > job.created_ms else 0
+        held.add(id_)
     return held
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final, Protocol
 
@@ -19,6 +19,7 @@ from raglan_ingester.clients.retriever import IndexChunk
 from raglan_ingester.collection_locks import CollectionLocks
 from raglan_ingester.documents import DocumentStore, Version
 from raglan_ingester.jobs import JobStore
+from raglan_ingester.labels import Labels
 from raglan_ingester.model import Document, Item, ItemState, Job
 from raglan_ingester.outage_retry import TRANSIENT, OutageRetry
 from raglan_ingester.parsing import CutDocument
@@ -67,8 +68,22 @@ class Prepared:
     readability: Sequence[float] = ()
     """Readability of each chunk, in [0, 1]; empty where the embedder does not know."""
     warnings: Sequence[str] = ()
+    access: Sequence[str] = ()
+    edited_ms: int = 0
+    """`Document.edited_ms` that metadata and tags take into account."""
     created_ms: int = 0
     """Time of submission, in milliseconds since the epoch."""
+
+    def labelled(self, held: Document, submitted_ms: int) -> Prepared:
+        """Return it with its labels: those of an edit after the submission, else its own."""
+        is_edited = held.edited_ms > submitted_ms
+        keeps_tags = is_edited or self.item.access is None
+        return replace(
+            self,
+            metadata_json=held.metadata_json if is_edited else self.metadata_json,
+            access=tuple(held.access if keeps_tags else self.item.access or ()),
+            edited_ms=held.edited_ms,
+        )
 
     @property
     def id(self) -> str:
@@ -83,7 +98,8 @@ class Prepared:
             text=self.cut.text,
             chunks=len(self.cut.chunks),
             fingerprint=self.fingerprint,
-            metadata_json=self.metadata_json,
+            labels=Labels(self.metadata_json, tuple(self.access)),
+            edited_ms=self.edited_ms,
             language=self.cut.language,
             warnings=self.warnings,
             structure=self.cut.structure,
@@ -173,7 +189,11 @@ class Indexer:
         """Chunks first, beside those of the earlier version; then the switch; then clear up."""
         async with self._locks.of(job.collection):
             before = await self._documents.claimed(job, [document.id for document in batch])
-            held = [document for document in batch if document.id in before]
+            held = [
+                document.labelled(before[document.id], job.created_ms)
+                for document in batch
+                if document.id in before
+            ]
             for chunks, vectors in _upserts(held):
                 model = held[0].model
                 await self._index.upsert(job.collection, model, chunks, vectors)
@@ -289,4 +309,5 @@ def _chunks_of(document: Prepared) -> Iterator[IndexChunk]:
             readability=document.readability[ordinal] if document.readability else None,
             filename=document.item.filename,
             created_ms=document.created_ms,
+            access=document.access,
         )

@@ -18,7 +18,7 @@ from raglan_ingester import job_traces
 from raglan_ingester.clients.retriever import CollectionSettings
 from raglan_ingester.job_traces import JobTraces
 from raglan_ingester.jobs import JobStore
-from raglan_ingester.model import ItemState, Job, JobState
+from raglan_ingester.model import ItemState, Job, JobKind, JobState
 from raglan_ingester.outage_retry import OutageRetry
 from raglan_ingester.pipeline import JobDependencies, JobRun, with_defaults
 from raglan_ingester.progress import Progress
@@ -64,6 +64,7 @@ class Ingestion:
     Args:
         dependencies: what runs work with; its stores wait for a database that is away.
         asked: jobs as callers see them; raises when the database is away.
+        change: runs a job that changes documents by a filter.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class Ingestion:
         collections: Collections,
         retry: OutageRetry,
         traces: JobTraces,
+        change: Callable[[Job, asyncio.Event], Awaitable[JobState]],
         *,
         max_chars: int,
         overlap_chars: int,
@@ -85,6 +87,7 @@ class Ingestion:
         self._collections = collections
         self._retry = retry
         self._traces = traces
+        self._change = change
         self._max_chars = max_chars
         self._overlap_chars = overlap_chars
         self._stop: dict[str, asyncio.Event] = {}
@@ -150,7 +153,8 @@ class Ingestion:
         try:
             with tenancy.serving(tenancy.split(job.collection)[0]):
                 async with self._traces.run(job):
-                    job_traces.ended(await self._run(job, stop))
+                    work = self._run if job.kind == JobKind.INGEST else self._change
+                    job_traces.ended(await work(job, stop))
         except Exception:
             log.exception("a job broke off", job=job_id)
             await self._jobs.fail_queued(

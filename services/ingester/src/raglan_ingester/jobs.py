@@ -4,25 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import sqlalchemy as sa
-from raglan import tenancy
+from raglan import access_tags, tenancy
 from raglan.database import Transactions, now_ms
 from raglan.errors import Conflict, NotFound
 from sqlalchemy.orm import Session
 
 from raglan_ingester.documents import FORGOTTEN, add_warnings, claim, fail_stranded
+from raglan_ingester.job_views import JobView, views_of
 from raglan_ingester.model import (
     Document,
     DocumentState,
     Item,
     ItemState,
     Job,
+    JobKind,
     JobState,
-    JobWarning,
 )
 
-_WARNINGS_SHOWN = 100
 _RERUN = (ItemState.FAILED, ItemState.CANCELLED)
 
 
@@ -36,21 +37,6 @@ class Overview:
 
     oldest_s: float
     """Age of the oldest unfinished job; 0 without any."""
-
-
-@dataclass(frozen=True, slots=True)
-class JobView:
-    """A job as its owner sees it."""
-
-    job: Job
-    unchanged: int = 0
-    errors: Sequence[tuple[str, str]] = ()
-    """(document id, sentence), in the order of submission."""
-    warnings: Sequence[tuple[str, str]] = ()
-    """(document id, sentence), the first ones; an empty id stands for the whole job."""
-    warning_count: int = 0
-    replaced: int = 0
-    """Documents that took the place of an earlier version."""
 
 
 @dataclass(slots=True)
@@ -79,12 +65,13 @@ class JobStore:
             items: its documents.
             is_repair: whether to index them anew even where nothing has changed.
         """
+        held = None if is_repair else access_tags.current()
 
         def work(session: Session) -> None:
             session.add(job)
             session.flush()
             session.add_all(items)
-            claim(session, job, items, is_repair=is_repair)
+            claim(session, job, items, held, is_repair=is_repair)
 
         await self._database.run(work)
 
@@ -95,7 +82,7 @@ class JobStore:
     async def view(self, job_id: str) -> JobView:
         """The job with all its errors. Raises NotFound."""
         return await self._database.run(
-            lambda session: _views(session, [_get(session, job_id)], errors=None)[0]
+            lambda session: views_of(session, [_get(session, job_id)], errors=None)[0]
         )
 
     async def views(self, collection: str, limit: int, *, errors: int) -> list[JobView]:
@@ -105,7 +92,7 @@ class JobStore:
         def work(session: Session) -> list[JobView]:
             query = sa.select(Job).order_by(Job.created_ms.desc(), Job.id.desc()).limit(limit)
             query = query.where(Job.collection == collection if collection else _of(tenant))
-            return _views(session, session.scalars(query).all(), errors=errors)
+            return views_of(session, session.scalars(query).all(), errors=errors)
 
         return await self._database.run(work)
 
@@ -179,6 +166,34 @@ class JobStore:
             mine = (Job.id == job.id, Job.attempt == job.attempt)
             session.execute(sa.update(Job).where(*mine).values(stages=stages))
             return session.scalar(sa.select(Job.cancel_requested).where(*mine)) is not False
+
+        return await self._database.run(work)
+
+    async def save_change(
+        self, job: Job, change: dict[str, Any], stages: dict[str, list[int]]
+    ) -> bool:
+        """Store how far a job by filter is; whether to stop, as `save_progress` says."""
+
+        def work(session: Session) -> bool:
+            mine = (Job.id == job.id, Job.attempt == job.attempt)
+            session.execute(sa.update(Job).where(*mine).values(stages=stages, change=change))
+            return session.scalar(sa.select(Job.cancel_requested).where(*mine)) is not False
+
+        return await self._database.run(work)
+
+    async def finish_change(
+        self, run: Job, state: JobState, warnings: Sequence[Sequence[str]]
+    ) -> JobState:
+        """End a job by filter, with (document id, sentence) for its owner; see `finish`."""
+
+        def work(session: Session) -> JobState:
+            job = _get(session, run.id, lock=True)
+            if job.attempt != run.attempt:
+                return JobState(job.state)
+            for document_id, message in warnings:
+                add_warnings(session, job.id, document_id, [message])
+            job.state, job.finished_ms = state, now_ms()
+            return state
 
         return await self._database.run(work)
 
@@ -319,7 +334,8 @@ class JobStore:
             job = _get(session, job_id, lock=True)
             if not JobState(job.state).ended:
                 raise Conflict(f"The job {job_id} is {job.state}; retry it when it has ended.")
-            if not _requeue_items(session, job):
+            is_unfinished = job.kind != JobKind.INGEST and job.state != JobState.SUCCEEDED
+            if not _requeue_items(session, job) and not is_unfinished:
                 return None
             job.state, job.finished_ms, job.cancel_requested = JobState.QUEUED, None, False
             job.attempt += 1
@@ -393,60 +409,3 @@ def _tally(session: Session, job_id: str) -> Tally:
         tally.by_state[state] = count
         tally.chunks += int(chunks or 0)
     return tally
-
-
-def _views(session: Session, jobs: Sequence[Job], *, errors: int | None) -> list[JobView]:
-    views = []
-    for job in jobs:
-        failed = (
-            sa.select(Item.document_id, Item.error)
-            .where(Item.job_id == job.id, Item.state == ItemState.FAILED)
-            .order_by(Item.ordinal)
-            .limit(errors)
-        )
-        unchanged = sa.select(sa.func.count()).where(
-            Item.job_id == job.id, Item.state == ItemState.UNCHANGED
-        )
-        rows = [(row.document_id, row.error) for row in session.execute(failed)]
-        warnings, count = _warnings(session, job.id)
-        views.append(
-            JobView(
-                job,
-                session.scalar(unchanged) or 0,
-                rows,
-                warnings,
-                count,
-                session.scalar(_replaced(job)) or 0,
-            )
-        )
-    return views
-
-
-def _replaced(job: Job) -> sa.Select[int]:
-    """Counts the job's documents that had been submitted before it."""
-    same = sa.and_(Document.collection == job.collection, Document.id == Item.document_id)
-    return (
-        sa.select(sa.func.count())
-        .select_from(Item)
-        .join(Document, same)
-        .where(
-            Item.job_id == job.id,
-            Item.state == ItemState.DONE,
-            Document.created_ms < job.created_ms,
-        )
-    )
-
-
-def _warnings(session: Session, job_id: str) -> tuple[list[tuple[str, str]], int]:
-    """The first warnings of a job, and how many there are."""
-    of_job = JobWarning.job_id == job_id
-    count = session.scalar(sa.select(sa.func.count()).where(of_job)) or 0
-    if not count:
-        return [], 0
-    query = (
-        sa.select(JobWarning.document_id, JobWarning.message)
-        .where(of_job)
-        .order_by(JobWarning.document_id, JobWarning.ordinal)
-        .limit(_WARNINGS_SHOWN)
-    )
-    return [(row.document_id, row.message) for row in session.execute(query)], count

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, Protocol
 
+from raglan import access_tags
 from raglan.deadline import Deadline
-from raglan.errors import InvalidInput, NotFound
+from raglan.errors import Forbidden, InvalidInput, NotFound
+from raglan.filtering.clauses import Clause
 from raglan.identifiers import shortened
 
 from raglan_ingester.blobs import BlobStore
@@ -15,6 +17,7 @@ from raglan_ingester.documents import DocumentStore, StoredDocument
 from raglan_ingester.ingestion import Ingestion
 from raglan_ingester.model import Document, DocumentState
 from raglan_ingester.revisions import RevisionStore
+from raglan_ingester.selection import Selection
 
 MAX_PAGE: Final = 1000
 DEFAULT_PAGE: Final = 100
@@ -47,6 +50,7 @@ class Library:
         revisions: RevisionStore,
     ) -> None:
         self._documents = documents
+        self._selection = Selection(documents)
         self._blobs = blobs
         self._index = index
         self._locks = locks
@@ -54,15 +58,20 @@ class Library:
         self._ingestion = ingestion
         self._revisions = revisions
 
-    async def page(self, collection: str, limit: int, after: str) -> tuple[list[Document], str]:
+    async def page(
+        self, collection: str, where: Clause | None, *, limit: int, after: str
+    ) -> tuple[Sequence[Document], str]:
         """Documents by id, and the `after` of the next page: empty on the last."""
         limit = page_size(limit)
-        rows = await self._documents.page(collection, limit=limit + 1, after=after)
-        return rows[:limit], rows[limit - 1].id if len(rows) > limit else ""
+        page = await self._selection.page(collection, where, limit=limit, after=after)
+        return page.rows, page.next_after
 
     async def get(self, collection: str, document_id: str) -> StoredDocument:
-        """With its text. Raises NotFound."""
-        return await self._documents.get(collection, document_id)
+        """With its text. Raises NotFound, also for what the caller does not reach."""
+        found = await self._documents.get(collection, document_id)
+        if not access_tags.allows(found.row.access):
+            raise absent(collection, document_id)
+        return found
 
     async def delete(self, collection: str, document_id: str, deadline: Deadline) -> int:
         """Forget a document and its chunks; how many chunks there were.
@@ -75,15 +84,13 @@ class Library:
         """
         deleted, missing = await self.delete_batch(collection, [document_id], deadline)
         if missing:
-            raise NotFound(
-                f"There is no document {shortened(document_id)} in {shortened(collection)}."
-            )
+            raise absent(collection, document_id)
         return deleted
 
     async def delete_batch(
         self, collection: str, document_ids: Sequence[str], deadline: Deadline
     ) -> tuple[int, list[str]]:
-        """Forget documents and their chunks, as `delete` does.
+        """Forget documents that the caller reaches, and their chunks, as `delete` does.
 
         Returns:
             How many chunks there were, and the ids that neither the database nor the index knows.
@@ -99,7 +106,9 @@ class Library:
         deleted = 0
         try:
             async with self._locks.of(collection):
-                for id_ in ids:
+                hidden = await self._documents.unreached(collection, ids)
+                missing += [id_ for id_ in ids if id_ in hidden]
+                for id_ in (each for each in ids if each not in hidden):
                     deadline.check("every document was deleted")
                     sha256 = await self._documents.delete(collection, id_)
                     if sha256 is not None:
@@ -118,7 +127,20 @@ class Library:
         return deleted, missing
 
     async def delete_all(self, collection: str, deadline: Deadline) -> int:
-        """Cancel a collection's jobs and forget its documents; how many there were."""
+        """Cancel a collection's jobs and forget its documents; how many there were.
+
+        Raises:
+            Forbidden: it holds documents that the caller does not reach.
+        """
+        if await self._documents.holds_unreached(collection):
+            raise Forbidden(
+                "The collection holds documents with access tags that the key does not hold; use "
+                "a key that reaches all of them (raglan keys create --access '*')."
+            )
+        return await self.delete_everything(collection, deadline)
+
+    async def delete_everything(self, collection: str, deadline: Deadline) -> int:
+        """Do what `delete_all` does, whatever the caller reaches: for a restore."""
         async with self._submissions.of(collection):
             await self._ingestion.stop_collection(collection)
             return await self._forget_all(collection, deadline)
@@ -158,6 +180,11 @@ class Library:
             deleted = 0
         await self._revisions.finish(collection, ids)
         return deleted
+
+
+def absent(collection: str, document_id: str) -> NotFound:
+    """Return the error about a document that is not there, or not there for the caller."""
+    return NotFound(f"There is no document {shortened(document_id)} in {shortened(collection)}.")
 
 
 def page_size(limit: int) -> int:

@@ -11,6 +11,7 @@ submitted anew while it is being ingested can neither reappear nor go back in ti
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Any
 
 from raglan.identifiers import MAX_DOCUMENT_ID_CHARS
 from raglan.tenancy import MAX_QUALIFIED_CHARS
@@ -42,6 +43,14 @@ class JobState(StrEnum):
     def ended(self) -> bool:
         """True once the job will not run again by itself."""
         return self not in (JobState.QUEUED, JobState.RUNNING)
+
+
+class JobKind(StrEnum):
+    """Work of a job."""
+
+    INGEST = "ingest"
+    DELETE = "delete"
+    TAG = "tag"
 
 
 class ItemState(StrEnum):
@@ -79,6 +88,9 @@ class Job(Base):
     id: Mapped[str] = mapped_column(String(64), primary_key=True)
     collection: Mapped[str] = mapped_column(String(MAX_QUALIFIED_CHARS), index=True)
     state: Mapped[str] = mapped_column(String(16), default=JobState.QUEUED)
+    kind: Mapped[str] = mapped_column(String(16), default=JobKind.INGEST)
+    change: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    """Of a job that changes documents by a filter: `raglan_ingester.changes.Change`."""
     attempt: Mapped[int] = mapped_column(default=1)
     """Counts up with each retry: every attempt is a workflow of its own."""
     cancel_requested: Mapped[bool] = mapped_column(default=False)
@@ -110,6 +122,8 @@ class Item(Base):
     metadata_json: Mapped[str] = mapped_column(default="{}")
     filename: Mapped[str] = mapped_column(default="")
     media_type: Mapped[str] = mapped_column(default="")
+    access: Mapped[list[str] | None] = mapped_column(JSON(none_as_null=True))
+    """Access tags that were submitted; None keeps those of a document that exists."""
     sha256: Mapped[str] = mapped_column(String(64))
     size_bytes: Mapped[int]
     chunks: Mapped[int] = mapped_column(default=0)
@@ -158,6 +172,11 @@ class Document(Base):
     chunks: Mapped[int] = mapped_column(default=0)
     fingerprint: Mapped[str] = mapped_column(String(64), default="")
     """Of everything that decides the chunks and their vectors; equal means nothing to do."""
+    access: Mapped[list[str]] = mapped_column(JSON, default=list)
+    """Tags of which a caller must hold one to reach it; none for every caller."""
+    edited_ms: Mapped[int] = mapped_column(default=0)
+    """When metadata or tags were last changed without a submission; it rises with each change. 0
+    once a later submission has replaced them."""
     created_ms: Mapped[int]
 
 
@@ -209,6 +228,15 @@ class UnfinishedDeletion(Base):
     """A deleted document whose chunks the index may still hold."""
 
     __tablename__ = "unfinished_deletions"
+
+    collection: Mapped[str] = mapped_column(String(MAX_QUALIFIED_CHARS), primary_key=True)
+    document_id: Mapped[str] = mapped_column(String(MAX_DOCUMENT_ID_CHARS), primary_key=True)
+
+
+class UnfinishedLabel(Base):
+    """A document whose metadata or access tags the index may hold as they were before."""
+
+    __tablename__ = "unfinished_labels"
 
     collection: Mapped[str] = mapped_column(String(MAX_QUALIFIED_CHARS), primary_key=True)
     document_id: Mapped[str] = mapped_column(String(MAX_DOCUMENT_ID_CHARS), primary_key=True)

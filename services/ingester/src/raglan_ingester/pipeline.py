@@ -31,14 +31,14 @@ from raglan_ingester.document_metadata import merge_metadata
 from raglan_ingester.documents import DocumentStore
 from raglan_ingester.indexing import Indexer, Prepared
 from raglan_ingester.jobs import JobStore
-from raglan_ingester.model import DocumentState, Item, ItemState, Job, JobState
+from raglan_ingester.model import Document, DocumentState, Item, ItemState, Job, JobState
 from raglan_ingester.outage_retry import TRANSIENT, OutageRetry
 from raglan_ingester.parsers.parsed import Unparsable
 from raglan_ingester.parsing import CutDocument, Parser, ParseRequest
 from raglan_ingester.progress import Progress
 from raglan_ingester.token_index import ModelTokenizer
 from raglan_ingester.tokenizer_files import TokenizerFolder
-from raglan_ingester.unread_language import UnreadDocuments
+from raglan_ingester.unread_language import UnreadDocuments, truncation_warnings
 
 log: Final = structlog.get_logger()
 
@@ -184,7 +184,7 @@ class JobRun:
             row = held.get(item.document_id)
             if row is None:
                 lost.add(item.document_id)
-            elif row.state == DocumentState.READY and row.fingerprint == self._fingerprint(item):
+            elif self._is_unchanged(item, row):
                 unchanged.append(item.document_id)
             else:
                 work.append(item)
@@ -193,6 +193,14 @@ class JobRun:
         for _ in range(len(items) - len(work)):
             self.progress.skipped()
         return work
+
+    def _is_unchanged(self, item: Item, row: Document) -> bool:
+        """Return whether a document is as the submission would leave it."""
+        if row.state != DocumentState.READY or row.fingerprint != self._fingerprint(item):
+            return False
+        # An edit before the submission gives way to it; tags that are not submitted stay.
+        is_edited = 0 < row.edited_ms <= self._job.created_ms
+        return not is_edited and item.access in (None, row.access)
 
     async def _parse(self, item: Item, borrowed: int) -> None:
         settings = self._collection
@@ -339,7 +347,7 @@ class JobRun:
             cut.fingerprint,
             metadata_json,
             readability=readability,
-            warnings=[*cut.cut.warnings, *refused, *_truncation_warnings(truncated)],
+            warnings=[*cut.cut.warnings, *refused, *truncation_warnings(truncated)],
             created_ms=self._job.created_ms,
         )
 
@@ -433,17 +441,6 @@ async def _all(calls: Sequence[Any]) -> list[Embedded]:
             task.cancel()
         with suppress(asyncio.CancelledError):
             await asyncio.wait(tasks)
-
-
-def _truncation_warnings(truncated: Sequence[int]) -> list[str]:
-    if not any(truncated):
-        return []
-    chunks = sum(tokens > 0 for tokens in truncated)
-    return [
-        f"The embedding model did not read the last {sum(truncated):,} tokens of {chunks:,} of "
-        f"{len(truncated):,} chunks: they are found by words only. Make the chunks shorter "
-        "(chunking.max_chars of the collection)."
-    ]
 
 
 def _name(model: Model) -> str:

@@ -12,18 +12,23 @@ import grpc
 from raglan import tenancy
 from raglan.deadline import Deadline
 from raglan.errors import InvalidInput, NotFound, Unavailable
+from raglan.filtering.wire import clause_from_proto
 from raglan.identifiers import check_collection_name
 from raglan.rpc import pages
 from raglan.rpc.dependency import Dependency
 from raglan.rpc.service_info import service_info
 from raglan.v1 import backup_pb2, common_pb2, ingester_pb2, ingester_pb2_grpc
 
+from raglan_ingester import wire_labels
 from raglan_ingester.backup.exporting import Exporter
 from raglan_ingester.backup.importing import Importer
+from raglan_ingester.changes import Changes
 from raglan_ingester.ingestion import Ingestion
-from raglan_ingester.jobs import JobStore, JobView
+from raglan_ingester.job_views import JobView
+from raglan_ingester.jobs import JobStore
+from raglan_ingester.labelling import Labelling
 from raglan_ingester.library import Library, page_size
-from raglan_ingester.model import Document, DocumentState, Job, JobState
+from raglan_ingester.model import Document, DocumentState, Job, JobKind, JobState
 from raglan_ingester.progress import STAGES
 from raglan_ingester.revisions import RevisionStore
 from raglan_ingester.submission import DocumentStart, Intake, JobStart, Part
@@ -58,6 +63,8 @@ class IngesterServicer(ingester_pb2_grpc.IngesterServiceServicer):
         ingestion: Ingestion,
         jobs: JobStore,
         library: Library,
+        labelling: Labelling,
+        changes: Changes,
         revisions: RevisionStore,
         exporter: Exporter,
         importer: Importer,
@@ -73,6 +80,8 @@ class IngesterServicer(ingester_pb2_grpc.IngesterServiceServicer):
         self._ingestion = ingestion
         self._jobs = jobs
         self._library = library
+        self._labelling = labelling
+        self._changes = changes
         self._revisions = revisions
         self._exporter = exporter
         self._importer = importer
@@ -147,8 +156,9 @@ class IngesterServicer(ingester_pb2_grpc.IngesterServiceServicer):
     async def ListDocuments(
         self, request: ingester_pb2.ListDocumentsRequest, context: Context
     ) -> ingester_pb2.ListDocumentsResponse:
+        where = clause_from_proto(request.filter) if request.HasField("filter") else None
         rows, next_after = await self._library.page(
-            _qualified(request.collection), request.limit, request.after
+            _qualified(request.collection), where, limit=request.limit, after=request.after
         )
         documents = pages.first_page(_document_to_proto(row) for row in rows)
         if len(documents) < len(rows):
@@ -165,6 +175,35 @@ class IngesterServicer(ingester_pb2_grpc.IngesterServiceServicer):
         message.warnings.extend(found.warnings)
         message.language = found.language
         return message
+
+    async def UpdateDocument(
+        self, request: ingester_pb2.UpdateDocumentRequest, context: Context
+    ) -> ingester_pb2.Document:
+        row = await self._labelling.update(
+            _qualified(request.collection),
+            request.document_id,
+            wire_labels.update_from_proto(request),
+            Deadline.of(context),
+        )
+        return _document_to_proto(row)
+
+    async def ChangeDocuments(
+        self, request: ingester_pb2.ChangeDocumentsRequest, context: Context
+    ) -> ingester_pb2.ChangeDocumentsResponse:
+        collection = _qualified(request.collection)
+        tagging = wire_labels.tagging_from_proto(request)
+        found = await self._changes.count(collection, request.filter)
+        reply = ingester_pb2.ChangeDocumentsResponse(
+            matches=found.count, is_exact=found.is_exact, document_ids=found.ids
+        )
+        if not request.dry_run and (found.count or not found.is_exact):
+            job = self._changes.job(
+                collection, request.filter, tagging, found, allow_all=request.allow_all
+            )
+            await self._jobs.add(job, [])
+            await self._ingestion.submitted(job)
+            reply.job.CopyFrom(_job_to_proto(await self._jobs.view(job.id)))
+        return reply
 
     async def DeleteDocument(
         self, request: ingester_pb2.GetDocumentRequest, context: Context
@@ -291,6 +330,7 @@ async def _parts(requests: AsyncIterator[ingester_pb2.SubmitRequest]) -> AsyncIt
                     header.media_type,
                     header.title,
                     header.metadata_json,
+                    header.access.tags if header.HasField("access") else None,
                 )
             case "data":
                 yield request.data
@@ -317,6 +357,7 @@ def _job_to_proto(view: JobView) -> ingester_pb2.Job:
         ],
         warning_count=view.warning_count,
         replaced=view.replaced,
+        kind=job.kind,
     )
     message.created_at.FromMilliseconds(job.created_ms)
     if job.finished_ms is not None:
@@ -327,7 +368,7 @@ def _job_to_proto(view: JobView) -> ingester_pb2.Job:
 def _stages(job: Job) -> list[ingester_pb2.StageProgress]:
     return [
         ingester_pb2.StageProgress(stage=stage, done=done, total=total)
-        for stage in STAGES
+        for stage in (STAGES if job.kind == JobKind.INGEST else job.stages)
         for done, total in [job.stages.get(stage, [0, 0])]
     ]
 
@@ -346,6 +387,7 @@ def _document_to_proto(row: Document, *, text: str = "") -> ingester_pb2.Documen
         status=_DOCUMENT_STATES[DocumentState(row.state)],
         chunks=row.chunks if row.state == DocumentState.READY else 0,
         error=row.error,
+        access=row.access,
     )
     message.created_at.FromMilliseconds(row.created_ms)
     return message

@@ -81,6 +81,9 @@ class IngesterSettings(GrpcSettings, env_prefix="RAGLAN_INGESTER_"):
     max_chunks_per_job: PositiveInt = 200_000
     """Most chunks of one job; the documents beyond it fail."""
 
+    max_changed_documents: PositiveInt = 1_000_000
+    """Most documents that one job deletes or tags by a filter; running it again does the rest."""
+
     parse_workers: PositiveInt = 2
     """Parser processes: documents parsed at the same time."""
 

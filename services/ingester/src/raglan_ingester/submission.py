@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from raglan import metadata
+from raglan import access_tags, metadata
 from raglan.database import now_ms
 from raglan.errors import InvalidInput, NotFound, PayloadTooLarge
 from raglan.identifiers import check_document_id, shortened
@@ -51,6 +51,8 @@ class DocumentStart:
     media_type: str
     title: str
     metadata_json: str
+    access: Sequence[str] | None = None
+    """Tags of the document; None keeps those of one that exists."""
 
 
 Part = JobStart | DocumentStart | bytes
@@ -90,6 +92,8 @@ class Intake:
         Raises:
             InvalidInput: parts out of order, a bad or repeated id, metadata that is no object.
             PayloadTooLarge: a document, the job, or its metadata is over its limit.
+            Forbidden: access tags that the caller does not hold, given or of the document that
+                would be replaced.
             NotFound: the collection does not exist, or was deleted during the upload.
         """
         identity = ""
@@ -232,7 +236,14 @@ def _item_of(start: DocumentStart, ordinal: int, limits: Limits) -> Item:
         metadata_json=_metadata(start.metadata_json, document_id, limits.max_metadata_bytes),
         filename=start.filename,
         media_type=start.media_type,
+        access=None if start.access is None else _tags(start.access, document_id),
     )
+
+
+def _tags(given: Sequence[str], document_id: str) -> list[str]:
+    tags = access_tags.check(given, of=f"access of {shortened(document_id)}")
+    access_tags.require(tags)
+    return list(tags)
 
 
 _BYTES_AN_ESCAPE: Final = 6

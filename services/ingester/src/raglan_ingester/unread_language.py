@@ -1,4 +1,4 @@
-"""The warning that documents are in a language that the embedding model does not read."""
+"""Warnings about what the embedding model does not read: languages, and ends of chunks."""
 
 from __future__ import annotations
 
@@ -42,3 +42,15 @@ class UnreadDocuments:
             "model's, choose a multilingual model such as BAAI/bge-m3 (RAGLAN_EMBEDDER_MODEL) and "
             "ingest them into a new collection; texts of codes and numbers no model reads."
         ]
+
+
+def truncation_warnings(truncated: Sequence[int]) -> list[str]:
+    """Return the warning about tokens that were not read, by chunk; none where all were."""
+    if not any(truncated):
+        return []
+    chunks = sum(tokens > 0 for tokens in truncated)
+    return [
+        f"The embedding model did not read the last {sum(truncated):,} tokens of {chunks:,} of "
+        f"{len(truncated):,} chunks: they are found by words only. Make the chunks shorter "
+        "(chunking.max_chars of the collection)."
+    ]

@@ -48,6 +48,7 @@ class Version:
     chunks: int
     sha256: str
     size_bytes: int
+    edited_ms: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,5 +196,6 @@ def fitting(versions: Iterable[Version], *, chunks: int, size_bytes: int) -> lis
 
 def _version(row: Document) -> Version:
     return Version(
-        row.collection, row.id, row.state, row.fingerprint, row.chunks, row.sha256, row.size_bytes
-    )
+        row.collection, row.id, row.state, row.fingerprint, row.chunks, row.sha256,
+        row.size_bytes, row.edited_ms,
+    )  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
-from raglan import tenancy
+from raglan import access_tags, tenancy
 from raglan.deadline import Deadline
 from raglan.errors import NotFound
 from raglan.rpc.pool import EndpointPool
@@ -82,4 +82,5 @@ class IndexTransfer:
 
     async def _call(self, method: str, request: Any) -> Any:
         deadline = Deadline.after(_CALL_S, is_budget=True)
-        return await self._pool.call(method, request, deadline=deadline, retry=False)
+        with access_tags.serving(None):  # a backup holds every document
+            return await self._pool.call(method, request, deadline=deadline, retry=False)

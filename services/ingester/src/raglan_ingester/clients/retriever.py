@@ -6,17 +6,18 @@ a tenant and the name that its retriever knows.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from numpy.typing import NDArray
-from raglan import tenancy, tensors
+from raglan import access_tags, tenancy, tensors
 from raglan.deadline import Deadline
 from raglan.rpc.pool import EndpointPool
 from raglan.v1 import common_pb2, retriever_pb2
 
 from raglan_ingester.clients.embedder import Model
+from raglan_ingester.labels import Labels
 
 _CALL_S: Final = 60.0
 
@@ -56,6 +57,8 @@ class IndexChunk:
     filename: str = ""
     created_ms: int = 0
     """Time of submission, in milliseconds since the epoch."""
+    access: Sequence[str] = ()
+    """Tags of which a caller must hold one to find it."""
 
 
 class RetrieverClient:
@@ -116,6 +119,26 @@ class RetrieverClient:
         await self._on_change(collection, reply.revision)
         return int(reply.deleted_chunks)
 
+    async def label(
+        self,
+        collection: str,
+        labels: Mapping[str, Labels],
+        *,
+        deadline: Deadline | None = None,
+    ) -> None:
+        """Replace metadata and tags of documents, by id, on all their chunks."""
+        request = retriever_pb2.LabelDocumentsRequest(
+            documents=[
+                retriever_pb2.DocumentLabels(
+                    document_id=id_, metadata_json=each.metadata_json, access=each.access
+                )
+                for id_, each in labels.items()
+            ]
+        )
+        with tenancy.owner_of(collection) as request.collection:
+            reply = await self._call("LabelDocuments", request, deadline)
+        await self._on_change(collection, reply.revision)
+
     async def count(self, collection: str, document_ids: Sequence[str]) -> list[int]:
         """Count the chunks of each document in the index."""
         request = retriever_pb2.CountChunksRequest(document_ids=document_ids)
@@ -124,7 +147,9 @@ class RetrieverClient:
 
     async def _call(self, method: str, request: Any, deadline: Deadline | None = None) -> Any:
         within = deadline or Deadline.after(_CALL_S, is_budget=True)
-        return await self._pool.call(method, request, deadline=within, retry=False)
+        # Whom a change is allowed was decided before it; the index keeps all documents alike.
+        with access_tags.serving(None):
+            return await self._pool.call(method, request, deadline=within, retry=False)
 
 
 def _to_proto(chunk: IndexChunk) -> retriever_pb2.Chunk:
@@ -142,6 +167,7 @@ def _to_proto(chunk: IndexChunk) -> retriever_pb2.Chunk:
         structure=chunk.structure,
         language=chunk.language,
         filename=chunk.filename,
+        access=chunk.access,
     )
     message.created_at.FromMilliseconds(chunk.created_ms)
     return message
