@@ -22,6 +22,7 @@ from raglan_cli import (
     restart,
     screen,
     status,
+    stored,
     trace,
     up,
     verify,
@@ -45,6 +46,7 @@ app.command()(ask.search)
 app.command("eval")(evaluate.evaluate)
 app.add_typer(parity.app, name="parity")
 app.add_typer(keys.app, name="keys")
+app.add_typer(stored.app, name="documents")
 app.command()(plan.plan)
 app.command()(status.status)
 app.command()(trace.trace)

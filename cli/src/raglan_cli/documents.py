@@ -1,4 +1,4 @@
-"""`raglan list` and `raglan delete`: the documents of a collection."""
+"""`raglan list` and `raglan delete`: the documents of a collection, by id."""
 
 from __future__ import annotations
 
@@ -46,6 +46,11 @@ def list_documents(
     if not found:
         out.print(empty or f"There are no documents in {collection}.")
         return
+    print_table(found)
+
+
+def print_table(found: Iterable[Mapping[str, Any]]) -> None:
+    """Print documents, a line each."""
     grid = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
     for heading, side in (("document", "left"), ("status", "left"), ("chunks", "right")):
         grid.add_column(heading, justify=side)  # type: ignore[arg-type]
@@ -79,13 +84,14 @@ def delete(
         raise SystemExit(FAILED)
 
 
-def stored(gateway: Gateway, collection: str) -> Iterator[dict[str, Any]]:
-    """Every document of a collection, by id, without its text."""
+def stored(gateway: Gateway, collection: str, filter_json: str = "") -> Iterator[dict[str, Any]]:
+    """Every document of a collection that passes a filter, by id, without its text."""
     after = ""
     while True:
-        page = gateway.call_patiently(
-            "GET", documents_path(collection), params={"limit": _PAGE, "after": after}
-        )
+        params: dict[str, str | int] = {"limit": _PAGE, "after": after}
+        if filter_json:
+            params["filter"] = filter_json
+        page = gateway.call_patiently("GET", documents_path(collection), params=params)
         yield from page["documents"]
         after = page["next_after"] or ""
         if not after:

@@ -70,6 +70,14 @@ def ingest(
             "or other JSON. May be repeated.",
         ),
     ] = None,
+    access: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--access",
+            metavar="TAG",
+            help="An access tag: only keys with one of a document's tags find it. May be repeated.",
+        ),
+    ] = None,
     prune: Annotated[
         bool,
         typer.Option("--prune", help="Delete documents of the given folders whose files are gone."),
@@ -112,7 +120,7 @@ def ingest(
         return
     with Gateway(find_url(url)) as gateway, bars(quiet=json) as shown:
         gateway.create_collection(collection)
-        upload = Upload(gateway, collection, shown.uploaded, fields)
+        upload = Upload(gateway, collection, shown.uploaded, fields, access)
         shown.expect_upload(sum(source.size for source in selection.files))
         try:
             upload.send_all(selection.files)

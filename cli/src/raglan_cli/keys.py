@@ -37,6 +37,14 @@ def create(
         list[str] | None,
         typer.Option("--collection", "-c", help="A collection that it may touch. Default: all."),
     ] = None,
+    access: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--access",
+            help="An access tag of documents that it reaches; '*' for all. Default: documents "
+            "without tags.",
+        ),
+    ] = None,
     tenant: Annotated[
         str | None, typer.Option("--tenant", help="The tenant whose data it sees.")
     ] = None,
@@ -62,6 +70,7 @@ def create(
     Examples:
       raglan keys create me --scope admin
       raglan keys create open-webui --collection handbook --expires-in 90d
+      raglan keys create personnel --access hr --access legal
     """
     body: dict[str, Any] = {
         "name": name,
@@ -74,6 +83,8 @@ def create(
     }
     if collection:
         body["collections"] = collection
+    if access:
+        body["access"] = access
     if tenant is not None:
         body["tenant"] = tenant
     if expires_in is not None:

@@ -56,6 +56,7 @@ class Upload:
         collection: str,
         on_read: Callable[[int], object],
         metadata: Mapping[str, Any],
+        access: Sequence[str] | None = None,
     ) -> None:
         self.accepted: list[AcceptedJob] = []
         self.refused: list[tuple[str, str]] = []
@@ -64,6 +65,8 @@ class Upload:
         self._path = documents_path(collection)
         self._on_read = on_read
         self._form = {"metadata": json.dumps(metadata)} if metadata else {}
+        if access:
+            self._form["access"] = json.dumps(access)
 
     @property
     def job_ids(self) -> list[str]:

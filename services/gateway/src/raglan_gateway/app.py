@@ -30,6 +30,7 @@ from raglan_gateway.admission.rate_limit import RateLimit, spend
 from raglan_gateway.admission.shared_count import SharedCount
 from raglan_gateway.api import (
     collections,
+    document_changes,
     documents,
     jobs,
     keys,
@@ -88,6 +89,7 @@ class _Parts:
     pipeline: Pipeline
     redis: RedisLink | None
     answers: AnswerCache
+    deletions: Deletions
     database: Database
     archive: Archive
     store: CacheStore
@@ -174,13 +176,15 @@ def _make(settings: GatewaySettings, metrics: Metrics) -> _Parts:
             *(["database"] if archive.is_away else []),
         ],
     )
+    answers = AnswerCache(settings.stale_answer_s, mesh.revisions, redis)
     return _Parts(
         settings=settings,
         metrics=metrics,
         mesh=mesh,
         pipeline=pipeline,
         redis=redis,
-        answers=AnswerCache(settings.stale_answer_s, mesh.revisions, redis),
+        answers=answers,
+        deletions=Deletions(answers, archive, mesh.changing_jobs),
         database=database,
         archive=archive,
         store=_cache_store(settings, redis),
@@ -203,6 +207,7 @@ async def _running(parts: _Parts, mcp: McpServer, profiles: Profiles) -> AsyncIt
     async with AsyncExitStack() as stack:
         own = (
             *(parts.database, parts.audit, parts.access, parts.archive, parts.mesh, parts.redis),
+            parts.deletions,
             *(parts.answers, parts.store, parts.revisions, parts.served, parts.shared_count),
             parts.reporter,
         )
@@ -210,7 +215,10 @@ async def _running(parts: _Parts, mcp: McpServer, profiles: Profiles) -> AsyncIt
             if each is not None:
                 stack.push_async_callback(each.close)
         stack.push_async_callback(parts.process.stop)
-        for started in (parts.archive, parts.access, parts.audit, parts.process, parts.reporter):
+        for started in (
+            *(parts.archive, parts.access, parts.audit, parts.process, parts.reporter),
+            parts.deletions,
+        ):
             started.start()
         parts.process.becomes("serving")
         name = parts.settings.default_collection
@@ -249,11 +257,12 @@ def _answering(parts: _Parts, profiles: Profiles) -> query.Answering:
 
 def _routers(parts: _Parts, answering: query.Answering, profiles: Profiles) -> Iterator[APIRouter]:
     settings, mesh = parts.settings, parts.mesh
-    deletions = Deletions(parts.answers, parts.archive)
+    deletions = parts.deletions
     yield query.router(answering, settings)
     yield from openai_routes.routers(mesh, deletions, answering, profiles, settings)
     yield collections.router(mesh, deletions)
     yield documents.router(mesh, deletions, settings)
+    yield document_changes.router(mesh, deletions)
     yield session_routes.router(parts.archive)
     yield urls.router(mesh, _url_fetcher(settings))
     yield jobs.router(mesh, settings.heartbeat_s)
@@ -299,6 +308,7 @@ def _access(settings: GatewaySettings, database: Database) -> Access:
                 scopes=settings.oidc_scopes_claim,
                 tenant=settings.oidc_tenant_claim,
                 collections=settings.oidc_collections_claim,
+                access=settings.oidc_access_claim,
             ),
         )
     return Access(

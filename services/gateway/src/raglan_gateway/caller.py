@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from raglan import tenancy
+from raglan import access_tags, tenancy
 from raglan.telemetry import semconv, tracing
 
 
@@ -41,9 +41,11 @@ class Caller:
     collections: tuple[str, ...] | None = None
     """Names of the collections that it may touch; None for all of its tenant's."""
     limits: Limits = Limits()
+    access: access_tags.Held = ()
+    """Access tags of the documents that it reaches besides open ones; None for every document."""
 
 
-ANONYMOUS: Final = Caller(id="")
+ANONYMOUS: Final = Caller(id="", access=None)
 """The caller where no key is required: everything is allowed."""
 
 _current: ContextVar[Caller] = ContextVar("raglan_caller", default=ANONYMOUS)
@@ -61,6 +63,7 @@ def use(caller: Caller) -> None:
         InvalidInput: its tenant's id is malformed.
     """
     tenancy.use(caller.tenant)
+    access_tags.use(caller.access)
     if caller.tenant:
         tracing.current().set_attribute(semconv.TENANT, caller.tenant)
     _current.set(caller)

@@ -1,17 +1,23 @@
-"""Deletions of documents, with the answers that were kept of their text."""
+"""Deletions and changes of documents, with the answers that were kept of their text."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Final
+from typing import Final, TypeVar
 
 import structlog
+from raglan import tenancy
+from raglan.background import keep_running
 from raglan.database import DatabaseUnavailable
+from raglan.errors import RaglanError
 
 from raglan_gateway.conversation.archive import Archive
 from raglan_gateway.shared.answer_cache import AnswerCache, Reply
 
 log: Final = structlog.get_logger()
+T = TypeVar("T")
+_FOLLOW_S: Final = 2.0
 
 
 class Deletions:
@@ -20,11 +26,32 @@ class Deletions:
     Args:
         answers: given again while no retriever can be reached.
         archive: kept for sessions and replay.
+        is_changing: tells whether a job that deletes or tags documents of a collection has not
+            ended.
     """
 
-    def __init__(self, answers: AnswerCache, archive: Archive) -> None:
+    def __init__(
+        self,
+        answers: AnswerCache,
+        archive: Archive,
+        is_changing: Callable[[str], Awaitable[bool]],
+    ) -> None:
         self._answers = answers
         self._archive = archive
+        self._is_changing = is_changing
+        self._following: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Start to follow jobs that delete or tag by a filter."""
+        self._following = asyncio.create_task(
+            keep_running("forget answers of changed documents", self._follow)
+        )
+
+    async def close(self) -> None:
+        """Stop following."""
+        if self._following is not None:
+            self._following.cancel()
+            await asyncio.wait((self._following,))
 
     async def run(
         self,
@@ -50,3 +77,31 @@ class Deletions:
         except DatabaseUnavailable as error:
             log.warning("answers made during a deletion stay", reason=error.message)
         return reply
+
+    async def relabel(self, collection: str, change: Callable[[], Awaitable[Reply]]) -> Reply:
+        """Change metadata; no answer for outages is given from before. Kept answers stay."""
+        return await self._answers.deletion(collection, change())
+
+    async def by_filter(self, collection: str, submit: Callable[[], Awaitable[T]]) -> T:
+        """Submit a job that deletes or tags; none of the collection's answers outlasts it.
+
+        Which documents it takes shows only later, so the answers of all of them go. That is noted
+        in the database before the job can begin: a gateway that ends meanwhile goes on with it.
+
+        Raises:
+            DatabaseUnavailable: it cannot be noted now; nothing was submitted.
+        """
+        await self._archive.begin_purge(collection)
+        await self._archive.forget(collection, ())
+        return await submit()
+
+    async def _follow(self) -> None:
+        while True:
+            await asyncio.sleep(_FOLLOW_S)
+            try:
+                for tenant, collection, began_ms in await self._archive.purges():
+                    with tenancy.serving(tenant):
+                        if not await self._is_changing(collection):
+                            await self._archive.end_purge(tenant, collection, began_ms)
+            except RaglanError as error:
+                log.debug("answers of changed documents are deleted later", reason=error.message)

@@ -53,6 +53,7 @@ GUARDED: Final = frozenset({"retriever", "ingester"})
 """Services that hold collections."""
 
 _INFO_S: Final = 1.0
+_JOBS_S: Final = 10.0
 REVISIONS_S: Final = 0.15
 """Longest wait for the ingester before a stale answer is looked up."""
 
@@ -155,6 +156,16 @@ class Mesh:
             "GetIndexRevisions", request, deadline=Deadline.after(REVISIONS_S)
         )
         return reply.revisions
+
+    async def changing_jobs(self, collection: str) -> bool:
+        """Return whether a job that deletes or tags documents of a collection has not ended."""
+        request = ingester_pb2.ListJobsRequest(collection=collection, limit=1000)
+        reply: ingester_pb2.ListJobsResponse = await self.ingester.call(
+            "ListJobs", request, deadline=Deadline.after(_JOBS_S)
+        )
+        return any(
+            job.kind in ("delete", "tag") and not job.HasField("finished_at") for job in reply.jobs
+        )
 
     async def describe(self, service: str) -> common_pb2.ServiceInfo:
         """Return what one replica of a service says of itself."""

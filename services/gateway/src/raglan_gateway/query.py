@@ -34,6 +34,8 @@ class Query:
     """True if the answer is streamed."""
     tenant: str = ""
     """Of the caller; see `caller.Caller`."""
+    access: tuple[str, ...] | None = ()
+    """Access tags of the caller; None reaches every document."""
     history: tuple[generator_pb2.Turn, ...] = ()
     """Turns of the conversation before `text`, oldest first."""
     sampling: generator_pb2.Sampling | None = None

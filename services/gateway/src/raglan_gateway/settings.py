@@ -135,6 +135,10 @@ class GatewaySettings(ServiceSettings, env_prefix="RAGLAN_GATEWAY_"):
     """Claim with the list of the collections that a token allows, which every token must have
     then; empty for all."""
 
+    oidc_access_claim: str = ""
+    """Claim with a token's access tags, a list or words with spaces: it reaches documents with one
+    of them besides those without tags. Empty, or a token without it: no tags."""
+
     default_collection: str = "default"
     """Made at start and searched when a request names none; empty makes none."""
 

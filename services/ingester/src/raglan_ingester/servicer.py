@@ -179,13 +179,14 @@ class IngesterServicer(ingester_pb2_grpc.IngesterServiceServicer):
     async def UpdateDocument(
         self, request: ingester_pb2.UpdateDocumentRequest, context: Context
     ) -> ingester_pb2.Document:
+        collection = _qualified(request.collection)
+        change = wire_labels.update_from_proto(request)
         row = await self._labelling.update(
-            _qualified(request.collection),
-            request.document_id,
-            wire_labels.update_from_proto(request),
-            Deadline.of(context),
+            collection, request.document_id, change, Deadline.of(context)
         )
-        return _document_to_proto(row)
+        reply = _document_to_proto(row)
+        reply.revision = await self._revision(collection)
+        return reply
 
     async def ChangeDocuments(
         self, request: ingester_pb2.ChangeDocumentsRequest, context: Context

@@ -20,6 +20,7 @@ from raglan.client.errors import (
     Unavailable,
 )
 from raglan.client.models import (
+    ChangedDocuments,
     Chunk,
     Citation,
     Claim,
@@ -54,6 +55,7 @@ from raglan.client.uploads import File
 
 __all__ = [
     "AsyncClient",
+    "ChangedDocuments",
     "Chunk",
     "Citation",
     "Claim",

@@ -240,6 +240,7 @@ class DocumentSummary(Model):
     chunk_count: int
     error: str | None
     metadata: dict[str, Any]
+    access: list[str] = Field(default_factory=list)
     created_at: str
 
 
@@ -268,6 +269,7 @@ class NewDocument(Model):
     title: str = ""
     text: str
     metadata: dict[str, Any] = Field(default_factory=dict)
+    access: list[str] | None = None
 
 
 class Accepted(Model):
@@ -288,6 +290,15 @@ class DeletedDocuments(Deleted):
     missing_ids: list[str]
 
 
+class ChangedDocuments(Model):
+    """Documents that match a filter, and the job that deletes or tags them."""
+
+    matches: int
+    is_exact: bool
+    document_ids: list[str]
+    job_id: str | None
+
+
 class Progress(Model):
     """Progress of a stage."""
 
@@ -303,10 +314,11 @@ class DocumentProblem(Model):
 
 
 class Job(Model):
-    """An ingestion."""
+    """An ingestion, or a change of documents by a filter."""
 
     id: str
     collection: str
+    kind: Literal["ingest", "delete", "tag"] = "ingest"
     status: Literal["queued", "running", "succeeded", "partial", "failed", "cancelled"]
     stages: dict[str, Progress]
     errors: list[DocumentProblem]

@@ -30,6 +30,7 @@ class Upload:
         url: httpx.URL,
         files: Sequence[File],
         metadata: Mapping[str, Any] | None,
+        access: Sequence[str] | None,
         on_progress: OnProgress | None,
     ) -> None:
         if not files:
@@ -38,6 +39,8 @@ class Upload:
         try:
             parts = [("files", self._part(file)) for file in files]
             data = {"metadata": json.dumps(dict(metadata))} if metadata else {}
+            if access is not None:
+                data["access"] = json.dumps(list(access))
             request = httpx.Request("POST", url, files=parts, data=data)
         except BaseException:
             self._opened.close()

@@ -544,6 +544,7 @@ class Document(_message.Message):
     LANGUAGE_FIELD_NUMBER: _builtins.int
     NEXT_TEXT_OFFSET_FIELD_NUMBER: _builtins.int
     ACCESS_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     collection: _builtins.str
     title: _builtins.str
@@ -563,6 +564,8 @@ class Document(_message.Message):
     """ISO 639-1 code; empty where it is unknown."""
     next_text_offset: _builtins.int
     """Where the rest of the text begins, in characters; 0 when `text` reaches to the end."""
+    revision: _builtins.int
+    """In the reply to UpdateDocument: the collection's revision after it."""
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -593,10 +596,11 @@ class Document(_message.Message):
         language: _builtins.str = ...,
         next_text_offset: _builtins.int = ...,
         access: _abc.Iterable[_builtins.str] | None = ...,
+        revision: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["access", b"access", "chunks", b"chunks", "collection", b"collection", "created_at", b"created_at", "error", b"error", "filename", b"filename", "id", b"id", "language", b"language", "media_type", b"media_type", "metadata_json", b"metadata_json", "next_text_offset", b"next_text_offset", "sha256", b"sha256", "size_bytes", b"size_bytes", "status", b"status", "text", b"text", "title", b"title", "warnings", b"warnings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access", b"access", "chunks", b"chunks", "collection", b"collection", "created_at", b"created_at", "error", b"error", "filename", b"filename", "id", b"id", "language", b"language", "media_type", b"media_type", "metadata_json", b"metadata_json", "next_text_offset", b"next_text_offset", "revision", b"revision", "sha256", b"sha256", "size_bytes", b"size_bytes", "status", b"status", "text", b"text", "title", b"title", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

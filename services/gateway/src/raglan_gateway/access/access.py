@@ -11,13 +11,14 @@ import asyncio
 import hashlib
 import hmac
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import parse_qsl
 
 import structlog
 from cachetools import LRUCache, TTLCache
+from raglan import access_tags
 from raglan.background import keep_running
 from raglan.database import Database, DatabaseUnavailable
 from raglan.errors import Conflict, Forbidden, Unauthenticated, Unavailable
@@ -52,7 +53,7 @@ _HEADERS: Final = ("x-api-key", "api-key")
 _QUERY_NAMES: Final = frozenset(
     {"access_token", "api-key", "api_key", "apikey", "authorization", "key", "token", "x-api-key"}
 )
-ADMIN: Final = Caller(id="admin")
+ADMIN: Final = Caller(id="admin", access=None)
 """Whoever sends the key of the settings."""
 
 EXPOSED: Final = (
@@ -311,6 +312,12 @@ class Access:
             known.read_at = self._clock() - KEPT_S
 
 
+def held_of(access: Sequence[str] | None) -> access_tags.Held:
+    """Return the tags of a key as it is stored: `*` reaches every document."""
+    given = tuple(access or ())
+    return None if access_tags.ALL in given else given
+
+
 def _caller_of(key: ApiKey) -> Caller:
     known = {str(scope): scope for scope in Scope}
     return Caller(
@@ -323,6 +330,7 @@ def _caller_of(key: ApiKey) -> Caller:
             concurrent_requests=key.concurrent_requests,
             tokens_per_minute=key.tokens_per_minute,
         ),
+        access=held_of(key.access),
     )
 
 

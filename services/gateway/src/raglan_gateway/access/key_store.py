@@ -50,6 +50,7 @@ class NewKey:
     collections: tuple[str, ...] | None
     limits: Limits
     expires_ms: int | None
+    access: tuple[str, ...] = ()
 
 
 class KeyStore:
@@ -105,6 +106,7 @@ class KeyStore:
                 tenant=new.tenant,
                 scopes=[str(scope) for scope in new.scopes],
                 collections=None if new.collections is None else list(new.collections),
+                access=list(new.access) or None,
                 requests_per_minute=new.limits.requests_per_minute,
                 concurrent_requests=new.limits.concurrent_requests,
                 tokens_per_minute=new.limits.tokens_per_minute,

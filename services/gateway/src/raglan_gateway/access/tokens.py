@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import jwt
-from raglan import tenancy
-from raglan.errors import Forbidden, Unauthenticated
+from raglan import access_tags, tenancy
+from raglan.errors import Forbidden, InvalidInput, Unauthenticated
 
 from raglan_gateway.access.jwks import JsonWebKeys
 from raglan_gateway.caller import Caller, Scope
@@ -29,6 +29,7 @@ class Claims:
     scopes: str
     tenant: str
     collections: str
+    access: str = ""
 
 
 class TokenVerifier:
@@ -109,6 +110,7 @@ class TokenVerifier:
             tenant=self._tenant(payload),
             scopes=self._scopes(payload),
             collections=self._collections(payload),
+            access=self._access(payload),
         )
 
     def _subject(self, payload: Mapping[str, Any]) -> str:
@@ -151,6 +153,21 @@ class TokenVerifier:
                 "(RAGLAN_GATEWAY_OIDC_COLLECTIONS_CLAIM)."
             )
         return tuple(given)
+
+    def _access(self, payload: Mapping[str, Any]) -> tuple[str, ...]:
+        if not (name := self._claims.access):
+            return ()
+        given = payload.get(name, [])
+        words = given.split() if isinstance(given, str) else given
+        if not isinstance(words, list) or not all(isinstance(each, str) for each in words):
+            raise Forbidden(
+                f"The token's claim {name} is no list of access tags "
+                "(RAGLAN_GATEWAY_OIDC_ACCESS_CLAIM)."
+            )
+        try:
+            return access_tags.check(words, of=f"the claim {name}")
+        except InvalidInput as error:
+            raise Forbidden(error.message) from None
 
 
 def _reason(error: jwt.PyJWTError) -> str:

@@ -74,6 +74,7 @@ def checked(
         min_score=body.min_score,
         filter=filters.to_proto(body.filter) if body.filter else None,
         tenant=caller.current().tenant,
+        access=caller.current().access,
         max_tokens=(asked.max_tokens or 0) if asked else 0,
         stream=asked.stream if asked else False,
         history=history,

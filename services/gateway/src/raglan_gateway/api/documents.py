@@ -17,7 +17,7 @@ from raglan.v1 import ingester_pb2, retriever_pb2
 from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
 
-from raglan_gateway.api import replies, schemas
+from raglan_gateway.api import filters, replies, schemas
 from raglan_gateway.api.collections import TIMEOUT_S, ensure_default
 from raglan_gateway.api.document_stream import documents_of
 from raglan_gateway.api.text import PlainText
@@ -32,6 +32,8 @@ _PIECE_CHARS: Final = PIECE_BYTES // 4
 _UPLOAD_TIMEOUT_S: Final = 3600.0
 """A body is passed on while it arrives; RAGLAN_GATEWAY_BODY_S bounds how long it may pause."""
 _METADATA: Final = TypeAdapter(dict[str, Any])
+_ACCESS: Final = TypeAdapter(schemas.AccessTags)
+_FILTER: Final[TypeAdapter[filters.Filter]] = TypeAdapter(filters.BoundedFilter)
 _BODY: Final = {
     "requestBody": {
         "required": True,
@@ -50,6 +52,10 @@ _BODY: Final = {
                         "metadata": {
                             "type": "string",
                             "description": "A JSON object, kept with every file of the request.",
+                        },
+                        "access": {
+                            "type": "string",
+                            "description": "Access tags of every file, as a JSON array.",
                         },
                     },
                 }
@@ -89,10 +95,16 @@ def router(mesh: Mesh, deletions: Deletions, settings: GatewaySettings) -> APIRo
         name: schemas.CollectionName,
         limit: Annotated[int, Query(ge=1, le=1000)] = 100,
         after: Annotated[PlainText, Query(max_length=512)] = "",
+        filter: Annotated[PlainText, Query(max_length=16_384)] = "",  # noqa: A002 - its REST name
     ) -> schemas.Documents:
-        """List documents by id, a page at a time; a page may hold fewer than `limit`."""
-        await _require_collection(mesh, name)
-        request = ingester_pb2.ListDocumentsRequest(collection=name, limit=limit, after=after)
+        """List documents by id, a page at a time; a page may hold fewer than `limit`.
+
+        `filter` is a filter as JSON, as searches take it. The last page has no `next_after`.
+        """
+        await require_collection(mesh, name)
+        request = ingester_pb2.ListDocumentsRequest(
+            collection=name, limit=limit, after=after, filter=_filter_of(filter)
+        )
         found: ingester_pb2.ListDocumentsResponse = await mesh.ingester.call(
             "ListDocuments", request, deadline=Deadline.after(TIMEOUT_S)
         )
@@ -118,21 +130,32 @@ def router(mesh: Mesh, deletions: Deletions, settings: GatewaySettings) -> APIRo
         gone = await deletions.run(name, lambda: delete("DeleteDocument", request), [document_id])
         return schemas.Deleted(deleted_chunks=gone.deleted_chunks)
 
-    @routes.post("/delete")
-    async def delete_documents(
-        name: schemas.CollectionName, body: schemas.DocumentIds
-    ) -> schemas.DeletedDocuments:
-        """Delete documents by the ids in the body; those that do not exist are named."""
-        request = ingester_pb2.BatchDeleteDocumentsRequest(collection=name, document_ids=body.ids)
-        gone = await deletions.run(name, lambda: delete("BatchDeleteDocuments", request), body.ids)
-        return schemas.DeletedDocuments(
-            deleted_chunks=gone.deleted_chunks, missing_ids=list(gone.missing_ids)
-        )
-
     return routes
 
 
-async def _require_collection(mesh: Mesh, name: str) -> None:
+def _filter_of(text: str) -> retriever_pb2.Filter | None:
+    """Read the filter of a query string.
+
+    Raises:
+        InvalidInput: it is none; the message says where.
+    """
+    if not text:
+        return None
+    try:
+        return filters.to_proto(_FILTER.validate_json(text))
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False)[0]
+        where = ".".join(map(str, ("filter", *first["loc"])))
+        raise InvalidInput(f"{where}: {first['msg'].removeprefix('Value error, ')}.") from None
+
+
+def tags_message(access: list[str] | None) -> ingester_pb2.AccessTags | None:
+    """Return access tags as the ingester takes them; None where nothing is said of them."""
+    return None if access is None else ingester_pb2.AccessTags(tags=access)
+
+
+async def require_collection(mesh: Mesh, name: str) -> None:
+    """Raise NotFound unless there is a collection of this name."""
     await mesh.retriever.call(
         "GetCollection",
         retriever_pb2.GetCollectionRequest(name=name),
@@ -230,43 +253,51 @@ async def _as_parts(
             media_type="text/plain",
             title=document.title,
             metadata_json=metadata_json(document.metadata),
+            access=document.access,
         )
         for begin in range(0, len(document.text), _PIECE_CHARS):
             data = document.text[begin : begin + _PIECE_CHARS].encode()
             yield ingester_pb2.SubmitRequest(data=data)
 
 
-def _from_form(form: FormData) -> tuple[list[UploadFile], str]:
-    """The files of a form, and the metadata they share."""
+def _from_form(form: FormData) -> tuple[list[UploadFile], str, list[str] | None]:
+    """The files of a form, and the metadata and access tags that they share."""
     files = [value for value in form.getlist("files") if isinstance(value, UploadFile)]
     if not files:
         raise InvalidInput("The form holds no file in the field `files`.")
-    unknown = sorted(set(form) - {"files", "metadata"})
+    unknown = sorted(set(form) - {"files", "metadata", "access"})
     if unknown:
         raise InvalidInput(
-            f"The form holds a field {shortened(unknown[0])}; send `files`, `metadata`."
+            f"The form holds a field {shortened(unknown[0])}; send `files`, `metadata`, `access`."
         )
     metadata = form.get("metadata") or "{}"
     try:
         _METADATA.validate_json(metadata if isinstance(metadata, str) else "")
     except ValidationError:
         raise InvalidInput("metadata is not a JSON object.") from None
-    return files, str(metadata)
+    access = form.get("access")
+    try:
+        tags = None if access is None else _ACCESS.validate_json(str(access))
+    except ValidationError:
+        raise InvalidInput('access is not a JSON array of access tags, such as ["hr"].') from None
+    return files, str(metadata), tags
 
 
 async def _files_as_parts(
-    files: list[UploadFile], metadata: str
+    files: list[UploadFile], metadata: str, access: list[str] | None
 ) -> AsyncIterator[ingester_pb2.SubmitRequest]:
     for file in files:
         yield header(
             filename=(file.filename or "").replace("\0", ""),
             media_type=file.content_type or "",
             metadata_json=metadata,
+            access=access,
         )
         while data := await file.read(PIECE_BYTES):
             yield ingester_pb2.SubmitRequest(data=data)
 
 
-def header(**fields: str) -> ingester_pb2.SubmitRequest:
+def header(*, access: list[str] | None = None, **fields: str) -> ingester_pb2.SubmitRequest:
     """The message that begins a document."""
-    return ingester_pb2.SubmitRequest(document=ingester_pb2.DocumentHeader(**fields))
+    head = ingester_pb2.DocumentHeader(**fields, access=tags_message(access))
+    return ingester_pb2.SubmitRequest(document=head)

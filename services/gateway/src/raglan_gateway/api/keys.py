@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, Path, Query, Response
 from pydantic import Field
-from raglan import tenancy
+from raglan import access_tags, tenancy
 from raglan.database import now_ms
 from raglan.errors import Forbidden, InvalidInput
 from raglan.identifiers import shortened
@@ -27,6 +27,12 @@ _YEAR_S: Final = 366 * 24 * 3600
 _MAX_LIMIT: Final = 1_000_000_000
 KeyId = Annotated[str, Path(pattern=r"^[0-9a-f]{12}$")]
 ScopeName = Literal["query", "ingest", "admin"]
+
+
+KeyAccess = Annotated[
+    list[Annotated[str, Field(pattern=rf"{access_tags.TAG}|^\*$", max_length=64)]],
+    Field(max_length=access_tags.MAX_TAGS, fail_fast=True, examples=[["hr"]]),
+]
 
 
 class KeyLimits(Strict):
@@ -49,6 +55,9 @@ class NewApiKey(Strict):
     """Scopes: `query` reads, `ingest` changes documents and collections, `admin` is all."""
     collections: Annotated[list[CollectionName], Field(min_length=1, max_length=100)] | None = None
     """The collections that it may touch; without them, all of its tenant."""
+    access: KeyAccess = Field(default_factory=list)
+    """Access tags of the documents that it reaches besides those without tags; `["*"]` for every
+    document."""
     tenant: Annotated[str, Field(pattern=tenancy.TENANT_ID, max_length=63)] | None = None
     """Tenant whose data it sees; without it, that of the key that makes it."""
     limits: KeyLimits = KeyLimits()
@@ -77,6 +86,8 @@ class KeyInfo(Described):
     scopes: list[str]
     collections: list[str] | None
     """None for all of its tenant."""
+    access: list[str] = Field(default_factory=list)
+    """Access tags of the documents that it reaches besides open ones; `*` for every document."""
     limits: dict[str, int]
     state: str
     """`active`, `expired` or `revoked`."""
@@ -201,7 +212,8 @@ def _checked(body: NewApiKey) -> NewKey:
     """Check that no key is made that may do more than its maker.
 
     Raises:
-        Forbidden: another tenant, or collections that the caller's own key does not allow.
+        Forbidden: another tenant, or collections or access tags that the caller's own key does
+            not have.
     """
     who = caller.current()
     tenant = who.tenant if body.tenant is None else body.tenant
@@ -214,6 +226,11 @@ def _checked(body: NewApiKey) -> NewKey:
         if collections is None or beyond:
             named = shortened(min(beyond)) if beyond else "all collections"
             raise Forbidden(f"The key allows {named} neither to its user nor to keys made with it.")
+    if access_tags.ALL in body.access:
+        if who.access is not None:
+            raise Forbidden("The key does not reach every document, so it makes no key that does.")
+    else:
+        access_tags.require(body.access)
     if len(set(body.scopes)) != len(body.scopes):
         raise InvalidInput("scopes names one twice.")
     return NewKey(
@@ -223,6 +240,7 @@ def _checked(body: NewApiKey) -> NewKey:
         collections=collections,
         limits=Limits(**body.limits.model_dump()),
         expires_ms=now_ms() + body.expires_in_s * 1000 if body.expires_in_s else None,
+        access=tuple(dict.fromkeys(body.access)),
     )
 
 
@@ -236,6 +254,7 @@ def _info(key: ApiKey) -> dict[str, Any]:
         "tenant": key.tenant,
         "scopes": key.scopes,
         "collections": key.collections,
+        "access": key.access or [],
         "limits": {
             "requests_per_minute": key.requests_per_minute,
             "concurrent_requests": key.concurrent_requests,

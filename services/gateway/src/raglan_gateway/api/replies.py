@@ -229,6 +229,7 @@ def job(found: ingester_pb2.Job) -> schemas.Job:
     return schemas.Job(
         id=found.id,
         collection=found.collection,
+        kind=cast(Any, found.kind or "ingest"),
         status=_lower(ingester_pb2.JobStatus.Name(found.status), "JOB_STATUS_"),
         stages={
             stage.stage: schemas.Progress(done=stage.done, total=stage.total)
@@ -263,6 +264,7 @@ def _document_fields(found: ingester_pb2.Document) -> dict[str, Any]:
         "chunk_count": found.chunks,
         "error": found.error or None,
         "metadata": _object(found.metadata_json),
+        "access": list(found.access),
         "created_at": _iso(found.created_at),
     }
 

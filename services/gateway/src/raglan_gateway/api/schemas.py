@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from raglan import access_tags
 from raglan.errors import InvalidInput
 from raglan.identifiers import COLLECTION_NAME, MAX_DOCUMENT_ID_CHARS, check_document_id
 
@@ -43,7 +44,13 @@ SearchedCollections = Annotated[
 ]
 
 
-class SearchRequest(WithStrategy):
+AccessTags = Annotated[
+    list[Annotated[str, Field(pattern=access_tags.TAG, max_length=64, examples=["hr"])]],
+    Field(max_length=access_tags.MAX_TAGS, fail_fast=True),
+]
+
+
+class SearchRequest(Strict):
     """A search request."""
 
     query: Annotated[NonBlankText, Field(min_length=1, examples=["How do I pin the reranker?"])]
@@ -317,18 +324,14 @@ class NewDocument(Strict):
     title: Annotated[PlainText, Field(max_length=2_000)] = ""
     text: PlainText
     metadata: dict[str, Any] = Field(default_factory=dict)
+    access: AccessTags | None = None
+    """Tags of which a caller must hold one to find it; null keeps those of one that exists."""
 
 
 class NewDocuments(Strict):
     """Documents given as text, as one job."""
 
     documents: Annotated[list[NewDocument], Field(min_length=1, fail_fast=True)]
-
-
-class DocumentIds(Strict):
-    """Documents to delete. In a body, because clients and proxies rewrite what a path holds."""
-
-    ids: Annotated[list[StoredId], Field(min_length=1, max_length=1_000, fail_fast=True)]
 
 
 class Accepted(Described):
@@ -361,6 +364,8 @@ class DocumentSummary(Described):
     chunk_count: int
     error: str | None
     metadata: dict[str, Any]
+    access: list[str] = Field(default_factory=list)
+    """Tags of which a caller must hold one to find it; none for every caller."""
     created_at: str
 
 
@@ -388,12 +393,6 @@ class Deleted(Described):
     deleted_chunks: int
 
 
-class DeletedDocuments(Deleted):
-    """Result of deleting several documents: chunks deleted, and ids that were not found."""
-
-    missing_ids: list[str]
-
-
 class Progress(Described):
     """Progress of a stage."""
 
@@ -409,10 +408,11 @@ class DocumentProblem(Described):
 
 
 class Job(Described):
-    """An ingestion."""
+    """An ingestion, or a change of documents by a filter."""
 
     id: str
     collection: str
+    kind: Literal["ingest", "delete", "tag"] = "ingest"
     status: Literal["queued", "running", "succeeded", "partial", "failed", "cancelled"]
     stages: dict[str, Progress]
     errors: list[DocumentProblem]

@@ -32,6 +32,8 @@ class DocumentUrls(Strict):
     """A document's id is its host and path."""
     metadata: dict[str, Any] = Field(default_factory=dict)
     """Kept with every document, besides its `url`."""
+    access: schemas.AccessTags | None = None
+    """Access tags of every document."""
 
 
 def router(mesh: Mesh, fetcher: UrlFetcher | None) -> APIRouter:
@@ -80,4 +82,5 @@ def _named(found: Fetched, body: DocumentUrls) -> ingester_pb2.SubmitRequest:
         filename=unquote(parts.path.rpartition("/")[2]),
         media_type=found.media_type,
         metadata_json=metadata_json(metadata),
+        access=body.access,
     )

@@ -37,6 +37,7 @@ SETTLE_S: Final = 1.0
 _BATCH: Final = 200
 _AGAIN_S: Final = 0.5
 _PURGE_S: Final = 30.0
+_PURGED_FOR_MS: Final = 60_000
 
 
 class Archive:
@@ -140,6 +141,34 @@ class Archive:
         """
         if self.is_on:
             await self.erase(rows.delete_answers_from, collection, document_ids)
+
+    async def begin_purge(self, collection: str) -> None:
+        """Note that kept answers of a collection go until its changes have ended.
+
+        Raises:
+            DatabaseUnavailable: it cannot be noted now.
+        """
+        if self.is_on:
+            await self.run(rows.begin_purge, collection)
+
+    async def purges(self) -> list[tuple[str, str, int]]:
+        """Return what is noted: tenant, collection and when that was, in ms."""
+        return await self._database.run(rows.purges) if self.is_on and not self.is_away else []
+
+    async def end_purge(self, tenant: str, collection: str, began_ms: int) -> None:
+        """Delete what is kept of a collection whose changes have ended.
+
+        The note stays for a minute, because other gateways may have answers on their way.
+        """
+        await self._settle()
+        is_last = now_ms() - began_ms > _PURGED_FOR_MS
+        await self._database.run(
+            partial(
+                rows.end_purge,
+                tenant=tenant, collection=collection, began_ms=began_ms, is_last=is_last,
+            )
+        )  # fmt: skip
+        await self._database.truncate_log()
 
     async def _settle(self) -> None:
         """Return once what waits now is written.

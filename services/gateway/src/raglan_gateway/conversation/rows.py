@@ -14,7 +14,13 @@ from raglan.errors import NotFound
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
-from raglan_gateway.store.model import AnswerRow, AnswerSource, FeedbackRow, SessionRow
+from raglan_gateway.store.model import (
+    AnswerPurge,
+    AnswerRow,
+    AnswerSource,
+    FeedbackRow,
+    SessionRow,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,6 +261,34 @@ def delete_answers_from(
     if document_ids:
         wanted = wanted.where(AnswerSource.document.in_([digest(id_) for id_ in document_ids]))
     session.execute(sa.delete(AnswerRow).where(sa.tuple_(*_key(AnswerRow)).in_(wanted)))
+
+
+def begin_purge(session: Session, owner: Owner, collection: str) -> None:
+    """Note that the kept answers of a tenant's collection go until its changes have ended."""
+    session.merge(AnswerPurge(tenant=owner.tenant, collection=collection, began_ms=now_ms()))
+
+
+def purges(session: Session) -> list[tuple[str, str, int]]:
+    """Return what `begin_purge` noted: tenant, collection and when."""
+    return [
+        (row.tenant, row.collection, row.began_ms)
+        for row in session.scalars(sa.select(AnswerPurge).limit(1_000))
+    ]
+
+
+def end_purge(
+    session: Session, *, tenant: str, collection: str, began_ms: int, is_last: bool
+) -> None:
+    """Delete the kept answers of a collection, and the note if `is_last`."""
+    delete_answers_from(session, Owner(tenant, ""), collection, ())
+    if is_last:
+        session.execute(
+            sa.delete(AnswerPurge).where(
+                AnswerPurge.tenant == tenant,
+                AnswerPurge.collection == collection,
+                AnswerPurge.began_ms == began_ms,
+            )
+        )
 
 
 def put_feedback(session: Session, owner: Owner, answer_id: str, **given: Any) -> FeedbackRow:

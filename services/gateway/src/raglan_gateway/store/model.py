@@ -45,6 +45,8 @@ class ApiKey(Base):
     scopes: Mapped[list[str]]
     collections: Mapped[list[str] | None] = mapped_column(JSON(none_as_null=True))
     """None for all."""
+    access: Mapped[list[str] | None] = mapped_column(JSON(none_as_null=True))
+    """Access tags; None for none, `*` for all."""
     requests_per_minute: Mapped[int] = mapped_column(default=0)
     concurrent_requests: Mapped[int] = mapped_column(default=0)
     tokens_per_minute: Mapped[int] = mapped_column(default=0)
@@ -146,3 +148,14 @@ class FeedbackRow(Base):
     passage: Mapped[str]
     """Id of the chunk that it is about; empty for the whole answer."""
     updated_ms: Mapped[int]
+
+
+class AnswerPurge(Base):
+    """A collection whose documents a job deletes or tags: kept answers of it go until that ends."""
+
+    __tablename__ = "answer_purges"
+
+    tenant: Mapped[str] = mapped_column(String(64), primary_key=True)
+    collection: Mapped[str] = mapped_column(String(64), primary_key=True)
+    began_ms: Mapped[int]
+    """When the last of such jobs was asked for."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Literal, cast
@@ -219,6 +220,7 @@ class AsyncClient(AsyncConnection):
         files: Sequence[File],
         *,
         metadata: Mapping[str, Any] | None = None,
+        access: Sequence[str] | None = None,
         on_progress: OnProgress | None = None,
         timeout_s: float = 3600.0,
     ) -> str:
@@ -228,11 +230,12 @@ class AsyncClient(AsyncConnection):
             collection: that takes them.
             files: paths, or (name, content) pairs; the name is the document's id.
             metadata: kept with each of them.
+            access: tags of each, of which a caller must hold one to find it.
             on_progress: called with (bytes sent, bytes in all) while they are sent.
             timeout_s: of the upload.
         """
         path, deadline = documents_path(collection), Deadline(timeout_s)
-        with Upload(self._http.base_url, files, metadata, on_progress) as upload:
+        with Upload(self._http.base_url, files, metadata, access, on_progress) as upload:
             async for attempt in self._attempts(deadline, True, None):
                 with attempt:
                     accepted = await self._request_once(
@@ -266,9 +269,14 @@ class AsyncClient(AsyncConnection):
         return read_as(models.Accepted, accepted).job_id
 
     async def iter_documents(
-        self, collection: str, *, page_size: int = 100
+        self,
+        collection: str,
+        *,
+        page_size: int = 100,
+        filter: Mapping[str, Any] | None = None,  # noqa: A002
     ) -> AsyncIterator[models.DocumentSummary]:
-        """Iterate over the documents of a collection, by id."""
+        """Iterate over the documents of a collection, by id; over those that pass a filter."""
+        matching = {"filter": json.dumps(filter)} if filter else {}
         after: str | None = ""
         while after is not None:
             page = read_as(
@@ -276,7 +284,7 @@ class AsyncClient(AsyncConnection):
                 await self.request(
                     "GET",
                     documents_path(collection),
-                    params={"limit": page_size, "after": after},
+                    params={"limit": page_size, "after": after, **matching},
                 ),
             )
             for document in page.documents:
@@ -299,6 +307,61 @@ class AsyncClient(AsyncConnection):
             idempotent=True,
         )
         return read_as(models.DeletedDocuments, gone)
+
+    async def update_document(
+        self,
+        collection: str,
+        document_id: str,
+        *,
+        metadata: Mapping[str, Any] | None = None,
+        replace: bool = False,
+        access: Sequence[str] | None = None,
+    ) -> models.DocumentSummary:
+        """Change metadata and access tags of a document; nothing is embedded again.
+
+        Args:
+            collection: that it is in.
+            document_id: of the document.
+            metadata: fields to set; `None` as a value removes a field.
+            replace: whether they take the place of all present ones.
+            access: the new tags, as of `upload_files`; `[]` opens it to every caller.
+        """
+        path = f"{documents_path(collection)}/{segment(document_id)}"
+        body = given(metadata=metadata, access=access, mode="replace" if replace else "merge")
+        found = await self.request("PATCH", path, json=body, idempotent=True)
+        return read_as(models.DocumentSummary, found)
+
+    async def delete_by_filter(
+        self,
+        collection: str,
+        filter: Mapping[str, Any],  # noqa: A002
+        *,
+        dry_run: bool = False,
+        allow_all: bool = False,
+    ) -> models.ChangedDocuments:
+        """Delete every document that passes a filter, as a job; or only count them."""
+        body = {"filter": dict(filter), "dry_run": dry_run, "all": allow_all}
+        done = await self.request("POST", f"{documents_path(collection)}/delete", json=body)
+        return read_as(models.ChangedDocuments, done)
+
+    async def tag_documents(
+        self,
+        collection: str,
+        filter: Mapping[str, Any],  # noqa: A002
+        *,
+        metadata: Mapping[str, Any] | None = None,
+        add_access: Sequence[str] = (),
+        remove_access: Sequence[str] = (),
+        dry_run: bool = False,
+        allow_all: bool = False,
+    ) -> models.ChangedDocuments:
+        """Change metadata and tags of every document that passes a filter, as a job."""
+        body = {
+            "filter": dict(filter), "dry_run": dry_run, "all": allow_all,
+            "add_access": list(add_access), "remove_access": list(remove_access),
+        } | given(metadata=metadata)  # fmt: skip
+        done = await self.request("POST", f"{documents_path(collection)}/tag", json=body)
+        return read_as(models.ChangedDocuments, done)
 
     async def list_jobs(
         self, *, collection: str | None = None, limit: int = 100
