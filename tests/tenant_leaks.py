@@ -35,6 +35,7 @@ MARKS: Final = {"": "meshword", "acme": "acmeword", "a-c": "beeword"}
 
 COLLECTION: Final = "shared"
 _HEADER: Final = b"x-test-tenant"
+_ACCESS: Final = b"x-test-access"
 _TOPICS: Final = ("pump", "valve", "boiler", "filter", "sensor", "engine", "cable", "tank")
 _ACTIONS: Final = ("replaced", "inspected", "cleaned", "measured", "painted", "sealed")
 _START_S: Final = 30
@@ -57,15 +58,19 @@ def redis(folder: Path) -> Iterator[SecretStr]:
 
 
 class TenantByHeader:
-    """Makes the caller of a request that of the tenant which a header names."""
+    """Makes the caller of a request that of the tenant and the access tags which headers name."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            tenant = dict(scope["headers"]).get(_HEADER, b"").decode()
-            caller.use(Caller(id=f"key-{tenant}", tenant=tenant))
+            headers = dict(scope["headers"])
+            tenant = headers.get(_HEADER, b"").decode()
+            given = headers.get(_ACCESS, b"").decode()
+            access = None if given == "*" else tuple(given.split(",")) if given else ()
+            name = f"key-{tenant}{'+' if given else ''}{given}"
+            caller.use(Caller(id=name, tenant=tenant, access=access))
         await self.app(scope, receive, send)
 
 

@@ -268,6 +268,10 @@ class NewDocument(Model):
     id: str
     title: str = ""
     text: str
+    media_type: Literal[
+        "text/plain", "text/markdown", "text/html", "text/x-rst", "text/asciidoc", "text/org",
+        "text/csv", "application/json", "application/jsonl",
+    ] = "text/plain"  # fmt: skip
     metadata: dict[str, Any] = Field(default_factory=dict)
     access: list[str] | None = None
 

@@ -250,7 +250,7 @@ async def _as_parts(
     async for document in documents:
         yield header(
             document_id=document.id,
-            media_type="text/plain",
+            media_type=document.media_type,
             title=document.title,
             metadata_json=metadata_json(document.metadata),
             access=document.access,

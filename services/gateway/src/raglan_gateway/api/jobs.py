@@ -12,7 +12,7 @@ from raglan.deadline import Deadline
 from raglan.errors import RaglanError
 from raglan.v1 import ingester_pb2
 
-from raglan_gateway.api import openapi, replies, schemas, sse
+from raglan_gateway.api import job_schemas, openapi, replies, schemas, sse
 from raglan_gateway.api.collections import TIMEOUT_S
 from raglan_gateway.mesh import Mesh
 from raglan_gateway.traces import request_outcome
@@ -34,25 +34,25 @@ def router(mesh: Mesh, heartbeat_s: float) -> APIRouter:
     async def list_jobs(
         collection: schemas.CollectionName | None = None,
         limit: Annotated[int, Query(ge=1, le=1000)] = 100,
-    ) -> schemas.Jobs:
+    ) -> job_schemas.Jobs:
         """Jobs, newest first."""
         request = ingester_pb2.ListJobsRequest(collection=collection or "", limit=limit)
         found = await ask("ListJobs", request)
-        return schemas.Jobs(jobs=[replies.job(job) for job in found.jobs])
+        return job_schemas.Jobs(jobs=[replies.job(job) for job in found.jobs])
 
     @routes.get("/{job_id}")
-    async def get_job(job_id: JobId) -> schemas.Job:
+    async def get_job(job_id: JobId) -> job_schemas.Job:
         """One job."""
         return replies.job(await ask("GetJob", ingester_pb2.GetJobRequest(id=job_id)))
 
     @routes.post("/{job_id}/cancel")
-    async def cancel_job(job_id: JobId) -> schemas.Job:
+    async def cancel_job(job_id: JobId) -> job_schemas.Job:
         """Stop a job; what it indexed so far stays."""
         request = ingester_pb2.GetJobRequest(id=job_id)
         return replies.job(await ask("CancelJob", request, retry=False))
 
     @routes.post("/{job_id}/retry")
-    async def retry_job(job_id: JobId) -> schemas.Job:
+    async def retry_job(job_id: JobId) -> job_schemas.Job:
         """Run the failed documents of a job again."""
         request = ingester_pb2.GetJobRequest(id=job_id)
         job = replies.job(await ask("RetryJob", request, retry=False))

@@ -12,7 +12,7 @@ from pydantic.json_schema import models_json_schema
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from raglan_gateway.api import schemas
+from raglan_gateway.api import job_schemas, schemas
 
 _REF: Final = "#/components/schemas/{model}"
 _MODELS: Final[tuple[type[BaseModel], ...]] = (
@@ -34,7 +34,7 @@ QUERY_EVENTS: Final[Mapping[str, type[BaseModel] | None]] = {
     "error": schemas.Problem,
 }
 JOB_EVENTS: Final[Mapping[str, type[BaseModel] | None]] = {
-    "job": schemas.Job,
+    "job": job_schemas.Job,
     "done": None,
     "error": schemas.Problem,
 }

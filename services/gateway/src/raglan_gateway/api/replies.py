@@ -10,7 +10,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from raglan.telemetry import context as request_context
 from raglan.v1 import common_pb2, generator_pb2, ingester_pb2, retriever_pb2
 
-from raglan_gateway.api import cacheable, schemas, strategy_schemas
+from raglan_gateway.api import cacheable, job_schemas, schemas
 from raglan_gateway.grounding import Claim, groundedness
 from raglan_gateway.query_state import QueryState
 from raglan_gateway.strategies.strategy import SecondTry
@@ -224,23 +224,23 @@ def document(found: ingester_pb2.Document, chunks: list[retriever_pb2.Chunk]) ->
     )
 
 
-def job(found: ingester_pb2.Job) -> schemas.Job:
+def job(found: ingester_pb2.Job) -> job_schemas.Job:
     """One job."""
-    return schemas.Job(
+    return job_schemas.Job(
         id=found.id,
         collection=found.collection,
         kind=cast(Any, found.kind or "ingest"),
         status=_lower(ingester_pb2.JobStatus.Name(found.status), "JOB_STATUS_"),
         stages={
-            stage.stage: schemas.Progress(done=stage.done, total=stage.total)
+            stage.stage: job_schemas.Progress(done=stage.done, total=stage.total)
             for stage in found.stages
         },
         errors=[
-            schemas.DocumentProblem(document_id=e.document_id, message=e.message)
+            job_schemas.DocumentProblem(document_id=e.document_id, message=e.message)
             for e in found.errors
         ],
         warnings=[
-            schemas.DocumentProblem(document_id=w.document_id, message=w.message)
+            job_schemas.DocumentProblem(document_id=w.document_id, message=w.message)
             for w in found.warnings
         ],
         warning_count=found.warning_count,

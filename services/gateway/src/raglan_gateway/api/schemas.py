@@ -44,6 +44,11 @@ SearchedCollections = Annotated[
 ]
 
 
+TextFormat = Literal[
+    "text/plain", "text/markdown", "text/html", "text/x-rst", "text/asciidoc", "text/org",
+    "text/csv", "application/json", "application/jsonl",
+]  # fmt: skip
+
 AccessTags = Annotated[
     list[Annotated[str, Field(pattern=access_tags.TAG, max_length=64, examples=["hr"])]],
     Field(max_length=access_tags.MAX_TAGS, fail_fast=True),
@@ -323,6 +328,8 @@ class NewDocument(Strict):
     id: DocumentId
     title: Annotated[PlainText, Field(max_length=2_000)] = ""
     text: PlainText
+    media_type: TextFormat = "text/plain"
+    """Format of `text`: Markdown and HTML keep their headings, tables and code."""
     metadata: dict[str, Any] = Field(default_factory=dict)
     access: AccessTags | None = None
     """Tags of which a caller must hold one to find it; null keeps those of one that exists."""
@@ -391,47 +398,6 @@ class Deleted(Described):
     """Result of a deletion."""
 
     deleted_chunks: int
-
-
-class Progress(Described):
-    """Progress of a stage."""
-
-    done: int
-    total: int
-
-
-class DocumentProblem(Described):
-    """A document that failed, and why; or one that its owner should look at."""
-
-    document_id: str
-    message: str
-
-
-class Job(Described):
-    """An ingestion, or a change of documents by a filter."""
-
-    id: str
-    collection: str
-    kind: Literal["ingest", "delete", "tag"] = "ingest"
-    status: Literal["queued", "running", "succeeded", "partial", "failed", "cancelled"]
-    stages: dict[str, Progress]
-    errors: list[DocumentProblem]
-    warnings: list[DocumentProblem]
-    """The first ones; `warning_count` says how many there are. One without a document is about the
-    whole job."""
-    warning_count: int
-    documents: int
-    replaced: int
-    """Documents that took the place of an earlier version."""
-    unchanged: int
-    created_at: str
-    finished_at: str | None
-
-
-class Jobs(Described):
-    """Jobs, newest first."""
-
-    jobs: list[Job]
 
 
 class Problem(Described):
