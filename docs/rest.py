@@ -43,7 +43,7 @@ example. `retryable` says whether the same request may succeed later.
 | 500, 501 | an internal error: report it with `request_id`; or not supported by the engine |
 | 503, 504 | a service is down or starting; the deadline has passed |
 """
-_METHODS = ("get", "post", "put", "delete")
+_METHODS = ("get", "post", "put", "patch", "delete")
 
 
 def main() -> None:
@@ -128,7 +128,8 @@ def _print_example(example: dict[str, Any]) -> None:
 
 def _objects(schemas: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     """Objects inside of bodies, and those of replies whose fields have descriptions."""
-    bodies = {"SearchRequest", "QueryRequest", "NewCollection", "NewDocuments", "DocumentIds"}
+    bodies = {"SearchRequest", "QueryRequest", "NewCollection", "NewDocuments"}
+    bodies |= {"DocumentDeletion", "DocumentTagging", "DocumentUpdate"}
     for name, schema in schemas.items():
         fields = schema.get("properties", {}).values()
         strict = schema.get("additionalProperties") is False

@@ -111,6 +111,7 @@ class FakeRetriever(retriever_pb2_grpc.RetrieverServiceServicer):
         self.model = MODEL
         self.upserts = 0
         self.label_calls = 0
+        self.hold_labels_after: int | None = None
         self.is_old = False
         self.gate.set()
         self.lose: Callable[[Any], bool] = lambda chunk: False
@@ -162,6 +163,8 @@ class FakeRetriever(retriever_pb2_grpc.RetrieverServiceServicer):
     async def LabelDocuments(self, request: Any, context: Any) -> Any:
         held = self._enter("LabelDocuments", request.collection)
         self.label_calls += 1
+        if self.hold_labels_after is not None and self.label_calls > self.hold_labels_after:
+            await asyncio.Event().wait()
         changed = 0
         for labels in request.documents:
             for chunk in held.values():

@@ -16,7 +16,7 @@ import pytest_asyncio
 from opentelemetry.proto.trace.v1 import trace_pb2
 from raglan.telemetry import context as request_context
 from raglan.telemetry import semconv
-from raglan.v1 import ingester_pb2, traces_pb2, traces_pb2_grpc
+from raglan.v1 import ingester_pb2, retriever_pb2, traces_pb2, traces_pb2_grpc
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -164,3 +164,36 @@ async def test_a_job_waiting_for_its_turn_runs_after_a_restart(
     embedder.gate.set()
 
     assert [(await second.client.ended(job)).status for job in jobs] == [SUCCEEDED] * 4
+
+
+async def test_a_job_by_filter_that_is_killed_goes_on_where_it_was(
+    start_process: Any, retriever: Any, until: Any
+) -> None:
+    documents = [
+        (ingester_pb2.DocumentHeader(document_id=f"f-{n:03}", media_type="text/plain",
+                                     metadata_json='{"team":"x"}'), b"Some words.")
+        for n in range(450)
+    ]  # fmt: skip
+    first = await start_process()
+    job = await first.client.ended(await first.client.submit(documents))
+    assert job.status == SUCCEEDED
+    eq = retriever_pb2.Condition(field="team", eq=retriever_pb2.Value(text="x"))
+    request = ingester_pb2.ChangeDocumentsRequest(
+        collection="default",
+        filter=retriever_pb2.Filter(condition=eq),
+        tagging=ingester_pb2.DocumentTagging(metadata_json='{"year":1}', add_access=["hr"]),
+        allow_all=True,
+    )
+    calls = retriever.label_calls
+    # The second batch never ends.
+    retriever.hold_labels_after = calls + 1
+    job = (await first.client.call(first.client.stub.ChangeDocuments, request)).job
+    await until(lambda: retriever.label_calls == calls + 2)
+    await first.end(signal.SIGKILL)
+    retriever.hold_labels_after = None
+    second = await start_process()
+    done = await second.client.ended(job, timeout_s=60)
+    assert (done.status, done.stages[0].done) == (SUCCEEDED, 450)
+    assert retriever.label_calls <= calls + 2 + 5  # not from the beginning, but for one batch
+    held = retriever.collections["default"].values()
+    assert {tuple(c.access) for c in held if c.document_id.startswith("f-")} == {("hr",)}

@@ -17,11 +17,16 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from raglan.database import Database, url_of
 from raglan.errors import Conflict
-from raglan_ingester.model import Base, Deployment, Job
+from raglan_ingester.model import Base, Deployment, Document, Job
 from raglan_ingester.schema import SCHEMA
 
 GIVEN = os.environ.get("RAGLAN_INGESTER_DATABASE_URL", "")
-ADDED_LATER = ("deployments", "restores")
+ADDED_LATER = ("deployments", "restores", "unfinished_labels")
+ADD_JOB = (
+    "INSERT INTO jobs (id, collection, state, attempt, cancel_requested, stages, documents, "
+    "created_ms) VALUES ('{id}', '{collection}', 'queued', 1, FALSE, '{{}}', 1, 1)"
+)
+"""With the columns of the first revision."""
 
 
 @pytest.fixture
@@ -72,10 +77,18 @@ def revision(engine: sa.Engine) -> str:
 
 def made_before_alembic(engine: sa.Engine) -> None:
     """With a job in it."""
-    tables = [t for name, t in Base.metadata.tables.items() if name not in ADDED_LATER]
-    Base.metadata.create_all(engine, tables)
+    upgraded(engine, "0001")
     with engine.begin() as connection:
-        connection.execute(sa.insert(Job).values(id="j", collection="c", documents=1, created_ms=1))
+        connection.exec_driver_sql(f"DROP TABLE {SCHEMA.version_table}")
+        connection.exec_driver_sql(ADD_JOB.format(id="j", collection="c"))
+
+
+def upgraded(engine: sa.Engine, to: str) -> None:
+    with engine.begin() as connection:
+        config = SCHEMA._config()
+        config.attributes["connection"] = connection
+        config.attributes["version_table"] = SCHEMA.version_table
+        command.upgrade(config, to)
 
 
 def test_a_new_database_has_the_tables_of_the_models(engine: sa.Engine) -> None:
@@ -171,13 +184,9 @@ def test_a_database_that_is_not_there_is_said_in_one_line(tmp_path: Path) -> Non
 
 def test_a_database_of_before_tenants_gets_room_for_their_names(engine: sa.Engine) -> None:
     """On PostgreSQL a name of 128 characters would be refused."""
+    upgraded(engine, "0002")
     with engine.begin() as connection:
-        config = SCHEMA._config()
-        config.attributes["connection"] = connection
-        config.attributes["version_table"] = SCHEMA.version_table
-        command.upgrade(config, "0002")
-        old = sa.insert(Job).values(id="old", collection="docs", documents=1, created_ms=1)
-        connection.execute(old)
+        connection.exec_driver_sql(ADD_JOB.format(id="old", collection="docs"))
     SCHEMA.migrate(engine)
     longest = f"{'t' * 63}~{'c' * 64}"
     with engine.begin() as connection:
@@ -185,3 +194,17 @@ def test_a_database_of_before_tenants_gets_room_for_their_names(engine: sa.Engin
         connection.execute(new)
         names = connection.scalars(sa.select(Job.collection).order_by(Job.id)).all()
     assert names == [longest, "docs"]
+
+
+def test_documents_of_before_access_tags_are_open(engine: sa.Engine) -> None:
+    upgraded(engine, "0003")
+    with engine.begin() as connection:
+        connection.exec_driver_sql(
+            "INSERT INTO documents (collection, id, job_id, state, error, title, text, "
+            "metadata_json, filename, media_type, sha256, size_bytes, chunks, fingerprint, "
+            "created_ms) VALUES ('c', 'd', 'j', 'ready', '', '', '', '{}', '', '', '', 1, 1, '', 1)"
+        )
+    SCHEMA.migrate(engine)
+    with engine.connect() as connection:
+        row = connection.execute(sa.select(Document.access, Document.edited_ms)).one()
+    assert tuple(row) == ([], 0)

@@ -11,11 +11,11 @@ import pytest
 from pydantic import BaseModel, ValidationError
 from raglan_gateway.api import (
     conversation_schemas,
+    document_schemas,
     filters,
     keys,
     mcp_tools,
     schemas,
-    strategy_schemas,
     urls,
 )
 from raglan_gateway.api.openai.chat import ChatRequest
@@ -30,7 +30,9 @@ from raglan_gateway.settings import GatewaySettings
 LIMIT_BYTES = GatewaySettings().max_request_bytes
 MODELS: tuple[type[BaseModel], ...] = (
     schemas.SearchRequest, schemas.QueryRequest, schemas.NewCollection, schemas.NewDocuments,
-    schemas.DocumentIds, conversation_schemas.NewSession, conversation_schemas.SessionTitle,
+    document_schemas.DocumentDeletion, document_schemas.DocumentTagging,
+    document_schemas.DocumentUpdate, conversation_schemas.NewSession,
+    conversation_schemas.SessionTitle,
     conversation_schemas.Feedback, QueryOptions, keys.NewApiKey, keys.Rotation,
     strategy_schemas.WithStrategy, strategy_schemas.WithSecondTry, urls.DocumentUrls,
     mcp_tools.AnswerInput, mcp_tools.SearchInput, mcp_tools.DocumentInput,
