@@ -231,6 +231,10 @@ bench-mesh: setup-test ## The figures of docs/benchmarks.md on a fresh mesh (nee
 bench-gateway: setup-test ## Figures of the gateway's APIs, limits and caches; ONLY="chat" for one
 	@PYTHONPATH=tests:bench $(BIN)/python bench/gateway.py $(ONLY)
 
+.PHONY: bench-knowledge
+bench-knowledge: setup-test ## Figures of documents that grow and change; ONLY="documents" for one
+	@PYTHONPATH=tests:bench $(BIN)/python bench/knowledge.py $(ONLY)
+
 .PHONY: bench-spans
 bench-spans: setup-test ## The span class and the OTLP encoder beside the SDK's, in share of a query
 	@PYTHONPATH=tests:bench $(BIN)/python bench/spans.py

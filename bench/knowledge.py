@@ -1,0 +1,34 @@
+"""The figures of documents that grow and change, on meshes of its own: `make bench-knowledge`.
+
+    python bench/knowledge.py [documents]
+
+Without names, all of them, which end in `bench/results/knowledge.json`; with names, each in
+`bench/results/knowledge-<name>.json`.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Final
+
+import knowledge_documents
+from report import Row, publish
+
+PARTS: Final[dict[str, Callable[[], list[Row]]]] = {
+    "documents": knowledge_documents.documents,
+}
+
+
+def main() -> None:
+    """Measure what the command line names."""
+    if unknown := set(sys.argv[1:]) - set(PARTS):
+        raise SystemExit(f"There is no {', '.join(unknown)}; there are {', '.join(PARTS)}.")
+    if not sys.argv[1:]:
+        publish("knowledge", [row for measure in PARTS.values() for row in measure()])
+    for name in sys.argv[1:]:
+        publish(f"knowledge-{name}", PARTS[name]())
+
+
+if __name__ == "__main__":
+    main()
