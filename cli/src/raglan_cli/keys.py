@@ -42,7 +42,7 @@ def create(
         typer.Option(
             "--access",
             help="An access tag of documents that it reaches; '*' for all. Default: documents "
-            "without tags.",
+            "without tags; of an admin, all.",
         ),
     ] = None,
     tenant: Annotated[

@@ -245,7 +245,7 @@ async def verifier(issuer: Issuer, clock: Clock) -> AsyncIterator[TokenVerifier]
         issuer=ISSUER,
         audience=AUDIENCE,
         algorithms=["RS256", "ES256"],
-        claims=Claims(scopes="scope", tenant="tenant", collections="collections"),
+        claims=Claims("scope", tenant="tenant", collections="collections", access="groups"),
     )
     yield made
     await made.close()
@@ -255,7 +255,9 @@ async def test_a_token_becomes_a_caller(issuer: Issuer, verifier: TokenVerifier)
     who, _ = await verifier.verify(issuer.token())
     assert who == Caller("jwt:anna", "acme", frozenset({Scope.QUERY}), ("a",))
     who, _ = await verifier.verify(issuer.token(scope=["admin"], sub="b"))
-    assert who.scopes == {Scope.ADMIN}
+    assert (who.scopes, who.access) == ({Scope.ADMIN}, ())
+    who, _ = await verifier.verify(issuer.token(groups=["hr", "legal"]))
+    assert who.access == ("hr", "legal")
     assert issuer.fetched == 1
 
 
@@ -285,6 +287,9 @@ def signed_with(token: str, secret: bytes, **header: Any) -> str:
         ({"tenant": None}, Forbidden, "OIDC_TENANT_CLAIM"),
         ({"tenant": "a/b"}, Forbidden, "OIDC_TENANT_CLAIM"),
         ({"collections": "a"}, Forbidden, "OIDC_COLLECTIONS_CLAIM"),
+        ({"groups": {"a": 1}}, Forbidden, "OIDC_ACCESS_CLAIM"),
+        ({"groups": ["*"]}, Forbidden, "cannot be a tag"),
+        ({"groups": [f"g{n}" for n in range(65)]}, Forbidden, "has 65 tags; the limit is 64"),
     ],
 )
 async def test_a_token_with_other_claims_is_refused(

@@ -251,6 +251,29 @@ async def test_a_key_with_collections_reaches_no_key_that_allows_more() -> None:
         assert reply.status_code == 403, "acme's collection of the same name is another one"
 
 
+async def test_a_key_makes_and_sees_no_key_that_reaches_more_documents() -> None:
+    async with gateway(admin_key=ADMIN) as client:
+        everything = await made(client, scopes=["admin"])
+        hr = await made(client, everything["key"], scopes=["admin"], access=["hr", "legal"])
+        assert hr["access"] == ["hr", "legal"]
+        own = await made(client, hr["key"], access=["hr"])
+        reader = await made(client, hr["key"])  # open documents
+        assert (own["access"], reader["access"]) == (["hr"], None)
+        for body in ({"access": ["board"]}, {"access": ["*"]}, {"scopes": ["admin"]}):
+            json = {"name": "it"} | body
+            refused = await client.post("/v1/keys", json=json, headers=bearer(hr["key"]))
+            assert refused.status_code == 403, body
+        seen = (await client.get("/v1/keys", headers=bearer(hr["key"]))).json()["keys"]
+        assert {each["id"] for each in seen} == {hr["id"], own["id"], reader["id"]}
+        path = f"/v1/keys/{everything['id']}/rotate"
+        assert (await client.post(path, headers=bearer(hr["key"]))).status_code == 404
+        for wrong in (["a b"], ["x" * 65], [f"t{n}" for n in range(65)]):
+            json = {"name": "it", "access": wrong}
+            assert (
+                await client.post("/v1/keys", json=json, headers=bearer(ADMIN))
+            ).status_code == 422
+
+
 async def test_a_collection_that_the_key_does_not_name_is_refused() -> None:
     async with gateway(admin_key=ADMIN) as client:
         headers = bearer((await made(client, scopes=["query", "ingest"], collections=["a"]))["key"])

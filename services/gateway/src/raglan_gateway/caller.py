@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from enum import StrEnum
@@ -43,6 +44,19 @@ class Caller:
     limits: Limits = Limits()
     access: access_tags.Held = ()
     """Access tags of the documents that it reaches besides open ones; None for every document."""
+
+
+def held_tags(access: Sequence[str] | None, scopes: Collection[str]) -> access_tags.Held:
+    """Return the access tags of a key that was made with these.
+
+    Args:
+        access: tags, or `*` among them for every document. None where the key names none: then an
+            admin reaches every document, since it may do everything else, and others open ones.
+        scopes: of the key.
+    """
+    if access is None:
+        return None if Scope.ADMIN in scopes else ()
+    return None if access_tags.ALL in access else tuple(access)
 
 
 ANONYMOUS: Final = Caller(id="", access=None)

@@ -137,7 +137,8 @@ class GatewaySettings(ServiceSettings, env_prefix="RAGLAN_GATEWAY_"):
 
     oidc_access_claim: str = ""
     """Claim with a token's access tags, a list or words with spaces: it reaches documents with one
-    of them besides those without tags. Empty, or a token without it: no tags."""
+    of them besides those without tags, and a token without the claim those without tags alone.
+    Empty: admins reach every document, others those without tags."""
 
     default_collection: str = "default"
     """Made at start and searched when a request names none; empty makes none."""

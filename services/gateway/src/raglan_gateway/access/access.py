@@ -11,14 +11,13 @@ import asyncio
 import hashlib
 import hmac
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import parse_qsl
 
 import structlog
 from cachetools import LRUCache, TTLCache
-from raglan import access_tags
 from raglan.background import keep_running
 from raglan.database import Database, DatabaseUnavailable
 from raglan.errors import Conflict, Forbidden, Unauthenticated, Unavailable
@@ -27,7 +26,7 @@ from starlette.types import Scope as RequestScope
 from raglan_gateway.access import api_key, routes
 from raglan_gateway.access.key_store import KeyStore
 from raglan_gateway.access.tokens import TokenVerifier
-from raglan_gateway.caller import ANONYMOUS, Caller, Limits, Scope
+from raglan_gateway.caller import ANONYMOUS, Caller, Limits, Scope, held_tags
 from raglan_gateway.store.model import ApiKey
 
 log: Final = structlog.get_logger()
@@ -312,12 +311,6 @@ class Access:
             known.read_at = self._clock() - KEPT_S
 
 
-def held_of(access: Sequence[str] | None) -> access_tags.Held:
-    """Return the tags of a key as it is stored: `*` reaches every document."""
-    given = tuple(access or ())
-    return None if access_tags.ALL in given else given
-
-
 def _caller_of(key: ApiKey) -> Caller:
     known = {str(scope): scope for scope in Scope}
     return Caller(
@@ -330,7 +323,7 @@ def _caller_of(key: ApiKey) -> Caller:
             concurrent_requests=key.concurrent_requests,
             tokens_per_minute=key.tokens_per_minute,
         ),
-        access=held_of(key.access),
+        access=held_tags(key.access, key.scopes),
     )
 
 

@@ -8,13 +8,14 @@ from itertools import islice
 from typing import Final, TypeVar
 
 import sqlalchemy as sa
+from raglan import access_tags
 from raglan.database import Database, now_ms
 from raglan.errors import Conflict, NotFound
 from raglan.identifiers import shortened
 from sqlalchemy.orm import Session
 
 from raglan_gateway.access import api_key, audit
-from raglan_gateway.caller import Limits, Scope
+from raglan_gateway.caller import Limits, Scope, held_tags
 from raglan_gateway.store.model import ApiKey
 
 T = TypeVar("T")
@@ -30,14 +31,23 @@ class Reach:
     """Whose keys; None for those of all."""
     collections: frozenset[str] | None = None
     """Keys of no other collections; None for any."""
+    access: access_tags.Held = None
+    """Keys that hold no other access tags; None for any."""
 
     def includes(self, key: ApiKey) -> bool:
         """Return whether a key is among them."""
         if self.tenant is not None and key.tenant != self.tenant:
             return False
+        if not holds(self.access, held_tags(key.access, key.scopes)):
+            return False
         if self.collections is None:
             return True
         return key.collections is not None and self.collections.issuperset(key.collections)
+
+
+def holds(held: access_tags.Held, wanted: access_tags.Held) -> bool:
+    """Return whether a caller who holds `held` reaches all that one with `wanted` does."""
+    return held is None or (wanted is not None and set(held).issuperset(wanted))
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +60,8 @@ class NewKey:
     collections: tuple[str, ...] | None
     limits: Limits
     expires_ms: int | None
-    access: tuple[str, ...] = ()
+    access: tuple[str, ...] | None = None
+    """Access tags; see `caller.held_tags`."""
 
 
 class KeyStore:
@@ -106,7 +117,7 @@ class KeyStore:
                 tenant=new.tenant,
                 scopes=[str(scope) for scope in new.scopes],
                 collections=None if new.collections is None else list(new.collections),
-                access=list(new.access) or None,
+                access=None if new.access is None else list(new.access),
                 requests_per_minute=new.limits.requests_per_minute,
                 concurrent_requests=new.limits.concurrent_requests,
                 tokens_per_minute=new.limits.tokens_per_minute,

@@ -12,7 +12,7 @@ from raglan import access_tags, tenancy
 from raglan.errors import Forbidden, InvalidInput, Unauthenticated
 
 from raglan_gateway.access.jwks import JsonWebKeys
-from raglan_gateway.caller import Caller, Scope
+from raglan_gateway.caller import Caller, Scope, held_tags
 
 MAX_CHARS: Final = 8_192
 _MAX_KEY_ID_CHARS: Final = 256
@@ -110,7 +110,7 @@ class TokenVerifier:
             tenant=self._tenant(payload),
             scopes=self._scopes(payload),
             collections=self._collections(payload),
-            access=self._access(payload),
+            access=held_tags(self._access(payload), self._scopes(payload)),
         )
 
     def _subject(self, payload: Mapping[str, Any]) -> str:
@@ -154,9 +154,9 @@ class TokenVerifier:
             )
         return tuple(given)
 
-    def _access(self, payload: Mapping[str, Any]) -> tuple[str, ...]:
+    def _access(self, payload: Mapping[str, Any]) -> tuple[str, ...] | None:
         if not (name := self._claims.access):
-            return ()
+            return None
         given = payload.get(name, [])
         words = given.split() if isinstance(given, str) else given
         if not isinstance(words, list) or not all(isinstance(each, str) for each in words):

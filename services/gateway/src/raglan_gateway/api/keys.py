@@ -15,12 +15,11 @@ from raglan.identifiers import shortened
 from raglan_gateway import caller
 from raglan_gateway.access.access import Access
 from raglan_gateway.access.audit import AuditLog
-from raglan_gateway.access.collections import refuse_limited
-from raglan_gateway.access.key_store import NewKey, Reach
+from raglan_gateway.access.key_store import NewKey, Reach, holds
 from raglan_gateway.api.schemas import CollectionName, Described
 from raglan_gateway.api.strict import Strict
 from raglan_gateway.api.text import NonBlankText, PlainText
-from raglan_gateway.caller import Limits, Scope
+from raglan_gateway.caller import Limits, Scope, held_tags
 from raglan_gateway.store.model import ApiKey, AuditEntry
 
 _YEAR_S: Final = 366 * 24 * 3600
@@ -55,9 +54,9 @@ class NewApiKey(Strict):
     """Scopes: `query` reads, `ingest` changes documents and collections, `admin` is all."""
     collections: Annotated[list[CollectionName], Field(min_length=1, max_length=100)] | None = None
     """The collections that it may touch; without them, all of its tenant."""
-    access: KeyAccess = Field(default_factory=list)
+    access: KeyAccess | None = None
     """Access tags of the documents that it reaches besides those without tags; `["*"]` for every
-    document."""
+    document. Without them: every document for the scope `admin`, none with tags for others."""
     tenant: Annotated[str, Field(pattern=tenancy.TENANT_ID, max_length=63)] | None = None
     """Tenant whose data it sees; without it, that of the key that makes it."""
     limits: KeyLimits = KeyLimits()
@@ -86,8 +85,8 @@ class KeyInfo(Described):
     scopes: list[str]
     collections: list[str] | None
     """None for all of its tenant."""
-    access: list[str] = Field(default_factory=list)
-    """Access tags of the documents that it reaches besides open ones; `*` for every document."""
+    access: list[str] | None = None
+    """Access tags that it was made with; see the body of `POST /v1/keys`."""
     limits: dict[str, int]
     state: str
     """`active`, `expired` or `revoked`."""
@@ -204,8 +203,8 @@ def _reach() -> Reach:
     """The keys that the caller may see and change; all, where its own key is limited in nothing."""
     who = caller.current()
     if who.collections is None:
-        return Reach(who.tenant or None)
-    return Reach(who.tenant, frozenset(who.collections))
+        return Reach(who.tenant or None, access=who.access)
+    return Reach(who.tenant, frozenset(who.collections), who.access)
 
 
 def _checked(body: NewApiKey) -> NewKey:
@@ -226,11 +225,11 @@ def _checked(body: NewApiKey) -> NewKey:
         if collections is None or beyond:
             named = shortened(min(beyond)) if beyond else "all collections"
             raise Forbidden(f"The key allows {named} neither to its user nor to keys made with it.")
-    if access_tags.ALL in body.access:
-        if who.access is not None:
-            raise Forbidden("The key does not reach every document, so it makes no key that does.")
-    else:
-        access_tags.require(body.access)
+    if not holds(who.access, held_tags(body.access, body.scopes)):
+        raise Forbidden(
+            "The key makes keys that reach no more documents than itself; name access tags that it "
+            "holds (access, raglan keys create --access)."
+        )
     if len(set(body.scopes)) != len(body.scopes):
         raise InvalidInput("scopes names one twice.")
     return NewKey(
@@ -240,7 +239,7 @@ def _checked(body: NewApiKey) -> NewKey:
         collections=collections,
         limits=Limits(**body.limits.model_dump()),
         expires_ms=now_ms() + body.expires_in_s * 1000 if body.expires_in_s else None,
-        access=tuple(dict.fromkeys(body.access)),
+        access=None if body.access is None else tuple(dict.fromkeys(body.access)),
     )
 
 
@@ -254,7 +253,7 @@ def _info(key: ApiKey) -> dict[str, Any]:
         "tenant": key.tenant,
         "scopes": key.scopes,
         "collections": key.collections,
-        "access": key.access or [],
+        "access": key.access,
         "limits": {
             "requests_per_minute": key.requests_per_minute,
             "concurrent_requests": key.concurrent_requests,

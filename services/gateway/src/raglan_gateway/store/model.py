@@ -46,7 +46,7 @@ class ApiKey(Base):
     collections: Mapped[list[str] | None] = mapped_column(JSON(none_as_null=True))
     """None for all."""
     access: Mapped[list[str] | None] = mapped_column(JSON(none_as_null=True))
-    """Access tags; None for none, `*` for all."""
+    """Access tags; see `raglan_gateway.caller.held_tags`."""
     requests_per_minute: Mapped[int] = mapped_column(default=0)
     concurrent_requests: Mapped[int] = mapped_column(default=0)
     tokens_per_minute: Mapped[int] = mapped_column(default=0)

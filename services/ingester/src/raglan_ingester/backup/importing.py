@@ -152,6 +152,7 @@ class Importer:
 
             def work(session: Session) -> None:
                 rows.store(session, restored)
+                rows.follow_edits(session, restored)
                 _advance(session, backup_id, number)
 
             await self._database.run(work)

@@ -17,6 +17,7 @@ from raglan.errors import InvalidInput
 from raglan.v1 import backup_pb2
 from sqlalchemy.orm import Session, undefer
 
+from raglan_ingester.labels import begin_labels
 from raglan_ingester.model import (
     Base,
     Deployment,
@@ -170,6 +171,13 @@ def store(session: Session, rows: Mapping[str, Sequence[dict[str, Any]]]) -> Non
         session.execute(
             statement.on_conflict_do_update(index_elements=key, set_=others), list(rows[table])
         )
+
+
+def follow_edits(session: Session, rows: Mapping[str, Sequence[dict[str, Any]]]) -> None:
+    """Note that the index has to follow edits: a chunk may be older in the backup than its row."""
+    for row in rows.get("documents", ()):
+        if row.get("edited_ms"):
+            begin_labels(session, row["collection"], [row["id"]])
 
 
 def forget_unclaimed(session: Session) -> None:

@@ -10,7 +10,7 @@ down_revision = "0003"
 
 
 def upgrade() -> None:
-    """Add the column and the table. Keys of before hold no tag."""
+    """Add the column and the table. Keys of before name no tag."""
     op.add_column("api_keys", sa.Column("access", sa.JSON))
     op.create_table(
         "answer_purges",
