@@ -11,6 +11,7 @@ NAMES = {
     "AsyncBaseTransport": "BaseTransport",
     "AsyncClient": "Client",
     "AsyncConnection": "Connection",
+    "AsyncDocuments": "Documents",
     "AsyncExitStack": "ExitStack",
     "AsyncRetrying": "Retrying",
     "_async": "_sync",
@@ -29,7 +30,7 @@ NAMES = {
 def main() -> None:
     """Write the files."""
     rule = unasync.Rule("/_async/", "/_sync/", NAMES)
-    for name in ("connection.py", "client.py"):
+    for name in ("connection.py", "documents.py", "client.py"):
         unasync.unasync_files([str(FOLDER / "_async" / name)], [rule])
         made = FOLDER / "_sync" / name
         text = made.read_text(encoding="utf-8").replace("an `async with` block", "a `with` block")

@@ -16,6 +16,7 @@ from raglan_gateway.api import (
     keys,
     mcp_tools,
     schemas,
+    strategy_schemas,
     urls,
 )
 from raglan_gateway.api.openai.chat import ChatRequest

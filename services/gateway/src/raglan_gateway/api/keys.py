@@ -15,6 +15,7 @@ from raglan.identifiers import shortened
 from raglan_gateway import caller
 from raglan_gateway.access.access import Access
 from raglan_gateway.access.audit import AuditLog
+from raglan_gateway.access.collections import refuse_limited
 from raglan_gateway.access.key_store import NewKey, Reach, holds
 from raglan_gateway.api.schemas import CollectionName, Described
 from raglan_gateway.api.strict import Strict

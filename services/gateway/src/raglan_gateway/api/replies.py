@@ -10,7 +10,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from raglan.telemetry import context as request_context
 from raglan.v1 import common_pb2, generator_pb2, ingester_pb2, retriever_pb2
 
-from raglan_gateway.api import cacheable, job_schemas, schemas
+from raglan_gateway.api import cacheable, job_schemas, schemas, strategy_schemas
 from raglan_gateway.grounding import Claim, groundedness
 from raglan_gateway.query_state import QueryState
 from raglan_gateway.strategies.strategy import SecondTry

@@ -55,7 +55,7 @@ AccessTags = Annotated[
 ]
 
 
-class SearchRequest(Strict):
+class SearchRequest(WithStrategy):
     """A search request."""
 
     query: Annotated[NonBlankText, Field(min_length=1, examples=["How do I pin the reranker?"])]

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal, cast
 
 from raglan.client import errors, models, transport
-from raglan.client._sync.connection import Connection
-from raglan.client.transport import Deadline, documents_path, given, read_as, segment
-from raglan.client.uploads import File, OnProgress, Upload
+from raglan.client._sync.documents import Documents
+from raglan.client.transport import Deadline, given, read_as, segment
 
 Mode = Literal["hybrid", "dense", "lexical"]
 
 
-class Client(Connection):
+class Client(Documents):
     """A client of one Raglan gateway. Close it, or use it in a `with` block.
 
     Every method can raise a `raglan.client.RaglanError`.
@@ -188,176 +186,6 @@ class Client(Connection):
         """Delete a collection with its documents."""
         gone = self.request("DELETE", f"/v1/collections/{segment(name)}")
         return read_as(models.Deleted, gone)
-
-    def add_documents(
-        self,
-        collection: str,
-        documents: Sequence[models.NewDocument | Mapping[str, Any]],
-        *,
-        timeout_s: float | None = None,
-    ) -> str:
-        """Add documents given as text; returns the id of the job that ingests them.
-
-        A document of the same id is replaced. Await the job with `wait_for_job`.
-        """
-        read = [read_as(models.NewDocument, document) for document in documents]
-        accepted = self.request(
-            "POST",
-            documents_path(collection),
-            json={"documents": [document.model_dump() for document in read]},
-            idempotent=True,
-            deadline=Deadline(timeout_s or self.timeout_s),
-        )
-        return read_as(models.Accepted, accepted).job_id
-
-    def upload_files(
-        self,
-        collection: str,
-        files: Sequence[File],
-        *,
-        metadata: Mapping[str, Any] | None = None,
-        access: Sequence[str] | None = None,
-        on_progress: OnProgress | None = None,
-        timeout_s: float = 3600.0,
-    ) -> str:
-        """Upload files in one request; returns the id of the job that ingests them.
-
-        Args:
-            collection: that takes them.
-            files: paths, or (name, content) pairs; the name is the document's id.
-            metadata: kept with each of them.
-            access: tags of each, of which a caller must hold one to find it.
-            on_progress: called with (bytes sent, bytes in all) while they are sent.
-            timeout_s: of the upload.
-        """
-        path, deadline = documents_path(collection), Deadline(timeout_s)
-        with Upload(self._http.base_url, files, metadata, access, on_progress) as upload:
-            for attempt in self._attempts(deadline, True, None):
-                with attempt:
-                    accepted = self._request_once(
-                        "POST", path, deadline, content=upload.pieces(), headers=upload.headers
-                    )
-        return read_as(models.Accepted, accepted).job_id
-
-    def add_urls(
-        self,
-        collection: str,
-        urls: Sequence[str],
-        *,
-        metadata: Mapping[str, Any] | None = None,
-        timeout_s: float = 600.0,
-    ) -> str:
-        """Have the gateway fetch documents, 20 at most; returns the id of the job.
-
-        Args:
-            collection: that takes them.
-            urls: of hosts that the gateway may fetch from.
-            metadata: kept with each document, besides its `url`.
-            timeout_s: of all of them.
-        """
-        accepted = self.request(
-            "POST",
-            f"{documents_path(collection)}/urls",
-            json={"urls": list(urls), **given(metadata=metadata)},
-            idempotent=True,
-            deadline=Deadline(timeout_s),
-        )
-        return read_as(models.Accepted, accepted).job_id
-
-    def iter_documents(
-        self,
-        collection: str,
-        *,
-        page_size: int = 100,
-        filter: Mapping[str, Any] | None = None,  # noqa: A002
-    ) -> Iterator[models.DocumentSummary]:
-        """Iterate over the documents of a collection, by id; over those that pass a filter."""
-        matching = {"filter": json.dumps(filter)} if filter else {}
-        after: str | None = ""
-        while after is not None:
-            page = read_as(
-                models.Documents,
-                self.request(
-                    "GET",
-                    documents_path(collection),
-                    params={"limit": page_size, "after": after, **matching},
-                ),
-            )
-            for document in page.documents:
-                yield document
-            after = page.next_after
-
-    def get_document(self, collection: str, document_id: str) -> models.Document:
-        """Return a document with its stored text and its chunks."""
-        found = self.request("GET", f"{documents_path(collection)}/{segment(document_id)}")
-        return read_as(models.Document, found)
-
-    def delete_documents(
-        self, collection: str, document_ids: Sequence[str]
-    ) -> models.DeletedDocuments:
-        """Delete documents, 1,000 at most; those that do not exist are named in the reply."""
-        gone = self.request(
-            "POST",
-            f"{documents_path(collection)}/delete",
-            json={"ids": list(document_ids)},
-            idempotent=True,
-        )
-        return read_as(models.DeletedDocuments, gone)
-
-    def update_document(
-        self,
-        collection: str,
-        document_id: str,
-        *,
-        metadata: Mapping[str, Any] | None = None,
-        replace: bool = False,
-        access: Sequence[str] | None = None,
-    ) -> models.DocumentSummary:
-        """Change metadata and access tags of a document; nothing is embedded again.
-
-        Args:
-            collection: that it is in.
-            document_id: of the document.
-            metadata: fields to set; `None` as a value removes a field.
-            replace: whether they take the place of all present ones.
-            access: the new tags, as of `upload_files`; `[]` opens it to every caller.
-        """
-        path = f"{documents_path(collection)}/{segment(document_id)}"
-        body = given(metadata=metadata, access=access, mode="replace" if replace else "merge")
-        found = self.request("PATCH", path, json=body, idempotent=True)
-        return read_as(models.DocumentSummary, found)
-
-    def delete_by_filter(
-        self,
-        collection: str,
-        filter: Mapping[str, Any],  # noqa: A002
-        *,
-        dry_run: bool = False,
-        allow_all: bool = False,
-    ) -> models.ChangedDocuments:
-        """Delete every document that passes a filter, as a job; or only count them."""
-        body = {"filter": dict(filter), "dry_run": dry_run, "all": allow_all}
-        done = self.request("POST", f"{documents_path(collection)}/delete", json=body)
-        return read_as(models.ChangedDocuments, done)
-
-    def tag_documents(
-        self,
-        collection: str,
-        filter: Mapping[str, Any],  # noqa: A002
-        *,
-        metadata: Mapping[str, Any] | None = None,
-        add_access: Sequence[str] = (),
-        remove_access: Sequence[str] = (),
-        dry_run: bool = False,
-        allow_all: bool = False,
-    ) -> models.ChangedDocuments:
-        """Change metadata and tags of every document that passes a filter, as a job."""
-        body = {
-            "filter": dict(filter), "dry_run": dry_run, "all": allow_all,
-            "add_access": list(add_access), "remove_access": list(remove_access),
-        } | given(metadata=metadata)  # fmt: skip
-        done = self.request("POST", f"{documents_path(collection)}/tag", json=body)
-        return read_as(models.ChangedDocuments, done)
 
     def list_jobs(self, *, collection: str | None = None, limit: int = 100) -> list[models.Job]:
         """List jobs, newest first."""
