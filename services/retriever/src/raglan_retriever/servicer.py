@@ -138,18 +138,21 @@ class RetrieverServicer(retriever_pb2_grpc.RetrieverServiceServicer):
     async def Search(
         self, request: retriever_pb2.SearchRequest, context: Context
     ) -> retriever_pb2.SearchResponse:
-        Deadline.of(context).check("the search began")
+        deadline = Deadline.of(context)
+        deadline.check("the search began")
         tracing.current().set_attributes(
             {semconv.KIND: semconv.RETRIEVER, semconv.OPERATION: semconv.RETRIEVAL}
         )
         started = time.perf_counter_ns()
-        results = await self._index.search(wire.query_from_proto(request, self._fusion))
+        query = wire.query_from_proto(request, self._fusion)
+        results = await self._index.search(query.within(deadline.remaining_s()))
         return retriever_pb2.SearchResponse(
             passages=[
                 wire.passage_to_proto(rank, hit) for rank, hit in enumerate(results.found, 1)
             ],
             timing=_timing(started, 1),
             revisions=results.revisions,
+            searched=[wire.searched_to_proto(each) for each in results.searched],
         )
 
     async def GetIndexRevisions(
