@@ -340,6 +340,7 @@ def _budgets(settings: GatewaySettings) -> Budgets:
         first_token_s=settings.first_token_budget_ms / 1e3,
         cite_s=settings.cite_budget_ms / 1e3,
         strategy_s=settings.strategy_budget_ms / 1e3,
+        collection_s=settings.collection_budget_ms / 1e3,
     )
 
 

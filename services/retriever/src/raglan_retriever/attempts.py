@@ -8,11 +8,9 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
-import structlog
 from raglan.errors import DeadlineExceeded, InvalidInput, NotFound, RaglanError
 
 T = TypeVar("T")
-log: Final = structlog.get_logger()
 
 _OF_THE_REQUEST: Final = (NotFound, InvalidInput)
 """Errors that no other collection makes up for."""
@@ -103,7 +101,6 @@ class Attempts:
         except RaglanError as refused:
             error = refused
         self.errors[name] = error
-        log.warning("a collection is left out of a search", collection=name, reason=error.message)
         return None
 
     async def _timed(self, name: str, work: Callable[[str], Awaitable[T]]) -> T:

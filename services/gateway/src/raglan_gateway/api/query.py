@@ -272,7 +272,11 @@ def _shown(
             return sse.Event("start", start)
         case Sources(run):
             passages += [replies.passage(p) for p in run.passages]
-            sources = schemas.StreamSources(passages=passages, degraded=replies.degraded(run))
+            sources = schemas.StreamSources(
+                passages=passages,
+                degraded=replies.degraded(run),
+                collections=replies.collections(run),
+            )
             return sse.Event("sources", sources)
         case Thinking(text):
             return sse.Event("thinking", schemas.StreamThinking(text=text))

@@ -45,7 +45,7 @@ _SPARE_THREADS: Final = 1
 
 
 class EdgeStore:
-    """Reads run in `search_threads` threads a collection; every change in the one writing thread, in order.
+    """Reads run in `search_threads` threads a collection; every change in one thread, in order.
 
     When writers pause, upkeep flushes what they wrote and, where `optimize_after_chunks` changed,
     builds the vector index, one collection at a time: a process works on a copy of the shard, what
