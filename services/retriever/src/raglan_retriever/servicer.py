@@ -84,6 +84,13 @@ class RetrieverServicer(retriever_pb2_grpc.RetrieverServiceServicer):
         found.sort(key=lambda collection: collection.name)
         return retriever_pb2.ListCollectionsResponse(collections=found)
 
+    async def UpdateCollection(
+        self, request: retriever_pb2.UpdateCollectionRequest, context: Context
+    ) -> retriever_pb2.Collection:
+        if request.HasField("profile"):
+            await self._index.set_profile(request.name, request.profile)
+        return wire.collection_to_proto(*await self._index.stats(request.name))
+
     async def DeleteCollection(
         self, request: retriever_pb2.DeleteCollectionRequest, context: Context
     ) -> retriever_pb2.DeleteCollectionResponse:
@@ -158,8 +165,11 @@ class RetrieverServicer(retriever_pb2_grpc.RetrieverServiceServicer):
     async def GetIndexRevisions(
         self, request: retriever_pb2.GetIndexRevisionsRequest, context: Context
     ) -> retriever_pb2.GetIndexRevisionsResponse:
+        held = await self._index.versioned(request.collections)
+        described = [each.collection for each in held]
         return retriever_pb2.GetIndexRevisionsResponse(
-            revisions=await self._index.revisions(request.collections)
+            revisions={each.collection.name: each.revision for each in held},
+            profiles={each.name: each.profile for each in described if each.profile},
         )
 
     async def ExportCollection(

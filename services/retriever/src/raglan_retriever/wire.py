@@ -13,11 +13,7 @@ from raglan.errors import InvalidInput
 from raglan.rpc import pages
 from raglan.v1 import common_pb2, retriever_pb2
 
-<<<<<<< HEAD
-=======
-from raglan_retriever import fusion
 from raglan_retriever.attempts import Searched
->>>>>>> c027c26 (The retriever searches each collection on its own, within a budget)
 from raglan_retriever.chunks import Chunk
 from raglan_retriever.collection import Collection, Model
 from raglan_retriever.lexical import Sparse
@@ -106,6 +102,7 @@ def collection_to_proto(collection: Collection, stats: Stats) -> retriever_pb2.C
         disk_bytes=stats.disk_bytes,
         unindexed_chunks=stats.unindexed_chunks,
         created=collection.created,
+        profile=collection.profile,
     )
 
 

@@ -215,6 +215,7 @@ def collection(found: retriever_pb2.Collection) -> schemas.Collection:
         unindexed_chunks=found.unindexed_chunks,
         disk_bytes=found.disk_bytes,
         error=found.error,
+        profile=found.profile or None,
     )
 
 

@@ -272,6 +272,13 @@ class NewCollection(Strict):
     chunking: Chunking | None = None
 
 
+class CollectionChanges(Strict):
+    """Changes of a collection."""
+
+    profile: Annotated[PlainText, Field(max_length=64, examples=["fast"])] | None
+    """Profile of the questions to it that name none; null for that of the gateway's file."""
+
+
 class Embedder(Described):
     """The model that made a collection's vectors."""
 
@@ -292,6 +299,8 @@ class Collection(Described):
     disk_bytes: int
     error: str = ""
     """Reason for which it cannot be served, with which only its name is known; else empty."""
+    profile: str | None = None
+    """Profile of the questions to it that name none; null for that of the gateway's file."""
 
 
 class Collections(Described):
