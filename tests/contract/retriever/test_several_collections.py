@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
@@ -16,34 +15,13 @@ from raglan.errors import Conflict, DeadlineExceeded, InvalidInput, NotFound, Ra
 from raglan_retriever.collection import Model
 from raglan_retriever.index import Index
 from raglan_retriever.searching import Limits, Query, Results
-from raglan_retriever.stores.edge import EdgeStore
-from raglan_retriever.stores.store import Hit
+from stalling_store import StallingStore
 
 # Edge holds the interpreter while it opens a collection, whatever thread calls it.
 pytestmark = pytest.mark.loop_stall_s(1.0)
 
-BUDGET_S = 0.4
+BUDGET_S = 1.5
 OTHER = Model("other-model", "r1", 4)
-
-
-class StallingStore(EdgeStore):
-    """The edge store, whose collection `stalled` holds its threads until it is released."""
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__(folder, search_threads=2, max_waiting=50, optimize_after_chunks=10**9)
-        self.stalled = ""
-        self.released = threading.Event()
-        self.stalls_fetch = False
-
-    async def search(self, name: str, *args: Any) -> list[Hit]:
-        if name == self.stalled and not self.stalls_fetch:
-            await self._reads.run_for(name, self.released.wait)
-        return await super().search(name, *args)
-
-    async def fetch(self, name: str, *args: Any) -> Any:
-        if name == self.stalled:
-            await self._reads.run_for(name, self.released.wait)
-        return await super().fetch(name, *args)
 
 
 @pytest.fixture

@@ -30,10 +30,11 @@ from raglan_gateway.settings import GatewaySettings
 LIMIT_BYTES = GatewaySettings().max_request_bytes
 MODELS: tuple[type[BaseModel], ...] = (
     schemas.SearchRequest, schemas.QueryRequest, schemas.NewCollection, schemas.NewDocuments,
-    schemas.DocumentIds, conversation_schemas.NewSession, conversation_schemas.SessionTitle,
-    conversation_schemas.Feedback, QueryOptions, keys.NewApiKey, keys.Rotation,
-    strategy_schemas.WithStrategy, strategy_schemas.WithSecondTry, urls.DocumentUrls,
-    mcp_tools.AnswerInput, mcp_tools.SearchInput, mcp_tools.DocumentInput,
+    schemas.CollectionChanges, schemas.DocumentIds, conversation_schemas.NewSession,
+    conversation_schemas.SessionTitle, conversation_schemas.Feedback, QueryOptions,
+    keys.NewApiKey, keys.Rotation, strategy_schemas.WithStrategy,
+    strategy_schemas.WithSecondTry, urls.DocumentUrls, mcp_tools.AnswerInput,
+    mcp_tools.SearchInput, mcp_tools.DocumentInput,
 )  # fmt: skip
 MOST_ERRORS = 8
 MOST_CALLS = 60_000

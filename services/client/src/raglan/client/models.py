@@ -222,6 +222,7 @@ class Collection(Model):
     unindexed_chunks: int
     disk_bytes: int
     error: str = ""
+    profile: str | None = None
 
 
 class Collections(Model):
