@@ -17,9 +17,9 @@ import retriever
 from raglan.v1 import retriever_pb2
 from report import Row
 
-CHUNKS: Final = 2_000
+CHUNKS: Final = 1_000
 COUNTS: Final = (1, 4, 16)
-QUERIES: Final = 200
+QUERIES: Final = 100
 WARM_UP: Final = 20
 BUDGET_MS: Final = 2_000
 
