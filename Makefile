@@ -243,6 +243,10 @@ bench-spans: setup-test ## The span class and the OTLP encoder beside the SDK's,
 bench-retriever: setup-test ## Search and upsert of the retriever alone, 20,000 chunks
 	@PYTHONPATH=bench $(BIN)/python bench/retriever.py
 
+.PHONY: bench-collections
+bench-collections: setup-test ## Quality of one search over several collections beside one collection (needs EVAL_DATA_DIR)
+	@PYTHONPATH=bench $(BIN)/python bench/mixed_collections.py
+
 .PHONY: bench-tenants
 bench-tenants: setup-test ## Random requests of three tenants with the same ids: foreign results of RESULTS=100000 (needs redis-server)
 	@PYTHONPATH=tests:bench $(BIN)/python bench/tenants.py

@@ -2,10 +2,11 @@
 
     python bench/mesh.py [ingest] [scifact] [squad] [answers] [search] [identifiers] [docs]
                          [languages]
-                         [strategies] [overhead] [streams] [traces] [tracing] [collectors]
+                         [collections] [strategies] [overhead] [streams] [traces] [tracing]
+                         [collectors]
 
 Without names, all of them. Each ends in `bench/results/mesh-<name>.json`. Those of the last two
-lines start meshes of their own.
+lines start services of their own.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import mesh_collections
 import mesh_conversations
 import mesh_documents
 import mesh_identifiers
@@ -61,6 +63,7 @@ def main() -> None:
         "languages": mesh_languages.languages,
     }
     own = {
+        "collections": mesh_collections.collections,
         "strategies": mesh_strategies.strategies,
         "overhead": mesh_overhead.overhead,
         "streams": mesh_streams.streams,

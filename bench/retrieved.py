@@ -80,7 +80,7 @@ class Case:
 
 def load(name: str) -> list[Case]:
     """The questions of set `name`."""
-    kept = CACHE / f"retrieved-{name}-{_encoder().dtype}.json"
+    kept = CACHE / f"retrieved-{name}-{encoder().dtype}.json"
     if not kept.exists():
         if not (DATA / name).is_dir():
             sys.exit(f"There is no {DATA / name}: set EVAL_DATA_DIR to a folder of BEIR sets.")
@@ -130,7 +130,7 @@ class Encoder:
 
 
 @functools.cache
-def _encoder() -> Encoder:
+def encoder() -> Encoder:
     return Encoder()
 
 
@@ -146,15 +146,13 @@ def _batches(ids: Sequence[TokenIds]) -> list[list[int]]:
 
 async def _retrieve(name: str) -> list[Case]:
     begun = time.monotonic()
-    encoder = _encoder()
-    chunks = _chunks(name)
-    passages = await asyncio.to_thread(
-        encoder.token_vectors, [each.lexical_text for each in chunks]
-    )
+    loaded = encoder()
+    chunks = chunks_of(name)
+    passages = await asyncio.to_thread(loaded.token_vectors, [each.lexical_text for each in chunks])
     questions = beir.load(DATA / name).questions[QUESTIONS[name]]
-    queries = await asyncio.to_thread(encoder.token_vectors, [each.text for each in questions])
+    queries = await asyncio.to_thread(loaded.token_vectors, [each.text for each in questions])
     print(f"{name}: {len(chunks)} chunks encoded in {time.monotonic() - begun:.0f} s")
-    model = Model(encoder.model.id, encoder.model.revision, encoder.model.dimension)
+    model = Model(loaded.model.id, loaded.model.revision, loaded.model.dimension)
     position = {each.chunk_id: i for i, each in enumerate(chunks)}
     cases = []
     with tempfile.TemporaryDirectory() as folder:
@@ -166,10 +164,10 @@ async def _retrieve(name: str) -> list[Case]:
         await index.create(name, model, MAX_CHARS, 0)
         for start in range(0, len(chunks), 500):
             some = slice(start, start + 500)
-            pooled = np.stack([_unit(v.astype(np.float32).mean(axis=0)) for v in passages[some]])
+            pooled = np.stack([unit(v.astype(np.float32).mean(axis=0)) for v in passages[some]])
             await index.upsert(name, model, chunks[some], pooled)
         for question, vectors in zip(questions, queries, strict=True):
-            pooled = _unit(vectors.astype(np.float32).mean(axis=0))
+            pooled = unit(vectors.astype(np.float32).mean(axis=0))
             asked = Query((name,), "hybrid", FOUND, question.text, pooled, model)
             found = (await index.search(asked)).found
             offered = [passages[position[each.chunk.chunk_id]] for each in found[:OFFERED]]
@@ -191,21 +189,23 @@ async def _retrieve(name: str) -> list[Case]:
     return cases
 
 
-def _chunks(name: str) -> list[Chunk]:
+def chunks_of(name: str) -> list[Chunk]:
+    """The chunks of a set."""
     made = []
     with (DATA / name / "corpus.jsonl").open(encoding="utf-8") as lines:
         for row in map(json.loads, lines):
             if row["text"].strip():
-                made += _cut(row["_id"], row["title"], row["text"])
+                made += cut(row["_id"], row["title"], row["text"].encode())
     return made
 
 
-def _cut(id_: str, title: str, text: str) -> list[Chunk]:
-    """The chunks of a document as the ingester cuts them."""
-    parsed = parsers.parse(Source(text.encode(), "", "text/plain"))
-    parsed = dataclasses.replace(parsed, title=title)
+def cut(id_: str, title: str | None, text: bytes, media_type: str = "text/plain") -> list[Chunk]:
+    """The chunks of a document as the ingester cuts them; without a title, it has its own."""
+    parsed = parsers.parse(Source(text, "" if title is not None else id_, media_type))
+    if title is not None:
+        parsed = dataclasses.replace(parsed, title=title)
     language = detect(parsed.text)
-    model = _encoder().model
+    model = encoder().model
     tokens = TokenIndex(load_tokenizer(model.path / "tokenizer.json"), parsed.text)
     sizes = Sizes(MAX_CHARS, 0, model.max_tokens - _SPECIAL_TOKENS)
     return [
@@ -213,7 +213,7 @@ def _cut(id_: str, title: str, text: str) -> list[Chunk]:
             chunk_id=f"{id_}-{number}",
             document_id=id_,
             ordinal=number,
-            title=title,
+            title=parsed.title,
             text=parsed.text[span.start : span.end],
             start=span.start,
             end=span.end,
@@ -225,16 +225,17 @@ def _cut(id_: str, title: str, text: str) -> list[Chunk]:
     ]
 
 
-def _unit(vectors: np.ndarray) -> np.ndarray:
+def unit(vectors: np.ndarray) -> np.ndarray:
+    """`vectors`, each row of length 1."""
     return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
 
 
 def _rounded(vectors: np.ndarray) -> np.ndarray:
-    unit = _unit(vectors.astype(np.float32))
-    scale = np.abs(unit).max(axis=1, keepdims=True) / 127
-    return np.round(unit / scale) * scale
+    rows = unit(vectors.astype(np.float32))
+    scale = np.abs(rows).max(axis=1, keepdims=True) / 127
+    return np.round(rows / scale) * scale
 
 
 def _max_sim(query: np.ndarray, passage: np.ndarray) -> float:
-    first, second = (_unit(each.astype(np.float32)) for each in (query, passage))
+    first, second = (unit(each.astype(np.float32)) for each in (query, passage))
     return float((first @ second.T).max(axis=1).mean())

@@ -69,9 +69,9 @@ def retriever(folder: str) -> Iterator[tuple[Any, psutil.Process]]:
         process.wait()
 
 
-def fill(stub: Any, corpus: Corpus, chunks: int) -> float:
+def fill(stub: Any, corpus: Corpus, chunks: int, *, name: str = "bench") -> float:
     """Upsert `chunks` chunks; the seconds that the calls took."""
-    create = retriever_pb2.CreateCollectionRequest(name="bench", embedder=MODEL)
+    create = retriever_pb2.CreateCollectionRequest(name=name, embedder=MODEL)
     stub.CreateCollection(create, timeout=30)
     seconds = 0.0
     for start in range(0, chunks, BATCH):
@@ -86,7 +86,7 @@ def fill(stub: Any, corpus: Corpus, chunks: int) -> float:
             for n in range(start, min(start + BATCH, chunks))
         ]
         request = retriever_pb2.UpsertRequest(
-            collection="bench", embedder=MODEL, chunks=some, vectors=corpus.vectors(len(some))
+            collection=name, embedder=MODEL, chunks=some, vectors=corpus.vectors(len(some))
         )
         begun = time.perf_counter()
         stub.Upsert(request, timeout=60)

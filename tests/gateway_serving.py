@@ -91,7 +91,7 @@ async def until(condition: Any, what: str, within_s: float = LIMIT_S) -> None:
 @asynccontextmanager
 async def serving(**options: Any) -> AsyncIterator[tuple[Gateway, asyncio.Task[int]]]:
     options.setdefault("port", ports.free_port())
-    settings = GatewaySettings(**NOWHERE, **options)
+    settings = GatewaySettings(**NOWHERE | options)
     gateway = Gateway(settings)
     task = asyncio.create_task(lifecycle.serve(gateway.build, settings, gateway.stopping))
     try:

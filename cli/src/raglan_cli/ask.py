@@ -280,12 +280,8 @@ def _place_of(found: Mapping[str, Any], title: str) -> str:
 def _show_footer(reply: Mapping[str, Any]) -> None:
     out.print()
     for note in reply.get("degraded") or ():
-        out.print(
-            Text(
-                f"{note['stage']} fell back to {note['fallback']}: {note['reason']}",
-                style="yellow",
-            )
-        )
+        said = f"{note['stage']} fell back to {note['fallback']}: {note['reason']}"
+        out.print(Text(note["reason"] if note.get("collection") else said, style="yellow"))
     timings = reply.get("timings_ms") or {}
     parts = [f"{name} {timings[name]:.0f} ms" for name in _TIMINGS if name in timings]
     if trace := reply.get("trace_id"):

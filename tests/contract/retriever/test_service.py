@@ -432,3 +432,24 @@ async def test_revisions_are_told_without_a_search(stub):
     after = (await stub.GetIndexRevisions(asked, timeout=20)).revisions
     assert dict(after) == {"c": changed.revision}
     assert after["c"] > before["c"]
+
+
+async def test_the_reply_says_how_each_collection_was_searched(stub):
+    for name in ("c", "other"):
+        await fill(stub, name)
+    create = retriever_pb2.CreateCollectionRequest(
+        name="foreign", embedder=common_pb2.ModelIdentity(id="x", revision="r", dimension=4)
+    )
+    await stub.CreateCollection(create, timeout=20)
+    several = search(collections=["c", "foreign", "other"], limit=9)
+    code, _ = await refused(stub.Search(several, timeout=20))
+    assert code is grpc.StatusCode.FAILED_PRECONDITION, "a caller who sets no budget wants all"
+    several.collection_budget_ms = 5_000
+    reply = await stub.Search(several, timeout=20)
+    found = {each.collection: each for each in reply.searched}
+    assert list(found) == ["c", "foreign", "other"]
+    # The second copy of each text is left out as a duplicate.
+    assert found["c"].passages + found["other"].passages == len(reply.passages) == 3
+    assert found["c"].timing.compute_ns > 0
+    assert "come from x at revision r" in found["foreign"].error
+    assert set(reply.revisions) == {"c", "other"}

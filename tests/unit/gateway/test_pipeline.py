@@ -65,6 +65,8 @@ class FakeMesh:
     relevance: tuple[float | None, ...] = (0.9, 0.2, 0.1, 0.05)
     unreadable: bool = False
     readability: float | None = None
+    left_out: str = ""
+    """Collection that the index cannot search."""
     title: str = ""
     matches: tuple[int, ...] = ()
     searched: list[retriever_pb2.SearchRequest] = field(default_factory=list)
@@ -106,7 +108,13 @@ class FakeMesh:
                     chunk_id=f"p{i}", title=self.title, text=f"passage {i}", start=i * 100
                 )
                 for i in range(5)
-            ]
+            ],
+            searched=[
+                retriever_pb2.CollectionSearch(
+                    collection=name, error="it is damaged." if name == self.left_out else ""
+                )
+                for name in request.collections
+            ],
         )
 
     async def rerank(
@@ -244,6 +252,32 @@ async def test_the_retriever_is_told_how_well_the_query_was_read(
     await search(mesh)
     (request,) = mesh.searched
     assert (request.readability if request.HasField("readability") else None) == readability
+
+
+async def test_a_collection_that_is_left_out_is_named() -> None:
+    run = await search(FakeMesh(left_out="b"), collections=("a", "b"))
+    (note,) = run.degraded
+    assert (note.stage, note.collection, note.fallback) == ("collection", "b", "left_out")
+    assert note.reason == "Collection 'b' is left out: it is damaged."
+    assert [each.collection for each in run.collections] == ["a", "b"]
+    assert run.passages
+
+
+@pytest.mark.parametrize(
+    ("collections", "left_s", "budget_ms"),
+    [
+        (("a",), 5, (0, 0)),
+        (("a", "b"), 5, (400, 500)),
+        (("a", "b"), 0.2, (1, 100)),
+    ],
+)
+async def test_several_collections_get_a_budget_within_the_time_left(
+    collections: tuple[str, ...], left_s: float, budget_ms: tuple[int, int]
+) -> None:
+    mesh = FakeMesh()
+    await pipeline(mesh).search(query(collections=collections), Deadline.after(left_s))
+    least, most = budget_ms
+    assert least <= mesh.searched[0].collection_budget_ms <= most
 
 
 async def test_match_offsets_exclude_the_title() -> None:

@@ -31,9 +31,9 @@ from raglan_gateway.settings import GatewaySettings
 LIMIT_BYTES = GatewaySettings().max_request_bytes
 MODELS: tuple[type[BaseModel], ...] = (
     schemas.SearchRequest, schemas.QueryRequest, schemas.NewCollection, schemas.NewDocuments,
-    document_schemas.DocumentDeletion, document_schemas.DocumentTagging,
-    document_schemas.DocumentUpdate, conversation_schemas.NewSession,
-    conversation_schemas.SessionTitle,
+    schemas.CollectionChanges, document_schemas.DocumentDeletion,
+    document_schemas.DocumentTagging, document_schemas.DocumentUpdate,
+    conversation_schemas.NewSession, conversation_schemas.SessionTitle,
     conversation_schemas.Feedback, QueryOptions, keys.NewApiKey, keys.Rotation,
     strategy_schemas.WithStrategy, strategy_schemas.WithSecondTry, urls.DocumentUrls,
     mcp_tools.AnswerInput, mcp_tools.SearchInput, mcp_tools.DocumentInput,

@@ -53,6 +53,7 @@ from raglan_gateway.caches.entry import Layer
 from raglan_gateway.caches.models import ServedModels
 from raglan_gateway.caches.revisions import CurrentRevisions
 from raglan_gateway.caches.store import CacheStore
+from raglan_gateway.collection_profiles import CollectionProfiles
 from raglan_gateway.conversation.archive import Archive
 from raglan_gateway.conversation.rows import Bounds
 from raglan_gateway.conversation.sessions import Sessions
@@ -107,7 +108,8 @@ def build(settings: GatewaySettings, lifecycle: Lifecycle | None = None) -> Fast
     lifecycle = lifecycle or Lifecycle("the gateway")
     parts = _make(settings, Metrics())
     profiles = read_profiles(settings.profiles_file, parts.mesh.generators)
-    answering = _answering(parts, profiles)
+    defaults = CollectionProfiles(parts.mesh.collection_profiles)
+    answering = _answering(parts, profiles, defaults)
     mcp = McpServer(
         mcp_tools.tools(answering, parts.mesh), max_request_bytes=settings.max_request_bytes
     )
@@ -148,7 +150,7 @@ def build(settings: GatewaySettings, lifecycle: Lifecycle | None = None) -> Fast
     if settings.cors_origins:
         app.add_middleware(Cors, origins=listed(settings.cors_origins))
     install_error_handlers(app)
-    for routes in _routers(parts, answering, profiles):
+    for routes in _routers(parts, answering, profiles, defaults):
         app.include_router(routes)
     app.router.routes.append(mcp.route)
     openapi.install(app)
@@ -237,7 +239,7 @@ async def _cancelled(task: asyncio.Task[None]) -> None:
     await asyncio.wait((task,))
 
 
-def _answering(parts: _Parts, profiles: Profiles) -> query.Answering:
+def _answering(parts: _Parts, profiles: Profiles, defaults: CollectionProfiles) -> query.Answering:
     settings = parts.settings
     parts.metrics.watch_cache(parts.store)
     cached = CachedPipeline(
@@ -252,15 +254,19 @@ def _answering(parts: _Parts, profiles: Profiles) -> query.Answering:
     sessions = Sessions(
         parts.archive, max_turns=settings.max_history_turns, max_chars=settings.max_history_chars
     )
-    return query.Answering(cached, parts.answers, settings, parts.metrics, sessions, profiles)
+    return query.Answering(
+        cached, parts.answers, settings, parts.metrics, sessions, profiles, defaults
+    )
 
 
-def _routers(parts: _Parts, answering: query.Answering, profiles: Profiles) -> Iterator[APIRouter]:
+def _routers(
+    parts: _Parts, answering: query.Answering, profiles: Profiles, defaults: CollectionProfiles
+) -> Iterator[APIRouter]:
     settings, mesh = parts.settings, parts.mesh
     deletions = parts.deletions
     yield query.router(answering, settings)
     yield from openai_routes.routers(mesh, deletions, answering, profiles, settings)
-    yield collections.router(mesh, deletions)
+    yield collections.router(mesh, deletions, profiles, defaults)
     yield documents.router(mesh, deletions, settings)
     yield document_changes.router(mesh, deletions)
     yield session_routes.router(parts.archive)
@@ -350,6 +356,7 @@ def _budgets(settings: GatewaySettings) -> Budgets:
         first_token_s=settings.first_token_budget_ms / 1e3,
         cite_s=settings.cite_budget_ms / 1e3,
         strategy_s=settings.strategy_budget_ms / 1e3,
+        collection_s=settings.collection_budget_ms / 1e3,
     )
 
 

@@ -16,6 +16,7 @@ class DegradationLevel:
     stage: str
     """Name as in `degraded` and `timings_ms`."""
     service: str
+    """Empty where no service as a whole is unavailable."""
     fallback: str
     """Value of `fallback` in `degraded`."""
     means: str
@@ -31,6 +32,7 @@ _ROWS: Final = (
     ("plain_query", "strategy", "generator", "plain_query", "The question is searched as it is."),
     ("fused_order", "rerank", "reranker", "fused_order", "Passages keep the index's order."),
     ("lexical", "embed", "embedder", "lexical", "Searches go by words alone."),
+    ("fewer_collections", "collection", "", "left_out", "The other collections answer."),
     ("passages", "generate", "generator", "passages", "The best passages are quoted, cited."),
     ("kept_answers", "retrieve", "retriever", "cached_answer", "Answers given before, or 503."),
 )
@@ -44,6 +46,4 @@ FALLBACK: Final = {level.stage: level.fallback for level in LEVELS}
 
 def current_level(unavailable: Collection[str]) -> DegradationLevel:
     """Return the level with the greatest loss among those of the `unavailable` services."""
-    return next(
-        level for level in reversed(LEVELS) if not level.service or level.service in unavailable
-    )
+    return next((each for each in reversed(LEVELS) if each.service in unavailable), LEVELS[0])

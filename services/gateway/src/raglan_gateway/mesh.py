@@ -167,6 +167,14 @@ class Mesh:
             job.kind in ("delete", "tag") and not job.HasField("finished_at") for job in reply.jobs
         )
 
+    async def collection_profiles(self, collections: Sequence[str]) -> Mapping[str, str]:
+        """Return the profiles of those collections that name one."""
+        request = retriever_pb2.GetIndexRevisionsRequest(collections=collections)
+        reply: retriever_pb2.GetIndexRevisionsResponse = await self.retriever.call(
+            "GetIndexRevisions", request, deadline=Deadline.after(REVISIONS_S)
+        )
+        return reply.profiles
+
     async def describe(self, service: str) -> common_pb2.ServiceInfo:
         """Return what one replica of a service says of itself."""
         reply: common_pb2.ServiceInfo = await self.pools[service].call(

@@ -125,7 +125,7 @@ class Metrics:
         self._fell_back = {
             stage: degraded.labels(stage, fallback, _LEVELS[stage])
             for stage, fallback in FALLBACK.items()
-            if stage in (*QUERY_STAGES, "history")
+            if stage in (*QUERY_STAGES, "history", "collection")
         }
         strategies = Counter(
             "raglan_gateway_strategies_total",

@@ -25,6 +25,7 @@ from raglan.v1 import (
 
 from raglan_gateway import messages, stage_spans
 from raglan_gateway.admission.load_shedder import LoadShedder
+from raglan_gateway.collection_budget import BudgetedSearch
 from raglan_gateway.degradation import FALLBACK
 from raglan_gateway.grounding import Comparison, claims_of
 from raglan_gateway.query import Query
@@ -95,6 +96,8 @@ class Budgets:
     first_token_s: float
     cite_s: float
     strategy_s: float = 3.0
+    collection_s: float = 2.0
+    """Of a search of several collections, the longest that one may take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +167,7 @@ class Pipeline:
         self._services = stages
         self._observer = observer or Unobserved()
         self._rerank_candidates = rerank_candidates
+        self._index = BudgetedSearch(stages, budgets.collection_s)
         self._embedding = StageLimiter("embed", longest_s=budgets.embed_s, share=_SHARE)
         self._retrieval = StageLimiter("retrieve", longest_s=budgets.retrieve_s, shortest_s=2.0)
         self._reranking = StageLimiter("rerank", longest_s=budgets.rerank_s, share=_SHARE)
@@ -283,10 +287,7 @@ class Pipeline:
     async def _retrieve(self, run: QueryState, embedded: embedder_pb2.EmbedResponse | None) -> None:
         async with run_stage(run, self._retrieval) as limit:
             candidates = self._candidates(run)
-            found = await searching.search(run, embedded, candidates, self._services, limit)
-            run.spent("retrieve", found.timing)
-            run.passages = list(found.passages)
-            run.revisions = dict(found.revisions)
+            run.record_search(await searching.search(run, embedded, candidates, self._index, limit))
             run.retrieved = stage_spans.retrieved(run.passages)
 
     async def _rerank(self, run: QueryState) -> None:

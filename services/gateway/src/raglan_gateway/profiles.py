@@ -110,13 +110,33 @@ class Profiles:
             if profile.has_strategy:
                 yield name, profile
 
-    def apply(self, body: Body, default_collection: str) -> tuple[Body, Profile]:
+    def require(self, name: str) -> None:
+        """Check that there is a profile of that name.
+
+        Raises:
+            InvalidInput: there is none; the message names those that there are.
+        """
+        if name not in self._profiles:
+            known = ", ".join(self._profiles)
+            raise InvalidInput(
+                f"There is no profile {shortened(name)}; the profiles are: {known} "
+                "(RAGLAN_GATEWAY_PROFILES_FILE)."
+            )
+
+    def apply(
+        self, body: Body, default_collection: str, own: Mapping[str, str] | None = None
+    ) -> tuple[Body, Profile]:
         """Return the body with the settings of its profile, and the profile.
+
+        Args:
+            body: the request.
+            default_collection: searched where the request names none.
+            own: name of a collection -> the profile that it names itself, before that of the file.
 
         Raises:
             InvalidInput: there is no profile of that name.
         """
-        profile = self._of(body, default_collection)
+        profile = self._of(body, default_collection, own or {})
         known = type(body).model_fields
         values: dict[str, Any] = {
             field: value
@@ -127,23 +147,21 @@ class Profiles:
         }
         return (body.model_copy(update=values) if values else body), profile
 
-    def _of(self, body: schemas.SearchRequest, default_collection: str) -> Profile:
+    def _of(
+        self, body: schemas.SearchRequest, default_collection: str, own: Mapping[str, str]
+    ) -> Profile:
         name = body.profile
         if name is None:
             searched = body.collections or [default_collection]
-            names = {self._by_collection.get(each) for each in searched}
+            # A profile that has left the file since a collection named it is as none.
+            known = {each: name for each, name in own.items() if name in self._profiles}
+            names = {known.get(each) or self._by_collection.get(each) for each in searched}
             # Of several collections with different profiles, none decides.
             name = names.pop() if len(names) == 1 else None
         if name is None:
             return BUILT_IN["balanced"]
-        profile = self._profiles.get(name)
-        if profile is None:
-            known = ", ".join(self._profiles)
-            raise InvalidInput(
-                f"There is no profile {shortened(name)}; the profiles are: {known} "
-                "(RAGLAN_GATEWAY_PROFILES_FILE)."
-            )
-        return profile
+        self.require(name)
+        return self._profiles[name]
 
 
 def read(path: Path | None, generators: Collection[str]) -> Profiles:

@@ -29,6 +29,8 @@ class Degradation:
     stage: str
     reason: str
     fallback: str
+    collection: str = ""
+    """The collection that was left out, of stage `collection`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,8 @@ class QueryState:
     passages: list[common_pb2.Passage] = field(default_factory=list)
     revisions: dict[str, int] = field(default_factory=dict)
     """Revision of each searched collection; the passages are of it, or newer."""
+    collections: list[retriever_pb2.CollectionSearch] = field(default_factory=list)
+    """The search of each collection; empty where the passages come from a cache."""
     retrieved: semconv.Documents | None = None
     """The passages as they came, for the trace."""
     answer: str = ""
@@ -149,6 +153,18 @@ class QueryState:
             raise DeadlineExceeded(f"The deadline passed in stage {stage}.")
         self._replaced[stage] = error
         self.note(Degradation(stage, error.message, FALLBACK[stage]))
+
+    def record_search(self, found: retriever_pb2.SearchResponse) -> None:
+        """Take the passages of a search, and note the collections that it left out."""
+        self.spent("retrieve", found.timing)
+        self.passages = list(found.passages)
+        self.revisions = dict(found.revisions)
+        self.collections = list(found.searched)
+        for each in found.searched:
+            if each.error:
+                reason = f"Collection {each.collection!r} is left out: {each.error}"
+                fallback = FALLBACK["collection"]
+                self.note(Degradation("collection", reason, fallback, each.collection))
 
     def note(self, degradation: Degradation) -> None:
         """One more stage was skipped or replaced."""

@@ -155,6 +155,10 @@ class GatewaySettings(ServiceSettings, env_prefix="RAGLAN_GATEWAY_"):
     retrieve_budget_ms: PositiveInt = 5_000
     """Longest wait for the index; after it the request fails."""
 
+    collection_budget_ms: PositiveInt = 2_000
+    """Longest wait for one of several collections, at most half of the time that is left for the
+    index; after it the others answer without it, and `degraded` names it."""
+
     rerank_budget_ms: PositiveInt = 1_000
     """Longest wait for the reranker; after it the fused order stands."""
 

@@ -29,7 +29,12 @@ def build(settings: RetrieverSettings) -> Service:
     store = load_store(settings)
     metrics = Endpoint.of(settings)
     counted = RetrieverMetrics(metrics.registry)
-    limits = Limits(settings.max_limit, settings.max_upsert_chunks, settings.min_candidates)
+    limits = Limits(
+        settings.max_limit,
+        settings.max_upsert_chunks,
+        settings.min_candidates,
+        settings.max_searched_collections,
+    )
     index = Index(
         store,
         limits=limits,

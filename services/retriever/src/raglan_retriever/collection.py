@@ -114,6 +114,8 @@ class Collection:
     """Version of `raglan.terms` that its texts were analysed with."""
 
     mean_readability: MeanReadability = MeanReadability()
+    profile: str = ""
+    """Name of the settings that callers search it with; kept for them."""
 
     @property
     def readability(self) -> float | None:

@@ -22,10 +22,11 @@ from raglan_retriever.chunks import DOCUMENT_ID, Chunk, labels, point_id
 from raglan_retriever.collection import Collection, Model, check_new_model
 from raglan_retriever.searching import Limits, Query, Results, Searcher
 from raglan_retriever.stores.spans import engine_span
-from raglan_retriever.stores.store import Point, Removed, Stats, Store
+from raglan_retriever.stores.store import Point, Removed, Stats, Store, Versioned
 from raglan_retriever.stores.tenants import TenantStore
 
 MAX_DOCUMENT_IDS: Final = 1000
+MAX_PROFILE_CHARS: Final = 64
 
 
 class Index:
@@ -245,19 +246,37 @@ class Index:
         """See `Searcher.search`."""
         return await self._searcher.search(query)
 
-    async def revisions(self, names: Sequence[str]) -> dict[str, int]:
-        """Return the present revision of each collection that exists."""
+    async def set_profile(self, name: str, profile: str) -> None:
+        """Keep the name of the settings that callers search the collection with.
+
+        Raises:
+            InvalidInput: it is too long.
+            NotFound: no such collection.
+        """
+        if len(profile) > MAX_PROFILE_CHARS:
+            raise InvalidInput(
+                f"The profile's name has {len(profile)} characters; the limit is "
+                f"{MAX_PROFILE_CHARS}."
+            )
+        check_collection_name(name)
+        async with self._learning:
+            held = await self.store.collection(name)
+            if held.profile != profile:
+                await self.store.describe(replace(held, profile=profile))
+
+    async def versioned(self, names: Sequence[str]) -> list[Versioned]:
+        """Return the description and the present revision of each collection that exists."""
         checked = [check_collection_name(name) for name in names]
         try:
             found = await self.store.versioned(checked)
         except (NotFound, Conflict):
             if len(checked) == 1:
-                return {}
+                return []
             found = []
             for name in checked:
                 with suppress(NotFound, Conflict):
                     found += await self.store.versioned([name])
-        return {each.collection.name: each.revision for each in found}
+        return found
 
     async def _learn_readability(self, name: str, values: Sequence[float]) -> None:
         if not values:

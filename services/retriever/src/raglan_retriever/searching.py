@@ -1,11 +1,18 @@
-"""Searching: two legs over one or several collections, fused into one list of distinct texts."""
+"""Searching: two legs over one or several collections, fused into one list of distinct texts.
+
+Each collection is searched on its own, all at the same time, within a budget if the query has one:
+a collection that is late or fails is left out, and the others answer. Hits are merged by the scores
+of each leg before the legs are fused.
+"""
 
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Final, Literal
 
 import numpy as np
@@ -15,29 +22,22 @@ from raglan.errors import InvalidInput
 from raglan.filtering.clauses import Clause
 from raglan.identifiers import check_collection_name
 from raglan.readability import Readability
-from raglan.telemetry import semconv
+from raglan.telemetry import semconv, tracing
 
 from raglan_retriever import lexical
+from raglan_retriever.attempts import Attempts, Searched
 from raglan_retriever.chunks import Chunk, duplicate_key
 from raglan_retriever.collection import Collection, Model
+from raglan_retriever.merging import FEW, Holders, Key, meant, merge
 from raglan_retriever.stores.spans import engine_span
-from raglan_retriever.stores.store import Hit, Store, Versioned
+from raglan_retriever.stores.store import Hit, Store
 
 Mode = Literal["hybrid", "dense", "lexical"]
-Key = tuple[str, str]
-"""Collection and point."""
-
-Holders = dict[str, list[Key]]
-"""Identifiers, and chunks that hold them."""
-
 MAX_TEXT_CHARS: Final = 32_768
 _OVER_FETCH: Final = 2
 _DEEPER: Final = 4
 _MAX_DEPTH: Final = 4_000
 """Hits a leg gives at most when copies of the same texts take the places of others."""
-
-_FEW: Final = 4
-"""An identifier that no more chunks hold means them, however small the collection is."""
 
 _NOTABLE: Final = 0.25
 """Least share of a query's terms that its identifiers are if they alone decide what it means: a
@@ -51,6 +51,7 @@ class Limits:
     max_limit: int = 1000
     max_upsert_chunks: int = 1000
     min_candidates: int = 200
+    max_collections: int = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +84,15 @@ class Query:
 
     where: Clause | None = None
     fusion: Fusion = field(default_factory=Fusion)
+    collection_budget_s: float | None = None
+    """Seconds that each collection may take before it is left out; None: all have to answer."""
+
+    def within(self, remaining_s: float) -> Query:
+        """Return the query with a budget of at most half of the time that the call has left."""
+        budget_s = self.collection_budget_s
+        if budget_s is None or budget_s <= remaining_s / 2:
+            return self
+        return replace(self, collection_budget_s=remaining_s / 2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +118,19 @@ class Results:
     """Best first."""
     revisions: dict[str, int]
     """By collection, as of before the search: the chunks found are as new, or newer."""
+    searched: list[Searched]
+    """One for each collection of the query, in its order."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """What the legs found in one collection."""
+
+    collection: Collection
+    revision: int
+    dense: list[Hit]
+    lexical: list[Hit]
+    holders: Holders
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,29 +165,51 @@ class Searcher:
     async def search(self, query: Query) -> Results:
         """Find the best chunks.
 
+        With a budget, a collection that is late or cannot be searched is left out, unless there is
+        none besides it.
+
         Raises:
             InvalidInput: what the mode needs is missing, or the limit is out of range.
             NotFound: a collection that does not exist, by name.
             Conflict: the query's vector, or one collection's, comes from another model.
         """
-        versioned = await self._check(query)
-        collections = [each.collection for each in versioned]
-        revisions = {each.collection.name: each.revision for each in versioned}
+        names = self._check(query)
+        attempts = Attempts(names, query.collection_budget_s)
         depth = max(self.limits.min_candidates, _OVER_FETCH * query.limit)
         while True:
-            found, is_all = await self._search(query, collections, depth)
-            if len(found) == query.limit or is_all or depth >= _MAX_DEPTH:
-                return Results(found, revisions)
+            parts = await attempts.run(names, partial(self._part, query, depth))
+            found, is_all = await self._fused(query, list(parts.values()), depth, attempts)
+            if len(found) == query.limit or is_all or depth >= _MAX_DEPTH or attempts.are_late:
+                break
             # Copies of the same texts took the places.
             depth = min(_DEEPER * depth, _MAX_DEPTH)
+        left = attempts.errors
+        revisions = {name: part.revision for name, part in parts.items() if name not in left}
+        hits = Counter(each.collection for each in found)
+        return Results(found, revisions, attempts.outcome(hits))
 
-    async def _search(
-        self, query: Query, collections: Sequence[Collection], depth: int
+    async def _part(self, query: Query, depth: int, name: str) -> _Part:
+        """Search one collection."""
+        ((collection, revision),) = await self.store.versioned((name,))
+        if query.mode != "dense":
+            collection.check_analysis()
+        if query.mode != "lexical" and query.model is not None:
+            collection.check_model(query.model)
+        with tracing.span("search_collection", {semconv.COLLECTION: name}):
+            dense, (words, holders) = await asyncio.gather(
+                self._dense_leg(query, name, depth), self._lexical_leg(query, collection, depth)
+            )
+        return _Part(collection, revision, dense, words, holders)
+
+    async def _fused(
+        self, query: Query, parts: Sequence[_Part], depth: int, attempts: Attempts
     ) -> tuple[list[SearchHit], bool]:
         """Return the best of the first `depth` hits of each leg, and whether no leg has more."""
-        dense, (words, identified) = await asyncio.gather(
-            self._dense_leg(query, collections, depth), self._lexical_leg(query, collections, depth)
-        )
+        collections = [each.collection for each in parts]
+        names = [each.name for each in collections]
+        dense = merge(names, [each.dense for each in parts], depth)
+        words = merge(names, [each.lexical for each in parts], depth)
+        identified = meant([each.holders for each in parts]).intersection(key for key, _ in words)
         is_all = len(dense) < depth and len(words) < depth
         by_words = fusion.Leg(
             words,
@@ -192,7 +237,8 @@ class Searcher:
         if exact:
             ranked = sorted(ranked, key=lambda item: item[0] not in exact)
         with self._timed("fetch"):
-            found = await self._distinct(query, ranked, _Scores(dict(dense), dict(words), exact))
+            scores = _Scores(dict(dense), dict(words), exact)
+            found = await self._distinct(query, ranked, scores, attempts)
         return found, is_all
 
     async def _distinct(
@@ -200,6 +246,7 @@ class Searcher:
         query: Query,
         ranked: Sequence[tuple[Key, float]],
         scores: _Scores,
+        attempts: Attempts,
     ) -> list[SearchHit]:
         """Return the first `query.limit` different texts of `ranked` with their number of copies.
 
@@ -210,7 +257,7 @@ class Searcher:
         for start in range(0, len(ranked), query.limit):
             copies = 0
             some = ranked[start : start + query.limit]
-            for found in await self._fetch(query.mode, some, scores):
+            for found in await self._fetch(query.mode, some, scores, attempts):
                 key = duplicate_key(found.chunk)
                 if (first := kept.get(key)) is not None:
                     shown = _preferred(first, found, kept.values())
@@ -222,50 +269,44 @@ class Searcher:
                 break
         return list(kept.values())
 
-    async def _check(self, query: Query) -> list[Versioned]:
+    def _check(self, query: Query) -> tuple[str, ...]:
         """Validate the query and return the collections to search, without duplicates."""
         if not 1 <= query.limit <= self.limits.max_limit:
             raise InvalidInput(
                 f"limit is {query.limit}; it must be 1 to {self.limits.max_limit} "
                 "(RAGLAN_RETRIEVER_MAX_LIMIT)."
             )
-        if not query.collections:
+        names = tuple(dict.fromkeys(check_collection_name(name) for name in query.collections))
+        if not names:
             raise InvalidInput("The search names no collection.")
+        if len(names) > self.limits.max_collections:
+            raise InvalidInput(
+                f"The search names {len(names)} collections; the limit is "
+                f"{self.limits.max_collections} (RAGLAN_RETRIEVER_MAX_SEARCHED_COLLECTIONS)."
+            )
         if len(query.text) > MAX_TEXT_CHARS:
             raise InvalidInput(
                 f"The text has {len(query.text)} characters; the limit is {MAX_TEXT_CHARS}."
             )
         if query.mode != "dense" and not query.text.strip():
             raise InvalidInput(f"A {query.mode} search needs a text.")
-        names = tuple(dict.fromkeys(check_collection_name(name) for name in query.collections))
-        versioned = await self.store.versioned(names)
-        collections = [each.collection for each in versioned]
-        if query.mode != "dense":
-            for collection in collections:
-                collection.check_analysis()
         if query.mode != "lexical":
-            _check_vector(query, collections)
-        return versioned
+            _check_vector(query)
+        return names
 
-    async def _dense_leg(
-        self, query: Query, collections: Sequence[Collection], depth: int
-    ) -> list[tuple[Key, float]]:
+    async def _dense_leg(self, query: Query, name: str, depth: int) -> list[Hit]:
         if query.mode == "lexical" or query.vector is None:
             return []
-        vector = query.vector.tolist()
-        names = [each.name for each in collections]
-        found = [self._hits("dense", name, vector, depth, query.where) for name in names]
         with self._timed("dense"):
-            return _merge(names, await asyncio.gather(*found), depth)
+            return await self._hits("dense", name, query.vector.tolist(), depth, query.where)
 
     async def _lexical_leg(
-        self, query: Query, collections: Sequence[Collection], depth: int
-    ) -> tuple[list[tuple[Key, float]], frozenset[Key]]:
-        """Return hits by the words of the query, and those of them that its identifiers mean."""
+        self, query: Query, held: Collection, depth: int
+    ) -> tuple[list[Hit], Holders]:
+        """Return hits by the words of the query, and the chunks that hold its identifiers."""
         if query.mode == "dense":
-            return [], frozenset()
-
-        async def one(held: Collection) -> tuple[list[Hit], Holders]:
+            return [], {}
+        with self._timed("lexical"):
             holders = await self._holders(query, held)
             # Where a name is known as a whole, its parts would only find other names.
             words = lexical.query(query.text, held.languages, held.language, holders.keys())
@@ -275,19 +316,12 @@ class Searcher:
                 holders = {}
             return await self._hits("lexical", held.name, words, depth, query.where), holders
 
-        with self._timed("lexical"):
-            found = await asyncio.gather(*map(one, collections))
-        names = [each.name for each in collections]
-        hits = _merge(names, [some for some, _ in found], depth)
-        meant = _meant([holders for _, holders in found])
-        return hits, meant.intersection(key for key, _ in hits)
-
     async def _holders(self, query: Query, held: Collection) -> Holders:
         """Return the first chunks of a collection that hold a whole identifier of the query."""
         asked = lexical.identified(query.text, held.languages, held.language)
         found = await asyncio.gather(
             *(
-                self._hits("lexical", held.name, words, _FEW + 1, query.where)
+                self._hits("lexical", held.name, words, FEW + 1, query.where)
                 for words in asked.values()
             )
         )
@@ -328,13 +362,13 @@ class Searcher:
         mode: Mode,
         ranked: Sequence[tuple[Key, float]],
         scores: _Scores,
+        attempts: Attempts,
     ) -> list[SearchHit]:
         """Return the chunks of `ranked`, in its order; one deleted meanwhile is left out."""
         wanted: dict[str, list[str]] = {}
         for (name, id_), _ in ranked:
             wanted.setdefault(name, []).append(id_)
-        fetched = await asyncio.gather(*(self._chunks(name, ids) for name, ids in wanted.items()))
-        chunks = dict(zip(wanted, fetched, strict=True))
+        chunks = await attempts.run(wanted, lambda name: self._chunks(name, wanted[name]))
         return [
             SearchHit(
                 chunk=chunk,
@@ -345,7 +379,7 @@ class Searcher:
                 exact=key in scores.exact,
             )
             for key, score in ranked
-            if (chunk := chunks[name := key[0]].get(key[1])) is not None
+            if (chunk := chunks.get(name := key[0], {}).get(key[1])) is not None
         ]
 
 
@@ -391,11 +425,9 @@ def _document(found: SearchHit) -> tuple[str, str]:
     return found.collection, found.chunk.document_id
 
 
-def _check_vector(query: Query, collections: Sequence[Collection]) -> None:
+def _check_vector(query: Query) -> None:
     if query.vector is None or query.model is None:
         raise InvalidInput(f"A {query.mode} search needs a vector and the model it comes from.")
-    for collection in collections:
-        collection.check_model(query.model)
     if query.vector.shape != (query.model.dimension,):
         raise InvalidInput(
             f"The query vector has {query.vector.size} values; its model, {query.model}, "
@@ -403,20 +435,3 @@ def _check_vector(query: Query, collections: Sequence[Collection]) -> None:
         )
     if not np.isfinite(query.vector).all():
         raise InvalidInput("The query vector holds values that are not finite.")
-
-
-def _meant(found: Sequence[Holders]) -> frozenset[Key]:
-    """Return the chunks of identifiers that few chunks of all collections hold."""
-    together: dict[str, list[Key]] = {}
-    for holders in found:
-        for identifier, keys in holders.items():
-            together.setdefault(identifier, []).extend(keys)
-    return frozenset(key for keys in together.values() if len(keys) <= _FEW for key in keys)
-
-
-def _merge(names: Sequence[str], found: Sequence[list[Hit]], depth: int) -> list[tuple[Key, float]]:
-    """Merge one leg of several collections by raw score; ties by collection and point."""
-    hits = [
-        ((name, hit.id), hit.score) for name, some in zip(names, found, strict=True) for hit in some
-    ]
-    return sorted(hits, key=lambda item: (-item[1], item[0]))[:depth]

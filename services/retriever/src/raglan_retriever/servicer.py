@@ -84,6 +84,13 @@ class RetrieverServicer(retriever_pb2_grpc.RetrieverServiceServicer):
         found.sort(key=lambda collection: collection.name)
         return retriever_pb2.ListCollectionsResponse(collections=found)
 
+    async def UpdateCollection(
+        self, request: retriever_pb2.UpdateCollectionRequest, context: Context
+    ) -> retriever_pb2.Collection:
+        if request.HasField("profile"):
+            await self._index.set_profile(request.name, request.profile)
+        return wire.collection_to_proto(*await self._index.stats(request.name))
+
     async def DeleteCollection(
         self, request: retriever_pb2.DeleteCollectionRequest, context: Context
     ) -> retriever_pb2.DeleteCollectionResponse:
@@ -149,25 +156,31 @@ class RetrieverServicer(retriever_pb2_grpc.RetrieverServiceServicer):
     async def Search(
         self, request: retriever_pb2.SearchRequest, context: Context
     ) -> retriever_pb2.SearchResponse:
-        Deadline.of(context).check("the search began")
+        deadline = Deadline.of(context)
+        deadline.check("the search began")
         tracing.current().set_attributes(
             {semconv.KIND: semconv.RETRIEVER, semconv.OPERATION: semconv.RETRIEVAL}
         )
         started = time.perf_counter_ns()
-        results = await self._index.search(wire.query_from_proto(request, self._fusion))
+        query = wire.query_from_proto(request, self._fusion)
+        results = await self._index.search(query.within(deadline.remaining_s()))
         return retriever_pb2.SearchResponse(
             passages=[
                 wire.passage_to_proto(rank, hit) for rank, hit in enumerate(results.found, 1)
             ],
             timing=_timing(started, 1),
             revisions=results.revisions,
+            searched=[wire.searched_to_proto(each) for each in results.searched],
         )
 
     async def GetIndexRevisions(
         self, request: retriever_pb2.GetIndexRevisionsRequest, context: Context
     ) -> retriever_pb2.GetIndexRevisionsResponse:
+        held = await self._index.versioned(request.collections)
+        described = [each.collection for each in held]
         return retriever_pb2.GetIndexRevisionsResponse(
-            revisions=await self._index.revisions(request.collections)
+            revisions={each.collection.name: each.revision for each in held},
+            profiles={each.name: each.profile for each in described if each.profile},
         )
 
     async def ExportCollection(

@@ -60,11 +60,15 @@ class RetrieverSettings(GrpcSettings, env_prefix="RAGLAN_RETRIEVER_"):
     max_limit: PositiveInt = 1000
     """Most passages a search may ask for."""
 
+    max_searched_collections: PositiveInt = 16
+    """Most collections that one search may name."""
+
     max_upsert_chunks: PositiveInt = 1000
     """Most chunks one upsert may bring."""
 
     search_threads: PositiveInt = 4
-    """Searches of the edge store that run at once. They do not hold the interpreter's lock."""
+    """Searches of the edge store that run at once in one collection; there is one more thread, for
+    the others. They do not hold the interpreter's lock."""
 
     max_waiting: PositiveInt = 256
     """Reads that may wait for a thread of the edge store; more are refused, to come back later."""

@@ -14,6 +14,7 @@ from raglan.filtering.wire import clause_from_proto
 from raglan.rpc import pages
 from raglan.v1 import common_pb2, retriever_pb2
 
+from raglan_retriever.attempts import Searched
 from raglan_retriever.chunks import Chunk
 from raglan_retriever.collection import Collection, Model
 from raglan_retriever.lexical import Sparse
@@ -85,6 +86,7 @@ def query_from_proto(request: retriever_pb2.SearchRequest, default: Fusion) -> Q
         readability=_readability_from_proto(request),
         where=clause_from_proto(request.filter) if request.HasField("filter") else None,
         fusion=_fusion_from_proto(request.fusion, default),
+        collection_budget_s=request.collection_budget_ms / 1e3 or None,
     )
 
 
@@ -101,6 +103,7 @@ def collection_to_proto(collection: Collection, stats: Stats) -> retriever_pb2.C
         disk_bytes=stats.disk_bytes,
         unindexed_chunks=stats.unindexed_chunks,
         created=collection.created,
+        profile=collection.profile,
     )
 
 
@@ -220,6 +223,16 @@ def passage_to_proto(rank: int, found: SearchHit) -> common_pb2.Passage:
         exact=found.exact,
         scores=common_pb2.Scores(dense=found.dense, lexical=found.lexical, fused=found.fused),
         duplicates=found.duplicates,
+    )
+
+
+def searched_to_proto(searched: Searched) -> retriever_pb2.CollectionSearch:
+    """Convert the outcome of the search of one collection."""
+    return retriever_pb2.CollectionSearch(
+        collection=searched.collection,
+        timing=common_pb2.Timing(compute_ns=int(searched.seconds * 1e9), batch_size=1),
+        passages=searched.hits,
+        error=searched.error.message if searched.error else "",
     )
 
 

@@ -64,6 +64,17 @@ class Degraded(Model):
     stage: str
     reason: str
     fallback: str
+    collection: str = ""
+    """The collection that was left out, of stage `collection`; else empty."""
+
+
+class SearchedCollection(Model):
+    """The search of one collection."""
+
+    collection: str
+    took_ms: float
+    passages: int
+    error: str = ""
 
 
 class Usage(Model):
@@ -128,6 +139,7 @@ class SearchReply(Model):
     cached: Cached = Field(default_factory=dict)
     strategy: StrategyUsed | None = None
     passages: list[Passage]
+    collections: list[SearchedCollection] = Field(default_factory=list)
     degraded: list[Degraded]
     timings_ms: dict[str, float]
     trace_id: str
@@ -151,6 +163,7 @@ class QueryReply(Model):
     groundedness: float
     claims: list[Claim]
     unread_chunk_ids: list[str]
+    collections: list[SearchedCollection] = Field(default_factory=list)
     degraded: list[Degraded]
     usage: Usage
     timings_ms: dict[str, float]
@@ -171,6 +184,7 @@ class StreamSources(Model):
 
     passages: list[Passage]
     degraded: list[Degraded]
+    collections: list[SearchedCollection] = Field(default_factory=list)
 
 
 class StreamThinking(Model):
@@ -208,6 +222,7 @@ class Collection(Model):
     unindexed_chunks: int
     disk_bytes: int
     error: str = ""
+    profile: str | None = None
 
 
 class Collections(Model):

@@ -99,6 +99,7 @@ class Collection(_message.Message):
     UNINDEXED_CHUNKS_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
     CREATED_FIELD_NUMBER: _builtins.int
+    PROFILE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     chunks: _builtins.int
     documents: _builtins.int
@@ -110,6 +111,8 @@ class Collection(_message.Message):
     """Why it cannot be served; empty where it can. Then only the name is known besides."""
     created: _builtins.str
     """When it was made: tells it from an earlier collection of the same name."""
+    profile: _builtins.str
+    """Name of the settings that callers search it with; the retriever only keeps it."""
     @_builtins.property
     def embedder(self) -> _common_pb2.ModelIdentity: ...
     @_builtins.property
@@ -126,14 +129,40 @@ class Collection(_message.Message):
         unindexed_chunks: _builtins.int = ...,
         error: _builtins.str = ...,
         created: _builtins.str = ...,
+        profile: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["chunking", b"chunking", "embedder", b"embedder"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunking", b"chunking", "chunks", b"chunks", "created", b"created", "disk_bytes", b"disk_bytes", "documents", b"documents", "embedder", b"embedder", "error", b"error", "name", b"name", "unindexed_chunks", b"unindexed_chunks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunking", b"chunking", "chunks", b"chunks", "created", b"created", "disk_bytes", b"disk_bytes", "documents", b"documents", "embedder", b"embedder", "error", b"error", "name", b"name", "profile", b"profile", "unindexed_chunks", b"unindexed_chunks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Collection: _TypeAlias = Collection  # noqa: Y015
+
+@_typing.final
+class UpdateCollectionRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    PROFILE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    profile: _builtins.str
+    """At most 64 characters; empty for none. Without it, as before."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        profile: _builtins.str | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_profile", b"_profile", "profile", b"profile"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_profile", b"_profile", "name", b"name", "profile", b"profile"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__profile: _TypeAlias = _typing.Literal["profile"]  # noqa: Y015
+    _WhichOneofArgType__profile: _TypeAlias = _typing.Literal["_profile", b"_profile"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__profile) -> _WhichOneofReturnType__profile | None: ...
+
+Global___UpdateCollectionRequest: _TypeAlias = UpdateCollectionRequest  # noqa: Y015
 
 @_typing.final
 class CreateCollectionRequest(_message.Message):
@@ -1038,6 +1067,7 @@ class SearchRequest(_message.Message):
     FILTER_FIELD_NUMBER: _builtins.int
     FUSION_FIELD_NUMBER: _builtins.int
     READABILITY_FIELD_NUMBER: _builtins.int
+    COLLECTION_BUDGET_MS_FIELD_NUMBER: _builtins.int
     text: _builtins.str
     """The lexical leg; needed unless mode is DENSE."""
     mode: Global___SearchMode.ValueType
@@ -1045,6 +1075,11 @@ class SearchRequest(_message.Message):
     readability: _builtins.float
     """How well the embedder reads `text` (EmbedResponse.readability). Together with the mean of each
     collection it decides what the dense leg of a hybrid search is worth.
+    """
+    collection_budget_ms: _builtins.int
+    """Of several collections, those that are late or cannot be searched (another model, damaged) are
+    left out after so many milliseconds, at most half of the time that the call has; `searched` says
+    so. 0: the search fails with the first of them.
     """
     @_builtins.property
     def collections(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
@@ -1070,16 +1105,52 @@ class SearchRequest(_message.Message):
         filter: Global___Filter | None = ...,
         fusion: Global___Fusion | None = ...,
         readability: _builtins.float | None = ...,
+        collection_budget_ms: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_readability", b"_readability", "embedder", b"embedder", "filter", b"filter", "fusion", b"fusion", "readability", b"readability", "vector", b"vector"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_readability", b"_readability", "collections", b"collections", "embedder", b"embedder", "filter", b"filter", "fusion", b"fusion", "limit", b"limit", "mode", b"mode", "readability", b"readability", "text", b"text", "vector", b"vector"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_readability", b"_readability", "collection_budget_ms", b"collection_budget_ms", "collections", b"collections", "embedder", b"embedder", "filter", b"filter", "fusion", b"fusion", "limit", b"limit", "mode", b"mode", "readability", b"readability", "text", b"text", "vector", b"vector"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__readability: _TypeAlias = _typing.Literal["readability"]  # noqa: Y015
     _WhichOneofArgType__readability: _TypeAlias = _typing.Literal["_readability", b"_readability"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__readability) -> _WhichOneofReturnType__readability | None: ...
 
 Global___SearchRequest: _TypeAlias = SearchRequest  # noqa: Y015
+
+@_typing.final
+class CollectionSearch(_message.Message):
+    """The search of one collection."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COLLECTION_FIELD_NUMBER: _builtins.int
+    TIMING_FIELD_NUMBER: _builtins.int
+    PASSAGES_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    collection: _builtins.str
+    passages: _builtins.int
+    """Passages of the reply that are its."""
+    error: _builtins.str
+    """Reason for which it was left out; empty where it was searched."""
+    @_builtins.property
+    def timing(self) -> _common_pb2.Timing:
+        """From the beginning until its hits were there."""
+
+    def __init__(
+        self,
+        *,
+        collection: _builtins.str = ...,
+        timing: _common_pb2.Timing | None = ...,
+        passages: _builtins.int = ...,
+        error: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["timing", b"timing"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "error", b"error", "passages", b"passages", "timing", b"timing"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CollectionSearch: _TypeAlias = CollectionSearch  # noqa: Y015
 
 @_typing.final
 class SearchResponse(_message.Message):
@@ -1108,6 +1179,7 @@ class SearchResponse(_message.Message):
     PASSAGES_FIELD_NUMBER: _builtins.int
     TIMING_FIELD_NUMBER: _builtins.int
     REVISIONS_FIELD_NUMBER: _builtins.int
+    SEARCHED_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def passages(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.Passage]:
         """Best first."""
@@ -1118,16 +1190,21 @@ class SearchResponse(_message.Message):
     def revisions(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
         """By collection, as of before the search: the passages are as new, or newer."""
 
+    @_builtins.property
+    def searched(self) -> _containers.RepeatedCompositeFieldContainer[Global___CollectionSearch]:
+        """One for each collection of the request, in its order. Empty: the retriever is older."""
+
     def __init__(
         self,
         *,
         passages: _abc.Iterable[_common_pb2.Passage] | None = ...,
         timing: _common_pb2.Timing | None = ...,
         revisions: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        searched: _abc.Iterable[Global___CollectionSearch] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["timing", b"timing"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["passages", b"passages", "revisions", b"revisions", "timing", b"timing"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["passages", b"passages", "revisions", b"revisions", "searched", b"searched", "timing", b"timing"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1177,19 +1254,45 @@ class GetIndexRevisionsResponse(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class ProfilesEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     REVISIONS_FIELD_NUMBER: _builtins.int
+    PROFILES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def revisions(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
         """By collection. A change that was acknowledged before the request is counted."""
+
+    @_builtins.property
+    def profiles(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """By collection: Collection.profile, where there is one."""
 
     def __init__(
         self,
         *,
         revisions: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        profiles: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["revisions", b"revisions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["profiles", b"profiles", "revisions", b"revisions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

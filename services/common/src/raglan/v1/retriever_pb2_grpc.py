@@ -55,6 +55,11 @@ class RetrieverServiceStub:
                 request_serializer=raglan_dot_v1_dot_retriever__pb2.ListCollectionsRequest.SerializeToString,
                 response_deserializer=raglan_dot_v1_dot_retriever__pb2.ListCollectionsResponse.FromString,
                 _registered_method=True)
+        self.UpdateCollection = channel.unary_unary(
+                '/raglan.v1.RetrieverService/UpdateCollection',
+                request_serializer=raglan_dot_v1_dot_retriever__pb2.UpdateCollectionRequest.SerializeToString,
+                response_deserializer=raglan_dot_v1_dot_retriever__pb2.Collection.FromString,
+                _registered_method=True)
         self.DeleteCollection = channel.unary_unary(
                 '/raglan.v1.RetrieverService/DeleteCollection',
                 request_serializer=raglan_dot_v1_dot_retriever__pb2.DeleteCollectionRequest.SerializeToString,
@@ -145,6 +150,13 @@ class RetrieverServiceServicer:
 
     def ListCollections(self, request, context):
         """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateCollection(self, request, context):
+        """Changes what a collection keeps for its callers.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -253,6 +265,11 @@ def add_RetrieverServiceServicer_to_server(servicer, server):
                     servicer.ListCollections,
                     request_deserializer=raglan_dot_v1_dot_retriever__pb2.ListCollectionsRequest.FromString,
                     response_serializer=raglan_dot_v1_dot_retriever__pb2.ListCollectionsResponse.SerializeToString,
+            ),
+            'UpdateCollection': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateCollection,
+                    request_deserializer=raglan_dot_v1_dot_retriever__pb2.UpdateCollectionRequest.FromString,
+                    response_serializer=raglan_dot_v1_dot_retriever__pb2.Collection.SerializeToString,
             ),
             'DeleteCollection': grpc.unary_unary_rpc_method_handler(
                     servicer.DeleteCollection,
@@ -406,6 +423,33 @@ class RetrieverService:
             '/raglan.v1.RetrieverService/ListCollections',
             raglan_dot_v1_dot_retriever__pb2.ListCollectionsRequest.SerializeToString,
             raglan_dot_v1_dot_retriever__pb2.ListCollectionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateCollection(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/raglan.v1.RetrieverService/UpdateCollection',
+            raglan_dot_v1_dot_retriever__pb2.UpdateCollectionRequest.SerializeToString,
+            raglan_dot_v1_dot_retriever__pb2.Collection.FromString,
             options,
             channel_credentials,
             insecure,

@@ -43,6 +43,8 @@ class RetrieverServiceStub:
     """ALREADY_EXISTS when the collection exists with other settings; OK when it exists with the same."""
     GetCollection: _grpc.UnaryUnaryMultiCallable[_retriever_pb2.GetCollectionRequest, _retriever_pb2.Collection]
     ListCollections: _grpc.UnaryUnaryMultiCallable[_retriever_pb2.ListCollectionsRequest, _retriever_pb2.ListCollectionsResponse]
+    UpdateCollection: _grpc.UnaryUnaryMultiCallable[_retriever_pb2.UpdateCollectionRequest, _retriever_pb2.Collection]
+    """Changes what a collection keeps for its callers."""
     DeleteCollection: _grpc.UnaryUnaryMultiCallable[_retriever_pb2.DeleteCollectionRequest, _retriever_pb2.DeleteCollectionResponse]
     Upsert: _grpc.UnaryUnaryMultiCallable[_retriever_pb2.UpsertRequest, _retriever_pb2.UpsertResponse]
     """Acknowledged means durable. Chunks are replaced by chunk_id."""
@@ -80,6 +82,8 @@ class RetrieverServiceAsyncStub(RetrieverServiceStub):
     """ALREADY_EXISTS when the collection exists with other settings; OK when it exists with the same."""
     GetCollection: _aio.UnaryUnaryMultiCallable[_retriever_pb2.GetCollectionRequest, _retriever_pb2.Collection]  # type: ignore[assignment]
     ListCollections: _aio.UnaryUnaryMultiCallable[_retriever_pb2.ListCollectionsRequest, _retriever_pb2.ListCollectionsResponse]  # type: ignore[assignment]
+    UpdateCollection: _aio.UnaryUnaryMultiCallable[_retriever_pb2.UpdateCollectionRequest, _retriever_pb2.Collection]  # type: ignore[assignment]
+    """Changes what a collection keeps for its callers."""
     DeleteCollection: _aio.UnaryUnaryMultiCallable[_retriever_pb2.DeleteCollectionRequest, _retriever_pb2.DeleteCollectionResponse]  # type: ignore[assignment]
     Upsert: _aio.UnaryUnaryMultiCallable[_retriever_pb2.UpsertRequest, _retriever_pb2.UpsertResponse]  # type: ignore[assignment]
     """Acknowledged means durable. Chunks are replaced by chunk_id."""
@@ -132,6 +136,14 @@ class RetrieverServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _retriever_pb2.ListCollectionsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_retriever_pb2.ListCollectionsResponse, _abc.Awaitable[_retriever_pb2.ListCollectionsResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def UpdateCollection(
+        self,
+        request: _retriever_pb2.UpdateCollectionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_retriever_pb2.Collection, _abc.Awaitable[_retriever_pb2.Collection]]:
+        """Changes what a collection keeps for its callers."""
 
     @_abc_1.abstractmethod
     def DeleteCollection(

@@ -60,6 +60,7 @@ RULES: Final[Mapping[tuple[str, str], Rule]] = {
     ("GET", "/v1/collections"): QUERY,
     ("POST", "/v1/collections"): Rule(Scope.INGEST, "collection.create"),
     ("GET", _COLLECTION): QUERY,
+    ("PATCH", _COLLECTION): Rule(Scope.INGEST, "collection.update"),
     ("DELETE", _COLLECTION): Rule(Scope.INGEST, "collection.delete"),
     ("GET", "/v1/collections/{name}/documents"): QUERY,
     ("POST", "/v1/collections/{name}/documents"): INGEST,

@@ -11,9 +11,12 @@ from raglan.errors import Conflict
 from raglan.identifiers import shortened
 from raglan.v1 import common_pb2, ingester_pb2, retriever_pb2
 
+from raglan_gateway import caller
 from raglan_gateway.api import replies, schemas
+from raglan_gateway.collection_profiles import CollectionProfiles
 from raglan_gateway.deletions import Deletions
 from raglan_gateway.mesh import Mesh
+from raglan_gateway.profiles import Profiles
 
 TIMEOUT_S: Final = 30.0
 
@@ -95,7 +98,9 @@ async def delete(mesh: Mesh, deletions: Deletions, name: str) -> int:
     return int(held.chunks)
 
 
-def router(mesh: Mesh, deletions: Deletions) -> APIRouter:
+def router(
+    mesh: Mesh, deletions: Deletions, profiles: Profiles, defaults: CollectionProfiles
+) -> APIRouter:
     """The routes of collections."""
     routes = APIRouter(prefix="/v1/collections", tags=["collections"])
 
@@ -118,6 +123,18 @@ def router(mesh: Mesh, deletions: Deletions) -> APIRouter:
         """One collection with its statistics."""
         request = retriever_pb2.GetCollectionRequest(name=name)
         return replies.collection(await retrieve("GetCollection", request))
+
+    @routes.patch("/{name}")
+    async def update_collection(
+        name: schemas.CollectionName, body: schemas.CollectionChanges
+    ) -> schemas.Collection:
+        """Change the profile of questions to a collection that name none."""
+        if body.profile:
+            profiles.require(body.profile)
+        request = retriever_pb2.UpdateCollectionRequest(name=name, profile=body.profile or "")
+        found = await retrieve("UpdateCollection", request)
+        defaults.learn(caller.current().tenant, name, found.profile)
+        return replies.collection(found)
 
     @routes.delete("/{name}")
     async def delete_collection(name: schemas.CollectionName) -> schemas.Deleted:

@@ -76,6 +76,7 @@ class SearchOutput(schemas.Described):
     """Passages, best first."""
 
     passages: list[FoundPassage]
+    collections: list[schemas.SearchedCollection]
     degraded: list[schemas.Degraded]
     trace_id: str
 
@@ -89,6 +90,7 @@ class AnswerOutput(schemas.Described):
     confidence: float
     """In [0, 1]."""
     citations: list[schemas.Citation]
+    collections: list[schemas.SearchedCollection]
     degraded: list[schemas.Degraded]
     trace_id: str
 
@@ -152,7 +154,12 @@ def tools(answering: Answering, mesh: Mesh) -> dict[str, Tool]:
         found = await answering.search(body, request, _PRIORITY)
         reply = schemas.SearchReply.model_validate_json(found)
         passages = [_passage(number, each) for number, each in enumerate(reply.passages, 1)]
-        made = SearchOutput(passages=passages, degraded=reply.degraded, trace_id=reply.trace_id)
+        made = SearchOutput(
+            passages=passages,
+            collections=reply.collections,
+            degraded=reply.degraded,
+            trace_id=reply.trace_id,
+        )
         return made, "\n\n".join(map(_passage_text, passages)) or "No passage was found."
 
     async def answer(given: AnswerInput, request: Request) -> Result:

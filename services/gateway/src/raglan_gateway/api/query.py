@@ -20,12 +20,13 @@ from raglan.telemetry import context as request_context
 from raglan.telemetry import tracing
 from raglan.v1 import common_pb2
 
-from raglan_gateway import reply_headers, stage_spans
+from raglan_gateway import caller, reply_headers, stage_spans
 from raglan_gateway.api import openapi, replies, schemas, sse, stale_answers
 from raglan_gateway.api.checked import checked
 from raglan_gateway.caches import control
 from raglan_gateway.caches.cached_pipeline import CachedPipeline
 from raglan_gateway.caches.entry import Layer
+from raglan_gateway.collection_profiles import CollectionProfiles
 from raglan_gateway.conversation.sessions import Sessions
 from raglan_gateway.metrics import Metrics
 from raglan_gateway.pipeline import (
@@ -37,7 +38,7 @@ from raglan_gateway.pipeline import (
     Started,
     Thinking,
 )
-from raglan_gateway.profiles import Profiles
+from raglan_gateway.profiles import Body, Profile, Profiles
 from raglan_gateway.query import Query
 from raglan_gateway.query_state import QueryState
 from raglan_gateway.settings import GatewaySettings
@@ -63,6 +64,7 @@ class Answering:
         metrics: Metrics,
         sessions: Sessions,
         profiles: Profiles,
+        defaults: CollectionProfiles,
     ) -> None:
         self._pipeline = pipeline
         self._answers = answers
@@ -70,10 +72,11 @@ class Answering:
         self._metrics = metrics
         self._sessions = sessions
         self._profiles = profiles
+        self._defaults = defaults
 
     async def search(self, body: schemas.SearchRequest, request: Request, priority: str) -> bytes:
         """Find passages; returns a `schemas.SearchReply` as JSON."""
-        body, profile = self._profiles.apply(body, self._settings.default_collection)
+        body, profile = await self._with_profile(body)
         query, deadline = checked(body, priority, self._settings)
         query = _with_control(replace(query, rewriter=profile.writes_with), request)
         try:
@@ -110,7 +113,7 @@ class Answering:
         self, body: schemas.QueryRequest, request: Request, priority: str
     ) -> tuple[schemas.QueryRequest, Query, Deadline]:
         """Check a question, with the settings of its profile and the history of its session."""
-        body, profile = self._profiles.apply(body, self._settings.default_collection)
+        body, profile = await self._with_profile(body)
         body, history_lost = await self._sessions.with_history(body)
         query, deadline = checked(body, priority, self._settings)
         query = replace(
@@ -121,6 +124,15 @@ class Answering:
             history_lost=history_lost,
         )
         return body, _with_control(query, request), deadline
+
+    async def _with_profile(self, body: Body) -> tuple[Body, Profile]:
+        """Return the body with the settings of its profile, or of its collections', and these."""
+        default = self._settings.default_collection
+        own = {}
+        if body.profile is None:
+            tenant = caller.current().tenant
+            own = await self._defaults.get(tenant, body.collections or [default])
+        return self._profiles.apply(body, default, own)
 
     async def stream(
         self, body: schemas.QueryRequest, request: Request, priority: str
@@ -272,7 +284,11 @@ def _shown(
             return sse.Event("start", start)
         case Sources(run):
             passages += [replies.passage(p) for p in run.passages]
-            sources = schemas.StreamSources(passages=passages, degraded=replies.degraded(run))
+            sources = schemas.StreamSources(
+                passages=passages,
+                degraded=replies.degraded(run),
+                collections=replies.collections(run),
+            )
             return sse.Event("sources", sources)
         case Thinking(text):
             return sse.Event("thinking", schemas.StreamThinking(text=text))

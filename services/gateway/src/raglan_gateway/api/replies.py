@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Final, Literal, cast
 
@@ -10,7 +11,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from raglan.telemetry import context as request_context
 from raglan.v1 import common_pb2, generator_pb2, ingester_pb2, retriever_pb2
 
-from raglan_gateway.api import cacheable, job_schemas, schemas, strategy_schemas
+from raglan_gateway.api import cacheable, job_schemas, schemas, searched, strategy_schemas
 from raglan_gateway.grounding import Claim, groundedness
 from raglan_gateway.query_state import QueryState
 from raglan_gateway.strategies.strategy import SecondTry
@@ -27,6 +28,7 @@ def search(run: QueryState) -> schemas.SearchReply:
     """The reply of `/v1/search`."""
     return schemas.SearchReply(
         passages=[passage(p) for p in run.passages],
+        collections=collections(run),
         degraded=degraded(run),
         timings_ms=timings(run),
         trace_id=request_context.trace_id(),
@@ -82,6 +84,7 @@ def query(run: QueryState, passages: Sequence[schemas.Passage] = ()) -> schemas.
         groundedness=groundedness(run.claims, finished.groundedness),
         claims=[claim(c) for c in run.claims],
         unread_chunk_ids=[run.passages[index].chunk_id for index in finished.dropped],
+        collections=collections(run),
         degraded=degraded(run),
         usage=schemas.Usage(
             prompt_tokens=usage.prompt_tokens,
@@ -121,7 +124,24 @@ def timings(run: QueryState) -> dict[str, float]:
 def degraded(run: QueryState) -> list[schemas.Degraded]:
     """Convert the degradations of a run."""
     return [
-        schemas.Degraded(stage=d.stage, reason=d.reason, fallback=d.fallback) for d in run.degraded
+        schemas.Degraded(
+            stage=d.stage, reason=d.reason, fallback=d.fallback, collection=d.collection
+        )
+        for d in run.degraded
+    ]
+
+
+def collections(run: QueryState) -> list[searched.SearchedCollection]:
+    """Convert the search of each collection; `passages` counts those that the reply has."""
+    shown = Counter(each.collection for each in run.passages)
+    return [
+        searched.SearchedCollection(
+            collection=each.collection,
+            took_ms=round(each.timing.compute_ns / 1e6, 3),
+            passages=shown[each.collection],
+            error=each.error,
+        )
+        for each in run.collections
     ]
 
 
@@ -195,6 +215,7 @@ def collection(found: retriever_pb2.Collection) -> schemas.Collection:
         unindexed_chunks=found.unindexed_chunks,
         disk_bytes=found.disk_bytes,
         error=found.error,
+        profile=found.profile or None,
     )
 
 

@@ -10,6 +10,8 @@ from raglan.errors import InvalidInput
 from raglan.identifiers import COLLECTION_NAME, MAX_DOCUMENT_ID_CHARS, check_document_id
 
 from raglan_gateway.api.filters import BoundedFilter
+from raglan_gateway.api.searched import Degraded as Degraded
+from raglan_gateway.api.searched import SearchedCollection as SearchedCollection
 from raglan_gateway.api.strategy_schemas import StrategyReply, WithSecondTry, WithStrategy
 from raglan_gateway.api.strict import Strict
 from raglan_gateway.api.text import BoundedJson, NonBlankText, PlainText
@@ -171,14 +173,6 @@ class Citation(Described):
     end: int
 
 
-class Degraded(Described):
-    """A stage that fell back, why, and to what."""
-
-    stage: str
-    reason: str
-    fallback: str
-
-
 class Usage(Described):
     """Tokens of the language model."""
 
@@ -211,9 +205,6 @@ class SearchReply(StrategyReply):
     """Passages, best first."""
 
     passages: list[Passage]
-    degraded: list[Degraded]
-    timings_ms: dict[str, float]
-    trace_id: str
 
 
 class QueryReply(StrategyReply):
@@ -244,11 +235,8 @@ class QueryReply(StrategyReply):
     """The sentences of an answer that a model wrote; a quote needs no proof."""
     unread_chunk_ids: list[str]
     """Passages that did not fit the model's context."""
-    degraded: list[Degraded]
     usage: Usage
-    timings_ms: dict[str, float]
     model: str
-    trace_id: str
 
 
 class StreamStart(Described):
@@ -265,6 +253,8 @@ class StreamSources(Described):
 
     passages: list[Passage]
     degraded: list[Degraded]
+    collections: list[SearchedCollection] = Field(default_factory=list)
+    """As in the reply of `/v1/search`."""
 
 
 class StreamThinking(Described):
@@ -294,6 +284,13 @@ class NewCollection(Strict):
     chunking: Chunking | None = None
 
 
+class CollectionChanges(Strict):
+    """Changes of a collection."""
+
+    profile: Annotated[PlainText, Field(max_length=64, examples=["fast"])] | None
+    """Profile of the questions to it that name none; null for that of the gateway's file."""
+
+
 class Embedder(Described):
     """The model that made a collection's vectors."""
 
@@ -314,6 +311,8 @@ class Collection(Described):
     disk_bytes: int
     error: str = ""
     """Reason for which it cannot be served, with which only its name is known; else empty."""
+    profile: str | None = None
+    """Profile of the questions to it that name none; null for that of the gateway's file."""
 
 
 class Collections(Described):

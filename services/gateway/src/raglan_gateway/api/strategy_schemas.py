@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from raglan_gateway.api.cacheable import Cacheable
+from raglan_gateway.api.searched import Searched
 from raglan_gateway.api.strict import Strict
 from raglan_gateway.strategies.strategy import MAX_QUERIES
 
@@ -59,7 +59,7 @@ class StrategyUsed(BaseModel):
     second_try: SecondTry | None = None
 
 
-class StrategyReply(Cacheable):
+class StrategyReply(Searched):
     """A reply to a request with a strategy."""
 
     strategy: StrategyUsed | None = None

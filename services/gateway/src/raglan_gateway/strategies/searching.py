@@ -50,7 +50,7 @@ async def search(
     if not run.search_texts:
         return await services.search(request, deadline=limit)
     others = [
-        asyncio.create_task(_passages(run, each, candidates, services, limit))
+        asyncio.create_task(_found(run, each, candidates, services, limit))
         for each in run.search_texts
     ]
     try:
@@ -63,24 +63,36 @@ async def search(
         if isinstance(outcome, RaglanError):
             run.note(Degradation("strategy", outcome.message, FALLBACK["strategy"]))
             break
-    lists = [outcome for outcome in outcomes if not isinstance(outcome, RaglanError)]
+    replies = [outcome for outcome in outcomes if not isinstance(outcome, RaglanError)]
+    _note_left_out(found, replies)
+    lists = [list(each.passages) for each in replies]
     merged = list(fused(list(found.passages), lists, request.limit))
     del found.passages[:]
     found.passages.extend(merged)
     return found
 
 
-async def _passages(
+async def _found(
     run: QueryState, other: SearchText, candidates: int, services: Services, limit: Deadline
-) -> list[common_pb2.Passage] | RaglanError:
+) -> retriever_pb2.SearchResponse | RaglanError:
     query = replace(run.query, standalone=other.text, mode=other.mode)
     try:
-        found = await services.search(
+        return await services.search(
             messages.search(query, other.embedded, candidates), deadline=limit
         )
     except RaglanError as error:
         return error
-    return list(found.passages)
+
+
+def _note_left_out(
+    found: retriever_pb2.SearchResponse, others: Sequence[retriever_pb2.SearchResponse]
+) -> None:
+    """Count a collection as left out that any of the searches left out."""
+    for other in others:
+        for mine, theirs in zip(found.searched, other.searched, strict=False):
+            if theirs.error and not mine.error:
+                mine.error = theirs.error
+                found.revisions.pop(mine.collection, None)
 
 
 def fused(

@@ -48,8 +48,12 @@ _AT_ONCE: Final = 500
 """Points brought over between two calls of writers."""
 
 
+_SPARE_THREADS: Final = 1
+"""Further threads for reading, so that a collection whose reads hang leaves one to the others."""
+
+
 class EdgeStore:
-    """Reads run in `search_threads` threads; every change in the one writing thread, in order.
+    """Reads run in `search_threads` threads a collection; every change in one thread, in order.
 
     When writers pause, upkeep flushes what they wrote and, where `optimize_after_chunks` changed,
     builds the vector index, one collection at a time: a process works on a copy of the shard, what
@@ -83,7 +87,9 @@ class EdgeStore:
         self._max_collections = max_collections
         self._close_after_s = close_after_s
         self._closing: asyncio.Task[None] | None = None
-        self._reads = BoundedPool("reading", threads=search_threads, max_waiting=max_waiting)
+        self._reads = BoundedPool(
+            "reading", threads=search_threads, max_waiting=max_waiting, spare=_SPARE_THREADS
+        )
         self._writes = BoundedPool("writing", threads=1, max_waiting=_MAX_WAITING_WRITES)
         self._optimize_after = optimize_after_chunks
         self._flushes = Upkeep(self._flush_written, quiet_s=quiet_s)
@@ -168,10 +174,10 @@ class EdgeStore:
         return await self._read(name, Shard.count, where)
 
     async def size(self, name: str) -> Size:
-        return await self._reads.run(self._size, name)
+        return await self._reads.run_for(name, self._size, name)
 
     async def stats(self, name: str) -> Stats:
-        return await self._reads.run(self._stats, name)
+        return await self._reads.run_for(name, self._stats, name)
 
     def backlog_s(self) -> float:
         return self._reads.backlog_s
@@ -229,7 +235,7 @@ class EdgeStore:
             with self._shards.entered(name) as (_, shard):
                 return work(shard, *args, **kwargs)
 
-        return await self._reads.run(enter_and_work)
+        return await self._reads.run_for(name, enter_and_work)
 
     def _size(self, name: str) -> Size:
         held = self._shards.get(name)

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Final, ParamSpec, TypeVar
+from weakref import WeakValueDictionary
 
 from raglan.errors import Overloaded
 
@@ -19,16 +20,25 @@ _WEIGHT: Final = 0.05
 
 
 class BoundedPool:
-    """Thread pool with at most `max_waiting` calls in its queue."""
+    """Thread pool with at most `max_waiting` calls in its queue.
 
-    def __init__(self, name: str, *, threads: int, max_waiting: int) -> None:
+    Args:
+        name: of the threads.
+        threads: calls that run at once; in `run_for`, those of one lane.
+        max_waiting: calls in the queue.
+        spare: further threads, so that one lane whose calls hang leaves some to the others.
+    """
+
+    def __init__(self, name: str, *, threads: int, max_waiting: int, spare: int = 0) -> None:
         self._name = name
-        self._limit = threads + max_waiting
+        self._limit = threads + spare + max_waiting
         self._width = threads
+        self._lanes: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
+        """Those in use."""
         self._mean_s = 0.0
         """Decaying mean duration of a call."""
         self._pending = 0
-        self._threads = ThreadPoolExecutor(threads, thread_name_prefix=name)
+        self._threads = ThreadPoolExecutor(threads + spare, thread_name_prefix=name)
 
     async def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run `work(...)` in a thread. Work that has begun ends even if the caller is cancelled.
@@ -36,15 +46,39 @@ class BoundedPool:
         Raises:
             Overloaded: too many calls wait already.
         """
+        self._check_room()
+        return await self._run(lambda: None, work, *args, **kwargs)
+
+    async def run_for(
+        self, lane: str, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """As `run`, behind the other calls of `lane`, which share its threads."""
+        self._check_room()
+        places = self._lanes.get(lane)
+        if places is None:
+            places = self._lanes[lane] = asyncio.Semaphore(self._width)
+        self._pending += 1
+        try:
+            await places.acquire()
+        finally:
+            self._pending -= 1
+        return await self._run(places.release, work, *args, **kwargs)
+
+    async def run_always(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run `work(...)` without the limit: for clean-up, which must not be refused."""
+        return await self._run(lambda: None, work, *args, **kwargs)
+
+    def _check_room(self) -> None:
         if self._pending >= self._limit:
             raise Overloaded(
                 f"{self._pending} calls wait for the index's {self._name} threads, the limit.",
                 retry_after_s=_RETRY_AFTER_S,
             )
-        return await self.run_always(work, *args, **kwargs)
 
-    async def run_always(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run `work(...)` without the limit: for clean-up, which must not be refused."""
+    async def _run(
+        self, leave: Callable[[], None], work: Callable[P, T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Run `work(...)`; `leave` is called once its thread is free again."""
         self._pending += 1
 
         def timed() -> tuple[T, float]:
@@ -58,6 +92,7 @@ class BoundedPool:
         def settle(done: Future[tuple[T, float]]) -> None:
             # Counted until the thread is free again, whether or not the caller still waits.
             self._leave(done)
+            leave()
             if not finished.done():
                 finished.set_result(None)
 

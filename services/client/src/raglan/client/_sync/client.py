@@ -182,6 +182,12 @@ class Client(Documents):
         found = self.request("GET", f"/v1/collections/{segment(name)}")
         return read_as(models.Collection, found)
 
+    def update_collection(self, name: str, *, profile: str | None) -> models.Collection:
+        """Choose the profile of the questions to a collection that name none; None for no own."""
+        path = f"/v1/collections/{segment(name)}"
+        found = self.request("PATCH", path, json={"profile": profile}, idempotent=True)
+        return read_as(models.Collection, found)
+
     def delete_collection(self, name: str) -> models.Deleted:
         """Delete a collection with its documents."""
         gone = self.request("DELETE", f"/v1/collections/{segment(name)}")
