@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from raglan_gateway.api.openai.documented import TAG
 from raglan_gateway.app import build
 from raglan_gateway.settings import GatewaySettings
 
@@ -15,7 +16,8 @@ HEAD = """# REST reference
 
 <!-- Written by `make docs` from the gateway's OpenAPI document. Change that, not this page. -->
 
-Every call of the gateway, with an example. A running gateway serves the OpenAPI document at
+Every call of the gateway's own API, with an example; those that clients of OpenAI, Cohere and Jina
+know are in [OpenAI-compatible API](api/openai.md). A running gateway serves the OpenAPI document at
 `/openapi.json`, and at `/docs` a page to try it out. Bodies and replies are JSON in UTF-8. In the
 examples, lists of a reply are cut to one element.
 
@@ -58,7 +60,7 @@ def main() -> None:
     tag = None
     for route, methods in document["paths"].items():
         for method in _METHODS:
-            if (operation := methods.get(method)) is None:
+            if (operation := methods.get(method)) is None or TAG in operation["tags"]:
                 continue
             if operation["tags"][0] != tag:
                 tag = operation["tags"][0]
@@ -128,7 +130,7 @@ def _print_example(example: dict[str, Any]) -> None:
 
 def _objects(schemas: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     """Objects inside of bodies, and those of replies whose fields have descriptions."""
-    bodies = {"SearchRequest", "QueryRequest", "NewCollection", "NewDocuments"}
+    bodies = {"SearchRequest", "QueryRequest", "NewCollection", "NewDocuments", "QueryOptions"}
     bodies |= {"DocumentDeletion", "DocumentTagging", "DocumentUpdate"}
     for name, schema in schemas.items():
         fields = schema.get("properties", {}).values()

@@ -2,43 +2,53 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import mesh_process
 import pytest
+import schemathesis_run
 
-CHECKS = (
-    "not_a_server_error,status_code_conformance,content_type_conformance,"
-    "response_schema_conformance,negative_data_rejection,unsupported_method"
-)
-SECONDS = 150
-# 504 answers a deadline that the request itself chose too short for what it asked.
-CONFIG = """
-[checks.not_a_server_error]
-expected-statuses = ["2xx", "3xx", "4xx", 504]
-"""
+CASES = int(os.environ.get("CASES", "3000"))
+"""Cases to send, of all callers together: `make test-fuzz CASES=10000`."""
+ADMIN = "0123456789abcdef0123456789abcdef"
+
+pytestmark = pytest.mark.timeout(120 + CASES)
 
 
-@pytest.mark.timeout(SECONDS * 3)
-def test_no_request_makes_a_server_error(mesh: mesh_process.Mesh, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def closed_mesh(
+    tmp_path_factory: pytest.TempPathFactory, exported: dict[str, str]
+) -> Iterator[mesh_process.Mesh]:
+    """A mesh that asks for keys, with its caches on."""
+    variables = exported | {"RAGLAN_GATEWAY_ADMIN_KEY": ADMIN}
+    folder = tmp_path_factory.mktemp("closed") / "mesh"
+    with mesh_process.running(folder, cached=True, **variables) as running:
+        yield running
+
+
+def test_callers_without_keys(mesh: mesh_process.Mesh, tmp_path: Path) -> None:
     with mesh.client() as client:
-        for name in ("default", "a", "0"):
-            client.post("/v1/collections", json={"name": name})
-            mesh_process.ingest(client, name, [{"id": "a", "text": "Something to find."}])
-    config = tmp_path / "schemathesis.toml"
-    config.write_text(CONFIG)
-    command = [
-        sys.executable, "-m", "schemathesis.cli", "--config-file", str(config),
-        "run", f"{mesh.url}/openapi.json", "--checks", CHECKS,
-        "--max-examples", "30", "--seed", "1",
-        "--continue-on-failure", "--request-timeout", "60", "--suppress-health-check", "all",
-        "--max-time", str(SECONDS),
-        "--generation-database", "none", "--warnings", "off",
-    ]  # fmt: skip
-    done = subprocess.run(
-        command, capture_output=True, text=True, timeout=SECONDS * 2.5, cwd=tmp_path
+        ids = schemathesis_run.prepare(client)
+    found = schemathesis_run.fuzz(mesh.url, tmp_path, cases=CASES * 6 // 10, ids=ids)
+    assert (found.server_errors, found.hangs, found.others) == (0, 0, 0), "\n".join(found.said)
+
+
+@pytest.mark.parametrize("scope", ["admin", "query"])
+def test_a_key_of_each_scope(closed_mesh: mesh_process.Mesh, tmp_path: Path, scope: str) -> None:
+    headers = {"Authorization": f"Bearer {ADMIN}"}
+    with closed_mesh.client(headers=headers) as client:
+        ids = schemathesis_run.prepare(client)
+        if scope == "query":
+            made = client.post("/v1/keys", json={"name": "fuzzed", "scopes": ["query"]})
+            headers = {"Authorization": f"Bearer {made.json()['key']}"}
+    found = schemathesis_run.fuzz(
+        closed_mesh.url,
+        tmp_path,
+        cases=CASES * 2 // 10,
+        headers=headers,
+        ids=ids,
+        phases="fuzzing,stateful",
     )
-    assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
-    assert "No issues found" in done.stdout, done.stdout[-2000:]
+    assert (found.server_errors, found.hangs, found.others) == (0, 0, 0), "\n".join(found.said)

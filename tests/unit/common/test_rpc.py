@@ -426,3 +426,44 @@ def test_a_file_of_addresses_may_be_indented_and_commented(tmp_path: Path) -> No
     path = tmp_path / "embedder.addresses"
     path.write_text("# ours\n  10.0.0.1:7101  # the fast one\n\t# none\n\n[::1]:7101\n")
     assert addresses._read(path).fixed == {"10.0.0.1:7101", "[::1]:7101"}
+
+
+async def test_bytes_that_are_no_message_are_invalid_input() -> None:
+    """gRPC's own answer is UNKNOWN, with a traceback in the log."""
+
+    class Reads(ingester_pb2_grpc.IngesterServiceServicer):
+        async def Submit(self, request_iterator, context):  # type: ignore[no-untyped-def]
+            async for _ in request_iterator:
+                pass
+            return ingester_pb2.Job()
+
+        async def GetJob(self, request, context):  # type: ignore[no-untyped-def]
+            return ingester_pb2.Job()
+
+        async def WatchJob(self, request, context):  # type: ignore[no-untyped-def]
+            yield ingester_pb2.Job()
+
+    name = "raglan.v1.IngesterService"
+    service = Service(
+        name=name,
+        register=lambda s: ingester_pb2_grpc.add_IngesterServiceServicer_to_server(Reads(), s),
+    )
+    server = Server(service, GrpcSettings(shutdown_drain_s=0, shutdown_grace_s=0.1))
+    await server.start()
+    broken = b"\xff"
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+        whole = channel.unary_unary(f"/{name}/GetJob")
+        assert await whole(b"", timeout=5) == b""
+        with capture_logs() as logs:
+            calls = [
+                whole(broken, timeout=5),
+                channel.unary_stream(f"/{name}/WatchJob")(broken, timeout=5).read(),
+                channel.stream_unary(f"/{name}/Submit")(iter((b"", broken)), timeout=5),
+            ]
+            for call in calls:
+                with pytest.raises(grpc.aio.AioRpcError) as caught:
+                    await call
+                assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+                assert "no message of this method" in (caught.value.details() or "")
+    assert {each["log_level"] for each in logs} <= {"debug", "info"}
+    await server.stop()

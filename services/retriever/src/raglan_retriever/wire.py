@@ -41,7 +41,11 @@ def model_from_proto(message: common_pb2.ModelIdentity) -> Model:
 
 
 def chunk_from_proto(message: retriever_pb2.Chunk) -> Chunk:
-    """Convert a chunk to index."""
+    """Convert a chunk to index.
+
+    Raises:
+        InvalidInput: its time is none.
+    """
     return Chunk(
         chunk_id=message.chunk_id,
         document_id=message.document_id,
@@ -56,9 +60,19 @@ def chunk_from_proto(message: retriever_pb2.Chunk) -> Chunk:
         structure=message.structure,
         language=message.language,
         filename=message.filename,
-        created_ms=message.created_at.ToMilliseconds(),
+        created_ms=_milliseconds(message),
         access=tuple(message.access),
     )
+
+
+def _milliseconds(message: retriever_pb2.Chunk) -> int:
+    try:
+        return message.created_at.ToMilliseconds()
+    except ValueError:
+        raise InvalidInput(
+            f"created_at of chunk {message.chunk_id[:100]!r} is no timestamp: its seconds are "
+            "those of the years 1 to 9999, its nanos 0 to 999999999."
+        ) from None
 
 
 def query_from_proto(request: retriever_pb2.SearchRequest, default: Fusion) -> Query:

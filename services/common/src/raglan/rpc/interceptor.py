@@ -12,10 +12,11 @@ from typing import Any, Final, TypeAlias
 
 import grpc
 import structlog
+from google.protobuf.message import DecodeError
 
 from raglan import deadline, errors, tenancy
 from raglan.deadline import Deadline
-from raglan.errors import RaglanError
+from raglan.errors import InvalidInput, RaglanError
 from raglan.lifecycle import Lifecycle
 from raglan.rpc import tenant_calls
 from raglan.rpc import tracing as rpc_tracing
@@ -70,9 +71,37 @@ class BoundaryInterceptor(grpc.aio.ServerInterceptor):
         make: Callable[..., Handler] = getattr(grpc, f"{kind}_rpc_method_handler")
         return make(
             wrap(getattr(handler, kind), method, self._lifecycle, self._served),
-            request_deserializer=handler.request_deserializer,
+            request_deserializer=_decoder(handler.request_deserializer),
             response_serializer=handler.response_serializer,
         )
+
+
+def _decoder(decode: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+    """Return `decode`, whose errors come as messages: gRPC would answer them with UNKNOWN."""
+
+    def decode_or_refuse(data: bytes) -> Any:
+        try:
+            return decode(data)
+        except DecodeError as error:
+            return InvalidInput(f"The request is no message of this method: {error}.")
+
+    return decode_or_refuse
+
+
+def _decoded(request: Any) -> Any:
+    """Return a request.
+
+    Raises:
+        InvalidInput: it could not be decoded.
+    """
+    if isinstance(request, InvalidInput):
+        raise request
+    return request
+
+
+async def _each_decoded(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    async for request in requests:
+        yield _decoded(request)
 
 
 def _wrap_unary(
@@ -83,7 +112,7 @@ def _wrap_unary(
 ) -> Any:
     async def call(request: Any, context: Context) -> Any:
         async with _border(method, context, served), lifecycle.cancel_on_shutdown():
-            return await inner(request, context)
+            return await inner(_decoded(request), context)
 
     return call
 
@@ -97,7 +126,7 @@ def _wrap_upload(
     async def call(requests: Any, context: Context) -> Any:
         async with _border(method, context, served), lifecycle.cancel_on_shutdown():
             try:
-                return await inner(requests, context)
+                return await inner(_each_decoded(requests), context)
             except RaglanError:
                 await _read_out(requests)
                 raise
@@ -121,7 +150,10 @@ def _wrap_stream(
 ) -> Any:
     async def call(request: Any, context: Context) -> AsyncIterator[Any]:
         # gRPC lets go of a stream that its reader left; its servicer is to hear of it.
-        async with _border(method, context, served), aclosing(inner(request, context)) as messages:
+        async with (
+            _border(method, context, served),
+            aclosing(inner(_decoded(request), context)) as messages,
+        ):
             while True:
                 # Not around the yield: gRPC is sending then, and would take the end for a cancel.
                 async with lifecycle.cancel_on_shutdown():

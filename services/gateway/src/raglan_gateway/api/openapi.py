@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from raglan_gateway.api import job_schemas, schemas
+from raglan_gateway.api.openai.documented import TAG
 
 _REF: Final = "#/components/schemas/{model}"
 _MODELS: Final[tuple[type[BaseModel], ...]] = (
@@ -57,6 +58,14 @@ def event_stream(events: Mapping[str, type[BaseModel] | None]) -> dict[str, Any]
     return {"text/event-stream": {"schema": schema}}
 
 
+def _drop_unprocessable(document: dict[str, Any]) -> None:
+    """Remove 422, which the whole application declares, from APIs that have 400 for it."""
+    for methods in document["paths"].values():
+        for operation in methods.values():
+            if TAG in operation["tags"]:
+                del operation["responses"]["422"]
+
+
 def install(app: FastAPI) -> None:
     """Complete the document that `app` shows."""
     made = app.openapi
@@ -69,6 +78,7 @@ def install(app: FastAPI) -> None:
             held = document["components"]["schemas"]
             for name, schema in definitions["$defs"].items():
                 held.setdefault(name, schema)
+            _drop_unprocessable(document)
         assert app.openapi_schema is not None
         return app.openapi_schema
 

@@ -10,7 +10,7 @@ from fastapi.responses import JSONResponse
 from pydantic import Field
 
 from raglan_gateway.api import schemas, sse
-from raglan_gateway.api.openai import chat_replies
+from raglan_gateway.api.openai import chat_replies, documented
 from raglan_gateway.api.openai.lenient import Lenient, ListOf, QueryOptions, query_request
 from raglan_gateway.api.openai.messages import Conversation, Message, conversation
 from raglan_gateway.api.openai.models import Models
@@ -19,6 +19,7 @@ from raglan_gateway.error_envelopes import InvalidParameter
 from raglan_gateway.settings import GatewaySettings
 
 _FORM: Final = sse.DataOnly()
+_STREAM: Final = "Chunks of a chat completion as `data`; the last is `[DONE]`."
 _NAMES: Final = {
     "query": "messages",
     "history": "messages",
@@ -84,9 +85,11 @@ class ChatRequest(Lenient):
 
 def router(models: Models, answering: Answering, settings: GatewaySettings) -> APIRouter:
     """The route of chat completions."""
-    routes = APIRouter(include_in_schema=False)
+    routes = documented.router()
 
-    @routes.post("/v1/chat/completions")
+    @routes.post(
+        "/v1/chat/completions", **documented.returns(documented.ChatCompletion, streams=_STREAM)
+    )
     async def create_chat_completion(
         body: ChatRequest, request: Request, x_raglan_priority: Class = "default"
     ) -> Any:

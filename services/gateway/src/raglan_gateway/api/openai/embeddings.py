@@ -15,7 +15,7 @@ from raglan.errors import InvalidInput
 from raglan.identifiers import shortened
 from raglan.v1 import common_pb2, embedder_pb2
 
-from raglan_gateway.api.openai import models
+from raglan_gateway.api.openai import documented, models
 from raglan_gateway.api.openai.lenient import Lenient
 from raglan_gateway.api.text import NonBlankText
 from raglan_gateway.error_envelopes import InvalidParameter, UnknownModel
@@ -51,9 +51,9 @@ class EmbeddingRequest(Lenient):
 
 def router(mesh: Mesh, settings: GatewaySettings) -> APIRouter:
     """The route of embeddings."""
-    routes = APIRouter(include_in_schema=False)
+    routes = documented.router()
 
-    @routes.post("/v1/embeddings")
+    @routes.post("/v1/embeddings", **documented.returns(documented.EmbeddedTexts))
     async def create_embeddings(body: EmbeddingRequest) -> dict[str, Any]:
         """Embed texts."""
         body.check_unknown()

@@ -15,6 +15,7 @@ from starlette.datastructures import FormData, UploadFile
 
 from raglan_gateway import caller
 from raglan_gateway.access.collections import require
+from raglan_gateway.api.openai import documented
 from raglan_gateway.api.openai.file_store import FileStore, StoredFile
 from raglan_gateway.api.openai.pages import Order, page
 from raglan_gateway.api.openai.vector_files import VectorFiles
@@ -26,18 +27,29 @@ _MAX_NAME_CHARS: Final = 255
 _LASTS_S: Final = (3_600, 2_592_000)
 _PIECE_BYTES: Final = 64 * 1024
 
+_BYTES: Final = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
+_FIELDS: Final = {
+    "file": {"type": "string", "format": "binary"},
+    "purpose": {"enum": list(_PURPOSES)},
+    "expires_after[seconds]": {"type": "integer", "minimum": _LASTS_S[0], "maximum": _LASTS_S[1]},
+}
+_SCHEMA: Final = {"type": "object", "required": ["file", "purpose"], "properties": _FIELDS}
+_FORM: Final = {
+    "requestBody": {"required": True, "content": {"multipart/form-data": {"schema": _SCHEMA}}}
+}
+
 
 def router(store: FileStore, attachments: VectorFiles) -> APIRouter:
     """The routes of files."""
-    routes = APIRouter(prefix="/v1/files", include_in_schema=False)
+    routes = documented.router("/v1/files")
 
-    @routes.post("")
+    @routes.post("", openapi_extra=_FORM, **documented.returns(documented.FileObject))
     async def create_file(request: Request) -> dict[str, Any]:
         """Keep a file."""
         stored = await _kept(store, request)
         return shown(stored)
 
-    @routes.get("")
+    @routes.get("", **documented.returns(documented.FileObjects))
     async def list_files(
         limit: int = _MAX_LISTED,
         order: Order = "desc",
@@ -51,12 +63,14 @@ def router(store: FileStore, attachments: VectorFiles) -> APIRouter:
         files = [shown(each) for each in found if purpose in (None, each.purpose)]
         return page(files[:: -1 if order == "asc" else 1], limit=limit, after=after)
 
-    @routes.get("/{file_id}")
+    @routes.get("/{file_id}", **documented.returns(documented.FileObject))
     async def get_file(file_id: str) -> dict[str, Any]:
         """One file."""
         return shown(await asyncio.to_thread(store.get, caller.current().tenant, file_id))
 
-    @routes.get("/{file_id}/content")
+    @routes.get(
+        "/{file_id}/content", response_class=StreamingResponse, responses={200: {"content": _BYTES}}
+    )
     async def get_file_content(file_id: str) -> StreamingResponse:
         """The bytes of a file, as they came."""
         tenant = caller.current().tenant
@@ -70,7 +84,7 @@ def router(store: FileStore, attachments: VectorFiles) -> APIRouter:
         body = iterate_in_threadpool(_pieces(await asyncio.to_thread(store.open, tenant, file_id)))
         return StreamingResponse(body, media_type="application/octet-stream", headers=headers)
 
-    @routes.delete("/{file_id}")
+    @routes.delete("/{file_id}", **documented.returns(documented.DeletedObject))
     async def delete_file(file_id: str) -> dict[str, Any]:
         """Delete a file, also from the vector stores that took it."""
         tenant = caller.current().tenant

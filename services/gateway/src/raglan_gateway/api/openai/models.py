@@ -7,6 +7,7 @@ from typing import Any, Final
 from fastapi import APIRouter
 from raglan.identifiers import shortened
 
+from raglan_gateway.api.openai import documented
 from raglan_gateway.error_envelopes import UnknownModel
 from raglan_gateway.profiles import Profiles
 
@@ -37,14 +38,14 @@ class Models:
 
 def router(models: Models) -> APIRouter:
     """The routes of models."""
-    routes = APIRouter(prefix="/v1/models", include_in_schema=False)
+    routes = documented.router("/v1/models")
 
-    @routes.get("")
+    @routes.get("", **documented.returns(documented.ServedModels))
     async def list_models() -> dict[str, Any]:
         """List models."""
         return {"object": "list", "data": [_model(name) for name in models.names()]}
 
-    @routes.get("/{name:path}")
+    @routes.get("/{name:path}", **documented.returns(documented.ServedModel))
     async def get_model(name: str) -> dict[str, Any]:
         """One model."""
         models.profile(name)

@@ -10,7 +10,7 @@ from raglan.errors import Unavailable
 from raglan.telemetry import context as request_context
 from raglan.v1 import reranker_pb2
 
-from raglan_gateway.api.openai import models
+from raglan_gateway.api.openai import documented, models
 from raglan_gateway.api.openai.embeddings import check_served
 from raglan_gateway.api.openai.lenient import Lenient, ListOf
 from raglan_gateway.api.text import NonBlankText, PlainText
@@ -40,14 +40,14 @@ class RerankRequest(Lenient):
 
 def router(mesh: Mesh, settings: GatewaySettings) -> APIRouter:
     """The routes of reranking."""
-    routes = APIRouter(include_in_schema=False)
+    routes = documented.router(error=documented.RerankError)
 
-    @routes.post("/v1/rerank")
+    @routes.post("/v1/rerank", **documented.returns(documented.ScoredDocuments))
     async def rerank_v1(body: RerankRequest) -> dict[str, Any]:
         """Score documents; each comes with its text unless `return_documents` is false."""
         return await answer(body, shows_texts=body.return_documents is not False)
 
-    @routes.post("/v2/rerank")
+    @routes.post("/v2/rerank", **documented.returns(documented.ScoredDocuments))
     async def rerank_v2(body: RerankRequest) -> dict[str, Any]:
         """Score documents; each comes with its text where `return_documents` is true."""
         return await answer(body, shows_texts=body.return_documents is True)

@@ -11,17 +11,18 @@ from pydantic import Field
 from raglan.identifiers import shortened
 
 from raglan_gateway.api import schemas, sse
-from raglan_gateway.api.openai import response_replies
+from raglan_gateway.api.openai import documented, response_replies
 from raglan_gateway.api.openai.chat import NO_EFFECT
 from raglan_gateway.api.openai.lenient import Lenient, ListOf, QueryOptions, query_request
 from raglan_gateway.api.openai.messages import Conversation, Message, conversation
 from raglan_gateway.api.openai.models import Models
-from raglan_gateway.api.openai.vector_filters import converted
+from raglan_gateway.api.openai.vector_filters import RankingOptions, converted
 from raglan_gateway.api.query import Answering, Class
 from raglan_gateway.error_envelopes import InvalidParameter
 from raglan_gateway.settings import GatewaySettings
 
 _FORM: Final = sse.DataOnly()
+_STREAM: Final = "Events of a response, each with its `type`."
 _NAMES: Final = {
     "query": "input",
     "history": "input",
@@ -35,12 +36,6 @@ _NAMES: Final = {
 _RESULTS: Final = "file_search_call.results"
 _OURS: Final = frozenset({"reasoning", "file_search_call"})
 """Items of earlier replies that clients send back; the answer does not depend on them."""
-
-
-class RankingOptions(Lenient):
-    """Options of the ranking."""
-
-    score_threshold: float | None = None
 
 
 class FileSearch(Lenient):
@@ -95,9 +90,9 @@ class ResponseRequest(Lenient):
 
 def router(models: Models, answering: Answering, settings: GatewaySettings) -> APIRouter:
     """The route of responses."""
-    routes = APIRouter(include_in_schema=False)
+    routes = documented.router()
 
-    @routes.post("/v1/responses")
+    @routes.post("/v1/responses", **documented.returns(documented.ModelResponse, streams=_STREAM))
     async def create_response(
         body: ResponseRequest, request: Request, x_raglan_priority: Class = "default"
     ) -> Any:

@@ -15,6 +15,7 @@ from raglan.v1 import ingester_pb2
 from raglan_gateway import caller
 from raglan_gateway.api import schemas
 from raglan_gateway.api.collections import TIMEOUT_S
+from raglan_gateway.api.openai import documented
 from raglan_gateway.api.openai.lenient import Lenient, ListOf
 from raglan_gateway.api.openai.pages import Limit, Order, listed, page
 from raglan_gateway.api.openai.records import Records
@@ -59,16 +60,16 @@ class NewBatch(Lenient):
 
 def router(files: VectorFiles) -> APIRouter:
     """The routes of a vector store's files."""
-    routes = APIRouter(prefix="/v1/vector_stores/{store_id}/files", include_in_schema=False)
+    routes = documented.router("/v1/vector_stores/{store_id}/files")
 
-    @routes.post("")
+    @routes.post("", **documented.returns(documented.VectorStoreFile))
     async def attach_file(store_id: StoreId, body: NewFile) -> dict[str, Any]:
         """Attach a file."""
         _check_chunking(body.chunking_strategy)
         await files.attach(store_id, [(body.file_id, check_attributes(body.attributes))])
         return shown(await files.get(store_id, body.file_id), store_id)
 
-    @routes.get("")
+    @routes.get("", **documented.returns(documented.VectorStoreFiles))
     async def list_store_files(
         store_id: StoreId,
         limit: Limit = 20,
@@ -85,7 +86,7 @@ def router(files: VectorFiles) -> APIRouter:
         # The cursor of the next page, also where the filter left out what this one ended with.
         return reply | {"last_id": items[-1]["id"] if items else None}
 
-    @routes.get("/{file_id}/content")
+    @routes.get("/{file_id}/content", **documented.returns(documented.FileTexts))
     async def get_store_file_content(
         store_id: StoreId, file_id: schemas.DocumentId
     ) -> dict[str, Any]:
@@ -98,12 +99,12 @@ def router(files: VectorFiles) -> APIRouter:
             "next_page": None,
         }
 
-    @routes.get("/{file_id}")
+    @routes.get("/{file_id}", **documented.returns(documented.VectorStoreFile))
     async def get_store_file(store_id: StoreId, file_id: schemas.DocumentId) -> dict[str, Any]:
         """One file of a vector store."""
         return shown(await files.get(store_id, file_id), store_id)
 
-    @routes.post("/{file_id}")
+    @routes.post("/{file_id}", **documented.returns(documented.VectorStoreFile))
     async def change_store_file(
         store_id: StoreId, file_id: schemas.DocumentId, body: ChangedFile
     ) -> dict[str, Any]:
@@ -113,7 +114,7 @@ def router(files: VectorFiles) -> APIRouter:
         await files.finish(await files.attach(store_id, [(file_id, given)]))
         return shown(await files.get(store_id, file_id), store_id)
 
-    @routes.delete("/{file_id}")
+    @routes.delete("/{file_id}", **documented.returns(documented.DeletedObject))
     async def detach_file(store_id: StoreId, file_id: schemas.DocumentId) -> dict[str, Any]:
         """Take a file out of a vector store; the file itself stays."""
         if not await files.detach(store_id, file_id):
@@ -125,7 +126,7 @@ def router(files: VectorFiles) -> APIRouter:
 
 def batches_router(mesh: Mesh, files: VectorFiles, records: Records) -> APIRouter:
     """The routes of batches: a batch is a job, its id the job's."""
-    routes = APIRouter(prefix="/v1/vector_stores/{store_id}/file_batches", include_in_schema=False)
+    routes = documented.router("/v1/vector_stores/{store_id}/file_batches")
 
     async def job_of(method: str, store_id: str, batch_id: str) -> ingester_pb2.Job:
         job: ingester_pb2.Job = await mesh.ingester.call(
@@ -138,7 +139,7 @@ def batches_router(mesh: Mesh, files: VectorFiles, records: Records) -> APIRoute
             raise NotFound(f"{store_id!r} has no batch {shortened(batch_id)}.")
         return job
 
-    @routes.post("")
+    @routes.post("", **documented.returns(documented.FileBatch))
     async def create_batch(store_id: StoreId, body: NewBatch) -> dict[str, Any]:
         """Attach files as one job."""
         asked = _batch(body)
@@ -147,18 +148,18 @@ def batches_router(mesh: Mesh, files: VectorFiles, records: Records) -> APIRoute
         await asyncio.to_thread(records.put, caller.current().tenant, job_id, record)
         return _shown_batch(await job_of("GetJob", store_id, job_id), len(dict(asked)))
 
-    @routes.get("/{batch_id}")
+    @routes.get("/{batch_id}", **documented.returns(documented.FileBatch))
     async def get_batch(store_id: StoreId, batch_id: BatchId) -> dict[str, Any]:
         """One batch."""
         return _shown_batch(await job_of("GetJob", store_id, batch_id))
 
-    @routes.post("/{batch_id}/cancel")
+    @routes.post("/{batch_id}/cancel", **documented.returns(documented.FileBatch))
     async def cancel_batch(store_id: StoreId, batch_id: BatchId) -> dict[str, Any]:
         """Stop a batch; what it indexed so far stays."""
         await job_of("GetJob", store_id, batch_id)
         return _shown_batch(await job_of("CancelJob", store_id, batch_id))
 
-    @routes.get("/{batch_id}/files")
+    @routes.get("/{batch_id}/files", **documented.returns(documented.VectorStoreFiles))
     async def list_batch_files(
         store_id: StoreId,
         batch_id: BatchId,

@@ -7,9 +7,16 @@ from typing import Any, Final
 from raglan.identifiers import shortened
 
 from raglan_gateway.api.filters import MAX_DEPTH, MAX_NODES
+from raglan_gateway.api.openai.lenient import Lenient
 from raglan_gateway.error_envelopes import InvalidParameter
 
 _BOUNDS: Final = ("gt", "gte", "lt", "lte")
+
+
+class RankingOptions(Lenient):
+    """Options of the ranking."""
+
+    score_threshold: float | None = None
 
 
 def converted(filter_: dict[str, Any], where: str) -> dict[str, Any]:

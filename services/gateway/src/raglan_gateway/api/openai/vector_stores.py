@@ -15,11 +15,12 @@ from raglan.v1 import ingester_pb2, retriever_pb2
 
 from raglan_gateway import caller
 from raglan_gateway.api import collections, schemas
+from raglan_gateway.api.openai import documented
 from raglan_gateway.api.openai.lenient import Lenient, ListOf, query_request
 from raglan_gateway.api.openai.pages import Limit, Order, page
 from raglan_gateway.api.openai.records import Records
 from raglan_gateway.api.openai.vector_files import VectorFiles
-from raglan_gateway.api.openai.vector_filters import converted
+from raglan_gateway.api.openai.vector_filters import RankingOptions, converted
 from raglan_gateway.api.openai.vector_results import attributes, score
 from raglan_gateway.api.query import Answering
 from raglan_gateway.deletions import Deletions
@@ -63,12 +64,6 @@ class ChangedVectorStore(Lenient):
 
     name: Annotated[str, Field(max_length=256)] | None = None
     metadata: dict[str, str] | None = None
-
-
-class RankingOptions(Lenient):
-    """Options of the ranking."""
-
-    score_threshold: float | None = None
 
 
 class VectorSearch(Lenient):
@@ -171,14 +166,14 @@ class VectorStores:
 
 def router(stores: VectorStores, files: VectorFiles, answering: Answering) -> APIRouter:
     """The routes of vector stores."""
-    routes = APIRouter(prefix="/v1/vector_stores", include_in_schema=False)
+    routes = documented.router("/v1/vector_stores")
 
-    @routes.post("")
+    @routes.post("", **documented.returns(documented.VectorStore))
     async def create_vector_store(body: NewVectorStore) -> dict[str, Any]:
         """Make a vector store."""
         return await stores.create(body)
 
-    @routes.get("")
+    @routes.get("", **documented.returns(documented.VectorStoreObjects))
     async def list_vector_stores(
         limit: Limit = 20,
         order: Order = "desc",
@@ -190,23 +185,23 @@ def router(stores: VectorStores, files: VectorFiles, answering: Answering) -> AP
         found = found[:: -1 if order == "asc" else 1]
         return page(found, limit=limit, after=after, before=before)
 
-    @routes.get("/{store_id}")
+    @routes.get("/{store_id}", **documented.returns(documented.VectorStore))
     async def get_vector_store(store_id: StoreId) -> dict[str, Any]:
         """One vector store."""
         return await stores.shown(await files.require(store_id))
 
-    @routes.post("/{store_id}")
+    @routes.post("/{store_id}", **documented.returns(documented.VectorStore))
     async def change_vector_store(store_id: StoreId, body: ChangedVectorStore) -> dict[str, Any]:
         """Change a vector store's name or metadata."""
         return await stores.change(store_id, body)
 
-    @routes.delete("/{store_id}")
+    @routes.delete("/{store_id}", **documented.returns(documented.DeletedObject))
     async def delete_vector_store(store_id: StoreId) -> dict[str, Any]:
         """Delete a vector store; its files stay."""
         await stores.delete(store_id)
         return {"id": store_id, "object": "vector_store.deleted", "deleted": True}
 
-    @routes.post("/{store_id}/search")
+    @routes.post("/{store_id}/search", **documented.returns(documented.FoundPassages))
     async def search_vector_store(
         store_id: StoreId, body: VectorSearch, request: Request
     ) -> dict[str, Any]:
