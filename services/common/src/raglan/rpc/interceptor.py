@@ -71,7 +71,8 @@ class BoundaryInterceptor(grpc.aio.ServerInterceptor):
         make: Callable[..., Handler] = getattr(grpc, f"{kind}_rpc_method_handler")
         return make(
             wrap(getattr(handler, kind), method, self._lifecycle, self._served),
-            request_deserializer=_decoder(handler.request_deserializer),
+            request_deserializer=handler.request_deserializer
+            and _decoder(handler.request_deserializer),
             response_serializer=handler.response_serializer,
         )
 
