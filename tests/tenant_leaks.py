@@ -12,7 +12,7 @@ import random
 import shutil
 import subprocess
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +22,7 @@ import httpx
 import ports
 from fastapi import FastAPI
 from gateway_serving import events
+from postgres_server import PostgresServer
 from pydantic import SecretStr
 from raglan.lifecycle import Lifecycle
 from raglan_gateway import app, caller, lifecycle
@@ -55,6 +56,19 @@ def redis(folder: Path) -> Iterator[SecretStr]:
     finally:
         process.kill()
         process.wait()
+
+
+@contextmanager
+def database(kind: str) -> Iterator[SecretStr]:
+    """Yield the URL of a new database: empty for SQLite, or that of a PostgreSQL of its own."""
+    if kind == "sqlite":
+        yield SecretStr("")
+        return
+    server = PostgresServer()
+    try:
+        yield SecretStr(server.url)
+    finally:
+        server.remove()
 
 
 class TenantByHeader:
@@ -155,12 +169,13 @@ class Tenant:
         self.name = name
         self.jobs: list[str] = []
         self._client = client
-        self._tally = tally
+        self.tally = tally
         self._headers = {_HEADER.decode(): name} if name else {}
 
     async def call(self, method: str, path: str, url: str = "", **options: Any) -> httpx.Response:
         """Call the gateway as this tenant."""
-        return await self._client.request(method, f"{url}{path}", headers=self._headers, **options)
+        headers = options.pop("headers", {}) | self._headers
+        return await self._client.request(method, f"{url}{path}", headers=headers, **options)
 
     async def ingest(self, made: list[dict[str, Any]], collection: str = COLLECTION) -> None:
         """Send documents and wait for their job."""
@@ -169,7 +184,7 @@ class Tenant:
         assert reply.status_code == 202, reply.text
         job = reply.json()["job_id"]
         self.jobs.append(job)
-        self._tally.jobs[job] = self.name
+        self.tally.jobs[job] = self.name
         for _ in range(_JOB_S * 20):
             state = (await self.call("GET", f"/v1/jobs/{job}")).json()
             if state.get("finished_at"):
@@ -203,9 +218,7 @@ class Tenant:
     def see(self, route: str, found: dict[str, Any]) -> None:
         """Count what a reply shows."""
         answer = [{"answer": found["answer"]}] if "answer" in found else []
-        self._tally.see(
-            route, self.name, [*found["passages"], *found.get("citations", []), *answer]
-        )
+        self.tally.see(route, self.name, [*found["passages"], *found.get("citations", []), *answer])
 
     async def stream(self, url: str = "", **body: Any) -> None:
         """Query as a stream, and look at every event."""
@@ -213,7 +226,7 @@ class Tenant:
         # Some events name what was asked, in which others' words stand too.
         told = events(reply.text.replace(body["query"], ""))
         assert told[-1][0] == "done", told[-1]
-        self._tally.see("stream", self.name, [data for _, data in told])
+        self.tally.see("stream", self.name, [data for _, data in told])
 
     async def lists(self, chance: random.Random, count: int) -> None:
         """Look at what the tenant keeps, route by route."""
@@ -228,7 +241,7 @@ class Tenant:
             reply = await self.call("GET", path)
             assert reply.status_code == 200, reply.text
             body = reply.json()
-            self._tally.see(route, self.name, [*body.pop(key), body])
+            self.tally.see(route, self.name, [*body.pop(key), body])
 
     async def touch_others(self, others: list[Tenant], chance: random.Random) -> None:
         """Try to reach what belongs to another tenant; each reply must be that of nothing."""
@@ -246,9 +259,9 @@ class Tenant:
         ):
             reply = await self.call(method, path)
             if reply.status_code not in refusals:
-                self._tally.foreign.append(f"{method} {path}: {reply.status_code} to {self.name}")
+                self.tally.foreign.append(f"{method} {path}: {reply.status_code} to {self.name}")
             if reply.status_code == 404:  # the others name what was asked for
-                self._tally.see("refusals", self.name, [reply.text])
+                self.tally.see("refusals", self.name, [reply.text])
 
     async def replace_some(self, chance: random.Random, count: int, edition: int) -> None:
         """Delete some documents, and send new versions of others."""
@@ -281,39 +294,3 @@ def questions(chance: random.Random, count: int) -> Iterator[dict[str, Any]]:
                 )
             )
         yield body
-
-
-async def attack(
-    tenants: list[Tenant],
-    tally: Tally,
-    *,
-    results: int,
-    count: int,
-    seed: int,
-    urls: tuple[str, ...],
-    tell: Callable[[int], None] = lambda seen: None,
-) -> None:
-    """Send random requests of all tenants at once until `results` were seen."""
-    edition = iter(range(2, 1_000_000))
-
-    async def one(tenant: Tenant, chance: random.Random) -> None:
-        asked = questions(chance, count)
-        while tally.total < results:
-            body, url, kind = next(asked), chance.choice(urls), chance.random()
-            if kind < 0.80:
-                await tenant.ask("search", url, **body)
-            elif kind < 0.88:
-                await tenant.ask("query", url, **body)
-            elif kind < 0.93:
-                await tenant.stream(url, **body)
-            elif kind < 0.97:
-                await tenant.lists(chance, count)
-            elif kind < 0.995:
-                await tenant.touch_others(tenants, chance)
-            else:
-                await tenant.replace_some(chance, count, next(edition))
-            tell(tally.total)
-
-    async with asyncio.TaskGroup() as tasks:
-        for number, tenant in enumerate(tenants):
-            tasks.create_task(one(tenant, random.Random(f"{seed}.{number}")))

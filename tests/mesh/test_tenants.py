@@ -11,13 +11,14 @@ import httpx
 import old_wire
 import ports
 import pytest
+import tenant_apis
 import tenant_leaks
 from mesh_process import Mesh
 from pydantic import SecretStr
 from tenant_leaks import COLLECTION, Tally, Tenant
 
 COUNT = 24
-RESULTS = 4_000
+RESULTS = 2_500
 
 
 @pytest.fixture
@@ -25,6 +26,13 @@ def addresses(mesh: Mesh) -> dict[str, str]:
     return {
         each["service"]: each["address"] for each in mesh.services() if each["service"] != "gateway"
     }
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest) -> Iterator[SecretStr]:
+    """Of the gateways, for sessions, past answers, feedback and the audit log."""
+    with tenant_leaks.database(request.param) as url:
+        yield url
 
 
 @asynccontextmanager
@@ -61,24 +69,46 @@ async def removed(addresses: dict[str, str], collection: str) -> AsyncIterator[N
 
 
 async def test_random_requests_of_three_tenants_show_none_of_them_anothers(
-    addresses: dict[str, str], redis_url: SecretStr
+    addresses: dict[str, str], redis_url: SecretStr, database_url: SecretStr, tmp_path: Path
 ) -> None:
     """Two gateways with one Redis, so that what one has learnt reaches the other."""
+    shared = {"redis_url": redis_url, "database_url": database_url, "data_dir": tmp_path}
     async with (
-        tenants(addresses, redis_url=redis_url) as (some, tally),
-        tenant_leaks.gateway(addresses, redis_url=redis_url) as other,
+        tenants(addresses, **shared) as (some, tally),
+        tenant_leaks.gateway(addresses, **shared) as other,
     ):
-        await filled(some)
-        try:
-            await tenant_leaks.attack(
-                some, tally, results=RESULTS, count=COUNT, seed=1, urls=("", other)
-            )
-        finally:
-            await emptied(some)
+        await attacked(some, tally, other)
+
+
+async def attacked(some: list[Tenant], tally: Tally, other: str) -> None:
+    await filled(some)
+    try:
+        await tenant_apis.attack(
+            some, tally, results=RESULTS, count=COUNT, seed=1, urls=("", other)
+        )
+    finally:
+        await emptied(some)
     assert tally.foreign == []
     assert tally.total >= RESULTS
     kinds = {"search", "query", "stream", "collections", "documents", "document", "jobs"}
-    assert kinds <= set(tally.results)
+    others = {"chat", "responses", "vector_search", "mcp", "files", "sessions", "kept", "audit"}
+    assert kinds | others <= set(tally.results)
+
+
+async def test_what_one_tenant_asked_is_in_no_cache_of_another(
+    addresses: dict[str, str], redis_url: SecretStr
+) -> None:
+    """Of the vectors of queries too, which hold no document."""
+    body = {"query": "When was the cable painted?", "collections": ["cached"]}
+    async with (
+        tenants(addresses, redis_url=redis_url) as (some, _),
+        removed(addresses, "cached"),
+    ):
+        await filled(some, "cached")
+        for tenant in some:
+            first, again = [await tenant.ask("query", **body) for _ in range(2)]
+            assert first["cached"] == {}, tenant.name
+            assert "answer" in again["cached"]
 
 
 async def test_deleting_a_collection_leaves_the_others_of_its_name(
