@@ -13,11 +13,14 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import gateway_serving
+import httpx
 import mesh_process
 import pytest
 
 CLIENTS = Path(__file__).with_name("clients")
 PYTHON = Path(__file__).parents[2] / ".venv-api-clients" / "bin" / "python"
+ADMIN = "0123456789abcdef0123456789abcdef"
 DOCUMENTS = [
     {
         "id": "devices.md",
@@ -107,11 +110,30 @@ def urls(
 
 @pytest.mark.parametrize("client", sorted(path.name for path in CLIENTS.glob("check_*.py")))
 async def test_client(client: str, urls: dict[str, str]) -> None:
+    await run(client, urls)
+
+
+async def test_every_error_is_the_openai_clients_own(tmp_path: Path) -> None:
+    """By a gateway of this process that asks for keys and has no services."""
+    async with gateway_serving.serving(admin_key=ADMIN, data_dir=tmp_path) as (gateway, _):
+        headers = {"Authorization": f"Bearer {ADMIN}"}
+        body = {"name": "limited", "scopes": ["query"], "limits": {"requests_per_minute": 1}}
+        async with httpx.AsyncClient(base_url=gateway.url, headers=headers) as client:
+            made = await client.post("/v1/keys", json=body)
+        variables = {
+            "CLOSED_URL": gateway.url,
+            "ADMIN_KEY": ADMIN,
+            "LIMITED_KEY": made.json()["key"],
+        }
+        await run("errors_openai.py", variables)
+
+
+async def run(client: str, given: dict[str, str]) -> None:
     command = [
         str(PYTHON), "-m", "pytest", "-q", "-p", "no:cacheprovider", "-c", os.devnull,
         "--noconftest", "--rootdir", str(CLIENTS), "--timeout", "120", str(CLIENTS / client),
     ]  # fmt: skip
-    variables = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_")} | urls
+    variables = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_")} | given
     done = await asyncio.to_thread(
         subprocess.run, command, capture_output=True, text=True, timeout=300, env=variables
     )

@@ -8,14 +8,13 @@ from raglan import errors
 from raglan.errors import InvalidInput, NotFound, RaglanError
 
 _OPENAI: Final = (
-    "/v1/chat/",
-    "/v1/embeddings",
-    "/v1/files",
-    "/v1/models",
-    "/v1/responses",
-    "/v1/vector_stores",
+    *("/v1/assistants", "/v1/audio", "/v1/batches", "/v1/chat", "/v1/chatkit", "/v1/completions"),
+    *("/v1/containers", "/v1/conversations", "/v1/edits", "/v1/embeddings", "/v1/engines"),
+    *("/v1/evals", "/v1/files", "/v1/fine_tuning", "/v1/images", "/v1/models", "/v1/moderations"),
+    *("/v1/organization", "/v1/realtime", "/v1/responses", "/v1/threads", "/v1/uploads"),
+    *("/v1/vector_stores", "/v1/videos"),
 )
-"""Paths of OpenAI's API; the last name of each may be the start of a longer path."""
+"""Resources of OpenAI's API, also those that we lack: its clients read no other refusal."""
 _RERANK: Final = ("/v1/rerank", "/v2/rerank")
 
 _TYPES: Final = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
@@ -53,10 +52,7 @@ class UnknownModel(NotFound):
 
 def is_openai(path: str) -> bool:
     """Return whether `path` belongs to OpenAI's API."""
-    return any(
-        path.startswith(prefix) and (prefix.endswith("/") or path[len(prefix) :][:1] in ("", "/"))
-        for prefix in _OPENAI
-    )
+    return any(path == each or path.startswith(f"{each}/") for each in _OPENAI)
 
 
 def is_foreign(path: str) -> bool:
