@@ -146,5 +146,5 @@ def prepare(client: httpx.Client) -> dict[str, list[str]]:
         "job_id": [job["id"], batch],
         "session_id": [session],
         "query_id": [reply["id"]],
-        "model": ["raglan", "fast", "thorough"],
+        "model": ["raglan"],
     }

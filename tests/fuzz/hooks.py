@@ -8,16 +8,28 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import re
 import zlib
 from typing import Any, Final
 
 import schemathesis
+from schemathesis.generation import GenerationMode
 
 IDS: Final[dict[str, list[str]]] = json.loads(os.environ["RAGLAN_FUZZ_IDS"])
 _SPARED: Final = "nothing-to-delete"
 """Name in requests that delete, which would leave nothing for the others."""
 _PLAIN: Final = re.compile(r"[A-Za-z0-9_.:-]+")
+_QUESTION: Final = {"role": "user", "content": "When does a pump stop?"}
+_ASKED: Final[dict[str, dict[str, Any]]] = {
+    "/v1/chat/completions": {"model": "raglan", "messages": [_QUESTION]},
+    "/v1/responses": {"model": "raglan", "input": [_QUESTION]},
+    "/v1/query": {"query": _QUESTION["content"]},
+    "/v1/search": {"query": _QUESTION["content"]},
+    "/v1/embeddings": {"model": "raglan", "input": ["a", "b"]},
+    "/v1/rerank": {"query": "a", "documents": ["a", {"text": "b"}]},
+    "/v2/rerank": {"model": "raglan", "query": "a", "documents": ["a"]},
+}
 _IN_BODIES: Final = {"file_id": "file_id", "session_id": "session_id", "model": "model"}
 _LISTS_IN_BODIES: Final = {"collections": "name", "file_ids": "file_id", "vector_store_ids": "name"}
 
@@ -28,12 +40,16 @@ def map_path_parameters(context: Any, path_parameters: Any) -> Any:
     deletes = context.operation is not None and context.operation.method.upper() == "DELETE"
     if not isinstance(path_parameters, dict):
         return path_parameters
-    return {name: _named(name, value, deletes) for name, value in path_parameters.items()}
+    models = context.operation is not None and context.operation.path.startswith("/v1/models")
+    return {
+        name: _named("model" if models else name, value, deletes)
+        for name, value in path_parameters.items()
+    }
 
 
 @schemathesis.hook
 def map_body(context: Any, body: Any) -> Any:
-    """Name what exists, and end conversations with a question."""
+    """Name what exists."""
     if not isinstance(body, dict):
         return body
     made = dict(body)
@@ -43,10 +59,24 @@ def map_body(context: Any, body: Any) -> Any:
     for field, ids in _LISTS_IN_BODIES.items():
         if isinstance(values := made.get(field), list):
             made[field] = [_named(ids, value) for value in values]
-    messages = made.get("messages")
-    if isinstance(messages, list) and all(isinstance(each, dict) for each in messages):
-        made["messages"] = [*messages, {"role": "user", "content": "What is there to find?"}]
     return made
+
+
+@schemathesis.hook
+def before_call(_: Any, case: Any, **__: Any) -> None:
+    """Make every second valid request of a model's answer one that is answered.
+
+    Of a dozen random fields one is refused nearly always, such as a temperature of a million.
+    """
+    is_valid = case.meta is not None and case.meta.generation.mode is GenerationMode.POSITIVE
+    if not (is_valid and isinstance(case.body, dict)):
+        return
+    chance = random.Random(zlib.crc32(repr(case.body).encode()))
+    if (asked := _ASKED.get(case.path)) is None or chance.random() < 0.5:
+        return
+    others = sorted(case.body.keys() - asked.keys())
+    kept = set(chance.sample(others, min(1, len(others)))) | {"stream"}
+    case.body = {name: case.body[name] for name in others if name in kept} | asked
 
 
 def _named(name: str, value: Any, deletes: bool = False) -> Any:

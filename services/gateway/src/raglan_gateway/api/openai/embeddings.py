@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import base64
-from typing import Any, ClassVar, Final, Literal
+from typing import Annotated, Any, ClassVar, Final, Literal
 
 import numpy as np
 from fastapi import APIRouter
 from numpy.typing import NDArray
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, JsonValue, TypeAdapter, ValidationError
 from raglan import tensors
 from raglan.deadline import Deadline
 from raglan.errors import InvalidInput
@@ -34,6 +34,8 @@ _KINDS: Final = {
 }
 
 _MAX_DIMENSIONS: Final = 65_536
+_INPUT: Final[JsonValue] = [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]
+"""What `texts_of` takes. It checks by hand, to name the element and the way out."""
 
 
 class EmbeddingRequest(Lenient):
@@ -42,7 +44,7 @@ class EmbeddingRequest(Lenient):
     accepted: ClassVar = frozenset({"user"})
 
     model: str
-    input: Any
+    input: Annotated[Any, Field(json_schema_extra={"anyOf": _INPUT})]
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: int | None = None
     input_type: str | None = None
