@@ -98,7 +98,7 @@ test-chart: setup-test .venv-chart/.installed ## The Helm chart: real helm, Kube
 	PYTHONPATH=.venv-chart/python $(BIN)/python -m pytest tests/chart $(ARGS)
 
 .PHONY: test-fuzz
-test-fuzz: setup-test ## Schemathesis over the OpenAPI document of a running mesh
+test-fuzz: setup-test ## Random and hostile requests to REST and gRPC; CASES=10000 MESSAGES=500 ROUNDS=50 STREAMS=4000 for more
 	$(BIN)/python -m pytest tests/fuzz
 
 .venv-openapi-client/.installed: requirements/openapi-client.txt
@@ -248,7 +248,7 @@ bench-collections: setup-test ## Quality of one search over several collections 
 	@PYTHONPATH=bench $(BIN)/python bench/mixed_collections.py
 
 .PHONY: bench-tenants
-bench-tenants: setup-test ## Random requests of three tenants with the same ids: foreign results of RESULTS=100000 (needs redis-server)
+bench-tenants: setup-test ## Random requests of three tenants with the same ids: foreign results of RESULTS=100000 (needs redis-server); DATABASE=postgresql
 	@PYTHONPATH=tests:bench $(BIN)/python bench/tenants.py
 
 .PHONY: bench-answers

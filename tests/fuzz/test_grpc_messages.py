@@ -22,7 +22,7 @@ from raglan.v1 import (
     traces_pb2,
 )
 
-MESSAGES = int(os.environ.get("MESSAGES", "20"))
+MESSAGES = int(os.environ.get("MESSAGES", "15"))
 """Messages to each method: `make test-fuzz MESSAGES=500`."""
 HANG_S = 30
 MODULES = {

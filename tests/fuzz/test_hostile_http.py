@@ -13,7 +13,7 @@ import httpx
 import mesh_process
 import pytest
 
-ROUNDS = int(os.environ.get("ROUNDS", "2"))
+ROUNDS = int(os.environ.get("ROUNDS", "1"))
 """Clients of each manner to each stream: `make test-fuzz ROUNDS=100`."""
 AT_ONCE = 8
 MEMORY_MB = 48

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import mesh_process
@@ -28,15 +28,37 @@ def closed_mesh(
         yield running
 
 
-def test_callers_without_keys(mesh: mesh_process.Mesh, tmp_path: Path) -> None:
+@pytest.fixture
+def check(request: pytest.FixtureRequest) -> Callable[[schemathesis_run.Fuzzed], None]:
+    """Show the figure, and fail on anything wrong."""
+    reporter = request.config.pluginmanager.get_plugin("terminalreporter")
+
+    def shown(found: schemathesis_run.Fuzzed) -> None:
+        if reporter is not None:  # each worker of xdist has none
+            reporter.write_line(
+                f" {found.cases:,} cases, {found.server_errors} 5xx, {found.hangs} hangs, "
+                f"{found.others} other faults, {found.seconds:.0f} s"
+            )
+        assert (found.server_errors, found.hangs, found.others) == (0, 0, 0), "\n".join(found.said)
+
+    return shown
+
+
+def test_callers_without_keys(
+    mesh: mesh_process.Mesh, tmp_path: Path, check: Callable[[schemathesis_run.Fuzzed], None]
+) -> None:
     with mesh.client() as client:
         ids = schemathesis_run.prepare(client)
-    found = schemathesis_run.fuzz(mesh.url, tmp_path, cases=CASES * 6 // 10, ids=ids)
-    assert (found.server_errors, found.hangs, found.others) == (0, 0, 0), "\n".join(found.said)
+    check(schemathesis_run.fuzz(mesh.url, tmp_path, cases=CASES * 6 // 10, ids=ids))
 
 
 @pytest.mark.parametrize("scope", ["admin", "query"])
-def test_a_key_of_each_scope(closed_mesh: mesh_process.Mesh, tmp_path: Path, scope: str) -> None:
+def test_a_key_of_each_scope(
+    closed_mesh: mesh_process.Mesh,
+    tmp_path: Path,
+    check: Callable[[schemathesis_run.Fuzzed], None],
+    scope: str,
+) -> None:
     headers = {"Authorization": f"Bearer {ADMIN}"}
     with closed_mesh.client(headers=headers) as client:
         ids = schemathesis_run.prepare(client)
@@ -51,4 +73,4 @@ def test_a_key_of_each_scope(closed_mesh: mesh_process.Mesh, tmp_path: Path, sco
         ids=ids,
         phases="fuzzing,stateful",
     )
-    assert (found.server_errors, found.hangs, found.others) == (0, 0, 0), "\n".join(found.said)
+    check(found)
