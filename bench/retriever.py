@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -32,12 +32,19 @@ QUERIES = 200
 MODES = {"hybrid": 1, "dense": 2, "lexical": 3}
 
 
-class Corpus:
-    """Random vectors, and words drawn by Zipf's law."""
+WORDS = tuple(f"word{n}" for n in range(20_000))
 
-    def __init__(self) -> None:
+
+class Corpus:
+    """Random vectors, and words drawn by Zipf's law.
+
+    Args:
+        words: drawn from; those with a digit are identifiers, each looked for by itself.
+    """
+
+    def __init__(self, words: Sequence[str] = WORDS) -> None:
         self._random = np.random.default_rng(0)
-        self._words = np.array([f"word{n}" for n in range(20_000)])
+        self._words = np.array(words)
         shares = 1 / np.arange(1, len(self._words) + 1)
         self._shares = shares / shares.sum()
 

@@ -20,7 +20,7 @@ from stalling_store import StallingStore
 # Edge holds the interpreter while it opens a collection, whatever thread calls it.
 pytestmark = pytest.mark.loop_stall_s(1.0)
 
-BUDGET_S = 1.5
+BUDGET_S = 3.0
 OTHER = Model("other-model", "r1", 4)
 
 

@@ -7,7 +7,9 @@ from typing import Final
 
 import structlog
 from cachetools import TTLCache
+from opentelemetry.trace import INVALID_SPAN
 from raglan.errors import RaglanError
+from raglan.telemetry import tracing
 
 log: Final = structlog.get_logger()
 
@@ -39,6 +41,8 @@ class CollectionProfiles:
         """
         known = {name: self._known.get((tenant, name)) for name in names}
         if missing := [name for name, profile in known.items() if profile is None]:
+            # What is asked once for many requests is part of no request's trace.
+            attached = tracing.attach(INVALID_SPAN)
             try:
                 fetched = await self._fetch(missing)
             except RaglanError as error:
@@ -48,6 +52,8 @@ class CollectionProfiles:
             else:
                 for name in missing:
                     self.learn(tenant, name, fetched.get(name, ""))
+            finally:
+                tracing.detach(attached)
             known |= {name: fetched.get(name, "") for name in missing}
         return {name: profile or "" for name, profile in known.items()}
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Final, Literal
@@ -195,7 +195,9 @@ class Searcher:
             collection.check_analysis()
         if query.mode != "lexical" and query.model is not None:
             collection.check_model(query.model)
-        with tracing.span("search_collection", {semconv.COLLECTION: name}):
+        several = len(query.collections) > 1  # else the call's own span is that of the collection
+        span = tracing.span("search_collection", {semconv.COLLECTION: name})
+        with span if several else nullcontext():
             dense, (words, holders) = await asyncio.gather(
                 self._dense_leg(query, name, depth), self._lexical_leg(query, collection, depth)
             )
