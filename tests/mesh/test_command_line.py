@@ -168,3 +168,33 @@ def test_ctrl_c_during_the_imports_ends_the_command_in_peace() -> None:
         check=False,
     )
     assert (done.returncode, done.stderr) == (130, "")
+
+
+def test_documents_are_listed_tagged_and_deleted_by_filter(
+    client: httpx.Client, collection: str, raglan: Run, docs: Path
+) -> None:
+    def documents(*words: str) -> subprocess.CompletedProcess[str]:
+        return raglan("documents", *words, "-c", collection)
+
+    assert raglan("ingest", "docs", "-c", collection, "--metadata", "team=x").returncode == 0
+    dry = documents("delete", "--filter", "team=x", "--dry-run")
+    assert "4 documents match; nothing was changed." in dry.stdout
+    refused = documents("delete", "--filter", "team=x")
+    assert refused.returncode == 1
+    assert "matches every document" in refused.stderr
+    tagged = documents("tag", "docs/a.md", "-m", "year:=2026", "-m", "team:=null", "--json")
+    assert report(tagged)["job"]["kind"] == "tag"
+    shown = documents("show", "docs/a.md")
+    assert 'metadata  {"year": 2026}' in shown.stdout
+    assert "every caller" in shown.stdout
+    listed = documents("list", "--filter", "year:=2026")
+    assert listed.stdout.count(".md") == 1
+    assert "docs/a.md" in listed.stdout
+    done = documents("delete", "--filter", '{"exists": {"field": "year", "value": false}}')
+    assert done.stdout.strip() == "Deleted 3 documents."
+    assert ids(client, collection) == {"docs/a.md"}
+    for words in (["tag", "-m", "a=b"], ["delete"], ["delete", "x", "--filter", "a=b"]):
+        assert documents(*words).returncode == 2
+    gone = documents("delete", "docs/a.md", "none")
+    assert "Deleted 1 document (1 chunk)." in gone.stdout
+    assert gone.returncode == 1

@@ -144,6 +144,19 @@ async def test_metadata_of_a_document_change_at_once_for_filters_of_searches_and
         assert (await who.call("PATCH", f"{path}/open", json=wrong)).status_code == 422
 
 
+async def test_attributes_of_a_vector_store_file_change_in_place(
+    callers: dict[str, Caller], filled: str
+) -> None:
+    path = f"/v1/vector_stores/{filled}/files/open"
+    changed = await callers[""].call("POST", path, json={"attributes": {"year": 2026}})
+    assert changed.json()["attributes"] == {"year": 2026}, changed.text
+    hidden = f"/v1/vector_stores/{filled}/files/secret"
+    refused = await callers["hr"].call("POST", hidden, json={"attributes": {"year": 1}})
+    assert refused.status_code == 404
+    held = await callers[""].call("GET", f"/v1/collections/{filled}/documents/open")
+    assert held.json()["metadata"] == {"year": 2026}
+
+
 async def test_documents_deleted_by_filter_leave_no_answer(
     callers: dict[str, Caller], filled: str
 ) -> None:

@@ -89,3 +89,22 @@ def test_traces_jobs_and_deletions_are_read(mesh: mesh_process.Mesh, collection:
         raglan.delete_collection(collection)
         with pytest.raises(NotFound, match=collection):
             raglan.get_collection(collection)
+
+
+def test_documents_are_changed_without_their_text(mesh: mesh_process.Mesh, collection: str) -> None:
+    with Client(mesh.url) as raglan:
+        documents = [{"id": f"d{n}", "text": TEXT, "metadata": {"n": n}} for n in range(3)]
+        raglan.wait_for_job(raglan.add_documents(collection, documents))
+        changed = raglan.update_document(collection, "d0", metadata={"n": None, "team": "x"})
+        assert changed.metadata == {"team": "x"}
+        assert raglan.update_document(collection, "d0", metadata={}, replace=True).metadata == {}
+        high = {"range": {"field": "n", "gte": 1}}
+        assert [d.id for d in raglan.iter_documents(collection, filter=high)] == ["d1", "d2"]
+        counted = raglan.tag_documents(collection, high, metadata={"team": "y"}, dry_run=True)
+        assert (counted.matches, counted.is_exact, counted.job_id) == (2, True, None)
+        done = raglan.tag_documents(collection, high, metadata={"team": "y"}, add_access=["hr"])
+        assert raglan.wait_for_job(done.job_id or "").kind == "tag"
+        assert raglan.get_document(collection, "d2").access == ["hr"]
+        done = raglan.delete_by_filter(collection, {"eq": {"field": "team", "value": "y"}})
+        raglan.wait_for_job(done.job_id or "")
+        assert [d.id for d in raglan.iter_documents(collection)] == ["d0"]

@@ -108,11 +108,9 @@ def router(files: VectorFiles) -> APIRouter:
     async def change_store_file(
         store_id: StoreId, file_id: schemas.DocumentId, body: ChangedFile
     ) -> dict[str, Any]:
-        """Give a file other attributes: it is ingested again, and the reply waits for that."""
-        await files.get(store_id, file_id)
+        """Give a file other attributes; nothing is embedded again."""
         given = check_attributes(body.attributes)
-        await files.finish(await files.attach(store_id, [(file_id, given)]))
-        return shown(await files.get(store_id, file_id), store_id)
+        return shown(await files.change(store_id, file_id, given), store_id)
 
     @routes.delete("/{file_id}", **documented.returns(documented.DeletedObject))
     async def detach_file(store_id: StoreId, file_id: schemas.DocumentId) -> dict[str, Any]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import aclosing
 from typing import Any, Final
 
 from raglan.deadline import Deadline
@@ -95,19 +94,18 @@ class VectorFiles:
                 while data := await asyncio.to_thread(source.read, _PIECE_BYTES):
                     yield ingester_pb2.SubmitRequest(data=data)
 
-    async def finish(self, job_id: str) -> None:
-        """Wait until a job has ended.
-
-        Raises:
-            DeadlineExceeded: it takes longer than the limit of a request.
-        """
-        request = ingester_pb2.GetJobRequest(id=job_id)
-        deadline = Deadline.after(TIMEOUT_S)
-        async with aclosing(
-            self._mesh.ingester.stream("WatchJob", request, deadline=deadline)
-        ) as jobs:
-            async for _ in jobs:
-                pass
+    async def change(self, name: str, file_id: str, given: Attributes) -> ingester_pb2.Document:
+        """Give a file these attributes in place of all earlier ones; return its document."""
+        request = ingester_pb2.UpdateDocumentRequest(
+            collection=name,
+            document_id=file_id,
+            metadata_json=json.dumps(dict(given), ensure_ascii=False),
+            replace_metadata=True,
+        )
+        changed: ingester_pb2.Document = await self._deletions.relabel(
+            name, lambda: self._ask("UpdateDocument", request, retry=False)
+        )
+        return changed
 
     async def get(self, name: str, file_id: str) -> ingester_pb2.Document:
         """Return the document of a file, with the beginning of its text."""
