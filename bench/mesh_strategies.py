@@ -35,7 +35,6 @@ _TOGETHER: Final = 4
 _COLLECTION: Final = "strategies"
 _DOCS: Final = "strategies-docs"
 _BELOW: Final = 0.5
-_TRIES: Final = ("deeper", "lexical")
 _TIME_S: Final = 60.0
 
 
@@ -49,7 +48,7 @@ def strategies(mesh: mesh_process.Mesh) -> list[Row]:
 
 
 def _second_tries(client: httpx.Client) -> Iterator[Row]:
-    """Answers that are right and wrong, with the first try alone and with each second one."""
+    """Answers that are right and wrong, with one try and with a second one by words."""
     squad = mesh_passages.questions("squad")
     golden = mesh_passages.gold()
     docs = _lines(mesh_passages.DATA / "docs_qa" / "questions.jsonl")
@@ -79,18 +78,17 @@ def _second_tries(client: httpx.Client) -> Iterator[Row]:
         for below in (0.0, _BELOW):
             poor = [at for at, r in enumerate(first) if r["abstained"] or r["confidence"] < below]
             yield Row(f"{name}: second tries below {below:g}", "share", len(poor) / len(asked))
-            for second in _TRIES:
-                replies = list(first)
-                for at in poor:
-                    body = asked[at][0] | {"second_try": second, "second_try_below": below}
-                    replies[at] = _ask(client, body)
-                yield Row(
-                    f"{name}: {what}, {second} below {below:g}",
-                    "share",
-                    _good(replies, golds),
-                    peer=base,
-                    peer_name="one try",
-                )
+            replies = list(first)
+            for at in poor:
+                body = asked[at][0] | {"second_try": "lexical", "second_try_below": below}
+                replies[at] = _ask(client, body)
+            yield Row(
+                f"{name}: {what}, lexical below {below:g}",
+                "share",
+                _good(replies, golds),
+                peer=base,
+                peer_name="one try",
+            )
 
 
 def _good(replies: Sequence[dict[str, Any]], golds: Sequence[list[str]]) -> float:
