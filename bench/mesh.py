@@ -1,12 +1,11 @@
 """The figures of docs/benchmarks.md, measured on a mesh that this starts: `make bench-mesh`.
 
     python bench/mesh.py [ingest] [scifact] [squad] [answers] [search] [identifiers] [docs]
-                         [languages]
-                         [collections] [strategies] [overhead] [streams] [traces] [tracing]
-                         [collectors]
+                         [languages] [strategies]
+                         [collections] [overhead] [streams] [traces] [tracing] [collectors]
 
-Without names, all of them. Each ends in `bench/results/mesh-<name>.json`. Those of the last two
-lines start services of their own.
+Without names, all of them. Each ends in `bench/results/mesh-<name>.json`. Those of the third
+line start services of their own.
 """
 
 from __future__ import annotations
@@ -61,10 +60,10 @@ def main() -> None:
         "docs": mesh_documents.docs,
         "conversations": mesh_conversations.conversations,
         "languages": mesh_languages.languages,
+        "strategies": mesh_strategies.strategies,
     }
     own = {
         "collections": mesh_collections.collections,
-        "strategies": mesh_strategies.strategies,
         "overhead": mesh_overhead.overhead,
         "streams": mesh_streams.streams,
         "traces": mesh_traces.traces,

@@ -286,7 +286,7 @@ class Pipeline:
 
     async def _retrieve(self, run: QueryState, embedded: embedder_pb2.EmbedResponse | None) -> None:
         async with run_stage(run, self._retrieval) as limit:
-            candidates = self._candidates(run)
+            candidates = self._rerank_candidates
             run.record_search(await searching.search(run, embedded, candidates, self._index, limit))
             run.retrieved = stage_spans.retrieved(run.passages)
 
@@ -297,7 +297,7 @@ class Pipeline:
             try:
                 async with run_stage(run, self._reranking) as limit:
                     reply = await self._services.rerank(
-                        messages.rerank(run.asked, run.passages[: self._candidates(run)]),
+                        messages.rerank(run.asked, run.passages[: self._rerank_candidates]),
                         deadline=limit,
                     )
                     run.spent("rerank", reply.timing)
@@ -311,9 +311,6 @@ class Pipeline:
         del run.passages[run.query.top_k :]
         for rank, passage in enumerate(run.passages, start=1):
             passage.rank = rank
-
-    def _candidates(self, run: QueryState) -> int:
-        return run.times_candidates * self._rerank_candidates
 
     def _keep_relevant(self, run: QueryState, unscored: str) -> None:
         """Leave out passages below `min_score`; note it where none was scored."""

@@ -86,8 +86,6 @@ class QueryState:
     """What strategies made of the query."""
     search_texts: list[SearchText] = field(default_factory=list)
     """Texts that are searched beside the question."""
-    times_candidates: int = 1
-    """Times as many candidates as usual."""
     searched: Query = field(init=False)
     """The query as it is searched."""
     asked: Query = field(init=False)

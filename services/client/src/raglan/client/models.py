@@ -114,7 +114,7 @@ Cached = dict[Literal["embedding", "evidence", "answer"], CachedLayer]
 
 
 StrategyName = Literal["none", "condense", "rewrite", "multi_query", "hyde"]
-SecondTryName = Literal["none", "deeper", "lexical", "rewrite", "multi_query", "hyde"]
+SecondTryName = Literal["none", "lexical", "rewrite", "multi_query", "hyde"]
 
 
 class SecondTry(Model):

@@ -11,7 +11,7 @@ from raglan_gateway.api.strict import Strict
 from raglan_gateway.strategies.strategy import MAX_QUERIES
 
 StrategyName = Literal["none", "condense", "rewrite", "multi_query", "hyde"]
-SecondTryName = Literal["none", "deeper", "lexical", "rewrite", "multi_query", "hyde"]
+SecondTryName = Literal["none", "lexical", "rewrite", "multi_query", "hyde"]
 
 
 class WithStrategy(Strict):
@@ -30,8 +30,8 @@ class WithSecondTry(WithStrategy):
     """A request whose answer may be tried twice."""
 
     second_try: SecondTryName = "none"
-    """Another search, once, where the answer abstains: with more candidates (deeper), by words
-    alone (lexical), or with search texts of the model. The better answer is kept. A stream shows
+    """Another search, once, where the answer abstains: by words alone (lexical), or with
+    search texts of the model. The better answer is kept. A stream shows
     nothing before it is known."""
     second_try_below: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Confidence below which an answer also gets the second try."""

@@ -123,7 +123,8 @@ def fused(
                     passage.scores.ClearField("lexical")
                 passages[key] = passage
             hits.append((key, -float(len(hits))))
-        legs.append(fusion.Leg(hits))
+        # The question counts as much as all other texts together: those may all be wrong.
+        legs.append(fusion.Leg(hits, weight=len(others) if is_own else 1))
     for key, score in fusion.fuse(legs, METHOD)[:limit]:
         passages[key].scores.fused = score
         yield passages[key]

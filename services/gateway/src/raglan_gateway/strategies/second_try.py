@@ -20,9 +20,6 @@ from raglan_gateway.degradation import FALLBACK
 from raglan_gateway.query_state import Degradation, QueryState
 from raglan_gateway.strategies.strategy import SecondTry
 
-DEEPER: Final = 3
-"""Times as many candidates as in a first try."""
-
 REPLACEABLE: Final = (Unavailable, Overloaded, DeadlineExceeded, Internal)
 _LEXICAL: Final = retriever_pb2.SEARCH_MODE_LEXICAL
 
@@ -36,8 +33,6 @@ def reason_for(run: QueryState) -> Reason:
     if query.second_try is SecondTry.NONE or any(d.stage == "generate" for d in run.degraded):
         return ""
     if query.second_try is SecondTry.LEXICAL and query.mode == _LEXICAL:
-        return ""
-    if query.second_try is SecondTry.DEEPER and not query.rerank:
         return ""
     if finished.reason == generator_pb2.FINISH_REASON_ABSTAINED:
         return "abstained"
@@ -111,18 +106,13 @@ def _begun(first: QueryState, reason: str) -> QueryState:
     second.embedded = first.embedded
     # The tokens of both runs are one sum, whichever answer is kept.
     second.strategy = replace(first.strategy)
-    match query.second_try:
-        case SecondTry.DEEPER:
-            second.times_candidates = DEEPER
-        case SecondTry.LEXICAL:
-            second.searched = replace(second.searched, mode=_LEXICAL)
-            second.search_texts = [
-                replace(each, mode=_LEXICAL, embedded=None)
-                for each in first.search_texts
-                if each.mode != retriever_pb2.SEARCH_MODE_DENSE
-            ]
-        case _:
-            pass
+    if query.second_try is SecondTry.LEXICAL:
+        second.searched = replace(second.searched, mode=_LEXICAL)
+        second.search_texts = [
+            replace(each, mode=_LEXICAL, embedded=None)
+            for each in first.search_texts
+            if each.mode != retriever_pb2.SEARCH_MODE_DENSE
+        ]
     return second
 
 

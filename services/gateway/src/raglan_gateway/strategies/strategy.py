@@ -31,8 +31,6 @@ class SecondTry(StrEnum):
     """Way of searching again for an answer that abstained, or is of low confidence."""
 
     NONE = "none"
-    DEEPER = "deeper"
-    """More candidates are reranked."""
     LEXICAL = "lexical"
     """By words alone."""
     REWRITE = "rewrite"
