@@ -21,6 +21,7 @@ from raglan_embedder.app import build as build_embedder
 from raglan_embedder.settings import EmbedderSettings
 from raglan_gateway import caller
 from raglan_gateway.app import build as build_gateway
+from raglan_gateway.caches.similar import SimilarQuestions
 from raglan_gateway.conversation import archive as archives
 from raglan_gateway.conversation import rows
 from raglan_gateway.conversation.archive import Archive, new_answer
@@ -393,7 +394,8 @@ async def test_no_document_is_deleted_while_its_answers_cannot_be(tmp_path: Path
             asked.append("delete")
 
         with pytest.raises(DatabaseUnavailable):
-            await Deletions(AnswerCache(0, delete), kept).run("default", delete, ["a"])
+            deletions = Deletions(AnswerCache(0, delete), kept, SimilarQuestions(0, 1, 0))
+            await deletions.run("default", delete, ["a"])
         assert asked == []
         kept.is_away = False
 

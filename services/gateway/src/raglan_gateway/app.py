@@ -51,6 +51,7 @@ from raglan_gateway.caches.cached_pipeline import CachedPipeline
 from raglan_gateway.caches.entry import Layer
 from raglan_gateway.caches.models import ServedModels
 from raglan_gateway.caches.revisions import CurrentRevisions
+from raglan_gateway.caches.similar import SimilarQuestions
 from raglan_gateway.caches.store import CacheStore
 from raglan_gateway.conversation.archive import Archive
 from raglan_gateway.conversation.rows import Bounds
@@ -91,6 +92,7 @@ class _Parts:
     database: Database
     archive: Archive
     store: CacheStore
+    similar: SimilarQuestions
     revisions: CurrentRevisions
     served: ServedModels
     shared_count: SharedCount | None
@@ -184,6 +186,11 @@ def _make(settings: GatewaySettings, metrics: Metrics) -> _Parts:
         database=database,
         archive=archive,
         store=_cache_store(settings, redis),
+        similar=SimilarQuestions(
+            settings.semantic_cache_similarity,
+            settings.semantic_cache_bytes,
+            settings.answer_cache_s,
+        ),
         revisions=CurrentRevisions(mesh.index_revisions),
         served=ServedModels(
             [name for name in mesh.pools if name.startswith(("embedder", "reranker", "generator"))],
@@ -231,12 +238,13 @@ async def _cancelled(task: asyncio.Task[None]) -> None:
 
 def _answering(parts: _Parts, profiles: Profiles) -> query.Answering:
     settings = parts.settings
-    parts.metrics.watch_cache(parts.store)
+    parts.metrics.watch_cache(parts.store, parts.similar)
     cached = CachedPipeline(
         parts.pipeline,
         parts.store,
         parts.revisions,
         parts.served,
+        similar=parts.similar,
         setup=f"rerank_candidates={settings.rerank_candidates}",
         observer=parts.metrics,
         spend=spend,
@@ -249,7 +257,7 @@ def _answering(parts: _Parts, profiles: Profiles) -> query.Answering:
 
 def _routers(parts: _Parts, answering: query.Answering, profiles: Profiles) -> Iterator[APIRouter]:
     settings, mesh = parts.settings, parts.mesh
-    deletions = Deletions(parts.answers, parts.archive)
+    deletions = Deletions(parts.answers, parts.archive, parts.similar)
     yield query.router(answering, settings)
     yield from openai_routes.routers(mesh, deletions, answering, profiles, settings)
     yield collections.router(mesh, deletions)

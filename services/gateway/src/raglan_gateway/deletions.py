@@ -8,6 +8,7 @@ from typing import Final
 import structlog
 from raglan.database import DatabaseUnavailable
 
+from raglan_gateway.caches.similar import SimilarQuestions
 from raglan_gateway.conversation.archive import Archive
 from raglan_gateway.shared.answer_cache import AnswerCache, Reply
 
@@ -20,11 +21,13 @@ class Deletions:
     Args:
         answers: given again while no retriever can be reached.
         archive: kept for sessions and replay.
+        similar: questions whose answers are cached.
     """
 
-    def __init__(self, answers: AnswerCache, archive: Archive) -> None:
+    def __init__(self, answers: AnswerCache, archive: Archive, similar: SimilarQuestions) -> None:
         self._answers = answers
         self._archive = archive
+        self._similar = similar
 
     async def run(
         self,
@@ -45,6 +48,7 @@ class Deletions:
         # First, so that a repeated request finds the document still there when this fails.
         await self._archive.forget(collection, document_ids)
         reply = await self._answers.deletion(collection, delete())
+        self._similar.forget(collection)
         try:
             await self._archive.forget(collection, document_ids)
         except DatabaseUnavailable as error:

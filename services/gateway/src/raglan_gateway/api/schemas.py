@@ -8,6 +8,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from raglan.errors import InvalidInput
 from raglan.identifiers import COLLECTION_NAME, MAX_DOCUMENT_ID_CHARS, check_document_id
 
+from raglan_gateway.api.cacheable import CacheableAnswer
 from raglan_gateway.api.filters import BoundedFilter
 from raglan_gateway.api.strategy_schemas import StrategyReply, WithSecondTry, WithStrategy
 from raglan_gateway.api.strict import Strict
@@ -204,7 +205,7 @@ class SearchReply(StrategyReply):
     trace_id: str
 
 
-class QueryReply(StrategyReply):
+class QueryReply(CacheableAnswer, StrategyReply):
     """An answer with its sources."""
 
     id: str
@@ -218,8 +219,7 @@ class QueryReply(StrategyReply):
     abstained: bool = False
     """True if the documents do not answer the question."""
     thinking: str = ""
-    """Reasoning of the model, which is no part of the answer; empty in a stream, which has shown
-    it."""
+    """Reasoning of the model, no part of the answer; empty in a stream, which has shown it."""
     citations: list[Citation]
     passages: list[Passage]
     confidence: float
