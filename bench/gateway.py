@@ -1,6 +1,6 @@
 """The figures of the gateway as a product, on meshes that this starts: `make bench-gateway`.
 
-    python bench/gateway.py [chat]
+    python bench/gateway.py [chat] [caches] [semantic]
 
 Without names, all of them, which end in `bench/results/gateway.json`; with names, each in
 `bench/results/gateway-<name>.json`.
@@ -14,11 +14,13 @@ from typing import Final
 
 import gateway_caches
 import gateway_chat
+import gateway_semantic
 from report import Row, publish
 
 PARTS: Final[dict[str, Callable[[], list[Row]]]] = {
     "chat": gateway_chat.chat,
     "caches": gateway_caches.caches,
+    "semantic": gateway_semantic.semantic,
 }
 
 

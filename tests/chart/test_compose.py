@@ -20,8 +20,9 @@ OF_THE_CLUSTER = {
 }
 """Settings that a cluster sets and a single host does not need."""
 
-OF_THE_GATEWAY = {"gateway": {"data_dir", "database_url"}}
-"""In Compose it keeps its rows in a volume of one host; pods of a Deployment share PostgreSQL."""
+OF_THE_GATEWAY = {"gateway": {"data_dir", "database_url", "anonymous", "admin_key"}}
+"""In Compose it keeps its rows in a volume of one host, and is published on its loopback; pods of a
+Deployment share PostgreSQL, and whoever is in the cluster reaches them."""
 
 PAIRS = (
     ("compose.yaml",),

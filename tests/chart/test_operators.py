@@ -43,6 +43,9 @@ def test_fields_of_the_pod(place: str) -> None:
     assert {key: pod[key] for key in POD} == POD
 
 
+ADMIN_KEY = "services.gateway.secrets.admin_key"
+
+
 def test_labels_and_annotations() -> None:
     one = {"owner": "search"}
     workload = _with(
@@ -239,11 +242,12 @@ def test_a_service_turns_off_what_is_on_for_all() -> None:
 
 def test_bundled_servers_have_a_password() -> None:
     secrets = of_kind(variant("bundled"), "Secret")
-    assert secrets.keys() == {"postgresql", "redis", "qdrant"}
+    assert secrets.keys() == {"postgresql", "redis", "qdrant", "gateway"}
+    del secrets["gateway"]
     for each in secrets.values():
         key = "api-key" if "qdrant" in each["metadata"]["name"] else "password"
-        assert len(each["stringData"][key]) == 32
-    assert not of_kind(variant("several"), "Secret")
+        assert len(each["stringData"][key]) == 48
+    assert of_kind(variant("several"), "Secret").keys() == {"gateway"}
 
 
 def test_a_renderer_without_a_cluster_draws_no_password() -> None:
@@ -252,6 +256,7 @@ def test_a_renderer_without_a_cluster_draws_no_password() -> None:
         f"{server}.bundled=true,{server}.existingSecret=own-{server}"
         for server in ("postgresql", "redis", "qdrant")
     )
+    options += ",".join(["", *(f"{ADMIN_KEY}.{value}" for value in ("existingSecret=a", "key=k"))])
     first, second = (helm("template", "r", ".", "--set", options).output for _ in range(2))
     assert first == second
     objects = render("--set", options)

@@ -33,7 +33,10 @@ def events(reply: httpx.Response) -> list[str]:
 
 
 def test_a_repeated_question_is_cached_until_its_documents_change(tmp_path: Path) -> None:
-    limit = {"RAGLAN_GATEWAY_RATE_LIMIT_PER_MINUTE": "100000"}
+    limit = {
+        "RAGLAN_GATEWAY_RATE_LIMIT_PER_MINUTE": "100000",
+        "RAGLAN_GATEWAY_SEMANTIC_CACHE_SIMILARITY": "0.9",
+    }
     with (
         mesh_process.running(tmp_path / "mesh", cached=True, **limit) as mesh,
         mesh.client() as client,
@@ -52,6 +55,15 @@ def test_a_repeated_question_is_cached_until_its_documents_change(tmp_path: Path
         assert '"answer-requests";r=' in again.headers["ratelimit"]
         assert events(replayed) == events(stream)
         assert again.json().keys() == ask(client, max_tokens=500).json().keys()
+        reworded = {"query": "Tell me how frequently pump number 7 is maintained"}
+        similar = client.post("/v1/query", json=reworded).raise_for_status()
+        assert similar.json()["similar"]["question"] == QUESTION
+        assert similar.json()["answer"] == again.json()["answer"]
+        assert set(similar.json()["cached"]) == {"semantic"}
+        assert similar.headers["age"].isdecimal()
+        assert events(ask(client, **reworded, stream=True)) == events(stream)
+        other = {"query": "Tell me how frequently pump number 8 is maintained"}
+        assert client.post("/v1/query", json=other).raise_for_status().json()["similar"] is None
         ingest(client, 12)
         changed = ask(client).json()
         assert "12 weeks" in changed["answer"]

@@ -20,6 +20,7 @@ from raglan_gateway.caches.cached_pipeline import CachedPipeline
 from raglan_gateway.caches.entry import Layer
 from raglan_gateway.caches.models import ServedModels
 from raglan_gateway.caches.revisions import CurrentRevisions
+from raglan_gateway.caches.similar import SimilarQuestions
 from raglan_gateway.caches.store import CacheStore
 from raglan_gateway.pipeline import Answered, Budgets, Pipeline
 from raglan_gateway.query import Query
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 MODEL = common_pb2.ModelIdentity(id="m", dimension=1)
 TENANTS = ("a", "b")
 ASKED = 3_000
+_WORDINGS = ("What is part {}?", "What's part {} please")
 
 
 @dataclass
@@ -53,7 +55,7 @@ class Index:
         tenant = caller.current().tenant
         told = self.revisions[tenant]
         await asyncio.sleep(0)
-        text = f"{tenant} {self.revisions[tenant]}"
+        text = f"{tenant} {self.revisions[tenant]} {''.join(filter(str.isdigit, request.text))}"
         return retriever_pb2.SearchResponse(
             passages=[common_pb2.Passage(chunk_id="p", text=text)],
             revisions=dict.fromkeys(request.collections, told),
@@ -107,7 +109,8 @@ async def gateways(redis_server: RedisServer, index: Index) -> AsyncIterator[lis
             stack.push_async_callback(models.close)
             await models.refresh()
             pipeline = Pipeline(index, budgets, rerank_candidates=5)
-            made.append(CachedPipeline(pipeline, store, revisions, models, setup=""))
+            similar = SimilarQuestions(0.9, 1_000_000, 600)
+            made.append(CachedPipeline(pipeline, store, revisions, models, similar, setup=""))
         yield made
 
 
@@ -115,15 +118,16 @@ async def test_no_stale_and_no_foreign_answer(gateways: list[CachedPipeline], in
     """Each answer is its tenant's, and as new as the collection was when it was asked for."""
     chance = random.Random(7)
     wrong: list[str] = []
-    hits = 0
+    hits = reworded = 0
 
     async def ask(number: int) -> None:
-        nonlocal hits
+        nonlocal hits, reworded
         tenant = TENANTS[number % 2]
         caller.use(caller.Caller(id=tenant, tenant=tenant))
         newest = index.revisions[tenant]
+        asked = str(number // 2 % 12)
         query = Query(
-            text=f"question {number // 2 % 12}",
+            text=_WORDINGS[number // 3 % 2].format(asked),
             collections=("c",),
             top_k=1,
             mode=retriever_pb2.SEARCH_MODE_HYBRID,
@@ -141,9 +145,10 @@ async def test_no_stale_and_no_foreign_answer(gateways: list[CachedPipeline], in
                 if isinstance(event, Answered):
                     run, answer = event.run, event.run.answer
         hits += bool(set(run.cached) & {Layer.ANSWER, Layer.EVIDENCE})
-        owner, revision = answer.split()
-        if owner != tenant or int(revision) < newest:
-            wrong.append(f"{tenant} at {newest} got {answer}")
+        reworded += Layer.SEMANTIC in run.cached
+        owner, revision, answered = answer.split()
+        if owner != tenant or int(revision) < newest or answered != asked:
+            wrong.append(f"{tenant} asked {asked} at {newest} and got {answer}")
 
     asking: set[asyncio.Task[None]] = set()
     for _ in range(ASKED):
@@ -155,3 +160,4 @@ async def test_no_stale_and_no_foreign_answer(gateways: list[CachedPipeline], in
     await asyncio.gather(*asking)
     assert wrong == []
     assert hits > ASKED / 4
+    assert reworded > ASKED / 300

@@ -21,6 +21,7 @@ from raglan_embedder.app import build as build_embedder
 from raglan_embedder.settings import EmbedderSettings
 from raglan_gateway import caller
 from raglan_gateway.app import build as build_gateway
+from raglan_gateway.caches.similar import SimilarQuestions
 from raglan_gateway.conversation import archive as archives
 from raglan_gateway.conversation import rows
 from raglan_gateway.conversation.archive import Archive, new_answer
@@ -392,8 +393,13 @@ async def test_no_document_is_deleted_while_its_answers_cannot_be(tmp_path: Path
         async def delete() -> Any:
             asked.append("delete")
 
+        async def is_changing(collection: str) -> bool:
+            return False
+
+        answers, similar = AnswerCache(0, delete), SimilarQuestions(0, 1, 0)
+        deletions = Deletions(answers, kept, similar, is_changing)
         with pytest.raises(DatabaseUnavailable):
-            await Deletions(AnswerCache(0, delete), kept).run("default", delete, ["a"])
+            await deletions.run("default", delete, ["a"])
         assert asked == []
         kept.is_away = False
 

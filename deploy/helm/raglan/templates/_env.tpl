@@ -61,7 +61,6 @@
 {{- $hosts := list "localhost" $name (printf "%s.%s" $name .root.Release.Namespace) (printf "%s.%s.svc" $name .root.Release.Namespace) (printf "%s.%s.svc.cluster.local" $name .root.Release.Namespace) -}}
 {{- range .root.Values.ingress.hosts }}{{ if and $.root.Values.ingress.enabled .host }}{{ $hosts = append $hosts .host }}{{ end }}{{ end -}}
 ALLOWED_HOSTS: {{ concat $hosts .w.hosts | uniq | join "," | quote }}
-ANONYMOUS: allow
 DATA_DIR: /tmp/raglan
 {{- with include "raglan.serverUrl" (dict "root" .root "name" "postgresql") }}
 DATABASE_URL: {{ . }}
@@ -129,6 +128,9 @@ GPU_MEMORY_UTILIZATION: {{ . }}
 {{- $files := dict -}}
 {{- range $setting, $from := .w.secrets -}}
 {{- $_ := set $files $setting (dict "secret" $from.existingSecret "key" $from.key) -}}
+{{- end -}}
+{{- if eq .name "gateway" -}}
+{{- with include "raglan.adminKey" $root | fromJson }}{{ $_ := set $files "admin_key" (pick . "secret" "key") }}{{ end -}}
 {{- end -}}
 {{- range (include "raglan.backends" $root | fromYaml | dig .name list) -}}
 {{- $from := index $root.Values . -}}

@@ -34,6 +34,20 @@ redis://{{ $host }}/0
 {{- default (ternary (printf "%s-%s" (include "raglan.fullname" .root) .name) "" $own.bundled) $own.existingSecret -}}
 {{- end -}}
 
+{{- /* {secret, key} of the key with which the gateway is first reached: the operator's, or one that
+       the chart draws; empty where services.gateway.settings.anonymous is allow and none is given. */ -}}
+{{- define "raglan.adminKey" -}}
+{{- with .Values.services.gateway -}}
+{{- if dig "secrets" "admin_key" "" . -}}
+{{ toJson (dict "secret" .secrets.admin_key.existingSecret "key" .secrets.admin_key.key) }}
+{{- else if and .enabled (ne (dig "settings" "anonymous" "" .) "allow") -}}
+{{ toJson (dict "secret" (printf "%s-gateway-admin" (include "raglan.fullname" $)) "key" "admin_key" "drawn" true) }}
+{{- else -}}
+{}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
 {{- define "raglan.hasPostgresql" -}}
 {{- with .Values.postgresql }}{{ if or .bundled .url .existingSecret }}true{{ end }}{{ end -}}
 {{- end -}}

@@ -52,6 +52,7 @@ from raglan_gateway.caches.cached_pipeline import CachedPipeline
 from raglan_gateway.caches.entry import Layer
 from raglan_gateway.caches.models import ServedModels
 from raglan_gateway.caches.revisions import CurrentRevisions
+from raglan_gateway.caches.similar import SimilarQuestions
 from raglan_gateway.caches.store import CacheStore
 from raglan_gateway.collection_profiles import CollectionProfiles
 from raglan_gateway.conversation.archive import Archive
@@ -94,6 +95,7 @@ class _Parts:
     database: Database
     archive: Archive
     store: CacheStore
+    similar: SimilarQuestions
     revisions: CurrentRevisions
     served: ServedModels
     shared_count: SharedCount | None
@@ -179,6 +181,9 @@ def _make(settings: GatewaySettings, metrics: Metrics) -> _Parts:
         ],
     )
     answers = AnswerCache(settings.stale_answer_s, mesh.revisions, redis)
+    similar = SimilarQuestions(
+        settings.semantic_cache_similarity, settings.semantic_cache_bytes, settings.answer_cache_s
+    )
     return _Parts(
         settings=settings,
         metrics=metrics,
@@ -186,10 +191,11 @@ def _make(settings: GatewaySettings, metrics: Metrics) -> _Parts:
         pipeline=pipeline,
         redis=redis,
         answers=answers,
-        deletions=Deletions(answers, archive, mesh.changing_jobs),
+        deletions=Deletions(answers, archive, similar, mesh.changing_jobs),
         database=database,
         archive=archive,
         store=_cache_store(settings, redis),
+        similar=similar,
         revisions=CurrentRevisions(mesh.index_revisions),
         served=ServedModels(
             [name for name in mesh.pools if name.startswith(("embedder", "reranker", "generator"))],
@@ -241,12 +247,13 @@ async def _cancelled(task: asyncio.Task[None]) -> None:
 
 def _answering(parts: _Parts, profiles: Profiles, defaults: CollectionProfiles) -> query.Answering:
     settings = parts.settings
-    parts.metrics.watch_cache(parts.store)
+    parts.metrics.watch_cache(parts.store, parts.similar)
     cached = CachedPipeline(
         parts.pipeline,
         parts.store,
         parts.revisions,
         parts.served,
+        similar=parts.similar,
         setup=f"rerank_candidates={settings.rerank_candidates}",
         observer=parts.metrics,
         spend=spend,

@@ -12,6 +12,7 @@ from raglan.background import keep_running
 from raglan.database import DatabaseUnavailable
 from raglan.errors import RaglanError
 
+from raglan_gateway.caches.similar import SimilarQuestions
 from raglan_gateway.conversation.archive import Archive
 from raglan_gateway.shared.answer_cache import AnswerCache, Reply
 
@@ -26,6 +27,7 @@ class Deletions:
     Args:
         answers: given again while no retriever can be reached.
         archive: kept for sessions and replay.
+        similar: questions whose answers are cached.
         is_changing: tells whether a job that deletes or tags documents of a collection has not
             ended.
     """
@@ -34,10 +36,12 @@ class Deletions:
         self,
         answers: AnswerCache,
         archive: Archive,
+        similar: SimilarQuestions,
         is_changing: Callable[[str], Awaitable[bool]],
     ) -> None:
         self._answers = answers
         self._archive = archive
+        self._similar = similar
         self._is_changing = is_changing
         self._following: asyncio.Task[None] | None = None
 
@@ -72,6 +76,7 @@ class Deletions:
         # First, so that a repeated request finds the document still there when this fails.
         await self._archive.forget(collection, document_ids)
         reply = await self._answers.deletion(collection, delete())
+        self._similar.forget(collection)
         try:
             await self._archive.forget(collection, document_ids)
         except DatabaseUnavailable as error:
@@ -93,6 +98,7 @@ class Deletions:
         """
         await self._archive.begin_purge(collection)
         await self._archive.forget(collection, ())
+        self._similar.forget(collection)
         return await submit()
 
     async def _follow(self) -> None:

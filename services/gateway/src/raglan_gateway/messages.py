@@ -78,3 +78,12 @@ def reordered(
     seen = set(first)
     rest = [index for index in range(len(passages)) if index not in seen]
     return [passages[index] for index in first + rest]
+
+
+def why_unscored(reply: reranker_pb2.RerankResponse) -> str:
+    """Explain why no passage has an absolute score; empty where some have one."""
+    if reply.unreadable:
+        return "The reranking model does not read the language of these texts."
+    if not any(ranked.HasField("calibrated") for ranked in reply.ranked):
+        return "The reranker gave no scores."
+    return ""

@@ -31,6 +31,7 @@ from raglan.telemetry.process import ProcessMetrics
 
 from raglan_gateway.admission.checks import Check
 from raglan_gateway.caches.entry import Layer
+from raglan_gateway.caches.similar import SimilarQuestions
 from raglan_gateway.caches.store import CacheStore
 from raglan_gateway.degradation import FALLBACK, LEVELS, current_level
 from raglan_gateway.mesh import Mesh
@@ -163,8 +164,8 @@ class Metrics:
         )
         cached = Counter(
             "raglan_gateway_cache_lookups_total",
-            "Lookups in the caches of queries by layer (embedding, evidence, answer) and outcome "
-            "(hit, miss); outcome joined: a query that shared the run of an identical one.",
+            "Lookups in the caches of queries by layer (embedding, evidence, answer, semantic) and "
+            "outcome (hit, miss); outcome joined: a query that shared the run of an identical one.",
             ["layer", "outcome"],
             registry=registry,
         )
@@ -264,13 +265,13 @@ class Metrics:
         """Count a query that shared the run of an identical one."""
         self._joined.inc()
 
-    def watch_cache(self, store: CacheStore) -> None:
+    def watch_cache(self, store: CacheStore, similar: SimilarQuestions) -> None:
         """Show the size of the caches of queries at each scrape."""
         Gauge(
             "raglan_gateway_cache_bytes",
-            "Memory of this gateway's cached vectors, passages and answers.",
+            "Memory of this gateway's cached vectors, passages, answers and their questions.",
             registry=self.registry,
-        ).set_function(lambda: store.bytes_held)
+        ).set_function(lambda: store.bytes_held + similar.bytes_held)
         self.registry.register(OnLoop(lambda: _damaged(store)))
 
     def failed(self, error: BaseException) -> None:

@@ -7,7 +7,7 @@ listed in `QueryState.degraded`. Nothing here knows gRPC or HTTP.
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass
 from typing import Final, Protocol, TypeAlias
@@ -150,6 +150,9 @@ class Answered:
 
 Event: TypeAlias = Started | Sources | Thinking | Delta | Cited | Restarted | Answered
 
+Reuse: TypeAlias = Callable[[QueryState], Awaitable[Sequence[Event]]]
+"""Finds an answer by the vector of the query; its events after `Started`, or none."""
+
 
 class Pipeline:
     """Runs queries. Between them it holds only how its stages do."""
@@ -211,7 +214,11 @@ class Pipeline:
         return run
 
     async def answer(
-        self, query: Query, deadline: Deadline, known: Known | None = None
+        self,
+        query: Query,
+        deadline: Deadline,
+        known: Known | None = None,
+        reuse: Reuse | None = None,
     ) -> AsyncGenerator[Event, None]:
         """Answer, as events: `Started`, `Sources`, then `Delta` and `Cited` mixed, `Answered`.
 
@@ -229,7 +236,11 @@ class Pipeline:
             yield Started(run.asked.standalone or query.text)
             if query.history_lost:
                 run.note(Degradation("history", query.history_lost, FALLBACK["history"]))
-            await self._find(run, known or Known())
+            reused = await self._find(run, known or Known(), reuse)
+        for event in reused:
+            yield event
+        if reused:
+            return
         if query.second_try is SecondTry.NONE:
             async with aclosing(self._answered(run)) as events:
                 async for event in events:
@@ -259,15 +270,21 @@ class Pipeline:
     async def _write_search_texts(self, run: QueryState, strategy: Strategy) -> None:
         await search_texts.write_search_texts(run, strategy, self._services, self._strategies)
 
-    async def _find(self, run: QueryState, known: Known) -> None:
+    async def _find(
+        self, run: QueryState, known: Known, reuse: Reuse | None = None
+    ) -> Sequence[Event]:
+        """Find the passages, or else the events of an answer that needs none."""
         if known.evidence is not None:
             run.use_evidence(known)
-            return
+            return ()
         if known.embedded is not None:
             run.cached.update(known.hits)
-        vector = run.embedded = known.embedded or await self._embed(run)
-        await self._retrieve(run, vector)
+        run.embedded = known.embedded or await self._embed(run)
+        if reuse and run.embedded and (reused := await reuse(run)):
+            return reused
+        await self._retrieve(run, run.embedded)
         await self._rerank(run)
+        return ()
 
     async def _embed(self, run: QueryState) -> embedder_pb2.EmbedResponse | None:
         """The query's vector; None means lexical only."""
@@ -301,7 +318,7 @@ class Pipeline:
                         deadline=limit,
                     )
                     run.spent("rerank", reply.timing)
-                    unscored = _why_unscored(reply)
+                    unscored = messages.why_unscored(reply)
                     run.passages = messages.reordered(run.passages, reply)
                     stage_spans.reranked(run.retrieved, run.passages)
             except RECOVERABLE as error:
@@ -402,15 +419,6 @@ class Pipeline:
             run.note(Degradation("cite", error.message, FALLBACK["cite"]))
             return
         run.claims = comparison.applied(run.claims, reply)
-
-
-def _why_unscored(reply: reranker_pb2.RerankResponse) -> str:
-    """Explain why no passage has an absolute score; empty where some have one."""
-    if reply.unreadable:
-        return "The reranking model does not read the language of these texts."
-    if not any(ranked.HasField("calibrated") for ranked in reply.ranked):
-        return "The reranker gave no scores."
-    return ""
 
 
 def absorb(run: QueryState, reply: generator_pb2.GenerateEvent) -> Iterator[Event]:

@@ -42,6 +42,15 @@ class CacheHit:
     """Time that making it had taken."""
 
 
+@dataclass(frozen=True, slots=True)
+class SimilarQuestion:
+    """The question that a cached answer was made for, where it is not the one that was asked."""
+
+    text: str
+    similarity: float
+    """Cosine of the vectors."""
+
+
 @dataclass(slots=True)
 class Known:
     """Results that a query need not be run for."""
@@ -82,6 +91,8 @@ class QueryState:
     """Layers of the cache that a result came from."""
     entry: Entry | None = None
     """The cached answer, where it is one."""
+    similar: SimilarQuestion | None = None
+    """Where the cached answer is that of another question."""
     strategy: Outcome = field(default_factory=Outcome)
     """What strategies made of the query."""
     search_texts: list[SearchText] = field(default_factory=list)

@@ -258,6 +258,15 @@ class GatewaySettings(ServiceSettings, env_prefix="RAGLAN_GATEWAY_"):
     """Seconds for which an answer is kept, as long as the collections that it rests on do not
     change; 0 keeps none."""
 
+    semantic_cache_similarity: float = Field(default=0, ge=0, le=1)
+    """Least cosine of two questions' vectors, from which on a cached answer of the one may be given
+    to the other if they also have the same numbers, names, negations and other words that decide;
+    0 gives none. English only. 0.9 suits the bundled model; another one needs its own."""
+
+    semantic_cache_bytes: PositiveInt = 16 * 1024 * 1024
+    """Memory of each gateway for the questions of cached answers, by which similar ones find them;
+    the answers themselves are in the cache of answers."""
+
     cache_bytes: PositiveInt = 64 * 1024 * 1024
     """Memory of each gateway for these three caches. With Redis they are also kept there, for all
     gateways."""

@@ -110,7 +110,14 @@ class CachedLayer(Model):
     saved_ms: float
 
 
-Cached = dict[Literal["embedding", "evidence", "answer"], CachedLayer]
+Cached = dict[Literal["embedding", "evidence", "answer", "semantic"], CachedLayer]
+
+
+class SimilarQuestion(Model):
+    """The question that a cached answer was made for, and the cosine of the two vectors."""
+
+    question: str
+    similarity: float
 
 
 StrategyName = Literal["none", "condense", "rewrite", "multi_query", "hyde"]
@@ -150,6 +157,7 @@ class QueryReply(Model):
 
     cached: Cached = Field(default_factory=dict)
     strategy: StrategyUsed | None = None
+    similar: SimilarQuestion | None = None
     id: str
     standalone_question: str = ""
     answer: str

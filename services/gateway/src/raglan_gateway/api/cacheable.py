@@ -6,7 +6,7 @@ from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-OF_ONE_REPLY: Final = frozenset({"id", "timings_ms", "trace_id", "cached"})
+OF_ONE_REPLY: Final = frozenset({"id", "timings_ms", "trace_id", "cached", "similar"})
 """Fields of a reply that differ when a cached answer is given again."""
 
 
@@ -21,7 +21,7 @@ class CachedLayer(BaseModel):
     """Milliseconds that making it took."""
 
 
-Cached = dict[Literal["embedding", "evidence", "answer"], CachedLayer]
+Cached = dict[Literal["embedding", "evidence", "answer", "semantic"], CachedLayer]
 
 
 class Cacheable(BaseModel):
@@ -30,4 +30,22 @@ class Cacheable(BaseModel):
     model_config = ConfigDict(use_attribute_docstrings=True)
 
     cached: Cached = Field(default_factory=dict)
-    """Parts from a cache, by layer: the query's vector, the passages, the whole answer."""
+    """Parts from a cache, by layer: the query's vector, the passages, the whole answer, or that of
+    a similar question."""
+
+
+class SimilarQuestion(BaseModel):
+    """The question that a cached answer was made for."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    question: str
+    similarity: float
+    """Cosine of its vector and that of the question that was asked."""
+
+
+class CacheableAnswer(Cacheable):
+    """An answer that may be that of a similar question."""
+
+    similar: SimilarQuestion | None = None
+    """The other question, where this is its answer (`cached.semantic`); else null."""

@@ -102,7 +102,7 @@ class Answering:
         self._metrics.answered(run)
         stage_spans.returned(tracing.current(), run.answer)
         _show_age(request, run)
-        if run.entry is not None:
+        if run.entry is not None and run.similar is None:
             reply = replies.again(run)
         else:
             reply = stale_answers.keep(self._answers, run, replies.query(run))
@@ -308,7 +308,7 @@ def _with_control(query: Query, request: Request) -> Query:
 def _show_age(request: Request, run: QueryState) -> None:
     """Say in the header `Age` (RFC 9111, 5.1) how old a cached reply is."""
     # A new answer over cached passages is no cached reply.
-    layer = Layer.EVIDENCE if not run.answer else Layer.ANSWER
+    layer = Layer.EVIDENCE if not run.answer else Layer.SEMANTIC if run.similar else Layer.ANSWER
     if (hit := run.cached.get(layer)) is not None:
         reply_headers.add(request.scope, "age", str(int(hit.age_s)))
 

@@ -48,6 +48,7 @@ def again(run: QueryState) -> bytes:
         "timings_ms": timings(run),
         "trace_id": request_context.trace_id(),
         "cached": {layer: shown.model_dump() for layer, shown in cached(run).items()},
+        "similar": None,
     }
     return json.dumps(head)[:-1].encode() + b"," + run.entry.rendered[1:]
 
@@ -96,6 +97,7 @@ def query(run: QueryState, passages: Sequence[schemas.Passage] = ()) -> schemas.
         trace_id=request_context.trace_id(),
         cached=cached(run),
         strategy=strategy(run),
+        similar=_similar(run),
     )
 
 
@@ -113,6 +115,14 @@ def strategy(run: QueryState) -> strategy_schemas.StrategyUsed | None:
         )
     return strategy_schemas.StrategyUsed(
         name=cast(Any, outcome.name.value), texts=list(outcome.texts), second_try=again
+    )
+
+
+def _similar(run: QueryState) -> cacheable.SimilarQuestion | None:
+    if run.similar is None:
+        return None
+    return cacheable.SimilarQuestion(
+        question=run.similar.text, similarity=round(run.similar.similarity, 4)
     )
 
 

@@ -9,6 +9,7 @@ from raglan import access_tags
 from raglan.errors import InvalidInput
 from raglan.identifiers import COLLECTION_NAME, MAX_DOCUMENT_ID_CHARS, check_document_id
 
+from raglan_gateway.api.cacheable import CacheableAnswer
 from raglan_gateway.api.filters import BoundedFilter
 from raglan_gateway.api.searched import Degraded as Degraded
 from raglan_gateway.api.searched import SearchedCollection as SearchedCollection
@@ -207,7 +208,7 @@ class SearchReply(StrategyReply):
     passages: list[Passage]
 
 
-class QueryReply(StrategyReply):
+class QueryReply(CacheableAnswer, StrategyReply):
     """An answer with its sources."""
 
     id: str
@@ -221,8 +222,7 @@ class QueryReply(StrategyReply):
     abstained: bool = False
     """True if the documents do not answer the question."""
     thinking: str = ""
-    """Reasoning of the model, which is no part of the answer; empty in a stream, which has shown
-    it."""
+    """Reasoning of the model, no part of the answer; empty in a stream, which has shown it."""
     citations: list[Citation]
     passages: list[Passage]
     confidence: float

@@ -8,6 +8,7 @@ from contextlib import aclosing
 from dataclasses import replace
 from functools import partial
 
+from raglan import tensors
 from raglan.deadline import Deadline
 from raglan.errors import DeadlineExceeded
 from raglan.telemetry import tracing
@@ -16,14 +17,22 @@ from raglan.v1 import cache_pb2, embedder_pb2, generator_pb2, retriever_pb2
 from raglan_gateway.caches import keys
 from raglan_gateway.caches.entry import Entry, Layer
 from raglan_gateway.caches.flights import SharedRun
-from raglan_gateway.caches.lookup import CacheObserver, Lookup, Uncounted, is_repeatable
+from raglan_gateway.caches.guards import Features
+from raglan_gateway.caches.lookup import (
+    CacheObserver,
+    Lookup,
+    Uncounted,
+    is_repeatable,
+    scope_of,
+)
 from raglan_gateway.caches.models import ServedModels
 from raglan_gateway.caches.revisions import CurrentRevisions
+from raglan_gateway.caches.similar import Asked, SimilarQuestions
 from raglan_gateway.caches.store import CacheStore
 from raglan_gateway.grounding import claims_of
 from raglan_gateway.pipeline import Answered, Event, Pipeline, Sources, Started, absorb
 from raglan_gateway.query import Query
-from raglan_gateway.query_state import CacheHit, Known, QueryState
+from raglan_gateway.query_state import CacheHit, Known, QueryState, SimilarQuestion
 from raglan_gateway.strategies import outcomes
 from raglan_gateway.strategies.strategy import Strategy
 
@@ -39,6 +48,7 @@ class CachedPipeline:
         store: holds values; not owned.
         revisions: the present ones; not owned.
         models: those that are served; not owned.
+        similar: questions whose answers are in `store`; not owned.
         setup: settings of the gateway that decide the passages.
         observer: counts lookups.
         spend: called with the tokens of an answer that was generated for the current request.
@@ -50,6 +60,7 @@ class CachedPipeline:
         store: CacheStore,
         revisions: CurrentRevisions,
         models: ServedModels,
+        similar: SimilarQuestions,
         *,
         setup: str,
         observer: CacheObserver | None = None,
@@ -59,6 +70,7 @@ class CachedPipeline:
         self._store = store
         self._revisions = revisions
         self._models = models
+        self._similar = similar
         self._setup = setup
         self._observer = observer or Uncounted()
         self._spend = spend
@@ -127,14 +139,41 @@ class CachedPipeline:
     async def _run(
         self, query: Query, deadline: Deadline, lookup: Lookup
     ) -> AsyncGenerator[Event, None]:
-        events = self.uncached.answer(query, deadline, lookup.known)
+        reuse = partial(self._reuse, lookup) if self._reuses(query, lookup) else None
+        events = self.uncached.answer(query, deadline, lookup.known, reuse)
         async with aclosing(events):
             async for event in events:
-                if isinstance(event, Answered):
+                if isinstance(event, Answered) and event.run.similar is not None:
+                    self._keep_vector(event.run, lookup)
+                elif isinstance(event, Answered):
                     self._spend(event.run.usage.completion_tokens)
                     self._keep_evidence(event.run, lookup)
                     self._keep_answer(event.run, lookup)
                 yield event
+
+    def _reuses(self, query: Query, lookup: Lookup) -> bool:
+        return self._similar.is_on and query.cache.reads and lookup.scope is not None
+
+    async def _reuse(self, lookup: Lookup, run: QueryState) -> list[Event]:
+        """Return the events of the answer to a question that asks the same; none if there is none.
+
+        Where an answer is gone from the cache, that of the next question is taken.
+        """
+        features = Features.of(run.query.line)
+        if features is None or run.embedded is None or lookup.scope is None:
+            return []
+        vector = tensors.unpack(run.embedded.vectors)[0]
+        matches = self._similar.find(lookup.scope, features, vector)
+        entries = await self._store.get([(Layer.ANSWER, match.asked.answer) for match in matches])
+        for match, found in zip(matches, entries, strict=True):
+            if (entry := self._young(found, run.query)) is None:
+                continue
+            if events := self._replayed(run, entry, Layer.SEMANTIC):
+                run.similar = SimilarQuestion(match.asked.text, match.similarity)
+                self._count(Layer.SEMANTIC, entry)
+                return events
+        self._count(Layer.SEMANTIC, None)
+        return []
 
     async def _look_up(self, query: Query, *, is_answer: bool) -> Lookup:
         """Find what is cached for a query, in one round trip to Redis at most."""
@@ -199,22 +238,28 @@ class CachedPipeline:
 
     def _again(self, query: Query, deadline: Deadline, entry: Entry) -> list[Event] | None:
         """Return the events of a cached answer."""
+        run = QueryState(query, deadline)
+        events = self._replayed(run, entry, Layer.ANSWER)
+        return [Started(run.asked.standalone or query.text), *events] if events else None
+
+    def _replayed(self, run: QueryState, entry: Entry, layer: Layer) -> list[Event]:
+        """Return the events of a cached answer after `Started`; none where it is damaged."""
         kept = entry.message(cache_pb2.CachedAnswer)
         if kept is None or not kept.events:
-            return None
-        run = QueryState(query, deadline)
-        run.cached[Layer.ANSWER] = self._hit(entry)
+            return []
+        timings_ms = dict(run.timings_ms)
+        run.cached[layer] = self._hit(entry)
         run.entry = entry
         run.passages = list(kept.found.passages)
         run.revisions = dict(kept.found.revisions)
         run.strategy = outcomes.from_proto(kept.strategy)
         if run.strategy.standalone:
-            run.asked = replace(query, standalone=run.strategy.standalone)
-        events: list[Event] = [Started(run.asked.standalone or query.text), Sources(run)]
+            run.asked = replace(run.query, standalone=run.strategy.standalone)
+        events: list[Event] = [Sources(run)]
         for event in kept.events:
             run.events.append(event)
             events.extend(absorb(run, event))
-        run.timings_ms.clear()
+        run.timings_ms = timings_ms
         run.claims = [
             replace(claim, cosine=kept.cosines[at]) if at in kept.cosines else claim
             for at, claim in enumerate(claims_of(run.finished))
@@ -223,21 +268,23 @@ class CachedPipeline:
         events.append(Answered(run))
         return events
 
-    def _keep_evidence(self, run: QueryState, lookup: Lookup) -> None:
-        """Keep what a run found, unless a stage fell back on the way."""
+    def _keep_vector(self, run: QueryState, lookup: Lookup) -> None:
         query = run.query
-        if not query.cache.stores:
-            return
-        taken = run.timings_ms
-        if run.embedded is not None and Layer.EMBEDDING not in run.cached:
+        if query.cache.stores and run.embedded is not None and Layer.EMBEDDING not in run.cached:
             known = lookup.models.get("embedder")
             if known is not None and run.embedded.model == known.model:
                 place = (Layer.EMBEDDING, keys.embedding(query, lookup.models))
-                cost_s = taken.get("embed", 0.0) / 1e3
+                cost_s = run.timings_ms.get("embed", 0.0) / 1e3
                 self._store.put(place, run.embedded.SerializeToString(), cost_s)
+
+    def _keep_evidence(self, run: QueryState, lookup: Lookup) -> None:
+        """Keep what a run found, unless a stage fell back on the way."""
+        query, taken = run.query, run.timings_ms
+        self._keep_vector(run, lookup)
         fell_back = {each.stage for each in run.degraded}
         if (
-            Layer.EVIDENCE in run.cached
+            not query.cache.stores
+            or Layer.EVIDENCE in run.cached
             or query.strategy is not Strategy.NONE
             or run.strategy.helped
             or not lookup.is_known(query)
@@ -276,6 +323,18 @@ class CachedPipeline:
         key = keys.answer(query, run.revisions, lookup.models, self._setup)
         cost_s = time.monotonic() - run.started
         self._store.put((Layer.ANSWER, key), kept.SerializeToString(), cost_s)
+        self._keep_question(run, lookup, key)
+
+    def _keep_question(self, run: QueryState, lookup: Lookup, key: bytes) -> None:
+        """Let similar questions find the answer that was just kept."""
+        if not self._similar.is_on or lookup.scope is None or run.embedded is None:
+            return
+        if run.strategy.is_used:  # the vector may be that of another text
+            return
+        if (features := Features.of(run.query.line)) is not None:
+            scope = scope_of(run.query, run.revisions, lookup.models, self._setup)
+            asked = Asked(run.query.text, features, key)
+            self._similar.add(scope, asked, tensors.unpack(run.embedded.vectors)[0])
 
 
 def _is_long_enough(flight: SharedRun[Event], deadline: Deadline) -> bool:

@@ -21,6 +21,8 @@ class Layer(StrEnum):
     EMBEDDING = "embedding"
     EVIDENCE = "evidence"
     ANSWER = "answer"
+    SEMANTIC = "semantic"
+    """Questions by meaning, each with its answer in the layer above."""
 
 
 @dataclass(slots=True)

@@ -7,7 +7,7 @@ part from the start.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any, Final
 
 import raglan
@@ -62,6 +62,11 @@ def answer(query: Query, revisions: Mapping[str, int], models: Models, setup: st
         *_revisions(query, revisions),
         *_identity(models, "embedder", "reranker", *generators(query)),
     )
+
+
+def scope(query: Query, revisions: Mapping[str, int], models: Models, setup: str) -> bytes:
+    """Key of all that decides the answer besides the question; arguments as of `answer`."""
+    return answer(replace(query, text=""), revisions, models, setup)
 
 
 def generators(query: Query) -> list[str]:

@@ -6,11 +6,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from raglan import tenancy
 from raglan.cache import digest
 from raglan.v1 import common_pb2, retriever_pb2
 
 from raglan_gateway.caches import keys
 from raglan_gateway.caches.entry import Entry, Layer
+from raglan_gateway.caches.similar import Scope
 from raglan_gateway.query import Query
 from raglan_gateway.query_state import Known
 from raglan_gateway.strategies.strategy import Strategy
@@ -47,6 +49,8 @@ class Lookup:
     """Identical queries at the same revisions have the same; empty: the run cannot be shared."""
     known: Known = field(default_factory=Known)
     answer: Entry | None = None
+    scope: Scope | None = None
+    """Questions that may be similar; None where no answer of another question may be given."""
 
     def plan(
         self,
@@ -65,6 +69,10 @@ class Lookup:
                 self.flight = digest(key.hex(), str(query.priority), str(query.stream))
                 if keeps(Layer.ANSWER):
                     self.places[Layer.ANSWER] = key
+                    # A follow-up is another question in another conversation, and what a model
+                    # wrote for one question was not written for another.
+                    if is_dense and not query.history and query.strategy is Strategy.NONE:
+                        self.scope = scope_of(query, revisions, self.models, setup)
             # What a model writes is no part of the evidence, and the reply shows it.
             if keeps(Layer.EVIDENCE) and query.strategy is Strategy.NONE:
                 key = keys.evidence(query, revisions, self.models, setup)
@@ -80,6 +88,17 @@ class Lookup:
         if query.rerank:
             needed.append("reranker")
         return all(service in self.models for service in needed)
+
+
+def scope_of(
+    query: Query,
+    revisions: Mapping[str, int],
+    models: Mapping[str, common_pb2.ServiceInfo],
+    setup: str,
+) -> Scope:
+    """Return what decides the answer besides the question; arguments as of `keys.answer`."""
+    names = frozenset(map(tenancy.qualified, query.collections))
+    return Scope(names, keys.scope(query, revisions, models, setup))
 
 
 def is_repeatable(query: Query) -> bool:
