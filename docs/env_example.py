@@ -35,9 +35,9 @@ OF_COMPOSE: Final[Mapping[str, str]] = {
     "compose.ollama.yaml or compose.gpu.yaml, and compose.observability.yaml go behind "
     "compose.yaml. podman-compose reads it from its own environment only.",
     "COMPOSE_PROFILES": "gpu adds metrics of NVIDIA GPUs to compose.observability.yaml.",
-    "PUBLISH": "Address and port of the gateway on this host. On 0.0.0.0 everyone who reaches the "
-    "host can ask and delete until there is a key: set RAGLAN_GATEWAY_ADMIN_KEY_FILE below, and "
-    "put a TLS proxy before it.",
+    "PUBLISH": "Address and port of the gateway on this host. Once it is set, every request needs "
+    "a key, at first the one in secrets/gateway_admin_key: see RAGLAN_GATEWAY_ADMIN_KEY_FILE below. "
+    "On 0.0.0.0, put a TLS proxy before it.",
     "*_PUBLISH": "The same for the pages of compose.observability.yaml.",
     "GATEWAY_URL": "The gateway as browsers reach it, for links from Grafana to traces.",
     "IMAGE_PREFIX": "Goes before the names of Raglan's images, e.g. registry.example.com/raglan/.",
@@ -61,7 +61,8 @@ OF_ALL: Final[Mapping[str, tuple[str, str]]] = {
 }
 """Variable that every service reads -> default and description."""
 
-_REFERENCE: Final = re.compile(r"\$\{(\w+)(?::?-([^}]*))?\}")
+_REFERENCE: Final = re.compile(r"\$\{(\w+)(?::?-(?:\$\{\w+:\+)?([^}]*)\}?)?\}")
+"""A variable and its default, which may hang on another variable."""
 
 
 def main() -> None:

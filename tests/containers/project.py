@@ -33,7 +33,7 @@ class Project:
         run(["sh", "init.sh"], timeout_s=30, cwd=folder)
         with (folder / ".env").open("a") as file:
             file.write(
-                f"\nPUBLISH=127.0.0.1:{port}\nREDIS_IMAGE={build.REDIS}\n"
+                f"\nPUBLISH=127.0.0.1:{port}\nRAGLAN_GATEWAY_ADMIN_KEY_FILE=\nREDIS_IMAGE={build.REDIS}\n"
                 f"POSTGRES_IMAGE={build.POSTGRES}\n"
             )
 

@@ -136,6 +136,11 @@ def test_nothing_but_the_gateway_and_pages_of_people_is_published(project: Any) 
 
 def test_the_gateway_is_published_where_the_user_says() -> None:
     project = load(BASE, environ={"PUBLISH": "0.0.0.0:80"})
+    key_file = "RAGLAN_GATEWAY_ADMIN_KEY_FILE"
+    assert environment(project, "gateway")[key_file] == "/run/secrets/gateway_admin_key"
+    assert not environment(load(BASE), "gateway")[key_file]
+    without = load(BASE, environ={"PUBLISH": "127.0.0.1:80", key_file: ""})
+    assert not environment(without, "gateway")[key_file]
     assert of(project, "gateway")["ports"] == ["0.0.0.0:80:8080"]
 
 
