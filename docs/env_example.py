@@ -36,7 +36,7 @@ OF_COMPOSE: Final[Mapping[str, str]] = {
     "compose.yaml. podman-compose reads it from its own environment only.",
     "COMPOSE_PROFILES": "gpu adds metrics of NVIDIA GPUs to compose.observability.yaml.",
     "PUBLISH": "Address and port of the gateway on this host. Once it is set, every request needs "
-    "a key, at first the one in secrets/gateway_admin_key: see RAGLAN_GATEWAY_ADMIN_KEY_FILE below. "
+    "a key, at first that of secrets/gateway_admin_key: see RAGLAN_GATEWAY_ADMIN_KEY_FILE below. "
     "On 0.0.0.0, put a TLS proxy before it.",
     "*_PUBLISH": "The same for the pages of compose.observability.yaml.",
     "GATEWAY_URL": "The gateway as browsers reach it, for links from Grafana to traces.",
