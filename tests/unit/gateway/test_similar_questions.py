@@ -17,10 +17,13 @@ from raglan_gateway.api import replies
 from raglan_gateway.caches.control import CacheControl
 from raglan_gateway.caches.entry import Layer
 from raglan_gateway.caches.guards import LONGEST, Features, same_question
+from raglan_gateway.caches.lookup import Lookup
 from raglan_gateway.caches.similar import Asked, Scope, SimilarQuestions
 from raglan_gateway.conversation.archive import Archive
 from raglan_gateway.deletions import Deletions
+from raglan_gateway.query import Query
 from raglan_gateway.shared.answer_cache import AnswerCache
+from raglan_gateway.strategies.strategy import SecondTry, Strategy
 
 PAIRS = [
     line.split("\t")
@@ -135,6 +138,7 @@ async def test_the_vector_of_a_reworded_question_is_kept_and_its_answer_is_not(
         {"cache": CacheControl(reads=False)},
         {"cache": CacheControl(max_age_s=0)},
         {"sampling": generator_pb2.Sampling(temperature=1)},
+        {"second_try": SecondTry.LEXICAL},
         {"text": "How often is the pump not maintained?"},
     ],
     ids=str,
@@ -146,6 +150,16 @@ async def test_another_request_gets_an_answer_of_its_own(
     run = await gateway.answer(dataclasses.replace(REWORDED, **change))
     assert Layer.SEMANTIC not in run.cached
     assert run.similar is None
+
+
+def test_what_a_model_writes_for_a_question_serves_no_other(gateway: Gateway) -> None:
+    def scope(query: Query) -> Scope | None:
+        lookup = Lookup(gateway.models.known)
+        lookup.plan(query, {"c": 1}, "", is_answer=True, keeps=lambda layer: True)
+        return lookup.scope
+
+    assert scope(ASKED) == scope(REWORDED) is not None
+    assert scope(dataclasses.replace(ASKED, strategy=Strategy.REWRITE)) is None
 
 
 async def test_what_is_not_to_be_stored_answers_no_other_question(gateway: Gateway) -> None:
