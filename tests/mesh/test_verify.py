@@ -126,6 +126,22 @@ def test_a_pipeline_learns_that_no_gpu_is_used(
         assert failed(checks) == {"gpu reranker"}
 
 
+def test_a_mesh_that_asks_for_a_key_is_verified_with_it(tmp_path: Path) -> None:
+    """As the pod of `helm test` does."""
+    key = tmp_path / "admin_key"
+    key.write_text("k" * 48)
+    guarded = {"RAGLAN_GATEWAY_ADMIN_KEY_FILE": str(key)}
+    with mesh_process.running(tmp_path / "mesh", **guarded) as mesh:
+        status, checks = verify(mesh)
+        assert (status, failed(checks)) == (1, {"gateway"})
+        assert "key" in checks["gateway"]["reason"]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("RAGLAN_API_KEY_FILE", str(key))
+            status, checks = verify(mesh)
+        assert (status, failed(checks)) == (0, set()), checks
+        assert checks["document"]["result"] == "ok"
+
+
 @dataclass
 class Troubled:
     """A mesh whose embedder, reranker, Redis and PostgreSQL are the test's own processes."""
