@@ -393,11 +393,11 @@ async def test_no_document_is_deleted_while_its_answers_cannot_be(tmp_path: Path
         async def delete() -> Any:
             asked.append("delete")
 
-        async def is_changing(_: str) -> bool:
+        async def is_changing(collection: str) -> bool:
             return False
 
-        similar = SimilarQuestions(0, 1, 0)
-        deletions = Deletions(AnswerCache(0, delete), kept, similar, is_changing)
+        answers, similar = AnswerCache(0, delete), SimilarQuestions(0, 1, 0)
+        deletions = Deletions(answers, kept, similar, is_changing)
         with pytest.raises(DatabaseUnavailable):
             await deletions.run("default", delete, ["a"])
         assert asked == []

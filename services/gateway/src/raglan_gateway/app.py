@@ -182,9 +182,7 @@ def _make(settings: GatewaySettings, metrics: Metrics) -> _Parts:
     )
     answers = AnswerCache(settings.stale_answer_s, mesh.revisions, redis)
     similar = SimilarQuestions(
-        settings.semantic_cache_similarity,
-        settings.semantic_cache_bytes,
-        settings.answer_cache_s,
+        settings.semantic_cache_similarity, settings.semantic_cache_bytes, settings.answer_cache_s
     )
     return _Parts(
         settings=settings,
