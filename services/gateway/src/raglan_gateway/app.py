@@ -39,6 +39,7 @@ from raglan_gateway.api import (
     operations,
     query,
     schemas,
+    sources,
     urls,
 )
 from raglan_gateway.api import sessions as session_routes
@@ -279,6 +280,7 @@ def _routers(
     yield session_routes.router(parts.archive)
     yield urls.router(mesh, _url_fetcher(settings))
     yield jobs.router(mesh, settings.heartbeat_s)
+    yield sources.router(mesh)
     yield trace_routes.router(mesh.pools.get(TRACER), parts.reporter)
     yield operations.router(mesh, parts.redis, settings, parts.metrics)
     yield keys.router(parts.access, parts.audit)
