@@ -216,7 +216,7 @@ class Ingester:
                 library,
                 settings.max_document_bytes,
             ),
-            Readers(settings.max_document_bytes).open,
+            Readers(settings.max_document_bytes, settings.data_dir / "repositories").open,
             heartbeats.dead,
             self._importer.under_way,
         )

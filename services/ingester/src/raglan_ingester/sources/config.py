@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
+from urllib.parse import urlsplit
 
 import yaml
 from pathspec import GitIgnoreSpec
@@ -115,7 +116,29 @@ class FolderSettings(SourceSettings):
         return value
 
 
-AnySource = FolderSettings
+class GitSettings(SourceSettings):
+    """A branch or tag of a git repository."""
+
+    kind: Literal["git"]
+    url: str = Field(max_length=2000)
+    """`https://...`, or the absolute path of a repository on this machine."""
+    ref: str = Field(default="HEAD", min_length=1, max_length=250)
+    """A branch or tag; HEAD for the default branch."""
+    username: str = ""
+    password_file: Path | None = None
+    """File that holds the password or token."""
+
+    @field_validator("url")
+    @classmethod
+    def _check_url(cls, value: str) -> str:
+        if not value.startswith(("https://", "http://", "/")):
+            raise ValueError("write https://..., or the absolute path of a repository")
+        if value.startswith("http") and urlsplit(value).username:
+            raise ValueError("the URL holds credentials; use username and password_file")
+        return value
+
+
+AnySource = Annotated[FolderSettings | GitSettings, Field(discriminator="kind")]
 _SOURCES: Final[TypeAdapter[AnySource]] = TypeAdapter(AnySource)
 
 

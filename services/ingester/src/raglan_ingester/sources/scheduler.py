@@ -197,9 +197,10 @@ class Scheduler:
             log.warning("a sync is not recorded", source=source.name, reason=error.message)
 
     async def _outcome(self, source: AnySource, state: Source, lease: Lease) -> Outcome:
-        reader = self._open_reader(source)
-        sync = Sync(self._ports, source, state, lease, reader)
+        reader: Reader | None = None
         try:
+            reader = self._open_reader(source)
+            sync = Sync(self._ports, source, state, lease, reader)
             await sync.run()
         except LeaseLostError:
             raise
@@ -210,7 +211,8 @@ class Scheduler:
             log.exception("a sync broke off", source=source.name)
             return _failure(state, "The ingester met an error of its own; its log says more.")
         finally:
-            await reader.close()
+            if reader is not None:
+                await reader.close()
         report = sync.report
         log.info("source synced", source=source.name, **report.counts)
         return Outcome(
