@@ -68,7 +68,7 @@ async def read(repository_url: str, folder: Path, cursor: str = "", **changes: A
         texts = {}
         for entry in listing.entries if listing else ():
             try:
-                content = await reader.read(entry)
+                content = await reader.read(entry, "")
             except SkippedDocumentError as error:
                 skipped.add(error.message)
                 continue
@@ -157,8 +157,8 @@ async def test_a_killed_process_is_an_error_and_the_next_sync_goes_on(
         reader._process.kill()
         await reader._process.wait()
         with pytest.raises(SkippedDocumentError, match="ended unexpectedly"):
-            await reader.read(listing.entries[0])
-        content = await reader.read(listing.entries[0])
+            await reader.read(listing.entries[0], "")
+        content = await reader.read(listing.entries[0], "")
         assert content is not None
         assert content.data == b"One."
     finally:

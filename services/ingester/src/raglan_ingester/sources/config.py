@@ -16,6 +16,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    IPvAnyNetwork,
     TypeAdapter,
     ValidationError,
     field_validator,
@@ -25,6 +26,7 @@ from raglan import metadata as document_metadata
 from raglan import tenancy
 from raglan.errors import InvalidInput, RaglanError
 from raglan.identifiers import COLLECTION_NAME, shortened
+from raglan.url_policy import SettingNames, UrlPolicy
 
 _MAX_FILE_BYTES: Final = 1024 * 1024
 _MAX_SOURCES: Final = 1000
@@ -138,7 +140,52 @@ class GitSettings(SourceSettings):
         return value
 
 
-AnySource = Annotated[FolderSettings | GitSettings, Field(discriminator="kind")]
+class WebSettings(SourceSettings):
+    """Pages that a document of a site names."""
+
+    url: str = Field(max_length=2000)
+    hosts: tuple[str, ...] = ()
+    """Hosts that pages are fetched from (`*.example.com` for those below one); empty: that of
+    `url`."""
+    networks: tuple[IPvAnyNetwork, ...] = ()
+    """Networks that may be reached although they are not public: `10.1.0.0/16`."""
+    ports: tuple[int, ...] = (80, 443)
+
+    @field_validator("url")
+    @classmethod
+    def _check_url(cls, value: str) -> str:
+        if not value.startswith(("https://", "http://")) or not urlsplit(value).hostname:
+            raise ValueError("write https://host/path")
+        return value
+
+    @property
+    def policy(self) -> UrlPolicy:
+        """What may be fetched."""
+        hosts = self.hosts or (urlsplit(self.url).hostname or "",)
+        return UrlPolicy(hosts, map(str, self.networks), self.ports, names=_URL_SETTINGS)
+
+
+class SitemapSettings(WebSettings):
+    """The pages of a sitemap, or of an index of sitemaps."""
+
+    kind: Literal["sitemap"]
+
+
+class FeedSettings(WebSettings):
+    """The pages of an RSS or Atom feed. A page stays when its entry leaves the feed."""
+
+    kind: Literal["feed"]
+
+
+_URL_SETTINGS: Final = SettingNames(
+    hosts="hosts of the source",
+    networks="networks of the source",
+    max_bytes="RAGLAN_INGESTER_MAX_DOCUMENT_BYTES",
+    timeout="no setting",
+)
+AnySource = Annotated[
+    FolderSettings | GitSettings | SitemapSettings | FeedSettings, Field(discriminator="kind")
+]
 _SOURCES: Final[TypeAdapter[AnySource]] = TypeAdapter(AnySource)
 
 

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from raglan_ingester.sources.config import AnySource, FolderSettings, GitSettings
+from raglan_ingester.sources.config import (
+    AnySource,
+    FeedSettings,
+    FolderSettings,
+    GitSettings,
+    SitemapSettings,
+)
 from raglan_ingester.sources.reader import Reader, SourceUnavailable
 from raglan_ingester.sources.readers.folder import FolderReader
 from raglan_ingester.sources.readers.git import GitReader
+from raglan_ingester.sources.readers.web import WebReader
 
 
 class Readers:
@@ -34,6 +41,8 @@ class Readers:
             case GitSettings():
                 password = _secret(source.password_file)
                 return GitReader(source, password, self._folder / f"{source.name}.git")
+            case SitemapSettings() | FeedSettings():
+                return WebReader(source, self._max_bytes)
 
 
 def _secret(file: Path | None) -> str:

@@ -39,6 +39,12 @@ class Content:
     media_type: str = ""
     title: str = ""
     metadata: Mapping[str, object] = field(default_factory=dict)
+    version: str = ""
+    """Takes the place of the listing's, where that has none."""
+
+
+class Unchanged:
+    """The document is as it was at its former version."""
 
 
 @dataclass(slots=True)
@@ -89,8 +95,12 @@ class Reader(Protocol):
         """
         ...
 
-    async def read(self, entry: Entry) -> Content | None:
+    async def read(self, entry: Entry, former: str) -> Content | Unchanged | None:
         """Read one document; None when it is gone by now.
+
+        Args:
+            entry: of the listing.
+            former: version that is stored; empty to read it in any case.
 
         Raises:
             SkippedDocumentError: this one cannot be read.

@@ -22,11 +22,15 @@ class Selection:
         hidden = path.rstrip("/").rpartition("/")[2].startswith(".")
         return not hidden and not self._exclude.match_file(path)
 
+    def is_chosen(self, path: str) -> bool:
+        """Return whether `include` and `exclude` leave a document in."""
+        if self._exclude.match_file(path):
+            return False
+        return not self._has_include or bool(self._include.match_file(path))
+
     def takes(self, path: str) -> bool:
         """Return whether to read a file; `path` is relative."""
-        if path.rpartition("/")[2].startswith(".") or self._exclude.match_file(path):
-            return False
-        if self._has_include and not self._include.match_file(path):
+        if path.rpartition("/")[2].startswith(".") or not self.is_chosen(path):
             return False
         try:
             format_of(Source(b"", path))

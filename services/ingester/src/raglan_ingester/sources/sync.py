@@ -29,6 +29,7 @@ from raglan_ingester.sources.reader import (
     Reader,
     Skipped,
     SkippedDocumentError,
+    Unchanged,
 )
 from raglan_ingester.sources.store import Known, Lease, Row, SourceStore
 from raglan_ingester.submission import DocumentStart, JobStart, Part
@@ -237,17 +238,25 @@ class Sync:
         known = self._known.get(id_)
         if known is None or not known.state or self._fails(known):
             return True
-        return not entry.version or known.version != self._version(entry)
+        return not entry.version or known.version != self._version(entry.version)
 
-    def _version(self, entry: Entry) -> str:
+    def _version(self, version: str) -> str:
         """The version by which a document is recorded; other metadata make another version."""
-        return f"{self._tag}:{entry.version}" if entry.version else ""
+        return f"{self._tag}:{version}" if version else ""
+
+    def _former(self, id_: str) -> str:
+        """The version that is stored; empty where the document has to be read again."""
+        known = self._known.get(id_)
+        if known is None or not known.state or self._fails(known) or known.missing_ms is not None:
+            return ""
+        tag, _, version = known.version.partition(":")
+        return version if tag == self._tag else ""
 
     async def _read(self, id_: str, entry: Entry, same: list[Row]) -> _Document | None:
         """Read a document; one that turns out to be the same is added to `same`."""
         try:
-            content = await self._reader.read(entry)
-            if content is not None and len(content.data) > self._ports.max_bytes:
+            content = await self._reader.read(entry, self._former(id_))
+            if isinstance(content, Content) and len(content.data) > self._ports.max_bytes:
                 raise SkippedDocumentError(
                     f"{shortened(entry.key)} has more than {self._ports.max_bytes:,} bytes, the "
                     "limit (RAGLAN_INGESTER_MAX_DOCUMENT_BYTES)."
@@ -255,13 +264,16 @@ class Sync:
         except SkippedDocumentError as error:
             self.report.skipped.add(error.message)
             return None
+        if isinstance(content, Unchanged):
+            return None
         if content is None or not content.data.strip():
             self._gone.append(id_)
             return None
         metadata = {**content.metadata, **metadata_of(self._source)}
         metadata_json = json.dumps(metadata, sort_keys=True)
         digest = _digest(content, metadata_json)
-        version, known = self._version(entry), self._known.get(id_)
+        version = self._version(entry.version or content.version)
+        known = self._known.get(id_)
         if known is None or known.digest != digest:
             return _Document(id_, content, metadata_json, Row(id_, version, digest, 1))
         if not known.state or self._fails(known):

@@ -54,7 +54,7 @@ class FolderReader:
         """List the files, as `Reader.list_entries` does; a folder has no cursor."""
         return await asyncio.to_thread(self._list, skipped)
 
-    async def read(self, entry: Entry) -> Content | None:
+    async def read(self, entry: Entry, former: str) -> Content | None:
         """Read a file, as `Reader.read` does."""
         data = await asyncio.to_thread(self._read, entry.key)
         if data is None:

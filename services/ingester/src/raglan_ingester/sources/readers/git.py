@@ -65,7 +65,7 @@ class GitReader:
         self._blobs = dict(taken)
         return Listing([Entry(path, blob) for path, blob in taken], cursor=sha)
 
-    async def read(self, entry: Entry) -> Content | None:
+    async def read(self, entry: Entry, former: str) -> Content | None:
         """Read a file, as `Reader.read` does."""
         try:
             data = await self._call({"do": "read", "sha": entry.version}, _READ_S)
