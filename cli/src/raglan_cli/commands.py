@@ -21,6 +21,7 @@ from raglan_cli import (
     plan,
     restart,
     screen,
+    sources,
     status,
     stored,
     trace,
@@ -47,6 +48,7 @@ app.command("eval")(evaluate.evaluate)
 app.add_typer(parity.app, name="parity")
 app.add_typer(keys.app, name="keys")
 app.add_typer(stored.app, name="documents")
+app.add_typer(sources.app, name="sources")
 app.command()(plan.plan)
 app.command()(status.status)
 app.command()(trace.trace)

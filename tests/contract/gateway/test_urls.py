@@ -12,13 +12,13 @@ import scripted_server
 from fastapi import FastAPI
 from raglan.rpc.server import Server, Service
 from raglan.settings import GrpcSettings
+from raglan.url_fetcher import UrlFetcher
+from raglan.url_policy import SettingNames, UrlPolicy
 from raglan.v1 import ingester_pb2, ingester_pb2_grpc
 from raglan_gateway.api import urls
 from raglan_gateway.api.error_handlers import install_error_handlers
 from raglan_gateway.mesh import Mesh
 from raglan_gateway.settings import GatewaySettings
-from raglan_gateway.url_fetcher import UrlFetcher
-from raglan_gateway.url_policy import UrlPolicy
 
 ROUTE = "/v1/collections/default/documents/urls"
 
@@ -67,7 +67,9 @@ async def gateway(
     mesh = Mesh(
         GatewaySettings(ingester_address=f"127.0.0.1:{service.port}"), lambda service, kind: None
     )
-    policy = UrlPolicy(["127.0.0.1"], ["127.0.0.0/8"], [httpx.URL(server.url).port or 0])
+    ports = [httpx.URL(server.url).port or 0]
+    names = SettingNames("HOSTS", "NETWORKS", "MAX_BYTES", "TIMEOUT")
+    policy = UrlPolicy(["127.0.0.1"], ["127.0.0.0/8"], ports, names=names)
     app = FastAPI()
     install_error_handlers(app)
     app.include_router(urls.router(mesh, UrlFetcher(policy, max_bytes=3_000_000, timeout_s=10)))

@@ -18,6 +18,8 @@ from raglan.errors import Conflict, RaglanError
 from raglan.lifecycle import Lifecycle
 from raglan.resilience.breaker import State
 from raglan.telemetry.process import ProcessMetrics
+from raglan.url_fetcher import UrlFetcher
+from raglan.url_policy import SettingNames, UrlPolicy
 from starlette.responses import Response
 
 from raglan_gateway.access.access import Access
@@ -39,6 +41,7 @@ from raglan_gateway.api import (
     operations,
     query,
     schemas,
+    sources,
     urls,
 )
 from raglan_gateway.api import sessions as session_routes
@@ -71,8 +74,6 @@ from raglan_gateway.store import open_database, require_folder
 from raglan_gateway.strategies.startup import warn_without_model
 from raglan_gateway.traces import request_outcome
 from raglan_gateway.traces.reporter import TraceReporter
-from raglan_gateway.url_fetcher import UrlFetcher
-from raglan_gateway.url_policy import UrlPolicy
 
 log: Final = structlog.get_logger()
 _ERRORS: Final[dict[int | str, dict[str, Any]]] = {
@@ -279,6 +280,7 @@ def _routers(
     yield session_routes.router(parts.archive)
     yield urls.router(mesh, _url_fetcher(settings))
     yield jobs.router(mesh, settings.heartbeat_s)
+    yield sources.router(mesh)
     yield trace_routes.router(mesh.pools.get(TRACER), parts.reporter)
     yield operations.router(mesh, parts.redis, settings, parts.metrics)
     yield keys.router(parts.access, parts.audit)
@@ -348,10 +350,20 @@ def _kept(settings: GatewaySettings) -> Bounds:
     )
 
 
+_URL_SETTINGS: Final = SettingNames(
+    hosts="RAGLAN_GATEWAY_URL_HOSTS",
+    networks="RAGLAN_GATEWAY_URL_NETWORKS",
+    max_bytes="RAGLAN_GATEWAY_URL_MAX_BYTES",
+    timeout="RAGLAN_GATEWAY_URL_TIMEOUT_S",
+)
+
+
 def _url_fetcher(settings: GatewaySettings) -> UrlFetcher | None:
     if not settings.url_hosts:
         return None
-    policy = UrlPolicy(listed(settings.url_hosts), listed(settings.url_networks))
+    policy = UrlPolicy(
+        listed(settings.url_hosts), listed(settings.url_networks), names=_URL_SETTINGS
+    )
     return UrlFetcher(policy, max_bytes=settings.url_max_bytes, timeout_s=settings.url_timeout_s)
 
 

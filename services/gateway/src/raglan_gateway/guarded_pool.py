@@ -105,6 +105,9 @@ def _allowed(reply: Any) -> Any:
             kept = [job for job in reply.jobs if is_allowed(job.collection)]
             del reply.jobs[:]
             reply.jobs.extend(kept)
+        case ingester_pb2.ListSourcesResponse():
+            shown = [each for each in reply.sources if is_allowed(each.collection)]
+            reply = ingester_pb2.ListSourcesResponse(sources=shown)
         case retriever_pb2.ListCollectionsResponse():
             held = [each for each in reply.collections if is_allowed(each.name)]
             del reply.collections[:]

@@ -47,6 +47,11 @@ from raglan_ingester.schema import SCHEMA
 from raglan_ingester.selection import Selection
 from raglan_ingester.servicer import IngesterServicer
 from raglan_ingester.settings import IngesterSettings
+from raglan_ingester.sources.open_reader import Readers
+from raglan_ingester.sources.scheduler import Scheduler
+from raglan_ingester.sources.source_file import SourceFile
+from raglan_ingester.sources.store import SourceStore
+from raglan_ingester.sources.sync import Ports
 from raglan_ingester.submission import Intake, Limits
 from raglan_ingester.tokenizer_files import TokenizerFolder
 from raglan_ingester.workers import Heartbeats, WorkerName, claim_name
@@ -177,8 +182,9 @@ class Ingester:
             ),
             transfer,
         )
+        heartbeats = Heartbeats(self._database, lease_s=settings.worker_lease_s)
         self._reconciler = Reconciler(
-            Heartbeats(self._database, lease_s=settings.worker_lease_s),
+            heartbeats,
             self._ingestion,
             self._queue,
             asked_jobs,
@@ -199,8 +205,23 @@ class Ingester:
             settings.max_documents_per_job,
             settings.max_metadata_bytes,
         )
+        intake = Intake(self._blobs, asked_jobs, limits, self._identify, submissions)
+        self._sources = Scheduler(
+            SourceFile(settings.sources_file),
+            Ports(
+                SourceStore(self._database),
+                intake,
+                self._ingestion.submitted,
+                asked_jobs,
+                library,
+                settings.max_document_bytes,
+            ),
+            Readers(settings.max_document_bytes, settings.data_dir / "repositories").open,
+            heartbeats.dead,
+            self._importer.under_way,
+        )
         self._servicer = IngesterServicer(
-            Intake(self._blobs, asked_jobs, limits, self._identify, submissions),
+            intake,
             self._ingestion,
             asked_jobs,
             library,
@@ -209,6 +230,7 @@ class Ingester:
             revisions,
             Exporter(RowReader(self._database), asked_documents, self._blobs, transfer),
             self._importer,
+            self._sources,
             restored=self._reconciler.hurry,
             engine=self._queue.name,
             metrics_port=lambda: self.metrics.port,
@@ -245,9 +267,11 @@ class Ingester:
         self._reconciler.start()
         self._has_started = True
         self._counted.watch(self._jobs)
+        await self._sources.start(worker)
 
     async def close(self) -> None:
         """Stop jobs and release every resource."""
+        await self._sources.close()
         await self._reconciler.close()
         await self._counted.close()
         await self._queue.close()

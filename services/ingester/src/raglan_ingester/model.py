@@ -259,3 +259,53 @@ class Restore(Base):
     units: Mapped[int]
     """Units of the backup that are restored; 0 until what was there before is gone."""
     began_ms: Mapped[int]
+
+
+class Source(Base):
+    """State of a configured source."""
+
+    __tablename__ = "sources"
+
+    name: Mapped[str] = mapped_column(String(64), primary_key=True)
+    owner: Mapped[str] = mapped_column(String(256), default="")
+    """The worker that syncs it; empty between two syncs."""
+    settings: Mapped[str] = mapped_column(String(64), default="")
+    """Digest of the settings that the last sync began with."""
+    cursor: Mapped[str] = mapped_column(default="")
+    """The reader's own: equal to the present one means that nothing has changed."""
+    is_requested: Mapped[bool] = mapped_column(default=False)
+    accepts_deletions: Mapped[bool] = mapped_column(default=False)
+    """The next sync deletes everything that is missing, however much that is."""
+    next_ms: Mapped[int] = mapped_column(default=0)
+    failures: Mapped[int] = mapped_column(default=0)
+    """Syncs that failed since the last one that did not."""
+    error: Mapped[str] = mapped_column(default="")
+    started_ms: Mapped[int | None]
+    finished_ms: Mapped[int | None]
+    succeeded_ms: Mapped[int | None]
+    counts: Mapped[dict[str, int]] = mapped_column(JSON, default=dict)
+    """Of the last sync that ended: what was listed, added, changed, deleted, skipped, held."""
+    skipped: Mapped[list[str]] = mapped_column(JSON, default=list)
+    """The first things that the last sync left out, a sentence each."""
+
+
+class SourceDocument(Base):
+    """A document that a source has submitted, or was about to.
+
+    Written before the document is submitted and removed after it is deleted, so that no crash
+    leaves a document behind that its source does not know.
+    """
+
+    __tablename__ = "source_documents"
+
+    source: Mapped[str] = mapped_column(String(64), primary_key=True)
+    collection: Mapped[str] = mapped_column(String(MAX_QUALIFIED_CHARS), primary_key=True)
+    document_id: Mapped[str] = mapped_column(String(MAX_DOCUMENT_ID_CHARS), primary_key=True)
+    version: Mapped[str] = mapped_column(default="")
+    """As the source tells it without the content; empty until the content was submitted."""
+    digest: Mapped[str] = mapped_column(String(64), default="")
+    """Of the content that was submitted last, and of the metadata from the source's settings."""
+    attempts: Mapped[int] = mapped_column(default=0)
+    """Submissions of this version that failed."""
+    missing_ms: Mapped[int | None]
+    """When it was first missing from the source; None while it is there."""

@@ -31,6 +31,8 @@ from raglan_ingester.library import Library, page_size
 from raglan_ingester.model import Document, DocumentState, Job, JobKind, JobState
 from raglan_ingester.progress import STAGES
 from raglan_ingester.revisions import RevisionStore
+from raglan_ingester.sources import wire as sources_wire
+from raglan_ingester.sources.scheduler import Scheduler
 from raglan_ingester.submission import DocumentStart, Intake, JobStart, Part
 
 _WATCH_S: Final = 0.25
@@ -68,6 +70,7 @@ class IngesterServicer(ingester_pb2_grpc.IngesterServiceServicer):
         revisions: RevisionStore,
         exporter: Exporter,
         importer: Importer,
+        sources: Scheduler,
         *,
         restored: Callable[[], None],
         engine: str,
@@ -85,6 +88,7 @@ class IngesterServicer(ingester_pb2_grpc.IngesterServiceServicer):
         self._revisions = revisions
         self._exporter = exporter
         self._importer = importer
+        self._sources = sources
         self._restored = restored
         self._engine = engine
         self._limits = limits
@@ -283,6 +287,22 @@ class IngesterServicer(ingester_pb2_grpc.IngesterServiceServicer):
         units = await self._importer.end(request.backup_id)
         self._restored()
         return ingester_pb2.ImportProgress(units=units)
+
+    async def ListSources(
+        self, request: ingester_pb2.ListSourcesRequest, context: Context
+    ) -> ingester_pb2.ListSourcesResponse:
+        views = await self._sources.views()
+        if request.source:
+            views = [view for view in views if view.settings.name == request.source]
+        return sources_wire.listed(views, self._sources.file_error)
+
+    async def SyncSource(
+        self, request: ingester_pb2.SyncSourceRequest, context: Context
+    ) -> ingester_pb2.Source:
+        view = await self._sources.request(
+            request.source, accept_deletions=request.accept_deletions
+        )
+        return sources_wire.source(view)
 
     async def _own_job(self, job_id: str) -> JobView:
         """Return a job of the current tenant. Raises NotFound, for those of others too."""

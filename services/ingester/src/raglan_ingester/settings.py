@@ -11,6 +11,7 @@ from pydantic import (
     PositiveFloat,
     PositiveInt,
     SecretStr,
+    field_validator,
     model_validator,
 )
 from raglan.database.urls import check_url
@@ -112,6 +113,15 @@ class IngesterSettings(GrpcSettings, env_prefix="RAGLAN_INGESTER_"):
 
     outage_patience_s: PositiveFloat = 300
     """Seconds that the embedder or the retriever may be away before documents fail over it."""
+
+    sources_file: Path | None = None
+    """YAML file of the sources that documents are read from: folders, repositories, sites. Read at
+    the start and when it changes; one with an error leaves the sources as they were."""
+
+    @field_validator("sources_file", mode="before")
+    @classmethod
+    def _take_empty_as_none(cls, value: object) -> object:
+        return None if value == "" else value
 
     @model_validator(mode="after")
     def _check_database_url(self) -> Self:

@@ -68,6 +68,39 @@ DOCUMENT_STATUS_READY: DocumentStatus.ValueType  # 2
 DOCUMENT_STATUS_FAILED: DocumentStatus.ValueType  # 3
 Global___DocumentStatus: _TypeAlias = DocumentStatus  # noqa: Y015
 
+class _SourceStatus:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _SourceStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SourceStatus.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    SOURCE_STATUS_UNSPECIFIED: _SourceStatus.ValueType  # 0
+    SOURCE_STATUS_DUE: _SourceStatus.ValueType  # 1
+    """To be synced as soon as an ingester is free."""
+    SOURCE_STATUS_SYNCING: _SourceStatus.ValueType  # 2
+    SOURCE_STATUS_SYNCED: _SourceStatus.ValueType  # 3
+    SOURCE_STATUS_FAILING: _SourceStatus.ValueType  # 4
+    """The last sync failed; `error` says why, `next_at` when it is tried again."""
+    SOURCE_STATUS_HELD: _SourceStatus.ValueType  # 5
+    """Synced, but documents that are missing from it are kept for now."""
+    SOURCE_STATUS_PAUSED: _SourceStatus.ValueType  # 6
+    """Switched off in the file."""
+
+class SourceStatus(_SourceStatus, metaclass=_SourceStatusEnumTypeWrapper): ...
+
+SOURCE_STATUS_UNSPECIFIED: SourceStatus.ValueType  # 0
+SOURCE_STATUS_DUE: SourceStatus.ValueType  # 1
+"""To be synced as soon as an ingester is free."""
+SOURCE_STATUS_SYNCING: SourceStatus.ValueType  # 2
+SOURCE_STATUS_SYNCED: SourceStatus.ValueType  # 3
+SOURCE_STATUS_FAILING: SourceStatus.ValueType  # 4
+"""The last sync failed; `error` says why, `next_at` when it is tried again."""
+SOURCE_STATUS_HELD: SourceStatus.ValueType  # 5
+"""Synced, but documents that are missing from it are kept for now."""
+SOURCE_STATUS_PAUSED: SourceStatus.ValueType  # 6
+"""Switched off in the file."""
+Global___SourceStatus: _TypeAlias = SourceStatus  # noqa: Y015
+
 @_typing.final
 class ExportRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
@@ -1012,3 +1045,156 @@ class GetRevisionsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetRevisionsResponse: _TypeAlias = GetRevisionsResponse  # noqa: Y015
+
+@_typing.final
+class Source(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    COLLECTION_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    EVERY_S_FIELD_NUMBER: _builtins.int
+    DOCUMENTS_FIELD_NUMBER: _builtins.int
+    FAILED_DOCUMENTS_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    FAILURES_FIELD_NUMBER: _builtins.int
+    STARTED_AT_FIELD_NUMBER: _builtins.int
+    FINISHED_AT_FIELD_NUMBER: _builtins.int
+    SUCCEEDED_AT_FIELD_NUMBER: _builtins.int
+    NEXT_AT_FIELD_NUMBER: _builtins.int
+    LISTED_FIELD_NUMBER: _builtins.int
+    ADDED_FIELD_NUMBER: _builtins.int
+    CHANGED_FIELD_NUMBER: _builtins.int
+    DELETED_FIELD_NUMBER: _builtins.int
+    HELD_FIELD_NUMBER: _builtins.int
+    SKIPPED_FIELD_NUMBER: _builtins.int
+    SKIPPED_REASONS_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    kind: _builtins.str
+    collection: _builtins.str
+    status: Global___SourceStatus.ValueType
+    every_s: _builtins.int
+    documents: _builtins.int
+    """Documents that it has brought and that are stored, or about to be."""
+    failed_documents: _builtins.int
+    error: _builtins.str
+    failures: _builtins.int
+    """Syncs that failed since the last one that did not."""
+    listed: _builtins.int
+    """Of the last sync that did not fail."""
+    added: _builtins.int
+    changed: _builtins.int
+    deleted: _builtins.int
+    held: _builtins.int
+    """Missing documents that are kept for now."""
+    skipped: _builtins.int
+    """Left out; the first reasons are in `skipped_reasons`."""
+    @_builtins.property
+    def started_at(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def finished_at(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def succeeded_at(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def next_at(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def skipped_reasons(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        kind: _builtins.str = ...,
+        collection: _builtins.str = ...,
+        status: Global___SourceStatus.ValueType = ...,
+        every_s: _builtins.int = ...,
+        documents: _builtins.int = ...,
+        failed_documents: _builtins.int = ...,
+        error: _builtins.str = ...,
+        failures: _builtins.int = ...,
+        started_at: _timestamp_pb2.Timestamp | None = ...,
+        finished_at: _timestamp_pb2.Timestamp | None = ...,
+        succeeded_at: _timestamp_pb2.Timestamp | None = ...,
+        next_at: _timestamp_pb2.Timestamp | None = ...,
+        listed: _builtins.int = ...,
+        added: _builtins.int = ...,
+        changed: _builtins.int = ...,
+        deleted: _builtins.int = ...,
+        held: _builtins.int = ...,
+        skipped: _builtins.int = ...,
+        skipped_reasons: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["finished_at", b"finished_at", "next_at", b"next_at", "started_at", b"started_at", "succeeded_at", b"succeeded_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["added", b"added", "changed", b"changed", "collection", b"collection", "deleted", b"deleted", "documents", b"documents", "error", b"error", "every_s", b"every_s", "failed_documents", b"failed_documents", "failures", b"failures", "finished_at", b"finished_at", "held", b"held", "kind", b"kind", "listed", b"listed", "name", b"name", "next_at", b"next_at", "skipped", b"skipped", "skipped_reasons", b"skipped_reasons", "started_at", b"started_at", "status", b"status", "succeeded_at", b"succeeded_at"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Source: _TypeAlias = Source  # noqa: Y015
+
+@_typing.final
+class ListSourcesRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SOURCE_FIELD_NUMBER: _builtins.int
+    source: _builtins.str
+    """Empty for all."""
+    def __init__(
+        self,
+        *,
+        source: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["source", b"source"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListSourcesRequest: _TypeAlias = ListSourcesRequest  # noqa: Y015
+
+@_typing.final
+class ListSourcesResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SOURCES_FIELD_NUMBER: _builtins.int
+    FILE_ERROR_FIELD_NUMBER: _builtins.int
+    file_error: _builtins.str
+    """Of the file as it is; the sources are then those of before."""
+    @_builtins.property
+    def sources(self) -> _containers.RepeatedCompositeFieldContainer[Global___Source]: ...
+    def __init__(
+        self,
+        *,
+        sources: _abc.Iterable[Global___Source] | None = ...,
+        file_error: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["file_error", b"file_error", "sources", b"sources"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListSourcesResponse: _TypeAlias = ListSourcesResponse  # noqa: Y015
+
+@_typing.final
+class SyncSourceRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SOURCE_FIELD_NUMBER: _builtins.int
+    ACCEPT_DELETIONS_FIELD_NUMBER: _builtins.int
+    source: _builtins.str
+    accept_deletions: _builtins.bool
+    """Delete every missing document, however many there are."""
+    def __init__(
+        self,
+        *,
+        source: _builtins.str = ...,
+        accept_deletions: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accept_deletions", b"accept_deletions", "source", b"source"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SyncSourceRequest: _TypeAlias = SyncSourceRequest  # noqa: Y015

@@ -132,6 +132,16 @@ class IngesterServiceStub:
                 request_serializer=raglan_dot_v1_dot_ingester__pb2.EndImportRequest.SerializeToString,
                 response_deserializer=raglan_dot_v1_dot_ingester__pb2.ImportProgress.FromString,
                 _registered_method=True)
+        self.ListSources = channel.unary_unary(
+                '/raglan.v1.IngesterService/ListSources',
+                request_serializer=raglan_dot_v1_dot_ingester__pb2.ListSourcesRequest.SerializeToString,
+                response_deserializer=raglan_dot_v1_dot_ingester__pb2.ListSourcesResponse.FromString,
+                _registered_method=True)
+        self.SyncSource = channel.unary_unary(
+                '/raglan.v1.IngesterService/SyncSource',
+                request_serializer=raglan_dot_v1_dot_ingester__pb2.SyncSourceRequest.SerializeToString,
+                response_deserializer=raglan_dot_v1_dot_ingester__pb2.Source.FromString,
+                _registered_method=True)
 
 
 class IngesterServiceServicer:
@@ -268,6 +278,20 @@ class IngesterServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListSources(self, request, context):
+        """Places that documents are read from, as the operator configured them.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SyncSource(self, request, context):
+        """Has one synced now, or once more after the sync that is under way.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_IngesterServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -365,6 +389,16 @@ def add_IngesterServiceServicer_to_server(servicer, server):
                     servicer.EndImport,
                     request_deserializer=raglan_dot_v1_dot_ingester__pb2.EndImportRequest.FromString,
                     response_serializer=raglan_dot_v1_dot_ingester__pb2.ImportProgress.SerializeToString,
+            ),
+            'ListSources': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListSources,
+                    request_deserializer=raglan_dot_v1_dot_ingester__pb2.ListSourcesRequest.FromString,
+                    response_serializer=raglan_dot_v1_dot_ingester__pb2.ListSourcesResponse.SerializeToString,
+            ),
+            'SyncSource': grpc.unary_unary_rpc_method_handler(
+                    servicer.SyncSource,
+                    request_deserializer=raglan_dot_v1_dot_ingester__pb2.SyncSourceRequest.FromString,
+                    response_serializer=raglan_dot_v1_dot_ingester__pb2.Source.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -881,6 +915,60 @@ class IngesterService:
             '/raglan.v1.IngesterService/EndImport',
             raglan_dot_v1_dot_ingester__pb2.EndImportRequest.SerializeToString,
             raglan_dot_v1_dot_ingester__pb2.ImportProgress.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListSources(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/raglan.v1.IngesterService/ListSources',
+            raglan_dot_v1_dot_ingester__pb2.ListSourcesRequest.SerializeToString,
+            raglan_dot_v1_dot_ingester__pb2.ListSourcesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SyncSource(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/raglan.v1.IngesterService/SyncSource',
+            raglan_dot_v1_dot_ingester__pb2.SyncSourceRequest.SerializeToString,
+            raglan_dot_v1_dot_ingester__pb2.Source.FromString,
             options,
             channel_credentials,
             insecure,

@@ -72,6 +72,10 @@ class IngesterServiceStub:
     """One unit, after a header. Acknowledged means durable."""
     EndImport: _grpc.UnaryUnaryMultiCallable[_ingester_pb2.EndImportRequest, _ingester_pb2.ImportProgress]
     """Ends it: from then on documents are taken again, and unfinished jobs run."""
+    ListSources: _grpc.UnaryUnaryMultiCallable[_ingester_pb2.ListSourcesRequest, _ingester_pb2.ListSourcesResponse]
+    """Places that documents are read from, as the operator configured them."""
+    SyncSource: _grpc.UnaryUnaryMultiCallable[_ingester_pb2.SyncSourceRequest, _ingester_pb2.Source]
+    """Has one synced now, or once more after the sync that is under way."""
 
 @_typing.type_check_only
 class IngesterServiceAsyncStub(IngesterServiceStub):
@@ -115,6 +119,10 @@ class IngesterServiceAsyncStub(IngesterServiceStub):
     """One unit, after a header. Acknowledged means durable."""
     EndImport: _aio.UnaryUnaryMultiCallable[_ingester_pb2.EndImportRequest, _ingester_pb2.ImportProgress]  # type: ignore[assignment]
     """Ends it: from then on documents are taken again, and unfinished jobs run."""
+    ListSources: _aio.UnaryUnaryMultiCallable[_ingester_pb2.ListSourcesRequest, _ingester_pb2.ListSourcesResponse]  # type: ignore[assignment]
+    """Places that documents are read from, as the operator configured them."""
+    SyncSource: _aio.UnaryUnaryMultiCallable[_ingester_pb2.SyncSourceRequest, _ingester_pb2.Source]  # type: ignore[assignment]
+    """Has one synced now, or once more after the sync that is under way."""
 
 class IngesterServiceServicer(metaclass=_abc_1.ABCMeta):
     """Documents to chunks to index, as durable jobs; and the documents' own text."""
@@ -269,5 +277,21 @@ class IngesterServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_ingester_pb2.ImportProgress, _abc.Awaitable[_ingester_pb2.ImportProgress]]:
         """Ends it: from then on documents are taken again, and unfinished jobs run."""
+
+    @_abc_1.abstractmethod
+    def ListSources(
+        self,
+        request: _ingester_pb2.ListSourcesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ingester_pb2.ListSourcesResponse, _abc.Awaitable[_ingester_pb2.ListSourcesResponse]]:
+        """Places that documents are read from, as the operator configured them."""
+
+    @_abc_1.abstractmethod
+    def SyncSource(
+        self,
+        request: _ingester_pb2.SyncSourceRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ingester_pb2.Source, _abc.Awaitable[_ingester_pb2.Source]]:
+        """Has one synced now, or once more after the sync that is under way."""
 
 def add_IngesterServiceServicer_to_server(servicer: IngesterServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

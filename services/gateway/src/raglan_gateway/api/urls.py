@@ -9,6 +9,7 @@ from urllib.parse import unquote, urlsplit
 from fastapi import APIRouter
 from pydantic import Field
 from raglan.errors import Forbidden, Overloaded
+from raglan.url_fetcher import Fetched, UrlFetcher
 from raglan.v1 import ingester_pb2
 
 from raglan_gateway.api import schemas
@@ -16,7 +17,6 @@ from raglan_gateway.api.documents import PIECE_BYTES, header, metadata_json, sub
 from raglan_gateway.api.strict import Strict
 from raglan_gateway.api.text import PlainText
 from raglan_gateway.mesh import Mesh
-from raglan_gateway.url_fetcher import Fetched, UrlFetcher
 
 _AT_ONCE: Final = 4
 """Requests that fetch, each of which holds one document."""

@@ -13,9 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from raglan.errors import Forbidden, InvalidInput, PayloadTooLarge, RaglanError
-from raglan_gateway.url_fetcher import UrlFetcher, resolve
-from raglan_gateway.url_policy import UrlPolicy, is_public
+from raglan.url_fetcher import UrlFetcher, resolve
+from raglan.url_policy import SettingNames, UrlPolicy, is_public
 
+NAMES = SettingNames("url_hosts", "url_networks", "url_max_bytes", "url_timeout_s")
 ALLOWED = "127.0.0.2"
 """Stands for the public internet: an address of this machine that the policy allows."""
 HOSTILE = [
@@ -122,7 +123,10 @@ class Hosts:
 
     def fetcher(self, **options: Any) -> UrlFetcher:
         policy = UrlPolicy(
-            options.pop("hosts", ["*"]), [f"{ALLOWED}/32"], ports=[self.port, 80, 443]
+            options.pop("hosts", ["*"]),
+            [f"{ALLOWED}/32"],
+            ports=[self.port, 80, 443],
+            names=NAMES,
         )
         return UrlFetcher(policy, **{"max_bytes": 10_000, "timeout_s": 5.0} | options)
 
@@ -257,7 +261,7 @@ async def test_only_named_hosts_are_fetched_from(hosts: Hosts) -> None:
     for host in ("a.example.com", "a.b.EXAMPLE.com.", "wiki"):
         await fetcher.fetch(hosts.url(host=host))
     for host in ("example.com", "badexample.com", "a.example.com.evil.org", "wiki.evil.org"):
-        with pytest.raises(Forbidden, match="RAGLAN_GATEWAY_URL_HOSTS"):
+        with pytest.raises(Forbidden, match="url_hosts"):
             await fetcher.fetch(hosts.url(host=host))
     assert hosts.allowed.connections == 3
 
@@ -279,7 +283,7 @@ async def test_a_document_comes_with_its_type_and_the_request_says_nothing(hosts
 @pytest.mark.parametrize(
     ("reply", "error", "words"),
     [
-        (b"HTTP/1.1 200 OK\r\n\r\n" + b"a" * 20_000, PayloadTooLarge, "URL_MAX_BYTES"),
+        (b"HTTP/1.1 200 OK\r\n\r\n" + b"a" * 20_000, PayloadTooLarge, "url_max_bytes"),
         (
             b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\n\r\n" + gzip.compress(b"a" * 10**6),
             InvalidInput,
@@ -303,12 +307,14 @@ async def test_what_a_server_may_do_has_limits(
 
 async def test_a_slow_server_is_left(hosts: Hosts) -> None:
     hosts.allowed.pause_s = 3
-    with pytest.raises(InvalidInput, match="RAGLAN_GATEWAY_URL_TIMEOUT_S"):
+    with pytest.raises(InvalidInput, match="url_timeout_s"):
         await hosts.fetcher(timeout_s=0.2).fetch(hosts.url())
 
 
 async def test_a_name_that_does_not_exist_is_said() -> None:
-    fetcher = UrlFetcher(UrlPolicy("*"), max_bytes=1, timeout_s=20, resolve=answers([]))
+    fetcher = UrlFetcher(
+        UrlPolicy("*", names=NAMES), max_bytes=1, timeout_s=20, resolve=answers([])
+    )
     with pytest.raises(InvalidInput, match=r"'nowhere.example' is not known"):
         await fetcher.fetch("http://nowhere.example/")
 

@@ -17,17 +17,32 @@ from typing import Any, Final
 from urllib.parse import urljoin
 
 import httpcore2
+
 from raglan import tls_trust
 from raglan.errors import InvalidInput, PayloadTooLarge, RaglanError
 from raglan.identifiers import shortened
-
-from raglan_gateway.url_policy import Target, UrlPolicy
+from raglan.url_policy import Target, UrlPolicy
 
 Resolve = Callable[[str, int], Awaitable[list[str]]]
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _MAX_REDIRECTS: Final = 5
+_NOT_MODIFIED: Final = 304
 _CONNECT_S: Final = 5.0
 _TRIED_ADDRESSES: Final = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Validators:
+    """Validators of a version of a document (RFC 9110, section 8.8); empty where there are none."""
+
+    etag: str = ""
+    last_modified: str = ""
+
+    @property
+    def headers(self) -> list[tuple[str, str]]:
+        """Headers of a request for a later version only."""
+        named = (("If-None-Match", self.etag), ("If-Modified-Since", self.last_modified))
+        return [(name, value) for name, value in named if value]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +53,15 @@ class Fetched:
     """After redirects."""
     media_type: str
     content: bytes
+    validators: Validators
+
+
+class FetchStatusError(InvalidInput):
+    """A server answered with a status that is no document."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 async def resolve(host: str, port: int) -> list[str]:
@@ -79,24 +103,31 @@ class UrlFetcher:
             InvalidInput: no such document, or not within the limits; the message says what.
             Forbidden: the URL, or one that it leads to, is not allowed.
         """
+        found = await self.fetch_changed(url, Validators())
+        if found is None:
+            raise FetchStatusError(f"{shortened(url)} gave status 304.", _NOT_MODIFIED)
+        return found
+
+    async def fetch_changed(self, url: str, validators: Validators) -> Fetched | None:
+        """Fetch like `fetch`; None when the server says that `validators` are still valid."""
         if self._tls is None:
             self._tls = await asyncio.to_thread(tls_trust.context)
         try:
             async with asyncio.timeout(self._timeout_s):
-                return await self._follow(url)
+                return await self._follow(url, validators)
         except TimeoutError:
             raise InvalidInput(
                 f"{shortened(url)} was not there within {self._timeout_s:g} s "
-                "(RAGLAN_GATEWAY_URL_TIMEOUT_S)."
+                f"({self._policy.names.timeout})."
             ) from None
         except (httpcore2.NetworkError, httpcore2.ProtocolError, httpcore2.TimeoutException):
             raise InvalidInput(f"{shortened(url)} could not be fetched.") from None
 
-    async def _follow(self, url: str) -> Fetched:
+    async def _follow(self, url: str, validators: Validators) -> Fetched | None:
         target = self._policy.check_url(url)
         for _ in range(_MAX_REDIRECTS + 1):
-            found = await self._get(target)
-            if isinstance(found, Fetched):
+            found = await self._get(target, validators)
+            if not isinstance(found, str):
                 return found
             try:
                 joined = urljoin(target.url, found)
@@ -108,12 +139,13 @@ class UrlFetcher:
             target = following
         raise InvalidInput(f"{shortened(url)} has more than {_MAX_REDIRECTS} redirects.")
 
-    async def _get(self, target: Target) -> Fetched | str:
-        """The document, or the address that it is said to be at."""
+    async def _get(self, target: Target, validators: Validators) -> Fetched | str | None:
+        """The document, or the address that it is said to be at; None if it has not changed."""
         headers = [
             ("Host", target.authority),
             ("User-Agent", "raglan"),
             ("Accept-Encoding", "identity"),
+            *validators.headers,
         ]
         async with (
             httpcore2.AsyncConnectionPool(
@@ -131,8 +163,11 @@ class UrlFetcher:
             told = {k.decode("latin-1").lower(): v.decode("latin-1") for k, v in response.headers}
             if response.status in _REDIRECTS and "location" in told:
                 return told["location"]
+            if response.status == _NOT_MODIFIED and validators.headers:
+                return None
             if response.status != 200:
-                raise InvalidInput(f"{shortened(target.url)} gave status {response.status}.")
+                message = f"{shortened(target.url)} gave status {response.status}."
+                raise FetchStatusError(message, response.status)
             if told.get("content-encoding", "identity").lower() != "identity":
                 raise InvalidInput(f"{shortened(target.url)} is sent compressed, unasked.")
             pieces, size = [], 0
@@ -141,11 +176,12 @@ class UrlFetcher:
                 if size > self._max_bytes:
                     raise PayloadTooLarge(
                         f"{shortened(target.url)} has more than {self._max_bytes} bytes, the limit "
-                        "(RAGLAN_GATEWAY_URL_MAX_BYTES)."
+                        f"({self._policy.names.max_bytes})."
                     )
                 pieces.append(piece)
             media_type = told.get("content-type", "").partition(";")[0].strip().lower()
-            return Fetched(target.url, media_type, b"".join(pieces))
+            version = Validators(told.get("etag", ""), told.get("last-modified", ""))
+            return Fetched(target.url, media_type, b"".join(pieces), version)
 
 
 class _CheckedBackend(httpcore2.AsyncNetworkBackend):

@@ -1,4 +1,4 @@
-"""Rules for addresses that the gateway fetches: which URLs, hosts and IP addresses are allowed."""
+"""Rules for what is fetched by URL: allowed schemes, hosts, ports and IP addresses."""
 
 from __future__ import annotations
 
@@ -35,6 +35,16 @@ _SPECIAL: Final = tuple(
 
 
 @dataclass(frozen=True, slots=True)
+class SettingNames:
+    """Names of the settings that allow more, for error messages."""
+
+    hosts: str
+    networks: str
+    max_bytes: str
+    timeout: str
+
+
+@dataclass(frozen=True, slots=True)
 class Target:
     """A checked URL in its parts."""
 
@@ -63,6 +73,7 @@ class UrlPolicy:
         hosts: names (`*.example.com` for those below one), or `*` for every public one.
         networks: that may be reached although they are not public.
         ports: numbers that a URL may name.
+        names: of the settings that these come from.
     """
 
     def __init__(
@@ -70,7 +81,10 @@ class UrlPolicy:
         hosts: Iterable[str],
         networks: Iterable[str] = (),
         ports: Iterable[int] = tuple(_PORTS.values()),
+        *,
+        names: SettingNames,
     ) -> None:
+        self.names = names
         self._hosts = frozenset(host.lower() for host in hosts)
         self._networks = tuple(ipaddress.ip_network(each) for each in networks)
         self._ports = frozenset(ports)
@@ -120,7 +134,7 @@ class UrlPolicy:
             return found
         raise Forbidden(
             f"The host {shortened(host)} is not on the public internet; "
-            "RAGLAN_GATEWAY_URL_NETWORKS allows other networks."
+            f"{self.names.networks} allows other networks."
         )
 
     def _check_host(self, host: str, shown: str) -> str:
@@ -137,7 +151,7 @@ class UrlPolicy:
         if not self._hosts & {ANY, name, *wildcards}:
             raise Forbidden(
                 f"The host {shortened(name)} is not among those that are fetched "
-                "(RAGLAN_GATEWAY_URL_HOSTS)."
+                f"({self.names.hosts})."
             )
         return ascii_host
 

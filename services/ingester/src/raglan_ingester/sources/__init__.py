@@ -1,0 +1,1 @@
+"""Sources: places outside that documents are read from on a schedule."""
