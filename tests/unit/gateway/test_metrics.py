@@ -74,7 +74,7 @@ async def shown(gateway: Gateway) -> set[tuple[str, ...]]:
 STATUSES = {wire.status for wire in TABLE.values()} | {"OK"}
 ALLOWED: dict[str, set[str]] = {
     "method": {"GET", "POST", "PUT", "DELETE", "PATCH", "other"},
-    "stage": {"door", "history", *QUERY_STAGES},
+    "stage": {"door", "history", "collection", *QUERY_STAGES},
     "service": {"gateway", *STUBS},
     "address": {"127.0.0.1:1"},
     "le": {str(bound) for bound in SECONDS} | {"+Inf"},
