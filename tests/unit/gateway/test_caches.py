@@ -267,6 +267,7 @@ OTHER_VALUES = {
     "instructions": "Answer in verse.",
     "generators": ("large",),
     "history_lost": "The database is away.",
+    "access": ("legal",),
     "strategy": Strategy.REWRITE,
     "query_count": 4,
     "rewriter": "small",

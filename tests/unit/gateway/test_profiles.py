@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,13 @@ import pytest
 from pydantic import ValidationError
 from raglan.errors import InvalidInput
 from raglan.settings import SettingsError
+from raglan.v1 import common_pb2
 from raglan_gateway import profiles
 from raglan_gateway.api import schemas
 from raglan_gateway.profiles import Profiles
 from raglan_gateway.settings import GatewaySettings, addresses_by_name
+from raglan_gateway.strategies.startup import warn_without_model
+from structlog.testing import capture_logs
 
 FILE = """
 [profiles.support]
@@ -111,3 +115,62 @@ def test_generators_have_names_and_any_number_of_addresses() -> None:
 def test_wrong_generators_are_refused(value: str) -> None:
     with pytest.raises(ValidationError, match="small=host:7104"):
         GatewaySettings(generators=value)
+
+
+STRATEGIES = """
+[profiles.careful]
+strategy = "condense"
+generator = ["large"]
+second_try = "multi_query"
+second_try_below = 0.4
+
+[profiles.words]
+second_try = "lexical"
+
+[profiles.cheap]
+strategy = "hyde"
+rewriter = "large"
+"""
+
+
+def test_a_profile_names_a_strategy_and_a_request_another(tmp_path: Path) -> None:
+    known = read(tmp_path, STRATEGIES)
+    body, profile = applied(known, profile="careful")
+    tried = (body.strategy, body.second_try, body.second_try_below)
+    assert tried == ("condense", "multi_query", 0.4)
+    assert profile.writes_with == "large"
+    assert applied(known, profile="careful", strategy="none")[0].strategy == "none"
+    assert applied(known, profile="words")[1].writes_with == "default"
+    assert [name for name, _ in known.with_strategy()] == ["careful", "cheap"]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('strategy = "guess"', "strategy"),
+        ('second_try = "again"', "second_try"),
+        ("query_count = 9", "query_count"),
+        ('rewriter = "small"', "names the generator small; there are default, large"),
+    ],
+)
+def test_a_wrong_strategy_ends_the_start(tmp_path: Path, line: str, message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        read(tmp_path, f"[profiles.a]\n{line}\n")
+
+
+async def test_a_strategy_without_a_model_is_named_at_start_once_its_generator_is_known(
+    tmp_path: Path,
+) -> None:
+    known: dict[str, common_pb2.ServiceInfo] = {}
+    profiles_ = read(tmp_path, STRATEGIES)
+    with capture_logs() as lines:
+        warning = asyncio.create_task(warn_without_model(profiles_, known, every_s=0.01))
+        await asyncio.sleep(0.05)
+        assert (lines, warning.done()) == ([], False)
+        known["generator"] = common_pb2.ServiceInfo(engine="extractive")
+        known["generator_large"] = common_pb2.ServiceInfo(engine="extractive")
+        await asyncio.wait_for(warning, 10)
+    assert [(line["profile"], line["engine"]) for line in lines] == [
+        ("careful", "extractive"),
+        ("cheap", "extractive"),
+    ]
