@@ -205,8 +205,11 @@ async def test_a_deletion_takes_the_questions_along(
     async def delete() -> Any:
         return retriever_pb2.DeleteResponse(revision=2)
 
+    async def is_changing(collection: str) -> bool:
+        return False
+
     answers = AnswerCache(0, delete)  # type: ignore[arg-type]
-    await Deletions(answers, NoAnswers(), similar).run("c", delete, ["d"])
+    await Deletions(answers, NoAnswers(), similar, is_changing).run("c", delete, ["d"])
     assert similar.bytes_held == 0
 
 
