@@ -205,7 +205,7 @@ async def test_a_deletion_takes_the_questions_along(
     async def delete() -> Any:
         return retriever_pb2.DeleteResponse(revision=2)
 
-    async def is_changing(_: str) -> bool:
+    async def is_changing(collection: str) -> bool:
         return False
 
     answers = AnswerCache(0, delete)  # type: ignore[arg-type]
