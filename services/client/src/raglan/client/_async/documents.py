@@ -92,7 +92,7 @@ class AsyncDocuments(AsyncConnection):
             collection=collection, strategy=strategy, max_chars=max_chars,
             overlap_chars=overlap_chars, limit=limit,
         )  # fmt: skip
-        with Upload(self._http.base_url, [file], None, None) as upload:
+        with Upload(self._http.base_url, [file], None, None, None) as upload:
             async for attempt in self._attempts(deadline, True, None):
                 with attempt:
                     found = await self._request_once(
