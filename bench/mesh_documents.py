@@ -27,10 +27,10 @@ NEWCOMER = mesh_passages.ROOT / "tests" / "newcomer_questions.jsonl"
 
 def docs(mesh: mesh_process.Mesh) -> list[Row]:
     """Score `/v1/query` and `/v1/search` at their defaults."""
-    scoring = _scoring()
+    scoring = load_scoring()
     folder = mesh_passages.DATA / "docs_qa"
     questions, documents = scoring.read(folder)
-    rows = _replies(mesh, scoring, "docs-qa", folder / "docs", questions, documents)
+    rows = replies(mesh, scoring, "docs-qa", folder / "docs", questions, documents)
     answerable = [row for row in rows if row["kind"] != "unanswerable"]
     unanswerable = [row for row in rows if row["kind"] == "unanswerable"]
     given = [row for row in rows if not row["declined"]]
@@ -38,13 +38,13 @@ def docs(mesh: mesh_process.Mesh) -> list[Row]:
     own = {p.relative_to(DOCS).as_posix(): p for p in sorted(DOCS.rglob("*.md"))}
     read = {name: scoring.Document(name, path.read_text("utf-8")) for name, path in own.items()}
     asked = [{"also": [], **json.loads(line)} for line in NEWCOMER.read_text("utf-8").splitlines()]
-    newcomer = _replies(mesh, scoring, "own-docs", DOCS, asked, read)
+    newcomer = replies(mesh, scoring, "own-docs", DOCS, asked, read)
     return [
-        Row("gold in the first three passages", "share", _share(answerable, "gold@3"), ">= 0.9"),
-        Row("right", "share", _share(answerable, "right"), ">= 0.72"),
-        Row("how-tos complete", "share", _share(how_tos, "full"), ">= 0.6"),
-        Row("wrongly declined", "share", _share(answerable, "declined"), "<= 0.12"),
-        Row("unanswerable, declined", "share", _share(unanswerable, "declined"), ">= 0.75"),
+        Row("gold in the first three passages", "share", share(answerable, "gold@3"), ">= 0.9"),
+        Row("right", "share", share(answerable, "right"), ">= 0.72"),
+        Row("how-tos complete", "share", share(how_tos, "full"), ">= 0.6"),
+        Row("wrongly declined", "share", share(answerable, "declined"), "<= 0.12"),
+        Row("unanswerable, declined", "share", share(unanswerable, "declined"), ">= 0.75"),
         Row("answers with a quote that is cut or only a heading", "", _count(given), "<= 0"),
         Row("newcomer's questions: right", "", sum(r["right"] for r in newcomer), ">= 20"),
         Row("newcomer's questions asked", "", len(newcomer)),
@@ -52,7 +52,7 @@ def docs(mesh: mesh_process.Mesh) -> list[Row]:
     ]
 
 
-def _replies(
+def replies(
     mesh: mesh_process.Mesh,
     scoring: ModuleType,
     collection: str,
@@ -72,13 +72,13 @@ def _replies(
     with mesh.client() as client:
         for question in questions:
             body = {"query": question["question"], "collections": [collection]}
-            reply, found = _ask(client, "/v1/query", body), _ask(client, "/v1/search", body)
+            reply, found = ask(client, "/v1/query", body), ask(client, "/v1/search", body)
             marks = scoring.marked(question, reply, found, documents)
             rows.append({"kind": question["kind"], "also": question["also"], **marks})
     return rows
 
 
-def _ask(client: httpx.Client, path: str, body: dict[str, Any]) -> dict[str, Any]:
+def ask(client: httpx.Client, path: str, body: dict[str, Any]) -> dict[str, Any]:
     """The reply; asked again where a busy machine let a stage fall back."""
     for _ in range(5):
         reply: dict[str, Any] = client.post(path, json=body).raise_for_status().json()
@@ -87,7 +87,7 @@ def _ask(client: httpx.Client, path: str, body: dict[str, Any]) -> dict[str, Any
     raise AssertionError(reply["degraded"])
 
 
-def _share(rows: Sequence[dict[str, Any]], mark: str) -> float:
+def share(rows: Sequence[dict[str, Any]], mark: str) -> float:
     return statistics.fmean(row[mark] for row in rows)
 
 
@@ -95,7 +95,7 @@ def _count(rows: Sequence[dict[str, Any]]) -> int:
     return sum(row.get("noise", False) for row in rows)
 
 
-def _scoring() -> ModuleType:
+def load_scoring() -> ModuleType:
     """The set's own scoring script."""
     path = mesh_passages.DATA / "docs_qa" / "score.py"
     if not path.is_file():

@@ -115,6 +115,8 @@ def _print_example(example: dict[str, Any]) -> None:
     if "body" in example:
         body = json.dumps(example["body"], ensure_ascii=False)
         command += f" -H 'content-type: application/json' \\\n  -d '{body}'"
+    for name in example.get("files", {}):
+        command += f" \\\n  -F files=@{name}"
     print(f"\n```sh\n{command}\n```\n\nReply, {example['status']}:\n")
     reply = example["reply"]
     if isinstance(reply, str):

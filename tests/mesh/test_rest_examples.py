@@ -22,7 +22,9 @@ def send(client: httpx.Client, example: dict[str, Any], known: dict[str, str]) -
     path = example["path"].format(**known)
     if path.startswith("/v1/jobs/") and not path.endswith("/events"):
         mesh_process.finished(client, known["job_id"])
-    reply = client.request(example["method"], path, json=example.get("body"))
+    files = [("files", (name, text.encode())) for name, text in example.get("files", {}).items()]
+    body = {"files": files} if files else {"json": example.get("body")}
+    reply = client.request(example["method"], path, **body)
     if reply.headers["content-type"] == "application/json" and isinstance(reply.json(), dict):
         known |= {key: reply.json()[key] for key in ("job_id", "trace_id") if key in reply.json()}
         if example["operation"] == "create_key":

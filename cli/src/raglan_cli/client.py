@@ -136,12 +136,19 @@ class Gateway:
         ):
             yield from events
 
-    def create_collection(self, name: str) -> None:
-        """Make the collection; one that exists stays as it is."""
+    def create_collection(self, name: str, strategy: str | None = None) -> None:
+        """Make the collection; one that exists stays as it is.
+
+        Raises:
+            Refused: it exists, and cuts its documents by another strategy than the one given.
+        """
+        body = {"name": name, **({"chunking": {"strategy": strategy}} if strategy else {})}
         try:
-            self.call_patiently("POST", "/v1/collections", json={"name": name})
+            self.call_patiently("POST", "/v1/collections", json=body)
         except Refused as refused:
-            if refused.http != httpx.codes.CONFLICT:
+            held = (self.collection(name) or {}).get("chunking", {})
+            is_fit = strategy is None or held.get("strategy") == strategy
+            if refused.http != httpx.codes.CONFLICT or not is_fit:
                 raise
 
     def collection(self, name: str) -> dict[str, Any] | None:

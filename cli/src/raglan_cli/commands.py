@@ -13,6 +13,7 @@ from raglan.settings import SettingsError
 from raglan_cli import (
     ask,
     backup,
+    chunks,
     documents,
     evaluate,
     ingest,
@@ -40,6 +41,7 @@ app = typer.Typer(
 )
 app.command()(up.up)
 app.command()(ingest.ingest)
+app.command()(chunks.chunks)
 app.command("list")(documents.list_documents)
 app.command()(documents.delete)
 app.command()(ask.ask)

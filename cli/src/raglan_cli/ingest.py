@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
+from raglan.chunking_strategy import ChunkingStrategy
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 from rich.text import Text
 
@@ -78,6 +79,13 @@ def ingest(
             help="An access tag: only keys with one of a document's tags find it. May be repeated.",
         ),
     ] = None,
+    chunking: Annotated[
+        ChunkingStrategy | None,
+        typer.Option(
+            "--chunking",
+            help="How a collection that is made now cuts its documents; see raglan chunks.",
+        ),
+    ] = None,
     prune: Annotated[
         bool,
         typer.Option("--prune", help="Delete documents of the given folders whose files are gone."),
@@ -119,7 +127,7 @@ def ingest(
             preview.show(gateway, collection, selection, fields, prune=prune, json=json)
         return
     with Gateway(find_url(url)) as gateway, bars(quiet=json) as shown:
-        gateway.create_collection(collection)
+        gateway.create_collection(collection, chunking and str(chunking))
         upload = Upload(gateway, collection, shown.uploaded, fields, access)
         shown.expect_upload(sum(source.size for source in selection.files))
         try:

@@ -59,6 +59,7 @@ class FakeEmbedder(embedder_pb2_grpc.EmbedderServiceServicer):
         self.gate.set()
         self.delay_s = 0.0
         self.error: Callable[[list[str]], Exception | None] = lambda texts: None
+        self.vector: Callable[[str], Any] = _vector
         self.model = MODEL
         self.lanes: set[int] = set()
         self.kinds: set[int] = set()
@@ -74,7 +75,7 @@ class FakeEmbedder(embedder_pb2_grpc.EmbedderServiceServicer):
             if error := self.error(list(request.texts)):
                 raise error
             self.texts += request.texts
-            rows = np.stack([_vector(text) for text in request.texts])
+            rows = np.stack([self.vector(text) for text in request.texts])
             return embedder_pb2.EmbedResponse(vectors=tensors.pack(rows), model=self.model)
         finally:
             self.in_flight -= 1
@@ -118,11 +119,13 @@ class FakeRetriever(retriever_pb2_grpc.RetrieverServiceServicer):
         self.error: Callable[[str], Exception | None] = lambda method: None
         self.add_collection("default")
 
-    def add_collection(self, name: str, max_chars: int = 0, overlap_chars: int = 0) -> None:
+    def add_collection(
+        self, name: str, max_chars: int = 0, overlap_chars: int = 0, strategy: str = ""
+    ) -> None:
         self.collections[name] = {}
         self.created[name] = datetime.now(UTC).isoformat()
         self.chunking[name] = retriever_pb2.Chunking(
-            max_chars=max_chars, overlap_chars=overlap_chars
+            max_chars=max_chars, overlap_chars=overlap_chars, strategy=strategy
         )
 
     def chunks(self, collection: str, document_id: str) -> list[Any]:

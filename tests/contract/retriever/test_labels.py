@@ -163,3 +163,32 @@ async def test_random_callers_never_find_what_their_tags_do_not_reach(
                 foreign += len(hits - expected)
                 missing += len(expected - hits)
     assert (foreign, missing) == (0, 0)
+
+
+async def test_metadata_of_a_chunk_alone_outlives_labels(
+    index: Index, chunk: Any, vectors: Any, model: Any
+) -> None:
+    await index.create("c", model, 0, 0)
+    pieces = [
+        replace(
+            chunk(f"a#{n}", f"The lighthouse {n}", metadata={"v": 1}),
+            own_metadata_json=f'{{"log":{{"level":"{level}"}},"v":9}}',
+        )
+        for n, level in enumerate(("error", "info"))
+    ]
+    await index.upsert("c", model, pieces, vectors(2))
+    errors = Terms((term("log.level", "error"),))
+    assert await found(index, errors) == ["a#0"]
+    assert await found(index, Terms((term("v", 9),))) == []
+    await index.label("c", {"a": ('{"v":2}', [])})
+    assert await found(index, errors) == ["a#0"]
+    assert await found(index, Terms((term("v", 2),))) == ["a#0", "a#1"]
+
+
+async def test_metadata_of_a_chunk_alone_must_be_an_object(
+    index: Index, chunk: Any, vectors: Any, model: Any
+) -> None:
+    await index.create("c", model, 0, 0)
+    wrong = replace(chunk("a#0", "The lighthouse"), own_metadata_json="[1]")
+    with pytest.raises(InvalidInput, match="alone is not a JSON object"):
+        await index.upsert("c", model, [wrong], vectors(1))

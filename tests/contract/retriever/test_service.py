@@ -260,6 +260,7 @@ async def test_collections_are_made_described_listed_and_removed(stub):
     one = await stub.GetCollection(retriever_pb2.GetCollectionRequest(name="a"), timeout=10)
     assert one.embedder == MODEL
     assert (one.chunking.max_chars, one.chunking.overlap_chars) == (9, 1)
+    assert one.chunking.strategy == "structure"
     gone = await stub.DeleteCollection(retriever_pb2.DeleteCollectionRequest(name="a"), timeout=10)
     assert gone.deleted_chunks == 3
     code, details = await refused(

@@ -31,6 +31,7 @@ from raglan_gateway.admission.checks import Check
 from raglan_gateway.admission.rate_limit import RateLimit, spend
 from raglan_gateway.admission.shared_count import SharedCount
 from raglan_gateway.api import (
+    chunks,
     collections,
     document_changes,
     documents,
@@ -277,6 +278,7 @@ def _routers(
     yield collections.router(mesh, deletions, profiles, defaults)
     yield documents.router(mesh, deletions, settings)
     yield document_changes.router(mesh, deletions)
+    yield chunks.router(mesh)
     yield session_routes.router(parts.archive)
     yield urls.router(mesh, _url_fetcher(settings))
     yield jobs.router(mesh, settings.heartbeat_s)

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import grpc
+import numpy as np
 import sqlalchemy as sa
+from numpy.typing import NDArray
 from raglan.database import Database, PatientDatabase, url_of
 from raglan.deadline import Deadline
 from raglan.disk import require_writable
@@ -24,6 +28,8 @@ from raglan_ingester.backup.rows import RowReader
 from raglan_ingester.blobs import BlobStore
 from raglan_ingester.byte_budget import ByteBudget
 from raglan_ingester.changes import Changes
+from raglan_ingester.chunk_preview import ChunkPreviewer
+from raglan_ingester.chunking import Sizes
 from raglan_ingester.clients.embedder import EmbedderClient
 from raglan_ingester.clients.index_transfer import IndexTransfer
 from raglan_ingester.clients.retriever import RetrieverClient
@@ -45,6 +51,7 @@ from raglan_ingester.reconciliation import Reconciler
 from raglan_ingester.revisions import RevisionStore
 from raglan_ingester.schema import SCHEMA
 from raglan_ingester.selection import Selection
+from raglan_ingester.semantic_cuts import SemanticParser
 from raglan_ingester.servicer import IngesterServicer
 from raglan_ingester.settings import IngesterSettings
 from raglan_ingester.sources.open_reader import Readers
@@ -58,6 +65,8 @@ from raglan_ingester.workers import Heartbeats, WorkerName, claim_name
 
 _CHECK_S = 10.0
 _SWEEP_S = 5.0
+_PREVIEW_PATIENCE_S = 2.0
+"""Somebody waits for a preview."""
 _TOKENIZERS = "tokenizers"
 """Folder of the models' tokenizers: all of the data folder that parser processes may read."""
 
@@ -114,12 +123,14 @@ class Ingester:
         locks = CollectionLocks()
         retry = OutageRetry(settings.outage_patience_s)
         embedder_retry = OutageRetry(settings.outage_patience_s)
+        preview_retry = OutageRetry(_PREVIEW_PATIENCE_S)
+        self._calls = asyncio.Semaphore(settings.embed_calls_in_flight)
         self._jobs = asked_jobs
         dependencies = JobDependencies(
             jobs=jobs,
             documents=documents,
             blobs=self._blobs,
-            parser=self._parser,
+            parser=SemanticParser(self._parser, partial(self._vectors, embedder, embedder_retry)),
             embedder=embedder,
             embedder_retry=embedder_retry,
             observer=self._counted,
@@ -127,7 +138,7 @@ class Ingester:
             parse_workers=settings.parse_workers,
             texts_per_call=settings.embed_texts_per_call,
             calls_in_flight=settings.embed_calls_in_flight,
-            embed_calls=asyncio.Semaphore(settings.embed_calls_in_flight),
+            embed_calls=self._calls,
             byte_budget=ByteBudget(BYTES_UNDER_WAY),
             tokenizers=TokenizerFolder(settings.data_dir / _TOKENIZERS, embedder, embedder_retry),
             max_metadata_bytes=settings.max_metadata_bytes,
@@ -231,6 +242,15 @@ class Ingester:
             Exporter(RowReader(self._database), asked_documents, self._blobs, transfer),
             self._importer,
             self._sources,
+            ChunkPreviewer(
+                self._blobs,
+                SemanticParser(self._parser, partial(self._vectors, embedder, preview_retry)),
+                TokenizerFolder(settings.data_dir / _TOKENIZERS, embedder, preview_retry),
+                lambda name: self._retriever.collection(name, Deadline.after(_CHECK_S)),
+                max_document_bytes=limits.max_document_bytes,
+                max_chunks=settings.max_chunks_per_document,
+                defaults=Sizes(settings.chunk_max_chars, settings.chunk_overlap_chars),
+            ),
             restored=self._reconciler.hurry,
             engine=self._queue.name,
             metrics_port=lambda: self.metrics.port,
@@ -247,6 +267,18 @@ class Ingester:
                 "parse_cpu_s": settings.parse_cpu_s,
             },
         )
+
+    async def _vectors(
+        self, embedder: EmbedderClient, retry: OutageRetry, texts: Sequence[str]
+    ) -> NDArray[Any]:
+        """Embed any number of texts, a call at a time, among those of the jobs."""
+        size = self._settings.embed_texts_per_call
+        parts = []
+        for at in range(0, len(texts), size):
+            async with self._calls:
+                call = partial(embedder.embed, texts[at : at + size])
+                parts.append((await retry.call(call)).vectors)
+        return np.concatenate(parts)
 
     def register(self, server: grpc.aio.Server) -> None:
         """Add the service to a gRPC server."""

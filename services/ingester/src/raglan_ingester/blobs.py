@@ -171,6 +171,10 @@ class BlobWriter:
         """Make the blob durable and pin it; returns its SHA-256 in hex."""
         return await asyncio.to_thread(self._commit)
 
+    async def flushed(self) -> Path:
+        """Return the path of what was written so far, for other processes to read."""
+        return await asyncio.to_thread(self._flushed)
+
     async def discard(self) -> None:
         """Remove what was written, unless it was committed."""
         await asyncio.to_thread(self._discard)
@@ -182,6 +186,13 @@ class BlobWriter:
                 self._file = self._path.open("wb")
             self._hash.update(piece)
             self._file.write(piece)
+
+    def _flushed(self) -> Path:
+        self._write(b"")
+        assert self._file is not None
+        with self._disk.writing(_DOING):
+            self._file.flush()
+        return self._path
 
     def _commit(self) -> str:
         self._write(b"")

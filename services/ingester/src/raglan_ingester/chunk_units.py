@@ -35,6 +35,10 @@ class Splitter:
     """Predicate: text[start:end] may be one chunk."""
     language: str = "en"
     """For the ends of sentences; ISO 639-1."""
+    by_sentence: bool = False
+    """Whether a sentence of prose is a unit, also where its paragraph fits."""
+    by_row: bool = False
+    """Whether a row is a unit, also where its table fits."""
 
     def units(self, blocks: Sequence[Block], start: int, end: int) -> list[Span]:
         """The units of text[start:end] in order, along the blocks that begin in it.
@@ -55,7 +59,7 @@ class Splitter:
         span = self._trimmed(group[0].start, max(block.end for block in group))
         if span is None:
             return
-        if self.fits(*span):
+        if self._stays_whole(group) and self.fits(*span):
             yield span
             return
         tops = list(_tops(group))
@@ -64,6 +68,12 @@ class Splitter:
                 yield from self._group(group[first:after])
         else:
             yield from self._parts(group[0], group[1:])
+
+    def _stays_whole(self, group: Sequence[Block]) -> bool:
+        kind = group[0].kind
+        if self.by_row and kind is BlockKind.TABLE:
+            return False
+        return not self.by_sentence or kind in _NO_PROSE
 
     def _parts(self, block: Block, inside: Sequence[Block]) -> Iterator[Span]:
         """A block that does not fit, in parts."""
@@ -96,7 +106,7 @@ class Splitter:
         span = self._trimmed(start, end)
         if span is None:
             return
-        if self.fits(*span):
+        if not self.by_sentence and self.fits(*span):
             yield span
             return
         for sentence in _between(*span, self._sentence_ends(*span)):
@@ -144,6 +154,7 @@ class Splitter:
         return (left, right) if left < right else None
 
 
+_NO_PROSE: Final = (BlockKind.HEADING, BlockKind.TABLE, BlockKind.CODE)
 _CODE_ENDS: Final = (_PARAGRAPH_END, _LINE_END, _WORD_END)
 
 

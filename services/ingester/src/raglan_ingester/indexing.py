@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -11,18 +12,20 @@ from typing import Any, Final, Protocol
 import numpy as np
 import structlog
 from numpy.typing import NDArray
+from raglan import metadata
 from raglan.errors import NotFound, RaglanError, Unavailable
 
 from raglan_ingester.blobs import BlobStore
 from raglan_ingester.clients.embedder import Model
 from raglan_ingester.clients.retriever import IndexChunk
 from raglan_ingester.collection_locks import CollectionLocks
+from raglan_ingester.document_metadata import merge_metadata
 from raglan_ingester.documents import DocumentStore, Version
 from raglan_ingester.jobs import JobStore
 from raglan_ingester.labels import Labels
 from raglan_ingester.model import Document, Item, ItemState, Job
 from raglan_ingester.outage_retry import TRANSIENT, OutageRetry
-from raglan_ingester.parsing import CutDocument
+from raglan_ingester.parsing import CutChunk, CutDocument
 
 log: Final = structlog.get_logger()
 
@@ -289,6 +292,14 @@ def _upserts(
         yield chunks, np.stack(rows)
 
 
+def _own_metadata(document: Prepared, chunk: CutChunk) -> str:
+    """Metadata of a chunk alone, as JSON; empty if it has none or the index would refuse it."""
+    if not chunk.metadata:
+        return ""
+    _, refused = merge_metadata(document.metadata_json, chunk.metadata, metadata.MAX_BYTES)
+    return "" if refused else json.dumps(chunk.metadata)
+
+
 def _chunks_of(document: Prepared) -> Iterator[IndexChunk]:
     cut = document.cut
     title = title_of(document.item, cut)
@@ -303,6 +314,7 @@ def _chunks_of(document: Prepared) -> Iterator[IndexChunk]:
             end=span.end,
             heading_path=span.heading_path,
             metadata_json=document.metadata_json,
+            own_metadata_json=_own_metadata(document, span),
             page=span.page,
             structure=span.structure,
             language=cut.language,

@@ -20,7 +20,7 @@ from raglan_ingester.job_traces import JobTraces
 from raglan_ingester.jobs import JobStore
 from raglan_ingester.model import ItemState, Job, JobKind, JobState
 from raglan_ingester.outage_retry import OutageRetry
-from raglan_ingester.pipeline import JobDependencies, JobRun, with_defaults
+from raglan_ingester.pipeline import JobDependencies, JobRun
 from raglan_ingester.progress import Progress
 
 log: Final = structlog.get_logger()
@@ -175,8 +175,8 @@ class Ingestion:
             tracing.fail(tracing.current(), error)
             await self._jobs.fail_queued(job, error.message)
             return await self._jobs.finish(job, cancelled=False)
-        settings = with_defaults(
-            collection, max_chars=self._max_chars, overlap_chars=self._overlap_chars
+        settings = collection.with_defaults(
+            max_chars=self._max_chars, overlap_chars=self._overlap_chars
         )
         run = JobRun(self._dependencies, job, settings, await self._progress(job), tokenizer)
         await self._until_done(run, job, stop)

@@ -6,10 +6,11 @@ strangers' documents may have taken over. The first reply is made unasked, and t
 process is confined.
 
     {"confinement": [mechanism, ...]}
-    {"size", "filename", "media_type", "title", "max_chars", "overlap_chars", "max_tokens",
-     "max_chunks", "tokenizer"}
+    {"size", "filename", "media_type", "title", "strategy", "max_chars", "overlap_chars",
+     "max_tokens", "max_chunks", "tokenizer", "cuts": [offset, ...], "units"}
     {"title", "text", "language", "metadata", "warnings", "structure",
-     "chunks": [[start, end, [heading, ...], page, structure], ...]}  or  {"error": sentence}
+     "chunks": [[start, end, [heading, ...], page, structure, metadata], ...]}
+    or {"error": sentence}
 
 A structure is that of `raglan.blocks.to_bytes`, in base64.
 """
@@ -29,7 +30,7 @@ from raglan.blocks import Block, to_bytes
 from raglan.language import detect_document
 
 from raglan_ingester import parsers
-from raglan_ingester.chunking import Sizes, chunk
+from raglan_ingester.chunking import Sizes, chunk, find_units
 from raglan_ingester.confinement import allow_cpu, confine, quiet_standard_streams
 from raglan_ingester.parsers.parsed import ParsedDocument, Source, Unparsable
 from raglan_ingester.token_index import TokenIndex, load_tokenizer
@@ -60,9 +61,13 @@ def main() -> None:
 
 def _answer(request: dict[str, Any], data: bytes) -> dict[str, Any]:
     try:
-        parsed = parsers.parse(Source(data, request["filename"], request["media_type"]))
+        parsed = parsers.parse(
+            Source(data, request["filename"], request["media_type"]), request["strategy"]
+        )
         if request["title"]:
             parsed = dataclasses.replace(parsed, title=request["title"])
+        if request["cuts"]:
+            parsed = dataclasses.replace(parsed, cuts=request["cuts"])
         return _reply(parsed, request)
     except Unparsable as error:
         return {"error": str(error)}
@@ -85,6 +90,7 @@ def _reply(parsed: ParsedDocument, request: dict[str, Any]) -> dict[str, Any]:
         request["max_tokens"],
         request["max_chunks"],
     )
+    cut = find_units if request["units"] else chunk
     return {
         "title": parsed.title,
         "text": parsed.text,
@@ -93,8 +99,15 @@ def _reply(parsed: ParsedDocument, request: dict[str, Any]) -> dict[str, Any]:
         "warnings": parsed.warnings,
         "structure": _packed(parsed.blocks),
         "chunks": [
-            [piece.start, piece.end, piece.heading_path, piece.page, _packed(piece.blocks)]
-            for piece in chunk(parsed, sizes, tokens, language)
+            [
+                piece.start,
+                piece.end,
+                piece.heading_path,
+                piece.page,
+                _packed(piece.blocks),
+                piece.metadata,
+            ]
+            for piece in cut(parsed, sizes, tokens, language, request["strategy"])
         ],
     }
 

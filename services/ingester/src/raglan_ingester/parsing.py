@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 import structlog
+from raglan.chunking_strategy import STRUCTURE
 
 from raglan_ingester.chunking import Sizes
 from raglan_ingester.confinement import LANDLOCK
@@ -41,10 +42,15 @@ class ParseRequest:
     filename: str
     media_type: str
     sizes: Sizes
+    strategy: str = STRUCTURE
     title: str = ""
     """Submitted title; empty selects the document's own."""
     tokenizer: Path | None = None
     """Of the embedding model (tokenizer.json); None measures chunks in characters."""
+    cuts: tuple[int, ...] = ()
+    """Offsets with which a chunk must begin, besides those that the document has."""
+    units: bool = False
+    """Whether the units that chunks are made of are returned in place of chunks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +64,8 @@ class CutChunk:
     """The page on which it begins, from 1; 0 where the format has no pages."""
     structure: bytes = b""
     """Of the chunk; see `raglan.blocks.to_bytes`."""
+    metadata: dict[str, Any] = field(default_factory=dict)
+    """Besides that of the document."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,11 +225,14 @@ class _Worker:
                 "filename": request.filename,
                 "media_type": request.media_type,
                 "title": request.title,
+                "strategy": request.strategy,
                 "max_chars": request.sizes.max_chars,
                 "overlap_chars": request.sizes.overlap_chars,
                 "max_tokens": request.sizes.max_tokens,
                 "max_chunks": request.sizes.max_chunks,
                 "tokenizer": str(request.tokenizer or ""),
+                "cuts": request.cuts,
+                "units": request.units,
             }
         ).encode()
         requests = self._process.stdin
@@ -274,8 +285,8 @@ def _reply_of(body: bytes) -> CutDocument | Unparsable:
         title=reply["title"],
         text=reply["text"],
         chunks=[
-            CutChunk(start, end, tuple(path), page, base64.b64decode(structure))
-            for start, end, path, page, structure in reply["chunks"]
+            CutChunk(start, end, tuple(path), page, base64.b64decode(structure), metadata)
+            for start, end, path, page, structure, metadata in reply["chunks"]
         ],
         language=reply["language"],
         metadata=reply["metadata"],

@@ -11,13 +11,14 @@ import hashlib
 import json
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 import numpy as np
 import structlog
 from numpy.typing import NDArray
 from raglan.chunk_text import in_context
+from raglan.chunking_strategy import STRUCTURE
 from raglan.errors import Conflict, RaglanError
 from raglan.markup import blank_markup
 from raglan.telemetry import semconv, tracing
@@ -216,6 +217,7 @@ class JobRun:
                     self._dependencies.max_chunks_per_document,
                 ),
                 title=item.title,
+                strategy=settings.strategy,
                 tokenizer=self._tokenizer.path if self._tokenizer else None,
             )
             known = {semconv.DOCUMENT_ID: item.document_id, semconv.BYTES: item.size_bytes}
@@ -223,6 +225,8 @@ class JobRun:
                 cut = await self._dependencies.parser.parse(request)
         except Unparsable as error:
             await self._fail([item], str(error))
+        except RaglanError as error:  # of the embedder, for semantic cuts
+            await self._fail([item], error.message)
         except Exception:
             log.exception("parsing failed", job=self._job.id, stage="parse")
             await self._fail([item], _OUR_FAULT)
@@ -407,16 +411,9 @@ class JobRun:
             *(settings.max_chars, settings.overlap_chars),
             *(settings.model.id, settings.model.revision, settings.model.dimension),
         ]
+        if settings.strategy != STRUCTURE:  # as before there were others
+            decides.append(settings.strategy)
         return hashlib.sha256(json.dumps(decides).encode()).hexdigest()
-
-
-def with_defaults(
-    collection: CollectionSettings, *, max_chars: int, overlap_chars: int
-) -> CollectionSettings:
-    """The collection's chunking, or the service's where it says nothing."""
-    if collection.max_chars:
-        return collection
-    return replace(collection, max_chars=max_chars, overlap_chars=overlap_chars)
 
 
 def _embedding_texts(batch: Sequence[_Cut]) -> list[str]:

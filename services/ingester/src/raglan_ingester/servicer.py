@@ -19,10 +19,11 @@ from raglan.rpc.dependency import Dependency
 from raglan.rpc.service_info import service_info
 from raglan.v1 import backup_pb2, common_pb2, ingester_pb2, ingester_pb2_grpc
 
-from raglan_ingester import wire_labels
+from raglan_ingester import preview_wire, wire_labels
 from raglan_ingester.backup.exporting import Exporter
 from raglan_ingester.backup.importing import Importer
 from raglan_ingester.changes import Changes
+from raglan_ingester.chunk_preview import ChunkPreviewer
 from raglan_ingester.ingestion import Ingestion
 from raglan_ingester.job_views import JobView
 from raglan_ingester.jobs import JobStore
@@ -71,6 +72,7 @@ class IngesterServicer(ingester_pb2_grpc.IngesterServiceServicer):
         exporter: Exporter,
         importer: Importer,
         sources: Scheduler,
+        previewer: ChunkPreviewer,
         *,
         restored: Callable[[], None],
         engine: str,
@@ -89,6 +91,7 @@ class IngesterServicer(ingester_pb2_grpc.IngesterServiceServicer):
         self._exporter = exporter
         self._importer = importer
         self._sources = sources
+        self._previewer = previewer
         self._restored = restored
         self._engine = engine
         self._limits = limits
@@ -303,6 +306,19 @@ class IngesterServicer(ingester_pb2_grpc.IngesterServiceServicer):
             request.source, accept_deletions=request.accept_deletions
         )
         return sources_wire.source(view)
+
+    async def PreviewChunks(
+        self,
+        request_iterator: AsyncIterator[ingester_pb2.PreviewChunksRequest],
+        context: Context,
+    ) -> ingester_pb2.PreviewChunksResponse:
+        first = await anext(request_iterator, ingester_pb2.PreviewChunksRequest())
+        if not first.HasField("header"):
+            raise InvalidInput("The first message must be the header.")
+        pieces = (request.data async for request in request_iterator)
+        start = preview_wire.start_from_proto(first.header, _qualified)
+        preview = await self._previewer.preview(start, pieces)
+        return preview_wire.preview_to_proto(preview, first.header.limit)
 
     async def _own_job(self, job_id: str) -> JobView:
         """Return a job of the current tenant. Raises NotFound, for those of others too."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import unicodedata
 import uuid
 from collections.abc import Mapping, Sequence
@@ -26,12 +27,13 @@ _NAMESPACE: Final = uuid.UUID("8d2ee9f0-6b0a-5f0c-9a3e-0d6f5a1c7b11")
 _FIELDS: Final = (
     "chunk_id", "document_id", "ordinal", "title", "text", "start", "end", "heading_path",
     "metadata_json", "page", "structure", "language", "filename", "created_ms",
+    "own_metadata_json",
 )  # fmt: skip
 
 STORED: Final = (*_FIELDS, ACCESS, TENANT)
 """The fields of the payload that a chunk is read back from."""
 
-LABELLED: Final = (DOCUMENT_ID, "title", "filename", "created_ms")
+LABELLED: Final = (DOCUMENT_ID, "title", "filename", "created_ms", "own_metadata_json")
 """The fields of the payload that `labels` takes besides metadata and access tags."""
 
 _TAGGED: Final = "+"
@@ -62,6 +64,8 @@ class Chunk:
     filename: str = ""
     created_ms: int = 0
     """When the document was submitted, in milliseconds since 1970; 0 where it is not known."""
+    own_metadata_json: str = ""
+    """Metadata of this chunk alone, which changes of the document's leave as they are."""
     access: tuple[str, ...] = ()
     """Tags of which a caller must hold one to find it; none for every caller."""
     tenant: str = ""
@@ -92,7 +96,7 @@ class Chunk:
             named = labels(
                 self.metadata_json, self.access,
                 document_id=self.document_id, title=self.title, filename=self.filename,
-                created_ms=self.created_ms,
+                created_ms=self.created_ms, own_metadata_json=self.own_metadata_json,
             )  # fmt: skip
         except InvalidInput as error:
             raise InvalidInput(f"Chunk {shortened(self.chunk_id)}: {error.message}") from None
@@ -126,15 +130,18 @@ def labels(
     title: str = "",
     filename: str = "",
     created_ms: int = 0,
+    own_metadata_json: str = "",
 ) -> dict[str, Any]:
     """Return the fields of a payload that metadata, access tags and filters are read from.
 
-    They are the same for all chunks of a document.
+    They are the same for all chunks of a document, but for what is the chunk's own.
 
     Raises:
         InvalidInput: the metadata or a tag is not acceptable.
     """
     tags = access_tags.check(access)
+    if own_metadata_json:
+        metadata_json = _merged(metadata_json, own_metadata_json)
     created = datetime.fromtimestamp(created_ms / 1e3, UTC) if created_ms else None
     # Fields outside the metadata that filters accept, by their REST names.
     own = {
@@ -149,6 +156,15 @@ def labels(
         TERMS: [*indexed.terms, *([_TAGGED] if tags else ()), *map(access_term, tags)],
         NUMBERS: indexed.numbers,
     }
+
+
+def _merged(metadata_json: str, own_metadata_json: str) -> str:
+    """Metadata of a document and of one of its chunks; the document's fields win."""
+    try:
+        merged = {**json.loads(own_metadata_json), **json.loads(metadata_json or "{}")}
+    except (ValueError, TypeError, RecursionError):
+        raise InvalidInput("The metadata of the chunk alone is not a JSON object.") from None
+    return json.dumps(merged, separators=(",", ":"))
 
 
 def access_term(tag: str = "") -> str:

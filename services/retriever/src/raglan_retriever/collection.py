@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Final
 
+from raglan.chunking_strategy import STRUCTURE
 from raglan.errors import Conflict, InvalidInput
 from raglan.terms import ANALYSIS
 
@@ -117,6 +118,9 @@ class Collection:
     profile: str = ""
     """Name of the settings that callers search it with; kept for them."""
 
+    strategy: str = STRUCTURE
+    """How documents are cut (`raglan.chunking_strategy`); the ingester reads it."""
+
     @property
     def readability(self) -> float | None:
         """Mean readability of the chunks; None where the embedder returned none."""
@@ -141,12 +145,15 @@ class Collection:
 
     def same_settings(self, other: Collection) -> bool:
         """Return whether both were created with the same settings."""
-        return (self.name, self.model, self.max_chars, self.overlap_chars) == (
+        return (self.name, self.model, *self._chunking) == (
             other.name,
             other.model,
-            other.max_chars,
-            other.overlap_chars,
+            *other._chunking,
         )
+
+    @property
+    def _chunking(self) -> tuple[int, int, str]:
+        return (self.max_chars, self.overlap_chars, self.strategy)
 
     def with_texts(self, lengths: Sequence[int], languages: Iterable[str]) -> Collection:
         """Return the collection with texts of these lengths, in terms, and languages."""

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
+from raglan.chunking_strategy import STRUCTURE, check_strategy
 from raglan.errors import Conflict, InvalidInput, NotFound, StorageFull
 from raglan.filtering.clauses import All, Clause, Ids, Not, Terms
 from raglan.filtering.terms import term
@@ -59,12 +60,17 @@ class Index:
         self._learning = asyncio.Lock()
 
     async def create(
-        self, name: str, model: Model, max_chars: int, overlap_chars: int
+        self,
+        name: str,
+        model: Model,
+        max_chars: int,
+        overlap_chars: int,
+        strategy: str = STRUCTURE,
     ) -> Collection:
         """Create a collection, or return the existing one with the same settings.
 
         Raises:
-            InvalidInput: the name or the model is not acceptable.
+            InvalidInput: the name, the model or the strategy is not acceptable.
             Conflict: it exists with other settings.
         """
         wanted = Collection(
@@ -74,6 +80,7 @@ class Index:
             overlap_chars=overlap_chars,
             created=datetime.now(UTC).isoformat(timespec="microseconds"),
             language=self._language,
+            strategy=check_strategy(strategy),
         )
         try:
             await self.store.create(wanted)
@@ -85,7 +92,8 @@ class Index:
             if not held.same_settings(wanted):
                 raise Conflict(
                     f"Collection {name!r} exists with other settings: {held.model}, chunks of "
-                    f"{held.max_chars} characters overlapping by {held.overlap_chars}. "
+                    f"{held.max_chars} characters overlapping by {held.overlap_chars}, cut by "
+                    f"{held.strategy}. "
                     "Delete it first, or choose another name."
                 ) from None
             return held

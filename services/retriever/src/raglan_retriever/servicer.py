@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import grpc
 from raglan import tenancy, tensors
+from raglan.chunking_strategy import STRUCTURE
 from raglan.deadline import Deadline
 from raglan.rpc import pages
 from raglan.rpc.dependency import Dependency
@@ -60,6 +61,7 @@ class RetrieverServicer(retriever_pb2_grpc.RetrieverServiceServicer):
             wire.model_from_proto(request.embedder),
             request.chunking.max_chars,
             request.chunking.overlap_chars,
+            request.chunking.strategy or STRUCTURE,
         )
         return wire.collection_to_proto(*await self._index.stats(request.name))
 

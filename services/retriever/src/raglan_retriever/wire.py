@@ -56,6 +56,7 @@ def chunk_from_proto(message: retriever_pb2.Chunk) -> Chunk:
         end=message.end,
         heading_path=tuple(message.heading_path),
         metadata_json=message.metadata_json,
+        own_metadata_json=message.own_metadata_json,
         page=message.page,
         structure=message.structure,
         language=message.language,
@@ -110,7 +111,9 @@ def collection_to_proto(collection: Collection, stats: Stats) -> retriever_pb2.C
         name=collection.name,
         embedder=model_to_proto(collection.model),
         chunking=retriever_pb2.Chunking(
-            max_chars=collection.max_chars, overlap_chars=collection.overlap_chars
+            max_chars=collection.max_chars,
+            overlap_chars=collection.overlap_chars,
+            strategy=collection.strategy,
         ),
         chunks=stats.chunks,
         documents=stats.documents,
@@ -206,6 +209,7 @@ def chunk_to_proto(chunk: Chunk) -> retriever_pb2.Chunk:
         end=chunk.end,
         heading_path=chunk.heading_path,
         metadata_json=chunk.metadata_json,
+        own_metadata_json=chunk.own_metadata_json,
         page=chunk.page,
         structure=chunk.structure,
         language=chunk.language,

@@ -211,6 +211,29 @@ class StreamRestart(Model):
     """The answer begins again: the pieces before are void."""
 
 
+class PreviewedChunk(Model):
+    """A chunk as it would be made, with its offsets in the document's text."""
+
+    text: str
+    start: int
+    end: int
+    heading_path: list[str]
+    page: int | None
+    metadata: dict[str, Any]
+
+
+class ChunkPreview(Model):
+    """A document cut into chunks, of which nothing was stored."""
+
+    chunking: dict[str, int | str]
+    title: str
+    language: str
+    chars: int
+    chunk_count: int
+    chunks: list[PreviewedChunk]
+    warnings: list[str]
+
+
 class Embedder(Model):
     """The model that made a collection's vectors."""
 
@@ -224,7 +247,7 @@ class Collection(Model):
 
     name: str
     embedder: Embedder
-    chunking: dict[str, int]
+    chunking: dict[str, int | str]
     documents: int
     chunks: int
     unindexed_chunks: int

@@ -274,6 +274,161 @@ class SubmitRequest(_message.Message):
 Global___SubmitRequest: _TypeAlias = SubmitRequest  # noqa: Y015
 
 @_typing.final
+class PreviewHeader(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COLLECTION_FIELD_NUMBER: _builtins.int
+    FILENAME_FIELD_NUMBER: _builtins.int
+    MEDIA_TYPE_FIELD_NUMBER: _builtins.int
+    TITLE_FIELD_NUMBER: _builtins.int
+    STRATEGY_FIELD_NUMBER: _builtins.int
+    MAX_CHARS_FIELD_NUMBER: _builtins.int
+    OVERLAP_CHARS_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    collection: _builtins.str
+    """The collection's settings hold for what is not given here; empty: the service's."""
+    filename: _builtins.str
+    """Tells the format when media_type does not."""
+    media_type: _builtins.str
+    title: _builtins.str
+    strategy: _builtins.str
+    max_chars: _builtins.int
+    overlap_chars: _builtins.int
+    """Used with max_chars."""
+    limit: _builtins.int
+    """Chunks in the reply, at most; 0: none."""
+    def __init__(
+        self,
+        *,
+        collection: _builtins.str = ...,
+        filename: _builtins.str = ...,
+        media_type: _builtins.str = ...,
+        title: _builtins.str = ...,
+        strategy: _builtins.str = ...,
+        max_chars: _builtins.int = ...,
+        overlap_chars: _builtins.int = ...,
+        limit: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "filename", b"filename", "limit", b"limit", "max_chars", b"max_chars", "media_type", b"media_type", "overlap_chars", b"overlap_chars", "strategy", b"strategy", "title", b"title"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PreviewHeader: _TypeAlias = PreviewHeader  # noqa: Y015
+
+@_typing.final
+class PreviewChunksRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HEADER_FIELD_NUMBER: _builtins.int
+    DATA_FIELD_NUMBER: _builtins.int
+    data: _builtins.bytes
+    """More bytes of the document."""
+    @_builtins.property
+    def header(self) -> Global___PreviewHeader:
+        """First message."""
+
+    def __init__(
+        self,
+        *,
+        header: Global___PreviewHeader | None = ...,
+        data: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "header", b"header", "part", b"part"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "header", b"header", "part", b"part"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["header", "data"]  # noqa: Y015
+    _WhichOneofArgType_part: _TypeAlias = _typing.Literal["part", b"part"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_part) -> _WhichOneofReturnType_part | None: ...
+
+Global___PreviewChunksRequest: _TypeAlias = PreviewChunksRequest  # noqa: Y015
+
+@_typing.final
+class PreviewedChunk(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TEXT_FIELD_NUMBER: _builtins.int
+    START_FIELD_NUMBER: _builtins.int
+    END_FIELD_NUMBER: _builtins.int
+    HEADING_PATH_FIELD_NUMBER: _builtins.int
+    PAGE_FIELD_NUMBER: _builtins.int
+    METADATA_JSON_FIELD_NUMBER: _builtins.int
+    text: _builtins.str
+    start: _builtins.int
+    end: _builtins.int
+    page: _builtins.int
+    metadata_json: _builtins.str
+    """Besides the document's own; empty where there is none."""
+    @_builtins.property
+    def heading_path(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        text: _builtins.str = ...,
+        start: _builtins.int = ...,
+        end: _builtins.int = ...,
+        heading_path: _abc.Iterable[_builtins.str] | None = ...,
+        page: _builtins.int = ...,
+        metadata_json: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end", b"end", "heading_path", b"heading_path", "metadata_json", b"metadata_json", "page", b"page", "start", b"start", "text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PreviewedChunk: _TypeAlias = PreviewedChunk  # noqa: Y015
+
+@_typing.final
+class PreviewChunksResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STRATEGY_FIELD_NUMBER: _builtins.int
+    MAX_CHARS_FIELD_NUMBER: _builtins.int
+    OVERLAP_CHARS_FIELD_NUMBER: _builtins.int
+    TITLE_FIELD_NUMBER: _builtins.int
+    LANGUAGE_FIELD_NUMBER: _builtins.int
+    CHARS_FIELD_NUMBER: _builtins.int
+    CHUNK_COUNT_FIELD_NUMBER: _builtins.int
+    CHUNKS_FIELD_NUMBER: _builtins.int
+    WARNINGS_FIELD_NUMBER: _builtins.int
+    strategy: _builtins.str
+    max_chars: _builtins.int
+    overlap_chars: _builtins.int
+    title: _builtins.str
+    language: _builtins.str
+    chars: _builtins.int
+    """Of the document's text."""
+    chunk_count: _builtins.int
+    """In all; `chunks` holds the first of them, as many as the limit and one message allow."""
+    @_builtins.property
+    def chunks(self) -> _containers.RepeatedCompositeFieldContainer[Global___PreviewedChunk]: ...
+    @_builtins.property
+    def warnings(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        strategy: _builtins.str = ...,
+        max_chars: _builtins.int = ...,
+        overlap_chars: _builtins.int = ...,
+        title: _builtins.str = ...,
+        language: _builtins.str = ...,
+        chars: _builtins.int = ...,
+        chunk_count: _builtins.int = ...,
+        chunks: _abc.Iterable[Global___PreviewedChunk] | None = ...,
+        warnings: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chars", b"chars", "chunk_count", b"chunk_count", "chunks", b"chunks", "language", b"language", "max_chars", b"max_chars", "overlap_chars", b"overlap_chars", "strategy", b"strategy", "title", b"title", "warnings", b"warnings"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PreviewChunksResponse: _TypeAlias = PreviewChunksResponse  # noqa: Y015
+
+@_typing.final
 class JobHeader(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 

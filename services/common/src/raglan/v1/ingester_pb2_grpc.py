@@ -107,6 +107,11 @@ class IngesterServiceStub:
                 request_serializer=raglan_dot_v1_dot_ingester__pb2.GetRevisionsRequest.SerializeToString,
                 response_deserializer=raglan_dot_v1_dot_ingester__pb2.GetRevisionsResponse.FromString,
                 _registered_method=True)
+        self.PreviewChunks = channel.stream_unary(
+                '/raglan.v1.IngesterService/PreviewChunks',
+                request_serializer=raglan_dot_v1_dot_ingester__pb2.PreviewChunksRequest.SerializeToString,
+                response_deserializer=raglan_dot_v1_dot_ingester__pb2.PreviewChunksResponse.FromString,
+                _registered_method=True)
         self.GetInfo = channel.unary_unary(
                 '/raglan.v1.IngesterService/GetInfo',
                 request_serializer=raglan_dot_v1_dot_common__pb2.GetInfoRequest.SerializeToString,
@@ -243,6 +248,13 @@ class IngesterServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PreviewChunks(self, request_iterator, context):
+        """How one document would be cut; nothing is stored. A header, then bytes in pieces of at most 1 MiB.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetInfo(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -364,6 +376,11 @@ def add_IngesterServiceServicer_to_server(servicer, server):
                     servicer.GetRevisions,
                     request_deserializer=raglan_dot_v1_dot_ingester__pb2.GetRevisionsRequest.FromString,
                     response_serializer=raglan_dot_v1_dot_ingester__pb2.GetRevisionsResponse.SerializeToString,
+            ),
+            'PreviewChunks': grpc.stream_unary_rpc_method_handler(
+                    servicer.PreviewChunks,
+                    request_deserializer=raglan_dot_v1_dot_ingester__pb2.PreviewChunksRequest.FromString,
+                    response_serializer=raglan_dot_v1_dot_ingester__pb2.PreviewChunksResponse.SerializeToString,
             ),
             'GetInfo': grpc.unary_unary_rpc_method_handler(
                     servicer.GetInfo,
@@ -780,6 +797,33 @@ class IngesterService:
             '/raglan.v1.IngesterService/GetRevisions',
             raglan_dot_v1_dot_ingester__pb2.GetRevisionsRequest.SerializeToString,
             raglan_dot_v1_dot_ingester__pb2.GetRevisionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PreviewChunks(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(
+            request_iterator,
+            target,
+            '/raglan.v1.IngesterService/PreviewChunks',
+            raglan_dot_v1_dot_ingester__pb2.PreviewChunksRequest.SerializeToString,
+            raglan_dot_v1_dot_ingester__pb2.PreviewChunksResponse.FromString,
             options,
             channel_credentials,
             insecure,

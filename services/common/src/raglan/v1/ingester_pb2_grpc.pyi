@@ -61,6 +61,8 @@ class IngesterServiceStub:
     """Every document of a collection that is going away; running jobs of it are cancelled."""
     GetRevisions: _grpc.UnaryUnaryMultiCallable[_ingester_pb2.GetRevisionsRequest, _ingester_pb2.GetRevisionsResponse]
     """For those who keep what searches found, while the retriever cannot be asked."""
+    PreviewChunks: _grpc.StreamUnaryMultiCallable[_ingester_pb2.PreviewChunksRequest, _ingester_pb2.PreviewChunksResponse]
+    """How one document would be cut; nothing is stored. A header, then bytes in pieces of at most 1 MiB."""
     GetInfo: _grpc.UnaryUnaryMultiCallable[_common_pb2.GetInfoRequest, _common_pb2.ServiceInfo]
     Export: _grpc.UnaryStreamMultiCallable[_ingester_pb2.ExportRequest, _backup_pb2.BackupRecord]
     """One unit of a backup. UNAVAILABLE also when a document changed meanwhile: ask again."""
@@ -108,6 +110,8 @@ class IngesterServiceAsyncStub(IngesterServiceStub):
     """Every document of a collection that is going away; running jobs of it are cancelled."""
     GetRevisions: _aio.UnaryUnaryMultiCallable[_ingester_pb2.GetRevisionsRequest, _ingester_pb2.GetRevisionsResponse]  # type: ignore[assignment]
     """For those who keep what searches found, while the retriever cannot be asked."""
+    PreviewChunks: _aio.StreamUnaryMultiCallable[_ingester_pb2.PreviewChunksRequest, _ingester_pb2.PreviewChunksResponse]  # type: ignore[assignment]
+    """How one document would be cut; nothing is stored. A header, then bytes in pieces of at most 1 MiB."""
     GetInfo: _aio.UnaryUnaryMultiCallable[_common_pb2.GetInfoRequest, _common_pb2.ServiceInfo]  # type: ignore[assignment]
     Export: _aio.UnaryStreamMultiCallable[_ingester_pb2.ExportRequest, _backup_pb2.BackupRecord]  # type: ignore[assignment]
     """One unit of a backup. UNAVAILABLE also when a document changed meanwhile: ask again."""
@@ -236,6 +240,14 @@ class IngesterServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_ingester_pb2.GetRevisionsResponse, _abc.Awaitable[_ingester_pb2.GetRevisionsResponse]]:
         """For those who keep what searches found, while the retriever cannot be asked."""
+
+    @_abc_1.abstractmethod
+    def PreviewChunks(
+        self,
+        request_iterator: _MaybeAsyncIterator[_ingester_pb2.PreviewChunksRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_ingester_pb2.PreviewChunksResponse, _abc.Awaitable[_ingester_pb2.PreviewChunksResponse]]:
+        """How one document would be cut; nothing is stored. A header, then bytes in pieces of at most 1 MiB."""
 
     @_abc_1.abstractmethod
     def GetInfo(

@@ -70,17 +70,21 @@ class Chunking(_message.Message):
 
     MAX_CHARS_FIELD_NUMBER: _builtins.int
     OVERLAP_CHARS_FIELD_NUMBER: _builtins.int
+    STRATEGY_FIELD_NUMBER: _builtins.int
     max_chars: _builtins.int
     overlap_chars: _builtins.int
+    strategy: _builtins.str
+    """Of raglan.chunking_strategy; empty: "structure"."""
     def __init__(
         self,
         *,
         max_chars: _builtins.int = ...,
         overlap_chars: _builtins.int = ...,
+        strategy: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_chars", b"max_chars", "overlap_chars", b"overlap_chars"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_chars", b"max_chars", "overlap_chars", b"overlap_chars", "strategy", b"strategy"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -312,6 +316,7 @@ class Chunk(_message.Message):
     FILENAME_FIELD_NUMBER: _builtins.int
     CREATED_AT_FIELD_NUMBER: _builtins.int
     ACCESS_FIELD_NUMBER: _builtins.int
+    OWN_METADATA_JSON_FIELD_NUMBER: _builtins.int
     chunk_id: _builtins.str
     document_id: _builtins.str
     ordinal: _builtins.int
@@ -327,6 +332,10 @@ class Chunk(_message.Message):
     language: _builtins.str
     filename: _builtins.str
     """Of the document: the name of its file, and when it was submitted."""
+    own_metadata_json: _builtins.str
+    """A JSON object: metadata of this chunk alone, which changes of the document's leave as they are.
+    Added to metadata_json, whose fields of the same names win.
+    """
     @_builtins.property
     def heading_path(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
@@ -353,10 +362,11 @@ class Chunk(_message.Message):
         filename: _builtins.str = ...,
         created_at: _timestamp_pb2.Timestamp | None = ...,
         access: _abc.Iterable[_builtins.str] | None = ...,
+        own_metadata_json: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["access", b"access", "chunk_id", b"chunk_id", "created_at", b"created_at", "document_id", b"document_id", "end", b"end", "filename", b"filename", "heading_path", b"heading_path", "language", b"language", "metadata_json", b"metadata_json", "ordinal", b"ordinal", "page", b"page", "start", b"start", "structure", b"structure", "text", b"text", "title", b"title"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access", b"access", "chunk_id", b"chunk_id", "created_at", b"created_at", "document_id", b"document_id", "end", b"end", "filename", b"filename", "heading_path", b"heading_path", "language", b"language", "metadata_json", b"metadata_json", "ordinal", b"ordinal", "own_metadata_json", b"own_metadata_json", "page", b"page", "start", b"start", "structure", b"structure", "text", b"text", "title", b"title"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

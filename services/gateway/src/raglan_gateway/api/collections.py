@@ -39,7 +39,9 @@ async def create(
         name=name,
         embedder=info.model,
         chunking=retriever_pb2.Chunking(
-            max_chars=chunking.max_chars, overlap_chars=chunking.overlap_chars
+            max_chars=chunking.max_chars,
+            overlap_chars=chunking.overlap_chars,
+            strategy=chunking.strategy,
         ),
     )
     made: retriever_pb2.Collection = await mesh.retriever.call(

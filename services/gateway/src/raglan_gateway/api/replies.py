@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any, Final, Literal, cast
 
 from google.protobuf.timestamp_pb2 import Timestamp
+from raglan.chunking_strategy import STRUCTURE
 from raglan.telemetry import context as request_context
 from raglan.v1 import common_pb2, generator_pb2, ingester_pb2, retriever_pb2
 
@@ -219,6 +220,7 @@ def collection(found: retriever_pb2.Collection) -> schemas.Collection:
         chunking={
             "max_chars": found.chunking.max_chars,
             "overlap_chars": found.chunking.overlap_chars,
+            "strategy": found.chunking.strategy or STRUCTURE,
         },
         documents=found.documents,
         chunks=found.chunks,

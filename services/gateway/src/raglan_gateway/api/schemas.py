@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from raglan import access_tags
+from raglan.chunking_strategy import ChunkingStrategy
 from raglan.errors import InvalidInput
 from raglan.identifiers import COLLECTION_NAME, MAX_DOCUMENT_ID_CHARS, check_document_id
 
@@ -270,7 +271,12 @@ class StreamDelta(Described):
 
 
 class Chunking(Strict):
-    """Chunk sizes in characters. A chunk is never longer than the embedding model reads."""
+    """Cutting of documents, sizes in characters.
+
+    A chunk is never longer than the embedding model reads, but for an entry of a log.
+    """
+
+    strategy: Annotated[ChunkingStrategy, Field(strict=False)] = ChunkingStrategy.STRUCTURE
 
     max_chars: Annotated[int, Field(ge=100, le=20_000)] = 1_200
     overlap_chars: Annotated[int, Field(ge=0, le=10_000)] = 0
@@ -304,7 +310,7 @@ class Collection(Described):
 
     name: str
     embedder: Embedder
-    chunking: dict[str, int]
+    chunking: dict[str, int | str]
     documents: int
     chunks: int
     unindexed_chunks: int

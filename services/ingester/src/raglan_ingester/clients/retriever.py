@@ -7,11 +7,12 @@ a tenant and the name that its retriever knows.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from numpy.typing import NDArray
 from raglan import access_tags, tenancy, tensors
+from raglan.chunking_strategy import STRUCTURE
 from raglan.deadline import Deadline
 from raglan.rpc.pool import EndpointPool
 from raglan.v1 import common_pb2, retriever_pb2
@@ -31,6 +32,13 @@ class CollectionSettings:
     overlap_chars: int
     created: str
     """Tells it from an earlier collection of the same name."""
+    strategy: str = STRUCTURE
+
+    def with_defaults(self, *, max_chars: int, overlap_chars: int) -> CollectionSettings:
+        """Return the same with these sizes, where it has none of its own."""
+        if self.max_chars:
+            return self
+        return replace(self, max_chars=max_chars, overlap_chars=overlap_chars)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +54,8 @@ class IndexChunk:
     end: int
     heading_path: Sequence[str]
     metadata_json: str
+    own_metadata_json: str = ""
+    """Metadata of this chunk alone."""
     page: int = 0
     """On which it begins, from 1; 0 without pages."""
     structure: bytes = b""
@@ -86,6 +96,7 @@ class RetrieverClient:
             reply.chunking.max_chars,
             reply.chunking.overlap_chars,
             reply.created,
+            reply.chunking.strategy or STRUCTURE,
         )
 
     async def upsert(
@@ -163,6 +174,7 @@ def _to_proto(chunk: IndexChunk) -> retriever_pb2.Chunk:
         end=chunk.end,
         heading_path=chunk.heading_path,
         metadata_json=chunk.metadata_json,
+        own_metadata_json=chunk.own_metadata_json,
         page=chunk.page,
         structure=chunk.structure,
         language=chunk.language,

@@ -11,6 +11,9 @@ from collections.abc import Callable
 from pathlib import PurePosixPath
 from typing import Final, cast
 
+from raglan.chunking_strategy import STRUCTURE, ChunkingStrategy
+
+from raglan_ingester.cuts import at_questions, at_rows
 from raglan_ingester.parsers.parsed import ParsedDocument, Source, Unparsable
 
 _SOURCE_CODE: Final = (
@@ -117,16 +120,31 @@ _OLD_FORMATS: Final = {
 """Suffixes of formats that are not read, and what to save them as."""
 
 
-def parse(source: Source) -> ParsedDocument:
-    """Read a document with the parser of its format.
+_BY_STRATEGY: Final[dict[str, tuple[str, frozenset[str]]]] = {
+    ChunkingStrategy.LOG: ("log", frozenset({"text", "json_lines"})),
+    ChunkingStrategy.CODE: ("syntax", frozenset({"code"})),
+}
+"""Strategy -> the parser that it needs, and those that this one takes the place of."""
+_RECORDS: Final = frozenset({"csv_rows", "json_lines", "json_records", "spreadsheet"})
+
+
+def parse(source: Source, strategy: str = STRUCTURE) -> ParsedDocument:
+    """Read a document with the parser of its format and of the strategy that will cut it.
 
     Raises:
         Unparsable: no parser knows the format, the document is broken, or holds no text.
     """
-    module = importlib.import_module(f"{__name__}.{format_of(source)}")
+    name = format_of(source)
+    special, replaced = _BY_STRATEGY.get(strategy, (name, frozenset()))
+    module = importlib.import_module(f"{__name__}.{special if name in replaced else name}")
     parsed = cast("Callable[[Source], ParsedDocument]", module.parse)(source)
     if not parsed.text.strip():
         raise Unparsable("The document holds no text.")
+    match strategy:
+        case ChunkingStrategy.QA:
+            return at_questions(parsed)
+        case ChunkingStrategy.TABLE:
+            return at_rows(parsed, is_records=name in _RECORDS)
     return parsed
 
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 import re
 import unicodedata
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from raglan.blocks import Block
+
+if TYPE_CHECKING:
+    from raglan_ingester.logs.entries import Log
 
 MAX_TEXT_CHARS: Final = 64 * 1024 * 1024
 """Of a document: cells that span or repeat make gigabytes of text out of a few kilobytes."""
@@ -61,6 +64,10 @@ class ParsedDocument:
     """Metadata in the document itself, such as YAML front matter; JSON values."""
     warnings: list[str] = field(default_factory=list)
     """Sentences for the document's owner: what was lost, cut or replaced."""
+    cuts: list[int] = field(default_factory=list)
+    """Offsets of blocks or rows with which a chunk must begin, in order."""
+    log: Log | None = None
+    """Its entries, where it was read as a log."""
 
 
 def normalise(text: str) -> str:

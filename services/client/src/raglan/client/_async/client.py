@@ -163,14 +163,14 @@ class AsyncClient(AsyncDocuments):
         name: str,
         *,
         embedder: str | None = None,
-        chunking: Mapping[str, int] | None = None,
+        chunking: Mapping[str, int | str] | None = None,
     ) -> models.Collection:
         """Make a collection; one that exists with the same settings is returned.
 
         Args:
             name: letters, digits, `-`, `_` and `.`.
             embedder: refuse if the mesh serves another model than this one.
-            chunking: `{"max_chars": ..., "overlap_chars": ...}`.
+            chunking: `{"strategy": ..., "max_chars": ..., "overlap_chars": ...}`.
         """
         body = {"name": name, **given(embedder=embedder, chunking=chunking)}
         made = await self.request("POST", "/v1/collections", json=body, idempotent=True)

@@ -65,6 +65,46 @@ class Documents(Connection):
                     )
         return read_as(models.Accepted, accepted).job_id
 
+    def preview_chunks(
+        self,
+        file: File,
+        *,
+        collection: str | None = None,
+        strategy: str | None = None,
+        max_chars: int | None = None,
+        overlap_chars: int | None = None,
+        limit: int = 100,
+        timeout_s: float = 600.0,
+    ) -> models.ChunkPreview:
+        """Cut a file into chunks without storing anything.
+
+        Args:
+            file: a path, or a (name, content) pair.
+            collection: whose settings hold where the others are not given.
+            strategy: such as `structure` or `sentences`.
+            max_chars: of a chunk.
+            overlap_chars: of a chunk with the one before it.
+            limit: chunks in the reply.
+            timeout_s: of the upload and the reply.
+        """
+        deadline = Deadline(timeout_s)
+        params = given(
+            collection=collection, strategy=strategy, max_chars=max_chars,
+            overlap_chars=overlap_chars, limit=limit,
+        )  # fmt: skip
+        with Upload(self._http.base_url, [file], None, None, None) as upload:
+            for attempt in self._attempts(deadline, True, None):
+                with attempt:
+                    found = self._request_once(
+                        "POST",
+                        "/v1/chunks",
+                        deadline,
+                        params=params,
+                        content=upload.pieces(),
+                        headers=upload.headers,
+                    )
+        return read_as(models.ChunkPreview, found)
+
     def add_urls(
         self,
         collection: str,

@@ -1,0 +1,1 @@
+"""Logs: formats, entries, templates and chunks of whole entries."""
