@@ -13,7 +13,7 @@ from typing import Any
 import ports
 import pytest
 import pytest_asyncio
-from raglan import tenancy
+from raglan import access_tags, tenancy
 from raglan.deadline import Deadline
 from raglan.errors import Conflict, Forbidden, InvalidInput, Unavailable
 from raglan.rpc import client as rpc
@@ -261,6 +261,28 @@ async def test_chunks_that_the_index_has_lost_are_made_again(
         return await index.count("lost", "kept") == expected
 
     await until(whole)
+
+
+async def test_metadata_and_access_tags_that_were_changed_are_restored(
+    ingester: Any, index: Index, raglan: Any, tmp_path: Path
+) -> None:
+    await filled(ingester, {"tagged": TEXT})
+    update = ingester_pb2.UpdateDocumentRequest(
+        collection="default", document_id="tagged", metadata_json='{"year":2026}',
+        access=ingester_pb2.AccessTags(tags=["hr"]),
+    )  # fmt: skip
+    await ingester.call(ingester.stub.UpdateDocument, update)
+    assert (await raglan("backup", tmp_path / "b"))[0] == 0
+    status, _, err = await raglan("restore", tmp_path / "b", "--replace")
+    assert status == 0, err
+    row = await ingester.document("tagged")
+    assert (row.metadata_json, list(row.access)) == ('{"year":2026}', ["hr"])
+    assert await index.count("tagged") == [0]  # for a caller without tags
+    with access_tags.serving(("hr",)):
+        metadata = access_tags.to_metadata()
+        request = retriever_pb2.GetDocumentChunksRequest(collection="default", document_id="tagged")
+        held = await index.stub.GetDocument(request, timeout=10, metadata=metadata)
+    assert {(c.metadata_json, *c.access) for c in held.chunks} == {('{"year":2026}', "hr")}
 
 
 async def test_a_restore_that_was_cut_off_goes_on_and_takes_no_documents_until_then(
