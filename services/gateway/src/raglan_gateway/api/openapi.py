@@ -62,7 +62,7 @@ def _drop_unprocessable(document: dict[str, Any]) -> None:
     """Remove 422, which the whole application declares, from APIs that have 400 for it."""
     for methods in document["paths"].values():
         for operation in methods.values():
-            if TAG in operation["tags"]:
+            if TAG in operation.get("tags", ()):
                 del operation["responses"]["422"]
 
 
