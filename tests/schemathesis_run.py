@@ -25,10 +25,13 @@ HANG_S: Final = 60
 """A reply that takes longer is a hang."""
 _ROUND_S: Final = 900
 _MAX_ROUNDS: Final = 40
-# 504 answers a deadline that the request itself chose too short for what it asked.
+# 504 answers a deadline that the request itself chose too short for what it asked; 431 a value
+# that is too long for the head of a request.
 _CONFIG: Final = """
 [checks.not_a_server_error]
 expected-statuses = ["2xx", "3xx", "4xx", 504]
+[checks.negative_data_rejection]
+expected-statuses = ["4xx", "5xx"]
 """
 
 

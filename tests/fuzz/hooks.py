@@ -9,17 +9,16 @@ from __future__ import annotations
 import json
 import os
 import random
-import re
 import zlib
 from typing import Any, Final
 
 import schemathesis
+from schemathesis.core.parameters import ParameterLocation
 from schemathesis.generation import GenerationMode
 
 IDS: Final[dict[str, list[str]]] = json.loads(os.environ["RAGLAN_FUZZ_IDS"])
 _SPARED: Final = "nothing-to-delete"
 """Name in requests that delete, which would leave nothing for the others."""
-_PLAIN: Final = re.compile(r"[A-Za-z0-9_.:-]+")
 _QUESTION: Final = {"role": "user", "content": "When does a pump stop?"}
 _ASKED: Final[dict[str, dict[str, Any]]] = {
     "/v1/chat/completions": {"model": "raglan", "messages": [_QUESTION]},
@@ -35,23 +34,40 @@ _LISTS_IN_BODIES: Final = {"collections": "name", "file_ids": "file_id", "vector
 
 
 @schemathesis.hook
-def map_path_parameters(context: Any, path_parameters: Any) -> Any:
-    """Name what exists, in three of four requests."""
-    deletes = context.operation is not None and context.operation.method.upper() == "DELETE"
-    if not isinstance(path_parameters, dict):
-        return path_parameters
-    models = context.operation is not None and context.operation.path.startswith("/v1/models")
-    return {
-        name: _named("model" if models else name, value, deletes)
-        for name, value in path_parameters.items()
+def before_call(_: Any, case: Any, **__: Any) -> None:
+    """Change the parts of a request that are valid; one that is wrong on purpose stays wrong."""
+    if case.meta is None:
+        return
+    valid = {
+        place
+        for place, part in case.meta.components.items()
+        if part.mode is GenerationMode.POSITIVE
     }
+    if ParameterLocation.PATH in valid and isinstance(case.path_parameters, dict):
+        deletes = case.method.upper() == "DELETE"
+        models = case.path.startswith("/v1/models")
+        case.path_parameters = {
+            name: _named("model" if models else name, value, deletes)
+            for name, value in case.path_parameters.items()
+        }
+    if ParameterLocation.BODY in valid and isinstance(case.body, dict):
+        case.body = _named_body(_answerable(case.path, case.body))
 
 
-@schemathesis.hook
-def map_body(context: Any, body: Any) -> Any:
-    """Name what exists."""
-    if not isinstance(body, dict):
+def _answerable(path: str, body: dict[str, Any]) -> dict[str, Any]:
+    """Make every second request of a model's answer one that is answered.
+
+    Of a dozen random fields one is refused nearly always, such as a temperature of a million.
+    """
+    chance = random.Random(zlib.crc32(repr(body).encode()))
+    if (asked := _ASKED.get(path)) is None or chance.random() < 0.5:
         return body
+    others = sorted(body.keys() - asked.keys())
+    kept = set(chance.sample(others, min(1, len(others)))) | {"stream"}
+    return {name: body[name] for name in others if name in kept} | asked
+
+
+def _named_body(body: dict[str, Any]) -> dict[str, Any]:
     made = dict(body)
     for field, ids in _IN_BODIES.items():
         if field in made:
@@ -62,26 +78,9 @@ def map_body(context: Any, body: Any) -> Any:
     return made
 
 
-@schemathesis.hook
-def before_call(_: Any, case: Any, **__: Any) -> None:
-    """Make every second valid request of a model's answer one that is answered.
-
-    Of a dozen random fields one is refused nearly always, such as a temperature of a million.
-    """
-    is_valid = case.meta is not None and case.meta.generation.mode is GenerationMode.POSITIVE
-    if not (is_valid and isinstance(case.body, dict)):
-        return
-    chance = random.Random(zlib.crc32(repr(case.body).encode()))
-    if (asked := _ASKED.get(case.path)) is None or chance.random() < 0.5:
-        return
-    others = sorted(case.body.keys() - asked.keys())
-    kept = set(chance.sample(others, min(1, len(others)))) | {"stream"}
-    case.body = {name: case.body[name] for name in others if name in kept} | asked
-
-
 def _named(name: str, value: Any, deletes: bool = False) -> Any:
-    # Negative values are left alone: replacing them would make a valid request of a wrong one.
-    if name not in IDS or not isinstance(value, str) or not _PLAIN.fullmatch(value):
+    """Return an id that exists, in three of four cases."""
+    if name not in IDS or not isinstance(value, str):
         return value
     if deletes:
         return _SPARED if value in IDS[name] else value
