@@ -104,10 +104,9 @@ class SourceSettings(BaseModel):
             return tenancy.qualified(self.collection)
 
 
-class FolderSettings(SourceSettings):
+class PathSettings(SourceSettings):
     """A folder on a disk of the ingester."""
 
-    kind: Literal["folder"]
     path: Path
 
     @field_validator("path")
@@ -116,6 +115,18 @@ class FolderSettings(SourceSettings):
         if not value.is_absolute():
             raise ValueError(f"{value} is relative; write an absolute path")
         return value
+
+
+class FolderSettings(PathSettings):
+    """The files of a folder."""
+
+    kind: Literal["folder"]
+
+
+class MaildirSettings(PathSettings):
+    """The messages of a maildir and of its subfolders."""
+
+    kind: Literal["maildir"]
 
 
 class GitSettings(SourceSettings):
@@ -184,7 +195,8 @@ _URL_SETTINGS: Final = SettingNames(
     timeout="no setting",
 )
 AnySource = Annotated[
-    FolderSettings | GitSettings | SitemapSettings | FeedSettings, Field(discriminator="kind")
+    FolderSettings | MaildirSettings | GitSettings | SitemapSettings | FeedSettings,
+    Field(discriminator="kind"),
 ]
 _SOURCES: Final[TypeAdapter[AnySource]] = TypeAdapter(AnySource)
 

@@ -9,11 +9,13 @@ from raglan_ingester.sources.config import (
     FeedSettings,
     FolderSettings,
     GitSettings,
+    MaildirSettings,
     SitemapSettings,
 )
 from raglan_ingester.sources.reader import Reader, SourceUnavailable
 from raglan_ingester.sources.readers.folder import FolderReader
 from raglan_ingester.sources.readers.git import GitReader
+from raglan_ingester.sources.readers.maildir import MaildirReader
 from raglan_ingester.sources.readers.web import WebReader
 
 
@@ -38,6 +40,8 @@ class Readers:
         match source:
             case FolderSettings():
                 return FolderReader(source, source.path, self._max_bytes)
+            case MaildirSettings():
+                return MaildirReader(source, self._max_bytes)
             case GitSettings():
                 password = _secret(source.password_file)
                 return GitReader(source, password, self._folder / f"{source.name}.git")

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import structlog
-from raglan import tenancy
+from raglan import access_tags, tenancy
 from raglan.background import keep_running
 from raglan.database import now_ms
 from raglan.errors import NotFound, RaglanError, Unavailable
@@ -184,7 +184,8 @@ class Scheduler:
     async def _sync(self, source: AnySource, state: Source) -> None:
         lease = Lease(source.name, self._worker)
         try:
-            with tenancy.serving(source.tenant):
+            # Whatever tags its documents were given: the source owns them.
+            with tenancy.serving(source.tenant), access_tags.serving(None):
                 outcome = await self._outcome(source, state, lease)
             await self._store.finish(lease, outcome)
         except asyncio.CancelledError:

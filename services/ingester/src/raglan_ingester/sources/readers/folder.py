@@ -41,13 +41,20 @@ class FolderReader:
         settings: of the source.
         path: the folder; it may be a link itself.
         max_bytes: of one file.
+        selection: of files; None for those of known formats.
     """
 
-    def __init__(self, settings: SourceSettings, path: Path, max_bytes: int) -> None:
+    def __init__(
+        self,
+        settings: SourceSettings,
+        path: Path,
+        max_bytes: int,
+        selection: Selection | None = None,
+    ) -> None:
         self._settings = settings
         self._path = path
         self._max_bytes = max_bytes
-        self._selection = Selection(settings)
+        self._selection = selection or Selection(settings)
         self._stop = threading.Event()
 
     async def list_entries(self, cursor: str, skipped: Skipped) -> Listing | None:
