@@ -26,7 +26,7 @@ from raglan_gateway.api.openai.vector_files import (
     check_attributes,
     shown,
 )
-from raglan_gateway.api.openai.vector_stores import ChunkingStrategy, StoreId
+from raglan_gateway.api.openai.vector_stores import FileChunking, StoreId
 from raglan_gateway.error_envelopes import InvalidParameter
 from raglan_gateway.mesh import Mesh
 
@@ -40,7 +40,7 @@ class NewFile(Lenient):
 
     file_id: str
     attributes: dict[str, Any] | None = None
-    chunking_strategy: ChunkingStrategy | None = None
+    chunking_strategy: FileChunking | None = None
 
 
 class ChangedFile(Lenient):
@@ -55,7 +55,7 @@ class NewBatch(Lenient):
     file_ids: ListOf[str] | None = None
     files: ListOf[NewFile] | None = None
     attributes: dict[str, Any] | None = None
-    chunking_strategy: ChunkingStrategy | None = None
+    chunking_strategy: FileChunking | None = None
 
 
 def router(files: VectorFiles) -> APIRouter:
@@ -206,7 +206,7 @@ def _batch(body: NewBatch) -> list[tuple[str, Attributes]]:
     ]
 
 
-def _check_chunking(asked: ChunkingStrategy | None, where: str = "chunking_strategy") -> None:
+def _check_chunking(asked: FileChunking | None, where: str = "chunking_strategy") -> None:
     if asked is not None and asked.type != "auto":
         raise InvalidParameter(
             f"{where} belongs to the vector store; give it when you make one.", param=where

@@ -43,7 +43,7 @@ class StaticChunking(Lenient):
     chunk_overlap_tokens: Annotated[int, Field(ge=0, le=2048)]
 
 
-class ChunkingStrategy(Lenient):
+class FileChunking(Lenient):
     """Chunking of a vector store's files."""
 
     type: str
@@ -56,7 +56,7 @@ class NewVectorStore(Lenient):
     name: Annotated[str, Field(max_length=256)] | None = None
     file_ids: ListOf[str] | None = None
     metadata: dict[str, str] | None = None
-    chunking_strategy: ChunkingStrategy | None = None
+    chunking_strategy: FileChunking | None = None
 
 
 class ChangedVectorStore(Lenient):
@@ -244,7 +244,7 @@ def _result(passage: schemas.Passage) -> dict[str, Any]:
     }
 
 
-def _chunking(asked: ChunkingStrategy | None) -> schemas.Chunking:
+def _chunking(asked: FileChunking | None) -> schemas.Chunking:
     """Return the chunk sizes, in characters, of a strategy in tokens."""
     if asked is None or asked.type == "auto":
         return schemas.Chunking()
