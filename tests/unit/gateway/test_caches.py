@@ -266,6 +266,7 @@ OTHER_VALUES = {
     "standalone": "the question on its own",
     "instructions": "Answer in verse.",
     "generators": ("large",),
+    "small_talk": "Hello!",
     "history_lost": "The database is away.",
     "access": ("legal",),
     "strategy": Strategy.REWRITE,

@@ -55,6 +55,8 @@ class Query:
     second_try: SecondTry = SecondTry.NONE
     second_try_below: float = 0.0
     """Confidence below which an answer gets a second try, as one that abstained does."""
+    small_talk: str = ""
+    """Reply to a greeting and its like, which is answered without a search; empty for questions."""
     history_lost: str = ""
     """Reason for which the history of its session is missing; else empty."""
     cache: CacheControl = DEFAULT

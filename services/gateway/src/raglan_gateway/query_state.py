@@ -75,6 +75,8 @@ class QueryState:
     """Revision of each searched collection; the passages are of it, or newer."""
     collections: list[retriever_pb2.CollectionSearch] = field(default_factory=list)
     """The search of each collection; empty where the passages come from a cache."""
+    synonyms: list[retriever_pb2.Synonym] = field(default_factory=list)
+    """Other forms of words of the question that were searched for as well."""
     retrieved: semconv.Documents | None = None
     """The passages as they came, for the trace."""
     answer: str = ""
@@ -168,6 +170,7 @@ class QueryState:
         self.spent("retrieve", found.timing)
         self.passages = list(found.passages)
         self.revisions = dict(found.revisions)
+        self.synonyms = list(found.synonyms)
         self.collections = list(found.searched)
         for each in found.searched:
             if each.error:
@@ -185,6 +188,7 @@ class QueryState:
         assert known.evidence is not None
         self.passages = list(known.evidence.passages)
         self.revisions = dict(known.evidence.revisions)
+        self.synonyms = list(known.evidence.synonyms)
         self.cached.update(known.hits)
 
     def record_event(self, event: generator_pb2.GenerateEvent) -> None:

@@ -182,6 +182,10 @@ class GatewaySettings(ServiceSettings, env_prefix="RAGLAN_GATEWAY_"):
     max_query_chars: PositiveInt = 8_000
     """Longest query, in characters."""
 
+    small_talk: bool = True
+    """Greetings, thanks and questions about the assistant are answered at once, without a search
+    and without a model. False searches for them as for any other question."""
+
     max_history_turns: int = Field(default=100, ge=1, le=1000)
     """Most turns of a request's `history`; no more than the generator's `max_history_turns`."""
 

@@ -7,9 +7,10 @@ from typing import Any, Final, cast
 
 from opentelemetry import trace
 from raglan.telemetry import semconv, tracing
-from raglan.v1 import common_pb2, generator_pb2
+from raglan.v1 import common_pb2, generator_pb2, retriever_pb2
 
 from raglan_gateway.traces import request_outcome
+from raglan_gateway.understanding.reading import Reading
 
 _KINDS: Final = {
     "embed": semconv.EMBEDDING,
@@ -93,6 +94,19 @@ def returned(span: trace.Span, answer: str, passages: Sequence[common_pb2.Passag
     if tracing.installed().content:
         text = answer or "\n\n".join(passage.text for passage in passages)
         span.set_attribute(semconv.OUTPUT, tracing.content(text) or "")
+
+
+def understood(found: Reading, synonyms: Sequence[retriever_pb2.Synonym]) -> None:
+    """Record how the question was understood; its words only where content is traced."""
+    span = tracing.current()
+    span.set_attributes({semconv.INTENT: found.intent, semconv.LANGUAGE: found.language})
+    for name, words in (
+        (semconv.KEYWORDS, found.keywords),
+        (semconv.TECHNICAL_TERMS, found.technical_terms),
+        (semconv.SYNONYMS, [other for each in synonyms for other in each.others]),
+    ):
+        if (text := tracing.content(", ".join(words))) is not None:
+            span.set_attribute(name, text)
 
 
 def fell_back(stage: str, reason: str, fallback: str) -> None:

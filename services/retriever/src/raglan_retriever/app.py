@@ -39,6 +39,7 @@ def build(settings: RetrieverSettings) -> Service:
         store,
         limits=limits,
         language=settings.language,
+        expand_abbreviations=settings.abbreviations,
         timed=counted.leg,
         on_foreign=counted.foreign,
     )

@@ -18,7 +18,7 @@ from raglan.filtering.terms import term
 from raglan.identifiers import check_collection_name, shortened
 from raglan.telemetry import semconv
 
-from raglan_retriever import lexical
+from raglan_retriever import abbreviations, lexical
 from raglan_retriever.chunks import DOCUMENT_ID, Chunk, labels, point_id
 from raglan_retriever.collection import Collection, Model, check_new_model
 from raglan_retriever.searching import Limits, Query, Results, Searcher
@@ -39,6 +39,7 @@ class Index:
         *,
         limits: Limits,
         language: str,
+        expand_abbreviations: bool = True,
         timed: Callable[[str], AbstractContextManager[None]] = lambda leg: nullcontext(),
         on_foreign: Callable[[int], None] = lambda chunks: None,
     ) -> None:
@@ -48,6 +49,7 @@ class Index:
             store: Holds the chunks.
             limits: Limits of a call.
             language: ISO 639-1 code for new collections.
+            expand_abbreviations: see `Searcher`.
             timed: Entered around each part of a search: dense, lexical, fetch.
             on_foreign: Called with the number of chunks of another tenant that were dropped.
         """
@@ -55,7 +57,9 @@ class Index:
         """The store itself, whose collections have qualified names."""
         self.store: Final = TenantStore(store, on_foreign)
         self.limits: Final = limits
-        self._searcher = Searcher(self.store, limits, timed)
+        self._searcher = Searcher(
+            self.store, limits, timed, expand_abbreviations=expand_abbreviations
+        )
         self._language = language
         self._learning = asyncio.Lock()
 
@@ -331,7 +335,12 @@ def _points(
         )
     mean_length = collection.mean_length.value
     return [
-        Point(chunk.point_id, chunk.payload(), row.tolist(), lexical.document(words, mean_length))
+        Point(
+            chunk.point_id,
+            chunk.payload(),
+            row.tolist(),
+            abbreviations.marked(lexical.document(words, mean_length), chunk.text, words.language),
+        )
         for chunk, row, words in zip(chunks, dense, analysed, strict=True)
     ]
 

@@ -31,6 +31,7 @@ from raglan_retriever.collection import Collection, Model
 from raglan_retriever.merging import FEW, Holders, Key, meant, merge
 from raglan_retriever.stores.spans import engine_span
 from raglan_retriever.stores.store import Hit, Store
+from raglan_retriever.word_search import Synonyms, WordSearch, joined
 
 Mode = Literal["hybrid", "dense", "lexical"]
 MAX_TEXT_CHARS: Final = 32_768
@@ -120,6 +121,7 @@ class Results:
     """By collection, as of before the search: the chunks found are as new, or newer."""
     searched: list[Searched]
     """One for each collection of the query, in its order."""
+    synonyms: Synonyms = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +133,7 @@ class _Part:
     dense: list[Hit]
     lexical: list[Hit]
     holders: Holders
+    synonyms: Synonyms
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +153,8 @@ class Searcher:
         store: Store,
         limits: Limits,
         timed: Callable[[str], AbstractContextManager[None]],
+        *,
+        expand_abbreviations: bool = True,
     ) -> None:
         """Search the collections of `store`.
 
@@ -157,7 +162,10 @@ class Searcher:
             store: Holds the chunks.
             limits: Limits of a call.
             timed: Entered around each part of a search: dense, lexical, fetch.
+            expand_abbreviations: Search also by the other form of abbreviations that the collection
+                defines.
         """
+        self._words = WordSearch(self._hits, self._chunks, expands=expand_abbreviations)
         self.store: Final = store
         self.limits: Final = limits
         self._timed = timed
@@ -186,7 +194,8 @@ class Searcher:
         left = attempts.errors
         revisions = {name: part.revision for name, part in parts.items() if name not in left}
         hits = Counter(each.collection for each in found)
-        return Results(found, revisions, attempts.outcome(hits))
+        synonyms = joined(part.synonyms for name, part in parts.items() if name not in left)
+        return Results(found, revisions, attempts.outcome(hits), synonyms)
 
     async def _part(self, query: Query, depth: int, name: str) -> _Part:
         """Search one collection."""
@@ -198,10 +207,10 @@ class Searcher:
         several = len(query.collections) > 1  # else the call's own span is that of the collection
         span = tracing.span("search_collection", {semconv.COLLECTION: name})
         with span if several else nullcontext():
-            dense, (words, holders) = await asyncio.gather(
+            dense, (words, holders, synonyms) = await asyncio.gather(
                 self._dense_leg(query, name, depth), self._lexical_leg(query, collection, depth)
             )
-        return _Part(collection, revision, dense, words, holders)
+        return _Part(collection, revision, dense, words, holders, synonyms)
 
     async def _fused(
         self, query: Query, parts: Sequence[_Part], depth: int, attempts: Attempts
@@ -304,19 +313,20 @@ class Searcher:
 
     async def _lexical_leg(
         self, query: Query, held: Collection, depth: int
-    ) -> tuple[list[Hit], Holders]:
-        """Return hits by the words of the query, and the chunks that hold its identifiers."""
+    ) -> tuple[list[Hit], Holders, Synonyms]:
+        """Return hits by the words of the query, the holders of its identifiers, and synonyms."""
         if query.mode == "dense":
-            return [], {}
+            return [], {}, {}
         with self._timed("lexical"):
             holders = await self._holders(query, held)
             # Where a name is known as a whole, its parts would only find other names.
             words = lexical.query(query.text, held.languages, held.language, holders.keys())
             if not words.indices:
-                return [], {}
+                return [], {}, {}
             if len(holders) < _NOTABLE * len(words.indices):
                 holders = {}
-            return await self._hits("lexical", held.name, words, depth, query.where), holders
+            hits, synonyms = await self._words.hits(query.text, held, words, depth, query.where)
+            return hits, holders, synonyms
 
     async def _holders(self, query: Query, held: Collection) -> Holders:
         """Return the first chunks of a collection that hold a whole identifier of the query."""

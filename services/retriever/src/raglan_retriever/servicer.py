@@ -173,6 +173,7 @@ class RetrieverServicer(retriever_pb2_grpc.RetrieverServiceServicer):
             timing=_timing(started, 1),
             revisions=results.revisions,
             searched=[wire.searched_to_proto(each) for each in results.searched],
+            synonyms=wire.synonyms_to_proto(results.synonyms),
         )
 
     async def GetIndexRevisions(

@@ -45,6 +45,10 @@ class RetrieverSettings(GrpcSettings, env_prefix="RAGLAN_RETRIEVER_"):
     """Language (ISO 639-1) of texts and queries in new collections where detection is uncertain: it
     decides stop words and stemmer."""
 
+    abbreviations: bool = True
+    """Search also by the other form of an abbreviation that documents of the collection define:
+    "MSCs" finds "mesenchymal stem cells", and the other way round."""
+
     fusion: Method = "dbsf"
     """How dense and lexical scores become one, where a request does not say."""
 

@@ -21,6 +21,7 @@ from raglan_retriever.lexical import Sparse
 from raglan_retriever.searching import Fusion, Mode, Query, SearchHit
 from raglan_retriever.stores.store import Stats
 from raglan_retriever.transfer import IndexedChunks
+from raglan_retriever.word_search import Synonyms
 
 _MODES: Final[dict[int, Mode]] = {
     retriever_pb2.SEARCH_MODE_UNSPECIFIED: "hybrid",
@@ -252,6 +253,11 @@ def searched_to_proto(searched: Searched) -> retriever_pb2.CollectionSearch:
         passages=searched.hits,
         error=searched.error.message if searched.error else "",
     )
+
+
+def synonyms_to_proto(synonyms: Synonyms) -> list[retriever_pb2.Synonym]:
+    """Convert the other forms that a search looked for."""
+    return [retriever_pb2.Synonym(form=form, others=others) for form, others in synonyms.items()]
 
 
 def _readability_from_proto(request: retriever_pb2.SearchRequest) -> float | None:

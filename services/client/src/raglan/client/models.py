@@ -152,12 +152,23 @@ class SearchReply(Model):
     trace_id: str
 
 
+class Understanding(Model):
+    """How a question was understood."""
+
+    intent: Literal["lookup", "how-to", "comparison", "summary", "troubleshooting", "chit-chat"]
+    language: str | None
+    keywords: list[str]
+    technical_terms: list[str]
+    synonyms: dict[str, list[str]]
+
+
 class QueryReply(Model):
     """An answer with its sources."""
 
     cached: Cached = Field(default_factory=dict)
     strategy: StrategyUsed | None = None
     similar: SimilarQuestion | None = None
+    understanding: Understanding | None = None
     id: str
     standalone_question: str = ""
     answer: str

@@ -167,6 +167,12 @@ LIMIT: Final = "raglan.search.limit"
 MODE: Final = "raglan.search.mode"
 FILTERED: Final = "raglan.search.filtered"
 
+# --- Understanding of a question ------------------------------------------------------------------
+
+INTENT: Final = "raglan.query.intent"
+LANGUAGE: Final = "raglan.query.language"
+"""ISO 639-1; empty where it is uncertain."""
+
 # --- Ingestion ------------------------------------------------------------------------------------
 
 JOB_ID: Final = "raglan.job.id"
@@ -202,6 +208,9 @@ RERANKER_OUTPUT: Final = "reranker.output_documents"
 INPUT: Final = "input.value"
 OUTPUT: Final = "output.value"
 RERANKER_QUERY: Final = "reranker.query"
+KEYWORDS: Final = "raglan.query.keywords"
+TECHNICAL_TERMS: Final = "raglan.query.technical_terms"
+SYNONYMS: Final = "raglan.query.synonyms"
 
 
 MAX_DOCUMENTS_SHOWN: Final = 100

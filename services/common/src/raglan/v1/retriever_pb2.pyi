@@ -1163,6 +1163,32 @@ class CollectionSearch(_message.Message):
 Global___CollectionSearch: _TypeAlias = CollectionSearch  # noqa: Y015
 
 @_typing.final
+class Synonym(_message.Message):
+    """Another form of words of the query that was searched for as well."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FORM_FIELD_NUMBER: _builtins.int
+    OTHERS_FIELD_NUMBER: _builtins.int
+    form: _builtins.str
+    """As the query has it, or as the documents do."""
+    @_builtins.property
+    def others(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        form: _builtins.str = ...,
+        others: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["form", b"form", "others", b"others"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Synonym: _TypeAlias = Synonym  # noqa: Y015
+
+@_typing.final
 class SearchResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1190,6 +1216,7 @@ class SearchResponse(_message.Message):
     TIMING_FIELD_NUMBER: _builtins.int
     REVISIONS_FIELD_NUMBER: _builtins.int
     SEARCHED_FIELD_NUMBER: _builtins.int
+    SYNONYMS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def passages(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.Passage]:
         """Best first."""
@@ -1204,6 +1231,12 @@ class SearchResponse(_message.Message):
     def searched(self) -> _containers.RepeatedCompositeFieldContainer[Global___CollectionSearch]:
         """One for each collection of the request, in its order. Empty: the retriever is older."""
 
+    @_builtins.property
+    def synonyms(self) -> _containers.RepeatedCompositeFieldContainer[Global___Synonym]:
+        """Abbreviations of the query, written out, and what it has in full, abbreviated; by documents of
+        the collections.
+        """
+
     def __init__(
         self,
         *,
@@ -1211,10 +1244,11 @@ class SearchResponse(_message.Message):
         timing: _common_pb2.Timing | None = ...,
         revisions: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
         searched: _abc.Iterable[Global___CollectionSearch] | None = ...,
+        synonyms: _abc.Iterable[Global___Synonym] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["timing", b"timing"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["passages", b"passages", "revisions", b"revisions", "searched", b"searched", "timing", b"timing"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["passages", b"passages", "revisions", b"revisions", "searched", b"searched", "synonyms", b"synonyms", "timing", b"timing"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

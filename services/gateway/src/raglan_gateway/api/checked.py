@@ -19,6 +19,8 @@ from raglan_gateway.conversation.standalone import standalone_question
 from raglan_gateway.query import Query
 from raglan_gateway.settings import GatewaySettings
 from raglan_gateway.strategies.strategy import SecondTry, Strategy
+from raglan_gateway.understanding.cleaning import clean
+from raglan_gateway.understanding.small_talk import reply_to
 
 _MODES: Final = {
     "hybrid": retriever_pb2.SEARCH_MODE_HYBRID,
@@ -57,12 +59,18 @@ def checked(
     collections = body.collections or [settings.default_collection]
     require(collections)  # an answer from memory passes no other place
     asked = body if isinstance(body, schemas.QueryRequest) else None
-    text = body.query.strip()
+    text = clean(body.query)
+    if not text:
+        raise InvalidInput(
+            "query holds only control characters and invisible ones. Send the question as text."
+        )
     history = _history(asked.history, settings) if asked else ()
-    standalone = standalone_question(text, history)
+    small_talk = reply_to(text) if asked and settings.small_talk and not asked.json_schema else ""
+    standalone = text if small_talk else standalone_question(text, history)
     query = Query(
         text=text,
         standalone="" if standalone == text else standalone,
+        small_talk=small_talk,
         collections=tuple(dict.fromkeys(collections)),
         top_k=body.top_k,
         strategy=Strategy(body.strategy),

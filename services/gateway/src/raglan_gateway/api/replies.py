@@ -12,10 +12,19 @@ from raglan.chunking_strategy import STRUCTURE
 from raglan.telemetry import context as request_context
 from raglan.v1 import common_pb2, generator_pb2, ingester_pb2, retriever_pb2
 
-from raglan_gateway.api import cacheable, job_schemas, schemas, searched, strategy_schemas
+from raglan_gateway import stage_spans
+from raglan_gateway.api import (
+    cacheable,
+    job_schemas,
+    schemas,
+    searched,
+    strategy_schemas,
+    understood,
+)
 from raglan_gateway.grounding import Claim, groundedness
 from raglan_gateway.query_state import QueryState
 from raglan_gateway.strategies.strategy import SecondTry
+from raglan_gateway.understanding.reading import read
 
 _FINISH_REASONS: Final[dict[int, Literal["stop", "length", "abstained", "content_filter"]]] = {
     generator_pb2.FINISH_REASON_STOP: "stop",
@@ -99,6 +108,7 @@ def query(run: QueryState, passages: Sequence[schemas.Passage] = ()) -> schemas.
         cached=cached(run),
         strategy=strategy(run),
         similar=_similar(run),
+        understanding=understanding(run),
     )
 
 
@@ -124,6 +134,19 @@ def _similar(run: QueryState) -> cacheable.SimilarQuestion | None:
         return None
     return cacheable.SimilarQuestion(
         question=run.similar.text, similarity=round(run.similar.similarity, 4)
+    )
+
+
+def understanding(run: QueryState) -> understood.Understanding:
+    """Return how the question of `run` was understood, and record it in the trace."""
+    found = read(run.asked.standalone or run.query.text)
+    stage_spans.understood(found, run.synonyms)
+    return understood.Understanding(
+        intent=found.intent,
+        language=found.language or None,
+        keywords=list(found.keywords),
+        technical_terms=list(found.technical_terms),
+        synonyms={each.form: list(each.others) for each in run.synonyms},
     )
 
 

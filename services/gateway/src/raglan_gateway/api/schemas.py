@@ -17,6 +17,7 @@ from raglan_gateway.api.searched import SearchedCollection as SearchedCollection
 from raglan_gateway.api.strategy_schemas import StrategyReply, WithSecondTry, WithStrategy
 from raglan_gateway.api.strict import Strict
 from raglan_gateway.api.text import BoundedJson, NonBlankText, PlainText
+from raglan_gateway.api.understood import Understood
 
 
 class Described(BaseModel):
@@ -209,13 +210,12 @@ class SearchReply(StrategyReply):
     passages: list[Passage]
 
 
-class QueryReply(CacheableAnswer, StrategyReply):
+class QueryReply(CacheableAnswer, StrategyReply, Understood):
     """An answer with its sources."""
 
     id: str
     standalone_question: str = ""
-    """The question as it was searched with: without `history`, or where it refers to no earlier
-    turn, the question itself."""
+    """The question as it was searched with: cleaned, and complete without `history`."""
     answer: str
     finish_reason: Literal["stop", "length", "abstained", "content_filter"] = "stop"
     """Finish reason: complete, cut at `max_tokens`, not answered by the documents, or withheld by

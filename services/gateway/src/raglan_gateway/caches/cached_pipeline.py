@@ -35,6 +35,7 @@ from raglan_gateway.query import Query
 from raglan_gateway.query_state import CacheHit, Known, QueryState, SimilarQuestion
 from raglan_gateway.strategies import outcomes
 from raglan_gateway.strategies.strategy import Strategy
+from raglan_gateway.understanding.replying import small_talk_events
 
 _JOINED_SHARE = 0.5
 """A run is joined if it has this share of one's own time left, or more."""
@@ -89,6 +90,10 @@ class CachedPipeline:
 
     async def answer(self, query: Query, deadline: Deadline) -> AsyncGenerator[Event, None]:
         """As `Pipeline.answer`: a cached answer has the same events as it had when it was made."""
+        if query.small_talk:
+            for event in small_talk_events(query, deadline):
+                yield event
+            return
         lookup = await self._look_up(query, is_answer=True)
         if (
             lookup.answer is not None
@@ -255,6 +260,7 @@ class CachedPipeline:
         run.strategy = outcomes.from_proto(kept.strategy)
         if run.strategy.standalone:
             run.asked = replace(run.query, standalone=run.strategy.standalone)
+        run.synonyms = list(kept.found.synonyms)
         events: list[Event] = [Sources(run)]
         for event in kept.events:
             run.events.append(event)
@@ -296,7 +302,7 @@ class CachedPipeline:
             Layer.EVIDENCE,
             keys.evidence(query, run.revisions, lookup.models, self._setup),
         )
-        found = retriever_pb2.SearchResponse(passages=run.passages, revisions=run.revisions)
+        found = _found(run)
         cost_s = sum(taken.get(stage, 0.0) for stage in ("embed", "retrieve", "rerank")) / 1e3
         self._store.put(place, found.SerializeToString(), cost_s)
 
@@ -313,7 +319,7 @@ class CachedPipeline:
         ):
             return
         kept = cache_pb2.CachedAnswer(
-            found=retriever_pb2.SearchResponse(passages=run.passages, revisions=run.revisions),
+            found=_found(run),
             events=run.events,
             cosines={
                 at: claim.cosine for at, claim in enumerate(run.claims) if claim.cosine is not None
@@ -339,3 +345,10 @@ class CachedPipeline:
 
 def _is_long_enough(flight: SharedRun[Event], deadline: Deadline) -> bool:
     return flight.deadline.remaining_s() >= _JOINED_SHARE * deadline.remaining_s()
+
+
+def _found(run: QueryState) -> retriever_pb2.SearchResponse:
+    """Return what a run found, as it is kept."""
+    return retriever_pb2.SearchResponse(
+        passages=run.passages, revisions=run.revisions, synonyms=run.synonyms
+    )

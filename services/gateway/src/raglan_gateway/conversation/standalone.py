@@ -17,6 +17,7 @@ from raglan.terms import identifiers, is_identifier, is_stop_word, stem
 from raglan.v1 import generator_pb2
 
 from raglan_gateway.conversation.cues import CUES
+from raglan_gateway.understanding.small_talk import reply_to
 
 _QUESTIONS: Final = 6
 """Earlier questions that are read, newest first: a chain of follow-ups refers back further."""
@@ -65,14 +66,17 @@ def standalone_question(question: str, history: Sequence[generator_pb2.Turn]) ->
 
 
 def _exchanges(history: Sequence[generator_pb2.Turn]) -> list[tuple[str, str]]:
-    """The last questions, oldest first, each with its answer, which may be empty."""
+    """The last questions, oldest first, each with its answer, which may be empty.
+
+    Small talk is none of them: "thanks!" has no subject that a follow-up could mean.
+    """
     found: list[tuple[str, str]] = []
     answer = ""
     for turn in reversed(history):
         text = " ".join(turn.text[:_TURN_CHARS].split())
         if turn.role == generator_pb2.ROLE_ASSISTANT:
             answer = text
-        elif text:
+        elif text and not reply_to(text):
             found.append((text, answer))
             answer = ""
             if len(found) == _QUESTIONS:
