@@ -3,9 +3,10 @@
     python bench/mesh.py [ingest] [scifact] [squad] [answers] [search] [identifiers] [docs]
                          [languages] [strategies]
                          [collections] [overhead] [streams] [traces] [tracing] [collectors]
+                         [understanding]
 
 Without names, all of them. Each ends in `bench/results/mesh-<name>.json`. Those of the third
-line start services of their own.
+line on start services of their own.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ import mesh_strategies
 import mesh_streams
 import mesh_traces
 import mesh_tracing
+import mesh_understanding
 import psutil
 import report
 from raglan_cli import metrics
@@ -69,6 +71,7 @@ def main() -> None:
         "traces": mesh_traces.traces,
         "tracing": mesh_tracing.tracing,
         "collectors": mesh_tracing.collectors,
+        "understanding": mesh_understanding.understanding,
     }
     chosen = sys.argv[1:] or [*figures, *own]
     if unknown := set(chosen) - set(figures) - set(own):
