@@ -33,6 +33,7 @@ MODELS: tuple[type[BaseModel], ...] = (
     schemas.SearchRequest, schemas.QueryRequest, schemas.NewCollection, schemas.NewDocuments,
     schemas.CollectionChanges, document_schemas.DocumentDeletion,
     document_schemas.DocumentTagging, document_schemas.DocumentUpdate,
+    document_schemas.FilterChange,
     conversation_schemas.NewSession, conversation_schemas.SessionTitle,
     conversation_schemas.Feedback, QueryOptions, keys.NewApiKey, keys.Rotation,
     strategy_schemas.WithStrategy, strategy_schemas.WithSecondTry, urls.DocumentUrls,
