@@ -144,10 +144,11 @@ class Scheduler:
         if not self._file.sources or await self._is_paused():
             return
         rows = await self._store.all()
-        for name, source in self._file.sources.items():
+        # The longest due first: frequent sources would keep those after them from their turn.
+        for name in sorted(self._file.sources, key=lambda name: _due_ms(rows.get(name))):
             if len(self._running) >= _AT_ONCE:
                 return
-            row = rows.get(name)
+            source, row = self._file.sources[name], rows.get(name)
             if name not in self._running and self._is_due(source, row) and self._is_free(row):
                 await self._begin(source, row)
 
@@ -222,6 +223,10 @@ class Scheduler:
             counts=report.counts,
             skipped=report.skipped.reasons,
         )
+
+
+def _due_ms(row: Source | None) -> int:
+    return 0 if row is None or row.is_requested else row.next_ms
 
 
 def _failure(state: Source, message: str) -> Outcome:
