@@ -290,12 +290,13 @@ class SourceStore:
 
     async def totals(self) -> dict[str, dict[str, int]]:
         """Return the number of documents of each source, by the state of the document."""
-        table = SourceDocument
+        # One expression: PostgreSQL takes two with parameters of their own for different ones.
+        table, state = SourceDocument, _state()
         query = (
-            sa.select(table.source, _state(), sa.func.count())
+            sa.select(table.source, state, sa.func.count())
             .outerjoin(Document, _IS_DOCUMENT)
             .outerjoin(Item, _IS_ITEM)
-            .group_by(table.source, _state())
+            .group_by(table.source, state)
         )
 
         def work(session: Session) -> dict[str, dict[str, int]]:
