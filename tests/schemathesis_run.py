@@ -122,8 +122,11 @@ def _add_round(
 
 
 def _is_form(failure: dict[str, Any]) -> bool:
-    """Return whether a form is at fault, in which a value of any type is a file all the same."""
-    uploads = {"POST /v1/collections/{name}/documents"}
+    """Return whether a form is at fault, in which a value of any type is a file all the same.
+
+    A part is bytes whatever it was made from, so that a form meant to be wrong is often right.
+    """
+    uploads = {"POST /v1/collections/{name}/documents", "POST /v1/files"}
     return failure["type"] == "AcceptedNegativeData" and set(failure["operations"]) <= uploads
 
 
