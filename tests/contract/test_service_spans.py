@@ -116,7 +116,12 @@ async def test_a_reranking_says_model_passages_and_batch(traces: tracing.Tracing
 
 async def test_a_search_says_what_each_leg_found(traces: tracing.Tracing, tmp_path: Any) -> None:
     settings = raglan_retriever.settings.RetrieverSettings(
-        store="null", port=0, shutdown_drain_s=0, data_dir=tmp_path
+        store="null",
+        port=0,
+        shutdown_drain_s=0,
+        data_dir=tmp_path,
+        # The null store has a passage for whatever is looked up.
+        abbreviations=False,
     )
     stub = retriever_pb2_grpc.RetrieverServiceStub
     async with serving(raglan_retriever.app.build, settings, stub) as retriever:

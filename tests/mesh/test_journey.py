@@ -40,7 +40,7 @@ def test_a_question_gets_an_answer_whose_quotes_stand_in_the_documents(
         "id", "answer", "citations", "passages", "confidence", "confidence_parts", "groundedness",
         "claims", "unread_chunk_ids", "degraded", "usage", "timings_ms", "model", "trace_id",
         "cached", "standalone_question", "thinking",
-        "finish_reason", "abstained",
+        "finish_reason", "abstained", "collections", "similar", "strategy", "understanding",
     }  # fmt: skip
     assert "cuda:1" in reply["answer"]
     assert reply["degraded"] == []
@@ -88,7 +88,9 @@ def test_every_mode_finds_the_passage(
 ) -> None:
     body = {"query": "gravity of the moon", "collections": [filled], "mode": mode, "rerank": rerank}
     found = client.post("/v1/search", json=body).json()
-    assert set(found) == {"passages", "degraded", "timings_ms", "trace_id", "cached"}
+    assert set(found) == {
+        *("passages", "degraded", "timings_ms", "trace_id", "cached", "collections", "strategy"),
+    }
     best = found["passages"][0]
     assert best["document_id"] == "tides"
     assert best["rank"] == 1
