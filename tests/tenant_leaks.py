@@ -149,13 +149,15 @@ class Tally:
         """Count `items`, and report those that hold another tenant's word."""
         self.results[route] += len(items)
         for item in items:
-            text = json.dumps(item)
+            text = json.dumps(_of_documents(item))
             if route == "jobs":
                 others = (job for job, owner in self.jobs.items() if owner != tenant)
                 self.foreign += [f"{job} shown to {tenant or '-'}" for job in others if job in text]
             for owner, mark in MARKS.items():
                 if owner != tenant and (mark in text or (owner and f"{owner}~" in text)):
-                    self.foreign.append(f"{route}: {owner or 'the mesh'} shown to {tenant or '-'}")
+                    at = max(text.find(mark), text.find(f"{owner}~"), 100)
+                    who = f"{owner or 'the mesh'} shown to {tenant or '-'}"
+                    self.foreign.append(f"{route}: {who}: {text[at - 100 : at + 100]}")
 
     @property
     def total(self) -> int:
@@ -271,6 +273,14 @@ class Tenant:
         assert (await self.call("DELETE", f"{base}/{gone}")).status_code == 200
         assert (await self.call("GET", f"{base}/{gone}")).status_code == 404
         await self.ingest(made)
+
+
+def _of_documents(item: Any) -> Any:
+    """Return a reply without the words of its question, which may be another tenant's."""
+    if isinstance(item, dict):
+        own = {"keywords", "technical_terms"} if "synonyms" in item else frozenset()
+        return {name: _of_documents(value) for name, value in item.items() if name not in own}
+    return [_of_documents(each) for each in item] if isinstance(item, list) else item
 
 
 def questions(chance: random.Random, count: int) -> Iterator[dict[str, Any]]:
