@@ -27,7 +27,7 @@ class Body:
 
 async def _read(body: Body, max_documents: int = 100) -> list[dict[str, Any]]:
     found = documents_of(aiter(body), max_documents=max_documents)
-    return [document.model_dump() async for document in found]
+    return [document.model_dump(exclude_unset=True) async for document in found]
 
 
 @pytest.mark.parametrize("size", [1, 7, 10_000])
