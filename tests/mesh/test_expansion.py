@@ -17,7 +17,9 @@ GUIDE = "# Inspections\n\n" + "\n\n".join(PARAGRAPHS)
 ASKED = "Who inspected pump 9?"
 
 
-def send(client: httpx.Client, collection: str, documents: list[dict[str, Any]], **how: Any) -> None:
+def send(
+    client: httpx.Client, collection: str, documents: list[dict[str, Any]], **how: Any
+) -> None:
     body = {"name": collection, "chunking": {"max_chars": 400, **how}}
     client.post("/v1/collections", json=body).raise_for_status()
     path = f"/v1/collections/{collection}/documents"

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from raglan.blocks import Block, BlockKind, from_bytes, to_bytes
+from raglan.deadline import Deadline
+from raglan.errors import Conflict, NotSupported, RaglanError, Unavailable
 from raglan.token_estimate import estimate_tokens
-from raglan.v1 import common_pb2
+from raglan.v1 import common_pb2, retriever_pb2
+from raglan_gateway.expansion.expanding import expand
 from raglan_gateway.expansion.joining import joined, own_part, part_at
 from raglan_gateway.expansion.planning import MAX_CHUNKS, REACH, choose, plan
+from raglan_gateway.query import Query
+from raglan_gateway.query_state import QueryState
+from raglan_gateway.quoting import quote_passages
+from raglan_gateway.stage import StageLimiter
 
 Passage = common_pb2.Passage
 
@@ -169,3 +176,98 @@ def test_a_paragraph_cut_in_two_is_one_block_again() -> None:
     (whole,) = expanded(document.chunks, [], 0)
     (block,) = from_bytes(whole.structure)
     assert (block.start, block.end, block.cut_end) == (0, len(whole.text), False)
+
+
+@dataclass
+class FakeIndex:
+    """An index that holds one document, or fails."""
+
+    chunks: list[Passage]
+    error: RaglanError | None = None
+    asked: list[retriever_pb2.GetNeighboursRequest] = field(default_factory=list)
+
+    async def neighbours(
+        self, request: retriever_pb2.GetNeighboursRequest, *, deadline: Deadline
+    ) -> retriever_pb2.GetNeighboursResponse:
+        self.asked.append(request)
+        if self.error:
+            raise self.error
+        return retriever_pb2.GetNeighboursResponse(chunks=self.chunks)
+
+
+async def run_stage_with(index: FakeIndex, hits: list[Passage], **asked: Any) -> QueryState:
+    query = Query(
+        text="?", collections=("c",), top_k=3, mode=retriever_pb2.SEARCH_MODE_HYBRID, rerank=True,
+        filter=FILTER, **asked,
+    )  # fmt: skip
+    run = QueryState(query, Deadline.after(5))
+    run.passages = list(hits)
+    await expand(run, index, StageLimiter("expand", longest_s=1, share=0.5))
+    return run
+
+
+FILTER = retriever_pb2.Filter(condition=retriever_pb2.Condition(field="a", exists=True))
+
+
+async def test_the_index_is_asked_once_with_the_filter_of_the_search() -> None:
+    document = cut([3] * 6, ["\n"] * 6)
+    index = FakeIndex(document.chunks)
+    hits = [document.chunks[1], document.chunks[4]]
+    run = await run_stage_with(index, hits, expand_tokens=1_000, expand_neighbours=True)
+    (request,) = index.asked
+    assert list(request.collections) == ["c"]
+    assert request.filter == FILTER
+    assert [(each.wanted.first, each.wanted.last) for each in request.around] == [(0, 3), (2, 6)]
+    assert [each.text for each in run.passages] == [document.text]
+    assert (run.passages[0].rank, run.degraded) == (1, [])
+    assert "expand" in run.timings_ms
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        Unavailable("down"),
+        NotSupported("an older retriever"),
+        Conflict("a damaged collection"),
+    ],
+)
+async def test_passages_stay_as_they_are_where_neighbours_cannot_be_read(
+    error: RaglanError,
+) -> None:
+    document = cut([3] * 3, ["\n"] * 3)
+    hits = [document.chunks[0], document.chunks[1]]
+    index = FakeIndex([], error)
+    run = await run_stage_with(index, hits, expand_tokens=1_000, expand_neighbours=True)
+    assert run.passages == hits
+    (note,) = run.degraded
+    assert (note.stage, note.fallback) == ("expand", "plain_passages")
+
+
+async def test_a_neighbour_that_is_gone_is_no_failure() -> None:
+    document = cut([3] * 3, ["\n"] * 3)
+    index = FakeIndex([])
+    run = await run_stage_with(
+        index, document.chunks[1:2], expand_tokens=1_000, expand_neighbours=True
+    )
+    assert [each.chunk_id for each in run.passages] == ["d#v.1"]
+    assert run.degraded == []
+
+
+@pytest.mark.parametrize(
+    "asked", [{}, {"expand_tokens": 0, "expand_neighbours": True}, {"expand_tokens": 2_000}]
+)
+async def test_without_tokens_or_sections_nothing_is_asked(asked: dict[str, Any]) -> None:
+    document = cut([3] * 3, ["\n"] * 3)
+    index = FakeIndex(document.chunks)
+    run = await run_stage_with(index, document.chunks, **asked)
+    assert index.asked == []
+    assert "expand" not in run.timings_ms
+    assert run.passages == document.chunks
+
+
+def test_an_answer_without_a_generator_quotes_the_passage_that_was_found() -> None:
+    document = cut([3] * 3, ["\n"] * 3)
+    (whole,) = expanded([document.chunks[1]], document.chunks, 1_000)
+    citation = next(e.citation for e in quote_passages([whole]) if e.HasField("citation"))
+    assert citation.start == document.chunks[1].start
+    assert document.text[citation.start : citation.end] == citation.quote
