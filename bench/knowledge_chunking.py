@@ -67,8 +67,8 @@ def chunking() -> list[Row]:
     """Each way to cut, on documentation and on articles."""
     begun = time.monotonic()
     rows: list[Row] = []
+    sets = (_articles(), _documentation())
     with _mesh() as mesh, mesh.client() as client:
-        sets = (_documentation(), _articles())
         for name, way in WAYS.items():
             if time.monotonic() - begun > _NEAR_END_S:
                 print(f"  {name}: left out, the time is over", flush=True)
@@ -133,7 +133,7 @@ def _articles() -> Asked:
     title_of = {}
     for row in data.corpus():
         texts[row["title"]].append(row["text"])
-        title_of[row["_id"]] = row["title"]
+        title_of[row["id"]] = row["title"]
     chosen = sorted(texts)[_ARTICLES]
     documents = [
         {"id": title, "title": title, "text": "\n\n".join(texts[title])} for title in chosen
