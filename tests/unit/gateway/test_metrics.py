@@ -23,6 +23,7 @@ from raglan.errors import (
     Unavailable,
 )
 from raglan.telemetry.metrics import SECONDS
+from raglan_gateway.degradation import LEVELS
 from raglan_gateway.mesh import STUBS
 from raglan_gateway.metrics import QUERY_STAGES, Metrics
 
@@ -76,6 +77,7 @@ ALLOWED: dict[str, set[str]] = {
     "method": {"GET", "POST", "PUT", "DELETE", "PATCH", "other"},
     "stage": {"door", "history", "collection", *QUERY_STAGES},
     "service": {"gateway", *STUBS},
+    "rung": {level.name for level in LEVELS},
     "address": {"127.0.0.1:1"},
     "le": {str(bound) for bound in SECONDS} | {"+Inf"},
 }

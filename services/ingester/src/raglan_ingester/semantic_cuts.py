@@ -60,12 +60,15 @@ class SemanticParser:
 
 
 def _windows(document: CutDocument) -> list[str]:
-    """The text of each unit with those after it, `_WINDOW` in all."""
-    last = len(document.chunks) - 1
-    return [
-        document.text[unit.start : document.chunks[min(last, at + _WINDOW - 1)].end][:_WINDOW_CHARS]
-        for at, unit in enumerate(document.chunks)
-    ]
+    """The text of each unit with those after it, `_WINDOW` in all.
+
+    A unit may lie before the one that it follows, as where a heading stands inside a quotation.
+    """
+    windows = []
+    for at, unit in enumerate(document.chunks):
+        end = max(each.end for each in document.chunks[at : at + _WINDOW])
+        windows.append(document.text[unit.start : end][:_WINDOW_CHARS])
+    return windows
 
 
 def find_cuts(units: Sequence[CutChunk], vectors: NDArray[Any]) -> list[int]:
