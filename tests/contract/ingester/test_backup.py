@@ -5,17 +5,19 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import Any
 
 import ports
 import pytest
 import pytest_asyncio
+import yaml
 from raglan import access_tags, tenancy
 from raglan.deadline import Deadline
-from raglan.errors import Conflict, Forbidden, InvalidInput, Unavailable
+from raglan.errors import Conflict, Forbidden, InvalidInput, NotFound, Unavailable
 from raglan.rpc import client as rpc
 from raglan.rpc.server import Server
 from raglan.v1 import backup_pb2, common_pb2, ingester_pb2, retriever_pb2, retriever_pb2_grpc
@@ -83,6 +85,22 @@ async def index(
 async def addresses(stack: AsyncExitStack, embedder: Any, index: Index, serve: Any) -> Any:
     """The fake embedder, and the real retriever."""
     return {"embedder_address": await serve(embedder), "retriever_address": index.address}
+
+
+def configure(file: Path, *sources: dict[str, str]) -> None:
+    file.write_text(yaml.safe_dump({"sources": list(sources)}))
+
+
+@pytest.fixture(scope="module")
+def sources_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("configured") / "sources.yaml"
+    configure(file)
+    return file
+
+
+@pytest.fixture(scope="module")
+def changes(sources_file: Path) -> dict[str, Any]:
+    return {"sources_file": sources_file}
 
 
 @pytest.fixture
@@ -283,6 +301,35 @@ async def test_metadata_and_access_tags_that_were_changed_are_restored(
         request = retriever_pb2.GetDocumentChunksRequest(collection="default", document_id="tagged")
         held = await index.stub.GetDocument(request, timeout=10, metadata=metadata)
     assert {(c.metadata_json, *c.access) for c in held.chunks} == {('{"year":2026}', "hr")}
+
+
+async def test_sources_look_at_every_document_anew_after_a_restore(
+    ingester: Any, raglan: Any, sources_file: Path, tmp_path: Path, until: Any
+) -> None:
+    folder, name = tmp_path / "documents", f"s{time.time_ns()}"
+    folder.mkdir()
+    (folder / "a.txt").write_text("Older text.")
+    entry = {"name": name, "kind": "folder", "path": str(folder), "every": "1d"}
+    configure(sources_file, entry | {"collection": "default"})
+
+    def holds(text: str) -> Callable[[], Awaitable[bool]]:
+        async def check() -> bool:
+            with suppress(NotFound):
+                return bool((await ingester.document(f"{name}/a.txt")).text.strip() == text)
+            return False
+
+        return check
+
+    await until(holds("Older text."), 30)
+    assert (await raglan("backup", tmp_path / "b"))[0] == 0
+    (folder / "a.txt").write_text("Newer text.")
+    request = ingester_pb2.SyncSourceRequest(source=name)
+    await ingester.call(ingester.stub.SyncSource, request)
+    await until(holds("Newer text."), 30)
+    status, _, err = await raglan("restore", tmp_path / "b", "--replace")
+    assert status == 0, err
+    await until(holds("Newer text."), 30)
+    configure(sources_file)
 
 
 async def test_a_restore_that_was_cut_off_goes_on_and_takes_no_documents_until_then(

@@ -11,6 +11,7 @@ from functools import partial
 from typing import Final
 
 import structlog
+from raglan import access_tags
 from raglan.deadline import Deadline
 from raglan.errors import DeadlineExceeded, Internal, Overloaded, RaglanError, Unavailable
 from raglan.resilience.breaker import State
@@ -160,9 +161,10 @@ class Mesh:
     async def changing_jobs(self, collection: str) -> bool:
         """Return whether a job that deletes or tags documents of a collection has not ended."""
         request = ingester_pb2.ListJobsRequest(collection=collection, limit=1000)
-        reply: ingester_pb2.ListJobsResponse = await self.ingester.call(
-            "ListJobs", request, deadline=Deadline.after(_JOBS_S)
-        )
+        with access_tags.serving(None):  # whoever made the job
+            reply: ingester_pb2.ListJobsResponse = await self.ingester.call(
+                "ListJobs", request, deadline=Deadline.after(_JOBS_S)
+            )
         return any(
             job.kind in ("delete", "tag") and not job.HasField("finished_at") for job in reply.jobs
         )

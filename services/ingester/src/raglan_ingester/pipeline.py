@@ -200,8 +200,7 @@ class JobRun:
         if row.state != DocumentState.READY or row.fingerprint != self._fingerprint(item):
             return False
         # An edit before the submission gives way to it; tags that are not submitted stay.
-        is_edited = 0 < row.edited_ms <= self._job.created_ms
-        return not is_edited and item.access in (None, row.access)
+        return not row.edited_ms and item.access in (None, row.access)
 
     async def _parse(self, item: Item, borrowed: int) -> None:
         settings = self._collection

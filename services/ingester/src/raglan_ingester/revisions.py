@@ -67,12 +67,19 @@ class RevisionStore:
             )
         )
 
-    async def deletions(self, limit: int) -> list[tuple[str, str]]:
-        """Up to `limit` unfinished deletions: (collection, document id)."""
-        query = sa.select(UnfinishedDeletion).limit(limit)
-        return await self._database.run(
-            lambda session: [(row.collection, row.document_id) for row in session.scalars(query)]
+    async def unfinished(self) -> list[str]:
+        """Return the collections with unfinished deletions."""
+        query = sa.select(UnfinishedDeletion.collection).distinct()
+        return await self._database.run(lambda session: list(session.scalars(query)))
+
+    async def deletions(self, collection: str, limit: int) -> list[str]:
+        """Return up to `limit` documents whose deletion is unfinished."""
+        query = (
+            sa.select(UnfinishedDeletion.document_id)
+            .where(UnfinishedDeletion.collection == collection)
+            .limit(limit)
         )
+        return await self._database.run(lambda session: list(session.scalars(query)))
 
     async def finish(self, collection: str, ids: Sequence[str]) -> None:
         """The index holds nothing any more of these deleted documents."""
