@@ -281,7 +281,7 @@ def _routers(
     yield chunks.router(mesh)
     yield session_routes.router(parts.archive)
     yield urls.router(mesh, _url_fetcher(settings))
-    yield jobs.router(mesh, settings.heartbeat_s)
+    yield jobs.router(mesh, deletions, settings.heartbeat_s)
     yield sources.router(mesh)
     yield trace_routes.router(mesh.pools.get(TRACER), parts.reporter)
     yield operations.router(mesh, parts.redis, settings, parts.metrics)

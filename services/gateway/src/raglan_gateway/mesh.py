@@ -54,6 +54,8 @@ GUARDED: Final = frozenset({"retriever", "ingester"})
 """Services that hold collections."""
 
 _INFO_S: Final = 1.0
+CHANGING: Final = ("delete", "tag")
+"""Kinds of jobs that change stored documents."""
 _JOBS_S: Final = 10.0
 REVISIONS_S: Final = 0.15
 """Longest wait for the ingester before a stale answer is looked up."""
@@ -165,9 +167,7 @@ class Mesh:
             reply: ingester_pb2.ListJobsResponse = await self.ingester.call(
                 "ListJobs", request, deadline=Deadline.after(_JOBS_S)
             )
-        return any(
-            job.kind in ("delete", "tag") and not job.HasField("finished_at") for job in reply.jobs
-        )
+        return any(job.kind in CHANGING and not job.HasField("finished_at") for job in reply.jobs)
 
     async def collection_profiles(self, collections: Sequence[str]) -> Mapping[str, str]:
         """Return the profiles of those collections that name one."""
