@@ -264,6 +264,51 @@ async def test_documents_that_change_meanwhile_are_whole_in_the_backup(
             assert document.text[chunk.start : chunk.end] == chunk.text
 
 
+async def test_an_edit_while_the_backup_is_made_holds_though_the_job_runs_again(
+    ingester: Any, index: Index, embedder: Any, until: Any
+) -> None:
+    units: list[list[Any]] = []
+
+    async def export(count: int) -> None:
+        while len(units) < count and not (units and not units[-1][-1].end.cursor):
+            cursor = units[-1][-1].end.cursor if units else ""
+            request = ingester_pb2.ExportRequest(cursor=cursor)
+            records = rpc.stream(ingester.stub.Export, request, deadline=Deadline.after(30))
+            units.append([record async for record in records])
+
+    embedder.gate.clear()
+    job = await ingester.submit({"edited": TEXT})
+    await until(lambda: embedder.in_flight > 0)
+    await export(2)  # the header, and the job as it waits
+    embedder.gate.set()
+    assert (await ingester.ended(job)).status == SUCCEEDED
+    update = ingester_pb2.UpdateDocumentRequest(
+        collection="default", document_id="edited", metadata_json='{"year":2026}'
+    )
+    await ingester.call(ingester.stub.UpdateDocument, update)
+    await export(100)
+
+    begin = ingester_pb2.BeginImportRequest(
+        backup_id="edits", header=units[0][0].header, replace=True
+    )
+    await ingester.call(ingester.stub.BeginImport, begin)
+
+    async def requests(number: int) -> AsyncIterator[Any]:
+        unit = ingester_pb2.ImportUnit(backup_id="edits", number=number)
+        yield ingester_pb2.ImportRequest(unit=unit)
+        for record in units[number]:
+            yield ingester_pb2.ImportRequest(record=record)
+
+    for number in range(1, len(units)):
+        await ingester.call(ingester.stub.Import, requests(number))
+    ended = ingester_pb2.EndImportRequest(backup_id="edits")
+    await ingester.call(ingester.stub.EndImport, ended)
+    done = await ingester.ended(job)
+    assert (done.status, done.unchanged) == (SUCCEEDED, 1)
+    assert (await ingester.document("edited")).metadata_json == '{"year":2026}'
+    assert {chunk.metadata_json for chunk in await index.chunks("edited")} == {'{"year":2026}'}
+
+
 async def test_chunks_that_the_index_has_lost_are_made_again(
     ingester: Any, index: Index, raglan: Any, tmp_path: Path, until: Any
 ) -> None:

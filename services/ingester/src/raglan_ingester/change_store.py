@@ -50,9 +50,10 @@ class Change:
 
     def with_refused(self, refused: Mapping[str, str]) -> Change:
         """Add documents that could not be changed: id -> sentence."""
-        room = max(0, _REFUSED_SHOWN - len(self.refused))
-        shown = [[id_, reason] for id_, reason in refused.items()][:room]
-        return replace(self, refused=[*self.refused, *shown], refusals=self.refusals + len(refused))
+        known = {id_ for id_, _ in self.refused}  # of the run before
+        fresh = [[id_, reason] for id_, reason in refused.items() if id_ not in known]
+        shown = [*self.refused, *fresh][:_REFUSED_SHOWN]
+        return replace(self, refused=shown, refusals=self.refusals + len(fresh))
 
 
 def change_of(job: Job) -> Change:
