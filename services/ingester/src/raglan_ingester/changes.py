@@ -221,6 +221,12 @@ class Changes:
         return {job.kind: [change.changed, max(job.documents, change.changed)]}
 
 
+def keeps_access(job: Job) -> bool:
+    """Return whether a job tags documents and leaves their access tags as they are."""
+    tagging = (job.change or {}).get("tagging")
+    return bool(tagging) and not (tagging["add_access"] or tagging["remove_access"])
+
+
 def _end_of(page: Page, after: str) -> str:
     return page.next_after or (page.rows[-1].id if page.rows else after)
 
