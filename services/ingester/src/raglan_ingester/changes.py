@@ -223,7 +223,7 @@ class Changes:
 
 def keeps_access(job: Job) -> bool:
     """Return whether a job tags documents and leaves their access tags as they are."""
-    tagging = (job.change or {}).get("tagging")
+    tagging = (job.change or {}).get("tagging") or {}
     return bool(tagging) and not (tagging["add_access"] or tagging["remove_access"])
 
 

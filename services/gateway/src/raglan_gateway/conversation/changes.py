@@ -133,7 +133,7 @@ def without_changed(session: Session, new: Sequence[NewAnswer]) -> list[NewAnswe
         .where(DocumentChange.ended_ms >= first_ms)
         .group_by(*place)
     )
-    ends = {(*where,): ended_ms for *where, ended_ms in session.execute(ended)}
+    ends = {(*where,): ended_ms or 0 for *where, ended_ms in session.execute(ended)}
 
     def is_current(answer: NewAnswer) -> bool:
         return all(
