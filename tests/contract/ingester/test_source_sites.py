@@ -248,7 +248,7 @@ async def test_an_endless_feed_is_not_read_to_its_end(
 ) -> None:
     monkeypatch.setattr(web, "_MAX_FEED_BYTES", 1000)
     site.page("/feed", f'<rss version="2.0"><channel>{"<item/>" * 1000}</channel></rss>')
-    with pytest.raises(SourceUnavailable, match="has more than 1000 bytes"):
+    with pytest.raises(SourceUnavailable, match="has more than 1,000 bytes, the limit of a list"):
         await keys(site.reader("feed", url=f"{site.url}/feed"))
 
 

@@ -43,7 +43,8 @@ class Source(Described):
     collection: str
     status: Status
     """`failing`: the last sync failed, or could not read the parts that `error` names, and is
-    repeated at `next_at`; nothing was deleted of what could not be read. `held`: synced, but missing documents are kept for now. `paused`: switched off in the file."""
+    repeated at `next_at`; nothing was deleted of what could not be read. `held`: synced, but
+    missing documents are kept for now. `paused`: switched off in the file."""
     every_s: int
     documents: int
     """Documents that it has brought."""

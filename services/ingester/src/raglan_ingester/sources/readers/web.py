@@ -13,7 +13,7 @@ from typing import Final, TypeVar
 from urllib.parse import unquote, urljoin, urlsplit
 
 from protego import Protego
-from raglan.errors import Forbidden, InvalidInput, RaglanError
+from raglan.errors import Forbidden, InvalidInput, PayloadTooLarge, RaglanError
 from raglan.identifiers import shortened
 from raglan.url_fetcher import FetchStatusError, UrlFetcher, Validators
 
@@ -62,8 +62,8 @@ class WebReader:
         self._policy = policy
         self._pages = UrlFetcher(policy, max_bytes=max_bytes, timeout_s=_FETCH_S)
         is_feed = isinstance(settings, FeedSettings)
-        list_bytes = _MAX_FEED_BYTES if is_feed else _MAX_LIST_BYTES
-        self._lists = UrlFetcher(policy, max_bytes=list_bytes, timeout_s=_FETCH_S)
+        self._list_bytes = _MAX_FEED_BYTES if is_feed else _MAX_LIST_BYTES
+        self._lists = UrlFetcher(policy, max_bytes=self._list_bytes, timeout_s=_FETCH_S)
         self._selection = Selection(settings)
         self._robots: dict[str, Protego] = {}
         self._urls: dict[str, str] = {}
@@ -189,6 +189,10 @@ class WebReader:
             return await asyncio.to_thread(parse, found.content)
         except BrokenListError as error:
             raise SourceUnavailable(f"{shortened(url)} cannot be used: {error}.") from None
+        except PayloadTooLarge:
+            raise SourceUnavailable(
+                f"{shortened(url)} has more than {self._list_bytes:,} bytes, the limit of a list."
+            ) from None
         except RaglanError as error:
             raise SourceUnavailable(error.message) from None
 
