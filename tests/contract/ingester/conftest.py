@@ -255,7 +255,7 @@ class Ingester:
         return await self.call(self.stub.GetDocument, request)
 
     async def revisions(self, *collections: str) -> tuple[dict[str, int], list[str]]:
-        """Revisions that it knows, and collections with unfinished deletions."""
+        """Revisions that it knows, and collections that the index has yet to follow."""
         request = ingester_pb2.GetRevisionsRequest(collections=collections)
         reply = await self.call(self.stub.GetRevisions, request)
         return dict(reply.revisions), list(reply.unfinished)

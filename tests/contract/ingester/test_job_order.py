@@ -11,7 +11,7 @@ from labelled_documents import change, document, eq, ingest, listed, update
 from raglan.errors import Conflict, InvalidInput, NotFound, Unavailable
 from raglan.v1 import ingester_pb2, retriever_pb2
 from raglan_ingester.change_store import ChangeStore
-from raglan_ingester.labels import ATTEMPTS
+from raglan_ingester.model import ATTEMPTS
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -170,6 +170,7 @@ async def test_a_document_that_the_index_refuses_keeps_no_other_from_its_turn(
     with pytest.raises(TimeoutError):
         await until(lambda: retriever.refusals > refusals, 4 * SWEEP_S)
     (warning,) = (await ingester.document("d2")).warnings
+    assert (await ingester.revisions("default"))[1] == []
     assert "refused" in warning
     retriever.refused = ""
     await update(ingester, "d2", metadata={"v": "2"})

@@ -55,10 +55,16 @@ async def test_an_update_while_the_index_is_away_is_brought_to_it_later(
     with pytest.raises(Unavailable):
         await update(ingester, "a", metadata={"v": 2})
     assert json.loads((await ingester.document("a")).metadata_json) == {"v": 2}
+    assert (await ingester.revisions("default"))[1] == ["default"]
     retriever.error = lambda method: None
     await until(
         lambda: json.loads(retriever.chunks("default", "a")[0].metadata_json) == {"v": 2}, 20
     )
+
+    async def is_finished() -> bool:
+        return (await ingester.revisions("default"))[1] == []
+
+    await until(is_finished)
 
 
 async def test_a_submission_after_an_update_replaces_it_and_one_before_does_not(
@@ -148,10 +154,14 @@ async def test_documents_are_tagged_and_deleted_by_filter(
     assert list(retriever.chunks("default", "d149")[0].access) == ["hr"]
     assert list(retriever.chunks("default", "d150")[0].access) == []
     assert len(embedder.texts) == embedded
+    assert not done.keeps_access
+    tagging = ingester_pb2.DocumentTagging(metadata_json='{"year":2027}')
+    job = (await change(ingester, eq("team", "b"), tagging=tagging)).job
+    assert (await ingester.ended(job)).keeps_access
 
     job = (await change(ingester, eq("team", "b"))).job
     done = await ingester.ended(job)
-    assert (done.status, done.kind) == (SUCCEEDED, "delete")
+    assert (done.status, done.kind, done.keeps_access) == (SUCCEEDED, "delete", False)
     assert len((await listed(ingester, limit=1000))[0]) == 150
     assert retriever.chunks("default", "d150") == []
 

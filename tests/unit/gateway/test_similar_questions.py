@@ -199,17 +199,20 @@ async def test_a_deletion_takes_the_questions_along(
         def __init__(self) -> None:
             pass
 
-        async def forget(self, collection: str, document_ids: Any = ()) -> None:
+        async def note_change(self, collection: str, document_ids: Any = ()) -> str:
+            return ""
+
+        async def delete_changed(self, change_id: str, untouched: Any = ()) -> None:
             pass
 
     async def delete() -> Any:
         return retriever_pb2.DeleteResponse(revision=2)
 
-    async def is_changing(collection: str) -> bool:
-        return False
+    async def nothing(*_: Any) -> Any:
+        return []
 
-    answers = AnswerCache(0, delete)  # type: ignore[arg-type]
-    await Deletions(answers, NoAnswers(), similar, is_changing).run("c", delete, ["d"])
+    answers = AnswerCache(0, nothing)
+    await Deletions(answers, NoAnswers(), similar, nothing, nothing).run("c", delete, ["d"])
     assert similar.bytes_held == 0
 
 

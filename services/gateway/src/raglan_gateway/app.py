@@ -60,7 +60,7 @@ from raglan_gateway.caches.similar import SimilarQuestions
 from raglan_gateway.caches.store import CacheStore
 from raglan_gateway.collection_profiles import CollectionProfiles
 from raglan_gateway.conversation.archive import Archive
-from raglan_gateway.conversation.rows import Bounds
+from raglan_gateway.conversation.records import Bounds
 from raglan_gateway.conversation.sessions import Sessions
 from raglan_gateway.deletions import Deletions
 from raglan_gateway.mesh import TRACER, Mesh
@@ -193,7 +193,7 @@ def _make(settings: GatewaySettings, metrics: Metrics) -> _Parts:
         pipeline=pipeline,
         redis=redis,
         answers=answers,
-        deletions=Deletions(answers, archive, similar, mesh.changing_jobs),
+        deletions=Deletions(answers, archive, similar, mesh.changing_jobs, mesh.revisions),
         database=database,
         archive=archive,
         store=_cache_store(settings, redis),

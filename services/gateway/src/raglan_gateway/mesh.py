@@ -54,8 +54,6 @@ GUARDED: Final = frozenset({"retriever", "ingester"})
 """Services that hold collections."""
 
 _INFO_S: Final = 1.0
-CHANGING: Final = ("delete", "tag")
-"""Kinds of jobs that change stored documents."""
 _JOBS_S: Final = 10.0
 REVISIONS_S: Final = 0.15
 """Longest wait for the ingester before a stale answer is looked up."""
@@ -160,14 +158,26 @@ class Mesh:
         )
         return reply.revisions
 
-    async def changing_jobs(self, collection: str) -> bool:
-        """Return whether a job that deletes or tags documents of a collection has not ended."""
-        request = ingester_pb2.ListJobsRequest(collection=collection, limit=1000)
+    async def changing_jobs(self, collection: str, job_id: str) -> Sequence[ingester_pb2.Job]:
+        """Return the job of a change of documents.
+
+        Args:
+            collection: that the documents are in.
+            job_id: empty where it is not known: then every job that may be it.
+
+        Raises:
+            NotFound: it is known no longer.
+        """
+        deadline = Deadline.after(_JOBS_S)
         with access_tags.serving(None):  # whoever made the job
+            if job_id:
+                wanted = ingester_pb2.GetJobRequest(id=job_id)
+                return [await self.ingester.call("GetJob", wanted, deadline=deadline)]
+            listed = ingester_pb2.ListJobsRequest(collection=collection, limit=1000)
             reply: ingester_pb2.ListJobsResponse = await self.ingester.call(
-                "ListJobs", request, deadline=Deadline.after(_JOBS_S)
+                "ListJobs", listed, deadline=deadline
             )
-        return any(job.kind in CHANGING and not job.HasField("finished_at") for job in reply.jobs)
+        return [job for job in reply.jobs if job.kind in ("delete", "tag")]
 
     async def collection_profiles(self, collections: Sequence[str]) -> Mapping[str, str]:
         """Return the profiles of those collections that name one."""

@@ -205,3 +205,9 @@ class Changes:
         if refused := await self._retry.call(call):
             reasons = {id_: error.message for id_, error in refused.items()}
             await self._store.refuse(job, reasons)
+
+
+def keeps_access(job: Job) -> bool:
+    """Return whether a job tags documents and leaves their access tags as they are."""
+    tagging = (job.change or {}).get("tagging") or {}
+    return bool(tagging) and not (tagging["add_access"] or tagging["remove_access"])

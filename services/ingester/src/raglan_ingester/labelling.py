@@ -10,8 +10,8 @@ from raglan.deadline import Deadline
 from raglan.errors import NotFound, RaglanError
 
 from raglan_ingester.collection_locks import CollectionLocks
-from raglan_ingester.labels import ATTEMPTS, LabelChange, Labels, LabelStore, labels_of
-from raglan_ingester.model import Document
+from raglan_ingester.labels import LabelChange, Labels, LabelStore, labels_of
+from raglan_ingester.model import ATTEMPTS, Document
 from raglan_ingester.outage_retry import TRANSIENT
 from raglan_ingester.unfinished import finish_each
 

@@ -23,11 +23,16 @@ from raglan.errors import Conflict, InvalidInput, NotFound
 from raglan.identifiers import shortened
 from sqlalchemy.orm import Session
 
-from raglan_ingester.model import Document, DocumentState, Item, ItemState, UnfinishedLabel
+from raglan_ingester.model import (
+    ATTEMPTS,
+    Document,
+    DocumentState,
+    Item,
+    ItemState,
+    UnfinishedLabel,
+)
 from raglan_ingester.revisions import insert
 
-ATTEMPTS: Final = 5
-"""Refusals by the index after which the labels of a document are set aside."""
 _EDITS: Final = 16
 """Edits kept with a submission; more become one that replaces the metadata. The document's own
 metadata, which only parsing shows, is then left out."""

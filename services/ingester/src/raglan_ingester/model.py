@@ -11,7 +11,7 @@ submitted anew while it is being ingested can neither reappear nor go back in ti
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 
 from raglan.identifiers import MAX_DOCUMENT_ID_CHARS
 from raglan.tenancy import MAX_QUALIFIED_CHARS
@@ -27,6 +27,9 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+ATTEMPTS: Final = 5
+"""Refusals by the index after which the labels of a document are set aside."""
 
 
 class JobState(StrEnum):

@@ -28,7 +28,9 @@ REPLY_S: Final = 1.0
 ENDED: Final = frozenset({"succeeded", "partial", "failed", "cancelled"})
 """States in which a job stays."""
 FOLLOW_S: Final = 1.0
-"""Pause before a job is followed again after its stream broke."""
+"""Pause before a job or a source is looked at again."""
+UNSYNCED: Final = frozenset({"due", "syncing"})
+"""States of a source whose sync has not ended."""
 _CONNECT_S: Final = 5.0
 _LEAST_TIMEOUT_MS: Final = 100
 """The gateway accepts no less."""

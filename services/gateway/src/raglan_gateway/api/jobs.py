@@ -15,7 +15,7 @@ from raglan.v1 import ingester_pb2
 from raglan_gateway.api import job_schemas, openapi, replies, schemas, sse
 from raglan_gateway.api.collections import TIMEOUT_S
 from raglan_gateway.deletions import Deletions
-from raglan_gateway.mesh import CHANGING, Mesh
+from raglan_gateway.mesh import Mesh
 from raglan_gateway.traces import request_outcome
 
 _FOLLOW_S: Final = 24 * 3600.0
@@ -56,13 +56,15 @@ def router(mesh: Mesh, deletions: Deletions, heartbeat_s: float) -> APIRouter:
     async def retry_job(job_id: JobId) -> job_schemas.Job:
         """Run the failed documents of a job again; one by a filter goes on where it ended."""
         request = ingester_pb2.GetJobRequest(id=job_id)
+        job: ingester_pb2.Job = await ask("GetJob", request)
 
-        async def again() -> Any:
-            return await ask("RetryJob", request, retry=False)
+        async def retry() -> ingester_pb2.Job:
+            return await ask("RetryJob", request, retry=False)  # type: ignore[no-any-return]
 
-        job = await ask("GetJob", request)
-        is_changing = job.kind in CHANGING
-        job = await (deletions.by_filter(job.collection, again) if is_changing else again())
+        if job.kind == "delete" or (job.kind == "tag" and not job.keeps_access):
+            job = await deletions.by_job(job.collection, retry, lambda retried: retried)
+        else:
+            job = await retry()
         request_outcome.note_job()
         return replies.job(job)
 

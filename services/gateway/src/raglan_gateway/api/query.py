@@ -27,7 +27,7 @@ from raglan_gateway.caches import control
 from raglan_gateway.caches.cached_pipeline import CachedPipeline
 from raglan_gateway.caches.entry import Layer
 from raglan_gateway.collection_profiles import CollectionProfiles
-from raglan_gateway.conversation.sessions import Sessions
+from raglan_gateway.conversation.sessions import SessionQuery, Sessions
 from raglan_gateway.metrics import Metrics
 from raglan_gateway.pipeline import (
     Answered,
@@ -91,13 +91,13 @@ class Answering:
 
     async def answer(self, body: schemas.QueryRequest, request: Request, priority: str) -> bytes:
         """Answer with citations; returns a `schemas.QueryReply` as JSON."""
-        body, query, deadline = await self._checked(body, request, priority)
+        asked, query, deadline = await self._checked(body, request, priority)
         try:
             run = await _while_connected(request, _completed(self._pipeline, query, deadline))
         except RaglanError as error:
             stale = await stale_answers.query(self._answers, query, error, self._metrics)
             reply = stale.model_dump_json().encode()
-            self._sessions.keep(body, query.cache, stale.answer, reply, stale.passages)
+            self._sessions.keep(asked, query.cache, stale.answer, reply, stale.passages)
             return reply
         self._metrics.answered(run)
         stage_spans.returned(tracing.current(), run.answer)
@@ -106,24 +106,24 @@ class Answering:
             reply = replies.again(run)
         else:
             reply = stale_answers.keep(self._answers, run, replies.query(run))
-        self._sessions.keep(body, query.cache, run.answer, reply, run.passages)
+        self._sessions.keep(asked, query.cache, run.answer, reply, run.passages)
         return reply
 
     async def _checked(
         self, body: schemas.QueryRequest, request: Request, priority: str
-    ) -> tuple[schemas.QueryRequest, Query, Deadline]:
+    ) -> tuple[SessionQuery, Query, Deadline]:
         """Check a question, with the settings of its profile and the history of its session."""
         body, profile = await self._with_profile(body)
-        body, history_lost = await self._sessions.with_history(body)
-        query, deadline = checked(body, priority, self._settings)
+        asked = await self._sessions.begin(body)
+        query, deadline = checked(asked.body, priority, self._settings)
         query = replace(
             query,
             instructions=profile.prompt,
             generators=tuple(profile.generator),
             rewriter=profile.writes_with,
-            history_lost=history_lost,
+            history_lost=asked.lost,
         )
-        return body, _with_control(query, request), deadline
+        return asked, _with_control(query, request), deadline
 
     async def _with_profile(self, body: Body) -> tuple[Body, Profile]:
         """Return the body with the settings of its profile, or of its collections', and these."""
@@ -138,8 +138,8 @@ class Answering:
         self, body: schemas.QueryRequest, request: Request, priority: str
     ) -> AsyncGenerator[sse.Event, None]:
         """Begin an answer; returns its events, those of `/v1/query`. Close them."""
-        body, query, deadline = await self._checked(body, request, priority)
-        keep = partial(self._sessions.keep, body, query.cache)
+        asked, query, deadline = await self._checked(body, request, priority)
+        keep = partial(self._sessions.keep, asked, query.cache)
         events = _events(self._pipeline, query, deadline, self._metrics, self._answers, keep)
         return await _while_connected(request, _begun(events))
 
@@ -215,7 +215,7 @@ async def _events(
         RaglanError: before the first event, where the request itself is at fault (no place for it,
             no such collection) and its status can still say so.
     """
-    # Asked for later, it may be one of a stage: the stream goes on in another task.
+    # SessionQuery for later, it may be one of a stage: the stream goes on in another task.
     request_span = tracing.current()
     seen = 0
     answered = False
