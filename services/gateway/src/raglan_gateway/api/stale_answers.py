@@ -10,9 +10,8 @@ from raglan.telemetry import tracing
 
 from raglan_gateway import stage_spans
 from raglan_gateway.api import schemas, sse
-from raglan_gateway.degradation import FALLBACK
+from raglan_gateway.degradation import FALLBACK, RECOVERABLE
 from raglan_gateway.metrics import Metrics
-from raglan_gateway.pipeline import RECOVERABLE
 from raglan_gateway.query import Query
 from raglan_gateway.query_state import QueryState
 from raglan_gateway.shared.answer_cache import AnswerCache
