@@ -20,7 +20,7 @@ from raglan.telemetry import context as request_context
 from raglan.telemetry import tracing
 from raglan.v1 import common_pb2
 
-from raglan_gateway import caller, reply_headers, stage_spans
+from raglan_gateway import answer_id, caller, reply_headers, stage_spans
 from raglan_gateway.api import openapi, replies, schemas, sse, stale_answers
 from raglan_gateway.api.checked import checked
 from raglan_gateway.caches import control
@@ -288,7 +288,7 @@ def _shown(
     match event:
         case Started(standalone_question):
             start = schemas.StreamStart(
-                id=request_context.request_id(),
+                id=answer_id.current(),
                 standalone_question=standalone_question,
                 trace_id=request_context.trace_id(),
             )

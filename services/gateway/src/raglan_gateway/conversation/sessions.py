@@ -7,9 +7,9 @@ from typing import Final
 
 from raglan.database import DatabaseUnavailable
 from raglan.errors import InvalidInput
-from raglan.telemetry import context as request_context
 from raglan.v1 import common_pb2
 
+from raglan_gateway import answer_id
 from raglan_gateway.api import schemas
 from raglan_gateway.caches.control import CacheControl
 from raglan_gateway.conversation.archive import Archive, new_answer
@@ -70,7 +70,7 @@ class Sessions:
             return
         record = b'{"request":' + body.model_dump_json().encode() + b',"reply":' + reply + b"}"
         sources = frozenset((each.collection, each.document_id) for each in passages)
-        id_ = request_context.request_id()
+        id_ = answer_id.current()
         self._archive.keep(new_answer(id_, body.session_id, body.query, answer, record, sources))
 
     def _fitting(self, turns: list[tuple[str, str]]) -> list[schemas.Turn]:
