@@ -10,7 +10,6 @@ from raglan_gateway.api import schemas
 from raglan_gateway.collection_profiles import FRESH_S, CollectionProfiles
 from raglan_gateway.profiles import Profiles
 
-
 HELD = {"handbook": "fast", "wiki": "", "notes": ""}
 
 

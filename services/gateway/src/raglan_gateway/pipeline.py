@@ -222,7 +222,8 @@ class Pipeline:
     ) -> AsyncGenerator[Event, None]:
         """Answer, as events: `Started`, `Sources`, then `Delta` and `Cited` mixed, `Answered`.
 
-        `Searched` is before `Sources` where the answer is held back for a second try. `Thinking` may come between them, and `Restarted`, which makes earlier ones void.
+        `Searched` is before `Sources` where the answer is held back for a second try. `Thinking`
+        may come between them, and `Restarted`, which makes earlier ones void.
 
         Raises:
             RaglanError: as `search`; or the generator failed after its first piece of text.

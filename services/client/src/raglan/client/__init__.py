@@ -39,18 +39,15 @@ from raglan.client.models import (
     QueryReply,
     Scores,
     SearchReply,
-    Span,
     StreamDelta,
     StreamEvent,
     StreamRestart,
     StreamSources,
     StreamStart,
     StreamThinking,
-    Trace,
-    TraceList,
-    TraceSummary,
     Usage,
 )
+from raglan.client.trace_models import Span, Trace, TraceList, TraceSummary
 from raglan.client.uploads import File
 
 __all__ = [

@@ -1,6 +1,6 @@
 """Error replies of routes, as the OpenAPI document shows them.
 
-Given as `model`, FastAPI would build hundreds of validators that nothing uses: one a status and route.
+Given as `model`, FastAPI would build a validator a status and route: hundreds that nothing uses.
 """
 
 from __future__ import annotations

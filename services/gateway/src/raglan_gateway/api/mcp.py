@@ -95,7 +95,9 @@ class McpServer:
         self, _: ServerRequestContext[Any], __: types.PaginatedRequestParams | None
     ) -> types.ListToolsResult:
         # The schemas take 40 ms, once a process.
-        listed = await asyncio.to_thread(lambda: [_described(each) for each in self._tools.values()])
+        listed = await asyncio.to_thread(
+            lambda: [_described(each) for each in self._tools.values()]
+        )
         return types.ListToolsResult(tools=listed)
 
     async def _call(

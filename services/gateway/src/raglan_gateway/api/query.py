@@ -129,9 +129,7 @@ class Answering:
         )
         return body, _with_control(query, request), deadline
 
-    async def _with_profile(
-        self, body: Body
-    ) -> tuple[Body, Profile, tuple[tuple[str, str], ...]]:
+    async def _with_profile(self, body: Body) -> tuple[Body, Profile, tuple[tuple[str, str], ...]]:
         """Return the body with the settings of its profile, or of its collections'; and these.
 
         The last value is `Query.missing`.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Final
 
 from raglan_gateway.caches.contrasts import by_word
@@ -42,7 +43,7 @@ def modality(words: Sequence[str]) -> str:
     Args:
         words: of the question, casefolded.
     """
-    found = {MODALITIES[term] for term in _terms(words) if term in MODALITIES}
+    found = {MODALITIES[term] for term in _terms(_asking(words)) if term in MODALITIES}
     return next((each for each in _STRONGEST_FIRST if each in found), "")
 
 
@@ -71,11 +72,9 @@ def _is_perfect(words: Sequence[str], at: int) -> bool:
     )
 
 
-def _terms(words: Sequence[str]) -> list[str]:
-    """Words, each after the pair that it begins."""
-    words = _asking(words)
-    pairs = [f"{one}_{two}" for one, two in zip(words, words[1:], strict=False)]
-    return [term for both in zip([*pairs, ""], words, strict=False) for term in both]
+def _terms(words: Sequence[str]) -> set[str]:
+    """Return the words, and each two in a row."""
+    return {*words, *map("_".join, pairwise(words))}
 
 
 def _asking(words: Sequence[str]) -> Sequence[str]:

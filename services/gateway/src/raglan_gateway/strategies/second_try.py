@@ -110,7 +110,9 @@ def _begun(first: QueryState, reason: str) -> QueryState:
         {semconv.STRATEGY: query.second_try.value, semconv.SECOND_TRY_REASON: reason}
     )
     # What the query has to do without was noted of the first run.
-    second = QueryState(replace(query, missing=()), first.deadline, first.observer, started=first.started)
+    second = QueryState(
+        replace(query, missing=()), first.deadline, first.observer, started=first.started
+    )
     second.timings_ms["admit"] = first.timings_ms.get("admit", 0.0)
     second.asked, second.search_texts = first.asked, list(first.search_texts)
     second.embedded = first.embedded
