@@ -69,9 +69,7 @@ async def test_a_heartbeat_of_the_source_is_a_comment_and_no_event() -> None:
         yield sse.Event("done")
 
     sent = b"".join(await Client().follow(events()))
-    assert sent == (
-        b"event: start\ndata: {}\nid: 1\n\n: ping\n\nevent: done\ndata: {}\nid: 2\n\n"
-    )
+    assert sent == (b"event: start\ndata: {}\nid: 1\n\n: ping\n\nevent: done\ndata: {}\nid: 2\n\n")
 
 
 async def test_events_of_one_turn_are_one_write() -> None:
