@@ -107,6 +107,24 @@ async def test_no_store_keeps_no_answer_either(url: str, tmp_path: Path, stream:
             assert (await client.get(f"/v1/sessions/{control}")).status_code == kept
 
 
+async def test_turns_are_kept_though_a_client_repeats_its_request_id(
+    url: str, tmp_path: Path
+) -> None:
+    headers = {"X-Request-ID": "mine"}
+    async with gateway(url, tmp_path) as client:
+        ids = []
+        for question in ("Who built it?", "Who paid for it?"):
+            asked = ASK | {"query": question, "session_id": "s1"}
+            reply = await client.post("/v1/query", json=asked, headers=headers)
+            assert reply.headers["x-request-id"] == "mine"
+            ids.append(reply.json()["id"])
+        turns = (await client.get("/v1/sessions/s1")).json()["turns"]
+        assert [(turn["query_id"], turn["question"]) for turn in turns] == [
+            (ids[0], "Who built it?"),
+            (ids[1], "Who paid for it?"),
+        ]
+
+
 async def test_sessions_are_created_listed_renamed_exported_and_deleted(
     url: str, tmp_path: Path
 ) -> None:

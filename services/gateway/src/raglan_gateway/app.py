@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final
+from typing import Final
 
 import raglan
 import structlog
@@ -49,6 +49,7 @@ from raglan_gateway.api import sessions as session_routes
 from raglan_gateway.api import traces as trace_routes
 from raglan_gateway.api.cross_origin import Cors
 from raglan_gateway.api.error_handlers import install_error_handlers
+from raglan_gateway.api.error_responses import error_responses
 from raglan_gateway.api.mcp import McpServer
 from raglan_gateway.api.openai import routes as openai_routes
 from raglan_gateway.api.request_middleware import RequestMiddleware, reject
@@ -77,10 +78,7 @@ from raglan_gateway.traces import request_outcome
 from raglan_gateway.traces.reporter import TraceReporter
 
 log: Final = structlog.get_logger()
-_ERRORS: Final[dict[int | str, dict[str, Any]]] = {
-    status: {"model": schemas.ErrorReply}
-    for status in (400, 401, 403, 404, 405, 408, 409, 413, 415, 422, 429, 431, 500, 501, 503, 504)
-}
+_ERRORS: Final = (400, 401, 403, 404, 405, 408, 409, 413, 415, 422, 429, 431, 500, 501, 503, 504)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +135,7 @@ def build(settings: GatewaySettings, lifecycle: Lifecycle | None = None) -> Fast
         redirect_slashes=False,
         # The names of a generated client's functions.
         generate_unique_id_function=lambda route: route.name,
-        responses=_ERRORS,
+        responses=error_responses(schemas.ErrorReply, _ERRORS),
     )
     app.state.lifecycle = lifecycle
     app.state.metrics = parts.metrics

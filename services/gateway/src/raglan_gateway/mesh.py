@@ -180,12 +180,12 @@ class Mesh:
         return [job for job in reply.jobs if job.kind in ("delete", "tag")]
 
     async def collection_profiles(self, collections: Sequence[str]) -> Mapping[str, str]:
-        """Return the profiles of those collections that name one."""
+        """Return the profiles of those collections that exist; empty where one names none."""
         request = retriever_pb2.GetIndexRevisionsRequest(collections=collections)
         reply: retriever_pb2.GetIndexRevisionsResponse = await self.retriever.call(
             "GetIndexRevisions", request, deadline=Deadline.after(REVISIONS_S)
         )
-        return reply.profiles
+        return {name: reply.profiles.get(name, "") for name in reply.revisions}
 
     async def describe(self, service: str) -> common_pb2.ServiceInfo:
         """Return what one replica of a service says of itself."""

@@ -20,7 +20,7 @@ from raglan.telemetry import context as request_context
 from raglan.telemetry import tracing
 from raglan.v1 import common_pb2
 
-from raglan_gateway import caller, reply_headers, stage_spans
+from raglan_gateway import answer_id, caller, reply_headers, stage_spans
 from raglan_gateway.api import openapi, replies, schemas, sse, stale_answers
 from raglan_gateway.api.checked import checked
 from raglan_gateway.caches import control
@@ -34,6 +34,7 @@ from raglan_gateway.pipeline import (
     Cited,
     Delta,
     Restarted,
+    Searched,
     Sources,
     Started,
     Thinking,
@@ -76,9 +77,10 @@ class Answering:
 
     async def search(self, body: schemas.SearchRequest, request: Request, priority: str) -> bytes:
         """Find passages; returns a `schemas.SearchReply` as JSON."""
-        body, profile = await self._with_profile(body)
+        body, profile, missing = await self._with_profile(body)
         query, deadline = checked(body, priority, self._settings)
-        query = _with_control(replace(query, rewriter=profile.writes_with), request)
+        query = replace(query, rewriter=profile.writes_with, missing=missing)
+        query = _with_control(query, request)
         try:
             run = await _while_connected(request, self._pipeline.search(query, deadline))
         except RaglanError as error:
@@ -113,26 +115,33 @@ class Answering:
         self, body: schemas.QueryRequest, request: Request, priority: str
     ) -> tuple[SessionQuery, Query, Deadline]:
         """Check a question, with the settings of its profile and the history of its session."""
-        body, profile = await self._with_profile(body)
+        body, profile, missing = await self._with_profile(body)
         asked = await self._sessions.begin(body)
         query, deadline = checked(asked.body, priority, self._settings)
+        if query.small_talk:  # no search will tell
+            await self._defaults.require(query.tenant, query.collections)
         query = replace(
             query,
             instructions=profile.prompt,
             generators=tuple(profile.generator),
             rewriter=profile.writes_with,
-            history_lost=asked.lost,
+            missing=missing + ((("history", asked.lost),) if asked.lost else ()),
         )
         return asked, _with_control(query, request), deadline
 
-    async def _with_profile(self, body: Body) -> tuple[Body, Profile]:
-        """Return the body with the settings of its profile, or of its collections', and these."""
+    async def _with_profile(self, body: Body) -> tuple[Body, Profile, tuple[tuple[str, str], ...]]:
+        """Return the body with the settings of its profile, or of its collections'; and these.
+
+        The last value is `Query.missing`.
+        """
         default = self._settings.default_collection
-        own = {}
+        own: dict[str, str] = {}
+        unknown = ""
         if body.profile is None:
             tenant = caller.current().tenant
-            own = await self._defaults.get(tenant, body.collections or [default])
-        return self._profiles.apply(body, default, own)
+            own, unknown = await self._defaults.get(tenant, body.collections or [default])
+        missing = (("profile", unknown),) if unknown else ()
+        return *self._profiles.apply(body, default, own), missing
 
     async def stream(
         self, body: schemas.QueryRequest, request: Request, priority: str
@@ -271,17 +280,19 @@ _SIGN_OF_LIFE: Final = Thinking("")
 
 
 def _shown(
-    event: Started | Sources | Thinking | Delta | Cited | Restarted,
+    event: Started | Searched | Sources | Thinking | Delta | Cited | Restarted,
     passages: list[schemas.Passage],
 ) -> sse.Event:
     match event:
         case Started(standalone_question):
             start = schemas.StreamStart(
-                id=request_context.request_id(),
+                id=answer_id.current(),
                 standalone_question=standalone_question,
                 trace_id=request_context.trace_id(),
             )
             return sse.Event("start", start)
+        case Searched():
+            return sse.HEARTBEAT
         case Sources(run):
             passages += [replies.passage(p) for p in run.passages]
             sources = schemas.StreamSources(

@@ -9,9 +9,9 @@ from typing import Final
 from raglan.cache import digest
 from raglan.database import DatabaseUnavailable, now_ms
 from raglan.errors import InvalidInput
-from raglan.telemetry import context as request_context
 from raglan.v1 import common_pb2
 
+from raglan_gateway import answer_id
 from raglan_gateway.api import schemas
 from raglan_gateway.caches.control import CacheControl
 from raglan_gateway.conversation.archive import Archive, new_answer
@@ -90,7 +90,7 @@ class Sessions:
         used = frozenset((each.collection, digest(each.document_id)) for each in passages)
         self._archive.keep(
             new_answer(
-                request_context.request_id(),
+                answer_id.current(),
                 body.session_id,
                 body.query,
                 answer,
