@@ -69,9 +69,13 @@ class Outcome:
 
     @property
     def legs(self) -> int:
-        """Searches that the retriever makes for it in its engine."""
-        both = self.body.get("mode", "hybrid") == "hybrid" and "embed" not in self.degraded
-        return 2 if both else 1
+        """Searches that the retriever makes for it in its engine, at least.
+
+        By vector; by words; and for abbreviations that the documents define.
+        """
+        mode = self.body.get("mode", "hybrid")
+        by_vector = mode != "lexical" and "embed" not in self.degraded
+        return by_vector + 2 * (mode != "dense" or "embed" in self.degraded)
 
     @property
     def stages(self) -> tuple[str, ...]:

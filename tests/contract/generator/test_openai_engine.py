@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import aclosing
+from contextlib import AsyncExitStack, aclosing
 from dataclasses import replace
 
 import pytest
@@ -183,16 +183,20 @@ async def test_who_would_begin_too_late_is_refused_until_nobody_is_ahead(
 
     async def slow(exchange) -> None:
         await exchange.begin()
-        await asyncio.sleep(0.3)
+        await asyncio.sleep(1)
         await exchange.chunk(frame("Yes"))
         await may_go_on.wait()
         await exchange.chunk(closing())
         await exchange.end()
 
     llm.script = slow
-    hurried = replace(ASKED, first_token_s=0.02)
-    async with aclosing(engine.generate(ASKED, Deadline.after(5))) as events:
-        await anext(events)
+    hurried = replace(ASKED, first_token_s=0.2)
+    async with AsyncExitStack() as held:
+        # One answer moves the estimate a little; many make it certain.
+        answers = [engine.generate(ASKED, Deadline.after(10)) for _ in range(20)]
+        for each in answers:
+            await held.enter_async_context(aclosing(each))
+        await asyncio.gather(*(anext(each) for each in answers))
         with pytest.raises(errors.Overloaded, match="would begin in") as caught:
             await answer(engine, hurried)
         assert caught.value.retry_after_s > 0

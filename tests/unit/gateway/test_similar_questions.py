@@ -155,7 +155,7 @@ async def test_another_request_gets_an_answer_of_its_own(
 def test_what_a_model_writes_for_a_question_serves_no_other(gateway: Gateway) -> None:
     def scope(query: Query) -> Scope | None:
         lookup = Lookup(gateway.models.known)
-        lookup.plan(query, {"c": 1}, "", is_answer=True, keeps=lambda layer: True)
+        lookup.plan_answer(query, {"c": 1}, "", keeps=lambda layer: True, finds_similar=True)
         return lookup.scope
 
     assert scope(ASKED) == scope(REWORDED) is not None

@@ -187,19 +187,21 @@ class CachedPipeline:
         revisions = None
         if store.keeps(Layer.EVIDENCE) or store.keeps(Layer.ANSWER):
             revisions = await self._revisions.get(query.tenant, query.collections)
-        lookup.plan(query, revisions, self._setup, is_answer=is_answer, keeps=store.keeps)
-        if not query.cache.reads or not lookup.places:
-            return lookup
-        answer_place = lookup.places.get(Layer.ANSWER)
-        if answer_place and (local := store.get_local((Layer.ANSWER, answer_place))):
-            found = {Layer.ANSWER: self._young(local, query)}
-        else:
+        if is_answer and revisions is not None:
+            similar = self._similar.is_on
+            lookup.plan_answer(
+                query, revisions, self._setup, keeps=store.keeps, finds_similar=similar
+            )
+            place = lookup.places.get(Layer.ANSWER)
+            local = store.get_local((Layer.ANSWER, place)) if place and query.cache.reads else None
+            if (young := self._young(local, query)) is not None:
+                self._use(lookup, {Layer.ANSWER: young})
+                return lookup
+        lookup.plan_stages(query, revisions, self._setup, keeps=store.keeps)
+        if query.cache.reads and lookup.places:
             entries = await store.get(list(lookup.places.items()))
-            found = {
-                layer: self._young(entry, query)
-                for layer, entry in zip(lookup.places, entries, strict=True)
-            }
-        self._use(lookup, found)
+            found = zip(lookup.places, entries, strict=True)
+            self._use(lookup, {layer: self._young(entry, query) for layer, entry in found})
         return lookup
 
     def _young(self, entry: Entry | None, query: Query) -> Entry | None:

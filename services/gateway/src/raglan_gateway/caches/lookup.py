@@ -52,42 +52,66 @@ class Lookup:
     scope: Scope | None = None
     """Questions that may be similar; None where no answer of another question may be given."""
 
-    def plan(
+    def plan_answer(
+        self,
+        query: Query,
+        revisions: Mapping[str, int],
+        setup: str,
+        *,
+        keeps: Callable[[Layer], bool],
+        finds_similar: bool,
+    ) -> None:
+        """Make the keys of a whole answer, if its models are known and it may be given again.
+
+        Args:
+            query: the question.
+            revisions: of all its collections.
+            setup: settings of the gateway that decide the passages.
+            keeps: True for a layer that is on.
+            finds_similar: True if answers to similar questions may be given.
+        """
+        if not self.is_known(query, *keys.generators(query)) or not is_repeatable(query):
+            return
+        key = keys.answer(query, revisions, self.models, setup)
+        self.flight = digest(key.hex(), str(query.priority), str(query.stream))
+        if not keeps(Layer.ANSWER):
+            return
+        self.places[Layer.ANSWER] = key
+        # A follow-up is another question in another conversation, and what a model wrote for one
+        # question was not written for another.
+        alone = _is_dense(query) and not query.history and query.strategy is Strategy.NONE
+        if finds_similar and alone:
+            self.scope = scope_of(query, revisions, self.models, setup)
+
+    def plan_stages(
         self,
         query: Query,
         revisions: Mapping[str, int] | None,
         setup: str,
         *,
-        is_answer: bool,
         keeps: Callable[[Layer], bool],
     ) -> None:
-        """Make the keys of the layers that are on and whose models and revisions are known."""
-        is_dense = query.mode != retriever_pb2.SEARCH_MODE_LEXICAL
-        if revisions is not None and self.is_known(query):
-            if is_answer and self.is_known(query, *keys.generators(query)) and is_repeatable(query):
-                key = keys.answer(query, revisions, self.models, setup)
-                self.flight = digest(key.hex(), str(query.priority), str(query.stream))
-                if keeps(Layer.ANSWER):
-                    self.places[Layer.ANSWER] = key
-                    # A follow-up is another question in another conversation, and what a model
-                    # wrote for one question was not written for another.
-                    if is_dense and not query.history and query.strategy is Strategy.NONE:
-                        self.scope = scope_of(query, revisions, self.models, setup)
-            # What a model writes is no part of the evidence, and the reply shows it.
-            if keeps(Layer.EVIDENCE) and query.strategy is Strategy.NONE:
-                key = keys.evidence(query, revisions, self.models, setup)
-                self.places[Layer.EVIDENCE] = key
-        if is_dense and keeps(Layer.EMBEDDING) and "embedder" in self.models:
+        """Make the keys of the layers below an answer, where models and revisions are known."""
+        # What a model writes is no part of the evidence, and the reply shows it.
+        has_evidence = query.strategy is Strategy.NONE and self.is_known(query)
+        if revisions is not None and has_evidence and keeps(Layer.EVIDENCE):
+            key = keys.evidence(query, revisions, self.models, setup)
+            self.places[Layer.EVIDENCE] = key
+        if _is_dense(query) and keeps(Layer.EMBEDDING) and "embedder" in self.models:
             self.places[Layer.EMBEDDING] = keys.embedding(query, self.models)
 
     def is_known(self, query: Query, *further: str) -> bool:
         """Return whether the models are known that find the passages of `query`."""
         needed = list(further)
-        if query.mode != retriever_pb2.SEARCH_MODE_LEXICAL:
+        if _is_dense(query):
             needed.append("embedder")
         if query.rerank:
             needed.append("reranker")
         return all(service in self.models for service in needed)
+
+
+def _is_dense(query: Query) -> bool:
+    return query.mode != retriever_pb2.SEARCH_MODE_LEXICAL
 
 
 def scope_of(
