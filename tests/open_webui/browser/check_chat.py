@@ -26,7 +26,8 @@ def page() -> Iterator[Page]:
         )
         opened = browser.new_page(viewport={"width": 1200, "height": 640})
         opened.set_default_timeout(WAIT_MS)
-        news = opened.get_by_role("button", name="Okay, Let's Go!")  # shown once, when it likes
+        # News of the version cover the first page of an account, some time after it has loaded.
+        news = opened.get_by_role("button", name="Okay, Let's Go!")
         opened.add_locator_handler(news, lambda button: button.click())
         opened.goto(os.environ["OPEN_WEBUI_URL"])
         yield opened
