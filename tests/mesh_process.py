@@ -32,7 +32,7 @@ class Mesh:
 
     def client(self, **options: Any) -> httpx.Client:
         """An HTTP client of the gateway; close it."""
-        return httpx.Client(base_url=self.url, timeout=60, **options)
+        return httpx.Client(base_url=self.url, **{"timeout": 60, **options})
 
     def services(self) -> list[dict[str, Any]]:
         """What mesh.json says of each process."""

@@ -180,6 +180,32 @@ async def test_documents_deleted_by_filter_leave_no_answer(
     assert "gardener" in (await callers["hr"].ask(filled)).text
 
 
+async def test_passages_are_joined_with_neighbours_that_the_caller_reaches(
+    callers: dict[str, Caller], collection: str
+) -> None:
+    documents = [
+        {
+            "id": name,
+            "text": "\n\n".join(f"{text} That is rule {n} of {name}. " * 12 for n in range(6)),
+            "access": access,
+        }
+        for name, text, access in (("secret", SECRET, ["board"]), ("open", OPEN, []))
+    ]
+    path = f"/v1/collections/{collection}/documents"
+    made = await callers["*"].call("POST", path, json={"documents": documents})
+    assert (await callers["*"].ended(made.json()["job_id"]))["status"] == "succeeded"
+    for access, reached in (("board", {"secret", "open"}), ("hr", {"open"}), ("", {"open"})):
+        reply = (await callers[access].ask(collection, expand_tokens=4_000)).json()
+        passages = reply["passages"]
+        assert {each["document_id"] for each in passages} == reached
+        assert max(len(each["chunk_ids"]) for each in passages) > 1
+        assert ("driver" in str(reply)) == ("secret" in reached)
+    await callers["*"].call("PATCH", f"{path}/secret", json={"access": ["hr"]})
+    for access, reached in (("board", {"open"}), ("hr", {"secret", "open"})):
+        reply = (await callers[access].ask(collection, expand_tokens=4_000)).json()
+        assert {each["document_id"] for each in reply["passages"]} == reached
+
+
 def test_a_json_document_in_markdown_keeps_its_headings(
     client: httpx.Client, collection: str
 ) -> None:

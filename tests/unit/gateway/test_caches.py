@@ -256,6 +256,8 @@ OTHER_VALUES = {
     "rerank": False,
     "filter": retriever_pb2.Filter(condition=retriever_pb2.Condition(field="a", exists=True)),
     "min_score": 0.5,
+    "expand_tokens": 500,
+    "expand_neighbours": True,
     "max_tokens": 9,
     "priority": Priority.BATCH,
     "stream": True,

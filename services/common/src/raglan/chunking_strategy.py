@@ -24,6 +24,8 @@ class ChunkingStrategy(StrEnum):
     """Each question with its answer, of an FAQ."""
     SEMANTIC = "semantic"
     """Sentences, cut where the embedding model sees the subject change; embeds three times."""
+    PARENT = "parent"
+    """Small chunks for the search, of sections that answers are written from."""
     TABLE = "table"
     """Each row of a table, or each record, with the names of its columns."""
 

@@ -376,6 +376,7 @@ def _budgets(settings: GatewaySettings) -> Budgets:
         cite_s=settings.cite_budget_ms / 1e3,
         strategy_s=settings.strategy_budget_ms / 1e3,
         collection_s=settings.collection_budget_ms / 1e3,
+        expand_s=settings.expand_budget_ms / 1e3,
     )
 
 

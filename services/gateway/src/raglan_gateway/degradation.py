@@ -36,6 +36,7 @@ _ROWS: Final = (
     ("words_compared", "cite", "embedder", "lexical", "Words decide what citations support."),
     ("first_answer", "second_try", "generator", "first_answer", "The first answer stands."),
     ("plain_query", "strategy", "generator", "plain_query", "The question is searched as it is."),
+    ("plain_passages", "expand", "", "plain_passages", "Passages lack their neighbours."),
     ("fused_order", "rerank", "reranker", "fused_order", "Passages keep the index's order."),
     ("lexical", "embed", "embedder", "lexical", "Searches go by words alone."),
     ("fewer_collections", "collection", "", "left_out", "The other collections answer."),

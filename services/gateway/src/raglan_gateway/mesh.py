@@ -75,7 +75,7 @@ class ReplicaStatus:
 
 
 class Mesh:
-    """Implements `pipeline.ServiceClients` and hands out the pools of retriever and ingester.
+    """Implements `ServiceClients` and hands out the pools of retriever and ingester.
 
     Args:
         on_attempt: told the service, and "first", "retry" or "hedge", of each call that leaves.
@@ -139,6 +139,15 @@ class Mesh:
         """Passages from the index."""
         reply: retriever_pb2.SearchResponse = await self.retriever.call(
             "Search", request, deadline=deadline, hedge=True
+        )
+        return reply
+
+    async def neighbours(
+        self, request: retriever_pb2.GetNeighboursRequest, *, deadline: Deadline
+    ) -> retriever_pb2.GetNeighboursResponse:
+        """Chunks beside passages of the index."""
+        reply: retriever_pb2.GetNeighboursResponse = await self.retriever.call(
+            "GetNeighbours", request, deadline=deadline, hedge=True
         )
         return reply
 

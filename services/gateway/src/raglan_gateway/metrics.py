@@ -44,7 +44,7 @@ LAG_EVERY_S: Final = 0.02
 """The load shedder follows the loop's lag, and has to react quickly."""
 
 QUERY_STAGES: Final = (
-    *("strategy", "embed", "retrieve", "rerank", "generate", "cite", "second_try"),
+    *("strategy", "embed", "retrieve", "rerank", "expand", "generate", "cite", "second_try"),
 )
 _NO_QUERIES: Final = frozenset({"", "share", "ingest"})
 """Stages that no query falls back from."""

@@ -1,4 +1,4 @@
-"""The path of a query through the mesh: embed, retrieve, rerank, generate, cite.
+"""The path of a query through the mesh: embed, retrieve, rerank, expand, generate, cite.
 
 Each stage has a time budget and, where the mesh can do without it, a fallback; what fell back is
 listed in `QueryState.degraded`. Nothing here knows gRPC or HTTP.
@@ -10,7 +10,7 @@ import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass
-from typing import Final, Protocol, TypeAlias
+from typing import Final, TypeAlias
 
 from raglan.deadline import Deadline
 from raglan.telemetry import tracing
@@ -18,7 +18,6 @@ from raglan.v1 import (
     common_pb2,
     embedder_pb2,
     generator_pb2,
-    reranker_pb2,
     retriever_pb2,
 )
 
@@ -26,59 +25,18 @@ from raglan_gateway import messages, stage_spans
 from raglan_gateway.admission.load_shedder import LoadShedder
 from raglan_gateway.collection_budget import BudgetedSearch
 from raglan_gateway.degradation import FALLBACK, RECOVERABLE
+from raglan_gateway.expansion import expanding
 from raglan_gateway.grounding import Comparison, claims_of
 from raglan_gateway.query import Query
 from raglan_gateway.query_state import Degradation, Known, QueryState, run_stage
 from raglan_gateway.quoting import quote_passages
+from raglan_gateway.service_clients import ServiceClients
 from raglan_gateway.stage import StageLimiter, StageObserver, Unobserved
 from raglan_gateway.strategies import search_texts, searching, second_try
 from raglan_gateway.strategies.strategy import SecondTry, Strategy
 
 _SHARE: Final = 0.5
 """Of the time that is left, how much a stage with a fallback may use."""
-
-
-class ServiceClients(Protocol):
-    """The services, as the pipeline calls them. Each raises `RaglanError`."""
-
-    async def embed(
-        self,
-        texts: Sequence[str],
-        kind: embedder_pb2.InputKind.ValueType,
-        *,
-        deadline: Deadline,
-    ) -> embedder_pb2.EmbedResponse:
-        """Embed texts; vectors of shape (len(texts), dim)."""
-        ...
-
-    async def search(
-        self, request: retriever_pb2.SearchRequest, *, deadline: Deadline
-    ) -> retriever_pb2.SearchResponse:
-        """Search the index."""
-        ...
-
-    async def rerank(
-        self, request: reranker_pb2.RerankRequest, *, deadline: Deadline
-    ) -> reranker_pb2.RerankResponse:
-        """Score passages."""
-        ...
-
-    async def rewrite(
-        self, request: generator_pb2.RewriteRequest, *, generator: str, deadline: Deadline
-    ) -> generator_pb2.RewriteResponse:
-        """Have the model of a generator write search texts."""
-        ...
-
-    def generate(
-        self,
-        request: generator_pb2.GenerateRequest,
-        *,
-        first_by: Deadline,
-        deadline: Deadline,
-        generators: Sequence[str] = (),
-    ) -> AsyncGenerator[generator_pb2.GenerateEvent, None]:
-        """Stream an answer of the first of `generators` that begins one."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +51,7 @@ class Budgets:
     strategy_s: float = 3.0
     collection_s: float = 2.0
     """Of a search of several collections, the longest that one may take."""
+    expand_s: float = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +133,7 @@ class Pipeline:
         self._embedding = StageLimiter("embed", longest_s=budgets.embed_s, share=_SHARE)
         self._retrieval = StageLimiter("retrieve", longest_s=budgets.retrieve_s, shortest_s=2.0)
         self._reranking = StageLimiter("rerank", longest_s=budgets.rerank_s, share=_SHARE)
+        self._expansion = StageLimiter("expand", longest_s=budgets.expand_s, share=_SHARE)
         self._generation = StageLimiter("generate", longest_s=budgets.first_token_s, shortest_s=2.0)
         self._citing = StageLimiter("cite", longest_s=budgets.cite_s, share=_SHARE)
         self._strategies = StageLimiter("strategy", longest_s=budgets.strategy_s, share=_SHARE)
@@ -186,6 +146,7 @@ class Pipeline:
             self._embedding,
             self._retrieval,
             self._reranking,
+            self._expansion,
             self._generation,
             self._citing,
         )
@@ -284,6 +245,7 @@ class Pipeline:
             return reused
         await self._retrieve(run, run.embedded)
         await self._rerank(run)
+        await expanding.expand(run, self._services, self._expansion)
         return ()
 
     async def _embed(self, run: QueryState) -> embedder_pb2.EmbedResponse | None:

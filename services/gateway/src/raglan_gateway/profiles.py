@@ -37,6 +37,7 @@ class Profile(_Strict):
     mode: Literal["hybrid", "dense", "lexical"] | None = None
     rerank: bool | None = None
     min_score: Annotated[float, Field(ge=0, le=1)] | None = None
+    expand_tokens: Annotated[int, Field(ge=0)] | None = None
     max_tokens: Annotated[int, Field(ge=1)] | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
@@ -80,7 +81,7 @@ BUILT_IN: Final[Mapping[str, Profile]] = {
 }
 _OF_REQUEST: Final = (
     *("top_k", "mode", "rerank", "min_score", "max_tokens", "temperature", "top_p"),
-    *("strategy", "query_count", "second_try", "second_try_below"),
+    *("strategy", "query_count", "second_try", "second_try_below", "expand_tokens"),
 )
 
 

@@ -28,6 +28,10 @@ class Query:
     filter: retriever_pb2.Filter | None = None
     min_score: float | None = None
     """Least relevance of a passage, in [0, 1], by the reranker; None takes all."""
+    expand_tokens: int = 0
+    """Tokens of neighbouring text that passages are joined with, at most; 0 for none."""
+    expand_neighbours: bool = False
+    """Join passages without a section too."""
     max_tokens: int = 0
     priority: Priority = Priority.DEFAULT
     stream: bool = False

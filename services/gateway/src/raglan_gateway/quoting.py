@@ -7,6 +7,8 @@ from typing import Final
 
 from raglan.v1 import common_pb2, generator_pb2
 
+from raglan_gateway.expansion.joining import own_part
+
 MODEL: Final = "quoted-passages"
 _PASSAGES: Final = 3
 _CHARS: Final = 300
@@ -18,7 +20,8 @@ def quote_passages(
 ) -> Iterator[generator_pb2.GenerateEvent]:
     """The beginnings of the best passages, each quoted and cited, as a generator would stream."""
     for index, passage in enumerate(passages[:_PASSAGES]):
-        quote = _beginning(passage.text)
+        start = own_part(passage).start
+        quote = _beginning(passage.text[start - passage.start :])
         marker = index + 1
         text = f"{quote} [{marker}]"
         yield generator_pb2.GenerateEvent(
@@ -29,8 +32,8 @@ def quote_passages(
                 marker=marker,
                 passage_index=index,
                 quote=quote,
-                start=passage.start,
-                end=passage.start + len(quote),
+                start=start,
+                end=start + len(quote),
             )
         )
     if not passages:

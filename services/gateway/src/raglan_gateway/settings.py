@@ -162,6 +162,16 @@ class GatewaySettings(ServiceSettings, env_prefix="RAGLAN_GATEWAY_"):
     rerank_budget_ms: PositiveInt = 1_000
     """Longest wait for the reranker; after it the fused order stands."""
 
+    expand_budget_ms: PositiveInt = 500
+    """Longest wait for the neighbours of passages; after it the passages stay as they are."""
+
+    section_tokens: NonNegativeInt = 2_000
+    """Tokens of the sections that passages of collections with the chunking strategy `parent` are
+    joined to, in all; `expand_tokens` of a request replaces it."""
+
+    max_expand_tokens: NonNegativeInt = 16_000
+    """Largest `expand_tokens` of a request."""
+
     first_token_budget_ms: PositiveInt = 10_000
     """Longest wait for the first piece of an answer; after it the passages are quoted instead."""
 

@@ -16,6 +16,7 @@ _KINDS: Final = {
     "embed": semconv.EMBEDDING,
     "retrieve": semconv.RETRIEVER,
     "rerank": semconv.RERANKER,
+    "expand": semconv.RETRIEVER,
     # The generator's own span is the LLM's.
     "generate": semconv.CHAIN,
     "cite": semconv.EMBEDDING,
@@ -60,6 +61,18 @@ def reranked(given: semconv.Documents | None, passages: Sequence[common_pb2.Pass
     if given is not None:
         tracing.current().set_attribute(semconv.RERANKER_INPUT, cast(Any, given))
         _documents(semconv.RERANKER_OUTPUT, passages, "rerank")
+
+
+def expanded(before: Sequence[common_pb2.Passage], after: Sequence[common_pb2.Passage]) -> None:
+    """Record how many passages were joined to how many, and the characters that were added."""
+    tracing.current().set_attributes(
+        {
+            semconv.PASSAGES_BEFORE: len(before),
+            semconv.PASSAGES_AFTER: len(after),
+            semconv.CHARS_ADDED: sum(len(each.text) for each in after)
+            - sum(len(each.text) for each in before),
+        }
+    )
 
 
 def _documents(

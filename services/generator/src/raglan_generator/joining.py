@@ -11,9 +11,10 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
+from raglan.block_joining import add_piece, moved
 from raglan.blocks import Block, BlockKind
 
 from raglan_generator.generation import Passage
@@ -109,11 +110,11 @@ def _joined(passages: Sequence[Passage], run: Sequence[int]) -> Stretch:
         known = len(text)
         text += passage.text[max(0, len(text) - shift) :]
         for block in passage.blocks:
-            moved = _moved(block, shift)
-            if gap <= 1 and (moved.cut_start or moved.start < known):
-                _add(blocks, moved)
+            piece = moved(block, shift)
+            if gap <= 1 and (piece.cut_start or piece.start < known):
+                add_piece(blocks, piece)
             else:
-                blocks.append(moved)
+                blocks.append(piece)
     return Stretch(
         text=text,
         start=first.start,
@@ -122,44 +123,4 @@ def _joined(passages: Sequence[Passage], run: Sequence[int]) -> Stretch:
         offsets=tuple(passages[index].start - first.start for index in run),
         lengths=tuple(len(passages[index].text) for index in run),
         seams=tuple(seams),
-    )
-
-
-def _moved(block: Block, by: int) -> Block:
-    rows = tuple(
-        tuple(cell._replace(start=cell.start + by, end=cell.end + by) for cell in row)
-        for row in block.rows
-    )
-    return replace(block, start=block.start + by, end=block.end + by, rows=rows)
-
-
-def _add(blocks: list[Block], block: Block) -> None:
-    """Join `block` with the one of `blocks` that it continues or repeats, or add it."""
-    for position in range(len(blocks) - 1, -1, -1):
-        known = blocks[position]
-        if _same(known, block):
-            blocks[position] = _union(known, block)
-            return
-    blocks.append(block)
-
-
-def _same(known: Block, block: Block) -> bool:
-    """Return whether both are pieces of one block, or the same block seen in two passages."""
-    if known.kind is not block.kind or known.level != block.level:
-        return False
-    if block.kind is BlockKind.PAGE_BREAK:
-        return known.start == block.start
-    if block.cut_start:
-        return known.cut_end and known.start <= block.start <= known.end + 1
-    return known.start == block.start
-
-
-def _union(known: Block, block: Block) -> Block:
-    end = max(known.end, block.end)
-    rows = {row[0].start: row for row in (*block.rows, *known.rows) if row}
-    return replace(
-        known,
-        end=end,
-        cut_end=block.cut_end if block.end >= known.end else known.cut_end,
-        rows=tuple(rows[start] for start in sorted(rows)),
     )

@@ -12,8 +12,8 @@ import itertools
 import math
 import re
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
@@ -38,6 +38,8 @@ _LEAST_SHARE: Final = 0.5
 
 
 _BY_SENTENCE: Final = frozenset({ChunkingStrategy.SENTENCES, ChunkingStrategy.SEMANTIC})
+_CHILDREN: Final = 4
+"""Chunks that a full section of `ChunkingStrategy.PARENT` is cut into."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,8 @@ class Chunk:
     """Its structure, with offsets into the chunk."""
     metadata: dict[str, Any] = field(default_factory=dict)
     """Besides that of the document; JSON values."""
+    section: int | None = None
+    """Number of its section within the document; None where it has none."""
 
 
 def chunk(
@@ -129,6 +133,10 @@ class _Chunking:
     ) -> None:
         self._document = document
         self._text = document.text
+        self._section_chars = sizes.max_chars if strategy == ChunkingStrategy.PARENT else 0
+        """Size of a section; 0 where chunks have none."""
+        if self._section_chars:
+            sizes = replace(sizes, max_chars=sizes.max_chars // _CHILDREN)
         self._sizes = sizes
         self._tokens = tokens if sizes.max_tokens else None
         self._overlap = min(sizes.overlap_chars, sizes.max_chars // 2)
@@ -162,9 +170,17 @@ class _Chunking:
             yield from (Chunk(start, end) for start, end in units)
 
     def _of_blocks(self) -> Iterator[Chunk]:
+        number = itertools.count()
         for units in self._sections():
             for run in self._runs(units):
-                yield from self._of_units(run)
+                if not self._section_chars:
+                    yield from self._of_units(run)
+                    continue
+                for start, end in self._pack(run, self._section_load):
+                    children = [unit for unit in run if start <= unit[0] < end]
+                    section = next(number)
+                    for child in self._of_units(children):
+                        yield replace(child, section=section)
 
     def _sections(self) -> Iterator[list[Span]]:
         """The units of each section."""
@@ -184,7 +200,7 @@ class _Chunking:
 
     def _of_units(self, units: Sequence[Span]) -> Iterator[Chunk]:
         previous: int | None = None
-        for first, last in self._pack(units):
+        for first, last in self._pack(units, self._load):
             begin = first if previous is None else self._reach_back(previous, first, last)
             yield self._chunk(begin, last)
             previous = begin
@@ -211,6 +227,10 @@ class _Chunking:
             return load
         room = self._budget(start) * allowed / self._sizes.max_chars
         return max(load, self._tokens.count(start, end) / room)
+
+    def _section_load(self, start: int, end: int) -> float:
+        """Return the share of a section that text[start:end] takes."""
+        return (end - start) / self._section_chars
 
     def _fits(self, start: int, end: int) -> bool:
         return self._load(start, end) <= 1
@@ -250,17 +270,17 @@ class _Chunking:
                 alone = is_heading
         return joined
 
-    def _pack(self, units: Sequence[Span]) -> Iterator[Span]:
+    def _pack(self, units: Sequence[Span], load_of: Callable[[int, int], float]) -> Iterator[Span]:
         """Neighbouring units put together, up to a full chunk, in about equal parts."""
         at = 0
         while at < len(units):
             start, end = units[at]
-            remaining = self._load(start, units[-1][1])
+            remaining = load_of(start, units[-1][1])
             target = remaining / math.ceil(remaining)
             at += 1
             while at < len(units):
                 next_start, next_end = units[at]
-                held, load = self._load(start, end), self._load(start, next_end)
+                held, load = load_of(start, end), load_of(start, next_end)
                 overshoots = load > target and load - target > target - held
                 at_heading = self._outline.starts_at(next_start)
                 if load > 1 or overshoots or (at_heading and held >= 0.5):

@@ -13,6 +13,7 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 from raglan import metadata
+from raglan.chunk_ids import chunk_id
 from raglan.errors import NotFound, RaglanError, Unavailable
 
 from raglan_ingester.blobs import BlobStore
@@ -33,7 +34,8 @@ _UPSERT_BYTES: Final = 4 * 1024 * 1024
 """Of text and metadata in one Upsert; vectors come on top, and a message may hold 16 MiB."""
 _UPSERT_CHUNKS: Final = 128
 _COUNTED_AT_ONCE: Final = 256
-_VERSION_CHARS: Final = 12
+_GAP_CHARS: Final = 200
+"""Longest text between two chunks that is kept with the second."""
 
 
 class Index(Protocol):
@@ -263,11 +265,6 @@ class Indexer:
             await self._clear_stale(job, [(held.id, held.fingerprint, held.chunks)])
 
 
-def chunk_id(document_id: str, fingerprint: str, ordinal: int) -> str:
-    """Names a place in a version: indexing twice changes nothing, two versions never mix."""
-    return f"{document_id}#{fingerprint[:_VERSION_CHARS]}.{ordinal}"
-
-
 def _upserts(
     documents: Sequence[Prepared],
 ) -> Iterator[tuple[list[IndexChunk], NDArray[Any]]]:
@@ -298,7 +295,10 @@ def _own_metadata(document: Prepared, chunk: CutChunk) -> str:
 def _chunks_of(document: Prepared) -> Iterator[IndexChunk]:
     cut = document.cut
     title = title_of(document.item, cut)
+    sections = _sections(cut.chunks)
+    end = cut.chunks[0].start if cut.chunks else 0
     for ordinal, span in enumerate(cut.chunks):
+        gap, end = cut.text[end : span.start], span.end
         yield IndexChunk(
             chunk_id=chunk_id(document.id, document.fingerprint, ordinal),
             document_id=document.id,
@@ -317,4 +317,16 @@ def _chunks_of(document: Prepared) -> Iterator[IndexChunk]:
             filename=document.item.filename,
             created_ms=document.created_ms,
             access=document.labels.access,
+            gap_before=gap if len(gap) <= _GAP_CHARS else "",
+            section=None if span.section is None else sections[span.section],
         )
+
+
+def _sections(chunks: Sequence[CutChunk]) -> dict[int, tuple[int, int]]:
+    """Return the positions of the first and the last chunk of each section, by its number."""
+    ranges: dict[int, tuple[int, int]] = {}
+    for ordinal, chunk in enumerate(chunks):
+        if chunk.section is not None:
+            first, _ = ranges.get(chunk.section, (ordinal, ordinal))
+            ranges[chunk.section] = first, ordinal
+    return ranges

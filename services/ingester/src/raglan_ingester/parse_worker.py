@@ -106,6 +106,7 @@ def _reply(parsed: ParsedDocument, request: dict[str, Any]) -> dict[str, Any]:
                 piece.page,
                 _packed(piece.blocks),
                 piece.metadata,
+                piece.section,
             ]
             for piece in cut(parsed, sizes, tokens, language, request["strategy"])
         ],

@@ -66,6 +66,8 @@ class CutChunk:
     """Of the chunk; see `raglan.blocks.to_bytes`."""
     metadata: dict[str, Any] = field(default_factory=dict)
     """Besides that of the document."""
+    section: int | None = None
+    """Number of its section within the document; None where it has none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,8 +287,8 @@ def _reply_of(body: bytes) -> CutDocument | Unparsable:
         title=reply["title"],
         text=reply["text"],
         chunks=[
-            CutChunk(start, end, tuple(path), page, base64.b64decode(structure), metadata)
-            for start, end, path, page, structure, metadata in reply["chunks"]
+            CutChunk(start, end, tuple(path), page, base64.b64decode(structure), metadata, section)
+            for start, end, path, page, structure, metadata, section in reply["chunks"]
         ],
         language=reply["language"],
         metadata=reply["metadata"],

@@ -27,10 +27,11 @@ _NAMESPACE: Final = uuid.UUID("8d2ee9f0-6b0a-5f0c-9a3e-0d6f5a1c7b11")
 _FIELDS: Final = (
     "chunk_id", "document_id", "ordinal", "title", "text", "start", "end", "heading_path",
     "metadata_json", "page", "structure", "language", "filename", "created_ms",
-    "own_metadata_json",
+    "own_metadata_json", "gap_before",
 )  # fmt: skip
 
-STORED: Final = (*_FIELDS, ACCESS, TENANT)
+SECTION: Final = "section"
+STORED: Final = (*_FIELDS, SECTION, ACCESS, TENANT)
 """The fields of the payload that a chunk is read back from."""
 
 LABELLED: Final = (DOCUMENT_ID, "title", "filename", "created_ms", "own_metadata_json")
@@ -66,6 +67,10 @@ class Chunk:
     """When the document was submitted, in milliseconds since 1970; 0 where it is not known."""
     own_metadata_json: str = ""
     """Metadata of this chunk alone, which changes of the document's leave as they are."""
+    gap_before: str = ""
+    """Text between the chunk before and this one; empty where there is none or it is not known."""
+    section: tuple[int, int] | None = None
+    """Positions of the first and the last chunk of its section; None where it has none."""
     access: tuple[str, ...] = ()
     """Tags of which a caller must hold one to find it; none for every caller."""
     tenant: str = ""
@@ -103,6 +108,7 @@ class Chunk:
         stored = {name: getattr(self, name) for name in _FIELDS}
         return stored | {
             "heading_path": list(self.heading_path),
+            SECTION: self.section and list(self.section),
             "structure": base64.b64encode(self.structure).decode(),
             **named,
         }
@@ -117,9 +123,14 @@ class Chunk:
             | {
                 "heading_path": tuple(payload["heading_path"]),
                 ACCESS: tuple(payload.get(ACCESS, ())),
+                SECTION: _section(payload.get(SECTION)),
                 "structure": base64.b64decode(payload.get("structure", "")),
             }
         )
+
+
+def _section(stored: Sequence[int] | None) -> tuple[int, int] | None:
+    return (stored[0], stored[1]) if stored else None
 
 
 def labels(

@@ -18,9 +18,10 @@ from raglan.filtering.terms import term
 from raglan.identifiers import check_collection_name, shortened
 from raglan.telemetry import semconv
 
-from raglan_retriever import abbreviations, lexical
+from raglan_retriever import abbreviations, lexical, neighbours
 from raglan_retriever.chunks import DOCUMENT_ID, Chunk, labels, point_id
 from raglan_retriever.collection import Collection, Model, check_new_model
+from raglan_retriever.neighbours import Neighbourhood
 from raglan_retriever.searching import Limits, Query, Results, Searcher
 from raglan_retriever.stores.spans import engine_span
 from raglan_retriever.stores.store import Point, Removed, Stats, Store, Versioned
@@ -257,6 +258,12 @@ class Index:
     async def search(self, query: Query) -> Results:
         """See `Searcher.search`."""
         return await self._searcher.search(query)
+
+    async def neighbours(
+        self, wanted: Sequence[Neighbourhood], where: Clause | None
+    ) -> list[tuple[str, Chunk]]:
+        """See `neighbours.read`."""
+        return await neighbours.read(self.store, wanted, where)
 
     async def set_profile(self, name: str, profile: str) -> None:
         """Keep the name of the settings that callers search the collection with.

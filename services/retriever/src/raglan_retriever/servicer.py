@@ -176,6 +176,17 @@ class RetrieverServicer(retriever_pb2_grpc.RetrieverServiceServicer):
             synonyms=wire.synonyms_to_proto(results.synonyms),
         )
 
+    async def GetNeighbours(
+        self, request: retriever_pb2.GetNeighboursRequest, context: Context
+    ) -> retriever_pb2.GetNeighboursResponse:
+        started = time.perf_counter_ns()
+        wanted = wire.neighbourhoods_from_proto(request)
+        found = await self._index.neighbours(wanted, wire.filter_from_proto(request))
+        return retriever_pb2.GetNeighboursResponse(
+            chunks=pages.first_page(wire.chunk_passage(*each) for each in found),
+            timing=_timing(started, len(found)),
+        )
+
     async def GetIndexRevisions(
         self, request: retriever_pb2.GetIndexRevisionsRequest, context: Context
     ) -> retriever_pb2.GetIndexRevisionsResponse:

@@ -10,6 +10,7 @@ from typing import Final
 import numpy as np
 from raglan import fusion, tensors
 from raglan.errors import InvalidInput
+from raglan.filtering.clauses import Clause
 from raglan.filtering.wire import clause_from_proto
 from raglan.rpc import pages
 from raglan.v1 import common_pb2, retriever_pb2
@@ -18,6 +19,7 @@ from raglan_retriever.attempts import Searched
 from raglan_retriever.chunks import Chunk
 from raglan_retriever.collection import Collection, Model
 from raglan_retriever.lexical import Sparse
+from raglan_retriever.neighbours import Neighbourhood
 from raglan_retriever.searching import Fusion, Mode, Query, SearchHit
 from raglan_retriever.stores.store import Stats
 from raglan_retriever.transfer import IndexedChunks
@@ -63,8 +65,28 @@ def chunk_from_proto(message: retriever_pb2.Chunk) -> Chunk:
         language=message.language,
         filename=message.filename,
         created_ms=_milliseconds(message),
+        gap_before=message.gap_before,
+        section=_section_from_proto(message),
         access=tuple(message.access),
     )
+
+
+def _section_from_proto(message: retriever_pb2.Chunk) -> tuple[int, int] | None:
+    if not message.HasField("section"):
+        return None
+    first, last = message.section.first, message.section.last
+    if not first <= message.ordinal <= last:
+        raise InvalidInput(
+            f"The section of chunk {message.chunk_id[:100]!r} is {first} to {last}; it must hold "
+            f"the chunk's own position, {message.ordinal}."
+        )
+    return first, last
+
+
+def _section_to_proto(chunk: Chunk) -> common_pb2.ChunkRange | None:
+    if chunk.section is None:
+        return None
+    return common_pb2.ChunkRange(first=chunk.section[0], last=chunk.section[1])
 
 
 def _milliseconds(message: retriever_pb2.Chunk) -> int:
@@ -100,10 +122,38 @@ def query_from_proto(request: retriever_pb2.SearchRequest, default: Fusion) -> Q
         vector=vector,
         model=model_from_proto(request.embedder) if request.HasField("embedder") else None,
         readability=_readability_from_proto(request),
-        where=clause_from_proto(request.filter) if request.HasField("filter") else None,
+        where=filter_from_proto(request),
         fusion=_fusion_from_proto(request.fusion, default),
         collection_budget_s=request.collection_budget_ms / 1e3 or None,
     )
+
+
+def filter_from_proto(
+    request: retriever_pb2.SearchRequest | retriever_pb2.GetNeighboursRequest,
+) -> Clause | None:
+    """Convert the filter of a request. Raises InvalidInput."""
+    return clause_from_proto(request.filter) if request.HasField("filter") else None
+
+
+def neighbourhoods_from_proto(
+    request: retriever_pb2.GetNeighboursRequest,
+) -> list[Neighbourhood]:
+    """Convert a request for neighbours.
+
+    Raises:
+        InvalidInput: one names no collection of the request, or its range is reversed.
+    """
+    wanted = []
+    for around in request.around:
+        first, last = around.wanted.first, around.wanted.last
+        if around.collection >= len(request.collections) or first > last:
+            raise InvalidInput(
+                f"A neighbourhood names collection {around.collection} of "
+                f"{len(request.collections)} and the chunks {first} to {last}."
+            )
+        name = request.collections[around.collection]
+        wanted.append(Neighbourhood(name, around.chunk_id, around.ordinal, first, last))
+    return wanted
 
 
 def collection_to_proto(collection: Collection, stats: Stats) -> retriever_pb2.Collection:
@@ -215,6 +265,8 @@ def chunk_to_proto(chunk: Chunk) -> retriever_pb2.Chunk:
         structure=chunk.structure,
         language=chunk.language,
         filename=chunk.filename,
+        gap_before=chunk.gap_before,
+        section=_section_to_proto(chunk),
         access=chunk.access,
     )
     if chunk.created_ms:
@@ -224,11 +276,22 @@ def chunk_to_proto(chunk: Chunk) -> retriever_pb2.Chunk:
 
 def passage_to_proto(rank: int, found: SearchHit) -> common_pb2.Passage:
     """Convert a search result; `rank` counts from 1."""
-    chunk = found.chunk
+    message = chunk_passage(found.collection, found.chunk)
+    message.rank = rank
+    message.exact = found.exact
+    message.duplicates = found.duplicates
+    for name in ("dense", "lexical", "fused"):
+        if (score := getattr(found, name)) is not None:
+            setattr(message.scores, name, score)
+    return message
+
+
+def chunk_passage(collection: str, chunk: Chunk) -> common_pb2.Passage:
+    """Convert a chunk of a collection that no search found."""
     return common_pb2.Passage(
         chunk_id=chunk.chunk_id,
         document_id=chunk.document_id,
-        collection=found.collection,
+        collection=collection,
         title=chunk.title,
         text=chunk.text,
         start=chunk.start,
@@ -238,10 +301,9 @@ def passage_to_proto(rank: int, found: SearchHit) -> common_pb2.Passage:
         page=chunk.page,
         structure=chunk.structure,
         language=chunk.language,
-        rank=rank,
-        exact=found.exact,
-        scores=common_pb2.Scores(dense=found.dense, lexical=found.lexical, fused=found.fused),
-        duplicates=found.duplicates,
+        ordinal=chunk.ordinal,
+        gap_before=chunk.gap_before,
+        section=_section_to_proto(chunk),
     )
 
 

@@ -18,9 +18,12 @@ class Scores(Model):
 
 
 class Passage(Model):
-    """A chunk of a stored document: `text` equals the document's text at `start:end`."""
+    """A piece of a stored document: `text` equals the document's text at `start:end`."""
 
     chunk_id: str
+    """The chunk that was found."""
+    chunk_ids: list[str]
+    """The chunks that the text consists of, in the order of the document."""
     document_id: str
     collection: str
     title: str

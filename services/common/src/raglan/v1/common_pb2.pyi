@@ -473,6 +473,58 @@ class Scores(_message.Message):
 Global___Scores: _TypeAlias = Scores  # noqa: Y015
 
 @_typing.final
+class ChunkRange(_message.Message):
+    """Positions of chunks within a document, both inclusive."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FIRST_FIELD_NUMBER: _builtins.int
+    LAST_FIELD_NUMBER: _builtins.int
+    first: _builtins.int
+    last: _builtins.int
+    def __init__(
+        self,
+        *,
+        first: _builtins.int = ...,
+        last: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["first", b"first", "last", b"last"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ChunkRange: _TypeAlias = ChunkRange  # noqa: Y015
+
+@_typing.final
+class PassagePart(_message.Message):
+    """A chunk that a passage's text was joined from."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHUNK_ID_FIELD_NUMBER: _builtins.int
+    START_FIELD_NUMBER: _builtins.int
+    END_FIELD_NUMBER: _builtins.int
+    chunk_id: _builtins.str
+    start: _builtins.int
+    """As in Passage."""
+    end: _builtins.int
+    def __init__(
+        self,
+        *,
+        chunk_id: _builtins.str = ...,
+        start: _builtins.int = ...,
+        end: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk_id", b"chunk_id", "end", b"end", "start", b"start"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PassagePart: _TypeAlias = PassagePart  # noqa: Y015
+
+@_typing.final
 class Passage(_message.Message):
     """A piece of a stored document, as found by a search."""
 
@@ -495,6 +547,10 @@ class Passage(_message.Message):
     LANGUAGE_FIELD_NUMBER: _builtins.int
     DUPLICATES_FIELD_NUMBER: _builtins.int
     EXACT_FIELD_NUMBER: _builtins.int
+    ORDINAL_FIELD_NUMBER: _builtins.int
+    GAP_BEFORE_FIELD_NUMBER: _builtins.int
+    SECTION_FIELD_NUMBER: _builtins.int
+    PARTS_FIELD_NUMBER: _builtins.int
     chunk_id: _builtins.str
     document_id: _builtins.str
     collection: _builtins.str
@@ -520,6 +576,9 @@ class Passage(_message.Message):
     """It holds words of the query that hardly another chunk does, such as an identifier or an error
     code. Whoever reorders passages leaves these first.
     """
+    ordinal: _builtins.int
+    """As in Chunk."""
+    gap_before: _builtins.str
     @_builtins.property
     def heading_path(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Headings above the chunk, outermost first."""
@@ -531,6 +590,12 @@ class Passage(_message.Message):
         """Where in the text the best match of each of the query's words begins, in characters; empty
         where no reranker that looks at words has scored the passage.
         """
+
+    @_builtins.property
+    def section(self) -> Global___ChunkRange: ...
+    @_builtins.property
+    def parts(self) -> _containers.RepeatedCompositeFieldContainer[Global___PassagePart]:
+        """In the order of the text; empty where it is that of one chunk."""
 
     def __init__(
         self,
@@ -552,10 +617,14 @@ class Passage(_message.Message):
         language: _builtins.str = ...,
         duplicates: _builtins.int = ...,
         exact: _builtins.bool = ...,
+        ordinal: _builtins.int = ...,
+        gap_before: _builtins.str = ...,
+        section: Global___ChunkRange | None = ...,
+        parts: _abc.Iterable[Global___PassagePart] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["scores", b"scores"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["scores", b"scores", "section", b"section"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk_id", b"chunk_id", "collection", b"collection", "document_id", b"document_id", "duplicates", b"duplicates", "end", b"end", "exact", b"exact", "heading_path", b"heading_path", "language", b"language", "matches", b"matches", "metadata_json", b"metadata_json", "page", b"page", "rank", b"rank", "scores", b"scores", "start", b"start", "structure", b"structure", "text", b"text", "title", b"title"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk_id", b"chunk_id", "collection", b"collection", "document_id", b"document_id", "duplicates", b"duplicates", "end", b"end", "exact", b"exact", "gap_before", b"gap_before", "heading_path", b"heading_path", "language", b"language", "matches", b"matches", "metadata_json", b"metadata_json", "ordinal", b"ordinal", "page", b"page", "parts", b"parts", "rank", b"rank", "scores", b"scores", "section", b"section", "start", b"start", "structure", b"structure", "text", b"text", "title", b"title"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -317,6 +317,8 @@ class Chunk(_message.Message):
     CREATED_AT_FIELD_NUMBER: _builtins.int
     ACCESS_FIELD_NUMBER: _builtins.int
     OWN_METADATA_JSON_FIELD_NUMBER: _builtins.int
+    GAP_BEFORE_FIELD_NUMBER: _builtins.int
+    SECTION_FIELD_NUMBER: _builtins.int
     chunk_id: _builtins.str
     document_id: _builtins.str
     ordinal: _builtins.int
@@ -336,6 +338,10 @@ class Chunk(_message.Message):
     """A JSON object: metadata of this chunk alone, which changes of the document's leave as they are.
     Added to metadata_json, whose fields of the same names win.
     """
+    gap_before: _builtins.str
+    """Text of the document between the chunk before and this one; empty where there is none, or it is
+    too long to be kept.
+    """
     @_builtins.property
     def heading_path(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
@@ -343,6 +349,10 @@ class Chunk(_message.Message):
     @_builtins.property
     def access(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Only callers who hold one of these find it; none means every caller of the collection."""
+
+    @_builtins.property
+    def section(self) -> _common_pb2.ChunkRange:
+        """The chunks of the section that answers to this one are written from; unset where it has none."""
 
     def __init__(
         self,
@@ -363,10 +373,12 @@ class Chunk(_message.Message):
         created_at: _timestamp_pb2.Timestamp | None = ...,
         access: _abc.Iterable[_builtins.str] | None = ...,
         own_metadata_json: _builtins.str = ...,
+        gap_before: _builtins.str = ...,
+        section: _common_pb2.ChunkRange | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "section", b"section"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["access", b"access", "chunk_id", b"chunk_id", "created_at", b"created_at", "document_id", b"document_id", "end", b"end", "filename", b"filename", "heading_path", b"heading_path", "language", b"language", "metadata_json", b"metadata_json", "ordinal", b"ordinal", "own_metadata_json", b"own_metadata_json", "page", b"page", "start", b"start", "structure", b"structure", "text", b"text", "title", b"title"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access", b"access", "chunk_id", b"chunk_id", "created_at", b"created_at", "document_id", b"document_id", "end", b"end", "filename", b"filename", "gap_before", b"gap_before", "heading_path", b"heading_path", "language", b"language", "metadata_json", b"metadata_json", "ordinal", b"ordinal", "own_metadata_json", b"own_metadata_json", "page", b"page", "section", b"section", "start", b"start", "structure", b"structure", "text", b"text", "title", b"title"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1253,6 +1265,99 @@ class SearchResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SearchResponse: _TypeAlias = SearchResponse  # noqa: Y015
+
+@_typing.final
+class Neighbourhood(_message.Message):
+    """Chunks around one that a search found."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COLLECTION_FIELD_NUMBER: _builtins.int
+    CHUNK_ID_FIELD_NUMBER: _builtins.int
+    ORDINAL_FIELD_NUMBER: _builtins.int
+    WANTED_FIELD_NUMBER: _builtins.int
+    collection: _builtins.int
+    """Index into GetNeighboursRequest.collections."""
+    chunk_id: _builtins.str
+    """Of the chunk that was found."""
+    ordinal: _builtins.int
+    @_builtins.property
+    def wanted(self) -> _common_pb2.ChunkRange: ...
+    def __init__(
+        self,
+        *,
+        collection: _builtins.int = ...,
+        chunk_id: _builtins.str = ...,
+        ordinal: _builtins.int = ...,
+        wanted: _common_pb2.ChunkRange | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["wanted", b"wanted"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk_id", b"chunk_id", "collection", b"collection", "ordinal", b"ordinal", "wanted", b"wanted"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Neighbourhood: _TypeAlias = Neighbourhood  # noqa: Y015
+
+@_typing.final
+class GetNeighboursRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COLLECTIONS_FIELD_NUMBER: _builtins.int
+    AROUND_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def collections(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def around(self) -> _containers.RepeatedCompositeFieldContainer[Global___Neighbourhood]:
+        """1000 chunks at most together."""
+
+    @_builtins.property
+    def filter(self) -> Global___Filter:
+        """As of the search: a chunk that does not pass is no neighbour."""
+
+    def __init__(
+        self,
+        *,
+        collections: _abc.Iterable[_builtins.str] | None = ...,
+        around: _abc.Iterable[Global___Neighbourhood] | None = ...,
+        filter: Global___Filter | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["around", b"around", "collections", b"collections", "filter", b"filter"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetNeighboursRequest: _TypeAlias = GetNeighboursRequest  # noqa: Y015
+
+@_typing.final
+class GetNeighboursResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHUNKS_FIELD_NUMBER: _builtins.int
+    TIMING_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def chunks(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.Passage]:
+        """Those that exist and that the caller reaches, in no particular order, as many as fit into a
+        message; without scores and ranks.
+        """
+
+    @_builtins.property
+    def timing(self) -> _common_pb2.Timing: ...
+    def __init__(
+        self,
+        *,
+        chunks: _abc.Iterable[_common_pb2.Passage] | None = ...,
+        timing: _common_pb2.Timing | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["timing", b"timing"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunks", b"chunks", "timing", b"timing"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetNeighboursResponse: _TypeAlias = GetNeighboursResponse  # noqa: Y015
 
 @_typing.final
 class GetIndexRevisionsRequest(_message.Message):

@@ -95,6 +95,11 @@ class RetrieverServiceStub:
                 request_serializer=raglan_dot_v1_dot_retriever__pb2.SearchRequest.SerializeToString,
                 response_deserializer=raglan_dot_v1_dot_retriever__pb2.SearchResponse.FromString,
                 _registered_method=True)
+        self.GetNeighbours = channel.unary_unary(
+                '/raglan.v1.RetrieverService/GetNeighbours',
+                request_serializer=raglan_dot_v1_dot_retriever__pb2.GetNeighboursRequest.SerializeToString,
+                response_deserializer=raglan_dot_v1_dot_retriever__pb2.GetNeighboursResponse.FromString,
+                _registered_method=True)
         self.GetIndexRevisions = channel.unary_unary(
                 '/raglan.v1.RetrieverService/GetIndexRevisions',
                 request_serializer=raglan_dot_v1_dot_retriever__pb2.GetIndexRevisionsRequest.SerializeToString,
@@ -208,6 +213,13 @@ class RetrieverServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetNeighbours(self, request, context):
+        """Chunks beside those that a search found, of the same version of their documents.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetIndexRevisions(self, request, context):
         """The present revision of each collection, without a search: whether a cached result still holds.
         """
@@ -305,6 +317,11 @@ def add_RetrieverServiceServicer_to_server(servicer, server):
                     servicer.Search,
                     request_deserializer=raglan_dot_v1_dot_retriever__pb2.SearchRequest.FromString,
                     response_serializer=raglan_dot_v1_dot_retriever__pb2.SearchResponse.SerializeToString,
+            ),
+            'GetNeighbours': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetNeighbours,
+                    request_deserializer=raglan_dot_v1_dot_retriever__pb2.GetNeighboursRequest.FromString,
+                    response_serializer=raglan_dot_v1_dot_retriever__pb2.GetNeighboursResponse.SerializeToString,
             ),
             'GetIndexRevisions': grpc.unary_unary_rpc_method_handler(
                     servicer.GetIndexRevisions,
@@ -639,6 +656,33 @@ class RetrieverService:
             '/raglan.v1.RetrieverService/Search',
             raglan_dot_v1_dot_retriever__pb2.SearchRequest.SerializeToString,
             raglan_dot_v1_dot_retriever__pb2.SearchResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetNeighbours(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/raglan.v1.RetrieverService/GetNeighbours',
+            raglan_dot_v1_dot_retriever__pb2.GetNeighboursRequest.SerializeToString,
+            raglan_dot_v1_dot_retriever__pb2.GetNeighboursResponse.FromString,
             options,
             channel_credentials,
             insecure,

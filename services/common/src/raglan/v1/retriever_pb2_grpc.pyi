@@ -57,6 +57,8 @@ class RetrieverServiceStub:
     CountChunks: _grpc.UnaryUnaryMultiCallable[_retriever_pb2.CountChunksRequest, _retriever_pb2.CountChunksResponse]
     """How many chunks the index holds of each document."""
     Search: _grpc.UnaryUnaryMultiCallable[_retriever_pb2.SearchRequest, _retriever_pb2.SearchResponse]
+    GetNeighbours: _grpc.UnaryUnaryMultiCallable[_retriever_pb2.GetNeighboursRequest, _retriever_pb2.GetNeighboursResponse]
+    """Chunks beside those that a search found, of the same version of their documents."""
     GetIndexRevisions: _grpc.UnaryUnaryMultiCallable[_retriever_pb2.GetIndexRevisionsRequest, _retriever_pb2.GetIndexRevisionsResponse]
     """The present revision of each collection, without a search: whether a cached result still holds."""
     GetInfo: _grpc.UnaryUnaryMultiCallable[_common_pb2.GetInfoRequest, _common_pb2.ServiceInfo]
@@ -96,6 +98,8 @@ class RetrieverServiceAsyncStub(RetrieverServiceStub):
     CountChunks: _aio.UnaryUnaryMultiCallable[_retriever_pb2.CountChunksRequest, _retriever_pb2.CountChunksResponse]  # type: ignore[assignment]
     """How many chunks the index holds of each document."""
     Search: _aio.UnaryUnaryMultiCallable[_retriever_pb2.SearchRequest, _retriever_pb2.SearchResponse]  # type: ignore[assignment]
+    GetNeighbours: _aio.UnaryUnaryMultiCallable[_retriever_pb2.GetNeighboursRequest, _retriever_pb2.GetNeighboursResponse]  # type: ignore[assignment]
+    """Chunks beside those that a search found, of the same version of their documents."""
     GetIndexRevisions: _aio.UnaryUnaryMultiCallable[_retriever_pb2.GetIndexRevisionsRequest, _retriever_pb2.GetIndexRevisionsResponse]  # type: ignore[assignment]
     """The present revision of each collection, without a search: whether a cached result still holds."""
     GetInfo: _aio.UnaryUnaryMultiCallable[_common_pb2.GetInfoRequest, _common_pb2.ServiceInfo]  # type: ignore[assignment]
@@ -198,6 +202,14 @@ class RetrieverServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _retriever_pb2.SearchRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_retriever_pb2.SearchResponse, _abc.Awaitable[_retriever_pb2.SearchResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def GetNeighbours(
+        self,
+        request: _retriever_pb2.GetNeighboursRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_retriever_pb2.GetNeighboursResponse, _abc.Awaitable[_retriever_pb2.GetNeighboursResponse]]:
+        """Chunks beside those that a search found, of the same version of their documents."""
 
     @_abc_1.abstractmethod
     def GetIndexRevisions(

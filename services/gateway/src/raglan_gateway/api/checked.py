@@ -50,6 +50,12 @@ def checked(
         raise InvalidInput(
             f"top_k is {body.top_k}; the limit is {settings.max_top_k} (RAGLAN_GATEWAY_MAX_TOP_K)."
         )
+    expand_tokens = settings.section_tokens if body.expand_tokens is None else body.expand_tokens
+    if body.expand_tokens is not None and expand_tokens > settings.max_expand_tokens:
+        raise InvalidInput(
+            f"expand_tokens is {expand_tokens}; the limit is {settings.max_expand_tokens} "
+            "(RAGLAN_GATEWAY_MAX_EXPAND_TOKENS)."
+        )
     timeout_ms = body.timeout_ms or settings.default_timeout_ms
     if timeout_ms > settings.max_timeout_ms:
         raise InvalidInput(
@@ -80,6 +86,8 @@ def checked(
         mode=_MODES[body.mode],
         rerank=body.rerank,
         min_score=body.min_score,
+        expand_tokens=expand_tokens,
+        expand_neighbours=body.expand_tokens is not None,
         filter=filters.to_proto(body.filter) if body.filter else None,
         tenant=caller.current().tenant,
         access=caller.current().access,

@@ -21,6 +21,7 @@ from raglan_gateway.api import (
     strategy_schemas,
     understood,
 )
+from raglan_gateway.expansion.joining import part_at
 from raglan_gateway.grounding import Claim, groundedness
 from raglan_gateway.query_state import QueryState
 from raglan_gateway.strategies.strategy import SecondTry
@@ -184,6 +185,7 @@ def passage(found: common_pb2.Passage) -> schemas.Passage:
     scores = {field.name: value for field, value in found.scores.ListFields()}
     return schemas.Passage(
         chunk_id=found.chunk_id,
+        chunk_ids=[part.chunk_id for part in found.parts] or [found.chunk_id],
         document_id=found.document_id,
         collection=found.collection,
         title=found.title,
@@ -202,13 +204,14 @@ def passage(found: common_pb2.Passage) -> schemas.Passage:
 
 def citation(cited: generator_pb2.Citation, source: common_pb2.Passage) -> schemas.Citation:
     """One citation of `source`."""
+    chunk = part_at(source, cited.start)
     return schemas.Citation(
         marker=cited.marker,
         document_id=source.document_id,
         collection=source.collection,
-        chunk_id=source.chunk_id,
-        chunk_start=source.start,
-        chunk_end=source.end,
+        chunk_id=chunk.chunk_id,
+        chunk_start=chunk.start,
+        chunk_end=chunk.end,
         title=source.title,
         heading_path=list(cited.heading_path or source.heading_path),
         page=cited.page or source.page or None,

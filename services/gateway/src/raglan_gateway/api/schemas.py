@@ -81,6 +81,11 @@ class SearchRequest(WithStrategy):
     Not applied where nothing was reranked; `degraded` says so then."""
     filter: BoundedFilter | None = None
     """Only documents whose metadata match."""
+    expand_tokens: Annotated[int, Field(ge=0)] | None = None
+    """Tokens of text around the passages that they are joined with, best first, in all; passages
+    that follow each other are joined too. At most `RAGLAN_GATEWAY_MAX_EXPAND_TOKENS` (16,000); 0
+    for none. Without it, `RAGLAN_GATEWAY_SECTION_TOKENS` (2,000), for chunks of the strategy
+    `parent` alone."""
     timeout_ms: Annotated[int, Field(ge=100)] | None = None
     """Deadline in milliseconds from the arrival; without it,
     `RAGLAN_GATEWAY_DEFAULT_TIMEOUT_MS` (30,000)."""
@@ -133,9 +138,12 @@ class Scores(Described):
 
 
 class Passage(Described):
-    """A chunk of a stored document: `text` equals the document's text at `start:end`."""
+    """A piece of a stored document: `text` equals the document's text at `start:end`."""
 
     chunk_id: str
+    """The chunk that was found."""
+    chunk_ids: list[str]
+    """The chunks that the text consists of, in the order of the document."""
     document_id: str
     collection: str
     title: str

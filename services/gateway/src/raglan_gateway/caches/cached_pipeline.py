@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import replace
 from functools import partial
+from typing import Final
 
 from raglan import tensors
 from raglan.deadline import Deadline
@@ -36,6 +37,9 @@ from raglan_gateway.query_state import CacheHit, Known, QueryState, SimilarQuest
 from raglan_gateway.strategies import outcomes
 from raglan_gateway.strategies.strategy import Strategy
 from raglan_gateway.understanding.replying import small_talk_events
+
+_DECIDES_PASSAGES: Final = frozenset({"embed", "retrieve", "rerank", "expand"})
+"""Stages whose results are the ranked passages."""
 
 _JOINED_SHARE = 0.5
 """A run is joined if it has this share of one's own time left, or more."""
@@ -296,7 +300,7 @@ class CachedPipeline:
             or query.strategy is not Strategy.NONE
             or run.strategy.helped
             or not lookup.is_known(query)
-            or fell_back & {"embed", "retrieve", "rerank"}
+            or fell_back & _DECIDES_PASSAGES
             or not all(run.revisions.get(name) for name in query.collections)
         ):
             return
@@ -305,7 +309,7 @@ class CachedPipeline:
             keys.evidence(query, run.revisions, lookup.models, self._setup),
         )
         found = _found(run)
-        cost_s = sum(taken.get(stage, 0.0) for stage in ("embed", "retrieve", "rerank")) / 1e3
+        cost_s = sum(taken.get(stage, 0.0) for stage in _DECIDES_PASSAGES) / 1e3
         self._store.put(place, found.SerializeToString(), cost_s)
 
     def _keep_answer(self, run: QueryState, lookup: Lookup) -> None:

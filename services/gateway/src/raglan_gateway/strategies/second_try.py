@@ -151,5 +151,5 @@ def better(first: QueryState, second: QueryState) -> QueryState:
     return kept
 
 
-def _place(passage: common_pb2.Passage) -> tuple[str, str]:
-    return passage.collection, passage.chunk_id
+def _place(passage: common_pb2.Passage) -> tuple[str, str, int, int]:
+    return passage.collection, passage.chunk_id, passage.start, passage.end

@@ -10,13 +10,13 @@ from itertools import groupby
 from typing import BinaryIO, Final, NamedTuple, Protocol, Self
 
 import structlog
+from raglan.chunk_ids import chunk_id
 from raglan.errors import Conflict, InvalidInput, NotFound, Unavailable
 from raglan.v1 import backup_pb2, retriever_pb2
 
 from raglan_ingester.backup.rows import RowReader, Version, WholeDocument, fitting, to_record
 from raglan_ingester.blobs import BlobStore
 from raglan_ingester.documents import NAMES_ITS_BLOB, DocumentStore
-from raglan_ingester.indexing import chunk_id
 from raglan_ingester.model import DocumentState, ItemState
 from raglan_ingester.schema import SCHEMA
 

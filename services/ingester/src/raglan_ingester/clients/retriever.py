@@ -69,6 +69,10 @@ class IndexChunk:
     """Time of submission, in milliseconds since the epoch."""
     access: Sequence[str] = ()
     """Tags of which a caller must hold one to find it."""
+    gap_before: str = ""
+    """Text between the chunk before and this one."""
+    section: tuple[int, int] | None = None
+    """Positions of the first and the last chunk of its section."""
 
 
 class RetrieverClient:
@@ -180,6 +184,9 @@ def _to_proto(chunk: IndexChunk) -> retriever_pb2.Chunk:
         language=chunk.language,
         filename=chunk.filename,
         access=chunk.access,
+        gap_before=chunk.gap_before,
     )
+    if chunk.section is not None:
+        message.section.first, message.section.last = chunk.section
     message.created_at.FromMilliseconds(chunk.created_ms)
     return message

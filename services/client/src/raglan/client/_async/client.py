@@ -31,6 +31,7 @@ class AsyncClient(AsyncDocuments):
         rerank: bool | None = None,
         min_score: float | None = None,
         filter: Mapping[str, Any] | None = None,  # noqa: A002
+        expand_tokens: int | None = None,
         history: Sequence[Mapping[str, str]] | None = None,
         temperature: float | None = None,
         top_p: float | None = None,
@@ -57,6 +58,7 @@ class AsyncClient(AsyncDocuments):
             rerank: whether the reranker orders the passages.
             min_score: least `scores.rerank` of a passage.
             filter: on metadata, such as `{"eq": {"field": "team", "value": "search"}}`.
+            expand_tokens: of text around the passages that they are joined with; 0 for none.
             history: turns before the question, `{"role": "user" or "assistant", "text": ...}`.
             temperature: of the model's sampling.
             top_p: of the model's sampling.
@@ -76,8 +78,9 @@ class AsyncClient(AsyncDocuments):
         body = transport.query_body(
             query, timeout_s, extra_body,
             collections=collections, top_k=top_k, mode=mode, rerank=rerank, min_score=min_score,
-            filter=filter, history=history, temperature=temperature, top_p=top_p, seed=seed,
-            stop=stop, json_schema=json_schema, session_id=session_id, profile=profile,
+            filter=filter, expand_tokens=expand_tokens, history=history, temperature=temperature,
+            top_p=top_p, seed=seed, stop=stop, json_schema=json_schema, session_id=session_id,
+            profile=profile,
             strategy=strategy, query_count=query_count, second_try=second_try,
             second_try_below=second_try_below, max_tokens=max_tokens,
         )  # fmt: skip
@@ -98,6 +101,7 @@ class AsyncClient(AsyncDocuments):
         rerank: bool | None = None,
         min_score: float | None = None,
         filter: Mapping[str, Any] | None = None,  # noqa: A002
+        expand_tokens: int | None = None,
         history: Sequence[Mapping[str, str]] | None = None,
         temperature: float | None = None,
         top_p: float | None = None,
@@ -122,8 +126,9 @@ class AsyncClient(AsyncDocuments):
         body = transport.query_body(
             query, timeout_s, extra_body,
             collections=collections, top_k=top_k, mode=mode, rerank=rerank, min_score=min_score,
-            filter=filter, history=history, temperature=temperature, top_p=top_p, seed=seed,
-            stop=stop, json_schema=json_schema, session_id=session_id, profile=profile,
+            filter=filter, expand_tokens=expand_tokens, history=history, temperature=temperature,
+            top_p=top_p, seed=seed, stop=stop, json_schema=json_schema, session_id=session_id,
+            profile=profile,
             strategy=strategy, query_count=query_count, second_try=second_try,
             second_try_below=second_try_below, max_tokens=max_tokens, stream=True,
         )  # fmt: skip
@@ -141,6 +146,7 @@ class AsyncClient(AsyncDocuments):
         rerank: bool | None = None,
         min_score: float | None = None,
         filter: Mapping[str, Any] | None = None,  # noqa: A002
+        expand_tokens: int | None = None,
         profile: str | None = None,
         strategy: models.StrategyName | None = None,
         query_count: int | None = None,
@@ -151,7 +157,8 @@ class AsyncClient(AsyncDocuments):
         body = transport.query_body(
             query, timeout_s, extra_body,
             collections=collections, top_k=top_k, mode=mode, rerank=rerank, min_score=min_score,
-            filter=filter, profile=profile, strategy=strategy, query_count=query_count,
+            filter=filter, expand_tokens=expand_tokens, profile=profile, strategy=strategy,
+            query_count=query_count,
         )  # fmt: skip
         deadline = transport.query_deadline(timeout_s, self.timeout_s)
         found = await self.request(

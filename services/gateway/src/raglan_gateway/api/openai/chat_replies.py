@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -33,9 +33,14 @@ class Head:
     id: str = field(default_factory=lambda: f"chatcmpl-{answer_id.current()}")
 
 
+def chunk_metadata(passages: Sequence[schemas.Passage]) -> dict[str, dict[str, Any]]:
+    """Return the metadata of each chunk of the passages, by its id."""
+    return {id_: each.metadata for each in passages for id_ in each.chunk_ids}
+
+
 def completion(reply: schemas.QueryReply, head: Head) -> dict[str, Any]:
     """Build a chat completion."""
-    metadata = {passage.chunk_id: passage.metadata for passage in reply.passages}
+    metadata = chunk_metadata(reply.passages)
     message: dict[str, Any] = {
         "role": "assistant",
         "content": reply.answer,
@@ -92,7 +97,7 @@ class _Chunks:
             case schemas.StreamStart():
                 return [self._chunk({"role": "assistant", "content": "", "refusal": None})]
             case schemas.StreamSources():
-                self._metadata = {each.chunk_id: each.metadata for each in data.passages}
+                self._metadata = chunk_metadata(data.passages)
                 return [self._chunk({}, raglan=data.model_dump(mode="json"))]
             case schemas.StreamThinking():
                 return [self._chunk({"reasoning_content": data.text})]

@@ -1,0 +1,1 @@
+"""Passages joined with their neighbours: those of the result, and those of the index."""
