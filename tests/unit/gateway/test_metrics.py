@@ -23,6 +23,7 @@ from raglan.errors import (
     Unavailable,
 )
 from raglan.telemetry.metrics import SECONDS
+from raglan_gateway.degradation import LEVELS
 from raglan_gateway.mesh import STUBS
 from raglan_gateway.metrics import QUERY_STAGES, Metrics
 
@@ -74,9 +75,10 @@ async def shown(gateway: Gateway) -> set[tuple[str, ...]]:
 STATUSES = {wire.status for wire in TABLE.values()} | {"OK"}
 ALLOWED: dict[str, set[str]] = {
     "method": {"GET", "POST", "PUT", "DELETE", "PATCH", "other"},
-    "stage": {"door", "history", "collection", *QUERY_STAGES},
+    "stage": {"door", "history", "profile", "collection", *QUERY_STAGES},
     "service": {"gateway", *STUBS},
     "address": {"127.0.0.1:1"},
+    "rung": {level.name for level in LEVELS},
     "le": {str(bound) for bound in SECONDS} | {"+Inf"},
 }
 """Label -> what it may be, where there is more than a handful or a request could have a say."""

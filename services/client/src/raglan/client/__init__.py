@@ -42,18 +42,15 @@ from raglan.client.models import (
     Source,
     SourceCounts,
     Sources,
-    Span,
     StreamDelta,
     StreamEvent,
     StreamRestart,
     StreamSources,
     StreamStart,
     StreamThinking,
-    Trace,
-    TraceList,
-    TraceSummary,
     Usage,
 )
+from raglan.client.trace_models import Span, Trace, TraceList, TraceSummary
 from raglan.client.uploads import File
 
 __all__ = [

@@ -9,6 +9,7 @@ from typing import Any, Literal, cast
 
 from raglan.client import errors, models, transport
 from raglan.client._sync.documents import Documents
+from raglan.client.trace_models import Trace, TraceList
 from raglan.client.transport import Deadline, given, read_as, segment
 
 Mode = Literal["hybrid", "dense", "lexical"]
@@ -299,18 +300,18 @@ class Client(Documents):
         retried: bool | None = None,
         min_duration_ms: float | None = None,
         before: int | None = None,
-    ) -> models.TraceList:
+    ) -> TraceList:
         """List the traces that are kept, newest first; pass `next_before` for older ones."""
         params = given(
             limit=limit, route=route, status=status, error=error, degraded=degraded,
             hedged=hedged, retried=retried, min_duration_ms=min_duration_ms, before=before,
         )  # fmt: skip
-        return read_as(models.TraceList, self.request("GET", "/v1/traces", params=params))
+        return read_as(TraceList, self.request("GET", "/v1/traces", params=params))
 
-    def get_trace(self, trace_id: str) -> models.Trace:
+    def get_trace(self, trace_id: str) -> Trace:
         """Return a trace that is kept, or any of the last two minutes."""
         found = self.request("GET", f"/v1/traces/{segment(trace_id)}")
-        return read_as(models.Trace, found)
+        return read_as(Trace, found)
 
     def _stream_events(
         self, pairs: Iterator[tuple[str, Mapping[str, Any]]]
