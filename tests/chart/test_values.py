@@ -220,15 +220,17 @@ SOURCE = {"name": "wiki", "kind": "folder", "path": "/srv/wiki", "collection": "
 def test_sources_reach_the_ingester_as_a_file() -> None:
     """The folder is mounted: a file by subPath would keep the ConfigMap's first content."""
     objects = render("--set-json", f"sources.entries=[{json.dumps(SOURCE)}]")
-    (name,) = (each for each in of_kind(objects, "ConfigMap") if each.endswith("-sources"))
-    text = of_kind(objects, "ConfigMap")[name]["data"]["sources.yaml"]
+    file = of_kind(objects, "ConfigMap")["ingester"]
+    text = file["data"]["sources.yaml"]
     assert config.parse(text.encode(), "sources.yaml").keys() == {"wiki"}
     services = workloads(objects)
     assert environment(services["ingester"])["RAGLAN_INGESTER_SOURCES_FILE"] == (
         "/etc/raglan/sources/sources.yaml"
     )
     mounted = {service: _mounted(workload) for service, workload in services.items()}
-    assert {service: found for service, found in mounted.items() if found} == {"ingester": name}
+    assert {service: found for service, found in mounted.items() if found} == {
+        "ingester": file["metadata"]["name"]
+    }
 
 
 def test_sources_of_a_config_map_of_your_own_are_mounted() -> None:
@@ -236,7 +238,7 @@ def test_sources_of_a_config_map_of_your_own_are_mounted() -> None:
     ingester = workloads(objects)["ingester"]
     assert environment(ingester)["RAGLAN_INGESTER_SOURCES_FILE"] == "/etc/raglan/sources/all.yaml"
     assert _mounted(ingester) == "mine"
-    assert not [each for each in of_kind(objects, "ConfigMap") if each.endswith("-sources")]
+    assert "ingester" not in of_kind(objects, "ConfigMap")
 
 
 def _mounted(workload: dict[str, Any]) -> str:
