@@ -130,6 +130,16 @@ test-api-clients: setup-test .venv-api-clients/.installed ## openai, cohere, Lan
 test-phoenix: setup-test .venv-phoenix/.installed ## Traces of a mesh in a real Phoenix: kinds, documents, input and output
 	$(BIN)/python -m pytest tests/phoenix
 
+.venv-open-webui/.installed: requirements/open-webui.txt
+	@test -x .venv-open-webui/bin/python || $(PYTHON) -m venv .venv-open-webui || python3 -m venv .venv-open-webui
+	@echo "Installing Open WebUI into .venv-open-webui (3 GB, ten minutes, once) ..."
+	@.venv-open-webui/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
+
+.PHONY: test-open-webui
+test-open-webui: setup-test .venv-open-webui/.installed ## A chat in Open WebUI by Chromium; too large for .ci/run: it installs for ten minutes, runs for two (needs chromium)
+	$(BIN)/python -m pytest tests/open_webui
+
 # A stamp inside the environment, as for the others: made once, and again when its pins change.
 .venv-vllm/.installed: requirements/vllm.txt requirements/vllm-constraints.txt services/common/pyproject.toml services/generator/pyproject.toml
 	@test -x .venv-vllm/bin/python || $(PYTHON) -m venv .venv-vllm || python3 -m venv .venv-vllm
@@ -337,4 +347,4 @@ bench-compare: setup ## What changed between the runs kept here, status 1 on a r
 
 .PHONY: clean
 clean: ## Remove environments and caches (not your data)
-	rm -rf $(VENV) .venv-api-clients .venv-chart .venv-infinity .venv-openapi-client .venv-peers .venv-phoenix .venv-plots .venv-vllm .pytest_cache .ruff_cache .mypy_cache .hypothesis .schemathesis
+	rm -rf $(VENV) .venv-api-clients .venv-chart .venv-infinity .venv-open-webui .venv-openapi-client .venv-peers .venv-phoenix .venv-plots .venv-vllm .pytest_cache .ruff_cache .mypy_cache .hypothesis .schemathesis

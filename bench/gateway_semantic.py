@@ -20,6 +20,10 @@ from retrieved import Encoder
 from texts import DATA
 
 _PAIRS = Path(__file__).parent / "question_pairs.tsv"
+_FIRST = 350
+"""Pairs of which every second one was left out when the lists of words were made."""
+_LISTED = 453
+"""Pairs behind these were written after all lists."""
 _THRESHOLDS = (0.8, 0.85, 0.9, 0.95)
 _DEFAULT = 0.9
 _SQUAD = "squad"
@@ -71,7 +75,8 @@ def _pairs(encoder: Encoder) -> list[Row]:
         rest = [passed[each] for each in GUARDS if each != name]
         add(f"only {name}, cosine {_DEFAULT}", passed[name], _DEFAULT)
         add(f"all but {name}, cosine {_DEFAULT}", np.logical_and.reduce(rest), _DEFAULT)
-    held_out = np.arange(len(pairs)) % 2 == 1
+    line = np.arange(len(pairs))
+    held_out = (line % 2 == 1) & (line < _FIRST) | (line >= _LISTED)
     hits = guarded & (cosines >= _DEFAULT) & held_out
     note = f"{(is_same & held_out).sum()} paraphrases, {(~is_same & held_out).sum()} others"
     for kind, members in (("paraphrases", is_same), ("other questions", ~is_same)):

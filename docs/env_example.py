@@ -32,7 +32,8 @@ OWNED: Final = ("port", "data_dir", "listen_fd", "peers_file")
 
 OF_COMPOSE: Final[Mapping[str, str]] = {
     "COMPOSE_FILE": "Compose files that are started together, with colons: compose.qdrant.yaml, "
-    "compose.ollama.yaml or compose.gpu.yaml, and compose.observability.yaml go behind "
+    "compose.ollama.yaml or compose.gpu.yaml, compose.sources.yaml and "
+    "compose.observability.yaml go behind "
     "compose.yaml. podman-compose reads it from its own environment only.",
     "COMPOSE_PROFILES": "gpu adds metrics of NVIDIA GPUs to compose.observability.yaml.",
     "PUBLISH": "Address and port of the gateway on this host. Once it is set, every request needs "
@@ -47,6 +48,8 @@ OF_COMPOSE: Final[Mapping[str, str]] = {
     "*_MEMORY": "Most memory of each container; one that needs more is ended and restarted. "
     "With compose.gpu.yaml the defaults are 4g for the encoders and 24g for the generator.",
     "*_GPU": "GPU of each service in compose.gpu.yaml, by index or UUID (nvidia-smi -L).",
+    "SOURCES_FOLDER": "Folder of sources.yaml, for compose.sources.yaml.",
+    "SOURCES_DOCUMENTS": "Folder that sources find at /srv/documents, for compose.sources.yaml.",
     "PROMETHEUS_RETENTION": "Age of the oldest metrics.",
     "OLLAMA_MODEL": "Model that compose.ollama.yaml downloads, and that answers.",
     "OLLAMA_*": "Limits of the Ollama server; compose.ollama.yaml explains each.",

@@ -28,6 +28,7 @@ MIXES: Final = (
     (BASE, "compose.qdrant.yaml"),
     (BASE, "compose.ollama.yaml"),
     (BASE, "compose.gpu.yaml"),
+    (BASE, "compose.sources.yaml"),
     (BASE, OBSERVABILITY),
     (BASE, "compose.qdrant.yaml", "compose.gpu.yaml", OBSERVABILITY),
 )

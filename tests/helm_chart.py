@@ -52,6 +52,11 @@ VARIANTS: Final[dict[str, tuple[str, ...]]] = {
     "several": SEVERAL,
     "openshift": ("-f", "values-openshift.yaml"),
     "backup": ("--set", "backup.enabled=true"),
+    "sources": (
+        "--set-json",
+        'sources.entries=[{"name": "wiki", "kind": "folder", "path": "/srv/wiki", '
+        '"collection": "default"}]',
+    ),
     "tls": ("--set", "tls.existingSecret=mesh-certificates,tls.domain=raglan.svc"),
     "ingress": (
         "--set",

@@ -29,8 +29,8 @@ class TenantApis:
         self.mark = MARKS[tenant.name]
         self.session = f"s-{self.mark}"
         """A session beside `talk`, which every tenant has."""
-        self.query = ""
-        """Id of an answer that it was given."""
+        self.query = self.trace = ""
+        """Ids of an answer that it was given, and of its trace."""
         self.file = ""
 
     async def fill(self) -> None:
@@ -48,8 +48,6 @@ class TenantApis:
             await asyncio.sleep(0.05)
         for session in (_SESSION, self.session):
             await self.talk(session)
-        rating = {"rating": "good", "text": self.mark}
-        await self._ok("PUT", f"/v1/queries/{self.query}/feedback", json=rating)
 
     async def empty(self) -> None:
         """Delete it."""
@@ -61,7 +59,8 @@ class TenantApis:
         """Ask in a session, in words of its own alone."""
         question = f"When was the {self.mark} pump replaced?"
         body = {"query": question, "collections": [COLLECTION], "session_id": session}
-        self.query = (await self._ok("POST", "/v1/query", json=body)).json()["id"]
+        reply = (await self._ok("POST", "/v1/query", json=body)).json()
+        self.query, self.trace = reply["id"], reply["trace_id"]
 
     async def use(self, chance: random.Random, body: dict[str, Any], url: str = "") -> None:
         """Use one of the APIs, and look at every part of the reply."""
@@ -129,21 +128,40 @@ class TenantApis:
     async def _kept(self, chance: random.Random, _: dict[str, Any], url: str) -> None:
         if chance.random() < 0.2:
             await self.talk(chance.choice((_SESSION, self.session)))
+        answer = f"/v1/queries/{self.query}"
+        rating = {"rating": chance.choice(("good", "bad")), "text": f"Says {self.mark}."}
+        await self._of_answer("feedback", "PUT", f"{answer}/feedback", url, json=rating)
         path = chance.choice(
             (
                 f"/v1/sessions/{_SESSION}",
                 f"/v1/sessions/{_SESSION}/export",
-                f"/v1/queries/{self.query}",
+                answer,
                 f"/v1/files/{self.file}/content",
                 f"/v1/vector_stores/{COLLECTION}/files/{self.file}/content",
             )
         )
-        self._see("kept", (await self._ok("GET", path, url)).text.splitlines())
+        if path == answer:
+            await self._of_answer("kept", "GET", path, url)
+        else:
+            self._see("kept", (await self._ok("GET", path, url)).text.splitlines())
+
+    async def _of_answer(
+        self, route: str, method: str, path: str, url: str, **options: Any
+    ) -> None:
+        """Call a route of an answer, which goes with the documents that it was made of."""
+        reply = await self.tenant.call(method, path, url, **options)
+        self._see(route, reply.text.splitlines())
+        if reply.status_code == 404:
+            await self.talk(_SESSION)
+        else:
+            assert reply.is_success, (path, reply.text)
 
     async def touch(self, other: TenantApis) -> None:
         """Try to reach what belongs to another tenant: there is no such thing."""
         rating = {"rating": "bad", "text": self.mark}
         attached = {"file_id": other.file}
+        if self.tenant.name:  # the mesh's own callers see the traces of all
+            await self._refused(403, "GET", f"/v1/traces/{other.trace}")
         for method, path, body in (
             ("GET", f"/v1/queries/{other.query}", None),
             ("PUT", f"/v1/queries/{other.query}/feedback", rating),
@@ -159,13 +177,16 @@ class TenantApis:
             ("GET", f"/v1/vector_stores/{COLLECTION}/files/{other.file}", None),
             ("GET", f"/v1/vector_stores/{MARKS[other.tenant.name]}-{COLLECTION}", None),
         ):
-            reply = await self.tenant.call(method, path, json=body)
-            if reply.status_code != 404:
-                said = f"{method} {path}: {reply.status_code} to {self.tenant.name or '-'}"
-                self.tenant.tally.foreign.append(said)
-            # A refusal names what was asked for.
-            asked = path.partition("?")[0].split("/")[3]
-            self._see("refusals", [reply.text.replace(asked, "")])
+            await self._refused(404, method, path, body)
+
+    async def _refused(self, status: int, method: str, path: str, body: Any = None) -> None:
+        reply = await self.tenant.call(method, path, json=body)
+        if reply.status_code != status:
+            said = f"{method} {path}: {reply.status_code} to {self.tenant.name or '-'}"
+            self.tenant.tally.foreign.append(said)
+        # A refusal names what was asked for.
+        asked = path.split("/")[3]
+        self._see("refusals", [reply.text.replace(asked, "")])
 
     def _see(self, route: str, items: list[Any]) -> None:
         self.tenant.tally.see(route, self.tenant.name, items)

@@ -18,3 +18,7 @@ done
 for name in embedder_api_key reranker_api_key generator_api_key huggingface_token; do
   [ -e "secrets/$name" ] || { : > "secrets/$name" && echo "made secrets/$name, empty"; }
 done
+
+# For compose.sources.yaml, whose containers read them as users of their own.
+[ -d sources/documents ] || mkdir -p sources/documents
+[ -e sources/sources.yaml ] || { echo "sources: []" > sources/sources.yaml && echo "made sources/sources.yaml"; }

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
+from typing import Any
 
 import pytest
-from helm_chart import CHART, QDRANT, ROOT, refusal, render, workloads
+from helm_chart import CHART, QDRANT, ROOT, environment, of_kind, refusal, render, workloads
+from raglan_ingester.sources import config
 
 MISTAKES = {
     "unknown key": (("--set", "replicas=2"), "additional properties 'replicas' not allowed"),
@@ -209,3 +212,41 @@ def test_the_schema_is_generated() -> None:
         timeout=60,
     ).stdout
     assert (CHART / "values.schema.json").read_text() == printed, "run make chart-schema"
+
+
+SOURCE = {"name": "wiki", "kind": "folder", "path": "/srv/wiki", "collection": "default"}
+
+
+def test_sources_reach_the_ingester_as_a_file() -> None:
+    """The folder is mounted: a file by subPath would keep the ConfigMap's first content."""
+    objects = render("--set-json", f"sources.entries=[{json.dumps(SOURCE)}]")
+    file = of_kind(objects, "ConfigMap")["ingester"]
+    text = file["data"]["sources.yaml"]
+    assert config.parse(text.encode(), "sources.yaml").keys() == {"wiki"}
+    services = workloads(objects)
+    assert environment(services["ingester"])["RAGLAN_INGESTER_SOURCES_FILE"] == (
+        "/etc/raglan/sources/sources.yaml"
+    )
+    mounted = {service: _mounted(workload) for service, workload in services.items()}
+    assert {service: found for service, found in mounted.items() if found} == {
+        "ingester": file["metadata"]["name"]
+    }
+
+
+def test_sources_of_a_config_map_of_your_own_are_mounted() -> None:
+    objects = render("--set", "sources.existingConfigMap=mine,sources.key=all.yaml")
+    ingester = workloads(objects)["ingester"]
+    assert environment(ingester)["RAGLAN_INGESTER_SOURCES_FILE"] == "/etc/raglan/sources/all.yaml"
+    assert _mounted(ingester) == "mine"
+    assert "ingester" not in of_kind(objects, "ConfigMap")
+
+
+def _mounted(workload: dict[str, Any]) -> str:
+    """The ConfigMap at /etc/raglan/sources; empty where there is none."""
+    pod = workload["spec"]["template"]["spec"]
+    names = {
+        each["name"]
+        for each in pod["containers"][0]["volumeMounts"]
+        if each["mountPath"] == "/etc/raglan/sources" and each["readOnly"]
+    }
+    return "".join(each["configMap"]["name"] for each in pod["volumes"] if each["name"] in names)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -29,34 +30,35 @@ def closed_mesh(
 
 
 @pytest.fixture
-def check(request: pytest.FixtureRequest) -> Callable[[schemathesis_run.Fuzzed], None]:
-    """Show the figure, and fail on anything wrong."""
-    reporter = request.config.pluginmanager.get_plugin("terminalreporter")
+def check(capfd: pytest.CaptureFixture[str]) -> Callable[[schemathesis_run.Fuzzed, int], None]:
+    """Show the figure, also of a test that passes, and fail on anything wrong."""
 
-    def shown(found: schemathesis_run.Fuzzed) -> None:
-        if reporter is not None:  # each worker of xdist has none
-            reporter.write_line(
+    def shown(found: schemathesis_run.Fuzzed, cases: int) -> None:
+        with capfd.disabled():
+            sys.stdout.write(
                 f" {found.cases:,} cases, {found.server_errors} 5xx, {found.hangs} hangs, "
-                f"{found.others} other faults, {found.seconds:.0f} s"
+                f"{found.others} other faults, {found.seconds:.0f} s\n"
             )
         assert (found.server_errors, found.hangs, found.others) == (0, 0, 0), "\n".join(found.said)
+        assert found.cases >= cases
 
     return shown
 
 
 def test_callers_without_keys(
-    mesh: mesh_process.Mesh, tmp_path: Path, check: Callable[[schemathesis_run.Fuzzed], None]
+    mesh: mesh_process.Mesh, tmp_path: Path, check: Callable[[schemathesis_run.Fuzzed, int], None]
 ) -> None:
     with mesh.client() as client:
         ids = schemathesis_run.prepare(client)
-    check(schemathesis_run.fuzz(mesh.url, tmp_path, cases=CASES * 6 // 10, ids=ids))
+    cases = CASES * 6 // 10
+    check(schemathesis_run.fuzz(mesh.url, tmp_path, cases=cases, ids=ids), cases)
 
 
 @pytest.mark.parametrize("scope", ["admin", "query"])
 def test_a_key_of_each_scope(
     closed_mesh: mesh_process.Mesh,
     tmp_path: Path,
-    check: Callable[[schemathesis_run.Fuzzed], None],
+    check: Callable[[schemathesis_run.Fuzzed, int], None],
     scope: str,
 ) -> None:
     headers = {"Authorization": f"Bearer {ADMIN}"}
@@ -65,12 +67,13 @@ def test_a_key_of_each_scope(
         if scope == "query":
             made = client.post("/v1/keys", json={"name": "fuzzed", "scopes": ["query"]})
             headers = {"Authorization": f"Bearer {made.json()['key']}"}
+    cases = CASES * 2 // 10
     found = schemathesis_run.fuzz(
         closed_mesh.url,
         tmp_path,
-        cases=CASES * 2 // 10,
+        cases=cases,
         headers=headers,
         ids=ids,
         phases="fuzzing,stateful",
     )
-    check(found)
+    check(found, cases)

@@ -92,7 +92,7 @@ async def attacked(some: list[Tenant], tally: Tally, other: str) -> None:
     assert tally.total >= RESULTS
     kinds = {"search", "query", "stream", "collections", "documents", "document", "jobs"}
     others = {"chat", "responses", "vector_search", "mcp", "files", "sessions", "kept", "audit"}
-    assert kinds | others <= set(tally.results)
+    assert kinds | others | {"feedback"} <= set(tally.results)
 
 
 async def test_what_one_tenant_asked_is_in_no_cache_of_another(

@@ -6,6 +6,7 @@ import time
 from typing import Annotated, Any, Final
 
 import typer
+from raglan.client.transport import UNSYNCED
 from rich.table import Table
 
 from raglan_cli import screen
@@ -14,7 +15,6 @@ from raglan_cli.failure import Failure
 
 app = typer.Typer(no_args_is_help=True, help="Sources: list, show, sync.")
 _POLL_S: Final = 0.5
-_UNFINISHED: Final = frozenset({"due", "syncing"})
 _SHOWN_ERROR: Final = 60
 
 NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="The source.")]
@@ -65,6 +65,9 @@ def sync(
     wait: Annotated[
         bool, typer.Option("--wait/--no-wait", help="Wait for the end of the sync.")
     ] = True,
+    timeout: Annotated[
+        float, typer.Option(min=1, help="Seconds to wait; the sync goes on after them.")
+    ] = 3600,
     url: UrlOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -78,10 +81,16 @@ def sync(
     params = {"accept_deletions": accept_deletions}
     with Gateway(find_url(url)) as gateway:
         found = gateway.call("POST", f"{path}/sync", params=params)
-        while wait and found["status"] in _UNFINISHED:
+        until = time.monotonic() + timeout
+        while wait and found["status"] in UNSYNCED and time.monotonic() < until:
             time.sleep(_POLL_S)
             found = gateway.call_patiently("GET", path)
     _show(found, json)
+    if wait and found["status"] in UNSYNCED:
+        raise Failure(
+            f"{name} is still {found['status']} after {timeout:g} s (--timeout); it goes on. "
+            f"`raglan sources show {name}` shows its state."
+        )
     if wait and found["error"]:
         raise Failure(f"The sync of {name} failed.")
 

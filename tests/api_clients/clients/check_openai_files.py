@@ -157,13 +157,57 @@ def test_a_collection_made_elsewhere_is_a_vector_store(client: openai.OpenAI) ->
     }  # fmt: skip
 
 
-def test_a_vector_store_without_files(client: openai.OpenAI, store: Any) -> None:
-    assert store.file_counts.total == 0
-    assert store.status == "completed"
-    assert client.vector_stores.search(store.id, query="anything").data == []
+def test_a_vector_store_without_files_is_searched_and_finds_nothing(
+    client: openai.OpenAI, store: Any
+) -> None:
+    assert (store.file_counts.total, store.status) == (0, "completed")
+    only: Any = {"type": "eq", "key": "line", "value": 2}
+    for options in ({}, {"filters": only}, {"rewrite_query": False, "max_num_results": 50}):
+        page = client.vector_stores.search(store.id, query="Which pump?", **options)
+        assert (page.data, page.has_next_page()) == ([], False)
+    assert list(client.vector_stores.files.list(store.id)) == []
+
+
+def test_an_answer_from_a_vector_store_without_files_abstains(
+    client: openai.OpenAI, store: Any
+) -> None:
     tool: Any = {"type": "file_search", "vector_store_ids": [store.id]}
-    reply = client.responses.create(model="raglan", input="Which pump?", tools=[tool])
-    assert reply.model_extra["raglan"]["abstained"]
+    asked: Any = {
+        "model": "raglan", "input": "Which pump?", "tools": [tool],
+        "include": ["file_search_call.results"],
+    }  # fmt: skip
+    whole = client.responses.create(**asked)
+    *_, end = client.responses.create(**asked, stream=True)
+    assert end.type == "response.completed"
+    for reply in (whole, end.response):
+        assert (reply.status, reply.error) == ("completed", None)
+        assert reply.output_text == "The documents do not answer this."
+        call, message = reply.output
+        assert (call.type, call.status, call.results) == ("file_search_call", "completed", [])
+        assert message.type == "message"
+        assert message.content[0].annotations == []
+        assert reply.model_extra["raglan"]["abstained"]
+
+
+def test_files_of_a_vector_store_without_files(client: openai.OpenAI, store: Any) -> None:
+    """Also a file that exists, and was never attached, has no attributes to change here."""
+    uploaded_id = uploaded(client, "pumps.txt")
+    files = client.vector_stores.files
+    for file_id in ("file-" + "0" * 24, uploaded_id):
+        for call in (
+            lambda id_: files.update(id_, vector_store_id=store.id, attributes={"line": 2}),
+            lambda id_: files.retrieve(id_, vector_store_id=store.id),
+            lambda id_: files.content(id_, vector_store_id=store.id),
+            lambda id_: files.delete(id_, vector_store_id=store.id),
+        ):
+            with pytest.raises(openai.NotFoundError) as refused:
+                call(file_id)
+            assert set(refused.value.body) == {"message", "type", "param", "code"}
+            assert refused.value.code == "not_found"
+            assert file_id in refused.value.message
+            assert store.id in refused.value.message
+    assert client.files.content(uploaded_id).read() == TEXTS["pumps.txt"], "nothing was lost"
+    client.files.delete(uploaded_id)
 
 
 def test_a_file_that_cannot_be_read_says_so(client: openai.OpenAI, store: Any) -> None:

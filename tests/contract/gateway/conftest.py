@@ -1,4 +1,4 @@
-"""A real Redis that a test may kill, stop and flush."""
+"""A real Redis that a test may kill, stop and flush, and databases of a gateway."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from pathlib import Path
 
 import ports
 import pytest
+import sqlalchemy as sa
+from postgres_server import PostgresServer
 from pydantic import SecretStr
+from raglan.database import url_of
 
 START_S = 10
 
@@ -121,3 +124,23 @@ def data_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "gateway"
     monkeypatch.setenv("RAGLAN_GATEWAY_DATA_DIR", str(folder))
     return folder
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[PostgresServer]:
+    server = PostgresServer()
+    yield server
+    server.remove()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'own.sqlite'}"
+    server: PostgresServer = request.getfixturevalue("postgres")
+    name = f"test_{time.monotonic_ns()}"
+    engine = sa.create_engine(url_of(server.url, tmp_path), isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.exec_driver_sql(f"CREATE DATABASE {name}")
+    engine.dispose()
+    return server.url.replace("/postgres", f"/{name}")

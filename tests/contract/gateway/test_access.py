@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import hmac
-import json
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -14,6 +11,7 @@ from typing import Any
 
 import jwt
 import pytest
+import token_issuer
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from postgres_server import PostgresServer
@@ -26,9 +24,9 @@ from raglan_gateway.access.key_store import NewKey, Reach
 from raglan_gateway.access.tokens import Claims, TokenVerifier
 from raglan_gateway.caller import Caller, Limits, Scope
 from raglan_gateway.store import SCHEMA
+from token_issuer import AUDIENCE, ISSUER, Issuer, signed_with, unsigned
 
 ADMIN = NewKey("it", "", (Scope.ADMIN,), None, Limits(), None)
-ISSUER, AUDIENCE = "https://login.example.com", "raglan"
 
 
 class Clock:
@@ -181,56 +179,10 @@ async def test_the_audit_log_outlasts_its_database_and_keeps_its_bound(
 # --- Tokens ---------------------------------------------------------------------------------------
 
 
-class Issuer:
-    """An HTTP server with a key set; counts how often it is fetched."""
-
-    def __init__(self) -> None:
-        self.keys = {"one": rsa.generate_private_key(public_exponent=65537, key_size=2048)}
-        self.fetched = 0
-        self.body: bytes | None = None
-        self.url = ""
-
-    def document(self) -> bytes:
-        rows = [
-            jwt.algorithms.RSAAlgorithm.to_jwk(key.public_key(), as_dict=True)
-            | {"kid": name, "alg": "RS256", "use": "sig"}
-            for name, key in self.keys.items()
-        ]
-        return json.dumps({"keys": rows}).encode()
-
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"\r\n\r\n")
-        self.fetched += 1
-        body = self.document() if self.body is None else self.body
-        head = f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
-        writer.write(head.encode() + body)
-        await writer.drain()
-        writer.close()
-
-    def token(self, key_id: str = "one", **claims: Any) -> str:
-        now = time.time()
-        payload = {
-            "iss": ISSUER,
-            "aud": AUDIENCE,
-            "sub": "anna",
-            "exp": now + 600,
-            "scope": "query other",
-            "tenant": "acme",
-            "collections": ["a"],
-        } | claims
-        kept = {name: value for name, value in payload.items() if value is not None}
-        key = self.keys.get(key_id) or self.keys["one"]
-        return jwt.encode(kept, key, algorithm="RS256", headers={"kid": key_id})
-
-
 @pytest.fixture
 async def issuer() -> AsyncIterator[Issuer]:
-    made = Issuer()
-    server = await asyncio.start_server(made.serve, "127.0.0.1", 0)
-    made.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/keys"
-    yield made
-    server.close()
-    await server.wait_closed()
+    async with token_issuer.serving() as made:
+        yield made
 
 
 @pytest.fixture
@@ -259,19 +211,6 @@ async def test_a_token_becomes_a_caller(issuer: Issuer, verifier: TokenVerifier)
     who, _ = await verifier.verify(issuer.token(groups=["hr", "legal"]))
     assert who.access == ("hr", "legal")
     assert issuer.fetched == 1
-
-
-def unsigned(token: str, **header: Any) -> str:
-    """The token with another header and no signature."""
-    made = base64.urlsafe_b64encode(json.dumps({"kid": "one"} | header).encode()).rstrip(b"=")
-    return f"{made.decode()}.{token.split('.')[1]}."
-
-
-def signed_with(token: str, secret: bytes, **header: Any) -> str:
-    """The token with an HMAC of a public text, which PyJWT itself would not make."""
-    made = unsigned(token, **header).removesuffix(".")
-    signature = hmac.digest(secret, made.encode(), "sha256")
-    return f"{made}.{base64.urlsafe_b64encode(signature).rstrip(b'=').decode()}"
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,9 @@ from alembic.migration import MigrationContext
 from postgres_server import PostgresServer
 from raglan.database import Database, url_of
 from raglan_gateway.store import SCHEMA
-from raglan_gateway.store.model import AnswerRow, AnswerSource, Base
+from raglan_gateway.store.model import AnswerRow, AnswerSource, Base, DocumentChange
 from raglan_ingester.schema import SCHEMA as INGESTERS
+from sqlalchemy.orm import Session
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -59,4 +60,21 @@ def test_a_database_of_before_the_answers_sources_gets_their_table(
     with engine.connect() as connection:
         assert not connection.scalars(sa.select(AnswerRow.id)).all()
         assert not connection.scalars(sa.select(AnswerSource.document)).all()
+    engine.dispose()
+
+
+def test_purges_that_have_not_ended_become_changes_of_whole_collections(url: str) -> None:
+    engine = sa.create_engine(url)
+    with engine.begin() as connection:
+        config = SCHEMA._config()
+        config.attributes["connection"] = connection
+        config.attributes["version_table"] = SCHEMA.version_table
+        command.upgrade(config, "0004")
+        purges = sa.table("answer_purges", *map(sa.column, ("tenant", "collection", "began_ms")))
+        connection.execute(sa.insert(purges).values(tenant="t", collection="c", began_ms=7))
+    assert SCHEMA.migrate(engine) == SCHEMA.newest()
+    with Session(engine) as session:
+        (change,) = session.scalars(sa.select(DocumentChange))
+        assert (change.tenant, change.collection, change.document) == ("t", "c", b"")
+        assert (change.began_ms, change.job_id, change.ended_ms) == (7, None, None)
     engine.dispose()

@@ -4,32 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-import sqlalchemy as sa
+from kept_answers import BOUNDS, WAIT_S, archive, change, count, new_answer, turns, use
 from postgres_server import PostgresServer
 from pydantic import SecretStr
-from raglan.database import Database, DatabaseUnavailable, url_of
 from raglan.rpc.server import Server
 from raglan_embedder.app import build as build_embedder
 from raglan_embedder.settings import EmbedderSettings
-from raglan_gateway import caller
 from raglan_gateway.app import build as build_gateway
-from raglan_gateway.caches.similar import SimilarQuestions
 from raglan_gateway.conversation import archive as archives
 from raglan_gateway.conversation import rows
-from raglan_gateway.conversation.archive import Archive, new_answer
-from raglan_gateway.conversation.rows import Bounds
-from raglan_gateway.deletions import Deletions
+from raglan_gateway.conversation.records import Bounds
 from raglan_gateway.settings import GatewaySettings
-from raglan_gateway.shared.answer_cache import AnswerCache
-from raglan_gateway.store import SCHEMA
 from raglan_gateway.store.model import AnswerRow, FeedbackRow, SessionRow
 from raglan_generator.app import build as build_generator
 from raglan_generator.settings import GeneratorSettings
@@ -40,28 +32,6 @@ from raglan_retriever.settings import RetrieverSettings
 
 QUICK = {"port": 0, "shutdown_drain_s": 0, "shutdown_grace_s": 0}
 ASK = {"query": "Who built the analytical engine?", "collections": ["default"], "top_k": 3}
-BOUNDS = Bounds(age_ms=60_000, answers=10, bytes=10_000, sessions=3)
-WAIT_S = 20
-
-
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[PostgresServer]:
-    server = PostgresServer()
-    yield server
-    server.remove()
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path / 'own.sqlite'}"
-    server: PostgresServer = request.getfixturevalue("postgres")
-    name = f"test_{time.monotonic_ns()}"
-    engine = sa.create_engine(url_of(server.url, tmp_path), isolation_level="AUTOCOMMIT")
-    with engine.connect() as connection:
-        connection.exec_driver_sql(f"CREATE DATABASE {name}")
-    engine.dispose()
-    return server.url.replace("/postgres", f"/{name}")
 
 
 @asynccontextmanager
@@ -135,6 +105,24 @@ async def test_no_store_keeps_no_answer_either(url: str, tmp_path: Path, stream:
             made = f"/v1/queries/{reply.headers['x-request-id']}"
             assert (await client.get(made)).status_code == kept
             assert (await client.get(f"/v1/sessions/{control}")).status_code == kept
+
+
+async def test_turns_are_kept_though_a_client_repeats_its_request_id(
+    url: str, tmp_path: Path
+) -> None:
+    headers = {"X-Request-ID": "mine"}
+    async with gateway(url, tmp_path) as client:
+        ids = []
+        for question in ("Who built it?", "Who paid for it?"):
+            asked = ASK | {"query": question, "session_id": "s1"}
+            reply = await client.post("/v1/query", json=asked, headers=headers)
+            assert reply.headers["x-request-id"] == "mine"
+            ids.append(reply.json()["id"])
+        turns = (await client.get("/v1/sessions/s1")).json()["turns"]
+        assert [(turn["query_id"], turn["question"]) for turn in turns] == [
+            (ids[0], "Who built it?"),
+            (ids[1], "Who paid for it?"),
+        ]
 
 
 async def test_sessions_are_created_listed_renamed_exported_and_deleted(
@@ -260,34 +248,6 @@ async def test_queries_go_on_while_the_database_is_away_and_say_so(tmp_path: Pat
         await asyncio.to_thread(server.remove)
 
 
-@asynccontextmanager
-async def archive(url: str, tmp_path: Path, bounds: Bounds = BOUNDS) -> AsyncIterator[Archive]:
-    database = Database(url_of(url, tmp_path), SCHEMA)
-    lost: list[int] = []
-    kept = Archive(database, bounds, lost.append)
-    kept.lost_counts = lost  # type: ignore[attr-defined]
-    kept.start()
-    async with asyncio.timeout(WAIT_S):
-        while kept.is_away:
-            await asyncio.sleep(0.01)
-    try:
-        yield kept
-    finally:
-        await kept.close()
-        await database.close()
-
-
-async def count(kept: Archive, table: type[Any]) -> int:
-    def counted(session: Any, owner: Any) -> int:
-        return int(session.scalar(sa.select(sa.func.count()).select_from(table)))
-
-    return await kept.run(counted)
-
-
-def use(name: str, tenant: str = "") -> None:
-    caller.use(caller.Caller(name, tenant))
-
-
 async def test_nobody_elses_sessions_answers_and_feedback_are_found(
     url: str, tmp_path: Path
 ) -> None:
@@ -297,7 +257,7 @@ async def test_nobody_elses_sessions_answers_and_feedback_are_found(
         for name, tenant in (("bob", "one"), ("ann", "two")):
             use(name, tenant)
             assert await kept.run(rows.list_sessions, 10) == []
-            assert await kept.turns("s", 10) == []
+            assert await turns(kept, "s", 10) == []
             for work in (rows.find_session, rows.delete_session):
                 with pytest.raises(rows.NotFound):
                     await kept.run(work, "s")
@@ -305,7 +265,7 @@ async def test_nobody_elses_sessions_answers_and_feedback_are_found(
                 with pytest.raises(rows.NotFound):
                     await kept.run(find, "q")
         use("ann", "one")
-        assert await kept.turns("s", 10) == [("Question", "Answer")]
+        assert await turns(kept, "s", 10) == [("Question", "Answer")]
 
 
 async def test_what_is_beyond_the_bounds_of_a_caller_is_purged(url: str, tmp_path: Path) -> None:
@@ -349,22 +309,22 @@ async def test_answers_go_with_the_documents_that_they_were_made_of(
         for name in ("ann", "bob"):
             use(name, "t")
             for id_, sources in answers.items():
-                kept.keep(new_answer(id_, f"s-{id_}", id_, "Answer", b"{}", frozenset(sources)))
+                kept.keep(new_answer(id_, f"s-{id_}", id_, "Answer", b"{}", sources))
         await kept.run(rows.put_feedback, "one", rating="bad", reasons=[], text="", passage="")
         use("ann", "another")
-        kept.keep(new_answer("one", "s-one", "one", "Answer", b"{}", frozenset({("default", "a")})))
+        kept.keep(new_answer("one", "s-one", "one", "Answer", b"{}", {("default", "a")}))
 
         async def questions(name: str, tenant: str) -> list[str]:
             use(name, tenant)
-            found = [await kept.turns(f"s-{id_}", 10) for id_ in answers]
-            return sorted(question for turns in found for question, _ in turns)
+            found = [await turns(kept, f"s-{id_}", 10) for id_ in answers]
+            return sorted(question for each in found for question, _ in each)
 
         use("bob", "t")
-        await kept.forget("default", ["a", "never seen"])
+        await change(kept, "default", ["a", "never seen"])
         for name in ("ann", "bob"):
             assert await questions(name, "t") == ["none", "other-collection", "two"]
         assert await count(kept, FeedbackRow) == 0
-        await kept.forget("more", [])
+        await change(kept, "more", [])
         assert await questions("ann", "t") == ["none", "two"]
         assert await questions("ann", "another") == ["one"]
 
@@ -375,33 +335,14 @@ async def test_a_turn_goes_with_the_documents_of_the_turns_before_it(
     """Its record has their text as its history, also when they are kept no longer."""
     async with archive(url, tmp_path) as kept:
         for id_, document in (("first", "a"), ("second", "b"), ("third", "c")):
-            sources = frozenset({("default", document)})
-            kept.keep(new_answer(id_, "s", id_, "Answer", b"{}", sources))
-            await kept.turns("s", 10)
-        kept.keep(new_answer("apart", "t", "apart", "Answer", b"{}", frozenset({("default", "c")})))
+            history = (await kept.history("s", 10)).sources
+            sources = {("default", document)}
+            kept.keep(new_answer(id_, "s", id_, "Answer", b"{}", sources, history=history))
+        kept.keep(new_answer("apart", "t", "apart", "Answer", b"{}", {("default", "c")}))
         await kept.erase(rows.delete_answer, "first")
-        await kept.forget("default", ["a"])
-        assert await kept.turns("s", 10) == []
-        assert await kept.turns("t", 10) == [("apart", "Answer")]
-
-
-async def test_no_document_is_deleted_while_its_answers_cannot_be(tmp_path: Path) -> None:
-    async with archive(f"sqlite:///{tmp_path / 'own.sqlite'}", tmp_path) as kept:
-        kept.is_away = True
-        asked = []
-
-        async def delete() -> Any:
-            asked.append("delete")
-
-        async def is_changing(collection: str) -> bool:
-            return False
-
-        answers, similar = AnswerCache(0, delete), SimilarQuestions(0, 1, 0)
-        deletions = Deletions(answers, kept, similar, is_changing)
-        with pytest.raises(DatabaseUnavailable):
-            await deletions.run("default", delete, ["a"])
-        assert asked == []
-        kept.is_away = False
+        await change(kept, "default", ["a"])
+        assert await turns(kept, "s", 10) == []
+        assert await turns(kept, "t", 10) == [("apart", "Answer")]
 
 
 async def test_a_deleted_answer_is_in_no_file(tmp_path: Path) -> None:

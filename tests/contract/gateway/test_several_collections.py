@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from raglan.rpc.server import Server, Service
 from raglan.v1 import retriever_pb2_grpc
+from raglan_gateway import collection_profiles
 from raglan_retriever.chunks import Chunk
 from raglan_retriever.collection import Model
 from raglan_retriever.index import Index
@@ -191,6 +192,40 @@ async def test_a_collection_s_profile_decides_where_a_request_names_none(
     assert not await is_reranked(collections=["a", "b"])
     await client.patch("/v1/collections/a", json={"profile": None})
     assert await is_reranked(collections=["a"])
+
+
+async def test_the_profile_of_a_collection_outlasts_the_retriever(
+    store: StallingStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(collection_profiles, "FRESH_S", 0.0)
+    asked = {"query": "pears", "collections": ["a"], "mode": "lexical", "timeout_ms": TIMEOUT_MS}
+    async with AsyncExitStack() as index:
+        address = await index.enter_async_context(retriever(store))
+        options = {"default_collection": "", "data_dir": tmp_path / "gateway"}
+        async with (
+            gateway_serving.serving(retriever_address=address, **options) as (gateway, _),
+            httpx.AsyncClient(base_url=gateway.url, timeout=60) as client,
+        ):
+            await client.patch("/v1/collections/a", json={"profile": "fast"})
+            first = (await client.post("/v1/search", json=asked)).json()
+            assert first["degraded"] == [], "the profile asks for no reranking"
+            await index.aclose()
+            kept = (await client.post("/v1/search", json=asked)).raise_for_status().json()
+            assert kept["passages"] == first["passages"], "one without the profile is another"
+            greeting = await client.post("/v1/query", json=asked | {"query": "Hello!"})
+            assert greeting.status_code == 200
+
+
+async def test_a_greeting_to_a_collection_that_does_not_exist_is_404(
+    client: httpx.AsyncClient,
+) -> None:
+    for query in ("Hello!", "pears"):
+        for stream in (False, True):
+            asked = body("z", query=query, stream=stream)
+            reply = await client.post("/v1/query", json=asked)
+            assert reply.status_code == 404, (query, stream)
+            assert reply.json()["error"]["message"] == "There is no collection 'z'."
+    assert (await client.post("/v1/query", json=body("a", query="Hello!"))).status_code == 200
 
 
 async def test_an_unknown_profile_or_collection_is_refused(client: httpx.AsyncClient) -> None:

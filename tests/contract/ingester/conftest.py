@@ -17,7 +17,7 @@ import pytest_asyncio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from raglan import access_tags, tensors
 from raglan.deadline import Deadline
-from raglan.errors import NotFound
+from raglan.errors import Internal, InvalidInput, NotFound
 from raglan.rpc import client
 from raglan.rpc.server import Server, Service
 from raglan.settings import GrpcSettings
@@ -91,7 +91,8 @@ class FakeEmbedder(embedder_pb2_grpc.EmbedderServiceServicer):
 class FakeRetriever(retriever_pb2_grpc.RetrieverServiceServicer):
     """The index as dictionaries. `lose` forgets chunks; `error` makes calls fail.
 
-    With `is_old` it tells no revision.
+    With `is_old` it tells no revision. It refuses labels of the document `refused`, and every
+    call about the collections `broken`.
     """
 
     def __init__(self) -> None:
@@ -113,6 +114,9 @@ class FakeRetriever(retriever_pb2_grpc.RetrieverServiceServicer):
         self.upserts = 0
         self.label_calls = 0
         self.hold_labels_after: int | None = None
+        self.refused = ""
+        self.refusals = 0
+        self.broken: set[str] = set()
         self.is_old = False
         self.gate.set()
         self.lose: Callable[[Any], bool] = lambda chunk: False
@@ -166,6 +170,9 @@ class FakeRetriever(retriever_pb2_grpc.RetrieverServiceServicer):
     async def LabelDocuments(self, request: Any, context: Any) -> Any:
         held = self._enter("LabelDocuments", request.collection)
         self.label_calls += 1
+        if any(each.document_id == self.refused for each in request.documents):
+            self.refusals += 1
+            raise InvalidInput("The index does not take these.")
         if self.hold_labels_after is not None and self.label_calls > self.hold_labels_after:
             await asyncio.Event().wait()
         changed = 0
@@ -187,6 +194,8 @@ class FakeRetriever(retriever_pb2_grpc.RetrieverServiceServicer):
     def _enter(self, method: str, collection: str) -> dict[str, Any]:
         if error := self.error(method):
             raise error
+        if collection in self.broken:
+            raise Internal("This collection is damaged.")
         if collection not in self.collections:
             raise NotFound(f"There is no collection {collection!r}.")
         return self.collections[collection]
@@ -235,8 +244,9 @@ class Ingester:
 
     async def ended(self, job: Any, timeout_s: float = 30) -> Any:
         request = ingester_pb2.GetJobRequest(id=job.id)
-        replies = client.stream(self.stub.WatchJob, request, deadline=Deadline.after(timeout_s))
-        seen = [reply async for reply in replies]
+        with access_tags.serving(None):
+            replies = client.stream(self.stub.WatchJob, request, deadline=Deadline.after(timeout_s))
+            seen = [reply async for reply in replies]
         assert seen[-1].status in ENDED
         return seen[-1]
 
@@ -245,7 +255,7 @@ class Ingester:
         return await self.call(self.stub.GetDocument, request)
 
     async def revisions(self, *collections: str) -> tuple[dict[str, int], list[str]]:
-        """Revisions that it knows, and collections with unfinished deletions."""
+        """Revisions that it knows, and collections that the index has yet to follow."""
         request = ingester_pb2.GetRevisionsRequest(collections=collections)
         reply = await self.call(self.stub.GetRevisions, request)
         return dict(reply.revisions), list(reply.unfinished)

@@ -5,17 +5,19 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import Any
 
 import ports
 import pytest
 import pytest_asyncio
+import yaml
 from raglan import access_tags, tenancy
 from raglan.deadline import Deadline
-from raglan.errors import Conflict, Forbidden, InvalidInput, Unavailable
+from raglan.errors import Conflict, Forbidden, InvalidInput, NotFound, Unavailable
 from raglan.rpc import client as rpc
 from raglan.rpc.server import Server
 from raglan.v1 import backup_pb2, common_pb2, ingester_pb2, retriever_pb2, retriever_pb2_grpc
@@ -83,6 +85,22 @@ async def index(
 async def addresses(stack: AsyncExitStack, embedder: Any, index: Index, serve: Any) -> Any:
     """The fake embedder, and the real retriever."""
     return {"embedder_address": await serve(embedder), "retriever_address": index.address}
+
+
+def configure(file: Path, *sources: dict[str, str]) -> None:
+    file.write_text(yaml.safe_dump({"sources": list(sources)}))
+
+
+@pytest.fixture(scope="module")
+def sources_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("configured") / "sources.yaml"
+    configure(file)
+    return file
+
+
+@pytest.fixture(scope="module")
+def changes(sources_file: Path) -> dict[str, Any]:
+    return {"sources_file": sources_file}
 
 
 @pytest.fixture
@@ -246,6 +264,51 @@ async def test_documents_that_change_meanwhile_are_whole_in_the_backup(
             assert document.text[chunk.start : chunk.end] == chunk.text
 
 
+async def test_an_edit_while_the_backup_is_made_holds_though_the_job_runs_again(
+    ingester: Any, index: Index, embedder: Any, until: Any
+) -> None:
+    units: list[list[Any]] = []
+
+    async def export(count: int) -> None:
+        while len(units) < count and not (units and not units[-1][-1].end.cursor):
+            cursor = units[-1][-1].end.cursor if units else ""
+            request = ingester_pb2.ExportRequest(cursor=cursor)
+            records = rpc.stream(ingester.stub.Export, request, deadline=Deadline.after(30))
+            units.append([record async for record in records])
+
+    embedder.gate.clear()
+    job = await ingester.submit({"edited": TEXT})
+    await until(lambda: embedder.in_flight > 0)
+    await export(2)  # the header, and the job as it waits
+    embedder.gate.set()
+    assert (await ingester.ended(job)).status == SUCCEEDED
+    update = ingester_pb2.UpdateDocumentRequest(
+        collection="default", document_id="edited", metadata_json='{"year":2026}'
+    )
+    await ingester.call(ingester.stub.UpdateDocument, update)
+    await export(100)
+
+    begin = ingester_pb2.BeginImportRequest(
+        backup_id="edits", header=units[0][0].header, replace=True
+    )
+    await ingester.call(ingester.stub.BeginImport, begin)
+
+    async def requests(number: int) -> AsyncIterator[Any]:
+        unit = ingester_pb2.ImportUnit(backup_id="edits", number=number)
+        yield ingester_pb2.ImportRequest(unit=unit)
+        for record in units[number]:
+            yield ingester_pb2.ImportRequest(record=record)
+
+    for number in range(1, len(units)):
+        await ingester.call(ingester.stub.Import, requests(number))
+    ended = ingester_pb2.EndImportRequest(backup_id="edits")
+    await ingester.call(ingester.stub.EndImport, ended)
+    done = await ingester.ended(job)
+    assert (done.status, done.unchanged) == (SUCCEEDED, 1)
+    assert (await ingester.document("edited")).metadata_json == '{"year":2026}'
+    assert {chunk.metadata_json for chunk in await index.chunks("edited")} == {'{"year":2026}'}
+
+
 async def test_chunks_that_the_index_has_lost_are_made_again(
     ingester: Any, index: Index, raglan: Any, tmp_path: Path, until: Any
 ) -> None:
@@ -283,6 +346,35 @@ async def test_metadata_and_access_tags_that_were_changed_are_restored(
         request = retriever_pb2.GetDocumentChunksRequest(collection="default", document_id="tagged")
         held = await index.stub.GetDocument(request, timeout=10, metadata=metadata)
     assert {(c.metadata_json, *c.access) for c in held.chunks} == {('{"year":2026}', "hr")}
+
+
+async def test_sources_look_at_every_document_anew_after_a_restore(
+    ingester: Any, raglan: Any, sources_file: Path, tmp_path: Path, until: Any
+) -> None:
+    folder, name = tmp_path / "documents", f"s{time.time_ns()}"
+    folder.mkdir()
+    (folder / "a.txt").write_text("Older text.")
+    entry = {"name": name, "kind": "folder", "path": str(folder), "every": "1d"}
+    configure(sources_file, entry | {"collection": "default"})
+
+    def holds(text: str) -> Callable[[], Awaitable[bool]]:
+        async def check() -> bool:
+            with suppress(NotFound):
+                return bool((await ingester.document(f"{name}/a.txt")).text.strip() == text)
+            return False
+
+        return check
+
+    await until(holds("Older text."), 30)
+    assert (await raglan("backup", tmp_path / "b"))[0] == 0
+    (folder / "a.txt").write_text("Newer text.")
+    request = ingester_pb2.SyncSourceRequest(source=name)
+    await ingester.call(ingester.stub.SyncSource, request)
+    await until(holds("Newer text."), 30)
+    status, _, err = await raglan("restore", tmp_path / "b", "--replace")
+    assert status == 0, err
+    await until(holds("Newer text."), 30)
+    configure(sources_file)
 
 
 async def test_a_restore_that_was_cut_off_goes_on_and_takes_no_documents_until_then(

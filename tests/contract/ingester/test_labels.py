@@ -6,55 +6,13 @@ import json
 from typing import Any
 
 import pytest
+from labelled_documents import change, document, eq, ingest, listed, update
 from raglan.errors import Conflict, Forbidden, InvalidInput, NotFound, PayloadTooLarge, Unavailable
 from raglan.v1 import ingester_pb2, retriever_pb2
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 SUCCEEDED, PARTIAL = ingester_pb2.JOB_STATUS_SUCCEEDED, ingester_pb2.JOB_STATUS_PARTIAL
-
-
-def document(id_: str, metadata: Any = None, access: Any = None) -> tuple[Any, bytes]:
-    head = ingester_pb2.DocumentHeader(
-        document_id=id_, media_type="text/plain", metadata_json=json.dumps(metadata or {})
-    )
-    if access is not None:
-        head.access.tags.extend(access)
-        head.access.SetInParent()
-    return head, f"The text of {id_} says something.".encode()
-
-
-def eq(field: str, value: str) -> Any:
-    condition = retriever_pb2.Condition(field=field, eq=retriever_pb2.Value(text=value))
-    return retriever_pb2.Filter(condition=condition)
-
-
-async def ingest(ingester: Any, *pairs: Any) -> Any:
-    job = await ingester.ended(await ingester.submit(pairs))
-    assert job.status == SUCCEEDED, job
-    return job
-
-
-async def update(ingester: Any, id_: str, held: Any = None, **fields: Any) -> Any:
-    request = ingester_pb2.UpdateDocumentRequest(collection="default", document_id=id_)
-    if "metadata" in fields:
-        request.metadata_json = json.dumps(fields["metadata"])
-    request.replace_metadata = fields.get("replace", False)
-    if "access" in fields:
-        request.access.tags.extend(fields["access"])
-        request.access.SetInParent()
-    return await ingester.call(ingester.stub.UpdateDocument, request, held=held)
-
-
-async def listed(ingester: Any, held: Any = None, **fields: Any) -> Any:
-    request = ingester_pb2.ListDocumentsRequest(collection="default", **fields)
-    found = await ingester.call(ingester.stub.ListDocuments, request, held=held)
-    return [each.id for each in found.documents], found.next_after
-
-
-async def change(ingester: Any, filter_: Any, held: Any = None, **fields: Any) -> Any:
-    request = ingester_pb2.ChangeDocumentsRequest(collection="default", filter=filter_, **fields)
-    return await ingester.call(ingester.stub.ChangeDocuments, request, held=held)
 
 
 async def test_metadata_are_merged_or_replaced_without_a_text_embedded(
@@ -97,10 +55,16 @@ async def test_an_update_while_the_index_is_away_is_brought_to_it_later(
     with pytest.raises(Unavailable):
         await update(ingester, "a", metadata={"v": 2})
     assert json.loads((await ingester.document("a")).metadata_json) == {"v": 2}
+    assert (await ingester.revisions("default"))[1] == ["default"]
     retriever.error = lambda method: None
     await until(
         lambda: json.loads(retriever.chunks("default", "a")[0].metadata_json) == {"v": 2}, 20
     )
+
+    async def is_finished() -> bool:
+        return (await ingester.revisions("default"))[1] == []
+
+    await until(is_finished)
 
 
 async def test_a_submission_after_an_update_replaces_it_and_one_before_does_not(
@@ -190,10 +154,14 @@ async def test_documents_are_tagged_and_deleted_by_filter(
     assert list(retriever.chunks("default", "d149")[0].access) == ["hr"]
     assert list(retriever.chunks("default", "d150")[0].access) == []
     assert len(embedder.texts) == embedded
+    assert not done.keeps_access
+    tagging = ingester_pb2.DocumentTagging(metadata_json='{"year":2027}')
+    job = (await change(ingester, eq("team", "b"), tagging=tagging)).job
+    assert (await ingester.ended(job)).keeps_access
 
     job = (await change(ingester, eq("team", "b"))).job
     done = await ingester.ended(job)
-    assert (done.status, done.kind) == (SUCCEEDED, "delete")
+    assert (done.status, done.kind, done.keeps_access) == (SUCCEEDED, "delete", False)
     assert len((await listed(ingester, limit=1000))[0]) == 150
     assert retriever.chunks("default", "d150") == []
 

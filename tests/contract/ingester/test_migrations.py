@@ -21,7 +21,10 @@ from raglan_ingester.model import Base, Deployment, Document, Job
 from raglan_ingester.schema import SCHEMA
 
 GIVEN = os.environ.get("RAGLAN_INGESTER_DATABASE_URL", "")
-ADDED_LATER = ("deployments", "restores", "unfinished_labels", "sources", "source_documents")
+ADDED_LATER = (
+    *("deployments", "restores", "unfinished_labels", "sources", "source_documents"),
+    "job_counters",
+)
 ADD_JOB = (
     "INSERT INTO jobs (id, collection, state, attempt, cancel_requested, stages, documents, "
     "created_ms) VALUES ('{id}', '{collection}', 'queued', 1, FALSE, '{{}}', 1, 1)"

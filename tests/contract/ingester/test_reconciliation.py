@@ -107,3 +107,22 @@ async def test_jobs_are_forgotten_after_their_retention(
 
     await until(is_forgotten)
     assert (await ingester.document("a")).text == "Alpha."
+
+
+async def test_a_repair_leaves_the_labels_of_a_document_as_they_are(
+    ingester: Any, retriever: Any, until: Any
+) -> None:
+    head = ingester_pb2.DocumentHeader(document_id="a", media_type="text/markdown")
+    text = b"---\nauthor: Ann\nkind: memo\n---\n\n# Title\n\nSome words.\n"
+    await ingester.ended(await ingester.submit([(head, text)]))
+    request = ingester_pb2.UpdateDocumentRequest(
+        collection="default", document_id="a", metadata_json='{"author":null,"kind":"note"}'
+    )
+    row = await ingester.call(ingester.stub.UpdateDocument, request)
+    for id_ in [chunk.chunk_id for chunk in retriever.chunks("default", "a")]:
+        del retriever.collections["default"][id_]
+    await until(lambda: bool(retriever.chunks("default", "a")))
+    assert {chunk.metadata_json for chunk in retriever.chunks("default", "a")} == {
+        row.metadata_json
+    }
+    assert (await ingester.document("a")).metadata_json == row.metadata_json == '{"kind":"note"}'

@@ -5,15 +5,19 @@ from __future__ import annotations
 import asyncio
 import http.server
 import os
+import random
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from dulwich.pack import DELTA_TYPES
+from dulwich.repo import Repo
 from raglan.errors import PayloadTooLarge
 from raglan_ingester.sources.config import GitSettings
+from raglan_ingester.sources.git_process import blob_size
 from raglan_ingester.sources.reader import Skipped, SkippedDocumentError, SourceUnavailable
 from raglan_ingester.sources.readers.git import GitReader
 
@@ -23,6 +27,9 @@ AUTHOR = {
 } | {"GIT_AUTHOR_EMAIL": "test@example.com", "GIT_COMMITTER_EMAIL": "test@example.com"}
 
 
+FILES = 50_000
+
+
 class Repository:
     """A repository made by the git command."""
 
@@ -30,16 +37,24 @@ class Repository:
         self.folder = folder
         self.git("init", "--quiet", "--initial-branch", "main", str(folder), cwd=folder.parent)
 
-    def git(self, *arguments: str, cwd: Path | None = None) -> str:
+    def git(self, *arguments: str, cwd: Path | None = None, given: str = "") -> str:
         done = subprocess.run(
             ["git", *arguments],
             cwd=cwd or self.folder,
             env=os.environ | AUTHOR | {"GIT_CONFIG_GLOBAL": "/dev/null"},
             capture_output=True,
+            input=given,
             text=True,
             check=True,
         )
         return done.stdout.strip()
+
+    def import_empty(self, paths: Sequence[str]) -> None:
+        """Commit empty files, without writing them first."""
+        changes = "".join(f"M 100644 :1 {path}\n" for path in paths)
+        head = "committer Test <test@example.com> 0 +0000\ndata 8\nA change"
+        stream = f"blob\nmark :1\ndata 0\n\ncommit refs/heads/main\n{head}\n{changes}\n"
+        self.git("fast-import", "--quiet", given=stream)
 
     def commit(self, files: dict[str, str]) -> str:
         for path, text in files.items():
@@ -56,12 +71,18 @@ def repository(tmp_path: Path) -> Repository:
     return Repository(tmp_path / "repository")
 
 
-async def read(repository_url: str, folder: Path, cursor: str = "", **changes: Any) -> Any:
+async def read(
+    repository_url: str,
+    folder: Path,
+    cursor: str = "",
+    max_bytes: int = 100_000,
+    **changes: Any,
+) -> Any:
     """List and read; (texts by path, listing, skipped)."""
     settings = GitSettings(
         name="code", kind="git", collection="default", url=repository_url, **changes
     )
-    reader = GitReader(settings, "", folder)
+    reader = GitReader(settings, "", folder, max_bytes)
     skipped = Skipped()
     try:
         listing = await reader.list_entries(cursor, skipped)
@@ -149,7 +170,7 @@ async def test_a_killed_process_is_an_error_and_the_next_sync_goes_on(
     settings = GitSettings(
         name="code", kind="git", collection="default", url=str(repository.folder)
     )
-    reader = GitReader(settings, "", tmp_path / "copy.git")
+    reader = GitReader(settings, "", tmp_path / "copy.git", 100_000)
     try:
         listing = await reader.list_entries("", Skipped())
         assert listing is not None
@@ -265,3 +286,56 @@ async def test_a_server_that_answers_500_is_an_error(tmp_path: Path) -> None:
         server.shutdown()
         thread.join()
         server.server_close()
+
+
+def packed(folder: Path) -> tuple[set[int], list[tuple[int, int]]]:
+    """Kinds of the objects in the only pack; size of each by its first bytes, and loaded."""
+    with Repo(str(folder)) as copy:
+        (pack,) = copy.object_store.packs
+        offsets = [offset for _, offset, _ in pack.index.iterentries()]
+        kinds = {pack.data.get_unpacked_object_at(offset).pack_type_num for offset in offsets}
+        ids = list(copy.object_store)
+        return kinds, [(blob_size(copy, id_), copy[id_].raw_length()) for id_ in ids]
+
+
+async def test_a_large_file_is_left_out_unread(repository: Repository, tmp_path: Path) -> None:
+    """Plain, and as a delta, whose own size is small."""
+    large = "".join(random.Random(7).choices("abcdefgh \n", k=200_000))
+    files = {"a.md": "One.", "large.md": large, "larger.md": f"{large}More."}
+    await asyncio.to_thread(repository.commit, files)
+    await asyncio.to_thread(repository.git, "gc", "--quiet")
+    url = str(repository.folder)
+    texts, _, skipped = await read(url, tmp_path / "copy.git", max_bytes=200_000)
+    assert texts.keys() == {"a.md", "large.md"}
+    assert skipped.reasons == [
+        f"'larger.md': {url}: It has 200,005 bytes; the limit is 200,000 "
+        "(RAGLAN_INGESTER_MAX_DOCUMENT_BYTES)."
+    ]
+    texts, _, skipped = await read(url, tmp_path / "copy.git", max_bytes=199_999)
+    assert (texts, skipped.count) == ({"a.md": "One."}, 2)
+    kinds, sizes = await asyncio.to_thread(packed, tmp_path / "copy.git")
+    assert kinds & set(DELTA_TYPES)
+    assert all(first == whole for first, whole in sizes)
+
+
+@pytest.mark.loop_stall_s(0.2)
+async def test_a_large_repository_is_listed_beside_other_work(
+    repository: Repository, tmp_path: Path
+) -> None:
+    """`no_blocked_loop` fails it where its files are chosen on the loop."""
+    names = [f"{n // 1000}/part/{n}.md" for n in range(FILES)]
+    await asyncio.to_thread(repository.import_empty, names)
+    settings = GitSettings(
+        name="code",
+        kind="git",
+        collection="default",
+        url=str(repository.folder),
+        exclude=tuple(f"drafts-{n}/*.md" for n in range(20)),
+    )
+    reader = GitReader(settings, "", tmp_path / "copy.git", 100_000)
+    try:
+        listing = await reader.list_entries("", Skipped())
+        assert listing is not None
+        assert len(listing.entries) == FILES
+    finally:
+        await reader.close()

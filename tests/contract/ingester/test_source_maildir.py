@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import mailbox
+import os
 from email.message import EmailMessage
 from pathlib import Path
 from typing import Any
@@ -84,3 +86,22 @@ async def test_a_message_that_moves_meanwhile_is_not_taken_for_deleted(
     path.rename(Path(box._path) / "cur" / f"{key}:2,S")
     with pytest.raises(SkippedDocumentError, match="was moved while it was read"):
         await reader.read(entry, "")
+
+
+async def test_a_folder_that_cannot_be_read_is_named_by_its_keys(
+    box: mailbox.Maildir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = box.add(message("One"))
+    box.add_folder("Sent").add(message("Two"))
+    opened = os.open
+
+    def open_others(path: Any, *arguments: Any, **options: Any) -> int:
+        if path == ".Sent":
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return opened(path, *arguments, **options)
+
+    monkeypatch.setattr(os, "open", open_others)
+    listing = await reader_of(box).list_entries("", Skipped())
+    assert listing is not None
+    assert [entry.key for entry in listing.entries] == [first]
+    assert listing.unread == {"Sent/": "The folder '.Sent' cannot be read: Permission denied."}

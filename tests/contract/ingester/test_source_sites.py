@@ -18,7 +18,9 @@ from raglan_ingester.sources.reader import (
     SourceUnavailable,
     Unchanged,
 )
+from raglan_ingester.sources.readers import web
 from raglan_ingester.sources.readers.web import WebReader
+from raglan_ingester.sources.site_lists import BrokenListError, parse_sitemap
 
 
 @dataclass
@@ -120,6 +122,27 @@ async def test_an_index_is_followed_once_though_it_names_itself(site: Site) -> N
     assert [path for path, _ in site.asked].count("/sitemap.xml") == 1
 
 
+@pytest.mark.parametrize(("status", "text"), [(500, ""), (200, "<html>Sign in</html>")])
+async def test_one_sitemap_of_an_index_that_breaks_leaves_the_pages_of_the_others(
+    site: Site, status: int, text: str
+) -> None:
+    site.index("/one.xml", "/two.xml")
+    site.sitemap({"/a": ""}, "/one.xml")
+    site.page("/two.xml", text, status)
+    listing = await site.reader().list_entries("", Skipped())
+    assert listing is not None
+    assert [entry.key.partition("/")[2] for entry in listing.entries] == ["a"]
+    assert listing.unread.keys() == {""}
+    assert f"{site.url}/two.xml" in listing.unread[""]
+
+
+async def test_an_index_whose_sitemaps_all_break_ends_the_sync(site: Site) -> None:
+    site.index(*(f"/{n}.xml" for n in range(20)))
+    with pytest.raises(SourceUnavailable, match="gave status 404"):
+        await keys(site.reader())
+    assert len(site.asked) == 11
+
+
 async def test_a_page_is_asked_for_with_its_validators(site: Site) -> None:
     site.sitemap({"/a": ""})
     site.page("/a", "First.", etag='"1"')
@@ -203,6 +226,46 @@ async def test_too_many_pages_are_refused(site: Site) -> None:
     site.sitemap({f"/{n}": "" for n in range(20)})
     with pytest.raises(PayloadTooLarge, match="holds more than 10 documents"):
         await keys(site.reader(max_documents=10))
+
+
+def test_a_sitemap_is_read_up_to_its_limit() -> None:
+    """What follows is not even parsed."""
+    data = b"<urlset><url><loc>a</loc></url><url><loc>b</loc></url><url><loc>c</loc></url><not"
+    assert [page.url for page in parse_sitemap(data, 1000, 2).pages] == ["a", "b"]
+    with pytest.raises(BrokenListError):
+        parse_sitemap(data, 1000, 4)
+
+
+async def test_a_feed_of_too_many_entries_is_refused(site: Site) -> None:
+    items = "".join(f"<item><link>{site.url}/{n}</link></item>" for n in range(5))
+    site.page("/feed", f'<rss version="2.0"><channel>{items}</channel></rss>')
+    with pytest.raises(PayloadTooLarge, match="holds more than 4 documents"):
+        await keys(site.reader("feed", url=f"{site.url}/feed", max_documents=4))
+
+
+async def test_an_endless_feed_is_not_read_to_its_end(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(web, "_MAX_FEED_BYTES", 1000)
+    site.page("/feed", f'<rss version="2.0"><channel>{"<item/>" * 1000}</channel></rss>')
+    with pytest.raises(SourceUnavailable, match="has more than 1,000 bytes, the limit of a list"):
+        await keys(site.reader("feed", url=f"{site.url}/feed"))
+
+
+async def test_pages_on_too_many_sites_are_refused(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(web, "_MAX_SITES", 1)
+    site.sitemap({"/a": "", f"http://localhost:{site.port}/b": ""})
+    with pytest.raises(SourceUnavailable, match="more than 1 sites"):
+        await keys(site.reader(hosts=["127.0.0.1", "localhost"]))
+
+
+async def test_a_listing_ends_after_its_time(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(web, "_LIST_S", 0.0)
+    site.sitemap({"/a": ""})
+    with pytest.raises(SourceUnavailable, match="could not be listed within 0 s"):
+        await keys(site.reader())
 
 
 async def test_a_compressed_bomb_is_an_error(site: Site) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import time
 from contextlib import suppress
@@ -13,6 +14,8 @@ import pytest
 import yaml
 from raglan.errors import NotFound
 from raglan.v1 import ingester_pb2
+from raglan_ingester.sources.reader import Content, Entry, SourceUnavailable
+from raglan_ingester.sources.readers.folder import FolderReader
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 SYNCED, FAILING = ingester_pb2.SOURCE_STATUS_SYNCED, ingester_pb2.SOURCE_STATUS_FAILING
@@ -326,3 +329,79 @@ async def test_documents_that_a_backup_brought_back_are_followed(sources: Source
     sources.configure()
     await sources.until(SYNCED)
     assert await sources.documents() == {"a.txt": "One.", "mine.txt": "Mine."}
+
+
+async def test_what_was_read_before_a_source_fails_is_submitted(
+    sources: Sources, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fewer documents than a batch; the next sync reads the others."""
+    write(sources.folder, {f"{n}.txt": f"Text {n}." for n in range(8)})
+    read, taken = FolderReader.read, list[str]()
+
+    async def read_some(self: FolderReader, entry: Entry, former: str) -> Content | None:
+        if len(taken) == 5:
+            raise SourceUnavailable("The disk is away.")
+        taken.append(entry.key)
+        return await read(self, entry, former)
+
+    monkeypatch.setattr(FolderReader, "read", read_some)
+    sources.configure()
+    failed = await sources.until(FAILING)
+    assert failed.error == "The disk is away."
+    async with asyncio.timeout(30):
+        while len(await sources.documents()) < 5:
+            await asyncio.sleep(0.05)
+    assert (await sources.documents()).keys() == set(taken)
+    monkeypatch.undo()
+    synced = await sources.sync()
+    assert (synced.status, synced.added, synced.documents) == (SYNCED, 3, 8)
+
+
+@pytest.fixture
+def unreadable(monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """Names of folders that cannot be opened, as root reads what has no permissions."""
+    names: set[str] = set()
+    opened = os.open
+
+    def open_others(path: Any, flags: int, *mode: int, **options: Any) -> int:
+        if path in names and flags & os.O_DIRECTORY:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return opened(path, flags, *mode, **options)
+
+    monkeypatch.setattr(os, "open", open_others)
+    return names
+
+
+async def test_a_part_that_cannot_be_read_keeps_its_documents_and_no_others(
+    sources: Sources, unreadable: set[str]
+) -> None:
+    write(sources.folder, {"a.txt": "One.", "b.txt": "Two.", "c/d/e.txt": "Three."})
+    sources.configure()
+    await sources.until(SYNCED)
+    unreadable.add("d")
+    (sources.folder / "b.txt").unlink()
+    write(sources.folder, {"f.txt": "Four."})
+    partly = await sources.sync()
+    assert partly.status == FAILING
+    assert partly.error == "The folder 'c/d' cannot be read: Permission denied."
+    assert (partly.added, partly.deleted, partly.held) == (1, 1, 0)
+    assert await sources.documents() == {"a.txt": "One.", "c/d/e.txt": "Three.", "f.txt": "Four."}
+    unreadable.clear()
+    (sources.folder / "c/d/e.txt").unlink()
+    whole = await sources.sync()
+    assert (whole.status, whole.error, whole.deleted) == (SYNCED, "", 1)
+
+
+async def test_an_accepted_deletion_is_used_up_by_a_sync_of_a_part(
+    sources: Sources, unreadable: set[str]
+) -> None:
+    write(sources.folder, {f"c/{n}.txt": f"Text {n}." for n in range(12)})
+    sources.configure()
+    await sources.until(SYNCED)
+    unreadable.add("c")
+    assert (await sources.sync(accept_deletions=True)).deleted == 0
+    unreadable.clear()
+    for file in (sources.folder / "c").iterdir():
+        file.unlink()
+    held = await sources.sync()
+    assert (held.status, held.held, held.deleted) == (HELD, 12, 0)

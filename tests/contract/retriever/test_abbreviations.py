@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import threading
+from typing import Any
+
 import pytest
 from raglan import tenancy
-from raglan_retriever.abbreviations import definitions
+from raglan_retriever.abbreviations import Forms, definitions
 from raglan_retriever.index import Index
 from raglan_retriever.searching import Query, Results
 
@@ -106,3 +109,19 @@ async def test_the_expansion_of_most_documents_wins(index, model, chunk, vectors
 )
 def test_definitions_of_a_text(text, expected):
     assert [(each.short, each.long) for each in definitions(text)] == expected
+
+
+async def test_definitions_are_read_beside_other_work(index, model, chunk, vectors, monkeypatch):
+    """Tens of milliseconds for chunks full of them: not on the event loop."""
+    threads = set()
+    other = Forms.other
+
+    def noted(self: Forms, *arguments: Any) -> Any:
+        threads.add(threading.current_thread())
+        return other(self, *arguments)
+
+    monkeypatch.setattr(Forms, "other", noted)
+    await fill(index, model, chunk, vectors, {"stem": STEM, "long": LONG})
+    assert (await search(index, "Do MSCs help?")).synonyms == {"MSCs": ["Mesenchymal stem cells"]}
+    assert len(threads) == 1
+    assert threading.main_thread() not in threads

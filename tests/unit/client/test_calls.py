@@ -10,7 +10,7 @@ from pathlib import Path
 import ports
 import pytest
 from raglan import client
-from raglan.client import AsyncClient, Client, errors
+from raglan.client import AsyncClient, Client, errors, transport
 from scripted_server import Reply
 
 ENVELOPE = {
@@ -279,3 +279,32 @@ def test_an_upload_of_nothing_and_of_a_missing_file_are_refused_unsent(tmp_path)
 def test_retry_after_may_be_a_date():
     assert 28 < errors.seconds(formatdate(time.time() + 30, usegmt=True)) <= 30
     assert errors.seconds("soon") is None
+
+
+def source(status):
+    counts = dict.fromkeys(("listed", "added", "changed", "deleted", "held", "skipped"), 0)
+    times = dict.fromkeys(("started_at", "finished_at", "succeeded_at", "next_at"))
+    numbers = dict.fromkeys(("every_s", "documents", "failed_documents", "failures"), 1)
+    found = {"name": "wiki", "kind": "folder", "collection": "c", "status": status, "error": ""}
+    return Reply(
+        body=json.dumps(
+            found | times | numbers | {"last_sync": counts, "skipped_reasons": []}
+        ).encode()
+    )
+
+
+def test_a_source_is_synced_and_waited_for(server, monkeypatch):
+    monkeypatch.setattr(transport, "FOLLOW_S", 0.01)
+    server.replies = [source("due"), source("syncing"), refusal(503), source("held")]
+    with Client(server.url, max_retries=0) as raglan:
+        assert raglan.sync_source("wiki", accept_deletions=True).status == "due"
+        assert raglan.wait_for_source("wiki").status == "held"
+    asked = [(request.method, request.path) for request in server.requests]
+    assert asked[0] == ("POST", "/v1/sources/wiki/sync?accept_deletions=true")
+    assert asked[1:] == [("GET", "/v1/sources/wiki")] * 3
+
+
+def test_the_wait_for_a_source_ends(server):
+    server.replies = [source("syncing")]
+    with Client(server.url) as raglan, pytest.raises(client.DeadlineExceeded):
+        raglan.wait_for_source("wiki", timeout_s=0.2)

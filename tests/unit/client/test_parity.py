@@ -16,18 +16,19 @@ import gateway_serving
 import pytest
 import raglan.client
 from pydantic import BaseModel
-from raglan.client import AsyncClient, Client, models
+from raglan.client import AsyncClient, Client, models, trace_models
 from raglan_gateway.app import build
 from raglan_gateway.settings import GatewaySettings
 
 REPOSITORY = Path(__file__).parents[3]
 SHARED = {
     name: model
-    for name, model in vars(models).items()
+    for module in (models, trace_models)
+    for name, model in vars(module).items()
     if isinstance(model, type)
     and issubclass(model, BaseModel)
-    and model.__module__ == models.__name__
-    and name not in ("Model", "StreamRestart")  # of no data
+    and model.__module__ == module.__name__
+    and name != "StreamRestart"  # of no data
 }
 REQUESTS = {
     "query": ("QueryRequest", {"stream"}),

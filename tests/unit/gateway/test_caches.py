@@ -269,7 +269,7 @@ OTHER_VALUES = {
     "instructions": "Answer in verse.",
     "generators": ("large",),
     "small_talk": "Hello!",
-    "history_lost": "The database is away.",
+    "missing": (("history", "The database is away."),),
     "access": ("legal",),
     "strategy": Strategy.REWRITE,
     "query_count": 4,

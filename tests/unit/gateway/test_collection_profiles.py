@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from raglan.errors import Unavailable
+import pytest
+from raglan.errors import NotFound, Unavailable
 from raglan_gateway.api import schemas
-from raglan_gateway.collection_profiles import CollectionProfiles
+from raglan_gateway.collection_profiles import FRESH_S, CollectionProfiles
 from raglan_gateway.profiles import Profiles
+
+HELD = {"handbook": "fast", "wiki": "", "notes": ""}
 
 
 class Index:
-    """Knows the profile of `handbook`."""
+    """Holds some collections."""
 
     def __init__(self) -> None:
         self.asked: list[Sequence[str]] = []
@@ -21,7 +24,7 @@ class Index:
         self.asked.append(names)
         if self.is_away:
             raise Unavailable("away")
-        return {name: "fast" for name in names if name == "handbook"}
+        return {name: HELD[name] for name in names if name in HELD}
 
 
 async def test_a_profile_is_asked_for_once() -> None:
@@ -29,7 +32,7 @@ async def test_a_profile_is_asked_for_once() -> None:
     profiles = CollectionProfiles(index.fetch)
     for _ in range(2):
         found = await profiles.get("", ["handbook", "wiki"])
-        assert found == {"handbook": "fast", "wiki": ""}
+        assert found == ({"handbook": "fast", "wiki": ""}, "")
     await profiles.get("", ["wiki", "notes"])
     assert index.asked == [["handbook", "wiki"], ["notes"]]
 
@@ -38,17 +41,55 @@ async def test_what_another_tenant_named_is_not_known() -> None:
     index = Index()
     profiles = CollectionProfiles(index.fetch)
     profiles.learn("acme", "wiki", "thorough")
-    assert await profiles.get("acme", ["wiki"]) == {"wiki": "thorough"}
-    assert await profiles.get("other", ["wiki"]) == {"wiki": ""}
+    assert await profiles.get("acme", ["wiki"]) == ({"wiki": "thorough"}, "")
+    assert await profiles.get("other", ["wiki"]) == ({"wiki": ""}, "")
 
 
 async def test_an_index_that_is_away_is_asked_again() -> None:
     index = Index()
     index.is_away = True
     profiles = CollectionProfiles(index.fetch)
-    assert await profiles.get("", ["handbook"]) == {"handbook": ""}
+    found, reason = await profiles.get("", ["handbook"])
+    assert found == {"handbook": ""}
+    assert reason == "The profile of 'handbook' is not known: away"
     index.is_away = False
-    assert await profiles.get("", ["handbook"]) == {"handbook": "fast"}
+    assert await profiles.get("", ["handbook"]) == ({"handbook": "fast"}, "")
+
+
+async def test_profiles_are_kept_while_the_index_is_away() -> None:
+    index = Index()
+    now = 0.0
+    profiles = CollectionProfiles(index.fetch, clock=lambda: now)
+    await profiles.get("", ["handbook"])
+    index.is_away = True
+    now += 10 * FRESH_S
+    assert await profiles.get("", ["handbook"]) == ({"handbook": "fast"}, "")
+    found, reason = await profiles.get("", ["handbook", "wiki"])
+    assert found == {"handbook": "fast", "wiki": ""}
+    assert "'wiki'" in reason
+    index.is_away = False
+    await profiles.get("", ["handbook"])
+    assert len(index.asked) == 4, "what is kept through an outage is asked for after it"
+
+
+async def test_what_is_wrong_with_a_request_makes_no_profile_unknown() -> None:
+    async def fetch(names: Sequence[str]) -> Mapping[str, str]:
+        raise NotFound("There is no collection 'wiki'.")
+
+    assert await CollectionProfiles(fetch).get("", ["wiki"]) == ({"wiki": ""}, "")
+
+
+async def test_what_does_not_exist_is_told_as_long_as_the_index_can_be_asked() -> None:
+    index = Index()
+    profiles = CollectionProfiles(index.fetch)
+    await profiles.require("", ["handbook", "wiki"])
+    for _ in range(2):
+        with pytest.raises(NotFound, match="There is no collection 'new'"):
+            await profiles.require("", ["handbook", "new"])
+    assert index.asked == [["handbook", "wiki"], ["new"], ["new"]], "it may be made meanwhile"
+    profiles.learn("", "wiki", None)
+    index.is_away = True
+    await profiles.require("", ["wiki", "new"])
 
 
 def test_a_profile_that_no_gateway_knows_any_more_is_none() -> None:

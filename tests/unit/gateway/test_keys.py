@@ -289,6 +289,9 @@ async def test_a_collection_that_the_key_does_not_name_is_refused() -> None:
             reply = await client.request(method, path, json=body, headers=headers)
             assert reply.status_code == 403, (method, path, reply.text)
             assert "does not allow the collection" in reply.json()["error"]["message"]
+        file = {"files": ("x.txt", b"x")}
+        reply = await client.post("/v1/chunks?collection=b", files=file, headers=headers)
+        assert reply.status_code == 403, "how it is cut is a setting of the collection"
         reply = await client.get("/v1/collections/a", headers=headers)
         assert reply.status_code == 503, "allowed, and nothing runs behind"
 

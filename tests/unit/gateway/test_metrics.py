@@ -75,10 +75,11 @@ async def shown(gateway: Gateway) -> set[tuple[str, ...]]:
 STATUSES = {wire.status for wire in TABLE.values()} | {"OK"}
 ALLOWED: dict[str, set[str]] = {
     "method": {"GET", "POST", "PUT", "DELETE", "PATCH", "other"},
-    "stage": {"door", "history", "collection", *QUERY_STAGES},
+    "stage": {"door", "history", "profile", "collection", *QUERY_STAGES},
     "service": {"gateway", *STUBS},
     "rung": {level.name for level in LEVELS},
     "address": {"127.0.0.1:1"},
+    "rung": {level.name for level in LEVELS},
     "le": {str(bound) for bound in SECONDS} | {"+Inf"},
 }
 """Label -> what it may be, where there is more than a handful or a request could have a say."""

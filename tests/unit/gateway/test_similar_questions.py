@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -199,17 +200,20 @@ async def test_a_deletion_takes_the_questions_along(
         def __init__(self) -> None:
             pass
 
-        async def forget(self, collection: str, document_ids: Any = ()) -> None:
+        async def note_change(self, collection: str, document_ids: Any = ()) -> str:
+            return ""
+
+        async def delete_changed(self, change_id: str, untouched: Any = ()) -> None:
             pass
 
     async def delete() -> Any:
         return retriever_pb2.DeleteResponse(revision=2)
 
-    async def is_changing(collection: str) -> bool:
-        return False
+    async def nothing(*_: Any) -> Any:
+        return []
 
-    answers = AnswerCache(0, delete)  # type: ignore[arg-type]
-    await Deletions(answers, NoAnswers(), similar, is_changing).run("c", delete, ["d"])
+    answers = AnswerCache(0, nothing)
+    await Deletions(answers, NoAnswers(), similar, nothing, nothing).run("c", delete, ["d"])
     assert similar.bytes_held == 0
 
 
@@ -260,3 +264,37 @@ def test_a_scope_that_is_not_used_is_dropped() -> None:
     assert similar.find(SCOPE, features("What is part 1?"), vector)
     time.sleep(0.06)
     assert similar.find(SCOPE, features("What is part 1?"), vector) == []
+
+
+@pytest.mark.parametrize("limit", [100_000, 300_000, 1_000_000])
+def test_a_scope_alone_stays_below_the_limit(limit: int) -> None:
+    """The ring that is held is measured, not what was noted when it was put there."""
+    similar = SimilarQuestions(0.9, limit, 600)
+    chance = np.random.default_rng(0)
+    for number in range(400):
+        vector = chance.normal(size=384).astype(np.float32)
+        words = " ".join(f"part{number}x{place}" for place in range(20))
+        question = asked(f"Is the pump with {words} maintained?")
+        similar.add(SCOPE, question, vector)
+        (ring,) = similar._rings.values()
+        assert ring.bytes == similar.bytes_held <= limit
+        (match,) = similar.find(SCOPE, question.features, vector)
+        assert match.asked.text == question.text
+
+
+def test_the_memory_of_a_question_is_not_underrated() -> None:
+    short, long = "Is it on?", "Is the " + " ".join(f"w{n % 10}x{n}" for n in range(45)) + " on?"
+    for text, line in ((short, short), (long, long), (short + " " * 7_000, short)):
+        question = Asked(text, features(line), b"k")
+        seen: dict[int, int] = {}
+        _measure(question.text, seen)
+        for name in Features.__slots__:
+            _measure(getattr(question.features, name), seen)
+        assert sum(seen.values()) <= question.bytes <= 3 * sum(seen.values()) + 1_000
+
+
+def _measure(value: object, seen: dict[int, int]) -> None:
+    if id(value) not in seen:
+        seen[id(value)] = sys.getsizeof(value)
+        for each in value if isinstance(value, tuple) else ():
+            _measure(each, seen)

@@ -62,6 +62,16 @@ async def test_silence_sends_a_comment_and_loses_no_event() -> None:
     assert pieces[-1].startswith(b"event: done")
 
 
+async def test_a_heartbeat_of_the_source_is_a_comment_and_no_event() -> None:
+    async def events() -> AsyncGenerator[sse.Event, None]:
+        yield sse.Event("start")
+        yield sse.HEARTBEAT
+        yield sse.Event("done")
+
+    sent = b"".join(await Client().follow(events()))
+    assert sent == (b"event: start\ndata: {}\nid: 1\n\n: ping\n\nevent: done\ndata: {}\nid: 2\n\n")
+
+
 async def test_events_of_one_turn_are_one_write() -> None:
     async def events() -> AsyncGenerator[sse.Event, None]:
         yield sse.Event("start")

@@ -15,15 +15,25 @@ from raglan.errors import (
     DeadlineExceeded,
     Internal,
     InvalidInput,
+    NotFound,
     NotSupported,
     RaglanError,
     Unavailable,
 )
-from raglan.v1 import common_pb2, embedder_pb2, generator_pb2, reranker_pb2, retriever_pb2
+from raglan.v1 import (
+    common_pb2,
+    embedder_pb2,
+    generator_pb2,
+    ingester_pb2,
+    reranker_pb2,
+    retriever_pb2,
+)
+from raglan_gateway.api.query import _begun, _events
 from raglan_gateway.metrics import Metrics
 from raglan_gateway.pipeline import Answered, Budgets, Event, Pipeline, Sources, Started
 from raglan_gateway.query import Query
 from raglan_gateway.query_state import QueryState
+from raglan_gateway.shared.answer_cache import AnswerCache
 from raglan_gateway.strategies import outcomes
 from raglan_gateway.strategies.strategy import Outcome, SecondTry, Strategy
 
@@ -335,19 +345,57 @@ async def test_a_second_try_by_a_model_searches_its_texts() -> None:
     assert run.usage.completion_tokens == 25
 
 
-async def test_a_second_try_that_fails_leaves_the_first_answer() -> None:
+@pytest.mark.parametrize(
+    "error", [Unavailable("The index has gone."), NotFound("No such collection."), KeyError("x")]
+)
+async def test_a_second_try_that_fails_leaves_the_first_answer(error: Exception) -> None:
     class Failing(FakeMesh):
         async def search(
             self, request: retriever_pb2.SearchRequest, *, deadline: Deadline
         ) -> retriever_pb2.SearchResponse:
             if self.searched:
-                raise Unavailable("The index has gone.")
+                raise error
             return await super().search(request, deadline=deadline)
 
     mesh = Failing(answers=[Answer(0.1, abstains=True)])
     run = run_of(await answer(mesh, second_try=SecondTry.LEXICAL))
     assert run.answer == "answer 1"
     assert degraded(run) == [("second_try", "first_answer")]
+
+
+async def test_a_second_try_shows_a_stream_at_once_that_it_has_begun() -> None:
+    """Else neither its headers nor a heartbeat would come before the second answer."""
+
+    class Slow(FakeMesh):
+        async def generate(  # type: ignore[override]
+            self, request: generator_pb2.GenerateRequest, **_: object
+        ) -> AsyncGenerator[generator_pb2.GenerateEvent, None]:
+            await asyncio.Event().wait()
+            yield
+
+    async def no_revisions(names: Sequence[str]) -> ingester_pb2.GetRevisionsResponse:
+        return ingester_pb2.GetRevisionsResponse()
+
+    asked = query(second_try=SecondTry.LEXICAL, stream=True)
+    events = _events(
+        pipeline(Slow()),  # type: ignore[arg-type]
+        asked,
+        Deadline.after(60),
+        Metrics(),
+        AnswerCache(0, no_revisions),
+        lambda *_: None,
+    )
+    async with asyncio.timeout(5), aclosing(await _begun(events)) as begun:
+        assert [(await anext(begun)).name for _ in range(2)] == ["start", ""]
+
+
+async def test_what_a_query_has_to_do_without_is_noted_once() -> None:
+    mesh = FakeMesh(found={"by words": ["x"]}, answers=[Answer(0.1, abstains=True), Answer()])
+    missing = (("history", "The database is away."),)
+    run = run_of(await answer(mesh, second_try=SecondTry.LEXICAL, missing=missing))
+    assert run.strategy.helped
+    assert degraded(run) == [("history", "none")]
+    assert degraded(await search(mesh, missing=missing)) == [("history", "none")]
 
 
 async def test_without_time_for_as_long_again_there_is_no_second_try() -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections import defaultdict
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import log_corpus
+import machine
 import pytest
 from raglan_ingester import parsers
 from raglan_ingester.chunking import Chunk, Sizes, chunk
@@ -142,3 +144,69 @@ def test_bytes_are_refused() -> None:
 def test_other_formats_keep_their_parsers() -> None:
     document = parsers.parse(Source(b"# Title\n\nText.\n", "a.md", ""), "log")
     assert (document.title, document.log) == ("Title", None)
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        f'{{"time": 1{"0" * 400}, "msg": "a"}}',
+        '{"time": 1e308, "msg": "a"}',
+        '{"time": Infinity, "msg": "a"}',
+        '{"time": NaN, "msg": "a"}',
+        '{"time": -1, "msg": "a"}',
+        '{"time": 99999999999, "msg": "a"}',
+        "0000-01-01 00:00:00 a",
+        "9999-12-31T23:59:59-10:00 a",
+        "0001-01-01T00:00:00+10:00 a",
+        "Feb 30 10:00:00 host app: a",
+        "31/Dec/9999:23:59:59 -1000 a",
+    ],
+)
+def test_a_time_that_is_none_leaves_the_entry(head: str) -> None:
+    line = "2026-11-20 10:00:00 INFO b"
+    log = read_log(f"{line}\n{line}\n{head}\n{head}\n{head}\n", NOW)
+    assert log is not None
+    assert {entry.time for entry in log.entries[2:]} <= {None}
+    pieces = cut(f"{head}\n" * 5)
+    assert not any("from" in facts(piece) for piece in pieces if "log" in piece.metadata)
+
+
+@pytest.mark.parametrize("parts", [1, 10**3, 10**6, 10**9])
+def test_epochs_are_read_by_their_size(parts: int) -> None:
+    seconds = 1_795_946_400
+    line = f'{{"ts": {seconds * parts}, "msg": "a"}}\n'
+    log = read_log(line * 3, NOW)
+    assert log is not None
+    assert log.entries[0].time == datetime.fromtimestamp(seconds, UTC)
+
+
+HEADS = {
+    "log": "2026-11-20 10:00:00 INFO a\n" * 3 + "2026-11-20 10:00:01 ",
+    "qa": "Why? ",
+    "table": "| a | b |\n|---|---|\n| ",
+}
+HOSTILE = {
+    "log": ["\n", "\n\t", "\n at a.b", '"', ' msg="\\', "0.", "[", '{"a":'],
+    "qa": ["*", "# ", "_ ", "Q: ", "?"],
+    "table": ["|", " "],
+}
+
+
+def seconds(strategy: Any, piece: str, chars: int) -> float:
+    """Processor time of reading a text of `piece` repeated, and of finding where it is cut."""
+    text = HEADS[strategy] + piece * (chars // len(piece)) + "!"
+    begun = time.process_time()
+    document = parsers.parse(Source(text.encode(), "a.log", ""), strategy)
+    if strategy == "log":
+        chunk(document, Sizes(600), strategy=strategy)
+    return time.process_time() - begun
+
+
+@pytest.mark.parametrize(
+    ("strategy", "piece"), [(name, each) for name, pieces in HOSTILE.items() for each in pieces]
+)
+def test_a_hostile_line_takes_linear_time(strategy: Any, piece: str) -> None:
+    pace = machine.slowness()
+    half, whole = (seconds(strategy, piece, chars) for chars in (500_000, 1_000_000))
+    assert whole < 1.0 * pace
+    assert whole < max(3 * half, 0.1 * pace)

@@ -95,7 +95,17 @@ STORE: edge
 {{- end -}}
 
 {{- define "raglan.env.ingester" -}}
-{{- with include "raglan.serverUrl" (dict "root" .root "name" "postgresql") }}DATABASE_URL: {{ . }}{{ else }}{}{{ end -}}
+{{- $env := dict -}}
+{{- with include "raglan.serverUrl" (dict "root" .root "name" "postgresql") }}{{ $_ := set $env "DATABASE_URL" . }}{{ end -}}
+{{- if include "raglan.sourcesConfigMap" .root }}{{ $_ := set $env "SOURCES_FILE" (print "/etc/raglan/sources/" .root.Values.sources.key) }}{{ end -}}
+{{- toYaml $env -}}
+{{- end -}}
+
+{{- /* Name of the ConfigMap of the sources file; empty where there is none. */ -}}
+{{- define "raglan.sourcesConfigMap" -}}
+{{- with .Values.sources -}}
+{{- if .existingConfigMap }}{{ .existingConfigMap }}{{ else if .entries }}{{ include "raglan.fullname" $ }}-ingester-sources{{ end -}}
+{{- end -}}
 {{- end -}}
 
 {{- define "raglan.env.generator" }}{}{{ end -}}

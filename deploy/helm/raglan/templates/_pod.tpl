@@ -177,6 +177,10 @@ otlp: {{ .w.otlpPort }}
 {{- if include "raglan.secretFiles" . | fromYaml }}
 - {name: secrets, mountPath: /run/secrets/raglan, readOnly: true}
 {{- end }}
+{{- if and (eq .name "ingester") (include "raglan.sourcesConfigMap" .root) }}
+# The folder, not the file by subPath, which a change of the ConfigMap would not reach.
+- {name: sources, mountPath: /etc/raglan/sources, readOnly: true}
+{{- end }}
 {{- if .root.Values.tls.existingSecret }}
 - {name: tls, mountPath: /run/secrets/tls, readOnly: true}
 {{- end }}
@@ -216,6 +220,10 @@ otlp: {{ .w.otlpPort }}
           name: {{ $from.secret }}
           items: [{key: {{ $from.key | quote }}, path: {{ $setting }}}]
       {{- end }}
+{{- end }}
+{{- if and (eq .name "ingester") (include "raglan.sourcesConfigMap" .root) }}
+- name: sources
+  configMap: {name: {{ include "raglan.sourcesConfigMap" .root }}}
 {{- end }}
 {{- with .root.Values.tls.existingSecret }}
 - name: tls

@@ -135,6 +135,9 @@ TABLE: Final[Mapping[type[RaglanError], Wire]] = {
     Internal: Wire("internal", "INTERNAL", 500, False),
 }
 
+REFUSALS: Final = (InvalidInput, NotFound, Unauthenticated, Forbidden, Conflict, NotSupported)
+"""Errors of a request that changed nothing."""
+
 RETRY_AFTER_METADATA: Final = "raglan-retry-after-ms"
 """Trailing metadata that carries `retry_after_s`, in milliseconds."""
 

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final
+from typing import Final
 
 import raglan
 import structlog
@@ -49,6 +49,7 @@ from raglan_gateway.api import sessions as session_routes
 from raglan_gateway.api import traces as trace_routes
 from raglan_gateway.api.cross_origin import Cors
 from raglan_gateway.api.error_handlers import install_error_handlers
+from raglan_gateway.api.error_responses import error_responses
 from raglan_gateway.api.mcp import McpServer
 from raglan_gateway.api.openai import routes as openai_routes
 from raglan_gateway.api.request_middleware import RequestMiddleware, reject
@@ -60,7 +61,7 @@ from raglan_gateway.caches.similar import SimilarQuestions
 from raglan_gateway.caches.store import CacheStore
 from raglan_gateway.collection_profiles import CollectionProfiles
 from raglan_gateway.conversation.archive import Archive
-from raglan_gateway.conversation.rows import Bounds
+from raglan_gateway.conversation.records import Bounds
 from raglan_gateway.conversation.sessions import Sessions
 from raglan_gateway.deletions import Deletions
 from raglan_gateway.mesh import TRACER, Mesh
@@ -77,10 +78,7 @@ from raglan_gateway.traces import request_outcome
 from raglan_gateway.traces.reporter import TraceReporter
 
 log: Final = structlog.get_logger()
-_ERRORS: Final[dict[int | str, dict[str, Any]]] = {
-    status: {"model": schemas.ErrorReply}
-    for status in (400, 401, 403, 404, 405, 408, 409, 413, 415, 422, 429, 431, 500, 501, 503, 504)
-}
+_ERRORS: Final = (400, 401, 403, 404, 405, 408, 409, 413, 415, 422, 429, 431, 500, 501, 503, 504)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +135,7 @@ def build(settings: GatewaySettings, lifecycle: Lifecycle | None = None) -> Fast
         redirect_slashes=False,
         # The names of a generated client's functions.
         generate_unique_id_function=lambda route: route.name,
-        responses=_ERRORS,
+        responses=error_responses(schemas.ErrorReply, _ERRORS),
     )
     app.state.lifecycle = lifecycle
     app.state.metrics = parts.metrics
@@ -193,7 +191,7 @@ def _make(settings: GatewaySettings, metrics: Metrics) -> _Parts:
         pipeline=pipeline,
         redis=redis,
         answers=answers,
-        deletions=Deletions(answers, archive, similar, mesh.changing_jobs),
+        deletions=Deletions(answers, archive, similar, mesh.changing_jobs, mesh.revisions),
         database=database,
         archive=archive,
         store=_cache_store(settings, redis),
@@ -281,7 +279,7 @@ def _routers(
     yield chunks.router(mesh)
     yield session_routes.router(parts.archive)
     yield urls.router(mesh, _url_fetcher(settings))
-    yield jobs.router(mesh, settings.heartbeat_s)
+    yield jobs.router(mesh, deletions, settings.heartbeat_s)
     yield sources.router(mesh)
     yield trace_routes.router(mesh.pools.get(TRACER), parts.reporter)
     yield operations.router(mesh, parts.redis, settings, parts.metrics)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 import structlog
-from cachetools import TTLCache
+from cachetools import LRUCache
 from opentelemetry.trace import INVALID_SPAN
-from raglan.errors import RaglanError
+from raglan.errors import NotFound, RaglanError
 from raglan.telemetry import tracing
+
+from raglan_gateway.degradation import RECOVERABLE
 
 log: Final = structlog.get_logger()
 
@@ -20,43 +23,88 @@ _MOST: Final = 10_000
 """Collections of all tenants that are remembered."""
 
 
+class _Known(NamedTuple):
+    profile: str | None
+    """None: there is no such collection."""
+    learned: float
+
+
 class CollectionProfiles:
-    """Profiles of collections, remembered for `FRESH_S`.
+    """Profiles of collections: asked for after `FRESH_S`, and kept while the index is away.
 
     Args:
-        fetch: asks the retriever for those of the current tenant's collections; those that name
-            none are missing from its reply. It may raise RaglanError.
+        fetch: asks the retriever for those of the current tenant's collections: an empty text of
+            one that names none; what does not exist is missing. It may raise RaglanError.
+        clock: seconds that only grow.
     """
 
-    def __init__(self, fetch: Fetch) -> None:
+    def __init__(self, fetch: Fetch, clock: Callable[[], float] = time.monotonic) -> None:
         self._fetch = fetch
-        self._known: TTLCache[tuple[str, str], str] = TTLCache(_MOST, FRESH_S)
+        self._clock = clock
+        self._known: LRUCache[tuple[str, str], _Known] = LRUCache(_MOST)
 
-    async def get(self, tenant: str, names: Sequence[str]) -> dict[str, str]:
-        """Return the profile of each collection; empty where it names none or is not known.
+    async def get(self, tenant: str, names: Sequence[str]) -> tuple[dict[str, str], str]:
+        """Return the profile of each collection, and why one of them is not known.
 
         Args:
             tenant: the current one.
             names: of collections.
-        """
-        known = {name: self._known.get((tenant, name)) for name in names}
-        if missing := [name for name, profile in known.items() if profile is None]:
-            # What is asked once for many requests is part of no request's trace.
-            attached = tracing.attach(INVALID_SPAN)
-            try:
-                fetched = await self._fetch(missing)
-            except RaglanError as error:
-                # The search itself reports what is wrong with the retriever.
-                log.debug("profiles of collections are not known", reason=error.message)
-                fetched = {}
-            else:
-                for name in missing:
-                    self.learn(tenant, name, fetched.get(name, ""))
-            finally:
-                tracing.detach(attached)
-            known |= {name: fetched.get(name, "") for name in missing}
-        return {name: profile or "" for name, profile in known.items()}
 
-    def learn(self, tenant: str, name: str, profile: str) -> None:
-        """Remember the profile of a collection."""
-        self._known[tenant, name] = profile
+        Returns:
+            The profiles, empty where a collection names none or its profile is not known; and the
+            reason, empty where all are known. What was known before an outage still counts.
+        """
+        held, reason = await self._held(tenant, names)
+        return {name: known.profile or "" if known else "" for name, known in held.items()}, reason
+
+    async def require(self, tenant: str, names: Sequence[str]) -> None:
+        """Check that collections exist, as far as the index can be asked.
+
+        Args:
+            tenant: the current one.
+            names: of collections.
+
+        Raises:
+            NotFound: one does not.
+        """
+        held, _ = await self._held(tenant, names)
+        for name, known in held.items():
+            if known and known.profile is None:
+                raise NotFound(f"There is no collection {name!r}.")
+
+    async def _held(
+        self, tenant: str, names: Sequence[str]
+    ) -> tuple[dict[str, _Known | None], str]:
+        now = self._clock()
+        held = {name: self._known.get((tenant, name)) for name in names}
+        old = [name for name, known in held.items() if not known or now - known.learned >= FRESH_S]
+        reason = ""
+        if old:
+            try:
+                held |= await self._ask(tenant, old)
+            except RECOVERABLE as error:
+                if unknown := [name for name in old if held[name] is None]:
+                    reason = f"The profile of {unknown[0]!r} is not known: {error.message}"
+            except RaglanError as error:
+                # The search itself reports what is wrong with the request.
+                log.debug("profiles of collections are not known", reason=error.message)
+        return held, reason
+
+    async def _ask(self, tenant: str, names: Sequence[str]) -> dict[str, _Known]:
+        # What is asked once for many requests is part of no request's trace.
+        attached = tracing.attach(INVALID_SPAN)
+        try:
+            fetched = await self._fetch(names)
+        finally:
+            tracing.detach(attached)
+        return {name: self.learn(tenant, name, fetched.get(name)) for name in names}
+
+    def learn(self, tenant: str, name: str, profile: str | None) -> _Known:
+        """Remember the profile of a collection; None forgets one that does not exist."""
+        known = _Known(profile, self._clock())
+        if profile is None:
+            # It may be made at any time: it is asked for each time.
+            self._known.pop((tenant, name), None)
+        else:
+            self._known[tenant, name] = known
+        return known

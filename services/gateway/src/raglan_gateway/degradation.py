@@ -6,6 +6,11 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final
 
+from raglan.errors import DeadlineExceeded, Internal, Overloaded, Unavailable
+
+RECOVERABLE: Final = (Unavailable, Overloaded, DeadlineExceeded, Internal)
+"""Errors that a fallback can replace. Any other is the request's own fault and is reported."""
+
 
 @dataclass(frozen=True, slots=True)
 class DegradationLevel:
@@ -25,6 +30,7 @@ class DegradationLevel:
 _ROWS: Final = (
     ("full", "", "", "", "Every part is there."),
     ("local_state", "share", "redis", "local", "Limits and kept answers are each gateway's."),
+    ("no_profile", "profile", "", "default", "The collection's profile is not known."),
     ("no_sessions", "history", "database", "none", "Sessions are neither read nor kept."),
     ("no_uploads", "ingest", "ingester", "refused", "Uploads are refused, queries answered."),
     ("words_compared", "cite", "embedder", "lexical", "Words decide what citations support."),

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from functools import cache
 from typing import Any, Final
 
+from google.protobuf.descriptor import Descriptor
+from google.protobuf.message import Message
 from raglan.deadline import Deadline
 from raglan.errors import NotFound
 from raglan.rpc.pool import EndpointPool
@@ -15,6 +18,8 @@ from raglan_gateway.access.collections import is_allowed, require
 
 _BY_JOB: Final = frozenset({"CancelJob", "RetryJob", "WatchJob"})
 """Calls that name a job, from which their collection does not show before something changed."""
+_NAMING: Final = frozenset({"collection", "collections", "name"})
+"""Fields of requests that hold names of collections."""
 
 
 class GuardedPool(EndpointPool):
@@ -73,16 +78,33 @@ class GuardedPool(EndpointPool):
             await replies.aclose()
 
 
-def _named(request: Any) -> Iterator[str]:
-    """The collections that a request names."""
-    fields = request.DESCRIPTOR.fields_by_name
-    if "collections" in fields:
-        yield from request.collections
-    for field in ("collection", "name"):
-        if field in fields and (name := getattr(request, field)):
-            yield name
-    if isinstance(request, ingester_pb2.SubmitRequest) and request.HasField("job"):
-        yield request.job.collection
+def _named(request: Message) -> Iterator[str]:
+    """Yield the collections that a request names, at any depth."""
+    for field, value in request.ListFields():
+        values = value if field.is_repeated else (value,)
+        if field.message_type is None:
+            if field.name in _NAMING:
+                yield from values
+        elif _may_name(field.message_type):
+            for each in values:
+                yield from _named(each)
+
+
+@cache
+def _may_name(message: Descriptor, above: frozenset[Descriptor] = frozenset()) -> bool:
+    """Return whether messages of a type name a collection at any depth.
+
+    Args:
+        message: the type.
+        above: types that it is part of; they are looked at already.
+    """
+    within = above | {message}
+    return any(
+        field.name in _NAMING
+        if field.message_type is None
+        else field.message_type not in within and _may_name(field.message_type, within)
+        for field in message.fields
+    )
 
 
 async def _joined(first: Any, rest: AsyncIterator[Any]) -> AsyncIterator[Any]:

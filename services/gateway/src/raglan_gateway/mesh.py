@@ -11,6 +11,7 @@ from functools import partial
 from typing import Final
 
 import structlog
+from raglan import access_tags
 from raglan.deadline import Deadline
 from raglan.errors import DeadlineExceeded, Internal, Overloaded, RaglanError, Unavailable
 from raglan.resilience.breaker import State
@@ -166,23 +167,34 @@ class Mesh:
         )
         return reply.revisions
 
-    async def changing_jobs(self, collection: str) -> bool:
-        """Return whether a job that deletes or tags documents of a collection has not ended."""
-        request = ingester_pb2.ListJobsRequest(collection=collection, limit=1000)
-        reply: ingester_pb2.ListJobsResponse = await self.ingester.call(
-            "ListJobs", request, deadline=Deadline.after(_JOBS_S)
-        )
-        return any(
-            job.kind in ("delete", "tag") and not job.HasField("finished_at") for job in reply.jobs
-        )
+    async def changing_jobs(self, collection: str, job_id: str) -> Sequence[ingester_pb2.Job]:
+        """Return the job of a change of documents.
+
+        Args:
+            collection: that the documents are in.
+            job_id: empty where it is not known: then every job that may be it.
+
+        Raises:
+            NotFound: it is known no longer.
+        """
+        deadline = Deadline.after(_JOBS_S)
+        with access_tags.serving(None):  # whoever made the job
+            if job_id:
+                wanted = ingester_pb2.GetJobRequest(id=job_id)
+                return [await self.ingester.call("GetJob", wanted, deadline=deadline)]
+            listed = ingester_pb2.ListJobsRequest(collection=collection, limit=1000)
+            reply: ingester_pb2.ListJobsResponse = await self.ingester.call(
+                "ListJobs", listed, deadline=deadline
+            )
+        return [job for job in reply.jobs if job.kind in ("delete", "tag")]
 
     async def collection_profiles(self, collections: Sequence[str]) -> Mapping[str, str]:
-        """Return the profiles of those collections that name one."""
+        """Return the profiles of those collections that exist; empty where one names none."""
         request = retriever_pb2.GetIndexRevisionsRequest(collections=collections)
         reply: retriever_pb2.GetIndexRevisionsResponse = await self.retriever.call(
             "GetIndexRevisions", request, deadline=Deadline.after(REVISIONS_S)
         )
-        return reply.profiles
+        return {name: reply.profiles.get(name, "") for name in reply.revisions}
 
     async def describe(self, service: str) -> common_pb2.ServiceInfo:
         """Return what one replica of a service says of itself."""

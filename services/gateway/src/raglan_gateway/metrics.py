@@ -46,6 +46,8 @@ LAG_EVERY_S: Final = 0.02
 QUERY_STAGES: Final = (
     *("strategy", "embed", "retrieve", "rerank", "expand", "generate", "cite", "second_try"),
 )
+_NO_QUERIES: Final = frozenset({"", "share", "ingest"})
+"""Stages that no query falls back from."""
 _LEVELS: Final = {level.stage: level.name for level in LEVELS}
 
 
@@ -102,87 +104,19 @@ class Metrics:
             (),
             registry,
         )
-        refusals = Counter(
-            "raglan_gateway_refused_requests_total",
-            "Requests that were refused before they ran, by the check that they did not pass.",
-            ["check"],
-            registry=registry,
-        )
-        self._refusals = {check: refusals.labels(check.value) for check in Check}
-        queries = Counter(
-            "raglan_gateway_queries_total",
-            "Queries by outcome: complete, degraded, kept, refused, late, failed, left.",
-            ["outcome"],
-            registry=registry,
-        )
-        self._by_outcome = {outcome: queries.labels(outcome.value) for outcome in Outcome}
-        degraded = Counter(
-            "raglan_gateway_degraded_total",
-            "Queries for which a stage fell back, by the rung of the ladder.",
-            ["stage", "fallback", "rung"],
-            registry=registry,
-        )
-        # From the start, because a counter that appears at 1 has not risen, to Prometheus.
-        self._fell_back = {
-            stage: degraded.labels(stage, fallback, _LEVELS[stage])
-            for stage, fallback in FALLBACK.items()
-            if stage in (*QUERY_STAGES, "history", "collection")
-        }
-        strategies = Counter(
-            "raglan_gateway_strategies_total",
-            "Queries whose passages were found with search texts of a model, by strategy.",
-            ["strategy"],
-            registry=registry,
-        )
-        self._strategies = {
-            each: strategies.labels(each.value) for each in Strategy if each is not Strategy.NONE
-        }
-        tries = Counter(
-            "raglan_gateway_second_tries_total",
-            "Second tries by strategy, reason (abstained, low_confidence), and whether the answer "
-            "is theirs (helped: yes, no).",
-            ["strategy", "reason", "helped"],
-            registry=registry,
-        )
-        self._second_tries = {
-            (each, reason, helped): tries.labels(each.value, reason, "yes" if helped else "no")
-            for each in SecondTry
-            if each is not SecondTry.NONE
-            for reason in REASONS
-            for helped in (True, False)
-        }
         self._lost_answers = Counter(
             "raglan_gateway_lost_answers_total",
             "Answers that could not be kept for their sessions.",
             registry=registry,
         )
-        lookups = Counter(
-            "raglan_cache_lookups_total",
-            "Lookups by layer and outcome: hit, miss.",
-            ["layer", "outcome"],
-            registry=registry,
-        )
-        cached = Counter(
-            "raglan_gateway_cache_lookups_total",
-            "Lookups in the caches of queries by layer (embedding, evidence, answer, semantic) and "
-            "outcome (hit, miss); outcome joined: a query that shared the run of an identical one.",
-            ["layer", "outcome"],
-            registry=registry,
-        )
-        saved = Counter(
-            "raglan_gateway_cache_saved_seconds_total",
-            "Time that making the cached values had taken, summed over the hits.",
-            ["layer"],
-            registry=registry,
-        )
-        self._cached = {
-            (layer, outcome): cached.labels(layer.value, outcome)
-            for layer in Layer
-            for outcome in ("hit", "miss")
-        }
-        self._joined = cached.labels(Layer.ANSWER.value, "joined")
-        self._saved = {layer: saved.labels(layer.value) for layer in Layer}
-        self._kept = {hit: lookups.labels("kept_answers", hit) for hit in ("hit", "miss")}
+        self._refusals = _refusals(registry)
+        self._by_outcome = _outcomes(registry)
+        self._fell_back = _degradations(registry)
+        self._strategies = _strategies(registry)
+        self._second_tries = _second_tries(registry)
+        self._kept = _stale_lookups(registry)
+        self._cached, self._joined = _cache_lookups(registry)
+        self._saved = _saved_seconds(registry)
 
     def process(self, lagged: Callable[[float], None]) -> ProcessMetrics:
         """Create the metrics of the process; `lagged` is called with the loop's lag in seconds."""
@@ -289,6 +223,108 @@ class Metrics:
     def stage_ended(self, stage: str, seconds: float, error: BaseException | None) -> None:
         """It left it, because of `error` if there is one."""
         self._stages.observe(seconds, stage, status_of(error))
+
+
+# Counters are made with all their labels: one that appears at 1 has not risen, to Prometheus.
+
+
+def _refusals(registry: CollectorRegistry) -> dict[Check, Counter]:
+    refusals = Counter(
+        "raglan_gateway_refused_requests_total",
+        "Requests that were refused before they ran, by the check that they did not pass.",
+        ["check"],
+        registry=registry,
+    )
+    return {check: refusals.labels(check.value) for check in Check}
+
+
+def _outcomes(registry: CollectorRegistry) -> dict[Outcome, Counter]:
+    queries = Counter(
+        "raglan_gateway_queries_total",
+        "Queries by outcome: complete, degraded, kept, refused, late, failed, left.",
+        ["outcome"],
+        registry=registry,
+    )
+    return {outcome: queries.labels(outcome.value) for outcome in Outcome}
+
+
+def _degradations(registry: CollectorRegistry) -> dict[str, Counter]:
+    degraded = Counter(
+        "raglan_gateway_degraded_total",
+        "Queries for which a stage fell back, by the rung of the ladder.",
+        ["stage", "fallback", "rung"],
+        registry=registry,
+    )
+    return {
+        stage: degraded.labels(stage, fallback, _LEVELS[stage])
+        for stage, fallback in FALLBACK.items()
+        if stage not in _NO_QUERIES
+    }
+
+
+def _strategies(registry: CollectorRegistry) -> dict[Strategy, Counter]:
+    strategies = Counter(
+        "raglan_gateway_strategies_total",
+        "Queries whose passages were found with search texts of a model, by strategy.",
+        ["strategy"],
+        registry=registry,
+    )
+    return {each: strategies.labels(each.value) for each in Strategy if each is not Strategy.NONE}
+
+
+def _second_tries(registry: CollectorRegistry) -> dict[tuple[SecondTry, str, bool], Counter]:
+    tries = Counter(
+        "raglan_gateway_second_tries_total",
+        "Second tries by strategy, reason (abstained, low_confidence), and whether the answer "
+        "is theirs (helped: yes, no).",
+        ["strategy", "reason", "helped"],
+        registry=registry,
+    )
+    return {
+        (each, reason, helped): tries.labels(each.value, reason, "yes" if helped else "no")
+        for each in SecondTry
+        if each is not SecondTry.NONE
+        for reason in REASONS
+        for helped in (True, False)
+    }
+
+
+def _stale_lookups(registry: CollectorRegistry) -> dict[str, Counter]:
+    lookups = Counter(
+        "raglan_cache_lookups_total",
+        "Lookups by layer and outcome: hit, miss.",
+        ["layer", "outcome"],
+        registry=registry,
+    )
+    return {hit: lookups.labels("kept_answers", hit) for hit in ("hit", "miss")}
+
+
+def _cache_lookups(
+    registry: CollectorRegistry,
+) -> tuple[dict[tuple[Layer, str], Counter], Counter]:
+    cached = Counter(
+        "raglan_gateway_cache_lookups_total",
+        "Lookups in the caches of queries by layer (embedding, evidence, answer, semantic) and "
+        "outcome (hit, miss); outcome joined: a query that shared the run of an identical one.",
+        ["layer", "outcome"],
+        registry=registry,
+    )
+    counters = {
+        (layer, outcome): cached.labels(layer.value, outcome)
+        for layer in Layer
+        for outcome in ("hit", "miss")
+    }
+    return counters, cached.labels(Layer.ANSWER.value, "joined")
+
+
+def _saved_seconds(registry: CollectorRegistry) -> dict[Layer, Counter]:
+    saved = Counter(
+        "raglan_gateway_cache_saved_seconds_total",
+        "Time that making the cached values had taken, summed over the hits.",
+        ["layer"],
+        registry=registry,
+    )
+    return {layer: saved.labels(layer.value) for layer in Layer}
 
 
 def _outcome(error: BaseException) -> Outcome | None:

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 from raglan.deadline import Deadline
-from raglan.errors import DeadlineExceeded, Internal, Overloaded, Unavailable
 from raglan.telemetry import tracing
 from raglan.v1 import (
     common_pb2,
@@ -25,7 +24,7 @@ from raglan.v1 import (
 from raglan_gateway import messages, stage_spans
 from raglan_gateway.admission.load_shedder import LoadShedder
 from raglan_gateway.collection_budget import BudgetedSearch
-from raglan_gateway.degradation import FALLBACK
+from raglan_gateway.degradation import FALLBACK, RECOVERABLE
 from raglan_gateway.expansion import expanding
 from raglan_gateway.grounding import Comparison, claims_of
 from raglan_gateway.query import Query
@@ -35,10 +34,6 @@ from raglan_gateway.service_clients import ServiceClients
 from raglan_gateway.stage import StageLimiter, StageObserver, Unobserved
 from raglan_gateway.strategies import search_texts, searching, second_try
 from raglan_gateway.strategies.strategy import SecondTry, Strategy
-
-RECOVERABLE: Final = (Unavailable, Overloaded, DeadlineExceeded, Internal)
-"""Errors that a fallback can replace. Any other is the request's own fault and is reported."""
-
 
 _SHARE: Final = 0.5
 """Of the time that is left, how much a stage with a fallback may use."""
@@ -64,6 +59,11 @@ class Started:
     """The request was accepted."""
 
     standalone_question: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Searched:
+    """Passages were found; those of the answer may be others, because it may get a second try."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +107,7 @@ class Answered:
     run: QueryState
 
 
-Event: TypeAlias = Started | Sources | Thinking | Delta | Cited | Restarted | Answered
+Event: TypeAlias = Started | Searched | Sources | Thinking | Delta | Cited | Restarted | Answered
 
 Reuse: TypeAlias = Callable[[QueryState], Awaitable[Sequence[Event]]]
 """Finds an answer by the vector of the query; its events after `Started`, or none."""
@@ -183,7 +183,8 @@ class Pipeline:
     ) -> AsyncGenerator[Event, None]:
         """Answer, as events: `Started`, `Sources`, then `Delta` and `Cited` mixed, `Answered`.
 
-        `Thinking` may come between them, and `Restarted`, which makes earlier ones void.
+        `Searched` is before `Sources` where the answer is held back for a second try. `Thinking`
+        may come between them, and `Restarted`, which makes earlier ones void.
 
         Raises:
             RaglanError: as `search`; or the generator failed after its first piece of text.
@@ -195,8 +196,6 @@ class Pipeline:
             await self._write_search_texts(run, query.strategy)
             # The time that its reader needs counts too, here and below.
             yield Started(run.asked.standalone or query.text)
-            if query.history_lost:
-                run.note(Degradation("history", query.history_lost, FALLBACK["history"]))
             reused = await self._find(run, known or Known(), reuse)
         for event in reused:
             yield event
@@ -207,6 +206,7 @@ class Pipeline:
                 async for event in events:
                     yield event
         else:
+            yield Searched()
             run, held = await second_try.answer_twice(run, self._answered, self._find_again)
             for event in held:
                 yield event

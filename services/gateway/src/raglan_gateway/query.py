@@ -61,8 +61,8 @@ class Query:
     """Confidence below which an answer gets a second try, as one that abstained does."""
     small_talk: str = ""
     """Reply to a greeting and its like, which is answered without a search; empty for questions."""
-    history_lost: str = ""
-    """Reason for which the history of its session is missing; else empty."""
+    missing: tuple[tuple[str, str], ...] = ()
+    """Stage and reason of what it has to do without from the start, such as its history."""
     cache: CacheControl = DEFAULT
     """Directives of the client for the caches."""
 

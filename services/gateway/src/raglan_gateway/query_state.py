@@ -111,6 +111,8 @@ class QueryState:
 
     def __post_init__(self) -> None:
         self.searched = self.asked = self.query
+        for stage, reason in self.query.missing:
+            self.note(Degradation(stage, reason, FALLBACK[stage]))
 
     @property
     def usage(self) -> generator_pb2.Usage:

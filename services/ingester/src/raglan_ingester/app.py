@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import asdict
 from functools import partial
 from typing import Any
 
@@ -27,6 +28,7 @@ from raglan_ingester.backup.importing import Importer, Target
 from raglan_ingester.backup.rows import RowReader
 from raglan_ingester.blobs import BlobStore
 from raglan_ingester.byte_budget import ByteBudget
+from raglan_ingester.change_store import ChangeStore
 from raglan_ingester.changes import Changes
 from raglan_ingester.chunk_preview import ChunkPreviewer
 from raglan_ingester.chunking import Sizes
@@ -71,6 +73,25 @@ _TOKENIZERS = "tokenizers"
 """Folder of the models' tokenizers: all of the data folder that parser processes may read."""
 
 
+class _Stores:
+    """What the tables hold, and the locks of those who write them."""
+
+    def __init__(self, database: Database, settings: IngesterSettings) -> None:
+        patient = PatientDatabase(database)
+        self.database = database
+        # Runs wait for a database that is away; callers are told.
+        self.jobs, self.documents = JobStore(patient), DocumentStore(patient)
+        self.asked_jobs, self.asked_documents = JobStore(database), DocumentStore(database)
+        self.traces = JobTraces(patient)
+        self.revisions = RevisionStore(database)
+        self.labels = LabelStore(database, settings.max_metadata_bytes)
+        self.changes = ChangeStore(database, settings.max_metadata_bytes)
+        self.sources = SourceStore(database)
+        self.blobs = BlobStore(settings.data_dir / "blobs", min_free_mb=settings.min_free_mb)
+        self.locks = CollectionLocks()
+        self.submissions = CollectionLocks()
+
+
 class Ingester:
     """Everything the service owns, in the order it is opened and closed."""
 
@@ -82,22 +103,10 @@ class Ingester:
         (settings.data_dir / _TOKENIZERS).mkdir(exist_ok=True)
         self._database = Database(url, SCHEMA)
         self._database_state = Dependency(self._database.engine.dialect.name, self._database.ping)
+        self._stores = _Stores(self._database, settings)
         self.metrics = Endpoint.of(settings)
         self._counted = IngesterMetrics(self.metrics.registry)
-        called = CalledPools(self.metrics.registry)
-        self._embedders = EndpointPool(
-            "embedder",
-            settings.embedder_address,
-            embedder_pb2_grpc.EmbedderServiceStub,
-            on_attempt=partial(called.attempted, "embedder"),
-        )
-        self._retrievers = EndpointPool(
-            "retriever",
-            settings.retriever_address,
-            retriever_pb2_grpc.RetrieverServiceStub,
-            on_attempt=partial(called.attempted, "retriever"),
-        )
-        called.watch({"embedder": self._embedders, "retriever": self._retrievers})
+        self._connect()
         self._parser = ParserPool(
             workers=settings.parse_workers,
             memory_bytes=settings.parse_memory_bytes,
@@ -105,104 +114,145 @@ class Ingester:
             wall_s=settings.parse_wall_s,
             readable=(settings.data_dir / _TOKENIZERS,),
         )
-        self._blobs = BlobStore(settings.data_dir / "blobs", min_free_mb=settings.min_free_mb)
         self._is_shared = sa.make_url(url).get_backend_name() != "sqlite"
         self._worker: WorkerName | None = None
         self._has_started = False
         self._queue = DbosQueue(url, per_collection=settings.concurrent_jobs)
-        self._assemble(settings)
-
-    def _assemble(self, settings: IngesterSettings) -> None:
-        embedder = EmbedderClient(self._embedders)
-        revisions = RevisionStore(self._database)
-        self._retriever = RetrieverClient(self._retrievers, revisions.record)
-        transfer = IndexTransfer(self._retrievers, revisions.record)
-        patient = PatientDatabase(self._database)
-        jobs, documents = JobStore(patient), DocumentStore(patient)
-        asked_jobs, asked_documents = JobStore(self._database), DocumentStore(self._database)
-        locks = CollectionLocks()
-        retry = OutageRetry(settings.outage_patience_s)
-        embedder_retry = OutageRetry(settings.outage_patience_s)
-        preview_retry = OutageRetry(_PREVIEW_PATIENCE_S)
         self._calls = asyncio.Semaphore(settings.embed_calls_in_flight)
-        self._jobs = asked_jobs
+        self._retry = OutageRetry(settings.outage_patience_s)
+        self._heartbeats = Heartbeats(self._database, lease_s=settings.worker_lease_s)
+        self._ingestion = self._build_ingestion()
+        self._library = self._build_library()
+        self._labelling = Labelling(
+            self._stores.labels, self._retriever, self._stores.locks, self._counted.set_aside
+        )
+        self._changes = self._build_changes()
+        self._importer = self._build_importer()
+        self._reconciler = self._build_reconciler()
+        self._limits = Limits(
+            settings.max_document_bytes,
+            settings.max_job_bytes,
+            settings.max_documents_per_job,
+            settings.max_metadata_bytes,
+        )
+        stores = self._stores
+        self._intake = Intake(
+            stores.blobs, stores.asked_jobs, self._limits, self._identify, stores.submissions
+        )
+        self._sources = self._build_sources()
+        self._servicer = self._build_servicer()
+
+    def _connect(self) -> None:
+        """Make the clients of the services that are called."""
+        called = CalledPools(self.metrics.registry)
+        self._embedders = EndpointPool(
+            "embedder",
+            self._settings.embedder_address,
+            embedder_pb2_grpc.EmbedderServiceStub,
+            on_attempt=partial(called.attempted, "embedder"),
+        )
+        self._retrievers = EndpointPool(
+            "retriever",
+            self._settings.retriever_address,
+            retriever_pb2_grpc.RetrieverServiceStub,
+            on_attempt=partial(called.attempted, "retriever"),
+        )
+        called.watch({"embedder": self._embedders, "retriever": self._retrievers})
+        self._embedder = EmbedderClient(self._embedders)
+        record = self._stores.revisions.record
+        self._retriever = RetrieverClient(self._retrievers, record)
+        self._transfer = IndexTransfer(self._retrievers, record)
+
+    def _build_ingestion(self) -> Ingestion:
+        settings, stores = self._settings, self._stores
+        embedder_retry = OutageRetry(settings.outage_patience_s)
         dependencies = JobDependencies(
-            jobs=jobs,
-            documents=documents,
-            blobs=self._blobs,
-            parser=SemanticParser(self._parser, partial(self._vectors, embedder, embedder_retry)),
-            embedder=embedder,
+            jobs=stores.jobs,
+            documents=stores.documents,
+            blobs=stores.blobs,
+            parser=self._semantic_parser(embedder_retry),
+            embedder=self._embedder,
             embedder_retry=embedder_retry,
             observer=self._counted,
-            indexer=Indexer(jobs, documents, self._retriever, locks, retry, self._blobs),
+            indexer=Indexer(
+                stores.jobs,
+                stores.documents,
+                self._retriever,
+                stores.locks,
+                self._retry,
+                stores.blobs,
+            ),
             parse_workers=settings.parse_workers,
             texts_per_call=settings.embed_texts_per_call,
             calls_in_flight=settings.embed_calls_in_flight,
             embed_calls=self._calls,
             byte_budget=ByteBudget(BYTES_UNDER_WAY),
-            tokenizers=TokenizerFolder(settings.data_dir / _TOKENIZERS, embedder, embedder_retry),
+            tokenizers=self._tokenizers(embedder_retry),
             max_metadata_bytes=settings.max_metadata_bytes,
             max_chunks_per_document=settings.max_chunks_per_document,
             max_chunks_per_job=settings.max_chunks_per_job,
         )
-        self._ingestion = Ingestion(
+        return Ingestion(
             dependencies,
-            asked_jobs,
+            stores.asked_jobs,
             self._queue,
             self._retriever,
-            retry,
-            JobTraces(patient),
+            self._retry,
+            stores.traces,
             lambda job, stop: self._changes.run(job, stop),
             max_chars=settings.chunk_max_chars,
             overlap_chars=settings.chunk_overlap_chars,
         )
-        submissions = CollectionLocks()
-        library = Library(
-            asked_documents,
-            self._blobs,
+
+    def _build_library(self) -> Library:
+        stores = self._stores
+        return Library(
+            stores.asked_documents,
+            stores.blobs,
             self._retriever,
-            locks,
-            submissions,
+            stores.locks,
+            stores.submissions,
             self._ingestion,
-            revisions,
-        )
-        labelling = Labelling(
-            LabelStore(self._database, settings.max_metadata_bytes), self._retriever, locks
-        )
-        self._changes = Changes(
-            jobs,
-            Selection(documents),
-            library,
-            labelling,
-            retry,
-            max_documents=settings.max_changed_documents,
+            stores.revisions,
         )
 
-        async def finish() -> None:
-            await library.finish_deletions()
-            await labelling.finish()
-
-        self._importer = Importer(
-            Target(
-                self._database,
-                asked_documents,
-                asked_jobs,
-                self._blobs,
-                library.delete_everything,
-                embedder.model,
-            ),
-            transfer,
+    def _build_changes(self) -> Changes:
+        stores = self._stores
+        return Changes(
+            stores.jobs,
+            Selection(stores.documents),
+            stores.changes,
+            stores.locks,
+            self._library,
+            self._labelling,
+            self._retry,
+            max_documents=self._settings.max_changed_documents,
         )
-        heartbeats = Heartbeats(self._database, lease_s=settings.worker_lease_s)
-        self._reconciler = Reconciler(
-            heartbeats,
+
+    def _build_importer(self) -> Importer:
+        stores = self._stores
+        target = Target(
+            self._database,
+            stores.asked_documents,
+            stores.asked_jobs,
+            stores.blobs,
+            self._library.delete_everything,
+            self._embedder.model,
+        )
+        return Importer(target, self._transfer)
+
+    def _build_reconciler(self) -> Reconciler:
+        settings, stores = self._settings, self._stores
+        return Reconciler(
+            self._heartbeats,
             self._ingestion,
             self._queue,
-            asked_jobs,
-            asked_documents,
-            self._blobs,
+            stores.asked_jobs,
+            stores.asked_documents,
+            stores.blobs,
             self._retriever,
-            finish,
+            self._finish,
+            self._labelling.reconsider,
             self._counted.repaired,
             self._database.truncate_log,
             self._importer.under_way,
@@ -210,57 +260,60 @@ class Ingester:
             reconcile_s=settings.reconcile_every_s,
             job_retention_days=settings.job_retention_days,
         )
-        limits = Limits(
+
+    def _build_sources(self) -> Scheduler:
+        settings, stores = self._settings, self._stores
+        ports = Ports(
+            stores.sources,
+            self._intake,
+            self._ingestion.submitted,
+            stores.asked_jobs,
+            self._library,
             settings.max_document_bytes,
-            settings.max_job_bytes,
-            settings.max_documents_per_job,
-            settings.max_metadata_bytes,
         )
-        intake = Intake(self._blobs, asked_jobs, limits, self._identify, submissions)
-        self._sources = Scheduler(
+        return Scheduler(
             SourceFile(settings.sources_file),
-            Ports(
-                SourceStore(self._database),
-                intake,
-                self._ingestion.submitted,
-                asked_jobs,
-                library,
-                settings.max_document_bytes,
-            ),
+            ports,
             Readers(settings.max_document_bytes, settings.data_dir / "repositories").open,
-            heartbeats.dead,
+            self._heartbeats.dead,
             self._importer.under_way,
         )
-        self._servicer = IngesterServicer(
-            intake,
+
+    def _build_previewer(self) -> ChunkPreviewer:
+        settings = self._settings
+        retry = OutageRetry(_PREVIEW_PATIENCE_S)
+        return ChunkPreviewer(
+            self._stores.blobs,
+            self._semantic_parser(retry),
+            self._tokenizers(retry),
+            lambda name: self._retriever.collection(name, Deadline.after(_CHECK_S)),
+            max_document_bytes=settings.max_document_bytes,
+            max_chunks=settings.max_chunks_per_document,
+            defaults=Sizes(settings.chunk_max_chars, settings.chunk_overlap_chars),
+        )
+
+    def _build_servicer(self) -> IngesterServicer:
+        settings, stores = self._settings, self._stores
+        reader = RowReader(self._database)
+        return IngesterServicer(
+            self._intake,
             self._ingestion,
-            asked_jobs,
-            library,
-            labelling,
+            stores.asked_jobs,
+            self._library,
+            self._labelling,
             self._changes,
-            revisions,
-            Exporter(RowReader(self._database), asked_documents, self._blobs, transfer),
+            stores.revisions,
+            Exporter(reader, stores.asked_documents, stores.blobs, self._transfer),
             self._importer,
             self._sources,
-            ChunkPreviewer(
-                self._blobs,
-                SemanticParser(self._parser, partial(self._vectors, embedder, preview_retry)),
-                TokenizerFolder(settings.data_dir / _TOKENIZERS, embedder, preview_retry),
-                lambda name: self._retriever.collection(name, Deadline.after(_CHECK_S)),
-                max_document_bytes=limits.max_document_bytes,
-                max_chunks=settings.max_chunks_per_document,
-                defaults=Sizes(settings.chunk_max_chars, settings.chunk_overlap_chars),
-            ),
+            self._build_previewer(),
             restored=self._reconciler.hurry,
             engine=self._queue.name,
             metrics_port=lambda: self.metrics.port,
             database=self._database_state,
             confinement=lambda: self._parser.confinement,
             limits={
-                "max_document_bytes": limits.max_document_bytes,
-                "max_job_bytes": limits.max_job_bytes,
-                "max_documents_per_job": limits.max_documents_per_job,
-                "max_metadata_bytes": limits.max_metadata_bytes,
+                **asdict(self._limits),
                 "max_chunks_per_document": settings.max_chunks_per_document,
                 "max_chunks_per_job": settings.max_chunks_per_job,
                 "parse_memory_bytes": settings.parse_memory_bytes,
@@ -268,15 +321,26 @@ class Ingester:
             },
         )
 
-    async def _vectors(
-        self, embedder: EmbedderClient, retry: OutageRetry, texts: Sequence[str]
-    ) -> NDArray[Any]:
+    def _semantic_parser(self, retry: OutageRetry) -> SemanticParser:
+        return SemanticParser(self._parser, partial(self._vectors, retry))
+
+    def _tokenizers(self, retry: OutageRetry) -> TokenizerFolder:
+        return TokenizerFolder(self._data_dir / _TOKENIZERS, self._embedder, retry)
+
+    async def _finish(self) -> None:
+        """Bring to the index what was changed or deleted while it was away."""
+        try:
+            await self._library.finish_deletions()
+        finally:
+            await self._labelling.finish()
+
+    async def _vectors(self, retry: OutageRetry, texts: Sequence[str]) -> NDArray[Any]:
         """Embed any number of texts, a call at a time, among those of the jobs."""
         size = self._settings.embed_texts_per_call
         parts = []
         for at in range(0, len(texts), size):
             async with self._calls:
-                call = partial(embedder.embed, texts[at : at + size])
+                call = partial(self._embedder.embed, texts[at : at + size])
                 parts.append((await retry.call(call)).vectors)
         return np.concatenate(parts)
 
@@ -291,14 +355,14 @@ class Ingester:
                 self._data_dir, configured=self._settings.worker_name, is_shared=self._is_shared
             )
         worker = self._worker.name
-        await asyncio.to_thread(self._blobs.open, worker)
+        await asyncio.to_thread(self._stores.blobs.open, worker)
         await self._database.create()
         await self._reconciler.join(worker)
         await self._parser.open()
         await self._ingestion.start(worker)
         self._reconciler.start()
         self._has_started = True
-        self._counted.watch(self._jobs)
+        self._counted.watch(self._stores.asked_jobs)
         await self._sources.start(worker)
 
     async def close(self) -> None:

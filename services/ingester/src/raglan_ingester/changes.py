@@ -1,17 +1,19 @@
 """Jobs that delete or tag every document that passes a filter.
 
-A job goes through the collection by id, a batch at a time, and stores how far it is with its
-progress: a run that a crash breaks off is continued from there. Both changes may be made twice.
+A job goes through the collection by id, a batch at a time. A batch is changed in the database in
+one transaction with the job's progress, then in the index. A run that a crash breaks off is
+continued from there, and counts every document once. Documents that were submitted after the job
+stay as they are.
 """
 
 from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 import structlog
 from raglan import access_tags
@@ -22,41 +24,20 @@ from raglan.filtering.clauses import Clause
 from raglan.filtering.wire import clause_from_proto
 from raglan.v1 import retriever_pb2
 
+from raglan_ingester.change_store import Applied, Change, ChangeStore, change_of
+from raglan_ingester.collection_locks import CollectionLocks
 from raglan_ingester.jobs import JobStore
 from raglan_ingester.labelling import AT_ONCE, Labelling
 from raglan_ingester.labels import LabelChange
-from raglan_ingester.model import Document, Job, JobKind, JobState
+from raglan_ingester.model import Job, JobKind, JobState
 from raglan_ingester.outage_retry import OutageRetry
-from raglan_ingester.selection import Page, Selection, passes
+from raglan_ingester.selection import Page, Selection
 from raglan_ingester.submission import new_job_id
 
 log: Final = structlog.get_logger()
 
 _BATCH_S: Final = 60.0
 _SHOWN: Final = 20
-_REFUSED_SHOWN: Final = 100
-
-
-@dataclass(slots=True)
-class Change:
-    """Change of a job, and how far it is; stored as JSON."""
-
-    filter: str
-    """A `raglan.v1.Filter`, serialized, in Base64."""
-    held: list[str] | None
-    """Tags of the caller who made the job; None reaches every document."""
-    tagging: dict[str, Any] = field(default_factory=dict)
-    """Fields of a `LabelChange`."""
-    after: str = ""
-    """Id of the last document that was looked at."""
-    changed: int = 0
-    refused: list[list[str]] = field(default_factory=list)
-    """Id and reason, the first ones."""
-    refusals: int = 0
-
-    def where(self) -> Clause:
-        """Return the filter."""
-        return clause_from_proto(retriever_pb2.Filter.FromString(base64.b64decode(self.filter)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +47,7 @@ class Matches:
     count: int
     is_exact: bool
     is_everything: bool
-    """True if none of the documents looked at fails to pass."""
+    """True if each document looked at that the caller reaches passes."""
     ids: list[str]
     """The first ones."""
 
@@ -74,10 +55,14 @@ class Matches:
 class Library(Protocol):
     """The part of the library that deletes."""
 
-    async def delete_batch(
-        self, collection: str, document_ids: list[str], deadline: Deadline
-    ) -> tuple[int, list[str]]:
-        """Delete documents that the current caller reaches."""
+    async def clear(
+        self,
+        collection: str,
+        ids: Sequence[str],
+        deadline: Deadline,
+        hashes: Sequence[str] = (),
+    ) -> None:
+        """Remove what is left of documents whose rows are gone."""
         ...
 
 
@@ -87,16 +72,20 @@ class Changes:
     Args:
         jobs: the jobs' records; waits for a database that is away.
         selection: finds the documents.
-        library: deletes them.
-        labelling: tags them.
+        store: changes them in the database.
+        locks: of the collections.
+        library: removes what is left of deleted ones.
+        labelling: brings labels to the index.
         retry: waits for an index that is away.
-        max_documents: of one job.
+        max_documents: of one run of a job.
     """
 
     def __init__(
         self,
         jobs: JobStore,
         selection: Selection,
+        store: ChangeStore,
+        locks: CollectionLocks,
         library: Library,
         labelling: Labelling,
         retry: OutageRetry,
@@ -105,6 +94,8 @@ class Changes:
     ) -> None:
         self._jobs = jobs
         self._selection = selection
+        self._store = store
+        self._locks = locks
         self._library = library
         self._labelling = labelling
         self._retry = retry
@@ -112,12 +103,9 @@ class Changes:
 
     async def count(self, collection: str, filter_: retriever_pb2.Filter) -> Matches:
         """Count the documents that pass, among as many as one call looks at."""
-        page = await self._selection.page(
-            collection, clause_from_proto(filter_), limit=self._max_documents, after=""
-        )
-        ids = [row.id for row in page.rows[:_SHOWN]]
-        is_everything = len(page.rows) == page.scanned > 0
-        return Matches(len(page.rows), not page.next_after, is_everything, ids)
+        found = await self._selection.count(collection, clause_from_proto(filter_), ids=_SHOWN)
+        is_everything = found.passing == found.reached > 0
+        return Matches(found.passing, found.is_exact, is_everything, found.ids)
 
     def job(
         self,
@@ -157,77 +145,69 @@ class Changes:
 
     async def run(self, job: Job, stop: asyncio.Event) -> JobState:
         """Run a job from where it is to its end, or until `stop` is set."""
-        change = Change(**(job.change or {}))
+        held = change_of(job).held
         reason = ""
         try:
-            with access_tags.serving(None if change.held is None else tuple(change.held)):
-                reason = await self._work(job, change, stop)
+            with access_tags.serving(None if held is None else tuple(held)):
+                reason = await self._work(job, stop)
         except RaglanError as error:
             reason = f"{error.message} Retry the job when that is repaired."
-        for_owner = [*([("", reason)] if reason else ()), *change.refused]
-        is_partial = bool(change.refusals) or (bool(reason) and change.changed > 0)
-        state = JobState.SUCCEEDED
-        if stop.is_set():
-            state = JobState.CANCELLED
-        elif is_partial:
-            state = JobState.PARTIAL
-        elif reason:
-            state = JobState.FAILED
-        done = await self._jobs.finish_change(job, state, for_owner)
-        log.info("job ended", job=job.id, kind=job.kind, state=str(done), documents=change.changed)
+        except Exception:
+            log.exception("a job broke off", job=job.id)
+            reason = "The ingester met an error of its own; retry the job."
+        done = await self._jobs.finish_change(job, reason, is_cancelled=stop.is_set())
+        log.info("job ended", job=job.id, kind=job.kind, state=str(done))
         return done
 
-    async def _work(self, job: Job, change: Change, stop: asyncio.Event) -> str:
+    async def _work(self, job: Job, stop: asyncio.Event) -> str:
         """Change batch after batch; return why it ended early, or nothing."""
-        where = change.where()
+        change = change_of(job)
+        where, before = change.where(), change.changed
+        await self._follow(job, change)  # what a run that broke off had changed
         while not stop.is_set():
-            page = await self._selection.page(
-                job.collection, where, limit=AT_ONCE, after=change.after
-            )
-            rows = [row for row in page.rows if row.created_ms <= job.created_ms]
-            if rows:
-                await self._retry.call(partial(self._change, job, change, where, rows))
-            change.after = _end_of(page, change.after)
-            change.changed += len(rows)
-            if await self._jobs.save_change(job, asdict(change), self._stages(job, change)):
-                stop.set()
-            if not page.next_after:
-                return ""
-            if change.changed >= self._max_documents:
+            room = self._max_documents - (change.changed - before)
+            if room <= 0:
                 return (
-                    f"The job changed {change.changed:,} documents, the limit "
-                    "(RAGLAN_INGESTER_MAX_CHANGED_DOCUMENTS); run it again for the rest."
+                    f"The job changed {change.changed - before:,} documents, the limit "
+                    "(RAGLAN_INGESTER_MAX_CHANGED_DOCUMENTS); retry it for the rest."
                 )
+            page = await self._selection.page(
+                job.collection, where, limit=min(AT_ONCE, room), after=change.after
+            )
+            applied = await self._retry.call(partial(self._apply, job, where, page, change.after))
+            if applied is None:
+                stop.set()
+                break
+            change = applied.change
+            await self._follow(job, change, applied.hashes)
+            if not page.next_after:
+                break
         return ""
 
-    async def _change(self, job: Job, change: Change, where: Clause, rows: list[Document]) -> None:
-        ids = [row.id for row in rows]
-        deadline = Deadline.after(_BATCH_S)
-        if job.kind == JobKind.DELETE:
-            await self._library.delete_batch(job.collection, ids, deadline)
+    async def _apply(self, job: Job, where: Clause, page: Page, after: str) -> Applied | None:
+        ids = [row.id for row in page.rows]
+        end = page.next_after or (ids[-1] if ids else after)
+        async with self._locks.of(job.collection):
+            return await self._store.apply(job, where, ids, after=end)
+
+    async def _follow(self, job: Job, change: Change, hashes: Sequence[str] = ()) -> None:
+        """Bring the batch that was changed last to the index."""
+        if not change.batch:
             return
-        tagging = _tagging(change.tagging)
-        held = access_tags.current()
 
-        def still(row: Document) -> bool:
-            return access_tags.reaches(held, row.access) and passes(row, where)
+        async def call() -> Mapping[str, RaglanError]:
+            deadline = Deadline.after(_BATCH_S)
+            if job.kind == JobKind.TAG:
+                return await self._labelling.follow(job.collection, change.batch, deadline)
+            await self._library.clear(job.collection, change.batch, deadline, hashes)
+            return {}
 
-        refused = await self._labelling.change(job.collection, ids, tagging, still, deadline)
-        change.refusals += len(refused)
-        room = _REFUSED_SHOWN - len(change.refused)
-        change.refused += [[id_, reason] for id_, reason in refused.items()][:room]
-
-    def _stages(self, job: Job, change: Change) -> dict[str, list[int]]:
-        return {job.kind: [change.changed, max(job.documents, change.changed)]}
+        if refused := await self._retry.call(call):
+            reasons = {id_: error.message for id_, error in refused.items()}
+            await self._store.refuse(job, reasons)
 
 
-def _end_of(page: Page, after: str) -> str:
-    return page.next_after or (page.rows[-1].id if page.rows else after)
-
-
-def _tagging(fields: Mapping[str, Any]) -> LabelChange:
-    return LabelChange(
-        metadata=fields["metadata"],
-        add_access=tuple(fields["add_access"]),
-        remove_access=tuple(fields["remove_access"]),
-    )
+def keeps_access(job: Job) -> bool:
+    """Return whether a job tags documents and leaves their access tags as they are."""
+    tagging = (job.change or {}).get("tagging") or {}
+    return bool(tagging) and not (tagging["add_access"] or tagging["remove_access"])

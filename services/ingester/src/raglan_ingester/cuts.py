@@ -14,7 +14,8 @@ from raglan_ingester.parsers.parsed import Heading, ParsedDocument, name
 _DEEPEST: Final = 9
 """Level of a question that is no heading: below every heading."""
 _QUESTION_CHARS: Final = 300
-_MARKUP: Final = re.compile(r"^[#>*_\s]+|[*_#\s]+$")
+_MARKUP: Final = re.compile(r"^[#>*_\s]+|(?<![*_#\s])[*_#\s]+$")
+"""Around a question. A run of marks is looked through from its first one only."""
 _LABEL: Final = re.compile(r"(?:Q|Question|F|Frage|Pregunta)\s?\d*\s?[:.)]\s*", re.IGNORECASE)
 _ASKS: Final = ("?", "？", "؟", ";")  # noqa: RUF001
 _GREEK: Final = re.compile("[\u0370-\u03ff]")

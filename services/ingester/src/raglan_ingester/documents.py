@@ -14,7 +14,7 @@ from raglan.errors import Forbidden, NotFound
 from raglan.identifiers import shortened
 from sqlalchemy.orm import Session, undefer
 
-from raglan_ingester.labels import Labels, begin_labels
+from raglan_ingester.labels import Labels, begin_labels, submitted_labels
 from raglan_ingester.model import (
     Document,
     DocumentState,
@@ -24,15 +24,19 @@ from raglan_ingester.model import (
     Job,
     JobState,
     JobWarning,
+    UnfinishedLabel,
 )
 from raglan_ingester.revisions import begin_deletions, insert
 
 _AT_ONCE: Final = 500
 """Rows a statement names; SQLite takes 32,766 parameters."""
 
-FORGOTTEN: Final = {"title": "", "metadata_json": "{}", "filename": ""}
+FORGOTTEN: Final = {"title": "", "metadata_json": "{}", "filename": "", "edits": []}
 """Fields of an item that are cleared when nothing will be run with it."""
 
+_REFUSED: Final = (
+    "The index refused the newest metadata and access tags; searches go by those of before. {}"
+)
 NAMES_ITS_BLOB: Final = (ItemState.QUEUED, ItemState.FAILED, ItemState.CANCELLED)
 """Items that may still be run, and then need their bytes."""
 
@@ -46,10 +50,10 @@ class Version:
     text: str
     chunks: int
     fingerprint: str
+    metadata_json: str
+    """As submitted, completed with the document's own; without edits."""
     labels: Labels
     """As they are on its chunks."""
-    edited_ms: int = 0
-    """`Document.edited_ms` that `labels` takes into account."""
     language: str = ""
     warnings: Sequence[str] = ()
     structure: bytes = b""
@@ -88,10 +92,12 @@ class DocumentStore:
             found = session.get(Document, key, options=[undefer(Document.text)])
             if found is None:
                 raise NotFound(f"There is no document {shortened(document_id)} in {collection!r}.")
-            parsed = session.get(DocumentStructure, key)
-            if parsed is None:
-                return StoredDocument(found)
-            return StoredDocument(found, parsed.language, parsed.warnings)
+            parsed = session.get(DocumentStructure, key) or DocumentStructure(
+                language="", warnings=[]
+            )
+            mark = session.get(UnfinishedLabel, key)
+            refused = [_REFUSED.format(mark.error)] if mark and mark.error else []
+            return StoredDocument(found, parsed.language, [*parsed.warnings, *refused])
 
         return await self._database.run(work)
 
@@ -130,6 +136,13 @@ class DocumentStore:
         )
         return await self._database.run(
             lambda session: {row.id: row for row in session.scalars(query)}
+        )
+
+    async def items(self, job: Job, ids: Sequence[str]) -> dict[str, Item]:
+        """Return the submissions of documents in this job, by id, as they are now."""
+        query = sa.select(Item).where(Item.job_id == job.id, Item.document_id.in_(ids))
+        return await self._database.run(
+            lambda session: {item.document_id: item for item in session.scalars(query)}
         )
 
     async def states(self, collection: str, ids: Sequence[str]) -> dict[str, DocumentState]:
@@ -201,33 +214,17 @@ class DocumentStore:
 
     async def delete(self, collection: str, document_id: str) -> str | None:
         """Forget a document; the hash of its bytes, or None when there was none."""
-
-        def work(session: Session) -> str | None:
-            row = session.get(Document, (collection, document_id))
-            if row is None:
-                return None
-            session.delete(row)
-            begin_deletions(session, collection, [document_id])
-            _forget_submissions(session, collection, [document_id])
-            return row.sha256
-
-        return await self._database.run(work)
+        named = Document.id == document_id
+        gone = await self._database.run(lambda session: delete_rows(session, collection, named))
+        return gone.get(document_id)
 
     async def delete_some(self, collection: str, limit: int) -> list[tuple[str, str]]:
         """Forget up to `limit` documents of a collection: (id, hash of the bytes) of each."""
 
         def work(session: Session) -> list[tuple[str, str]]:
             query = sa.select(Document.id, Document.sha256).where(Document.collection == collection)
-            rows = [(row.id, row.sha256) for row in session.execute(query.limit(limit))]
-            session.execute(
-                sa.delete(Document).where(
-                    Document.collection == collection, Document.id.in_([id_ for id_, _ in rows])
-                )
-            )
-            ids = [id_ for id_, _ in rows]
-            begin_deletions(session, collection, ids)
-            _forget_submissions(session, collection, ids)
-            return rows
+            ids = [row.id for row in session.execute(query.limit(limit))]
+            return list(delete_rows(session, collection, Document.id.in_(ids)).items())
 
         return await self._database.run(work)
 
@@ -289,7 +286,7 @@ def claim(
             "job_id": job.id,
             "state": sa.case((was_failed, DocumentState.QUEUED), else_=Document.state),
             "error": "",
-            **({"fingerprint": ""} if is_repair else {}),
+            **({"fingerprint": ""} if is_repair else {"submission": job.number}),
         },
     )
     for part in _parts(rows):
@@ -309,6 +306,22 @@ def _require_reach(
                     f"The key holds none of the access tags of document {shortened(row.id)}, so it "
                     "cannot replace it; give the new one another id."
                 )
+
+
+def delete_rows(
+    session: Session, collection: str, *where: sa.ColumnElement[bool]
+) -> dict[str, str]:
+    """Forget the documents of a collection that `where` names; return the hash of each by id.
+
+    One statement decides and deletes: a submission cannot come between.
+    """
+    statement = sa.delete(Document).where(Document.collection == collection, *where)
+    statement = statement.execution_options(synchronize_session=False)
+    gone = session.execute(statement.returning(Document.id, Document.sha256))
+    hashes = {row.id: row.sha256 for row in gone}
+    begin_deletions(session, collection, list(hashes))
+    _forget_submissions(session, collection, list(hashes))
+    return hashes
 
 
 def fail_stranded(session: Session) -> int:
@@ -364,6 +377,7 @@ def _new_row(job: Job, item: Item) -> dict[str, Any]:
         "fingerprint": "",
         "access": item.access or [],
         "created_ms": job.created_ms,
+        "submission": job.number,
     }
 
 
@@ -418,11 +432,12 @@ def _update(session: Session, job: Job, versions: Sequence[Version]) -> set[str]
             continue
         for name, value in _values_of(version).items():
             setattr(row, name, value)
-        if row.edited_ms != version.edited_ms:  # meanwhile: the edit holds, on the chunks as well
+        item = session.get_one(Item, (job.id, version.item.ordinal))
+        labels = submitted_labels(item, row, completed_json=version.metadata_json)
+        if labels != version.labels:  # edited meanwhile
             begin_labels(session, job.collection, [id_])
-        else:
-            row.metadata_json, row.access = version.labels.metadata_json, [*version.labels.access]
-            row.edited_ms = row.edited_ms if row.edited_ms > job.created_ms else 0
+        row.metadata_json, row.access = labels.metadata_json, [*labels.access]
+        row.edited_ms = row.edited_ms if item.edits else 0
         held.add(id_)
     return held
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Final, Protocol
 
@@ -23,7 +23,7 @@ from raglan_ingester.collection_locks import CollectionLocks
 from raglan_ingester.document_metadata import merge_metadata
 from raglan_ingester.documents import DocumentStore, Version
 from raglan_ingester.jobs import JobStore
-from raglan_ingester.labels import Labels
+from raglan_ingester.labels import Labels, submitted_labels
 from raglan_ingester.model import Document, Item, ItemState, Job
 from raglan_ingester.outage_retry import TRANSIENT, OutageRetry
 from raglan_ingester.parsing import CutChunk, CutDocument
@@ -73,22 +73,15 @@ class Prepared:
     readability: Sequence[float] = ()
     """Readability of each chunk, in [0, 1]; empty where the embedder does not know."""
     warnings: Sequence[str] = ()
-    access: Sequence[str] = ()
-    edited_ms: int = 0
-    """`Document.edited_ms` that metadata and tags take into account."""
+    labels: Labels = field(default_factory=lambda: Labels("{}"))
+    """Of its chunks, once they are known."""
     created_ms: int = 0
     """Time of submission, in milliseconds since the epoch."""
 
-    def labelled(self, held: Document, submitted_ms: int) -> Prepared:
-        """Return it with its labels: those of an edit after the submission, else its own."""
-        is_edited = held.edited_ms > submitted_ms
-        keeps_tags = is_edited or self.item.access is None
-        return replace(
-            self,
-            metadata_json=held.metadata_json if is_edited else self.metadata_json,
-            access=tuple(held.access if keeps_tags else self.item.access or ()),
-            edited_ms=held.edited_ms,
-        )
+    def labelled(self, item: Item, held: Document) -> Prepared:
+        """Return it with its labels, by its submission and its present version as they are now."""
+        labels = submitted_labels(item, held, completed_json=self.metadata_json)
+        return replace(self, labels=labels)
 
     @property
     def id(self) -> str:
@@ -103,8 +96,8 @@ class Prepared:
             text=self.cut.text,
             chunks=len(self.cut.chunks),
             fingerprint=self.fingerprint,
-            labels=Labels(self.metadata_json, tuple(self.access)),
-            edited_ms=self.edited_ms,
+            metadata_json=self.metadata_json,
+            labels=self.labels,
             language=self.cut.language,
             warnings=self.warnings,
             structure=self.cut.structure,
@@ -193,9 +186,11 @@ class Indexer:
     async def _add(self, job: Job, batch: Sequence[Prepared]) -> None:
         """Chunks first, beside those of the earlier version; then the switch; then clear up."""
         async with self._locks.of(job.collection):
-            before = await self._documents.claimed(job, [document.id for document in batch])
+            ids = [document.id for document in batch]
+            before = await self._documents.claimed(job, ids)
+            items = await self._documents.items(job, ids)
             held = [
-                document.labelled(before[document.id], job.created_ms)
+                document.labelled(items[document.id], before[document.id])
                 for document in batch
                 if document.id in before
             ]
@@ -293,7 +288,7 @@ def _own_metadata(document: Prepared, chunk: CutChunk) -> str:
     """Metadata of a chunk alone, as JSON; empty if it has none or the index would refuse it."""
     if not chunk.metadata:
         return ""
-    _, refused = merge_metadata(document.metadata_json, chunk.metadata, metadata.MAX_BYTES)
+    _, refused = merge_metadata(document.labels.metadata_json, chunk.metadata, metadata.MAX_BYTES)
     return "" if refused else json.dumps(chunk.metadata)
 
 
@@ -313,7 +308,7 @@ def _chunks_of(document: Prepared) -> Iterator[IndexChunk]:
             start=span.start,
             end=span.end,
             heading_path=span.heading_path,
-            metadata_json=document.metadata_json,
+            metadata_json=document.labels.metadata_json,
             own_metadata_json=_own_metadata(document, span),
             page=span.page,
             structure=span.structure,
@@ -321,7 +316,7 @@ def _chunks_of(document: Prepared) -> Iterator[IndexChunk]:
             readability=document.readability[ordinal] if document.readability else None,
             filename=document.item.filename,
             created_ms=document.created_ms,
-            access=document.access,
+            access=document.labels.access,
             gap_before=gap if len(gap) <= _GAP_CHARS else "",
             section=None if span.section is None else sections[span.section],
         )

@@ -157,10 +157,7 @@ class Ingestion:
                     job_traces.ended(await work(job, stop))
         except Exception:
             log.exception("a job broke off", job=job_id)
-            await self._jobs.fail_queued(
-                job, "The ingester met an error of its own; retry the job."
-            )
-            await self._jobs.finish(job, cancelled=False)
+            await self._jobs.break_off(job, "The ingester met an error of its own; retry the job.")
         finally:
             del self._stop[job_id], self._ended[job_id]
             ended.set()
@@ -173,8 +170,7 @@ class Ingestion:
             tokenizer = await self._dependencies.tokenizers.current()
         except RaglanError as error:
             tracing.fail(tracing.current(), error)
-            await self._jobs.fail_queued(job, error.message)
-            return await self._jobs.finish(job, cancelled=False)
+            return await self._jobs.break_off(job, error.message)
         settings = collection.with_defaults(
             max_chars=self._max_chars, overlap_chars=self._overlap_chars
         )

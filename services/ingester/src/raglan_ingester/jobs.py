@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import sqlalchemy as sa
 from raglan import access_tags, tenancy
@@ -12,17 +11,21 @@ from raglan.database import Transactions, now_ms
 from raglan.errors import Conflict, NotFound
 from sqlalchemy.orm import Session
 
+from raglan_ingester.change_store import Change, change_of
 from raglan_ingester.documents import FORGOTTEN, add_warnings, claim, fail_stranded
-from raglan_ingester.job_views import JobView, views_of
+from raglan_ingester.job_views import JobView, newest, reached, views_of
 from raglan_ingester.model import (
     Document,
     DocumentState,
     Item,
     ItemState,
     Job,
+    JobCounter,
     JobKind,
     JobState,
+    JobWarning,
 )
+from raglan_ingester.revisions import insert
 
 _RERUN = (ItemState.FAILED, ItemState.CANCELLED)
 
@@ -68,6 +71,7 @@ class JobStore:
         held = None if is_repair else access_tags.current()
 
         def work(session: Session) -> None:
+            job.number = _next_number(session, job.collection)
             session.add(job)
             session.flush()
             session.add_all(items)
@@ -80,21 +84,25 @@ class JobStore:
         return await self._database.run(lambda session: _get(session, job_id))
 
     async def view(self, job_id: str) -> JobView:
-        """The job with all its errors. Raises NotFound."""
-        return await self._database.run(
-            lambda session: views_of(session, [_get(session, job_id)], errors=None)[0]
-        )
+        """The job with all its errors. Raises NotFound, also for what the caller does not reach."""
+        held = access_tags.current()
 
-    async def views(self, collection: str, limit: int, *, errors: int) -> list[JobView]:
-        """The current tenant's, newest first, each with its first `errors` errors."""
-        tenant = tenancy.current()
-
-        def work(session: Session) -> list[JobView]:
-            query = sa.select(Job).order_by(Job.created_ms.desc(), Job.id.desc()).limit(limit)
-            query = query.where(Job.collection == collection if collection else _of(tenant))
-            return views_of(session, session.scalars(query).all(), errors=errors)
+        def work(session: Session) -> JobView:
+            found = reached(session, [_get(session, job_id)], held)
+            if not found:
+                raise _absent(job_id)
+            return views_of(session, found, errors=None)[0]
 
         return await self._database.run(work)
+
+    async def views(self, collection: str, limit: int, *, errors: int) -> list[JobView]:
+        """Those that the caller reaches, newest first, each with its first `errors` errors."""
+        held = access_tags.current()
+        of_tenant = _of(tenancy.current())
+        query = sa.select(Job).where(Job.collection == collection if collection else of_tenant)
+        return await self._database.run(
+            lambda session: views_of(session, newest(session, query, limit, held), errors=errors)
+        )
 
     async def unfinished(self, collection: str = "") -> list[Job]:
         """Return queued and running jobs, of one collection if it is named."""
@@ -169,33 +177,38 @@ class JobStore:
 
         return await self._database.run(work)
 
-    async def save_change(
-        self, job: Job, change: dict[str, Any], stages: dict[str, list[int]]
-    ) -> bool:
-        """Store how far a job by filter is; whether to stop, as `save_progress` says."""
+    async def finish_change(self, run: Job, reason: str, *, is_cancelled: bool) -> JobState:
+        """End a job by filter, by what it did; see `finish`.
 
-        def work(session: Session) -> bool:
-            mine = (Job.id == job.id, Job.attempt == job.attempt)
-            session.execute(sa.update(Job).where(*mine).values(stages=stages, change=change))
-            return session.scalar(sa.select(Job.cancel_requested).where(*mine)) is not False
-
-        return await self._database.run(work)
-
-    async def finish_change(
-        self, run: Job, state: JobState, warnings: Sequence[Sequence[str]]
-    ) -> JobState:
-        """End a job by filter, with (document id, sentence) for its owner; see `finish`."""
+        Args:
+            run: the run.
+            reason: why it ended early; empty if it came to its end.
+            is_cancelled: whether it was asked to stop.
+        """
 
         def work(session: Session) -> JobState:
             job = _get(session, run.id, lock=True)
-            if job.attempt != run.attempt:
+            if job.attempt != run.attempt or JobState(job.state).ended:
                 return JobState(job.state)
-            for document_id, message in warnings:
-                add_warnings(session, job.id, document_id, [message])
+            change = change_of(job)
+            _replace_warnings(session, job, reason, change)
+            if is_cancelled:
+                state = JobState.CANCELLED
+            elif change.refusals or (reason and change.changed):
+                state = JobState.PARTIAL
+            else:
+                state = JobState.FAILED if reason else JobState.SUCCEEDED
             job.state, job.finished_ms = state, now_ms()
             return state
 
         return await self._database.run(work)
+
+    async def break_off(self, run: Job, reason: str) -> JobState:
+        """End a job that no run can bring to its end."""
+        if run.kind != JobKind.INGEST:
+            return await self.finish_change(run, reason, is_cancelled=False)
+        await self.fail_queued(run, reason)
+        return await self.finish(run, cancelled=False)
 
     async def warn(self, job: Job, messages: Sequence[str]) -> None:
         """Replace the warnings about the job as a whole."""
@@ -344,6 +357,27 @@ class JobStore:
         return await self._database.run(work)
 
 
+def _replace_warnings(session: Session, job: Job, reason: str, change: Change) -> None:
+    session.execute(sa.delete(JobWarning).where(JobWarning.job_id == job.id))
+    newer = (
+        f"{change.newer:,} of the documents were submitted after this job and stay as they are."
+        if change.newer
+        else ""
+    )
+    add_warnings(session, job.id, "", [each for each in (reason, newer) if each])
+    for document_id, message in change.refused:
+        add_warnings(session, job.id, document_id, [message])
+
+
+def _next_number(session: Session, collection: str) -> int:
+    """Count the jobs of a collection: in the order in which the transactions commit."""
+    added = insert(session, JobCounter).values(collection=collection, number=1)
+    counted = added.on_conflict_do_update(
+        index_elements=["collection"], set_={"number": JobCounter.number + 1}
+    )
+    return int(session.scalars(counted.returning(JobCounter.number)).one())
+
+
 def _of(tenant: str) -> sa.ColumnElement[bool]:
     """Select the jobs of a tenant."""
     if not tenant:
@@ -358,8 +392,12 @@ def _named(job: Job, document_ids: Sequence[str]) -> tuple[sa.ColumnElement[bool
 def _get(session: Session, job_id: str, *, lock: bool = False) -> Job:
     job = session.get(Job, job_id, with_for_update=lock or None)
     if job is None:
-        raise NotFound(f"There is no job {job_id!r}.")
+        raise _absent(job_id)
     return job
+
+
+def _absent(job_id: str) -> NotFound:
+    return NotFound(f"There is no job {job_id!r}.")
 
 
 def _cancel_items(session: Session, job: Job) -> None:

@@ -18,6 +18,7 @@ from raglan_ingester.ingestion import Ingestion
 from raglan_ingester.model import Document, DocumentState
 from raglan_ingester.revisions import RevisionStore
 from raglan_ingester.selection import Selection
+from raglan_ingester.unfinished import finish_each
 
 MAX_PAGE: Final = 1000
 DEFAULT_PAGE: Final = 100
@@ -161,17 +162,40 @@ class Library:
         Raises:
             RaglanError: it still is.
         """
-        by_collection: dict[str, list[str]] = {}
-        for collection, id_ in await self._revisions.deletions(_DELETED_AT_ONCE):
-            by_collection.setdefault(collection, []).append(id_)
-        for collection, ids in by_collection.items():
-            async with self._locks.of(collection):
-                held = await self._documents.states(collection, ids)
-                if absent := [id_ for id_ in ids if id_ not in held]:
-                    await self._clear(collection, absent, Deadline.after(_FINISH_S))
-                # What was submitted again is cleared by its job, which verifies its chunks.
-                done = [id_ for id_, state in held.items() if state is not DocumentState.QUEUED]
-                await self._revisions.finish(collection, done)
+
+        async def finish(collection: str) -> None:
+            ids = await self._revisions.deletions(collection, _DELETED_AT_ONCE)
+            await self.clear(collection, ids, Deadline.after(_FINISH_S))
+
+        await finish_each(await self._revisions.unfinished(), finish)
+
+    async def clear(
+        self,
+        collection: str,
+        ids: Sequence[str],
+        deadline: Deadline,
+        hashes: Sequence[str] = (),
+    ) -> None:
+        """Remove what is left of documents whose rows are gone.
+
+        Args:
+            collection: that they were in.
+            ids: theirs, 1,000 at most.
+            deadline: of the calls.
+            hashes: of their bytes, removed where nothing else names them.
+
+        Raises:
+            RaglanError: the index is away.
+        """
+        async with self._locks.of(collection):
+            held = await self._documents.states(collection, ids)
+            if gone := [id_ for id_ in ids if id_ not in held]:
+                await self._clear(collection, gone, deadline)
+            # What was submitted again is cleared by its job, which verifies its chunks.
+            done = [id_ for id_, state in held.items() if state is not DocumentState.QUEUED]
+            await self._revisions.finish(collection, done)
+        if hashes:
+            await self._blobs.purge(list(hashes), self._documents.unnamed_blobs)
 
     async def _clear(self, collection: str, ids: list[str], deadline: Deadline) -> int:
         try:

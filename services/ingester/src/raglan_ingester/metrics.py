@@ -68,6 +68,12 @@ class IngesterMetrics:
         )
         # From the start, because a counter that appears at 1 has not risen, to Prometheus.
         self._repairs = {kind: repairs.labels(kind) for kind in REPAIRS}
+        self._set_aside = Counter(
+            "raglan_ingester_labels_set_aside",
+            "Documents whose metadata and access tags the index refused so often that they are "
+            "tried only now and then; searches go by those of before.",
+            registry=registry,
+        )
         jobs = Gauge("raglan_ingester_jobs", "Jobs by state.", ["state"], registry=registry)
         self._jobs = {state: jobs.labels(state.value) for state in JobState}
         self._waiting = Gauge(
@@ -117,6 +123,10 @@ class IngesterMetrics:
     def repaired(self, kind: str, count: int) -> None:
         """The reconciler has repaired something."""
         self._repairs[kind].inc(count)
+
+    def set_aside(self, documents: int) -> None:
+        """The index has refused labels for good."""
+        self._set_aside.inc(documents)
 
     # --- What the tables say ----------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ submitted anew while it is being ingested can neither reappear nor go back in ti
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 
 from raglan.identifiers import MAX_DOCUMENT_ID_CHARS
 from raglan.tenancy import MAX_QUALIFIED_CHARS
@@ -27,6 +27,9 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+ATTEMPTS: Final = 5
+"""Refusals by the index after which the labels of a document are set aside."""
 
 
 class JobState(StrEnum):
@@ -94,6 +97,8 @@ class Job(Base):
     attempt: Mapped[int] = mapped_column(default=1)
     """Counts up with each retry: every attempt is a workflow of its own."""
     cancel_requested: Mapped[bool] = mapped_column(default=False)
+    number: Mapped[int] = mapped_column(default=1)
+    """Position among the jobs of the collection, in the order in which they were recorded."""
     stages: Mapped[dict[str, list[int]]] = mapped_column(JSON, default=dict)
     """Stage -> [done, total]."""
     documents: Mapped[int]
@@ -124,6 +129,9 @@ class Item(Base):
     media_type: Mapped[str] = mapped_column(default="")
     access: Mapped[list[str] | None] = mapped_column(JSON(none_as_null=True))
     """Access tags that were submitted; None keeps those of a document that exists."""
+    edits: Mapped[list[dict[str, Any]]] = mapped_column(JSON, default=list)
+    """Changes of metadata and tags that were made after the submission and before it is indexed:
+    `raglan_ingester.labels.LabelChange`, in their order."""
     sha256: Mapped[str] = mapped_column(String(64))
     size_bytes: Mapped[int]
     chunks: Mapped[int] = mapped_column(default=0)
@@ -177,6 +185,8 @@ class Document(Base):
     edited_ms: Mapped[int] = mapped_column(default=0)
     """When metadata or tags were last changed without a submission; it rises with each change. 0
     once a later submission has replaced them."""
+    submission: Mapped[int] = mapped_column(default=0)
+    """`Job.number` of the job that submitted it last; a repair is no submission."""
     created_ms: Mapped[int]
 
 
@@ -240,6 +250,19 @@ class UnfinishedLabel(Base):
 
     collection: Mapped[str] = mapped_column(String(MAX_QUALIFIED_CHARS), primary_key=True)
     document_id: Mapped[str] = mapped_column(String(MAX_DOCUMENT_ID_CHARS), primary_key=True)
+    attempts: Mapped[int] = mapped_column(default=0)
+    """How often the index has refused them."""
+    error: Mapped[str] = mapped_column(default="")
+    """Reason of the last refusal."""
+
+
+class JobCounter(Base):
+    """`Job.number` of the newest job of a collection."""
+
+    __tablename__ = "job_counters"
+
+    collection: Mapped[str] = mapped_column(String(MAX_QUALIFIED_CHARS), primary_key=True)
+    number: Mapped[int]
 
 
 class Deployment(Base):

@@ -199,9 +199,10 @@ class JobRun:
         """Return whether a document is as the submission would leave it."""
         if row.state != DocumentState.READY or row.fingerprint != self._fingerprint(item):
             return False
-        # An edit before the submission gives way to it; tags that are not submitted stay.
-        is_edited = 0 < row.edited_ms <= self._job.created_ms
-        return not is_edited and item.access in (None, row.access)
+        # An edit before the submission gives way to it; tags that are not submitted stay. One after
+        # it that it does not name was made to this very version, between two parts of a backup.
+        gives_way = 0 < row.edited_ms <= self._job.created_ms
+        return not (gives_way or item.edits) and item.access in (None, row.access)
 
     async def _parse(self, item: Item, borrowed: int) -> None:
         settings = self._collection

@@ -22,6 +22,7 @@ from raglan_ingester.documents import DocumentStore
 from raglan_ingester.engines.dbos_queue import DbosQueue, QueuedAs
 from raglan_ingester.ingestion import Ingestion
 from raglan_ingester.jobs import JobStore
+from raglan_ingester.labels import labels_of, replacement
 from raglan_ingester.model import Document, Item, Job
 from raglan_ingester.submission import new_job_id
 from raglan_ingester.workers import Heartbeats
@@ -54,7 +55,8 @@ class Reconciler:
         documents: DocumentStore,
         blobs: BlobStore,
         index: Index,
-        finish_deletions: Callable[[], Awaitable[None]],
+        finish: Callable[[], Awaitable[None]],
+        reconsider: Callable[[], Awaitable[None]],
         on_repair: Callable[[str, int], None],
         truncate_log: Callable[[], Awaitable[None]],
         is_paused: Callable[[], Awaitable[bool]],
@@ -71,7 +73,10 @@ class Reconciler:
         self._documents = documents
         self._blobs = blobs
         self._index = index
-        self._finish_deletions = finish_deletions
+        self._finish = finish
+        """Brings to the index what was changed or deleted while it was away."""
+        self._reconsider = reconsider
+        """Lets that be tried again which the index refused for good."""
         self._on_repair = on_repair
         self._truncate_log = truncate_log
         self._is_paused = is_paused
@@ -139,7 +144,7 @@ class Reconciler:
         living = self._heartbeats.known() - dead
         await asyncio.to_thread(self._blobs.forget_others, living)
         with suppress(DeadlineExceeded, Unavailable):  # the index is away
-            await self._finish_deletions()
+            await self._finish()
 
     async def _check(self, job: Job, suspects: set[tuple[str, int]]) -> None:
         found = await self._queue.find(job.id, job.attempt)
@@ -178,6 +183,7 @@ class Reconciler:
             except NotFound:
                 continue
         await self._reconcile_blobs()
+        await self._reconsider()
         await self._jobs.expire(now_ms() - int(self._job_retention_days * _DAY_MS))
 
     async def _reconcile_collection(self, collection: str) -> None:
@@ -212,6 +218,7 @@ class Reconciler:
                 media_type=row.media_type,
                 sha256=row.sha256,
                 size_bytes=row.size_bytes,
+                edits=[replacement(labels_of(row), keeps_tags=True)],
             )
             for ordinal, row in enumerate(rows)
         ]

@@ -11,12 +11,12 @@ from raglan.database import Transactions
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
-from raglan_ingester.model import IndexRevision, UnfinishedDeletion
+from raglan_ingester.model import ATTEMPTS, IndexRevision, UnfinishedDeletion, UnfinishedLabel
 
 
 @dataclass(frozen=True, slots=True)
 class KnownRevisions:
-    """Revisions by collection, and the collections of which the index holds deleted documents."""
+    """Revisions by collection, and collections of which the index holds documents of before."""
 
     revisions: dict[str, int]
     unfinished: list[str]
@@ -57,22 +57,36 @@ class RevisionStore:
     async def known(self, collections: Sequence[str]) -> KnownRevisions:
         """The revisions recorded of these collections."""
         rows = sa.select(IndexRevision).where(IndexRevision.collection.in_(collections))
-        unfinished = sa.select(UnfinishedDeletion.collection).where(
-            UnfinishedDeletion.collection.in_(collections)
+        unfinished = sa.union(
+            *(
+                sa.select(table.collection).where(table.collection.in_(collections), is_tried)
+                for table, is_tried in (
+                    (UnfinishedDeletion, sa.true()),
+                    # What is set aside would keep a change from its end for ever.
+                    (UnfinishedLabel, UnfinishedLabel.attempts < ATTEMPTS),
+                )
+            )
         )
         return await self._database.run(
             lambda session: KnownRevisions(
                 {row.collection: row.revision for row in session.scalars(rows)},
-                list(session.scalars(unfinished.distinct())),
+                list(session.scalars(unfinished)),
             )
         )
 
-    async def deletions(self, limit: int) -> list[tuple[str, str]]:
-        """Up to `limit` unfinished deletions: (collection, document id)."""
-        query = sa.select(UnfinishedDeletion).limit(limit)
-        return await self._database.run(
-            lambda session: [(row.collection, row.document_id) for row in session.scalars(query)]
+    async def unfinished(self) -> list[str]:
+        """Return the collections with unfinished deletions."""
+        query = sa.select(UnfinishedDeletion.collection).distinct()
+        return await self._database.run(lambda session: list(session.scalars(query)))
+
+    async def deletions(self, collection: str, limit: int) -> list[str]:
+        """Return up to `limit` documents whose deletion is unfinished."""
+        query = (
+            sa.select(UnfinishedDeletion.document_id)
+            .where(UnfinishedDeletion.collection == collection)
+            .limit(limit)
         )
+        return await self._database.run(lambda session: list(session.scalars(query)))
 
     async def finish(self, collection: str, ids: Sequence[str]) -> None:
         """The index holds nothing any more of these deleted documents."""

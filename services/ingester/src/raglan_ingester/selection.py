@@ -32,6 +32,19 @@ class Page:
     scanned: int
 
 
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """Documents that pass, among the first `SCANNED` ones of a collection."""
+
+    passing: int
+    reached: int
+    """Documents that the caller reaches, whether they pass or not."""
+    is_exact: bool
+    """True once every document was looked at."""
+    ids: list[str]
+    """Of the first ones that pass."""
+
+
 class Selection:
     """Selects documents that the current caller reaches."""
 
@@ -59,6 +72,23 @@ class Selection:
             after = rows[-1].id
             if scanned >= SCANNED:
                 return Page(found, after, scanned)
+
+    async def count(self, collection: str, where: Clause, *, ids: int) -> Counted:
+        """Count the documents that pass, and name the first `ids` of them."""
+        passing = reached = scanned = 0
+        first: list[str] = []
+        after = ""
+        while True:
+            rows = await self._documents.page(collection, limit=_READ_AT_ONCE, after=after)
+            scanned += len(rows)
+            reached += sum(access_tags.allows(row.access) for row in rows)
+            found = await asyncio.to_thread(_passing, rows, where)
+            passing += len(found)
+            first += [row.id for row in found[: ids - len(first)]]
+            is_exact = len(rows) < _READ_AT_ONCE
+            if is_exact or scanned >= SCANNED:
+                return Counted(passing, reached, is_exact, first)
+            after = rows[-1].id
 
 
 def _passing(rows: Sequence[Document], where: Clause | None) -> list[Document]:

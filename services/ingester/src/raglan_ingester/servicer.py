@@ -22,7 +22,7 @@ from raglan.v1 import backup_pb2, common_pb2, ingester_pb2, ingester_pb2_grpc
 from raglan_ingester import preview_wire, wire_labels
 from raglan_ingester.backup.exporting import Exporter
 from raglan_ingester.backup.importing import Importer
-from raglan_ingester.changes import Changes
+from raglan_ingester.changes import Changes, keeps_access
 from raglan_ingester.chunk_preview import ChunkPreviewer
 from raglan_ingester.ingestion import Ingestion
 from raglan_ingester.job_views import JobView
@@ -395,6 +395,7 @@ def _job_to_proto(view: JobView) -> ingester_pb2.Job:
         warning_count=view.warning_count,
         replaced=view.replaced,
         kind=job.kind,
+        keeps_access=keeps_access(job),
     )
     message.created_at.FromMilliseconds(job.created_ms)
     if job.finished_ms is not None:

@@ -79,4 +79,6 @@ class WordSearch:
         if not found:
             return None
         chunks = await self._fetch(held.name, [hit.id for hit in found])
-        return forms.other(words, [(each.document_id, each.text) for each in chunks.values()])
+        texts = [(each.document_id, each.text) for each in chunks.values()]
+        # Chunks full of definitions take tens of milliseconds.
+        return await asyncio.to_thread(forms.other, words, texts)

@@ -39,18 +39,18 @@ from raglan.client.models import (
     QueryReply,
     Scores,
     SearchReply,
-    Span,
+    Source,
+    SourceCounts,
+    Sources,
     StreamDelta,
     StreamEvent,
     StreamRestart,
     StreamSources,
     StreamStart,
     StreamThinking,
-    Trace,
-    TraceList,
-    TraceSummary,
     Usage,
 )
+from raglan.client.trace_models import Span, Trace, TraceList, TraceSummary
 from raglan.client.uploads import File
 
 __all__ = [
@@ -89,6 +89,9 @@ __all__ = [
     "Scores",
     "SearchReply",
     "ServerError",
+    "Source",
+    "SourceCounts",
+    "Sources",
     "Span",
     "StreamDelta",
     "StreamEvent",

@@ -4,13 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
-
-
-class Model(BaseModel):
-    """An object of a reply; it cannot be changed."""
-
-    model_config = ConfigDict(extra="allow", frozen=True, use_attribute_docstrings=True)
+from pydantic import ConfigDict, Field
+from raglan.client.model import Model
 
 
 class Scores(Model):
@@ -401,74 +396,6 @@ class Jobs(Model):
     jobs: list[Job]
 
 
-class TraceSummary(Model):
-    """A trace without its spans."""
-
-    trace_id: str
-    route: str
-    name: str
-    status: int
-    error: bool
-    degraded: bool
-    hedged: bool
-    retried: bool
-    start_ns: int
-    duration_ms: float
-    reasons: list[str]
-    span_count: int
-    dropped: int
-    complete: bool
-
-
-class TraceList(Model):
-    """Traces, the newest first; pass `next_before` as `before` for older ones."""
-
-    traces: list[TraceSummary]
-    next_before: int | None
-    in_memory: bool
-
-
-class SpanEvent(Model):
-    """Something that happened during a span."""
-
-    name: str
-    time_ns: int
-    attributes: dict[str, Any]
-
-
-class SpanLink(Model):
-    """Another span that has to do with one."""
-
-    trace_id: str
-    span_id: str
-    attributes: dict[str, Any]
-
-
-class Span(Model):
-    """One step of a request; times in nanoseconds since 1970."""
-
-    span_id: str
-    parent_span_id: str | None
-    service: str
-    name: str
-    kind: Literal["internal", "server", "client", "producer", "consumer"]
-    start_ns: int
-    end_ns: int
-    status: Literal["unset", "ok", "error"]
-    status_message: str | None = None
-    attributes: dict[str, Any]
-    events: list[SpanEvent]
-    links: list[SpanLink]
-    trace_id: str | None = None
-
-
-class Trace(TraceSummary):
-    """A trace, its spans in the order in which they began."""
-
-    missing: list[str]
-    spans: list[Span]
-
-
 class Problem(Model):
     """An error as the gateway sends it."""
 
@@ -489,3 +416,51 @@ StreamEvent = (
     | QueryReply
 )
 """An event of a streamed answer. The last is the whole reply, a `QueryReply`."""
+
+
+class SourceCounts(Model):
+    """Counts of the last sync that did not fail."""
+
+    listed: int
+    added: int
+    changed: int
+    deleted: int
+    held: int
+    """Documents that are missing from the source and are kept for now: more than half are missing
+    at once. They are deleted after the source's `delete_after`, or by a sync that accepts
+    deletions."""
+    skipped: int
+    """Left out; `skipped_reasons` has the first ones."""
+
+
+class Source(Model):
+    """A place that documents are read from, as the operator configured it."""
+
+    name: str
+    kind: str
+    collection: str
+    status: Literal["due", "syncing", "synced", "failing", "held", "paused"]
+    """`failing`: the last sync failed, or could not read the parts that `error` names, and is
+    repeated at `next_at`; nothing was deleted of what could not be read. `held`: synced, but
+    missing documents are kept for now. `paused`: switched off in the file."""
+    every_s: int
+    documents: int
+    """Documents that it has brought."""
+    failed_documents: int
+    error: str
+    failures: int
+    """Syncs that failed since the last one that did not."""
+    started_at: str | None
+    finished_at: str | None
+    succeeded_at: str | None
+    next_at: str | None
+    last_sync: SourceCounts
+    skipped_reasons: list[str]
+
+
+class Sources(Model):
+    """The configured sources by name."""
+
+    sources: list[Source]
+    file_error: str
+    """What is wrong with the sources file; the sources are then those of before. Or empty."""

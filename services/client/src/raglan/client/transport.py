@@ -16,9 +16,10 @@ import httpx
 import httpx_sse
 from pydantic import ValidationError
 from raglan.client import errors, models
+from raglan.client.model import Model
 from tenacity import RetryCallState, wait_exponential, wait_random
 
-M = TypeVar("M", bound=models.Model)
+M = TypeVar("M", bound=Model)
 DEFAULT_URL: Final = "http://127.0.0.1:8080"
 LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
 MAX_REPLY_BYTES: Final = 512 * 2**20
@@ -28,7 +29,9 @@ REPLY_S: Final = 1.0
 ENDED: Final = frozenset({"succeeded", "partial", "failed", "cancelled"})
 """States in which a job stays."""
 FOLLOW_S: Final = 1.0
-"""Pause before a job is followed again after its stream broke."""
+"""Pause before a job or a source is looked at again."""
+UNSYNCED: Final = frozenset({"due", "syncing"})
+"""States of a source whose sync has not ended."""
 _CONNECT_S: Final = 5.0
 _LEAST_TIMEOUT_MS: Final = 100
 """The gateway accepts no less."""
@@ -71,7 +74,7 @@ def segment(text: str) -> str:
     return quoted if quoted.strip(".") else quoted.replace(".", "%2E")
 
 
-EVENTS: Final[Mapping[str, type[models.Model]]] = {
+EVENTS: Final[Mapping[str, type[Model]]] = {
     "start": models.StreamStart,
     "sources": models.StreamSources,
     "thinking": models.StreamThinking,

@@ -598,6 +598,7 @@ class Job(_message.Message):
     WARNING_COUNT_FIELD_NUMBER: _builtins.int
     REPLACED_FIELD_NUMBER: _builtins.int
     KIND_FIELD_NUMBER: _builtins.int
+    KEEPS_ACCESS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     collection: _builtins.str
     status: Global___JobStatus.ValueType
@@ -609,6 +610,8 @@ class Job(_message.Message):
     """Documents that took the place of an earlier version."""
     kind: _builtins.str
     """"ingest", "delete" or "tag"."""
+    keeps_access: _builtins.bool
+    """A job that tags, and leaves access tags as they are."""
     @_builtins.property
     def stages(self) -> _containers.RepeatedCompositeFieldContainer[Global___StageProgress]: ...
     @_builtins.property
@@ -637,10 +640,11 @@ class Job(_message.Message):
         warning_count: _builtins.int = ...,
         replaced: _builtins.int = ...,
         kind: _builtins.str = ...,
+        keeps_access: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "finished_at", b"finished_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "created_at", b"created_at", "documents", b"documents", "errors", b"errors", "finished_at", b"finished_at", "id", b"id", "kind", b"kind", "replaced", b"replaced", "stages", b"stages", "status", b"status", "unchanged", b"unchanged", "warning_count", b"warning_count", "warnings", b"warnings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "created_at", b"created_at", "documents", b"documents", "errors", b"errors", "finished_at", b"finished_at", "id", b"id", "keeps_access", b"keeps_access", "kind", b"kind", "replaced", b"replaced", "stages", b"stages", "status", b"status", "unchanged", b"unchanged", "warning_count", b"warning_count", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1185,7 +1189,9 @@ class GetRevisionsResponse(_message.Message):
 
     @_builtins.property
     def unfinished(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Collections from which documents were deleted whose chunks the index still holds."""
+        """Collections with documents that the index still holds as they were before they were deleted,
+        or before their metadata or access tags changed.
+        """
 
     def __init__(
         self,

@@ -141,6 +141,8 @@ def router(
     @routes.delete("/{name}")
     async def delete_collection(name: schemas.CollectionName) -> schemas.Deleted:
         """Delete a collection with its documents; jobs that feed it are cancelled."""
-        return schemas.Deleted(deleted_chunks=await delete(mesh, deletions, name))
+        chunks = await delete(mesh, deletions, name)
+        defaults.learn(caller.current().tenant, name, None)
+        return schemas.Deleted(deleted_chunks=chunks)
 
     return routes

@@ -48,7 +48,10 @@ class DocumentChanges:
         """Delete documents by id."""
         request = ingester_pb2.BatchDeleteDocumentsRequest(collection=name, document_ids=ids)
         gone = await self._deletions.run(
-            name, lambda: self._call("BatchDeleteDocuments", request), ids
+            name,
+            lambda: self._call("BatchDeleteDocuments", request),
+            ids,
+            untouched=lambda reply: reply.missing_ids,
         )
         return document_schemas.DeletedDocuments(
             deleted_chunks=gone.deleted_chunks, missing_ids=list(gone.missing_ids)
@@ -73,7 +76,11 @@ class DocumentChanges:
         async def call() -> Any:
             return await self._call("ChangeDocuments", request)
 
-        done = await (call() if body.dry_run else self._deletions.by_filter(name, call))
+        keeps_answers = tagging and not (tagging.add_access or tagging.remove_access)
+        if body.dry_run or keeps_answers:
+            done = await call()
+        else:
+            done = await self._deletions.by_job(name, call, lambda reply: reply.job)
         if done.HasField("job"):
             request_outcome.note_job()
         return document_schemas.ChangedDocuments(

@@ -14,6 +14,7 @@ from raglan.v1 import ingester_pb2
 
 from raglan_gateway.api import job_schemas, openapi, replies, schemas, sse
 from raglan_gateway.api.collections import TIMEOUT_S
+from raglan_gateway.deletions import Deletions
 from raglan_gateway.mesh import Mesh
 from raglan_gateway.traces import request_outcome
 
@@ -21,7 +22,7 @@ _FOLLOW_S: Final = 24 * 3600.0
 JobId = Annotated[str, Path(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 
 
-def router(mesh: Mesh, heartbeat_s: float) -> APIRouter:
+def router(mesh: Mesh, deletions: Deletions, heartbeat_s: float) -> APIRouter:
     """The routes of jobs."""
     routes = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
@@ -53,11 +54,19 @@ def router(mesh: Mesh, heartbeat_s: float) -> APIRouter:
 
     @routes.post("/{job_id}/retry")
     async def retry_job(job_id: JobId) -> job_schemas.Job:
-        """Run the failed documents of a job again."""
+        """Run the failed documents of a job again; one by a filter goes on where it ended."""
         request = ingester_pb2.GetJobRequest(id=job_id)
-        job = replies.job(await ask("RetryJob", request, retry=False))
+        job: ingester_pb2.Job = await ask("GetJob", request)
+
+        async def retry() -> ingester_pb2.Job:
+            return await ask("RetryJob", request, retry=False)  # type: ignore[no-any-return]
+
+        if job.kind == "delete" or (job.kind == "tag" and not job.keeps_access):
+            job = await deletions.by_job(job.collection, retry, lambda retried: retried)
+        else:
+            job = await retry()
         request_outcome.note_job()
-        return job
+        return replies.job(job)
 
     @routes.get(
         "/{job_id}/events",

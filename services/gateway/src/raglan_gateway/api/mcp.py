@@ -8,6 +8,7 @@ for that, and `DELETE`, which ends a session, are not allowed, as the protocol p
 from __future__ import annotations
 
 import asyncio
+from functools import cache
 from typing import Any, Final
 
 import mcp_types as types
@@ -17,7 +18,8 @@ from mcp.server.context import ServerRequestContext
 from mcp.server.lowlevel import Server
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 from mcp.shared.exceptions import MCPError
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
+from pydantic.json_schema import JsonSchemaMode
 from raglan import errors
 from raglan.errors import Internal, InvalidInput, RaglanError
 from raglan.identifiers import shortened
@@ -46,7 +48,6 @@ class McpServer:
 
     def __init__(self, tools: dict[str, Tool], *, max_request_bytes: int) -> None:
         self._tools = tools
-        self._listed = [_described(tool) for tool in tools.values()]
         server: Server[Any] = Server(
             "raglan",
             version=raglan.__version__,
@@ -93,7 +94,11 @@ class McpServer:
     async def _list(
         self, _: ServerRequestContext[Any], __: types.PaginatedRequestParams | None
     ) -> types.ListToolsResult:
-        return types.ListToolsResult(tools=self._listed)
+        # The schemas take 40 ms, once a process.
+        listed = await asyncio.to_thread(
+            lambda: [_described(each) for each in self._tools.values()]
+        )
+        return types.ListToolsResult(tools=listed)
 
     async def _call(
         self, context: ServerRequestContext[Any], params: types.CallToolRequestParams
@@ -148,7 +153,12 @@ def _described(tool: Tool) -> types.Tool:
         name=tool.name,
         title=tool.title,
         description=tool.description,
-        input_schema=tool.input.model_json_schema(),
-        output_schema=tool.output.model_json_schema(mode="serialization"),
+        input_schema=_schema(tool.input, "validation"),
+        output_schema=_schema(tool.output, "serialization"),
         annotations=_READING,
     )
+
+
+@cache
+def _schema(model: type[BaseModel], mode: JsonSchemaMode) -> dict[str, Any]:
+    return model.model_json_schema(mode=mode)

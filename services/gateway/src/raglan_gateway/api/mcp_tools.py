@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any, Final
 
 from fastapi import Request
@@ -143,69 +144,6 @@ class Tool:
 
 def tools(answering: Answering, mesh: Mesh) -> dict[str, Tool]:
     """Every tool, by name."""
-
-    async def search(given: SearchInput, request: Request) -> Result:
-        body = schemas.SearchRequest(
-            query=given.query,
-            collections=given.collections,
-            top_k=given.top_k,
-            filter=given.filter,
-        )
-        found = await answering.search(body, request, _PRIORITY)
-        reply = schemas.SearchReply.model_validate_json(found)
-        passages = [_passage(number, each) for number, each in enumerate(reply.passages, 1)]
-        made = SearchOutput(
-            passages=passages,
-            collections=reply.collections,
-            degraded=reply.degraded,
-            trace_id=reply.trace_id,
-        )
-        return made, "\n\n".join(map(_passage_text, passages)) or "No passage was found."
-
-    async def answer(given: AnswerInput, request: Request) -> Result:
-        body = schemas.QueryRequest(
-            query=given.query,
-            collections=given.collections,
-            top_k=given.top_k,
-            filter=given.filter,
-            max_tokens=given.max_tokens,
-        )
-        found = await answering.answer(body, request, _PRIORITY)
-        reply = schemas.QueryReply.model_validate_json(found)
-        made = AnswerOutput.model_validate(reply.model_dump(include=set(AnswerOutput.model_fields)))
-        return made, _answer_text(made)
-
-    async def list_collections(_: ListInput, request: Request) -> Result:
-        found = [
-            CollectionSummary(name=each.name, documents=each.documents, chunks=each.chunks)
-            for each in await collections.listed(mesh)
-        ]
-        lines = [f"{each.name}: {each.documents} documents" for each in found]
-        return ListOutput(collections=found), "\n".join(lines) or "There is no collection."
-
-    async def get_document(given: DocumentInput, request: Request) -> Result:
-        stored = replies.document(
-            await documents.stored(mesh, given.collection, given.document_id), []
-        )
-        if given.start > len(stored.text):
-            raise InvalidInput(f"start is {given.start}; the text ends at {len(stored.text)}.")
-        text = stored.text[given.start : given.start + given.max_chars]
-        end = given.start + len(text)
-        made = DocumentOutput(
-            collection=given.collection,
-            document_id=stored.id,
-            title=stored.title,
-            metadata=stored.metadata,
-            language=stored.language,
-            text=text,
-            start=given.start,
-            end=end,
-            total_chars=len(stored.text),
-            next_start=end if end < len(stored.text) else None,
-        )
-        more = f"\n\n(The text goes on at start={end}.)" if made.next_start else ""
-        return made, f"{stored.title} ({given.collection}/{stored.id})\n\n{text}{more}"
-
     all_of_them = (
         Tool(
             "search",
@@ -213,7 +151,7 @@ def tools(answering: Answering, mesh: Mesh) -> dict[str, Tool]:
             "Find passages of the indexed documents, best first.",
             SearchInput,
             SearchOutput,
-            search,
+            partial(_search, answering),
         ),
         Tool(
             "answer",
@@ -222,7 +160,7 @@ def tools(answering: Answering, mesh: Mesh) -> dict[str, Tool]:
             "verbatim.",
             AnswerInput,
             AnswerOutput,
-            answer,
+            partial(_answer, answering),
         ),
         Tool(
             "list_collections",
@@ -230,7 +168,7 @@ def tools(answering: Answering, mesh: Mesh) -> dict[str, Tool]:
             "List the collections of documents that can be searched.",
             ListInput,
             ListOutput,
-            list_collections,
+            partial(_list_collections, mesh),
         ),
         Tool(
             "get_document",
@@ -238,10 +176,74 @@ def tools(answering: Answering, mesh: Mesh) -> dict[str, Tool]:
             "Read the stored text of a document, a part at a time.",
             DocumentInput,
             DocumentOutput,
-            get_document,
+            partial(_get_document, mesh),
         ),
     )
     return {tool.name: tool for tool in all_of_them}
+
+
+async def _search(answering: Answering, given: SearchInput, request: Request) -> Result:
+    body = schemas.SearchRequest(
+        query=given.query,
+        collections=given.collections,
+        top_k=given.top_k,
+        filter=given.filter,
+    )
+    found = await answering.search(body, request, _PRIORITY)
+    reply = schemas.SearchReply.model_validate_json(found)
+    passages = [_passage(number, each) for number, each in enumerate(reply.passages, 1)]
+    made = SearchOutput(
+        passages=passages,
+        collections=reply.collections,
+        degraded=reply.degraded,
+        trace_id=reply.trace_id,
+    )
+    return made, "\n\n".join(map(_passage_text, passages)) or "No passage was found."
+
+
+async def _answer(answering: Answering, given: AnswerInput, request: Request) -> Result:
+    body = schemas.QueryRequest(
+        query=given.query,
+        collections=given.collections,
+        top_k=given.top_k,
+        filter=given.filter,
+        max_tokens=given.max_tokens,
+    )
+    found = await answering.answer(body, request, _PRIORITY)
+    reply = schemas.QueryReply.model_validate_json(found)
+    made = AnswerOutput.model_validate(reply.model_dump(include=set(AnswerOutput.model_fields)))
+    return made, _answer_text(made)
+
+
+async def _list_collections(mesh: Mesh, _: ListInput, request: Request) -> Result:
+    found = [
+        CollectionSummary(name=each.name, documents=each.documents, chunks=each.chunks)
+        for each in await collections.listed(mesh)
+    ]
+    lines = [f"{each.name}: {each.documents} documents" for each in found]
+    return ListOutput(collections=found), "\n".join(lines) or "There is no collection."
+
+
+async def _get_document(mesh: Mesh, given: DocumentInput, request: Request) -> Result:
+    stored = replies.document(await documents.stored(mesh, given.collection, given.document_id), [])
+    if given.start > len(stored.text):
+        raise InvalidInput(f"start is {given.start}; the text ends at {len(stored.text)}.")
+    text = stored.text[given.start : given.start + given.max_chars]
+    end = given.start + len(text)
+    made = DocumentOutput(
+        collection=given.collection,
+        document_id=stored.id,
+        title=stored.title,
+        metadata=stored.metadata,
+        language=stored.language,
+        text=text,
+        start=given.start,
+        end=end,
+        total_chars=len(stored.text),
+        next_start=end if end < len(stored.text) else None,
+    )
+    more = f"\n\n(The text goes on at start={end}.)" if made.next_start else ""
+    return made, f"{stored.title} ({given.collection}/{stored.id})\n\n{text}{more}"
 
 
 def _passage(number: int, found: schemas.Passage) -> FoundPassage:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from fastapi import FastAPI
@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from raglan_gateway.api import job_schemas, schemas
-from raglan_gateway.api.openai.documented import TAG
+from raglan_gateway.api.openai.documented import TAG, OpenAIError, RerankError
 
 _REF: Final = "#/components/schemas/{model}"
 _MODELS: Final[tuple[type[BaseModel], ...]] = (
@@ -23,6 +23,7 @@ _MODELS: Final[tuple[type[BaseModel], ...]] = (
     schemas.StreamThinking,
     schemas.StreamDelta,
 )
+_ERRORS: Final = (schemas.ErrorReply, OpenAIError, RerankError)
 QUERY_EVENTS: Final[Mapping[str, type[BaseModel] | None]] = {
     "start": schemas.StreamStart,
     "sources": schemas.StreamSources,
@@ -66,6 +67,14 @@ def _drop_unprocessable(document: dict[str, Any]) -> None:
                 del operation["responses"]["422"]
 
 
+def _definitions(models: Iterable[type[BaseModel]]) -> dict[str, Any]:
+    """Return the schemas of models, and of those that they are made of, by name."""
+    modes: Any = [(model, "validation") for model in models]
+    _, made = models_json_schema(modes, ref_template=_REF)
+    defined: dict[str, Any] = made["$defs"]
+    return defined
+
+
 def install(app: FastAPI) -> None:
     """Complete the document that `app` shows."""
     made = app.openapi
@@ -73,10 +82,9 @@ def install(app: FastAPI) -> None:
     def completed() -> dict[str, Any]:
         if app.openapi_schema is None:
             document = made()
-            modes: Any = [(model, "validation") for model in _MODELS]
-            _, definitions = models_json_schema(modes, ref_template=_REF)
-            held = document["components"]["schemas"]
-            for name, schema in definitions["$defs"].items():
+            held = document["components"]["schemas"] | _definitions(_ERRORS)
+            document["components"]["schemas"] = held = dict(sorted(held.items()))
+            for name, schema in _definitions(_MODELS).items():
                 held.setdefault(name, schema)
             _drop_unprocessable(document)
         assert app.openapi_schema is not None

@@ -159,35 +159,14 @@ def router(
     @routes.get("/startupz", response_model=Started, responses={503: {"model": Started}})
     async def started() -> Any:
         """Startup: 200 once every service has been up, and from then on."""
-        waiting_for = [
-            name
-            for name, pool in mesh.pools.items()
-            if name != TRACER and not pool.replicas.was_serving
-        ]
-        body = Started(started=not waiting_for, waiting_for=waiting_for)
-        return JSONResponse(body.model_dump(), status_code=503 if waiting_for else 200)
+        body = _started(mesh)
+        return JSONResponse(body.model_dump(), status_code=200 if body.started else 503)
 
     @routes.head("/readyz", include_in_schema=False)
     @routes.get("/readyz", response_model=Ready, responses={503: {"model": Ready}})
     async def ready(request: Request) -> Any:
         """Readiness: 200 when queries can be answered, with the state of each dependency."""
-        states: dict[str, str] = dict.fromkeys(mesh.pools, Reach.UNREACHABLE)
-        for seen in mesh.describe_replicas():
-            best = min(Reach(states[seen.service]), seen.state, key=_BEST_FIRST.index)
-            states[seen.service] = best
-        away = [name for name, pool in mesh.pools.items() if not pool.available]
-        if redis is not None:
-            states["redis"] = Reach.SERVING if redis.state is State.CLOSED else Reach.UNREACHABLE
-            away += [] if redis.state is State.CLOSED else ["redis"]
-        level = current_level(away)
-        draining = request.app.state.lifecycle.draining
-        body = Ready(
-            ready=mesh.pools[REQUIRED].available and not draining,
-            draining=draining,
-            rung=level.name,
-            means=level.means,
-            dependencies=states,
-        )
+        body = _ready(mesh, redis, draining=request.app.state.lifecycle.draining)
         return JSONResponse(body.model_dump(), status_code=200 if body.ready else 503)
 
     @routes.get("/metrics", response_class=Response)
@@ -217,23 +196,56 @@ def router(
     async def status() -> Status:
         """Each process: what it is, where, how, and what it runs. Refused to a tenant's key."""
         tenancy.refuse_tenants("The states of processes")
-        itself = ServiceStatus(
-            service="gateway",
-            address=(address := format_address(settings.host, settings.port)),
-            state="serving",
-            pid=os.getpid(),
-            version=raglan.__version__,
-            metrics_url=f"http://{address}/metrics",
-            dependencies=[] if redis is None else [_redis_state(redis)],
-            wire_revision=REVISION,
-        )
+        others = map(_status, await mesh.query_replicas())
         return Status(
             version=raglan.__version__,
             time=time.time(),
-            services=[itself, *(_status(seen) for seen in await mesh.query_replicas())],
+            services=[_itself(settings, redis), *others],
         )
 
     return routes
+
+
+def _started(mesh: Mesh) -> Started:
+    waiting_for = [
+        name
+        for name, pool in mesh.pools.items()
+        if name != TRACER and not pool.replicas.was_serving
+    ]
+    return Started(started=not waiting_for, waiting_for=waiting_for)
+
+
+def _ready(mesh: Mesh, redis: RedisLink | None, *, draining: bool) -> Ready:
+    states: dict[str, str] = dict.fromkeys(mesh.pools, Reach.UNREACHABLE)
+    for seen in mesh.describe_replicas():
+        best = min(Reach(states[seen.service]), seen.state, key=_BEST_FIRST.index)
+        states[seen.service] = best
+    away = [name for name, pool in mesh.pools.items() if not pool.available]
+    if redis is not None:
+        states["redis"] = Reach.SERVING if redis.state is State.CLOSED else Reach.UNREACHABLE
+        away += [] if redis.state is State.CLOSED else ["redis"]
+    level = current_level(away)
+    return Ready(
+        ready=mesh.pools[REQUIRED].available and not draining,
+        draining=draining,
+        rung=level.name,
+        means=level.means,
+        dependencies=states,
+    )
+
+
+def _itself(settings: GatewaySettings, redis: RedisLink | None) -> ServiceStatus:
+    address = format_address(settings.host, settings.port)
+    return ServiceStatus(
+        service="gateway",
+        address=address,
+        state="serving",
+        pid=os.getpid(),
+        version=raglan.__version__,
+        metrics_url=f"http://{address}/metrics",
+        dependencies=[] if redis is None else [_redis_state(redis)],
+        wire_revision=REVISION,
+    )
 
 
 def _status(seen: ReplicaStatus) -> ServiceStatus:

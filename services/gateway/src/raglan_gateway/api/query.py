@@ -20,20 +20,21 @@ from raglan.telemetry import context as request_context
 from raglan.telemetry import tracing
 from raglan.v1 import common_pb2
 
-from raglan_gateway import caller, reply_headers, stage_spans
+from raglan_gateway import answer_id, caller, reply_headers, stage_spans
 from raglan_gateway.api import openapi, replies, schemas, sse, stale_answers
 from raglan_gateway.api.checked import checked
 from raglan_gateway.caches import control
 from raglan_gateway.caches.cached_pipeline import CachedPipeline
 from raglan_gateway.caches.entry import Layer
 from raglan_gateway.collection_profiles import CollectionProfiles
-from raglan_gateway.conversation.sessions import Sessions
+from raglan_gateway.conversation.sessions import SessionQuery, Sessions
 from raglan_gateway.metrics import Metrics
 from raglan_gateway.pipeline import (
     Answered,
     Cited,
     Delta,
     Restarted,
+    Searched,
     Sources,
     Started,
     Thinking,
@@ -76,9 +77,10 @@ class Answering:
 
     async def search(self, body: schemas.SearchRequest, request: Request, priority: str) -> bytes:
         """Find passages; returns a `schemas.SearchReply` as JSON."""
-        body, profile = await self._with_profile(body)
+        body, profile, missing = await self._with_profile(body)
         query, deadline = checked(body, priority, self._settings)
-        query = _with_control(replace(query, rewriter=profile.writes_with), request)
+        query = replace(query, rewriter=profile.writes_with, missing=missing)
+        query = _with_control(query, request)
         try:
             run = await _while_connected(request, self._pipeline.search(query, deadline))
         except RaglanError as error:
@@ -91,13 +93,13 @@ class Answering:
 
     async def answer(self, body: schemas.QueryRequest, request: Request, priority: str) -> bytes:
         """Answer with citations; returns a `schemas.QueryReply` as JSON."""
-        body, query, deadline = await self._checked(body, request, priority)
+        asked, query, deadline = await self._checked(body, request, priority)
         try:
             run = await _while_connected(request, _completed(self._pipeline, query, deadline))
         except RaglanError as error:
             stale = await stale_answers.query(self._answers, query, error, self._metrics)
             reply = stale.model_dump_json().encode()
-            self._sessions.keep(body, query.cache, stale.answer, reply, stale.passages)
+            self._sessions.keep(asked, query.cache, stale.answer, reply, stale.passages)
             return reply
         self._metrics.answered(run)
         stage_spans.returned(tracing.current(), run.answer)
@@ -106,40 +108,47 @@ class Answering:
             reply = replies.again(run)
         else:
             reply = stale_answers.keep(self._answers, run, replies.query(run))
-        self._sessions.keep(body, query.cache, run.answer, reply, run.passages)
+        self._sessions.keep(asked, query.cache, run.answer, reply, run.passages)
         return reply
 
     async def _checked(
         self, body: schemas.QueryRequest, request: Request, priority: str
-    ) -> tuple[schemas.QueryRequest, Query, Deadline]:
+    ) -> tuple[SessionQuery, Query, Deadline]:
         """Check a question, with the settings of its profile and the history of its session."""
-        body, profile = await self._with_profile(body)
-        body, history_lost = await self._sessions.with_history(body)
-        query, deadline = checked(body, priority, self._settings)
+        body, profile, missing = await self._with_profile(body)
+        asked = await self._sessions.begin(body)
+        query, deadline = checked(asked.body, priority, self._settings)
+        if query.small_talk:  # no search will tell
+            await self._defaults.require(query.tenant, query.collections)
         query = replace(
             query,
             instructions=profile.prompt,
             generators=tuple(profile.generator),
             rewriter=profile.writes_with,
-            history_lost=history_lost,
+            missing=missing + ((("history", asked.lost),) if asked.lost else ()),
         )
-        return body, _with_control(query, request), deadline
+        return asked, _with_control(query, request), deadline
 
-    async def _with_profile(self, body: Body) -> tuple[Body, Profile]:
-        """Return the body with the settings of its profile, or of its collections', and these."""
+    async def _with_profile(self, body: Body) -> tuple[Body, Profile, tuple[tuple[str, str], ...]]:
+        """Return the body with the settings of its profile, or of its collections'; and these.
+
+        The last value is `Query.missing`.
+        """
         default = self._settings.default_collection
-        own = {}
+        own: dict[str, str] = {}
+        unknown = ""
         if body.profile is None:
             tenant = caller.current().tenant
-            own = await self._defaults.get(tenant, body.collections or [default])
-        return self._profiles.apply(body, default, own)
+            own, unknown = await self._defaults.get(tenant, body.collections or [default])
+        missing = (("profile", unknown),) if unknown else ()
+        return *self._profiles.apply(body, default, own), missing
 
     async def stream(
         self, body: schemas.QueryRequest, request: Request, priority: str
     ) -> AsyncGenerator[sse.Event, None]:
         """Begin an answer; returns its events, those of `/v1/query`. Close them."""
-        body, query, deadline = await self._checked(body, request, priority)
-        keep = partial(self._sessions.keep, body, query.cache)
+        asked, query, deadline = await self._checked(body, request, priority)
+        keep = partial(self._sessions.keep, asked, query.cache)
         events = _events(self._pipeline, query, deadline, self._metrics, self._answers, keep)
         return await _while_connected(request, _begun(events))
 
@@ -215,7 +224,7 @@ async def _events(
         RaglanError: before the first event, where the request itself is at fault (no place for it,
             no such collection) and its status can still say so.
     """
-    # Asked for later, it may be one of a stage: the stream goes on in another task.
+    # SessionQuery for later, it may be one of a stage: the stream goes on in another task.
     request_span = tracing.current()
     seen = 0
     answered = False
@@ -271,17 +280,19 @@ _SIGN_OF_LIFE: Final = Thinking("")
 
 
 def _shown(
-    event: Started | Sources | Thinking | Delta | Cited | Restarted,
+    event: Started | Searched | Sources | Thinking | Delta | Cited | Restarted,
     passages: list[schemas.Passage],
 ) -> sse.Event:
     match event:
         case Started(standalone_question):
             start = schemas.StreamStart(
-                id=request_context.request_id(),
+                id=answer_id.current(),
                 standalone_question=standalone_question,
                 trace_id=request_context.trace_id(),
             )
             return sse.Event("start", start)
+        case Searched():
+            return sse.HEARTBEAT
         case Sources(run):
             passages += [replies.passage(p) for p in run.passages]
             sources = schemas.StreamSources(

@@ -12,7 +12,7 @@ from raglan.chunking_strategy import STRUCTURE
 from raglan.telemetry import context as request_context
 from raglan.v1 import common_pb2, generator_pb2, ingester_pb2, retriever_pb2
 
-from raglan_gateway import stage_spans
+from raglan_gateway import answer_id, stage_spans
 from raglan_gateway.api import (
     cacheable,
     job_schemas,
@@ -55,7 +55,7 @@ def again(run: QueryState) -> bytes:
     if not run.entry.rendered:
         run.entry.rendered = query(run).model_dump_json(exclude=set(own)).encode()
     head = {
-        "id": request_context.request_id(),
+        "id": answer_id.current(),
         "timings_ms": timings(run),
         "trace_id": request_context.trace_id(),
         "cached": {layer: shown.model_dump() for layer, shown in cached(run).items()},
@@ -83,7 +83,7 @@ def query(run: QueryState, passages: Sequence[schemas.Passage] = ()) -> schemas.
     """
     finished, usage = run.finished, run.usage
     return schemas.QueryReply(
-        id=request_context.request_id(),
+        id=answer_id.current(),
         standalone_question=run.asked.standalone or run.query.text,
         answer=run.answer,
         finish_reason=_FINISH_REASONS.get(finished.reason, "stop"),

@@ -21,7 +21,7 @@ from raglan.v1.traces_pb2 import RequestOutcome
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from raglan_gateway import reply_headers
+from raglan_gateway import answer_id, reply_headers
 from raglan_gateway.access.audit import AuditLog
 from raglan_gateway.access.routes import rule_of
 from raglan_gateway.admission.admission import PROBES, QUERIES, Admission, has_body
@@ -138,6 +138,7 @@ class RequestMiddleware:
         name = "" if scope["path"].startswith(_UNTRACED) else scope["method"]
         attributes = {semconv.HTTP_METHOD: scope["method"], semconv.KIND: semconv.CHAIN}
         with request_context.incoming(headers, name, attributes) as request_id:
+            answer_id.begin(request_id, headers.get(request_context.REQUEST_ID, ""))
             await self._serve(scope, exchange, request_id, headers)
 
     async def _serve(

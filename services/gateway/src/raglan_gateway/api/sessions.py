@@ -28,7 +28,12 @@ _EXPORT_PAGE: Final = 50
 def router(archive: Archive) -> APIRouter:
     """The routes of what is kept of conversations."""
     routes = APIRouter(prefix="/v1", tags=["conversations"])
+    _add_sessions(routes, archive)
+    _add_answers(routes, archive)
+    return routes
 
+
+def _add_sessions(routes: APIRouter, archive: Archive) -> None:
     @routes.post("/sessions", status_code=201)
     async def create_session(body: schemas.NewSession) -> schemas.Session:
         """Create a session. A query with a new `session_id` does so too."""
@@ -88,6 +93,8 @@ def router(archive: Archive) -> APIRouter:
         lines = _lines(archive, session_id, first)
         return StreamingResponse(lines, media_type="application/x-ndjson")
 
+
+def _add_answers(routes: APIRouter, archive: Archive) -> None:
     @routes.get("/queries/{query_id}")
     async def get_query(query_id: QueryId) -> schemas.KeptQuery:
         """A past answer of the caller, with what it was made from."""
@@ -107,8 +114,6 @@ def router(archive: Archive) -> APIRouter:
         """Rate a past answer; later feedback takes the place of earlier."""
         _check_on(archive)
         return _feedback(await archive.run(rows.put_feedback, query_id, **body.model_dump()))
-
-    return routes
 
 
 def _check_on(archive: Archive) -> None:

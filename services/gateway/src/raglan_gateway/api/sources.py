@@ -42,8 +42,9 @@ class Source(Described):
     kind: str
     collection: str
     status: Status
-    """`failing`: the last sync failed and is repeated at `next_at`; nothing was deleted by it.
-    `held`: synced, but missing documents are kept for now. `paused`: switched off in the file."""
+    """`failing`: the last sync failed, or could not read the parts that `error` names, and is
+    repeated at `next_at`; nothing was deleted of what could not be read. `held`: synced, but
+    missing documents are kept for now. `paused`: switched off in the file."""
     every_s: int
     documents: int
     """Documents that it has brought."""

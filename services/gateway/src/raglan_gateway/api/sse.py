@@ -35,6 +35,10 @@ class Event:
     data: BaseModel | str | None = None
 
 
+HEARTBEAT: Final = Event("")
+"""Sends a comment: the stream has begun, and there is nothing to show yet."""
+
+
 def response(
     events: AsyncGenerator[Event, None], *, heartbeat_s: float, form: Form | None = None
 ) -> EventStream:
@@ -149,8 +153,11 @@ class EventStream(Response):
             self._add(self._form.problem(error))
 
     def _add(self, event: Event) -> None:
-        self._encoded += 1
-        encoded = self._form.encode(event, self._encoded)
+        if event is HEARTBEAT:
+            encoded = KEEPALIVE_COMMENT
+        else:
+            self._encoded += 1
+            encoded = self._form.encode(event, self._encoded)
         self._unsent.append(encoded)
         self._unsent_bytes += len(encoded)
         self._changed.set()

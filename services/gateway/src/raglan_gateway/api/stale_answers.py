@@ -8,11 +8,10 @@ from raglan.errors import RaglanError
 from raglan.telemetry import context as request_context
 from raglan.telemetry import tracing
 
-from raglan_gateway import stage_spans
+from raglan_gateway import answer_id, stage_spans
 from raglan_gateway.api import schemas, sse
-from raglan_gateway.degradation import FALLBACK
+from raglan_gateway.degradation import FALLBACK, RECOVERABLE
 from raglan_gateway.metrics import Metrics
-from raglan_gateway.pipeline import RECOVERABLE
 from raglan_gateway.query import Query
 from raglan_gateway.query_state import QueryState
 from raglan_gateway.shared.answer_cache import AnswerCache
@@ -56,7 +55,7 @@ async def query(
         RaglanError: `error`, where none is kept.
     """
     reply = await _kept(schemas.QueryReply, answers, asked, error, metrics)
-    return reply.model_copy(update={"id": request_context.request_id()})
+    return reply.model_copy(update={"id": answer_id.current()})
 
 
 async def events(

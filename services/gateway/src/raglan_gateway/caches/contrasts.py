@@ -9,7 +9,8 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 
-def _by_word(groups: str) -> Iterator[tuple[str, str]]:
+def by_word(groups: str) -> Iterator[tuple[str, str]]:
+    """Yield each word with the first of its group; `;` parts the groups."""
     for group in groups.split(";"):
         words = group.split()
         for word in words:
@@ -17,7 +18,7 @@ def _by_word(groups: str) -> Iterator[tuple[str, str]]:
 
 
 CONTRASTS: Final[Mapping[str, str]] = dict(
-    _by_word(
+    by_word(
         "more greater; less fewer; most greatest; least fewest; "
         "larger bigger; smaller; largest biggest; smallest; higher taller; lower; "
         "highest tallest; lowest; high; low; longer; shorter; longest; shortest; long; short; "
@@ -62,8 +63,13 @@ CONTRASTS: Final[Mapping[str, str]] = dict(
 )
 """Words with an opposite -> the one that stands for all of the same meaning."""
 
+DIRECTIONS: Final[Mapping[str, str]] = dict(
+    by_word("from; to into onto toward towards; for; with via using; against")
+)
+"""Words that say how what follows takes part -> the one that stands for all of the same meaning."""
+
 UNITS: Final[Mapping[str, str]] = dict(
-    _by_word(
+    by_word(
         "second seconds sec; millisecond milliseconds ms; minute minutes; hour hours; day days "
         "daily; week weeks weekly; month months monthly; quarter quarters quarterly; "
         "year years yearly annual annually; decade decades; century centuries; "
@@ -85,7 +91,7 @@ UNITS: Final[Mapping[str, str]] = dict(
 """Units and parts of the calendar -> the one that stands for all spellings."""
 
 SYNONYMS: Final[Mapping[str, str]] = dict(
-    _by_word(
+    by_word(
         "need needs needed require requires; store stored save saved; "
         "cost costs price; find found; use used; colour color; license licence; "
         "employee employees staff; configure configured set setup; cause caused reason; "

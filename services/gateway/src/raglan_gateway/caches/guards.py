@@ -19,8 +19,16 @@ from typing import Final
 from raglan.support_words import NEGATIONS, NUMBERS, ORDINALS, TENS
 from raglan.terms import is_stop_word, stem
 
-from raglan_gateway.caches.contrasts import CONTRASTS, NEGATING_PREFIXES, SYNONYMS, UNITS, WITHOUT
+from raglan_gateway.caches.contrasts import (
+    CONTRASTS,
+    DIRECTIONS,
+    NEGATING_PREFIXES,
+    SYNONYMS,
+    UNITS,
+    WITHOUT,
+)
 from raglan_gateway.caches.question_words import FILLERS, question_form
+from raglan_gateway.caches.verb_words import AGREEING, modality, tense
 
 LONGEST: Final = 300
 """Characters of a question; a longer one differs in more than the guards look at."""
@@ -62,6 +70,11 @@ class Features:
     """Stems of the words that are no function words, in their order."""
     links: tuple[int, int]
     """How often `by` occurs, and how often `of` or a possessive."""
+    modality: str
+    """Whether it asks for what must, should or may be; empty for what is."""
+    tense: str
+    directions: frozenset[tuple[str, str]]
+    """Stems of content words with the direction before them: (queue, to)."""
 
     @classmethod
     def of(cls, question: str) -> Features | None:
@@ -132,6 +145,25 @@ def _order(one: Features, other: Features) -> bool:
     return is_same or one.links[1] != other.links[1]
 
 
+def _modalities(one: Features, other: Features) -> bool:
+    both = frozenset({one.modality, other.modality})
+    return len(both) == 1 or both in AGREEING
+
+
+def _tenses(one: Features, other: Features) -> bool:
+    return one.tense == other.tense
+
+
+def _directions(one: Features, other: Features) -> bool:
+    """No word follows `from` in one and `to` in the other. Without any, other words say it."""
+    shared = {stem for stem, _ in one.directions} & {stem for stem, _ in other.directions}
+    return all(
+        {way for stem, way in one.directions if stem == each}
+        == {way for stem, way in other.directions if stem == each}
+        for each in shared
+    )
+
+
 GUARDS: Final[Mapping[str, Guard]] = {
     "numbers": _numbers,
     "names": _names,
@@ -141,6 +173,9 @@ GUARDS: Final[Mapping[str, Guard]] = {
     "question word": _forms,
     "content": _content,
     "order": _order,
+    "modality": _modalities,
+    "tense": _tenses,
+    "direction": _directions,
 }
 """Guards by the words that they compare."""
 
@@ -176,6 +211,9 @@ def _analysed(question: str) -> Features | None:
         units=tuple(sorted([*_listed(words, UNITS), *_amount_units(tokens)])),
         content=tuple(_content_of(pairs, asking)),
         links=(words.count("by"), words.count("of") + possessives),
+        modality=modality(words),
+        tense=tense(words),
+        directions=frozenset(_directions_of(pairs)),
     )
 
 
@@ -223,6 +261,20 @@ def _amount_units(tokens: list[str]) -> Iterator[str]:
 
 def _listed(words: list[str], known: Mapping[str, str]) -> list[str]:
     return [known[word] for word in words if word in known]
+
+
+def _directions_of(pairs: list[tuple[str, str]]) -> Iterator[tuple[str, str]]:
+    """Yield the stems of the content words next behind a direction, with the direction."""
+    way, has_begun = "", False
+    for word, stemmed in pairs:
+        if (found := DIRECTIONS.get(word)) is not None:
+            way, has_begun = found, False
+        elif not is_stop_word(word, _ENGLISH):
+            has_begun = True
+            if way:
+                yield stemmed, way
+        elif has_begun:
+            way = ""
 
 
 def _content_of(pairs: list[tuple[str, str]], asking: frozenset[str]) -> Iterator[str]:

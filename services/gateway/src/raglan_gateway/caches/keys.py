@@ -24,7 +24,7 @@ OF_THE_REQUEST: Final = frozenset({"priority", "stream", "cache"})
 """Fields that decide when and in which form a reply comes, not what it says."""
 
 OF_THE_ANSWER: Final = OF_THE_REQUEST | {
-    *("max_tokens", "sampling", "json_schema", "instructions", "generators", "history_lost"),
+    *("max_tokens", "sampling", "json_schema", "instructions", "generators", "missing"),
     *("second_try", "second_try_below"),
 }
 """Fields that decide nothing about the passages."""

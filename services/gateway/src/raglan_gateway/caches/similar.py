@@ -9,6 +9,7 @@ included, so that an answer is given again only where an identical question woul
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from sys import getsizeof
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -24,8 +25,10 @@ SCANNED_BYTES: Final = 2 * 1024 * 1024
 """Vectors that one lookup compares, about 0.2 ms of one core."""
 _MOST_ROWS: Final = 1_024
 _FIRST_ROWS: Final = 16
-_ROW_BYTES: Final = 2_000
-"""Of a question and its features, generously."""
+_ENTRY_BYTES: Final = 1_200
+"""Of a question besides its text and its words."""
+_WORD_BYTES: Final = 72
+"""Of a word of its features."""
 _COMPARED: Final = 8
 """Nearest questions that the guards look at."""
 
@@ -47,6 +50,13 @@ class Asked:
     answer: bytes
     """Its key in the cache of answers."""
 
+    @property
+    def bytes(self) -> int:
+        """Memory of it, about."""
+        held = self.features
+        kinds = (held.words, held.content, held.names, held.facts, held.contrasts, held.units)
+        return _ENTRY_BYTES + getsizeof(self.text) + _WORD_BYTES * sum(map(len, kinds))
+
 
 @dataclass(frozen=True, slots=True)
 class Match:
@@ -64,11 +74,13 @@ class _Ring:
     rows: int
     vectors: Vector
     asked: list[Asked] = field(default_factory=list)
+    asked_bytes: int = 0
     oldest: int = 0
 
     def add(self, vector: Vector, asked: Asked) -> None:
         if asked.text in (each.text for each in self.asked):
             return
+        self.asked_bytes += asked.bytes
         if len(self.asked) < self.rows:
             if len(self.asked) == len(self.vectors):
                 more = min(len(self.vectors), self.rows - len(self.vectors))
@@ -76,13 +88,14 @@ class _Ring:
             self.vectors[len(self.asked)] = vector
             self.asked.append(asked)
             return
+        self.asked_bytes -= self.asked[self.oldest].bytes
         self.vectors[self.oldest] = vector
         self.asked[self.oldest] = asked
         self.oldest = (self.oldest + 1) % self.rows
 
     @property
     def bytes(self) -> int:
-        return self.vectors.nbytes + len(self.asked) * _ROW_BYTES
+        return self.vectors.nbytes + self.asked_bytes
 
 
 class SimilarQuestions:
@@ -126,13 +139,16 @@ class SimilarQuestions:
         unit = _unit(vector)
         if unit is None or not self.is_on:
             return
-        rows = min(_MOST_ROWS, max(1, SCANNED_BYTES // unit.nbytes))
-        ring = self._rings.get(scope)
+        # Taken out at each change, and set again: it has grown, and lives from now on.
+        ring = self._rings.pop(scope, None)
         if ring is None or ring.vectors.shape[1] != len(unit):
-            ring = _Ring(rows, np.empty((min(rows, _FIRST_ROWS), len(unit)), np.float32))
+            ring = _new_ring(len(unit))
         ring.add(unit, asked)
+        if ring.bytes > self._rings.maxsize:
+            # The scope alone has grown beyond the limit: it begins anew.
+            ring = _new_ring(len(unit))
+            ring.add(unit, asked)
         if ring.bytes <= self._rings.maxsize:
-            # Set again at each change: it has grown, and lives from now on.
             self._rings[scope] = ring
 
     def forget(self, collection: str) -> None:
@@ -140,6 +156,11 @@ class SimilarQuestions:
         name = tenancy.qualified(collection)
         for scope in [scope for scope in self._rings if name in scope.collections]:
             self._rings.pop(scope, None)
+
+
+def _new_ring(dimension: int) -> _Ring:
+    rows = min(_MOST_ROWS, max(1, SCANNED_BYTES // (4 * dimension)))
+    return _Ring(rows, np.empty((min(rows, _FIRST_ROWS), dimension), np.float32))
 
 
 def _unit(vector: Vector) -> Vector | None:

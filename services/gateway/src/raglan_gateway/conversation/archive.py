@@ -20,8 +20,15 @@ from raglan.errors import RaglanError
 from sqlalchemy.orm import Session
 
 from raglan_gateway import caller
-from raglan_gateway.conversation import rows
-from raglan_gateway.conversation.rows import Bounds, NewAnswer, Owner
+from raglan_gateway.conversation import changes, rows
+from raglan_gateway.conversation.records import (
+    Bounds,
+    DocumentKey,
+    History,
+    NewAnswer,
+    OpenChange,
+    Owner,
+)
 
 log: Final = structlog.get_logger()
 T = TypeVar("T")
@@ -37,7 +44,8 @@ SETTLE_S: Final = 1.0
 _BATCH: Final = 200
 _AGAIN_S: Final = 0.5
 _PURGE_S: Final = 30.0
-_PURGED_FOR_MS: Final = 60_000
+_ABANDONED_MS: Final = 60_000
+"""Longer than a request to change documents takes: whoever made it is gone."""
 
 
 class Archive:
@@ -101,13 +109,13 @@ class Archive:
         self._queued += 1
         self._more.set()
 
-    async def turns(self, session_id: str, limit: int) -> list[tuple[str, str]]:
-        """Return the last questions of a session with their answers, oldest first.
+    async def history(self, session_id: str, limit: int) -> History:
+        """Return the last turns of a session.
 
         Raises:
             DatabaseUnavailable: they cannot be read now.
         """
-        return await self.run(rows.last_turns, session_id, limit)
+        return await self.run(rows.read_history, session_id, limit)
 
     async def run(self, work: Callable[..., T], *arguments: object, **named: object) -> T:
         """Run one of `rows`' functions for the current caller.
@@ -133,42 +141,51 @@ class Archive:
         await self.run(work, *arguments)
         await self._database.truncate_log()
 
-    async def forget(self, collection: str, document_ids: Sequence[str]) -> None:
-        """Delete what is kept of documents, of all callers; see `rows.delete_answers_from`.
+    async def note_change(self, collection: str, document_ids: Sequence[str] = ()) -> str:
+        """Note a change of documents before it begins; see `changes.note_change`.
 
         Raises:
-            DatabaseUnavailable: it cannot be deleted now.
+            DatabaseUnavailable: it cannot be noted now.
         """
-        if self.is_on:
-            await self.erase(rows.delete_answers_from, collection, document_ids)
+        return await self.run(changes.note_change, collection, document_ids) if self.is_on else ""
 
-    async def begin_purge(self, collection: str) -> None:
-        """Note that kept answers of a collection go until its changes have ended.
+    async def follow_job(self, change_id: str, job_id: str) -> None:
+        """Note the job that makes a change.
 
         Raises:
             DatabaseUnavailable: it cannot be noted now.
         """
         if self.is_on:
-            await self.run(rows.begin_purge, collection)
+            await self.run(changes.follow_job, change_id, job_id)
 
-    async def purges(self) -> list[tuple[str, str, int]]:
-        """Return what is noted: tenant, collection and when that was, in ms."""
-        return await self._database.run(rows.purges) if self.is_on and not self.is_away else []
+    async def drop_change(self, change_id: str) -> None:
+        """Remove a change that was refused or changed nothing.
 
-    async def end_purge(self, tenant: str, collection: str, began_ms: int) -> None:
-        """Delete what is kept of a collection whose changes have ended.
-
-        The note stays for a minute, because other gateways may have answers on their way.
+        Raises:
+            DatabaseUnavailable: it cannot be removed now.
         """
-        await self._settle()
-        is_last = now_ms() - began_ms > _PURGED_FOR_MS
-        await self._database.run(
-            partial(
-                rows.end_purge,
-                tenant=tenant, collection=collection, began_ms=began_ms, is_last=is_last,
-            )
-        )  # fmt: skip
-        await self._database.truncate_log()
+        if self.is_on:
+            await self.run(changes.drop_change, change_id)
+
+    async def delete_changed(self, change_id: str, untouched: Sequence[str] = ()) -> None:
+        """Close a change and delete the answers of its documents; see `changes.delete_changed`.
+
+        Raises:
+            DatabaseUnavailable: they cannot be deleted now.
+        """
+        if self.is_on:
+            await self.erase(changes.delete_changed, change_id, untouched)
+
+    async def open_changes(self) -> list[OpenChange]:
+        """Return changes that jobs make, and others that nothing has closed for a minute.
+
+        Raises:
+            DatabaseUnavailable: they cannot be read now.
+        """
+        if not self.is_on or self.is_away:
+            return []
+        before_ms = now_ms() - _ABANDONED_MS
+        return await self._database.run(partial(changes.open_changes, before_ms=before_ms))
 
     async def _settle(self) -> None:
         """Return once what waits now is written.
@@ -255,11 +272,21 @@ def new_answer(
     question: str,
     answer: str,
     record: bytes,
-    sources: frozenset[tuple[str, str]] = frozenset(),
+    *,
+    began_ms: int,
+    sources: frozenset[DocumentKey] = frozenset(),
 ) -> NewAnswer:
-    """An answer of the current caller, given now."""
+    """An answer of the current caller, given now to a request of `began_ms`."""
     return NewAnswer(
-        current_owner(), answer_id, session_id, now_ms(), question, answer, record, sources
+        current_owner(),
+        answer_id,
+        session_id,
+        now_ms(),
+        question,
+        answer,
+        record,
+        began_ms,
+        sources,
     )
 
 

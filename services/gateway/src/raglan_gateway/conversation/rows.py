@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
-from raglan.cache import digest
 from raglan.database import now_ms
 from raglan.errors import NotFound
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
+from raglan_gateway.conversation import changes
+from raglan_gateway.conversation.records import Bounds, History, NewAnswer, Owner
 from raglan_gateway.store.model import (
-    AnswerPurge,
     AnswerRow,
     AnswerSource,
     FeedbackRow,
@@ -23,48 +22,16 @@ from raglan_gateway.store.model import (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Owner:
-    """Whose rows are read and written; nobody else's are found."""
-
-    tenant: str
-    caller: str
-
-
-@dataclass(frozen=True, slots=True)
-class NewAnswer:
-    """An answer to keep."""
-
-    owner: Owner
-    id: str
-    session_id: str | None
-    created_ms: int
-    question: str
-    answer: str
-    record: bytes
-    """JSON of request and reply."""
-    sources: frozenset[tuple[str, str]] = frozenset()
-    """Collection and id of each document that its passages are of."""
-
-
-@dataclass(frozen=True, slots=True)
-class Bounds:
-    """Limits of what is kept; all but the age are of each caller."""
-
-    age_ms: int
-    answers: int
-    bytes: int
-    sessions: int
-
-
 def insert_answers(session: Session, new: Sequence[NewAnswer]) -> None:
     """Insert answers and the sessions that they begin or go on with.
 
-    Repeating it changes nothing: a commit whose reply was lost may be repeated.
+    Answers whose documents changed while they were made are left out. Repeating it changes
+    nothing: a commit whose reply was lost may be repeated.
     """
-    begun = {}
+    begun = {(each.owner, each.session_id): each for each in new if each.session_id}
     rows = []
-    for each in new:
+    current = changes.without_changed(session, new)
+    for each in current:
         record = zlib.compress(each.record, 1)
         rows.append(
             {
@@ -78,50 +45,20 @@ def insert_answers(session: Session, new: Sequence[NewAnswer]) -> None:
                 "record": record,
             }
         )
-        if each.session_id:
-            begun[(each.owner, each.session_id)] = each
-    session.execute(_insert(session, AnswerRow).on_conflict_do_nothing(), rows)
     sources = [
-        {**_columns(each.owner), "answer_id": each.id, "collection": name, "document": digest(id_)}
-        for each in new
-        for name, id_ in each.sources
+        {**_columns(each.owner), "answer_id": each.id, "collection": name, "document": document}
+        for each in current
+        for name, document in each.sources
     ]
-    if sources:
-        session.execute(_insert(session, AnswerSource).on_conflict_do_nothing(), sources)
-    for each in new:
-        if each.session_id:
-            _inherit_sources(session, each)
+    for table, values in ((AnswerRow, rows), (AnswerSource, sources)):
+        if values:
+            session.execute(_insert(session, table).on_conflict_do_nothing(), values)
     # In one order, so that two gateways cannot wait for each other.
     for (owner, session_id), last in sorted(begun.items(), key=_order):
         _touch(session, owner, session_id, last.question[:_TITLE_CHARS], last.created_ms)
 
 
 _TITLE_CHARS = 80
-
-
-def _inherit_sources(session: Session, new: NewAnswer) -> None:
-    """Give an answer the sources of those before it: its record has their text as history."""
-    earlier = (
-        sa.select(
-            *(sa.literal(value) for value in (new.owner.tenant, new.owner.caller, new.id)),
-            AnswerSource.collection,
-            AnswerSource.document,
-        )
-        .join(
-            AnswerRow,
-            sa.and_(
-                AnswerRow.tenant == AnswerSource.tenant,
-                AnswerRow.caller == AnswerSource.caller,
-                AnswerRow.id == AnswerSource.answer_id,
-            ),
-        )
-        .where(*_owned(AnswerRow, new.owner), AnswerRow.session_id == new.session_id)
-        .distinct()
-    )
-    columns = ["tenant", "caller", "answer_id", "collection", "document"]
-    session.execute(
-        _insert(session, AnswerSource).from_select(columns, earlier).on_conflict_do_nothing()
-    )
 
 
 def _order(item: tuple[tuple[Owner, str], NewAnswer]) -> tuple[str, str, str]:
@@ -188,17 +125,33 @@ def delete_session(session: Session, owner: Owner, session_id: str) -> None:
     )
 
 
-def last_turns(
-    session: Session, owner: Owner, session_id: str, limit: int
-) -> list[tuple[str, str]]:
-    """Return the last questions of a session with their answers, oldest first."""
+def read_history(session: Session, owner: Owner, session_id: str, limit: int) -> History:
+    """Return the last questions of a session, with the documents that their answers are of."""
+    newest = (AnswerRow.created_ms.desc(), AnswerRow.id.desc())
     wanted = (
-        sa.select(AnswerRow.question, AnswerRow.answer)
+        sa.select(AnswerRow.id)
         .where(*_owned(AnswerRow, owner), AnswerRow.session_id == session_id)
-        .order_by(AnswerRow.created_ms.desc(), AnswerRow.id.desc())
+        .order_by(*newest)
         .limit(limit)
     )
-    return [(question, answer) for question, answer in session.execute(wanted)][::-1]
+    ids = session.scalars(wanted).all()
+    # The sources first: an answer that is deleted in between is then missing among the turns.
+    sources = (
+        sa.select(AnswerSource.collection, AnswerSource.document)
+        .where(
+            AnswerSource.tenant == owner.tenant,
+            AnswerSource.caller == owner.caller,
+            AnswerSource.answer_id.in_(ids),
+        )
+        .distinct()
+    )
+    found = frozenset((collection, document) for collection, document in session.execute(sources))
+    turns = (
+        sa.select(AnswerRow.question, AnswerRow.answer)
+        .where(*_owned(AnswerRow, owner), AnswerRow.id.in_(ids))
+        .order_by(*newest)
+    )
+    return History([(asked, answer) for asked, answer in session.execute(turns)][::-1], found)
 
 
 def answers_of(
@@ -244,53 +197,6 @@ def delete_answer(session: Session, owner: Owner, answer_id: str) -> None:
     session.delete(find_answer(session, owner, answer_id))
 
 
-def delete_answers_from(
-    session: Session, owner: Owner, collection: str, document_ids: Sequence[str]
-) -> None:
-    """Delete the answers of all callers of a tenant that documents of a collection went into.
-
-    Args:
-        session: of the database.
-        owner: of the tenant.
-        collection: that the documents are in.
-        document_ids: theirs; none means all of the collection.
-    """
-    wanted = sa.select(AnswerSource.tenant, AnswerSource.caller, AnswerSource.answer_id).where(
-        AnswerSource.tenant == owner.tenant, AnswerSource.collection == collection
-    )
-    if document_ids:
-        wanted = wanted.where(AnswerSource.document.in_([digest(id_) for id_ in document_ids]))
-    session.execute(sa.delete(AnswerRow).where(sa.tuple_(*_key(AnswerRow)).in_(wanted)))
-
-
-def begin_purge(session: Session, owner: Owner, collection: str) -> None:
-    """Note that the kept answers of a tenant's collection go until its changes have ended."""
-    session.merge(AnswerPurge(tenant=owner.tenant, collection=collection, began_ms=now_ms()))
-
-
-def purges(session: Session) -> list[tuple[str, str, int]]:
-    """Return what `begin_purge` noted: tenant, collection and when."""
-    return [
-        (row.tenant, row.collection, row.began_ms)
-        for row in session.scalars(sa.select(AnswerPurge).limit(1_000))
-    ]
-
-
-def end_purge(
-    session: Session, *, tenant: str, collection: str, began_ms: int, is_last: bool
-) -> None:
-    """Delete the kept answers of a collection, and the note if `is_last`."""
-    delete_answers_from(session, Owner(tenant, ""), collection, ())
-    if is_last:
-        session.execute(
-            sa.delete(AnswerPurge).where(
-                AnswerPurge.tenant == tenant,
-                AnswerPurge.collection == collection,
-                AnswerPurge.began_ms == began_ms,
-            )
-        )
-
-
 def put_feedback(session: Session, owner: Owner, answer_id: str, **given: Any) -> FeedbackRow:
     """Set the feedback of an answer, in the place of an earlier one."""
     find_answer(session, owner, answer_id)
@@ -300,6 +206,7 @@ def put_feedback(session: Session, owner: Owner, answer_id: str, **given: Any) -
 
 def purge(session: Session, bounds: Bounds) -> None:
     """Delete what is too old, and of each caller what is beyond its bounds, the oldest first."""
+    changes.purge(session)  # first, as `insert_answers` begins with them: in one order
     oldest = now_ms() - bounds.age_ms
     session.execute(sa.delete(AnswerRow).where(AnswerRow.created_ms < oldest))
     session.execute(sa.delete(SessionRow).where(SessionRow.used_ms < oldest))

@@ -3,18 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 
-from raglan.database import DatabaseUnavailable
+from raglan.cache import digest
+from raglan.database import DatabaseUnavailable, now_ms
 from raglan.errors import InvalidInput
-from raglan.telemetry import context as request_context
 from raglan.v1 import common_pb2
 
+from raglan_gateway import answer_id
 from raglan_gateway.api import schemas
 from raglan_gateway.caches.control import CacheControl
 from raglan_gateway.conversation.archive import Archive, new_answer
+from raglan_gateway.conversation.records import DocumentKey
 
 _LOST: Final = "The session could not be read; the question was answered without its history."
+
+
+@dataclass(frozen=True, slots=True)
+class SessionQuery:
+    """A query with the history of its session."""
+
+    body: schemas.QueryRequest
+    began_ms: int
+    sources: frozenset[DocumentKey] = frozenset()
+    """Documents that the history is of."""
+    lost: str = ""
+    """Why it has no history although its session has one; empty otherwise."""
 
 
 class Sessions:
@@ -31,27 +46,29 @@ class Sessions:
         self._max_turns = max_turns
         self._max_chars = max_chars
 
-    async def with_history(self, body: schemas.QueryRequest) -> tuple[schemas.QueryRequest, str]:
-        """Return the body with the history of its session, and why it has none if it should.
+    async def begin(self, body: schemas.QueryRequest) -> SessionQuery:
+        """Return a query with the history of its session, before anything is searched.
 
         Raises:
             InvalidInput: it has a history of its own besides, or sessions are not kept.
         """
+        began_ms = now_ms()
         if body.session_id is None:
-            return body, ""
+            return SessionQuery(body, began_ms)
         if body.history:
             raise InvalidInput("Give history or session_id; a session has its own history.")
         if not self._archive.is_on:
             raise InvalidInput("session_id needs kept answers: RAGLAN_GATEWAY_KEEP_ANSWERS_S is 0.")
         try:
-            turns = await self._archive.turns(body.session_id, max(1, self._max_turns // 2))
+            found = await self._archive.history(body.session_id, max(1, self._max_turns // 2))
         except DatabaseUnavailable:
-            return body, _LOST
-        return body.model_copy(update={"history": self._fitting(turns)}), ""
+            return SessionQuery(body, began_ms, lost=_LOST)
+        told = body.model_copy(update={"history": self._fitting(found.turns)})
+        return SessionQuery(told, began_ms, found.sources)
 
     def keep(
         self,
-        body: schemas.QueryRequest,
+        asked: SessionQuery,
         cache: CacheControl,
         answer: str,
         reply: bytes,
@@ -60,7 +77,7 @@ class Sessions:
         """Keep an answer, soon.
 
         Args:
-            body: the request, with the history that was used.
+            asked: from `begin`.
             cache: of the request; `no-store` keeps nothing here either.
             answer: its text.
             reply: the reply to it as JSON.
@@ -68,10 +85,20 @@ class Sessions:
         """
         if not self._archive.is_on or not cache.stores:
             return
+        body = asked.body
         record = b'{"request":' + body.model_dump_json().encode() + b',"reply":' + reply + b"}"
-        sources = frozenset((each.collection, each.document_id) for each in passages)
-        id_ = request_context.request_id()
-        self._archive.keep(new_answer(id_, body.session_id, body.query, answer, record, sources))
+        used = frozenset((each.collection, digest(each.document_id)) for each in passages)
+        self._archive.keep(
+            new_answer(
+                answer_id.current(),
+                body.session_id,
+                body.query,
+                answer,
+                record,
+                began_ms=asked.began_ms,
+                sources=used | asked.sources,
+            )
+        )
 
     def _fitting(self, turns: list[tuple[str, str]]) -> list[schemas.Turn]:
         """The newest of `turns` that fit the limits, oldest first."""

@@ -22,7 +22,7 @@ import structlog
 from cachetools import LRUCache, TTLCache
 from raglan import tenancy
 from raglan.cache import digest
-from raglan.errors import InvalidInput, NotFound, RaglanError, Unavailable
+from raglan.errors import REFUSALS, RaglanError, Unavailable
 from raglan.v1 import ingester_pb2
 
 from raglan_gateway.caches import keys
@@ -160,7 +160,7 @@ class AnswerCache:
         try:
             reply = await deleting
             revision = reply.revision
-        except (NotFound, InvalidInput):  # nothing was deleted
+        except REFUSALS:  # nothing was deleted
             revision = -1
             raise
         finally:

@@ -150,12 +150,21 @@ class FeedbackRow(Base):
     updated_ms: Mapped[int]
 
 
-class AnswerPurge(Base):
-    """A collection whose documents a job deletes or tags: kept answers of it go until that ends."""
+class DocumentChange(Base):
+    """A document that is deleted or gets other access tags: kept answers of it go with that.
 
-    __tablename__ = "answer_purges"
+    A change of several documents has a row for each, with the same id.
+    """
 
-    tenant: Mapped[str] = mapped_column(String(64), primary_key=True)
-    collection: Mapped[str] = mapped_column(String(64), primary_key=True)
+    __tablename__ = "document_changes"
+
+    id: Mapped[str] = mapped_column(String(160), primary_key=True)
+    document: Mapped[bytes] = mapped_column(LargeBinary(16), primary_key=True)
+    """As in `AnswerSource`; empty for every document of the collection."""
+    tenant: Mapped[str] = mapped_column(String(64))
+    collection: Mapped[str] = mapped_column(String(64))
+    job_id: Mapped[str | None] = mapped_column(String(64))
+    """Job of the ingester that makes the change, once it is known."""
     began_ms: Mapped[int]
-    """When the last of such jobs was asked for."""
+    ended_ms: Mapped[int | None] = mapped_column(index=True)
+    """When no search found the text any more; None while the change is open."""

@@ -12,7 +12,8 @@ from contextlib import aclosing
 from dataclasses import replace
 from typing import Final, Literal, TypeVar
 
-from raglan.errors import DeadlineExceeded, Internal, Overloaded, Unavailable
+import structlog
+from raglan.errors import DeadlineExceeded, Internal, RaglanError
 from raglan.telemetry import semconv, tracing
 from raglan.v1 import common_pb2, generator_pb2, retriever_pb2
 
@@ -20,8 +21,9 @@ from raglan_gateway.degradation import FALLBACK
 from raglan_gateway.query_state import Degradation, QueryState
 from raglan_gateway.strategies.strategy import SecondTry
 
-REPLACEABLE: Final = (Unavailable, Overloaded, DeadlineExceeded, Internal)
 _LEXICAL: Final = retriever_pb2.SEARCH_MODE_LEXICAL
+
+log: Final = structlog.get_logger()
 
 Event = TypeVar("Event")
 Reason = Literal["", "abstained", "low_confidence"]
@@ -70,13 +72,20 @@ async def answer_twice(
             if _is_pointless(first, second):
                 return first, events
             others = await _all(answer(second))
-    except REPLACEABLE as error:
-        # There is an answer: it has to do, even if the time is up.
-        first.note(Degradation("second_try", error.message, FALLBACK["second_try"]))
-        return first, events
+    # There is an answer: it has to do, whatever happened, and even if the time is up.
+    except RaglanError as error:
+        return _kept_first(first, error), events
+    except Exception:
+        log.exception("unexpected error in a second try")
+        return _kept_first(first, Internal("The gateway met an error of its own.")), events
     kept = better(first, second)
     tracing.current().set_attribute(semconv.SECOND_TRY_HELPED, kept is second)
     return kept, others if kept is second else events
+
+
+def _kept_first(first: QueryState, error: RaglanError) -> QueryState:
+    first.note(Degradation("second_try", error.message, FALLBACK["second_try"]))
+    return first
 
 
 async def _all(events: AsyncGenerator[Event, None]) -> list[Event]:
@@ -100,7 +109,10 @@ def _begun(first: QueryState, reason: str) -> QueryState:
     tracing.current().set_attributes(
         {semconv.STRATEGY: query.second_try.value, semconv.SECOND_TRY_REASON: reason}
     )
-    second = QueryState(query, first.deadline, first.observer, started=first.started)
+    # What the query has to do without was noted of the first run.
+    second = QueryState(
+        replace(query, missing=()), first.deadline, first.observer, started=first.started
+    )
     second.timings_ms["admit"] = first.timings_ms.get("admit", 0.0)
     second.asked, second.search_texts = first.asked, list(first.search_texts)
     second.embedded = first.embedded

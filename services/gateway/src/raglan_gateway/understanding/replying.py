@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Final
 
 from raglan.deadline import Deadline
@@ -17,7 +18,8 @@ MODEL: Final = "small-talk"
 
 def small_talk_events(query: Query, deadline: Deadline) -> Iterator[Event]:
     """Yield the events of `query.small_talk`, in the order of `Pipeline.answer`."""
-    run = QueryState(query, deadline)
+    # Nothing that is missing would have changed it.
+    run = QueryState(replace(query, missing=()), deadline)
     yield Started(query.text)
     yield Sources(run)
     # It states nothing that could be wrong, so nobody needs to try again.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, Protocol
 
 import sqlalchemy as sa
@@ -21,7 +22,22 @@ from raglan_ingester.blobs import BlobStore, BlobWriter
 from raglan_ingester.clients.embedder import Model
 from raglan_ingester.documents import DocumentStore
 from raglan_ingester.jobs import JobStore
-from raglan_ingester.model import Job, Restore
+from raglan_ingester.model import (
+    Base,
+    Deployment,
+    IndexRevision,
+    Item,
+    Job,
+    JobCounter,
+    JobTrace,
+    JobWarning,
+    Restore,
+    Source,
+    SourceDocument,
+    UnfinishedDeletion,
+    UnfinishedLabel,
+    Worker,
+)
 from raglan_ingester.schema import SCHEMA
 
 log: Final = structlog.get_logger()
@@ -29,6 +45,15 @@ log: Final = structlog.get_logger()
 _MAX_LARGE_BYTES: Final = 512 * 1024 * 1024
 """Of a document's text; parsers make at most 64 Mi characters."""
 _RETRY_S: Final = 30.0
+
+
+SYNCED: Final = (SourceDocument, Source)
+"""What sources know of their documents: those of a backup may be older. A sync that is under way
+loses its source, and the next one looks at every document."""
+FORGOTTEN: Final = (JobWarning, Item, JobTrace, Job, UnfinishedDeletion, UnfinishedLabel, *SYNCED)
+"""Tables that a restore in place of everything empties, besides the documents."""
+KEPT: Final = (Deployment, Worker, Restore, IndexRevision, JobCounter)
+"""Tables of the deployment. Revisions and numbers of jobs only rise."""
 
 
 class Index(Protocol):
@@ -170,6 +195,7 @@ class Importer:
 
         def work(session: Session) -> None:
             rows.forget_unclaimed(session)
+            rows.raise_counters(session)
             session.execute(sa.delete(Restore))
 
         await self._database.run(work)
@@ -216,8 +242,7 @@ class Importer:
         unfinished = {job.collection for job in await self._target.jobs.unfinished()}
         for name in sorted({*await self._target.documents.collections(), *unfinished}):
             await self._target.delete_documents(name, deadline)
-        if everything:
-            await self._database.run(lambda session: session.execute(sa.delete(Job)))
+        await self._database.run(partial(_forget, FORGOTTEN if everything else SYNCED))
         for description in header.collections:
             await self._create(description)
 
@@ -306,6 +331,11 @@ def _check_version(header: backup_pb2.BackupHeader) -> None:
 def _record(session: Session, backup_id: str, units: int) -> None:
     session.execute(sa.delete(Restore).where(Restore.backup_id != backup_id))
     session.merge(Restore(backup_id=backup_id, units=units, began_ms=now_ms()))
+
+
+def _forget(tables: Sequence[type[Base]], session: Session) -> None:
+    for table in tables:
+        session.execute(sa.delete(table))
 
 
 def _advance(session: Session, backup_id: str, number: int) -> None:

@@ -26,6 +26,7 @@ from raglan_ingester.model import (
     DocumentStructure,
     Item,
     Job,
+    JobCounter,
     JobWarning,
 )
 from raglan_ingester.revisions import insert
@@ -188,6 +189,21 @@ def forget_unclaimed(session: Session) -> None:
         .where(Document.state == DocumentState.QUEUED, Document.job_id.not_in(jobs))
         .execution_options(synchronize_session=False)
     )
+
+
+def raise_counters(session: Session) -> None:
+    """Number the jobs that come after those of the backup, and after its documents."""
+    newest: dict[str, int] = {}
+    for table, number in ((Job, Job.number), (Document, Document.submission)):
+        query = sa.select(table.collection, sa.func.max(number)).group_by(table.collection)
+        for collection, highest in session.execute(query):
+            newest[collection] = max(newest.get(collection, 0), highest)
+    for collection, highest in newest.items():
+        risen = sa.case((JobCounter.number < highest, highest), else_=JobCounter.number)
+        added = insert(session, JobCounter).values(collection=collection, number=highest)
+        session.execute(
+            added.on_conflict_do_update(index_elements=["collection"], set_={"number": risen})
+        )
 
 
 def fitting(versions: Iterable[Version], *, chunks: int, size_bytes: int) -> list[Version]:

@@ -11,7 +11,7 @@ from itertools import islice
 from typing import Any, Final
 
 from raglan_ingester.logs.formats import HEAD_CHARS, SAMPLE_LINES, LogFormat, recognise
-from raglan_ingester.logs.times import Clock
+from raglan_ingester.logs.times import Clock, from_epoch
 from raglan_ingester.parsers.parsed import Unparsable
 
 MAX_ENTRY_CHARS: Final = 16_000
@@ -38,7 +38,7 @@ _NAMED_LEVEL: Final = re.compile(
     r"|\b(debug|info|notice|warning|warn|error|critical|fatal): "
 )
 _CRASH: Final = re.compile(
-    r"Traceback \(most recent call last\)|^Exception in thread|^panic: |^\s+at [\w.$<>]+\(",
+    r"Traceback \(most recent call last\)|^Exception in thread|^panic: |^[ \t]+at [\w.$<>]+\(",
     re.MULTILINE,
 )
 _IN_TRACE: Final = re.compile(
@@ -200,8 +200,11 @@ def _closed(text: str, entry: Entry, clock: Clock) -> Entry:
     entry.end = entry.start + len(piece)
     if piece.startswith("{") and len(piece) <= MAX_ENTRY_CHARS:
         record = _record(piece)
-        time, level = _json_time(record), str(_field(record, _LEVEL_KEYS) or "")
-        entry.time = clock.read(time) if time else None
+        time, level = _field(record, _TIME_KEYS), str(_field(record, _LEVEL_KEYS) or "")
+        if isinstance(time, str):
+            entry.time = clock.read(time)
+        elif isinstance(time, int | float):
+            entry.time = from_epoch(time)
         entry.message = str(_field(record, _MESSAGE_KEYS) or piece)[:MESSAGE_CHARS].strip()
         entry.level = _LEVELS.get(level.lower(), "") or _level_of(entry.message, {})
     if not entry.level and _CRASH.search(piece[:MAX_ENTRY_CHARS]):
@@ -229,11 +232,3 @@ def _record(line: str) -> dict[str, Any]:
 
 def _field(record: dict[str, Any], keys: Sequence[str]) -> Any:
     return next((record[key] for key in keys if record.get(key)), None)
-
-
-def _json_time(record: dict[str, Any]) -> str | None:
-    found = _field(record, _TIME_KEYS)
-    if isinstance(found, int | float):
-        seconds = found / 1000 if found > 1e11 else found
-        return f"{seconds:.6f}"
-    return found if isinstance(found, str) else None

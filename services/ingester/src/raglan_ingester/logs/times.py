@@ -27,6 +27,8 @@ _NO_YEAR: Final = re.compile(
     r"[A-Z]?(?P<month>\d\d)-?(?P<day>\d\d) (?P<hour>\d\d):(?P<minute>\d\d):(?P<second>\d\d)",
     re.ASCII,
 )
+_FIRST_EPOCH_S: Final = 10**9
+_LAST_EPOCH_S: Final = 10**10
 _EPOCH: Final = re.compile(r"\d{10}(?:\.\d+)?", re.ASCII)
 _MONTHS: Final = {
     name: number
@@ -86,6 +88,17 @@ class Clock:
         if found > self._now + timedelta(days=1):
             found = found.replace(year=found.year - 1)
         return found
+
+
+def from_epoch(number: float) -> datetime | None:
+    """Return the time of a number of seconds, or of thousandths, millionths or billionths of one.
+
+    The size tells them apart; a number that is no time from 2001 to 2286 is none.
+    """
+    for parts in (1, 10**3, 10**6, 10**9):
+        if _FIRST_EPOCH_S * parts <= number < _LAST_EPOCH_S * parts:
+            return datetime.fromtimestamp(number / parts, UTC)
+    return None
 
 
 def _from_iso(match: re.Match[str]) -> datetime:

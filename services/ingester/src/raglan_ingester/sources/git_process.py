@@ -6,6 +6,7 @@ n bytes. Nothing of a repository is ever checked out or run: no hooks, no filter
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import os
@@ -13,6 +14,9 @@ import resource
 import shutil
 import stat
 import sys
+import zlib
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,6 +24,7 @@ from dulwich.client import get_transport_and_path
 from dulwich.errors import GitProtocolError, HangupException, NotGitRepository
 from dulwich.object_store import iter_tree_contents
 from dulwich.objects import Blob, Commit, ObjectID, Tag
+from dulwich.pack import DELTA_TYPES, REF_DELTA, take_msb_bytes
 from dulwich.refs import Ref
 from dulwich.repo import Repo
 
@@ -27,6 +32,9 @@ _MEMORY_BYTES: Final = 2 * 1024**3
 _FILE_BYTES: Final = 2 * 1024**3
 _MAX_PACKS: Final = 50
 """Each fetch leaves a pack; after so many the repository is fetched anew."""
+_SHA_BYTES: Final = 20
+_HEAD_BYTES: Final = 256
+"""Enough of a delta for the two sizes that it begins with."""
 
 
 class _Failure(Exception):
@@ -80,9 +88,15 @@ class GitProcess:
                         break
         return json.dumps(found).encode()
 
-    def read(self, sha: ObjectID) -> bytes:
-        """Return the content of a blob."""
+    def read(self, sha: ObjectID, limit: int) -> bytes:
+        """Return the content of a blob of up to `limit` bytes; a larger one is not loaded."""
         with Repo(str(self._folder)) as repository:
+            size = blob_size(repository, sha)
+            if size > limit:
+                raise _Failure(
+                    f"It has {size:,} bytes; the limit is {limit:,} "
+                    "(RAGLAN_INGESTER_MAX_DOCUMENT_BYTES)."
+                )
             found = repository.object_store[sha]
             assert isinstance(found, Blob)
             return bytes(found.data)
@@ -97,6 +111,40 @@ class GitProcess:
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder.mkdir(parents=True)
             return Repo.init_bare(str(self._folder))
+
+
+def blob_size(repository: Repo, sha: ObjectID) -> int:
+    """Return the size of an object of a pack, from its first bytes.
+
+    What was fetched is in packs. A delta's own first bytes have the size of what it makes.
+
+    Raises:
+        KeyError: no pack has it.
+    """
+    for pack in repository.object_store.packs:
+        with suppress(KeyError):
+            return _size_in(Path(pack.data.path), pack.index.object_offset(sha))
+    raise KeyError(sha)
+
+
+def _size_in(pack: Path, offset: int) -> int:
+    with pack.open("rb") as file:
+        file.seek(offset)
+        head, _ = take_msb_bytes(file.read)
+        kind = head[0] >> 4 & 7
+        if kind not in DELTA_TYPES:
+            return head[0] & 15 | _varint(head[1:]) << 4
+        if kind == REF_DELTA:
+            file.seek(_SHA_BYTES, os.SEEK_CUR)
+        else:
+            take_msb_bytes(file.read)
+        delta = io.BytesIO(zlib.decompressobj().decompress(file.read(_HEAD_BYTES), _HEAD_BYTES))
+        take_msb_bytes(delta.read)  # the size of what it is applied to
+        return _varint(take_msb_bytes(delta.read)[0])
+
+
+def _varint(septets: Sequence[int]) -> int:
+    return sum((each & 127) << 7 * at for at, each in enumerate(septets))
 
 
 def _commit(repository: Repo, sha: ObjectID) -> Commit:
@@ -117,7 +165,7 @@ def _answer(process: GitProcess, request: dict[str, Any]) -> bytes:
         case "list":
             return process.entries(ObjectID(request["sha"].encode()), request["limit"])
         case _:
-            return process.read(ObjectID(request["sha"].encode()))
+            return process.read(ObjectID(request["sha"].encode()), request["limit"])
 
 
 def _attempt(process: GitProcess, request: dict[str, Any]) -> tuple[bytes, str]:

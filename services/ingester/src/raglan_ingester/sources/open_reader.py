@@ -44,7 +44,9 @@ class Readers:
                 return MaildirReader(source, self._max_bytes)
             case GitSettings():
                 password = _secret(source.password_file)
-                return GitReader(source, password, self._folder / f"{source.name}.git")
+                return GitReader(
+                    source, password, self._folder / f"{source.name}.git", self._max_bytes
+                )
             case SitemapSettings() | FeedSettings():
                 return WebReader(source, self._max_bytes)
 

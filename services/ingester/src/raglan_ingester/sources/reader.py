@@ -69,11 +69,14 @@ class Listing:
         entries: with distinct keys.
         cursor: names this state of the source; empty where it has no name.
         is_complete: whether what is not listed is not there. A feed lists its newest entries only.
+        unread: parts that could not be listed, with a sentence each: by the beginning of the keys
+            of their documents, which are neither new nor gone.
     """
 
     entries: Sequence[Entry]
     cursor: str = ""
     is_complete: bool = True
+    unread: Mapping[str, str] = field(default_factory=dict)
 
 
 class Reader(Protocol):
@@ -90,7 +93,7 @@ class Reader(Protocol):
             The listing; None when nothing has changed since `cursor`.
 
         Raises:
-            SourceUnavailable: it cannot be listed wholly.
+            SourceUnavailable: it cannot be listed, beyond parts that the listing names.
             PayloadTooLarge: it holds more documents than its limit.
         """
         ...

@@ -217,8 +217,10 @@ class Scheduler:
                 await reader.close()
         report = sync.report
         log.info("source synced", source=source.name, **report.counts)
+        wait_s = min(source.every, _retry_s(state)) if report.error else source.every
         return Outcome(
-            next_ms=now_ms() + source.every * 1000,
+            next_ms=now_ms() + wait_s * 1000,
+            error=report.error,
             cursor=report.cursor,
             counts=report.counts,
             skipped=report.skipped.reasons,
@@ -230,5 +232,8 @@ def _due_ms(row: Source | None) -> int:
 
 
 def _failure(state: Source, message: str) -> Outcome:
-    wait_s = min(_MAX_RETRY_S, _FIRST_RETRY_S * 2 ** min(state.failures, 10))
-    return Outcome(next_ms=now_ms() + wait_s * 1000, error=message, skipped=state.skipped)
+    return Outcome(next_ms=now_ms() + _retry_s(state) * 1000, error=message, skipped=state.skipped)
+
+
+def _retry_s(state: Source) -> int:
+    return min(_MAX_RETRY_S, _FIRST_RETRY_S << min(state.failures, 10))

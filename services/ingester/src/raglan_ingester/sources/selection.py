@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import accumulate
+
 from pathspec import GitIgnoreSpec
 
 from raglan_ingester.parsers import format_of
@@ -16,6 +18,8 @@ class Selection:
         self._include = GitIgnoreSpec.from_lines(settings.include)
         self._exclude = GitIgnoreSpec.from_lines(settings.exclude)
         self._has_include = bool(settings.include)
+        self._folders: dict[str, bool] = {"": True}
+        """Whether `takes_path` looks into a folder and into those above it."""
 
     def takes_folder(self, path: str) -> bool:
         """Return whether to look into a folder; `path` is relative and ends in a slash."""
@@ -40,6 +44,8 @@ class Selection:
 
     def takes_path(self, path: str) -> bool:
         """Return whether to read a file, by its folders and by itself."""
-        folders = path.split("/")[:-1]
-        ahead = ("/".join(folders[: at + 1]) + "/" for at in range(len(folders)))
-        return all(self.takes_folder(each) for each in ahead) and self.takes(path)
+        folder = path.rpartition("/")[0]
+        if folder not in self._folders:
+            parts = accumulate(folder.split("/"), lambda above, name: f"{above}/{name}")
+            self._folders[folder] = all(self.takes_folder(f"{each}/") for each in parts)
+        return self._folders[folder] and self.takes(path)

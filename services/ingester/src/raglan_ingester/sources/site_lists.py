@@ -10,8 +10,9 @@ from typing import Final
 
 import feedparser
 
-from raglan_ingester.parsers.xml_trees import parse_xml
+from raglan_ingester.parsers.xml_trees import XmlError, forget, parse_events
 
+_ENTRY_OF: Final = {"urlset": "url", "sitemapindex": "sitemap"}
 _GZIP: Final = b"\x1f\x8b"
 
 
@@ -36,24 +37,41 @@ class Sitemap:
     sitemaps: Sequence[str] = field(default_factory=list)
 
 
-def parse_sitemap(data: bytes, max_bytes: int) -> Sitemap:
+def parse_sitemap(data: bytes, max_bytes: int, limit: int) -> Sitemap:
     """Read a sitemap or an index of sitemaps; either may be compressed by gzip.
+
+    Args:
+        data: the document.
+        max_bytes: of it, once it is decompressed.
+        limit: pages or sitemaps that are read; what follows is not looked at.
 
     Raises:
         BrokenListError: it is neither, or has more than `max_bytes` bytes.
     """
-    root = parse_xml(_unzipped(data, max_bytes))
-    kind = "" if root is None else _name(root.tag)
-    if kind not in ("urlset", "sitemapindex"):
+    document = _unzipped(data, max_bytes)
+    kind = ""
+    found: list[Page] = []
+    try:
+        for event, element in parse_events(document):
+            name = _name(element.tag)
+            if not kind:
+                kind = name
+                if kind not in _ENTRY_OF:
+                    break
+            if event == "end" and name == _ENTRY_OF[kind]:
+                about = {_name(child.tag): (child.text or "").strip() for child in element}
+                if about.get("loc"):
+                    found.append(Page(about["loc"], about.get("lastmod", "")))
+                forget(element)
+                if len(found) == limit:
+                    break
+    except XmlError:
+        kind = ""
+    if kind not in _ENTRY_OF:
         raise BrokenListError("it is no sitemap")
-    found = [
-        {_name(child.tag): (child.text or "").strip() for child in entry}
-        for entry in root
-        if _name(entry.tag) in ("url", "sitemap")
-    ]
     if kind == "sitemapindex":
-        return Sitemap(sitemaps=[each["loc"] for each in found if each.get("loc")])
-    return Sitemap([Page(e["loc"], e.get("lastmod", "")) for e in found if e.get("loc")])
+        return Sitemap(sitemaps=[each.url for each in found])
+    return Sitemap(found)
 
 
 def parse_feed(data: bytes) -> list[Page]:

@@ -70,7 +70,7 @@ class Outcome:
     error: str = ""
     cursor: str = ""
     counts: Mapping[str, int] | None = None
-    """None leaves those of the sync before."""
+    """None leaves those of the sync before, as this one did not reach its end."""
     skipped: Sequence[str] = ()
 
 
@@ -134,9 +134,9 @@ class SourceStore:
             row.failures = row.failures + 1 if outcome.error else 0
             if outcome.counts is not None:
                 row.counts = dict(outcome.counts)
+                row.accepts_deletions = row.accepts_deletions and row.is_requested
             if not outcome.error:
                 row.succeeded_ms = now
-                row.accepts_deletions = row.accepts_deletions and row.is_requested
 
         await self._database.run(work)
 

@@ -13,6 +13,7 @@ import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Final, Protocol
 
 from raglan.database import now_ms
@@ -29,6 +30,7 @@ from raglan_ingester.sources.reader import (
     Reader,
     Skipped,
     SkippedDocumentError,
+    SourceUnavailable,
     Unchanged,
 )
 from raglan_ingester.sources.store import Known, Lease, Row, SourceStore
@@ -47,6 +49,8 @@ _ATTEMPTS: Final = 3
 _FEW: Final = 10
 """So many missing documents are deleted at once, whatever share of the source they are."""
 _TITLE_CHARS: Final = 1000
+_MAX_NAMED: Final = 3
+"""Parts of a source that could not be read, and that its error names."""
 
 FAILED: Final = DocumentState.FAILED.value
 
@@ -99,6 +103,8 @@ class Report:
     """What a sync did."""
 
     cursor: str = ""
+    error: str = ""
+    """Parts of the source that could not be read, while the others were synced."""
     listed: int = 0
     added: int = 0
     changed: int = 0
@@ -152,44 +158,56 @@ class Sync:
                 recorded.
         """
         known = await self._ports.store.known(self._lease.source)
-        here = {} if self._source.purge else self._of_collection(known)
-        await self._delete_others(known, here)
+        self._known, others = await asyncio.to_thread(self._split, known)
+        for collection, ids in others.items():
+            await self._delete(collection, ids)
         if self._source.purge:
             return
-        self._known = here | await self._adopted()
-        is_settled = all(self._is_settled(each) for each in self._known.values())
+        self._known |= await self._adopted()
+        is_settled = await asyncio.to_thread(self._are_settled)
         cursor = self._state.cursor if is_settled else ""
         listing = await self._reader.list_entries(cursor, self.report.skipped)
         if listing is None:
             self.report.cursor, self.report.listed = cursor, len(self._known)
             return
-        entries = self._by_id(listing)
+        entries = await asyncio.to_thread(self._by_id, listing)
         await self._submit_changes(entries)
         await self._follow_deletions(entries, listing)
         await self._wait_for_jobs(0)
-        self.report.cursor = "" if self.report.held else listing.cursor
+        self.report.error = " ".join(islice(listing.unread.values(), _MAX_NAMED))
+        is_whole = not self.report.held and not listing.unread
+        self.report.cursor = listing.cursor if is_whole else ""
 
-    def _of_collection(self, known: dict[tuple[str, str], Known]) -> dict[str, Known]:
-        return {id_: each for (name, id_), each in known.items() if name == self._collection}
+    def _split(
+        self, known: dict[tuple[str, str], Known]
+    ) -> tuple[dict[str, Known], dict[str, list[str]]]:
+        """Return documents that stay the source's by id, and the ids of the others by collection.
 
-    async def _delete_others(
-        self, known: dict[tuple[str, str], Known], here: dict[str, Known]
-    ) -> None:
-        """Delete documents of a collection that is no longer the source's; all on `purge`."""
+        The others are in a collection that is no longer the source's; on `purge` all are.
+        """
+        here: dict[str, Known] = {}
         others: dict[str, list[str]] = {}
-        for collection, id_ in known:
-            if collection != self._collection or id_ not in here:
+        for (collection, id_), each in known.items():
+            if collection == self._collection and not self._source.purge:
+                here[id_] = each
+            else:
                 others.setdefault(collection, []).append(id_)
-        for collection, ids in others.items():
-            await self._delete(collection, ids)
+        return here, others
 
     async def _adopted(self) -> dict[str, Known]:
         """Take up documents that a backup brought back and that the source does not know."""
         found = await self._ports.store.strangers(self._lease.source, self._collection)
-        ids = [id_ for id_, text in found if json.loads(text).get("source") == self._source.name]
+        ids = await asyncio.to_thread(self._own, found)
         rows = [Row(id_, "", "", 0) for id_ in ids]
         await self._ports.store.record(self._lease, self._collection, rows)
         return {id_: Known("", "", 0, None, DocumentState.READY) for id_ in ids}
+
+    def _own(self, found: Sequence[tuple[str, str]]) -> list[str]:
+        """Return the ids of those documents whose metadata name the source."""
+        return [id_ for id_, text in found if json.loads(text).get("source") == self._source.name]
+
+    def _are_settled(self) -> bool:
+        return all(self._is_settled(each) for each in self._known.values())
 
     def _is_settled(self, known: Known) -> bool:
         return bool(known.version and known.state and not self._fails(known)) and (
@@ -213,26 +231,32 @@ class Sync:
     # What is new or has changed
 
     async def _submit_changes(self, entries: dict[str, Entry]) -> None:
+        """Submit what differs; what was read before the source fails is submitted as well."""
         batch: list[_Document] = []
         same: list[Row] = []
-        size = 0
-        for id_, entry in entries.items():
-            if not self._may_differ(id_, entry):
-                continue
-            document = await self._read(id_, entry, same)
+        failure: SourceUnavailable | None = None
+        for id_, entry in await asyncio.to_thread(self._differing, entries):
+            try:
+                document = await self._read(id_, entry, same)
+            except SourceUnavailable as error:
+                failure = error
+                break
             if len(same) >= _BATCH_DOCUMENTS:
                 await self._ports.store.record(self._lease, self._collection, same)
                 same.clear()
-            if document is None:
-                continue
-            batch.append(document)
-            size += len(document.content.data)
-            if len(batch) >= _BATCH_DOCUMENTS or size >= _BATCH_BYTES:
+            if document is not None:
+                batch.append(document)
+            if len(batch) >= _BATCH_DOCUMENTS or _size(batch) >= _BATCH_BYTES:
                 await self._submit(batch)
-                batch, size = [], 0
+                batch.clear()
         await self._ports.store.record(self._lease, self._collection, same)
         if batch:
             await self._submit(batch)
+        if failure is not None:
+            raise failure
+
+    def _differing(self, entries: dict[str, Entry]) -> list[tuple[str, Entry]]:
+        return [each for each in entries.items() if self._may_differ(*each)]
 
     def _may_differ(self, id_: str, entry: Entry) -> bool:
         known = self._known.get(id_)
@@ -271,7 +295,7 @@ class Sync:
             return None
         metadata = {**content.metadata, **metadata_of(self._source)}
         metadata_json = json.dumps(metadata, sort_keys=True)
-        digest = _digest(content, metadata_json)
+        digest = await asyncio.to_thread(_digest, content, metadata_json)
         version = self._version(entry.version or content.version)
         known = self._known.get(id_)
         if known is None or known.digest != digest:
@@ -320,9 +344,7 @@ class Sync:
     # What is missing
 
     async def _follow_deletions(self, entries: dict[str, Entry], listing: Listing) -> None:
-        gone = set(self._gone)
-        unlisted = (id_ for id_ in self._known if id_ not in entries) if listing.is_complete else ()
-        missing = [id_ for id_ in (*unlisted, *gone) if id_ in self._known]
+        missing = await asyncio.to_thread(self._missing, entries, listing)
         is_deleted = self._state.accepts_deletions or (
             len(missing) <= max(_FEW, len(self._known) // 2)
         )
@@ -336,6 +358,15 @@ class Sync:
         if self.report.held or had:
             await self._ports.store.mark_missing(self._lease, self._collection, missing)
         await self._delete(self._collection, due)
+
+    def _missing(self, entries: dict[str, Entry], listing: Listing) -> list[str]:
+        """Return documents that the source does not hold any more."""
+        gone = [id_ for id_ in dict.fromkeys(self._gone) if id_ in self._known]
+        if not listing.is_complete:
+            return gone
+        unread = tuple(f"{self._source.name}/{beginning}" for beginning in listing.unread)
+        unlisted = (id_ for id_ in self._known if id_ not in entries)
+        return [*(id_ for id_ in unlisted if not id_.startswith(unread)), *gone]
 
     async def _delete(self, collection: str, ids: Sequence[str]) -> None:
         for part in _parts_of(ids, _DELETE_AT_ONCE):
@@ -351,6 +382,10 @@ class Sync:
 
 def _missing_since(known: Known) -> int:
     return now_ms() if known.missing_ms is None else known.missing_ms
+
+
+def _size(batch: Sequence[_Document]) -> int:
+    return sum(len(each.content.data) for each in batch)
 
 
 def _digest(content: Content, metadata_json: str) -> str:

@@ -9,6 +9,7 @@ from typing import Any, Literal, cast
 
 from raglan.client import errors, models, transport
 from raglan.client._async.documents import AsyncDocuments
+from raglan.client.trace_models import Trace, TraceList
 from raglan.client.transport import Deadline, given, read_as, segment
 
 Mode = Literal["hybrid", "dense", "lexical"]
@@ -266,6 +267,42 @@ class AsyncClient(AsyncDocuments):
                 deadline.check()
             await asyncio.sleep(min(transport.FOLLOW_S, deadline.check()))
 
+    async def list_sources(self) -> models.Sources:
+        """List the configured sources with the state of each, and the error of their file."""
+        return read_as(models.Sources, await self.request("GET", "/v1/sources"))
+
+    async def get_source(self, name: str) -> models.Source:
+        """Return one source with its last sync."""
+        found = await self.request("GET", f"/v1/sources/{segment(name)}")
+        return read_as(models.Source, found)
+
+    async def sync_source(self, name: str, *, accept_deletions: bool = False) -> models.Source:
+        """Sync a source now, or once more after the sync that is under way.
+
+        Args:
+            name: of the source.
+            accept_deletions: delete every document that is missing, however many there are.
+        """
+        path, params = f"/v1/sources/{segment(name)}/sync", {"accept_deletions": accept_deletions}
+        return read_as(models.Source, await self.request("POST", path, params=params))
+
+    async def wait_for_source(self, name: str, *, timeout_s: float = 3600.0) -> models.Source:
+        """Wait until a source is neither due nor synced just now, and return it as it is then.
+
+        Args:
+            name: of the source.
+            timeout_s: longest wait; the sync goes on after it.
+        """
+        deadline = Deadline(timeout_s)
+        while True:
+            try:
+                source = await self.get_source(name)
+                if source.status not in transport.UNSYNCED:
+                    return source
+            except (errors.ConnectionFailed, errors.Unavailable, errors.RateLimited):
+                deadline.check()
+            await asyncio.sleep(min(transport.FOLLOW_S, deadline.check()))
+
     async def list_traces(
         self,
         *,
@@ -278,18 +315,18 @@ class AsyncClient(AsyncDocuments):
         retried: bool | None = None,
         min_duration_ms: float | None = None,
         before: int | None = None,
-    ) -> models.TraceList:
+    ) -> TraceList:
         """List the traces that are kept, newest first; pass `next_before` for older ones."""
         params = given(
             limit=limit, route=route, status=status, error=error, degraded=degraded,
             hedged=hedged, retried=retried, min_duration_ms=min_duration_ms, before=before,
         )  # fmt: skip
-        return read_as(models.TraceList, await self.request("GET", "/v1/traces", params=params))
+        return read_as(TraceList, await self.request("GET", "/v1/traces", params=params))
 
-    async def get_trace(self, trace_id: str) -> models.Trace:
+    async def get_trace(self, trace_id: str) -> Trace:
         """Return a trace that is kept, or any of the last two minutes."""
         found = await self.request("GET", f"/v1/traces/{segment(trace_id)}")
-        return read_as(models.Trace, found)
+        return read_as(Trace, found)
 
     async def _stream_events(
         self, pairs: AsyncIterator[tuple[str, Mapping[str, Any]]]

@@ -10,8 +10,8 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from raglan import errors
-from raglan.telemetry import context as request_context
 
+from raglan_gateway import answer_id
 from raglan_gateway.api import schemas, sse
 from raglan_gateway.error_envelopes import late_problem as late
 
@@ -30,7 +30,7 @@ class Head:
     base_url: str
     """Address at which the client reached the gateway; ends with a slash."""
     ignored: list[str]
-    id: str = field(default_factory=lambda: f"chatcmpl-{request_context.request_id()}")
+    id: str = field(default_factory=lambda: f"chatcmpl-{answer_id.current()}")
 
 
 def chunk_metadata(passages: Sequence[schemas.Passage]) -> dict[str, dict[str, Any]]:

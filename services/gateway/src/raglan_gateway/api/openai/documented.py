@@ -11,6 +11,8 @@ from typing import Any, Final, Literal
 from fastapi import APIRouter
 from pydantic import BaseModel
 
+from raglan_gateway.api.error_responses import error_responses
+
 TAG: Final = "openai"
 _STATUSES: Final = (400, 401, 403, 404, 405, 408, 409, 413, 415, 429, 431, 500, 501, 503, 504, 507)
 
@@ -273,8 +275,7 @@ class FoundPassages(BaseModel):
 
 def router(prefix: str = "", error: type[BaseModel] = OpenAIError) -> APIRouter:
     """Build a router whose errors have the form of their API."""
-    errors: dict[int | str, dict[str, Any]] = {status: {"model": error} for status in _STATUSES}
-    return APIRouter(prefix=prefix, tags=[TAG], responses=errors)
+    return APIRouter(prefix=prefix, tags=[TAG], responses=error_responses(error, _STATUSES))
 
 
 def returns(model: type[BaseModel], *, streams: str = "") -> dict[str, Any]:

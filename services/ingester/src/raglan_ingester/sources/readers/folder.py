@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import stat
 import threading
@@ -30,6 +31,8 @@ _MAX_DEPTH: Final = 64
 _LIST_S: Final = 1800.0
 _RACY_NS: Final = 2_000_000_000
 """A file may change again within one tick of the file system's clock, FAT's being the longest."""
+_GONE: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
+"""A folder was deleted or replaced, by a link at worst, since the one above it was listed."""
 _FOLDER_FLAGS: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE_FLAGS: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
@@ -77,7 +80,7 @@ class FolderReader:
         until = time.monotonic() + _LIST_S
         entries: list[Entry] = []
         folders = [""]
-        is_complete = True
+        unread: dict[str, str] = {}
         with self._root() as root:
             while folders:
                 folder = folders.pop()
@@ -89,9 +92,11 @@ class FolderReader:
                 except OSError as error:
                     if not folder:
                         raise self._unavailable(error) from None
-                    skipped.add(f"The folder {shortened(folder)}: {error.strerror}.")
-                    is_complete = False
-        return Listing(entries, is_complete=is_complete)
+                    if error.errno not in _GONE:
+                        unread[f"{folder}/"] = (
+                            f"The folder {shortened(folder)} cannot be read: {error.strerror}."
+                        )
+        return Listing(entries, unread=unread)
 
     def _take(
         self,

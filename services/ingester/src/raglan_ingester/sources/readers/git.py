@@ -39,15 +39,16 @@ class GitReader:
         settings: of the source.
         password: for the repository; empty for none.
         folder: of the copy of the repository.
+        max_bytes: of one file.
     """
 
-    def __init__(self, settings: GitSettings, password: str, folder: Path) -> None:
+    def __init__(self, settings: GitSettings, password: str, folder: Path, max_bytes: int) -> None:
         self._settings = settings
         self._password = password
         self._folder = folder
+        self._max_bytes = max_bytes
         self._selection = Selection(settings)
         self._process: asyncio.subprocess.Process | None = None
-        self._blobs: dict[str, str] = {}
 
     async def list_entries(self, cursor: str, skipped: Skipped) -> Listing | None:
         """List the files, as `Reader.list_entries` does; the cursor is the commit."""
@@ -56,19 +57,23 @@ class GitReader:
             return None
         commit = (await self._call({"do": "fetch", "sha": sha}, _FETCH_S)).decode()
         request = {"do": "list", "sha": commit, "limit": _MAX_FILES}
-        files: list[tuple[str, str]] = json.loads(await self._call(request, _FETCH_S))
+        files = await self._call(request, _FETCH_S)
+        return Listing(await asyncio.to_thread(self._entries, files), cursor=sha)
+
+    def _entries(self, reply: bytes) -> list[Entry]:
+        files: list[tuple[str, str]] = json.loads(reply)
         if len(files) > _MAX_FILES:
             raise too_many(self._settings.name, _MAX_FILES)
-        taken = [(path, blob) for path, blob in files if self._selection.takes_path(path)]
+        taken = [Entry(path, blob) for path, blob in files if self._selection.takes_path(path)]
         if len(taken) > self._settings.max_documents:
             raise too_many(self._settings.name, self._settings.max_documents)
-        self._blobs = dict(taken)
-        return Listing([Entry(path, blob) for path, blob in taken], cursor=sha)
+        return taken
 
     async def read(self, entry: Entry, former: str) -> Content | None:
         """Read a file, as `Reader.read` does."""
         try:
-            data = await self._call({"do": "read", "sha": entry.version}, _READ_S)
+            request = {"do": "read", "sha": entry.version, "limit": self._max_bytes}
+            data = await self._call(request, _READ_S)
         except SourceUnavailable as error:
             raise SkippedDocumentError(f"{shortened(entry.key)}: {error.message}") from None
         if data.startswith(_LFS):

@@ -57,7 +57,8 @@ class MaildirReader:
         listing = await self._files.list_entries(cursor, skipped)
         assert listing is not None
         self._paths = {_key(each.key): each.key for each in listing.entries}
-        return Listing([Entry(key, "1") for key in self._paths], is_complete=listing.is_complete)
+        unread = {_keys_below(folder): reason for folder, reason in listing.unread.items()}
+        return Listing([Entry(key, "1") for key in self._paths], unread=unread)
 
     async def read(self, entry: Entry, former: str) -> Content | None:
         """Read a message, as `Reader.read` does."""
@@ -70,6 +71,12 @@ class MaildirReader:
     async def close(self) -> None:
         """Make a listing that still runs end."""
         await self._files.close()
+
+
+def _keys_below(folder: str) -> str:
+    """Return the beginning of the keys of a folder's messages; INBOX has all of them below it."""
+    mailbox = folder.partition("/")[0]
+    return f"{mailbox.removeprefix('.')}/" if mailbox.startswith(".") else ""
 
 
 def _key(path: str) -> str:

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterable
-from typing import Final
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final, TypeVar
 from urllib.parse import unquote, urljoin, urlsplit
 
 from protego import Protego
-from raglan.errors import Forbidden, InvalidInput, RaglanError
+from raglan.errors import Forbidden, InvalidInput, PayloadTooLarge, RaglanError
 from raglan.identifiers import shortened
-from raglan.url_fetcher import Fetched, FetchStatusError, UrlFetcher, Validators
+from raglan.url_fetcher import FetchStatusError, UrlFetcher, Validators
 
 from raglan_ingester.sources.config import FeedSettings, SitemapSettings
 from raglan_ingester.sources.reader import (
@@ -31,14 +31,20 @@ from raglan_ingester.sources.reader import (
 from raglan_ingester.sources.selection import Selection
 from raglan_ingester.sources.site_lists import BrokenListError, Page, parse_feed, parse_sitemap
 
+_ListT = TypeVar("_ListT")
 _AGENT: Final = "raglan"
 _FETCH_S: Final = 60.0
+_LIST_S: Final = 1800.0
 _MAX_SITEMAPS: Final = 1000
 _MAX_LIST_BYTES: Final = 50 * 1024 * 1024
 """The limit of sitemaps.org."""
+_MAX_FEED_BYTES: Final = 8 * 1024 * 1024
+_MAX_SITES: Final = 1000
+_ROBOTS_BYTES: Final = 500 * 1024
+"""Of a robots.txt that are read (RFC 9309, section 2.5)."""
 _MAX_DELAY_S: Final = 10.0
 _FAILURES: Final = 10
-"""Pages that fail one after the other before the sync ends."""
+"""Pages that fail one after the other, or sitemaps of an index, before the sync ends."""
 _GONE: Final = (404, 410)
 
 
@@ -55,17 +61,39 @@ class WebReader:
         policy = settings.policy
         self._policy = policy
         self._pages = UrlFetcher(policy, max_bytes=max_bytes, timeout_s=_FETCH_S)
-        self._lists = UrlFetcher(policy, max_bytes=_MAX_LIST_BYTES, timeout_s=_FETCH_S)
+        is_feed = isinstance(settings, FeedSettings)
+        self._list_bytes = _MAX_FEED_BYTES if is_feed else _MAX_LIST_BYTES
+        self._lists = UrlFetcher(policy, max_bytes=self._list_bytes, timeout_s=_FETCH_S)
         self._selection = Selection(settings)
         self._robots: dict[str, Protego] = {}
         self._urls: dict[str, str] = {}
+        self._unread: dict[str, str] = {}
         self._failures = 0
 
     async def list_entries(self, cursor: str, skipped: Skipped) -> Listing | None:
         """List the pages, as `Reader.list_entries` does; sites have no cursor."""
+        try:
+            async with asyncio.timeout(_LIST_S):
+                return await self._listing(skipped)
+        except TimeoutError:
+            raise SourceUnavailable(
+                f"{shortened(self._settings.url)} could not be listed within {_LIST_S:g} s."
+            ) from None
+
+    async def _listing(self, skipped: Skipped) -> Listing:
         is_feed = isinstance(self._settings, FeedSettings)
         pages = await (self._feed() if is_feed else self._sitemaps())
-        entries: list[Entry] = []
+        chosen = await asyncio.to_thread(self._chosen, pages, skipped)
+        sites = {_site(url) for url in self._urls.values()}
+        if len(sites) > _MAX_SITES:
+            raise SourceUnavailable(f"The pages are on more than {_MAX_SITES} sites.")
+        for site in sorted(sites):
+            self._robots[site] = await self._robots_of(site)
+        entries = await asyncio.to_thread(self._allowed, chosen, skipped)
+        return Listing(entries, is_complete=not is_feed, unread=self._unread)
+
+    def _chosen(self, pages: Iterable[Page], skipped: Skipped) -> list[Entry]:
+        entries = []
         for page in pages:
             try:
                 target = self._policy.check_url(page.url)
@@ -73,14 +101,20 @@ class WebReader:
                 skipped.add(error.message)
                 continue
             key = unquote(f"{target.authority}{target.path.rstrip('/')}")
-            if key in self._urls or not self._selection.is_chosen(key):
-                continue
-            if not await self._is_allowed(target.url):
-                skipped.add(f"{shortened(target.url)} is disallowed by robots.txt.")
-                continue
-            self._urls[key] = target.url
-            entries.append(Entry(key, page.changed))
-        return Listing(entries, is_complete=not is_feed)
+            if key not in self._urls and self._selection.is_chosen(key):
+                self._urls[key] = target.url
+                entries.append(Entry(key, page.changed))
+        return entries
+
+    def _allowed(self, chosen: Sequence[Entry], skipped: Skipped) -> list[Entry]:
+        entries = []
+        for entry in chosen:
+            url = self._urls[entry.key]
+            if self._robots[_site(url)].can_fetch(url, _AGENT):
+                entries.append(entry)
+            else:
+                skipped.add(f"{shortened(url)} is disallowed by robots.txt.")
+        return entries
 
     async def read(self, entry: Entry, former: str) -> Content | Unchanged | None:
         """Fetch a page, as `Reader.read` does."""
@@ -112,47 +146,55 @@ class WebReader:
         """Nothing stays open: each fetch has connections of its own."""
 
     async def _feed(self) -> Iterable[Page]:
-        found = await self._list(self._settings.url)
-        try:
-            return await asyncio.to_thread(parse_feed, found.content)
-        except BrokenListError as error:
-            raise self._broken(found.url, error) from None
+        pages = await self._read_list(self._settings.url, parse_feed)
+        self._check_count(len(pages))
+        return pages
 
     async def _sitemaps(self) -> Iterable[Page]:
+        """Return the pages of all sitemaps; of an index, those that fail are left out and named."""
+        limit = self._settings.max_documents + 1
         pages: list[Page] = []
         seen = {self._settings.url}
         left = [self._settings.url]
+        failures = 0
         while left:
-            found = await self._list(left.pop())
+            url = left.pop()
             try:
-                sitemap = await asyncio.to_thread(parse_sitemap, found.content, _MAX_LIST_BYTES)
-            except BrokenListError as error:
-                raise self._broken(found.url, error) from None
+                sitemap = await self._read_list(
+                    url, lambda data: parse_sitemap(data, _MAX_LIST_BYTES, limit)
+                )
+            except SourceUnavailable as error:
+                failures += 1
+                if url == self._settings.url or failures == _FAILURES:
+                    raise
+                self._unread = {"": error.message}  # which pages it has is not known
+                continue
             pages += sitemap.pages
+            self._check_count(len(pages))
             new = [url for url in dict.fromkeys(sitemap.sitemaps) if url not in seen]
             seen.update(new)
             left += new
-            if len(pages) > self._settings.max_documents:
-                raise too_many(self._settings.name, self._settings.max_documents)
             if len(seen) > _MAX_SITEMAPS:
                 raise SourceUnavailable(f"The site has more than {_MAX_SITEMAPS} sitemaps.")
         return pages
 
-    async def _list(self, url: str) -> Fetched:
-        """Fetch a list. One that is missing would look like pages that are."""
+    def _check_count(self, pages: int) -> None:
+        if pages > self._settings.max_documents:
+            raise too_many(self._settings.name, self._settings.max_documents)
+
+    async def _read_list(self, url: str, parse: Callable[[bytes], _ListT]) -> _ListT:
+        """Fetch and parse a list. One that is missing would look like pages that are."""
         try:
-            return await self._lists.fetch(url)
+            found = await self._lists.fetch(url)
+            return await asyncio.to_thread(parse, found.content)
+        except BrokenListError as error:
+            raise SourceUnavailable(f"{shortened(url)} cannot be used: {error}.") from None
+        except PayloadTooLarge:
+            raise SourceUnavailable(
+                f"{shortened(url)} has more than {self._list_bytes:,} bytes, the limit of a list."
+            ) from None
         except RaglanError as error:
             raise SourceUnavailable(error.message) from None
-
-    def _broken(self, url: str, error: BrokenListError) -> SourceUnavailable:
-        return SourceUnavailable(f"{shortened(url)} cannot be used: {error}.")
-
-    async def _is_allowed(self, url: str) -> bool:
-        site = urljoin(url, "/")
-        if site not in self._robots:
-            self._robots[site] = await self._robots_of(site)
-        return bool(self._robots[site].can_fetch(url, _AGENT))
 
     async def _robots_of(self, site: str) -> Protego:
         try:
@@ -163,10 +205,11 @@ class WebReader:
             raise SourceUnavailable(error.message) from None
         except RaglanError as error:
             raise SourceUnavailable(error.message) from None
-        return Protego.parse(found.content.decode("utf-8", "replace"))
+        text = found.content[:_ROBOTS_BYTES].decode("utf-8", "replace")
+        return await asyncio.to_thread(Protego.parse, text)
 
     def _delay_s(self, url: str) -> float:
-        delay = self._robots[urljoin(url, "/")].crawl_delay(_AGENT)
+        delay = self._robots[_site(url)].crawl_delay(_AGENT)
         return min(float(delay or 0.0), _MAX_DELAY_S)
 
     def _count_failure(self, error: RaglanError) -> None:
@@ -175,6 +218,10 @@ class WebReader:
             raise SourceUnavailable(
                 f"{_FAILURES} pages failed one after the other; the last: {error.message}"
             ) from None
+
+
+def _site(url: str) -> str:
+    return urljoin(url, "/")
 
 
 def _validators(former: str) -> Validators:
