@@ -77,7 +77,6 @@ ALLOWED: dict[str, set[str]] = {
     "method": {"GET", "POST", "PUT", "DELETE", "PATCH", "other"},
     "stage": {"door", "history", "profile", "collection", *QUERY_STAGES},
     "service": {"gateway", *STUBS},
-    "rung": {level.name for level in LEVELS},
     "address": {"127.0.0.1:1"},
     "rung": {level.name for level in LEVELS},
     "le": {str(bound) for bound in SECONDS} | {"+Inf"},
