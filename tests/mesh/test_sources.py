@@ -34,7 +34,15 @@ def test_a_folder_is_searched_and_followed(tmp_path: Path) -> None:
     file.write_text(yaml.safe_dump({"sources": [entry]}))
     variables = {"RAGLAN_INGESTER_SOURCES_FILE": str(file)}
     with mesh_process.running(tmp_path / "mesh", **variables) as mesh, mesh.client() as client:
-        # Its collection may be made after the first attempt, which is repeated 30 s later.
+        # The first attempt may come before its collection is made, and fail.
+        mesh_process.until(
+            lambda: (
+                client.get("/v1/collections/default").status_code == 200
+                and client.get("/v1/sources/handbook").json()["status"] not in ("due", "syncing")
+            ),
+            within_s=60,
+            what="the collection is there and the first attempt has ended",
+        )
         first = raglan(mesh, "sync", "handbook")
         assert (first["status"], first["documents"]) == ("synced", 2)
         assert "handbook/holidays.md" in found(client, "days of holiday")
