@@ -85,6 +85,14 @@ def test_without_overlap_no_character_is_in_two_chunks(
     assert all(one.end <= next_.start for one, next_ in pairwise(spans))
 
 
+def test_a_heading_inside_a_quotation_cuts_no_block_in_two() -> None:
+    text = "# Before\n\n> A note:\n>\n> # Inside\n>\n> Support ends.\n\n# After\n\nThe rest.\n"
+    pieces = cut_markdown(text, max_tokens=100)
+    spans = [(piece.start, piece.end) for piece in pieces]
+    assert all(before[1] <= after[0] for before, after in pairwise(spans)), spans
+    assert sum("Support ends." in text[start:end] for start, end in spans) == 1
+
+
 def test_a_chunk_ends_at_the_end_of_a_sentence() -> None:
     text = "The first sentence is here. The second one follows it. And a third to end with."
 

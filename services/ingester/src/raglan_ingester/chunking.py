@@ -183,11 +183,14 @@ class _Chunking:
                         yield replace(child, section=section)
 
     def _sections(self) -> Iterator[list[Span]]:
-        """The units of each section."""
-        for start, end in self._outline.sections(len(self._text)):
+        """The units of each section. A heading inside a block, as in a quotation, begins none."""
+        covered = 0
+        for first, end in self._outline.sections(len(self._text)):
+            start = max(first, covered)
             blocks = self._blocks.beginning_in(start, end)
             if self._document.blocks and not blocks:
                 continue
+            covered = max((block.end for block in blocks), default=covered)
             units = self._splitter.units(blocks, start, end)
             yield self._with_headings(self._cut_at_headings(units))
 
