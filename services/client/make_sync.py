@@ -11,6 +11,7 @@ NAMES = {
     "AsyncBaseTransport": "BaseTransport",
     "AsyncClient": "Client",
     "AsyncConnection": "Connection",
+    "AsyncConversations": "Conversations",
     "AsyncDocuments": "Documents",
     "AsyncExitStack": "ExitStack",
     "AsyncRetrying": "Retrying",
@@ -30,7 +31,7 @@ NAMES = {
 def main() -> None:
     """Write the files."""
     rule = unasync.Rule("/_async/", "/_sync/", NAMES)
-    for name in ("connection.py", "documents.py", "client.py"):
+    for name in ("connection.py", "conversations.py", "documents.py", "client.py"):
         unasync.unasync_files([str(FOLDER / "_async" / name)], [rule])
         made = FOLDER / "_sync" / name
         text = made.read_text(encoding="utf-8").replace("an `async with` block", "a `with` block")

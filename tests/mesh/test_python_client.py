@@ -108,3 +108,31 @@ def test_documents_are_changed_without_their_text(mesh: mesh_process.Mesh, colle
         done = raglan.delete_by_filter(collection, {"eq": {"field": "team", "value": "y"}})
         raglan.wait_for_job(done.job_id or "")
         assert [d.id for d in raglan.iter_documents(collection)] == ["d0"]
+
+
+def test_a_conversation_is_continued_rated_and_deleted(
+    mesh: mesh_process.Mesh, collection: str
+) -> None:
+    with Client(mesh.url) as raglan:
+        raglan.wait_for_job(raglan.add_documents(collection, [{"id": "a", "text": TEXT}]))
+        session = raglan.create_session(title="Releases")
+        questions = ["Who signs off a release?", "Why does the manager sign it off?"]
+        first, second = (
+            raglan.query(each, collections=[collection], session_id=session.id)
+            for each in questions
+        )
+        page = raglan.get_session(session.id, limit=1)
+        rest = raglan.get_session(session.id, after=page.next_after)
+        turns = [*page.turns, *rest.turns]
+        assert [each.question for each in turns] == questions
+        assert [each.query_id for each in turns] == [first.id, second.id]
+        assert raglan.rename_session(session.id, "Sign-off").title == "Sign-off"
+        assert "Sign-off" in [each.title for each in raglan.list_sessions()]
+        rated = raglan.rate(first.id, "bad", reasons=["wrong_source"], text="Not this one.")
+        past = raglan.get_past_query(first.id)
+        assert past.feedback == rated
+        assert past.reply["answer"] == first.answer
+        assert raglan.delete_past_query(first.id).id == first.id
+        assert raglan.delete_session(session.id).id == session.id
+        with pytest.raises(NotFound, match=session.id):
+            raglan.get_session(session.id)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from typing import Any
@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import pytest_asyncio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from postgres_server import PostgresServer
 from raglan import access_tags, tensors
 from raglan.deadline import Deadline
 from raglan.errors import Internal, InvalidInput, NotFound
@@ -404,3 +405,10 @@ async def ingester(
     retriever.reset()
     await _empty(running)
     retriever.reset()
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[PostgresServer]:
+    server = PostgresServer()
+    yield server
+    server.remove()

@@ -10,8 +10,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 import yaml
+from postgres_server import PostgresServer
 from raglan.errors import NotFound
 from raglan.v1 import ingester_pb2
 from raglan_ingester.sources.reader import Content, Entry, SourceUnavailable
@@ -405,3 +407,56 @@ async def test_an_accepted_deletion_is_used_up_by_a_sync_of_a_part(
         file.unlink()
     held = await sources.sync()
     assert (held.status, held.held, held.deleted) == (HELD, 12, 0)
+
+
+async def test_documents_have_the_access_tags_of_their_source(sources: Sources) -> None:
+    write(sources.folder, {"a.txt": "One."})
+
+    async def until(text: str, tags: list[str]) -> None:
+        async with asyncio.timeout(30):
+            while True:
+                with suppress(NotFound):
+                    found = await sources.ingester.document(f"{sources.name}/a.txt")
+                    if (found.text.strip(), sorted(found.access)) == (text, tags):
+                        return
+                await asyncio.sleep(0.05)
+
+    sources.configure(access=["hr"])
+    await until("One.", ["hr"])
+    sources.configure(access=["law", "hr"])
+    await until("One.", ["hr", "law"])
+    write(sources.folder, {"a.txt": "Two."})
+    sources.configure()  # which leaves the tags as they are
+    await until("Two.", ["hr", "law"])
+    sources.configure(access=[])
+    await until("Two.", [])
+
+
+async def test_the_rows_of_a_query_are_followed(sources: Sources, postgres: PostgresServer) -> None:
+    entry = {
+        "name": sources.name,
+        "kind": "postgresql",
+        "collection": "default",
+        "every": "1d",
+        "url": postgres.url,
+        "query": "SELECT id, body FROM answers;",
+        "key": "id",
+        "text": "body",
+    }
+    with psycopg.connect(postgres.url, autocommit=True) as database:
+        database.execute("CREATE TABLE answers (id text PRIMARY KEY, body text)")
+        database.execute("INSERT INTO answers VALUES ('a/1', 'One.'), ('b', 'Two.'), ('c', '')")
+        sources.write({"sources": [entry]})
+        first = await sources.until(SYNCED, FAILING)
+        assert first.error == ""
+        assert await sources.documents() == {"a/1": "One.", "b": "Two."}
+        database.execute("UPDATE answers SET body = 'Three.' WHERE id = 'b'")
+        database.execute("DELETE FROM answers WHERE id = 'a/1'")
+        synced = await sources.sync()
+        assert (synced.added, synced.changed, synced.deleted) == (0, 1, 1)
+        assert await sources.documents() == {"b": "Three."}
+        database.execute("DROP TABLE answers")
+        failing = await sources.sync()
+        assert failing.status == FAILING
+        assert 'relation "answers" does not exist' in failing.error
+        assert await sources.documents() == {"b": "Three."}

@@ -2,6 +2,14 @@
 
 from raglan.client._async.client import AsyncClient
 from raglan.client._sync.client import Client
+from raglan.client.conversation_models import (
+    Erased,
+    KeptQuery,
+    Session,
+    SessionTurn,
+    SessionTurns,
+    StoredFeedback,
+)
 from raglan.client.errors import (
     Conflict,
     ConnectionFailed,
@@ -71,12 +79,14 @@ __all__ = [
     "Document",
     "DocumentProblem",
     "DocumentSummary",
+    "Erased",
     "File",
     "Forbidden",
     "GatewayTimeout",
     "InvalidRequest",
     "Job",
     "JobFailed",
+    "KeptQuery",
     "NewDocument",
     "NotFound",
     "Passage",
@@ -89,10 +99,14 @@ __all__ = [
     "Scores",
     "SearchReply",
     "ServerError",
+    "Session",
+    "SessionTurn",
+    "SessionTurns",
     "Source",
     "SourceCounts",
     "Sources",
     "Span",
+    "StoredFeedback",
     "StreamDelta",
     "StreamEvent",
     "StreamRestart",

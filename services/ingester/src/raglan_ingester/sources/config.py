@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 import yaml
 from pathspec import GitIgnoreSpec
@@ -22,8 +22,8 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+from raglan import access_tags, tenancy
 from raglan import metadata as document_metadata
-from raglan import tenancy
 from raglan.errors import InvalidInput, RaglanError
 from raglan.identifiers import COLLECTION_NAME, shortened
 from raglan.url_policy import SettingNames, UrlPolicy
@@ -43,6 +43,12 @@ def _seconds(value: object) -> object:
     return int(found[1]) * _UNITS[found[2]]
 
 
+def _several(value: object) -> object:
+    """Take one name for a list of one."""
+    return (value,) if isinstance(value, str) else value
+
+
+TextFormat = Literal["text/plain", "text/markdown", "text/html"]
 Duration = Annotated[int, BeforeValidator(_seconds), Field(ge=1, le=366 * 86_400)]
 """Seconds."""
 
@@ -66,6 +72,9 @@ class SourceSettings(BaseModel):
     """Delete its documents, and sync no more."""
     metadata: dict[str, Any] = Field(default_factory=dict)
     """Of every document, besides `source`."""
+    access: tuple[str, ...] | None = None
+    """Tags of which a caller must hold one to find its documents; without it, each document keeps
+    those that it was given."""
     include: tuple[str, ...] = ()
     """Patterns as in .gitignore; with any, only documents that match one are read."""
     exclude: tuple[str, ...] = ()
@@ -84,6 +93,12 @@ class SourceSettings(BaseModel):
     @classmethod
     def _check_metadata(cls, value: dict[str, Any]) -> dict[str, Any]:
         _checked(lambda: document_metadata.check(value))
+        return value
+
+    @field_validator("access")
+    @classmethod
+    def _check_access(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        _checked(lambda: access_tags.check(value or (), of="access"))
         return value
 
     @field_validator("include", "exclude")
@@ -151,6 +166,46 @@ class GitSettings(SourceSettings):
         return value
 
 
+class PostgresqlSettings(SourceSettings):
+    """The rows of a query."""
+
+    kind: Literal["postgresql"]
+    url: str = Field(max_length=2000)
+    """`postgresql://user@host:5432/database`; `?sslmode=verify-full` checks the certificate."""
+    password_file: Path | None = None
+    """File that holds the password."""
+    query: str = Field(min_length=1, max_length=20_000)
+    """A SELECT, run in read-only transactions."""
+    key: str = Field(min_length=1, max_length=63)
+    """Column whose value tells rows apart."""
+    text: Annotated[tuple[str, ...], BeforeValidator(_several), Field(min_length=1, max_length=16)]
+    """Column of the text, or several, joined by blank lines. The others become metadata."""
+    title: str = Field(default="", max_length=63)
+    """Column of the title."""
+    media_type: TextFormat = "text/plain"
+    """Format of the text: Markdown and HTML keep their headings, tables and code."""
+
+    @field_validator("url")
+    @classmethod
+    def _check_url(cls, value: str) -> str:
+        parts = urlsplit(value)
+        if parts.scheme not in ("postgresql", "postgres"):
+            raise ValueError("write postgresql://user@host:5432/database")
+        if parts.password or "password" in parse_qs(parts.query):
+            raise ValueError("the URL holds a password; use password_file")
+        return value
+
+    @field_validator("query")
+    @classmethod
+    def _end_query(cls, value: str) -> str:
+        return value.strip().rstrip(";")
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Columns that are no metadata as they are."""
+        return tuple(filter(None, (self.key, *self.text, self.title)))
+
+
 class WebSettings(SourceSettings):
     """Pages that a document of a site names."""
 
@@ -195,7 +250,12 @@ _URL_SETTINGS: Final = SettingNames(
     timeout="no setting",
 )
 AnySource = Annotated[
-    FolderSettings | MaildirSettings | GitSettings | SitemapSettings | FeedSettings,
+    FolderSettings
+    | MaildirSettings
+    | GitSettings
+    | PostgresqlSettings
+    | SitemapSettings
+    | FeedSettings,
     Field(discriminator="kind"),
 ]
 _SOURCES: Final[TypeAdapter[AnySource]] = TypeAdapter(AnySource)

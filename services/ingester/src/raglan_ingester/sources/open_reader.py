@@ -10,12 +10,14 @@ from raglan_ingester.sources.config import (
     FolderSettings,
     GitSettings,
     MaildirSettings,
+    PostgresqlSettings,
     SitemapSettings,
 )
 from raglan_ingester.sources.reader import Reader, SourceUnavailable
 from raglan_ingester.sources.readers.folder import FolderReader
 from raglan_ingester.sources.readers.git import GitReader
 from raglan_ingester.sources.readers.maildir import MaildirReader
+from raglan_ingester.sources.readers.postgresql import PostgresqlReader
 from raglan_ingester.sources.readers.web import WebReader
 
 
@@ -47,6 +49,9 @@ class Readers:
                 return GitReader(
                     source, password, self._folder / f"{source.name}.git", self._max_bytes
                 )
+            case PostgresqlSettings():
+                password = _secret(source.password_file)
+                return PostgresqlReader(source, password, self._max_bytes)
             case SitemapSettings() | FeedSettings():
                 return WebReader(source, self._max_bytes)
 

@@ -142,7 +142,7 @@ class Sync:
         self._lease = lease
         self._reader = reader
         self._collection = source.qualified_collection
-        shared = json.dumps(metadata_of(source), sort_keys=True)
+        shared = json.dumps(metadata_of(source), sort_keys=True) + _shown(source.access)
         self._tag = hashlib.sha256(shared.encode()).hexdigest()[:12]
         self._known: dict[str, Known] = {}
         self._gone: list[str] = []
@@ -295,7 +295,8 @@ class Sync:
             return None
         metadata = {**content.metadata, **metadata_of(self._source)}
         metadata_json = json.dumps(metadata, sort_keys=True)
-        digest = await asyncio.to_thread(_digest, content, metadata_json)
+        shared = metadata_json + _shown(self._source.access)
+        digest = await asyncio.to_thread(_digest, content, shared)
         version = self._version(entry.version or content.version)
         known = self._known.get(id_)
         if known is None or known.digest != digest:
@@ -313,7 +314,7 @@ class Sync:
         # Known before it is submitted, so that it is deleted even if this process ends here.
         pending = [Row(each.id, "", "", each.row.attempts - 1) for each in batch]
         await store.record(self._lease, self._collection, pending)
-        job = await self._ports.intake.receive(_parts(self._collection, batch))
+        job = await self._ports.intake.receive(_parts(self._collection, batch, self._source.access))
         await self._ports.started(job)
         await store.record(self._lease, self._collection, [each.row for each in batch])
         self._jobs.append(job.id)
@@ -388,15 +389,21 @@ def _size(batch: Sequence[_Document]) -> int:
     return sum(len(each.content.data) for each in batch)
 
 
-def _digest(content: Content, metadata_json: str) -> str:
+def _shown(access: Sequence[str] | None) -> str:
+    return "" if access is None else json.dumps(access)
+
+
+def _digest(content: Content, shared: str) -> str:
     digest = hashlib.sha256()
-    for text in (metadata_json, content.title, content.filename, content.media_type):
+    for text in (shared, content.title, content.filename, content.media_type):
         digest.update(f"{len(text)}:{text}".encode(errors="surrogatepass"))
     digest.update(content.data)
     return digest.hexdigest()
 
 
-async def _parts(collection: str, batch: Sequence[_Document]) -> AsyncIterator[Part]:
+async def _parts(
+    collection: str, batch: Sequence[_Document], access: Sequence[str] | None
+) -> AsyncIterator[Part]:
     yield JobStart(collection)
     for each in batch:
         content = each.content
@@ -406,6 +413,7 @@ async def _parts(collection: str, batch: Sequence[_Document]) -> AsyncIterator[P
             content.media_type,
             content.title[:_TITLE_CHARS],
             each.metadata_json,
+            access=access,
         )
         for at in range(0, len(content.data), _PIECE_BYTES):
             yield content.data[at : at + _PIECE_BYTES]

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Any, Literal, cast
 
 from raglan.client import errors, models, transport
+from raglan.client._async.conversations import AsyncConversations
 from raglan.client._async.documents import AsyncDocuments
 from raglan.client.trace_models import Trace, TraceList
 from raglan.client.transport import Deadline, given, read_as, segment
@@ -15,7 +16,7 @@ from raglan.client.transport import Deadline, given, read_as, segment
 Mode = Literal["hybrid", "dense", "lexical"]
 
 
-class AsyncClient(AsyncDocuments):
+class AsyncClient(AsyncDocuments, AsyncConversations):
     """A client of one Raglan gateway. Close it, or use it in an `async with` block.
 
     Every method can raise a `raglan.client.RaglanError`.

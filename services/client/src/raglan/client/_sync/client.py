@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any, Literal, cast
 
 from raglan.client import errors, models, transport
+from raglan.client._sync.conversations import Conversations
 from raglan.client._sync.documents import Documents
 from raglan.client.trace_models import Trace, TraceList
 from raglan.client.transport import Deadline, given, read_as, segment
@@ -15,7 +16,7 @@ from raglan.client.transport import Deadline, given, read_as, segment
 Mode = Literal["hybrid", "dense", "lexical"]
 
 
-class Client(Documents):
+class Client(Documents, Conversations):
     """A client of one Raglan gateway. Close it, or use it in a `with` block.
 
     Every method can raise a `raglan.client.RaglanError`.
