@@ -88,7 +88,8 @@ def test_one_deadline_holds_for_the_call_and_travels_with_a_query(server):
     server.replies = [Reply(pause_s=1.5)]
     with Client(server.url) as raglan, pytest.raises(client.DeadlineExceeded):
         raglan.search("a", timeout_s=0.2)
-    assert json.loads(server.requests[0].body)["timeout_ms"] == 200
+    # What the client itself has used by then is taken off.
+    assert 100 <= json.loads(server.requests[0].body)["timeout_ms"] <= 200
 
 
 def test_the_second_attempt_has_the_rest_of_the_time(server):
@@ -96,7 +97,7 @@ def test_the_second_attempt_has_the_rest_of_the_time(server):
     with Client(server.url) as raglan, pytest.raises(client.NotFound):
         raglan.search("a", timeout_s=3)
     first, second = (json.loads(request.body)["timeout_ms"] for request in server.requests)
-    assert first == 3000
+    assert 2000 < first <= 3000
     assert 100 <= second <= 2000
 
 

@@ -22,6 +22,7 @@ from raglan_gateway.caches.revisions import CurrentRevisions
 from raglan_gateway.caches.similar import SimilarQuestions
 from raglan_gateway.caches.store import CacheStore
 from raglan_gateway.pipeline import Answered, Cited, Delta, Thinking
+from raglan_gateway.preferences import Boost
 from raglan_gateway.query import Query
 from raglan_gateway.strategies.strategy import SecondTry, Strategy
 
@@ -256,6 +257,8 @@ OTHER_VALUES = {
     "rerank": False,
     "filter": retriever_pb2.Filter(condition=retriever_pb2.Condition(field="a", exists=True)),
     "min_score": 0.5,
+    "boosts": (Boost("team", 0.2, '"search"'),),
+    "diversity": 0.3,
     "expand_tokens": 500,
     "expand_neighbours": True,
     "max_tokens": 9,

@@ -15,6 +15,7 @@ from raglan_gateway.api import (
     filters,
     keys,
     mcp_tools,
+    preference_schemas,
     schemas,
     strategy_schemas,
     urls,
@@ -36,7 +37,8 @@ MODELS: tuple[type[BaseModel], ...] = (
     document_schemas.FilterChange,
     conversation_schemas.NewSession, conversation_schemas.SessionTitle,
     conversation_schemas.Feedback, QueryOptions, keys.NewApiKey, keys.Rotation,
-    strategy_schemas.WithStrategy, strategy_schemas.WithSecondTry, urls.DocumentUrls,
+    preference_schemas.Boost, preference_schemas.WithPreferences, strategy_schemas.WithStrategy,
+    strategy_schemas.WithSecondTry, urls.DocumentUrls,
     mcp_tools.AnswerInput, mcp_tools.SearchInput, mcp_tools.DocumentInput,
 )  # fmt: skip
 MOST_ERRORS = 8

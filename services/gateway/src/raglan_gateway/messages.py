@@ -19,7 +19,7 @@ def search(
         collections=query.collections,
         text=query.line,
         mode=query.mode,
-        limit=max(query.top_k, candidates if query.rerank else 0),
+        limit=max(query.top_k, candidates if query.rerank or query.has_preferences else 0),
         filter=query.filter,
     )
     if embedded is None:

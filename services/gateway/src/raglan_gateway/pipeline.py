@@ -21,7 +21,7 @@ from raglan.v1 import (
     retriever_pb2,
 )
 
-from raglan_gateway import messages, stage_spans
+from raglan_gateway import messages, preferences, stage_spans
 from raglan_gateway.admission.load_shedder import LoadShedder
 from raglan_gateway.collection_budget import BudgetedSearch
 from raglan_gateway.degradation import FALLBACK, RECOVERABLE
@@ -287,7 +287,12 @@ class Pipeline:
                 run.fall_back("rerank", error)
                 unscored = "The reranker did not answer."
         self._keep_relevant(run, unscored)
-        del run.passages[run.query.top_k :]
+        query = run.query
+        if query.has_preferences:
+            run.passages = preferences.ordered(
+                run.passages, query.boosts, query.diversity, query.top_k
+            )
+        del run.passages[query.top_k :]
         for rank, passage in enumerate(run.passages, start=1):
             passage.rank = rank
 

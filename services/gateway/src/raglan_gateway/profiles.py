@@ -13,6 +13,7 @@ from raglan.identifiers import shortened
 from raglan.settings import SettingsError
 
 from raglan_gateway.api import schemas
+from raglan_gateway.api.preference_schemas import Boost
 from raglan_gateway.query import DEFAULT_GENERATOR
 from raglan_gateway.strategies.strategy import MAX_QUERIES, SecondTry, Strategy
 
@@ -37,6 +38,8 @@ class Profile(_Strict):
     mode: Literal["hybrid", "dense", "lexical"] | None = None
     rerank: bool | None = None
     min_score: Annotated[float, Field(ge=0, le=1)] | None = None
+    boosts: Annotated[list[Boost], Field(max_length=8)] | None = None
+    diversity: Annotated[float, Field(ge=0, le=1)] | None = None
     expand_tokens: Annotated[int, Field(ge=0)] | None = None
     max_tokens: Annotated[int, Field(ge=1)] | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
@@ -82,6 +85,7 @@ BUILT_IN: Final[Mapping[str, Profile]] = {
 _OF_REQUEST: Final = (
     *("top_k", "mode", "rerank", "min_score", "max_tokens", "temperature", "top_p"),
     *("strategy", "query_count", "second_try", "second_try_below", "expand_tokens"),
+    *("boosts", "diversity"),
 )
 
 

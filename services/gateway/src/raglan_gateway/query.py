@@ -9,6 +9,7 @@ from raglan.resilience.limiter import Priority
 from raglan.v1 import generator_pb2, retriever_pb2
 
 from raglan_gateway.caches.control import DEFAULT, CacheControl
+from raglan_gateway.preferences import Boost
 from raglan_gateway.strategies.strategy import SecondTry, Strategy
 
 DEFAULT_GENERATOR: Final = "default"
@@ -28,6 +29,9 @@ class Query:
     filter: retriever_pb2.Filter | None = None
     min_score: float | None = None
     """Least relevance of a passage, in [0, 1], by the reranker; None takes all."""
+    boosts: tuple[Boost, ...] = ()
+    diversity: float = 0.0
+    """See `preferences.ordered`."""
     expand_tokens: int = 0
     """Tokens of neighbouring text that passages are joined with, at most; 0 for none."""
     expand_neighbours: bool = False
@@ -65,6 +69,11 @@ class Query:
     """Stage and reason of what it has to do without from the start, such as its history."""
     cache: CacheControl = DEFAULT
     """Directives of the client for the caches."""
+
+    @property
+    def has_preferences(self) -> bool:
+        """Return whether the order of its passages is not by relevance alone."""
+        return bool(self.boosts or self.diversity)
 
     @property
     def has_strategy(self) -> bool:

@@ -15,6 +15,7 @@ from raglan.v1 import generator_pb2, retriever_pb2
 from raglan_gateway import caller
 from raglan_gateway.access.collections import require
 from raglan_gateway.api import filters, schemas
+from raglan_gateway.api.preference_schemas import preferences
 from raglan_gateway.conversation.standalone import standalone_question
 from raglan_gateway.query import Query
 from raglan_gateway.settings import GatewaySettings
@@ -86,6 +87,8 @@ def checked(
         mode=_MODES[body.mode],
         rerank=body.rerank,
         min_score=body.min_score,
+        boosts=preferences(body.boosts),
+        diversity=body.diversity,
         expand_tokens=expand_tokens,
         expand_neighbours=body.expand_tokens is not None,
         filter=filters.to_proto(body.filter) if body.filter else None,

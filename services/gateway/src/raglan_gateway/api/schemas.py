@@ -12,6 +12,7 @@ from raglan.identifiers import COLLECTION_NAME, MAX_DOCUMENT_ID_CHARS, check_doc
 
 from raglan_gateway.api.cacheable import CacheableAnswer
 from raglan_gateway.api.filters import BoundedFilter
+from raglan_gateway.api.preference_schemas import WithPreferences
 from raglan_gateway.api.searched import Degraded as Degraded
 from raglan_gateway.api.searched import SearchedCollection as SearchedCollection
 from raglan_gateway.api.strategy_schemas import StrategyReply, WithSecondTry, WithStrategy
@@ -60,7 +61,7 @@ AccessTags = Annotated[
 ]
 
 
-class SearchRequest(WithStrategy):
+class SearchRequest(WithPreferences, WithStrategy):
     """A search request."""
 
     query: Annotated[NonBlankText, Field(min_length=1, examples=["How do I pin the reranker?"])]

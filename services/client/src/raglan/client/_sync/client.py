@@ -32,6 +32,8 @@ class Client(Documents, Conversations):
         rerank: bool | None = None,
         min_score: float | None = None,
         filter: Mapping[str, Any] | None = None,  # noqa: A002
+        boosts: Sequence[Mapping[str, Any]] | None = None,
+        diversity: float | None = None,
         expand_tokens: int | None = None,
         history: Sequence[Mapping[str, str]] | None = None,
         temperature: float | None = None,
@@ -59,6 +61,8 @@ class Client(Documents, Conversations):
             rerank: whether the reranker orders the passages.
             min_score: least `scores.rerank` of a passage.
             filter: on metadata, such as `{"eq": {"field": "team", "value": "search"}}`.
+            boosts: preferences, such as `{"field": "date", "half_life_days": 30}`.
+            diversity: share by which likeness to better passages counts against one.
             expand_tokens: of text around the passages that they are joined with; 0 for none.
             history: turns before the question, `{"role": "user" or "assistant", "text": ...}`.
             temperature: of the model's sampling.
@@ -79,9 +83,9 @@ class Client(Documents, Conversations):
         body = transport.query_body(
             query, timeout_s, extra_body,
             collections=collections, top_k=top_k, mode=mode, rerank=rerank, min_score=min_score,
-            filter=filter, expand_tokens=expand_tokens, history=history, temperature=temperature,
-            top_p=top_p, seed=seed, stop=stop, json_schema=json_schema, session_id=session_id,
-            profile=profile,
+            filter=filter, boosts=boosts, diversity=diversity, expand_tokens=expand_tokens,
+            history=history, temperature=temperature, top_p=top_p, seed=seed, stop=stop,
+            json_schema=json_schema, session_id=session_id, profile=profile,
             strategy=strategy, query_count=query_count, second_try=second_try,
             second_try_below=second_try_below, max_tokens=max_tokens,
         )  # fmt: skip
@@ -100,6 +104,8 @@ class Client(Documents, Conversations):
         rerank: bool | None = None,
         min_score: float | None = None,
         filter: Mapping[str, Any] | None = None,  # noqa: A002
+        boosts: Sequence[Mapping[str, Any]] | None = None,
+        diversity: float | None = None,
         expand_tokens: int | None = None,
         history: Sequence[Mapping[str, str]] | None = None,
         temperature: float | None = None,
@@ -125,9 +131,9 @@ class Client(Documents, Conversations):
         body = transport.query_body(
             query, timeout_s, extra_body,
             collections=collections, top_k=top_k, mode=mode, rerank=rerank, min_score=min_score,
-            filter=filter, expand_tokens=expand_tokens, history=history, temperature=temperature,
-            top_p=top_p, seed=seed, stop=stop, json_schema=json_schema, session_id=session_id,
-            profile=profile,
+            filter=filter, boosts=boosts, diversity=diversity, expand_tokens=expand_tokens,
+            history=history, temperature=temperature, top_p=top_p, seed=seed, stop=stop,
+            json_schema=json_schema, session_id=session_id, profile=profile,
             strategy=strategy, query_count=query_count, second_try=second_try,
             second_try_below=second_try_below, max_tokens=max_tokens, stream=True,
         )  # fmt: skip
@@ -145,6 +151,8 @@ class Client(Documents, Conversations):
         rerank: bool | None = None,
         min_score: float | None = None,
         filter: Mapping[str, Any] | None = None,  # noqa: A002
+        boosts: Sequence[Mapping[str, Any]] | None = None,
+        diversity: float | None = None,
         expand_tokens: int | None = None,
         profile: str | None = None,
         strategy: models.StrategyName | None = None,
@@ -156,8 +164,8 @@ class Client(Documents, Conversations):
         body = transport.query_body(
             query, timeout_s, extra_body,
             collections=collections, top_k=top_k, mode=mode, rerank=rerank, min_score=min_score,
-            filter=filter, expand_tokens=expand_tokens, profile=profile, strategy=strategy,
-            query_count=query_count,
+            filter=filter, boosts=boosts, diversity=diversity, expand_tokens=expand_tokens,
+            profile=profile, strategy=strategy, query_count=query_count,
         )  # fmt: skip
         deadline = transport.query_deadline(timeout_s, self.timeout_s)
         found = self.request("POST", "/v1/search", json=body, idempotent=True, deadline=deadline)

@@ -1,0 +1,137 @@
+"""Passages by what a request prefers."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+from raglan.v1 import common_pb2
+from raglan_gateway.api import schemas
+from raglan_gateway.api.preference_schemas import preferences
+from raglan_gateway.preferences import Boost, ordered
+
+NOW = datetime(2026, 11, 29, tzinfo=UTC)
+
+
+def passage(
+    id_: str, relevance: float | None, text: str = "", *, exact: bool = False, **metadata: Any
+) -> common_pb2.Passage:
+    made = common_pb2.Passage(
+        chunk_id=id_, text=text or f"Text of {id_}.", metadata_json=json.dumps(metadata)
+    )
+    made.exact = exact
+    made.scores.fused = 0.5
+    if relevance is not None:
+        made.scores.rerank = relevance
+    return made
+
+
+def ids(passages: list[common_pb2.Passage], *boosts: Boost, **options: Any) -> str:
+    found = ordered(
+        passages, boosts, options.get("diversity", 0.0), options.get("limit", 10), now=NOW
+    )
+    return "".join(each.chunk_id for each in found)
+
+
+def test_a_value_is_worth_its_weight() -> None:
+    found = [passage("a", 0.9), passage("b", 0.6, team="x"), passage("c", 0.4, team=["y", "x"])]
+    assert ids(found) == "abc"
+    assert ids(found, Boost("team", 0.5, '"x"')) == "abc"
+    assert ids(found, Boost("team", 0.7, '"x"')) == "bac"
+    assert ids(found, Boost("team", -1, '"x"')) == "abc"
+    assert ids(found, Boost("team", 1, '"z"')) == "abc"
+
+
+def test_values_are_compared_with_their_types_and_reach_into_objects() -> None:
+    found = [passage("a", 0.9), passage("b", 0.1, n="1", draft={"ok": True})]
+    assert ids(found, Boost("n", 1, "1")) == "ab"
+    assert ids(found, Boost("n", 1, '"1"'), Boost("draft.ok", 0.5, "true")) == "ba"
+
+
+def test_newer_dates_come_first_and_lose_half_in_the_half_life() -> None:
+    found = [
+        passage("a", 0.6, date="2026-05-29"),
+        passage("b", 0.5, date="2026-11-29"),
+        passage("c", 0.2, date="2026-11-28T12:00:00Z"),
+        passage("d", 0.1, date="soon"),
+    ]
+    assert ids(found, Boost("date", 0.1, half_life_days=30)) == "abcd"
+    assert ids(found, Boost("date", 0.5, half_life_days=30)) == "bacd"
+    assert ids(found, Boost("date", 0.5, half_life_days=36_500)) == "abcd"
+
+
+def test_exact_matches_stay_first_and_unscored_ones_last() -> None:
+    found = [
+        passage("a", 0.1, exact=True),
+        passage("b", 0.9),
+        passage("c", 0.5),
+        passage("d", None),
+    ]
+    assert ids(found, Boost("x", 1, "1")) == "abcd"
+    assert ids(found, diversity=0.5).startswith("a")
+
+
+def test_repetitions_give_way() -> None:
+    text = "The pump is vented through the upper screw before the first start. " * 3
+    found = [
+        passage("a", 0.9, text),
+        passage("b", 0.8, text + "Then it runs."),
+        passage("c", 0.7, "A valve closes at nine bar, which the display shows in red."),
+        passage("d", 0.1, "Nothing of it matters to the garden."),
+    ]
+    assert ids(found, limit=2) == "ab"
+    assert ids(found, limit=2, diversity=0.4) == "ac"
+    assert sorted(ids(found, diversity=1.0)) == ["a", "b", "c", "d"]
+
+
+@given(
+    st.lists(
+        st.tuples(st.one_of(st.none(), st.floats(0, 1)), st.booleans(), st.text(max_size=40)),
+        max_size=12,
+    ),
+    st.floats(0, 1),
+    st.floats(-1, 1),
+    st.integers(1, 12),
+)
+def test_the_result_is_a_selection_with_exact_matches_first(
+    drawn: list[tuple[float | None, bool, str]], diversity: float, weight: float, limit: int
+) -> None:
+    found = [passage(str(n), r, t, exact=e) for n, (r, e, t) in enumerate(drawn)]
+    got = ordered(found, [Boost("a", weight, "1")], diversity, limit, now=NOW)
+    assert len(got) == min(limit, len(found))
+    assert len({each.chunk_id for each in got}) == len(got)
+    marks = [each.exact for each in got]
+    assert marks == sorted(marks, reverse=True)
+
+
+def test_metadata_that_cannot_be_read_boost_nothing() -> None:
+    broken = passage("b", 0.5)
+    broken.metadata_json = "{"
+    assert ids([passage("a", 0.9), broken], Boost("x", 1, "1")) == "ab"
+    assert ordered([], [], 0.5, 3) == []
+
+
+@pytest.mark.parametrize(
+    "boost",
+    [
+        {"field": "a"},
+        {"field": "a", "value": 1, "half_life_days": 3},
+        {"field": "a", "value": 1, "weight": 1.5},
+        {"field": "", "value": 1},
+        {"field": "a", "half_life_days": 0},
+    ],
+)
+def test_a_boost_is_of_one_kind_within_its_limits(boost: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        schemas.SearchRequest(query="a", boosts=[boost])
+
+
+def test_boosts_of_a_request_keep_the_type_of_their_value() -> None:
+    given_boosts = [{"field": "a", "value": True}, {"field": "b", "half_life_days": 7, "weight": 1}]
+    body = schemas.SearchRequest.model_validate({"query": "a", "boosts": given_boosts})
+    assert preferences(body.boosts) == (Boost("a", 0.2, "true"), Boost("b", 1.0, "", 7.0))
