@@ -1,7 +1,7 @@
 """The figures of docs/benchmarks.md, measured on a mesh that this starts: `make bench-mesh`.
 
     python bench/mesh.py [ingest] [scifact] [squad] [answers] [search] [identifiers] [docs]
-                         [languages] [strategies]
+                         [languages] [strategies] [preferences]
                          [collections] [overhead] [streams] [traces] [tracing] [collectors]
                          [understanding]
 
@@ -31,6 +31,7 @@ import mesh_identifiers
 import mesh_languages
 import mesh_overhead
 import mesh_passages
+import mesh_preferences
 import mesh_process
 import mesh_strategies
 import mesh_streams
@@ -63,6 +64,7 @@ def main() -> None:
         "conversations": mesh_conversations.conversations,
         "languages": mesh_languages.languages,
         "strategies": mesh_strategies.strategies,
+        "preferences": mesh_preferences.preferences,
     }
     own = {
         "collections": mesh_collections.collections,

@@ -64,7 +64,7 @@ def ordered(
     order = sorted(range(len(passages)), key=lambda at: (not passages[at].exact, -scores[at]))
     if diversity > 0:
         kept = sum(each.exact for each in passages)
-        order = order[:kept] + _diverse(order, scores, _vectors(passages), kept, diversity, limit)
+        order = order[:kept] + _diverse(order, scores, likeness(passages), kept, diversity, limit)
     return [passages[at] for at in order[:limit]]
 
 
@@ -116,6 +116,13 @@ def _fit(boost: Boost, fields: dict[str, list[metadata.Scalar]], now: datetime) 
     return float(0.5 ** (age_days / boost.half_life_days))
 
 
+def likeness(passages: Sequence[common_pb2.Passage]) -> Vectors:
+    """Return how alike passages are: float32 of shape (passages, passages), from 0 to 1."""
+    vectors = _vectors(passages)
+    alike: Vectors = vectors @ vectors.T
+    return alike
+
+
 def _vectors(passages: Sequence[common_pb2.Passage]) -> Vectors:
     """Return the pieces of each text as a unit vector: float32 of shape (passages, buckets).
 
@@ -136,20 +143,17 @@ def _vectors(passages: Sequence[common_pb2.Passage]) -> Vectors:
 def _diverse(
     order: Sequence[int],
     scores: NDArray[np.float64],
-    vectors: Vectors,
+    alike: Vectors,
     kept: int,
     diversity: float,
     limit: int,
 ) -> list[int]:
     """Return up to `limit` of `order` after its first `kept`, each unlike those before it."""
     left = list(order[kept:])
-    likeness = np.zeros(len(scores))
-    for at in order[:kept]:
-        np.maximum(likeness, vectors @ vectors[at], out=likeness)
+    nearest = alike[order[:kept]].max(axis=0, initial=0.0)
     chosen: list[int] = []
     while left and len(chosen) + kept < limit:
-        worth = (1 - diversity) * scores[left] - diversity * likeness[left]
-        best = left.pop(int(np.argmax(worth)))
-        chosen.append(best)
-        np.maximum(likeness, vectors @ vectors[best], out=likeness)
+        worth = (1 - diversity) * scores[left] - diversity * nearest[left]
+        chosen.append(left.pop(int(np.argmax(worth))))
+        nearest = np.maximum(nearest, alike[chosen[-1]])
     return chosen
