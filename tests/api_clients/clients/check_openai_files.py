@@ -160,7 +160,7 @@ def test_a_collection_made_elsewhere_is_a_vector_store(client: openai.OpenAI) ->
 def test_a_vector_store_without_files_is_searched_and_finds_nothing(
     client: openai.OpenAI, store: Any
 ) -> None:
-    assert (store.file_counts.total, store.status) == (0, "completed")
+    assert (store.file_counts.total, store.usage_bytes, store.status) == (0, 0, "completed")
     only: Any = {"type": "eq", "key": "line", "value": 2}
     for options in ({}, {"filters": only}, {"rewrite_query": False, "max_num_results": 50}):
         page = client.vector_stores.search(store.id, query="Which pump?", **options)

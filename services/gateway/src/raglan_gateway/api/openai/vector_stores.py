@@ -143,7 +143,8 @@ class VectorStores:
             "name": record.get("name", found.name),
             "metadata": record.get("metadata", {}),
             "status": "in_progress" if counts["in_progress"] else "completed",
-            "usage_bytes": found.disk_bytes,
+            # An index has files before it holds anything.
+            "usage_bytes": found.disk_bytes if found.chunks else 0,
             "file_counts": counts,
             "expires_after": None,
             "expires_at": None,
