@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import multiprocessing
 import os
 import signal
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -155,6 +157,9 @@ async def speculating(model_folder: Path) -> AsyncIterator[VllmModel]:
 
 
 async def test_a_start_that_is_given_up_leaves_no_process(model_folder: Path) -> None:
+    """Processes that are not of this engine, such as another one, stay."""
+    other = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(300,))
+    other.start()
     before = set(psutil.Process().children(recursive=True))
     model = VllmModel(str(model_folder), OPTIONS)
     starting = asyncio.create_task(model.start())
@@ -170,3 +175,6 @@ async def test_a_start_that_is_given_up_leaves_no_process(model_folder: Path) ->
     await model.close()
     left = [child for child in psutil.Process().children(recursive=True) if child not in before]
     assert not [child for child in left if "resource_tracker" not in " ".join(child.cmdline())]
+    assert other.is_alive()
+    other.kill()
+    other.join()

@@ -14,8 +14,9 @@ import multiprocessing
 import os
 import threading
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence, Set
 from contextlib import aclosing
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, Final
 
@@ -111,6 +112,8 @@ class VllmModel:
         self._tokenizer: Tokenizer | None = None
         self._reasoning: Any = None  # of `vllm_engine`, where the settings name a parser
         self._loading: threading.Thread | None = None
+        self._others: set[BaseProcess] = set()
+        """Children of this process that are not of this engine."""
         self._closing = False
         self._running: set[str] = set()
         self._aborts: set[asyncio.Future[None]] = set()
@@ -159,7 +162,7 @@ class VllmModel:
         """Let running answers finish for `shutdown_timeout_s`, end the others, stop the engine."""
         self._closing = True
         if self._loading is not None and self._loading.is_alive():
-            await _give_up(self._loading)
+            await _give_up(self._loading, self._others)
         if self._engine is None:
             return
         await self._until_idle(self._shutdown_timeout_s)
@@ -317,6 +320,7 @@ class VllmModel:
             with contextlib.suppress(RuntimeError):  # the loop is closed: no waiter
                 loop.call_soon_threadsafe(settle, error)
 
+        self._others = set(multiprocessing.active_children())
         self._loading = threading.Thread(target=run, name="vllm-load", daemon=True)
         self._loading.start()
         await done
@@ -381,11 +385,11 @@ class VllmModel:
                 await self._idle.wait()
 
 
-async def _give_up(loading: threading.Thread) -> None:
-    """End an abandoned load: without its processes it fails."""
+async def _give_up(loading: threading.Thread, others: Set[BaseProcess]) -> None:
+    """End an abandoned load: without its processes it fails. `others` stay."""
     limit = Deadline.after(_GIVE_UP_S)
     while loading.is_alive() and limit.remaining_s():
-        for process in multiprocessing.active_children():
+        for process in set(multiprocessing.active_children()) - others:
             process.terminate()
         await asyncio.sleep(_POLL_S)
 
