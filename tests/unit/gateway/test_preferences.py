@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from raglan.v1 import common_pb2
 from raglan_gateway.api import schemas
+from raglan_gateway.api.openai.lenient import QueryOptions, query_request
 from raglan_gateway.api.preference_schemas import preferences
+from raglan_gateway.error_envelopes import InvalidParameter
 from raglan_gateway.preferences import Boost, ordered
 
 NOW = datetime(2026, 11, 29, tzinfo=UTC)
@@ -135,3 +137,14 @@ def test_boosts_of_a_request_keep_the_type_of_their_value() -> None:
     given_boosts = [{"field": "a", "value": True}, {"field": "b", "half_life_days": 7, "weight": 1}]
     body = schemas.SearchRequest.model_validate({"query": "a", "boosts": given_boosts})
     assert preferences(body.boosts) == (Boost("a", 0.2, "true"), Boost("b", 1.0, "", 7.0))
+
+
+def test_other_apis_pass_preferences_on() -> None:
+    options = QueryOptions.model_validate(
+        {"boosts": [{"field": "a", "value": 1}], "diversity": 0.3, "expand_tokens": 500}
+    )
+    body = query_request({"query": "a"}, options, {})
+    assert preferences(body.boosts) == (Boost("a", 0.2, "1"),)
+    assert (body.diversity, body.expand_tokens) == (0.3, 500)
+    with pytest.raises(InvalidParameter, match=r"raglan\.diversity"):
+        query_request({"query": "a"}, QueryOptions(diversity=2.0), {})

@@ -17,6 +17,7 @@ from raglan.identifiers import shortened
 
 from raglan_gateway.api import schemas
 from raglan_gateway.api.filters import BoundedFilter
+from raglan_gateway.api.preference_schemas import Boost
 from raglan_gateway.api.strict import Strict
 from raglan_gateway.api.text import check_encodable
 from raglan_gateway.error_envelopes import InvalidParameter
@@ -78,6 +79,9 @@ class QueryOptions(Strict):
     rerank: bool | None = None
     min_score: float | None = None
     filter: BoundedFilter | None = None
+    boosts: Annotated[list[Boost], Field(max_length=8, fail_fast=True)] | None = None
+    diversity: float | None = None
+    expand_tokens: int | None = None
     timeout_ms: int | None = None
 
 
