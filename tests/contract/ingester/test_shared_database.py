@@ -175,8 +175,8 @@ async def test_a_database_of_the_c_locale_keeps_unicode(
     postgres: PostgresServer, tmp_path: Path
 ) -> None:
     """Such as an init script in a container makes, where no locale is set."""
-    with psycopg.connect(postgres.url, autocommit=True) as connection:
-        connection.execute(
+    async with await psycopg.AsyncConnection.connect(postgres.url, autocommit=True) as connection:
+        await connection.execute(
             "CREATE DATABASE plain ENCODING 'SQL_ASCII' LC_COLLATE 'C' LC_CTYPE 'C' "
             "TEMPLATE template0"
         )

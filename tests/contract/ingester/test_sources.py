@@ -443,19 +443,21 @@ async def test_the_rows_of_a_query_are_followed(sources: Sources, postgres: Post
         "key": "id",
         "text": "body",
     }
-    with psycopg.connect(postgres.url, autocommit=True) as database:
-        database.execute("CREATE TABLE answers (id text PRIMARY KEY, body text)")
-        database.execute("INSERT INTO answers VALUES ('a/1', 'One.'), ('b', 'Two.'), ('c', '')")
+    async with await psycopg.AsyncConnection.connect(postgres.url, autocommit=True) as database:
+        await database.execute("CREATE TABLE answers (id text PRIMARY KEY, body text)")
+        await database.execute(
+            "INSERT INTO answers VALUES ('a/1', 'One.'), ('b', 'Two.'), ('c', '')"
+        )
         sources.write({"sources": [entry]})
         first = await sources.until(SYNCED, FAILING)
         assert first.error == ""
         assert await sources.documents() == {"a/1": "One.", "b": "Two."}
-        database.execute("UPDATE answers SET body = 'Three.' WHERE id = 'b'")
-        database.execute("DELETE FROM answers WHERE id = 'a/1'")
+        await database.execute("UPDATE answers SET body = 'Three.' WHERE id = 'b'")
+        await database.execute("DELETE FROM answers WHERE id = 'a/1'")
         synced = await sources.sync()
         assert (synced.added, synced.changed, synced.deleted) == (0, 1, 1)
         assert await sources.documents() == {"b": "Three."}
-        database.execute("DROP TABLE answers")
+        await database.execute("DROP TABLE answers")
         failing = await sources.sync()
         assert failing.status == FAILING
         assert 'relation "answers" does not exist' in failing.error

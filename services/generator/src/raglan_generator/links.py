@@ -11,6 +11,8 @@ import re
 from collections.abc import Sequence
 from typing import Final
 
+import regex
+
 REMOVED: Final = "(link removed)"
 
 _LONGEST: Final = 2_300
@@ -32,13 +34,13 @@ _OPENINGS: Final = (
 )
 _OPENING: Final = re.compile("|".join(map(re.escape, _OPENINGS)), re.IGNORECASE)
 
-_INLINE: Final = re.compile(
+_INLINE: Final = regex.compile(
     r"""
     \]\( \s{0,8} <?
     (?P<target> [^\s<>()]{0,2000} (?: \([^\s<>()]{0,200}\) [^\s<>()]{0,2000} )? )
     >? (?: \s{1,8} (?: "[^"]{0,200}" | '[^']{0,200}' | \([^()]{0,200}\) ) )? \s{0,8} \)
     """,
-    re.VERBOSE,
+    regex.VERBOSE,
 )
 """The second half of a Markdown link or image."""
 
@@ -136,7 +138,8 @@ def _is_complete(text: str, begin: int) -> bool:
     if len(text) - begin > _LONGEST:
         return True
     if text.startswith("](", begin):
-        return ")" in text[begin:-1] or "\n\n" in text[begin:]
+        match = _INLINE.match(text, begin, partial=True)
+        return match is None or not match.partial
     return _STOP.search(text, begin) is not None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TypeVar
 
 from raglan.errors import RaglanError
@@ -18,6 +19,7 @@ from raglan_gateway.shared.answer_cache import AnswerCache
 
 Reply = TypeVar("Reply", schemas.SearchReply, schemas.QueryReply)
 _STAGE = "retrieve"
+_PROFILE = "profile"
 
 
 def keep(
@@ -82,7 +84,10 @@ async def _kept(
     if error.stage != _STAGE or not isinstance(error, RECOVERABLE):
         metrics.failed(error)
         raise error
-    stale = await answers.get(asked, shape.__name__)
+    # The profile comes from what is away; its own settings are not in the query then.
+    lost: list[str] = [why for stage, why in asked.missing if stage == _PROFILE]
+    others = tuple(each for each in asked.missing if each[0] != _PROFILE)
+    stale = await answers.get(replace(asked, missing=others), shape.__name__)
     metrics.record_stale_lookup(found=stale is not None)
     tracing.looked_up("kept_answers", hits=int(stale is not None), misses=int(stale is None))
     if stale is None:
@@ -90,7 +95,11 @@ async def _kept(
         raise error
     reason = f"{error.message} This is an answer of {stale.age_s:.0f} s ago."
     stage_spans.fell_back(_STAGE, reason, FALLBACK[_STAGE])
-    degraded = schemas.Degraded(stage=_STAGE, reason=reason, fallback=FALLBACK[_STAGE])
+    degraded = [*(_degraded(_PROFILE, why) for why in lost), _degraded(_STAGE, reason)]
     return shape.model_validate_json(stale.body).model_copy(
-        update={"degraded": [degraded], "trace_id": request_context.trace_id()}
+        update={"degraded": degraded, "trace_id": request_context.trace_id()}
     )
+
+
+def _degraded(stage: str, reason: str) -> schemas.Degraded:
+    return schemas.Degraded(stage=stage, reason=reason, fallback=FALLBACK[stage])
