@@ -193,7 +193,7 @@ def _trace() -> list[tuple[str, str]]:
     """Question and section of the requests of the campus trace, in its order."""
     path = DATA / "ragpulse" / "0_trace.jsonl"
     asked = []
-    for line in path.read_text().splitlines():
+    for line in filter(None, path.read_text().splitlines()):
         ids = json.loads(line)["hash_ids"]
         section = str((ids["passages_ids"] or [0])[0])
         asked.append(
