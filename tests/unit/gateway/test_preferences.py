@@ -21,16 +21,12 @@ NOW = datetime(2026, 11, 29, tzinfo=UTC)
 
 
 def passage(
-    id_: str, relevance: float | None, text: str = "", *, exact: bool = False, **metadata: Any
+    id_: str, text: str = "", *, exact: bool = False, **metadata: Any
 ) -> common_pb2.Passage:
-    made = common_pb2.Passage(
-        chunk_id=id_, text=text or f"Text of {id_}.", metadata_json=json.dumps(metadata)
+    text = text or f"Text of {id_}."
+    return common_pb2.Passage(
+        chunk_id=id_, text=text, metadata_json=json.dumps(metadata), exact=exact
     )
-    made.exact = exact
-    made.scores.fused = 0.5
-    if relevance is not None:
-        made.scores.rerank = relevance
-    return made
 
 
 def ids(passages: list[common_pb2.Passage], *boosts: Boost, **options: Any) -> str:
@@ -41,38 +37,39 @@ def ids(passages: list[common_pb2.Passage], *boosts: Boost, **options: Any) -> s
 
 
 def test_a_value_is_worth_its_weight() -> None:
-    found = [passage("a", 0.9), passage("b", 0.6, team="x"), passage("c", 0.4, team=["y", "x"])]
+    found = [passage("a"), passage("b", team="x"), passage("c", team=["y", "x"])]
     assert ids(found) == "abc"
-    assert ids(found, Boost("team", 0.5, '"x"')) == "abc"
-    assert ids(found, Boost("team", 0.7, '"x"')) == "bac"
+    assert ids(found, Boost("team", 0.4, '"x"')) == "abc"
+    assert ids(found, Boost("team", 0.6, '"x"')) == "bac"
+    assert ids(found, Boost("team", 1, '"x"')) == "bac"
     assert ids(found, Boost("team", -1, '"x"')) == "abc"
     assert ids(found, Boost("team", 1, '"z"')) == "abc"
 
 
 def test_values_are_compared_with_their_types_and_reach_into_objects() -> None:
-    found = [passage("a", 0.9), passage("b", 0.1, n="1", draft={"ok": True})]
+    found = [passage("a"), passage("b", n="1", draft={"ok": True})]
     assert ids(found, Boost("n", 1, "1")) == "ab"
     assert ids(found, Boost("n", 1, '"1"'), Boost("draft.ok", 0.5, "true")) == "ba"
 
 
 def test_newer_dates_come_first_and_lose_half_in_the_half_life() -> None:
     found = [
-        passage("a", 0.6, date="2026-05-29"),
-        passage("b", 0.5, date="2026-11-29"),
-        passage("c", 0.2, date="2026-11-28T12:00:00Z"),
-        passage("d", 0.1, date="soon"),
+        passage("a", date="2026-05-29"),
+        passage("b", date="2026-11-29"),
+        passage("c", date="2026-11-28T12:00:00Z"),
+        passage("d", date="soon"),
     ]
     assert ids(found, Boost("date", 0.1, half_life_days=30)) == "abcd"
     assert ids(found, Boost("date", 0.5, half_life_days=30)) == "bacd"
     assert ids(found, Boost("date", 0.5, half_life_days=36_500)) == "abcd"
 
 
-def test_exact_matches_stay_first_and_unscored_ones_last() -> None:
+def test_exact_matches_stay_first() -> None:
     found = [
-        passage("a", 0.1, exact=True),
-        passage("b", 0.9),
-        passage("c", 0.5),
-        passage("d", None),
+        passage("a", exact=True),
+        passage("b"),
+        passage("c"),
+        passage("d"),
     ]
     assert ids(found, Boost("x", 1, "1")) == "abcd"
     assert ids(found, diversity=0.5).startswith("a")
@@ -81,10 +78,10 @@ def test_exact_matches_stay_first_and_unscored_ones_last() -> None:
 def test_repetitions_give_way() -> None:
     text = "The pump is vented through the upper screw before the first start. " * 3
     found = [
-        passage("a", 0.9, text),
-        passage("b", 0.8, text + "Then it runs."),
-        passage("c", 0.7, "A valve closes at nine bar, which the display shows in red."),
-        passage("d", 0.1, "Nothing of it matters to the garden."),
+        passage("a", text),
+        passage("b", text + "Then it runs."),
+        passage("c", "A valve closes at nine bar, which the display shows in red."),
+        passage("d", "Nothing of it matters to the garden."),
     ]
     assert ids(found, limit=2) == "ab"
     assert ids(found, limit=2, diversity=0.4) == "ac"
@@ -92,18 +89,15 @@ def test_repetitions_give_way() -> None:
 
 
 @given(
-    st.lists(
-        st.tuples(st.one_of(st.none(), st.floats(0, 1)), st.booleans(), st.text(max_size=40)),
-        max_size=12,
-    ),
+    st.lists(st.tuples(st.booleans(), st.text(max_size=40)), max_size=12),
     st.floats(0, 1),
     st.floats(-1, 1),
     st.integers(1, 12),
 )
 def test_the_result_is_a_selection_with_exact_matches_first(
-    drawn: list[tuple[float | None, bool, str]], diversity: float, weight: float, limit: int
+    drawn: list[tuple[bool, str]], diversity: float, weight: float, limit: int
 ) -> None:
-    found = [passage(str(n), r, t, exact=e) for n, (r, e, t) in enumerate(drawn)]
+    found = [passage(str(n), t, exact=e) for n, (e, t) in enumerate(drawn)]
     got = ordered(found, [Boost("a", weight, "1")], diversity, limit, now=NOW)
     assert len(got) == min(limit, len(found))
     assert len({each.chunk_id for each in got}) == len(got)
@@ -112,9 +106,9 @@ def test_the_result_is_a_selection_with_exact_matches_first(
 
 
 def test_metadata_that_cannot_be_read_boost_nothing() -> None:
-    broken = passage("b", 0.5)
+    broken = passage("b")
     broken.metadata_json = "{"
-    assert ids([passage("a", 0.9), broken], Boost("x", 1, "1")) == "ab"
+    assert ids([passage("a"), broken], Boost("x", 1, "1")) == "ab"
     assert ordered([], [], 0.5, 3) == []
 
 

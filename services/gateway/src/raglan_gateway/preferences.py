@@ -30,7 +30,7 @@ class Boost(NamedTuple):
     field: str
     """Path of the field: "a.b" reaches into objects."""
     weight: float
-    """1 is worth as much as lies between the best and the worst passage; below 0 it lowers."""
+    """1 is worth as much as the way from the last place to the first; below 0 it lowers."""
     value: str = ""
     """Value that the field has, as JSON; empty for a preference by date."""
     half_life_days: float = 0.0
@@ -47,15 +47,17 @@ def ordered(
     """Return the best `limit` passages by relevance and preferences, exact matches first.
 
     Args:
-        passages: best first, with the scores of the last stage that scored them.
-        boosts: added to the relevance, which is put between 0 (the worst) and 1 (the best).
+        passages: best first.
+        boosts: added to the relevance, which falls evenly from 1 (the best) to 0 (the worst).
         diversity: from 0 to 1, the share by which likeness to better passages counts against one
             (maximal marginal relevance: Carbonell and Goldstein, SIGIR 1998). Likeness is the
             cosine of the counts of their pieces of six bytes.
         limit: most passages.
         now: for the age of dates.
     """
-    scores = _relevance(passages)
+    # By place: the reranker's scores do not fall with its order, and those of a search do not
+    # compare with them.
+    scores = np.linspace(1.0, 0.0, len(passages))
     moment = now or datetime.now(UTC)
     for at, passage in enumerate(passages):
         if boosts:
@@ -66,29 +68,6 @@ def ordered(
         kept = sum(each.exact for each in passages)
         order = order[:kept] + _diverse(order, scores, likeness(passages), kept, diversity, limit)
     return [passages[at] for at in order[:limit]]
-
-
-def _relevance(passages: Sequence[common_pb2.Passage]) -> NDArray[np.float64]:
-    """Return the relevance of each passage, in [0, 1], falling in the order of `passages`.
-
-    Scores of the reranker and of the search do not compare: a passage that the reranker left
-    unscored counts as its worst. One that is exact is first whatever its score.
-    """
-    for name in ("rerank", "fused", "dense", "lexical"):
-        if any(each.scores.HasField(name) for each in passages):
-            found = [getattr(e.scores, name) if e.scores.HasField(name) else None for e in passages]
-            break
-    else:
-        found = []
-    known = [each for each in found if each is not None]
-    if not known:
-        return np.linspace(1.0, 0.0, len(passages))
-    least, spread = min(known), max(known) - min(known)
-    shares = [0.0 if v is None else (v - least) / spread if spread else 1.0 for v in found]
-    values = np.array(shares)
-    others = [at for at, each in enumerate(passages) if not each.exact]
-    values[others] = np.minimum.accumulate(values[others])
-    return values
 
 
 def _fields(metadata_json: str) -> dict[str, list[metadata.Scalar]]:
