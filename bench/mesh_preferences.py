@@ -1,4 +1,4 @@
-"""What variety costs and brings: relevance and repetition by `diversity`, on SciFact."""
+"""Relevance and repetition of replies by `diversity`, on SciFact."""
 
 from __future__ import annotations
 

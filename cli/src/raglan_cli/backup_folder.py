@@ -44,7 +44,7 @@ class Part:
 
 @dataclass(slots=True)
 class Contents:
-    """What a backup holds, whole or so far; the fields of both JSON files."""
+    """Contents of a backup, whole or so far; the fields of both JSON files."""
 
     id: str
     began: str

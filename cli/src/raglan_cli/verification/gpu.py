@@ -45,7 +45,7 @@ def of_devices(rows: Sequence[Row], required: Sequence[str]) -> Iterator[Check]:
 
 
 def _fault(row: Row, required: bool) -> str:
-    """What is wrong with the device of one replica; empty if nothing is."""
+    """Return the problems of one replica's device; empty if there are none."""
     at, asked = row["address"], row.get("device_asked") or ""
     if not _is_on_gpu(row):
         if not set(asked.split(",")) <= {"", "auto", "cpu"}:

@@ -53,7 +53,7 @@ class Lifecycle:
 
     @property
     def has_ended(self) -> bool:
-        """Whether the grace period is over."""
+        """True if the grace period is over."""
         return self._ended
 
     def unavailable(self) -> Unavailable:

@@ -15,7 +15,7 @@ _PIECE: Final = re.compile(
     re.VERBOSE,
 )
 _ASCII_TOKEN: Final = re.compile(r"[a-zA-Z]{1,4}|\S|\n")
-"""What `_PIECE` counts as one token, in a text of ASCII alone."""
+"""Equivalent of `_PIECE` for a text of ASCII alone."""
 
 
 def estimate_tokens(text: str) -> int:

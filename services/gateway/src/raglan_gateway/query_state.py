@@ -96,7 +96,7 @@ class QueryState:
     similar: SimilarQuestion | None = None
     """Where the cached answer is that of another question."""
     strategy: Outcome = field(default_factory=Outcome)
-    """What strategies made of the query."""
+    """Search texts and outcomes of the query's strategies."""
     search_texts: list[SearchText] = field(default_factory=list)
     """Texts that are searched beside the question."""
     searched: Query = field(init=False)

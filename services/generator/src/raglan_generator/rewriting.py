@@ -53,7 +53,7 @@ _LEAD: Final = re.compile(
     r"(?:(?:rewritten |stand-?alone |search )?(?:question|query)\s*\d{0,2}\s*:)?\s*",
     re.IGNORECASE,
 )
-"""What models put before a line: bullet, number, label."""
+"""Marks that models put before a line: bullet, number, label."""
 _QUOTES: Final = "\"'`\u201c\u201d\u2018\u2019\u00ab\u00bb*"
 
 

@@ -74,7 +74,7 @@ _TOKENIZERS = "tokenizers"
 
 
 class _Stores:
-    """What the tables hold, and the locks of those who write them."""
+    """Stores over the tables, and the locks of their writers."""
 
     def __init__(self, database: Database, settings: IngesterSettings) -> None:
         patient = PatientDatabase(database)

@@ -27,7 +27,7 @@ _NO_TOKENIZER: Final = (
 
 @dataclass(frozen=True, slots=True)
 class PreviewStart:
-    """What a preview asks for; empty and 0 leave the choice to the collection or the service."""
+    """Options of a preview; empty and 0 leave the choice to the collection or the service."""
 
     collection: str
     """Its qualified name."""

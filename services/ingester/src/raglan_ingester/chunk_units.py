@@ -36,9 +36,9 @@ class Splitter:
     language: str = "en"
     """For the ends of sentences; ISO 639-1."""
     by_sentence: bool = False
-    """Whether a sentence of prose is a unit, also where its paragraph fits."""
+    """True if a sentence of prose is a unit, also where its paragraph fits."""
     by_row: bool = False
-    """Whether a row is a unit, also where its table fits."""
+    """True if a row is a unit, also where its table fits."""
 
     def units(self, blocks: Sequence[Block], start: int, end: int) -> list[Span]:
         """The units of text[start:end] in order, along the blocks that begin in it.

@@ -29,7 +29,7 @@ class _Question:
     text: str
     answered: bool
     follows_heading: bool
-    """Whether it stands right below a heading that is no question."""
+    """True if it stands right below a heading that is no question."""
 
 
 def at_questions(document: ParsedDocument) -> ParsedDocument:

@@ -40,7 +40,7 @@ metadata, which only parsing shows, is then left out."""
 
 @dataclass(frozen=True, slots=True)
 class Labels:
-    """What a document's chunks carry of its metadata and tags."""
+    """Metadata and access tags on a document's chunks."""
 
     metadata_json: str
     access: tuple[str, ...] = ()

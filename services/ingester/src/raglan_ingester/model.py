@@ -251,7 +251,7 @@ class UnfinishedLabel(Base):
     collection: Mapped[str] = mapped_column(String(MAX_QUALIFIED_CHARS), primary_key=True)
     document_id: Mapped[str] = mapped_column(String(MAX_DOCUMENT_ID_CHARS), primary_key=True)
     attempts: Mapped[int] = mapped_column(default=0)
-    """How often the index has refused them."""
+    """Times that the index has refused them."""
     error: Mapped[str] = mapped_column(default="")
     """Reason of the last refusal."""
 

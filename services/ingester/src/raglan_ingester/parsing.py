@@ -50,7 +50,7 @@ class ParseRequest:
     cuts: tuple[int, ...] = ()
     """Offsets with which a chunk must begin, besides those that the document has."""
     units: bool = False
-    """Whether the units that chunks are made of are returned in place of chunks."""
+    """True if the units that chunks are made of are returned in place of chunks."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""What the index holds of each collection, for the time while the retriever cannot be asked."""
+"""Index revision of each collection, for the time while the retriever cannot be asked."""
 
 from __future__ import annotations
 

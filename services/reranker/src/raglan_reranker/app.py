@@ -341,5 +341,5 @@ def _facts(
 
 
 def _runtime(settings: RerankerSettings) -> str:
-    """What runs the model: a language model always runs on torch."""
+    """Engine that runs the model: a language model always runs on torch."""
     return "torch" if settings.engine == "llm" else settings.runtime

@@ -126,7 +126,7 @@ class Results:
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """What the legs found in one collection."""
+    """Hits of the legs in one collection."""
 
     collection: Collection
     revision: int

@@ -1,4 +1,4 @@
-"""What all objects of the REST API have in common."""
+"""Base class of the objects of the REST API."""
 
 from __future__ import annotations
 

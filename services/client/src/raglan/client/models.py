@@ -463,4 +463,4 @@ class Sources(Model):
 
     sources: list[Source]
     file_error: str
-    """What is wrong with the sources file; the sources are then those of before. Or empty."""
+    """Error of the sources file, with which the sources are those of before; else empty."""

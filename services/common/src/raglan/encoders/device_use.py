@@ -1,4 +1,4 @@
-"""What a model really runs on, measured once when it is loaded.
+"""Device that a model really runs on, measured once when it is loaded.
 
 A GPU may be asked for and not be used: a container without the NVIDIA runtime, a build of torch
 without CUDA. Answers stay right then and take ten times as long, so a name is no proof. The weights

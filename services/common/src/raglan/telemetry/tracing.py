@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 Attributes: TypeAlias = Mapping[str, Any]
 Attached: TypeAlias = tuple[Token[Context], Context]
-"""How to undo what made a span current."""
+"""Function that undoes what made a span current."""
 
 _OK: Final = Status(StatusCode.OK)
 _WITH_CONTENT: Final = 10

@@ -18,8 +18,8 @@ class Boost(Strict):
 
     field: FieldName
     weight: Annotated[float, Field(ge=-1, le=1)] = 0.2
-    """What it is worth: 1 is the way from the last place to the first of the passages found, 0.2 a
-    fifth of it. Below 0, passages are lowered."""
+    """Worth of the boost: 1 is the way from the last place to the first of the passages found,
+    0.2 a fifth of it. Below 0, passages are lowered."""
     value: Scalar | None = None
     """Passages whose field has this value, or holds it, get the weight."""
     half_life_days: Annotated[float, Field(gt=0, le=36_500)] | None = None

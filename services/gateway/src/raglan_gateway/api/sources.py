@@ -65,7 +65,7 @@ class Sources(Described):
 
     sources: list[Source]
     file_error: str
-    """What is wrong with the sources file; the sources are then those of before. Or empty."""
+    """Error of the sources file, with which the sources are those of before; else empty."""
 
 
 def router(mesh: Mesh) -> APIRouter:

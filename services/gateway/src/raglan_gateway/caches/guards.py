@@ -62,16 +62,16 @@ class Features:
     words: tuple[str, ...]
     """All words, casefolded."""
     negations: tuple[int, int]
-    """How many words negate, and how many say `without`."""
+    """Number of words that negate, and of those that say `without`."""
     contrasts: tuple[str, ...]
     """Words that have an opposite, sorted."""
     units: tuple[str, ...]
     content: tuple[str, ...]
     """Stems of the words that are no function words, in their order."""
     links: tuple[int, int]
-    """How often `by` occurs, and how often `of` or a possessive."""
+    """Number of occurrences of `by`, and of `of` and possessives."""
     modality: str
-    """Whether it asks for what must, should or may be; empty for what is."""
+    """Modality that it asks for (must, should, may); empty for none."""
     tense: str
     directions: frozenset[tuple[str, str]]
     """Stems of content words with the direction before them: (queue, to)."""

@@ -1,4 +1,4 @@
-"""What the statements over kept answers take and return."""
+"""Records that the statements over kept answers take and return."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which neighbours of passages are read, and which of them are joined within a token budget.
+"""Choice of the neighbours that are read and joined within a token budget.
 
 Passages of the index as data; no service is called here. A chunk is known by its place: its
 collection, the version of its document, and its position.
@@ -29,7 +29,7 @@ class Place(NamedTuple):
 
     collection: str
     version: str
-    """What the ids of its version's chunks begin with."""
+    """Beginning of the ids of its version's chunks."""
     ordinal: int
 
 

@@ -68,7 +68,7 @@ class SearchText:
 
 @dataclass(slots=True)
 class Outcome:
-    """What strategies made of a query."""
+    """Search texts and outcomes of a query's strategies."""
 
     name: Strategy = Strategy.NONE
     """Of the search that found the passages."""

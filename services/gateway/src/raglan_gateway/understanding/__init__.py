@@ -1,1 +1,1 @@
-"""What a question is, found without a model: its clean text, language, keywords and intent."""
+"""Understanding of questions without a model: clean text, language, keywords and intent."""

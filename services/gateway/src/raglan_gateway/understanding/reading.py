@@ -1,4 +1,4 @@
-"""What a question is about: its language, intent, keywords and technical terms."""
+"""Reading of a question: its language, intent, keywords and technical terms."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _CODE_OR_NUMBER: Final = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What was understood of a question."""
+    """Language, intent, keywords and terms of a question."""
 
     intent: Intent
     language: str

@@ -78,7 +78,7 @@ class Index(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What a restore writes to, beside the index."""
+    """Stores that a restore writes to, beside the index."""
 
     database: Transactions
     documents: DocumentStore

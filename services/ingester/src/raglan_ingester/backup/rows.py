@@ -33,7 +33,7 @@ from raglan_ingester.revisions import insert
 
 _MODELS: Final = (Job, Item, JobWarning, Document, DocumentStructure)
 TABLES: Final[Mapping[str, type[Base]]] = {str(model.__tablename__): model for model in _MODELS}
-"""What a backup holds, in the order in which rows may refer to each other."""
+"""Tables of a backup, in the order in which rows may refer to each other."""
 
 LARGE: Final = {"documents": "text", "document_structures": "structure"}
 """Columns that travel as pieces before their row."""
@@ -41,7 +41,7 @@ LARGE: Final = {"documents": "text", "document_structures": "structure"}
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """What decides a document's chunks and bytes."""
+    """Columns that decide a document's chunks and bytes."""
 
     collection: str
     id: str

@@ -33,7 +33,7 @@ class LogFormat:
     name: str
     pattern: re.Pattern[str]
     heads_every_line: bool = False
-    """Whether each line of a stack trace has a head of its own."""
+    """True if each line of a stack trace has a head of its own."""
     is_json: bool = False
 
 

@@ -44,7 +44,7 @@ class Clock:
     def __init__(self, now: datetime) -> None:
         self._now = now
         self.guessed_year = False
-        """Whether a time that was read had no year."""
+        """True if a time that was read had no year."""
 
     def read(self, text: str) -> datetime | None:
         """Return the time at the beginning of `text`; None where it is none."""

@@ -19,7 +19,7 @@ _SHEET: Final = f"{_TABLE}table"
 
 @dataclass(slots=True)
 class Extent:
-    """What a sheet spans from its first cell to the last one in use."""
+    """Extent of a sheet, from its first cell to the last one in use."""
 
     first_row: int = -1
     end_row: int = 0

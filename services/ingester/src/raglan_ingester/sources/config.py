@@ -226,7 +226,7 @@ class WebSettings(SourceSettings):
 
     @property
     def policy(self) -> UrlPolicy:
-        """What may be fetched."""
+        """Hosts, networks and ports that pages may be fetched from."""
         hosts = self.hosts or (urlsplit(self.url).hostname or "",)
         return UrlPolicy(hosts, map(str, self.networks), self.ports, names=_URL_SETTINGS)
 

@@ -49,7 +49,7 @@ class Unchanged:
 
 @dataclass(slots=True)
 class Skipped:
-    """What was left out, and why: all of it counted, the first ones named."""
+    """Documents that were left out: all of them counted, the first ones with their reasons."""
 
     count: int = 0
     reasons: list[str] = field(default_factory=list)

@@ -100,7 +100,7 @@ class Scheduler:
 
     @property
     def file_error(self) -> str:
-        """What is wrong with the file; empty for nothing."""
+        """Error of the file; empty if there is none."""
         return self._file.error
 
     async def views(self) -> list[SourceView]:

@@ -19,7 +19,7 @@ class Selection:
         self._exclude = GitIgnoreSpec.from_lines(settings.exclude)
         self._has_include = bool(settings.include)
         self._folders: dict[str, bool] = {"": True}
-        """Whether `takes_path` looks into a folder and into those above it."""
+        """True for a folder that `takes_path` looks into, with those above it."""
 
     def takes_folder(self, path: str) -> bool:
         """Return whether to look into a folder; `path` is relative and ends in a slash."""

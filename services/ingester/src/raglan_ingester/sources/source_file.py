@@ -31,7 +31,7 @@ class SourceFile:
         self._stamp: Stamp | None = None
         self.sources: Mapping[str, AnySource] = {}
         self.error = ""
-        """What is wrong with the file as it is; `sources` are then those of before."""
+        """Error of the present file, with which `sources` are those of before; else empty."""
 
     async def refresh(self) -> None:
         """Read the file if it has changed. An error leaves the sources as they were."""

@@ -100,7 +100,7 @@ class Ports:
 
 @dataclass(slots=True)
 class Report:
-    """What a sync did."""
+    """Results of a sync."""
 
     cursor: str = ""
     error: str = ""

@@ -35,7 +35,7 @@ _KINDS: Final = {
 
 _MAX_DIMENSIONS: Final = 65_536
 _INPUT: Final[JsonValue] = [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]
-"""What `texts_of` takes. It checks by hand, to name the element and the way out."""
+"""Inputs that `texts_of` takes. It checks by hand, to name the element and the way out."""
 
 
 class EmbeddingRequest(Lenient):
