@@ -48,6 +48,8 @@ class _Row:
     """In the type of its column, so that an index finds it."""
     size: int
     """Bytes of the row as text."""
+    at: int
+    """Position in the listing."""
 
 
 class PostgresqlReader:
@@ -67,7 +69,6 @@ class PostgresqlReader:
         self._connection: psycopg.AsyncConnection | None = None
         self._rows: dict[str, _Row] = {}
         self._order: list[str] = []
-        self._at: dict[str, int] = {}
         self._ahead: dict[str, dict[str, Any]] = {}
         self._next = 0
         """Position of the row after the last one that was read."""
@@ -97,23 +98,21 @@ class PostgresqlReader:
                     if listed > settings.max_documents:
                         raise too_many(settings.name, settings.max_documents)
                     self._take(entries, skipped, native, key, version, size)
-        self._order = [each.key for each in entries]
-        self._at = {key: at for at, key in enumerate(self._order)}
         return Listing(entries)
 
     async def read(self, entry: Entry, former: str) -> Content | None:
         """Read a row, as `Reader.read` does."""
-        size = self._rows[entry.key].size
-        if size > self._max_bytes:
+        listed = self._rows[entry.key]
+        if listed.size > self._max_bytes:
             raise SkippedDocumentError(
-                f"The row {shortened(entry.key)} has {size:,} bytes; the limit is "
+                f"The row {shortened(entry.key)} has {listed.size:,} bytes; the limit is "
                 f"{self._max_bytes:,} (RAGLAN_INGESTER_MAX_DOCUMENT_BYTES)."
             )
-        at = self._at[entry.key]
         if entry.key not in self._ahead:
-            self._depth = min(2 * self._depth, _READ_AT_ONCE) if at == self._next else 1
-            self._ahead = await self._fetch(list(self._following(at)))
-        self._next = at + 1
+            follows = listed.at == self._next
+            self._depth = min(2 * self._depth, _READ_AT_ONCE) if follows else 1
+            self._ahead = await self._fetch(list(self._following(listed.at)))
+        self._next = listed.at + 1
         row = self._ahead.pop(entry.key, None)
         return None if row is None else self._content(entry.key, row)
 
@@ -136,7 +135,8 @@ class PostgresqlReader:
         elif key in self._rows:
             skipped.add(f"Several rows have the {self._settings.key} {shortened(key)}.")
         elif self._selection.is_chosen(key):
-            self._rows[key] = _Row(native, size)
+            self._rows[key] = _Row(native, size, len(self._order))
+            self._order.append(key)
             entries.append(Entry(key, version))
 
     async def _check_columns(self, connection: psycopg.AsyncConnection) -> None:
