@@ -42,27 +42,7 @@ def checked(
     Raises:
         InvalidInput: a limit is exceeded; the message names it.
     """
-    if len(body.query) > settings.max_query_chars:
-        raise InvalidInput(
-            f"query has {len(body.query)} characters; the limit is {settings.max_query_chars} "
-            "(RAGLAN_GATEWAY_MAX_QUERY_CHARS)."
-        )
-    if body.top_k > settings.max_top_k:
-        raise InvalidInput(
-            f"top_k is {body.top_k}; the limit is {settings.max_top_k} (RAGLAN_GATEWAY_MAX_TOP_K)."
-        )
-    expand_tokens = settings.section_tokens if body.expand_tokens is None else body.expand_tokens
-    if body.expand_tokens is not None and expand_tokens > settings.max_expand_tokens:
-        raise InvalidInput(
-            f"expand_tokens is {expand_tokens}; the limit is {settings.max_expand_tokens} "
-            "(RAGLAN_GATEWAY_MAX_EXPAND_TOKENS)."
-        )
-    timeout_ms = body.timeout_ms or settings.default_timeout_ms
-    if timeout_ms > settings.max_timeout_ms:
-        raise InvalidInput(
-            f"timeout_ms is {timeout_ms}; the limit is {settings.max_timeout_ms} "
-            "(RAGLAN_GATEWAY_MAX_TIMEOUT_MS)."
-        )
+    _check_limits(body, settings)
     collections = body.collections or [settings.default_collection]
     require(collections)  # an answer from memory passes no other place
     asked = body if isinstance(body, schemas.QueryRequest) else None
@@ -89,7 +69,7 @@ def checked(
         min_score=body.min_score,
         boosts=preferences(body.boosts),
         diversity=body.diversity,
-        expand_tokens=expand_tokens,
+        expand_tokens=settings.section_tokens if body.expand_tokens is None else body.expand_tokens,
         expand_neighbours=body.expand_tokens is not None,
         filter=filters.to_proto(body.filter) if body.filter else None,
         tenant=caller.current().tenant,
@@ -102,6 +82,7 @@ def checked(
         # The higher number goes later.
         priority=max(Priority[priority.upper()], Priority[settings.highest_priority.upper()]),
     )
+    timeout_ms = _timeout_ms(body, settings)
     deadline = Deadline.after(timeout_ms / 1e3)
     deadline.adopt()
     span = tracing.current()
@@ -109,6 +90,32 @@ def checked(
     if (content := tracing.content(query.text)) is not None:
         span.set_attribute(semconv.INPUT, content)
     return query, deadline
+
+
+def _check_limits(body: schemas.SearchRequest, settings: GatewaySettings) -> None:
+    """Check the numbers of a request.
+
+    Raises:
+        InvalidInput: one is above its limit.
+    """
+    if len(body.query) > settings.max_query_chars:
+        raise InvalidInput(
+            f"query has {len(body.query)} characters; the limit is {settings.max_query_chars} "
+            "(RAGLAN_GATEWAY_MAX_QUERY_CHARS)."
+        )
+    for name, value, limit in (
+        ("top_k", body.top_k, settings.max_top_k),
+        ("expand_tokens", body.expand_tokens or 0, settings.max_expand_tokens),
+        ("timeout_ms", _timeout_ms(body, settings), settings.max_timeout_ms),
+    ):
+        if value > limit:
+            raise InvalidInput(
+                f"{name} is {value}; the limit is {limit} (RAGLAN_GATEWAY_MAX_{name.upper()})."
+            )
+
+
+def _timeout_ms(body: schemas.SearchRequest, settings: GatewaySettings) -> int:
+    return body.timeout_ms or settings.default_timeout_ms
 
 
 def _history(
