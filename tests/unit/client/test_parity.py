@@ -16,14 +16,21 @@ import gateway_serving
 import pytest
 import raglan.client
 from pydantic import BaseModel
-from raglan.client import AsyncClient, Client, conversation_models, models, trace_models
+from raglan.client import (
+    AsyncClient,
+    Client,
+    conversation_models,
+    models,
+    source_models,
+    trace_models,
+)
 from raglan_gateway.app import build
 from raglan_gateway.settings import GatewaySettings
 
 REPOSITORY = Path(__file__).parents[3]
 SHARED = {
     name: model
-    for module in (models, conversation_models, trace_models)
+    for module in (models, conversation_models, source_models, trace_models)
     for name, model in vars(module).items()
     if isinstance(model, type)
     and issubclass(model, BaseModel)

@@ -47,9 +47,6 @@ from raglan.client.models import (
     QueryReply,
     Scores,
     SearchReply,
-    Source,
-    SourceCounts,
-    Sources,
     StreamDelta,
     StreamEvent,
     StreamRestart,
@@ -58,6 +55,7 @@ from raglan.client.models import (
     StreamThinking,
     Usage,
 )
+from raglan.client.source_models import Source, SourceCounts, Sources
 from raglan.client.trace_models import Span, Trace, TraceList, TraceSummary
 from raglan.client.uploads import File
 

@@ -10,6 +10,7 @@ from typing import Any, Literal, cast
 from raglan.client import errors, models, transport
 from raglan.client._async.conversations import AsyncConversations
 from raglan.client._async.documents import AsyncDocuments
+from raglan.client.source_models import Source, Sources
 from raglan.client.trace_models import Trace, TraceList
 from raglan.client.transport import Deadline, given, read_as, segment
 
@@ -276,16 +277,16 @@ class AsyncClient(AsyncDocuments, AsyncConversations):
                 deadline.check()
             await asyncio.sleep(min(transport.FOLLOW_S, deadline.check()))
 
-    async def list_sources(self) -> models.Sources:
+    async def list_sources(self) -> Sources:
         """List the configured sources with the state of each, and the error of their file."""
-        return read_as(models.Sources, await self.request("GET", "/v1/sources"))
+        return read_as(Sources, await self.request("GET", "/v1/sources"))
 
-    async def get_source(self, name: str) -> models.Source:
+    async def get_source(self, name: str) -> Source:
         """Return one source with its last sync."""
         found = await self.request("GET", f"/v1/sources/{segment(name)}")
-        return read_as(models.Source, found)
+        return read_as(Source, found)
 
-    async def sync_source(self, name: str, *, accept_deletions: bool = False) -> models.Source:
+    async def sync_source(self, name: str, *, accept_deletions: bool = False) -> Source:
         """Sync a source now, or once more after the sync that is under way.
 
         Args:
@@ -293,9 +294,9 @@ class AsyncClient(AsyncDocuments, AsyncConversations):
             accept_deletions: delete every document that is missing, however many there are.
         """
         path, params = f"/v1/sources/{segment(name)}/sync", {"accept_deletions": accept_deletions}
-        return read_as(models.Source, await self.request("POST", path, params=params))
+        return read_as(Source, await self.request("POST", path, params=params))
 
-    async def wait_for_source(self, name: str, *, timeout_s: float = 3600.0) -> models.Source:
+    async def wait_for_source(self, name: str, *, timeout_s: float = 3600.0) -> Source:
         """Wait until a source is neither due nor synced just now, and return it as it is then.
 
         Args:

@@ -10,6 +10,7 @@ from typing import Any, Literal, cast
 from raglan.client import errors, models, transport
 from raglan.client._sync.conversations import Conversations
 from raglan.client._sync.documents import Documents
+from raglan.client.source_models import Source, Sources
 from raglan.client.trace_models import Trace, TraceList
 from raglan.client.transport import Deadline, given, read_as, segment
 
@@ -268,16 +269,16 @@ class Client(Documents, Conversations):
                 deadline.check()
             time.sleep(min(transport.FOLLOW_S, deadline.check()))
 
-    def list_sources(self) -> models.Sources:
+    def list_sources(self) -> Sources:
         """List the configured sources with the state of each, and the error of their file."""
-        return read_as(models.Sources, self.request("GET", "/v1/sources"))
+        return read_as(Sources, self.request("GET", "/v1/sources"))
 
-    def get_source(self, name: str) -> models.Source:
+    def get_source(self, name: str) -> Source:
         """Return one source with its last sync."""
         found = self.request("GET", f"/v1/sources/{segment(name)}")
-        return read_as(models.Source, found)
+        return read_as(Source, found)
 
-    def sync_source(self, name: str, *, accept_deletions: bool = False) -> models.Source:
+    def sync_source(self, name: str, *, accept_deletions: bool = False) -> Source:
         """Sync a source now, or once more after the sync that is under way.
 
         Args:
@@ -285,9 +286,9 @@ class Client(Documents, Conversations):
             accept_deletions: delete every document that is missing, however many there are.
         """
         path, params = f"/v1/sources/{segment(name)}/sync", {"accept_deletions": accept_deletions}
-        return read_as(models.Source, self.request("POST", path, params=params))
+        return read_as(Source, self.request("POST", path, params=params))
 
-    def wait_for_source(self, name: str, *, timeout_s: float = 3600.0) -> models.Source:
+    def wait_for_source(self, name: str, *, timeout_s: float = 3600.0) -> Source:
         """Wait until a source is neither due nor synced just now, and return it as it is then.
 
         Args:
