@@ -70,14 +70,15 @@ PARTS = st.lists(
         [
             "![x](", "[y](", "https://evil.example/q", "https://example.org/a", "//evil.example",
             ")", " ", "\n", "](", "www.", "evil.example", "h", "http", ":", "/", "<", ">", '"',
-            "[1]", ".", "word", "data:", "mailto:a@evil.example", "=", "\\",
+            "[1]", ".", "word", "data:", "mailto:a@evil.example", "=", "\\", "mailto:",
+            "a" * 1_150, "b" * 2_301, "www." * 600, ")" * 3,
         ]
     ),
     max_size=12,
 )  # fmt: skip
 
 
-@given(PARTS, st.integers(1, 9))
+@given(PARTS, st.one_of(st.integers(1, 9), st.integers(2_290, 2_310)))
 def test_a_stream_is_filtered_alike_however_it_is_cut(parts: list[str], size: int) -> None:
     text = "".join(parts)
     assert filtered(text, size=size) == filtered(text)
@@ -94,3 +95,14 @@ def test_text_without_links_is_not_held_back() -> None:
     links = LinkFilter([])
     assert links.feed("The reranker runs ") == "The reranker runs "
     assert links.feed("on the second GPU") == "on the second GPU"
+
+
+@pytest.mark.parametrize("size", [1, 7, 2_300, 10_000])
+def test_a_known_address_makes_no_longer_one_known(size: int) -> None:
+    """Also where the longer one is decided before its end has come."""
+    known = "http://evil.example/" + "a" * 2_281
+    text = f"See {known}?q=secret end"
+    assert filtered(text, known, size=size) == f"See {REMOVED} end"
+    assert (
+        filtered(f"See {known[:2_300]} end", known[:2_300], size=size) == f"See {known[:2_300]} end"
+    )

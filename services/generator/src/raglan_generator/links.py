@@ -16,7 +16,8 @@ import regex
 REMOVED: Final = "(link removed)"
 
 _LONGEST: Final = 2_300
-"""Characters of a link that are waited for; a longer one counts as complete."""
+"""Characters of a link that are waited for. A longer address is unknown whatever it is, and a
+longer Markdown link is none: both are decided before their ends have come."""
 
 _OPENINGS: Final = (
     "](",
@@ -51,13 +52,14 @@ _ABSOLUTE: Final = re.compile(
         (?: https? | ftps? | file ) : (?:\\?/){{2}} {_END}*
       | www\. {_END}+
       | (?<![\w:/.]) // (?=[\w-]{{1,63}}\.\w) {_END}*
-      | mailto: {_END}* @ {_END}*
+      | mailto: {_END}+
       | data: \w{{1,20}} / {_END}*
       | (?: javascript | vbscript ) : {_END}+
     )
     """,
     re.IGNORECASE | re.VERBOSE,
 )
+_REST: Final = re.compile(rf"{_END}*")
 _STOP: Final = re.compile(r"[\s<>\"'`)\]}|]")
 _SCHEME: Final = re.compile(r"^(?:[a-z]+:)?(?:\\?/){2}", re.IGNORECASE)
 _AFTER: Final = r"(?![\w?#&=%-]|\.\w)"
@@ -78,7 +80,9 @@ class LinkFilter:
         self._text = ""
         """Undecided."""
         self._before = "  "
-        """The last two characters that have been passed on."""
+        """The last two characters that have been decided."""
+        self._is_inside = False
+        """True inside an address that was too long to wait for its end."""
 
     def feed(self, text: str) -> str:
         """Return the text that is decided; what may become a link is held back."""
@@ -92,34 +96,40 @@ class LinkFilter:
     def _pass(self, *, is_last: bool) -> str:
         # With those before, so that a pattern sees what it follows.
         text, at, passed = self._before + self._text, 2, list[str]()
-        start = at
-        while opening := _OPENING.search(text, at):
-            begin = opening.start()
-            if not is_last and not _is_complete(text, begin):
+        if self._is_inside:
+            at, self._is_inside = _end(text, at, is_last)
+        while not self._is_inside:
+            opening = _OPENING.search(text, at)
+            end = opening.start() if opening else len(text) - (0 if is_last else _unfinished(text))
+            if not opening or not (is_last or _is_complete(text, end)):
                 break
-            passed.append(text[start:begin])
-            kept, at = self._decide(text, begin)
+            passed.append(text[at:end])
+            kept, at = self._decide(text, end, is_last)
             passed.append(kept)
-            start = at
         else:
-            begin = len(text) if is_last else len(text) - _unfinished(text)
-        begin = max(start, begin)
-        passed.append(text[start:begin])
-        self._text = text[begin:]
-        self._before = text[begin - 2 : begin]
+            end = at
+        end = max(at, end)
+        passed.append(text[at:end])
+        self._text = text[end:]
+        self._before = text[end - 2 : end]
         return "".join(passed)
 
-    def _decide(self, text: str, begin: int) -> tuple[str, int]:
+    def _decide(self, text: str, begin: int, is_last: bool) -> tuple[str, int]:
         """Return what stands for the opening at `begin`, and where the text goes on."""
-        if match := _INLINE.match(text, begin):
+        match = _INLINE.match(text, begin)
+        if match and match.end() - begin <= _LONGEST:
             target = match["target"]
             is_kept = target.startswith("#") or self._is_known(target)
             return (match.group() if is_kept else "]"), match.end()
-        if match := _ABSOLUTE.match(text, begin):
-            target = match["target"].rstrip(".,;:!?*_")
-            end = begin + len(target)
-            if self._is_known(target):
-                return target, end
+        if found := _ABSOLUTE.match(text, begin):
+            target = found["target"]
+            if len(target) > _LONGEST:
+                end, self._is_inside = _end(text, found.end(), is_last)
+            else:
+                target = target.rstrip(".,;:!?*_")
+                end = begin + len(target)
+                if self._is_known(target):
+                    return target, end
             is_attribute = text[begin - 2 : begin].rstrip("\"'").endswith("=")
             return ("#" if is_attribute else REMOVED), end
         end = begin + 2
@@ -131,6 +141,13 @@ class LinkFilter:
             return False
         known = re.compile(rf"(?<![\w-]){re.escape(bare)}{_AFTER}")
         return any(known.search(source) for source in self._sources)
+
+
+def _end(text: str, at: int, is_last: bool) -> tuple[int, bool]:
+    """Return the end of the address that `at` is inside of; True if it may go on after `text`."""
+    found = _REST.match(text, at)
+    end = found.end() if found else at
+    return end, not is_last and text[end:] in ("", "\\")
 
 
 def _is_complete(text: str, begin: int) -> bool:

@@ -224,7 +224,7 @@ async def _events(
         RaglanError: before the first event, where the request itself is at fault (no place for it,
             no such collection) and its status can still say so.
     """
-    # SessionQuery for later, it may be one of a stage: the stream goes on in another task.
+    # Asked for later, it may be one of a stage: the stream goes on in another task.
     request_span = tracing.current()
     seen = 0
     answered = False

@@ -113,7 +113,7 @@ class VllmModel:
         self._reasoning: Any = None  # of `vllm_engine`, where the settings name a parser
         self._loading: threading.Thread | None = None
         self._others: set[BaseProcess] = set()
-        """Children of this process that are not of this engine."""
+        """Children of this process when the load began."""
         self._closing = False
         self._running: set[str] = set()
         self._aborts: set[asyncio.Future[None]] = set()
