@@ -86,6 +86,65 @@ async def test_a_version_is_that_of_the_row(postgres: PostgresServer, database: 
     assert {key for key in before if before[key] != after[key]} == {"3"}
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"text": "body"},
+        {"title": ""},
+        {"media_type": "text/markdown"},
+        {"query": TICKETS.replace("team,", "team AS squad,")},
+    ],
+)
+async def test_a_setting_that_changes_documents_changes_their_versions(
+    postgres: PostgresServer, database: Any, changes: dict[str, Any]
+) -> None:
+    _, before, _ = await read(postgres)
+    _, after, _ = await read(postgres, **changes)
+    assert before.keys() == after.keys()
+    assert all(before[key] != after[key] for key in before)
+
+
+async def test_a_query_may_end_in_a_comment_and_columns_have_any_name(
+    postgres: PostgresServer, database: Any
+) -> None:
+    query = "SELECT id AS \"a %s ('') b\", body FROM tickets -- closed ones"
+    found, _, skipped = await read(
+        postgres, query=query, key="a %s ('') b", text="body", title=""
+    )  # fmt: skip
+    assert sorted(found) == ["1", "2", "3", "4", "5"]
+    assert skipped.count == 0
+
+
+async def test_a_text_that_is_json_stays_json(postgres: PostgresServer, database: Any) -> None:
+    query = (
+        "SELECT id, jsonb_build_object('a', null, 'b', true) AS body, 1.50 AS answer FROM tickets"
+    )
+    found, _, _ = await read(postgres, query=query, title="")
+    assert found["1"].data.decode() == '{"a": null, "b": true}\n\n1.5'
+
+
+@pytest.mark.parametrize(
+    "team",
+    ["repeat('[', 6000) || repeat(']', 6000)", "repeat('9', 5000)", "to_json(repeat('x', 70000))"],
+)
+async def test_a_row_that_cannot_be_taken_leaves_the_others(
+    postgres: PostgresServer, database: Any, team: str
+) -> None:
+    query = f"SELECT id, body, CASE WHEN id = 2 THEN ({team})::text::json END AS team FROM tickets"
+    found, _, skipped = await read(postgres, max_bytes=100_000, query=query, text="body", title="")
+    assert sorted(found) == ["1", "3", "4", "5"]
+    assert skipped.reasons[0].startswith("The row '2'")
+
+
+async def test_a_key_that_does_not_compare_exactly_is_refused(
+    postgres: PostgresServer, database: Any
+) -> None:
+    with pytest.raises(SourceUnavailable, match="cast it to text"):
+        await read(
+            postgres, query="SELECT id::real AS id, body FROM tickets", text="body", title=""
+        )
+
+
 async def test_rows_that_follow_one_another_are_read_together(
     postgres: PostgresServer, database: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -172,6 +231,8 @@ async def test_more_rows_than_the_limit_are_refused(
 ) -> None:
     with pytest.raises(PayloadTooLarge, match="more than 4 documents"):
         await read(postgres, max_documents=4)
+    found, _, _ = await read(postgres, max_documents=4, exclude=["5"])
+    assert len(found) == 4
 
 
 async def test_a_server_that_is_away_is_named_without_the_password(

@@ -6,6 +6,7 @@ listed in `QueryState.degraded`. Nothing here knows gRPC or HTTP.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, aclosing
@@ -289,8 +290,8 @@ class Pipeline:
         self._keep_relevant(run, unscored)
         query = run.query
         if query.has_preferences:
-            run.passages = preferences.ordered(
-                run.passages, query.boosts, query.diversity, query.top_k
+            run.passages = await asyncio.to_thread(
+                preferences.ordered, run.passages, query.boosts, query.diversity, query.top_k
             )
         del run.passages[query.top_k :]
         for rank, passage in enumerate(run.passages, start=1):

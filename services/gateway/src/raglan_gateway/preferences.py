@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from datetime import UTC, datetime
 from typing import Final, NamedTuple
 
@@ -17,7 +17,9 @@ from raglan.v1 import common_pb2
 _BUCKETS: Final = 4_096
 """Of the vectors of pieces of text."""
 _PIECE_BYTES: Final = 6
-_COMPARED_BYTES: Final = 8_192
+_COMPARED_CHARS: Final = 8_192
+_VALUES: Final = 16
+"""Of an array that are looked at."""
 _FACTORS: Final = np.array([31**at for at in range(_PIECE_BYTES)], dtype=np.int64)
 _DAY_S: Final = 86_400.0
 
@@ -46,6 +48,8 @@ def ordered(
 ) -> list[common_pb2.Passage]:
     """Return the best `limit` passages by relevance and preferences, exact matches first.
 
+    It takes some milliseconds, and more where passages have large metadata: call it in a thread.
+
     Args:
         passages: best first.
         boosts: added to the relevance, which falls evenly from 1 (the best) to 0 (the worst).
@@ -59,10 +63,11 @@ def ordered(
     # compare with them.
     scores = np.linspace(1.0, 0.0, len(passages))
     moment = now or datetime.now(UTC)
+    names = {each.field for each in boosts}
+    fields = {text: _fields(text, names) for text in {each.metadata_json for each in passages}}
     for at, passage in enumerate(passages):
-        if boosts:
-            fields = _fields(passage.metadata_json)
-            scores[at] += sum(each.weight * _fit(each, fields, moment) for each in boosts)
+        values = fields[passage.metadata_json]
+        scores[at] += sum(each.weight * _fit(each, values, moment) for each in boosts)
     order = sorted(range(len(passages)), key=lambda at: (not passages[at].exact, -scores[at]))
     if diversity > 0:
         kept = sum(each.exact for each in passages)
@@ -70,13 +75,15 @@ def ordered(
     return [passages[at] for at in order[:limit]]
 
 
-def _fields(metadata_json: str) -> dict[str, list[metadata.Scalar]]:
-    """Return the values of the metadata by path."""
-    found: dict[str, list[metadata.Scalar]] = {}
+def _fields(metadata_json: str, names: Set[str]) -> dict[str, list[metadata.Scalar]]:
+    """Return the first values of those fields of the metadata that are named."""
+    found: dict[str, list[metadata.Scalar]] = {name: [] for name in names}
+    if not names:
+        return found
     try:
         for path, value in metadata.leaves(json.loads(metadata_json or "{}")):
-            if value is not None:
-                found.setdefault(path, []).append(value)
+            if value is not None and path in names and len(found[path]) < _VALUES:
+                found[path].append(value)
     except (ValueError, InvalidInput):  # an earlier version stored what is refused now
         pass
     return found
@@ -84,15 +91,21 @@ def _fields(metadata_json: str) -> dict[str, list[metadata.Scalar]]:
 
 def _fit(boost: Boost, fields: dict[str, list[metadata.Scalar]], now: datetime) -> float:
     """Return by how much a passage has what is preferred, in [0, 1]."""
-    values = fields.get(boost.field, [])
+    values = fields[boost.field]
     if not boost.half_life_days:
-        return float(any(json.dumps(each) == boost.value for each in values))
+        wanted = json.loads(boost.value)
+        return float(any(_is_same(each, wanted) for each in values))
     moments = (moment_of(each) for each in values if isinstance(each, str))
     newest = max((each for each in moments if each is not None), default=None)
     if newest is None:
         return 0.0
     age_days = max(0.0, (now - newest).total_seconds() / _DAY_S)
     return float(0.5 ** (age_days / boost.half_life_days))
+
+
+def _is_same(one: metadata.Scalar, other: metadata.Scalar) -> bool:
+    """Compare as filters do: 1 and 1.0 are the same, 1 and true are not."""
+    return one == other and isinstance(one, bool) == isinstance(other, bool)
 
 
 def likeness(passages: Sequence[common_pb2.Passage]) -> Vectors:
@@ -110,7 +123,7 @@ def _vectors(passages: Sequence[common_pb2.Passage]) -> Vectors:
     """
     made = np.zeros((len(passages), _BUCKETS), dtype=np.float32)
     for row, passage in zip(made, passages, strict=True):
-        data = np.frombuffer(passage.text.casefold().encode()[:_COMPARED_BYTES], dtype=np.uint8)
+        data = np.frombuffer(passage.text[:_COMPARED_CHARS].casefold().encode(), dtype=np.uint8)
         if data.size >= _PIECE_BYTES:
             pieces = np.lib.stride_tricks.sliding_window_view(data, _PIECE_BYTES) @ _FACTORS
             row[:] = np.sqrt(np.bincount(pieces % _BUCKETS, minlength=_BUCKETS))

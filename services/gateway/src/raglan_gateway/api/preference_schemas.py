@@ -23,8 +23,8 @@ class Boost(Strict):
     value: Scalar | None = None
     """Passages whose field has this value, or holds it, get the weight."""
     half_life_days: Annotated[float, Field(gt=0, le=36_500)] | None = None
-    """Passages get the weight by the date in their field: all of it today, half of it for one that
-    is so many days old."""
+    """Passages get the weight by the date in their field: all of it today and later, half of it
+    for one that is so many days old."""
 
     @model_validator(mode="after")
     def _check_kind(self) -> Boost:

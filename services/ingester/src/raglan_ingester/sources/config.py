@@ -202,7 +202,7 @@ class PostgresqlSettings(SourceSettings):
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Columns that are no metadata as they are."""
+        """Columns that the query must have."""
         return tuple(filter(None, (self.key, *self.text, self.title)))
 
 

@@ -8,10 +8,12 @@ jobs run, and a pooler may be in between.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Mapping
+import hashlib
+import json
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, Final, cast
+from typing import Final
 
 import psycopg
 from psycopg import sql
@@ -19,7 +21,7 @@ from raglan import metadata as document_metadata
 from raglan.errors import RaglanError
 from raglan.identifiers import shortened
 
-from raglan_ingester.sources.config import PostgresqlSettings
+from raglan_ingester.sources.config import PostgresqlSettings, metadata_of
 from raglan_ingester.sources.reader import (
     Content,
     Entry,
@@ -36,6 +38,8 @@ _LIST_S: Final = 1800.0
 _READ_S: Final = 60.0
 _LISTED_AT_ONCE: Final = 2_000
 _READ_AT_ONCE: Final = 100
+_REAL: Final = 700
+"""PostgreSQL's number of the type `real`."""
 _READ_BYTES: Final = 8 * 1024 * 1024
 """Rows that are read ahead are as large together at most."""
 
@@ -69,7 +73,8 @@ class PostgresqlReader:
         self._connection: psycopg.AsyncConnection | None = None
         self._rows: dict[str, _Row] = {}
         self._order: list[str] = []
-        self._ahead: dict[str, dict[str, Any]] = {}
+        self._ahead: dict[str, str] = {}
+        """Rows that were read and not asked for yet, as JSON, by key."""
         self._next = 0
         """Position of the row after the last one that was read."""
         self._depth = 1
@@ -77,27 +82,19 @@ class PostgresqlReader:
 
     async def list_entries(self, cursor: str, skipped: Skipped) -> Listing | None:
         """List the rows, as `Reader.list_entries` does; a query has no cursor."""
-        settings = self._settings
         entries: list[Entry] = []
-        statement = sql.SQL(
-            "SELECT q.{key}, q.{key}::text, md5(q::text), octet_length(q::text) FROM ({query}) q "
-            "LIMIT {limit}"
-        ).format(
-            key=sql.Identifier(settings.key),
-            query=sql.SQL(settings.query),
-            limit=settings.max_documents + 1,
-        )
         async with self._transaction(_LIST_S) as connection:
-            await self._check_columns(connection)
+            prefix = await self._check_columns(connection)
             async with connection.cursor(name="raglan") as rows:
                 rows.itersize = _LISTED_AT_ONCE
-                await rows.execute(statement)
-                listed = 0
-                async for native, key, version, size in rows:
-                    listed += 1
-                    if listed > settings.max_documents:
-                        raise too_many(settings.name, settings.max_documents)
-                    self._take(entries, skipped, native, key, version, size)
+                await rows.execute(
+                    self._statement(
+                        "SELECT q.{key}, q.{key}::text, md5(q::text), octet_length(q::text) "
+                        "FROM {query}"
+                    )
+                )
+                async for native, key, digest, size in rows:
+                    self._take(entries, skipped, native, key, f"{prefix}.{digest}", size)
         return Listing(entries)
 
     async def read(self, entry: Entry, former: str) -> Content | None:
@@ -114,7 +111,7 @@ class PostgresqlReader:
             self._ahead = await self._fetch(list(self._following(listed.at)))
         self._next = listed.at + 1
         row = self._ahead.pop(entry.key, None)
-        return None if row is None else self._content(entry.key, row)
+        return None if row is None else await asyncio.to_thread(self._content, entry.key, row)
 
     async def close(self) -> None:
         """Close the connection."""
@@ -138,17 +135,34 @@ class PostgresqlReader:
             self._rows[key] = _Row(native, size, len(self._order))
             self._order.append(key)
             entries.append(Entry(key, version))
+            if len(entries) > self._settings.max_documents:
+                raise too_many(self._settings.name, self._settings.max_documents)
 
-    async def _check_columns(self, connection: psycopg.AsyncConnection) -> None:
-        query = sql.SQL(self._settings.query)
-        found = await connection.execute(sql.SQL("SELECT * FROM ({}) q LIMIT 0").format(query))
-        names = [each.name for each in found.description or ()]
+    async def _check_columns(self, connection: psycopg.AsyncConnection) -> str:
+        """Return a digest of what decides a document besides the values of its row."""
+        found = await connection.execute(self._statement("SELECT * FROM {query} LIMIT 0"))
+        types = {each.name: each.type_code for each in found.description or ()}
         for name in self._settings.columns:
-            if name not in names:
+            if name not in types:
                 raise SourceUnavailable(
                     f"The query has no column {shortened(name)}; it has "
-                    f"{shortened(', '.join(names))}."
+                    f"{shortened(', '.join(types))}."
                 )
+        if types[self._settings.key] == _REAL:
+            raise SourceUnavailable(
+                f"The key {shortened(self._settings.key)} is of type real, which does not compare "
+                "exactly; cast it to text in the query."
+            )
+        settings = self._settings.model_dump(include={"key", "text", "title", "media_type"})
+        decisive = json.dumps([list(types), settings], sort_keys=True)
+        return hashlib.sha256(decisive.encode()).hexdigest()[:12]
+
+    def _statement(self, text: str) -> sql.Composed:
+        """Fill in the key and the query, which may end in a comment."""
+        return sql.SQL(text).format(
+            key=sql.Identifier(self._settings.key),
+            query=sql.SQL(f"({self._settings.query}\n) q"),
+        )
 
     def _following(self, at: int) -> Iterator[str]:
         """Yield the key at a position and those after it, which are likely read next."""
@@ -159,31 +173,41 @@ class PostgresqlReader:
                 return
             yield key
 
-    async def _fetch(self, keys: list[str]) -> dict[str, dict[str, Any]]:
-        statement = sql.SQL(
-            "SELECT q.{key}::text, to_jsonb(q) FROM ({query}) q WHERE q.{key} = ANY(%s)"
-        ).format(
-            key=sql.Identifier(self._settings.key),
-            query=sql.SQL(self._settings.query.replace("%", "%%")),
+    async def _fetch(self, keys: list[str]) -> dict[str, str]:
+        statement = self._statement(
+            "SELECT q.{key}::text, to_jsonb(q)::text FROM {query} WHERE q.{key} = ANY($1)"
         )
         natives = [self._rows[key].key for key in keys]
-        async with self._transaction(_READ_S) as connection:
-            rows = await connection.execute(statement, (natives,))
-            return cast("dict[str, dict[str, Any]]", dict(await rows.fetchall()))
+        # A raw cursor, for which a % is a %.
+        async with (
+            self._transaction(_READ_S) as connection,
+            psycopg.AsyncRawCursor(connection) as rows,
+        ):
+            await rows.execute(statement, (natives,))
+            return dict(await rows.fetchall())
 
-    def _content(self, key: str, row: Mapping[str, Any]) -> Content:
+    def _content(self, key: str, json_row: str) -> Content:
         settings = self._settings
-        texts = [str(row[name]) for name in settings.text if row[name] is not None]
-        others = {k: v for k, v in row.items() if k not in settings.columns and v is not None}
         try:
-            document_metadata.check(others)
+            row = json.loads(json_row)
+            metadata = {
+                name: value
+                for name, value in row.items()
+                if name not in {*settings.text, settings.title} and value is not None
+            }
+            document_metadata.check({**metadata, **metadata_of(settings)})
         except RaglanError as error:
             raise SkippedDocumentError(f"The row {shortened(key)}: {error.message}") from None
+        except (ValueError, RecursionError):
+            raise SkippedDocumentError(
+                f"The row {shortened(key)} holds a number or a nesting that is too large."
+            ) from None
+        texts = [_text(row[name]) for name in settings.text if row[name] is not None]
         return Content(
             "\n\n".join(texts).encode(),
             media_type=settings.media_type,
-            title=str(row.get(settings.title) or "") if settings.title else "",
-            metadata={**others, settings.key: row[settings.key]},
+            title=_text(row[settings.title] or "") if settings.title else "",
+            metadata=metadata,
         )
 
     @asynccontextmanager
@@ -225,3 +249,7 @@ def _first_line(error: psycopg.Error) -> str:
     """Return what the server says, without the statement that it quotes after it."""
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
