@@ -125,6 +125,8 @@ APIS: Final[dict[str, tuple[dict[str, Any], Callable[[dict[str, Any]], str]]]] =
     "/v1/chat/completions": ({"model": "raglan", "messages": _MESSAGES}, openai),
     "/v1/responses": ({"model": "raglan", "input": "Where?"}, openai),
     "/v1/embeddings": ({"model": "raglan", "input": "Where?"}, openai),
+    "/v1/vector_stores/c/search": ({"query": "Where?"}, openai),
+    "/v1/rerank": ({"query": "Where?", "documents": ["Here."]}, cohere_and_jina),
     "/v2/rerank": ({"query": "Where?", "documents": ["Here."]}, cohere_and_jina),
 }
 """Path -> a body that a valid key is answered for, and the form of its errors."""
