@@ -1,0 +1,166 @@
+"""Parameters of the dense vector index: by the size of a collection, recall wanted, and memory.
+
+Larger graphs are searched over quantized vectors, which take a part of the memory; the candidates
+are scored again by their original vectors. What was measured for each row: `docs/sizing.md`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Final, Literal, NamedTuple, get_args
+
+Quantization = Literal["none", "int8", "turbo4", "binary"]
+State = Literal["scanned", "building", "ready"]
+"""Of an index; scanned: there is none, a search compares the query with every chunk."""
+
+BITS: Final[Mapping[Quantization, float]] = {"none": 32, "int8": 8, "turbo4": 4, "binary": 1}
+"""Of each vector component, in what a search reads first."""
+
+_HYSTERESIS: Final = 1.25
+"""A collection on the edge of a row keeps the plan of either side."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Parameters that an index was built with, and those of its searches."""
+
+    m: int = 16
+    """Edges a node of the HNSW graph."""
+
+    ef_construct: int = 100
+    """Candidates for the edges of a new node."""
+
+    quantization: Quantization = "none"
+    vectors_on_disk: bool = True
+    """The original vectors are read from the disk when they are needed, not ahead."""
+
+    payload_on_disk: bool = True
+    """As `vectors_on_disk`: texts and metadata."""
+
+    index_on_disk: bool = False
+    """The graph and the quantized vectors are read from the disk when they are needed."""
+
+    ef: int = 100
+    """Candidates of a search; at least as many as it is asked for."""
+
+    oversampling: float = 1.0
+    """Of the candidates by quantized vectors, how many times as many are scored again."""
+
+    @property
+    def built(self) -> Plan:
+        """The plan without what a search can change by itself."""
+        return replace(self, ef=0, oversampling=0)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the plan as stored."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any]) -> Plan | None:
+        """Read a stored plan; None where it holds what only a later version knows."""
+        known = {field.name for field in fields(cls)}
+        plan = cls(**{name: value for name, value in stored.items() if name in known})
+        return plan if plan.quantization in get_args(Quantization) else None
+
+
+class _Row(NamedTuple):
+    """Parameters from `chunks` on."""
+
+    chunks: int
+    quantization: Quantization
+    m: int
+    ef_construct: int
+    oversampling: float
+
+
+_ROWS: Final = (
+    _Row(0, "none", 16, 100, 1.0),
+    _Row(100_000, "int8", 16, 100, 1.0),
+    _Row(5_000_000, "turbo4", 16, 100, 2.0),
+)
+_EFS: Final = ((0.95, 100), (0.98, 256), (1.0, 512))
+"""Candidates of a search, by the recall wanted at most."""
+
+_HIGH_RECALL: Final = 0.98
+"""Above it, the graph has twice the edges."""
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """What decides the plan."""
+
+    chunks: int
+    dimension: int
+    payload_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Planner:
+    """Chooses plans.
+
+    Args:
+        recall: Recall@10 against an exact search that is aimed at, in [0.8, 0.999].
+        memory_bytes: Memory that one collection may take for its vectors, graph and texts.
+    """
+
+    recall: float
+    memory_bytes: int
+
+    def plan(self, size: Size, *, recall: float | None = None) -> Plan:
+        """Return the plan for a collection of this size.
+
+        Args:
+            size: of the collection.
+            recall: aimed at for this collection; None for that of all.
+        """
+        wanted = self.recall if recall is None else recall
+        row = next(row for row in reversed(_ROWS) if size.chunks >= row.chunks)
+        more = 2 if wanted > _HIGH_RECALL else 1
+        plan = Plan(
+            m=row.m * more,
+            ef_construct=row.ef_construct * more,
+            quantization=row.quantization,
+            ef=next(ef for at_most, ef in _EFS if wanted <= at_most),
+            oversampling=row.oversampling * more,
+        )
+        return self._placed(plan, size)
+
+    def settle(self, held: Plan | None, size: Size, *, recall: float | None = None) -> Plan:
+        """Return the plan for a collection with an index of the plan `held`.
+
+        What is right for a little more than its size is right too, so that a collection which
+        grows and shrinks by a few chunks keeps its index.
+        """
+        more = (round(each * _HYSTERESIS) for each in (size.chunks, size.payload_bytes))
+        larger = Size(next(more), size.dimension, next(more))
+        wanted, other = (self.plan(each, recall=recall) for each in (size, larger))
+        return other if held is not None and held.built == other.built else wanted
+
+    def _placed(self, plan: Plan, size: Size) -> Plan:
+        """Place what is read most in memory, as far as it fits."""
+        left = self.memory_bytes - index_bytes(plan, size)
+        if left < 0:
+            return replace(plan, index_on_disk=True)
+        left -= vector_bytes(size)
+        if left < 0:
+            return plan
+        plan = replace(plan, vectors_on_disk=False)
+        return plan if left < size.payload_bytes else replace(plan, payload_on_disk=False)
+
+
+def vector_bytes(size: Size) -> int:
+    """Return the bytes of the original vectors, of four bytes a component."""
+    return 4 * size.chunks * size.dimension
+
+
+def index_bytes(plan: Plan, size: Size) -> int:
+    """Return the bytes of the graph and the quantized vectors, as `docs/sizing.md` derives them."""
+    graph = size.chunks * plan.m * 2 * _LINK_BYTES
+    if plan.quantization == "none":
+        return round(graph)
+    return round(graph + size.chunks * size.dimension * BITS[plan.quantization] / 8)
+
+
+_LINK_BYTES: Final = 3.0
+"""An edge of the graph, compressed, in a graph of a million nodes."""
