@@ -23,6 +23,7 @@ from raglan_retriever.chunks import DOCUMENT_ID, Chunk, labels, point_id
 from raglan_retriever.collection import Collection, Model, check_new_model
 from raglan_retriever.neighbours import Neighbourhood
 from raglan_retriever.searching import Limits, Query, Results, Searcher
+from raglan_retriever.stores.plans import RECALLS
 from raglan_retriever.stores.spans import engine_span
 from raglan_retriever.stores.store import Point, Removed, Stats, Store, Versioned
 from raglan_retriever.stores.tenants import TenantStore
@@ -282,6 +283,26 @@ class Index:
             held = await self.store.collection(name)
             if held.profile != profile:
                 await self.store.describe(replace(held, profile=profile))
+
+    async def set_recall(self, name: str, recall: float | None) -> None:
+        """Choose the recall@10 that the collection's vector index is built and searched for.
+
+        Args:
+            name: of the collection.
+            recall: 0.8 to 0.999; None for that of the settings.
+
+        Raises:
+            InvalidInput: it is out of range.
+            NotFound: no such collection.
+        """
+        low, high = RECALLS
+        if recall is not None and not low <= recall <= high:
+            raise InvalidInput(f"The recall aimed at is {recall}; it must be {low} to {high}.")
+        check_collection_name(name)
+        async with self._learning:
+            held = await self.store.collection(name)
+            if held.recall != recall:
+                await self.store.describe(replace(held, recall=recall))
 
     async def versioned(self, names: Sequence[str]) -> list[Versioned]:
         """Return the description and the present revision of each collection that exists."""

@@ -251,6 +251,20 @@ class Embedder(Model):
     dimension: int
 
 
+class VectorIndex(Model):
+    """The index of a collection's dense vectors."""
+
+    state: str
+    chunks: int
+    recall_target: float
+    m: int
+    ef_construct: int
+    ef: int
+    quantization: str
+    oversampling: float
+    on_disk: list[str]
+
+
 class Collection(Model):
     """A collection and what it holds."""
 
@@ -261,6 +275,7 @@ class Collection(Model):
     chunks: int
     unindexed_chunks: int
     disk_bytes: int
+    index: VectorIndex | None = None
     error: str = ""
     profile: str | None = None
 

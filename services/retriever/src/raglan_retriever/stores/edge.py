@@ -141,7 +141,10 @@ class EdgeStore:
         return [Versioned(each.stored.collection, each.revision) for each in held]
 
     async def describe(self, collection: Collection) -> None:
+        recall = self._shards.get(collection.name).stored.collection.recall
         await self._writes.run_for(collection.name, self._describe, collection)
+        if collection.recall != recall:
+            self._rebuilds.schedule(collection.name)
 
     async def drop(self, name: str) -> int:
         await self._flushes.cancel(name)

@@ -6,7 +6,7 @@ are scored again by their original vectors. What was measured for each row: `doc
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Final, Literal, NamedTuple, get_args
 
@@ -16,6 +16,9 @@ State = Literal["scanned", "building", "ready"]
 
 BITS: Final[Mapping[Quantization, float]] = {"none": 32, "int8": 8, "turbo4": 4, "binary": 1}
 """Of each vector component, in what a search reads first."""
+
+RECALLS: Final = (0.8, 0.999)
+"""Lowest and highest recall that can be aimed at."""
 
 _HYSTERESIS: Final = 1.25
 """A collection on the edge of a row keeps the plan of either side."""
@@ -52,6 +55,16 @@ class Plan:
         """The plan without what a search can change by itself."""
         return replace(self, ef=0, oversampling=0)
 
+    @property
+    def on_disk(self) -> list[str]:
+        """Parts of the collection that are read from the disk when they are needed."""
+        parts = {
+            "index": self.index_on_disk,
+            "vectors": self.vectors_on_disk,
+            "payload": self.payload_on_disk,
+        }
+        return [name for name, is_on_disk in parts.items() if is_on_disk]
+
     def to_json(self) -> dict[str, Any]:
         """Return the plan as stored."""
         return asdict(self)
@@ -64,7 +77,7 @@ class Plan:
         return plan if plan.quantization in get_args(Quantization) else None
 
 
-class _Row(NamedTuple):
+class Row(NamedTuple):
     """Parameters from `chunks` on."""
 
     chunks: int
@@ -74,10 +87,10 @@ class _Row(NamedTuple):
     oversampling: float
 
 
-_ROWS: Final = (
-    _Row(0, "none", 16, 100, 1.0),
-    _Row(100_000, "int8", 16, 100, 1.0),
-    _Row(5_000_000, "turbo4", 16, 100, 2.0),
+ROWS: Final = (
+    Row(0, "none", 16, 100, 1.0),
+    Row(100_000, "int8", 16, 100, 1.0),
+    Row(5_000_000, "turbo4", 16, 100, 2.0),
 )
 _EFS: Final = ((0.95, 100), (0.98, 256), (1.0, 512))
 """Candidates of a search, by the recall wanted at most."""
@@ -102,10 +115,12 @@ class Planner:
     Args:
         recall: Recall@10 against an exact search that is aimed at, in [0.8, 0.999].
         memory_bytes: Memory that one collection may take for its vectors, graph and texts.
+        rows: Parameters by size, the smallest first; the first from 0 chunks on.
     """
 
     recall: float
     memory_bytes: int
+    rows: Sequence[Row] = ROWS
 
     def plan(self, size: Size, *, recall: float | None = None) -> Plan:
         """Return the plan for a collection of this size.
@@ -115,7 +130,7 @@ class Planner:
             recall: aimed at for this collection; None for that of all.
         """
         wanted = self.recall if recall is None else recall
-        row = next(row for row in reversed(_ROWS) if size.chunks >= row.chunks)
+        row = next(row for row in reversed(self.rows) if size.chunks >= row.chunks)
         more = 2 if wanted > _HIGH_RECALL else 1
         plan = Plan(
             m=row.m * more,
