@@ -12,7 +12,7 @@ from raglan_retriever.searching import Limits, Query
 from raglan_retriever.stores import rebuilding
 from raglan_retriever.stores.plans import Planner, Row
 
-ROWS = (Row(0, "none", 16, 100, 1.0), Row(4_000, "int8", 16, 100, 1.0))
+ROWS = (Row(0, "none", 100, 1.0), Row(4_000, "int8", 100, 1.0))
 PLANNER = Planner(0.95, 2**30, ROWS)
 DIMENSION = 8
 ASKED = np.random.default_rng(7).standard_normal((20, DIMENSION)).astype(np.float32)
@@ -106,9 +106,7 @@ async def test_another_recall_builds_another_index_while_questions_are_answered(
     assert await nearest(index, model) == before
 
 
-async def test_a_recall_that_only_searches_differ_in_builds_nothing(
-    index, add, model, monkeypatch
-):
+async def test_a_recall_that_only_searches_differ_in_builds_nothing(index, add, model, monkeypatch):
     await index.create("c", model, 0, 0)
     await add(3_000)
     await until_ready(index, ef=100)
@@ -118,12 +116,10 @@ async def test_a_recall_that_only_searches_differ_in_builds_nothing(
 
     monkeypatch.setattr(rebuilding, "optimize", builds)
     await index.set_recall("c", 0.97)
-    await until_ready(index, ef=256)
+    await until_ready(index, ef=200)
 
 
-async def test_writers_of_another_collection_do_not_wait_for_a_copy(
-    index, add, model, monkeypatch
-):
+async def test_writers_of_another_collection_do_not_wait_for_a_copy(index, add, model, monkeypatch):
     """The copy of a million chunks takes seconds."""
     for name in ("c", "other"):
         await index.create(name, model, 0, 0)

@@ -17,7 +17,7 @@ def size(chunks: int, payload_bytes: int = 0) -> Size:
 
 @pytest.mark.parametrize(
     ("chunks", "quantization"),
-    [(20_000, "none"), (99_999, "none"), (100_000, "int8"), (5_000_000, "turbo4")],
+    [(20_000, "int8"), (4_999_999, "int8"), (5_000_000, "turbo4")],
 )
 def test_the_size_decides_the_quantization(chunks, quantization):
     assert PLANNER.plan(size(chunks)).quantization == quantization
@@ -34,8 +34,8 @@ def test_quantized_vectors_of_a_million_chunks_fit_where_the_original_ones_do_no
     ("memory_bytes", "on_disk"),
     [
         (1_000_000, ["index", "vectors", "payload"]),
-        (10_000_000, ["vectors", "payload"]),
-        (100_000_000, ["payload"]),
+        (30_000_000, ["vectors", "payload"]),
+        (110_000_000, ["payload"]),
         (GIB, []),
     ],
 )
@@ -55,12 +55,19 @@ def test_the_recall_of_the_collection_wins_over_that_of_the_settings():
 
 
 def test_a_collection_at_the_edge_of_a_row_keeps_its_index():
-    int8 = PLANNER.plan(size(100_000))
-    assert PLANNER.settle(int8, size(90_000)).quantization == "int8"
-    assert PLANNER.settle(int8, size(70_000)).quantization == "none"
-    plain = PLANNER.plan(size(90_000))
-    assert PLANNER.settle(plain, size(90_000)) == plain
-    assert PLANNER.settle(plain, size(100_000)).quantization == "int8"
+    turbo = PLANNER.plan(size(5_000_000))
+    assert PLANNER.settle(turbo, size(4_500_000)).quantization == "turbo4"
+    assert PLANNER.settle(turbo, size(3_500_000)).quantization == "int8"
+    int8 = PLANNER.plan(size(4_500_000))
+    assert PLANNER.settle(int8, size(4_500_000)) == int8
+    assert PLANNER.settle(int8, size(5_000_000)).quantization == "turbo4"
+
+
+def test_a_larger_collection_is_searched_harder_by_the_same_index():
+    small, large = PLANNER.plan(size(50_000)), PLANNER.plan(size(800_000))
+    assert (small.m, small.ef_construct) == (large.m, large.ef_construct)
+    assert small.ef < large.ef
+    assert small.oversampling < large.oversampling
 
 
 def test_a_collection_without_an_index_gets_the_plan_of_its_size():

@@ -20,6 +20,11 @@ BITS: Final[Mapping[Quantization, float]] = {"none": 32, "int8": 8, "turbo4": 4,
 RECALLS: Final = (0.8, 0.999)
 """Lowest and highest recall that can be aimed at."""
 
+_M: Final = 16
+_EF_CONSTRUCT: Final = 100
+_LINK_BYTES: Final = 3.0
+"""An edge of the graph, compressed, in a graph of a million nodes."""
+
 _HYSTERESIS: Final = 1.25
 """A collection on the edge of a row keeps the plan of either side."""
 
@@ -28,10 +33,10 @@ _HYSTERESIS: Final = 1.25
 class Plan:
     """Parameters that an index was built with, and those of its searches."""
 
-    m: int = 16
+    m: int = _M
     """Edges a node of the HNSW graph."""
 
-    ef_construct: int = 100
+    ef_construct: int = _EF_CONSTRUCT
     """Candidates for the edges of a new node."""
 
     quantization: Quantization = "none"
@@ -78,25 +83,35 @@ class Plan:
 
 
 class Row(NamedTuple):
-    """Parameters from `chunks` on."""
+    """Parameters from `chunks` on, for a recall of 0.95."""
 
     chunks: int
     quantization: Quantization
-    m: int
-    ef_construct: int
+    ef: int
     oversampling: float
 
 
 ROWS: Final = (
-    Row(0, "none", 16, 100, 1.0),
-    Row(100_000, "int8", 16, 100, 1.0),
-    Row(5_000_000, "turbo4", 16, 100, 2.0),
+    Row(0, "int8", 100, 1.0),
+    Row(100_000, "int8", 256, 2.0),
+    Row(750_000, "int8", 512, 2.0),
+    Row(5_000_000, "turbo4", 512, 3.0),
 )
-_EFS: Final = ((0.95, 100), (0.98, 256), (1.0, 512))
-"""Candidates of a search, by the recall wanted at most."""
+"""What searches differ in takes no other index, so that one which grows is not built from nothing
+each time; quantized vectors also build it three times as fast."""
 
-_HIGH_RECALL: Final = 0.98
-"""Above it, the graph has twice the edges."""
+
+class Effort(NamedTuple):
+    """More work for a recall up to `recall`."""
+
+    recall: float
+    searching: int
+    """Times the candidates and the oversampling of the row."""
+    building: int
+    """Times the edges and the candidates of a new node."""
+
+
+_EFFORTS: Final = (Effort(0.95, 1, 1), Effort(0.98, 2, 1), Effort(1.0, 4, 2))
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,13 +146,13 @@ class Planner:
         """
         wanted = self.recall if recall is None else recall
         row = next(row for row in reversed(self.rows) if size.chunks >= row.chunks)
-        more = 2 if wanted > _HIGH_RECALL else 1
+        effort = next(effort for effort in _EFFORTS if wanted <= effort.recall)
         plan = Plan(
-            m=row.m * more,
-            ef_construct=row.ef_construct * more,
+            m=_M * effort.building,
+            ef_construct=_EF_CONSTRUCT * effort.building,
             quantization=row.quantization,
-            ef=next(ef for at_most, ef in _EFS if wanted <= at_most),
-            oversampling=row.oversampling * more,
+            ef=row.ef * effort.searching,
+            oversampling=row.oversampling * effort.searching,
         )
         return self._placed(plan, size)
 
@@ -175,7 +190,3 @@ def index_bytes(plan: Plan, size: Size) -> int:
     if plan.quantization == "none":
         return round(graph)
     return round(graph + size.chunks * size.dimension * BITS[plan.quantization] / 8)
-
-
-_LINK_BYTES: Final = 3.0
-"""An edge of the graph, compressed, in a graph of a million nodes."""
