@@ -423,6 +423,18 @@ async def test_a_recall_out_of_range_is_refused(stub):
     assert "0.8 to 0.999" in words
 
 
+async def test_a_recall_is_refused_by_a_store_that_plans_no_index(qdrant_http):
+    url, _ = qdrant_http
+    async with serving(store="qdrant", qdrant_url=url) as stub:
+        await fill(stub)
+        aimed = retriever_pb2.UpdateCollectionRequest(name="c", recall_target=0.99)
+        code, words = await refused(stub.UpdateCollection(aimed, timeout=10))
+        assert code is grpc.StatusCode.UNIMPLEMENTED
+        assert "RAGLAN_RETRIEVER_STORE" in words
+        found = await stub.GetCollection(retriever_pb2.GetCollectionRequest(name="c"), timeout=10)
+        assert not found.HasField("index")
+
+
 async def test_a_damaged_collection_is_listed_with_its_error(tmp_path):
     async with serving(data_dir=tmp_path) as stub:
         for name in ("whole", "broken"):

@@ -1,4 +1,4 @@
-"""The vector index of the edge store: its plan follows the collection, its building disturbs none."""
+"""The vector index of the edge store: planned by size, built aside without disturbing anyone."""
 
 from __future__ import annotations
 

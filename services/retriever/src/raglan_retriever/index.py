@@ -12,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 from raglan.chunking_strategy import STRUCTURE, check_strategy
-from raglan.errors import Conflict, InvalidInput, NotFound, StorageFull
+from raglan.errors import Conflict, InvalidInput, NotFound, NotSupported, StorageFull
 from raglan.filtering.clauses import All, Clause, Ids, Not, Terms
 from raglan.filtering.terms import term
 from raglan.identifiers import check_collection_name, shortened
@@ -293,11 +293,17 @@ class Index:
 
         Raises:
             InvalidInput: it is out of range.
+            NotSupported: the store's indexes are not planned here.
             NotFound: no such collection.
         """
         low, high = RECALLS
         if recall is not None and not low <= recall <= high:
             raise InvalidInput(f"The recall aimed at is {recall}; it must be {low} to {high}.")
+        if self.store.name != "edge":
+            raise NotSupported(
+                f"Store {self.store.name!r} has vector indexes with parameters of its own; a recall "
+                "can be aimed at in the edge store (RAGLAN_RETRIEVER_STORE)."
+            )
         check_collection_name(name)
         async with self._learning:
             held = await self.store.collection(name)

@@ -179,7 +179,7 @@ class VectorIndex(_message.Message):
     ef_construct: _builtins.int
     ef: _builtins.int
     quantization: _builtins.str
-    """"none", "int8", "turbo4" or "binary"."""
+    """"none", "int8" or "turbo4"."""
     oversampling: _builtins.float
     """How many times as many candidates by quantized vectors are scored again by the original ones."""
     @_builtins.property

@@ -335,7 +335,7 @@ class VectorIndex(Described):
     ef: int
     """Candidates of a search, at least."""
     quantization: str
-    """Form of the vectors that a search reads first: `none`, `int8`, `turbo4` or `binary`."""
+    """Form of the vectors that a search reads first: `none`, `int8` or `turbo4`."""
     oversampling: float
     """How many times as many candidates are scored again by the original vectors."""
     on_disk: list[str]

@@ -142,7 +142,6 @@ _QUANTIZATIONS: Final[Mapping[Quantization, Callable[[qe.Memory], Any]]] = {
     "turbo4": lambda memory: qe.TurboQuantQuantizationConfig(
         bits=qe.TurboQuantBitSize.Bits4, memory=memory
     ),
-    "binary": lambda memory: qe.BinaryQuantizationConfig(memory=memory),
 }
 
 

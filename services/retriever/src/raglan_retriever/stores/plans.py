@@ -10,11 +10,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Final, Literal, NamedTuple, get_args
 
-Quantization = Literal["none", "int8", "turbo4", "binary"]
+Quantization = Literal["none", "int8", "turbo4"]
 State = Literal["scanned", "building", "ready"]
 """Of an index; scanned: there is none, a search compares the query with every chunk."""
 
-BITS: Final[Mapping[Quantization, float]] = {"none": 32, "int8": 8, "turbo4": 4, "binary": 1}
+BITS: Final[Mapping[Quantization, float]] = {"none": 32, "int8": 8, "turbo4": 4}
 """Of each vector component, in what a search reads first."""
 
 RECALLS: Final = (0.8, 0.999)
