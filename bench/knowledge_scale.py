@@ -61,7 +61,8 @@ _QUIET_S: Final = 10.0
 
 
 def scale() -> list[Row]:
-    """Grow the collection to each size and measure it there."""
+    """Grow the collection to each size and measure it there; ^C ends it after the last one."""
+    rows = [Row("words a chunk", "", _WORDS)]
     sizes = sorted(map(int, os.environ.get("SIZES", "10000 100000").split()))
     with (
         tempfile.TemporaryDirectory() as folder,
@@ -69,8 +70,12 @@ def scale() -> list[Row]:
         running.client() as client,
     ):
         collection = _Collection(running, client)
-        rows = [row for size in sizes for row in collection.measured(size)]
-    return [Row("words a chunk", "", _WORDS), *rows]
+        try:
+            for size in sizes:
+                rows.extend(collection.measured(size))
+        except KeyboardInterrupt:
+            print("  interrupted: the sizes that are measured count", flush=True)
+    return rows
 
 
 class _Source:
