@@ -121,6 +121,9 @@ class Collection:
     strategy: str = STRUCTURE
     """How documents are cut (`raglan.chunking_strategy`); the ingester reads it."""
 
+    recall: float | None = None
+    """Recall@10 that its vector index is built and searched for; None for the retriever's own."""
+
     @property
     def readability(self) -> float | None:
         """Mean readability of the chunks; None where the embedder returned none."""

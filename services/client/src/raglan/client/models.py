@@ -255,6 +255,20 @@ class Embedder(Model):
     dimension: int
 
 
+class VectorIndex(Model):
+    """The index of a collection's dense vectors."""
+
+    state: str
+    chunks: int
+    recall_target: float
+    m: int
+    ef_construct: int
+    ef: int
+    quantization: str
+    oversampling: float
+    on_disk: list[str]
+
+
 class Collection(Model):
     """A collection and what it holds."""
 
@@ -265,6 +279,7 @@ class Collection(Model):
     chunks: int
     unindexed_chunks: int
     disk_bytes: int
+    index: VectorIndex | None = None
     error: str = ""
     profile: str | None = None
 
