@@ -301,8 +301,8 @@ class Index:
             raise InvalidInput(f"The recall aimed at is {recall}; it must be {low} to {high}.")
         if self.store.name != "edge":
             raise NotSupported(
-                f"Store {self.store.name!r} has vector indexes with parameters of its own; a recall "
-                "can be aimed at in the edge store (RAGLAN_RETRIEVER_STORE)."
+                f"Store {self.store.name!r} has vector indexes with parameters of its own; a "
+                "recall can be aimed at in the edge store (RAGLAN_RETRIEVER_STORE)."
             )
         check_collection_name(name)
         async with self._learning:
