@@ -357,7 +357,7 @@ def parse(data: bytes, path: str) -> dict[str, AnySource]:
         where = f", line {mark.line + 1}" if mark else ""
         raise InvalidInput(f"{path}{where}: this is not YAML.") from None
     except ValidationError as error:
-        raise InvalidInput(f"{path}: {_first_problem(error)}.") from None
+        raise InvalidInput(f"{path}: {first_problem(error)}.") from None
     found: dict[str, AnySource] = {}
     for number, entry in enumerate(file.sources, 1):
         name = entry.get("name")
@@ -365,14 +365,15 @@ def parse(data: bytes, path: str) -> dict[str, AnySource]:
         try:
             source = _SOURCES.validate_python(entry)
         except ValidationError as error:
-            raise InvalidInput(f"{path}, source {shown}: {_first_problem(error)}.") from None
+            raise InvalidInput(f"{path}, source {shown}: {first_problem(error)}.") from None
         if source.name in found:
             raise InvalidInput(f"{path}: two sources are called {shown}; names must differ.")
         found[source.name] = source
     return found
 
 
-def _first_problem(error: ValidationError) -> str:
+def first_problem(error: ValidationError) -> str:
+    """Return the first problem as `field: what is wrong`."""
     # Without the value, which may be a password.
     first = error.errors(include_url=False, include_input=False, include_context=False)[0]
     field = ".".join(str(part) for part in first["loc"])
