@@ -253,8 +253,8 @@ bench-gateway: setup-test ## Figures of the gateway's APIs, limits and caches; O
 	@PYTHONPATH=tests:bench $(BIN)/python bench/gateway.py $(ONLY)
 
 .PHONY: bench-knowledge
-bench-knowledge: setup-test ## Figures of documents that grow and change, chunking, logs; ONLY="documents" for one
-	@PYTHONPATH=tests:bench $(BIN)/python bench/knowledge.py $(ONLY)
+bench-knowledge: setup-test .venv-bulk/.installed ## Figures of documents that grow and change, chunking, logs, bulk; ONLY="documents" for one
+	@PYTHONPATH=tests:bench:.venv-bulk/python $(BIN)/python bench/knowledge.py $(ONLY)
 
 .PHONY: bench-spans
 bench-spans: setup-test ## The span class and the OTLP encoder beside the SDK's, in share of a query
