@@ -16,6 +16,7 @@ from typing import Final
 import mesh_process
 import ray_cluster
 from mesh_process import Mesh
+from ray_cluster import Cluster
 from report import Row
 
 DOCUMENTS: Final = 1_000
@@ -33,20 +34,20 @@ def bulk() -> list[Row]:
             plain = DOCUMENTS / _seconds(mesh, "ingest", folder / "scifact", "plain")
             rows = []
             for workers in (1, 2):
-                with ray_cluster.running(nodes=workers) as (address, _):
-                    rows += _rows(mesh, folder, address, workers, plain)
+                with ray_cluster.running(nodes=workers) as cluster:
+                    rows += _rows(mesh, folder, cluster, workers, plain)
             return rows
 
 
-def _rows(mesh: Mesh, folder: Path, address: str, workers: int, plain: float) -> Iterator[Row]:
+def _rows(mesh: Mesh, folder: Path, cluster: Cluster, workers: int, plain: float) -> Iterator[Row]:
     manifest = folder / f"{workers}.jsonl"
-    options = ("--ray", address, "--manifest", str(manifest), "--data", str(mesh.data))
+    options = ("--ray", cluster.address, "--manifest", str(manifest), "--data", str(mesh.data))
     collection = f"bulk{workers}"
-    seconds = _seconds(mesh, "bulk", folder / "scifact", collection, *options)
+    seconds = _seconds(mesh, "bulk", folder / "scifact", collection, *options, **cluster.variables)
     what = f"{DOCUMENTS:,} abstracts by raglan bulk, workers: {workers}"
     note = "one machine for mesh and workers; with the start of Ray's actors"
     yield Row(what, "documents/s", DOCUMENTS / seconds, None, plain, "raglan ingest", note)
-    again = _seconds(mesh, "bulk", folder / "scifact", collection, *options)
+    again = _seconds(mesh, "bulk", folder / "scifact", collection, *options, **cluster.variables)
     yield Row(f"the same again, workers: {workers}", "s", again, note="nothing is read")
 
 
@@ -61,12 +62,15 @@ def _write(folder: Path) -> None:
             os.utime(file, (1e9, 1e9))
 
 
-def _seconds(mesh: Mesh, command: str, folder: Path, collection: str, *options: str) -> float:
+def _seconds(
+    mesh: Mesh, command: str, folder: Path, collection: str, *options: str, **variables: str
+) -> float:
     began = time.monotonic()
     given = [str(folder), "--collection", collection, "--url", mesh.url, *options]
     subprocess.run(
         [sys.executable, "-m", "raglan_cli", command, *given],
         check=True,
+        env=os.environ | variables,
         stdout=subprocess.DEVNULL,
         timeout=_COMMAND_S,
     )

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -25,7 +27,7 @@ _ACTOR: Final = "ray::MapWorker"
 class Node:
     """One node, with one CPU and so one worker."""
 
-    def __init__(self, folder: Path, *where: str) -> None:
+    def __init__(self, folder: Path, variables: Mapping[str, str], *where: str) -> None:
         command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", *where]
         command += ["--num-cpus=1", f"--object-store-memory={_STORE_BYTES}"]
         command += ["--disable-usage-stats", "--node-ip-address=127.0.0.1"]
@@ -36,7 +38,7 @@ class Node:
                 command,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                env=os.environ | {"RAY_USAGE_STATS_ENABLED": "0"},
+                env=os.environ | variables,
             )
         self._known: dict[int, psutil.Process] = {}
 
@@ -74,22 +76,38 @@ class Node:
         return [each for each in self._known.values() if each.is_running()]
 
 
+@dataclass(frozen=True)
+class Cluster:
+    """A running cluster."""
+
+    address: str
+    nodes: list[Node]
+    """The head first."""
+    variables: Mapping[str, str]
+    """Of the environment of whoever connects to it."""
+
+
 @contextmanager
-def running(nodes: int) -> Iterator[tuple[str, list[Node]]]:
-    """Run a cluster until the block ends; its address and its nodes, the head first."""
+def running(nodes: int) -> Iterator[Cluster]:
+    """Run a cluster until the block ends."""
+    variables = {
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": secrets.token_hex(32),
+        "RAY_USAGE_STATS_ENABLED": "0",
+    }
     folder = Path(tempfile.mkdtemp(prefix="ray-"))  # sockets take short paths only
     address = f"127.0.0.1:{ports.free_port()}"
     started: list[Node] = []
     try:
         port = address.rpartition(":")[2]
         head = ("--head", f"--port={port}", "--include-dashboard=false", f"--temp-dir={folder}")
-        started.append(Node(folder, *head))
+        started.append(Node(folder, variables, *head))
         started[0].wait()
         for _ in range(1, nodes):
-            started.append(Node(folder, f"--address={address}"))
+            started.append(Node(folder, variables, f"--address={address}"))
         for node in started:
             node.wait()
-        yield address, started
+        yield Cluster(address, started, variables)
     finally:
         for node in reversed(started):
             node.kill()

@@ -20,7 +20,7 @@ from raglan import tensors
 from raglan.deadline import Deadline
 from raglan.rpc import client
 from raglan.v1 import retriever_pb2, retriever_pb2_grpc
-from ray_cluster import Node
+from ray_cluster import Cluster
 
 REPOSITORY = Path(__file__).parents[2]
 NOTES = 64
@@ -34,7 +34,7 @@ def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
 
 
 @pytest.fixture
-def cluster() -> Iterator[tuple[str, list[Node]]]:
+def cluster() -> Iterator[Cluster]:
     with ray_cluster.running(nodes=2) as cluster:
         yield cluster
 
@@ -56,14 +56,21 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def raglan(mesh: Mesh, *arguments: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "raglan_cli", *arguments, "--url", mesh.url, "--json"]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+def raglan(mesh: Mesh, *arguments: str, **variables: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "raglan_cli", *arguments, "--url", mesh.url, "--json"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=os.environ | variables,
+        text=True,
+    )
 
 
-def bulk(mesh: Mesh, folder: Path, address: str, manifest: Path) -> subprocess.Popen[str]:
-    options = ("--collection", "bulk", "--ray", address, "--manifest", str(manifest))
-    return raglan(mesh, "bulk", str(folder), *options, "--data", str(mesh.data))
+def bulk(mesh: Mesh, folder: Path, cluster: Cluster, manifest: Path) -> subprocess.Popen[str]:
+    options = ("--collection", "bulk", "--ray", cluster.address, "--manifest", str(manifest))
+    return raglan(
+        mesh, "bulk", str(folder), *options, "--data", str(mesh.data), **cluster.variables
+    )
 
 
 def report(process: subprocess.Popen[str]) -> dict[str, Any]:
@@ -117,20 +124,19 @@ def revision(mesh: Mesh) -> Any:
 
 
 def test_a_killed_node_leaves_the_index_of_a_plain_ingestion_and_again_changes_nothing(
-    mesh: Mesh, cluster: tuple[str, list[Node]], corpus: Path, tmp_path: Path
+    mesh: Mesh, cluster: Cluster, corpus: Path, tmp_path: Path
 ) -> None:
-    address, nodes = cluster
     manifest = tmp_path / "manifest.jsonl"
     plain = report(raglan(mesh, "ingest", str(corpus), "--collection", "plain"))
-    running = bulk(mesh, corpus, address, manifest)
+    running = bulk(mesh, corpus, cluster, manifest)
     mesh_process.until(
-        lambda: running.poll() is not None or (lines(manifest) and nodes[1].actors()),
+        lambda: running.poll() is not None or (lines(manifest) and cluster.nodes[1].actors()),
         within_s=COMMAND_S,
         what="both nodes work and a part is done",
     )
     done = len(lines(manifest))
     assert 0 < done < NOTES
-    nodes[1].kill()
+    cluster.nodes[1].kill()
     first = report(running)
 
     listed = NOTES + 8
@@ -152,9 +158,9 @@ def test_a_killed_node_leaves_the_index_of_a_plain_ingestion_and_again_changes_n
         assert np.dot(vector, expected[name][1]) > 0.999
 
     before = revision(mesh)
-    again = report(bulk(mesh, corpus, address, manifest))
+    again = report(bulk(mesh, corpus, cluster, manifest))
     assert (again["done_before"], again["indexed"]) == (listed - 2, 0)
-    afresh = report(bulk(mesh, corpus, address, tmp_path / "other.jsonl"))
+    afresh = report(bulk(mesh, corpus, cluster, tmp_path / "other.jsonl"))
     assert (afresh["done_before"], afresh["indexed"]) == (0, listed - 2)
     assert revision(mesh) == before
     assert asyncio.run(exported(mesh, "bulk", sorted(kept))).keys() == chunks.keys()
