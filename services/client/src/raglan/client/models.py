@@ -258,7 +258,7 @@ class Embedder(Model):
 class VectorIndex(Model):
     """The index of a collection's dense vectors."""
 
-    state: str
+    state: Literal["scanned", "building", "ready"]
     chunks: int
     recall_target: float
     m: int
