@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from raglan.deadline import Deadline
 from raglan.errors import RaglanError, Unavailable
+from raglan.identifiers import check_document_id
 from raglan.rpc import client
 from raglan.rpc.pool import EndpointPool
 from raglan.v1 import (
@@ -42,13 +43,7 @@ from raglan_ingester.parsing import CutDocument, ParseRequest, ParserPool
 from raglan_ingester.prepared import to_bytes
 from raglan_ingester.semantic_cuts import SemanticParser
 from raglan_ingester.settings import IngesterSettings
-from raglan_ingester.sources.reader import (
-    Content,
-    Entry,
-    Skipped,
-    SkippedDocumentError,
-    SourceUnavailable,
-)
+from raglan_ingester.sources.reader import Content, Entry, Listing, Skipped
 from raglan_ingester.token_index import ModelTokenizer
 from raglan_ingester.tokenizer_files import TokenizerFolder
 
@@ -151,10 +146,11 @@ class BulkDocuments:
         await self._channel.close()
         self._folder.cleanup()
 
-    async def list_entries(self) -> Sequence[Entry]:
+    async def listing(self, skipped: Skipped) -> Listing:
         """List the source. Raises RaglanError."""
-        listing = await self._reader.list_entries("", Skipped())
-        return listing.entries if listing else ()
+        found = await self._reader.list_entries("", skipped)
+        assert found is not None  # there is no cursor from which nothing has changed
+        return found
 
     async def collection(self) -> CollectionSettings:
         """Return the settings of the collection. Raises RaglanError."""
@@ -188,8 +184,9 @@ class BulkDocuments:
 
     async def _read(self, entry: Entry, settings: CollectionSettings) -> _Document | Record:
         try:
+            check_document_id(f"{self._plan.name}/{entry.key}")
             content = await self._reader.read(entry, "")
-        except (SkippedDocumentError, SourceUnavailable) as error:
+        except RaglanError as error:
             return self._unread(entry, FAILED, error.message)
         if not isinstance(content, Content) or not content.data.strip():
             return self._unread(entry, GONE)
