@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, suppress
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any, Final, Protocol
 
 import numpy as np
@@ -26,7 +26,12 @@ from raglan.telemetry import semconv, tracing
 from raglan_ingester.blobs import BlobStore
 from raglan_ingester.byte_budget import ByteBudget
 from raglan_ingester.chunking import Sizes
-from raglan_ingester.clients.embedder import Embedded, Model
+from raglan_ingester.clients.embedder import (
+    NO_FURTHER_VECTORS,
+    Embedded,
+    FurtherVectors,
+    Model,
+)
 from raglan_ingester.clients.retriever import CollectionSettings
 from raglan_ingester.document_metadata import merge_metadata
 from raglan_ingester.documents import DocumentStore
@@ -69,7 +74,7 @@ class Observer(Protocol):
 class Embedder(Protocol):
     """The part of the embedder that a run needs."""
 
-    async def embed(self, texts: Sequence[str]) -> Embedded:
+    async def embed(self, texts: Sequence[str], further: FurtherVectors) -> Embedded:
         """Raises RaglanError."""
         ...
 
@@ -316,43 +321,35 @@ class JobRun:
         parts = [texts[at : at + size] for at in range(0, len(texts), size)]
         replies = await self._embed_parts(parts)
         vectors: NDArray[Any] = np.concatenate([reply.vectors for reply in replies])
-        truncated = [tokens for reply in replies for tokens in reply.truncated_tokens]
-        readability = [value for reply in replies for value in reply.readability]
+        of_texts = {
+            name: [value for reply in replies for value in getattr(reply, name)]
+            for name in ("truncated_tokens", "readability", "tokens", "sparse")
+        }
         prepared = []
         at = 0
         for cut in batch:
-            rows = vectors[at : at + len(cut.cut.chunks)]
-            lost = truncated[at : at + len(rows)]
-            read = readability[at : at + len(rows)]
-            at += len(rows)
-            prepared.append(self._prepared(cut, rows, replies[0].model, lost, read))
+            end = at + len(cut.cut.chunks)
+            own = {name: tuple(values[at:end]) for name, values in of_texts.items()}
+            prepared.append(self._prepared(cut, Embedded(vectors[at:end], replies[0].model, **own)))
+            at = end
         return prepared
 
-    def _prepared(
-        self,
-        cut: _Cut,
-        rows: NDArray[Any],
-        model: Model,
-        truncated: Sequence[int],
-        readability: Sequence[float],
-    ) -> Prepared:
-        """Combine a document's chunks with their vectors.
-
-        `truncated` and `readability` have an entry for each chunk, or none if the embedder does
-        not report them.
-        """
-        self.unread.add(cut.cut.language, readability, model.id)
+    def _prepared(self, cut: _Cut, embedded: Embedded) -> Prepared:
+        """Combine a document's chunks with their vectors."""
+        self.unread.add(cut.cut.language, embedded.readability, embedded.model.id)
         limit = self._dependencies.max_metadata_bytes
         metadata_json, refused = merge_metadata(cut.item.metadata_json, cut.cut.metadata, limit)
         return Prepared(
             cut.item,
             cut.cut,
-            rows,
-            model,
+            embedded.vectors,
+            embedded.model,
             cut.fingerprint,
             metadata_json,
-            readability=readability,
-            warnings=[*cut.cut.warnings, *refused, *truncation_warnings(truncated)],
+            readability=embedded.readability,
+            tokens=embedded.tokens,
+            sparse=embedded.sparse,
+            warnings=[*cut.cut.warnings, *refused, *truncation_warnings(embedded.truncated_tokens)],
             created_ms=self._job.created_ms,
         )
 
@@ -376,7 +373,10 @@ class JobRun:
     async def _embed_call(self, texts: Sequence[str]) -> Embedded:
         async with self._calls, self._dependencies.embed_calls:
             embedder = self._dependencies.embedder
-            reply = await self._dependencies.embedder_retry.call(lambda: embedder.embed(texts))
+            further = self._collection.further
+            reply = await self._dependencies.embedder_retry.call(
+                lambda: embedder.embed(texts, further)
+            )
         wanted = self._collection.model
         if wanted.id and reply.model != wanted:
             raise Conflict(
@@ -414,6 +414,8 @@ class JobRun:
         ]
         if settings.strategy != STRUCTURE:  # as before there were others
             decides.append(settings.strategy)
+        if settings.further != NO_FURTHER_VECTORS:
+            decides += astuple(settings.further)
         return hashlib.sha256(json.dumps(decides).encode()).hexdigest()
 
 

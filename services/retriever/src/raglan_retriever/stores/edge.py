@@ -18,16 +18,17 @@ from raglan.filtering.clauses import Clause
 
 from raglan_retriever.chunks import Chunk
 from raglan_retriever.collection import Collection
-from raglan_retriever.lexical import Sparse
 from raglan_retriever.stores.folders import Folders, copy_sparse
 from raglan_retriever.stores.optimizing import optimize
 from raglan_retriever.stores.shard import Shard
+from raglan_retriever.stores.shard_vectors import Vectors
 from raglan_retriever.stores.shards import OPENING_SHARE, CollectionState, Shards
 from raglan_retriever.stores.store import (
     Hit,
     Point,
     Relabel,
     Removed,
+    SearchVector,
     Size,
     Stats,
     Versioned,
@@ -157,7 +158,7 @@ class EdgeStore:
         return changed
 
     async def search(
-        self, name: str, query: list[float] | Sparse, limit: int, where: Clause | None
+        self, name: str, query: SearchVector, limit: int, where: Clause | None
     ) -> list[Hit]:
         return await self._read(name, Shard.search, query, limit, where)
 
@@ -213,12 +214,8 @@ class EdgeStore:
         fresh = None
         try:
             await self._writes.run(self._copy, held, path, rewrite)
-            model = held.stored.collection.model
-            await optimize(
-                path,
-                rewrite_dimension=model.dimension if rewrite else 0,
-                index=held.points >= self._optimize_after or not rewrite,
-            )
+            indexes = held.points >= self._optimize_after or not rewrite
+            await optimize(path, rewrite=rewrite, index=indexes)
             fresh = await self._reads.run(Shard, path)
             while not await self._writes.run(self._take_over, held, fresh):
                 pass
@@ -280,10 +277,8 @@ class EdgeStore:
                 "documents in one collection and tell them apart by their metadata."
             )
         self._disk.check("create a collection")
-        dimension = collection.model.dimension
-        self._shards.add(
-            self._folders.create(collection, lambda path: Shard.create(path, dimension))
-        )
+        vectors = Vectors(collection.model.dimension, collection.further_vectors)
+        self._shards.add(self._folders.create(collection, lambda path: Shard.create(path, vectors)))
 
     def _describe(self, collection: Collection) -> None:
         held = self._shards.get(collection.name)

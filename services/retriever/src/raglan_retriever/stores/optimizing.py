@@ -22,20 +22,19 @@ from typing import Final
 import qdrant_edge as qe
 from raglan.errors import Internal
 
+from raglan_retriever.stores import shard_vectors
 from raglan_retriever.stores.shard import Shard
-from raglan_retriever.stores.store import LEXICAL
 
 _NICENESS: Final = 10
 _PR_SET_PDEATHSIG: Final = 1
 
 
-async def optimize(path: Path, *, rewrite_dimension: int = 0, index: bool = True) -> None:
+async def optimize(path: Path, *, rewrite: bool = False, index: bool = True) -> None:
     """Work on the shard at `path`, which no one has open. Ends with its caller.
 
     Args:
         path: folder of the shard.
-        rewrite_dimension: of its dense vectors; above 0, the shard is replaced by one that holds
-            nothing of deleted or replaced points.
+        rewrite: replace the shard by one that holds nothing of deleted or replaced points.
         index: build its vector index.
 
     Raises:
@@ -46,7 +45,7 @@ async def optimize(path: Path, *, rewrite_dimension: int = 0, index: bool = True
         "-m",
         __name__,
         str(path),
-        str(rewrite_dimension),
+        str(int(rewrite)),
         str(int(index)),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.DEVNULL,
@@ -63,21 +62,21 @@ async def optimize(path: Path, *, rewrite_dimension: int = 0, index: bool = True
         raise Internal(f"optimizing ended with status {process.returncode}: {lines[-1]}")
 
 
-def _main(path: Path, rewrite_dimension: int, index: bool) -> None:
+def _main(path: Path, rewrite: bool, index: bool) -> None:
     if sys.platform == "linux":
         # A service that is killed takes this process along; the next start clears its folder.
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     os.nice(_NICENESS)
-    if rewrite_dimension:
-        _rewrite(path, rewrite_dimension)
+    if rewrite:
+        _rewrite(path)
     if index:
         _index(path)
 
 
-def _rewrite(path: Path, dimension: int) -> None:
+def _rewrite(path: Path) -> None:
     fresh = path.with_name(f"{path.name}.rewritten")
     source = Shard(path)
-    Shard.create(fresh, dimension)
+    Shard.create(fresh, shard_vectors.read(path))
     target = Shard(fresh)
     for ids in source.pages():
         target.copy(source, ids)
@@ -92,7 +91,7 @@ def _index(path: Path) -> None:
     shard = qe.EdgeShard.load(
         str(path),
         qe.EdgeConfig(
-            sparse_vectors={LEXICAL: qe.EdgeSparseVectorParams(modifier=qe.Modifier.Idf)},
+            sparse_vectors=shard_vectors.read(path).sparse_params(),
             # In KB. The service decides when; here, every segment is worth an index.
             optimizers=qe.EdgeOptimizersConfig(indexing_threshold=1),
         ),
@@ -103,4 +102,4 @@ def _index(path: Path) -> None:
 
 
 if __name__ == "__main__":
-    _main(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3] == "1")
+    _main(Path(sys.argv[1]), sys.argv[2] == "1", sys.argv[3] == "1")
