@@ -19,7 +19,12 @@ from raglan.telemetry import semconv, tracing
 from raglan_ingester.blobs import BlobStore
 from raglan_ingester.byte_budget import ByteBudget
 from raglan_ingester.chunking import Sizes
-from raglan_ingester.clients.embedder import Embedded, Model
+from raglan_ingester.clients.embedder import (
+    NO_FURTHER_VECTORS,
+    Embedded,
+    FurtherVectors,
+    Model,
+)
 from raglan_ingester.clients.retriever import CollectionSettings
 from raglan_ingester.document_metadata import merge_metadata
 from raglan_ingester.documents import DocumentStore
@@ -62,7 +67,7 @@ class Observer(Protocol):
 class Embedder(Protocol):
     """The part of the embedder that a run needs."""
 
-    async def embed(self, texts: Sequence[str]) -> Embedded:
+    async def embed(self, texts: Sequence[str], further: FurtherVectors) -> Embedded:
         """Raises RaglanError."""
         ...
 
@@ -235,9 +240,10 @@ class JobRun:
         else:
             if self._has_room(cut):
                 self.progress.cut(len(cut.chunks))
-                self._cut.put_nowait(
-                    _Cut(item, cut, digest, borrowed, found.embedded if found else None)
-                )
+                # What is prepared elsewhere has dense vectors only.
+                is_whole = settings.further == NO_FURTHER_VECTORS
+                embedded = found.embedded if found is not None and is_whole else None
+                self._cut.put_nowait(_Cut(item, cut, digest, borrowed, embedded))
                 return
             await self._fail([item], self._too_many_chunks())
         finally:
@@ -342,6 +348,8 @@ class JobRun:
             cut.fingerprint,
             metadata_json,
             readability=embedded.readability,
+            tokens=embedded.tokens,
+            sparse=embedded.sparse,
             warnings=[*cut.cut.warnings, *refused, *truncated],
             created_ms=self._job.created_ms,
         )
@@ -366,7 +374,10 @@ class JobRun:
     async def _embed_call(self, texts: Sequence[str]) -> Embedded:
         async with self._calls, self._dependencies.embed_calls:
             embedder = self._dependencies.embedder
-            reply = await self._dependencies.embedder_retry.call(lambda: embedder.embed(texts))
+            further = self._collection.further
+            reply = await self._dependencies.embedder_retry.call(
+                lambda: embedder.embed(texts, further)
+            )
         wanted = self._collection.model
         if wanted.id and reply.model != wanted:
             raise Conflict(
