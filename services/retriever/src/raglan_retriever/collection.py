@@ -164,6 +164,9 @@ class Collection:
 
     further_vectors: FurtherVectors = NO_FURTHER_VECTORS
 
+    recall: float | None = None
+    """Recall@10 that its vector index is built and searched for; None for the retriever's own."""
+
     @property
     def readability(self) -> float | None:
         """Mean readability of the chunks; None where the embedder returned none."""

@@ -12,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 from raglan.chunking_strategy import STRUCTURE, check_strategy
-from raglan.errors import Conflict, InvalidInput, NotFound, StorageFull
+from raglan.errors import Conflict, InvalidInput, NotFound, NotSupported, StorageFull
 from raglan.filtering.clauses import All, Clause, Ids, Not, Terms
 from raglan.filtering.terms import term
 from raglan.identifiers import check_collection_name, shortened
@@ -30,6 +30,7 @@ from raglan_retriever.collection import (
 )
 from raglan_retriever.neighbours import Neighbourhood
 from raglan_retriever.searching import Limits, Query, Results, Searcher
+from raglan_retriever.stores.plans import RECALLS
 from raglan_retriever.stores.spans import engine_span
 from raglan_retriever.stores.store import Point, Removed, Stats, Store, Versioned
 from raglan_retriever.stores.tenants import TenantStore
@@ -296,6 +297,32 @@ class Index:
             held = await self.store.collection(name)
             if held.profile != profile:
                 await self.store.describe(replace(held, profile=profile))
+
+    async def set_recall(self, name: str, recall: float | None) -> None:
+        """Choose the recall@10 that the collection's vector index is built and searched for.
+
+        Args:
+            name: of the collection.
+            recall: 0.8 to 0.999; None for that of the settings.
+
+        Raises:
+            InvalidInput: it is out of range.
+            NotSupported: the store's indexes are not planned here.
+            NotFound: no such collection.
+        """
+        low, high = RECALLS
+        if recall is not None and not low <= recall <= high:
+            raise InvalidInput(f"The recall aimed at is {recall}; it must be {low} to {high}.")
+        if self.store.name != "edge":
+            raise NotSupported(
+                f"Store {self.store.name!r} has vector indexes with parameters of its own; a "
+                "recall can be aimed at in the edge store (RAGLAN_RETRIEVER_STORE)."
+            )
+        check_collection_name(name)
+        async with self._learning:
+            held = await self.store.collection(name)
+            if held.recall != recall:
+                await self.store.describe(replace(held, recall=recall))
 
     async def versioned(self, names: Sequence[str]) -> list[Versioned]:
         """Return the description and the present revision of each collection that exists."""

@@ -35,6 +35,10 @@ class Passage(Model):
     language: str | None
     rank: int
     duplicates: int
+    injection_signs: list[Literal["override", "control", "hidden", "model", "encoded"]] = Field(
+        default_factory=list
+    )
+    """Signs that the text gives orders to a language model; none is no proof."""
     scores: Scores
     metadata: dict[str, Any]
 
@@ -251,6 +255,20 @@ class Embedder(Model):
     dimension: int
 
 
+class VectorIndex(Model):
+    """The index of a collection's dense vectors."""
+
+    state: Literal["scanned", "building", "ready"]
+    chunks: int
+    recall_target: float
+    m: int
+    ef_construct: int
+    ef: int
+    quantization: str
+    oversampling: float
+    on_disk: list[str]
+
+
 class Collection(Model):
     """A collection and what it holds."""
 
@@ -262,6 +280,7 @@ class Collection(Model):
     chunks: int
     unindexed_chunks: int
     disk_bytes: int
+    index: VectorIndex | None = None
     error: str = ""
     profile: str | None = None
 

@@ -24,6 +24,7 @@ from raglan.filtering.clauses import Clause
 from raglan_retriever.chunks import DOCUMENT_ID, LABELLED, NUMBERS, STORED, TERMS, Chunk
 from raglan_retriever.stores import shard_vectors
 from raglan_retriever.stores.folders import sync_files
+from raglan_retriever.stores.plans import Plan
 from raglan_retriever.stores.shard_vectors import Vectors
 from raglan_retriever.stores.store import Hit, LateInteraction, Point, Relabel, SearchVector
 
@@ -44,14 +45,15 @@ _MAX_REASON_CHARS: Final = 400
 class Shard:
     """Thread-safe: any number of readers, one writer."""
 
-    def __init__(self, path: Path) -> None:
-        """Open the shard at `path`.
+    def __init__(self, path: Path, plan: Plan | None = None) -> None:
+        """Open the shard at `path`, whose vector index has the parameters of `plan`.
 
         Raises:
             Conflict: it is broken.
             Unavailable: another process has it open, or the process has no more descriptors.
         """
         self.path = path
+        self.plan = plan
         self._readers = 0
         self._changed = threading.Condition()
         try:
@@ -151,9 +153,9 @@ class Shard:
     def search(self, query: SearchVector, limit: int, where: Clause | None) -> list[Hit]:
         """Return the nearest points, best first; see `Store.search`."""
         passes = None if where is None else _filter(where)
-        found = self._shard.query(shard_vectors.request(query, limit, passes))
+        request = shard_vectors.request(query, limit, passes, _search_params(self.plan))
         tokens = len(query.tokens) if isinstance(query, LateInteraction) else 1
-        return [Hit(str(point.id), point.score / tokens) for point in found]
+        return [Hit(str(each.id), each.score / tokens) for each in self._shard.query(request)]
 
     def fetch(self, ids: Sequence[str]) -> dict[str, Chunk]:
         """Return the chunks of those ids that exist."""
@@ -230,6 +232,15 @@ class Shard:
     def _count_with(self, vector: str) -> int:
         has_vector = qe.Filter(must=[qe.HasVectorCondition(vector)])
         return int(self._shard.count(qe.CountRequest(exact=True, filter=has_vector)))
+
+
+def _search_params(plan: Plan | None) -> qe.SearchParams | None:
+    if plan is None:
+        return None
+    quantization = None
+    if plan.quantization != "none":
+        quantization = qe.QuantizationSearchParams(rescore=True, oversampling=plan.oversampling)
+    return qe.SearchParams(hnsw_ef=plan.ef, quantization=quantization)
 
 
 def _threads() -> int:
