@@ -35,7 +35,7 @@ def divided(replies: Sequence[Embedded], chunks: Sequence[int]) -> list[Embedded
     found, at = [], 0
     for count in chunks:
         part = slice(at, at + count)
-        own = {name: tuple(values[part]) for name, values in of_texts.items()}
+        own = {name: values[part] for name, values in of_texts.items()}
         found.append(Embedded(vectors[part], replies[0].model, **own))
         at += count
     return found

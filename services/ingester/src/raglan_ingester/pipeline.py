@@ -19,12 +19,7 @@ from raglan.telemetry import semconv, tracing
 from raglan_ingester.blobs import BlobStore
 from raglan_ingester.byte_budget import ByteBudget
 from raglan_ingester.chunking import Sizes
-from raglan_ingester.clients.embedder import (
-    NO_FURTHER_VECTORS,
-    Embedded,
-    FurtherVectors,
-    Model,
-)
+from raglan_ingester.clients.embedder import Embedded, FurtherVectors, Model
 from raglan_ingester.clients.retriever import CollectionSettings
 from raglan_ingester.document_metadata import merge_metadata
 from raglan_ingester.documents import DocumentStore

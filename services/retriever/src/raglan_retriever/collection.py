@@ -163,6 +163,7 @@ class Collection:
     """How documents are cut (`raglan.chunking_strategy`); the ingester reads it."""
 
     further_vectors: FurtherVectors = NO_FURTHER_VECTORS
+
     recall: float | None = None
     """Recall@10 that its vector index is built and searched for; None for the retriever's own."""
 

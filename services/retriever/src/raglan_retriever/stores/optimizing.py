@@ -96,10 +96,15 @@ def _rewrite(path: Path) -> None:
 def _index(path: Path, plan: Plan) -> None:
     """Build the vector index; segments whose index has other parameters are built anew."""
     vectors = shard_vectors.read(path)
+    # Of the dense vectors alone: token vectors have no graph, and are always compared as they are.
+    quantized = _QUANTIZATIONS[plan.quantization](
+        qe.Memory.Cold if plan.index_on_disk else qe.Memory.Pinned
+    )
+    memory = _memory(on_disk=plan.vectors_on_disk)
     shard = qe.EdgeShard.load(
         str(path),
         qe.EdgeConfig(
-            vectors=vectors.dense_params(_memory(on_disk=plan.vectors_on_disk)),
+            vectors=vectors.dense_params(memory=memory, quantization=quantized),
             sparse_vectors=vectors.sparse_params(),
             payload_memory=_memory(on_disk=plan.payload_on_disk),
             hnsw_config=qe.HnswIndexConfig(
@@ -107,9 +112,6 @@ def _index(path: Path, plan: Plan) -> None:
                 ef_construct=plan.ef_construct,
                 full_scan_threshold=_FULL_SCAN_KB,
                 memory=_memory(on_disk=plan.index_on_disk),
-            ),
-            quantization_config=_QUANTIZATIONS[plan.quantization](
-                qe.Memory.Cold if plan.index_on_disk else qe.Memory.Pinned
             ),
             # In KB. The service decides when; here, every segment is worth an index.
             optimizers=qe.EdgeOptimizersConfig(indexing_threshold=1),

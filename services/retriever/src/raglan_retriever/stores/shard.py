@@ -153,10 +153,9 @@ class Shard:
     def search(self, query: SearchVector, limit: int, where: Clause | None) -> list[Hit]:
         """Return the nearest points, best first; see `Store.search`."""
         passes = None if where is None else _filter(where)
-        asked = shard_vectors.request(query, limit, passes, _search_params(self.plan))
-        found = self._shard.query(asked)
+        request = shard_vectors.request(query, limit, passes, _search_params(self.plan))
         tokens = len(query.tokens) if isinstance(query, LateInteraction) else 1
-        return [Hit(str(point.id), point.score / tokens) for point in found]
+        return [Hit(str(each.id), each.score / tokens) for each in self._shard.query(request)]
 
     def fetch(self, ids: Sequence[str]) -> dict[str, Chunk]:
         """Return the chunks of those ids that exist."""

@@ -24,6 +24,7 @@ from raglan_retriever.stores.store import (
     SearchVector,
 )
 
+_COLD: Final = qe.Memory.Cold
 _NO_GRAPH: Final = qe.HnswIndexConfig(m=0, ef_construct=4, full_scan_threshold=10_000)
 
 
@@ -34,15 +35,24 @@ class Vectors:
     dimension: int
     further: FurtherVectors = NO_FURTHER_VECTORS
 
-    def dense_params(self, dense: qe.Memory = qe.Memory.Cold) -> dict[str, qe.EdgeVectorParams]:
+    def dense_params(
+        self, *, memory: qe.Memory = _COLD, quantization: Any = None
+    ) -> dict[str, qe.EdgeVectorParams]:
         """Return the parameters of the dense vectors and of the token vectors.
 
         Cold: a mapping that is not read ahead. Else a shard of one chunk keeps the 32 MiB of its
         first file in memory. Once they are read, searches are as fast.
+
+        Args:
+            memory: of the dense vectors.
+            quantization: of the dense vectors, as Edge takes it; None for none.
         """
         params = {
             DENSE: qe.EdgeVectorParams(
-                size=self.dimension, distance=qe.Distance.Cosine, memory=dense
+                size=self.dimension,
+                distance=qe.Distance.Cosine,
+                memory=memory,
+                quantization_config=quantization,
             )
         }
         if self.further.token_vectors:
@@ -50,7 +60,7 @@ class Vectors:
                 size=self.dimension,
                 distance=qe.Distance.Dot,
                 datatype=qe.VectorStorageDatatype.Float16,
-                memory=qe.Memory.Cold,
+                memory=_COLD,
                 multivector_config=qe.MultiVectorConfig(qe.MultiVectorComparator.MaxSim),
                 # They score what the dense vectors found, and are never searched themselves.
                 hnsw_config=_NO_GRAPH,
@@ -88,33 +98,29 @@ def read(path: Path) -> Vectors:
 
 
 def request(
-    query: SearchVector,
-    limit: int,
-    passes: qe.Filter | None,
-    dense_search: qe.SearchParams | None = None,
+    query: SearchVector, limit: int, passes: qe.Filter | None, params: qe.SearchParams | None
 ) -> qe.QueryRequest:
     """Return the request for the `limit` best points that pass.
 
     Args:
-        query: vector or vectors that they are compared with.
-        limit: points at most.
-        passes: filter.
-        dense_search: parameters of the search among dense vectors.
+        query: vectors of the query.
+        limit: most points.
+        passes: filter; None for all points.
+        params: of a search of the dense vectors.
     """
-    params = None
     match query:
         case LateInteraction(dense, tokens):
             nearest = qe.Query.Nearest(dense, using=DENSE)
-            first = qe.Prefetch(query=nearest, limit=limit, filter=passes, params=dense_search)
+            first = qe.Prefetch(query=nearest, limit=limit, filter=passes, params=params)
             by_tokens = qe.Query.Nearest(tokens.tolist(), using=TOKENS)
             return qe.QueryRequest(limit=limit, query=by_tokens, prefetches=[first])
         case Sparse(indices, values):
             using = SPARSE if isinstance(query, LearnedSparse) else LEXICAL
-            nearest = qe.Query.Nearest(qe.SparseVector(indices, values), using=using)
+            words = qe.Query.Nearest(qe.SparseVector(indices, values), using=using)
+            return qe.QueryRequest(limit=limit, query=words, filter=passes)
         case _:
             nearest = qe.Query.Nearest(query, using=DENSE)
-            params = dense_search
-    return qe.QueryRequest(limit=limit, query=nearest, filter=passes, params=params)
+            return qe.QueryRequest(limit=limit, query=nearest, filter=passes, params=params)
 
 
 def of_point(point: Point) -> dict[str, Any]:
