@@ -235,10 +235,9 @@ class JobRun:
         else:
             if self._has_room(cut):
                 self.progress.cut(len(cut.chunks))
-                # What is prepared elsewhere has dense vectors only.
-                is_whole = settings.further == NO_FURTHER_VECTORS
-                embedded = found.embedded if found is not None and is_whole else None
-                self._cut.put_nowait(_Cut(item, cut, digest, borrowed, embedded))
+                self._cut.put_nowait(
+                    _Cut(item, cut, digest, borrowed, found.embedded if found else None)
+                )
                 return
             await self._fail([item], self._too_many_chunks())
         finally:
