@@ -49,6 +49,7 @@ from raglan_ingester.metrics import IngesterMetrics
 from raglan_ingester.outage_retry import OutageRetry
 from raglan_ingester.parsing import ParserPool
 from raglan_ingester.pipeline import BYTES_UNDER_WAY, JobDependencies
+from raglan_ingester.prepared import PreparedStore
 from raglan_ingester.reconciliation import Reconciler
 from raglan_ingester.revisions import RevisionStore
 from raglan_ingester.schema import SCHEMA
@@ -88,6 +89,9 @@ class _Stores:
         self.changes = ChangeStore(database, settings.max_metadata_bytes)
         self.sources = SourceStore(database)
         self.blobs = BlobStore(settings.data_dir / "blobs", min_free_mb=settings.min_free_mb)
+        self.prepared = PreparedStore(
+            settings.data_dir / "prepared", min_free_mb=settings.min_free_mb
+        )
         self.locks = CollectionLocks()
         self.submissions = CollectionLocks()
 
@@ -137,7 +141,12 @@ class Ingester:
         )
         stores = self._stores
         self._intake = Intake(
-            stores.blobs, stores.asked_jobs, self._limits, self._identify, stores.submissions
+            stores.blobs,
+            stores.prepared,
+            stores.asked_jobs,
+            self._limits,
+            self._identify,
+            stores.submissions,
         )
         self._sources = self._build_sources()
         self._servicer = self._build_servicer()
@@ -170,6 +179,7 @@ class Ingester:
             jobs=stores.jobs,
             documents=stores.documents,
             blobs=stores.blobs,
+            prepared=stores.prepared,
             parser=self._semantic_parser(embedder_retry),
             embedder=self._embedder,
             embedder_retry=embedder_retry,
@@ -329,6 +339,7 @@ class Ingester:
 
     async def _finish(self) -> None:
         """Bring to the index what was changed or deleted while it was away."""
+        await self._stores.prepared.sweep()
         try:
             await self._library.finish_deletions()
         finally:

@@ -7,44 +7,37 @@ off is continued by the next, which takes what is still queued.
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import json
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
-import numpy as np
 import structlog
-from numpy.typing import NDArray
-from raglan.chunk_text import in_context
-from raglan.chunking_strategy import STRUCTURE
 from raglan.errors import Conflict, RaglanError
-from raglan.markup import blank_markup
 from raglan.telemetry import semconv, tracing
 
 from raglan_ingester.blobs import BlobStore
 from raglan_ingester.byte_budget import ByteBudget
 from raglan_ingester.chunking import Sizes
-from raglan_ingester.clients.embedder import Embedded, Model
+from raglan_ingester.clients.embedder import Embedded, FurtherVectors, Model
 from raglan_ingester.clients.retriever import CollectionSettings
 from raglan_ingester.document_metadata import merge_metadata
 from raglan_ingester.documents import DocumentStore
+from raglan_ingester.embedding_texts import divided, embedding_texts
+from raglan_ingester.fingerprints import fingerprint
 from raglan_ingester.indexing import Indexer, Prepared
 from raglan_ingester.jobs import JobStore
 from raglan_ingester.model import Document, DocumentState, Item, ItemState, Job, JobState
 from raglan_ingester.outage_retry import TRANSIENT, OutageRetry
 from raglan_ingester.parsers.parsed import Unparsable
 from raglan_ingester.parsing import CutDocument, Parser, ParseRequest
+from raglan_ingester.prepared import PreparedStore
 from raglan_ingester.progress import Progress
 from raglan_ingester.token_index import ModelTokenizer
 from raglan_ingester.tokenizer_files import TokenizerFolder
 from raglan_ingester.unread_language import UnreadDocuments, truncation_warnings
 
 log: Final = structlog.get_logger()
-
-PIPELINE_VERSION: Final = 3
-"""Raise it when the same bytes would now give other chunks: unchanged documents are then redone."""
 
 _PAGE: Final = 256
 BYTES_UNDER_WAY: Final = 64 * 1024 * 1024
@@ -69,7 +62,7 @@ class Observer(Protocol):
 class Embedder(Protocol):
     """The part of the embedder that a run needs."""
 
-    async def embed(self, texts: Sequence[str]) -> Embedded:
+    async def embed(self, texts: Sequence[str], further: FurtherVectors) -> Embedded:
         """Raises RaglanError."""
         ...
 
@@ -81,6 +74,7 @@ class JobDependencies:
     jobs: JobStore
     documents: DocumentStore
     blobs: BlobStore
+    prepared: PreparedStore
     parser: Parser
     embedder: Embedder
     embedder_retry: OutageRetry
@@ -108,6 +102,8 @@ class _Cut:
     cut: CutDocument
     fingerprint: str
     borrowed: int
+    embedded: Embedded | None = None
+    """What was embedded before the submission."""
 
 
 class JobRun:
@@ -190,6 +186,8 @@ class JobRun:
             else:
                 work.append(item)
         await self._dependencies.jobs.settle(self._job, unchanged, ItemState.UNCHANGED)
+        if done := [self._fingerprint(item) for item in items if item not in work]:
+            await self._dependencies.prepared.discard(done)
         await self._dependencies.indexer.drop(self._job, lost)
         for _ in range(len(items) - len(work)):
             self.progress.skipped()
@@ -205,7 +203,7 @@ class JobRun:
         return not (gives_way or item.edits) and item.access in (None, row.access)
 
     async def _parse(self, item: Item, borrowed: int) -> None:
-        settings = self._collection
+        settings, digest = self._collection, self._fingerprint(item)
         try:
             request = ParseRequest(
                 path=self._dependencies.blobs.path(item.sha256),
@@ -223,7 +221,10 @@ class JobRun:
             )
             known = {semconv.DOCUMENT_ID: item.document_id, semconv.BYTES: item.size_bytes}
             with self._dependencies.observer.timed("parse"), tracing.span(semconv.PARSE, known):
-                cut = await self._dependencies.parser.parse(request)
+                found = await self._dependencies.prepared.take(digest, request.sizes.max_chunks)
+                if found is not None and found.embedded.model != settings.model:
+                    found = None
+                cut = found.cut if found else await self._dependencies.parser.parse(request)
         except Unparsable as error:
             await self._fail([item], str(error))
         except RaglanError as error:  # of the embedder, for semantic cuts
@@ -234,7 +235,9 @@ class JobRun:
         else:
             if self._has_room(cut):
                 self.progress.cut(len(cut.chunks))
-                self._cut.put_nowait(_Cut(item, cut, self._fingerprint(item), borrowed))
+                self._cut.put_nowait(
+                    _Cut(item, cut, digest, borrowed, found.embedded if found else None)
+                )
                 return
             await self._fail([item], self._too_many_chunks())
         finally:
@@ -311,48 +314,37 @@ class JobRun:
         return []
 
     async def _embed(self, batch: Sequence[_Cut]) -> list[Prepared]:
-        texts = await asyncio.to_thread(_embedding_texts, batch)
+        cuts = [cut.cut for cut in batch if cut.embedded is None]
+        embedded = iter(await self._embed_cuts(cuts) if cuts else ())
+        ready = [cut for cut in batch if cut.embedded is not None]
+        self.progress.embedded(sum(len(cut.cut.chunks) for cut in ready))
+        return [self._prepared(cut, cut.embedded or next(embedded)) for cut in batch]
+
+    async def _embed_cuts(self, cuts: Sequence[CutDocument]) -> list[Embedded]:
+        texts = await asyncio.to_thread(lambda: [t for cut in cuts for t in embedding_texts(cut)])
         size = self._dependencies.texts_per_call
-        parts = [texts[at : at + size] for at in range(0, len(texts), size)]
-        replies = await self._embed_parts(parts)
-        vectors: NDArray[Any] = np.concatenate([reply.vectors for reply in replies])
-        truncated = [tokens for reply in replies for tokens in reply.truncated_tokens]
-        readability = [value for reply in replies for value in reply.readability]
-        prepared = []
-        at = 0
-        for cut in batch:
-            rows = vectors[at : at + len(cut.cut.chunks)]
-            lost = truncated[at : at + len(rows)]
-            read = readability[at : at + len(rows)]
-            at += len(rows)
-            prepared.append(self._prepared(cut, rows, replies[0].model, lost, read))
-        return prepared
+        replies = await self._embed_parts(
+            [texts[at : at + size] for at in range(0, len(texts), size)]
+        )
+        return divided(replies, [len(cut.chunks) for cut in cuts])
 
-    def _prepared(
-        self,
-        cut: _Cut,
-        rows: NDArray[Any],
-        model: Model,
-        truncated: Sequence[int],
-        readability: Sequence[float],
-    ) -> Prepared:
-        """Combine a document's chunks with their vectors.
-
-        `truncated` and `readability` have an entry for each chunk, or none if the embedder does
-        not report them.
-        """
-        self.unread.add(cut.cut.language, readability, model.id)
+    def _prepared(self, cut: _Cut, embedded: Embedded) -> Prepared:
+        """Combine a document's chunks with their vectors."""
+        self.unread.add(cut.cut.language, embedded.readability, embedded.model.id)
         limit = self._dependencies.max_metadata_bytes
         metadata_json, refused = merge_metadata(cut.item.metadata_json, cut.cut.metadata, limit)
+        truncated = truncation_warnings(embedded.truncated_tokens)
         return Prepared(
             cut.item,
             cut.cut,
-            rows,
-            model,
+            embedded.vectors,
+            embedded.model,
             cut.fingerprint,
             metadata_json,
-            readability=readability,
-            warnings=[*cut.cut.warnings, *refused, *truncation_warnings(truncated)],
+            readability=embedded.readability,
+            tokens=embedded.tokens,
+            sparse=embedded.sparse,
+            warnings=[*cut.cut.warnings, *refused, *truncated],
             created_ms=self._job.created_ms,
         )
 
@@ -376,7 +368,10 @@ class JobRun:
     async def _embed_call(self, texts: Sequence[str]) -> Embedded:
         async with self._calls, self._dependencies.embed_calls:
             embedder = self._dependencies.embedder
-            reply = await self._dependencies.embedder_retry.call(lambda: embedder.embed(texts))
+            further = self._collection.further
+            reply = await self._dependencies.embedder_retry.call(
+                lambda: embedder.embed(texts, further)
+            )
         wanted = self._collection.model
         if wanted.id and reply.model != wanted:
             raise Conflict(
@@ -404,29 +399,7 @@ class JobRun:
         await self._dependencies.jobs.fail(self._job, {item.document_id: message for item in items})
 
     def _fingerprint(self, item: Item) -> str:
-        """Equal for two submissions that would give the same chunks with the same vectors."""
-        settings = self._collection
-        decides = [
-            PIPELINE_VERSION,
-            *(item.sha256, item.title, item.metadata_json, item.filename, item.media_type),
-            *(settings.max_chars, settings.overlap_chars),
-            *(settings.model.id, settings.model.revision, settings.model.dimension),
-        ]
-        if settings.strategy != STRUCTURE:  # as before there were others
-            decides.append(settings.strategy)
-        return hashlib.sha256(json.dumps(decides).encode()).hexdigest()
-
-
-def _embedding_texts(batch: Sequence[_Cut]) -> list[str]:
-    return [text for cut in batch for text in _texts_of(cut)]
-
-
-def _texts_of(cut: _Cut) -> list[str]:
-    title, text = cut.cut.title, cut.cut.text
-    return [
-        in_context(title, span.heading_path, blank_markup(text[span.start : span.end]))
-        for span in cut.cut.chunks
-    ]
+        return fingerprint(item, self._collection)
 
 
 async def _all(calls: Sequence[Any]) -> list[Embedded]:

@@ -275,6 +275,7 @@ class Collection(Model):
     name: str
     embedder: Embedder
     chunking: dict[str, int | str]
+    vectors: dict[str, int | bool]
     documents: int
     chunks: int
     unindexed_chunks: int

@@ -250,6 +250,11 @@ def collection(found: retriever_pb2.Collection) -> schemas.Collection:
             "overlap_chars": found.chunking.overlap_chars,
             "strategy": found.chunking.strategy or STRUCTURE,
         },
+        vectors={
+            "late_interaction": found.further_vectors.token_vectors,
+            "token_pooling": found.further_vectors.token_pooling or 1,
+            "sparse": found.further_vectors.sparse,
+        },
         documents=found.documents,
         chunks=found.chunks,
         unindexed_chunks=found.unindexed_chunks,

@@ -296,12 +296,24 @@ class Chunking(Strict):
     overlap_chars: Annotated[int, Field(ge=0, le=10_000)] = 0
 
 
+class FurtherVectors(Strict):
+    """Vectors of each chunk besides the dense one and its words. They cannot be changed later."""
+
+    late_interaction: bool = False
+    """Keep a vector for each token, by which the index scores what the dense vector finds again."""
+    token_pooling: Annotated[int, Field(ge=1, le=16)] = 1
+    """Tokens in a row that share one vector, the mean of theirs."""
+    sparse: bool = False
+    """Keep term weights by the embedding model, searched beside the words."""
+
+
 class NewCollection(Strict):
     """A collection to make. `embedder`, if given, must be the model that the mesh serves."""
 
     name: CollectionName
     embedder: Annotated[PlainText, Field(min_length=1, max_length=512)] | None = None
     chunking: Chunking | None = None
+    vectors: FurtherVectors | None = None
 
 
 class CollectionChanges(Strict):
@@ -353,6 +365,8 @@ class Collection(Described):
     name: str
     embedder: Embedder
     chunking: dict[str, int | str]
+    vectors: dict[str, int | bool]
+    """Vectors of each chunk besides the dense one, as they were asked for."""
     documents: int
     chunks: int
     unindexed_chunks: int

@@ -112,8 +112,7 @@ class Rebuilder:
         fresh = None
         try:
             await self._writes.run_for(held.name, self._copy, held, path, rewrite)
-            dimension = held.stored.collection.model.dimension
-            await optimize(path, dimension=dimension, rewrite=rewrite, plan=plan)
+            await optimize(path, rewrite=rewrite, plan=plan)
             fresh = await self._reads.run(Shard, path, plan)
             while not await self._writes.run_for(held.name, self._take_over, held, fresh):
                 pass

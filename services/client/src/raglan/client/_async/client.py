@@ -182,6 +182,7 @@ class AsyncClient(AsyncDocuments, AsyncConversations):
         *,
         embedder: str | None = None,
         chunking: Mapping[str, int | str] | None = None,
+        vectors: Mapping[str, int | bool] | None = None,
     ) -> models.Collection:
         """Make a collection; one that exists with the same settings is returned.
 
@@ -189,8 +190,10 @@ class AsyncClient(AsyncDocuments, AsyncConversations):
             name: letters, digits, `-`, `_` and `.`.
             embedder: refuse if the mesh serves another model than this one.
             chunking: `{"strategy": ..., "max_chars": ..., "overlap_chars": ...}`.
+            vectors: `{"late_interaction": ..., "token_pooling": ..., "sparse": ...}`.
         """
-        body = {"name": name, **given(embedder=embedder, chunking=chunking)}
+        settings = given(embedder=embedder, chunking=chunking, vectors=vectors)
+        body = {"name": name, **settings}
         made = await self.request("POST", "/v1/collections", json=body, idempotent=True)
         return read_as(models.Collection, made)
 
