@@ -255,6 +255,7 @@ OTHER_VALUES = {
     "top_k": 4,
     "mode": retriever_pb2.SEARCH_MODE_DENSE,
     "rerank": False,
+    "further": ("token_vectors",),
     "filter": retriever_pb2.Filter(condition=retriever_pb2.Condition(field="a", exists=True)),
     "min_score": 0.5,
     "boosts": (Boost("team", 0.2, '"search"'),),

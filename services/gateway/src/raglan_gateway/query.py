@@ -26,6 +26,8 @@ class Query:
     top_k: int
     mode: retriever_pb2.SearchMode.ValueType
     rerank: bool
+    further: tuple[str, ...] = ()
+    """Outputs of the embedder besides the vector that the collections are searched by."""
     filter: retriever_pb2.Filter | None = None
     min_score: float | None = None
     """Least relevance of a passage, in [0, 1], by the reranker; None takes all."""

@@ -12,17 +12,25 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 from raglan.chunking_strategy import STRUCTURE, check_strategy
-from raglan.errors import Conflict, InvalidInput, NotFound, StorageFull
+from raglan.errors import Conflict, InvalidInput, NotFound, NotSupported, StorageFull
 from raglan.filtering.clauses import All, Clause, Ids, Not, Terms
 from raglan.filtering.terms import term
 from raglan.identifiers import check_collection_name, shortened
 from raglan.telemetry import semconv
 
 from raglan_retriever import abbreviations, lexical, neighbours
+from raglan_retriever.chunk_vectors import NO_CHUNK_VECTORS, ChunkVectors
 from raglan_retriever.chunks import DOCUMENT_ID, Chunk, labels, point_id
-from raglan_retriever.collection import Collection, Model, check_new_model
+from raglan_retriever.collection import (
+    NO_FURTHER_VECTORS,
+    Collection,
+    FurtherVectors,
+    Model,
+    check_new_model,
+)
 from raglan_retriever.neighbours import Neighbourhood
 from raglan_retriever.searching import Limits, Query, Results, Searcher
+from raglan_retriever.stores.plans import RECALLS
 from raglan_retriever.stores.spans import engine_span
 from raglan_retriever.stores.store import Point, Removed, Stats, Store, Versioned
 from raglan_retriever.stores.tenants import TenantStore
@@ -51,7 +59,7 @@ class Index:
             limits: Limits of a call.
             language: ISO 639-1 code for new collections.
             expand_abbreviations: see `Searcher`.
-            timed: Entered around each part of a search: dense, lexical, fetch.
+            timed: Entered around each part of a search: a leg, or fetch.
             on_foreign: Called with the number of chunks of another tenant that were dropped.
         """
         self.all_tenants: Final = store
@@ -71,11 +79,13 @@ class Index:
         max_chars: int,
         overlap_chars: int,
         strategy: str = STRUCTURE,
+        further: FurtherVectors = NO_FURTHER_VECTORS,
     ) -> Collection:
         """Create a collection, or return the existing one with the same settings.
 
         Raises:
-            InvalidInput: the name, the model or the strategy is not acceptable.
+            InvalidInput: the name, the model, the strategy or the further vectors are not
+                acceptable.
             Conflict: it exists with other settings.
         """
         wanted = Collection(
@@ -86,6 +96,7 @@ class Index:
             created=datetime.now(UTC).isoformat(timespec="microseconds"),
             language=self._language,
             strategy=check_strategy(strategy),
+            further_vectors=further.check(),
         )
         try:
             await self.store.create(wanted)
@@ -98,7 +109,7 @@ class Index:
                 raise Conflict(
                     f"Collection {name!r} exists with other settings: {held.model}, chunks of "
                     f"{held.max_chars} characters overlapping by {held.overlap_chars}, cut by "
-                    f"{held.strategy}. "
+                    f"{held.strategy}, with {held.further_vectors}. "
                     "Delete it first, or choose another name."
                 ) from None
             return held
@@ -137,6 +148,7 @@ class Index:
         chunks: Sequence[Chunk],
         vectors: NDArray[Any],
         read: Sequence[float] = (),
+        further: ChunkVectors = NO_CHUNK_VECTORS,
     ) -> int:
         """Store `chunks`, replacing those of the same chunk_id. On return they are durable.
 
@@ -146,6 +158,7 @@ class Index:
             chunks: At most `limits.max_upsert_chunks`.
             vectors: Of shape (len(chunks), dimension), any float type or int8.
             read: how well the model reads each chunk, in [0, 1]; empty where that is not known.
+            further: those of the chunks that the collection has besides.
 
         Returns:
             The collection's revision after it.
@@ -170,12 +183,14 @@ class Index:
                 f"The vectors have shape {vectors.shape}; {expected} is needed, a row a chunk."
             )
         _check_readability(read, len(chunks))
+        further.check(collection, len(chunks))
         if not chunks:
             (unchanged,) = await self.store.versioned([name])
             return unchanged.revision
         analysed = await asyncio.to_thread(_analyse, collection, chunks)
         collection = await self._learn(collection, analysed)
         points = await asyncio.to_thread(_points, collection, chunks, analysed, vectors)
+        points = further.added_to(points)
         with engine_span(
             self.store.name, semconv.INDEX_UPSERT, name, {semconv.BATCH_SIZE: len(points)}
         ):
@@ -282,6 +297,32 @@ class Index:
             held = await self.store.collection(name)
             if held.profile != profile:
                 await self.store.describe(replace(held, profile=profile))
+
+    async def set_recall(self, name: str, recall: float | None) -> None:
+        """Choose the recall@10 that the collection's vector index is built and searched for.
+
+        Args:
+            name: of the collection.
+            recall: 0.8 to 0.999; None for that of the settings.
+
+        Raises:
+            InvalidInput: it is out of range.
+            NotSupported: the store's indexes are not planned here.
+            NotFound: no such collection.
+        """
+        low, high = RECALLS
+        if recall is not None and not low <= recall <= high:
+            raise InvalidInput(f"The recall aimed at is {recall}; it must be {low} to {high}.")
+        if self.store.name != "edge":
+            raise NotSupported(
+                f"Store {self.store.name!r} has vector indexes with parameters of its own; a "
+                "recall can be aimed at in the edge store (RAGLAN_RETRIEVER_STORE)."
+            )
+        check_collection_name(name)
+        async with self._learning:
+            held = await self.store.collection(name)
+            if held.recall != recall:
+                await self.store.describe(replace(held, recall=recall))
 
     async def versioned(self, names: Sequence[str]) -> list[Versioned]:
         """Return the description and the present revision of each collection that exists."""

@@ -255,16 +255,32 @@ class Embedder(Model):
     dimension: int
 
 
+class VectorIndex(Model):
+    """The index of a collection's dense vectors."""
+
+    state: Literal["scanned", "building", "ready"]
+    chunks: int
+    recall_target: float
+    m: int
+    ef_construct: int
+    ef: int
+    quantization: str
+    oversampling: float
+    on_disk: list[str]
+
+
 class Collection(Model):
     """A collection and what it holds."""
 
     name: str
     embedder: Embedder
     chunking: dict[str, int | str]
+    vectors: dict[str, int | bool]
     documents: int
     chunks: int
     unindexed_chunks: int
     disk_bytes: int
+    index: VectorIndex | None = None
     error: str = ""
     profile: str | None = None
 

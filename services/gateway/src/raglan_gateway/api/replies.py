@@ -250,13 +250,23 @@ def collection(found: retriever_pb2.Collection) -> schemas.Collection:
             "overlap_chars": found.chunking.overlap_chars,
             "strategy": found.chunking.strategy or STRUCTURE,
         },
+        vectors={
+            "late_interaction": found.further_vectors.token_vectors,
+            "token_pooling": found.further_vectors.token_pooling or 1,
+            "sparse": found.further_vectors.sparse,
+        },
         documents=found.documents,
         chunks=found.chunks,
         unindexed_chunks=found.unindexed_chunks,
         disk_bytes=found.disk_bytes,
+        index=_index(found.index) if found.HasField("index") else None,
         error=found.error,
         profile=found.profile or None,
     )
+
+
+def _index(found: retriever_pb2.VectorIndex) -> schemas.VectorIndex:
+    return schemas.VectorIndex.model_validate(found, from_attributes=True)
 
 
 def document_summary(found: ingester_pb2.Document) -> schemas.DocumentSummary:

@@ -296,19 +296,35 @@ class Chunking(Strict):
     overlap_chars: Annotated[int, Field(ge=0, le=10_000)] = 0
 
 
+class FurtherVectors(Strict):
+    """Vectors of each chunk besides the dense one and its words. They cannot be changed later."""
+
+    late_interaction: bool = False
+    """Keep a vector for each token, by which the index scores what the dense vector finds again."""
+    token_pooling: Annotated[int, Field(ge=1, le=16)] = 1
+    """Tokens in a row that share one vector, the mean of theirs."""
+    sparse: bool = False
+    """Keep term weights by the embedding model, searched beside the words."""
+
+
 class NewCollection(Strict):
     """A collection to make. `embedder`, if given, must be the model that the mesh serves."""
 
     name: CollectionName
     embedder: Annotated[PlainText, Field(min_length=1, max_length=512)] | None = None
     chunking: Chunking | None = None
+    vectors: FurtherVectors | None = None
 
 
 class CollectionChanges(Strict):
-    """Changes of a collection."""
+    """Changes of a collection; fields that are left out stay as they are."""
 
-    profile: Annotated[PlainText, Field(max_length=64, examples=["fast"])] | None
+    profile: Annotated[PlainText, Field(max_length=64, examples=["fast"])] | None = None
     """Profile of the questions to it that name none; null for that of the gateway's file."""
+
+    recall_target: Annotated[float, Field(ge=0.8, le=0.999, examples=[0.99])] | None = None
+    """Recall@10 that its vector index is built and searched for; null for the retriever's own.
+    Where it takes another index, that is built in the background, from what is stored."""
 
 
 class Embedder(Described):
@@ -319,16 +335,44 @@ class Embedder(Described):
     dimension: int
 
 
+class VectorIndex(Described):
+    """The index of a collection's dense vectors; its parameters follow the collection's size."""
+
+    state: Literal["scanned", "building", "ready"]
+    """`scanned`: there is none yet, and a search compares the question with every chunk;
+    `building`: one is being built, while the present one answers."""
+    chunks: int
+    """Chunks in it; the others are compared with the question one by one."""
+    recall_target: float
+    """Recall@10 against an exact search that its parameters are chosen for."""
+    m: int
+    """Edges a node of the graph; this and what follows are 0 or empty where there is no index."""
+    ef_construct: int
+    """Candidates for the edges of a new node."""
+    ef: int
+    """Candidates of a search, at least."""
+    quantization: str
+    """Form of the vectors that a search reads first: `none`, `int8` or `turbo4`."""
+    oversampling: float
+    """How many times as many candidates are scored again by the original vectors."""
+    on_disk: list[str]
+    """What is read from the disk only when it is needed: `index`, `vectors`, `payload`."""
+
+
 class Collection(Described):
     """A collection and what it holds."""
 
     name: str
     embedder: Embedder
     chunking: dict[str, int | str]
+    vectors: dict[str, int | bool]
+    """Vectors of each chunk besides the dense one, as they were asked for."""
     documents: int
     chunks: int
     unindexed_chunks: int
     disk_bytes: int
+    index: VectorIndex | None = None
+    """null where the store does not tell."""
     error: str = ""
     """Reason for which it cannot be served, with which only its name is known; else empty."""
     profile: str | None = None

@@ -32,7 +32,12 @@ from raglan.v1 import (
 from raglan_ingester.bulk.manifest import FAILED, GONE, INDEXED, Record
 from raglan_ingester.bulk.plan import Plan
 from raglan_ingester.chunking import Sizes
-from raglan_ingester.clients.embedder import Embedded, EmbedderClient
+from raglan_ingester.clients.embedder import (
+    NO_FURTHER_VECTORS,
+    Embedded,
+    EmbedderClient,
+    FurtherVectors,
+)
 from raglan_ingester.clients.retriever import CollectionSettings, RetrieverClient
 from raglan_ingester.embedding_texts import divided, embedding_texts
 from raglan_ingester.fingerprints import fingerprint
@@ -223,7 +228,8 @@ class BulkDocuments:
         done = [(each, cut) for each, cut in zip(group, cuts, strict=True) if cut and cut.chunks]
         if not done:
             return
-        replies = await self._embed([text for _, cut in done for text in embedding_texts(cut)])
+        texts = [text for _, cut in done for text in embedding_texts(cut)]
+        replies = await self._embed(texts, settings.further)
         parts = divided(replies, [len(cut.chunks) for _, cut in done])
         for (document, cut), embedded in zip(done, parts, strict=True):
             document.prepared = to_bytes(cut, embedded)
@@ -257,14 +263,18 @@ class BulkDocuments:
             except Unparsable:
                 return None
 
-    async def _embed(self, texts: Sequence[str]) -> list[Embedded]:
+    async def _embed(
+        self, texts: Sequence[str], further: FurtherVectors = NO_FURTHER_VECTORS
+    ) -> list[Embedded]:
         size = self._settings.embed_texts_per_call
-        parts = [texts[at : at + size] for at in range(0, len(texts), size)]
-        return list(await asyncio.gather(*map(self._embed_call, parts)))
+        calls = (
+            self._embed_call(texts[at : at + size], further) for at in range(0, len(texts), size)
+        )
+        return list(await asyncio.gather(*calls))
 
-    async def _embed_call(self, texts: Sequence[str]) -> Embedded:
+    async def _embed_call(self, texts: Sequence[str], further: FurtherVectors) -> Embedded:
         async with self._calls:
-            return await self._retry.call(partial(self._embedder.embed, texts))
+            return await self._retry.call(partial(self._embedder.embed, texts, further))
 
     async def _vectors(self, texts: Sequence[str]) -> NDArray[Any]:
         return np.concatenate([reply.vectors for reply in await self._embed(texts)])

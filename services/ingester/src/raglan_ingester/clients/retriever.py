@@ -17,7 +17,7 @@ from raglan.deadline import Deadline
 from raglan.rpc.pool import EndpointPool
 from raglan.v1 import common_pb2, retriever_pb2
 
-from raglan_ingester.clients.embedder import Model
+from raglan_ingester.clients.embedder import NO_FURTHER_VECTORS, FurtherVectors, Model
 from raglan_ingester.labels import Labels
 
 _CALL_S: Final = 60.0
@@ -33,6 +33,7 @@ class CollectionSettings:
     created: str
     """Tells it from an earlier collection of the same name."""
     strategy: str = STRUCTURE
+    further: FurtherVectors = NO_FURTHER_VECTORS
 
     def with_defaults(self, *, max_chars: int, overlap_chars: int) -> CollectionSettings:
         """Return the same with these sizes, where it has none of its own."""
@@ -73,6 +74,10 @@ class IndexChunk:
     """Text between the chunk before and this one."""
     section: tuple[int, int] | None = None
     """Positions of the first and the last chunk of its section."""
+    tokens: NDArray[Any] | None = None
+    """Its token vectors; None where the collection has none."""
+    sparse: tensors.SparseVector | None = None
+    """Its term weights by the model; None where the collection has none."""
 
 
 class RetrieverClient:
@@ -101,6 +106,11 @@ class RetrieverClient:
             reply.chunking.overlap_chars,
             reply.created,
             reply.chunking.strategy or STRUCTURE,
+            FurtherVectors(
+                reply.further_vectors.token_vectors,
+                reply.further_vectors.token_pooling or 1,
+                reply.further_vectors.sparse,
+            ),
         )
 
     async def upsert(
@@ -115,6 +125,10 @@ class RetrieverClient:
             vectors=tensors.pack(vectors),
             readability=[chunk.readability for chunk in chunks if chunk.readability is not None],
         )
+        if tokens := [chunk.tokens for chunk in chunks if chunk.tokens is not None]:
+            request.token_vectors.CopyFrom(tensors.pack_tokens(tokens))
+        if sparse := [chunk.sparse for chunk in chunks if chunk.sparse is not None]:
+            request.sparse.CopyFrom(tensors.pack_sparse(sparse))
         with tenancy.owner_of(collection) as request.collection:
             reply = await self._call("Upsert", request)
         await self._on_change(collection, reply.revision)

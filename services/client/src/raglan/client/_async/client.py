@@ -182,6 +182,7 @@ class AsyncClient(AsyncDocuments, AsyncConversations):
         *,
         embedder: str | None = None,
         chunking: Mapping[str, int | str] | None = None,
+        vectors: Mapping[str, int | bool] | None = None,
     ) -> models.Collection:
         """Make a collection; one that exists with the same settings is returned.
 
@@ -189,8 +190,10 @@ class AsyncClient(AsyncDocuments, AsyncConversations):
             name: letters, digits, `-`, `_` and `.`.
             embedder: refuse if the mesh serves another model than this one.
             chunking: `{"strategy": ..., "max_chars": ..., "overlap_chars": ...}`.
+            vectors: `{"late_interaction": ..., "token_pooling": ..., "sparse": ...}`.
         """
-        body = {"name": name, **given(embedder=embedder, chunking=chunking)}
+        settings = given(embedder=embedder, chunking=chunking, vectors=vectors)
+        body = {"name": name, **settings}
         made = await self.request("POST", "/v1/collections", json=body, idempotent=True)
         return read_as(models.Collection, made)
 
@@ -208,6 +211,19 @@ class AsyncClient(AsyncDocuments, AsyncConversations):
         """Choose the profile of the questions to a collection that name none; None for no own."""
         path = f"/v1/collections/{segment(name)}"
         found = await self.request("PATCH", path, json={"profile": profile}, idempotent=True)
+        return read_as(models.Collection, found)
+
+    async def set_recall_target(self, name: str, recall_target: float | None) -> models.Collection:
+        """Choose the recall@10 that a collection's vector index is built and searched for.
+
+        Args:
+            name: of the collection.
+            recall_target: 0.8 to 0.999; None for the retriever's own. Where it takes another index,
+                that is built in the background, from what is stored.
+        """
+        path = f"/v1/collections/{segment(name)}"
+        body = {"recall_target": recall_target}
+        found = await self.request("PATCH", path, json=body, idempotent=True)
         return read_as(models.Collection, found)
 
     async def delete_collection(self, name: str) -> models.Deleted:
