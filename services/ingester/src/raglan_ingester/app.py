@@ -12,7 +12,7 @@ import grpc
 import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
-from raglan.database import Database, PatientDatabase, url_of
+from raglan.database import Database, PatientDatabase, now_ms, url_of
 from raglan.deadline import Deadline
 from raglan.disk import require_writable
 from raglan.errors import Unavailable
@@ -63,6 +63,7 @@ from raglan_ingester.sources.store import SourceStore
 from raglan_ingester.sources.sync import Ports
 from raglan_ingester.submission import Intake, Limits
 from raglan_ingester.tokenizer_files import TokenizerFolder
+from raglan_ingester.versions import VersionStore
 from raglan_ingester.workers import Heartbeats, WorkerName, claim_name
 
 _CHECK_S = 10.0
@@ -87,6 +88,7 @@ class _Stores:
         self.labels = LabelStore(database, settings.max_metadata_bytes)
         self.changes = ChangeStore(database, settings.max_metadata_bytes)
         self.sources = SourceStore(database)
+        self.versions = VersionStore(database)
         self.blobs = BlobStore(settings.data_dir / "blobs", min_free_mb=settings.min_free_mb)
         self.locks = CollectionLocks()
         self.submissions = CollectionLocks()
@@ -124,7 +126,11 @@ class Ingester:
         self._ingestion = self._build_ingestion()
         self._library = self._build_library()
         self._labelling = Labelling(
-            self._stores.labels, self._retriever, self._stores.locks, self._counted.set_aside
+            self._stores.labels,
+            self._retriever,
+            self._stores.locks,
+            self._counted.set_aside,
+            self._stores.versions,
         )
         self._changes = self._build_changes()
         self._importer = self._build_importer()
@@ -181,6 +187,7 @@ class Ingester:
                 stores.locks,
                 self._retry,
                 stores.blobs,
+                stores.versions,
             ),
             parse_workers=settings.parse_workers,
             texts_per_call=settings.embed_texts_per_call,
@@ -214,6 +221,7 @@ class Ingester:
             stores.submissions,
             self._ingestion,
             stores.revisions,
+            stores.versions,
         )
 
     def _build_changes(self) -> Changes:
@@ -332,6 +340,7 @@ class Ingester:
         try:
             await self._library.finish_deletions()
         finally:
+            await self._stores.versions.expire(now_ms())
             await self._labelling.finish()
 
     async def _vectors(self, retry: OutageRetry, texts: Sequence[str]) -> NDArray[Any]:

@@ -12,7 +12,7 @@ from raglan.errors import Conflict, NotFound
 from sqlalchemy.orm import Session
 
 from raglan_ingester.change_store import Change, change_of
-from raglan_ingester.documents import FORGOTTEN, add_warnings, claim, fail_stranded
+from raglan_ingester.documents import FORGOTTEN, add_warnings, claim
 from raglan_ingester.job_views import JobView, newest, reached, views_of
 from raglan_ingester.model import (
     Document,
@@ -26,6 +26,7 @@ from raglan_ingester.model import (
     JobWarning,
 )
 from raglan_ingester.revisions import insert
+from raglan_ingester.stranded import fail_stranded
 
 _RERUN = (ItemState.FAILED, ItemState.CANCELLED)
 

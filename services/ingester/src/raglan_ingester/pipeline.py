@@ -7,8 +7,6 @@ off is continued by the next, which takes what is still queued.
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import json
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
@@ -18,7 +16,6 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 from raglan.chunk_text import in_context
-from raglan.chunking_strategy import STRUCTURE
 from raglan.errors import Conflict, RaglanError
 from raglan.markup import blank_markup
 from raglan.telemetry import semconv, tracing
@@ -30,6 +27,7 @@ from raglan_ingester.clients.embedder import Embedded, Model
 from raglan_ingester.clients.retriever import CollectionSettings
 from raglan_ingester.document_metadata import merge_metadata
 from raglan_ingester.documents import DocumentStore
+from raglan_ingester.fingerprints import fingerprint
 from raglan_ingester.indexing import Indexer, Prepared
 from raglan_ingester.jobs import JobStore
 from raglan_ingester.model import Document, DocumentState, Item, ItemState, Job, JobState
@@ -40,11 +38,9 @@ from raglan_ingester.progress import Progress
 from raglan_ingester.token_index import ModelTokenizer
 from raglan_ingester.tokenizer_files import TokenizerFolder
 from raglan_ingester.unread_language import UnreadDocuments, truncation_warnings
+from raglan_ingester.versions import following
 
 log: Final = structlog.get_logger()
-
-PIPELINE_VERSION: Final = 3
-"""Raise it when the same bytes would now give other chunks: unchanged documents are then redone."""
 
 _PAGE: Final = 256
 BYTES_UNDER_WAY: Final = 64 * 1024 * 1024
@@ -106,7 +102,8 @@ class _Cut:
 
     item: Item
     cut: CutDocument
-    fingerprint: str
+    number: int
+    """Of the version; 0 where the collection keeps none."""
     borrowed: int
 
 
@@ -167,16 +164,16 @@ class JobRun:
         async with asyncio.TaskGroup() as tasks:
             while items := await self._dependencies.jobs.queued_items(self._job.id, after, _PAGE):
                 after = items[-1].ordinal
-                for item in await self._changed(items):
+                for item, number in await self._changed(items):
                     borrowed = await self._byte_budget.acquire(
                         max(item.size_bytes, BYTES_UNDER_WAY // _DOCUMENTS_UNDER_WAY)
                     )
                     await self._parsing.acquire()
-                    tasks.create_task(self._parse(item, borrowed))
+                    tasks.create_task(self._parse(item, number, borrowed))
         self._cut.put_nowait(None)
 
-    async def _changed(self, items: Sequence[Item]) -> list[Item]:
-        """Return the items that need work; settle the others."""
+    async def _changed(self, items: Sequence[Item]) -> list[tuple[Item, int]]:
+        """Return the items that need work, with the number of their version; settle the others."""
         held = await self._dependencies.documents.claimed(
             self._job, [item.document_id for item in items]
         )
@@ -188,23 +185,29 @@ class JobRun:
             elif self._is_unchanged(item, row):
                 unchanged.append(item.document_id)
             else:
-                work.append(item)
+                work.append((item, self._number(row)))
         await self._dependencies.jobs.settle(self._job, unchanged, ItemState.UNCHANGED)
         await self._dependencies.indexer.drop(self._job, lost)
         for _ in range(len(items) - len(work)):
             self.progress.skipped()
         return work
 
+    def _number(self, row: Document) -> int:
+        if self._collection.versions is None:
+            return 0
+        return following(row, is_repair=row.submission != self._job.number)
+
     def _is_unchanged(self, item: Item, row: Document) -> bool:
         """Return whether a document is as the submission would leave it."""
-        if row.state != DocumentState.READY or row.fingerprint != self._fingerprint(item):
+        same = fingerprint(item, self._collection, row.version)
+        if row.state != DocumentState.READY or row.fingerprint != same:
             return False
         # An edit before the submission gives way to it; tags that are not submitted stay. One after
         # it that it does not name was made to this very version, between two parts of a backup.
         gives_way = 0 < row.edited_ms <= self._job.created_ms
         return not (gives_way or item.edits) and item.access in (None, row.access)
 
-    async def _parse(self, item: Item, borrowed: int) -> None:
+    async def _parse(self, item: Item, number: int, borrowed: int) -> None:
         settings = self._collection
         try:
             request = ParseRequest(
@@ -234,7 +237,7 @@ class JobRun:
         else:
             if self._has_room(cut):
                 self.progress.cut(len(cut.chunks))
-                self._cut.put_nowait(_Cut(item, cut, self._fingerprint(item), borrowed))
+                self._cut.put_nowait(_Cut(item, cut, number, borrowed))
                 return
             await self._fail([item], self._too_many_chunks())
         finally:
@@ -349,11 +352,13 @@ class JobRun:
             cut.cut,
             rows,
             model,
-            cut.fingerprint,
+            fingerprint(cut.item, self._collection, cut.number),
             metadata_json,
             readability=readability,
             warnings=[*cut.cut.warnings, *refused, *truncation_warnings(truncated)],
             created_ms=self._job.created_ms,
+            number=cut.number,
+            retention=self._collection.versions,
         )
 
     async def _embed_parts(self, parts: Sequence[Sequence[str]]) -> list[Embedded]:
@@ -402,19 +407,6 @@ class JobRun:
 
     async def _fail(self, items: Sequence[Item], message: str) -> None:
         await self._dependencies.jobs.fail(self._job, {item.document_id: message for item in items})
-
-    def _fingerprint(self, item: Item) -> str:
-        """Equal for two submissions that would give the same chunks with the same vectors."""
-        settings = self._collection
-        decides = [
-            PIPELINE_VERSION,
-            *(item.sha256, item.title, item.metadata_json, item.filename, item.media_type),
-            *(settings.max_chars, settings.overlap_chars),
-            *(settings.model.id, settings.model.revision, settings.model.dimension),
-        ]
-        if settings.strategy != STRUCTURE:  # as before there were others
-            decides.append(settings.strategy)
-        return hashlib.sha256(json.dumps(decides).encode()).hexdigest()
 
 
 def _embedding_texts(batch: Sequence[_Cut]) -> list[str]:

@@ -94,6 +94,16 @@ class MeanReadability:
 
 
 @dataclass(frozen=True, slots=True)
+class Retention:
+    """How long a collection keeps earlier versions of documents."""
+
+    max_versions: int
+    """Of a document, the present one aside."""
+    max_age_days: int = 0
+    """After a version was replaced; 0 for no limit."""
+
+
+@dataclass(frozen=True, slots=True)
 class Collection:
     """The description that is stored with a collection."""
 
@@ -120,6 +130,9 @@ class Collection:
 
     strategy: str = STRUCTURE
     """How documents are cut (`raglan.chunking_strategy`); the ingester reads it."""
+
+    versions: Retention | None = None
+    """Which earlier versions of documents it keeps; None for none. The ingester reads it."""
 
     @property
     def readability(self) -> float | None:
@@ -152,8 +165,8 @@ class Collection:
         )
 
     @property
-    def _chunking(self) -> tuple[int, int, str]:
-        return (self.max_chars, self.overlap_chars, self.strategy)
+    def _chunking(self) -> tuple[int, int, str, Retention | None]:
+        return (self.max_chars, self.overlap_chars, self.strategy, self.versions)
 
     def with_texts(self, lengths: Sequence[int], languages: Iterable[str]) -> Collection:
         """Return the collection with texts of these lengths, in terms, and languages."""
@@ -179,6 +192,7 @@ class Collection:
         if (found := stored.get("format", FORMAT)) > FORMAT:
             raise NewerFormat(found)
         known = {field.name for field in fields(cls)}
+        versions = stored.get("versions")
         return cls(
             # Descriptions older than the field come from the first analysis, Qdrant's.
             **{"analysis": 0}
@@ -188,6 +202,7 @@ class Collection:
                 "mean_length": MeanLength(**stored["mean_length"]),
                 "mean_readability": MeanReadability(**stored.get("mean_readability", {})),
                 "languages": tuple(stored.get("languages", ())),
+                "versions": Retention(**versions) if versions else None,
             }
         )
 

@@ -13,6 +13,7 @@ from raglan.v1 import common_pb2, ingester_pb2, retriever_pb2
 
 from raglan_gateway import caller
 from raglan_gateway.api import replies, schemas
+from raglan_gateway.api.version_schemas import KeptVersions
 from raglan_gateway.collection_profiles import CollectionProfiles
 from raglan_gateway.deletions import Deletions
 from raglan_gateway.mesh import Mesh
@@ -22,7 +23,12 @@ TIMEOUT_S: Final = 30.0
 
 
 async def create(
-    mesh: Mesh, name: str, chunking: schemas.Chunking, *, embedder: str | None = None
+    mesh: Mesh,
+    name: str,
+    chunking: schemas.Chunking,
+    *,
+    embedder: str | None = None,
+    versions: KeptVersions | None = None,
 ) -> retriever_pb2.Collection:
     """Make a collection for the vectors of the model that the mesh serves.
 
@@ -44,6 +50,9 @@ async def create(
             strategy=chunking.strategy,
         ),
     )
+    if versions is not None:
+        request.versions.max_versions = versions.max_versions
+        request.versions.max_age_days = versions.max_age_days or 0
     made: retriever_pb2.Collection = await mesh.retriever.call(
         "CreateCollection", request, deadline=deadline
     )
@@ -113,7 +122,10 @@ def router(
     async def create_collection(body: schemas.NewCollection) -> schemas.Collection:
         """Make a collection; asking again for the same one is no error."""
         chunking = body.chunking or schemas.Chunking()
-        return replies.collection(await create(mesh, body.name, chunking, embedder=body.embedder))
+        made = await create(
+            mesh, body.name, chunking, embedder=body.embedder, versions=body.versions
+        )
+        return replies.collection(made)
 
     @routes.get("")
     async def list_collections() -> schemas.Collections:

@@ -21,6 +21,7 @@ from raglan_gateway.api import (
     strategy_schemas,
     understood,
 )
+from raglan_gateway.api.version_schemas import KeptVersions
 from raglan_gateway.expansion.joining import part_at
 from raglan_gateway.grounding import Claim, groundedness
 from raglan_gateway.query_state import QueryState
@@ -199,6 +200,7 @@ def passage(found: common_pb2.Passage) -> schemas.Passage:
         duplicates=found.duplicates,
         scores=schemas.Scores(**scores),
         metadata=_object(found.metadata_json),
+        version=found.version or None,
     )
 
 
@@ -254,7 +256,16 @@ def collection(found: retriever_pb2.Collection) -> schemas.Collection:
         disk_bytes=found.disk_bytes,
         error=found.error,
         profile=found.profile or None,
+        versions=kept_versions(found),
     )
+
+
+def kept_versions(found: retriever_pb2.Collection) -> KeptVersions | None:
+    """The earlier versions that a collection keeps."""
+    if not found.HasField("versions"):
+        return None
+    held = found.versions
+    return KeptVersions(max_versions=held.max_versions, max_age_days=held.max_age_days or None)
 
 
 def document_summary(found: ingester_pb2.Document) -> schemas.DocumentSummary:
@@ -325,6 +336,9 @@ def _document_fields(found: ingester_pb2.Document) -> dict[str, Any]:
         "metadata": _object(found.metadata_json),
         "access": list(found.access),
         "created_at": _iso(found.created_at),
+        "version": found.version or None,
+        "valid_from": _iso(found.valid_from) if found.version else None,
+        "valid_to": _iso(found.valid_to) if found.HasField("valid_to") else None,
     }
 
 

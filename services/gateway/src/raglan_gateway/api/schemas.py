@@ -19,6 +19,7 @@ from raglan_gateway.api.strategy_schemas import StrategyReply, WithSecondTry, Wi
 from raglan_gateway.api.strict import Strict
 from raglan_gateway.api.text import BoundedJson, NonBlankText, PlainText
 from raglan_gateway.api.understood import Understood
+from raglan_gateway.api.version_schemas import KeptVersions, Moment
 
 
 class Described(BaseModel):
@@ -82,6 +83,9 @@ class SearchRequest(WithPreferences, WithStrategy):
     Not applied where nothing was reranked; `degraded` says so then."""
     filter: BoundedFilter | None = None
     """Only documents whose metadata match."""
+    as_of: Moment | None = None
+    """Search the versions of documents that were present at this time; without it, the present
+    ones. Refused for collections that keep no versions."""
     expand_tokens: Annotated[int, Field(ge=0)] | None = None
     """Tokens of text around the passages that they are joined with, best first, in all; passages
     that follow each other are joined too. At most `RAGLAN_GATEWAY_MAX_EXPAND_TOKENS` (16,000); 0
@@ -163,6 +167,8 @@ class Passage(Described):
     """Further passages with the same text that were left out of the result."""
     scores: Scores
     metadata: dict[str, Any]
+    version: int | None = None
+    """Number of the document's version that it is of; null where the collection keeps none."""
 
 
 class Citation(Described):
@@ -297,6 +303,9 @@ class NewCollection(Strict):
     name: CollectionName
     embedder: Annotated[PlainText, Field(min_length=1, max_length=512)] | None = None
     chunking: Chunking | None = None
+    versions: KeptVersions | None = None
+    """Keep earlier versions of documents, for searches `as_of` a time; null removes a version when
+    it is replaced."""
 
 
 class CollectionChanges(Strict):
@@ -328,6 +337,8 @@ class Collection(Described):
     """Reason for which it cannot be served, with which only its name is known; else empty."""
     profile: str | None = None
     """Profile of the questions to it that name none; null for that of the gateway's file."""
+    versions: KeptVersions | None = None
+    """Earlier versions of documents that it keeps, whose chunks are counted in `chunks`."""
 
 
 class Collections(Described):
@@ -388,6 +399,12 @@ class DocumentSummary(Described):
     access: list[str] = Field(default_factory=list)
     """Tags of which a caller must hold one to find it; none for every caller."""
     created_at: str
+    version: int | None = None
+    """From 1; null where the collection keeps no versions."""
+    valid_from: str | None = None
+    """When the version took the place of the one before."""
+    valid_to: str | None = None
+    """When the next version took its place; null for the present one."""
 
 
 class Document(DocumentSummary):

@@ -213,10 +213,11 @@ class EdgeStore:
         fresh = None
         try:
             await self._writes.run(self._copy, held, path, rewrite)
-            model = held.stored.collection.model
+            collection = held.stored.collection
             await optimize(
                 path,
-                rewrite_dimension=model.dimension if rewrite else 0,
+                rewrite_dimension=collection.model.dimension if rewrite else 0,
+                keeps_versions=collection.versions is not None,
                 index=held.points >= self._optimize_after or not rewrite,
             )
             fresh = await self._reads.run(Shard, path)
@@ -282,7 +283,12 @@ class EdgeStore:
         self._disk.check("create a collection")
         dimension = collection.model.dimension
         self._shards.add(
-            self._folders.create(collection, lambda path: Shard.create(path, dimension))
+            self._folders.create(
+                collection,
+                lambda path: Shard.create(
+                    path, dimension, keeps_versions=collection.versions is not None
+                ),
+            )
         )
 
     def _describe(self, collection: Collection) -> None:

@@ -29,7 +29,9 @@ _NICENESS: Final = 10
 _PR_SET_PDEATHSIG: Final = 1
 
 
-async def optimize(path: Path, *, rewrite_dimension: int = 0, index: bool = True) -> None:
+async def optimize(
+    path: Path, *, rewrite_dimension: int = 0, index: bool = True, keeps_versions: bool = False
+) -> None:
     """Work on the shard at `path`, which no one has open. Ends with its caller.
 
     Args:
@@ -37,6 +39,7 @@ async def optimize(path: Path, *, rewrite_dimension: int = 0, index: bool = True
         rewrite_dimension: of its dense vectors; above 0, the shard is replaced by one that holds
             nothing of deleted or replaced points.
         index: build its vector index.
+        keeps_versions: whether a shard that replaces it needs the indexes of versions.
 
     Raises:
         Internal: the process failed; its last line is in the message.
@@ -48,6 +51,7 @@ async def optimize(path: Path, *, rewrite_dimension: int = 0, index: bool = True
         str(path),
         str(rewrite_dimension),
         str(int(index)),
+        str(int(keeps_versions)),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.PIPE,
@@ -63,21 +67,21 @@ async def optimize(path: Path, *, rewrite_dimension: int = 0, index: bool = True
         raise Internal(f"optimizing ended with status {process.returncode}: {lines[-1]}")
 
 
-def _main(path: Path, rewrite_dimension: int, index: bool) -> None:
+def _main(path: Path, rewrite_dimension: int, index: bool, keeps_versions: bool) -> None:
     if sys.platform == "linux":
         # A service that is killed takes this process along; the next start clears its folder.
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     os.nice(_NICENESS)
     if rewrite_dimension:
-        _rewrite(path, rewrite_dimension)
+        _rewrite(path, rewrite_dimension, keeps_versions)
     if index:
         _index(path)
 
 
-def _rewrite(path: Path, dimension: int) -> None:
+def _rewrite(path: Path, dimension: int, keeps_versions: bool) -> None:
     fresh = path.with_name(f"{path.name}.rewritten")
     source = Shard(path)
-    Shard.create(fresh, dimension)
+    Shard.create(fresh, dimension, keeps_versions=keeps_versions)
     target = Shard(fresh)
     for ids in source.pages():
         target.copy(source, ids)
@@ -103,4 +107,4 @@ def _index(path: Path) -> None:
 
 
 if __name__ == "__main__":
-    _main(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3] == "1")
+    _main(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3] == "1", sys.argv[4] == "1")

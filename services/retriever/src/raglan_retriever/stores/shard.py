@@ -25,6 +25,7 @@ from raglan_retriever.chunks import DOCUMENT_ID, LABELLED, NUMBERS, STORED, TERM
 from raglan_retriever.lexical import Sparse
 from raglan_retriever.stores.folders import sync_files
 from raglan_retriever.stores.store import DENSE, LEXICAL, Hit, Point, Relabel
+from raglan_retriever.validity import FROM, TO
 
 SLICE: Final = 50
 """Points an update, so that the interpreter's lock is held for about 2 ms at a time."""
@@ -67,7 +68,7 @@ class Shard:
             raise
 
     @staticmethod
-    def create(path: Path, dimension: int) -> None:
+    def create(path: Path, dimension: int, *, keeps_versions: bool = False) -> None:
         """Make an empty shard at `path`, with its payload indexes."""
         path.mkdir(parents=True)
         config = qe.EdgeConfig(
@@ -84,6 +85,9 @@ class Shard:
         shard = qe.EdgeShard.create(str(path), config)
         for name in (DOCUMENT_ID, TERMS):
             shard.update(qe.UpdateOperation.create_field_index(name, qe.PayloadSchemaType.Keyword))
+        for key in (FROM, TO) if keeps_versions else ():
+            field = f'{NUMBERS}."{key}"'
+            shard.update(qe.UpdateOperation.create_field_index(field, qe.PayloadSchemaType.Float))
         shard.flush()
         shard.close()
 
@@ -129,7 +133,8 @@ class Shard:
             fields = {name: record.payload.get(name) for name in LABELLED}
             found.setdefault(json.dumps(fields), []).append(str(record.id))
         for key, ids in found.items():
-            fresh = relabel(json.loads(key))
+            if not (fresh := relabel(json.loads(key))):
+                continue
             for some in _slices(ids):
                 yield list(some)
                 self._shard.update(qe.UpdateOperation.set_payload(list(some), fresh))
