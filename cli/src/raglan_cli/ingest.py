@@ -86,6 +86,16 @@ def ingest(
             help="How a collection that is made now cuts its documents; see raglan chunks.",
         ),
     ] = None,
+    versions: Annotated[
+        int | None,
+        typer.Option(
+            "--versions",
+            min=1,
+            max=1_000,
+            help="How many earlier versions of a document a collection that is made now keeps, for "
+            "searches --as-of. Default: none.",
+        ),
+    ] = None,
     prune: Annotated[
         bool,
         typer.Option("--prune", help="Delete documents of the given folders whose files are gone."),
@@ -127,7 +137,7 @@ def ingest(
             preview.show(gateway, collection, selection, fields, prune=prune, json=json)
         return
     with Gateway(find_url(url)) as gateway, bars(quiet=json) as shown:
-        gateway.create_collection(collection, chunking and str(chunking))
+        gateway.create_collection(collection, chunking and str(chunking), versions)
         upload = Upload(gateway, collection, shown.uploaded, fields, access)
         shown.expect_upload(sum(source.size for source in selection.files))
         try:

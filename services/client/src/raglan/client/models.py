@@ -37,6 +37,7 @@ class Passage(Model):
     duplicates: int
     scores: Scores
     metadata: dict[str, Any]
+    version: int | None = None
 
 
 class Citation(Model):
@@ -251,6 +252,13 @@ class Embedder(Model):
     dimension: int
 
 
+class KeptVersions(Model):
+    """Earlier versions of documents that a collection keeps."""
+
+    max_versions: int
+    max_age_days: int | None = None
+
+
 class Collection(Model):
     """A collection and what it holds."""
 
@@ -263,6 +271,7 @@ class Collection(Model):
     disk_bytes: int
     error: str = ""
     profile: str | None = None
+    versions: KeptVersions | None = None
 
 
 class Collections(Model):
@@ -297,6 +306,15 @@ class DocumentSummary(Model):
     metadata: dict[str, Any]
     access: list[str] = Field(default_factory=list)
     created_at: str
+    version: int | None = None
+    valid_from: str | None = None
+    valid_to: str | None = None
+
+
+class DocumentVersions(Model):
+    """Versions of a document, the newest first."""
+
+    versions: list[DocumentSummary]
 
 
 class Document(DocumentSummary):
