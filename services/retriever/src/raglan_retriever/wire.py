@@ -67,7 +67,9 @@ def chunk_from_proto(message: retriever_pb2.Chunk) -> Chunk:
         structure=message.structure,
         language=message.language,
         filename=message.filename,
-        created_ms=milliseconds(message.created_at, f"created_at of chunk {message.chunk_id[:100]!r}"),
+        created_ms=milliseconds(
+            message.created_at, f"created_at of chunk {message.chunk_id[:100]!r}"
+        ),
         gap_before=message.gap_before,
         section=_section_from_proto(message),
         access=tuple(message.access),
