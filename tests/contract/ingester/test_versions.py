@@ -186,3 +186,30 @@ async def test_a_version_whose_time_is_up_goes_from_the_index_too(
 
     await until(is_gone, 30)
     assert [each.version for each in await listed(ingester, "small", "a")] == [3, 2]
+
+
+async def test_an_index_that_is_away_at_the_switch_follows_later(
+    ingester: Any, index: Index, until: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await index.create("small", max_versions=5)
+    await put(ingester, "small", a=0)
+    before = await instant()
+    keep, calls = RetrieverClient.keep_versions, []
+
+    async def away(self: RetrieverClient, *args: Any, **fields: Any) -> None:
+        calls.append(args)
+        if len(calls) == 1:
+            raise Unavailable("away")
+        await keep(self, *args, **fields)
+
+    monkeypatch.setattr(RetrieverClient, "keep_versions", away)
+    await put(ingester, "small", a=1)
+    assert await index.texts("small", before) == {text("a", 0)}
+    assert await index.texts("small", None) == {text("a", 1)}
+
+    async def is_finished() -> bool:
+        return (await ingester.revisions("small"))[1] == []
+
+    await until(is_finished, 30)
+    assert len(calls) >= 2
+    assert await index.texts("small", before) == {text("a", 0)}
