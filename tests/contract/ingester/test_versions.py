@@ -14,8 +14,9 @@ import pytest
 import pytest_asyncio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from raglan.errors import NotFound
+from raglan.errors import NotFound, Unavailable
 from raglan.v1 import ingester_pb2
+from raglan_ingester.clients.retriever import RetrieverClient
 from real_index import Index, serving
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
