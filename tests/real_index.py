@@ -33,17 +33,17 @@ class Index:
         request = retriever_pb2.CreateCollectionRequest(name=name, embedder=MODEL)
         if max_versions:
             request.versions.max_versions = max_versions
-        await self.stub.CreateCollection(request, timeout=10, metadata=of_tenant())
+        await self.stub.CreateCollection(request, timeout=30, metadata=of_tenant())
 
     async def chunks(self, document_id: str) -> list[Any]:
         request = retriever_pb2.GetDocumentChunksRequest(
             collection="default", document_id=document_id
         )
-        return list((await self.stub.GetDocument(request, timeout=10, metadata=of_tenant())).chunks)
+        return list((await self.stub.GetDocument(request, timeout=30, metadata=of_tenant())).chunks)
 
     async def count(self, *ids: str) -> list[int]:
         request = retriever_pb2.CountChunksRequest(collection="default", document_ids=ids)
-        return list((await self.stub.CountChunks(request, timeout=10, metadata=of_tenant())).counts)
+        return list((await self.stub.CountChunks(request, timeout=30, metadata=of_tenant())).counts)
 
     async def texts(self, collection: str, as_of_ms: int | None, **fields: Any) -> set[str]:
         """Texts of the chunks with the word "shared", as of a time."""
@@ -55,17 +55,17 @@ class Index:
             request.as_of.FromMilliseconds(as_of_ms)
         with access_tags.serving(None):
             metadata = [*of_tenant(), *access_tags.to_metadata()]
-        found = await self.stub.Search(request, timeout=10, metadata=metadata)
+        found = await self.stub.Search(request, timeout=30, metadata=metadata)
         return {passage.text for passage in found.passages}
 
     async def size(self, collection: str) -> int:
         """Chunks of a collection, those of earlier versions included."""
         request = retriever_pb2.GetCollectionRequest(name=collection)
-        return int((await self.stub.GetCollection(request, timeout=10)).chunks)
+        return int((await self.stub.GetCollection(request, timeout=30)).chunks)
 
     async def lose(self, document_id: str) -> None:
         request = retriever_pb2.DeleteRequest(collection="default", document_ids=[document_id])
-        await self.stub.Delete(request, timeout=10, metadata=of_tenant())
+        await self.stub.Delete(request, timeout=30, metadata=of_tenant())
 
 
 async def serving(stack: AsyncExitStack, folder: Path) -> Index:
