@@ -175,7 +175,9 @@ async def test_a_version_whose_time_is_up_goes_from_the_index_too(
     for variant in (0, 1, 2):
         await put(ingester, "small", a=variant)
     assert await index.size("small") == 3
-    expired = "UPDATE document_versions SET expires_ms = 1 WHERE number = 1 AND collection = 'small'"
+    expired = (
+        "UPDATE document_versions SET expires_ms = 1 WHERE number = 1 AND collection = 'small'"
+    )
     with (
         closing(sqlite3.connect(ingester.settings.data_dir / "ingester.sqlite")) as connection,
         connection,

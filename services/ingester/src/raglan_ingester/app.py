@@ -21,7 +21,7 @@ from raglan.rpc.metrics import CalledPools
 from raglan.rpc.pool import EndpointPool
 from raglan.rpc.server import Service
 from raglan.telemetry.metrics import Endpoint
-from raglan.v1 import embedder_pb2_grpc, ingester_pb2_grpc, retriever_pb2_grpc
+from raglan.v1 import embedder_pb2_grpc, generator_pb2_grpc, ingester_pb2_grpc, retriever_pb2_grpc
 
 from raglan_ingester.backup.exporting import Exporter
 from raglan_ingester.backup.importing import Importer, Target
@@ -33,9 +33,11 @@ from raglan_ingester.changes import Changes
 from raglan_ingester.chunk_preview import ChunkPreviewer
 from raglan_ingester.chunking import Sizes
 from raglan_ingester.clients.embedder import EmbedderClient
+from raglan_ingester.clients.generator import GeneratorClient
 from raglan_ingester.clients.index_transfer import IndexTransfer
 from raglan_ingester.clients.retriever import RetrieverClient
 from raglan_ingester.collection_locks import CollectionLocks
+from raglan_ingester.contexts import Contexts, ContextStore
 from raglan_ingester.documents import DocumentStore
 from raglan_ingester.engines.dbos_queue import DbosQueue
 from raglan_ingester.indexing import Indexer
@@ -78,7 +80,7 @@ class _Stores:
     """Stores over the tables, and the locks of their writers."""
 
     def __init__(self, database: Database, settings: IngesterSettings) -> None:
-        patient = PatientDatabase(database)
+        self.patient = patient = PatientDatabase(database)
         self.database = database
         # Runs wait for a database that is away; callers are told.
         self.jobs, self.documents = JobStore(patient), DocumentStore(patient)
@@ -163,6 +165,12 @@ class Ingester:
             retriever_pb2_grpc.RetrieverServiceStub,
             on_attempt=partial(called.attempted, "retriever"),
         )
+        self._generators = EndpointPool(
+            "generator",
+            self._settings.generator_address,
+            generator_pb2_grpc.GeneratorServiceStub,
+            on_attempt=partial(called.attempted, "generator"),
+        )
         called.watch({"embedder": self._embedders, "retriever": self._retrievers})
         self._embedder = EmbedderClient(self._embedders)
         record = self._stores.revisions.record
@@ -198,6 +206,12 @@ class Ingester:
             max_metadata_bytes=settings.max_metadata_bytes,
             max_chunks_per_document=settings.max_chunks_per_document,
             max_chunks_per_job=settings.max_chunks_per_job,
+            contexts=Contexts(
+                GeneratorClient(self._generators, call_s=settings.context_call_s),
+                ContextStore(stores.patient),
+                asyncio.Semaphore(settings.context_calls_in_flight),
+                settings.context_document_chars,
+            ),
         )
         return Ingestion(
             dependencies,
@@ -383,6 +397,7 @@ class Ingester:
         await self._parser.close()
         await self._embedders.close()
         await self._retrievers.close()
+        await self._generators.close()
         await self._database_state.close()
         await self._database.close()
         if self._worker is not None:

@@ -32,6 +32,8 @@ def fingerprint(item: Item, settings: CollectionSettings, number: int = 0) -> st
     ]
     if settings.strategy != STRUCTURE:  # as before there were others
         decides.append(settings.strategy)
+    if settings.contextual:
+        decides.append("contextual")
     if number > 1:
         decides.append(number)
     return hashlib.sha256(json.dumps(decides).encode()).hexdigest()

@@ -92,6 +92,8 @@ class Job(Base):
     collection: Mapped[str] = mapped_column(String(MAX_QUALIFIED_CHARS), index=True)
     state: Mapped[str] = mapped_column(String(16), default=JobState.QUEUED)
     kind: Mapped[str] = mapped_column(String(16), default=JobKind.INGEST)
+    context: Mapped[dict[str, int] | None] = mapped_column(JSON(none_as_null=True))
+    """Of a job with contextual chunks: `raglan_ingester.contexts.Cost`."""
     change: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     """Of a job that changes documents by a filter: `raglan_ingester.changes.Change`."""
     attempt: Mapped[int] = mapped_column(default=1)
@@ -227,6 +229,25 @@ class EarlierVersion(Base):
     access: Mapped[list[str]] = mapped_column(JSON, default=list)
     """Its tags when it was replaced; a caller needs one of these and one of the document's."""
     language: Mapped[str] = mapped_column(String(16), default="")
+
+
+class ChunkContext(Base):
+    """A sentence by which a language model situated a chunk in its document."""
+
+    __tablename__ = "chunk_contexts"
+    __table_args__ = (
+        ForeignKeyConstraint(
+            ["collection", "document_id"],
+            ["documents.collection", "documents.id"],
+            ondelete="CASCADE",
+        ),
+    )
+
+    collection: Mapped[str] = mapped_column(String(MAX_QUALIFIED_CHARS), primary_key=True)
+    document_id: Mapped[str] = mapped_column(String(MAX_DOCUMENT_ID_CHARS), primary_key=True)
+    key: Mapped[str] = mapped_column(String(64), primary_key=True)
+    """Digest of what the model was shown."""
+    sentence: Mapped[str]
 
 
 class DocumentStructure(Base):

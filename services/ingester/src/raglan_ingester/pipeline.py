@@ -15,9 +15,7 @@ from typing import Any, Final, Protocol
 import numpy as np
 import structlog
 from numpy.typing import NDArray
-from raglan.chunk_text import in_context
 from raglan.errors import Conflict, RaglanError
-from raglan.markup import blank_markup
 from raglan.telemetry import semconv, tracing
 
 from raglan_ingester.blobs import BlobStore
@@ -25,8 +23,10 @@ from raglan_ingester.byte_budget import ByteBudget
 from raglan_ingester.chunking import Sizes
 from raglan_ingester.clients.embedder import Embedded, Model
 from raglan_ingester.clients.retriever import CollectionSettings
+from raglan_ingester.contexts import TOKENS, Contexts, JobContexts
 from raglan_ingester.document_metadata import merge_metadata
 from raglan_ingester.documents import DocumentStore
+from raglan_ingester.embedded_texts import embedded_texts
 from raglan_ingester.fingerprints import fingerprint
 from raglan_ingester.indexing import Indexer, Prepared
 from raglan_ingester.jobs import JobStore
@@ -94,6 +94,7 @@ class JobDependencies:
     max_metadata_bytes: int
     max_chunks_per_document: int
     max_chunks_per_job: int
+    contexts: Contexts
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +136,7 @@ class JobRun:
         self._indexing: set[asyncio.Task[None]] = set()
         self.unread = UnreadDocuments()
         self._chunks = progress.total["index"]
+        self._contexts = dependencies.contexts.of_job(job.context)
 
     async def work(self) -> None:
         """Parse, embed and index the queued items."""
@@ -217,7 +219,7 @@ class JobRun:
                 sizes=Sizes(
                     settings.max_chars,
                     settings.overlap_chars,
-                    self._tokenizer.max_tokens if self._tokenizer else 0,
+                    self._max_tokens(),
                     self._dependencies.max_chunks_per_document,
                 ),
                 title=item.title,
@@ -244,6 +246,12 @@ class JobRun:
             self._parsing.release()
         self.progress.skipped()
         self._byte_budget.release(borrowed)
+
+    def _max_tokens(self) -> int:
+        """Return the tokens of a chunk, beside its sentence if it gets one; 0 if unknown."""
+        if self._tokenizer is None:
+            return 0
+        return self._tokenizer.max_tokens - (TOKENS if self._collection.contextual else 0)
 
     def _has_room(self, cut: CutDocument) -> bool:
         if self._chunks + len(cut.chunks) > self._dependencies.max_chunks_per_job:
@@ -314,7 +322,9 @@ class JobRun:
         return []
 
     async def _embed(self, batch: Sequence[_Cut]) -> list[Prepared]:
-        texts = await asyncio.to_thread(_embedding_texts, batch)
+        sentences = await self._sentences(batch)
+        cuts = [each.cut for each in batch]
+        texts = await asyncio.to_thread(embedded_texts, cuts, sentences)
         size = self._dependencies.texts_per_call
         parts = [texts[at : at + size] for at in range(0, len(texts), size)]
         replies = await self._embed_parts(parts)
@@ -330,6 +340,20 @@ class JobRun:
             at += len(rows)
             prepared.append(self._prepared(cut, rows, replies[0].model, lost, read))
         return prepared
+
+    async def _sentences(self, batch: Sequence[_Cut]) -> list[Sequence[str]]:
+        """Return the sentences that situate the chunks of each document."""
+        if not self._collection.contextual:
+            return [()] * len(batch)
+        name = self._job.collection
+        return [
+            await self._contexts.sentences(name, each.item.document_id, each.cut) for each in batch
+        ]
+
+    @property
+    def context(self) -> JobContexts | None:
+        """Sentences of the job and their cost; None where its collection asks for none."""
+        return self._contexts if self._collection.contextual else None
 
     def _prepared(
         self,
@@ -407,18 +431,6 @@ class JobRun:
 
     async def _fail(self, items: Sequence[Item], message: str) -> None:
         await self._dependencies.jobs.fail(self._job, {item.document_id: message for item in items})
-
-
-def _embedding_texts(batch: Sequence[_Cut]) -> list[str]:
-    return [text for cut in batch for text in _texts_of(cut)]
-
-
-def _texts_of(cut: _Cut) -> list[str]:
-    title, text = cut.cut.title, cut.cut.text
-    return [
-        in_context(title, span.heading_path, blank_markup(text[span.start : span.end]))
-        for span in cut.cut.chunks
-    ]
 
 
 async def _all(calls: Sequence[Any]) -> list[Embedded]:

@@ -409,6 +409,7 @@ def _job_to_proto(view: JobView) -> ingester_pb2.Job:
         replaced=view.replaced,
         kind=job.kind,
         keeps_access=keeps_access(job),
+        context=ingester_pb2.ContextCost(**job.context) if job.context else None,
     )
     message.created_at.FromMilliseconds(job.created_ms)
     if job.finished_ms is not None:

@@ -131,6 +131,8 @@ class Collection:
     strategy: str = STRUCTURE
     """How documents are cut (`raglan.chunking_strategy`); the ingester reads it."""
 
+    contextual: bool = False
+    """A language model situates each chunk in its document; the ingester reads it."""
     versions: Retention | None = None
     """Which earlier versions of documents it keeps; None for none. The ingester reads it."""
 
@@ -165,8 +167,9 @@ class Collection:
         )
 
     @property
-    def _chunking(self) -> tuple[int, int, str, Retention | None]:
-        return (self.max_chars, self.overlap_chars, self.strategy, self.versions)
+    def _chunking(self) -> tuple[int, int, str, bool, Retention | None]:
+        chunking = (self.max_chars, self.overlap_chars, self.strategy, self.contextual)
+        return (*chunking, self.versions)
 
     def with_texts(self, lengths: Sequence[int], languages: Iterable[str]) -> Collection:
         """Return the collection with texts of these lengths, in terms, and languages."""

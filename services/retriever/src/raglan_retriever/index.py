@@ -73,6 +73,8 @@ class Index:
         max_chars: int,
         overlap_chars: int,
         strategy: str = STRUCTURE,
+        *,
+        contextual: bool = False,
         versions: Retention | None = None,
     ) -> Collection:
         """Create a collection, or return the existing one with the same settings.
@@ -89,6 +91,7 @@ class Index:
             created=datetime.now(UTC).isoformat(timespec="microseconds"),
             language=self._language,
             strategy=check_strategy(strategy),
+            contextual=contextual,
             versions=versions,
         )
         try:
@@ -102,7 +105,8 @@ class Index:
                 raise Conflict(
                     f"Collection {name!r} exists with other settings: {held.model}, chunks of "
                     f"{held.max_chars} characters overlapping by {held.overlap_chars}, cut by "
-                    f"{held.strategy}, {_kept(held.versions)}. "
+                    f"{held.strategy}{', contextual' if held.contextual else ''}, "
+                    f"{_kept(held.versions)}. "
                     "Delete it first, or choose another name."
                 ) from None
             return held

@@ -62,7 +62,8 @@ class RetrieverServicer(retriever_pb2_grpc.RetrieverServiceServicer):
             request.chunking.max_chars,
             request.chunking.overlap_chars,
             request.chunking.strategy or STRUCTURE,
-            wire.retention_from_proto(request),
+            contextual=request.chunking.contextual,
+            versions=wire.retention_from_proto(request),
         )
         return wire.collection_to_proto(*await self._index.stats(request.name))
 

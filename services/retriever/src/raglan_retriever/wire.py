@@ -202,6 +202,7 @@ def collection_to_proto(collection: Collection, stats: Stats) -> retriever_pb2.C
             max_chars=collection.max_chars,
             overlap_chars=collection.overlap_chars,
             strategy=collection.strategy,
+            contextual=collection.contextual,
         ),
         chunks=stats.chunks,
         documents=stats.documents,

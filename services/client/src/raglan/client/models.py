@@ -235,7 +235,7 @@ class PreviewedChunk(Model):
 class ChunkPreview(Model):
     """A document cut into chunks, of which nothing was stored."""
 
-    chunking: dict[str, int | str]
+    chunking: dict[str, int | str | bool]
     title: str
     language: str
     chars: int
@@ -390,6 +390,16 @@ class DocumentProblem(Model):
     message: str
 
 
+class ContextCost(Model):
+    """Sentences that a language model wrote for the chunks of a job, and their cost."""
+
+    calls: int
+    prompt_tokens: int
+    completion_tokens: int
+    reused: int
+    missing: int
+
+
 class Job(Model):
     """An ingestion, or a change of documents by a filter."""
 
@@ -404,6 +414,7 @@ class Job(Model):
     documents: int
     replaced: int
     unchanged: int
+    context: ContextCost | None = None
     created_at: str
     finished_at: str | None
 

@@ -599,6 +599,7 @@ class Job(_message.Message):
     REPLACED_FIELD_NUMBER: _builtins.int
     KIND_FIELD_NUMBER: _builtins.int
     KEEPS_ACCESS_FIELD_NUMBER: _builtins.int
+    CONTEXT_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     collection: _builtins.str
     status: Global___JobStatus.ValueType
@@ -624,6 +625,10 @@ class Job(_message.Message):
     def warnings(self) -> _containers.RepeatedCompositeFieldContainer[Global___DocumentWarning]:
         """The first ones; `warning_count` has all."""
 
+    @_builtins.property
+    def context(self) -> Global___ContextCost:
+        """Unset in collections without contextual chunks."""
+
     def __init__(
         self,
         *,
@@ -641,14 +646,50 @@ class Job(_message.Message):
         replaced: _builtins.int = ...,
         kind: _builtins.str = ...,
         keeps_access: _builtins.bool = ...,
+        context: Global___ContextCost | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "finished_at", b"finished_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["context", b"context", "created_at", b"created_at", "finished_at", b"finished_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "created_at", b"created_at", "documents", b"documents", "errors", b"errors", "finished_at", b"finished_at", "id", b"id", "keeps_access", b"keeps_access", "kind", b"kind", "replaced", b"replaced", "stages", b"stages", "status", b"status", "unchanged", b"unchanged", "warning_count", b"warning_count", "warnings", b"warnings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "context", b"context", "created_at", b"created_at", "documents", b"documents", "errors", b"errors", "finished_at", b"finished_at", "id", b"id", "keeps_access", b"keeps_access", "kind", b"kind", "replaced", b"replaced", "stages", b"stages", "status", b"status", "unchanged", b"unchanged", "warning_count", b"warning_count", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Job: _TypeAlias = Job  # noqa: Y015
+
+@_typing.final
+class ContextCost(_message.Message):
+    """Sentences that a language model wrote for the chunks of a job, and their cost."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CALLS_FIELD_NUMBER: _builtins.int
+    PROMPT_TOKENS_FIELD_NUMBER: _builtins.int
+    COMPLETION_TOKENS_FIELD_NUMBER: _builtins.int
+    REUSED_FIELD_NUMBER: _builtins.int
+    MISSING_FIELD_NUMBER: _builtins.int
+    calls: _builtins.int
+    prompt_tokens: _builtins.int
+    completion_tokens: _builtins.int
+    reused: _builtins.int
+    """Sentences that were written before, for the same text."""
+    missing: _builtins.int
+    """Chunks that were embedded without one."""
+    def __init__(
+        self,
+        *,
+        calls: _builtins.int = ...,
+        prompt_tokens: _builtins.int = ...,
+        completion_tokens: _builtins.int = ...,
+        reused: _builtins.int = ...,
+        missing: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["calls", b"calls", "completion_tokens", b"completion_tokens", "missing", b"missing", "prompt_tokens", b"prompt_tokens", "reused", b"reused"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ContextCost: _TypeAlias = ContextCost  # noqa: Y015
 
 @_typing.final
 class GetJobRequest(_message.Message):

@@ -71,20 +71,26 @@ class Chunking(_message.Message):
     MAX_CHARS_FIELD_NUMBER: _builtins.int
     OVERLAP_CHARS_FIELD_NUMBER: _builtins.int
     STRATEGY_FIELD_NUMBER: _builtins.int
+    CONTEXTUAL_FIELD_NUMBER: _builtins.int
     max_chars: _builtins.int
     overlap_chars: _builtins.int
     strategy: _builtins.str
     """Of raglan.chunking_strategy; empty: "structure"."""
+    contextual: _builtins.bool
+    """A language model writes a sentence for each chunk that situates it in its document; the sentence
+    is embedded with the chunk, and neither stored with it nor shown.
+    """
     def __init__(
         self,
         *,
         max_chars: _builtins.int = ...,
         overlap_chars: _builtins.int = ...,
         strategy: _builtins.str = ...,
+        contextual: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_chars", b"max_chars", "overlap_chars", b"overlap_chars", "strategy", b"strategy"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["contextual", b"contextual", "max_chars", b"max_chars", "overlap_chars", b"overlap_chars", "strategy", b"strategy"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -18,6 +18,7 @@ from raglan_gateway.collection_profiles import CollectionProfiles
 from raglan_gateway.deletions import Deletions
 from raglan_gateway.mesh import Mesh
 from raglan_gateway.profiles import Profiles
+from raglan_gateway.strategies.startup import WITHOUT_MODEL
 
 TIMEOUT_S: Final = 30.0
 
@@ -41,6 +42,8 @@ async def create(
     )
     if embedder is not None and embedder != info.model.id:
         raise Conflict(f"embedder is {shortened(embedder)}; this mesh serves {info.model.id!r}.")
+    if chunking.contextual:
+        await _require_language_model(mesh, deadline)
     request = retriever_pb2.CreateCollectionRequest(
         name=name,
         embedder=info.model,
@@ -48,6 +51,7 @@ async def create(
             max_chars=chunking.max_chars,
             overlap_chars=chunking.overlap_chars,
             strategy=chunking.strategy,
+            contextual=chunking.contextual,
         ),
     )
     if versions is not None:
@@ -57,6 +61,18 @@ async def create(
         "CreateCollection", request, deadline=deadline
     )
     return made
+
+
+async def _require_language_model(mesh: Mesh, deadline: Deadline) -> None:
+    """Raise Conflict where nothing can write sentences for chunks."""
+    writer: common_pb2.ServiceInfo = await mesh.pools["generator"].call(
+        "GetInfo", common_pb2.GetInfoRequest(), deadline=deadline
+    )
+    if writer.engine in WITHOUT_MODEL:
+        raise Conflict(
+            f"contextual needs a language model, and the generator here is {writer.engine!r} "
+            "(RAGLAN_GENERATOR_ENGINE)."
+        )
 
 
 async def ensure_default(mesh: Mesh, name: str) -> None:

@@ -249,6 +249,7 @@ def collection(found: retriever_pb2.Collection) -> schemas.Collection:
             "max_chars": found.chunking.max_chars,
             "overlap_chars": found.chunking.overlap_chars,
             "strategy": found.chunking.strategy or STRUCTURE,
+            "contextual": found.chunking.contextual,
         },
         documents=found.documents,
         chunks=found.chunks,
@@ -317,9 +318,17 @@ def job(found: ingester_pb2.Job) -> job_schemas.Job:
         replaced=found.replaced,
         documents=found.documents,
         unchanged=found.unchanged,
+        context=_context_cost(found),
         created_at=_iso(found.created_at),
         finished_at=_iso(found.finished_at) if found.HasField("finished_at") else None,
     )
+
+
+def _context_cost(found: ingester_pb2.Job) -> job_schemas.ContextCost | None:
+    if not found.HasField("context"):
+        return None
+    names = job_schemas.ContextCost.model_fields
+    return job_schemas.ContextCost(**{name: getattr(found.context, name) for name in names})
 
 
 def _document_fields(found: ingester_pb2.Document) -> dict[str, Any]:

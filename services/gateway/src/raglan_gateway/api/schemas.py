@@ -295,6 +295,9 @@ class Chunking(Strict):
 
     max_chars: Annotated[int, Field(ge=100, le=20_000)] = 1_200
     overlap_chars: Annotated[int, Field(ge=0, le=10_000)] = 0
+    contextual: bool = False
+    """A language model writes a sentence for each chunk that situates it in its document, which is
+    embedded with it. Needs one."""
 
 
 class NewCollection(Strict):
@@ -328,7 +331,7 @@ class Collection(Described):
 
     name: str
     embedder: Embedder
-    chunking: dict[str, int | str]
+    chunking: dict[str, int | str | bool]
     documents: int
     chunks: int
     unindexed_chunks: int

@@ -36,6 +36,8 @@ class CollectionSettings:
     strategy: str = STRUCTURE
     versions: Retention | None = None
     """Which earlier versions of documents it keeps; None for none."""
+    contextual: bool = False
+    """A language model situates each chunk in its document."""
 
     def with_defaults(self, *, max_chars: int, overlap_chars: int) -> CollectionSettings:
         """Return the same with these sizes, where it has none of its own."""
@@ -109,6 +111,7 @@ class RetrieverClient:
             Retention(reply.versions.max_versions, reply.versions.max_age_days)
             if reply.HasField("versions")
             else None,
+            reply.chunking.contextual,
         )
 
     async def upsert(

@@ -1,4 +1,4 @@
-"""Earlier versions of documents, for collections that keep them."""
+"""Earlier versions of documents, and sentences that situate chunks in their documents."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ down_revision = "0006"
 
 
 def upgrade() -> None:
-    """Add the table and the columns; documents of before are in collections without versions."""
+    """Add the tables and the columns; documents of before are in collections without versions."""
     for name in ("version", "valid_from_ms"):
         op.add_column(
             "documents", sa.Column(name, sa.BigInteger, nullable=False, server_default="0")
@@ -40,4 +40,17 @@ def upgrade() -> None:
             ondelete="CASCADE",
         ),
     )
+    op.create_table(
+        "chunk_contexts",
+        sa.Column("collection", sa.String(128), primary_key=True),
+        sa.Column("document_id", sa.String(512), primary_key=True),
+        sa.Column("key", sa.String(64), primary_key=True),
+        sa.Column("sentence", sa.Text, nullable=False),
+        sa.ForeignKeyConstraint(
+            ["collection", "document_id"],
+            ["documents.collection", "documents.id"],
+            ondelete="CASCADE",
+        ),
+    )
+    op.add_column("jobs", sa.Column("context", sa.JSON))
     op.create_index("document_versions_by_expiry", "document_versions", ["expires_ms"])
