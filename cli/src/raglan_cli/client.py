@@ -137,7 +137,12 @@ class Gateway:
             yield from events
 
     def create_collection(
-        self, name: str, strategy: str | None = None, max_versions: int | None = None
+        self,
+        name: str,
+        strategy: str | None = None,
+        max_versions: int | None = None,
+        *,
+        contextual: bool = False,
     ) -> None:
         """Make the collection; one that exists stays as it is.
 
@@ -145,8 +150,10 @@ class Gateway:
             Refused: it exists with other settings than those given.
         """
         body: dict[str, Any] = {"name": name}
-        if strategy:
-            body["chunking"] = {"strategy": strategy}
+        chosen: dict[str, Any] = {"strategy": strategy, "contextual": contextual}
+        chunking = {field: value for field, value in chosen.items() if value}
+        if chunking:
+            body["chunking"] = chunking
         if max_versions:
             body["versions"] = {"max_versions": max_versions}
         try:
@@ -154,7 +161,8 @@ class Gateway:
         except Refused as refused:
             held = self.collection(name) or {}
             kept = (held.get("versions") or {}).get("max_versions")
-            is_fit = strategy in (None, held.get("chunking", {}).get("strategy"))
+            cut = held.get("chunking", {})
+            is_fit = all(cut.get(name) == value for name, value in chunking.items())
             is_fit = is_fit and max_versions in (None, kept)
             if refused.http != httpx.codes.CONFLICT or not is_fit:
                 raise
