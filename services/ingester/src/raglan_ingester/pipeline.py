@@ -12,9 +12,7 @@ from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
-import numpy as np
 import structlog
-from numpy.typing import NDArray
 from raglan.errors import Conflict, RaglanError
 from raglan.telemetry import semconv, tracing
 
@@ -26,7 +24,7 @@ from raglan_ingester.clients.retriever import CollectionSettings
 from raglan_ingester.contexts import TOKENS, Contexts, JobContexts
 from raglan_ingester.document_metadata import merge_metadata
 from raglan_ingester.documents import DocumentStore
-from raglan_ingester.embedded_texts import embedded_texts
+from raglan_ingester.embedding_texts import divided, embedding_texts
 from raglan_ingester.fingerprints import fingerprint
 from raglan_ingester.indexing import Indexer, Prepared
 from raglan_ingester.jobs import JobStore
@@ -34,6 +32,7 @@ from raglan_ingester.model import Document, DocumentState, Item, ItemState, Job,
 from raglan_ingester.outage_retry import TRANSIENT, OutageRetry
 from raglan_ingester.parsers.parsed import Unparsable
 from raglan_ingester.parsing import CutDocument, Parser, ParseRequest
+from raglan_ingester.prepared import PreparedStore
 from raglan_ingester.progress import Progress
 from raglan_ingester.token_index import ModelTokenizer
 from raglan_ingester.tokenizer_files import TokenizerFolder
@@ -77,6 +76,7 @@ class JobDependencies:
     jobs: JobStore
     documents: DocumentStore
     blobs: BlobStore
+    prepared: PreparedStore
     parser: Parser
     embedder: Embedder
     embedder_retry: OutageRetry
@@ -106,6 +106,8 @@ class _Cut:
     number: int
     """Of the version; 0 where the collection keeps none."""
     borrowed: int
+    embedded: Embedded | None = None
+    """What was embedded before the submission."""
 
 
 class JobRun:
@@ -189,6 +191,11 @@ class JobRun:
             else:
                 work.append((item, self._number(row)))
         await self._dependencies.jobs.settle(self._job, unchanged, ItemState.UNCHANGED)
+        todo = {item.document_id for item, _ in work}
+        if done := [
+            fingerprint(item, self._collection) for item in items if item.document_id not in todo
+        ]:
+            await self._dependencies.prepared.discard(done)
         await self._dependencies.indexer.drop(self._job, lost)
         for _ in range(len(items) - len(work)):
             self.progress.skipped()
@@ -228,7 +235,12 @@ class JobRun:
             )
             known = {semconv.DOCUMENT_ID: item.document_id, semconv.BYTES: item.size_bytes}
             with self._dependencies.observer.timed("parse"), tracing.span(semconv.PARSE, known):
-                cut = await self._dependencies.parser.parse(request)
+                found = await self._dependencies.prepared.take(
+                    fingerprint(item, settings), request.sizes.max_chunks
+                )
+                if found and (found.embedded.model != settings.model or settings.contextual):
+                    found = None
+                cut = found.cut if found else await self._dependencies.parser.parse(request)
         except Unparsable as error:
             await self._fail([item], str(error))
         except RaglanError as error:  # of the embedder, for semantic cuts
@@ -239,7 +251,8 @@ class JobRun:
         else:
             if self._has_room(cut):
                 self.progress.cut(len(cut.chunks))
-                self._cut.put_nowait(_Cut(item, cut, number, borrowed))
+                embedded = found.embedded if found else None
+                self._cut.put_nowait(_Cut(item, cut, number, borrowed, embedded))
                 return
             await self._fail([item], self._too_many_chunks())
         finally:
@@ -322,24 +335,20 @@ class JobRun:
         return []
 
     async def _embed(self, batch: Sequence[_Cut]) -> list[Prepared]:
-        sentences = await self._sentences(batch)
-        cuts = [each.cut for each in batch]
-        texts = await asyncio.to_thread(embedded_texts, cuts, sentences)
+        rest = [cut for cut in batch if cut.embedded is None]
+        embedded = iter(await self._embed_cuts(rest) if rest else ())
+        ready = [cut for cut in batch if cut.embedded is not None]
+        self.progress.embedded(sum(len(cut.cut.chunks) for cut in ready))
+        return [self._prepared(cut, cut.embedded or next(embedded)) for cut in batch]
+
+    async def _embed_cuts(self, cuts: Sequence[_Cut]) -> list[Embedded]:
+        pairs = list(zip([each.cut for each in cuts], await self._sentences(cuts), strict=True))
+        texts = await asyncio.to_thread(lambda: [t for p in pairs for t in embedding_texts(*p)])
         size = self._dependencies.texts_per_call
-        parts = [texts[at : at + size] for at in range(0, len(texts), size)]
-        replies = await self._embed_parts(parts)
-        vectors: NDArray[Any] = np.concatenate([reply.vectors for reply in replies])
-        truncated = [tokens for reply in replies for tokens in reply.truncated_tokens]
-        readability = [value for reply in replies for value in reply.readability]
-        prepared = []
-        at = 0
-        for cut in batch:
-            rows = vectors[at : at + len(cut.cut.chunks)]
-            lost = truncated[at : at + len(rows)]
-            read = readability[at : at + len(rows)]
-            at += len(rows)
-            prepared.append(self._prepared(cut, rows, replies[0].model, lost, read))
-        return prepared
+        replies = await self._embed_parts(
+            [texts[at : at + size] for at in range(0, len(texts), size)]
+        )
+        return divided(replies, [len(cut.cut.chunks) for cut in cuts])
 
     async def _sentences(self, batch: Sequence[_Cut]) -> list[Sequence[str]]:
         """Return the sentences that situate the chunks of each document."""
@@ -355,31 +364,21 @@ class JobRun:
         """Sentences of the job and their cost; None where its collection asks for none."""
         return self._contexts if self._collection.contextual else None
 
-    def _prepared(
-        self,
-        cut: _Cut,
-        rows: NDArray[Any],
-        model: Model,
-        truncated: Sequence[int],
-        readability: Sequence[float],
-    ) -> Prepared:
-        """Combine a document's chunks with their vectors.
-
-        `truncated` and `readability` have an entry for each chunk, or none if the embedder does
-        not report them.
-        """
-        self.unread.add(cut.cut.language, readability, model.id)
+    def _prepared(self, cut: _Cut, embedded: Embedded) -> Prepared:
+        """Combine a document's chunks with their vectors."""
+        self.unread.add(cut.cut.language, embedded.readability, embedded.model.id)
         limit = self._dependencies.max_metadata_bytes
         metadata_json, refused = merge_metadata(cut.item.metadata_json, cut.cut.metadata, limit)
+        truncated = truncation_warnings(embedded.truncated_tokens)
         return Prepared(
             cut.item,
             cut.cut,
-            rows,
-            model,
+            embedded.vectors,
+            embedded.model,
             fingerprint(cut.item, self._collection, cut.number),
             metadata_json,
-            readability=readability,
-            warnings=[*cut.cut.warnings, *refused, *truncation_warnings(truncated)],
+            readability=embedded.readability,
+            warnings=[*cut.cut.warnings, *refused, *truncated],
             created_ms=self._job.created_ms,
             number=cut.number,
             retention=self._collection.versions,

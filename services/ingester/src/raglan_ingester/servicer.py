@@ -35,7 +35,7 @@ from raglan_ingester.progress import STAGES
 from raglan_ingester.revisions import RevisionStore
 from raglan_ingester.sources import wire as sources_wire
 from raglan_ingester.sources.scheduler import Scheduler
-from raglan_ingester.submission import DocumentStart, Intake, JobStart, Part
+from raglan_ingester.submission import DocumentStart, Intake, JobStart, Part, PreparedPiece
 
 _WATCH_S: Final = 0.25
 _AWAY_S: Final = 60.0
@@ -381,9 +381,12 @@ async def _parts(requests: AsyncIterator[ingester_pb2.SubmitRequest]) -> AsyncIt
                     header.title,
                     header.metadata_json,
                     header.access.tags if header.HasField("access") else None,
+                    header.fingerprint,
                 )
             case "data":
                 yield request.data
+            case "prepared":
+                yield PreparedPiece(request.prepared)
             case _:
                 raise InvalidInput("A message of the job is empty.")
 

@@ -102,6 +102,10 @@ class Retention:
     max_age_days: int = 0
     """After a version was replaced; 0 for no limit."""
 
+    def __str__(self) -> str:
+        days = f" for {self.max_age_days} days" if self.max_age_days else ""
+        return f"{self.max_versions}{days}"
+
 
 @dataclass(frozen=True, slots=True)
 class Collection:
@@ -135,6 +139,9 @@ class Collection:
     """A language model situates each chunk in its document; the ingester reads it."""
     versions: Retention | None = None
     """Which earlier versions of documents it keeps; None for none. The ingester reads it."""
+
+    recall: float | None = None
+    """Recall@10 that its vector index is built and searched for; None for the retriever's own."""
 
     @property
     def readability(self) -> float | None:

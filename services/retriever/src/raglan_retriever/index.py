@@ -12,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 from raglan.chunking_strategy import STRUCTURE, check_strategy
-from raglan.errors import Conflict, InvalidInput, NotFound, StorageFull
+from raglan.errors import Conflict, InvalidInput, NotFound, NotSupported, StorageFull
 from raglan.filtering.clauses import All, Clause, Ids, Not, Terms
 from raglan.filtering.clauses import Any as AnyOf
 from raglan.filtering.terms import term
@@ -24,6 +24,7 @@ from raglan_retriever.chunks import ACCESS, DOCUMENT_ID, Chunk, labels, point_id
 from raglan_retriever.collection import Collection, Model, Retention, check_new_model
 from raglan_retriever.neighbours import Neighbourhood
 from raglan_retriever.searching import Limits, Query, Results, Searcher
+from raglan_retriever.stores.plans import RECALLS
 from raglan_retriever.stores.spans import engine_span
 from raglan_retriever.stores.store import Point, Removed, Stats, Store, Versioned
 from raglan_retriever.stores.tenants import TenantStore
@@ -106,7 +107,7 @@ class Index:
                     f"Collection {name!r} exists with other settings: {held.model}, chunks of "
                     f"{held.max_chars} characters overlapping by {held.overlap_chars}, cut by "
                     f"{held.strategy}{', contextual' if held.contextual else ''}, "
-                    f"{_kept(held.versions)}. "
+                    f"with {held.versions or 'no'} earlier versions. "
                     "Delete it first, or choose another name."
                 ) from None
             return held
@@ -329,6 +330,32 @@ class Index:
             if held.profile != profile:
                 await self.store.describe(replace(held, profile=profile))
 
+    async def set_recall(self, name: str, recall: float | None) -> None:
+        """Choose the recall@10 that the collection's vector index is built and searched for.
+
+        Args:
+            name: of the collection.
+            recall: 0.8 to 0.999; None for that of the settings.
+
+        Raises:
+            InvalidInput: it is out of range.
+            NotSupported: the store's indexes are not planned here.
+            NotFound: no such collection.
+        """
+        low, high = RECALLS
+        if recall is not None and not low <= recall <= high:
+            raise InvalidInput(f"The recall aimed at is {recall}; it must be {low} to {high}.")
+        if self.store.name != "edge":
+            raise NotSupported(
+                f"Store {self.store.name!r} has vector indexes with parameters of its own; a "
+                "recall can be aimed at in the edge store (RAGLAN_RETRIEVER_STORE)."
+            )
+        check_collection_name(name)
+        async with self._learning:
+            held = await self.store.collection(name)
+            if held.recall != recall:
+                await self.store.describe(replace(held, recall=recall))
+
     async def versioned(self, names: Sequence[str]) -> list[Versioned]:
         """Return the description and the present revision of each collection that exists."""
         checked = [check_collection_name(name) for name in names]
@@ -396,14 +423,6 @@ def _points(
         )
         for chunk, row, words in zip(chunks, dense, analysed, strict=True)
     ]
-
-
-def _kept(versions: Retention | None) -> str:
-    """Say which versions a collection keeps."""
-    if versions is None:
-        return "without earlier versions"
-    days = f" for {versions.max_age_days} days" if versions.max_age_days else ""
-    return f"with {versions.max_versions} earlier versions of a document{days}"
 
 
 def _check_readability(read: Sequence[float], count: int) -> None:

@@ -93,6 +93,8 @@ class RetrieverServicer(retriever_pb2_grpc.RetrieverServiceServicer):
     ) -> retriever_pb2.Collection:
         if request.HasField("profile"):
             await self._index.set_profile(request.name, request.profile)
+        if request.HasField("recall_target"):
+            await self._index.set_recall(request.name, request.recall_target or None)
         return wire.collection_to_proto(*await self._index.stats(request.name))
 
     async def DeleteCollection(

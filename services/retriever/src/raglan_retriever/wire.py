@@ -22,7 +22,7 @@ from raglan_retriever.collection import Collection, Model, Retention
 from raglan_retriever.lexical import Sparse
 from raglan_retriever.neighbours import Neighbourhood
 from raglan_retriever.searching import Fusion, Mode, Query, SearchHit
-from raglan_retriever.stores.store import Stats
+from raglan_retriever.stores.store import Stats, VectorIndex
 from raglan_retriever.transfer import IndexedChunks
 from raglan_retriever.validity import KeptVersions, Version
 from raglan_retriever.word_search import Synonyms
@@ -211,6 +211,22 @@ def collection_to_proto(collection: Collection, stats: Stats) -> retriever_pb2.C
         created=collection.created,
         profile=collection.profile,
         versions=_retention_to_proto(collection.versions),
+        index=None if stats.index is None else _index_to_proto(stats.index),
+    )
+
+
+def _index_to_proto(index: VectorIndex) -> retriever_pb2.VectorIndex:
+    plan = index.plan
+    return retriever_pb2.VectorIndex(
+        state=index.state,
+        chunks=index.chunks,
+        recall_target=index.recall_target,
+        m=plan.m if plan else 0,
+        ef_construct=plan.ef_construct if plan else 0,
+        ef=plan.ef if plan else 0,
+        quantization=plan.quantization if plan else "",
+        oversampling=plan.oversampling if plan else 0,
+        on_disk=plan.on_disk if plan else (),
     )
 
 

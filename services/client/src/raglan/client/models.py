@@ -35,6 +35,10 @@ class Passage(Model):
     language: str | None
     rank: int
     duplicates: int
+    injection_signs: list[Literal["override", "control", "hidden", "model", "encoded"]] = Field(
+        default_factory=list
+    )
+    """Signs that the text gives orders to a language model; none is no proof."""
     scores: Scores
     metadata: dict[str, Any]
     version: int | None = None
@@ -259,6 +263,20 @@ class KeptVersions(Model):
     max_age_days: int | None = None
 
 
+class VectorIndex(Model):
+    """The index of a collection's dense vectors."""
+
+    state: str
+    chunks: int
+    recall_target: float
+    m: int
+    ef_construct: int
+    ef: int
+    quantization: str
+    oversampling: float
+    on_disk: list[str]
+
+
 class Collection(Model):
     """A collection and what it holds."""
 
@@ -269,6 +287,7 @@ class Collection(Model):
     chunks: int
     unindexed_chunks: int
     disk_bytes: int
+    index: VectorIndex | None = None
     error: str = ""
     profile: str | None = None
     versions: KeptVersions | None = None

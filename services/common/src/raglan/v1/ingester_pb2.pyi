@@ -10,6 +10,7 @@ from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from raglan.v1 import backup_pb2 as _backup_pb2
+from raglan.v1 import common_pb2 as _common_pb2
 from raglan.v1 import retriever_pb2 as _retriever_pb2
 import builtins as _builtins
 import sys
@@ -246,8 +247,11 @@ class SubmitRequest(_message.Message):
     JOB_FIELD_NUMBER: _builtins.int
     DOCUMENT_FIELD_NUMBER: _builtins.int
     DATA_FIELD_NUMBER: _builtins.int
+    PREPARED_FIELD_NUMBER: _builtins.int
     data: _builtins.bytes
     """More bytes of the document begun last."""
+    prepared: _builtins.bytes
+    """More bytes of its PreparedDocument, where its header announced one."""
     @_builtins.property
     def job(self) -> Global___JobHeader:
         """First message."""
@@ -262,16 +266,59 @@ class SubmitRequest(_message.Message):
         job: Global___JobHeader | None = ...,
         document: Global___DocumentHeader | None = ...,
         data: _builtins.bytes = ...,
+        prepared: _builtins.bytes = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "document", b"document", "job", b"job", "part", b"part"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "document", b"document", "job", b"job", "part", b"part", "prepared", b"prepared"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "document", b"document", "job", b"job", "part", b"part"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "document", b"document", "job", b"job", "part", b"part", "prepared", b"prepared"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["job", "document", "data"]  # noqa: Y015
+    _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["job", "document", "data", "prepared"]  # noqa: Y015
     _WhichOneofArgType_part: _TypeAlias = _typing.Literal["part", b"part"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_part) -> _WhichOneofReturnType_part | None: ...
 
 Global___SubmitRequest: _TypeAlias = SubmitRequest  # noqa: Y015
+
+@_typing.final
+class PreparedDocument(_message.Message):
+    """A document that was cut and embedded before it was submitted, with the code of a job."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CUT_JSON_FIELD_NUMBER: _builtins.int
+    VECTORS_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    TRUNCATED_TOKENS_FIELD_NUMBER: _builtins.int
+    READABILITY_FIELD_NUMBER: _builtins.int
+    cut_json: _builtins.bytes
+    """Text, structure and chunks, as a parser process answers."""
+    @_builtins.property
+    def vectors(self) -> _common_pb2.Tensor:
+        """A row a chunk."""
+
+    @_builtins.property
+    def model(self) -> _common_pb2.ModelIdentity: ...
+    @_builtins.property
+    def truncated_tokens(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Of each chunk, or none: what the embedder says of it."""
+
+    @_builtins.property
+    def readability(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]: ...
+    def __init__(
+        self,
+        *,
+        cut_json: _builtins.bytes = ...,
+        vectors: _common_pb2.Tensor | None = ...,
+        model: _common_pb2.ModelIdentity | None = ...,
+        truncated_tokens: _abc.Iterable[_builtins.int] | None = ...,
+        readability: _abc.Iterable[_builtins.float] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "vectors", b"vectors"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cut_json", b"cut_json", "model", b"model", "readability", b"readability", "truncated_tokens", b"truncated_tokens", "vectors", b"vectors"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PreparedDocument: _TypeAlias = PreparedDocument  # noqa: Y015
 
 @_typing.final
 class PreviewHeader(_message.Message):
@@ -457,6 +504,7 @@ class DocumentHeader(_message.Message):
     TITLE_FIELD_NUMBER: _builtins.int
     METADATA_JSON_FIELD_NUMBER: _builtins.int
     ACCESS_FIELD_NUMBER: _builtins.int
+    FINGERPRINT_FIELD_NUMBER: _builtins.int
     document_id: _builtins.str
     """Empty: made from the file name."""
     filename: _builtins.str
@@ -464,6 +512,10 @@ class DocumentHeader(_message.Message):
     media_type: _builtins.str
     title: _builtins.str
     metadata_json: _builtins.str
+    fingerprint: _builtins.str
+    """Of the prepared form that follows its bytes; empty: none does. A job uses that form if it would
+    give the document this very fingerprint; otherwise it parses and embeds as ever.
+    """
     @_builtins.property
     def access(self) -> Global___AccessTags:
         """Absent: a document that exists keeps its tags."""
@@ -477,10 +529,11 @@ class DocumentHeader(_message.Message):
         title: _builtins.str = ...,
         metadata_json: _builtins.str = ...,
         access: Global___AccessTags | None = ...,
+        fingerprint: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["access", b"access"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["access", b"access", "document_id", b"document_id", "filename", b"filename", "media_type", b"media_type", "metadata_json", b"metadata_json", "title", b"title"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access", b"access", "document_id", b"document_id", "filename", b"filename", "fingerprint", b"fingerprint", "media_type", b"media_type", "metadata_json", b"metadata_json", "title", b"title"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

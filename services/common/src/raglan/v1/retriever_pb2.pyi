@@ -137,6 +137,7 @@ class Collection(_message.Message):
     CREATED_FIELD_NUMBER: _builtins.int
     PROFILE_FIELD_NUMBER: _builtins.int
     VERSIONS_FIELD_NUMBER: _builtins.int
+    INDEX_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     chunks: _builtins.int
     """Those of earlier versions included."""
@@ -159,6 +160,10 @@ class Collection(_message.Message):
     def versions(self) -> Global___VersionRetention:
         """Absent: replacing a document removes its earlier version."""
 
+    @_builtins.property
+    def index(self) -> Global___VectorIndex:
+        """Unset where the store does not tell."""
+
     def __init__(
         self,
         *,
@@ -173,14 +178,73 @@ class Collection(_message.Message):
         created: _builtins.str = ...,
         profile: _builtins.str = ...,
         versions: Global___VersionRetention | None = ...,
+        index: Global___VectorIndex | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["chunking", b"chunking", "embedder", b"embedder", "versions", b"versions"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["chunking", b"chunking", "embedder", b"embedder", "index", b"index", "versions", b"versions"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunking", b"chunking", "chunks", b"chunks", "created", b"created", "disk_bytes", b"disk_bytes", "documents", b"documents", "embedder", b"embedder", "error", b"error", "name", b"name", "profile", b"profile", "unindexed_chunks", b"unindexed_chunks", "versions", b"versions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunking", b"chunking", "chunks", b"chunks", "created", b"created", "disk_bytes", b"disk_bytes", "documents", b"documents", "embedder", b"embedder", "error", b"error", "index", b"index", "name", b"name", "profile", b"profile", "unindexed_chunks", b"unindexed_chunks", "versions", b"versions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Collection: _TypeAlias = Collection  # noqa: Y015
+
+@_typing.final
+class VectorIndex(_message.Message):
+    """The dense vector index of a collection."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATE_FIELD_NUMBER: _builtins.int
+    CHUNKS_FIELD_NUMBER: _builtins.int
+    RECALL_TARGET_FIELD_NUMBER: _builtins.int
+    M_FIELD_NUMBER: _builtins.int
+    EF_CONSTRUCT_FIELD_NUMBER: _builtins.int
+    EF_FIELD_NUMBER: _builtins.int
+    QUANTIZATION_FIELD_NUMBER: _builtins.int
+    OVERSAMPLING_FIELD_NUMBER: _builtins.int
+    ON_DISK_FIELD_NUMBER: _builtins.int
+    state: _builtins.str
+    """"scanned": there is none, and a search compares the query with every chunk. "building": one is
+    being built, while the present one answers. "ready".
+    """
+    chunks: _builtins.int
+    """Chunks in it; the others are compared with the query one by one."""
+    recall_target: _builtins.float
+    """Recall@10 against an exact search that its parameters are chosen for."""
+    m: _builtins.int
+    """Parameters of the present index; 0 and empty where there is none. Edges a node of the graph,
+    candidates for the edges of a new node, candidates of a search.
+    """
+    ef_construct: _builtins.int
+    ef: _builtins.int
+    quantization: _builtins.str
+    """"none", "int8" or "turbo4"."""
+    oversampling: _builtins.float
+    """How many times as many candidates by quantized vectors are scored again by the original ones."""
+    @_builtins.property
+    def on_disk(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What is read from the disk only when it is needed: "index", "vectors", "payload"."""
+
+    def __init__(
+        self,
+        *,
+        state: _builtins.str = ...,
+        chunks: _builtins.int = ...,
+        recall_target: _builtins.float = ...,
+        m: _builtins.int = ...,
+        ef_construct: _builtins.int = ...,
+        ef: _builtins.int = ...,
+        quantization: _builtins.str = ...,
+        oversampling: _builtins.float = ...,
+        on_disk: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunks", b"chunks", "ef", b"ef", "ef_construct", b"ef_construct", "m", b"m", "on_disk", b"on_disk", "oversampling", b"oversampling", "quantization", b"quantization", "recall_target", b"recall_target", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VectorIndex: _TypeAlias = VectorIndex  # noqa: Y015
 
 @_typing.final
 class UpdateCollectionRequest(_message.Message):
@@ -188,22 +252,33 @@ class UpdateCollectionRequest(_message.Message):
 
     NAME_FIELD_NUMBER: _builtins.int
     PROFILE_FIELD_NUMBER: _builtins.int
+    RECALL_TARGET_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     profile: _builtins.str
     """At most 64 characters; empty for none. Without it, as before."""
+    recall_target: _builtins.float
+    """Recall@10 that its vector index is built and searched for, 0.8 to 0.999; 0 for the retriever's
+    own. Without it, as before. Where it takes another index, that is built in the background.
+    """
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
         profile: _builtins.str | None = ...,
+        recall_target: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_profile", b"_profile", "profile", b"profile"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_profile", b"_profile", "_recall_target", b"_recall_target", "profile", b"profile", "recall_target", b"recall_target"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_profile", b"_profile", "name", b"name", "profile", b"profile"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_profile", b"_profile", "_recall_target", b"_recall_target", "name", b"name", "profile", b"profile", "recall_target", b"recall_target"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__profile: _TypeAlias = _typing.Literal["profile"]  # noqa: Y015
     _WhichOneofArgType__profile: _TypeAlias = _typing.Literal["_profile", b"_profile"]  # noqa: Y015
+    _WhichOneofReturnType__recall_target: _TypeAlias = _typing.Literal["recall_target"]  # noqa: Y015
+    _WhichOneofArgType__recall_target: _TypeAlias = _typing.Literal["_recall_target", b"_recall_target"]  # noqa: Y015
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__profile) -> _WhichOneofReturnType__profile | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__recall_target) -> _WhichOneofReturnType__recall_target | None: ...
 
 Global___UpdateCollectionRequest: _TypeAlias = UpdateCollectionRequest  # noqa: Y015
 

@@ -158,10 +158,15 @@ def router(
     async def update_collection(
         name: schemas.CollectionName, body: schemas.CollectionChanges
     ) -> schemas.Collection:
-        """Change the profile of questions to a collection that name none."""
+        """Change the profile of questions that name none, or the recall of the vector index."""
         if body.profile:
             profiles.require(body.profile)
-        request = retriever_pb2.UpdateCollectionRequest(name=name, profile=body.profile or "")
+        given = body.model_fields_set
+        request = retriever_pb2.UpdateCollectionRequest(
+            name=name,
+            profile=(body.profile or "") if "profile" in given else None,
+            recall_target=(body.recall_target or 0) if "recall_target" in given else None,
+        )
         found = await retrieve("UpdateCollection", request)
         defaults.learn(caller.current().tenant, name, found.profile)
         return replies.collection(found)

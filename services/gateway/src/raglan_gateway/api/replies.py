@@ -24,6 +24,7 @@ from raglan_gateway.api import (
 from raglan_gateway.api.version_schemas import KeptVersions
 from raglan_gateway.expansion.joining import part_at
 from raglan_gateway.grounding import Claim, groundedness
+from raglan_gateway.injection_signs import injection_signs
 from raglan_gateway.query_state import QueryState
 from raglan_gateway.strategies.strategy import SecondTry
 from raglan_gateway.understanding.reading import read
@@ -198,6 +199,7 @@ def passage(found: common_pb2.Passage) -> schemas.Passage:
         language=found.language or None,
         rank=found.rank,
         duplicates=found.duplicates,
+        injection_signs=injection_signs(found.text),
         scores=schemas.Scores(**scores),
         metadata=_object(found.metadata_json),
         version=found.version or None,
@@ -255,6 +257,7 @@ def collection(found: retriever_pb2.Collection) -> schemas.Collection:
         chunks=found.chunks,
         unindexed_chunks=found.unindexed_chunks,
         disk_bytes=found.disk_bytes,
+        index=_index(found.index) if found.HasField("index") else None,
         error=found.error,
         profile=found.profile or None,
         versions=kept_versions(found),
@@ -267,6 +270,10 @@ def kept_versions(found: retriever_pb2.Collection) -> KeptVersions | None:
         return None
     held = found.versions
     return KeptVersions(max_versions=held.max_versions, max_age_days=held.max_age_days or None)
+
+
+def _index(found: retriever_pb2.VectorIndex) -> schemas.VectorIndex:
+    return schemas.VectorIndex.model_validate(found, from_attributes=True)
 
 
 def document_summary(found: ingester_pb2.Document) -> schemas.DocumentSummary:

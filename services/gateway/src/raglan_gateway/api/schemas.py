@@ -20,6 +20,7 @@ from raglan_gateway.api.strict import Strict
 from raglan_gateway.api.text import BoundedJson, NonBlankText, PlainText
 from raglan_gateway.api.understood import Understood
 from raglan_gateway.api.version_schemas import KeptVersions, Moment
+from raglan_gateway.injection_signs import InjectionSign
 
 
 class Described(BaseModel):
@@ -165,6 +166,10 @@ class Passage(Described):
     rank: int
     duplicates: int
     """Further passages with the same text that were left out of the result."""
+    injection_signs: list[InjectionSign]
+    """Signs that the text gives orders to a language model: `override` of instructions, `control`
+    tokens and role names, `hidden` characters, words to the `model`, `encoded` orders. Most such
+    text has one; none is no proof."""
     scores: Scores
     metadata: dict[str, Any]
     version: int | None = None
@@ -312,10 +317,14 @@ class NewCollection(Strict):
 
 
 class CollectionChanges(Strict):
-    """Changes of a collection."""
+    """Changes of a collection; fields that are left out stay as they are."""
 
-    profile: Annotated[PlainText, Field(max_length=64, examples=["fast"])] | None
+    profile: Annotated[PlainText, Field(max_length=64, examples=["fast"])] | None = None
     """Profile of the questions to it that name none; null for that of the gateway's file."""
+
+    recall_target: Annotated[float, Field(ge=0.8, le=0.999, examples=[0.99])] | None = None
+    """Recall@10 that its vector index is built and searched for; null for the retriever's own.
+    Where it takes another index, that is built in the background, from what is stored."""
 
 
 class Embedder(Described):
@@ -324,6 +333,30 @@ class Embedder(Described):
     id: str
     revision: str
     dimension: int
+
+
+class VectorIndex(Described):
+    """The index of a collection's dense vectors; its parameters follow the collection's size."""
+
+    state: Literal["scanned", "building", "ready"]
+    """`scanned`: there is none yet, and a search compares the question with every chunk;
+    `building`: one is being built, while the present one answers."""
+    chunks: int
+    """Chunks in it; the others are compared with the question one by one."""
+    recall_target: float
+    """Recall@10 against an exact search that its parameters are chosen for."""
+    m: int
+    """Edges a node of the graph; this and what follows are 0 or empty where there is no index."""
+    ef_construct: int
+    """Candidates for the edges of a new node."""
+    ef: int
+    """Candidates of a search, at least."""
+    quantization: str
+    """Form of the vectors that a search reads first: `none`, `int8` or `turbo4`."""
+    oversampling: float
+    """How many times as many candidates are scored again by the original vectors."""
+    on_disk: list[str]
+    """What is read from the disk only when it is needed: `index`, `vectors`, `payload`."""
 
 
 class Collection(Described):
@@ -336,6 +369,8 @@ class Collection(Described):
     chunks: int
     unindexed_chunks: int
     disk_bytes: int
+    index: VectorIndex | None = None
+    """null where the store does not tell."""
     error: str = ""
     """Reason for which it cannot be served, with which only its name is known; else empty."""
     profile: str | None = None

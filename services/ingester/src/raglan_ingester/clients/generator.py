@@ -2,25 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 from raglan import tenancy
 from raglan.deadline import Deadline
 from raglan.rpc.pool import EndpointPool
-from raglan.v1 import generator_pb2
+from raglan.v1 import generator_pb2, generator_pb2_grpc
 
 
 class GeneratorClient:
     """Client of the generator.
 
     Args:
-        pool: the generators.
+        addresses: of the generators.
+        on_attempt: called with the service and the kind of each attempt.
         call_s: seconds of a call.
     """
 
-    def __init__(self, pool: EndpointPool, *, call_s: float) -> None:
-        self._pool: Final = pool
+    def __init__(
+        self, addresses: str, on_attempt: Callable[[str, str], None], *, call_s: float
+    ) -> None:
+        self._pool: Final = EndpointPool(
+            "generator",
+            addresses,
+            generator_pb2_grpc.GeneratorServiceStub,
+            on_attempt=partial(on_attempt, "generator"),
+        )
         self._call_s: Final = call_s
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._pool.close()
 
     async def situate(
         self, title: str, document: str, passage: str

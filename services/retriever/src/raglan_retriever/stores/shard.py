@@ -24,6 +24,7 @@ from raglan.filtering.clauses import Clause
 from raglan_retriever.chunks import DOCUMENT_ID, LABELLED, NUMBERS, STORED, TERMS, Chunk
 from raglan_retriever.lexical import Sparse
 from raglan_retriever.stores.folders import sync_files
+from raglan_retriever.stores.plans import Plan
 from raglan_retriever.stores.store import DENSE, LEXICAL, Hit, Point, Relabel
 from raglan_retriever.validity import FROM, TO
 
@@ -44,14 +45,15 @@ SPARSE: Final = {LEXICAL: qe.EdgeSparseVectorParams(modifier=qe.Modifier.Idf)}
 class Shard:
     """Thread-safe: any number of readers, one writer."""
 
-    def __init__(self, path: Path) -> None:
-        """Open the shard at `path`.
+    def __init__(self, path: Path, plan: Plan | None = None) -> None:
+        """Open the shard at `path`, whose vector index has the parameters of `plan`.
 
         Raises:
             Conflict: it is broken.
             Unavailable: another process has it open, or the process has no more descriptors.
         """
         self.path = path
+        self.plan = plan
         self._readers = 0
         self._changed = threading.Condition()
         try:
@@ -159,14 +161,15 @@ class Shard:
     def search(self, query: list[float] | Sparse, limit: int, where: Clause | None) -> list[Hit]:
         """Return the nearest points by cosine (dense) or by BM25 (lexical), best first."""
         vector: Any = query
-        using = DENSE
+        using, params = DENSE, _search_params(self.plan)
         if isinstance(query, Sparse):
-            vector, using = qe.SparseVector(query.indices, query.values), LEXICAL
+            vector, using, params = qe.SparseVector(query.indices, query.values), LEXICAL, None
         found = self._shard.query(
             qe.QueryRequest(
                 limit=limit,
                 query=qe.Query.Nearest(vector, using=using),
                 filter=None if where is None else _filter(where),
+                params=params,
             )
         )
         return [Hit(str(point.id), point.score) for point in found]
@@ -243,6 +246,15 @@ class Shard:
         sparse = self._shard.count(qe.CountRequest(exact=True, filter=has_lexical))
         indexed = max(0, info.indexed_vectors_count - sparse)
         return int(max(0, info.points_count - indexed))
+
+
+def _search_params(plan: Plan | None) -> qe.SearchParams | None:
+    if plan is None:
+        return None
+    quantization = None
+    if plan.quantization != "none":
+        quantization = qe.QuantizationSearchParams(rescore=True, oversampling=plan.oversampling)
+    return qe.SearchParams(hnsw_ef=plan.ef, quantization=quantization)
 
 
 def _threads() -> int:

@@ -11,6 +11,7 @@ from raglan.filtering.clauses import Clause
 from raglan_retriever.chunks import Chunk
 from raglan_retriever.collection import Collection
 from raglan_retriever.lexical import Sparse
+from raglan_retriever.stores.plans import Plan, State
 
 DENSE: Final = "dense"
 LEXICAL: Final = "lexical"
@@ -64,10 +65,27 @@ class Size:
 
 
 @dataclass(frozen=True, slots=True)
+class VectorIndex:
+    """State and parameters of a collection's dense vector index."""
+
+    state: State
+    chunks: int
+    """Chunks in it. The others are compared with the query one by one."""
+
+    recall_target: float
+    """Recall@10 against an exact search that its parameters are chosen for."""
+
+    plan: Plan | None
+    """Parameters of the present index; None where there is none."""
+
+
+@dataclass(frozen=True, slots=True)
 class Stats(Size):
     """All sizes of a collection."""
 
     documents: int
+    index: VectorIndex | None = None
+    """None where the store does not tell."""
 
 
 Relabel = Callable[[Mapping[str, Any]], dict[str, Any]]

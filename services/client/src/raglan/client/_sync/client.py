@@ -215,6 +215,19 @@ class Client(Documents, Conversations):
         found = self.request("PATCH", path, json={"profile": profile}, idempotent=True)
         return read_as(models.Collection, found)
 
+    def set_recall_target(self, name: str, recall_target: float | None) -> models.Collection:
+        """Choose the recall@10 that a collection's vector index is built and searched for.
+
+        Args:
+            name: of the collection.
+            recall_target: 0.8 to 0.999; None for the retriever's own. Where it takes another index,
+                that is built in the background, from what is stored.
+        """
+        path = f"/v1/collections/{segment(name)}"
+        body = {"recall_target": recall_target}
+        found = self.request("PATCH", path, json=body, idempotent=True)
+        return read_as(models.Collection, found)
+
     def delete_collection(self, name: str) -> models.Deleted:
         """Delete a collection with its documents."""
         gone = self.request("DELETE", f"/v1/collections/{segment(name)}")
