@@ -78,6 +78,7 @@ def contextual(model: Model, tmp_path_factory: pytest.TempPathFactory) -> Iterat
             RAGLAN_GENERATOR_ENGINE="openai",
             RAGLAN_GENERATOR_BASE_URL=model.url,
             RAGLAN_GENERATOR_MODEL="tiny",
+            RAGLAN_INGESTER_CONTEXT_CALL_S="20",
         ) as mesh,
         mesh.client() as client,
     ):
@@ -138,7 +139,6 @@ def test_a_model_that_fails_leaves_chunks_without_a_sentence_and_the_job_says_so
     assert job["context"]["missing"] == contextual.get(
         "/v1/collections/bare/documents/parts"
     ).json()["chunk_count"]  # fmt: skip
-    assert job["context"]["calls"] < job["context"]["missing"] or len(PARTS) < 6
     assert "embedded without a sentence of context" in job["warnings"][-1]["message"]
     ask = {"query": "When is the rotor replaced?", "collections": ["bare"]}
     found = contextual.post("/v1/search", json=ask).raise_for_status().json()

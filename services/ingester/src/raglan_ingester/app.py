@@ -184,6 +184,7 @@ class Ingester:
             max_chunks_per_job=settings.max_chunks_per_job,
             contexts=Contexts(
                 self._generator,
+                OutageRetry(settings.context_call_s),
                 ContextStore(stores.patient),
                 asyncio.Semaphore(settings.context_calls_in_flight),
                 settings.context_document_chars,

@@ -16,11 +16,12 @@ from typing import Final, Protocol
 
 import sqlalchemy as sa
 from raglan.database import Transactions
-from raglan.errors import RaglanError
+from raglan.errors import RaglanError, Unavailable
 from raglan.v1 import generator_pb2
 from sqlalchemy.orm import Session
 
 from raglan_ingester.model import ChunkContext, Document
+from raglan_ingester.outage_retry import OutageRetry
 from raglan_ingester.parsing import CutDocument
 from raglan_ingester.revisions import insert
 
@@ -104,15 +105,37 @@ class Contexts:
 
     Args:
         writer: the language model.
+        retry: waits for it.
         store: keeps what was written.
         calls: of the model at a time, of all jobs.
         document_chars: of a document that the model is shown for a chunk.
     """
 
     writer: Writer
+    retry: OutageRetry
     store: ContextStore
     calls: asyncio.Semaphore
     document_chars: int
+
+    async def ask(self, title: str, excerpt: str, passage: str) -> generator_pb2.SituateResponse:
+        """Have a sentence written; a generator that is away is waited for.
+
+        Raises:
+            RaglanError: it stayed away, or its model wrote no sentence.
+        """
+
+        async def attempt() -> generator_pb2.SituateResponse | Unavailable:
+            try:
+                return await self.writer.situate(title, excerpt, passage)
+            except Unavailable as error:
+                if not error.is_final:
+                    raise
+                return error
+
+        reply = await self.retry.call(attempt)
+        if isinstance(reply, Unavailable):
+            raise reply
+        return reply
 
     def of_job(self, spent: Mapping[str, int] | None) -> JobContexts:
         """Return what writes those of one job, which has spent so much before."""
@@ -166,7 +189,7 @@ class JobContexts:
                 return ""
             self.cost.calls += 1
             try:
-                reply = await self._contexts.writer.situate(title, excerpt, passage)
+                reply = await self._contexts.ask(title, excerpt, passage)
             except RaglanError as error:
                 self._failures += 1
                 self._reason = error.message

@@ -67,7 +67,8 @@ class IngesterSettings(GrpcSettings, env_prefix="RAGLAN_INGESTER_"):
     """Calls of the generator at a time, of all jobs."""
 
     context_call_s: PositiveFloat = 30.0
-    """Seconds that a sentence may take; the chunk is embedded without one after that."""
+    """Seconds that a sentence may take, and that a generator which is away is waited for; after
+    that, chunks are embedded without one."""
 
     context_document_chars: Annotated[int, Field(ge=500, le=200_000)] = 8_000
     """Characters of a document that the model is shown for each chunk; about four make a token."""
