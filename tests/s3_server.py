@@ -47,6 +47,11 @@ class S3Server:
         for key, text in files.items():
             self.client.put_object(Bucket=bucket, Key=key, Body=text.encode())
 
+    def delete(self, bucket: str, *keys: str) -> None:
+        """Delete objects."""
+        for key in keys:
+            self.client.delete_object(Bucket=bucket, Key=key)
+
 
 @contextmanager
 def running() -> Iterator[S3Server]:

@@ -18,6 +18,7 @@ import ray_cluster
 from mesh_process import Mesh
 from raglan import tensors
 from raglan.deadline import Deadline
+from raglan.errors import NotFound
 from raglan.rpc import client
 from raglan.v1 import retriever_pb2, retriever_pb2_grpc
 from ray_cluster import Cluster
@@ -96,7 +97,10 @@ async def exported(mesh: Mesh, collection: str, documents: list[str]) -> dict[st
             request = retriever_pb2.GetDocumentChunksRequest(
                 collection=collection, document_id=document
             )
-            reply = await client.call(stub.GetDocument, request, deadline=Deadline.after(30))
+            try:
+                reply = await client.call(stub.GetDocument, request, deadline=Deadline.after(30))
+            except NotFound:  # it failed
+                continue
             ids = [chunk.chunk_id for chunk in reply.chunks]
             wanted = retriever_pb2.ExportChunksRequest(collection=collection, chunk_ids=ids)
             kept = await client.call(stub.ExportChunks, wanted, deadline=Deadline.after(30))

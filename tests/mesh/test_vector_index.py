@@ -7,6 +7,7 @@ import mesh_process
 
 
 def test_the_index_is_described_and_takes_a_recall(client: httpx.Client) -> None:
+    client.post("/v1/collections", json={"name": "aimed"}).raise_for_status()
     documents = [{"id": "one", "text": "The pump runs at night."}]
     assert mesh_process.ingest(client, "aimed", documents)["status"] == "succeeded"
     found = client.get("/v1/collections/aimed").raise_for_status().json()

@@ -16,7 +16,7 @@ from raglan_ingester.bulk.plan import Services, plan_of
 from raglan_ingester.bulk.worker import BulkDocuments
 from raglan_ingester.fingerprints import fingerprint
 from raglan_ingester.prepared import PreparedStore
-from raglan_ingester.sources.reader import Entry
+from raglan_ingester.sources.reader import Entry, Skipped
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 NOTE = "# Pumps\n\nThe pump leaks.\n\n# Valves\n\nThe valve is tight.\n"
@@ -82,7 +82,7 @@ async def test_what_a_worker_prepared_is_what_a_job_makes(
         await ingester.delete(head.document_id)
     embedder.texts.clear()
 
-    entries = await documents.list_entries()
+    entries = (await documents.listing(Skipped())).entries
     records = {each.document: each for each in await documents.work(entries)}
     assert {name: each.state for name, each in records.items()} == {
         "manuals/a.md": "indexed",
@@ -107,7 +107,7 @@ async def test_the_same_documents_again_write_nothing(
     ingester: Any, retriever: Any, documents: BulkDocuments
 ) -> None:
     kept = waiting(ingester)
-    entries = await documents.list_entries()
+    entries = (await documents.listing(Skipped())).entries
     await documents.work(entries)
     upserts, before = retriever.upserts, chunks_of(retriever)
     records = await documents.work(entries)
@@ -186,6 +186,11 @@ async def test_a_fingerprint_is_a_digest(ingester: Any, fingerprint: str) -> Non
 async def test_prepared_bytes_need_a_fingerprint(ingester: Any) -> None:
     with pytest.raises(InvalidInput, match="without a fingerprint"):
         await submit(ingester, "a.md", NOTE.encode(), "", b"anything")
+
+
+async def test_a_name_that_is_no_id_fails_alone(documents: BulkDocuments) -> None:
+    records = await documents.work([Entry("x" * 2_000, "1"), Entry("b.txt", "1")])
+    assert [each.state for each in records] == ["failed", "indexed"]
 
 
 async def test_a_mesh_that_is_away_fails_the_documents_and_not_the_run(

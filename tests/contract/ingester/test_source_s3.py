@@ -11,6 +11,8 @@ import pytest
 import s3_server
 from configured_sources import FAILING, SYNCED, Sources
 from raglan.errors import InvalidInput, PayloadTooLarge
+from raglan_ingester.bulk.plan import Services, plan_of
+from raglan_ingester.bulk.worker import BulkDocuments
 from raglan_ingester.sources import config
 from raglan_ingester.sources.config import S3Settings
 from raglan_ingester.sources.reader import Skipped, SkippedDocumentError, SourceUnavailable
@@ -100,7 +102,9 @@ async def test_the_objects_below_a_prefix_are_read(server: S3Server, bucket: str
 
 async def test_a_version_is_that_of_the_content(server: S3Server, bucket: str) -> None:
     before = await Read(settings_of(server.url, bucket)).all()
-    server.put(bucket, {"manuals/a.md": "One.", "manuals/deep/b.txt": "Changed."})
+    await asyncio.to_thread(
+        server.put, bucket, {"manuals/a.md": "One.", "manuals/deep/b.txt": "Changed."}
+    )
     after = await Read(settings_of(server.url, bucket)).all()
     assert before.versions["a.md"] == after.versions["a.md"]
     assert before.versions["deep/b.txt"] != after.versions["deep/b.txt"]
@@ -109,7 +113,7 @@ async def test_a_version_is_that_of_the_content(server: S3Server, bucket: str) -
 async def test_unusual_keys_leave_the_others(server: S3Server, bucket: str) -> None:
     """Object stores take names that no file system has."""
     odd = {"manuals//c.md": "Three.", "manuals/./d.md": "Four.", "manuals/é %20.md": "Five."}
-    server.put(bucket, odd | {"manuals/folder/": ""})
+    await asyncio.to_thread(server.put, bucket, odd | {"manuals/folder/": ""})
     found = await Read(settings_of(server.url, bucket)).all()
     assert {"a.md", "deep/b.txt", "é %20.md"} <= found.texts.keys()
     assert found.texts["é %20.md"] == "Five."
@@ -119,7 +123,9 @@ async def test_unusual_keys_leave_the_others(server: S3Server, bucket: str) -> N
 async def test_a_listing_of_several_pages_is_read_to_its_end(
     proxy: FailingProxy, server: S3Server, bucket: str
 ) -> None:
-    server.put(bucket, {f"manuals/{number}.txt": "Text." for number in range(25)})
+    await asyncio.to_thread(
+        server.put, bucket, {f"manuals/{number}.txt": "Text." for number in range(25)}
+    )
     proxy.page = 10
     read = Read(settings_of(proxy.url, bucket))
     await read.list()
@@ -134,7 +140,7 @@ async def test_a_listing_of_several_pages_is_read_to_its_end(
 async def test_a_large_object_is_not_fetched(
     proxy: FailingProxy, server: S3Server, bucket: str
 ) -> None:
-    server.put(bucket, {"manuals/big.txt": "x" * 101})
+    await asyncio.to_thread(server.put, bucket, {"manuals/big.txt": "x" * 101})
     found = await Read(settings_of(proxy.url, bucket), max_bytes=100).all()
     assert found.texts == {"a.md": "One.", "deep/b.txt": "Two."}
     assert found.skipped.reasons == [
@@ -148,8 +154,8 @@ async def test_an_object_that_changes_or_goes_after_the_listing(
 ) -> None:
     read = Read(settings_of(server.url, bucket))
     listing = await read.list()
-    server.put(bucket, {"manuals/a.md": "Changed."})
-    server.client.delete_object(Bucket=bucket, Key="manuals/deep/b.txt")
+    await asyncio.to_thread(server.put, bucket, {"manuals/a.md": "Changed."})
+    await asyncio.to_thread(server.delete, bucket, "manuals/deep/b.txt")
     for entry in listing.entries:
         await read.one(entry)
     await read.reader.close()
@@ -160,9 +166,8 @@ async def test_an_object_that_changes_or_goes_after_the_listing(
 async def test_a_bucket_that_vanishes_is_no_empty_bucket(server: S3Server, bucket: str) -> None:
     read = Read(settings_of(server.url, bucket))
     listing = await read.list()
-    for key in FILES:
-        server.client.delete_object(Bucket=bucket, Key=key)
-    server.client.delete_bucket(Bucket=bucket)
+    await asyncio.to_thread(server.delete, bucket, *FILES)
+    await asyncio.to_thread(server.client.delete_bucket, Bucket=bucket)
     with pytest.raises(SourceUnavailable, match=r"cannot be read: NoSuchBucket \(404\)"):
         await read.reader.read(listing.entries[0], "")
     with pytest.raises(SourceUnavailable, match=r"cannot be listed: NoSuchBucket \(404\)"):
@@ -190,7 +195,9 @@ async def test_one_refused_object_leaves_the_others_and_many_end_the_sync(
     found = await Read(settings_of(proxy.url, bucket)).all()
     assert found.texts == {"deep/b.txt": "Two."}
     assert found.skipped.reasons == ["'a.md' cannot be read: AccessDenied (403)."]
-    server.put(bucket, {f"manuals/{number}.md": "Text." for number in range(12)})
+    await asyncio.to_thread(
+        server.put, bucket, {f"manuals/{number}.md": "Text." for number in range(12)}
+    )
     proxy.fails = lambda request: (403, "AccessDenied") if ".md" in request.path else None
     with pytest.raises(SourceUnavailable, match="AccessDenied"):
         await Read(settings_of(proxy.url, bucket)).all()
@@ -273,8 +280,10 @@ async def test_a_bucket_is_followed_and_failures_delete_nothing(
         await sources.until(SYNCED)
         assert await sources.documents() == {"a.md": "One.", "deep/b.txt": "Two."}
 
-        server.put(bucket, {"manuals/a.md": "Changed.", "manuals/c.md": "Three."})
-        server.client.delete_object(Bucket=bucket, Key="manuals/deep/b.txt")
+        await asyncio.to_thread(
+            server.put, bucket, {"manuals/a.md": "Changed.", "manuals/c.md": "Three."}
+        )
+        await asyncio.to_thread(server.delete, bucket, "manuals/deep/b.txt")
         synced = await sources.sync()
         assert (synced.added, synced.changed, synced.deleted) == (1, 1, 1)
         assert await sources.documents() == {"a.md": "Changed.", "c.md": "Three."}
@@ -291,3 +300,31 @@ async def test_a_bucket_is_followed_and_failures_delete_nothing(
 
         proxy.fails = lambda request: None
         assert (await sources.sync()).status == SYNCED
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_a_bucket_is_ingested_in_bulk(
+    server: S3Server,
+    bucket: str,
+    ingester: Any,
+    addresses: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With the credentials of the surroundings, as workers have them."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", ACCESS_KEY_ID)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+    services = Services(
+        ingester.address, addresses["embedder_address"], addresses["retriever_address"]
+    )
+    plan = plan_of(f"s3://{bucket}/manuals", services, collection="default", endpoint=server.url)
+    documents = BulkDocuments(plan, ingester.settings)
+    try:
+        listing = await documents.listing(Skipped())
+        records = await documents.work(listing.entries)
+    finally:
+        await documents.close()
+    assert [(each.document, each.state) for each in records] == [
+        ("manuals/a.md", "indexed"),
+        ("manuals/deep/b.txt", "indexed"),
+    ]
+    assert (await ingester.document("manuals/deep/b.txt")).text == "Two."

@@ -163,6 +163,7 @@ def _query(local: QdrantClient, name: str, body: Body) -> Any:
         query=nearest,
         using=wanted.using,
         query_filter=wanted.filter,
+        prefetch=wanted.prefetch,
         limit=wanted.limit or 10,
         with_payload=bool(wanted.with_payload),
     )

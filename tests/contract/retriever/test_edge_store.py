@@ -21,6 +21,7 @@ from raglan_retriever.searching import Limits, Query
 from raglan_retriever.stores import rebuilding
 from raglan_retriever.stores.optimizing import optimize
 from raglan_retriever.stores.shard import Shard
+from raglan_retriever.stores.shard_vectors import Vectors
 from raglan_retriever.stores.threads import BoundedPool
 
 LIMITS = Limits()
@@ -63,7 +64,7 @@ async def test_a_second_store_on_the_folder_is_refused_with_the_holder(open_edge
 
 def test_a_shard_that_another_process_has_open_is_named(tmp_path):
     path = tmp_path / "shard"
-    Shard.create(path, 2)
+    Shard.create(path, Vectors(2))
     code = f"import qdrant_edge,sys; s=qdrant_edge.EdgeShard.load({str(path)!r}); print(1); input()"
     with subprocess.Popen(
         [sys.executable, "-c", code],

@@ -255,6 +255,7 @@ OTHER_VALUES = {
     "top_k": 4,
     "mode": retriever_pb2.SEARCH_MODE_DENSE,
     "rerank": False,
+    "further": ("token_vectors",),
     "filter": retriever_pb2.Filter(condition=retriever_pb2.Condition(field="a", exists=True)),
     "as_of_ms": 1_000,
     "min_score": 0.5,

@@ -26,6 +26,8 @@ class Query:
     top_k: int
     mode: retriever_pb2.SearchMode.ValueType
     rerank: bool
+    further: tuple[str, ...] = ()
+    """Outputs of the embedder besides the vector that the collections are searched by."""
     filter: retriever_pb2.Filter | None = None
     as_of_ms: int | None = None
     """Milliseconds since 1970: the time whose versions are searched; None for the present ones."""

@@ -36,11 +36,14 @@ def divided(replies: Sequence[Embedded], chunks: Sequence[int]) -> list[Embedded
         chunks: of each document; all of them together are the texts.
     """
     vectors = np.concatenate([reply.vectors for reply in replies])
-    truncated = [tokens for reply in replies for tokens in reply.truncated_tokens]
-    readability = [value for reply in replies for value in reply.readability]
+    of_texts = {
+        name: [value for reply in replies for value in getattr(reply, name)]
+        for name in ("truncated_tokens", "readability", "tokens", "sparse")
+    }
     found, at = [], 0
     for count in chunks:
         part = slice(at, at + count)
-        found.append(Embedded(vectors[part], replies[0].model, truncated[part], readability[part]))
+        own = {name: values[part] for name, values in of_texts.items()}
+        found.append(Embedded(vectors[part], replies[0].model, **own))
         at += count
     return found

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import astuple
 from typing import Final
 
 from raglan.chunking_strategy import STRUCTURE
 
+from raglan_ingester.clients.embedder import NO_FURTHER_VECTORS
 from raglan_ingester.clients.retriever import CollectionSettings
 from raglan_ingester.model import Item
 
@@ -32,6 +34,8 @@ def fingerprint(item: Item, settings: CollectionSettings, number: int = 0) -> st
     ]
     if settings.strategy != STRUCTURE:  # as before there were others
         decides.append(settings.strategy)
+    if settings.further != NO_FURTHER_VECTORS:
+        decides += astuple(settings.further)
     if settings.contextual:
         decides.append("contextual")
     if number > 1:

@@ -16,6 +16,7 @@ from raglan import metadata
 from raglan.chunk_ids import chunk_id
 from raglan.database import now_ms
 from raglan.errors import NotFound, RaglanError, Unavailable
+from raglan.tensors import SparseVector
 
 from raglan_ingester.blobs import BlobStore
 from raglan_ingester.clients.embedder import Model
@@ -78,6 +79,10 @@ class Prepared:
     """Submitted metadata, completed with the document's own."""
     readability: Sequence[float] = ()
     """Readability of each chunk, in [0, 1]; empty where the embedder does not know."""
+    tokens: Sequence[NDArray[Any]] = ()
+    """Token vectors of each chunk; empty where the collection has none."""
+    sparse: Sequence[SparseVector] = ()
+    """Term weights of each chunk by the model; empty where the collection has none."""
     warnings: Sequence[str] = ()
     labels: Labels = field(default_factory=lambda: Labels("{}"))
     """Of its chunks, once they are known."""
@@ -301,6 +306,7 @@ def _upserts(
     for document in documents:
         for chunk, row in zip(_chunks_of(document), document.vectors, strict=True):
             weight = 4 * len(chunk.text) + len(chunk.metadata_json) + len(chunk.structure)
+            weight += 0 if chunk.tokens is None else chunk.tokens.nbytes
             if chunks and (size + weight > _UPSERT_BYTES or len(chunks) == _UPSERT_CHUNKS):
                 yield chunks, np.stack(rows)
                 chunks, rows, size = [], [], 0
@@ -347,6 +353,8 @@ def _chunks_of(document: Prepared) -> Iterator[IndexChunk]:
             gap_before=gap if len(gap) <= _GAP_CHARS else "",
             section=None if span.section is None else sections[span.section],
             edition=document.edition,
+            tokens=document.tokens[ordinal] if document.tokens else None,
+            sparse=document.sparse[ordinal] if document.sparse else None,
         )
 
 

@@ -19,7 +19,7 @@ from raglan.telemetry import semconv, tracing
 from raglan_ingester.blobs import BlobStore
 from raglan_ingester.byte_budget import ByteBudget
 from raglan_ingester.chunking import Sizes
-from raglan_ingester.clients.embedder import Embedded, Model
+from raglan_ingester.clients.embedder import Embedded, FurtherVectors, Model
 from raglan_ingester.clients.retriever import CollectionSettings
 from raglan_ingester.contexts import TOKENS, Contexts, JobContexts
 from raglan_ingester.document_metadata import merge_metadata
@@ -64,7 +64,7 @@ class Observer(Protocol):
 class Embedder(Protocol):
     """The part of the embedder that a run needs."""
 
-    async def embed(self, texts: Sequence[str]) -> Embedded:
+    async def embed(self, texts: Sequence[str], further: FurtherVectors) -> Embedded:
         """Raises RaglanError."""
         ...
 
@@ -378,6 +378,8 @@ class JobRun:
             fingerprint(cut.item, self._collection, cut.number),
             metadata_json,
             readability=embedded.readability,
+            tokens=embedded.tokens,
+            sparse=embedded.sparse,
             warnings=[*cut.cut.warnings, *refused, *truncated],
             created_ms=self._job.created_ms,
             number=cut.number,
@@ -404,7 +406,10 @@ class JobRun:
     async def _embed_call(self, texts: Sequence[str]) -> Embedded:
         async with self._calls, self._dependencies.embed_calls:
             embedder = self._dependencies.embedder
-            reply = await self._dependencies.embedder_retry.call(lambda: embedder.embed(texts))
+            further = self._collection.further
+            reply = await self._dependencies.embedder_retry.call(
+                lambda: embedder.embed(texts, further)
+            )
         wanted = self._collection.model
         if wanted.id and reply.model != wanted:
             raise Conflict(

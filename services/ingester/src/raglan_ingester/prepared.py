@@ -117,6 +117,8 @@ def to_bytes(cut: CutDocument, embedded: Embedded) -> bytes:
         ),
         truncated_tokens=embedded.truncated_tokens,
         readability=embedded.readability,
+        token_vectors=tensors.pack_tokens(embedded.tokens) if embedded.tokens else None,
+        sparse=tensors.pack_sparse(embedded.sparse) if embedded.sparse else None,
     ).SerializeToString()
 
 
@@ -132,8 +134,20 @@ def from_bytes(data: bytes) -> PreparedDocument:
     rows = len(vectors)
     if isinstance(cut, Unparsable) or rows != len(cut.chunks):
         raise ValueError("a row of vectors a chunk")
-    if {len(message.truncated_tokens), len(message.readability)} - {0, rows}:
+    tokens = (
+        tensors.unpack_tokens(message.token_vectors) if message.HasField("token_vectors") else ()
+    )
+    sparse = tensors.unpack_sparse(message.sparse) if message.HasField("sparse") else ()
+    each = (message.truncated_tokens, message.readability, tokens, sparse)
+    if {len(values) for values in each} - {0, rows}:
         raise ValueError("a figure a chunk")
     model = Model(message.model.id, message.model.revision, message.model.dimension)
-    embedded = Embedded(vectors, model, tuple(message.truncated_tokens), tuple(message.readability))
+    embedded = Embedded(
+        vectors,
+        model,
+        tuple(message.truncated_tokens),
+        tuple(message.readability),
+        tokens,
+        sparse,
+    )
     return PreparedDocument(cut, embedded)

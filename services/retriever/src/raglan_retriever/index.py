@@ -20,8 +20,16 @@ from raglan.identifiers import check_collection_name, shortened
 from raglan.telemetry import semconv
 
 from raglan_retriever import abbreviations, lexical, neighbours
+from raglan_retriever.chunk_vectors import NO_CHUNK_VECTORS, ChunkVectors
 from raglan_retriever.chunks import ACCESS, DOCUMENT_ID, Chunk, labels, point_id, relabelled
-from raglan_retriever.collection import Collection, Model, Retention, check_new_model
+from raglan_retriever.collection import (
+    NO_FURTHER_VECTORS,
+    Collection,
+    FurtherVectors,
+    Model,
+    Retention,
+    check_new_model,
+)
 from raglan_retriever.neighbours import Neighbourhood
 from raglan_retriever.searching import Limits, Query, Results, Searcher
 from raglan_retriever.stores.plans import RECALLS
@@ -54,7 +62,7 @@ class Index:
             limits: Limits of a call.
             language: ISO 639-1 code for new collections.
             expand_abbreviations: see `Searcher`.
-            timed: Entered around each part of a search: dense, lexical, fetch.
+            timed: Entered around each part of a search: a leg, or fetch.
             on_foreign: Called with the number of chunks of another tenant that were dropped.
         """
         self.all_tenants: Final = store
@@ -74,6 +82,7 @@ class Index:
         max_chars: int,
         overlap_chars: int,
         strategy: str = STRUCTURE,
+        further: FurtherVectors = NO_FURTHER_VECTORS,
         *,
         contextual: bool = False,
         versions: Retention | None = None,
@@ -81,7 +90,8 @@ class Index:
         """Create a collection, or return the existing one with the same settings.
 
         Raises:
-            InvalidInput: the name, the model or the strategy is not acceptable.
+            InvalidInput: the name, the model, the strategy or the further vectors are not
+                acceptable.
             Conflict: it exists with other settings.
         """
         wanted = Collection(
@@ -92,6 +102,7 @@ class Index:
             created=datetime.now(UTC).isoformat(timespec="microseconds"),
             language=self._language,
             strategy=check_strategy(strategy),
+            further_vectors=further.check(),
             contextual=contextual,
             versions=versions,
         )
@@ -107,7 +118,7 @@ class Index:
                     f"Collection {name!r} exists with other settings: {held.model}, chunks of "
                     f"{held.max_chars} characters overlapping by {held.overlap_chars}, cut by "
                     f"{held.strategy}{', contextual' if held.contextual else ''}, "
-                    f"with {held.versions or 'no'} earlier versions. "
+                    f"with {held.further_vectors} and {held.versions or 'no'} earlier versions. "
                     "Delete it first, or choose another name."
                 ) from None
             return held
@@ -146,6 +157,7 @@ class Index:
         chunks: Sequence[Chunk],
         vectors: NDArray[Any],
         read: Sequence[float] = (),
+        further: ChunkVectors = NO_CHUNK_VECTORS,
     ) -> int:
         """Store `chunks`, replacing those of the same chunk_id. On return they are durable.
 
@@ -155,6 +167,7 @@ class Index:
             chunks: At most `limits.max_upsert_chunks`.
             vectors: Of shape (len(chunks), dimension), any float type or int8.
             read: how well the model reads each chunk, in [0, 1]; empty where that is not known.
+            further: those of the chunks that the collection has besides.
 
         Returns:
             The collection's revision after it.
@@ -179,12 +192,14 @@ class Index:
                 f"The vectors have shape {vectors.shape}; {expected} is needed, a row a chunk."
             )
         _check_readability(read, len(chunks))
+        further.check(collection, len(chunks))
         if not chunks:
             (unchanged,) = await self.store.versioned([name])
             return unchanged.revision
         analysed = await asyncio.to_thread(_analyse, collection, chunks)
         collection = await self._learn(collection, analysed)
         points = await asyncio.to_thread(_points, collection, chunks, analysed, vectors)
+        points = further.added_to(points)
         with engine_span(
             self.store.name, semconv.INDEX_UPSERT, name, {semconv.BATCH_SIZE: len(points)}
         ):

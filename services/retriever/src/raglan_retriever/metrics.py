@@ -30,7 +30,8 @@ class RetrieverMetrics:
         self._registry = registry
         self._legs = Durations(
             "raglan_retriever_leg_seconds",
-            "A search's parts: dense, lexical, fetch (reading the passages found).",
+            "A search's parts: dense, lexical, late_interaction, sparse, and fetch (reading the "
+            "passages found).",
             ("leg",),
             registry,
         )

@@ -17,20 +17,20 @@ from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from raglan import fusion, readability
+from raglan import fusion
 from raglan.errors import InvalidInput
 from raglan.filtering.clauses import Clause
 from raglan.identifiers import check_collection_name
-from raglan.readability import Readability
 from raglan.telemetry import semconv, tracing
 
-from raglan_retriever import lexical
+from raglan_retriever import lexical, model_legs
 from raglan_retriever.attempts import Attempts, Searched
 from raglan_retriever.chunks import Chunk, duplicate_key
 from raglan_retriever.collection import Collection, Model
 from raglan_retriever.merging import FEW, Holders, Key, meant, merge, population
+from raglan_retriever.model_legs import DENSE, NO_QUERY_VECTORS, QueryVectors
 from raglan_retriever.stores.spans import engine_span
-from raglan_retriever.stores.store import Hit, Store
+from raglan_retriever.stores.store import Hit, SearchVector, Store
 from raglan_retriever.validity import valid
 from raglan_retriever.word_search import Synonyms, WordSearch, joined
 
@@ -84,6 +84,9 @@ class Query:
     readability: float | None = None
     """Readability of `text` for `model`, in [0, 1]; None where that is not known."""
 
+    further: QueryVectors = NO_QUERY_VECTORS
+    """Vectors by `model` besides `vector`, for collections that have such of their chunks."""
+
     where: Clause | None = None
     as_of_ms: int | None = None
     """Milliseconds since 1970: the time whose versions are searched; None for the present ones."""
@@ -133,7 +136,8 @@ class _Part:
 
     collection: Collection
     revision: int
-    dense: list[Hit]
+    by_model: dict[str, list[Hit]]
+    """By leg of `model_legs`."""
     lexical: list[Hit]
     holders: Holders
     synonyms: Synonyms
@@ -145,6 +149,8 @@ class _Scores:
 
     dense: dict[Key, float]
     lexical: dict[Key, float]
+    fused: dict[Key, float]
+    """Empty where there is one leg only."""
     exact: frozenset[Key]
 
 
@@ -164,7 +170,7 @@ class Searcher:
         Args:
             store: Holds the chunks.
             limits: Limits of a call.
-            timed: Entered around each part of a search: dense, lexical, fetch.
+            timed: Entered around each part of a search: a leg, or fetch.
             expand_abbreviations: Search also by the other form of abbreviations that the collection
                 defines.
         """
@@ -211,10 +217,11 @@ class Searcher:
         several = len(query.collections) > 1  # else the call's own span is that of the collection
         span = tracing.span("search_collection", {semconv.COLLECTION: name})
         with span if several else nullcontext():
-            dense, (words, holders, synonyms) = await asyncio.gather(
-                self._dense_leg(query, name, depth), self._lexical_leg(query, collection, depth)
+            by_model, (words, holders, synonyms) = await asyncio.gather(
+                self._model_legs(query, collection, depth),
+                self._lexical_leg(query, collection, depth),
             )
-        return _Part(collection, revision, dense, words, holders, synonyms)
+        return _Part(collection, revision, by_model, words, holders, synonyms)
 
     async def _fused(
         self, query: Query, parts: Sequence[_Part], depth: int, attempts: Attempts
@@ -222,10 +229,11 @@ class Searcher:
         """Return the best of the first `depth` hits of each leg, and whether no leg has more."""
         collections = [each.collection for each in parts]
         names = [each.name for each in collections]
-        dense = merge(names, [each.dense for each in parts], depth)
+        by_model = model_legs.merged(names, [each.by_model for each in parts], depth)
+        dense = by_model.get(DENSE, [])
         words = merge(names, [each.lexical for each in parts], depth)
         identified = meant([each.holders for each in parts]).intersection(key for key, _ in words)
-        is_all = len(dense) < depth and len(words) < depth
+        is_all = all(len(hits) < depth for hits in (words, *by_model.values()))
         by_words = fusion.Leg(
             words,
             query.fusion.lexical_weight,
@@ -237,22 +245,22 @@ class Searcher:
             by_words = replace(by_words, population=0)
         exact |= identified
         if query.mode == "hybrid":
-            worth = _dense_worth(query, collections)
-            by_meaning = fusion.Leg(
-                dense,
-                query.fusion.dense_weight,
-                credit=None if set(worth.values()) == {1.0} else lambda key: worth[key[0]],
-            )
-            ranked = fusion.fuse([by_meaning, by_words], query.fusion.method)
+            worth = model_legs.worth(query.readability, query.text, collections)
+            credit = None if set(worth.values()) == {1.0} else lambda key: worth[key[0]]
+            by_meaning = model_legs.weighted(by_model, query.fusion.dense_weight, credit)
+            ranked = fusion.fuse([*by_meaning, by_words], query.fusion.method)
             # A score that did not take part is not shown.
             if not all(worth.values()):
                 dense = [(key, score) for key, score in dense if worth[key[0]] > 0]
+        elif len(by_model) > 1:
+            ranked = fusion.fuse(model_legs.weighted(by_model, 1), query.fusion.method)
         else:
             ranked = dense or words
         if exact:
             ranked = sorted(ranked, key=lambda item: item[0] not in exact)
         with self._timed("fetch"):
-            scores = _Scores(dict(dense), dict(words), exact)
+            fused = dict(ranked) if query.mode == "hybrid" or len(by_model) > 1 else {}
+            scores = _Scores(dict(dense), dict(words), fused, exact)
             found = await self._distinct(query, ranked, scores, attempts)
         return found, is_all
 
@@ -272,7 +280,7 @@ class Searcher:
         for start in range(0, len(ranked), query.limit):
             copies = 0
             some = ranked[start : start + query.limit]
-            for found in await self._fetch(query.mode, some, scores, attempts):
+            for found in await self._fetch(some, scores, attempts):
                 key = duplicate_key(found.chunk)
                 if (first := kept.get(key)) is not None:
                     shown = _preferred(first, found, kept.values())
@@ -306,14 +314,24 @@ class Searcher:
         if query.mode != "dense" and not query.text.strip():
             raise InvalidInput(f"A {query.mode} search needs a text.")
         if query.mode != "lexical":
-            _check_vector(query)
+            if query.vector is None or query.model is None:
+                raise InvalidInput(
+                    f"A {query.mode} search needs a vector and the model it comes from."
+                )
+            model_legs.check(query.vector, query.further, query.model)
         return names
 
-    async def _dense_leg(self, query: Query, name: str, depth: int) -> list[Hit]:
+    async def _model_legs(self, query: Query, held: Collection, depth: int) -> dict[str, list[Hit]]:
         if query.mode == "lexical" or query.vector is None:
-            return []
-        with self._timed("dense"):
-            return await self._hits("dense", name, query.vector.tolist(), depth, query.where)
+            return {}
+
+        async def hits(leg: str, vector: SearchVector) -> list[Hit]:
+            with self._timed(leg):
+                return await self._hits(leg, held.name, vector, depth, query.where)
+
+        vectors = model_legs.vectors_for(held, query.vector, query.further)
+        found = await asyncio.gather(*(hits(*each) for each in vectors.items()))
+        return dict(zip(vectors, found, strict=True))
 
     async def _lexical_leg(
         self, query: Query, held: Collection, depth: int
@@ -351,7 +369,7 @@ class Searcher:
         self,
         leg: str,
         name: str,
-        query: list[float] | lexical.Sparse,
+        query: SearchVector,
         depth: int,
         where: Clause | None,
     ) -> list[Hit]:
@@ -375,7 +393,6 @@ class Searcher:
 
     async def _fetch(
         self,
-        mode: Mode,
         ranked: Sequence[tuple[Key, float]],
         scores: _Scores,
         attempts: Attempts,
@@ -391,20 +408,12 @@ class Searcher:
                 collection=name,
                 dense=scores.dense.get(key),
                 lexical=scores.lexical.get(key),
-                fused=score if mode == "hybrid" else None,
+                fused=scores.fused.get(key),
                 exact=key in scores.exact,
             )
-            for key, score in ranked
+            for key, _ in ranked
             if (chunk := chunks.get(name := key[0], {}).get(key[1])) is not None
         ]
-
-
-def _dense_worth(query: Query, collections: Sequence[Collection]) -> dict[str, float]:
-    """Return the weight of the dense leg in each collection, in [0, 1]."""
-    if query.readability is None:
-        return {each.name: 1.0 for each in collections}
-    read = Readability(query.readability, readability.count_words(query.text))
-    return {each.name: readability.query_credit(read, each.readability) for each in collections}
 
 
 def _preferred(first: SearchHit, copy: SearchHit, result: Iterable[SearchHit]) -> SearchHit:
@@ -426,15 +435,3 @@ def _preferred(first: SearchHit, copy: SearchHit, result: Iterable[SearchHit]) -
 
 def _document(found: SearchHit) -> tuple[str, str]:
     return found.collection, found.chunk.document_id
-
-
-def _check_vector(query: Query) -> None:
-    if query.vector is None or query.model is None:
-        raise InvalidInput(f"A {query.mode} search needs a vector and the model it comes from.")
-    if query.vector.shape != (query.model.dimension,):
-        raise InvalidInput(
-            f"The query vector has {query.vector.size} values; its model, {query.model}, "
-            f"has {query.model.dimension}."
-        )
-    if not np.isfinite(query.vector).all():
-        raise InvalidInput("The query vector holds values that are not finite.")

@@ -19,6 +19,7 @@ from raglan.telemetry import semconv, tracing
 from raglan.v1 import common_pb2, retriever_pb2, retriever_pb2_grpc
 
 from raglan_retriever import wire
+from raglan_retriever.collection import NO_FURTHER_VECTORS
 from raglan_retriever.index import Index
 from raglan_retriever.searching import Fusion
 from raglan_retriever.transfer import Transfer
@@ -62,6 +63,7 @@ class RetrieverServicer(retriever_pb2_grpc.RetrieverServiceServicer):
             request.chunking.max_chars,
             request.chunking.overlap_chars,
             request.chunking.strategy or STRUCTURE,
+            wire.further_from_proto(request.further_vectors),
             contextual=request.chunking.contextual,
             versions=wire.retention_from_proto(request),
         )
@@ -115,6 +117,7 @@ class RetrieverServicer(retriever_pb2_grpc.RetrieverServiceServicer):
             [wire.chunk_from_proto(chunk) for chunk in request.chunks],
             tensors.unpack(request.vectors),
             request.readability,
+            wire.chunk_vectors_from_proto(request),
         )
         return retriever_pb2.UpsertResponse(
             upserted=len(request.chunks),
@@ -211,6 +214,11 @@ class RetrieverServicer(retriever_pb2_grpc.RetrieverServiceServicer):
         return retriever_pb2.GetIndexRevisionsResponse(
             revisions={each.collection.name: each.revision for each in held},
             profiles={each.name: each.profile for each in described if each.profile},
+            further_vectors={
+                each.name: wire.further_to_proto(each.further_vectors)
+                for each in described
+                if each.further_vectors != NO_FURTHER_VECTORS
+            },
         )
 
     async def ExportCollection(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from typing import Final
 
 import numpy as np
@@ -14,15 +15,17 @@ from raglan.errors import InvalidInput
 from raglan.filtering.clauses import Clause
 from raglan.filtering.wire import clause_from_proto
 from raglan.rpc import pages
-from raglan.v1 import common_pb2, retriever_pb2
+from raglan.v1 import common_pb2, embedder_pb2, retriever_pb2
 
 from raglan_retriever.attempts import Searched
+from raglan_retriever.chunk_vectors import ChunkVectors
 from raglan_retriever.chunks import Chunk
-from raglan_retriever.collection import Collection, Model, Retention
+from raglan_retriever.collection import Collection, FurtherVectors, Model, Retention
 from raglan_retriever.lexical import Sparse
+from raglan_retriever.model_legs import QueryVectors
 from raglan_retriever.neighbours import Neighbourhood
 from raglan_retriever.searching import Fusion, Mode, Query, SearchHit
-from raglan_retriever.stores.store import Stats, VectorIndex
+from raglan_retriever.stores.store import LearnedSparse, Stats, VectorIndex
 from raglan_retriever.transfer import IndexedChunks
 from raglan_retriever.validity import KeptVersions, Version
 from raglan_retriever.word_search import Synonyms
@@ -151,6 +154,7 @@ def query_from_proto(request: retriever_pb2.SearchRequest, default: Fusion) -> Q
         vector=vector,
         model=model_from_proto(request.embedder) if request.HasField("embedder") else None,
         readability=_readability_from_proto(request),
+        further=_query_vectors_from_proto(request),
         where=filter_from_proto(request),
         as_of_ms=as_of_from_proto(request),
         fusion=_fusion_from_proto(request.fusion, default),
@@ -211,6 +215,7 @@ def collection_to_proto(collection: Collection, stats: Stats) -> retriever_pb2.C
         created=collection.created,
         profile=collection.profile,
         versions=_retention_to_proto(collection.versions),
+        further_vectors=further_to_proto(collection.further_vectors),
         index=None if stats.index is None else _index_to_proto(stats.index),
     )
 
@@ -298,9 +303,9 @@ def indexed_to_proto(
     row_bytes = held.vectors.itemsize * (held.vectors.shape[1] if held.vectors.ndim > 1 else 0)
     chunks: list[retriever_pb2.Chunk] = []
     size = 0
-    for chunk, words in zip(held.chunks, held.lexical, strict=True):
+    for at, (chunk, words) in enumerate(zip(held.chunks, held.lexical, strict=True)):
         message = chunk_to_proto(chunk)
-        size += message.ByteSize() + row_bytes + 8 * len(words.indices)
+        size += message.ByteSize() + row_bytes + 8 * len(words.indices) + held.further.size(at)
         if chunks and size > page_bytes:
             break
         chunks.append(message)
@@ -309,16 +314,65 @@ def indexed_to_proto(
         embedder=model_to_proto(held.model),
         chunks=chunks,
         vectors=tensors.pack(held.vectors[: len(chunks)]),
-        lexical=tensors.pack_sparse(
-            [
-                tensors.SparseVector(
-                    np.array(words.indices, np.uint32), np.array(words.values, np.float32)
-                )
-                for words in held.lexical[: len(chunks)]
-            ]
-        ),
+        lexical=_sparse_to_proto(held.lexical[: len(chunks)]),
         analysis=held.analysis,
+        token_vectors=tensors.pack_tokens(held.further.tokens[: len(chunks)])
+        if held.further.tokens and chunks
+        else None,
+        sparse=_sparse_to_proto(held.further.sparse[: len(chunks)])
+        if held.further.sparse
+        else None,
     )
+
+
+def _sparse_to_proto(vectors: Sequence[Sparse]) -> embedder_pb2.SparseVectors:
+    return tensors.pack_sparse(
+        [
+            tensors.SparseVector(
+                np.array(each.indices, np.uint32), np.array(each.values, np.float32)
+            )
+            for each in vectors
+        ]
+    )
+
+
+def _sparse_from_proto(message: embedder_pb2.SparseVectors) -> list[Sparse]:
+    return [
+        Sparse(each.indices.tolist(), each.weights.tolist())
+        for each in tensors.unpack_sparse(message)
+    ]
+
+
+def chunk_vectors_from_proto(
+    message: retriever_pb2.UpsertRequest | retriever_pb2.IndexedChunks,
+) -> ChunkVectors:
+    """Convert the further vectors of chunks. Raises InvalidInput."""
+    return ChunkVectors(
+        tensors.unpack_tokens(message.token_vectors) if message.HasField("token_vectors") else (),
+        _sparse_from_proto(message.sparse) if message.HasField("sparse") else (),
+    )
+
+
+def further_from_proto(message: retriever_pb2.FurtherVectors) -> FurtherVectors:
+    """Convert what a collection has besides dense vectors and words."""
+    return FurtherVectors(message.token_vectors, message.token_pooling or 1, message.sparse)
+
+
+def further_to_proto(further: FurtherVectors) -> retriever_pb2.FurtherVectors:
+    """Convert what a collection has besides dense vectors and words."""
+    return retriever_pb2.FurtherVectors(**asdict(further))
+
+
+def _query_vectors_from_proto(request: retriever_pb2.SearchRequest) -> QueryVectors:
+    tokens = sparse = None
+    if request.HasField("token_vectors"):
+        tokens = tensors.unpack(request.token_vectors).astype(np.float32)
+    if request.HasField("sparse"):
+        several = _sparse_from_proto(request.sparse)
+        if len(several) != 1:
+            raise InvalidInput(f"The query has {len(several)} sparse vectors; it must have one.")
+        sparse = LearnedSparse(several[0].indices, several[0].values)
+    return QueryVectors(tokens, sparse)
 
 
 def indexed_from_proto(message: retriever_pb2.IndexedChunks) -> IndexedChunks:
@@ -327,11 +381,9 @@ def indexed_from_proto(message: retriever_pb2.IndexedChunks) -> IndexedChunks:
         model_from_proto(message.embedder),
         [chunk_from_proto(chunk) for chunk in message.chunks],
         tensors.unpack(message.vectors),
-        [
-            Sparse(each.indices.tolist(), each.weights.tolist())
-            for each in tensors.unpack_sparse(message.lexical)
-        ],
+        _sparse_from_proto(message.lexical),
         message.analysis,
+        chunk_vectors_from_proto(message),
     )
 
 

@@ -266,7 +266,7 @@ class KeptVersions(Model):
 class VectorIndex(Model):
     """The index of a collection's dense vectors."""
 
-    state: str
+    state: Literal["scanned", "building", "ready"]
     chunks: int
     recall_target: float
     m: int
@@ -283,6 +283,7 @@ class Collection(Model):
     name: str
     embedder: Embedder
     chunking: dict[str, int | str]
+    vectors: dict[str, int | bool]
     documents: int
     chunks: int
     unindexed_chunks: int

@@ -11,6 +11,7 @@ from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from raglan.v1 import backup_pb2 as _backup_pb2
 from raglan.v1 import common_pb2 as _common_pb2
+from raglan.v1 import embedder_pb2 as _embedder_pb2
 from raglan.v1 import retriever_pb2 as _retriever_pb2
 import builtins as _builtins
 import sys
@@ -289,6 +290,8 @@ class PreparedDocument(_message.Message):
     MODEL_FIELD_NUMBER: _builtins.int
     TRUNCATED_TOKENS_FIELD_NUMBER: _builtins.int
     READABILITY_FIELD_NUMBER: _builtins.int
+    TOKEN_VECTORS_FIELD_NUMBER: _builtins.int
+    SPARSE_FIELD_NUMBER: _builtins.int
     cut_json: _builtins.bytes
     """Text, structure and chunks, as a parser process answers."""
     @_builtins.property
@@ -303,6 +306,12 @@ class PreparedDocument(_message.Message):
 
     @_builtins.property
     def readability(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]: ...
+    @_builtins.property
+    def token_vectors(self) -> _embedder_pb2.TokenVectors:
+        """Of each chunk, where the collection has them."""
+
+    @_builtins.property
+    def sparse(self) -> _embedder_pb2.SparseVectors: ...
     def __init__(
         self,
         *,
@@ -311,10 +320,12 @@ class PreparedDocument(_message.Message):
         model: _common_pb2.ModelIdentity | None = ...,
         truncated_tokens: _abc.Iterable[_builtins.int] | None = ...,
         readability: _abc.Iterable[_builtins.float] | None = ...,
+        token_vectors: _embedder_pb2.TokenVectors | None = ...,
+        sparse: _embedder_pb2.SparseVectors | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "vectors", b"vectors"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "sparse", b"sparse", "token_vectors", b"token_vectors", "vectors", b"vectors"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cut_json", b"cut_json", "model", b"model", "readability", b"readability", "truncated_tokens", b"truncated_tokens", "vectors", b"vectors"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cut_json", b"cut_json", "model", b"model", "readability", b"readability", "sparse", b"sparse", "token_vectors", b"token_vectors", "truncated_tokens", b"truncated_tokens", "vectors", b"vectors"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -123,6 +123,36 @@ class VersionRetention(_message.Message):
 Global___VersionRetention: _TypeAlias = VersionRetention  # noqa: Y015
 
 @_typing.final
+class FurtherVectors(_message.Message):
+    """Vectors that a collection has of each chunk besides the dense vector and the weights of its words."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOKEN_VECTORS_FIELD_NUMBER: _builtins.int
+    TOKEN_POOLING_FIELD_NUMBER: _builtins.int
+    SPARSE_FIELD_NUMBER: _builtins.int
+    token_vectors: _builtins.bool
+    """Token vectors, by whose MaxSim the hits of the dense vectors are scored too."""
+    token_pooling: _builtins.int
+    """As in EmbedRequest."""
+    sparse: _builtins.bool
+    """Term weights of the embedding model, searched beside the words (EmbedResponse.sparse)."""
+    def __init__(
+        self,
+        *,
+        token_vectors: _builtins.bool = ...,
+        token_pooling: _builtins.int = ...,
+        sparse: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["sparse", b"sparse", "token_pooling", b"token_pooling", "token_vectors", b"token_vectors"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FurtherVectors: _TypeAlias = FurtherVectors  # noqa: Y015
+
+@_typing.final
 class Collection(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -137,6 +167,7 @@ class Collection(_message.Message):
     CREATED_FIELD_NUMBER: _builtins.int
     PROFILE_FIELD_NUMBER: _builtins.int
     VERSIONS_FIELD_NUMBER: _builtins.int
+    FURTHER_VECTORS_FIELD_NUMBER: _builtins.int
     INDEX_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     chunks: _builtins.int
@@ -161,6 +192,8 @@ class Collection(_message.Message):
         """Absent: replacing a document removes its earlier version."""
 
     @_builtins.property
+    def further_vectors(self) -> Global___FurtherVectors: ...
+    @_builtins.property
     def index(self) -> Global___VectorIndex:
         """Unset where the store does not tell."""
 
@@ -178,11 +211,12 @@ class Collection(_message.Message):
         created: _builtins.str = ...,
         profile: _builtins.str = ...,
         versions: Global___VersionRetention | None = ...,
+        further_vectors: Global___FurtherVectors | None = ...,
         index: Global___VectorIndex | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["chunking", b"chunking", "embedder", b"embedder", "index", b"index", "versions", b"versions"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["chunking", b"chunking", "embedder", b"embedder", "further_vectors", b"further_vectors", "index", b"index", "versions", b"versions"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunking", b"chunking", "chunks", b"chunks", "created", b"created", "disk_bytes", b"disk_bytes", "documents", b"documents", "embedder", b"embedder", "error", b"error", "index", b"index", "name", b"name", "profile", b"profile", "unindexed_chunks", b"unindexed_chunks", "versions", b"versions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunking", b"chunking", "chunks", b"chunks", "created", b"created", "disk_bytes", b"disk_bytes", "documents", b"documents", "embedder", b"embedder", "error", b"error", "further_vectors", b"further_vectors", "index", b"index", "name", b"name", "profile", b"profile", "unindexed_chunks", b"unindexed_chunks", "versions", b"versions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -290,6 +324,7 @@ class CreateCollectionRequest(_message.Message):
     EMBEDDER_FIELD_NUMBER: _builtins.int
     CHUNKING_FIELD_NUMBER: _builtins.int
     VERSIONS_FIELD_NUMBER: _builtins.int
+    FURTHER_VECTORS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """1-64 characters of [a-z0-9_-], the first a letter or digit."""
     @_builtins.property
@@ -300,6 +335,8 @@ class CreateCollectionRequest(_message.Message):
     def versions(self) -> Global___VersionRetention:
         """Keeps earlier versions of documents."""
 
+    @_builtins.property
+    def further_vectors(self) -> Global___FurtherVectors: ...
     def __init__(
         self,
         *,
@@ -307,10 +344,11 @@ class CreateCollectionRequest(_message.Message):
         embedder: _common_pb2.ModelIdentity | None = ...,
         chunking: Global___Chunking | None = ...,
         versions: Global___VersionRetention | None = ...,
+        further_vectors: Global___FurtherVectors | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["chunking", b"chunking", "embedder", b"embedder", "versions", b"versions"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["chunking", b"chunking", "embedder", b"embedder", "further_vectors", b"further_vectors", "versions", b"versions"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunking", b"chunking", "embedder", b"embedder", "name", b"name", "versions", b"versions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunking", b"chunking", "embedder", b"embedder", "further_vectors", b"further_vectors", "name", b"name", "versions", b"versions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -559,6 +597,8 @@ class UpsertRequest(_message.Message):
     CHUNKS_FIELD_NUMBER: _builtins.int
     VECTORS_FIELD_NUMBER: _builtins.int
     READABILITY_FIELD_NUMBER: _builtins.int
+    TOKEN_VECTORS_FIELD_NUMBER: _builtins.int
+    SPARSE_FIELD_NUMBER: _builtins.int
     collection: _builtins.str
     @_builtins.property
     def embedder(self) -> _common_pb2.ModelIdentity:
@@ -576,6 +616,12 @@ class UpsertRequest(_message.Message):
         know. The collection keeps the mean.
         """
 
+    @_builtins.property
+    def token_vectors(self) -> _embedder_pb2.TokenVectors:
+        """Of each chunk, where the collection has them: refused otherwise."""
+
+    @_builtins.property
+    def sparse(self) -> _embedder_pb2.SparseVectors: ...
     def __init__(
         self,
         *,
@@ -584,10 +630,12 @@ class UpsertRequest(_message.Message):
         chunks: _abc.Iterable[Global___Chunk] | None = ...,
         vectors: _common_pb2.Tensor | None = ...,
         readability: _abc.Iterable[_builtins.float] | None = ...,
+        token_vectors: _embedder_pb2.TokenVectors | None = ...,
+        sparse: _embedder_pb2.SparseVectors | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["embedder", b"embedder", "vectors", b"vectors"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["embedder", b"embedder", "sparse", b"sparse", "token_vectors", b"token_vectors", "vectors", b"vectors"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunks", b"chunks", "collection", b"collection", "embedder", b"embedder", "readability", b"readability", "vectors", b"vectors"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunks", b"chunks", "collection", b"collection", "embedder", b"embedder", "readability", b"readability", "sparse", b"sparse", "token_vectors", b"token_vectors", "vectors", b"vectors"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -661,6 +709,8 @@ class IndexedChunks(_message.Message):
     VECTORS_FIELD_NUMBER: _builtins.int
     LEXICAL_FIELD_NUMBER: _builtins.int
     ANALYSIS_FIELD_NUMBER: _builtins.int
+    TOKEN_VECTORS_FIELD_NUMBER: _builtins.int
+    SPARSE_FIELD_NUMBER: _builtins.int
     collection: _builtins.str
     analysis: _builtins.int
     """Version of the analysis of text that made `lexical`. An index of another one analyses anew."""
@@ -676,6 +726,12 @@ class IndexedChunks(_message.Message):
     def lexical(self) -> _embedder_pb2.SparseVectors:
         """One a chunk: the weights of its words."""
 
+    @_builtins.property
+    def token_vectors(self) -> _embedder_pb2.TokenVectors:
+        """Where the collection has them."""
+
+    @_builtins.property
+    def sparse(self) -> _embedder_pb2.SparseVectors: ...
     def __init__(
         self,
         *,
@@ -685,10 +741,12 @@ class IndexedChunks(_message.Message):
         vectors: _common_pb2.Tensor | None = ...,
         lexical: _embedder_pb2.SparseVectors | None = ...,
         analysis: _builtins.int = ...,
+        token_vectors: _embedder_pb2.TokenVectors | None = ...,
+        sparse: _embedder_pb2.SparseVectors | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["embedder", b"embedder", "lexical", b"lexical", "vectors", b"vectors"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["embedder", b"embedder", "lexical", b"lexical", "sparse", b"sparse", "token_vectors", b"token_vectors", "vectors", b"vectors"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["analysis", b"analysis", "chunks", b"chunks", "collection", b"collection", "embedder", b"embedder", "lexical", b"lexical", "vectors", b"vectors"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["analysis", b"analysis", "chunks", b"chunks", "collection", b"collection", "embedder", b"embedder", "lexical", b"lexical", "sparse", b"sparse", "token_vectors", b"token_vectors", "vectors", b"vectors"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1366,6 +1424,8 @@ class SearchRequest(_message.Message):
     READABILITY_FIELD_NUMBER: _builtins.int
     COLLECTION_BUDGET_MS_FIELD_NUMBER: _builtins.int
     AS_OF_FIELD_NUMBER: _builtins.int
+    TOKEN_VECTORS_FIELD_NUMBER: _builtins.int
+    SPARSE_FIELD_NUMBER: _builtins.int
     text: _builtins.str
     """The lexical leg; needed unless mode is DENSE."""
     mode: Global___SearchMode.ValueType
@@ -1397,6 +1457,14 @@ class SearchRequest(_message.Message):
         collection that keeps no versions. Absent: the present ones.
         """
 
+    @_builtins.property
+    def token_vectors(self) -> _common_pb2.Tensor:
+        """Of the query, for collections that have such vectors; without, these are searched without them."""
+
+    @_builtins.property
+    def sparse(self) -> _embedder_pb2.SparseVectors:
+        """Of one text."""
+
     def __init__(
         self,
         *,
@@ -1411,10 +1479,12 @@ class SearchRequest(_message.Message):
         readability: _builtins.float | None = ...,
         collection_budget_ms: _builtins.int = ...,
         as_of: _timestamp_pb2.Timestamp | None = ...,
+        token_vectors: _common_pb2.Tensor | None = ...,
+        sparse: _embedder_pb2.SparseVectors | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_readability", b"_readability", "as_of", b"as_of", "embedder", b"embedder", "filter", b"filter", "fusion", b"fusion", "readability", b"readability", "vector", b"vector"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_readability", b"_readability", "as_of", b"as_of", "embedder", b"embedder", "filter", b"filter", "fusion", b"fusion", "readability", b"readability", "sparse", b"sparse", "token_vectors", b"token_vectors", "vector", b"vector"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_readability", b"_readability", "as_of", b"as_of", "collection_budget_ms", b"collection_budget_ms", "collections", b"collections", "embedder", b"embedder", "filter", b"filter", "fusion", b"fusion", "limit", b"limit", "mode", b"mode", "readability", b"readability", "text", b"text", "vector", b"vector"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_readability", b"_readability", "as_of", b"as_of", "collection_budget_ms", b"collection_budget_ms", "collections", b"collections", "embedder", b"embedder", "filter", b"filter", "fusion", b"fusion", "limit", b"limit", "mode", b"mode", "readability", b"readability", "sparse", b"sparse", "text", b"text", "token_vectors", b"token_vectors", "vector", b"vector"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__readability: _TypeAlias = _typing.Literal["readability"]  # noqa: Y015
     _WhichOneofArgType__readability: _TypeAlias = _typing.Literal["_readability", b"_readability"]  # noqa: Y015
@@ -1710,8 +1780,30 @@ class GetIndexRevisionsResponse(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class FurtherVectorsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        @_builtins.property
+        def value(self) -> Global___FurtherVectors: ...
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: Global___FurtherVectors | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     REVISIONS_FIELD_NUMBER: _builtins.int
     PROFILES_FIELD_NUMBER: _builtins.int
+    FURTHER_VECTORS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def revisions(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
         """By collection. A change that was acknowledged before the request is counted."""
@@ -1720,15 +1812,20 @@ class GetIndexRevisionsResponse(_message.Message):
     def profiles(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """By collection: Collection.profile, where there is one."""
 
+    @_builtins.property
+    def further_vectors(self) -> _containers.MessageMap[_builtins.str, Global___FurtherVectors]:
+        """By collection: Collection.further_vectors, where there are any."""
+
     def __init__(
         self,
         *,
         revisions: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
         profiles: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        further_vectors: _abc.Mapping[_builtins.str, Global___FurtherVectors] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["profiles", b"profiles", "revisions", b"revisions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["further_vectors", b"further_vectors", "profiles", b"profiles", "revisions", b"revisions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,3 +1,3 @@
 """Number of names in the contracts; written by make proto."""
 
-REVISION = 745
+REVISION = 762

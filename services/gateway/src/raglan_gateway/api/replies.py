@@ -253,6 +253,11 @@ def collection(found: retriever_pb2.Collection) -> schemas.Collection:
             "strategy": found.chunking.strategy or STRUCTURE,
             "contextual": found.chunking.contextual,
         },
+        vectors={
+            "late_interaction": found.further_vectors.token_vectors,
+            "token_pooling": found.further_vectors.token_pooling or 1,
+            "sparse": found.further_vectors.sparse,
+        },
         documents=found.documents,
         chunks=found.chunks,
         unindexed_chunks=found.unindexed_chunks,

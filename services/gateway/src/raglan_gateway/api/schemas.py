@@ -305,6 +305,17 @@ class Chunking(Strict):
     embedded with it. Needs one."""
 
 
+class FurtherVectors(Strict):
+    """Vectors of each chunk besides the dense one and its words. They cannot be changed later."""
+
+    late_interaction: bool = False
+    """Keep a vector for each token, by which the index scores what the dense vector finds again."""
+    token_pooling: Annotated[int, Field(ge=1, le=16)] = 1
+    """Tokens in a row that share one vector, the mean of theirs."""
+    sparse: bool = False
+    """Keep term weights by the embedding model, searched beside the words."""
+
+
 class NewCollection(Strict):
     """A collection to make. `embedder`, if given, must be the model that the mesh serves."""
 
@@ -314,6 +325,7 @@ class NewCollection(Strict):
     versions: KeptVersions | None = None
     """Keep earlier versions of documents, for searches `as_of` a time; null removes a version when
     it is replaced."""
+    vectors: FurtherVectors | None = None
 
 
 class CollectionChanges(Strict):
@@ -365,6 +377,8 @@ class Collection(Described):
     name: str
     embedder: Embedder
     chunking: dict[str, int | str | bool]
+    vectors: dict[str, int | bool]
+    """Vectors of each chunk besides the dense one, as they were asked for."""
     documents: int
     chunks: int
     unindexed_chunks: int

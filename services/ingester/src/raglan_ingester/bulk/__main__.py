@@ -13,13 +13,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from raglan import logs
 from raglan.errors import RaglanError
 
 from raglan_ingester.bulk.manifest import FAILED, GONE, INDEXED, Manifest
 from raglan_ingester.bulk.plan import Plan, Services, digest_of, plan_of
 from raglan_ingester.bulk.worker import BulkDocuments, BulkWorker
 from raglan_ingester.settings import IngesterSettings
-from raglan_ingester.sources.reader import Entry
+from raglan_ingester.sources.reader import Entry, Listing, Skipped
 
 _BATCH: Final = 16
 """Documents that a worker takes at a time, and loses when it dies."""
@@ -37,6 +38,7 @@ LOCAL: Final = "local"
 def main() -> None:
     """Run with the options of the command line."""
     given = _parser().parse_args()
+    logs.configure(IngesterSettings(log_level="warning"), "bulk")
     began = time.monotonic()
     try:
         plan = plan_of(
@@ -53,7 +55,7 @@ def main() -> None:
         raise SystemExit(1) from None
     report["seconds"] = round(time.monotonic() - began, 2)
     sys.stdout.write(f"{json.dumps(report)}\n" if given.json else _sentences(report))
-    raise SystemExit(1 if report["failed"] else 0)
+    raise SystemExit(1 if report["failed"] or report["unread"] else 0)
 
 
 def run(plan: Plan, path: Path, address: str, workers: int) -> dict[str, Any]:
@@ -66,19 +68,21 @@ def run(plan: Plan, path: Path, address: str, workers: int) -> dict[str, Any]:
         workers: actors; 0 for one a CPU of the cluster.
 
     Returns:
-        Counts by state, `listed`, `done_before` and the `failures`.
+        Counts by state, `listed`, `done_before`, `skipped` (links, for example), sentences about
+        folders that are `unread`, and the `failures`.
 
     Raises:
         RaglanError: the source or the mesh cannot be reached, or another manifest.
         ConnectionError: the cluster cannot be reached.
     """
-    settings, entries = asyncio.run(_look(plan))
+    skipped = Skipped()
+    settings, listing = asyncio.run(_look(plan, skipped))
     head = {"source": plan.origin, "collection": plan.collection, "settings": settings}
     manifest = Manifest(path, head)
     try:
         left = [
             entry
-            for entry in entries
+            for entry in listing.entries
             if manifest.versions.get(f"{plan.name}/{entry.key}", "") != entry.version
             or not entry.version
         ]
@@ -88,17 +92,19 @@ def run(plan: Plan, path: Path, address: str, workers: int) -> dict[str, Any]:
         manifest.close()
     return {
         "collection": plan.collection,
-        "listed": len(entries),
-        "done_before": len(entries) - len(left),
+        "listed": len(listing.entries),
+        "done_before": len(listing.entries) - len(left),
         **{state: manifest.states[state] for state in (INDEXED, FAILED, GONE)},
+        "skipped": skipped.count,
+        "unread": list(listing.unread.values()),
         "failures": manifest.failures,
     }
 
 
-async def _look(plan: Plan) -> tuple[str, Sequence[Entry]]:
+async def _look(plan: Plan, skipped: Skipped) -> tuple[str, Listing]:
     documents = BulkDocuments(plan, IngesterSettings())
     try:
-        return digest_of(await documents.collection()), await documents.list_entries()
+        return digest_of(await documents.collection()), await documents.listing(skipped)
     finally:
         await documents.close()
 
@@ -139,7 +145,9 @@ def _sentences(report: dict[str, Any]) -> str:
     lines = [
         f"{report['listed']} documents listed for {report['collection']}: "
         f"{report['done_before']} were done before, {report[INDEXED]} indexed, "
-        f"{report[GONE]} gone, {report[FAILED]} failed, in {report['seconds']:.1f} s"
+        f"{report[GONE]} gone, {report['skipped']} skipped, {report[FAILED]} failed, "
+        f"in {report['seconds']:.1f} s",
+        *report["unread"],
     ]
     lines += [f"{each['document']}: {each['error']}" for each in report["failures"][:20]]
     return "\n".join(lines) + "\n"

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from raglan.deadline import Deadline
 from raglan.errors import RaglanError, Unavailable
+from raglan.identifiers import check_document_id
 from raglan.rpc import client
 from raglan.rpc.pool import EndpointPool
 from raglan.v1 import (
@@ -31,7 +32,12 @@ from raglan.v1 import (
 from raglan_ingester.bulk.manifest import FAILED, GONE, INDEXED, Record
 from raglan_ingester.bulk.plan import Plan
 from raglan_ingester.chunking import Sizes
-from raglan_ingester.clients.embedder import Embedded, EmbedderClient
+from raglan_ingester.clients.embedder import (
+    NO_FURTHER_VECTORS,
+    Embedded,
+    EmbedderClient,
+    FurtherVectors,
+)
 from raglan_ingester.clients.retriever import CollectionSettings, RetrieverClient
 from raglan_ingester.embedding_texts import divided, embedding_texts
 from raglan_ingester.fingerprints import fingerprint
@@ -42,13 +48,7 @@ from raglan_ingester.parsing import CutDocument, ParseRequest, ParserPool
 from raglan_ingester.prepared import to_bytes
 from raglan_ingester.semantic_cuts import SemanticParser
 from raglan_ingester.settings import IngesterSettings
-from raglan_ingester.sources.reader import (
-    Content,
-    Entry,
-    Skipped,
-    SkippedDocumentError,
-    SourceUnavailable,
-)
+from raglan_ingester.sources.reader import Content, Entry, Listing, Skipped
 from raglan_ingester.token_index import ModelTokenizer
 from raglan_ingester.tokenizer_files import TokenizerFolder
 
@@ -151,10 +151,11 @@ class BulkDocuments:
         await self._channel.close()
         self._folder.cleanup()
 
-    async def list_entries(self) -> Sequence[Entry]:
+    async def listing(self, skipped: Skipped) -> Listing:
         """List the source. Raises RaglanError."""
-        listing = await self._reader.list_entries("", Skipped())
-        return listing.entries if listing else ()
+        found = await self._reader.list_entries("", skipped)
+        assert found is not None  # there is no cursor from which nothing has changed
+        return found
 
     async def collection(self) -> CollectionSettings:
         """Return the settings of the collection. Raises RaglanError."""
@@ -188,8 +189,9 @@ class BulkDocuments:
 
     async def _read(self, entry: Entry, settings: CollectionSettings) -> _Document | Record:
         try:
+            check_document_id(f"{self._plan.name}/{entry.key}")
             content = await self._reader.read(entry, "")
-        except (SkippedDocumentError, SourceUnavailable) as error:
+        except RaglanError as error:
             return self._unread(entry, FAILED, error.message)
         if not isinstance(content, Content) or not content.data.strip():
             return self._unread(entry, GONE)
@@ -226,7 +228,8 @@ class BulkDocuments:
         done = [(each, cut) for each, cut in zip(group, cuts, strict=True) if cut and cut.chunks]
         if not done:
             return
-        replies = await self._embed([text for _, cut in done for text in embedding_texts(cut)])
+        texts = [text for _, cut in done for text in embedding_texts(cut)]
+        replies = await self._embed(texts, settings.further)
         parts = divided(replies, [len(cut.chunks) for _, cut in done])
         for (document, cut), embedded in zip(done, parts, strict=True):
             document.prepared = to_bytes(cut, embedded)
@@ -260,14 +263,18 @@ class BulkDocuments:
             except Unparsable:
                 return None
 
-    async def _embed(self, texts: Sequence[str]) -> list[Embedded]:
+    async def _embed(
+        self, texts: Sequence[str], further: FurtherVectors = NO_FURTHER_VECTORS
+    ) -> list[Embedded]:
         size = self._settings.embed_texts_per_call
-        parts = [texts[at : at + size] for at in range(0, len(texts), size)]
-        return list(await asyncio.gather(*map(self._embed_call, parts)))
+        calls = (
+            self._embed_call(texts[at : at + size], further) for at in range(0, len(texts), size)
+        )
+        return list(await asyncio.gather(*calls))
 
-    async def _embed_call(self, texts: Sequence[str]) -> Embedded:
+    async def _embed_call(self, texts: Sequence[str], further: FurtherVectors) -> Embedded:
         async with self._calls:
-            return await self._retry.call(partial(self._embedder.embed, texts))
+            return await self._retry.call(partial(self._embedder.embed, texts, further))
 
     async def _vectors(self, texts: Sequence[str]) -> NDArray[Any]:
         return np.concatenate([reply.vectors for reply in await self._embed(texts)])

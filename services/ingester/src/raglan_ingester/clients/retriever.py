@@ -17,7 +17,7 @@ from raglan.deadline import Deadline
 from raglan.rpc.pool import EndpointPool
 from raglan.v1 import common_pb2, retriever_pb2
 
-from raglan_ingester.clients.embedder import Model
+from raglan_ingester.clients.embedder import NO_FURTHER_VECTORS, FurtherVectors, Model
 from raglan_ingester.labels import Labels
 from raglan_ingester.versions import Edition, Kept, Retention
 
@@ -34,6 +34,7 @@ class CollectionSettings:
     created: str
     """Tells it from an earlier collection of the same name."""
     strategy: str = STRUCTURE
+    further: FurtherVectors = NO_FURTHER_VECTORS
     versions: Retention | None = None
     """Which earlier versions of documents it keeps; None for none."""
     contextual: bool = False
@@ -80,6 +81,10 @@ class IndexChunk:
     """Positions of the first and the last chunk of its section."""
     edition: Edition | None = None
     """Of its document's version; None where the collection keeps no versions."""
+    tokens: NDArray[Any] | None = None
+    """Its token vectors; None where the collection has none."""
+    sparse: tensors.SparseVector | None = None
+    """Its term weights by the model; None where the collection has none."""
 
 
 class RetrieverClient:
@@ -108,10 +113,15 @@ class RetrieverClient:
             reply.chunking.overlap_chars,
             reply.created,
             reply.chunking.strategy or STRUCTURE,
-            Retention(reply.versions.max_versions, reply.versions.max_age_days)
+            FurtherVectors(
+                reply.further_vectors.token_vectors,
+                reply.further_vectors.token_pooling or 1,
+                reply.further_vectors.sparse,
+            ),
+            versions=Retention(reply.versions.max_versions, reply.versions.max_age_days)
             if reply.HasField("versions")
             else None,
-            reply.chunking.contextual,
+            contextual=reply.chunking.contextual,
         )
 
     async def upsert(
@@ -126,6 +136,10 @@ class RetrieverClient:
             vectors=tensors.pack(vectors),
             readability=[chunk.readability for chunk in chunks if chunk.readability is not None],
         )
+        if tokens := [chunk.tokens for chunk in chunks if chunk.tokens is not None]:
+            request.token_vectors.CopyFrom(tensors.pack_tokens(tokens))
+        if sparse := [chunk.sparse for chunk in chunks if chunk.sparse is not None]:
+            request.sparse.CopyFrom(tensors.pack_sparse(sparse))
         with tenancy.owner_of(collection) as request.collection:
             reply = await self._call("Upsert", request)
         await self._on_change(collection, reply.revision)

@@ -16,17 +16,18 @@ from raglan.filtering.clauses import Clause
 
 from raglan_retriever.chunks import Chunk
 from raglan_retriever.collection import Collection
-from raglan_retriever.lexical import Sparse
 from raglan_retriever.stores.folders import Folders
 from raglan_retriever.stores.plans import Planner
 from raglan_retriever.stores.rebuilding import Rebuilder
 from raglan_retriever.stores.shard import Shard
+from raglan_retriever.stores.shard_vectors import Vectors
 from raglan_retriever.stores.shards import OPENING_SHARE, CollectionState, Shards
 from raglan_retriever.stores.store import (
     Hit,
     Point,
     Relabel,
     Removed,
+    SearchVector,
     Size,
     Stats,
     Versioned,
@@ -167,7 +168,7 @@ class EdgeStore:
         return changed
 
     async def search(
-        self, name: str, query: list[float] | Sparse, limit: int, where: Clause | None
+        self, name: str, query: SearchVector, limit: int, where: Clause | None
     ) -> list[Hit]:
         return await self._read(name, Shard.search, query, limit, where)
 
@@ -257,13 +258,12 @@ class EdgeStore:
                 "documents in one collection and tell them apart by their metadata."
             )
         self._disk.check("create a collection")
-        dimension = collection.model.dimension
+        vectors = Vectors(collection.model.dimension, collection.further_vectors)
+        keeps_versions = collection.versions is not None
         self._shards.add(
             self._folders.create(
                 collection,
-                lambda path: Shard.create(
-                    path, dimension, keeps_versions=collection.versions is not None
-                ),
+                lambda path: Shard.create(path, vectors, keeps_versions=keeps_versions),
             )
         )
 

@@ -16,8 +16,16 @@ from raglan.filtering.clauses import Clause
 
 from raglan_retriever.chunks import Chunk
 from raglan_retriever.collection import Collection, Model
-from raglan_retriever.lexical import Sparse
-from raglan_retriever.stores.store import Hit, Point, Relabel, Removed, Size, Stats, Versioned
+from raglan_retriever.stores.store import (
+    Hit,
+    Point,
+    Relabel,
+    Removed,
+    SearchVector,
+    Size,
+    Stats,
+    Versioned,
+)
 
 PASSAGES: Final = 50
 
@@ -72,7 +80,7 @@ class NullStore:
         raise _unchangeable()
 
     async def search(
-        self, name: str, query: list[float] | Sparse, limit: int, where: Clause | None
+        self, name: str, query: SearchVector, limit: int, where: Clause | None
     ) -> list[Hit]:
         """Return the first `limit` passages, scores descending from 1; `where` is ignored."""
         ids = list(self._chunks)[:limit]

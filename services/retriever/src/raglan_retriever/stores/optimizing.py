@@ -24,10 +24,10 @@ from typing import Any, Final
 import qdrant_edge as qe
 from raglan.errors import Internal
 
+from raglan_retriever.stores import shard_vectors
 from raglan_retriever.stores.folders import sync_files
 from raglan_retriever.stores.plans import Plan, Quantization
-from raglan_retriever.stores.shard import SPARSE, Shard
-from raglan_retriever.stores.store import DENSE
+from raglan_retriever.stores.shard import Shard
 
 _NICENESS: Final = 19
 """Queries come first: on two busy cores, a search waits for a build at most a time slice."""
@@ -35,13 +35,12 @@ _PR_SET_PDEATHSIG: Final = 1
 
 
 async def optimize(
-    path: Path, *, dimension: int, rewrite: bool, plan: Plan | None, keeps_versions: bool = False
+    path: Path, *, rewrite: bool, plan: Plan | None, keeps_versions: bool = False
 ) -> None:
     """Work on the shard at `path`, which no one has open. Ends with its caller.
 
     Args:
         path: folder of the shard.
-        dimension: of its dense vectors.
         rewrite: replace the shard by one that holds nothing of deleted or replaced points.
         plan: of the vector index to build; None builds none.
         keeps_versions: whether a shard that replaces it needs the indexes of versions.
@@ -54,7 +53,6 @@ async def optimize(
         "-m",
         __name__,
         str(path),
-        str(dimension),
         json.dumps(
             {"rewrite": rewrite, "plan": plan and plan.to_json(), "versions": keeps_versions}
         ),
@@ -73,25 +71,23 @@ async def optimize(
         raise Internal(f"optimizing ended with status {process.returncode}: {lines[-1]}")
 
 
-def _main(
-    path: Path, dimension: int, *, rewrite: bool, plan: Plan | None, keeps_versions: bool
-) -> None:
+def _main(path: Path, *, rewrite: bool, plan: Plan | None, keeps_versions: bool) -> None:
     if sys.platform == "linux":
         # A service that is killed takes this process along; the next start clears its folder.
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     os.nice(_NICENESS)
     if rewrite:
-        _rewrite(path, dimension, keeps_versions)
+        _rewrite(path, keeps_versions)
     if plan is not None:
-        _index(path, dimension, plan)
+        _index(path, plan)
     # Here, so that the service, whose other writers wait for it, finds nothing left to do.
     sync_files(path)
 
 
-def _rewrite(path: Path, dimension: int, keeps_versions: bool) -> None:
+def _rewrite(path: Path, keeps_versions: bool) -> None:
     fresh = path.with_name(f"{path.name}.rewritten")
     source = Shard(path)
-    Shard.create(fresh, dimension, keeps_versions=keeps_versions)
+    Shard.create(fresh, shard_vectors.read(path), keeps_versions=keeps_versions)
     target = Shard(fresh)
     for ids in source.pages():
         target.copy(source, ids)
@@ -102,28 +98,25 @@ def _rewrite(path: Path, dimension: int, keeps_versions: bool) -> None:
     fresh.rename(path)
 
 
-def _index(path: Path, dimension: int, plan: Plan) -> None:
+def _index(path: Path, plan: Plan) -> None:
     """Build the vector index; segments whose index has other parameters are built anew."""
+    vectors = shard_vectors.read(path)
+    # Of the dense vectors alone: token vectors have no graph, and are always compared as they are.
+    quantized = _QUANTIZATIONS[plan.quantization](
+        qe.Memory.Cold if plan.index_on_disk else qe.Memory.Pinned
+    )
+    memory = _memory(on_disk=plan.vectors_on_disk)
     shard = qe.EdgeShard.load(
         str(path),
         qe.EdgeConfig(
-            vectors={
-                DENSE: qe.EdgeVectorParams(
-                    size=dimension,
-                    distance=qe.Distance.Cosine,
-                    memory=_memory(on_disk=plan.vectors_on_disk),
-                )
-            },
-            sparse_vectors=SPARSE,
+            vectors=vectors.dense_params(memory=memory, quantization=quantized),
+            sparse_vectors=vectors.sparse_params(),
             payload_memory=_memory(on_disk=plan.payload_on_disk),
             hnsw_config=qe.HnswIndexConfig(
                 m=plan.m,
                 ef_construct=plan.ef_construct,
                 full_scan_threshold=_FULL_SCAN_KB,
                 memory=_memory(on_disk=plan.index_on_disk),
-            ),
-            quantization_config=_QUANTIZATIONS[plan.quantization](
-                qe.Memory.Cold if plan.index_on_disk else qe.Memory.Pinned
             ),
             # In KB. The service decides when; here, every segment is worth an index.
             optimizers=qe.EdgeOptimizersConfig(indexing_threshold=1),
@@ -153,10 +146,9 @@ _QUANTIZATIONS: Final[Mapping[Quantization, Callable[[qe.Memory], Any]]] = {
 
 
 if __name__ == "__main__":
-    _asked = json.loads(sys.argv[3])
+    _asked = json.loads(sys.argv[2])
     _main(
         Path(sys.argv[1]),
-        int(sys.argv[2]),
         rewrite=_asked["rewrite"],
         plan=None if _asked["plan"] is None else Plan.from_json(_asked["plan"]),
         keeps_versions=_asked["versions"],

@@ -21,14 +21,15 @@ from raglan.filtering.clauses import Clause
 
 from raglan_retriever.chunks import DOCUMENT_ID, LABELLED, NUMBERS, STORED, TERMS, Chunk
 from raglan_retriever.collection import Collection, NewerFormat
-from raglan_retriever.lexical import Sparse
+from raglan_retriever.stores import qdrant_vectors
 from raglan_retriever.stores.store import (
-    DENSE,
     LEXICAL,
     Hit,
+    LateInteraction,
     Point,
     Relabel,
     Removed,
+    SearchVector,
     Size,
     Stats,
     Versioned,
@@ -96,14 +97,10 @@ class QdrantStore:
             await self._client.create_collection(
                 collection.name,
                 metadata={_UNFINISHED: True},
-                vectors_config={
-                    DENSE: models.VectorParams(
-                        size=collection.model.dimension, distance=models.Distance.COSINE
-                    )
-                },
-                sparse_vectors_config={
-                    LEXICAL: models.SparseVectorParams(modifier=models.Modifier.IDF)
-                },
+                vectors_config=qdrant_vectors.dense_params(
+                    collection.model.dimension, collection.further_vectors
+                ),
+                sparse_vectors_config=qdrant_vectors.sparse_params(collection.further_vectors),
             )
             for field in (DOCUMENT_ID, TERMS):
                 await self._client.create_payload_index(
@@ -151,30 +148,29 @@ class QdrantStore:
     async def upsert(self, name: str, points: Sequence[Point]) -> int:
         try:
             with _errors(name):
-                for start in range(0, len(points), _UPSERT_AT_ONCE):
-                    some = [_point(point) for point in points[start : start + _UPSERT_AT_ONCE]]
+                has_tokens = bool(points) and points[0].tokens is not None
+                size = 1 if has_tokens else _UPSERT_AT_ONCE
+                for start in range(0, len(points), size):
+                    some = [_point(point) for point in points[start : start + size]]
                     await self._client.upsert(name, some, wait=True)
         finally:
             revision = await self._raise_revision(name)
         return revision
 
     async def search(
-        self, name: str, query: list[float] | Sparse, limit: int, where: Clause | None
+        self, name: str, query: SearchVector, limit: int, where: Clause | None
     ) -> list[Hit]:
-        sparse = isinstance(query, Sparse)
+        passes = None if where is None else _filter(where)
         with _errors(name):
             found = await self._client.query_points(
                 name,
-                query=models.SparseVector(indices=query.indices, values=query.values)
-                if isinstance(query, Sparse)
-                else query,
-                using=LEXICAL if sparse else DENSE,
-                query_filter=None if where is None else _filter(where),
+                **qdrant_vectors.query(query, limit, passes),
                 limit=limit,
                 with_payload=False,
                 timeout=_seconds_left(),
             )
-        return [Hit(str(point.id), point.score) for point in found.points]
+        tokens = len(query.tokens) if isinstance(query, LateInteraction) else 1
+        return [Hit(str(point.id), point.score / tokens) for point in found.points]
 
     async def fetch(self, name: str, ids: Sequence[str]) -> dict[str, Chunk]:
         with _errors(name):
@@ -238,10 +234,14 @@ class QdrantStore:
         with _errors(name):
             info = await self._client.get_collection(name)
             chunks = await self.count(name, None)
-            has_lexical = models.Filter(must=[models.HasVectorCondition(has_vector=LEXICAL)])
-            sparse = (await self._client.count(name, count_filter=has_lexical, exact=True)).count
+            params = info.config.params
+            sparse = 0
+            for vector in params.sparse_vectors or {}:
+                with_it = models.Filter(must=[models.HasVectorCondition(has_vector=vector)])
+                sparse += (await self._client.count(name, count_filter=with_it, exact=True)).count
         # The server counts indexed vectors of all names together; sparse ones always are.
-        indexed = max(0, (info.indexed_vectors_count or 0) - sparse)
+        names = len(params.vectors) if isinstance(params.vectors, dict) else 1
+        indexed = max(0, (info.indexed_vectors_count or 0) - sparse) // names
         return Size(chunks, max(0, chunks - indexed), disk_bytes=0)
 
     async def stats(self, name: str) -> Stats:
@@ -386,23 +386,13 @@ def _revision_id(name: str) -> str:
 
 
 def _point(point: Point) -> models.PointStruct:
-    vectors: dict[str, Any] = {DENSE: point.dense}
-    if point.lexical.indices:
-        vectors[LEXICAL] = models.SparseVector(
-            indices=point.lexical.indices, values=point.lexical.values
-        )
+    vectors = qdrant_vectors.of_point(point)
     return models.PointStruct(id=point.id, vector=vectors, payload=point.payload)
 
 
 def _stored_point(record: models.Record) -> Point:
     held: Any = record.vector
-    lexical = held.get(LEXICAL)
-    return Point(
-        str(record.id),
-        record.payload or {},
-        held[DENSE],
-        Sparse(lexical.indices, lexical.values) if lexical else Sparse([], []),
-    )
+    return qdrant_vectors.to_point(str(record.id), record.payload or {}, held)
 
 
 def _filter(clause: Clause) -> models.Filter:

@@ -22,14 +22,18 @@ from raglan.filtering import clauses as filters
 from raglan.filtering.clauses import Clause
 
 from raglan_retriever.chunks import DOCUMENT_ID, LABELLED, NUMBERS, STORED, TERMS, Chunk
-from raglan_retriever.lexical import Sparse
+from raglan_retriever.stores import shard_vectors
 from raglan_retriever.stores.folders import sync_files
 from raglan_retriever.stores.plans import Plan
-from raglan_retriever.stores.store import DENSE, LEXICAL, Hit, Point, Relabel
+from raglan_retriever.stores.shard_vectors import Vectors
+from raglan_retriever.stores.store import Hit, LateInteraction, Point, Relabel, SearchVector
 from raglan_retriever.validity import FROM, TO
 
 SLICE: Final = 50
 """Points an update, so that the interpreter's lock is held for about 2 ms at a time."""
+
+TOKENS_SLICE: Final = 1
+"""Points an update where each has 200 token vectors of 384 dimensions: also 2 ms."""
 
 _PAGE: Final = 500
 
@@ -37,9 +41,6 @@ _TRANSIENT: Final = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, err
 """Errors of the system that say nothing about the files."""
 
 _MAX_REASON_CHARS: Final = 400
-
-
-SPARSE: Final = {LEXICAL: qe.EdgeSparseVectorParams(modifier=qe.Modifier.Idf)}
 
 
 class Shard:
@@ -68,20 +69,16 @@ class Shard:
             if any(f"os error {number})" in error.message for number in _TRANSIENT):
                 raise Unavailable(f"The index cannot be opened now: {error.message}") from None
             raise
+        self._vectors = shard_vectors.read(path)
+        self._slice = TOKENS_SLICE if self._vectors.further.token_vectors else SLICE
 
     @staticmethod
-    def create(path: Path, dimension: int, *, keeps_versions: bool = False) -> None:
+    def create(path: Path, vectors: Vectors, *, keeps_versions: bool = False) -> None:
         """Make an empty shard at `path`, with its payload indexes."""
         path.mkdir(parents=True)
         config = qe.EdgeConfig(
-            # Cold: a mapping that is not read ahead. Else a shard of one chunk keeps the 32 MiB of
-            # its first file in memory. Once they are read, searches are as fast.
-            vectors={
-                DENSE: qe.EdgeVectorParams(
-                    size=dimension, distance=qe.Distance.Cosine, memory=qe.Memory.Cold
-                )
-            },
-            sparse_vectors=SPARSE,
+            vectors=vectors.dense_params(),
+            sparse_vectors=vectors.sparse_params(),
             max_search_threads=_threads(),
         )
         shard = qe.EdgeShard.create(str(path), config)
@@ -117,7 +114,7 @@ class Shard:
 
     def upsert(self, points: Sequence[Point]) -> None:
         """Store points, replacing those of the same id."""
-        for some in _slices(points):
+        for some in _slices(points, self._slice):
             self._shard.update(qe.UpdateOperation.upsert_points([_point(p) for p in some]))
 
     def delete(self, ids: Sequence[str]) -> None:
@@ -143,7 +140,7 @@ class Shard:
 
     def copy(self, source: Shard, ids: Sequence[str]) -> None:
         """Make the points of these ids here what they are in `source`, or nothing."""
-        for some in _slices(ids):
+        for some in _slices(ids, self._slice):
             records = source._shard.retrieve(list(some), with_payload=True, with_vector=True)
             there = [qe.Point(r.id, r.vector or {}, r.payload) for r in records]
             self._shard.update(qe.UpdateOperation.upsert_points(there))
@@ -158,21 +155,12 @@ class Shard:
         sync_files(self.path)
         self._shard.flush()
 
-    def search(self, query: list[float] | Sparse, limit: int, where: Clause | None) -> list[Hit]:
-        """Return the nearest points by cosine (dense) or by BM25 (lexical), best first."""
-        vector: Any = query
-        using, params = DENSE, _search_params(self.plan)
-        if isinstance(query, Sparse):
-            vector, using, params = qe.SparseVector(query.indices, query.values), LEXICAL, None
-        found = self._shard.query(
-            qe.QueryRequest(
-                limit=limit,
-                query=qe.Query.Nearest(vector, using=using),
-                filter=None if where is None else _filter(where),
-                params=params,
-            )
-        )
-        return [Hit(str(point.id), point.score) for point in found]
+    def search(self, query: SearchVector, limit: int, where: Clause | None) -> list[Hit]:
+        """Return the nearest points, best first; see `Store.search`."""
+        passes = None if where is None else _filter(where)
+        request = shard_vectors.request(query, limit, passes, _search_params(self.plan))
+        tokens = len(query.tokens) if isinstance(query, LateInteraction) else 1
+        return [Hit(str(each.id), each.score / tokens) for each in self._shard.query(request)]
 
     def fetch(self, ids: Sequence[str]) -> dict[str, Chunk]:
         """Return the chunks of those ids that exist."""
@@ -242,10 +230,13 @@ class Shard:
         The shard counts indexed vectors of all names together; sparse ones always are.
         """
         info = self._shard.info()
-        has_lexical = qe.Filter(must=[qe.HasVectorCondition(LEXICAL)])
-        sparse = self._shard.count(qe.CountRequest(exact=True, filter=has_lexical))
-        indexed = max(0, info.indexed_vectors_count - sparse)
+        sparse = sum(map(self._count_with, self._vectors.sparse_params()))
+        indexed = max(0, info.indexed_vectors_count - sparse) // len(self._vectors.dense_params())
         return int(max(0, info.points_count - indexed))
+
+    def _count_with(self, vector: str) -> int:
+        has_vector = qe.Filter(must=[qe.HasVectorCondition(vector)])
+        return int(self._shard.count(qe.CountRequest(exact=True, filter=has_vector)))
 
 
 def _search_params(plan: Plan | None) -> qe.SearchParams | None:
@@ -268,12 +259,12 @@ def _config(path: Path) -> qe.EdgeConfig | None:
     A configuration is written to the disk, which may be full.
     """
     try:
-        held = json.loads((path / "edge_config.json").read_text(encoding="utf-8"))
-        if held.get("max_search_threads") == _threads():
+        if shard_vectors.settings(path).get("max_search_threads") == _threads():
             return None
-    except (OSError, ValueError, AttributeError):
+        params = shard_vectors.read(path).sparse_params()
+    except (OSError, ValueError, AttributeError, KeyError):
         return None  # broken, as opening it will tell
-    return qe.EdgeConfig(sparse_vectors=SPARSE, max_search_threads=_threads())
+    return qe.EdgeConfig(sparse_vectors=params, max_search_threads=_threads())
 
 
 @contextmanager
@@ -287,26 +278,17 @@ def library_errors(what: str) -> Iterator[None]:
         raise Conflict(f"{what}: {' '.join(str(error).split())[:_MAX_REASON_CHARS]}") from None
 
 
-def _slices(items: Sequence[Any]) -> Iterator[Sequence[Any]]:
-    for start in range(0, len(items), SLICE):
-        yield items[start : start + SLICE]
+def _slices(items: Sequence[Any], size: int = SLICE) -> Iterator[Sequence[Any]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
 
 
 def _point(point: Point) -> qe.Point:
-    vectors: dict[str, Any] = {DENSE: point.dense}
-    if point.lexical.indices:
-        vectors[LEXICAL] = qe.SparseVector(point.lexical.indices, point.lexical.values)
-    return qe.Point(point.id, vectors, point.payload)
+    return qe.Point(point.id, shard_vectors.of_point(point), point.payload)
 
 
 def _stored_point(record: Any) -> Point:
-    lexical = record.vector.get(LEXICAL)
-    return Point(
-        str(record.id),
-        record.payload or {},
-        list(record.vector[DENSE]),
-        Sparse(list(lexical.indices), list(lexical.values)) if lexical else Sparse([], []),
-    )
+    return shard_vectors.to_point(str(record.id), record.payload or {}, record.vector)
 
 
 def _filter(clause: Clause) -> qe.Filter:

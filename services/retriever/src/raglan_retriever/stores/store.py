@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
 from raglan.filtering.clauses import Clause
 
 from raglan_retriever.chunks import Chunk
@@ -15,6 +17,11 @@ from raglan_retriever.stores.plans import Plan, State
 
 DENSE: Final = "dense"
 LEXICAL: Final = "lexical"
+TOKENS: Final = "tokens"
+SPARSE: Final = "sparse"
+
+Tokens = NDArray[np.float16]
+"""Token vectors of one text, (tokens, dimension), rows L2-normalised."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +32,32 @@ class Point:
     payload: dict[str, Any]
     dense: list[float]
     lexical: Sparse
+    tokens: Tokens | None = None
+    """None where the collection has no token vectors."""
+    sparse: Sparse | None = None
+    """None where the collection has no sparse vectors of the model."""
+
+
+@dataclass(frozen=True, slots=True)
+class LateInteraction:
+    """A search by the dense vector whose hits are scored by MaxSim.
+
+    The score is the mean, over the query's tokens, of the best dot product with a token vector of
+    the chunk (Khattab and Zaharia, ColBERT, 2020).
+    """
+
+    dense: list[float]
+    tokens: NDArray[np.float32]
+    """Of the query, (tokens, dimension)."""
+
+
+@dataclass(frozen=True, slots=True)
+class LearnedSparse(Sparse):
+    """Term weights of a query by the embedding model, scored by the dot product."""
+
+
+SearchVector = list[float] | Sparse | LateInteraction
+"""By its type: dense, the words' weights, the model's term weights, or late interaction."""
 
 
 class Hit(NamedTuple):
@@ -145,9 +178,13 @@ class Store(Protocol):
         """Store the points durably, replacing those of the same id, and return the revision."""
 
     async def search(
-        self, name: str, query: list[float] | Sparse, limit: int, where: Clause | None
+        self, name: str, query: SearchVector, limit: int, where: Clause | None
     ) -> list[Hit]:
-        """Return the nearest points by cosine (dense) or by BM25 (lexical), best first."""
+        """Return the nearest points, best first.
+
+        By cosine (dense), by BM25 (lexical), by the dot product (learned sparse); by MaxSim those
+        nearest by cosine (late interaction).
+        """
 
     async def fetch(self, name: str, ids: Sequence[str]) -> dict[str, Chunk]:
         """Return the chunks of those ids that exist."""

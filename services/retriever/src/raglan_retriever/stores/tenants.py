@@ -16,12 +16,12 @@ from raglan.filtering.clauses import All, Any, Clause, Not, Terms
 
 from raglan_retriever.chunks import ACCESS, TENANT, TERMS, Chunk, access_term
 from raglan_retriever.collection import Collection
-from raglan_retriever.lexical import Sparse
 from raglan_retriever.stores.store import (
     Hit,
     Point,
     Relabel,
     Removed,
+    SearchVector,
     Size,
     Stats,
     Store,
@@ -91,7 +91,7 @@ class TenantStore:
         return await self._store.upsert(tenancy.qualified(name), _marked(points))
 
     async def search(
-        self, name: str, query: list[float] | Sparse, limit: int, where: Clause | None
+        self, name: str, query: SearchVector, limit: int, where: Clause | None
     ) -> list[Hit]:
         return await self._store.search(tenancy.qualified(name), query, limit, _own(where))
 

@@ -190,6 +190,7 @@ class AsyncClient(AsyncDocuments, AsyncConversations):
         embedder: str | None = None,
         chunking: Mapping[str, int | str] | None = None,
         versions: Mapping[str, int] | None = None,
+        vectors: Mapping[str, int | bool] | None = None,
     ) -> models.Collection:
         """Make a collection; one that exists with the same settings is returned.
 
@@ -198,8 +199,10 @@ class AsyncClient(AsyncDocuments, AsyncConversations):
             embedder: refuse if the mesh serves another model than this one.
             chunking: `{"strategy": ..., "max_chars": ..., "overlap_chars": ...}`.
             versions: `{"max_versions": ..., "max_age_days": ...}` of documents that are kept.
+            vectors: `{"late_interaction": ..., "token_pooling": ..., "sparse": ...}`.
         """
-        body = {"name": name, **given(embedder=embedder, chunking=chunking, versions=versions)}
+        settings = given(embedder=embedder, chunking=chunking, versions=versions, vectors=vectors)
+        body = {"name": name, **settings}
         made = await self.request("POST", "/v1/collections", json=body, idempotent=True)
         return read_as(models.Collection, made)
 
