@@ -136,5 +136,5 @@ async def test_a_time_is_refused_where_no_versions_are_kept(
     assert await found(index, None) == ["a#1.0"]
     with pytest.raises(Conflict, match="keeps no versions"):
         await found(index, 1_000)
-    with pytest.raises(Conflict, match="with no earlier versions"):
+    with pytest.raises(Conflict, match="no earlier versions"):
         await index.create("c", model, 0, 0, versions=Retention(5))
