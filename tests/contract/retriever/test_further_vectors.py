@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import numpy as np
 import pytest
@@ -17,7 +19,11 @@ from raglan_retriever.index import Index
 from raglan_retriever.lexical import Sparse
 from raglan_retriever.model_legs import QueryVectors
 from raglan_retriever.searching import Query
-from raglan_retriever.stores.store import LateInteraction, LearnedSparse
+from raglan_retriever.stores.optimizing import optimize
+from raglan_retriever.stores.plans import Planner, Size
+from raglan_retriever.stores.shard import Shard
+from raglan_retriever.stores.shard_vectors import Vectors
+from raglan_retriever.stores.store import LateInteraction, LearnedSparse, Point
 from raglan_retriever.transfer import Transfer
 
 COUNT = 12
@@ -161,3 +167,41 @@ async def test_an_earlier_retriever_does_not_serve_them(filled: Index) -> None:
     assert Collection.from_json(described.to_json()) == described
     plain = replace(described, further_vectors=FurtherVectors())
     assert plain.to_json()["format"] == 1
+
+
+async def test_an_index_built_anew_keeps_them(tmp_path: Path, vectors: Any) -> None:
+    """The graph and its quantization are of the dense vectors alone."""
+    path, count = tmp_path / "shard", 600
+    Shard.create(path, Vectors(8, BOTH))
+    shard = Shard(path)
+    tokens = [vectors(3, seed=n).astype(np.float16) for n in range(count)]
+    dense = vectors(count)
+    shard.upsert(
+        [
+            Point(
+                str(UUID(int=n)),
+                {},
+                dense[n].tolist(),
+                Sparse([1], [1.0]),
+                tokens[n],
+                Sparse([n], [2.0]),
+            )
+            for n in range(count)
+        ]
+    )
+    assert shard.unindexed() == count
+    shard.flush()
+    shard.close()
+    plan = Planner(0.95, 10**9).plan(Size(count, 8))
+    await optimize(path, rewrite=True, plan=plan)
+    built = Shard(path, plan)
+    assert built.unindexed() == 0
+    query = vectors(5, seed=7)
+    found = built.search(LateInteraction(dense[0].tolist(), query), 20, None)
+    assert len(found) == 20
+    expected = {str(UUID(int=n)): max_sim(query, tokens[n]) for n in range(count)}
+    assert all(hit.score == pytest.approx(expected[hit.id], abs=2e-3) for hit in found)
+    assert [hit.id for hit in built.search(LearnedSparse([9], [1.0]), 5, None)] == [
+        str(UUID(int=9))
+    ]
+    built.close()
