@@ -19,7 +19,7 @@ from mesh_process import Mesh
 from ray_cluster import Cluster
 from report import Row
 
-DOCUMENTS: Final = 1_000
+DOCUMENTS: Final = 500
 _COMMAND_S: Final = 900
 _NO_CACHE: Final = {"RAGLAN_EMBEDDER_CACHE_MB": "0"}
 """The same texts are embedded again in each round."""

@@ -30,7 +30,7 @@ from raglan.v1 import (
     retriever_pb2,
     retriever_pb2_grpc,
 )
-from report import Row
+from report import Row, publish
 from texts import Texts
 
 Vectors = NDArray[np.float32]
@@ -50,7 +50,7 @@ _CHUNKS_A_DOCUMENT: Final = 5
 _TOP: Final = 10
 _EVERY_S: Final = 1.0
 """Between two looks at the state of the index."""
-_IN_A_ROW: Final = 3
+_IN_A_ROW: Final = 20
 """Questions between two looks."""
 _FEW: Final = 20
 """Questions from which no percentile is taken."""
@@ -61,7 +61,7 @@ _QUIET_S: Final = 10.0
 
 
 def scale() -> list[Row]:
-    """Grow the collection to each size and measure it there; ^C ends it after the last one."""
+    """Grow the collection to each size and measure it there."""
     rows = [Row("words a chunk", "", _WORDS)]
     sizes = sorted(map(int, os.environ.get("SIZES", "10000 100000").split()))
     with (
@@ -70,11 +70,10 @@ def scale() -> list[Row]:
         running.client() as client,
     ):
         collection = _Collection(running, client)
-        try:
-            for size in sizes:
-                rows.extend(collection.measured(size))
-        except KeyboardInterrupt:
-            print("  interrupted: the sizes that are measured count", flush=True)
+        for size in sizes:
+            rows += collection.measured(size)
+            # A million takes long: what is known so far, should it be interrupted.
+            publish("knowledge-scale", rows)
     return rows
 
 
@@ -230,6 +229,7 @@ class _Collection:
                 ordinal=number % _CHUNKS_A_DOCUMENT,
                 text=text,
                 end=len(text),
+                language="en",  # as the ingester says it
                 metadata_json=f'{{"year": {1990 + number % 30}}}',
             )
             for number, text in enumerate(texts, self._count)
@@ -252,9 +252,10 @@ class _Collection:
                 ready = now
                 some, more = self._took(random.sample(self._source.questions, _IN_A_ROW))
                 took, failed = took + some, failed + more
+            else:
+                time.sleep(_EVERY_S)
             if now - begun > _BUILD_S:
                 raise AssertionError(f"no index within {_BUILD_S} s")
-            time.sleep(_EVERY_S)
         return took, failed, ready
 
     def _took(self, questions: Sequence[str]) -> tuple[list[float], int]:

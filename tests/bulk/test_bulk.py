@@ -76,14 +76,15 @@ def bulk(mesh: Mesh, folder: Path, cluster: Cluster, manifest: Path) -> subproce
 
 def report(process: subprocess.Popen[str]) -> dict[str, Any]:
     output, errors = process.communicate(timeout=COMMAND_S)
-    assert output, errors
+    assert output.startswith("{"), errors + output
     found: dict[str, Any] = json.loads(output)
     return found
 
 
 def lines(manifest: Path) -> list[dict[str, Any]]:
     text = manifest.read_text() if manifest.exists() else ""
-    return [json.loads(line) for line in text.splitlines() if "document" in json.loads(line)]
+    whole = text.rpartition("\n")[0].splitlines()
+    return [json.loads(line) for line in whole if "document" in json.loads(line)]
 
 
 async def exported(mesh: Mesh, collection: str, documents: list[str]) -> dict[str, Any]:

@@ -257,6 +257,7 @@ OTHER_VALUES = {
     "rerank": False,
     "further": ("token_vectors",),
     "filter": retriever_pb2.Filter(condition=retriever_pb2.Condition(field="a", exists=True)),
+    "as_of_ms": 1_000,
     "min_score": 0.5,
     "boosts": (Boost("team", 0.2, '"search"'),),
     "diversity": 0.3,

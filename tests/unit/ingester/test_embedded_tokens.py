@@ -1,4 +1,4 @@
-"""Token vectors between the embedder and an index: halved calls, documents of their own."""
+"""Token vectors on their way from the embedder to an index: halved calls, prepared documents."""
 
 from __future__ import annotations
 

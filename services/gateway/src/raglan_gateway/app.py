@@ -44,6 +44,7 @@ from raglan_gateway.api import (
     schemas,
     sources,
     urls,
+    versions,
 )
 from raglan_gateway.api import sessions as session_routes
 from raglan_gateway.api import traces as trace_routes
@@ -276,6 +277,7 @@ def _routers(
     yield collections.router(mesh, deletions, profiles, defaults)
     yield documents.router(mesh, deletions, settings)
     yield document_changes.router(mesh, deletions)
+    yield versions.router(mesh)
     yield chunks.router(mesh)
     yield session_routes.router(parts.archive)
     yield urls.router(mesh, _url_fetcher(settings))

@@ -23,6 +23,8 @@ def search(
         limit=max(query.top_k, candidates if query.rerank or query.has_preferences else 0),
         filter=query.filter,
     )
+    if query.as_of_ms is not None:
+        request.as_of.FromMilliseconds(query.as_of_ms)
     if embedded is None:
         request.mode = retriever_pb2.SEARCH_MODE_LEXICAL
     else:

@@ -12,11 +12,19 @@ from raglan_ingester.clients.embedder import Embedded
 from raglan_ingester.parsing import CutDocument
 
 
-def embedding_texts(cut: CutDocument) -> list[str]:
-    """Return the text of each chunk, in its context and without markup."""
+def embedding_texts(cut: CutDocument, sentences: Sequence[str] = ()) -> list[str]:
+    """Return the text of each chunk, in its context and without markup.
+
+    Args:
+        cut: the document.
+        sentences: one a chunk that situates it, empty for none; or nothing.
+    """
+    lines = [f"{each}\n" if each else "" for each in sentences] or [""] * len(cut.chunks)
     return [
-        in_context(cut.title, span.heading_path, blank_markup(cut.text[span.start : span.end]))
-        for span in cut.chunks
+        in_context(
+            cut.title, span.heading_path, line + blank_markup(cut.text[span.start : span.end])
+        )
+        for span, line in zip(cut.chunks, lines, strict=True)
     ]
 
 

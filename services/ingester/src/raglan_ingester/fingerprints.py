@@ -1,4 +1,4 @@
-"""What decides the chunks and vectors of a document, as one digest."""
+"""Fingerprints of documents: equal for what would give the same chunks with the same vectors."""
 
 from __future__ import annotations
 
@@ -17,8 +17,15 @@ PIPELINE_VERSION: Final = 3
 """Raise it when the same bytes would now give other chunks: unchanged documents are then redone."""
 
 
-def fingerprint(item: Item, settings: CollectionSettings) -> str:
-    """Return the same for two submissions that would give the same chunks and vectors."""
+def fingerprint(item: Item, settings: CollectionSettings, number: int = 0) -> str:
+    """Return the fingerprint of a submission.
+
+    Args:
+        item: the submission.
+        settings: of its collection.
+        number: of the version, where the collection keeps them: a text that comes back is another
+            version, with chunks of its own.
+    """
     decides = [
         PIPELINE_VERSION,
         *(item.sha256, item.title, item.metadata_json, item.filename, item.media_type),
@@ -29,4 +36,8 @@ def fingerprint(item: Item, settings: CollectionSettings) -> str:
         decides.append(settings.strategy)
     if settings.further != NO_FURTHER_VECTORS:
         decides += astuple(settings.further)
+    if settings.contextual:
+        decides.append("contextual")
+    if number > 1:
+        decides.append(number)
     return hashlib.sha256(json.dumps(decides).encode()).hexdigest()

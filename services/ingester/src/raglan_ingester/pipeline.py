@@ -21,6 +21,7 @@ from raglan_ingester.byte_budget import ByteBudget
 from raglan_ingester.chunking import Sizes
 from raglan_ingester.clients.embedder import Embedded, FurtherVectors, Model
 from raglan_ingester.clients.retriever import CollectionSettings
+from raglan_ingester.contexts import TOKENS, Contexts, JobContexts
 from raglan_ingester.document_metadata import merge_metadata
 from raglan_ingester.documents import DocumentStore
 from raglan_ingester.embedding_texts import divided, embedding_texts
@@ -36,6 +37,7 @@ from raglan_ingester.progress import Progress
 from raglan_ingester.token_index import ModelTokenizer
 from raglan_ingester.tokenizer_files import TokenizerFolder
 from raglan_ingester.unread_language import UnreadDocuments, truncation_warnings
+from raglan_ingester.versions import following
 
 log: Final = structlog.get_logger()
 
@@ -92,6 +94,7 @@ class JobDependencies:
     max_metadata_bytes: int
     max_chunks_per_document: int
     max_chunks_per_job: int
+    contexts: Contexts
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +103,8 @@ class _Cut:
 
     item: Item
     cut: CutDocument
-    fingerprint: str
+    number: int
+    """Of the version; 0 where the collection keeps none."""
     borrowed: int
     embedded: Embedded | None = None
     """What was embedded before the submission."""
@@ -134,6 +138,7 @@ class JobRun:
         self._indexing: set[asyncio.Task[None]] = set()
         self.unread = UnreadDocuments()
         self._chunks = progress.total["index"]
+        self._contexts = dependencies.contexts.of_job(job.context)
 
     async def work(self) -> None:
         """Parse, embed and index the queued items."""
@@ -163,16 +168,16 @@ class JobRun:
         async with asyncio.TaskGroup() as tasks:
             while items := await self._dependencies.jobs.queued_items(self._job.id, after, _PAGE):
                 after = items[-1].ordinal
-                for item in await self._changed(items):
+                for item, number in await self._changed(items):
                     borrowed = await self._byte_budget.acquire(
                         max(item.size_bytes, BYTES_UNDER_WAY // _DOCUMENTS_UNDER_WAY)
                     )
                     await self._parsing.acquire()
-                    tasks.create_task(self._parse(item, borrowed))
+                    tasks.create_task(self._parse(item, number, borrowed))
         self._cut.put_nowait(None)
 
-    async def _changed(self, items: Sequence[Item]) -> list[Item]:
-        """Return the items that need work; settle the others."""
+    async def _changed(self, items: Sequence[Item]) -> list[tuple[Item, int]]:
+        """Return the items that need work, with the number of their version; settle the others."""
         held = await self._dependencies.documents.claimed(
             self._job, [item.document_id for item in items]
         )
@@ -184,26 +189,35 @@ class JobRun:
             elif self._is_unchanged(item, row):
                 unchanged.append(item.document_id)
             else:
-                work.append(item)
+                work.append((item, self._number(row)))
         await self._dependencies.jobs.settle(self._job, unchanged, ItemState.UNCHANGED)
-        if done := [self._fingerprint(item) for item in items if item not in work]:
+        todo = {item.document_id for item, _ in work}
+        if done := [
+            fingerprint(item, self._collection) for item in items if item.document_id not in todo
+        ]:
             await self._dependencies.prepared.discard(done)
         await self._dependencies.indexer.drop(self._job, lost)
         for _ in range(len(items) - len(work)):
             self.progress.skipped()
         return work
 
+    def _number(self, row: Document) -> int:
+        if self._collection.versions is None:
+            return 0
+        return following(row, is_repair=row.submission != self._job.number)
+
     def _is_unchanged(self, item: Item, row: Document) -> bool:
         """Return whether a document is as the submission would leave it."""
-        if row.state != DocumentState.READY or row.fingerprint != self._fingerprint(item):
+        same = fingerprint(item, self._collection, row.version)
+        if row.state != DocumentState.READY or row.fingerprint != same:
             return False
         # An edit before the submission gives way to it; tags that are not submitted stay. One after
         # it that it does not name was made to this very version, between two parts of a backup.
         gives_way = 0 < row.edited_ms <= self._job.created_ms
         return not (gives_way or item.edits) and item.access in (None, row.access)
 
-    async def _parse(self, item: Item, borrowed: int) -> None:
-        settings, digest = self._collection, self._fingerprint(item)
+    async def _parse(self, item: Item, number: int, borrowed: int) -> None:
+        settings = self._collection
         try:
             request = ParseRequest(
                 path=self._dependencies.blobs.path(item.sha256),
@@ -212,7 +226,7 @@ class JobRun:
                 sizes=Sizes(
                     settings.max_chars,
                     settings.overlap_chars,
-                    self._tokenizer.max_tokens if self._tokenizer else 0,
+                    self._max_tokens(),
                     self._dependencies.max_chunks_per_document,
                 ),
                 title=item.title,
@@ -221,8 +235,10 @@ class JobRun:
             )
             known = {semconv.DOCUMENT_ID: item.document_id, semconv.BYTES: item.size_bytes}
             with self._dependencies.observer.timed("parse"), tracing.span(semconv.PARSE, known):
-                found = await self._dependencies.prepared.take(digest, request.sizes.max_chunks)
-                if found is not None and found.embedded.model != settings.model:
+                found = await self._dependencies.prepared.take(
+                    fingerprint(item, settings), request.sizes.max_chunks
+                )
+                if found and (found.embedded.model != settings.model or settings.contextual):
                     found = None
                 cut = found.cut if found else await self._dependencies.parser.parse(request)
         except Unparsable as error:
@@ -235,15 +251,20 @@ class JobRun:
         else:
             if self._has_room(cut):
                 self.progress.cut(len(cut.chunks))
-                self._cut.put_nowait(
-                    _Cut(item, cut, digest, borrowed, found.embedded if found else None)
-                )
+                embedded = found.embedded if found else None
+                self._cut.put_nowait(_Cut(item, cut, number, borrowed, embedded))
                 return
             await self._fail([item], self._too_many_chunks())
         finally:
             self._parsing.release()
         self.progress.skipped()
         self._byte_budget.release(borrowed)
+
+    def _max_tokens(self) -> int:
+        """Return the tokens of a chunk, beside its sentence if it gets one; 0 if unknown."""
+        if self._tokenizer is None:
+            return 0
+        return self._tokenizer.max_tokens - (TOKENS if self._collection.contextual else 0)
 
     def _has_room(self, cut: CutDocument) -> bool:
         if self._chunks + len(cut.chunks) > self._dependencies.max_chunks_per_job:
@@ -314,19 +335,34 @@ class JobRun:
         return []
 
     async def _embed(self, batch: Sequence[_Cut]) -> list[Prepared]:
-        cuts = [cut.cut for cut in batch if cut.embedded is None]
-        embedded = iter(await self._embed_cuts(cuts) if cuts else ())
+        rest = [cut for cut in batch if cut.embedded is None]
+        embedded = iter(await self._embed_cuts(rest) if rest else ())
         ready = [cut for cut in batch if cut.embedded is not None]
         self.progress.embedded(sum(len(cut.cut.chunks) for cut in ready))
         return [self._prepared(cut, cut.embedded or next(embedded)) for cut in batch]
 
-    async def _embed_cuts(self, cuts: Sequence[CutDocument]) -> list[Embedded]:
-        texts = await asyncio.to_thread(lambda: [t for cut in cuts for t in embedding_texts(cut)])
+    async def _embed_cuts(self, cuts: Sequence[_Cut]) -> list[Embedded]:
+        pairs = list(zip([each.cut for each in cuts], await self._sentences(cuts), strict=True))
+        texts = await asyncio.to_thread(lambda: [t for p in pairs for t in embedding_texts(*p)])
         size = self._dependencies.texts_per_call
         replies = await self._embed_parts(
             [texts[at : at + size] for at in range(0, len(texts), size)]
         )
-        return divided(replies, [len(cut.chunks) for cut in cuts])
+        return divided(replies, [len(cut.cut.chunks) for cut in cuts])
+
+    async def _sentences(self, batch: Sequence[_Cut]) -> list[Sequence[str]]:
+        """Return the sentences that situate the chunks of each document."""
+        if not self._collection.contextual:
+            return [()] * len(batch)
+        name = self._job.collection
+        return [
+            await self._contexts.sentences(name, each.item.document_id, each.cut) for each in batch
+        ]
+
+    @property
+    def context(self) -> JobContexts | None:
+        """Sentences of the job and their cost; None where its collection asks for none."""
+        return self._contexts if self._collection.contextual else None
 
     def _prepared(self, cut: _Cut, embedded: Embedded) -> Prepared:
         """Combine a document's chunks with their vectors."""
@@ -339,13 +375,15 @@ class JobRun:
             cut.cut,
             embedded.vectors,
             embedded.model,
-            cut.fingerprint,
+            fingerprint(cut.item, self._collection, cut.number),
             metadata_json,
             readability=embedded.readability,
             tokens=embedded.tokens,
             sparse=embedded.sparse,
             warnings=[*cut.cut.warnings, *refused, *truncated],
             created_ms=self._job.created_ms,
+            number=cut.number,
+            retention=self._collection.versions,
         )
 
     async def _embed_parts(self, parts: Sequence[Sequence[str]]) -> list[Embedded]:
@@ -397,9 +435,6 @@ class JobRun:
 
     async def _fail(self, items: Sequence[Item], message: str) -> None:
         await self._dependencies.jobs.fail(self._job, {item.document_id: message for item in items})
-
-    def _fingerprint(self, item: Item) -> str:
-        return fingerprint(item, self._collection)
 
 
 async def _all(calls: Sequence[Any]) -> list[Embedded]:

@@ -135,6 +135,20 @@ class MeanReadability:
 
 
 @dataclass(frozen=True, slots=True)
+class Retention:
+    """How long a collection keeps earlier versions of documents."""
+
+    max_versions: int
+    """Of a document, the present one aside."""
+    max_age_days: int = 0
+    """After a version was replaced; 0 for no limit."""
+
+    def __str__(self) -> str:
+        days = f" for {self.max_age_days} days" if self.max_age_days else ""
+        return f"{self.max_versions}{days}"
+
+
+@dataclass(frozen=True, slots=True)
 class Collection:
     """The description that is stored with a collection."""
 
@@ -162,6 +176,10 @@ class Collection:
     strategy: str = STRUCTURE
     """How documents are cut (`raglan.chunking_strategy`); the ingester reads it."""
 
+    contextual: bool = False
+    """A language model situates each chunk in its document; the ingester reads it."""
+    versions: Retention | None = None
+    """Which earlier versions of documents it keeps; None for none. The ingester reads it."""
     further_vectors: FurtherVectors = NO_FURTHER_VECTORS
 
     recall: float | None = None
@@ -195,8 +213,8 @@ class Collection:
 
     @property
     def _settings(self) -> tuple[object, ...]:
-        chunking = (self.max_chars, self.overlap_chars, self.strategy)
-        return (self.name, self.model, *chunking, self.further_vectors)
+        chunking = (self.max_chars, self.overlap_chars, self.strategy, self.contextual)
+        return (self.name, self.model, *chunking, self.further_vectors, self.versions)
 
     def with_texts(self, lengths: Sequence[int], languages: Iterable[str]) -> Collection:
         """Return the collection with texts of these lengths, in terms, and languages."""
@@ -223,6 +241,7 @@ class Collection:
         if (found := stored.get("format", 1)) > FORMAT:
             raise NewerFormat(found)
         known = {field.name for field in fields(cls)}
+        versions = stored.get("versions")
         return cls(
             # Descriptions older than the field come from the first analysis, Qdrant's.
             **{"analysis": 0}
@@ -232,6 +251,7 @@ class Collection:
                 "mean_length": MeanLength(**stored["mean_length"]),
                 "mean_readability": MeanReadability(**stored.get("mean_readability", {})),
                 "languages": tuple(stored.get("languages", ())),
+                "versions": Retention(**versions) if versions else None,
                 "further_vectors": FurtherVectors(**stored.get("further_vectors", {})),
             }
         )

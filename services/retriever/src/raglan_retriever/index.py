@@ -14,18 +14,20 @@ from numpy.typing import NDArray
 from raglan.chunking_strategy import STRUCTURE, check_strategy
 from raglan.errors import Conflict, InvalidInput, NotFound, NotSupported, StorageFull
 from raglan.filtering.clauses import All, Clause, Ids, Not, Terms
+from raglan.filtering.clauses import Any as AnyOf
 from raglan.filtering.terms import term
 from raglan.identifiers import check_collection_name, shortened
 from raglan.telemetry import semconv
 
 from raglan_retriever import abbreviations, lexical, neighbours
 from raglan_retriever.chunk_vectors import NO_CHUNK_VECTORS, ChunkVectors
-from raglan_retriever.chunks import DOCUMENT_ID, Chunk, labels, point_id
+from raglan_retriever.chunks import ACCESS, DOCUMENT_ID, Chunk, labels, point_id, relabelled
 from raglan_retriever.collection import (
     NO_FURTHER_VECTORS,
     Collection,
     FurtherVectors,
     Model,
+    Retention,
     check_new_model,
 )
 from raglan_retriever.neighbours import Neighbourhood
@@ -34,6 +36,7 @@ from raglan_retriever.stores.plans import RECALLS
 from raglan_retriever.stores.spans import engine_span
 from raglan_retriever.stores.store import Point, Removed, Stats, Store, Versioned
 from raglan_retriever.stores.tenants import TenantStore
+from raglan_retriever.validity import PRESENT, VERSION, KeptVersions, Version, number_term, valid
 
 MAX_DOCUMENT_IDS: Final = 1000
 MAX_PROFILE_CHARS: Final = 64
@@ -80,6 +83,9 @@ class Index:
         overlap_chars: int,
         strategy: str = STRUCTURE,
         further: FurtherVectors = NO_FURTHER_VECTORS,
+        *,
+        contextual: bool = False,
+        versions: Retention | None = None,
     ) -> Collection:
         """Create a collection, or return the existing one with the same settings.
 
@@ -97,6 +103,8 @@ class Index:
             language=self._language,
             strategy=check_strategy(strategy),
             further_vectors=further.check(),
+            contextual=contextual,
+            versions=versions,
         )
         try:
             await self.store.create(wanted)
@@ -109,7 +117,8 @@ class Index:
                 raise Conflict(
                     f"Collection {name!r} exists with other settings: {held.model}, chunks of "
                     f"{held.max_chars} characters overlapping by {held.overlap_chars}, cut by "
-                    f"{held.strategy}, with {held.further_vectors}. "
+                    f"{held.strategy}{', contextual' if held.contextual else ''}, "
+                    f"with {held.further_vectors} and {held.versions or 'no'} earlier versions. "
                     "Delete it first, or choose another name."
                 ) from None
             return held
@@ -210,6 +219,8 @@ class Index:
         clauses: list[Clause] = [_of_documents(document_ids)]
         if keep_chunk_ids:
             clauses.append(Not(Ids(tuple(point_id(id_) for id_ in keep_chunk_ids))))
+            if (await self.store.collection(name)).versions is not None:
+                clauses.append(PRESENT)
         with engine_span(self.store.name, semconv.INDEX_DELETE, name, {}) as span:
             removed = await self.store.delete(name, All(tuple(clauses)))
             span.set_attribute(semconv.DB_ROWS, removed.chunks)
@@ -238,24 +249,57 @@ class Index:
 
         def relabel(fields: Mapping[str, Any]) -> dict[str, Any]:
             metadata_json, access = documents[fields[DOCUMENT_ID]]
-            known = {name: value for name, value in fields.items() if value is not None}
-            return labels(metadata_json, access, **known)
+            return relabelled(fields, metadata_json=metadata_json, access=access)
 
         with engine_span(self.store.name, semconv.INDEX_LABEL, name, {}) as span:
             changed = await self.store.label(name, _of_documents(list(documents)), relabel)
             span.set_attribute(semconv.DB_ROWS, changed.chunks)
         return changed
 
-    async def document(self, name: str, document_id: str) -> list[Chunk]:
-        """Return the document's chunks, in order.
+    async def keep_versions(self, name: str, documents: Mapping[str, KeptVersions]) -> Removed:
+        """Remove the chunks of versions that are not kept, and make those replaced earlier ones.
+
+        Returns:
+            The number of chunks that were removed, and the collection's revision after it.
+
+        Raises:
+            InvalidInput: too many documents.
+        """
+        check_collection_name(name)
+        _check_ids(list(documents))
+        if not documents:
+            (unchanged,) = await self.store.versioned([name])
+            return Removed(0, unchanged.revision)
+
+        def relabel(fields: Mapping[str, Any]) -> dict[str, Any]:
+            kept = documents[fields[DOCUMENT_ID]]
+            held = Version.from_payload(fields[VERSION])
+            if held is None or held.number not in kept.earlier:
+                return {}
+            version = held.replaced(kept.earlier[held.number], tuple(fields[ACCESS] or ()))
+            if version == held and [*version.access(kept.access)] == fields[ACCESS]:
+                return {}
+            return relabelled(fields, access=kept.access, version=version)
+
+        others = [All((_of_documents([id_]), Not(kept.terms()))) for id_, kept in documents.items()]
+        with engine_span(self.store.name, semconv.INDEX_LABEL, name, {}):
+            removed = await self.store.delete(name, AnyOf(tuple(others)))
+            changed = await self.store.label(name, _of_documents(list(documents)), relabel)
+        return Removed(removed.chunks, changed.revision)
+
+    async def document(self, name: str, document_id: str, version: int = 0) -> list[Chunk]:
+        """Return the chunks of a document's version, in order; 0 is the present one.
 
         Raises:
             NotFound: The index holds none.
         """
-        wanted = _of_documents([document_id])
-        with engine_span(
-            self.store.name, semconv.INDEX_FETCH, check_collection_name(name), {}
-        ) as span:
+        held = await self.store.collection(check_collection_name(name))
+        wanted: Clause = _of_documents([document_id])
+        if version:
+            wanted = All((wanted, Terms((number_term(version),))))
+        else:
+            wanted = valid(held, None, wanted)
+        with engine_span(self.store.name, semconv.INDEX_FETCH, name, {}) as span:
             chunks = await self.store.select(name, wanted)
             span.set_attribute(semconv.DB_ROWS, len(chunks))
         if not chunks:
@@ -265,20 +309,23 @@ class Index:
         return sorted(chunks, key=lambda chunk: (chunk.ordinal, chunk.chunk_id))
 
     async def count(self, name: str, document_ids: Sequence[str]) -> list[int]:
-        """Return the number of chunks that the index holds of each document."""
-        check_collection_name(name)
+        """Return the number of chunks that the index holds of each document's present version."""
+        held = await self.store.collection(check_collection_name(name))
         _check_ids(document_ids)
-        return [await self.store.count(name, _of_documents([id_])) for id_ in document_ids]
+        return [
+            await self.store.count(name, valid(held, None, _of_documents([id_])))
+            for id_ in document_ids
+        ]
 
     async def search(self, query: Query) -> Results:
         """See `Searcher.search`."""
         return await self._searcher.search(query)
 
     async def neighbours(
-        self, wanted: Sequence[Neighbourhood], where: Clause | None
+        self, wanted: Sequence[Neighbourhood], where: Clause | None, as_of_ms: int | None = None
     ) -> list[tuple[str, Chunk]]:
         """See `neighbours.read`."""
-        return await neighbours.read(self.store, wanted, where)
+        return await neighbours.read(self.store, wanted, where, as_of_ms)
 
     async def set_profile(self, name: str, profile: str) -> None:
         """Keep the name of the settings that callers search the collection with.

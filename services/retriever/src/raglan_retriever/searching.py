@@ -27,10 +27,11 @@ from raglan_retriever import lexical, model_legs
 from raglan_retriever.attempts import Attempts, Searched
 from raglan_retriever.chunks import Chunk, duplicate_key
 from raglan_retriever.collection import Collection, Model
-from raglan_retriever.merging import FEW, Holders, Key, meant, merge
+from raglan_retriever.merging import FEW, Holders, Key, meant, merge, population
 from raglan_retriever.model_legs import DENSE, NO_QUERY_VECTORS, QueryVectors
 from raglan_retriever.stores.spans import engine_span
 from raglan_retriever.stores.store import Hit, SearchVector, Store
+from raglan_retriever.validity import valid
 from raglan_retriever.word_search import Synonyms, WordSearch, joined
 
 Mode = Literal["hybrid", "dense", "lexical"]
@@ -87,6 +88,8 @@ class Query:
     """Vectors by `model` besides `vector`, for collections that have such of their chunks."""
 
     where: Clause | None = None
+    as_of_ms: int | None = None
+    """Milliseconds since 1970: the time whose versions are searched; None for the present ones."""
     fusion: Fusion = field(default_factory=Fusion)
     collection_budget_s: float | None = None
     """Seconds that each collection may take before it is left out; None: all have to answer."""
@@ -210,6 +213,7 @@ class Searcher:
             collection.check_analysis()
         if query.mode != "lexical" and query.model is not None:
             collection.check_model(query.model)
+        query = replace(query, where=valid(collection, query.as_of_ms, query.where))
         several = len(query.collections) > 1  # else the call's own span is that of the collection
         span = tracing.span("search_collection", {semconv.COLLECTION: name})
         with span if several else nullcontext():
@@ -233,7 +237,7 @@ class Searcher:
         by_words = fusion.Leg(
             words,
             query.fusion.lexical_weight,
-            _population(collections, len(dense) if 0 < len(dense) < depth else None),
+            population(collections, len(dense) if 0 < len(dense) < depth else None),
         )
         exact = fusion.exact_matches(by_words)
         if len(words) == depth and not exact:
@@ -410,19 +414,6 @@ class Searcher:
             for key, _ in ranked
             if (chunk := chunks.get(name := key[0], {}).get(key[1])) is not None
         ]
-
-
-def _population(collections: Sequence[Collection], counted: int | None) -> int:
-    """Return the number of chunks searched by words, at most `MAX_POPULATION`.
-
-    Args:
-        collections: Those searched.
-        counted: What the dense leg found, if that is all there is.
-    """
-    if counted is not None:
-        return counted
-    chunks = sum(each.mean_length.chunks for each in collections)
-    return min(chunks, fusion.MAX_POPULATION)
 
 
 def _preferred(first: SearchHit, copy: SearchHit, result: Iterable[SearchHit]) -> SearchHit:

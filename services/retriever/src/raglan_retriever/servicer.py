@@ -64,6 +64,8 @@ class RetrieverServicer(retriever_pb2_grpc.RetrieverServiceServicer):
             request.chunking.overlap_chars,
             request.chunking.strategy or STRUCTURE,
             wire.further_from_proto(request.further_vectors),
+            contextual=request.chunking.contextual,
+            versions=wire.retention_from_proto(request),
         )
         return wire.collection_to_proto(*await self._index.stats(request.name))
 
@@ -144,10 +146,20 @@ class RetrieverServicer(retriever_pb2_grpc.RetrieverServiceServicer):
             labelled_chunks=changed.chunks, revision=changed.revision
         )
 
+    async def KeepVersions(
+        self, request: retriever_pb2.KeepVersionsRequest, context: Context
+    ) -> retriever_pb2.KeepVersionsResponse:
+        removed = await self._index.keep_versions(request.collection, wire.kept_from_proto(request))
+        return retriever_pb2.KeepVersionsResponse(
+            deleted_chunks=removed.chunks, revision=removed.revision
+        )
+
     async def GetDocument(
         self, request: retriever_pb2.GetDocumentChunksRequest, context: Context
     ) -> retriever_pb2.GetDocumentChunksResponse:
-        chunks = await self._index.document(request.collection, request.document_id)
+        chunks = await self._index.document(
+            request.collection, request.document_id, request.version
+        )
         page = pages.first_page(wire.chunk_to_proto(chunk) for chunk in chunks[request.offset :])
         end = request.offset + len(page)
         return retriever_pb2.GetDocumentChunksResponse(
@@ -186,7 +198,9 @@ class RetrieverServicer(retriever_pb2_grpc.RetrieverServiceServicer):
     ) -> retriever_pb2.GetNeighboursResponse:
         started = time.perf_counter_ns()
         wanted = wire.neighbourhoods_from_proto(request)
-        found = await self._index.neighbours(wanted, wire.filter_from_proto(request))
+        found = await self._index.neighbours(
+            wanted, wire.filter_from_proto(request), wire.as_of_from_proto(request)
+        )
         return retriever_pb2.GetNeighboursResponse(
             chunks=pages.first_page(wire.chunk_passage(*each) for each in found),
             timing=_timing(started, len(found)),

@@ -41,6 +41,7 @@ class Passage(Model):
     """Signs that the text gives orders to a language model; none is no proof."""
     scores: Scores
     metadata: dict[str, Any]
+    version: int | None = None
 
 
 class Citation(Model):
@@ -238,7 +239,7 @@ class PreviewedChunk(Model):
 class ChunkPreview(Model):
     """A document cut into chunks, of which nothing was stored."""
 
-    chunking: dict[str, int | str]
+    chunking: dict[str, int | str | bool]
     title: str
     language: str
     chars: int
@@ -253,6 +254,13 @@ class Embedder(Model):
     id: str
     revision: str
     dimension: int
+
+
+class KeptVersions(Model):
+    """Earlier versions of documents that a collection keeps."""
+
+    max_versions: int
+    max_age_days: int | None = None
 
 
 class VectorIndex(Model):
@@ -283,6 +291,7 @@ class Collection(Model):
     index: VectorIndex | None = None
     error: str = ""
     profile: str | None = None
+    versions: KeptVersions | None = None
 
 
 class Collections(Model):
@@ -317,6 +326,15 @@ class DocumentSummary(Model):
     metadata: dict[str, Any]
     access: list[str] = Field(default_factory=list)
     created_at: str
+    version: int | None = None
+    valid_from: str | None = None
+    valid_to: str | None = None
+
+
+class DocumentVersions(Model):
+    """Versions of a document, the newest first."""
+
+    versions: list[DocumentSummary]
 
 
 class Document(DocumentSummary):
@@ -392,6 +410,16 @@ class DocumentProblem(Model):
     message: str
 
 
+class ContextCost(Model):
+    """Sentences that a language model wrote for the chunks of a job, and their cost."""
+
+    calls: int
+    prompt_tokens: int
+    completion_tokens: int
+    reused: int
+    missing: int
+
+
 class Job(Model):
     """An ingestion, or a change of documents by a filter."""
 
@@ -406,6 +434,7 @@ class Job(Model):
     documents: int
     replaced: int
     unchanged: int
+    context: ContextCost | None = None
     created_at: str
     finished_at: str | None
 

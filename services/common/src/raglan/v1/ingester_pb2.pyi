@@ -663,6 +663,7 @@ class Job(_message.Message):
     REPLACED_FIELD_NUMBER: _builtins.int
     KIND_FIELD_NUMBER: _builtins.int
     KEEPS_ACCESS_FIELD_NUMBER: _builtins.int
+    CONTEXT_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     collection: _builtins.str
     status: Global___JobStatus.ValueType
@@ -688,6 +689,10 @@ class Job(_message.Message):
     def warnings(self) -> _containers.RepeatedCompositeFieldContainer[Global___DocumentWarning]:
         """The first ones; `warning_count` has all."""
 
+    @_builtins.property
+    def context(self) -> Global___ContextCost:
+        """Unset in collections without contextual chunks."""
+
     def __init__(
         self,
         *,
@@ -705,14 +710,50 @@ class Job(_message.Message):
         replaced: _builtins.int = ...,
         kind: _builtins.str = ...,
         keeps_access: _builtins.bool = ...,
+        context: Global___ContextCost | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "finished_at", b"finished_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["context", b"context", "created_at", b"created_at", "finished_at", b"finished_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "created_at", b"created_at", "documents", b"documents", "errors", b"errors", "finished_at", b"finished_at", "id", b"id", "keeps_access", b"keeps_access", "kind", b"kind", "replaced", b"replaced", "stages", b"stages", "status", b"status", "unchanged", b"unchanged", "warning_count", b"warning_count", "warnings", b"warnings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "context", b"context", "created_at", b"created_at", "documents", b"documents", "errors", b"errors", "finished_at", b"finished_at", "id", b"id", "keeps_access", b"keeps_access", "kind", b"kind", "replaced", b"replaced", "stages", b"stages", "status", b"status", "unchanged", b"unchanged", "warning_count", b"warning_count", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Job: _TypeAlias = Job  # noqa: Y015
+
+@_typing.final
+class ContextCost(_message.Message):
+    """Sentences that a language model wrote for the chunks of a job, and their cost."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CALLS_FIELD_NUMBER: _builtins.int
+    PROMPT_TOKENS_FIELD_NUMBER: _builtins.int
+    COMPLETION_TOKENS_FIELD_NUMBER: _builtins.int
+    REUSED_FIELD_NUMBER: _builtins.int
+    MISSING_FIELD_NUMBER: _builtins.int
+    calls: _builtins.int
+    prompt_tokens: _builtins.int
+    completion_tokens: _builtins.int
+    reused: _builtins.int
+    """Sentences that were written before, for the same text."""
+    missing: _builtins.int
+    """Chunks that were embedded without one."""
+    def __init__(
+        self,
+        *,
+        calls: _builtins.int = ...,
+        prompt_tokens: _builtins.int = ...,
+        completion_tokens: _builtins.int = ...,
+        reused: _builtins.int = ...,
+        missing: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["calls", b"calls", "completion_tokens", b"completion_tokens", "missing", b"missing", "prompt_tokens", b"prompt_tokens", "reused", b"reused"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ContextCost: _TypeAlias = ContextCost  # noqa: Y015
 
 @_typing.final
 class GetJobRequest(_message.Message):
@@ -801,6 +842,9 @@ class Document(_message.Message):
     NEXT_TEXT_OFFSET_FIELD_NUMBER: _builtins.int
     ACCESS_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    VALID_FROM_FIELD_NUMBER: _builtins.int
+    VALID_TO_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     collection: _builtins.str
     title: _builtins.str
@@ -822,6 +866,8 @@ class Document(_message.Message):
     """Where the rest of the text begins, in characters; 0 when `text` reaches to the end."""
     revision: _builtins.int
     """In the reply to UpdateDocument: the collection's revision after it."""
+    version: _builtins.int
+    """From 1; 0 where the collection keeps no versions."""
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -831,6 +877,12 @@ class Document(_message.Message):
     @_builtins.property
     def access(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """See AccessTags."""
+
+    @_builtins.property
+    def valid_from(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def valid_to(self) -> _timestamp_pb2.Timestamp:
+        """Unset: it is the present version."""
 
     def __init__(
         self,
@@ -853,14 +905,39 @@ class Document(_message.Message):
         next_text_offset: _builtins.int = ...,
         access: _abc.Iterable[_builtins.str] | None = ...,
         revision: _builtins.int = ...,
+        version: _builtins.int = ...,
+        valid_from: _timestamp_pb2.Timestamp | None = ...,
+        valid_to: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "valid_from", b"valid_from", "valid_to", b"valid_to"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["access", b"access", "chunks", b"chunks", "collection", b"collection", "created_at", b"created_at", "error", b"error", "filename", b"filename", "id", b"id", "language", b"language", "media_type", b"media_type", "metadata_json", b"metadata_json", "next_text_offset", b"next_text_offset", "revision", b"revision", "sha256", b"sha256", "size_bytes", b"size_bytes", "status", b"status", "text", b"text", "title", b"title", "warnings", b"warnings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access", b"access", "chunks", b"chunks", "collection", b"collection", "created_at", b"created_at", "error", b"error", "filename", b"filename", "id", b"id", "language", b"language", "media_type", b"media_type", "metadata_json", b"metadata_json", "next_text_offset", b"next_text_offset", "revision", b"revision", "sha256", b"sha256", "size_bytes", b"size_bytes", "status", b"status", "text", b"text", "title", b"title", "valid_from", b"valid_from", "valid_to", b"valid_to", "version", b"version", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Document: _TypeAlias = Document  # noqa: Y015
+
+@_typing.final
+class ListVersionsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERSIONS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def versions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Document]:
+        """Without their texts, the newest first; empty where the collection keeps none."""
+
+    def __init__(
+        self,
+        *,
+        versions: _abc.Iterable[Global___Document] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["versions", b"versions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListVersionsResponse: _TypeAlias = ListVersionsResponse  # noqa: Y015
 
 @_typing.final
 class ListDocumentsRequest(_message.Message):
@@ -928,20 +1005,24 @@ class GetDocumentRequest(_message.Message):
     COLLECTION_FIELD_NUMBER: _builtins.int
     DOCUMENT_ID_FIELD_NUMBER: _builtins.int
     TEXT_OFFSET_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
     collection: _builtins.str
     document_id: _builtins.str
     text_offset: _builtins.int
     """GetDocument: where the text begins, in characters: `next_text_offset` of the reply before."""
+    version: _builtins.int
+    """GetDocument: of which version; 0 for the present one."""
     def __init__(
         self,
         *,
         collection: _builtins.str = ...,
         document_id: _builtins.str = ...,
         text_offset: _builtins.int = ...,
+        version: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "document_id", b"document_id", "text_offset", b"text_offset"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "document_id", b"document_id", "text_offset", b"text_offset", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

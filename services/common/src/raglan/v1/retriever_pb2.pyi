@@ -71,24 +71,56 @@ class Chunking(_message.Message):
     MAX_CHARS_FIELD_NUMBER: _builtins.int
     OVERLAP_CHARS_FIELD_NUMBER: _builtins.int
     STRATEGY_FIELD_NUMBER: _builtins.int
+    CONTEXTUAL_FIELD_NUMBER: _builtins.int
     max_chars: _builtins.int
     overlap_chars: _builtins.int
     strategy: _builtins.str
     """Of raglan.chunking_strategy; empty: "structure"."""
+    contextual: _builtins.bool
+    """A language model writes a sentence for each chunk that situates it in its document; the sentence
+    is embedded with the chunk, and neither stored with it nor shown.
+    """
     def __init__(
         self,
         *,
         max_chars: _builtins.int = ...,
         overlap_chars: _builtins.int = ...,
         strategy: _builtins.str = ...,
+        contextual: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_chars", b"max_chars", "overlap_chars", b"overlap_chars", "strategy", b"strategy"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["contextual", b"contextual", "max_chars", b"max_chars", "overlap_chars", b"overlap_chars", "strategy", b"strategy"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Chunking: _TypeAlias = Chunking  # noqa: Y015
+
+@_typing.final
+class VersionRetention(_message.Message):
+    """How long earlier versions of documents are kept."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MAX_VERSIONS_FIELD_NUMBER: _builtins.int
+    MAX_AGE_DAYS_FIELD_NUMBER: _builtins.int
+    max_versions: _builtins.int
+    """Earlier versions of a document, at most; 1-1000."""
+    max_age_days: _builtins.int
+    """Days after a version was replaced; 0 for no limit."""
+    def __init__(
+        self,
+        *,
+        max_versions: _builtins.int = ...,
+        max_age_days: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_age_days", b"max_age_days", "max_versions", b"max_versions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VersionRetention: _TypeAlias = VersionRetention  # noqa: Y015
 
 @_typing.final
 class FurtherVectors(_message.Message):
@@ -134,10 +166,12 @@ class Collection(_message.Message):
     ERROR_FIELD_NUMBER: _builtins.int
     CREATED_FIELD_NUMBER: _builtins.int
     PROFILE_FIELD_NUMBER: _builtins.int
+    VERSIONS_FIELD_NUMBER: _builtins.int
     FURTHER_VECTORS_FIELD_NUMBER: _builtins.int
     INDEX_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     chunks: _builtins.int
+    """Those of earlier versions included."""
     documents: _builtins.int
     disk_bytes: _builtins.int
     """Bytes on disk, where the store can tell; else 0."""
@@ -153,6 +187,10 @@ class Collection(_message.Message):
     def embedder(self) -> _common_pb2.ModelIdentity: ...
     @_builtins.property
     def chunking(self) -> Global___Chunking: ...
+    @_builtins.property
+    def versions(self) -> Global___VersionRetention:
+        """Absent: replacing a document removes its earlier version."""
+
     @_builtins.property
     def further_vectors(self) -> Global___FurtherVectors: ...
     @_builtins.property
@@ -172,12 +210,13 @@ class Collection(_message.Message):
         error: _builtins.str = ...,
         created: _builtins.str = ...,
         profile: _builtins.str = ...,
+        versions: Global___VersionRetention | None = ...,
         further_vectors: Global___FurtherVectors | None = ...,
         index: Global___VectorIndex | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["chunking", b"chunking", "embedder", b"embedder", "further_vectors", b"further_vectors", "index", b"index"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["chunking", b"chunking", "embedder", b"embedder", "further_vectors", b"further_vectors", "index", b"index", "versions", b"versions"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunking", b"chunking", "chunks", b"chunks", "created", b"created", "disk_bytes", b"disk_bytes", "documents", b"documents", "embedder", b"embedder", "error", b"error", "further_vectors", b"further_vectors", "index", b"index", "name", b"name", "profile", b"profile", "unindexed_chunks", b"unindexed_chunks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunking", b"chunking", "chunks", b"chunks", "created", b"created", "disk_bytes", b"disk_bytes", "documents", b"documents", "embedder", b"embedder", "error", b"error", "further_vectors", b"further_vectors", "index", b"index", "name", b"name", "profile", b"profile", "unindexed_chunks", b"unindexed_chunks", "versions", b"versions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -284,6 +323,7 @@ class CreateCollectionRequest(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     EMBEDDER_FIELD_NUMBER: _builtins.int
     CHUNKING_FIELD_NUMBER: _builtins.int
+    VERSIONS_FIELD_NUMBER: _builtins.int
     FURTHER_VECTORS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """1-64 characters of [a-z0-9_-], the first a letter or digit."""
@@ -292,6 +332,10 @@ class CreateCollectionRequest(_message.Message):
     @_builtins.property
     def chunking(self) -> Global___Chunking: ...
     @_builtins.property
+    def versions(self) -> Global___VersionRetention:
+        """Keeps earlier versions of documents."""
+
+    @_builtins.property
     def further_vectors(self) -> Global___FurtherVectors: ...
     def __init__(
         self,
@@ -299,11 +343,12 @@ class CreateCollectionRequest(_message.Message):
         name: _builtins.str = ...,
         embedder: _common_pb2.ModelIdentity | None = ...,
         chunking: Global___Chunking | None = ...,
+        versions: Global___VersionRetention | None = ...,
         further_vectors: Global___FurtherVectors | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["chunking", b"chunking", "embedder", b"embedder", "further_vectors", b"further_vectors"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["chunking", b"chunking", "embedder", b"embedder", "further_vectors", b"further_vectors", "versions", b"versions"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunking", b"chunking", "embedder", b"embedder", "further_vectors", b"further_vectors", "name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunking", b"chunking", "embedder", b"embedder", "further_vectors", b"further_vectors", "name", b"name", "versions", b"versions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -432,6 +477,7 @@ class Chunk(_message.Message):
     OWN_METADATA_JSON_FIELD_NUMBER: _builtins.int
     GAP_BEFORE_FIELD_NUMBER: _builtins.int
     SECTION_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
     chunk_id: _builtins.str
     document_id: _builtins.str
     ordinal: _builtins.int
@@ -467,6 +513,10 @@ class Chunk(_message.Message):
     def section(self) -> _common_pb2.ChunkRange:
         """The chunks of the section that answers to this one are written from; unset where it has none."""
 
+    @_builtins.property
+    def version(self) -> Global___ChunkVersion:
+        """Unset in collections that keep no versions."""
+
     def __init__(
         self,
         *,
@@ -488,14 +538,55 @@ class Chunk(_message.Message):
         own_metadata_json: _builtins.str = ...,
         gap_before: _builtins.str = ...,
         section: _common_pb2.ChunkRange | None = ...,
+        version: Global___ChunkVersion | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "section", b"section"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "section", b"section", "version", b"version"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["access", b"access", "chunk_id", b"chunk_id", "created_at", b"created_at", "document_id", b"document_id", "end", b"end", "filename", b"filename", "gap_before", b"gap_before", "heading_path", b"heading_path", "language", b"language", "metadata_json", b"metadata_json", "ordinal", b"ordinal", "own_metadata_json", b"own_metadata_json", "page", b"page", "section", b"section", "start", b"start", "structure", b"structure", "text", b"text", "title", b"title"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access", b"access", "chunk_id", b"chunk_id", "created_at", b"created_at", "document_id", b"document_id", "end", b"end", "filename", b"filename", "gap_before", b"gap_before", "heading_path", b"heading_path", "language", b"language", "metadata_json", b"metadata_json", "ordinal", b"ordinal", "own_metadata_json", b"own_metadata_json", "page", b"page", "section", b"section", "start", b"start", "structure", b"structure", "text", b"text", "title", b"title", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Chunk: _TypeAlias = Chunk  # noqa: Y015
+
+@_typing.final
+class ChunkVersion(_message.Message):
+    """Of which version of its document a chunk is."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NUMBER_FIELD_NUMBER: _builtins.int
+    VALID_FROM_FIELD_NUMBER: _builtins.int
+    VALID_TO_FIELD_NUMBER: _builtins.int
+    OWN_ACCESS_FIELD_NUMBER: _builtins.int
+    number: _builtins.int
+    """From 1."""
+    @_builtins.property
+    def valid_from(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def valid_to(self) -> _timestamp_pb2.Timestamp:
+        """Unset: it is the present one."""
+
+    @_builtins.property
+    def own_access(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Of an earlier version: its access tags when it was replaced. Chunk.access has those that both
+        it and the document allow.
+        """
+
+    def __init__(
+        self,
+        *,
+        number: _builtins.int = ...,
+        valid_from: _timestamp_pb2.Timestamp | None = ...,
+        valid_to: _timestamp_pb2.Timestamp | None = ...,
+        own_access: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["valid_from", b"valid_from", "valid_to", b"valid_to"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["number", b"number", "own_access", b"own_access", "valid_from", b"valid_from", "valid_to", b"valid_to"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ChunkVersion: _TypeAlias = ChunkVersion  # noqa: Y015
 
 @_typing.final
 class UpsertRequest(_message.Message):
@@ -744,7 +835,9 @@ class DeleteRequest(_message.Message):
     def document_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
     def keep_chunk_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """When set, chunks with these ids stay: what an older version of the document left behind goes."""
+        """When set, chunks with these ids stay, as do earlier versions that are kept (KeepVersions): what
+        an older version of the document left behind goes.
+        """
 
     def __init__(
         self,
@@ -783,6 +876,109 @@ class DeleteResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DeleteResponse: _TypeAlias = DeleteResponse  # noqa: Y015
+
+@_typing.final
+class EarlierVersion(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NUMBER_FIELD_NUMBER: _builtins.int
+    VALID_TO_FIELD_NUMBER: _builtins.int
+    number: _builtins.int
+    @_builtins.property
+    def valid_to(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        number: _builtins.int = ...,
+        valid_to: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["valid_to", b"valid_to"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["number", b"number", "valid_to", b"valid_to"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EarlierVersion: _TypeAlias = EarlierVersion  # noqa: Y015
+
+@_typing.final
+class KeptVersions(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DOCUMENT_ID_FIELD_NUMBER: _builtins.int
+    PRESENT_FIELD_NUMBER: _builtins.int
+    ACCESS_FIELD_NUMBER: _builtins.int
+    EARLIER_FIELD_NUMBER: _builtins.int
+    document_id: _builtins.str
+    present: _builtins.int
+    @_builtins.property
+    def access(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Access tags of the document: whoever holds none of them finds no earlier version either."""
+
+    @_builtins.property
+    def earlier(self) -> _containers.RepeatedCompositeFieldContainer[Global___EarlierVersion]: ...
+    def __init__(
+        self,
+        *,
+        document_id: _builtins.str = ...,
+        present: _builtins.int = ...,
+        access: _abc.Iterable[_builtins.str] | None = ...,
+        earlier: _abc.Iterable[Global___EarlierVersion] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access", b"access", "document_id", b"document_id", "earlier", b"earlier", "present", b"present"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___KeptVersions: _TypeAlias = KeptVersions  # noqa: Y015
+
+@_typing.final
+class KeepVersionsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COLLECTION_FIELD_NUMBER: _builtins.int
+    DOCUMENTS_FIELD_NUMBER: _builtins.int
+    collection: _builtins.str
+    @_builtins.property
+    def documents(self) -> _containers.RepeatedCompositeFieldContainer[Global___KeptVersions]:
+        """1-1000."""
+
+    def __init__(
+        self,
+        *,
+        collection: _builtins.str = ...,
+        documents: _abc.Iterable[Global___KeptVersions] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "documents", b"documents"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___KeepVersionsRequest: _TypeAlias = KeepVersionsRequest  # noqa: Y015
+
+@_typing.final
+class KeepVersionsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DELETED_CHUNKS_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    deleted_chunks: _builtins.int
+    revision: _builtins.int
+    """The collection's after it."""
+    def __init__(
+        self,
+        *,
+        deleted_chunks: _builtins.int = ...,
+        revision: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deleted_chunks", b"deleted_chunks", "revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___KeepVersionsResponse: _TypeAlias = KeepVersionsResponse  # noqa: Y015
 
 @_typing.final
 class DocumentLabels(_message.Message):
@@ -867,20 +1063,24 @@ class GetDocumentChunksRequest(_message.Message):
     COLLECTION_FIELD_NUMBER: _builtins.int
     DOCUMENT_ID_FIELD_NUMBER: _builtins.int
     OFFSET_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
     collection: _builtins.str
     document_id: _builtins.str
     offset: _builtins.int
     """Chunks to leave out at the beginning: `next_offset` of the reply before."""
+    version: _builtins.int
+    """Of which version; 0 for the present one."""
     def __init__(
         self,
         *,
         collection: _builtins.str = ...,
         document_id: _builtins.str = ...,
         offset: _builtins.int = ...,
+        version: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "document_id", b"document_id", "offset", b"offset"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "document_id", b"document_id", "offset", b"offset", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1223,6 +1423,7 @@ class SearchRequest(_message.Message):
     FUSION_FIELD_NUMBER: _builtins.int
     READABILITY_FIELD_NUMBER: _builtins.int
     COLLECTION_BUDGET_MS_FIELD_NUMBER: _builtins.int
+    AS_OF_FIELD_NUMBER: _builtins.int
     TOKEN_VECTORS_FIELD_NUMBER: _builtins.int
     SPARSE_FIELD_NUMBER: _builtins.int
     text: _builtins.str
@@ -1251,6 +1452,12 @@ class SearchRequest(_message.Message):
     @_builtins.property
     def fusion(self) -> Global___Fusion: ...
     @_builtins.property
+    def as_of(self) -> _timestamp_pb2.Timestamp:
+        """Search the versions of documents that were present at this time. FAILED_PRECONDITION for a
+        collection that keeps no versions. Absent: the present ones.
+        """
+
+    @_builtins.property
     def token_vectors(self) -> _common_pb2.Tensor:
         """Of the query, for collections that have such vectors; without, these are searched without them."""
 
@@ -1271,12 +1478,13 @@ class SearchRequest(_message.Message):
         fusion: Global___Fusion | None = ...,
         readability: _builtins.float | None = ...,
         collection_budget_ms: _builtins.int = ...,
+        as_of: _timestamp_pb2.Timestamp | None = ...,
         token_vectors: _common_pb2.Tensor | None = ...,
         sparse: _embedder_pb2.SparseVectors | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_readability", b"_readability", "embedder", b"embedder", "filter", b"filter", "fusion", b"fusion", "readability", b"readability", "sparse", b"sparse", "token_vectors", b"token_vectors", "vector", b"vector"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_readability", b"_readability", "as_of", b"as_of", "embedder", b"embedder", "filter", b"filter", "fusion", b"fusion", "readability", b"readability", "sparse", b"sparse", "token_vectors", b"token_vectors", "vector", b"vector"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_readability", b"_readability", "collection_budget_ms", b"collection_budget_ms", "collections", b"collections", "embedder", b"embedder", "filter", b"filter", "fusion", b"fusion", "limit", b"limit", "mode", b"mode", "readability", b"readability", "sparse", b"sparse", "text", b"text", "token_vectors", b"token_vectors", "vector", b"vector"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_readability", b"_readability", "as_of", b"as_of", "collection_budget_ms", b"collection_budget_ms", "collections", b"collections", "embedder", b"embedder", "filter", b"filter", "fusion", b"fusion", "limit", b"limit", "mode", b"mode", "readability", b"readability", "sparse", b"sparse", "text", b"text", "token_vectors", b"token_vectors", "vector", b"vector"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__readability: _TypeAlias = _typing.Literal["readability"]  # noqa: Y015
     _WhichOneofArgType__readability: _TypeAlias = _typing.Literal["_readability", b"_readability"]  # noqa: Y015
@@ -1451,6 +1659,7 @@ class GetNeighboursRequest(_message.Message):
     COLLECTIONS_FIELD_NUMBER: _builtins.int
     AROUND_FIELD_NUMBER: _builtins.int
     FILTER_FIELD_NUMBER: _builtins.int
+    AS_OF_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def collections(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
@@ -1461,16 +1670,19 @@ class GetNeighboursRequest(_message.Message):
     def filter(self) -> Global___Filter:
         """As of the search: a chunk that does not pass is no neighbour."""
 
+    @_builtins.property
+    def as_of(self) -> _timestamp_pb2.Timestamp: ...
     def __init__(
         self,
         *,
         collections: _abc.Iterable[_builtins.str] | None = ...,
         around: _abc.Iterable[Global___Neighbourhood] | None = ...,
         filter: Global___Filter | None = ...,
+        as_of: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of", "filter", b"filter"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["around", b"around", "collections", b"collections", "filter", b"filter"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["around", b"around", "as_of", b"as_of", "collections", b"collections", "filter", b"filter"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

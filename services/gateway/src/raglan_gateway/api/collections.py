@@ -13,10 +13,12 @@ from raglan.v1 import common_pb2, ingester_pb2, retriever_pb2
 
 from raglan_gateway import caller
 from raglan_gateway.api import replies, schemas
+from raglan_gateway.api.version_schemas import KeptVersions
 from raglan_gateway.collection_profiles import CollectionProfiles, CollectionSettings
 from raglan_gateway.deletions import Deletions
 from raglan_gateway.mesh import Mesh
 from raglan_gateway.profiles import Profiles
+from raglan_gateway.strategies.startup import WITHOUT_MODEL
 
 TIMEOUT_S: Final = 30.0
 
@@ -27,6 +29,7 @@ async def create(
     chunking: schemas.Chunking,
     *,
     embedder: str | None = None,
+    versions: KeptVersions | None = None,
     vectors: schemas.FurtherVectors | None = None,
 ) -> retriever_pb2.Collection:
     """Make a collection for the vectors of the model that the mesh serves.
@@ -41,6 +44,8 @@ async def create(
     )
     if embedder is not None and embedder != info.model.id:
         raise Conflict(f"embedder is {shortened(embedder)}; this mesh serves {info.model.id!r}.")
+    if chunking.contextual:
+        await _require_language_model(mesh, deadline)
     request = retriever_pb2.CreateCollectionRequest(
         name=name,
         embedder=info.model,
@@ -49,12 +54,28 @@ async def create(
             max_chars=chunking.max_chars,
             overlap_chars=chunking.overlap_chars,
             strategy=chunking.strategy,
+            contextual=chunking.contextual,
         ),
     )
+    if versions is not None:
+        request.versions.max_versions = versions.max_versions
+        request.versions.max_age_days = versions.max_age_days or 0
     made: retriever_pb2.Collection = await mesh.retriever.call(
         "CreateCollection", request, deadline=deadline
     )
     return made
+
+
+async def _require_language_model(mesh: Mesh, deadline: Deadline) -> None:
+    """Raise Conflict where nothing can write sentences for chunks."""
+    writer: common_pb2.ServiceInfo = await mesh.pools["generator"].call(
+        "GetInfo", common_pb2.GetInfoRequest(), deadline=deadline
+    )
+    if writer.engine in WITHOUT_MODEL:
+        raise Conflict(
+            f"contextual needs a language model, and the generator here is {writer.engine!r} "
+            "(RAGLAN_GENERATOR_ENGINE)."
+        )
 
 
 def _further(
@@ -145,9 +166,15 @@ def router(
     async def create_collection(body: schemas.NewCollection) -> schemas.Collection:
         """Make a collection; asking again for the same one is no error."""
         chunking = body.chunking or schemas.Chunking()
-        return replies.collection(
-            await create(mesh, body.name, chunking, embedder=body.embedder, vectors=body.vectors)
+        made = await create(
+            mesh,
+            body.name,
+            chunking,
+            embedder=body.embedder,
+            versions=body.versions,
+            vectors=body.vectors,
         )
+        return replies.collection(made)
 
     @routes.get("")
     async def list_collections() -> schemas.Collections:

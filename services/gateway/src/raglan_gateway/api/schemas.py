@@ -19,6 +19,7 @@ from raglan_gateway.api.strategy_schemas import StrategyReply, WithSecondTry, Wi
 from raglan_gateway.api.strict import Strict
 from raglan_gateway.api.text import BoundedJson, NonBlankText, PlainText
 from raglan_gateway.api.understood import Understood
+from raglan_gateway.api.version_schemas import KeptVersions, Moment
 from raglan_gateway.injection_signs import InjectionSign
 
 
@@ -83,6 +84,9 @@ class SearchRequest(WithPreferences, WithStrategy):
     Not applied where nothing was reranked; `degraded` says so then."""
     filter: BoundedFilter | None = None
     """Only documents whose metadata match."""
+    as_of: Moment | None = None
+    """Search the versions of documents that were present at this time; without it, the present
+    ones. Refused for collections that keep no versions."""
     expand_tokens: Annotated[int, Field(ge=0)] | None = None
     """Tokens of text around the passages that they are joined with, best first, in all; passages
     that follow each other are joined too. At most `RAGLAN_GATEWAY_MAX_EXPAND_TOKENS` (16,000); 0
@@ -168,6 +172,8 @@ class Passage(Described):
     text has one; none is no proof."""
     scores: Scores
     metadata: dict[str, Any]
+    version: int | None = None
+    """Number of the document's version that it is of; null where the collection keeps none."""
 
 
 class Citation(Described):
@@ -294,6 +300,9 @@ class Chunking(Strict):
 
     max_chars: Annotated[int, Field(ge=100, le=20_000)] = 1_200
     overlap_chars: Annotated[int, Field(ge=0, le=10_000)] = 0
+    contextual: bool = False
+    """A language model writes a sentence for each chunk that situates it in its document, which is
+    embedded with it. Needs one."""
 
 
 class FurtherVectors(Strict):
@@ -313,6 +322,9 @@ class NewCollection(Strict):
     name: CollectionName
     embedder: Annotated[PlainText, Field(min_length=1, max_length=512)] | None = None
     chunking: Chunking | None = None
+    versions: KeptVersions | None = None
+    """Keep earlier versions of documents, for searches `as_of` a time; null removes a version when
+    it is replaced."""
     vectors: FurtherVectors | None = None
 
 
@@ -364,7 +376,7 @@ class Collection(Described):
 
     name: str
     embedder: Embedder
-    chunking: dict[str, int | str]
+    chunking: dict[str, int | str | bool]
     vectors: dict[str, int | bool]
     """Vectors of each chunk besides the dense one, as they were asked for."""
     documents: int
@@ -377,6 +389,8 @@ class Collection(Described):
     """Reason for which it cannot be served, with which only its name is known; else empty."""
     profile: str | None = None
     """Profile of the questions to it that name none; null for that of the gateway's file."""
+    versions: KeptVersions | None = None
+    """Earlier versions of documents that it keeps, whose chunks are counted in `chunks`."""
 
 
 class Collections(Described):
@@ -437,6 +451,12 @@ class DocumentSummary(Described):
     access: list[str] = Field(default_factory=list)
     """Tags of which a caller must hold one to find it; none for every caller."""
     created_at: str
+    version: int | None = None
+    """From 1; null where the collection keeps no versions."""
+    valid_from: str | None = None
+    """When the version took the place of the one before."""
+    valid_to: str | None = None
+    """When the next version took its place; null for the present one."""
 
 
 class Document(DocumentSummary):

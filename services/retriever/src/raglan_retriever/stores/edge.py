@@ -259,7 +259,13 @@ class EdgeStore:
             )
         self._disk.check("create a collection")
         vectors = Vectors(collection.model.dimension, collection.further_vectors)
-        self._shards.add(self._folders.create(collection, lambda path: Shard.create(path, vectors)))
+        keeps_versions = collection.versions is not None
+        self._shards.add(
+            self._folders.create(
+                collection,
+                lambda path: Shard.create(path, vectors, keeps_versions=keeps_versions),
+            )
+        )
 
     def _describe(self, collection: Collection) -> None:
         held = self._shards.get(collection.name)

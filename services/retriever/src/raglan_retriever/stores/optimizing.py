@@ -34,13 +34,16 @@ _NICENESS: Final = 19
 _PR_SET_PDEATHSIG: Final = 1
 
 
-async def optimize(path: Path, *, rewrite: bool, plan: Plan | None) -> None:
+async def optimize(
+    path: Path, *, rewrite: bool, plan: Plan | None, keeps_versions: bool = False
+) -> None:
     """Work on the shard at `path`, which no one has open. Ends with its caller.
 
     Args:
         path: folder of the shard.
         rewrite: replace the shard by one that holds nothing of deleted or replaced points.
         plan: of the vector index to build; None builds none.
+        keeps_versions: whether a shard that replaces it needs the indexes of versions.
 
     Raises:
         Internal: the process failed; its last line is in the message.
@@ -50,7 +53,9 @@ async def optimize(path: Path, *, rewrite: bool, plan: Plan | None) -> None:
         "-m",
         __name__,
         str(path),
-        json.dumps({"rewrite": rewrite, "plan": plan and plan.to_json()}),
+        json.dumps(
+            {"rewrite": rewrite, "plan": plan and plan.to_json(), "versions": keeps_versions}
+        ),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.PIPE,
@@ -66,23 +71,23 @@ async def optimize(path: Path, *, rewrite: bool, plan: Plan | None) -> None:
         raise Internal(f"optimizing ended with status {process.returncode}: {lines[-1]}")
 
 
-def _main(path: Path, *, rewrite: bool, plan: Plan | None) -> None:
+def _main(path: Path, *, rewrite: bool, plan: Plan | None, keeps_versions: bool) -> None:
     if sys.platform == "linux":
         # A service that is killed takes this process along; the next start clears its folder.
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     os.nice(_NICENESS)
     if rewrite:
-        _rewrite(path)
+        _rewrite(path, keeps_versions)
     if plan is not None:
         _index(path, plan)
     # Here, so that the service, whose other writers wait for it, finds nothing left to do.
     sync_files(path)
 
 
-def _rewrite(path: Path) -> None:
+def _rewrite(path: Path, keeps_versions: bool) -> None:
     fresh = path.with_name(f"{path.name}.rewritten")
     source = Shard(path)
-    Shard.create(fresh, shard_vectors.read(path))
+    Shard.create(fresh, shard_vectors.read(path), keeps_versions=keeps_versions)
     target = Shard(fresh)
     for ids in source.pages():
         target.copy(source, ids)
@@ -146,4 +151,5 @@ if __name__ == "__main__":
         Path(sys.argv[1]),
         rewrite=_asked["rewrite"],
         plan=None if _asked["plan"] is None else Plan.from_json(_asked["plan"]),
+        keeps_versions=_asked["versions"],
     )

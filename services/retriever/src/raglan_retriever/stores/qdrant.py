@@ -34,6 +34,7 @@ from raglan_retriever.stores.store import (
     Stats,
     Versioned,
 )
+from raglan_retriever.validity import FROM, TO
 
 _OURS: Final = "raglan"
 """The key of a collection's metadata that holds our description. What lacks it is not ours."""
@@ -104,6 +105,10 @@ class QdrantStore:
             for field in (DOCUMENT_ID, TERMS):
                 await self._client.create_payload_index(
                     collection.name, field, models.PayloadSchemaType.KEYWORD, wait=True
+                )
+            for key in (FROM, TO) if collection.versions else ():
+                await self._client.create_payload_index(
+                    collection.name, f'{NUMBERS}."{key}"', models.PayloadSchemaType.FLOAT, wait=True
                 )
         await self._raise_revision(collection.name)
         # Last, so that what a crash leaves half made is known by the lack of it.
@@ -207,10 +212,9 @@ class QdrantStore:
             (unchanged,) = await self.versioned([name])
             return Removed(0, unchanged.revision)
         operations = [
-            models.SetPayloadOperation(
-                set_payload=models.SetPayload(payload=relabel(json.loads(key)), points=ids)
-            )
+            models.SetPayloadOperation(set_payload=models.SetPayload(payload=fresh, points=ids))
             for key, ids in found.items()
+            if (fresh := relabel(json.loads(key)))
         ]
         try:
             with _errors(name):

@@ -112,7 +112,8 @@ class Rebuilder:
         fresh = None
         try:
             await self._writes.run_for(held.name, self._copy, held, path, rewrite)
-            await optimize(path, rewrite=rewrite, plan=plan)
+            keeps_versions = held.stored.collection.versions is not None
+            await optimize(path, rewrite=rewrite, plan=plan, keeps_versions=keeps_versions)
             fresh = await self._reads.run(Shard, path, plan)
             while not await self._writes.run_for(held.name, self._take_over, held, fresh):
                 pass

@@ -27,6 +27,7 @@ from raglan_retriever.stores.folders import sync_files
 from raglan_retriever.stores.plans import Plan
 from raglan_retriever.stores.shard_vectors import Vectors
 from raglan_retriever.stores.store import Hit, LateInteraction, Point, Relabel, SearchVector
+from raglan_retriever.validity import FROM, TO
 
 SLICE: Final = 50
 """Points an update, so that the interpreter's lock is held for about 2 ms at a time."""
@@ -72,7 +73,7 @@ class Shard:
         self._slice = TOKENS_SLICE if self._vectors.further.token_vectors else SLICE
 
     @staticmethod
-    def create(path: Path, vectors: Vectors) -> None:
+    def create(path: Path, vectors: Vectors, *, keeps_versions: bool = False) -> None:
         """Make an empty shard at `path`, with its payload indexes."""
         path.mkdir(parents=True)
         config = qe.EdgeConfig(
@@ -83,6 +84,9 @@ class Shard:
         shard = qe.EdgeShard.create(str(path), config)
         for name in (DOCUMENT_ID, TERMS):
             shard.update(qe.UpdateOperation.create_field_index(name, qe.PayloadSchemaType.Keyword))
+        for key in (FROM, TO) if keeps_versions else ():
+            field = f'{NUMBERS}."{key}"'
+            shard.update(qe.UpdateOperation.create_field_index(field, qe.PayloadSchemaType.Float))
         shard.flush()
         shard.close()
 
@@ -128,7 +132,8 @@ class Shard:
             fields = {name: record.payload.get(name) for name in LABELLED}
             found.setdefault(json.dumps(fields), []).append(str(record.id))
         for key, ids in found.items():
-            fresh = relabel(json.loads(key))
+            if not (fresh := relabel(json.loads(key))):
+                continue
             for some in _slices(ids):
                 yield list(some)
                 self._shard.update(qe.UpdateOperation.set_payload(list(some), fresh))

@@ -122,7 +122,7 @@ class Stats(Size):
 
 
 Relabel = Callable[[Mapping[str, Any]], dict[str, Any]]
-"""Makes the new fields of a payload of its `LABELLED` ones."""
+"""Makes the new fields of a payload of its `LABELLED` ones; none to leave it as it is."""
 
 
 class Store(Protocol):
