@@ -19,7 +19,7 @@ from qdrant_client.http.exceptions import UnexpectedResponse
 from raglan_retriever.chunks import Chunk
 from raglan_retriever.collection import Model
 from raglan_retriever.index import Index
-from raglan_retriever.searching import Limits
+from raglan_retriever.query import Limits
 from raglan_retriever.stores.edge import EdgeStore
 from raglan_retriever.stores.qdrant import QdrantStore
 from raglan_retriever.stores.store import Store
@@ -156,15 +156,15 @@ def _retrieve(local: QdrantClient, name: str, body: Body) -> Any:
 
 
 def _query(local: QdrantClient, name: str, body: Body) -> Any:
-    wanted = models.QueryRequest.model_validate(body)
-    nearest = wanted.query.nearest if hasattr(wanted.query, "nearest") else wanted.query
-    return local.query_points(
-        name,
-        query=nearest,
-        using=wanted.using,
-        query_filter=wanted.filter,
-        limit=wanted.limit or 10,
-        with_payload=bool(wanted.with_payload),
+    searches = models.QueryRequestBatch.model_validate(body).searches
+    return _dumped(local.query_batch_points(name, searches))
+
+
+def _facet(local: QdrantClient, name: str, body: Body) -> Any:
+    wanted = models.FacetRequest.model_validate(body)
+    exact = bool(wanted.exact)
+    return local.facet(
+        name, wanted.key, facet_filter=wanted.filter, limit=wanted.limit or 10, exact=exact
     )
 
 
@@ -207,14 +207,12 @@ _ROUTES: dict[tuple[str, str], Callable[[QdrantClient, str, Body], Any]] = {
     ("PUT", "/index"): _index,
     ("PUT", "/points"): _upsert,
     ("POST", "/points"): _retrieve,
-    ("POST", "/points/query"): _query,
+    ("POST", "/points/query/batch"): _query,
     ("POST", "/points/scroll"): _scroll,
     ("POST", "/points/delete"): _delete,
     ("POST", "/points/count"): _count,
     ("POST", "/points/batch"): _batch,
-    ("POST", "/facet"): lambda local, name, body: local.facet(
-        name, body["key"], limit=body["limit"]
-    ),
+    ("POST", "/facet"): _facet,
 }
 """What the server does, by method and path below a collection."""
 

@@ -143,6 +143,14 @@ class Collection:
                 "ingest its documents again; until then a dense search works."
             )
 
+    def is_searched_like(self, other: Collection) -> bool:
+        """Return whether a query is made of the same searches in `self` as in `other`."""
+        return self._searched_by == other._searched_by
+
+    @property
+    def _searched_by(self) -> tuple[object, ...]:
+        return (self.created, self.model, self.analysis, self.language, self.languages)
+
     def same_settings(self, other: Collection) -> bool:
         """Return whether both were created with the same settings."""
         return (self.name, self.model, *self._chunking) == (

@@ -22,7 +22,8 @@ from raglan_retriever import abbreviations, lexical, neighbours
 from raglan_retriever.chunks import DOCUMENT_ID, Chunk, labels, point_id
 from raglan_retriever.collection import Collection, Model, check_new_model
 from raglan_retriever.neighbours import Neighbourhood
-from raglan_retriever.searching import Limits, Query, Results, Searcher
+from raglan_retriever.query import Limits, Query
+from raglan_retriever.searching import Results, Searcher
 from raglan_retriever.stores.spans import engine_span
 from raglan_retriever.stores.store import Point, Removed, Stats, Store, Versioned
 from raglan_retriever.stores.tenants import TenantStore
@@ -51,7 +52,7 @@ class Index:
             limits: Limits of a call.
             language: ISO 639-1 code for new collections.
             expand_abbreviations: see `Searcher`.
-            timed: Entered around each part of a search: dense, lexical, fetch.
+            timed: Entered around each part of a search: search, expand, fetch.
             on_foreign: Called with the number of chunks of another tenant that were dropped.
         """
         self.all_tenants: Final = store
@@ -253,7 +254,11 @@ class Index:
         """Return the number of chunks that the index holds of each document."""
         check_collection_name(name)
         _check_ids(document_ids)
-        return [await self.store.count(name, _of_documents([id_])) for id_ in document_ids]
+        if not document_ids:
+            return []
+        wanted = _of_documents(document_ids)
+        found = await self.store.documents(name, wanted, len(document_ids))
+        return [found.get(id_, 0) for id_ in document_ids]
 
     async def search(self, query: Query) -> Results:
         """See `Searcher.search`."""

@@ -18,12 +18,13 @@ from raglan.v1 import common_pb2, retriever_pb2
 from raglan_retriever.attempts import Searched
 from raglan_retriever.chunks import Chunk
 from raglan_retriever.collection import Collection, Model
+from raglan_retriever.legs import Synonyms
 from raglan_retriever.lexical import Sparse
 from raglan_retriever.neighbours import Neighbourhood
-from raglan_retriever.searching import Fusion, Mode, Query, SearchHit
+from raglan_retriever.query import Fusion, Mode, Query
+from raglan_retriever.searching import SearchHit
 from raglan_retriever.stores.store import Stats
 from raglan_retriever.transfer import IndexedChunks
-from raglan_retriever.word_search import Synonyms
 
 _MODES: Final[dict[int, Mode]] = {
     retriever_pb2.SEARCH_MODE_UNSPECIFIED: "hybrid",

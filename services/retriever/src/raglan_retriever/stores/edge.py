@@ -18,7 +18,6 @@ from raglan.filtering.clauses import Clause
 
 from raglan_retriever.chunks import Chunk
 from raglan_retriever.collection import Collection
-from raglan_retriever.lexical import Sparse
 from raglan_retriever.stores.folders import Folders, copy_sparse
 from raglan_retriever.stores.optimizing import optimize
 from raglan_retriever.stores.shard import Shard
@@ -28,6 +27,7 @@ from raglan_retriever.stores.store import (
     Point,
     Relabel,
     Removed,
+    Search,
     Size,
     Stats,
     Versioned,
@@ -156,10 +156,15 @@ class EdgeStore:
         self._flushes.schedule(name)
         return changed
 
+    def last_read(self, name: str) -> Versioned | None:
+        return None  # descriptions are in memory
+
     async def search(
-        self, name: str, query: list[float] | Sparse, limit: int, where: Clause | None
-    ) -> list[Hit]:
-        return await self._read(name, Shard.search, query, limit, where)
+        self, name: str, searches: Sequence[Search], where: Clause | None
+    ) -> list[list[Hit]]:
+        return await asyncio.gather(
+            *(self._read(name, Shard.search, each, where) for each in searches)
+        )
 
     async def fetch(self, name: str, ids: Sequence[str]) -> dict[str, Chunk]:
         return await self._read(name, Shard.fetch, ids)
@@ -172,6 +177,9 @@ class EdgeStore:
 
     async def count(self, name: str, where: Clause | None) -> int:
         return await self._read(name, Shard.count, where)
+
+    async def documents(self, name: str, where: Clause, limit: int) -> dict[str, int]:
+        return await self._read(name, Shard.documents, where, limit)
 
     async def size(self, name: str) -> Size:
         return await self._reads.run_for(name, self._size, name)

@@ -16,8 +16,16 @@ from raglan.filtering.clauses import Clause
 
 from raglan_retriever.chunks import Chunk
 from raglan_retriever.collection import Collection, Model
-from raglan_retriever.lexical import Sparse
-from raglan_retriever.stores.store import Hit, Point, Relabel, Removed, Size, Stats, Versioned
+from raglan_retriever.stores.store import (
+    Hit,
+    Point,
+    Relabel,
+    Removed,
+    Search,
+    Size,
+    Stats,
+    Versioned,
+)
 
 PASSAGES: Final = 50
 
@@ -71,12 +79,21 @@ class NullStore:
         """Raises Conflict."""
         raise _unchangeable()
 
+    def last_read(self, name: str) -> Versioned | None:
+        """Reading costs nothing."""
+        return None
+
     async def search(
-        self, name: str, query: list[float] | Sparse, limit: int, where: Clause | None
-    ) -> list[Hit]:
-        """Return the first `limit` passages, scores descending from 1; `where` is ignored."""
-        ids = list(self._chunks)[:limit]
-        return [Hit(id_, 1 - place / PASSAGES) for place, id_ in enumerate(ids)]
+        self, name: str, searches: Sequence[Search], where: Clause | None
+    ) -> list[list[Hit]]:
+        """Return the first passages, scores descending from 1; `where` is ignored."""
+        chunks = await self.fetch(name, list(self._chunks))
+        every = [
+            Hit(id_, 1 - place / PASSAGES, chunk)
+            for place, (id_, chunk) in enumerate(chunks.items())
+        ]
+        bare = [hit._replace(chunk=None) for hit in every]
+        return [(every if each.with_chunks else bare)[: each.limit] for each in searches]
 
     async def fetch(self, name: str, ids: Sequence[str]) -> dict[str, Chunk]:
         """The chunks of those ids that exist; they belong to whoever asks."""
@@ -105,6 +122,10 @@ class NullStore:
     async def count(self, name: str, where: Clause | None) -> int:
         """All of them."""
         return PASSAGES
+
+    async def documents(self, name: str, where: Clause, limit: int) -> dict[str, int]:
+        """One chunk each, of the first `limit`."""
+        return {chunk.document_id: 1 for chunk in list(self._chunks.values())[:limit]}
 
     async def size(self, name: str) -> Size:
         """Always the same."""

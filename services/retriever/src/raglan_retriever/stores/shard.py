@@ -24,7 +24,7 @@ from raglan.filtering.clauses import Clause
 from raglan_retriever.chunks import DOCUMENT_ID, LABELLED, NUMBERS, STORED, TERMS, Chunk
 from raglan_retriever.lexical import Sparse
 from raglan_retriever.stores.folders import sync_files
-from raglan_retriever.stores.store import DENSE, LEXICAL, Hit, Point, Relabel
+from raglan_retriever.stores.store import DENSE, LEXICAL, Hit, Point, Relabel, Search
 
 SLICE: Final = 50
 """Points an update, so that the interpreter's lock is held for about 2 ms at a time."""
@@ -151,20 +151,28 @@ class Shard:
         sync_files(self.path)
         self._shard.flush()
 
-    def search(self, query: list[float] | Sparse, limit: int, where: Clause | None) -> list[Hit]:
-        """Return the nearest points by cosine (dense) or by BM25 (lexical), best first."""
-        vector: Any = query
+    def search(self, search: Search, where: Clause | None) -> list[Hit]:
+        """Return the best points, best first."""
+        vector: Any = search.vector
         using = DENSE
-        if isinstance(query, Sparse):
-            vector, using = qe.SparseVector(query.indices, query.values), LEXICAL
+        if isinstance(vector, Sparse):
+            vector, using = qe.SparseVector(vector.indices, vector.values), LEXICAL
         found = self._shard.query(
             qe.QueryRequest(
-                limit=limit,
+                limit=search.limit,
                 query=qe.Query.Nearest(vector, using=using),
                 filter=None if where is None else _filter(where),
+                with_payload=list(STORED) if search.with_chunks else None,
             )
         )
-        return [Hit(str(point.id), point.score) for point in found]
+        return [
+            Hit(
+                str(point.id),
+                point.score,
+                Chunk.from_payload(point.payload or {}) if search.with_chunks else None,
+            )
+            for point in found
+        ]
 
     def fetch(self, ids: Sequence[str]) -> dict[str, Chunk]:
         """Return the chunks of those ids that exist."""
@@ -223,7 +231,12 @@ class Shard:
         clause = None if where is None else _filter(where)
         return int(self._shard.count(qe.CountRequest(exact=True, filter=clause)))
 
-    def documents(self) -> int:
+    def documents(self, where: Clause, limit: int) -> dict[str, int]:
+        """Return the exact number of chunks that pass, by id of their document."""
+        request = qe.FacetRequest(DOCUMENT_ID, limit=limit, exact=True, filter=_filter(where))
+        return {str(hit.value): hit.count for hit in self._shard.facet(request)}
+
+    def count_documents(self) -> int:
         """Return the number of documents."""
         request = qe.FacetRequest(DOCUMENT_ID, limit=max(1, self.count(None)), exact=False)
         return len(self._shard.facet(request))

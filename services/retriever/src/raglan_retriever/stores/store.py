@@ -26,11 +26,22 @@ class Point:
     lexical: Sparse
 
 
+class Search(NamedTuple):
+    """One of the searches of a call."""
+
+    vector: list[float] | Sparse
+    """Dense: the nearest by cosine. Sparse: the best by BM25."""
+    limit: int
+    with_chunks: bool = False
+
+
 class Hit(NamedTuple):
-    """A point that a leg found, with the leg's raw score (dense: the cosine)."""
+    """A point that a search found, with its raw score (dense: the cosine)."""
 
     id: str
     score: float
+    chunk: Chunk | None = None
+    """None where it was not asked for."""
 
 
 class Versioned(NamedTuple):
@@ -117,6 +128,13 @@ class Store(Protocol):
     async def versioned(self, names: Sequence[str]) -> list[Versioned]:
         """Return each collection with its revision."""
 
+    def last_read(self, name: str) -> Versioned | None:
+        """Return what `versioned` has found last, where it takes a round trip.
+
+        It may be outdated. None where nothing is known that is likely to hold still, or where
+        reading costs nothing.
+        """
+
     async def describe(self, collection: Collection) -> None:
         """Replace the stored description."""
 
@@ -127,9 +145,9 @@ class Store(Protocol):
         """Store the points durably, replacing those of the same id, and return the revision."""
 
     async def search(
-        self, name: str, query: list[float] | Sparse, limit: int, where: Clause | None
-    ) -> list[Hit]:
-        """Return the nearest points by cosine (dense) or by BM25 (lexical), best first."""
+        self, name: str, searches: Sequence[Search], where: Clause | None
+    ) -> list[list[Hit]]:
+        """Return the best points of each search, best first, in one round trip."""
 
     async def fetch(self, name: str, ids: Sequence[str]) -> dict[str, Chunk]:
         """Return the chunks of those ids that exist."""
@@ -152,6 +170,12 @@ class Store(Protocol):
 
     async def count(self, name: str, where: Clause | None) -> int:
         """Return the exact number of chunks that pass."""
+
+    async def documents(self, name: str, where: Clause, limit: int) -> dict[str, int]:
+        """Return the exact number of chunks that pass, by id of their document.
+
+        `where` passes chunks of at most `limit` documents.
+        """
 
     async def size(self, name: str) -> Size:
         """Return the sizes that are found quickly."""

@@ -16,12 +16,12 @@ from raglan.filtering.clauses import All, Any, Clause, Not, Terms
 
 from raglan_retriever.chunks import ACCESS, TENANT, TERMS, Chunk, access_term
 from raglan_retriever.collection import Collection
-from raglan_retriever.lexical import Sparse
 from raglan_retriever.stores.store import (
     Hit,
     Point,
     Relabel,
     Removed,
+    Search,
     Size,
     Stats,
     Store,
@@ -90,10 +90,17 @@ class TenantStore:
     async def upsert(self, name: str, points: Sequence[Point]) -> int:
         return await self._store.upsert(tenancy.qualified(name), _marked(points))
 
+    def last_read(self, name: str) -> Versioned | None:
+        found = self._store.last_read(tenancy.qualified(name))
+        return found and Versioned(_alone(found.collection), found.revision)
+
     async def search(
-        self, name: str, query: list[float] | Sparse, limit: int, where: Clause | None
-    ) -> list[Hit]:
-        return await self._store.search(tenancy.qualified(name), query, limit, _own(where))
+        self, name: str, searches: Sequence[Search], where: Clause | None
+    ) -> list[list[Hit]]:
+        found = await self._store.search(tenancy.qualified(name), searches, _own(where))
+        foreign = [hit.id for hits in found for hit in hits if not _is_reached_hit(hit)]
+        self._report(foreign)
+        return [[hit for hit in hits if hit.id not in foreign] for hits in found]
 
     async def fetch(self, name: str, ids: Sequence[str]) -> dict[str, Chunk]:
         found = await self._store.fetch(tenancy.qualified(name), ids)
@@ -122,6 +129,9 @@ class TenantStore:
 
     async def count(self, name: str, where: Clause | None) -> int:
         return await self._store.count(tenancy.qualified(name), _own(where))
+
+    async def documents(self, name: str, where: Clause, limit: int) -> dict[str, int]:
+        return await self._store.documents(tenancy.qualified(name), _own(where), limit)
 
     async def size(self, name: str) -> Size:
         return await self._store.size(tenancy.qualified(name))
@@ -166,6 +176,10 @@ def _own(where: _Where) -> Clause | _Where:
 
 def _is_reached(chunk: Chunk) -> bool:
     return chunk.tenant == tenancy.current() and access_tags.allows(chunk.access)
+
+
+def _is_reached_hit(hit: Hit) -> bool:
+    return hit.chunk is None or _is_reached(hit.chunk)
 
 
 def _is_reached_payload(payload: Mapping[str, object]) -> bool:
