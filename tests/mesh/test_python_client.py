@@ -128,6 +128,13 @@ def test_a_conversation_is_continued_rated_and_deleted(
         assert [each.query_id for each in turns] == [first.id, second.id]
         assert raglan.rename_session(session.id, "Sign-off").title == "Sign-off"
         assert "Sign-off" in [each.title for each in raglan.list_sessions()]
+        others = {raglan.create_session(title="Other").id for _ in range(3)}
+        listed = [each.id for each in raglan.iter_sessions(page_size=2)]
+        assert len(listed) == len(set(listed))
+        assert set(listed) >= {session.id, *others}
+        exported = raglan.export_session(session.id)
+        assert [each.id for each in exported] == [first.id, second.id]
+        assert exported[0] == raglan.get_past_query(first.id)
         rated = raglan.rate(first.id, "bad", reasons=["wrong_source"], text="Not this one.")
         past = raglan.get_past_query(first.id)
         assert past.feedback == rated

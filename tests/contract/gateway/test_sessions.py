@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx
 import pytest
+import sqlalchemy as sa
 from kept_answers import BOUNDS, WAIT_S, archive, change, count, new_answer, turns, use
 from postgres_server import PostgresServer
 from pydantic import SecretStr
@@ -20,7 +21,7 @@ from raglan_embedder.settings import EmbedderSettings
 from raglan_gateway.app import build as build_gateway
 from raglan_gateway.conversation import archive as archives
 from raglan_gateway.conversation import rows
-from raglan_gateway.conversation.records import Bounds
+from raglan_gateway.conversation.records import Bounds, Owner
 from raglan_gateway.settings import GatewaySettings
 from raglan_gateway.store.model import AnswerRow, FeedbackRow, SessionRow
 from raglan_generator.app import build as build_generator
@@ -29,6 +30,7 @@ from raglan_reranker.app import build as build_reranker
 from raglan_reranker.settings import RerankerSettings
 from raglan_retriever.app import build as build_retriever
 from raglan_retriever.settings import RetrieverSettings
+from sqlalchemy.orm import Session
 
 QUICK = {"port": 0, "shutdown_drain_s": 0, "shutdown_grace_s": 0}
 ASK = {"query": "Who built the analytical engine?", "collections": ["default"], "top_k": 3}
@@ -266,6 +268,27 @@ async def test_nobody_elses_sessions_answers_and_feedback_are_found(
                     await kept.run(find, "q")
         use("ann", "one")
         assert await turns(kept, "s", 10) == [("Question", "Answer")]
+
+
+async def test_pages_of_sessions_hold_each_session_once(url: str, tmp_path: Path) -> None:
+    """Also those of one millisecond, whose order is that of their ids."""
+
+    def used_together(session: Session, _: Owner) -> None:
+        earlier = sa.update(SessionRow).where(SessionRow.id < "s5")
+        session.execute(earlier.values(used_ms=5))
+
+    async with archive(url, tmp_path) as kept:
+        use("ann")
+        for at in range(7):
+            await kept.run(rows.create_session, f"s{at}", "")
+        await kept.run(used_together)
+        found: list[str] = []
+        after = None
+        while page := await kept.run(rows.list_sessions, 2, after):
+            found += [row.id for row in page]
+            after = (page[-1].used_ms, page[-1].id)
+        assert set(found[:2]) == {"s5", "s6"}
+        assert found[2:] == ["s4", "s3", "s2", "s1", "s0"]
 
 
 async def test_what_is_beyond_the_bounds_of_a_caller_is_purged(url: str, tmp_path: Path) -> None:

@@ -17,9 +17,11 @@ class Session(Model):
 
 
 class Sessions(Model):
-    """Sessions of the caller, the last used first."""
+    """One page of the caller's sessions, the last used first."""
 
     sessions: list[Session]
+    next_after: str | None = None
+    """Pass it as `after` for the next page; None on the last."""
 
 
 class StoredFeedback(Model):

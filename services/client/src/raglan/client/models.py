@@ -35,6 +35,10 @@ class Passage(Model):
     language: str | None
     rank: int
     duplicates: int
+    injection_signs: list[Literal["override", "control", "hidden", "model", "encoded"]] = Field(
+        default_factory=list
+    )
+    """Signs that the text gives orders to a language model; none is no proof."""
     scores: Scores
     metadata: dict[str, Any]
 

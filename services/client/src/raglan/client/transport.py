@@ -21,6 +21,7 @@ from tenacity import RetryCallState, wait_exponential, wait_random
 
 M = TypeVar("M", bound=Model)
 DEFAULT_URL: Final = "http://127.0.0.1:8080"
+JSON_LINES: Final = "application/x-ndjson"
 LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
 MAX_REPLY_BYTES: Final = 512 * 2**20
 """Largest reply that is read into memory."""
@@ -168,8 +169,10 @@ def translated(url: str) -> Generator[None, None, None]:
 
 
 def parsed(response: httpx.Response, content: bytes) -> Any:
-    """The JSON of a reply, None for an empty one; or its error."""
+    """The JSON of a reply, a list for JSON lines, None for an empty one; or its error."""
     if response.is_success:
+        if response.headers.get("Content-Type", "").startswith(JSON_LINES):
+            return [json.loads(line) for line in content.splitlines()]
         return json.loads(content) if content else None
     try:
         body = json.loads(content)

@@ -39,9 +39,11 @@ class Session(Described):
 
 
 class Sessions(Described):
-    """Sessions of the caller, the last used first."""
+    """One page of the caller's sessions, the last used first."""
 
     sessions: list[Session]
+    next_after: str | None
+    """Pass it as `after` for the next page; null on the last."""
 
 
 class Feedback(Strict):

@@ -23,6 +23,7 @@ from raglan_gateway.api import (
 )
 from raglan_gateway.expansion.joining import part_at
 from raglan_gateway.grounding import Claim, groundedness
+from raglan_gateway.injection_signs import injection_signs
 from raglan_gateway.query_state import QueryState
 from raglan_gateway.strategies.strategy import SecondTry
 from raglan_gateway.understanding.reading import read
@@ -197,6 +198,7 @@ def passage(found: common_pb2.Passage) -> schemas.Passage:
         language=found.language or None,
         rank=found.rank,
         duplicates=found.duplicates,
+        injection_signs=injection_signs(found.text),
         scores=schemas.Scores(**scores),
         metadata=_object(found.metadata_json),
     )

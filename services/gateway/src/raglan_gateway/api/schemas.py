@@ -19,6 +19,7 @@ from raglan_gateway.api.strategy_schemas import StrategyReply, WithSecondTry, Wi
 from raglan_gateway.api.strict import Strict
 from raglan_gateway.api.text import BoundedJson, NonBlankText, PlainText
 from raglan_gateway.api.understood import Understood
+from raglan_gateway.injection_signs import InjectionSign
 
 
 class Described(BaseModel):
@@ -161,6 +162,10 @@ class Passage(Described):
     rank: int
     duplicates: int
     """Further passages with the same text that were left out of the result."""
+    injection_signs: list[InjectionSign]
+    """Signs that the text gives orders to a language model: `override` of instructions, `control`
+    tokens and role names, `hidden` characters, words to the `model`, `encoded` orders. Most such
+    text has one; none is no proof."""
     scores: Scores
     metadata: dict[str, Any]
 

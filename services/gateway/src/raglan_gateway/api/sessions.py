@@ -44,11 +44,17 @@ def _add_sessions(routes: APIRouter, archive: Archive) -> None:
     @routes.get("/sessions")
     async def list_sessions(
         limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+        after: Annotated[PlainText, Query(max_length=160)] = "",
     ) -> schemas.Sessions:
         """Sessions of the caller, the last used first."""
         _check_on(archive)
-        found = await archive.run(rows.list_sessions, limit)
-        return schemas.Sessions(sessions=[_session(row) for row in found])
+        place = _place(after) if after else None
+        found = await archive.run(rows.list_sessions, limit, place)
+        last = found[-1] if len(found) == limit else None
+        return schemas.Sessions(
+            sessions=[_session(row) for row in found],
+            next_after=f"{last.used_ms}:{last.id}" if last else None,
+        )
 
     @routes.get("/sessions/{session_id}")
     async def get_session(

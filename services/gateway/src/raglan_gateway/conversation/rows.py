@@ -99,15 +99,16 @@ def find_session(session: Session, owner: Owner, session_id: str) -> SessionRow:
     return row
 
 
-def list_sessions(session: Session, owner: Owner, limit: int) -> list[SessionRow]:
-    """Return sessions, the last used first."""
-    wanted = (
-        sa.select(SessionRow)
-        .where(*_owned(SessionRow, owner))
-        .order_by(SessionRow.used_ms.desc(), SessionRow.id)
-        .limit(limit)
-    )
-    return list(session.scalars(wanted))
+def list_sessions(
+    session: Session, owner: Owner, limit: int, after: tuple[int, str] | None = None
+) -> list[SessionRow]:
+    """Return sessions, the last used first, those that follow `after` in this order."""
+    used = SessionRow.used_ms, SessionRow.id
+    wanted = sa.select(SessionRow).where(*_owned(SessionRow, owner))
+    if after is not None:
+        wanted = wanted.where(sa.tuple_(*used) < sa.tuple_(*map(sa.literal, after)))
+    ordered = wanted.order_by(*(column.desc() for column in used)).limit(limit)
+    return list(session.scalars(ordered))
 
 
 def rename_session(session: Session, owner: Owner, session_id: str, title: str) -> SessionRow:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Literal
 
 from raglan.client._async.connection import AsyncConnection
@@ -29,6 +29,24 @@ class AsyncConversations(AsyncConnection):
         """List the caller's sessions, the last used first."""
         found = await self.request("GET", "/v1/sessions", params=given(limit=limit))
         return read_as(Sessions, found).sessions
+
+    async def iter_sessions(self, *, page_size: int = 100) -> AsyncIterator[Session]:
+        """Iterate over all of the caller's sessions, the last used first.
+
+        A session that is used meanwhile moves to the front, and is not seen if it was not yet.
+        """
+        after: str | None = ""
+        while after is not None:
+            params = {"limit": page_size, "after": after}
+            page = read_as(Sessions, await self.request("GET", "/v1/sessions", params=params))
+            for session in page.sessions:
+                yield session
+            after = page.next_after
+
+    async def export_session(self, session_id: str) -> list[KeptQuery]:
+        """Return every answer of a session with what it was made from, oldest first."""
+        lines = await self.request("GET", f"/v1/sessions/{segment(session_id)}/export")
+        return [read_as(KeptQuery, line) for line in lines]
 
     async def get_session(
         self, session_id: str, *, limit: int = 100, after: str | None = None

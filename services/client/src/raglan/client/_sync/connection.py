@@ -83,7 +83,7 @@ class Connection:
         json: Any = None,
         **content: Any,
     ) -> Any:
-        """Send a request and return the JSON of its reply; None for an empty one.
+        """Send a request and return the JSON of its reply; a list for JSON lines, None for nothing.
 
         For routes that have no method here.
 

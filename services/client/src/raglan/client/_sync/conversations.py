@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 from raglan.client._sync.connection import Connection
@@ -29,6 +29,24 @@ class Conversations(Connection):
         """List the caller's sessions, the last used first."""
         found = self.request("GET", "/v1/sessions", params=given(limit=limit))
         return read_as(Sessions, found).sessions
+
+    def iter_sessions(self, *, page_size: int = 100) -> Iterator[Session]:
+        """Iterate over all of the caller's sessions, the last used first.
+
+        A session that is used meanwhile moves to the front, and is not seen if it was not yet.
+        """
+        after: str | None = ""
+        while after is not None:
+            params = {"limit": page_size, "after": after}
+            page = read_as(Sessions, self.request("GET", "/v1/sessions", params=params))
+            for session in page.sessions:
+                yield session
+            after = page.next_after
+
+    def export_session(self, session_id: str) -> list[KeptQuery]:
+        """Return every answer of a session with what it was made from, oldest first."""
+        lines = self.request("GET", f"/v1/sessions/{segment(session_id)}/export")
+        return [read_as(KeptQuery, line) for line in lines]
 
     def get_session(
         self, session_id: str, *, limit: int = 100, after: str | None = None
