@@ -90,12 +90,14 @@ class _Handler(BaseHTTPRequestHandler):
     local: QdrantClient
     lock: threading.Lock
     seen: list[tuple[str, str]]
+    bodies: list[tuple[str, Any]]
 
     def _serve(self) -> None:
         length = int(self.headers.get("content-length") or 0)
         body = json.loads(self.rfile.read(length) or b"{}")
         path = self.path.partition("?")[0]
         self.seen.append((self.command, self.path))
+        self.bodies.append((f"{self.command} {path}", body))
         try:
             with self.lock:
                 status, result = 200, self._answer(path, body)
@@ -157,6 +159,8 @@ def _retrieve(local: QdrantClient, name: str, body: Body) -> Any:
 
 def _query(local: QdrantClient, name: str, body: Body) -> Any:
     searches = models.QueryRequestBatch.model_validate(body).searches
+    for each in searches:
+        each.params = None  # it compares every vector exactly, and warns
     return _dumped(local.query_batch_points(name, searches))
 
 
@@ -222,11 +226,19 @@ def _dumped(records: list[Any]) -> list[Any]:
 
 
 @pytest.fixture
-def qdrant_http() -> Iterator[tuple[str, list[tuple[str, str]]]]:
+def qdrant_bodies() -> list[tuple[str, Any]]:
+    """Method and path of each request that the server met, with its body."""
+    return []
+
+
+@pytest.fixture
+def qdrant_http(
+    qdrant_bodies: list[tuple[str, Any]],
+) -> Iterator[tuple[str, list[tuple[str, str]]]]:
     """A server's address, and the (method, path) of each request it met."""
     handler = type("Handler", (_Handler,), {})
     handler.local = QdrantClient(":memory:")
-    handler.lock, handler.seen = threading.Lock(), []
+    handler.lock, handler.seen, handler.bodies = threading.Lock(), [], qdrant_bodies
     server = _Server(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
