@@ -55,8 +55,8 @@ class RetrieverSettings(GrpcSettings, env_prefix="RAGLAN_RETRIEVER_"):
 
     qdrant_shard_number: PositiveInt | None = None
     """Shards of a new collection in Qdrant, over which a cluster spreads it; empty: as many as the
-    cluster has nodes. A shard serves some tens of millions of chunks; the number cannot be changed
-    later in a cluster of your own."""
+    cluster has nodes. Outside of Qdrant Cloud the number cannot be changed later, and shards beyond
+    the number of nodes can be moved to nodes that are added."""
 
     qdrant_replication_factor: PositiveInt | None = None
     """Copies of each shard of a new collection in Qdrant; empty: as Qdrant is configured, 1 unless
@@ -73,7 +73,7 @@ class RetrieverSettings(GrpcSettings, env_prefix="RAGLAN_RETRIEVER_"):
 
     qdrant_payload_on_disk: bool = True
     """Read texts and metadata of a new collection from Qdrant's disk as they are needed; false
-    loads them into memory, about 3 kB a chunk."""
+    loads them into memory."""
 
     qdrant_quantization: Quantization = "none"
     """How Qdrant compresses the vectors of a new collection in memory: scalar to a quarter, turbo
@@ -84,7 +84,7 @@ class RetrieverSettings(GrpcSettings, env_prefix="RAGLAN_RETRIEVER_"):
     """Limits that Qdrant holds a new collection to, as a JSON object by Qdrant's names:
     `max_points_count`, `max_collection_vector_size_bytes`, `max_collection_payload_size_bytes`,
     `read_rate_limit` and `write_rate_limit` (a minute and replica), `filter_max_conditions`. Past a
-    size uploads get status 507, past a rate callers wait."""
+    size uploads get status 507, past a rate calls are refused until later."""
 
     language: Annotated[str, AfterValidator(language_code)] = "en"
     """Language (ISO 639-1) of texts and queries in new collections where detection is uncertain: it
