@@ -242,7 +242,7 @@ bench-gateway: setup-test ## Figures of the gateway's APIs, limits and caches; O
 	@PYTHONPATH=tests:bench $(BIN)/python bench/gateway.py $(ONLY)
 
 .PHONY: bench-knowledge
-bench-knowledge: setup-test ## Figures of documents that grow and change, chunking, logs; ONLY="documents" for one
+bench-knowledge: setup-test ## Figures of documents that grow and change, chunking, logs, sources; ONLY="documents" for one
 	@PYTHONPATH=tests:bench $(BIN)/python bench/knowledge.py $(ONLY)
 
 .PHONY: bench-spans

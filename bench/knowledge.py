@@ -1,6 +1,6 @@
 """The figures of documents that grow and change, on meshes of its own: `make bench-knowledge`.
 
-    python bench/knowledge.py [documents] [chunking] [logs]
+    python bench/knowledge.py [documents] [chunking] [logs] [sources]
 
 Without names, all of them, which end in `bench/results/knowledge.json`; with names, each in
 `bench/results/knowledge-<name>.json`.
@@ -14,12 +14,14 @@ from typing import Final
 
 import knowledge_chunking
 import knowledge_documents
+import knowledge_sources
 from report import Row, publish
 
 PARTS: Final[dict[str, Callable[[], list[Row]]]] = {
     "documents": knowledge_documents.documents,
     "chunking": knowledge_chunking.chunking,
     "logs": knowledge_chunking.logs,
+    "sources": knowledge_sources.sources,
 }
 
 
