@@ -13,13 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 from raglan.chunking_strategy import STRUCTURE, check_strategy
 from raglan.errors import Conflict, InvalidInput, NotFound, StorageFull
-from raglan.filtering.clauses import All, Clause, Ids, Not, Terms
-from raglan.filtering.terms import term
+from raglan.filtering.clauses import All, Clause, Ids, Not
 from raglan.identifiers import check_collection_name, shortened
 from raglan.telemetry import semconv
 
 from raglan_retriever import abbreviations, lexical, neighbours
-from raglan_retriever.chunks import DOCUMENT_ID, Chunk, labels, point_id
+from raglan_retriever.chunks import DOCUMENT_ID, Chunk, labels, of_documents, point_id
 from raglan_retriever.collection import Collection, Model, check_new_model
 from raglan_retriever.neighbours import Neighbourhood
 from raglan_retriever.query import Limits, Query
@@ -193,7 +192,7 @@ class Index:
         if not document_ids:
             (unchanged,) = await self.store.versioned([name])
             return Removed(0, unchanged.revision)
-        clauses: list[Clause] = [_of_documents(document_ids)]
+        clauses: list[Clause] = [of_documents(document_ids)]
         if keep_chunk_ids:
             clauses.append(Not(Ids(tuple(point_id(id_) for id_ in keep_chunk_ids))))
         with engine_span(self.store.name, semconv.INDEX_DELETE, name, {}) as span:
@@ -228,7 +227,7 @@ class Index:
             return labels(metadata_json, access, **known)
 
         with engine_span(self.store.name, semconv.INDEX_LABEL, name, {}) as span:
-            changed = await self.store.label(name, _of_documents(list(documents)), relabel)
+            changed = await self.store.label(name, of_documents(list(documents)), relabel)
             span.set_attribute(semconv.DB_ROWS, changed.chunks)
         return changed
 
@@ -238,7 +237,7 @@ class Index:
         Raises:
             NotFound: The index holds none.
         """
-        wanted = _of_documents([document_id])
+        wanted = of_documents([document_id])
         with engine_span(
             self.store.name, semconv.INDEX_FETCH, check_collection_name(name), {}
         ) as span:
@@ -256,9 +255,7 @@ class Index:
         _check_ids(document_ids)
         if not document_ids:
             return []
-        wanted = _of_documents(document_ids)
-        found = await self.store.documents(name, wanted, len(document_ids))
-        return [found.get(id_, 0) for id_ in document_ids]
+        return await self.store.count_by_document(name, document_ids, None)
 
     async def search(self, query: Query) -> Results:
         """See `Searcher.search`."""
@@ -372,7 +369,3 @@ def _check_ids(document_ids: Sequence[str]) -> None:
         raise InvalidInput(
             f"The call names {len(document_ids)} documents; the limit is {MAX_DOCUMENT_IDS}."
         )
-
-
-def _of_documents(document_ids: Sequence[str]) -> Terms:
-    return Terms(tuple(term(DOCUMENT_ID, id_) for id_ in document_ids))

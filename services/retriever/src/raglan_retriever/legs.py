@@ -96,16 +96,21 @@ class Legs:
             ahead: ids of points that the result is likely to have.
 
         Returns:
-            The hits by both forms, and the chunks `ahead` and of the best hits by the other form:
-            what the result shows is then mostly read already.
+            The hits by both forms. From a remote store also the chunks `ahead` and of the best
+            hits by the other form: what the result shows is then mostly read already.
         """
         assert part.other is not None
         name, vector = part.collection.name, part.other.vector
-        searches = [Search(vector, depth), Search(vector, query.limit, with_chunks=True)]
-        (more, first), chunks = await asyncio.gather(
-            self._hits(name, query, depth, searches), self._store.fetch(name, ahead)
-        )
-        chunks |= {hit.id: hit.chunk for hit in first if hit.chunk is not None}
+        searches = [Search(vector, depth)]
+        chunks: dict[str, Chunk] = {}
+        if self._store.is_remote:
+            searches.append(Search(vector, query.limit, with_chunks=True))
+            (more, first), chunks = await asyncio.gather(
+                self._hits(name, query, depth, searches), self._store.fetch(name, ahead)
+            )
+            chunks |= {hit.id: hit.chunk for hit in first if hit.chunk is not None}
+        else:
+            (more,) = await self._hits(name, query, depth, searches)
         both = abbreviations.best(part.lexical, more, depth)
         return replace(part, lexical=both, synonyms=dict(part.other.synonyms)), chunks
 
@@ -114,7 +119,7 @@ class Legs:
         found: dict[_Purpose, list[Hit]] = {}
         by_words = query.mode != "dense"
         forms = self._forms(query, held) if by_words else None
-        searches = _planned(query, depth, held, forms)
+        searches = _planned(query, depth, held, forms, is_remote=self._store.is_remote)
         hits = await self._hits(held.name, query, depth, list(searches.values()))
         found = dict(zip(searches, hits, strict=True))
         part = Part(held, 0, found.get("dense", []), [], {})
@@ -162,9 +167,18 @@ class Legs:
 
 
 def _planned(
-    query: Query, depth: int, held: Collection, forms: abbreviations.Forms | None
+    query: Query,
+    depth: int,
+    held: Collection,
+    forms: abbreviations.Forms | None,
+    *,
+    is_remote: bool,
 ) -> Mapping[_Purpose, Search]:
-    """Return the searches to make at once."""
+    """Return the searches to make at once.
+
+    A remote store is searched by words with and without the parts of identifiers; another one
+    when it is known which of them are held.
+    """
     searches: dict[_Purpose, Search] = {}
     if query.mode != "lexical" and query.vector is not None:
         searches["dense"] = Search(query.vector.tolist(), depth)
@@ -173,7 +187,7 @@ def _planned(
     identified = lexical.identified(query.text, held.languages, held.language)
     for identifier, vector in identified.items():
         searches["identifier", identifier] = Search(vector, FEW + 1)
-    for undivided in _undivided(list(identified)):
+    for undivided in _undivided(list(identified)) if is_remote or not identified else ():
         words = _words(query, held, undivided)
         if words.indices:
             searches[undivided] = Search(words, depth)

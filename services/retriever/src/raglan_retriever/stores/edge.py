@@ -61,6 +61,7 @@ class EdgeStore:
     """
 
     name: Final[str] = "edge"
+    is_remote: Final = False
 
     def __init__(
         self,
@@ -178,8 +179,10 @@ class EdgeStore:
     async def count(self, name: str, where: Clause | None) -> int:
         return await self._read(name, Shard.count, where)
 
-    async def documents(self, name: str, where: Clause, limit: int) -> dict[str, int]:
-        return await self._read(name, Shard.documents, where, limit)
+    async def count_by_document(
+        self, name: str, document_ids: Sequence[str], where: Clause | None
+    ) -> list[int]:
+        return await self._read(name, Shard.count_by_document, document_ids, where)
 
     async def size(self, name: str) -> Size:
         return await self._reads.run_for(name, self._size, name)

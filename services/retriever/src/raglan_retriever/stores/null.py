@@ -38,6 +38,7 @@ class NullStore:
     """Returns its passages in one order for every query."""
 
     name: Final[str] = "null"
+    is_remote: Final = False
 
     def __init__(self) -> None:
         chunks = [_chunk(number) for number in range(1, PASSAGES + 1)]
@@ -123,9 +124,12 @@ class NullStore:
         """All of them."""
         return PASSAGES
 
-    async def documents(self, name: str, where: Clause, limit: int) -> dict[str, int]:
-        """One chunk each, of the first `limit`."""
-        return {chunk.document_id: 1 for chunk in list(self._chunks.values())[:limit]}
+    async def count_by_document(
+        self, name: str, document_ids: Sequence[str], where: Clause | None
+    ) -> list[int]:
+        """One chunk of each that exists."""
+        held = {chunk.document_id for chunk in self._chunks.values()}
+        return [int(id_ in held) for id_ in document_ids]
 
     async def size(self, name: str) -> Size:
         """Always the same."""

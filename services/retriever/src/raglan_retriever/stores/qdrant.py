@@ -10,9 +10,9 @@ from typing import Any, Final, NamedTuple
 
 from qdrant_client import AsyncQdrantClient, models
 from raglan.errors import Conflict, NotFound
-from raglan.filtering.clauses import Clause
+from raglan.filtering.clauses import All, Clause
 
-from raglan_retriever.chunks import DOCUMENT_ID, LABELLED, STORED, Chunk
+from raglan_retriever.chunks import DOCUMENT_ID, LABELLED, STORED, Chunk, of_documents
 from raglan_retriever.collection import Collection, NewerFormat
 from raglan_retriever.stores.qdrant_layout import PAYLOAD_INDEXES, Layout
 from raglan_retriever.stores.qdrant_revisions import Revisions
@@ -63,6 +63,7 @@ class QdrantStore:
     """Descriptions and revisions are stored in Qdrant itself; what was read last is a guess."""
 
     name: Final[str] = "qdrant"
+    is_remote: Final = True
 
     def __init__(self, client: AsyncQdrantClient, layout: Layout = Layout()) -> None:  # noqa: B008
         """Collections of the server behind `client`.
@@ -241,12 +242,17 @@ class QdrantStore:
         with errors(name):
             return (await self._client.count(name, count_filter=clause, exact=True)).count
 
-    async def documents(self, name: str, where: Clause, limit: int) -> dict[str, int]:
+    async def count_by_document(
+        self, name: str, document_ids: Sequence[str], where: Clause | None
+    ) -> list[int]:
+        wanted: Clause = of_documents(document_ids)
+        clause = condition(wanted if where is None else All((wanted, where)))
         with errors(name):
             found = await self._client.facet(
-                name, DOCUMENT_ID, facet_filter=condition(where), limit=limit, exact=True
+                name, DOCUMENT_ID, facet_filter=clause, limit=len(document_ids), exact=True
             )
-        return {str(each.value): each.count for each in found.hits}
+        counts = {str(each.value): each.count for each in found.hits}
+        return [counts.get(id_, 0) for id_ in document_ids]
 
     async def size(self, name: str) -> Size:
         has_lexical = models.Filter(must=[models.HasVectorCondition(has_vector=LEXICAL)])

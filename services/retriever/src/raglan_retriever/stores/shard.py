@@ -19,9 +19,17 @@ from typing import Any, Final
 import qdrant_edge as qe
 from raglan.errors import Conflict, Unavailable
 from raglan.filtering import clauses as filters
-from raglan.filtering.clauses import Clause
+from raglan.filtering.clauses import All, Clause
 
-from raglan_retriever.chunks import DOCUMENT_ID, LABELLED, NUMBERS, STORED, TERMS, Chunk
+from raglan_retriever.chunks import (
+    DOCUMENT_ID,
+    LABELLED,
+    NUMBERS,
+    STORED,
+    TERMS,
+    Chunk,
+    of_documents,
+)
 from raglan_retriever.lexical import Sparse
 from raglan_retriever.stores.folders import sync_files
 from raglan_retriever.stores.store import DENSE, LEXICAL, Hit, Point, Relabel, Search
@@ -231,10 +239,13 @@ class Shard:
         clause = None if where is None else _filter(where)
         return int(self._shard.count(qe.CountRequest(exact=True, filter=clause)))
 
-    def documents(self, where: Clause, limit: int) -> dict[str, int]:
-        """Return the exact number of chunks that pass, by id of their document."""
-        request = qe.FacetRequest(DOCUMENT_ID, limit=limit, exact=True, filter=_filter(where))
-        return {str(hit.value): hit.count for hit in self._shard.facet(request)}
+    def count_by_document(self, document_ids: Sequence[str], where: Clause | None) -> list[int]:
+        """Return the exact number of chunks of each document that pass.
+
+        A facet would count them at once, with the interpreter's lock held all the time.
+        """
+        clauses = [of_documents([id_]) for id_ in document_ids]
+        return [self.count(each if where is None else All((each, where))) for each in clauses]
 
     def count_documents(self) -> int:
         """Return the number of documents."""

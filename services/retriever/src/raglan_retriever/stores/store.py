@@ -96,6 +96,10 @@ class Store(Protocol):
     def name(self) -> str:
         """Value of the setting `store` that selects it."""
 
+    @property
+    def is_remote(self) -> bool:
+        """Whether each call takes a round trip over a network."""
+
     async def open(self) -> None:
         """Open the store.
 
@@ -171,11 +175,10 @@ class Store(Protocol):
     async def count(self, name: str, where: Clause | None) -> int:
         """Return the exact number of chunks that pass."""
 
-    async def documents(self, name: str, where: Clause, limit: int) -> dict[str, int]:
-        """Return the exact number of chunks that pass, by id of their document.
-
-        `where` passes chunks of at most `limit` documents.
-        """
+    async def count_by_document(
+        self, name: str, document_ids: Sequence[str], where: Clause | None
+    ) -> list[int]:
+        """Return the exact number of chunks of each document that pass, in one round trip."""
 
     async def size(self, name: str) -> Size:
         """Return the sizes that are found quickly."""

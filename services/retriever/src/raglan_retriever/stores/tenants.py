@@ -54,6 +54,10 @@ class TenantStore:
     def name(self) -> str:
         return self._store.name
 
+    @property
+    def is_remote(self) -> bool:
+        return self._store.is_remote
+
     async def open(self) -> None:
         await self._store.open()
 
@@ -130,8 +134,11 @@ class TenantStore:
     async def count(self, name: str, where: Clause | None) -> int:
         return await self._store.count(tenancy.qualified(name), _own(where))
 
-    async def documents(self, name: str, where: Clause, limit: int) -> dict[str, int]:
-        return await self._store.documents(tenancy.qualified(name), _own(where), limit)
+    async def count_by_document(
+        self, name: str, document_ids: Sequence[str], where: Clause | None
+    ) -> list[int]:
+        qualified = tenancy.qualified(name)
+        return await self._store.count_by_document(qualified, document_ids, _own(where))
 
     async def size(self, name: str) -> Size:
         return await self._store.size(tenancy.qualified(name))
