@@ -120,6 +120,17 @@ test-client: setup-test .venv-openapi-client/.installed ## Generate a Python cli
 test-api-clients: setup-test .venv-api-clients/.installed ## openai, cohere, LangChain and LlamaIndex against a mesh
 	$(BIN)/python -m pytest tests/api_clients $(ARGS)
 
+# Beside .venv, whose packages it is used with: half a gigabyte that nothing else needs.
+.venv-bulk/.installed: requirements/bulk.txt | $(VENV)/bin/python
+	@echo "Installing Ray into .venv-bulk (half a minute, once) ..."
+	@rm -rf .venv-bulk && mkdir -p .venv-bulk
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target .venv-bulk/python -r $<
+	@touch $@
+
+.PHONY: test-bulk
+test-bulk: setup-test .venv-bulk/.installed ## Ingestion by a Ray cluster of two workers, one of them killed
+	PYTHONPATH=.venv-bulk/python $(BIN)/python -m pytest tests/bulk $(ARGS)
+
 .venv-phoenix/.installed: requirements/phoenix.txt
 	@test -x .venv-phoenix/bin/python || $(PYTHON) -m venv .venv-phoenix || python3 -m venv .venv-phoenix
 	@echo "Installing Phoenix into .venv-phoenix (two minutes, once) ..."
@@ -242,8 +253,8 @@ bench-gateway: setup-test ## Figures of the gateway's APIs, limits and caches; O
 	@PYTHONPATH=tests:bench $(BIN)/python bench/gateway.py $(ONLY)
 
 .PHONY: bench-knowledge
-bench-knowledge: setup-test ## Figures of documents that grow and change, chunking, logs, sources; ONLY="documents" for one
-	@PYTHONPATH=tests:bench $(BIN)/python bench/knowledge.py $(ONLY)
+bench-knowledge: setup-test .venv-bulk/.installed ## Figures of documents that grow and change, chunking, logs, sources, scale, bulk; ONLY="documents" for one
+	@PYTHONPATH=tests:bench:.venv-bulk/python $(BIN)/python bench/knowledge.py $(ONLY)
 
 .PHONY: bench-spans
 bench-spans: setup-test ## The span class and the OTLP encoder beside the SDK's, in share of a query
@@ -347,4 +358,4 @@ bench-compare: setup ## What changed between the runs kept here, status 1 on a r
 
 .PHONY: clean
 clean: ## Remove environments and caches (not your data)
-	rm -rf $(VENV) .venv-api-clients .venv-chart .venv-infinity .venv-open-webui .venv-openapi-client .venv-peers .venv-phoenix .venv-plots .venv-vllm .pytest_cache .ruff_cache .mypy_cache .hypothesis .schemathesis
+	rm -rf $(VENV) .venv-api-clients .venv-bulk .venv-chart .venv-infinity .venv-open-webui .venv-openapi-client .venv-peers .venv-phoenix .venv-plots .venv-vllm .pytest_cache .ruff_cache .mypy_cache .hypothesis .schemathesis

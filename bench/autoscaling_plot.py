@@ -1,4 +1,4 @@
-"""The plot of docs/deploy/sizing.md from the series that `bench/autoscaling.py` wrote.
+"""The plot of docs/sizing.md from the series that `bench/autoscaling.py` wrote.
 
 .venv-plots/bin/python bench/autoscaling_plot.py docs/deploy/autoscaling.svg
 """

@@ -100,7 +100,7 @@ class Clock:
     def __init__(self, *, kept: bool = False) -> None:
         self._kept = kept
         settings = RerankerSettings(cache_vectors_mb=64 if kept else 0)
-        make, _, _ = app._late_interaction(settings, threading.Event())
+        make = app._late_interaction(settings, threading.Event())[0]
         metrics = EncoderMetrics(CollectorRegistry(), cache="scores")
         self._engine = make(partial(app._dispatcher, settings, metrics))
         self._seen: dict[tuple[str, int, int], float] = {}

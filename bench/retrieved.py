@@ -180,8 +180,8 @@ async def _retrieve(name: str) -> list[Case]:
                     fused=[float(each.fused or 0.0) for each in found],
                     texts=[each.chunk.lexical_text for each in found[:OFFERED]],
                     tokens=[len(each) for each in offered],
-                    raw=[_max_sim(vectors, each) for each in offered],
-                    raw_int8=[_max_sim(vectors, _rounded(each)) for each in offered],
+                    raw=[max_sim(vectors, each) for each in offered],
+                    raw_int8=[max_sim(vectors, rounded(each)) for each in offered],
                 )
             )
         await store.close()
@@ -230,12 +230,14 @@ def unit(vectors: np.ndarray) -> np.ndarray:
     return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
 
 
-def _rounded(vectors: np.ndarray) -> np.ndarray:
+def rounded(vectors: np.ndarray) -> np.ndarray:
+    """`vectors`, rows of length 1 rounded to 8 bits."""
     rows = unit(vectors.astype(np.float32))
     scale = np.abs(rows).max(axis=1, keepdims=True) / 127
     return np.round(rows / scale) * scale
 
 
-def _max_sim(query: np.ndarray, passage: np.ndarray) -> float:
+def max_sim(query: np.ndarray, passage: np.ndarray) -> float:
+    """MaxSim of token vectors, divided by the query's tokens."""
     first, second = (unit(each.astype(np.float32)) for each in (query, passage))
     return float((first @ second.T).max(axis=1).mean())

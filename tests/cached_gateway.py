@@ -54,7 +54,12 @@ class Index:
         self.going_on.set()
 
     async def embed(
-        self, texts: Sequence[str], kind: embedder_pb2.InputKind.ValueType, *, deadline: Deadline
+        self,
+        texts: Sequence[str],
+        kind: embedder_pb2.InputKind.ValueType,
+        *,
+        deadline: Deadline,
+        further: Sequence[str] = (),
     ) -> embedder_pb2.EmbedResponse:
         if kind == embedder_pb2.INPUT_KIND_QUERY:
             self.calls.append("embed")

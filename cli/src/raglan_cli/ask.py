@@ -47,6 +47,14 @@ MinScoreOption = Annotated[
         "--min-score", min=0, max=1, help="Least relevance of a passage, 0 to 1. Default: any."
     ),
 ]
+AsOfOption = Annotated[
+    str | None,
+    typer.Option(
+        "--as-of",
+        metavar="TIME",
+        help="Search the versions of documents of this date or time, as 2026-11-28T12:00:00Z.",
+    ),
+]
 
 
 def ask(
@@ -56,6 +64,7 @@ def ask(
     mode: ModeOption = None,
     rerank: RerankOption = None,
     min_score: MinScoreOption = None,
+    as_of: AsOfOption = None,
     trace: Annotated[
         bool, typer.Option("--trace", help="Show then where the time went, and what reranking did.")
     ] = False,
@@ -73,7 +82,13 @@ def ask(
       raglan ask "Who signs off a release?" --trace
     """
     chosen = options(
-        question, collection, top_k=top_k, mode=mode, rerank=rerank, min_score=min_score
+        question,
+        collection,
+        top_k=top_k,
+        mode=mode,
+        rerank=rerank,
+        min_score=min_score,
+        as_of=as_of,
     )
     body = chosen | {"stream": True}
     with Gateway(find_url(url)) as gateway, naming_others(gateway, collection):
@@ -125,6 +140,7 @@ def search(
     mode: ModeOption = None,
     rerank: RerankOption = None,
     min_score: MinScoreOption = None,
+    as_of: AsOfOption = None,
     json: JsonOption = False,
     url: UrlOption = None,
 ) -> None:
@@ -136,7 +152,9 @@ def search(
 
       raglan search "retry budget" --mode lexical --top-k 3 --json
     """
-    body = options(query, collection, top_k=top_k, mode=mode, rerank=rerank, min_score=min_score)
+    body = options(
+        query, collection, top_k=top_k, mode=mode, rerank=rerank, min_score=min_score, as_of=as_of
+    )
     with Gateway(find_url(url)) as gateway, naming_others(gateway, collection):
         found = gateway.call("POST", "/v1/search", json=body)
         if json:
@@ -160,6 +178,7 @@ def options(
     mode: Mode | None,
     rerank: bool | None,
     min_score: float | None = None,
+    as_of: str | None = None,
 ) -> dict[str, Any]:
     """The request body; what was not chosen is left to the gateway.
 
@@ -173,6 +192,7 @@ def options(
         "mode": mode and mode.value,
         "rerank": rerank,
         "min_score": min_score,
+        "as_of": as_of,
     }
     given = {name: value for name, value in chosen.items() if value is not None}
     return {"query": query, "collections": [collection], **given}

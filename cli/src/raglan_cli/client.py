@@ -136,18 +136,34 @@ class Gateway:
         ):
             yield from events
 
-    def create_collection(self, name: str, strategy: str | None = None) -> None:
+    def create_collection(
+        self,
+        name: str,
+        strategy: str | None = None,
+        max_versions: int | None = None,
+        *,
+        contextual: bool = False,
+    ) -> None:
         """Make the collection; one that exists stays as it is.
 
         Raises:
-            Refused: it exists, and cuts its documents by another strategy than the one given.
+            Refused: it exists with other settings than those given.
         """
-        body = {"name": name, **({"chunking": {"strategy": strategy}} if strategy else {})}
+        body: dict[str, Any] = {"name": name}
+        chosen: dict[str, Any] = {"strategy": strategy, "contextual": contextual}
+        chunking = {field: value for field, value in chosen.items() if value}
+        if chunking:
+            body["chunking"] = chunking
+        if max_versions:
+            body["versions"] = {"max_versions": max_versions}
         try:
             self.call_patiently("POST", "/v1/collections", json=body)
         except Refused as refused:
-            held = (self.collection(name) or {}).get("chunking", {})
-            is_fit = strategy is None or held.get("strategy") == strategy
+            held = self.collection(name) or {}
+            kept = (held.get("versions") or {}).get("max_versions")
+            cut = held.get("chunking", {})
+            is_fit = all(cut.get(name) == value for name, value in chunking.items())
+            is_fit = is_fit and max_versions in (None, kept)
             if refused.http != httpx.codes.CONFLICT or not is_fit:
                 raise
 

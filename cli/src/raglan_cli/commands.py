@@ -13,6 +13,7 @@ from raglan.settings import SettingsError
 from raglan_cli import (
     ask,
     backup,
+    bulk,
     chunks,
     documents,
     evaluate,
@@ -41,6 +42,7 @@ app = typer.Typer(
 )
 app.command()(up.up)
 app.command()(ingest.ingest)
+app.command()(bulk.bulk)
 app.command()(chunks.chunks)
 app.command("list")(documents.list_documents)
 app.command()(documents.delete)

@@ -86,6 +86,24 @@ def ingest(
             help="How a collection that is made now cuts its documents; see raglan chunks.",
         ),
     ] = None,
+    contextual: Annotated[
+        bool,
+        typer.Option(
+            "--contextual",
+            help="A collection that is made now has a language model write a sentence for each "
+            "chunk that situates it in its document.",
+        ),
+    ] = False,
+    versions: Annotated[
+        int | None,
+        typer.Option(
+            "--versions",
+            min=1,
+            max=1_000,
+            help="How many earlier versions of a document a collection that is made now keeps, for "
+            "searches --as-of. Default: none.",
+        ),
+    ] = None,
     prune: Annotated[
         bool,
         typer.Option("--prune", help="Delete documents of the given folders whose files are gone."),
@@ -127,7 +145,9 @@ def ingest(
             preview.show(gateway, collection, selection, fields, prune=prune, json=json)
         return
     with Gateway(find_url(url)) as gateway, bars(quiet=json) as shown:
-        gateway.create_collection(collection, chunking and str(chunking))
+        gateway.create_collection(
+            collection, chunking and str(chunking), versions, contextual=contextual
+        )
         upload = Upload(gateway, collection, shown.uploaded, fields, access)
         shown.expect_upload(sum(source.size for source in selection.files))
         try:

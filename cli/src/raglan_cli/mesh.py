@@ -25,6 +25,7 @@ from raglan_cli.failure import Failure, UsageFailure
 GATEWAY: Final = "gateway"
 MODEL_SERVICES: Final = ("embedder", "retriever", "reranker", "generator", "ingester")
 TRACER: Final = "tracer"
+INGESTER_CALLS: Final = ("embedder", "retriever", "generator")
 BEHIND_GATEWAY: Final = (*MODEL_SERVICES, TRACER)
 REPLICATED: Final = (GATEWAY, "embedder", "reranker", "generator")
 MAX_REPLICAS: Final = 16
@@ -272,7 +273,7 @@ def _environment(
         case "tracer":
             ours |= {f"{prefix}_{s.upper()}_ADDRESS": joined[s] for s in MODEL_SERVICES}
         case "ingester":
-            ours |= {f"{prefix}_{s.upper()}_ADDRESS": joined[s] for s in ("embedder", "retriever")}
+            ours |= {f"{prefix}_{s.upper()}_ADDRESS": joined[s] for s in INGESTER_CALLS}
     decided = {"RAGLAN_DATA": str(data), f"{prefix}_PORT": address.rpartition(":")[2]}
     return {**ours, **environ, **decided}
 

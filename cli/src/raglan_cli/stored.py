@@ -76,6 +76,9 @@ def list_documents(
 @app.command()
 def show(
     document_id: Annotated[str, typer.Argument(metavar="ID")],
+    version: Annotated[
+        int, typer.Option("--version", min=0, help="Number of the version. Default: the present.")
+    ] = 0,
     collection: CollectionOption = "default",
     json: JsonOption = False,
     url: UrlOption = None,
@@ -83,7 +86,7 @@ def show(
     """Show a document: its metadata, its access tags, and the beginning of its text."""
     with Gateway(find_url(url)) as gateway, naming_others(gateway, collection):
         path = f"{documents_path(collection)}/{segment(document_id)}"
-        found = gateway.call("GET", path)
+        found = gateway.call("GET", path, params={"version": version})
     if json:
         screen.print_json(found)
         return
@@ -93,6 +96,27 @@ def show(
     out.print(f"  access    {', '.join(found['access']) or 'every caller'}")
     text = found["text"]
     out.print(f"\n{text[:_SHOWN_CHARS]}{' ...' if len(text) > _SHOWN_CHARS else ''}")
+
+
+@app.command()
+def versions(
+    document_id: Annotated[str, typer.Argument(metavar="ID")],
+    collection: CollectionOption = "default",
+    json: JsonOption = False,
+    url: UrlOption = None,
+) -> None:
+    """Show the versions of a document that are kept, the newest first."""
+    with Gateway(find_url(url)) as gateway, naming_others(gateway, collection):
+        path = f"/v1/collections/{segment(collection)}/versions/{segment(document_id)}"
+        found = gateway.call("GET", path)
+    if json:
+        screen.print_json(found)
+        return
+    for each in found["versions"]:
+        until = each["valid_to"] or "now"
+        out.print(f"{each['version']:>4}  {each['valid_from']}  to  {until}  {each['title']}")
+    if not found["versions"]:
+        out.print(f"{collection} keeps no versions of its documents.")
 
 
 @app.command()

@@ -43,7 +43,12 @@ class Index:
     searches: int = 0
 
     async def embed(
-        self, texts: Sequence[str], kind: embedder_pb2.InputKind.ValueType, *, deadline: Deadline
+        self,
+        texts: Sequence[str],
+        kind: embedder_pb2.InputKind.ValueType,
+        *,
+        deadline: Deadline,
+        further: Sequence[str] = (),
     ) -> embedder_pb2.EmbedResponse:
         rows = np.ones((len(texts), 1), np.float32)
         return embedder_pb2.EmbedResponse(vectors=tensors.pack(rows), model=MODEL)

@@ -19,66 +19,24 @@ from raglan import access_tags, tenancy
 from raglan.deadline import Deadline
 from raglan.errors import Conflict, Forbidden, InvalidInput, NotFound, Unavailable
 from raglan.rpc import client as rpc
-from raglan.rpc.server import Server
-from raglan.v1 import backup_pb2, common_pb2, ingester_pb2, retriever_pb2, retriever_pb2_grpc
+from raglan.v1 import backup_pb2, common_pb2, ingester_pb2, retriever_pb2
 from raglan_ingester.clients.index_transfer import IndexTransfer
-from raglan_retriever.app import build as build_retriever
-from raglan_retriever.settings import RetrieverSettings
+from real_index import Index, serving
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 SUCCEEDED = ingester_pb2.JOB_STATUS_SUCCEEDED
-MODEL = common_pb2.ModelIdentity(id="fake", revision="1", dimension=8)
 TEXT = "Ducks swim on the pond. " * 120
 shared = pytest_asyncio.fixture(scope="module", loop_scope="module")
-
-
-def of_tenant() -> list[tuple[str, str]]:
-    tenant = tenancy.current()
-    return [(tenancy.METADATA, tenant)] if tenant else []
-
-
-class Index:
-    """The real retriever, in the words of these tests."""
-
-    def __init__(self, address: str) -> None:
-        self.address = address
-        self.channel = rpc.connect(address)
-        self.stub: Any = retriever_pb2_grpc.RetrieverServiceStub(self.channel)
-
-    async def create(self, name: str = "default") -> None:
-        request = retriever_pb2.CreateCollectionRequest(name=name, embedder=MODEL)
-        await self.stub.CreateCollection(request, timeout=10, metadata=of_tenant())
-
-    async def chunks(self, document_id: str) -> list[Any]:
-        request = retriever_pb2.GetDocumentChunksRequest(
-            collection="default", document_id=document_id
-        )
-        return list((await self.stub.GetDocument(request, timeout=10, metadata=of_tenant())).chunks)
-
-    async def count(self, *ids: str) -> list[int]:
-        request = retriever_pb2.CountChunksRequest(collection="default", document_ids=ids)
-        return list((await self.stub.CountChunks(request, timeout=10, metadata=of_tenant())).counts)
-
-    async def lose(self, document_id: str) -> None:
-        request = retriever_pb2.DeleteRequest(collection="default", document_ids=[document_id])
-        await self.stub.Delete(request, timeout=10, metadata=of_tenant())
 
 
 @shared
 async def index(
     stack: AsyncExitStack, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Index]:
-    settings = RetrieverSettings(
-        port=0, shutdown_drain_s=0, data_dir=tmp_path_factory.mktemp("index")
-    )
-    server = Server(build_retriever(settings), settings)
-    stack.push_async_callback(server.stop)
-    await server.start()
-    held = Index(f"127.0.0.1:{server.port}")
+    held = await serving(stack, tmp_path_factory.mktemp("index"))
     await held.create()
     yield held
-    await held.channel.close()
 
 
 @shared
@@ -157,6 +115,34 @@ async def test_what_was_backed_up_comes_back_to_the_byte(
     assert await snapshot(ingester, index, *texts) == before
     assert await index.count("new") == [0]
     assert (await ingester.ended(await ingester.submit({"d0": texts["d0"]}))).unchanged == 1
+
+
+async def test_earlier_versions_are_in_a_backup(
+    ingester: Any, index: Index, raglan: Any, tmp_path: Path
+) -> None:
+    name = "history"
+    await index.create(name, max_versions=3)
+    ends = []
+    for number in range(3):
+        submitted = await ingester.submit({"d": f"The shared text {number}. {TEXT}"}, name)
+        assert (await ingester.ended(submitted)).status == SUCCEEDED
+        ends.append((await ingester.document("d", name)).valid_from.ToMilliseconds())
+    texts = [await index.texts(name, at) for at in ends]
+    assert len({*map(frozenset, texts)}) == 3
+    request = ingester_pb2.GetDocumentRequest(collection=name, document_id="d", version=2)
+    second = await ingester.call(ingester.stub.GetDocument, request)
+    folder = tmp_path / "backup"
+    status, out, err = await raglan("backup", folder, "--json")
+    assert status == 0, err
+    assert json.loads(out)["incomplete"] == 0
+    await ingester.delete("d", name)
+    assert await index.size(name) == 0
+    status, _, err = await raglan("restore", folder, "--replace")
+    assert status == 0, err
+    assert [await index.texts(name, at) for at in ends] == texts
+    assert await ingester.call(ingester.stub.GetDocument, request) == second
+    await ingester.delete("d", name)
+    assert await index.size(name) == 0
 
 
 async def test_tenants_collections_are_in_a_backup_and_come_back_to_them(

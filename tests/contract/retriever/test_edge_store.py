@@ -18,9 +18,10 @@ from raglan.filtering.clauses import Terms
 from raglan.filtering.terms import term
 from raglan_retriever.index import Index
 from raglan_retriever.query import Limits, Query
-from raglan_retriever.stores import edge
+from raglan_retriever.stores import rebuilding
 from raglan_retriever.stores.optimizing import optimize
 from raglan_retriever.stores.shard import Shard
+from raglan_retriever.stores.shard_vectors import Vectors
 from raglan_retriever.stores.threads import BoundedPool
 
 LIMITS = Limits()
@@ -63,7 +64,7 @@ async def test_a_second_store_on_the_folder_is_refused_with_the_holder(open_edge
 
 def test_a_shard_that_another_process_has_open_is_named(tmp_path):
     path = tmp_path / "shard"
-    Shard.create(path, 2)
+    Shard.create(path, Vectors(2))
     code = f"import qdrant_edge,sys; s=qdrant_edge.EdgeShard.load({str(path)!r}); print(1); input()"
     with subprocess.Popen(
         [sys.executable, "-c", code],
@@ -142,13 +143,13 @@ class Building:
 async def building(open_edge, tmp_path, chunk, vectors, model, monkeypatch):
     index = await opened(open_edge, tmp_path, optimize_after_chunks=2500, quiet_s=0.1)
     made = Building(index, chunk, vectors, model)
-    optimize = edge.optimize
+    optimize = rebuilding.optimize
 
     async def held(*args, **kwargs):
         await made.going.wait()
         await optimize(*args, **kwargs)
 
-    monkeypatch.setattr(edge, "optimize", held)
+    monkeypatch.setattr(rebuilding, "optimize", held)
     await made.fill()
     yield made
     if not made.closed:
@@ -324,7 +325,7 @@ async def test_an_index_that_cannot_be_built_is_tried_again_and_leaves_no_copy(
             raise Internal("optimizing ended with status -9")
         await optimize(path, **settings)
 
-    monkeypatch.setattr(edge, "optimize", fails_once)
+    monkeypatch.setattr(rebuilding, "optimize", fails_once)
     index = await opened(open_edge, tmp_path, optimize_after_chunks=50, quiet_s=0.01)
     index.all_tenants._rebuilds._retry_s = 0.5
     await index.create("c", model, 0, 0)
@@ -352,7 +353,7 @@ async def test_a_flush_does_not_wait_for_the_index_of_another_collection(
         building.set()
         await asyncio.Event().wait()
 
-    monkeypatch.setattr(edge, "optimize", builds_for_ever)
+    monkeypatch.setattr(rebuilding, "optimize", builds_for_ever)
     index = await opened(open_edge, tmp_path, optimize_after_chunks=5, quiet_s=0.01)
     for name in ("large", "small"):
         await index.create(name, model, 0, 0)
@@ -378,7 +379,7 @@ async def test_text_deleted_during_a_rewrite_stays_erased(
         await may_go_on.wait()
         await optimize(path, **settings)
 
-    monkeypatch.setattr(edge, "optimize", waits)
+    monkeypatch.setattr(rebuilding, "optimize", waits)
     first = await opened(open_edge, tmp_path, quiet_s=0.01)
     await first.create("c", model, 7, 3)
     pieces = [chunk("old#0", "old"), chunk("later#0", "the zanzibarword"), chunk("kept#0", "kept")]

@@ -154,7 +154,8 @@ async def test_a_change_by_the_retriever_itself_takes_no_more(counted, chunk, ve
 async def test_chunks_of_all_documents_are_counted_in_one_request(counted):
     index, trips = counted
     assert await index.count("c", ["stem", "ghost", "code", "stem"]) == [1, 0, 1, 1]
-    assert trips.requests == ["POST /collections/c/facet"]
+    assert trips.count == 1
+    assert sum(each.endswith("/facet") for each in trips.requests) == 1
 
 
 async def test_copies_take_a_round_trip_more_for_each_limit_of_them(counted, chunk, vectors, model):

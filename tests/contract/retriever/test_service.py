@@ -304,12 +304,13 @@ async def test_a_missing_qdrant_server_stops_the_start(
 
 
 @asynccontextmanager
-async def process(data_dir, port: int):
+async def process(data_dir, port: int, **settings: str):
     """A retriever process that serves, and a stub for it."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith("RAGLAN_")} | {
         "RAGLAN_RETRIEVER_PORT": str(port),
         "RAGLAN_RETRIEVER_DATA_DIR": str(data_dir),
         "RAGLAN_RETRIEVER_SHUTDOWN_DRAIN_S": "0",
+        **settings,
     }
     running = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "raglan_retriever", env=environment
@@ -356,6 +357,82 @@ async def test_a_kill_9_loses_nothing_that_was_acknowledged(tmp_path, unused_tcp
         assert reply.passages[0].document_id in ("d0", "d1")
         running.terminate()
         assert await running.wait() == 0
+
+
+async def indexed(stub, wanted):
+    """The vector index of the collection once `wanted` holds for it."""
+    async with asyncio.timeout(60):
+        while True:
+            request = retriever_pb2.GetCollectionRequest(name="c")
+            found = (await stub.GetCollection(request, timeout=20)).index
+            if wanted(found):
+                return found
+            await asyncio.sleep(0.01)
+
+
+async def test_a_kill_9_while_an_index_is_built_leaves_the_present_one(tmp_path, unused_tcp_port):
+    """And the other one is built after the restart, from what is stored."""
+    data_dir = tmp_path / "index"
+    settings = {"RAGLAN_RETRIEVER_OPTIMIZE_AFTER_CHUNKS": "2000"}
+    rows = np.random.default_rng(0).standard_normal((2_000, 4)).astype(np.float32)
+
+    async def nearest(stub) -> list[list[str]]:
+        found = []
+        for row in rows[:10]:
+            request = search(text="", vector=tensors.pack(row[None]), mode="SEARCH_MODE_DENSE")
+            found.append([p.chunk_id for p in (await stub.Search(request, timeout=10)).passages])
+        return found
+
+    async with process(data_dir, unused_tcp_port, **settings) as (running, stub):
+        await fill(stub)
+        for start in (0, 1_000):
+            some = [
+                retriever_pb2.Chunk(chunk_id=f"x{n}", document_id="x", text=f"word{n}")
+                for n in range(start, start + 1_000)
+            ]
+            request = retriever_pb2.UpsertRequest(
+                collection="c",
+                embedder=MODEL,
+                chunks=some,
+                vectors=tensors.pack(rows[start : start + 1_000]),
+            )
+            await stub.Upsert(request, timeout=30)
+        present = await indexed(stub, lambda found: found.state == "ready")
+        assert (present.m, present.recall_target) == (16, 0.95)
+        before = await nearest(stub)
+        more = retriever_pb2.UpdateCollectionRequest(name="c", recall_target=0.99)
+        await stub.UpdateCollection(more, timeout=20)
+        await indexed(stub, lambda found: found.state == "building")
+        running.kill()
+        assert await running.wait() == -signal.SIGKILL
+    async with process(data_dir, unused_tcp_port, **settings) as (running, stub):
+        assert await nearest(stub) == before
+        built = await indexed(stub, lambda found: found.state == "ready" and found.m == 32)
+        assert (built.recall_target, built.chunks) == (0.99, 2_003)
+        assert await nearest(stub) == before
+
+
+async def test_a_recall_out_of_range_is_refused(stub):
+    await fill(stub)
+    code, words = await refused(
+        stub.UpdateCollection(
+            retriever_pb2.UpdateCollectionRequest(name="c", recall_target=0.5), timeout=10
+        )
+    )
+    assert code is grpc.StatusCode.INVALID_ARGUMENT
+    assert "0.8 to 0.999" in words
+
+
+async def test_a_recall_is_refused_by_a_store_that_plans_no_index(qdrant_http):
+    url, _ = qdrant_http
+    async with serving(store="qdrant", qdrant_url=url) as stub:
+        await fill(stub)
+        aimed = retriever_pb2.UpdateCollectionRequest(name="c", recall_target=0.99)
+        code, words = await refused(stub.UpdateCollection(aimed, timeout=10))
+        assert code is grpc.StatusCode.UNIMPLEMENTED
+        assert "RAGLAN_RETRIEVER_STORE" in words
+        found = await stub.GetCollection(retriever_pb2.GetCollectionRequest(name="c"), timeout=10)
+        assert not found.HasField("index")
 
 
 async def test_a_damaged_collection_is_listed_with_its_error(tmp_path):

@@ -7,10 +7,14 @@ from collections.abc import Mapping, Sequence
 import pytest
 from raglan.errors import NotFound, Unavailable
 from raglan_gateway.api import schemas
-from raglan_gateway.collection_profiles import FRESH_S, CollectionProfiles
+from raglan_gateway.collection_profiles import FRESH_S, CollectionProfiles, CollectionSettings
 from raglan_gateway.profiles import Profiles
 
-HELD = {"handbook": "fast", "wiki": "", "notes": ""}
+HELD = {
+    "handbook": CollectionSettings("fast", ("sparse",)),
+    "wiki": CollectionSettings("", ("token_vectors", "sparse")),
+    "notes": CollectionSettings(""),
+}
 
 
 class Index:
@@ -20,7 +24,7 @@ class Index:
         self.asked: list[Sequence[str]] = []
         self.is_away = False
 
-    async def fetch(self, names: Sequence[str]) -> Mapping[str, str]:
+    async def fetch(self, names: Sequence[str]) -> Mapping[str, CollectionSettings]:
         self.asked.append(names)
         if self.is_away:
             raise Unavailable("away")
@@ -40,7 +44,7 @@ async def test_a_profile_is_asked_for_once() -> None:
 async def test_what_another_tenant_named_is_not_known() -> None:
     index = Index()
     profiles = CollectionProfiles(index.fetch)
-    profiles.learn("acme", "wiki", "thorough")
+    profiles.learn("acme", "wiki", CollectionSettings("thorough"))
     assert await profiles.get("acme", ["wiki"]) == ({"wiki": "thorough"}, "")
     assert await profiles.get("other", ["wiki"]) == ({"wiki": ""}, "")
 
@@ -73,7 +77,7 @@ async def test_profiles_are_kept_while_the_index_is_away() -> None:
 
 
 async def test_what_is_wrong_with_a_request_makes_no_profile_unknown() -> None:
-    async def fetch(names: Sequence[str]) -> Mapping[str, str]:
+    async def fetch(names: Sequence[str]) -> Mapping[str, CollectionSettings]:
         raise NotFound("There is no collection 'wiki'.")
 
     assert await CollectionProfiles(fetch).get("", ["wiki"]) == ({"wiki": ""}, "")
@@ -98,3 +102,15 @@ def test_a_profile_that_no_gateway_knows_any_more_is_none() -> None:
     assert kept == body
     changed, _ = Profiles().apply(body, "default", {"wiki": "fast"})
     assert (changed.top_k, changed.rerank) == (5, False)
+
+
+async def test_a_search_wants_what_any_of_its_collections_holds() -> None:
+    profiles = CollectionProfiles(Index().fetch)
+    assert await profiles.outputs("", ["notes", "gone"]) == ()
+    assert await profiles.outputs("", ["handbook", "wiki"]) == ("sparse", "token_vectors")
+
+
+async def test_without_the_index_collections_are_searched_by_the_vector_alone() -> None:
+    index = Index()
+    index.is_away = True
+    assert await CollectionProfiles(index.fetch).outputs("", ["wiki"]) == ()

@@ -82,6 +82,7 @@ class FakeMesh:
         kind: embedder_pb2.InputKind.ValueType,
         *,
         deadline: Deadline,
+        further: Sequence[str] = (),
     ) -> embedder_pb2.EmbedResponse:
         """Of a query, nothing much; of passages, the same direction for all but the last."""
         if kind == embedder_pb2.INPUT_KIND_PASSAGE:

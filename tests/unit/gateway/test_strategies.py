@@ -91,6 +91,7 @@ class FakeMesh:
         kind: embedder_pb2.InputKind.ValueType,
         *,
         deadline: Deadline,
+        further: Sequence[str] = (),
     ) -> embedder_pb2.EmbedResponse:
         self.embedded.append((list(texts), kind))
         if self.embed_error and QUESTION not in texts:

@@ -4,7 +4,7 @@
        with the settings classes. */ -}}
 {{- define "raglan.calls" -}}
 gateway: [embedder, retriever, reranker, generator, ingester, tracer]
-ingester: [embedder, retriever]
+ingester: [embedder, retriever, generator]
 tracer: [embedder, retriever, reranker, generator, ingester]
 {{- end -}}
 

@@ -28,6 +28,9 @@ METADATA: Final = "raglan-access"
 
 ALL: Final = "*"
 
+NOBODY: Final = ("-",)
+"""Tags of what only callers reach who reach everything: the pattern lets no one hold it."""
+
 Held = tuple[str, ...] | None
 """Tags of a caller; None reaches every document."""
 
@@ -87,6 +90,18 @@ def check(tags: Sequence[str], *, of: str = "access") -> tuple[str, ...]:
                 "any of ._:/@+-, the first a letter or digit."
             )
     return tuple(sorted(set(tags)))
+
+
+def narrowed(own: Sequence[str], document: Sequence[str]) -> tuple[str, ...]:
+    """Return tags of an earlier version that lets in nobody whom either of the two keeps out.
+
+    Args:
+        own: of the version when it was replaced.
+        document: of the document now.
+    """
+    if not own or not document:
+        return tuple(own or document)
+    return tuple(sorted({*own} & {*document})) or NOBODY
 
 
 def require(tags: Iterable[str]) -> None:

@@ -19,6 +19,7 @@ from raglan.errors import Internal, InvalidInput, PayloadTooLarge
 from raglan.tensors import SparseVector
 
 _FLOAT_BYTES: Final = 4
+_TOKEN_FLOAT_BYTES: Final = 2
 _SPARSE_BYTES: Final = 8
 """Of a term: its token id and its weight."""
 
@@ -86,7 +87,8 @@ def check_size(wanted: Outputs, counts: Sequence[int], dimension: int, max_bytes
     if Outputs.TOKEN_VECTORS not in wanted:
         return
     tokens = sum(counts)
-    size = _FLOAT_BYTES * dimension * (tokens + len(counts)) + _SPARSE_BYTES * tokens
+    of_tokens = _TOKEN_FLOAT_BYTES * dimension * tokens
+    size = of_tokens + _FLOAT_BYTES * dimension * len(counts) + _SPARSE_BYTES * tokens
     if size > max_bytes:
         raise PayloadTooLarge(
             f"The token vectors of {tokens} tokens make a reply of up to {size} bytes; it may have "

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import grpc
+import numpy as np
 from raglan import tensors
 from raglan.deadline import Deadline
 from raglan.rpc.service_info import ModelServicer
@@ -18,6 +19,7 @@ from raglan.v1 import common_pb2, embedder_pb2, embedder_pb2_grpc
 
 from raglan_embedder.embedding import Embedder, EmbeddingBatch, Kind
 from raglan_embedder.outputs import Outputs
+from raglan_embedder.token_pooling import check_pooling, pool_tokens
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -40,6 +42,7 @@ class EmbedderServicer(ModelServicer[Embedder], embedder_pb2_grpc.EmbedderServic
             outputs |= Outputs.SPARSE
         if request.token_vectors:
             outputs |= Outputs.TOKEN_VECTORS
+        pooling = check_pooling(request.token_pooling)
         embedder = self._ready()
         tracing.current().set_attributes(
             {
@@ -75,7 +78,7 @@ class EmbedderServicer(ModelServicer[Embedder], embedder_pb2_grpc.EmbedderServic
                 reply.readability.append(facts.readability)
         if outputs != Outputs.DENSE:
             # Megabytes to copy.
-            await asyncio.to_thread(_add_others, reply, batch)
+            await asyncio.to_thread(_add_others, reply, batch, pooling)
         return reply
 
     async def GetTokenizer(
@@ -94,10 +97,14 @@ def _compressed(path: Path) -> bytes:
     return gzip.compress(path.read_bytes(), compresslevel=6, mtime=0)
 
 
-def _add_others(reply: embedder_pb2.EmbedResponse, batch: EmbeddingBatch) -> None:
+def _add_others(reply: embedder_pb2.EmbedResponse, batch: EmbeddingBatch, pooling: int) -> None:
     sparse = [text.sparse for text in batch.texts if text.sparse is not None]
     if sparse:
         reply.sparse.CopyFrom(tensors.pack_sparse(sparse))
-    rows = [text.token_vectors for text in batch.texts if text.token_vectors is not None]
+    rows = [
+        pool_tokens(text.token_vectors, pooling).astype(np.float16)
+        for text in batch.texts
+        if text.token_vectors is not None
+    ]
     if rows:
         reply.token_vectors.CopyFrom(tensors.pack_tokens(rows))

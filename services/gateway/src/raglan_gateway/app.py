@@ -44,6 +44,7 @@ from raglan_gateway.api import (
     schemas,
     sources,
     urls,
+    versions,
 )
 from raglan_gateway.api import sessions as session_routes
 from raglan_gateway.api import traces as trace_routes
@@ -110,7 +111,7 @@ def build(settings: GatewaySettings, lifecycle: Lifecycle | None = None) -> Fast
     lifecycle = lifecycle or Lifecycle("the gateway")
     parts = _make(settings, Metrics())
     profiles = read_profiles(settings.profiles_file, parts.mesh.generators)
-    defaults = CollectionProfiles(parts.mesh.collection_profiles)
+    defaults = CollectionProfiles(parts.mesh.collection_settings)
     answering = _answering(parts, profiles, defaults)
     mcp = McpServer(
         mcp_tools.tools(answering, parts.mesh), max_request_bytes=settings.max_request_bytes
@@ -276,6 +277,7 @@ def _routers(
     yield collections.router(mesh, deletions, profiles, defaults)
     yield documents.router(mesh, deletions, settings)
     yield document_changes.router(mesh, deletions)
+    yield versions.router(mesh)
     yield chunks.router(mesh)
     yield session_routes.router(parts.archive)
     yield urls.router(mesh, _url_fetcher(settings))

@@ -1,4 +1,4 @@
-"""The profile that each collection names for its questions, as the index keeps it."""
+"""Settings of collections that their questions depend on, as the index keeps them."""
 
 from __future__ import annotations
 
@@ -11,12 +11,29 @@ from cachetools import LRUCache
 from opentelemetry.trace import INVALID_SPAN
 from raglan.errors import NotFound, RaglanError
 from raglan.telemetry import tracing
+from raglan.v1 import retriever_pb2
 
 from raglan_gateway.degradation import RECOVERABLE
 
 log: Final = structlog.get_logger()
 
-Fetch = Callable[[Sequence[str]], Awaitable[Mapping[str, str]]]
+
+class CollectionSettings(NamedTuple):
+    """Settings of a collection that decide how it is searched."""
+
+    profile: str
+    """Profile of the questions that name none; empty for that of the gateway's file."""
+    outputs: tuple[str, ...] = ()
+    """Outputs of the embedder that it is searched by besides the vector."""
+
+    @classmethod
+    def of(cls, profile: str, further: retriever_pb2.FurtherVectors) -> CollectionSettings:
+        """Return the settings that the index describes."""
+        names = ("token_vectors", "sparse")
+        return cls(profile, tuple(name for name in names if getattr(further, name)))
+
+
+Fetch = Callable[[Sequence[str]], Awaitable[Mapping[str, CollectionSettings]]]
 FRESH_S: Final = 5.0
 """Age at which a profile is asked for again: another gateway may have changed it."""
 _MOST: Final = 10_000
@@ -24,17 +41,17 @@ _MOST: Final = 10_000
 
 
 class _Known(NamedTuple):
-    profile: str | None
+    settings: CollectionSettings | None
     """None: there is no such collection."""
     learned: float
 
 
 class CollectionProfiles:
-    """Profiles of collections: asked for after `FRESH_S`, and kept while the index is away.
+    """Settings of collections: asked for after `FRESH_S`, and kept while the index is away.
 
     Args:
-        fetch: asks the retriever for those of the current tenant's collections: an empty text of
-            one that names none; what does not exist is missing. It may raise RaglanError.
+        fetch: asks the retriever for those of the current tenant's collections; what does not exist
+            is missing. It may raise RaglanError.
         clock: seconds that only grow.
     """
 
@@ -55,7 +72,24 @@ class CollectionProfiles:
             reason, empty where all are known. What was known before an outage still counts.
         """
         held, reason = await self._held(tenant, names)
-        return {name: known.profile or "" if known else "" for name, known in held.items()}, reason
+        profiles = {
+            name: known.settings.profile if known and known.settings else ""
+            for name, known in held.items()
+        }
+        return profiles, reason
+
+    async def outputs(self, tenant: str, names: Sequence[str]) -> tuple[str, ...]:
+        """Return the outputs of the embedder that collections are searched by besides the vector.
+
+        A collection that is not known is searched by the vector alone.
+
+        Args:
+            tenant: the current one.
+            names: of collections.
+        """
+        held, _ = await self._held(tenant, names)
+        known = [each.settings for each in held.values() if each and each.settings]
+        return tuple(dict.fromkeys(name for each in known for name in each.outputs))
 
     async def require(self, tenant: str, names: Sequence[str]) -> None:
         """Check that collections exist, as far as the index can be asked.
@@ -69,7 +103,7 @@ class CollectionProfiles:
         """
         held, _ = await self._held(tenant, names)
         for name, known in held.items():
-            if known and known.profile is None:
+            if known and known.settings is None:
                 raise NotFound(f"There is no collection {name!r}.")
 
     async def _held(
@@ -99,10 +133,10 @@ class CollectionProfiles:
             tracing.detach(attached)
         return {name: self.learn(tenant, name, fetched.get(name)) for name in names}
 
-    def learn(self, tenant: str, name: str, profile: str | None) -> _Known:
-        """Remember the profile of a collection; None forgets one that does not exist."""
-        known = _Known(profile, self._clock())
-        if profile is None:
+    def learn(self, tenant: str, name: str, settings: CollectionSettings | None) -> _Known:
+        """Remember the settings of a collection; None forgets one that does not exist."""
+        known = _Known(settings, self._clock())
+        if settings is None:
             # It may be made at any time: it is asked for each time.
             self._known.pop((tenant, name), None)
         else:

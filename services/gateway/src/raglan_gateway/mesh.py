@@ -33,6 +33,7 @@ from raglan.v1 import (
     traces_pb2_grpc,
 )
 
+from raglan_gateway.collection_profiles import CollectionSettings
 from raglan_gateway.guarded_pool import GuardedPool
 from raglan_gateway.query import DEFAULT_GENERATOR
 from raglan_gateway.settings import GatewaySettings, addresses_by_name
@@ -123,10 +124,11 @@ class Mesh:
         kind: embedder_pb2.InputKind.ValueType,
         *,
         deadline: Deadline,
+        further: Sequence[str] = (),
     ) -> embedder_pb2.EmbedResponse:
-        """Embed interactively; returns vectors of shape (len(texts), dim)."""
+        """Embed interactively; returns vectors of shape (len(texts), dim), and `further`."""
         request = embedder_pb2.EmbedRequest(
-            texts=texts, kind=kind, lane=common_pb2.LANE_INTERACTIVE
+            texts=texts, kind=kind, lane=common_pb2.LANE_INTERACTIVE, **dict.fromkeys(further, True)
         )
         reply: embedder_pb2.EmbedResponse = await self.embedder.call(
             "Embed", request, deadline=deadline, hedge=True
@@ -188,13 +190,21 @@ class Mesh:
             )
         return [job for job in reply.jobs if job.kind in ("delete", "tag")]
 
-    async def collection_profiles(self, collections: Sequence[str]) -> Mapping[str, str]:
-        """Return the profiles of those collections that exist; empty where one names none."""
+    async def collection_settings(
+        self, collections: Sequence[str]
+    ) -> Mapping[str, CollectionSettings]:
+        """Return the settings of those collections that exist."""
         request = retriever_pb2.GetIndexRevisionsRequest(collections=collections)
         reply: retriever_pb2.GetIndexRevisionsResponse = await self.retriever.call(
             "GetIndexRevisions", request, deadline=Deadline.after(REVISIONS_S)
         )
-        return {name: reply.profiles.get(name, "") for name in reply.revisions}
+        return {
+            name: CollectionSettings.of(
+                reply.profiles.get(name, ""),
+                reply.further_vectors.get(name, retriever_pb2.FurtherVectors()),
+            )
+            for name in reply.revisions
+        }
 
     async def describe(self, service: str) -> common_pb2.ServiceInfo:
         """Return what one replica of a service says of itself."""

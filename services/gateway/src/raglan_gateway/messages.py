@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
+from raglan import tensors
 from raglan.chunk_text import in_context
 from raglan.markup import blank_markup
 from raglan.v1 import common_pb2, embedder_pb2, reranker_pb2, retriever_pb2
@@ -22,6 +23,8 @@ def search(
         limit=max(query.top_k, candidates if query.rerank or query.has_preferences else 0),
         filter=query.filter,
     )
+    if query.as_of_ms is not None:
+        request.as_of.FromMilliseconds(query.as_of_ms)
     if embedded is None:
         request.mode = retriever_pb2.SEARCH_MODE_LEXICAL
     else:
@@ -29,7 +32,27 @@ def search(
         request.embedder.CopyFrom(embedded.model)
         if embedded.readability:
             request.readability = embedded.readability[0]
+        if embedded.HasField("token_vectors"):
+            request.token_vectors.CopyFrom(embedded.token_vectors.vectors)
+        if embedded.HasField("sparse"):
+            request.sparse.CopyFrom(embedded.sparse)
     return request
+
+
+def each_embedded(reply: embedder_pb2.EmbedResponse) -> Iterator[embedder_pb2.EmbedResponse]:
+    """Yield what `reply` says of each of its texts."""
+    rows = tensors.unpack(reply.vectors)
+    tokens = tensors.unpack_tokens(reply.token_vectors) if reply.HasField("token_vectors") else []
+    sparse = tensors.unpack_sparse(reply.sparse) if reply.HasField("sparse") else []
+    for at in range(len(rows)):
+        alone = slice(at, at + 1)
+        yield embedder_pb2.EmbedResponse(
+            vectors=tensors.pack(rows[alone]),
+            model=reply.model,
+            readability=reply.readability[alone],
+            token_vectors=tensors.pack_tokens(tokens[alone]) if tokens else None,
+            sparse=tensors.pack_sparse(sparse[alone]) if sparse else None,
+        )
 
 
 def rerank(query: Query, passages: Sequence[common_pb2.Passage]) -> reranker_pb2.RerankRequest:

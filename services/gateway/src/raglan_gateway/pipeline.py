@@ -256,7 +256,10 @@ class Pipeline:
         try:
             async with run_stage(run, self._embedding) as limit:
                 reply = await self._services.embed(
-                    [run.query.line], embedder_pb2.INPUT_KIND_QUERY, deadline=limit
+                    [run.query.line],
+                    embedder_pb2.INPUT_KIND_QUERY,
+                    deadline=limit,
+                    further=run.query.further,
                 )
                 run.spent("embed", reply.timing)
         except RECOVERABLE as error:

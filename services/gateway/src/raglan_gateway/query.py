@@ -26,7 +26,11 @@ class Query:
     top_k: int
     mode: retriever_pb2.SearchMode.ValueType
     rerank: bool
+    further: tuple[str, ...] = ()
+    """Outputs of the embedder besides the vector that the collections are searched by."""
     filter: retriever_pb2.Filter | None = None
+    as_of_ms: int | None = None
+    """Milliseconds since 1970: the time whose versions are searched; None for the present ones."""
     min_score: float | None = None
     """Least relevance of a passage, in [0, 1], by the reranker; None takes all."""
     boosts: tuple[Boost, ...] = ()

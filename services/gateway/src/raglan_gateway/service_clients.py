@@ -18,8 +18,9 @@ class ServiceClients(Protocol):
         kind: embedder_pb2.InputKind.ValueType,
         *,
         deadline: Deadline,
+        further: Sequence[str] = (),
     ) -> embedder_pb2.EmbedResponse:
-        """Embed texts; vectors of shape (len(texts), dim)."""
+        """Embed texts; vectors of shape (len(texts), dim), and the outputs `further`."""
         ...
 
     async def search(

@@ -21,6 +21,7 @@ from raglan_generator.passage_order import PassageOrder
 from raglan_generator.rewriting import Rewriter
 from raglan_generator.servicer import GeneratorServicer, Limits
 from raglan_generator.settings import GeneratorSettings
+from raglan_generator.situating import Situator
 
 
 def build(settings: GeneratorSettings) -> Service:
@@ -43,6 +44,7 @@ def build(settings: GeneratorSettings) -> Service:
         counted,
         metrics_port=lambda: metrics.port,
         rewriter=Rewriter(engine.model) if isinstance(engine, Answering) else None,
+        situator=Situator(engine.model) if isinstance(engine, Answering) else None,
     )
 
     def register(server: grpc.aio.Server) -> None:

@@ -148,7 +148,7 @@ class Rewriter:
             sampling=Sampling(temperature=0),
             trace_headers=trace_headers(),
         )
-        text, end = await self._read(prompt, request, deadline)
+        text, end = await read_text(self._model, prompt, request, deadline)
         is_cut = end.reason is FinishReason.LENGTH
         texts = read_texts(text, asked.kind, asked.count, is_cut=is_cut)
         spent_ns = time.monotonic_ns() - began
@@ -181,28 +181,36 @@ class Rewriter:
                 )
             turns = turns[1:]
 
-    async def _read(self, prompt: Prompt, request: Request, deadline: Deadline) -> tuple[str, End]:
-        """Return the model's text without its reasoning, and how it ended."""
-        parser = ThinkingParser(is_open=bool(prompt.opens_thinking))
-        kept: list[str] = []
-        chars = 0
-        pieces = begun_within(self._model.stream(prompt, request, deadline), request, deadline)
-        async with aclosing(pieces):
-            async for piece in pieces:
-                match piece:
-                    case End():
-                        _keep(kept, parser.flush(cut=piece.reason is FinishReason.LENGTH))
-                        return "".join(kept), piece
-                    case Text(text):
-                        _keep(kept, parser.feed(text))
-                chars += len(piece.text)
-                if chars > _TEXT_CHARS:
-                    raise Unavailable(
-                        f"The model wrote more than {_TEXT_CHARS} characters instead of search "
-                        "texts.",
-                        is_final=True,
-                    )
-        raise Unavailable("The model's stream closed before the end of its text.")
+
+async def read_text(
+    model: LanguageModel, prompt: Prompt, request: Request, deadline: Deadline
+) -> tuple[str, End]:
+    """Return the model's text without its reasoning, and how it ended.
+
+    Raises:
+        Unavailable: the text is far longer than what was asked for.
+        RaglanError: as `LanguageModel.stream`.
+    """
+    parser = ThinkingParser(is_open=bool(prompt.opens_thinking))
+    kept: list[str] = []
+    chars = 0
+    pieces = begun_within(model.stream(prompt, request, deadline), request, deadline)
+    async with aclosing(pieces):
+        async for piece in pieces:
+            match piece:
+                case End():
+                    _keep(kept, parser.flush(cut=piece.reason is FinishReason.LENGTH))
+                    return "".join(kept), piece
+                case Text(text):
+                    _keep(kept, parser.feed(text))
+            chars += len(piece.text)
+            if chars > _TEXT_CHARS:
+                raise Unavailable(
+                    f"The model wrote more than {_TEXT_CHARS} characters instead of "
+                    "what it was asked for.",
+                    is_final=True,
+                )
+    raise Unavailable("The model's stream closed before the end of its text.")
 
 
 def messages(asked: Rewriting, turns: Sequence[Turn]) -> tuple[Message, ...]:
@@ -238,8 +246,8 @@ def read_texts(text: str, kind: Kind, count: int, *, is_cut: bool) -> tuple[str,
         Unavailable: the text has another form.
     """
     if kind is Kind.HYPOTHETICAL_DOCUMENT:
-        passage = _clean(text)[:_PASSAGE_CHARS]
-        if not _has_words(passage):
+        passage = clean(text)[:_PASSAGE_CHARS]
+        if not has_words(passage):
             raise _unusable("no words")
         return (passage,)
     wanted = count if kind is Kind.MULTI_QUERY else 1
@@ -247,15 +255,13 @@ def read_texts(text: str, kind: Kind, count: int, *, is_cut: bool) -> tuple[str,
     if is_cut and lines:
         del lines[-1]
     # A line that ends in a colon announces the others.
-    stripped = [
-        each for line in lines if (each := _clean(line)) and not each.endswith((":", "```"))
-    ]
+    stripped = [each for line in lines if (each := clean(line)) and not each.endswith((":", "```"))]
     if len(stripped) > wanted + _SPARE_LINES:
         raise _unusable(f"{len(stripped)} lines; {wanted} were asked for")
     if any(len(line) > _LINE_CHARS for line in stripped):
         raise _unusable(f"a line of more than {_LINE_CHARS} characters")
     bare = (_LEAD.sub("", line, count=1).strip(_QUOTES).strip() for line in stripped)
-    texts = list(dict.fromkeys(line for line in bare if _has_words(line)))[:wanted]
+    texts = list(dict.fromkeys(line for line in bare if has_words(line)))[:wanted]
     if not texts:
         raise _unusable("no words")
     return tuple(texts)
@@ -269,13 +275,14 @@ def _keep(kept: list[str], parts: Iterator[Text | Thinking | Revoked]) -> None:
             kept.clear()
 
 
-def _clean(text: str) -> str:
-    """`text` in one line, without characters that nobody sees."""
+def clean(text: str) -> str:
+    """Return `text` in one line, without characters that nobody sees."""
     line = " ".join(text.split())
     return "".join(character for character in line if character.isprintable())
 
 
-def _has_words(text: str) -> bool:
+def has_words(text: str) -> bool:
+    """Return whether `text` has a letter or digit."""
     return any(character.isalnum() for character in text)
 
 

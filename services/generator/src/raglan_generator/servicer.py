@@ -35,7 +35,8 @@ from raglan_generator.generation import (
 )
 from raglan_generator.metrics import GeneratorMetrics
 from raglan_generator.rewriting import MAX_COUNT, Kind, Rewriter, Rewriting
-from raglan_generator.tracing import end_rewriting, rewriting_span, traced
+from raglan_generator.situating import Situated, Situator
+from raglan_generator.tracing import end_rewriting, rewriting_span, situating_span, traced
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -81,7 +82,9 @@ class GeneratorServicer(generator_pb2_grpc.GeneratorServiceServicer):
         metrics_port: Callable[[], int],
         *,
         rewriter: Rewriter | None = None,
+        situator: Situator | None = None,
     ) -> None:
+        self._situator = situator
         self._engine = engine
         self._limits = limits
         self._metrics = metrics
@@ -118,6 +121,32 @@ class GeneratorServicer(generator_pb2_grpc.GeneratorServiceServicer):
         self._metrics.count_tokens(written.usage)
         return generator_pb2.RewriteResponse(
             texts=written.texts,
+            usage=_usage(written.usage),
+            model=written.model,
+            timing=common_pb2.Timing(
+                queue_ns=written.queue_ns, compute_ns=written.compute_ns, batch_size=1
+            ),
+        )
+
+    async def Situate(
+        self, request: generator_pb2.SituateRequest, context: Context
+    ) -> generator_pb2.SituateResponse:
+        """Write a sentence that situates a passage in its document."""
+        if self._situator is None:
+            raise NotSupported(
+                f"The {self._engine.info.engine} generator has no language model to situate "
+                "passages with (RAGLAN_GENERATOR_ENGINE)."
+            )
+        if not request.passage.strip() or not request.document.strip():
+            raise InvalidInput("A passage is situated in its document; give both.")
+        tenant = _short("tenant", request.tenant, _MAX_NAME_CHARS)
+        asked = Situated(request.title, request.document, request.passage, tenant)
+        with self._admitted(), situating_span(self._engine, asked) as span:
+            written = await self._situator.situate(asked, Deadline.of(context))
+            end_rewriting(span, written)
+        self._metrics.count_tokens(written.usage)
+        return generator_pb2.SituateResponse(
+            sentence=written.texts[0],
             usage=_usage(written.usage),
             model=written.model,
             timing=common_pb2.Timing(

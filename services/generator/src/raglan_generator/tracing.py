@@ -15,6 +15,7 @@ from raglan.telemetry.http import trace_headers
 
 from raglan_generator.generation import Delta, Engine, Event, Finished, Request, Restart
 from raglan_generator.rewriting import Rewriting, Rewritten
+from raglan_generator.situating import Situated
 
 
 async def traced(engine: Engine, request: Request, deadline: Deadline) -> AsyncGenerator[Event]:
@@ -44,6 +45,15 @@ async def traced(engine: Engine, request: Request, deadline: Deadline) -> AsyncG
 
 def rewriting_span(engine: Engine, asked: Rewriting) -> tracing.span:
     """Span of the search texts that the engine's model writes."""
+    return _writing_span(engine, asked.kind.value, asked.question)
+
+
+def situating_span(engine: Engine, asked: Situated) -> tracing.span:
+    """Span of the sentence that the engine's model writes for a passage."""
+    return _writing_span(engine, "situate", asked.passage)
+
+
+def _writing_span(engine: Engine, strategy: str, text: str) -> tracing.span:
     model = engine.info.model
     return tracing.span(
         f"{semconv.CHAT} {model}",
@@ -53,8 +63,8 @@ def rewriting_span(engine: Engine, asked: Rewriting) -> tracing.span:
             semconv.PROVIDER: engine.info.engine,
             semconv.REQUEST_MODEL: model,
             semconv.LLM_MODEL: model,
-            semconv.STRATEGY: asked.kind.value,
-            semconv.INPUT: tracing.content(asked.question),
+            semconv.STRATEGY: strategy,
+            semconv.INPUT: tracing.content(text),
         },
     )
 

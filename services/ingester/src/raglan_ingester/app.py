@@ -12,7 +12,7 @@ import grpc
 import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
-from raglan.database import Database, PatientDatabase, url_of
+from raglan.database import Database, now_ms, url_of
 from raglan.deadline import Deadline
 from raglan.disk import require_writable
 from raglan.errors import Unavailable
@@ -26,31 +26,25 @@ from raglan.v1 import embedder_pb2_grpc, ingester_pb2_grpc, retriever_pb2_grpc
 from raglan_ingester.backup.exporting import Exporter
 from raglan_ingester.backup.importing import Importer, Target
 from raglan_ingester.backup.rows import RowReader
-from raglan_ingester.blobs import BlobStore
 from raglan_ingester.byte_budget import ByteBudget
-from raglan_ingester.change_store import ChangeStore
 from raglan_ingester.changes import Changes
 from raglan_ingester.chunk_preview import ChunkPreviewer
 from raglan_ingester.chunking import Sizes
 from raglan_ingester.clients.embedder import EmbedderClient
+from raglan_ingester.clients.generator import GeneratorClient
 from raglan_ingester.clients.index_transfer import IndexTransfer
 from raglan_ingester.clients.retriever import RetrieverClient
-from raglan_ingester.collection_locks import CollectionLocks
-from raglan_ingester.documents import DocumentStore
+from raglan_ingester.contexts import Contexts, ContextStore
 from raglan_ingester.engines.dbos_queue import DbosQueue
 from raglan_ingester.indexing import Indexer
 from raglan_ingester.ingestion import Ingestion
-from raglan_ingester.job_traces import JobTraces
-from raglan_ingester.jobs import JobStore
 from raglan_ingester.labelling import Labelling
-from raglan_ingester.labels import LabelStore
 from raglan_ingester.library import Library
 from raglan_ingester.metrics import IngesterMetrics
 from raglan_ingester.outage_retry import OutageRetry
 from raglan_ingester.parsing import ParserPool
 from raglan_ingester.pipeline import BYTES_UNDER_WAY, JobDependencies
 from raglan_ingester.reconciliation import Reconciler
-from raglan_ingester.revisions import RevisionStore
 from raglan_ingester.schema import SCHEMA
 from raglan_ingester.selection import Selection
 from raglan_ingester.semantic_cuts import SemanticParser
@@ -59,8 +53,8 @@ from raglan_ingester.settings import IngesterSettings
 from raglan_ingester.sources.open_reader import Readers
 from raglan_ingester.sources.scheduler import Scheduler
 from raglan_ingester.sources.source_file import SourceFile
-from raglan_ingester.sources.store import SourceStore
 from raglan_ingester.sources.sync import Ports
+from raglan_ingester.stores import Stores
 from raglan_ingester.submission import Intake, Limits
 from raglan_ingester.tokenizer_files import TokenizerFolder
 from raglan_ingester.workers import Heartbeats, WorkerName, claim_name
@@ -71,25 +65,6 @@ _PREVIEW_PATIENCE_S = 2.0
 """Somebody waits for a preview."""
 _TOKENIZERS = "tokenizers"
 """Folder of the models' tokenizers: all of the data folder that parser processes may read."""
-
-
-class _Stores:
-    """Stores over the tables, and the locks of their writers."""
-
-    def __init__(self, database: Database, settings: IngesterSettings) -> None:
-        patient = PatientDatabase(database)
-        self.database = database
-        # Runs wait for a database that is away; callers are told.
-        self.jobs, self.documents = JobStore(patient), DocumentStore(patient)
-        self.asked_jobs, self.asked_documents = JobStore(database), DocumentStore(database)
-        self.traces = JobTraces(patient)
-        self.revisions = RevisionStore(database)
-        self.labels = LabelStore(database, settings.max_metadata_bytes)
-        self.changes = ChangeStore(database, settings.max_metadata_bytes)
-        self.sources = SourceStore(database)
-        self.blobs = BlobStore(settings.data_dir / "blobs", min_free_mb=settings.min_free_mb)
-        self.locks = CollectionLocks()
-        self.submissions = CollectionLocks()
 
 
 class Ingester:
@@ -103,7 +78,7 @@ class Ingester:
         (settings.data_dir / _TOKENIZERS).mkdir(exist_ok=True)
         self._database = Database(url, SCHEMA)
         self._database_state = Dependency(self._database.engine.dialect.name, self._database.ping)
-        self._stores = _Stores(self._database, settings)
+        self._stores = Stores(self._database, settings)
         self.metrics = Endpoint.of(settings)
         self._counted = IngesterMetrics(self.metrics.registry)
         self._connect()
@@ -124,7 +99,11 @@ class Ingester:
         self._ingestion = self._build_ingestion()
         self._library = self._build_library()
         self._labelling = Labelling(
-            self._stores.labels, self._retriever, self._stores.locks, self._counted.set_aside
+            self._stores.labels,
+            self._retriever,
+            self._stores.locks,
+            self._counted.set_aside,
+            self._stores.versions,
         )
         self._changes = self._build_changes()
         self._importer = self._build_importer()
@@ -137,7 +116,12 @@ class Ingester:
         )
         stores = self._stores
         self._intake = Intake(
-            stores.blobs, stores.asked_jobs, self._limits, self._identify, stores.submissions
+            stores.blobs,
+            stores.prepared,
+            stores.asked_jobs,
+            self._limits,
+            self._identify,
+            stores.submissions,
         )
         self._sources = self._build_sources()
         self._servicer = self._build_servicer()
@@ -157,6 +141,11 @@ class Ingester:
             retriever_pb2_grpc.RetrieverServiceStub,
             on_attempt=partial(called.attempted, "retriever"),
         )
+        self._generator = GeneratorClient(
+            self._settings.generator_address,
+            called.attempted,
+            call_s=self._settings.context_call_s,
+        )
         called.watch({"embedder": self._embedders, "retriever": self._retrievers})
         self._embedder = EmbedderClient(self._embedders)
         record = self._stores.revisions.record
@@ -170,6 +159,7 @@ class Ingester:
             jobs=stores.jobs,
             documents=stores.documents,
             blobs=stores.blobs,
+            prepared=stores.prepared,
             parser=self._semantic_parser(embedder_retry),
             embedder=self._embedder,
             embedder_retry=embedder_retry,
@@ -181,6 +171,7 @@ class Ingester:
                 stores.locks,
                 self._retry,
                 stores.blobs,
+                stores.versions,
             ),
             parse_workers=settings.parse_workers,
             texts_per_call=settings.embed_texts_per_call,
@@ -191,6 +182,13 @@ class Ingester:
             max_metadata_bytes=settings.max_metadata_bytes,
             max_chunks_per_document=settings.max_chunks_per_document,
             max_chunks_per_job=settings.max_chunks_per_job,
+            contexts=Contexts(
+                self._generator,
+                OutageRetry(settings.context_call_s),
+                ContextStore(stores.patient),
+                asyncio.Semaphore(settings.context_calls_in_flight),
+                settings.context_document_chars,
+            ),
         )
         return Ingestion(
             dependencies,
@@ -214,6 +212,7 @@ class Ingester:
             stores.submissions,
             self._ingestion,
             stores.revisions,
+            stores.versions,
         )
 
     def _build_changes(self) -> Changes:
@@ -329,9 +328,11 @@ class Ingester:
 
     async def _finish(self) -> None:
         """Bring to the index what was changed or deleted while it was away."""
+        await self._stores.prepared.sweep()
         try:
             await self._library.finish_deletions()
         finally:
+            await self._stores.versions.expire(now_ms())
             await self._labelling.finish()
 
     async def _vectors(self, retry: OutageRetry, texts: Sequence[str]) -> NDArray[Any]:
@@ -374,6 +375,7 @@ class Ingester:
         await self._parser.close()
         await self._embedders.close()
         await self._retrievers.close()
+        await self._generator.close()
         await self._database_state.close()
         await self._database.close()
         if self._worker is not None:

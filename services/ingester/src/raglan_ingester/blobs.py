@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import BinaryIO, Final, Protocol
 
 from raglan.disk import Disk
 
@@ -148,13 +148,21 @@ class BlobStore:
             yield
 
 
+class Adopter(Protocol):
+    """Where a file goes once it is whole."""
+
+    def adopt(self, received: Path, sha256: str) -> None:
+        """Move the file to its place."""
+        ...
+
+
 class BlobWriter:
     """Receives one document, off the loop: `write` pieces, then `commit` or `discard`.
 
     Both raise StorageFull where the disk has no space.
     """
 
-    def __init__(self, store: BlobStore, path: Path, disk: Disk) -> None:
+    def __init__(self, store: Adopter, path: Path, disk: Disk) -> None:
         self._store = store
         self._disk = disk
         self._path = path

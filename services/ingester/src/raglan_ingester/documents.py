@@ -27,6 +27,7 @@ from raglan_ingester.model import (
     UnfinishedLabel,
 )
 from raglan_ingester.revisions import begin_deletions, insert
+from raglan_ingester.versions import Edition, keep_earlier
 
 _AT_ONCE: Final = 500
 """Rows a statement names; SQLite takes 32,766 parameters."""
@@ -57,6 +58,8 @@ class Version:
     language: str = ""
     warnings: Sequence[str] = ()
     structure: bytes = b""
+    edition: Edition | None = None
+    """Place in the document's history; None where the collection keeps no versions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -324,25 +327,6 @@ def delete_rows(
     return hashes
 
 
-def fail_stranded(session: Session) -> int:
-    """Settle what still waits although its job has ended or is forgotten; how many documents."""
-    error = "Its job ended before this document was ingested; send it again."
-    unfinished = sa.select(Job.id).where(Job.state.in_([JobState.QUEUED, JobState.RUNNING]))
-    session.execute(
-        sa.update(Item)
-        .where(Item.state == ItemState.QUEUED, Item.job_id.not_in(unfinished))
-        .values(state=ItemState.FAILED, error=error)
-        .execution_options(synchronize_session=False)
-    )
-    stranded = session.execute(
-        sa.update(Document)
-        .where(Document.state == DocumentState.QUEUED, Document.job_id.not_in(unfinished))
-        .values(state=DocumentState.FAILED, error=error)
-        .execution_options(synchronize_session=False)
-    )
-    return int(stranded.rowcount)  # type: ignore[attr-defined]
-
-
 def _forget_submissions(session: Session, collection: str, ids: Sequence[str]) -> None:
     """Remove what jobs remember of deleted documents: only that they were submitted stays."""
     jobs = sa.select(Job.id).where(Job.collection == collection)
@@ -394,6 +378,7 @@ def _values_of(version: Version) -> dict[str, Any]:
         "size_bytes": item.size_bytes,
         "chunks": version.chunks,
         "fingerprint": version.fingerprint,
+        **(version.edition.columns() if version.edition else {}),
     }
 
 
@@ -430,6 +415,8 @@ def _update(session: Session, job: Job, versions: Sequence[Version]) -> set[str]
         row = session.get(Document, (job.collection, id_), with_for_update=True)
         if row is None or row.job_id != job.id:
             continue
+        if version.edition is not None:
+            keep_earlier(session, row, version.edition)
         for name, value in _values_of(version).items():
             setattr(row, name, value)
         item = session.get_one(Item, (job.id, version.item.ordinal))

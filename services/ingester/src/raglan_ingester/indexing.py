@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -14,7 +14,9 @@ import structlog
 from numpy.typing import NDArray
 from raglan import metadata
 from raglan.chunk_ids import chunk_id
+from raglan.database import now_ms
 from raglan.errors import NotFound, RaglanError, Unavailable
+from raglan.tensors import SparseVector
 
 from raglan_ingester.blobs import BlobStore
 from raglan_ingester.clients.embedder import Model
@@ -27,6 +29,7 @@ from raglan_ingester.labels import Labels, submitted_labels
 from raglan_ingester.model import Document, Item, ItemState, Job
 from raglan_ingester.outage_retry import TRANSIENT, OutageRetry
 from raglan_ingester.parsing import CutChunk, CutDocument
+from raglan_ingester.versions import Edition, Kept, Retention, VersionStore
 
 log: Final = structlog.get_logger()
 
@@ -53,8 +56,12 @@ class Index(Protocol):
         """Delete the chunks of documents but those in `keep`; return their number."""
         ...
 
+    async def keep_versions(self, collection: str, documents: Mapping[str, Kept]) -> None:
+        """Make replaced versions earlier ones, and remove those that are not kept."""
+        ...
+
     async def count(self, collection: str, document_ids: Sequence[str]) -> list[int]:
-        """Count the chunks of each document."""
+        """Count the chunks of each document's present version."""
         ...
 
 
@@ -72,16 +79,31 @@ class Prepared:
     """Submitted metadata, completed with the document's own."""
     readability: Sequence[float] = ()
     """Readability of each chunk, in [0, 1]; empty where the embedder does not know."""
+    tokens: Sequence[NDArray[Any]] = ()
+    """Token vectors of each chunk; empty where the collection has none."""
+    sparse: Sequence[SparseVector] = ()
+    """Term weights of each chunk by the model; empty where the collection has none."""
     warnings: Sequence[str] = ()
     labels: Labels = field(default_factory=lambda: Labels("{}"))
     """Of its chunks, once they are known."""
     created_ms: int = 0
     """Time of submission, in milliseconds since the epoch."""
+    number: int = 0
+    """Of the version."""
+    retention: Retention | None = None
+    """Of the collection; None where it keeps no versions."""
+    edition: Edition | None = None
+    """Place in the document's history, once it is known."""
 
     def labelled(self, item: Item, held: Document) -> Prepared:
-        """Return it with its labels, by its submission and its present version as they are now."""
+        """Return it with what its submission and its present version, as they are now, decide."""
         labels = submitted_labels(item, held, completed_json=self.metadata_json)
-        return replace(self, labels=labels)
+        if self.retention is None:
+            return replace(self, labels=labels)
+        since = held.valid_from_ms
+        if self.number != held.version:
+            since = max(now_ms(), since + 1)
+        return replace(self, labels=labels, edition=Edition(self.number, since, self.retention))
 
     @property
     def id(self) -> str:
@@ -101,6 +123,7 @@ class Prepared:
             language=self.cut.language,
             warnings=self.warnings,
             structure=self.cut.structure,
+            edition=self.edition,
         )
 
 
@@ -124,8 +147,10 @@ class Indexer:
         locks: CollectionLocks,
         retry: OutageRetry,
         blobs: BlobStore,
+        versions: VersionStore,
     ) -> None:
         self._blobs = blobs
+        self._versions = versions
         self._jobs = jobs
         self._documents = documents
         self._index = index
@@ -214,10 +239,17 @@ class Indexer:
         except RaglanError as error:
             # The new version is whole: `verify` or the reconciler clears the old one away.
             log.warning("chunks of earlier versions remain", job=job.id, reason=error.message)
+            versioned = [document.id for document in documents if document.edition]
+            await self._versions.leave(job.collection, versioned)
 
     async def _clear_stale(self, job: Job, versions: Sequence[tuple[str, str, int]]) -> None:
-        """Remove all chunks of documents but those of one version, (id, fingerprint, chunks)."""
+        """Remove all chunks of documents but those of one version, (id, fingerprint, chunks).
+
+        Earlier versions stay as far as they are kept.
+        """
         ids = [id_ for id_, _, _ in versions]
+        if kept := await self._versions.kept(job.collection, ids):
+            await self._index.keep_versions(job.collection, kept)
         keep = [
             chunk_id(id_, fingerprint, ordinal)
             for id_, fingerprint, chunks in versions
@@ -274,6 +306,7 @@ def _upserts(
     for document in documents:
         for chunk, row in zip(_chunks_of(document), document.vectors, strict=True):
             weight = 4 * len(chunk.text) + len(chunk.metadata_json) + len(chunk.structure)
+            weight += 0 if chunk.tokens is None else chunk.tokens.nbytes
             if chunks and (size + weight > _UPSERT_BYTES or len(chunks) == _UPSERT_CHUNKS):
                 yield chunks, np.stack(rows)
                 chunks, rows, size = [], [], 0
@@ -319,6 +352,9 @@ def _chunks_of(document: Prepared) -> Iterator[IndexChunk]:
             access=document.labels.access,
             gap_before=gap if len(gap) <= _GAP_CHARS else "",
             section=None if span.section is None else sections[span.section],
+            edition=document.edition,
+            tokens=document.tokens[ordinal] if document.tokens else None,
+            sparse=document.sparse[ordinal] if document.sparse else None,
         )
 
 

@@ -176,9 +176,10 @@ class Ingestion:
         )
         run = JobRun(self._dependencies, job, settings, await self._progress(job), tokenizer)
         await self._until_done(run, job, stop)
-        if await self._jobs.save_progress(job, run.progress.as_dict()):
+        if await self._save(run, job):
             stop.set()
-        if warnings := run.unread.warnings():
+        context = run.context.warnings() if run.context else []
+        if warnings := [*run.unread.warnings(), *context]:
             await self._jobs.warn(job, warnings)
         if not stop.is_set():
             await self._verify(job)
@@ -210,9 +211,14 @@ class Ingestion:
     async def _report(self, run: JobRun, job: Job, stop: asyncio.Event) -> None:
         """Store the progress, and learn of a cancellation by another process."""
         while True:
-            if await self._jobs.save_progress(job, run.progress.as_dict()):
+            if await self._save(run, job):
                 stop.set()
             await asyncio.sleep(_REPORT_S)
+
+    async def _save(self, run: JobRun, job: Job) -> bool:
+        """Store the progress and the cost; return whether to stop."""
+        spent = run.context.cost.as_dict() if run.context else None
+        return await self._jobs.save_progress(job, stages=run.progress.as_dict(), context=spent)
 
     async def _progress(self, job: Job) -> Progress:
         tally = await self._jobs.tally(job.id)

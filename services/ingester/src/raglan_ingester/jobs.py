@@ -12,7 +12,7 @@ from raglan.errors import Conflict, NotFound
 from sqlalchemy.orm import Session
 
 from raglan_ingester.change_store import Change, change_of
-from raglan_ingester.documents import FORGOTTEN, add_warnings, claim, fail_stranded
+from raglan_ingester.documents import FORGOTTEN, add_warnings, claim
 from raglan_ingester.job_views import JobView, newest, reached, views_of
 from raglan_ingester.model import (
     Document,
@@ -26,6 +26,7 @@ from raglan_ingester.model import (
     JobWarning,
 )
 from raglan_ingester.revisions import insert
+from raglan_ingester.stranded import fail_stranded
 
 _RERUN = (ItemState.FAILED, ItemState.CANCELLED)
 
@@ -167,12 +168,12 @@ class JobStore:
         """Count the items of a job by state."""
         return await self._database.run(lambda session: _tally(session, job_id))
 
-    async def save_progress(self, job: Job, stages: dict[str, list[int]]) -> bool:
+    async def save_progress(self, job: Job, **columns: object) -> bool:
         """Store the progress; whether to stop: the job was cancelled, or runs elsewhere."""
 
         def work(session: Session) -> bool:
             mine = (Job.id == job.id, Job.attempt == job.attempt)
-            session.execute(sa.update(Job).where(*mine).values(stages=stages))
+            session.execute(sa.update(Job).where(*mine).values(**columns))
             return session.scalar(sa.select(Job.cancel_requested).where(*mine)) is not False
 
         return await self._database.run(work)

@@ -14,6 +14,7 @@ from raglan_ingester.labels import LabelChange, Labels, LabelStore, labels_of
 from raglan_ingester.model import ATTEMPTS, Document
 from raglan_ingester.outage_retry import TRANSIENT
 from raglan_ingester.unfinished import finish_each
+from raglan_ingester.versions import Kept, VersionStore
 
 log: Final = structlog.get_logger()
 
@@ -35,6 +36,12 @@ class Index(Protocol):
         """Replace metadata and tags of documents. Raises NotFound: no such collection."""
         ...
 
+    async def keep_versions(
+        self, collection: str, documents: Mapping[str, Kept], *, deadline: Deadline | None = None
+    ) -> None:
+        """Remove versions that are not kept. Raises NotFound: no such collection."""
+        ...
+
 
 class Labelling:
     """Changes labels. Should the index be away, the change stands, and is brought to it later.
@@ -44,6 +51,7 @@ class Labelling:
         index: their copies on chunks.
         locks: of the collections.
         on_set_aside: told how many documents' labels the index has refused for good.
+        versions: of the documents, which the index learns together with the labels.
     """
 
     def __init__(
@@ -52,8 +60,10 @@ class Labelling:
         index: Index,
         locks: CollectionLocks,
         on_set_aside: Callable[[int], None],
+        versions: VersionStore,
     ) -> None:
         self._labels = labels
+        self._versions = versions
         self._index = index
         self._locks = locks
         self._on_set_aside = on_set_aside
@@ -134,6 +144,8 @@ class Labelling:
         try:
             labels = {id_: labels_of(row) for id_, row in rows.items()}
             await self._index.label(collection, labels, deadline=deadline)
+            if kept := await self._versions.kept(collection, list(rows)):
+                await self._index.keep_versions(collection, kept, deadline=deadline)
         except NotFound:  # the collection is gone
             return {}
         except TRANSIENT:

@@ -15,10 +15,11 @@ from raglan_ingester.blobs import BlobStore
 from raglan_ingester.collection_locks import CollectionLocks
 from raglan_ingester.documents import DocumentStore, StoredDocument
 from raglan_ingester.ingestion import Ingestion
-from raglan_ingester.model import Document, DocumentState
+from raglan_ingester.model import Document, DocumentState, EarlierVersion
 from raglan_ingester.revisions import RevisionStore
 from raglan_ingester.selection import Selection
 from raglan_ingester.unfinished import finish_each
+from raglan_ingester.versions import VersionStore
 
 MAX_PAGE: Final = 1000
 DEFAULT_PAGE: Final = 100
@@ -49,7 +50,9 @@ class Library:
         submissions: CollectionLocks,
         ingestion: Ingestion,
         revisions: RevisionStore,
+        versions: VersionStore,
     ) -> None:
+        self._versions = versions
         self._documents = documents
         self._selection = Selection(documents)
         self._blobs = blobs
@@ -73,6 +76,32 @@ class Library:
         if not access_tags.allows(found.row.access):
             raise absent(collection, document_id)
         return found
+
+    async def versions(
+        self, collection: str, document_id: str
+    ) -> tuple[Document, Sequence[EarlierVersion]]:
+        """Return a document and its earlier versions that the caller reaches, without texts.
+
+        Raises:
+            NotFound: there is no such document, or the caller does not reach it.
+        """
+        row = (await self.get(collection, document_id)).row
+        earlier = await self._versions.earlier(collection, document_id)
+        return row, [each for each in earlier if access_tags.allows(_tags_of(each, row))]
+
+    async def version(
+        self, collection: str, document_id: str, number: int
+    ) -> tuple[Document, EarlierVersion]:
+        """Return a document, and an earlier version of it with its text.
+
+        Raises:
+            NotFound: there is none, or the caller does not reach it.
+        """
+        row = (await self.get(collection, document_id)).row
+        found = await self._versions.get(collection, document_id, number)
+        if not access_tags.allows(_tags_of(found, row)):
+            raise absent(collection, document_id)
+        return row, found
 
     async def delete(self, collection: str, document_id: str, deadline: Deadline) -> int:
         """Forget a document and its chunks; how many chunks there were.
@@ -204,6 +233,11 @@ class Library:
             deleted = 0
         await self._revisions.finish(collection, ids)
         return deleted
+
+
+def _tags_of(version: EarlierVersion, document: Document) -> Sequence[str]:
+    """Return the access tags that the index keeps for an earlier version."""
+    return access_tags.narrowed(version.access, document.access)
 
 
 def absent(collection: str, document_id: str) -> NotFound:

@@ -92,6 +92,8 @@ class Job(Base):
     collection: Mapped[str] = mapped_column(String(MAX_QUALIFIED_CHARS), index=True)
     state: Mapped[str] = mapped_column(String(16), default=JobState.QUEUED)
     kind: Mapped[str] = mapped_column(String(16), default=JobKind.INGEST)
+    context: Mapped[dict[str, int] | None] = mapped_column(JSON(none_as_null=True))
+    """Of a job with contextual chunks: `raglan_ingester.contexts.Cost`."""
     change: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     """Of a job that changes documents by a filter: `raglan_ingester.changes.Change`."""
     attempt: Mapped[int] = mapped_column(default=1)
@@ -188,6 +190,64 @@ class Document(Base):
     submission: Mapped[int] = mapped_column(default=0)
     """`Job.number` of the job that submitted it last; a repair is no submission."""
     created_ms: Mapped[int]
+    version: Mapped[int] = mapped_column(default=0)
+    """Number of the present version, from 1; 0 where the collection keeps no versions."""
+    valid_from_ms: Mapped[int] = mapped_column(default=0)
+    """When the present version took the place of the one before."""
+
+
+class EarlierVersion(Base):
+    """A version of a document that another one has replaced."""
+
+    __tablename__ = "document_versions"
+    __table_args__ = (
+        ForeignKeyConstraint(
+            ["collection", "document_id"],
+            ["documents.collection", "documents.id"],
+            ondelete="CASCADE",
+        ),
+        Index("document_versions_by_expiry", "expires_ms"),
+    )
+
+    collection: Mapped[str] = mapped_column(String(MAX_QUALIFIED_CHARS), primary_key=True)
+    document_id: Mapped[str] = mapped_column(String(MAX_DOCUMENT_ID_CHARS), primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True)
+    valid_from_ms: Mapped[int]
+    valid_to_ms: Mapped[int]
+    expires_ms: Mapped[int | None]
+    """When it is removed; None if it is kept until others take its place."""
+    title: Mapped[str] = mapped_column(default="")
+    text: Mapped[str] = mapped_column(default="", deferred=True)
+    metadata_json: Mapped[str] = mapped_column(default="{}")
+    filename: Mapped[str] = mapped_column(default="")
+    media_type: Mapped[str] = mapped_column(default="")
+    sha256: Mapped[str] = mapped_column(String(64))
+    """Of its bytes, which are not kept."""
+    size_bytes: Mapped[int]
+    chunks: Mapped[int]
+    fingerprint: Mapped[str] = mapped_column(String(64))
+    access: Mapped[list[str]] = mapped_column(JSON, default=list)
+    """Its tags when it was replaced; a caller needs one of these and one of the document's."""
+    language: Mapped[str] = mapped_column(String(16), default="")
+
+
+class ChunkContext(Base):
+    """A sentence by which a language model situated a chunk in its document."""
+
+    __tablename__ = "chunk_contexts"
+    __table_args__ = (
+        ForeignKeyConstraint(
+            ["collection", "document_id"],
+            ["documents.collection", "documents.id"],
+            ondelete="CASCADE",
+        ),
+    )
+
+    collection: Mapped[str] = mapped_column(String(MAX_QUALIFIED_CHARS), primary_key=True)
+    document_id: Mapped[str] = mapped_column(String(MAX_DOCUMENT_ID_CHARS), primary_key=True)
+    key: Mapped[str] = mapped_column(String(64), primary_key=True)
+    """Digest of what the model was shown."""
+    sentence: Mapped[str]
 
 
 class DocumentStructure(Base):

@@ -244,7 +244,7 @@ class _Worker:
             requests.write(data[start : start + _PIECE_BYTES])
             await requests.drain()
         await requests.drain()
-        return await asyncio.to_thread(_reply_of, await self._reply())
+        return await asyncio.to_thread(reply_of, await self._reply())
 
     async def confinement(self) -> list[str]:
         """By what it is confined, as it says of itself first."""
@@ -279,7 +279,8 @@ def _read(path: Path) -> bytes:
         raise Unparsable(f"The document cannot be read: {error.strerror}.") from None
 
 
-def _reply_of(body: bytes) -> CutDocument | Unparsable:
+def reply_of(body: bytes) -> CutDocument | Unparsable:
+    """Read a reply of a parser process."""
     reply = json.loads(body)
     if "error" in reply:
         return Unparsable(str(reply["error"]))
@@ -295,3 +296,28 @@ def _reply_of(body: bytes) -> CutDocument | Unparsable:
         warnings=reply["warnings"],
         structure=base64.b64decode(reply["structure"]),
     )
+
+
+def body_of(cut: CutDocument) -> bytes:
+    """Return the reply of a parser process that `reply_of` reads as `cut`."""
+    chunks = [
+        [
+            *(chunk.start, chunk.end, chunk.heading_path, chunk.page),
+            *(_packed(chunk.structure), chunk.metadata, chunk.section),
+        ]
+        for chunk in cut.chunks
+    ]
+    reply = {
+        "title": cut.title,
+        "text": cut.text,
+        "language": cut.language,
+        "metadata": cut.metadata,
+        "warnings": cut.warnings,
+        "structure": _packed(cut.structure),
+        "chunks": chunks,
+    }
+    return json.dumps(reply, ensure_ascii=False).encode()
+
+
+def _packed(structure: bytes) -> str:
+    return base64.b64encode(structure).decode()

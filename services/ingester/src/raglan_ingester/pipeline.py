@@ -7,44 +7,39 @@ off is continued by the next, which takes what is still queued.
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import json
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
-import numpy as np
 import structlog
-from numpy.typing import NDArray
-from raglan.chunk_text import in_context
-from raglan.chunking_strategy import STRUCTURE
 from raglan.errors import Conflict, RaglanError
-from raglan.markup import blank_markup
 from raglan.telemetry import semconv, tracing
 
 from raglan_ingester.blobs import BlobStore
 from raglan_ingester.byte_budget import ByteBudget
 from raglan_ingester.chunking import Sizes
-from raglan_ingester.clients.embedder import Embedded, Model
+from raglan_ingester.clients.embedder import Embedded, FurtherVectors, Model
 from raglan_ingester.clients.retriever import CollectionSettings
+from raglan_ingester.contexts import TOKENS, Contexts, JobContexts
 from raglan_ingester.document_metadata import merge_metadata
 from raglan_ingester.documents import DocumentStore
+from raglan_ingester.embedding_texts import divided, embedding_texts
+from raglan_ingester.fingerprints import fingerprint
 from raglan_ingester.indexing import Indexer, Prepared
 from raglan_ingester.jobs import JobStore
 from raglan_ingester.model import Document, DocumentState, Item, ItemState, Job, JobState
 from raglan_ingester.outage_retry import TRANSIENT, OutageRetry
 from raglan_ingester.parsers.parsed import Unparsable
 from raglan_ingester.parsing import CutDocument, Parser, ParseRequest
+from raglan_ingester.prepared import PreparedStore
 from raglan_ingester.progress import Progress
 from raglan_ingester.token_index import ModelTokenizer
 from raglan_ingester.tokenizer_files import TokenizerFolder
 from raglan_ingester.unread_language import UnreadDocuments, truncation_warnings
+from raglan_ingester.versions import following
 
 log: Final = structlog.get_logger()
-
-PIPELINE_VERSION: Final = 3
-"""Raise it when the same bytes would now give other chunks: unchanged documents are then redone."""
 
 _PAGE: Final = 256
 BYTES_UNDER_WAY: Final = 64 * 1024 * 1024
@@ -69,7 +64,7 @@ class Observer(Protocol):
 class Embedder(Protocol):
     """The part of the embedder that a run needs."""
 
-    async def embed(self, texts: Sequence[str]) -> Embedded:
+    async def embed(self, texts: Sequence[str], further: FurtherVectors) -> Embedded:
         """Raises RaglanError."""
         ...
 
@@ -81,6 +76,7 @@ class JobDependencies:
     jobs: JobStore
     documents: DocumentStore
     blobs: BlobStore
+    prepared: PreparedStore
     parser: Parser
     embedder: Embedder
     embedder_retry: OutageRetry
@@ -98,6 +94,7 @@ class JobDependencies:
     max_metadata_bytes: int
     max_chunks_per_document: int
     max_chunks_per_job: int
+    contexts: Contexts
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +103,11 @@ class _Cut:
 
     item: Item
     cut: CutDocument
-    fingerprint: str
+    number: int
+    """Of the version; 0 where the collection keeps none."""
     borrowed: int
+    embedded: Embedded | None = None
+    """What was embedded before the submission."""
 
 
 class JobRun:
@@ -138,6 +138,7 @@ class JobRun:
         self._indexing: set[asyncio.Task[None]] = set()
         self.unread = UnreadDocuments()
         self._chunks = progress.total["index"]
+        self._contexts = dependencies.contexts.of_job(job.context)
 
     async def work(self) -> None:
         """Parse, embed and index the queued items."""
@@ -167,16 +168,16 @@ class JobRun:
         async with asyncio.TaskGroup() as tasks:
             while items := await self._dependencies.jobs.queued_items(self._job.id, after, _PAGE):
                 after = items[-1].ordinal
-                for item in await self._changed(items):
+                for item, number in await self._changed(items):
                     borrowed = await self._byte_budget.acquire(
                         max(item.size_bytes, BYTES_UNDER_WAY // _DOCUMENTS_UNDER_WAY)
                     )
                     await self._parsing.acquire()
-                    tasks.create_task(self._parse(item, borrowed))
+                    tasks.create_task(self._parse(item, number, borrowed))
         self._cut.put_nowait(None)
 
-    async def _changed(self, items: Sequence[Item]) -> list[Item]:
-        """Return the items that need work; settle the others."""
+    async def _changed(self, items: Sequence[Item]) -> list[tuple[Item, int]]:
+        """Return the items that need work, with the number of their version; settle the others."""
         held = await self._dependencies.documents.claimed(
             self._job, [item.document_id for item in items]
         )
@@ -188,23 +189,34 @@ class JobRun:
             elif self._is_unchanged(item, row):
                 unchanged.append(item.document_id)
             else:
-                work.append(item)
+                work.append((item, self._number(row)))
         await self._dependencies.jobs.settle(self._job, unchanged, ItemState.UNCHANGED)
+        todo = {item.document_id for item, _ in work}
+        if done := [
+            fingerprint(item, self._collection) for item in items if item.document_id not in todo
+        ]:
+            await self._dependencies.prepared.discard(done)
         await self._dependencies.indexer.drop(self._job, lost)
         for _ in range(len(items) - len(work)):
             self.progress.skipped()
         return work
 
+    def _number(self, row: Document) -> int:
+        if self._collection.versions is None:
+            return 0
+        return following(row, is_repair=row.submission != self._job.number)
+
     def _is_unchanged(self, item: Item, row: Document) -> bool:
         """Return whether a document is as the submission would leave it."""
-        if row.state != DocumentState.READY or row.fingerprint != self._fingerprint(item):
+        same = fingerprint(item, self._collection, row.version)
+        if row.state != DocumentState.READY or row.fingerprint != same:
             return False
         # An edit before the submission gives way to it; tags that are not submitted stay. One after
         # it that it does not name was made to this very version, between two parts of a backup.
         gives_way = 0 < row.edited_ms <= self._job.created_ms
         return not (gives_way or item.edits) and item.access in (None, row.access)
 
-    async def _parse(self, item: Item, borrowed: int) -> None:
+    async def _parse(self, item: Item, number: int, borrowed: int) -> None:
         settings = self._collection
         try:
             request = ParseRequest(
@@ -214,7 +226,7 @@ class JobRun:
                 sizes=Sizes(
                     settings.max_chars,
                     settings.overlap_chars,
-                    self._tokenizer.max_tokens if self._tokenizer else 0,
+                    self._max_tokens(),
                     self._dependencies.max_chunks_per_document,
                 ),
                 title=item.title,
@@ -223,7 +235,12 @@ class JobRun:
             )
             known = {semconv.DOCUMENT_ID: item.document_id, semconv.BYTES: item.size_bytes}
             with self._dependencies.observer.timed("parse"), tracing.span(semconv.PARSE, known):
-                cut = await self._dependencies.parser.parse(request)
+                found = await self._dependencies.prepared.take(
+                    fingerprint(item, settings), request.sizes.max_chunks
+                )
+                if found and (found.embedded.model != settings.model or settings.contextual):
+                    found = None
+                cut = found.cut if found else await self._dependencies.parser.parse(request)
         except Unparsable as error:
             await self._fail([item], str(error))
         except RaglanError as error:  # of the embedder, for semantic cuts
@@ -234,13 +251,20 @@ class JobRun:
         else:
             if self._has_room(cut):
                 self.progress.cut(len(cut.chunks))
-                self._cut.put_nowait(_Cut(item, cut, self._fingerprint(item), borrowed))
+                embedded = found.embedded if found else None
+                self._cut.put_nowait(_Cut(item, cut, number, borrowed, embedded))
                 return
             await self._fail([item], self._too_many_chunks())
         finally:
             self._parsing.release()
         self.progress.skipped()
         self._byte_budget.release(borrowed)
+
+    def _max_tokens(self) -> int:
+        """Return the tokens of a chunk, beside its sentence if it gets one; 0 if unknown."""
+        if self._tokenizer is None:
+            return 0
+        return self._tokenizer.max_tokens - (TOKENS if self._collection.contextual else 0)
 
     def _has_room(self, cut: CutDocument) -> bool:
         if self._chunks + len(cut.chunks) > self._dependencies.max_chunks_per_job:
@@ -311,49 +335,55 @@ class JobRun:
         return []
 
     async def _embed(self, batch: Sequence[_Cut]) -> list[Prepared]:
-        texts = await asyncio.to_thread(_embedding_texts, batch)
+        rest = [cut for cut in batch if cut.embedded is None]
+        embedded = iter(await self._embed_cuts(rest) if rest else ())
+        ready = [cut for cut in batch if cut.embedded is not None]
+        self.progress.embedded(sum(len(cut.cut.chunks) for cut in ready))
+        return [self._prepared(cut, cut.embedded or next(embedded)) for cut in batch]
+
+    async def _embed_cuts(self, cuts: Sequence[_Cut]) -> list[Embedded]:
+        pairs = list(zip([each.cut for each in cuts], await self._sentences(cuts), strict=True))
+        texts = await asyncio.to_thread(lambda: [t for p in pairs for t in embedding_texts(*p)])
         size = self._dependencies.texts_per_call
-        parts = [texts[at : at + size] for at in range(0, len(texts), size)]
-        replies = await self._embed_parts(parts)
-        vectors: NDArray[Any] = np.concatenate([reply.vectors for reply in replies])
-        truncated = [tokens for reply in replies for tokens in reply.truncated_tokens]
-        readability = [value for reply in replies for value in reply.readability]
-        prepared = []
-        at = 0
-        for cut in batch:
-            rows = vectors[at : at + len(cut.cut.chunks)]
-            lost = truncated[at : at + len(rows)]
-            read = readability[at : at + len(rows)]
-            at += len(rows)
-            prepared.append(self._prepared(cut, rows, replies[0].model, lost, read))
-        return prepared
+        replies = await self._embed_parts(
+            [texts[at : at + size] for at in range(0, len(texts), size)]
+        )
+        return divided(replies, [len(cut.cut.chunks) for cut in cuts])
 
-    def _prepared(
-        self,
-        cut: _Cut,
-        rows: NDArray[Any],
-        model: Model,
-        truncated: Sequence[int],
-        readability: Sequence[float],
-    ) -> Prepared:
-        """Combine a document's chunks with their vectors.
+    async def _sentences(self, batch: Sequence[_Cut]) -> list[Sequence[str]]:
+        """Return the sentences that situate the chunks of each document."""
+        if not self._collection.contextual:
+            return [()] * len(batch)
+        name = self._job.collection
+        return [
+            await self._contexts.sentences(name, each.item.document_id, each.cut) for each in batch
+        ]
 
-        `truncated` and `readability` have an entry for each chunk, or none if the embedder does
-        not report them.
-        """
-        self.unread.add(cut.cut.language, readability, model.id)
+    @property
+    def context(self) -> JobContexts | None:
+        """Sentences of the job and their cost; None where its collection asks for none."""
+        return self._contexts if self._collection.contextual else None
+
+    def _prepared(self, cut: _Cut, embedded: Embedded) -> Prepared:
+        """Combine a document's chunks with their vectors."""
+        self.unread.add(cut.cut.language, embedded.readability, embedded.model.id)
         limit = self._dependencies.max_metadata_bytes
         metadata_json, refused = merge_metadata(cut.item.metadata_json, cut.cut.metadata, limit)
+        truncated = truncation_warnings(embedded.truncated_tokens)
         return Prepared(
             cut.item,
             cut.cut,
-            rows,
-            model,
-            cut.fingerprint,
+            embedded.vectors,
+            embedded.model,
+            fingerprint(cut.item, self._collection, cut.number),
             metadata_json,
-            readability=readability,
-            warnings=[*cut.cut.warnings, *refused, *truncation_warnings(truncated)],
+            readability=embedded.readability,
+            tokens=embedded.tokens,
+            sparse=embedded.sparse,
+            warnings=[*cut.cut.warnings, *refused, *truncated],
             created_ms=self._job.created_ms,
+            number=cut.number,
+            retention=self._collection.versions,
         )
 
     async def _embed_parts(self, parts: Sequence[Sequence[str]]) -> list[Embedded]:
@@ -376,7 +406,10 @@ class JobRun:
     async def _embed_call(self, texts: Sequence[str]) -> Embedded:
         async with self._calls, self._dependencies.embed_calls:
             embedder = self._dependencies.embedder
-            reply = await self._dependencies.embedder_retry.call(lambda: embedder.embed(texts))
+            further = self._collection.further
+            reply = await self._dependencies.embedder_retry.call(
+                lambda: embedder.embed(texts, further)
+            )
         wanted = self._collection.model
         if wanted.id and reply.model != wanted:
             raise Conflict(
@@ -402,31 +435,6 @@ class JobRun:
 
     async def _fail(self, items: Sequence[Item], message: str) -> None:
         await self._dependencies.jobs.fail(self._job, {item.document_id: message for item in items})
-
-    def _fingerprint(self, item: Item) -> str:
-        """Equal for two submissions that would give the same chunks with the same vectors."""
-        settings = self._collection
-        decides = [
-            PIPELINE_VERSION,
-            *(item.sha256, item.title, item.metadata_json, item.filename, item.media_type),
-            *(settings.max_chars, settings.overlap_chars),
-            *(settings.model.id, settings.model.revision, settings.model.dimension),
-        ]
-        if settings.strategy != STRUCTURE:  # as before there were others
-            decides.append(settings.strategy)
-        return hashlib.sha256(json.dumps(decides).encode()).hexdigest()
-
-
-def _embedding_texts(batch: Sequence[_Cut]) -> list[str]:
-    return [text for cut in batch for text in _texts_of(cut)]
-
-
-def _texts_of(cut: _Cut) -> list[str]:
-    title, text = cut.cut.title, cut.cut.text
-    return [
-        in_context(title, span.heading_path, blank_markup(text[span.start : span.end]))
-        for span in cut.cut.chunks
-    ]
 
 
 async def _all(calls: Sequence[Any]) -> list[Embedded]:

@@ -24,17 +24,18 @@ from raglan_ingester.backup.exporting import Exporter
 from raglan_ingester.backup.importing import Importer
 from raglan_ingester.changes import Changes, keeps_access
 from raglan_ingester.chunk_preview import ChunkPreviewer
+from raglan_ingester.document_wire import document_to_proto, version_to_proto
 from raglan_ingester.ingestion import Ingestion
 from raglan_ingester.job_views import JobView
 from raglan_ingester.jobs import JobStore
 from raglan_ingester.labelling import Labelling
 from raglan_ingester.library import Library, page_size
-from raglan_ingester.model import Document, DocumentState, Job, JobKind, JobState
+from raglan_ingester.model import Job, JobKind, JobState
 from raglan_ingester.progress import STAGES
 from raglan_ingester.revisions import RevisionStore
 from raglan_ingester.sources import wire as sources_wire
 from raglan_ingester.sources.scheduler import Scheduler
-from raglan_ingester.submission import DocumentStart, Intake, JobStart, Part
+from raglan_ingester.submission import DocumentStart, Intake, JobStart, Part, PreparedPiece
 
 _WATCH_S: Final = 0.25
 _AWAY_S: Final = 60.0
@@ -48,11 +49,6 @@ _JOB_STATES: Final = {
     JobState.PARTIAL: ingester_pb2.JOB_STATUS_PARTIAL,
     JobState.FAILED: ingester_pb2.JOB_STATUS_FAILED,
     JobState.CANCELLED: ingester_pb2.JOB_STATUS_CANCELLED,
-}
-_DOCUMENT_STATES: Final = {
-    DocumentState.QUEUED: ingester_pb2.DOCUMENT_STATUS_QUEUED,
-    DocumentState.READY: ingester_pb2.DOCUMENT_STATUS_READY,
-    DocumentState.FAILED: ingester_pb2.DOCUMENT_STATUS_FAILED,
 }
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -167,7 +163,7 @@ class IngesterServicer(ingester_pb2_grpc.IngesterServiceServicer):
         rows, next_after = await self._library.page(
             _qualified(request.collection), where, limit=request.limit, after=request.after
         )
-        documents = pages.first_page(_document_to_proto(row) for row in rows)
+        documents = pages.first_page(document_to_proto(row) for row in rows)
         if len(documents) < len(rows):
             next_after = documents[-1].id
         return ingester_pb2.ListDocumentsResponse(documents=documents, next_after=next_after)
@@ -175,13 +171,30 @@ class IngesterServicer(ingester_pb2_grpc.IngesterServiceServicer):
     async def GetDocument(
         self, request: ingester_pb2.GetDocumentRequest, context: Context
     ) -> ingester_pb2.Document:
-        found = await self._library.get(_qualified(request.collection), request.document_id)
-        end = request.text_offset + pages.PAGE_CHARS
-        message = _document_to_proto(found.row, text=found.row.text[request.text_offset : end])
-        message.next_text_offset = end if end < len(found.row.text) else 0
-        message.warnings.extend(found.warnings)
-        message.language = found.language
+        collection, id_ = _qualified(request.collection), request.document_id
+        start, end = request.text_offset, request.text_offset + pages.PAGE_CHARS
+        found = await self._library.get(collection, id_)
+        text = found.row.text
+        if request.version in (0, found.row.version):
+            message = document_to_proto(found.row, text=text[start:end])
+            message.warnings.extend(found.warnings)
+            message.language = found.language
+        else:
+            row, version = await self._library.version(collection, id_, request.version)
+            text = version.text
+            message = version_to_proto(row, version, text=text[start:end])
+        message.next_text_offset = end if end < len(text) else 0
         return message
+
+    async def ListVersions(
+        self, request: ingester_pb2.GetDocumentRequest, context: Context
+    ) -> ingester_pb2.ListVersionsResponse:
+        row, earlier = await self._library.versions(
+            _qualified(request.collection), request.document_id
+        )
+        present = [document_to_proto(row)] if row.version else []
+        versions = [*present, *(version_to_proto(row, each) for each in earlier)]
+        return ingester_pb2.ListVersionsResponse(versions=pages.first_page(versions))
 
     async def UpdateDocument(
         self, request: ingester_pb2.UpdateDocumentRequest, context: Context
@@ -191,7 +204,7 @@ class IngesterServicer(ingester_pb2_grpc.IngesterServiceServicer):
         row = await self._labelling.update(
             collection, request.document_id, change, Deadline.of(context)
         )
-        reply = _document_to_proto(row)
+        reply = document_to_proto(row)
         reply.revision = await self._revision(collection)
         return reply
 
@@ -368,9 +381,12 @@ async def _parts(requests: AsyncIterator[ingester_pb2.SubmitRequest]) -> AsyncIt
                     header.title,
                     header.metadata_json,
                     header.access.tags if header.HasField("access") else None,
+                    header.fingerprint,
                 )
             case "data":
                 yield request.data
+            case "prepared":
+                yield PreparedPiece(request.prepared)
             case _:
                 raise InvalidInput("A message of the job is empty.")
 
@@ -396,6 +412,7 @@ def _job_to_proto(view: JobView) -> ingester_pb2.Job:
         replaced=view.replaced,
         kind=job.kind,
         keeps_access=keeps_access(job),
+        context=ingester_pb2.ContextCost(**job.context) if job.context else None,
     )
     message.created_at.FromMilliseconds(job.created_ms)
     if job.finished_ms is not None:
@@ -409,23 +426,3 @@ def _stages(job: Job) -> list[ingester_pb2.StageProgress]:
         for stage in (STAGES if job.kind == JobKind.INGEST else job.stages)
         for done, total in [job.stages.get(stage, [0, 0])]
     ]
-
-
-def _document_to_proto(row: Document, *, text: str = "") -> ingester_pb2.Document:
-    message = ingester_pb2.Document(
-        id=row.id,
-        collection=_alone(row.collection),
-        title=row.title,
-        text=text,
-        metadata_json=row.metadata_json,
-        filename=row.filename,
-        media_type=row.media_type,
-        sha256=row.sha256,
-        size_bytes=row.size_bytes,
-        status=_DOCUMENT_STATES[DocumentState(row.state)],
-        chunks=row.chunks if row.state == DocumentState.READY else 0,
-        error=row.error,
-        access=row.access,
-    )
-    message.created_at.FromMilliseconds(row.created_ms)
-    return message

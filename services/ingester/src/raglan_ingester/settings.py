@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Self
+from typing import Annotated, Self
 
 from pydantic import (
     Field,
@@ -59,6 +59,19 @@ class IngesterSettings(GrpcSettings, env_prefix="RAGLAN_INGESTER_"):
 
     retriever_address: AddressList = "127.0.0.1:7102"
     """The retriever: "host:port", or several IP addresses separated by commas."""
+
+    generator_address: AddressList = "127.0.0.1:7104"
+    """The generator, which situates the chunks of collections with contextual chunks."""
+
+    context_calls_in_flight: PositiveInt = 4
+    """Calls of the generator at a time, of all jobs."""
+
+    context_call_s: PositiveFloat = 30.0
+    """Seconds that a sentence may take, and that a generator which is away is waited for; after
+    that, chunks are embedded without one."""
+
+    context_document_chars: Annotated[int, Field(ge=500, le=200_000)] = 8_000
+    """Characters of a document that the model is shown for each chunk; about four make a token."""
 
     concurrent_jobs: PositiveInt = 2
     """Jobs of one collection that run at once in this process; further ones wait. Jobs of

@@ -18,6 +18,7 @@ from raglan_ingester.blobs import BlobStore, BlobWriter
 from raglan_ingester.collection_locks import CollectionLocks
 from raglan_ingester.jobs import JobStore
 from raglan_ingester.model import Item, Job
+from raglan_ingester.prepared import PreparedStore
 
 _MAX_PIECE_BYTES: Final = 1024 * 1024
 _MAX_TITLE_CHARS: Final = 2000
@@ -53,10 +54,19 @@ class DocumentStart:
     metadata_json: str
     access: Sequence[str] | None = None
     """Tags of the document; None keeps those of one that exists."""
+    fingerprint: str = ""
+    """Of its prepared form; empty where it has none."""
 
 
-Part = JobStart | DocumentStart | bytes
-"""A job's start, then for each document its start and its bytes in pieces."""
+@dataclass(frozen=True, slots=True)
+class PreparedPiece:
+    """Bytes of a prepared document."""
+
+    data: bytes
+
+
+Part = JobStart | DocumentStart | bytes | PreparedPiece
+"""A job's start, then for each document its start, its bytes in pieces and its prepared form."""
 
 
 class Intake:
@@ -65,6 +75,7 @@ class Intake:
     def __init__(
         self,
         blobs: BlobStore,
+        prepared: PreparedStore,
         jobs: JobStore,
         limits: Limits,
         identify: Callable[[str], Awaitable[str]],
@@ -74,6 +85,7 @@ class Intake:
 
         Args:
             blobs: the documents' bytes.
+            prepared: their prepared forms.
             jobs: the jobs' records.
             limits: what is refused.
             identify: Returns what tells a collection from an earlier one of its name, or raises
@@ -81,6 +93,7 @@ class Intake:
             submissions: Held while a job is recorded, and while a whole collection is deleted.
         """
         self._blobs = blobs
+        self._prepared = prepared
         self._jobs = jobs
         self._limits = limits
         self._identify = identify
@@ -97,7 +110,7 @@ class Intake:
             NotFound: the collection does not exist, or was deleted during the upload.
         """
         identity = ""
-        receiver = _JobReceiver(self._blobs, self._limits)
+        receiver = _JobReceiver(self._blobs, self._prepared, self._limits)
         try:
             async for part in parts:
                 if isinstance(part, JobStart):
@@ -105,6 +118,8 @@ class Intake:
                     identity = await self._identify(part.collection)
                 elif isinstance(part, DocumentStart):
                     await receiver.document(part)
+                elif isinstance(part, PreparedPiece):
+                    await receiver.prepared_piece(part.data)
                 else:
                     await receiver.piece(part)
             job, items = await receiver.end()
@@ -123,14 +138,16 @@ class Intake:
 class _JobReceiver:
     """Receiver of one upload."""
 
-    def __init__(self, blobs: BlobStore, limits: Limits) -> None:
+    def __init__(self, blobs: BlobStore, prepared: PreparedStore, limits: Limits) -> None:
         self._blobs = blobs
+        self._prepared = prepared
         self._limits = limits
         self._collection = ""
         self._id = new_job_id()
         self._items: list[Item] = []
         self._ids: set[str] = set()
         self._writer: BlobWriter | None = None
+        self._prepared_writer: BlobWriter | None = None
         self._pinned: list[str] = []
         self._bytes = 0
 
@@ -161,27 +178,39 @@ class _JobReceiver:
         item.job_id = self._id
         self._items.append(item)
         self._writer = self._blobs.writer()
+        if start.fingerprint:
+            self._prepared_writer = self._prepared.writer(start.fingerprint)
 
     async def piece(self, data: bytes) -> None:
         if self._writer is None:
             raise InvalidInput("Bytes came before any document's header.")
-        if len(data) > _MAX_PIECE_BYTES:
-            raise InvalidInput(
-                f"A piece holds {len(data):,} bytes; the limit is {_MAX_PIECE_BYTES:,}."
-            )
-        document_limit, job_limit = self._limits.max_document_bytes, self._limits.max_job_bytes
+        document_limit = self._limits.max_document_bytes
         if self._writer.size_bytes + len(data) > document_limit:
             raise PayloadTooLarge(
                 f"The document {shortened(self._items[-1].document_id)} is larger than "
                 f"{document_limit:,} bytes, the limit (RAGLAN_INGESTER_MAX_DOCUMENT_BYTES)."
             )
+        self._count(data)
+        await self._writer.write(data)
+
+    async def prepared_piece(self, data: bytes) -> None:
+        if self._prepared_writer is None:
+            raise InvalidInput("Prepared bytes came of a document without a fingerprint.")
+        self._count(data)
+        await self._prepared_writer.write(data)
+
+    def _count(self, data: bytes) -> None:
+        if len(data) > _MAX_PIECE_BYTES:
+            raise InvalidInput(
+                f"A piece holds {len(data):,} bytes; the limit is {_MAX_PIECE_BYTES:,}."
+            )
+        job_limit = self._limits.max_job_bytes
         self._bytes += len(data)
         if self._bytes > job_limit:
             raise PayloadTooLarge(
                 f"The job's documents are larger than {job_limit:,} bytes in all, the limit "
                 "(RAGLAN_INGESTER_MAX_JOB_BYTES); send several jobs."
             )
-        await self._writer.write(data)
 
     async def end(self) -> tuple[Job, Sequence[Item]]:
         await self._finish_document()
@@ -198,8 +227,8 @@ class _JobReceiver:
 
     async def release(self) -> None:
         """Let go of what the job's rows keep by now, or of what will never be needed."""
-        if self._writer is not None:
-            await self._writer.discard()
+        for writer in filter(None, (self._writer, self._prepared_writer)):
+            await writer.discard()
         await self._blobs.unpin(self._pinned)
 
     async def _finish_document(self) -> None:
@@ -210,6 +239,9 @@ class _JobReceiver:
         item.sha256 = await self._writer.commit()
         self._pinned.append(item.sha256)
         self._writer = None
+        if self._prepared_writer is not None:
+            await self._prepared_writer.commit()
+            self._prepared_writer = None
 
 
 def _item_of(start: DocumentStart, ordinal: int, limits: Limits) -> Item:

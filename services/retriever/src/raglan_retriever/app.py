@@ -19,6 +19,7 @@ from raglan_retriever.query import Fusion, Limits
 from raglan_retriever.servicer import RetrieverServicer
 from raglan_retriever.settings import RetrieverSettings
 from raglan_retriever.stores.null import NullStore
+from raglan_retriever.stores.plans import Planner
 from raglan_retriever.stores.store import Store
 
 log: Final = structlog.get_logger()
@@ -83,6 +84,7 @@ def load_store(settings: RetrieverSettings) -> Store:
         search_threads=settings.search_threads,
         max_waiting=settings.max_waiting,
         optimize_after_chunks=settings.optimize_after_chunks,
+        planner=Planner(settings.index_recall, settings.index_memory_mb * 1_000_000),
         min_free_mb=settings.min_free_mb,
         max_collections=settings.max_collections,
         max_open=settings.max_open_collections,

@@ -18,6 +18,8 @@ from raglan.filtering import terms as metadata
 from raglan.filtering.clauses import Terms
 from raglan.identifiers import check_document_id, shortened
 
+from raglan_retriever.validity import VERSION, Version
+
 MAX_ID_CHARS: Final = 512
 DOCUMENT_ID: Final = "document_id"
 TERMS: Final = "terms"
@@ -32,11 +34,14 @@ _FIELDS: Final = (
 )  # fmt: skip
 
 SECTION: Final = "section"
-STORED: Final = (*_FIELDS, SECTION, ACCESS, TENANT)
+STORED: Final = (*_FIELDS, SECTION, ACCESS, TENANT, VERSION)
 """The fields of the payload that a chunk is read back from."""
 
-LABELLED: Final = (DOCUMENT_ID, "title", "filename", "created_ms", "own_metadata_json")
-"""The fields of the payload that `labels` takes besides metadata and access tags."""
+LABELLED: Final = (
+    *(DOCUMENT_ID, "title", "filename", "created_ms", "own_metadata_json"),
+    *("metadata_json", ACCESS, VERSION),
+)
+"""The fields of the payload that `labels` takes."""
 
 _TAGGED: Final = "+"
 """Term of every chunk that has an access tag, and the beginning of the terms of its tags. Terms of
@@ -74,6 +79,8 @@ class Chunk:
     """Positions of the first and the last chunk of its section; None where it has none."""
     access: tuple[str, ...] = ()
     """Tags of which a caller must hold one to find it; none for every caller."""
+    version: Version | None = None
+    """Its version of the document; None in collections that keep none."""
     tenant: str = ""
     """Its owner, as the store keeps it; `raglan_retriever.stores.tenants` writes and checks it."""
 
@@ -103,6 +110,7 @@ class Chunk:
                 self.metadata_json, self.access,
                 document_id=self.document_id, title=self.title, filename=self.filename,
                 created_ms=self.created_ms, own_metadata_json=self.own_metadata_json,
+                version=self.version,
             )  # fmt: skip
         except InvalidInput as error:
             raise InvalidInput(f"Chunk {shortened(self.chunk_id)}: {error.message}") from None
@@ -125,6 +133,7 @@ class Chunk:
                 "heading_path": tuple(payload["heading_path"]),
                 ACCESS: tuple(payload.get(ACCESS, ())),
                 SECTION: _section(payload.get(SECTION)),
+                VERSION: Version.from_payload(payload.get(VERSION)),
                 "structure": base64.b64decode(payload.get("structure", "")),
             }
         )
@@ -143,6 +152,7 @@ def labels(
     filename: str = "",
     created_ms: int = 0,
     own_metadata_json: str = "",
+    version: Version | None = None,
 ) -> dict[str, Any]:
     """Return the fields of a payload that metadata, access tags and filters are read from.
 
@@ -151,7 +161,8 @@ def labels(
     Raises:
         InvalidInput: the metadata or a tag is not acceptable.
     """
-    tags = access_tags.check(access)
+    is_hidden = tuple(access) == access_tags.NOBODY
+    tags = access_tags.NOBODY if is_hidden else access_tags.check(access)
     if own_metadata_json:
         metadata_json = _merged(metadata_json, own_metadata_json)
     created = datetime.fromtimestamp(created_ms / 1e3, UTC) if created_ms else None
@@ -162,12 +173,44 @@ def labels(
         "created_at": created.isoformat(timespec="milliseconds") if created else "",
     }
     indexed = metadata.index(metadata_json, document_id=document_id, also=own)
-    return {
+    named = {
         "metadata_json": metadata_json,
         ACCESS: list(tags),
         TERMS: [*indexed.terms, *([_TAGGED] if tags else ()), *map(access_term, tags)],
         NUMBERS: indexed.numbers,
     }
+    if version is None:
+        return named
+    return named | {
+        VERSION: version.payload(),
+        TERMS: [*named[TERMS], *version.terms()],
+        NUMBERS: {**indexed.numbers, **version.numbers()},
+    }
+
+
+def relabelled(
+    fields: Mapping[str, Any],
+    *,
+    metadata_json: str | None = None,
+    access: Sequence[str],
+    version: Version | None = None,
+) -> dict[str, Any]:
+    """Return new labels of a chunk; those of an earlier version keep their metadata.
+
+    Args:
+        fields: the `LABELLED` fields of its payload.
+        metadata_json: of the document; None leaves them as they are.
+        access: tags of the document.
+        version: its version from now on; None leaves it as it is.
+    """
+    known = {name: value for name, value in fields.items() if value is not None}
+    present = known.pop("metadata_json")
+    del known[ACCESS]
+    version = version or Version.from_payload(known.pop(VERSION, None))
+    if version is not None and version.is_earlier:
+        metadata_json, access = None, version.access(tuple(access))
+    kept = present if metadata_json is None else metadata_json
+    return labels(kept, access, **{**known, VERSION: version})
 
 
 def _merged(metadata_json: str, own_metadata_json: str) -> str:

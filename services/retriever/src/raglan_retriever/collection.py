@@ -10,11 +10,13 @@ from raglan.chunking_strategy import STRUCTURE
 from raglan.errors import Conflict, InvalidInput
 from raglan.terms import ANALYSIS
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 """Of a description and its shard. Changes that an earlier retriever must not serve raise it; fields
-that it may ignore do not."""
+that it may ignore do not. A description is written in the earliest format that can hold it: 2 only
+where there are further vectors."""
 
 MAX_DIMENSION: Final = 8192
+MAX_TOKEN_POOLING: Final = 16
 _LEARNED_FROM_CHUNKS: Final = 1000
 _NOTABLE_CHANGE: Final = 0.0002
 
@@ -40,6 +42,45 @@ class Model:
     def __str__(self) -> str:
         revision = f" at revision {self.revision}" if self.revision else ""
         return f"{self.id}{revision} with {self.dimension} dimensions"
+
+
+@dataclass(frozen=True, slots=True)
+class FurtherVectors:
+    """Vectors of each chunk besides the dense vector and the weights of its words."""
+
+    token_vectors: bool = False
+    """Token vectors in float16, by whose MaxSim the hits of the dense vectors are scored too."""
+
+    token_pooling: int = 1
+    """Tokens that a token vector stands for in the mean."""
+
+    sparse: bool = False
+    """Term weights of the embedding model, searched beside the words."""
+
+    def __str__(self) -> str:
+        pooled = f" of {self.token_pooling} tokens each" if self.token_pooling > 1 else ""
+        kinds = (
+            f"token vectors{pooled}" if self.token_vectors else "",
+            "sparse vectors" if self.sparse else "",
+        )
+        return " and ".join(filter(None, kinds)) or "no further vectors"
+
+    def check(self) -> FurtherVectors:
+        """Return it if a collection can have them.
+
+        Raises:
+            InvalidInput: the pooling is out of range, or there is nothing to pool.
+        """
+        if not 1 <= self.token_pooling <= MAX_TOKEN_POOLING:
+            raise InvalidInput(
+                f"token_pooling is {self.token_pooling}; it must be 1 to {MAX_TOKEN_POOLING}."
+            )
+        if self.token_pooling > 1 and not self.token_vectors:
+            raise InvalidInput("token_pooling is set, but the collection has no token vectors.")
+        return self
+
+
+NO_FURTHER_VECTORS: Final = FurtherVectors()
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +135,20 @@ class MeanReadability:
 
 
 @dataclass(frozen=True, slots=True)
+class Retention:
+    """How long a collection keeps earlier versions of documents."""
+
+    max_versions: int
+    """Of a document, the present one aside."""
+    max_age_days: int = 0
+    """After a version was replaced; 0 for no limit."""
+
+    def __str__(self) -> str:
+        days = f" for {self.max_age_days} days" if self.max_age_days else ""
+        return f"{self.max_versions}{days}"
+
+
+@dataclass(frozen=True, slots=True)
 class Collection:
     """The description that is stored with a collection."""
 
@@ -120,6 +175,15 @@ class Collection:
 
     strategy: str = STRUCTURE
     """How documents are cut (`raglan.chunking_strategy`); the ingester reads it."""
+
+    contextual: bool = False
+    """A language model situates each chunk in its document; the ingester reads it."""
+    versions: Retention | None = None
+    """Which earlier versions of documents it keeps; None for none. The ingester reads it."""
+    further_vectors: FurtherVectors = NO_FURTHER_VECTORS
+
+    recall: float | None = None
+    """Recall@10 that its vector index is built and searched for; None for the retriever's own."""
 
     @property
     def readability(self) -> float | None:
@@ -149,19 +213,17 @@ class Collection:
 
     @property
     def _searched_by(self) -> tuple[object, ...]:
-        return (self.created, self.model, self.analysis, self.language, self.languages)
+        words = (self.analysis, self.language, self.languages)
+        return (self.created, self.model, *words, self.further_vectors, self.versions)
 
     def same_settings(self, other: Collection) -> bool:
         """Return whether both were created with the same settings."""
-        return (self.name, self.model, *self._chunking) == (
-            other.name,
-            other.model,
-            *other._chunking,
-        )
+        return self._settings == other._settings
 
     @property
-    def _chunking(self) -> tuple[int, int, str]:
-        return (self.max_chars, self.overlap_chars, self.strategy)
+    def _settings(self) -> tuple[object, ...]:
+        chunking = (self.max_chars, self.overlap_chars, self.strategy, self.contextual)
+        return (self.name, self.model, *chunking, self.further_vectors, self.versions)
 
     def with_texts(self, lengths: Sequence[int], languages: Iterable[str]) -> Collection:
         """Return the collection with texts of these lengths, in terms, and languages."""
@@ -173,7 +235,8 @@ class Collection:
 
     def to_json(self) -> dict[str, Any]:
         """Return the description as stored."""
-        return {"format": FORMAT, **asdict(self)}
+        written = 1 if self.further_vectors == NO_FURTHER_VECTORS else FORMAT
+        return {"format": written, **asdict(self)}
 
     @classmethod
     def from_json(cls, stored: dict[str, Any]) -> Collection:
@@ -183,10 +246,11 @@ class Collection:
             NewerFormat: it is of a later format.
             KeyError, TypeError: `stored` does not come from `to_json`.
         """
-        # Descriptions older than the field have the format of today.
-        if (found := stored.get("format", FORMAT)) > FORMAT:
+        # Descriptions older than the field have the first format.
+        if (found := stored.get("format", 1)) > FORMAT:
             raise NewerFormat(found)
         known = {field.name for field in fields(cls)}
+        versions = stored.get("versions")
         return cls(
             # Descriptions older than the field come from the first analysis, Qdrant's.
             **{"analysis": 0}
@@ -196,6 +260,8 @@ class Collection:
                 "mean_length": MeanLength(**stored["mean_length"]),
                 "mean_readability": MeanReadability(**stored.get("mean_readability", {})),
                 "languages": tuple(stored.get("languages", ())),
+                "versions": Retention(**versions) if versions else None,
+                "further_vectors": FurtherVectors(**stored.get("further_vectors", {})),
             }
         )
 

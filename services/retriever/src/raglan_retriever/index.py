@@ -12,20 +12,40 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 from raglan.chunking_strategy import STRUCTURE, check_strategy
-from raglan.errors import Conflict, InvalidInput, NotFound, StorageFull
-from raglan.filtering.clauses import All, Clause, Ids, Not
+from raglan.errors import Conflict, InvalidInput, NotFound, NotSupported, StorageFull
+from raglan.filtering.clauses import All, Clause, Ids, Not, Terms
+from raglan.filtering.clauses import Any as AnyOf
 from raglan.identifiers import check_collection_name, shortened
 from raglan.telemetry import semconv
 
 from raglan_retriever import abbreviations, lexical, neighbours
-from raglan_retriever.chunks import DOCUMENT_ID, Chunk, labels, of_documents, point_id
-from raglan_retriever.collection import Collection, Model, check_new_model
+from raglan_retriever.chunk_vectors import NO_CHUNK_VECTORS, ChunkVectors
+from raglan_retriever.chunks import (
+    ACCESS,
+    DOCUMENT_ID,
+    Chunk,
+    labels,
+    of_documents,
+    point_id,
+    relabelled,
+)
+from raglan_retriever.collection import (
+    NO_FURTHER_VECTORS,
+    Collection,
+    FurtherVectors,
+    Model,
+    Retention,
+    check_new_model,
+)
+from raglan_retriever.described import read_described
 from raglan_retriever.neighbours import Neighbourhood
 from raglan_retriever.query import Limits, Query
 from raglan_retriever.searching import Results, Searcher
+from raglan_retriever.stores.plans import RECALLS
 from raglan_retriever.stores.spans import engine_span
 from raglan_retriever.stores.store import Point, Removed, Stats, Store, Versioned
 from raglan_retriever.stores.tenants import TenantStore
+from raglan_retriever.validity import PRESENT, VERSION, KeptVersions, Version, number_term, valid
 
 MAX_DOCUMENT_IDS: Final = 1000
 MAX_PROFILE_CHARS: Final = 64
@@ -71,11 +91,16 @@ class Index:
         max_chars: int,
         overlap_chars: int,
         strategy: str = STRUCTURE,
+        further: FurtherVectors = NO_FURTHER_VECTORS,
+        *,
+        contextual: bool = False,
+        versions: Retention | None = None,
     ) -> Collection:
         """Create a collection, or return the existing one with the same settings.
 
         Raises:
-            InvalidInput: the name, the model or the strategy is not acceptable.
+            InvalidInput: the name, the model, the strategy or the further vectors are not
+                acceptable.
             Conflict: it exists with other settings.
         """
         wanted = Collection(
@@ -86,6 +111,9 @@ class Index:
             created=datetime.now(UTC).isoformat(timespec="microseconds"),
             language=self._language,
             strategy=check_strategy(strategy),
+            further_vectors=further.check(),
+            contextual=contextual,
+            versions=versions,
         )
         try:
             await self.store.create(wanted)
@@ -98,7 +126,8 @@ class Index:
                 raise Conflict(
                     f"Collection {name!r} exists with other settings: {held.model}, chunks of "
                     f"{held.max_chars} characters overlapping by {held.overlap_chars}, cut by "
-                    f"{held.strategy}. "
+                    f"{held.strategy}{', contextual' if held.contextual else ''}, "
+                    f"with {held.further_vectors} and {held.versions or 'no'} earlier versions. "
                     "Delete it first, or choose another name."
                 ) from None
             return held
@@ -137,6 +166,7 @@ class Index:
         chunks: Sequence[Chunk],
         vectors: NDArray[Any],
         read: Sequence[float] = (),
+        further: ChunkVectors = NO_CHUNK_VECTORS,
     ) -> int:
         """Store `chunks`, replacing those of the same chunk_id. On return they are durable.
 
@@ -146,6 +176,7 @@ class Index:
             chunks: At most `limits.max_upsert_chunks`.
             vectors: Of shape (len(chunks), dimension), any float type or int8.
             read: how well the model reads each chunk, in [0, 1]; empty where that is not known.
+            further: those of the chunks that the collection has besides.
 
         Returns:
             The collection's revision after it.
@@ -170,12 +201,14 @@ class Index:
                 f"The vectors have shape {vectors.shape}; {expected} is needed, a row a chunk."
             )
         _check_readability(read, len(chunks))
+        further.check(collection, len(chunks))
         if not chunks:
             (unchanged,) = await self.store.versioned([name])
             return unchanged.revision
         analysed = await asyncio.to_thread(_analyse, collection, chunks)
         collection = await self._learn(collection, analysed)
         points = await asyncio.to_thread(_points, collection, chunks, analysed, vectors)
+        points = further.added_to(points)
         with engine_span(
             self.store.name, semconv.INDEX_UPSERT, name, {semconv.BATCH_SIZE: len(points)}
         ):
@@ -195,6 +228,8 @@ class Index:
         clauses: list[Clause] = [of_documents(document_ids)]
         if keep_chunk_ids:
             clauses.append(Not(Ids(tuple(point_id(id_) for id_ in keep_chunk_ids))))
+            if (await self.store.collection(name)).versions is not None:
+                clauses.append(PRESENT)
         with engine_span(self.store.name, semconv.INDEX_DELETE, name, {}) as span:
             removed = await self.store.delete(name, All(tuple(clauses)))
             span.set_attribute(semconv.DB_ROWS, removed.chunks)
@@ -223,24 +258,57 @@ class Index:
 
         def relabel(fields: Mapping[str, Any]) -> dict[str, Any]:
             metadata_json, access = documents[fields[DOCUMENT_ID]]
-            known = {name: value for name, value in fields.items() if value is not None}
-            return labels(metadata_json, access, **known)
+            return relabelled(fields, metadata_json=metadata_json, access=access)
 
         with engine_span(self.store.name, semconv.INDEX_LABEL, name, {}) as span:
             changed = await self.store.label(name, of_documents(list(documents)), relabel)
             span.set_attribute(semconv.DB_ROWS, changed.chunks)
         return changed
 
-    async def document(self, name: str, document_id: str) -> list[Chunk]:
-        """Return the document's chunks, in order.
+    async def keep_versions(self, name: str, documents: Mapping[str, KeptVersions]) -> Removed:
+        """Remove the chunks of versions that are not kept, and make those replaced earlier ones.
+
+        Returns:
+            The number of chunks that were removed, and the collection's revision after it.
+
+        Raises:
+            InvalidInput: too many documents.
+        """
+        check_collection_name(name)
+        _check_ids(list(documents))
+        if not documents:
+            (unchanged,) = await self.store.versioned([name])
+            return Removed(0, unchanged.revision)
+
+        def relabel(fields: Mapping[str, Any]) -> dict[str, Any]:
+            kept = documents[fields[DOCUMENT_ID]]
+            held = Version.from_payload(fields[VERSION])
+            if held is None or held.number not in kept.earlier:
+                return {}
+            version = held.replaced(kept.earlier[held.number], tuple(fields[ACCESS] or ()))
+            if version == held and [*version.access(kept.access)] == fields[ACCESS]:
+                return {}
+            return relabelled(fields, access=kept.access, version=version)
+
+        others = [All((of_documents([id_]), Not(kept.terms()))) for id_, kept in documents.items()]
+        with engine_span(self.store.name, semconv.INDEX_LABEL, name, {}):
+            removed = await self.store.delete(name, AnyOf(tuple(others)))
+            changed = await self.store.label(name, of_documents(list(documents)), relabel)
+        return Removed(removed.chunks, changed.revision)
+
+    async def document(self, name: str, document_id: str, version: int = 0) -> list[Chunk]:
+        """Return the chunks of a document's version, in order; 0 is the present one.
 
         Raises:
             NotFound: The index holds none.
         """
-        wanted = of_documents([document_id])
-        with engine_span(
-            self.store.name, semconv.INDEX_FETCH, check_collection_name(name), {}
-        ) as span:
+        held = await self.store.collection(check_collection_name(name))
+        wanted: Clause = of_documents([document_id])
+        if version:
+            wanted = All((wanted, Terms((number_term(version),))))
+        else:
+            wanted = valid(held, None, wanted)
+        with engine_span(self.store.name, semconv.INDEX_FETCH, name, {}) as span:
             chunks = await self.store.select(name, wanted)
             span.set_attribute(semconv.DB_ROWS, len(chunks))
         if not chunks:
@@ -250,22 +318,27 @@ class Index:
         return sorted(chunks, key=lambda chunk: (chunk.ordinal, chunk.chunk_id))
 
     async def count(self, name: str, document_ids: Sequence[str]) -> list[int]:
-        """Return the number of chunks that the index holds of each document."""
+        """Return the number of chunks that the index holds of each document's present version."""
         check_collection_name(name)
         _check_ids(document_ids)
         if not document_ids:
             return []
-        return await self.store.count_by_document(name, document_ids, None)
+        _, counts = await read_described(
+            self.store,
+            name,
+            lambda held: self.store.count_by_document(name, document_ids, valid(held, None, None)),
+        )
+        return counts
 
     async def search(self, query: Query) -> Results:
         """See `Searcher.search`."""
         return await self._searcher.search(query)
 
     async def neighbours(
-        self, wanted: Sequence[Neighbourhood], where: Clause | None
+        self, wanted: Sequence[Neighbourhood], where: Clause | None, as_of_ms: int | None = None
     ) -> list[tuple[str, Chunk]]:
         """See `neighbours.read`."""
-        return await neighbours.read(self.store, wanted, where)
+        return await neighbours.read(self.store, wanted, where, as_of_ms)
 
     async def set_profile(self, name: str, profile: str) -> None:
         """Keep the name of the settings that callers search the collection with.
@@ -284,6 +357,32 @@ class Index:
             held = await self.store.collection(name)
             if held.profile != profile:
                 await self.store.describe(replace(held, profile=profile))
+
+    async def set_recall(self, name: str, recall: float | None) -> None:
+        """Choose the recall@10 that the collection's vector index is built and searched for.
+
+        Args:
+            name: of the collection.
+            recall: 0.8 to 0.999; None for that of the settings.
+
+        Raises:
+            InvalidInput: it is out of range.
+            NotSupported: the store's indexes are not planned here.
+            NotFound: no such collection.
+        """
+        low, high = RECALLS
+        if recall is not None and not low <= recall <= high:
+            raise InvalidInput(f"The recall aimed at is {recall}; it must be {low} to {high}.")
+        if self.store.name != "edge":
+            raise NotSupported(
+                f"Store {self.store.name!r} has vector indexes with parameters of its own; a "
+                "recall can be aimed at in the edge store (RAGLAN_RETRIEVER_STORE)."
+            )
+        check_collection_name(name)
+        async with self._learning:
+            held = await self.store.collection(name)
+            if held.recall != recall:
+                await self.store.describe(replace(held, recall=recall))
 
     async def versioned(self, names: Sequence[str]) -> list[Versioned]:
         """Return the description and the present revision of each collection that exists."""

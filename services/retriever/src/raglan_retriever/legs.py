@@ -14,7 +14,7 @@ from typing import Final, Literal
 
 from raglan.telemetry import semconv
 
-from raglan_retriever import abbreviations, lexical
+from raglan_retriever import abbreviations, lexical, model_legs
 from raglan_retriever.abbreviations import OtherForm
 from raglan_retriever.chunks import Chunk
 from raglan_retriever.collection import Collection
@@ -24,6 +24,7 @@ from raglan_retriever.merging import FEW, Holders
 from raglan_retriever.query import Query
 from raglan_retriever.stores.spans import engine_span
 from raglan_retriever.stores.store import Hit, Search, Store
+from raglan_retriever.validity import valid
 
 Synonyms = dict[str, list[str]]
 """Words of a query, and the other forms of them that were searched for as well."""
@@ -38,7 +39,7 @@ _MOST_MIXED: Final = 2
 _Undivided = frozenset[str]
 """Identifiers of the query whose parts are left out of its words."""
 
-_Purpose = Literal["dense", "definitions"] | tuple[Literal["identifier"], str] | _Undivided
+_Purpose = Literal["definitions"] | tuple[Literal["model", "identifier"], str] | _Undivided
 """Stands for a search; a set of identifiers stands for that by the words without their parts."""
 
 
@@ -48,7 +49,8 @@ class Part:
 
     collection: Collection
     revision: int
-    dense: list[Hit]
+    by_model: dict[str, list[Hit]]
+    """By leg of `model_legs`."""
     lexical: list[Hit]
     holders: Holders
     other: OtherForm | None = None
@@ -101,6 +103,7 @@ class Legs:
         """
         assert part.other is not None
         name, vector = part.collection.name, part.other.vector
+        query = replace(query, where=valid(part.collection, query.as_of_ms, query.where))
         searches = [Search(vector, depth)]
         chunks: dict[str, Chunk] = {}
         if self._store.is_remote:
@@ -116,19 +119,19 @@ class Legs:
 
     async def _search(self, query: Query, depth: int, held: Collection) -> Part:
         query.check_collection(held)
-        found: dict[_Purpose, list[Hit]] = {}
+        query = replace(query, where=valid(held, query.as_of_ms, query.where))
         by_words = query.mode != "dense"
         forms = self._forms(query, held) if by_words else None
         searches = _planned(query, depth, held, forms, is_remote=self._store.is_remote)
         hits = await self._hits(held.name, query, depth, list(searches.values()))
         found = dict(zip(searches, hits, strict=True))
-        part = Part(held, 0, found.get("dense", []), [], {})
+        part = Part(held, 0, _of_kind("model", found), [], {})
         if not by_words:
             return part
         holders = {
-            purpose[1]: [(held.name, hit.id) for hit in some]
-            for purpose, some in found.items()
-            if isinstance(purpose, tuple) and some
+            identifier: [(held.name, hit.id) for hit in some]
+            for identifier, some in _of_kind("identifier", found).items()
+            if some
         }
         # Where a name is known as a whole, its parts would only find other names.
         undivided = _Undivided(holders)
@@ -181,12 +184,13 @@ def _planned(
     """
     searches: dict[_Purpose, Search] = {}
     if query.mode != "lexical" and query.vector is not None:
-        searches["dense"] = Search(query.vector.tolist(), depth)
+        for leg, vector in model_legs.vectors_for(held, query.vector, query.further).items():
+            searches["model", leg] = Search(vector, depth)
     if query.mode == "dense":
         return searches
     identified = lexical.identified(query.text, held.languages, held.language)
-    for identifier, vector in identified.items():
-        searches["identifier", identifier] = Search(vector, FEW + 1)
+    for identifier, whole in identified.items():
+        searches["identifier", identifier] = Search(whole, FEW + 1)
     for undivided in _undivided(list(identified)) if is_remote or not identified else ():
         words = _words(query, held, undivided)
         if words.indices:
@@ -194,6 +198,15 @@ def _planned(
     if forms is not None and (marks := forms.marks).indices:
         searches["definitions"] = Search(marks, abbreviations.LOOKED_AT, with_chunks=True)
     return searches
+
+
+def _of_kind(kind: str, found: Mapping[_Purpose, list[Hit]]) -> dict[str, list[Hit]]:
+    """Return the hits of the searches of a kind, by the name of each."""
+    return {
+        purpose[1]: hits
+        for purpose, hits in found.items()
+        if isinstance(purpose, tuple) and purpose[0] == kind
+    }
 
 
 def _undivided(identifiers: Sequence[str]) -> list[_Undivided]:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+from raglan import fusion
+
+from raglan_retriever.collection import Collection
 from raglan_retriever.stores.store import Hit
 
 Key = tuple[str, str]
@@ -32,3 +35,16 @@ def merge(names: Sequence[str], found: Sequence[list[Hit]], depth: int) -> list[
         ((name, hit.id), hit.score) for name, some in zip(names, found, strict=True) for hit in some
     ]
     return sorted(hits, key=lambda item: (-item[1], item[0]))[:depth]
+
+
+def population(collections: Sequence[Collection], counted: int | None) -> int:
+    """Return the number of chunks searched by words, at most `MAX_POPULATION`.
+
+    Args:
+        collections: Those searched.
+        counted: What the dense leg found, if that is all there is.
+    """
+    if counted is not None:
+        return counted
+    chunks = sum(each.mean_length.chunks for each in collections)
+    return min(chunks, fusion.MAX_POPULATION)

@@ -30,7 +30,7 @@ class RetrieverMetrics:
         self._registry = registry
         self._legs = Durations(
             "raglan_retriever_leg_seconds",
-            "A search's parts: search (both legs), expand (other forms of abbreviations), fetch.",
+            "A search's parts: search (all legs), expand (other forms of abbreviations), fetch.",
             ("leg",),
             registry,
         )

@@ -16,6 +16,7 @@ from raglan.telemetry import semconv
 from raglan_retriever.chunks import Chunk, point_id
 from raglan_retriever.stores.spans import engine_span
 from raglan_retriever.stores.store import Store
+from raglan_retriever.validity import valid
 
 MAX_CHUNKS: Final = 1000
 
@@ -38,7 +39,10 @@ class Neighbourhood:
 
 
 async def read(
-    store: Store, wanted: Sequence[Neighbourhood], where: Clause | None
+    store: Store,
+    wanted: Sequence[Neighbourhood],
+    where: Clause | None,
+    as_of_ms: int | None = None,
 ) -> list[tuple[str, Chunk]]:
     """Return those chunks that exist and pass, each once, with their collections.
 
@@ -46,6 +50,7 @@ async def read(
         store: of the caller; it returns only what the caller reaches.
         wanted: at most `MAX_CHUNKS` chunks together.
         where: the filter of the search.
+        as_of_ms: the time of the search; None for the present.
 
     Raises:
         InvalidInput: there are too many chunks.
@@ -58,21 +63,21 @@ async def read(
     for each in wanted:
         ids.setdefault(check_collection_name(each.collection), set()).update(each.ids())
     found = await asyncio.gather(
-        *(_of_collection(store, name, some, where) for name, some in ids.items())
+        *(_of_collection(store, name, some, where, as_of_ms) for name, some in ids.items())
     )
     return [(name, chunk) for name, chunks in zip(ids, found, strict=True) for chunk in chunks]
 
 
 async def _of_collection(
-    store: Store, name: str, ids: set[str], where: Clause | None
+    store: Store, name: str, ids: set[str], where: Clause | None, as_of_ms: int | None
 ) -> list[Chunk]:
     if not ids:
         return []
     clause: Clause = Ids(tuple(map(point_id, sorted(ids))))
-    if where is not None:
-        clause = All((clause, where))
     with engine_span(store.name, semconv.INDEX_FETCH, name, {semconv.LIMIT: len(ids)}) as span:
         try:
+            where = valid(await store.collection(name), as_of_ms, where)
+            clause = clause if where is None else All((clause, where))
             found = await store.select(name, clause)
         except NotFound:
             found = []

@@ -12,7 +12,9 @@ from raglan.errors import InvalidInput
 from raglan.filtering.clauses import Clause
 from raglan.identifiers import check_collection_name
 
+from raglan_retriever import model_legs
 from raglan_retriever.collection import Collection, Model
+from raglan_retriever.model_legs import NO_QUERY_VECTORS, QueryVectors
 
 Mode = Literal["hybrid", "dense", "lexical"]
 MAX_TEXT_CHARS: Final = 32_768
@@ -56,7 +58,12 @@ class Query:
     readability: float | None = None
     """Readability of `text` for `model`, in [0, 1]; None where that is not known."""
 
+    further: QueryVectors = NO_QUERY_VECTORS
+    """Vectors by `model` besides `vector`, for collections that have such of their chunks."""
+
     where: Clause | None = None
+    as_of_ms: int | None = None
+    """Milliseconds since 1970: the time whose versions are searched; None for the present ones."""
     fusion: Fusion = field(default_factory=Fusion)
     collection_budget_s: float | None = None
     """Seconds that each collection may take before it is left out; None: all have to answer."""
@@ -94,7 +101,11 @@ class Query:
         if self.mode != "dense" and not self.text.strip():
             raise InvalidInput(f"A {self.mode} search needs a text.")
         if self.mode != "lexical":
-            self._check_vector()
+            if self.vector is None or self.model is None:
+                raise InvalidInput(
+                    f"A {self.mode} search needs a vector and the model it comes from."
+                )
+            model_legs.check(self.vector, self.further, self.model)
         return names
 
     def check_collection(self, held: Collection) -> None:
@@ -103,14 +114,3 @@ class Query:
             held.check_analysis()
         if self.mode != "lexical" and self.model is not None:
             held.check_model(self.model)
-
-    def _check_vector(self) -> None:
-        if self.vector is None or self.model is None:
-            raise InvalidInput(f"A {self.mode} search needs a vector and the model it comes from.")
-        if self.vector.shape != (self.model.dimension,):
-            raise InvalidInput(
-                f"The query vector has {self.vector.size} values; its model, {self.model}, "
-                f"has {self.model.dimension}."
-            )
-        if not np.isfinite(self.vector).all():
-            raise InvalidInput("The query vector holds values that are not finite.")

@@ -14,15 +14,15 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Final
 
-from raglan import fusion, readability
-from raglan.readability import Readability
+from raglan import fusion
 from raglan.telemetry import semconv, tracing
 
+from raglan_retriever import model_legs
 from raglan_retriever.attempts import Attempts, Searched
 from raglan_retriever.chunks import Chunk, duplicate_key
-from raglan_retriever.collection import Collection
 from raglan_retriever.legs import Legs, Part, Synonyms, joined
-from raglan_retriever.merging import Key, meant, merge
+from raglan_retriever.merging import Key, meant, merge, population
+from raglan_retriever.model_legs import DENSE
 from raglan_retriever.query import Limits, Query
 from raglan_retriever.stores.spans import engine_span
 from raglan_retriever.stores.store import Store
@@ -75,7 +75,7 @@ class _Ranking:
     dense: dict[Key, float]
     lexical: dict[Key, float]
     exact: frozenset[Key]
-    fused: bool
+    is_fused: bool
 
     def hits(
         self, some: Sequence[tuple[Key, float]], chunks: Mapping[Key, Chunk]
@@ -88,7 +88,7 @@ class _Ranking:
                     collection=key[0],
                     dense=self.dense.get(key),
                     lexical=self.lexical.get(key),
-                    fused=score if self.fused else None,
+                    fused=score if self.is_fused else None,
                     exact=key in self.exact,
                 )
 
@@ -243,58 +243,42 @@ def _rank(query: Query, parts: Sequence[Part], depth: int) -> _Ranking:
     """Order the best `depth` hits of each leg of all collections."""
     collections = [each.collection for each in parts]
     names = [each.name for each in collections]
-    dense = merge(names, [each.dense for each in parts], depth)
+    by_model = model_legs.merged(names, [each.by_model for each in parts], depth)
+    dense = by_model.get(DENSE, [])
     words = merge(names, [each.lexical for each in parts], depth)
     identified = meant([each.holders for each in parts]).intersection(key for key, _ in words)
     by_words = fusion.Leg(
         words,
         query.fusion.lexical_weight,
-        _population(collections, len(dense) if 0 < len(dense) < depth else None),
+        population(collections, len(dense) if 0 < len(dense) < depth else None),
     )
     exact = fusion.exact_matches(by_words)
     if len(words) == depth and not exact:
         # Chunks further down may score nearly as high as the last, so not 0.
         by_words = replace(by_words, population=0)
     exact |= identified
-    is_all = len(dense) < depth and len(words) < depth
-    fused = query.mode == "hybrid"
-    if fused:
-        worth = _dense_worth(query, collections)
-        by_meaning = fusion.Leg(
-            dense,
-            query.fusion.dense_weight,
-            credit=None if set(worth.values()) == {1.0} else lambda key: worth[key[0]],
-        )
-        ranked = fusion.fuse([by_meaning, by_words], query.fusion.method)
+    if query.mode == "hybrid":
+        worth = model_legs.worth(query.readability, query.text, collections)
+        credit = None if set(worth.values()) == {1.0} else lambda key: worth[key[0]]
+        by_meaning = model_legs.weighted(by_model, query.fusion.dense_weight, credit)
+        ranked = fusion.fuse([*by_meaning, by_words], query.fusion.method)
         # A score that did not take part is not shown.
         if not all(worth.values()):
             dense = [(key, score) for key, score in dense if worth[key[0]] > 0]
+    elif len(by_model) > 1:
+        ranked = fusion.fuse(model_legs.weighted(by_model, 1), query.fusion.method)
     else:
         ranked = dense or words
     if exact:
         ranked = sorted(ranked, key=lambda item: item[0] not in exact)
-    return _Ranking(ranked, is_all, dict(dense), dict(words), exact, fused=fused)
-
-
-def _population(collections: Sequence[Collection], counted: int | None) -> int:
-    """Return the number of chunks searched by words, at most `MAX_POPULATION`.
-
-    Args:
-        collections: Those searched.
-        counted: What the dense leg found, if that is all there is.
-    """
-    if counted is not None:
-        return counted
-    chunks = sum(each.mean_length.chunks for each in collections)
-    return min(chunks, fusion.MAX_POPULATION)
-
-
-def _dense_worth(query: Query, collections: Sequence[Collection]) -> dict[str, float]:
-    """Return the weight of the dense leg in each collection, in [0, 1]."""
-    if query.readability is None:
-        return {each.name: 1.0 for each in collections}
-    read = Readability(query.readability, readability.count_words(query.text))
-    return {each.name: readability.query_credit(read, each.readability) for each in collections}
+    return _Ranking(
+        ranked,
+        is_all=all(len(hits) < depth for hits in (words, *by_model.values())),
+        dense=dict(dense),
+        lexical=dict(words),
+        exact=exact,
+        is_fused=query.mode == "hybrid" or len(by_model) > 1,
+    )
 
 
 def _preferred(first: SearchHit, copy: SearchHit, result: Iterable[SearchHit]) -> SearchHit:

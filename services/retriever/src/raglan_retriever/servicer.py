@@ -19,6 +19,7 @@ from raglan.telemetry import semconv, tracing
 from raglan.v1 import common_pb2, retriever_pb2, retriever_pb2_grpc
 
 from raglan_retriever import wire
+from raglan_retriever.collection import NO_FURTHER_VECTORS
 from raglan_retriever.index import Index
 from raglan_retriever.query import Fusion
 from raglan_retriever.transfer import Transfer
@@ -62,6 +63,9 @@ class RetrieverServicer(retriever_pb2_grpc.RetrieverServiceServicer):
             request.chunking.max_chars,
             request.chunking.overlap_chars,
             request.chunking.strategy or STRUCTURE,
+            wire.further_from_proto(request.further_vectors),
+            contextual=request.chunking.contextual,
+            versions=wire.retention_from_proto(request),
         )
         return wire.collection_to_proto(*await self._index.stats(request.name))
 
@@ -91,6 +95,8 @@ class RetrieverServicer(retriever_pb2_grpc.RetrieverServiceServicer):
     ) -> retriever_pb2.Collection:
         if request.HasField("profile"):
             await self._index.set_profile(request.name, request.profile)
+        if request.HasField("recall_target"):
+            await self._index.set_recall(request.name, request.recall_target or None)
         return wire.collection_to_proto(*await self._index.stats(request.name))
 
     async def DeleteCollection(
@@ -111,6 +117,7 @@ class RetrieverServicer(retriever_pb2_grpc.RetrieverServiceServicer):
             [wire.chunk_from_proto(chunk) for chunk in request.chunks],
             tensors.unpack(request.vectors),
             request.readability,
+            wire.chunk_vectors_from_proto(request),
         )
         return retriever_pb2.UpsertResponse(
             upserted=len(request.chunks),
@@ -139,10 +146,20 @@ class RetrieverServicer(retriever_pb2_grpc.RetrieverServiceServicer):
             labelled_chunks=changed.chunks, revision=changed.revision
         )
 
+    async def KeepVersions(
+        self, request: retriever_pb2.KeepVersionsRequest, context: Context
+    ) -> retriever_pb2.KeepVersionsResponse:
+        removed = await self._index.keep_versions(request.collection, wire.kept_from_proto(request))
+        return retriever_pb2.KeepVersionsResponse(
+            deleted_chunks=removed.chunks, revision=removed.revision
+        )
+
     async def GetDocument(
         self, request: retriever_pb2.GetDocumentChunksRequest, context: Context
     ) -> retriever_pb2.GetDocumentChunksResponse:
-        chunks = await self._index.document(request.collection, request.document_id)
+        chunks = await self._index.document(
+            request.collection, request.document_id, request.version
+        )
         page = pages.first_page(wire.chunk_to_proto(chunk) for chunk in chunks[request.offset :])
         end = request.offset + len(page)
         return retriever_pb2.GetDocumentChunksResponse(
@@ -181,7 +198,9 @@ class RetrieverServicer(retriever_pb2_grpc.RetrieverServiceServicer):
     ) -> retriever_pb2.GetNeighboursResponse:
         started = time.perf_counter_ns()
         wanted = wire.neighbourhoods_from_proto(request)
-        found = await self._index.neighbours(wanted, wire.filter_from_proto(request))
+        found = await self._index.neighbours(
+            wanted, wire.filter_from_proto(request), wire.as_of_from_proto(request)
+        )
         return retriever_pb2.GetNeighboursResponse(
             chunks=pages.first_page(wire.chunk_passage(*each) for each in found),
             timing=_timing(started, len(found)),
@@ -195,6 +214,11 @@ class RetrieverServicer(retriever_pb2_grpc.RetrieverServiceServicer):
         return retriever_pb2.GetIndexRevisionsResponse(
             revisions={each.collection.name: each.revision for each in held},
             profiles={each.name: each.profile for each in described if each.profile},
+            further_vectors={
+                each.name: wire.further_to_proto(each.further_vectors)
+                for each in described
+                if each.further_vectors != NO_FURTHER_VECTORS
+            },
         )
 
     async def ExportCollection(

@@ -125,6 +125,14 @@ class RetrieverSettings(GrpcSettings, env_prefix="RAGLAN_RETRIEVER_"):
     optimize_after_chunks: PositiveInt = 20_000
     """The edge store builds its vector index once this many chunks are outside of it."""
 
+    index_recall: float = Field(default=0.95, ge=0.8, le=0.999)
+    """Recall@10 against an exact search that the edge store's vector indexes are built and searched
+    for, where a collection does not say."""
+
+    index_memory_mb: PositiveInt = 1024
+    """Memory, in MB, that one collection of the edge store may take for its vector index, then for
+    its vectors, then for its texts. What does not fit stays on the disk and is read when needed."""
+
     min_free_mb: NonNegativeInt = 256
     """Space, in MB, that the edge store leaves free on its disk: with less, nothing more is written
     and callers get status 507, while searches go on. Deletions may use three quarters of it."""

@@ -17,6 +17,7 @@ from raglan.errors import InvalidInput
 from raglan.identifiers import check_collection_name
 from raglan.terms import ANALYSIS
 
+from raglan_retriever.chunk_vectors import NO_CHUNK_VECTORS, ChunkVectors
 from raglan_retriever.chunks import Chunk, point_id
 from raglan_retriever.collection import Collection, MeanLength, Model
 from raglan_retriever.index import Index
@@ -37,6 +38,7 @@ class IndexedChunks:
     lexical: Sequence[Sparse]
     analysis: int
     """Version of `raglan.terms` that made `lexical`."""
+    further: ChunkVectors = NO_CHUNK_VECTORS
 
 
 class Transfer:
@@ -81,6 +83,7 @@ class Transfer:
             dense.reshape(len(points), collection.model.dimension),
             [point.lexical for point in points],
             collection.analysis,
+            ChunkVectors.of(points, collection.further_vectors),
         )
 
     async def add(self, name: str, held: IndexedChunks) -> int:
@@ -91,7 +94,9 @@ class Transfer:
         """
         collection = await self.description(name)
         if held.analysis != collection.analysis:
-            return await self._index.upsert(name, held.model, held.chunks, held.vectors)
+            return await self._index.upsert(
+                name, held.model, held.chunks, held.vectors, further=held.further
+            )
         collection.check_model(held.model)
         expected = (len(held.chunks), collection.model.dimension)
         if held.vectors.shape != expected or len(held.lexical) != len(held.chunks):
@@ -99,11 +104,13 @@ class Transfer:
                 f"{len(held.lexical)} lexical vectors and dense ones of shape "
                 f"{held.vectors.shape} were sent; {expected} are needed, a row a chunk."
             )
+        held.further.check(collection, len(held.chunks))
         return await self._store.upsert(name, await asyncio.to_thread(_points, held))
 
 
 def _points(held: IndexedChunks) -> list[Point]:
-    return [
+    points = [
         Point(chunk.point_id, chunk.payload(), row.tolist(), words)
         for chunk, row, words in zip(held.chunks, held.vectors, held.lexical, strict=True)
     ]
+    return held.further.added_to(points)

@@ -4,27 +4,32 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from typing import Final
 
 import numpy as np
+from google.protobuf.timestamp_pb2 import Timestamp
 from raglan import fusion, tensors
 from raglan.errors import InvalidInput
 from raglan.filtering.clauses import Clause
 from raglan.filtering.wire import clause_from_proto
 from raglan.rpc import pages
-from raglan.v1 import common_pb2, retriever_pb2
+from raglan.v1 import common_pb2, embedder_pb2, retriever_pb2
 
 from raglan_retriever.attempts import Searched
+from raglan_retriever.chunk_vectors import ChunkVectors
 from raglan_retriever.chunks import Chunk
-from raglan_retriever.collection import Collection, Model
+from raglan_retriever.collection import Collection, FurtherVectors, Model, Retention
 from raglan_retriever.legs import Synonyms
 from raglan_retriever.lexical import Sparse
+from raglan_retriever.model_legs import QueryVectors
 from raglan_retriever.neighbours import Neighbourhood
 from raglan_retriever.query import Fusion, Mode, Query
 from raglan_retriever.searching import SearchHit
-from raglan_retriever.stores.store import Stats
+from raglan_retriever.stores.store import LearnedSparse, Stats, VectorIndex
 from raglan_retriever.transfer import IndexedChunks
+from raglan_retriever.validity import KeptVersions, Version
 
 _MODES: Final[dict[int, Mode]] = {
     retriever_pb2.SEARCH_MODE_UNSPECIFIED: "hybrid",
@@ -32,6 +37,7 @@ _MODES: Final[dict[int, Mode]] = {
     retriever_pb2.SEARCH_MODE_DENSE: "dense",
     retriever_pb2.SEARCH_MODE_LEXICAL: "lexical",
 }
+MAX_VERSIONS: Final = 1000
 _METHODS: Final[dict[int, fusion.Method]] = {
     retriever_pb2.FUSION_METHOD_DBSF: "dbsf",
     retriever_pb2.FUSION_METHOD_MIN_MAX: "min_max",
@@ -65,11 +71,36 @@ def chunk_from_proto(message: retriever_pb2.Chunk) -> Chunk:
         structure=message.structure,
         language=message.language,
         filename=message.filename,
-        created_ms=_milliseconds(message),
+        created_ms=milliseconds(
+            message.created_at, f"created_at of chunk {message.chunk_id[:100]!r}"
+        ),
         gap_before=message.gap_before,
         section=_section_from_proto(message),
         access=tuple(message.access),
+        version=_version_from_proto(message),
     )
+
+
+def _version_from_proto(message: retriever_pb2.Chunk) -> Version | None:
+    if not message.HasField("version"):
+        return None
+    version = message.version
+    return Version(
+        version.number,
+        milliseconds(version.valid_from, "valid_from"),
+        milliseconds(version.valid_to, "valid_to") if version.HasField("valid_to") else None,
+        tuple(version.own_access),
+    )
+
+
+def _version_to_proto(version: Version | None) -> retriever_pb2.ChunkVersion | None:
+    if version is None:
+        return None
+    message = retriever_pb2.ChunkVersion(number=version.number, own_access=version.own_access)
+    message.valid_from.FromMilliseconds(version.valid_from_ms)
+    if version.valid_to_ms is not None:
+        message.valid_to.FromMilliseconds(version.valid_to_ms)
+    return message
 
 
 def _section_from_proto(message: retriever_pb2.Chunk) -> tuple[int, int] | None:
@@ -90,13 +121,14 @@ def _section_to_proto(chunk: Chunk) -> common_pb2.ChunkRange | None:
     return common_pb2.ChunkRange(first=chunk.section[0], last=chunk.section[1])
 
 
-def _milliseconds(message: retriever_pb2.Chunk) -> int:
+def milliseconds(moment: Timestamp, name: str) -> int:
+    """Convert a time to milliseconds since 1970. Raises InvalidInput."""
     try:
-        return message.created_at.ToMilliseconds()
+        return moment.ToMilliseconds()
     except ValueError:
         raise InvalidInput(
-            f"created_at of chunk {message.chunk_id[:100]!r} is no timestamp: its seconds are "
-            "those of the years 1 to 9999, its nanos 0 to 999999999."
+            f"{name} is no timestamp: its seconds are those of the years 1 to 9999, its nanos 0 to "
+            "999999999."
         ) from None
 
 
@@ -123,7 +155,9 @@ def query_from_proto(request: retriever_pb2.SearchRequest, default: Fusion) -> Q
         vector=vector,
         model=model_from_proto(request.embedder) if request.HasField("embedder") else None,
         readability=_readability_from_proto(request),
+        further=_query_vectors_from_proto(request),
         where=filter_from_proto(request),
+        as_of_ms=as_of_from_proto(request),
         fusion=_fusion_from_proto(request.fusion, default),
         collection_budget_s=request.collection_budget_ms / 1e3 or None,
     )
@@ -134,6 +168,13 @@ def filter_from_proto(
 ) -> Clause | None:
     """Convert the filter of a request. Raises InvalidInput."""
     return clause_from_proto(request.filter) if request.HasField("filter") else None
+
+
+def as_of_from_proto(
+    request: retriever_pb2.SearchRequest | retriever_pb2.GetNeighboursRequest,
+) -> int | None:
+    """Convert the time of a request, to milliseconds since 1970. Raises InvalidInput."""
+    return milliseconds(request.as_of, "as_of") if request.HasField("as_of") else None
 
 
 def neighbourhoods_from_proto(
@@ -166,6 +207,7 @@ def collection_to_proto(collection: Collection, stats: Stats) -> retriever_pb2.C
             max_chars=collection.max_chars,
             overlap_chars=collection.overlap_chars,
             strategy=collection.strategy,
+            contextual=collection.contextual,
         ),
         chunks=stats.chunks,
         documents=stats.documents,
@@ -173,7 +215,62 @@ def collection_to_proto(collection: Collection, stats: Stats) -> retriever_pb2.C
         unindexed_chunks=stats.unindexed_chunks,
         created=collection.created,
         profile=collection.profile,
+        versions=_retention_to_proto(collection.versions),
+        further_vectors=further_to_proto(collection.further_vectors),
+        index=None if stats.index is None else _index_to_proto(stats.index),
     )
+
+
+def _index_to_proto(index: VectorIndex) -> retriever_pb2.VectorIndex:
+    plan = index.plan
+    return retriever_pb2.VectorIndex(
+        state=index.state,
+        chunks=index.chunks,
+        recall_target=index.recall_target,
+        m=plan.m if plan else 0,
+        ef_construct=plan.ef_construct if plan else 0,
+        ef=plan.ef if plan else 0,
+        quantization=plan.quantization if plan else "",
+        oversampling=plan.oversampling if plan else 0,
+        on_disk=plan.on_disk if plan else (),
+    )
+
+
+def retention_from_proto(
+    request: retriever_pb2.CreateCollectionRequest,
+) -> Retention | None:
+    """Convert which versions a collection keeps.
+
+    Raises:
+        InvalidInput: the number is out of range.
+    """
+    if not request.HasField("versions"):
+        return None
+    if not 1 <= request.versions.max_versions <= MAX_VERSIONS:
+        raise InvalidInput(
+            f"max_versions is {request.versions.max_versions}; it must be 1 to {MAX_VERSIONS}."
+        )
+    return Retention(request.versions.max_versions, request.versions.max_age_days)
+
+
+def _retention_to_proto(held: Retention | None) -> retriever_pb2.VersionRetention | None:
+    if held is None:
+        return None
+    return retriever_pb2.VersionRetention(
+        max_versions=held.max_versions, max_age_days=held.max_age_days
+    )
+
+
+def kept_from_proto(request: retriever_pb2.KeepVersionsRequest) -> dict[str, KeptVersions]:
+    """Convert the versions of documents that are kept, by document. Raises InvalidInput."""
+    return {
+        each.document_id: KeptVersions(
+            each.present,
+            tuple(each.access),
+            {old.number: milliseconds(old.valid_to, "valid_to") for old in each.earlier},
+        )
+        for each in request.documents
+    }
 
 
 def description_to_proto(collection: Collection) -> retriever_pb2.CollectionDescription:
@@ -207,9 +304,9 @@ def indexed_to_proto(
     row_bytes = held.vectors.itemsize * (held.vectors.shape[1] if held.vectors.ndim > 1 else 0)
     chunks: list[retriever_pb2.Chunk] = []
     size = 0
-    for chunk, words in zip(held.chunks, held.lexical, strict=True):
+    for at, (chunk, words) in enumerate(zip(held.chunks, held.lexical, strict=True)):
         message = chunk_to_proto(chunk)
-        size += message.ByteSize() + row_bytes + 8 * len(words.indices)
+        size += message.ByteSize() + row_bytes + 8 * len(words.indices) + held.further.size(at)
         if chunks and size > page_bytes:
             break
         chunks.append(message)
@@ -218,16 +315,65 @@ def indexed_to_proto(
         embedder=model_to_proto(held.model),
         chunks=chunks,
         vectors=tensors.pack(held.vectors[: len(chunks)]),
-        lexical=tensors.pack_sparse(
-            [
-                tensors.SparseVector(
-                    np.array(words.indices, np.uint32), np.array(words.values, np.float32)
-                )
-                for words in held.lexical[: len(chunks)]
-            ]
-        ),
+        lexical=_sparse_to_proto(held.lexical[: len(chunks)]),
         analysis=held.analysis,
+        token_vectors=tensors.pack_tokens(held.further.tokens[: len(chunks)])
+        if held.further.tokens and chunks
+        else None,
+        sparse=_sparse_to_proto(held.further.sparse[: len(chunks)])
+        if held.further.sparse
+        else None,
     )
+
+
+def _sparse_to_proto(vectors: Sequence[Sparse]) -> embedder_pb2.SparseVectors:
+    return tensors.pack_sparse(
+        [
+            tensors.SparseVector(
+                np.array(each.indices, np.uint32), np.array(each.values, np.float32)
+            )
+            for each in vectors
+        ]
+    )
+
+
+def _sparse_from_proto(message: embedder_pb2.SparseVectors) -> list[Sparse]:
+    return [
+        Sparse(each.indices.tolist(), each.weights.tolist())
+        for each in tensors.unpack_sparse(message)
+    ]
+
+
+def chunk_vectors_from_proto(
+    message: retriever_pb2.UpsertRequest | retriever_pb2.IndexedChunks,
+) -> ChunkVectors:
+    """Convert the further vectors of chunks. Raises InvalidInput."""
+    return ChunkVectors(
+        tensors.unpack_tokens(message.token_vectors) if message.HasField("token_vectors") else (),
+        _sparse_from_proto(message.sparse) if message.HasField("sparse") else (),
+    )
+
+
+def further_from_proto(message: retriever_pb2.FurtherVectors) -> FurtherVectors:
+    """Convert what a collection has besides dense vectors and words."""
+    return FurtherVectors(message.token_vectors, message.token_pooling or 1, message.sparse)
+
+
+def further_to_proto(further: FurtherVectors) -> retriever_pb2.FurtherVectors:
+    """Convert what a collection has besides dense vectors and words."""
+    return retriever_pb2.FurtherVectors(**asdict(further))
+
+
+def _query_vectors_from_proto(request: retriever_pb2.SearchRequest) -> QueryVectors:
+    tokens = sparse = None
+    if request.HasField("token_vectors"):
+        tokens = tensors.unpack(request.token_vectors).astype(np.float32)
+    if request.HasField("sparse"):
+        several = _sparse_from_proto(request.sparse)
+        if len(several) != 1:
+            raise InvalidInput(f"The query has {len(several)} sparse vectors; it must have one.")
+        sparse = LearnedSparse(several[0].indices, several[0].values)
+    return QueryVectors(tokens, sparse)
 
 
 def indexed_from_proto(message: retriever_pb2.IndexedChunks) -> IndexedChunks:
@@ -236,11 +382,9 @@ def indexed_from_proto(message: retriever_pb2.IndexedChunks) -> IndexedChunks:
         model_from_proto(message.embedder),
         [chunk_from_proto(chunk) for chunk in message.chunks],
         tensors.unpack(message.vectors),
-        [
-            Sparse(each.indices.tolist(), each.weights.tolist())
-            for each in tensors.unpack_sparse(message.lexical)
-        ],
+        _sparse_from_proto(message.lexical),
         message.analysis,
+        chunk_vectors_from_proto(message),
     )
 
 
@@ -269,6 +413,7 @@ def chunk_to_proto(chunk: Chunk) -> retriever_pb2.Chunk:
         gap_before=chunk.gap_before,
         section=_section_to_proto(chunk),
         access=chunk.access,
+        version=_version_to_proto(chunk.version),
     )
     if chunk.created_ms:
         message.created_at.FromMilliseconds(chunk.created_ms)
@@ -305,6 +450,7 @@ def chunk_passage(collection: str, chunk: Chunk) -> common_pb2.Passage:
         ordinal=chunk.ordinal,
         gap_before=chunk.gap_before,
         section=_section_to_proto(chunk),
+        version=chunk.version.number if chunk.version else 0,
     )
 
 

@@ -41,6 +41,7 @@ class Passage(Model):
     """Signs that the text gives orders to a language model; none is no proof."""
     scores: Scores
     metadata: dict[str, Any]
+    version: int | None = None
 
 
 class Citation(Model):
@@ -238,7 +239,7 @@ class PreviewedChunk(Model):
 class ChunkPreview(Model):
     """A document cut into chunks, of which nothing was stored."""
 
-    chunking: dict[str, int | str]
+    chunking: dict[str, int | str | bool]
     title: str
     language: str
     chars: int
@@ -255,18 +256,42 @@ class Embedder(Model):
     dimension: int
 
 
+class KeptVersions(Model):
+    """Earlier versions of documents that a collection keeps."""
+
+    max_versions: int
+    max_age_days: int | None = None
+
+
+class VectorIndex(Model):
+    """The index of a collection's dense vectors."""
+
+    state: Literal["scanned", "building", "ready"]
+    chunks: int
+    recall_target: float
+    m: int
+    ef_construct: int
+    ef: int
+    quantization: str
+    oversampling: float
+    on_disk: list[str]
+
+
 class Collection(Model):
     """A collection and what it holds."""
 
     name: str
     embedder: Embedder
     chunking: dict[str, int | str]
+    vectors: dict[str, int | bool]
     documents: int
     chunks: int
     unindexed_chunks: int
     disk_bytes: int
+    index: VectorIndex | None = None
     error: str = ""
     profile: str | None = None
+    versions: KeptVersions | None = None
 
 
 class Collections(Model):
@@ -301,6 +326,15 @@ class DocumentSummary(Model):
     metadata: dict[str, Any]
     access: list[str] = Field(default_factory=list)
     created_at: str
+    version: int | None = None
+    valid_from: str | None = None
+    valid_to: str | None = None
+
+
+class DocumentVersions(Model):
+    """Versions of a document, the newest first."""
+
+    versions: list[DocumentSummary]
 
 
 class Document(DocumentSummary):
@@ -376,6 +410,16 @@ class DocumentProblem(Model):
     message: str
 
 
+class ContextCost(Model):
+    """Sentences that a language model wrote for the chunks of a job, and their cost."""
+
+    calls: int
+    prompt_tokens: int
+    completion_tokens: int
+    reused: int
+    missing: int
+
+
 class Job(Model):
     """An ingestion, or a change of documents by a filter."""
 
@@ -390,6 +434,7 @@ class Job(Model):
     documents: int
     replaced: int
     unchanged: int
+    context: ContextCost | None = None
     created_at: str
     finished_at: str | None
 

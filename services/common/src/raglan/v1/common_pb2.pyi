@@ -551,6 +551,7 @@ class Passage(_message.Message):
     GAP_BEFORE_FIELD_NUMBER: _builtins.int
     SECTION_FIELD_NUMBER: _builtins.int
     PARTS_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
     chunk_id: _builtins.str
     document_id: _builtins.str
     collection: _builtins.str
@@ -579,6 +580,8 @@ class Passage(_message.Message):
     ordinal: _builtins.int
     """As in Chunk."""
     gap_before: _builtins.str
+    version: _builtins.int
+    """Number of the document's version that it is of; 0 where the collection keeps no versions."""
     @_builtins.property
     def heading_path(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Headings above the chunk, outermost first."""
@@ -621,10 +624,11 @@ class Passage(_message.Message):
         gap_before: _builtins.str = ...,
         section: Global___ChunkRange | None = ...,
         parts: _abc.Iterable[Global___PassagePart] | None = ...,
+        version: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["scores", b"scores", "section", b"section"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk_id", b"chunk_id", "collection", b"collection", "document_id", b"document_id", "duplicates", b"duplicates", "end", b"end", "exact", b"exact", "gap_before", b"gap_before", "heading_path", b"heading_path", "language", b"language", "matches", b"matches", "metadata_json", b"metadata_json", "ordinal", b"ordinal", "page", b"page", "parts", b"parts", "rank", b"rank", "scores", b"scores", "section", b"section", "start", b"start", "structure", b"structure", "text", b"text", "title", b"title"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk_id", b"chunk_id", "collection", b"collection", "document_id", b"document_id", "duplicates", b"duplicates", "end", b"end", "exact", b"exact", "gap_before", b"gap_before", "heading_path", b"heading_path", "language", b"language", "matches", b"matches", "metadata_json", b"metadata_json", "ordinal", b"ordinal", "page", b"page", "parts", b"parts", "rank", b"rank", "scores", b"scores", "section", b"section", "start", b"start", "structure", b"structure", "text", b"text", "title", b"title", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -25,27 +25,27 @@ _sym_db = _symbol_database.Default()
 from raglan.v1 import common_pb2 as raglan_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18raglan/v1/embedder.proto\x12\traglan.v1\x1a\x16raglan/v1/common.proto\"\x15\n\x13GetTokenizerRequest\"_\n\tTokenizer\x12\'\n\x05model\x18\x01 \x01(\x0b\x32\x18.raglan.v1.ModelIdentity\x12\x15\n\rdefinition_gz\x18\x02 \x01(\x0c\x12\x12\n\nmax_tokens\x18\x03 \x01(\r\"\x9a\x01\n\x0c\x45mbedRequest\x12\r\n\x05texts\x18\x01 \x03(\t\x12\"\n\x04kind\x18\x02 \x01(\x0e\x32\x14.raglan.v1.InputKind\x12\x1d\n\x04lane\x18\x03 \x01(\x0e\x32\x0f.raglan.v1.Lane\x12\x11\n\tdimension\x18\x04 \x01(\r\x12\x0e\n\x06sparse\x18\x05 \x01(\x08\x12\x15\n\rtoken_vectors\x18\x06 \x01(\x08\"\x9e\x02\n\rEmbedResponse\x12\"\n\x07vectors\x18\x01 \x01(\x0b\x32\x11.raglan.v1.Tensor\x12\'\n\x05model\x18\x02 \x01(\x0b\x32\x18.raglan.v1.ModelIdentity\x12\x14\n\x0ctoken_counts\x18\x03 \x03(\r\x12!\n\x06timing\x18\x04 \x01(\x0b\x32\x11.raglan.v1.Timing\x12(\n\x06sparse\x18\x05 \x01(\x0b\x32\x18.raglan.v1.SparseVectors\x12.\n\rtoken_vectors\x18\x06 \x01(\x0b\x32\x17.raglan.v1.TokenVectors\x12\x18\n\x10truncated_tokens\x18\x07 \x03(\r\x12\x13\n\x0breadability\x18\x08 \x03(\x02\"B\n\rSparseVectors\x12\x0f\n\x07indices\x18\x01 \x01(\x0c\x12\x0f\n\x07weights\x18\x02 \x01(\x0c\x12\x0f\n\x07offsets\x18\x03 \x01(\x0c\"B\n\x0cTokenVectors\x12\"\n\x07vectors\x18\x01 \x01(\x0b\x32\x11.raglan.v1.Tensor\x12\x0e\n\x06\x63ounts\x18\x02 \x03(\r*U\n\tInputKind\x12\x1a\n\x16INPUT_KIND_UNSPECIFIED\x10\x00\x12\x14\n\x10INPUT_KIND_QUERY\x10\x01\x12\x16\n\x12INPUT_KIND_PASSAGE\x10\x02\x32\xd1\x01\n\x0f\x45mbedderService\x12:\n\x05\x45mbed\x12\x17.raglan.v1.EmbedRequest\x1a\x18.raglan.v1.EmbedResponse\x12\x44\n\x0cGetTokenizer\x12\x1e.raglan.v1.GetTokenizerRequest\x1a\x14.raglan.v1.Tokenizer\x12<\n\x07GetInfo\x12\x19.raglan.v1.GetInfoRequest\x1a\x16.raglan.v1.ServiceInfob\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18raglan/v1/embedder.proto\x12\traglan.v1\x1a\x16raglan/v1/common.proto\"\x15\n\x13GetTokenizerRequest\"_\n\tTokenizer\x12\'\n\x05model\x18\x01 \x01(\x0b\x32\x18.raglan.v1.ModelIdentity\x12\x15\n\rdefinition_gz\x18\x02 \x01(\x0c\x12\x12\n\nmax_tokens\x18\x03 \x01(\r\"\xb1\x01\n\x0c\x45mbedRequest\x12\r\n\x05texts\x18\x01 \x03(\t\x12\"\n\x04kind\x18\x02 \x01(\x0e\x32\x14.raglan.v1.InputKind\x12\x1d\n\x04lane\x18\x03 \x01(\x0e\x32\x0f.raglan.v1.Lane\x12\x11\n\tdimension\x18\x04 \x01(\r\x12\x0e\n\x06sparse\x18\x05 \x01(\x08\x12\x15\n\rtoken_vectors\x18\x06 \x01(\x08\x12\x15\n\rtoken_pooling\x18\x07 \x01(\r\"\x9e\x02\n\rEmbedResponse\x12\"\n\x07vectors\x18\x01 \x01(\x0b\x32\x11.raglan.v1.Tensor\x12\'\n\x05model\x18\x02 \x01(\x0b\x32\x18.raglan.v1.ModelIdentity\x12\x14\n\x0ctoken_counts\x18\x03 \x03(\r\x12!\n\x06timing\x18\x04 \x01(\x0b\x32\x11.raglan.v1.Timing\x12(\n\x06sparse\x18\x05 \x01(\x0b\x32\x18.raglan.v1.SparseVectors\x12.\n\rtoken_vectors\x18\x06 \x01(\x0b\x32\x17.raglan.v1.TokenVectors\x12\x18\n\x10truncated_tokens\x18\x07 \x03(\r\x12\x13\n\x0breadability\x18\x08 \x03(\x02\"B\n\rSparseVectors\x12\x0f\n\x07indices\x18\x01 \x01(\x0c\x12\x0f\n\x07weights\x18\x02 \x01(\x0c\x12\x0f\n\x07offsets\x18\x03 \x01(\x0c\"B\n\x0cTokenVectors\x12\"\n\x07vectors\x18\x01 \x01(\x0b\x32\x11.raglan.v1.Tensor\x12\x0e\n\x06\x63ounts\x18\x02 \x03(\r*U\n\tInputKind\x12\x1a\n\x16INPUT_KIND_UNSPECIFIED\x10\x00\x12\x14\n\x10INPUT_KIND_QUERY\x10\x01\x12\x16\n\x12INPUT_KIND_PASSAGE\x10\x02\x32\xd1\x01\n\x0f\x45mbedderService\x12:\n\x05\x45mbed\x12\x17.raglan.v1.EmbedRequest\x1a\x18.raglan.v1.EmbedResponse\x12\x44\n\x0cGetTokenizer\x12\x1e.raglan.v1.GetTokenizerRequest\x1a\x14.raglan.v1.Tokenizer\x12<\n\x07GetInfo\x12\x19.raglan.v1.GetInfoRequest\x1a\x16.raglan.v1.ServiceInfob\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'raglan.v1.embedder_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_INPUTKIND']._serialized_start=765
-  _globals['_INPUTKIND']._serialized_end=850
+  _globals['_INPUTKIND']._serialized_start=788
+  _globals['_INPUTKIND']._serialized_end=873
   _globals['_GETTOKENIZERREQUEST']._serialized_start=63
   _globals['_GETTOKENIZERREQUEST']._serialized_end=84
   _globals['_TOKENIZER']._serialized_start=86
   _globals['_TOKENIZER']._serialized_end=181
   _globals['_EMBEDREQUEST']._serialized_start=184
-  _globals['_EMBEDREQUEST']._serialized_end=338
-  _globals['_EMBEDRESPONSE']._serialized_start=341
-  _globals['_EMBEDRESPONSE']._serialized_end=627
-  _globals['_SPARSEVECTORS']._serialized_start=629
-  _globals['_SPARSEVECTORS']._serialized_end=695
-  _globals['_TOKENVECTORS']._serialized_start=697
-  _globals['_TOKENVECTORS']._serialized_end=763
-  _globals['_EMBEDDERSERVICE']._serialized_start=853
-  _globals['_EMBEDDERSERVICE']._serialized_end=1062
+  _globals['_EMBEDREQUEST']._serialized_end=361
+  _globals['_EMBEDRESPONSE']._serialized_start=364
+  _globals['_EMBEDRESPONSE']._serialized_end=650
+  _globals['_SPARSEVECTORS']._serialized_start=652
+  _globals['_SPARSEVECTORS']._serialized_end=718
+  _globals['_TOKENVECTORS']._serialized_start=720
+  _globals['_TOKENVECTORS']._serialized_end=786
+  _globals['_EMBEDDERSERVICE']._serialized_start=876
+  _globals['_EMBEDDERSERVICE']._serialized_end=1085
 # @@protoc_insertion_point(module_scope)

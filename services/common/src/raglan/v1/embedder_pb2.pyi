@@ -91,6 +91,7 @@ class EmbedRequest(_message.Message):
     DIMENSION_FIELD_NUMBER: _builtins.int
     SPARSE_FIELD_NUMBER: _builtins.int
     TOKEN_VECTORS_FIELD_NUMBER: _builtins.int
+    TOKEN_POOLING_FIELD_NUMBER: _builtins.int
     kind: Global___InputKind.ValueType
     lane: _common_pb2.Lane.ValueType
     dimension: _builtins.int
@@ -98,6 +99,10 @@ class EmbedRequest(_message.Message):
     sparse: _builtins.bool
     """Besides the vectors, where the model has them (ServiceInfo.outputs); else the call is refused."""
     token_vectors: _builtins.bool
+    token_pooling: _builtins.int
+    """Tokens that a token vector stands for in the mean, 1-16; 0 means 1. Above 1, similar token
+    vectors of a text are replaced by their mean.
+    """
     @_builtins.property
     def texts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     def __init__(
@@ -109,10 +114,11 @@ class EmbedRequest(_message.Message):
         dimension: _builtins.int = ...,
         sparse: _builtins.bool = ...,
         token_vectors: _builtins.bool = ...,
+        token_pooling: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dimension", b"dimension", "kind", b"kind", "lane", b"lane", "sparse", b"sparse", "texts", b"texts", "token_vectors", b"token_vectors"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dimension", b"dimension", "kind", b"kind", "lane", b"lane", "sparse", b"sparse", "texts", b"texts", "token_pooling", b"token_pooling", "token_vectors", b"token_vectors"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -222,7 +228,7 @@ class TokenVectors(_message.Message):
     COUNTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def vectors(self) -> _common_pb2.Tensor:
-        """L2-normalised rows, the texts one after the other."""
+        """L2-normalised rows in float16, the texts one after the other."""
 
     @_builtins.property
     def counts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:

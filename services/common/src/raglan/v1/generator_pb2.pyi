@@ -516,6 +516,66 @@ class RewriteRequest(_message.Message):
 Global___RewriteRequest: _TypeAlias = RewriteRequest  # noqa: Y015
 
 @_typing.final
+class SituateRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TITLE_FIELD_NUMBER: _builtins.int
+    DOCUMENT_FIELD_NUMBER: _builtins.int
+    PASSAGE_FIELD_NUMBER: _builtins.int
+    TENANT_FIELD_NUMBER: _builtins.int
+    title: _builtins.str
+    document: _builtins.str
+    """Text of the document, or parts of it."""
+    passage: _builtins.str
+    tenant: _builtins.str
+    def __init__(
+        self,
+        *,
+        title: _builtins.str = ...,
+        document: _builtins.str = ...,
+        passage: _builtins.str = ...,
+        tenant: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["document", b"document", "passage", b"passage", "tenant", b"tenant", "title", b"title"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SituateRequest: _TypeAlias = SituateRequest  # noqa: Y015
+
+@_typing.final
+class SituateResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SENTENCE_FIELD_NUMBER: _builtins.int
+    USAGE_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    TIMING_FIELD_NUMBER: _builtins.int
+    sentence: _builtins.str
+    """One line without control characters."""
+    model: _builtins.str
+    @_builtins.property
+    def usage(self) -> Global___Usage: ...
+    @_builtins.property
+    def timing(self) -> _common_pb2.Timing: ...
+    def __init__(
+        self,
+        *,
+        sentence: _builtins.str = ...,
+        usage: Global___Usage | None = ...,
+        model: _builtins.str = ...,
+        timing: _common_pb2.Timing | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["timing", b"timing", "usage", b"usage"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "sentence", b"sentence", "timing", b"timing", "usage", b"usage"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SituateResponse: _TypeAlias = SituateResponse  # noqa: Y015
+
+@_typing.final
 class RewriteResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -51,6 +51,11 @@ class GeneratorServiceStub:
                 request_serializer=raglan_dot_v1_dot_generator__pb2.RewriteRequest.SerializeToString,
                 response_deserializer=raglan_dot_v1_dot_generator__pb2.RewriteResponse.FromString,
                 _registered_method=True)
+        self.Situate = channel.unary_unary(
+                '/raglan.v1.GeneratorService/Situate',
+                request_serializer=raglan_dot_v1_dot_generator__pb2.SituateRequest.SerializeToString,
+                response_deserializer=raglan_dot_v1_dot_generator__pb2.SituateResponse.FromString,
+                _registered_method=True)
 
 
 class GeneratorServiceServicer:
@@ -77,6 +82,13 @@ class GeneratorServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Situate(self, request, context):
+        """A sentence that situates a passage in its document. UNIMPLEMENTED without a language model.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_GeneratorServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -94,6 +106,11 @@ def add_GeneratorServiceServicer_to_server(servicer, server):
                     servicer.Rewrite,
                     request_deserializer=raglan_dot_v1_dot_generator__pb2.RewriteRequest.FromString,
                     response_serializer=raglan_dot_v1_dot_generator__pb2.RewriteResponse.SerializeToString,
+            ),
+            'Situate': grpc.unary_unary_rpc_method_handler(
+                    servicer.Situate,
+                    request_deserializer=raglan_dot_v1_dot_generator__pb2.SituateRequest.FromString,
+                    response_serializer=raglan_dot_v1_dot_generator__pb2.SituateResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -178,6 +195,33 @@ class GeneratorService:
             '/raglan.v1.GeneratorService/Rewrite',
             raglan_dot_v1_dot_generator__pb2.RewriteRequest.SerializeToString,
             raglan_dot_v1_dot_generator__pb2.RewriteResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Situate(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/raglan.v1.GeneratorService/Situate',
+            raglan_dot_v1_dot_generator__pb2.SituateRequest.SerializeToString,
+            raglan_dot_v1_dot_generator__pb2.SituateResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -39,6 +39,8 @@ class GeneratorServiceStub:
     GetInfo: _grpc.UnaryUnaryMultiCallable[_common_pb2.GetInfoRequest, _common_pb2.ServiceInfo]
     Rewrite: _grpc.UnaryUnaryMultiCallable[_generator_pb2.RewriteRequest, _generator_pb2.RewriteResponse]
     """Texts to search for instead of a question. UNIMPLEMENTED without a language model."""
+    Situate: _grpc.UnaryUnaryMultiCallable[_generator_pb2.SituateRequest, _generator_pb2.SituateResponse]
+    """A sentence that situates a passage in its document. UNIMPLEMENTED without a language model."""
 
 @_typing.type_check_only
 class GeneratorServiceAsyncStub(GeneratorServiceStub):
@@ -50,6 +52,8 @@ class GeneratorServiceAsyncStub(GeneratorServiceStub):
     GetInfo: _aio.UnaryUnaryMultiCallable[_common_pb2.GetInfoRequest, _common_pb2.ServiceInfo]  # type: ignore[assignment]
     Rewrite: _aio.UnaryUnaryMultiCallable[_generator_pb2.RewriteRequest, _generator_pb2.RewriteResponse]  # type: ignore[assignment]
     """Texts to search for instead of a question. UNIMPLEMENTED without a language model."""
+    Situate: _aio.UnaryUnaryMultiCallable[_generator_pb2.SituateRequest, _generator_pb2.SituateResponse]  # type: ignore[assignment]
+    """A sentence that situates a passage in its document. UNIMPLEMENTED without a language model."""
 
 class GeneratorServiceServicer(metaclass=_abc_1.ABCMeta):
     """A question and passages in, a stream of answer text with citations out."""
@@ -76,5 +80,13 @@ class GeneratorServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_generator_pb2.RewriteResponse, _abc.Awaitable[_generator_pb2.RewriteResponse]]:
         """Texts to search for instead of a question. UNIMPLEMENTED without a language model."""
+
+    @_abc_1.abstractmethod
+    def Situate(
+        self,
+        request: _generator_pb2.SituateRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_generator_pb2.SituateResponse, _abc.Awaitable[_generator_pb2.SituateResponse]]:
+        """A sentence that situates a passage in its document. UNIMPLEMENTED without a language model."""
 
 def add_GeneratorServiceServicer_to_server(servicer: GeneratorServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

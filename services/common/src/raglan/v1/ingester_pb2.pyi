@@ -10,6 +10,8 @@ from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from raglan.v1 import backup_pb2 as _backup_pb2
+from raglan.v1 import common_pb2 as _common_pb2
+from raglan.v1 import embedder_pb2 as _embedder_pb2
 from raglan.v1 import retriever_pb2 as _retriever_pb2
 import builtins as _builtins
 import sys
@@ -246,8 +248,11 @@ class SubmitRequest(_message.Message):
     JOB_FIELD_NUMBER: _builtins.int
     DOCUMENT_FIELD_NUMBER: _builtins.int
     DATA_FIELD_NUMBER: _builtins.int
+    PREPARED_FIELD_NUMBER: _builtins.int
     data: _builtins.bytes
     """More bytes of the document begun last."""
+    prepared: _builtins.bytes
+    """More bytes of its PreparedDocument, where its header announced one."""
     @_builtins.property
     def job(self) -> Global___JobHeader:
         """First message."""
@@ -262,16 +267,69 @@ class SubmitRequest(_message.Message):
         job: Global___JobHeader | None = ...,
         document: Global___DocumentHeader | None = ...,
         data: _builtins.bytes = ...,
+        prepared: _builtins.bytes = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "document", b"document", "job", b"job", "part", b"part"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "document", b"document", "job", b"job", "part", b"part", "prepared", b"prepared"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "document", b"document", "job", b"job", "part", b"part"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "document", b"document", "job", b"job", "part", b"part", "prepared", b"prepared"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["job", "document", "data"]  # noqa: Y015
+    _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["job", "document", "data", "prepared"]  # noqa: Y015
     _WhichOneofArgType_part: _TypeAlias = _typing.Literal["part", b"part"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_part) -> _WhichOneofReturnType_part | None: ...
 
 Global___SubmitRequest: _TypeAlias = SubmitRequest  # noqa: Y015
+
+@_typing.final
+class PreparedDocument(_message.Message):
+    """A document that was cut and embedded before it was submitted, with the code of a job."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CUT_JSON_FIELD_NUMBER: _builtins.int
+    VECTORS_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    TRUNCATED_TOKENS_FIELD_NUMBER: _builtins.int
+    READABILITY_FIELD_NUMBER: _builtins.int
+    TOKEN_VECTORS_FIELD_NUMBER: _builtins.int
+    SPARSE_FIELD_NUMBER: _builtins.int
+    cut_json: _builtins.bytes
+    """Text, structure and chunks, as a parser process answers."""
+    @_builtins.property
+    def vectors(self) -> _common_pb2.Tensor:
+        """A row a chunk."""
+
+    @_builtins.property
+    def model(self) -> _common_pb2.ModelIdentity: ...
+    @_builtins.property
+    def truncated_tokens(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Of each chunk, or none: what the embedder says of it."""
+
+    @_builtins.property
+    def readability(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]: ...
+    @_builtins.property
+    def token_vectors(self) -> _embedder_pb2.TokenVectors:
+        """Of each chunk, where the collection has them."""
+
+    @_builtins.property
+    def sparse(self) -> _embedder_pb2.SparseVectors: ...
+    def __init__(
+        self,
+        *,
+        cut_json: _builtins.bytes = ...,
+        vectors: _common_pb2.Tensor | None = ...,
+        model: _common_pb2.ModelIdentity | None = ...,
+        truncated_tokens: _abc.Iterable[_builtins.int] | None = ...,
+        readability: _abc.Iterable[_builtins.float] | None = ...,
+        token_vectors: _embedder_pb2.TokenVectors | None = ...,
+        sparse: _embedder_pb2.SparseVectors | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "sparse", b"sparse", "token_vectors", b"token_vectors", "vectors", b"vectors"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cut_json", b"cut_json", "model", b"model", "readability", b"readability", "sparse", b"sparse", "token_vectors", b"token_vectors", "truncated_tokens", b"truncated_tokens", "vectors", b"vectors"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PreparedDocument: _TypeAlias = PreparedDocument  # noqa: Y015
 
 @_typing.final
 class PreviewHeader(_message.Message):
@@ -457,6 +515,7 @@ class DocumentHeader(_message.Message):
     TITLE_FIELD_NUMBER: _builtins.int
     METADATA_JSON_FIELD_NUMBER: _builtins.int
     ACCESS_FIELD_NUMBER: _builtins.int
+    FINGERPRINT_FIELD_NUMBER: _builtins.int
     document_id: _builtins.str
     """Empty: made from the file name."""
     filename: _builtins.str
@@ -464,6 +523,10 @@ class DocumentHeader(_message.Message):
     media_type: _builtins.str
     title: _builtins.str
     metadata_json: _builtins.str
+    fingerprint: _builtins.str
+    """Of the prepared form that follows its bytes; empty: none does. A job uses that form if it would
+    give the document this very fingerprint; otherwise it parses and embeds as ever.
+    """
     @_builtins.property
     def access(self) -> Global___AccessTags:
         """Absent: a document that exists keeps its tags."""
@@ -477,10 +540,11 @@ class DocumentHeader(_message.Message):
         title: _builtins.str = ...,
         metadata_json: _builtins.str = ...,
         access: Global___AccessTags | None = ...,
+        fingerprint: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["access", b"access"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["access", b"access", "document_id", b"document_id", "filename", b"filename", "media_type", b"media_type", "metadata_json", b"metadata_json", "title", b"title"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access", b"access", "document_id", b"document_id", "filename", b"filename", "fingerprint", b"fingerprint", "media_type", b"media_type", "metadata_json", b"metadata_json", "title", b"title"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -599,6 +663,7 @@ class Job(_message.Message):
     REPLACED_FIELD_NUMBER: _builtins.int
     KIND_FIELD_NUMBER: _builtins.int
     KEEPS_ACCESS_FIELD_NUMBER: _builtins.int
+    CONTEXT_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     collection: _builtins.str
     status: Global___JobStatus.ValueType
@@ -624,6 +689,10 @@ class Job(_message.Message):
     def warnings(self) -> _containers.RepeatedCompositeFieldContainer[Global___DocumentWarning]:
         """The first ones; `warning_count` has all."""
 
+    @_builtins.property
+    def context(self) -> Global___ContextCost:
+        """Unset in collections without contextual chunks."""
+
     def __init__(
         self,
         *,
@@ -641,14 +710,50 @@ class Job(_message.Message):
         replaced: _builtins.int = ...,
         kind: _builtins.str = ...,
         keeps_access: _builtins.bool = ...,
+        context: Global___ContextCost | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "finished_at", b"finished_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["context", b"context", "created_at", b"created_at", "finished_at", b"finished_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "created_at", b"created_at", "documents", b"documents", "errors", b"errors", "finished_at", b"finished_at", "id", b"id", "keeps_access", b"keeps_access", "kind", b"kind", "replaced", b"replaced", "stages", b"stages", "status", b"status", "unchanged", b"unchanged", "warning_count", b"warning_count", "warnings", b"warnings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "context", b"context", "created_at", b"created_at", "documents", b"documents", "errors", b"errors", "finished_at", b"finished_at", "id", b"id", "keeps_access", b"keeps_access", "kind", b"kind", "replaced", b"replaced", "stages", b"stages", "status", b"status", "unchanged", b"unchanged", "warning_count", b"warning_count", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Job: _TypeAlias = Job  # noqa: Y015
+
+@_typing.final
+class ContextCost(_message.Message):
+    """Sentences that a language model wrote for the chunks of a job, and their cost."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CALLS_FIELD_NUMBER: _builtins.int
+    PROMPT_TOKENS_FIELD_NUMBER: _builtins.int
+    COMPLETION_TOKENS_FIELD_NUMBER: _builtins.int
+    REUSED_FIELD_NUMBER: _builtins.int
+    MISSING_FIELD_NUMBER: _builtins.int
+    calls: _builtins.int
+    prompt_tokens: _builtins.int
+    completion_tokens: _builtins.int
+    reused: _builtins.int
+    """Sentences that were written before, for the same text."""
+    missing: _builtins.int
+    """Chunks that were embedded without one."""
+    def __init__(
+        self,
+        *,
+        calls: _builtins.int = ...,
+        prompt_tokens: _builtins.int = ...,
+        completion_tokens: _builtins.int = ...,
+        reused: _builtins.int = ...,
+        missing: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["calls", b"calls", "completion_tokens", b"completion_tokens", "missing", b"missing", "prompt_tokens", b"prompt_tokens", "reused", b"reused"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ContextCost: _TypeAlias = ContextCost  # noqa: Y015
 
 @_typing.final
 class GetJobRequest(_message.Message):
@@ -737,6 +842,9 @@ class Document(_message.Message):
     NEXT_TEXT_OFFSET_FIELD_NUMBER: _builtins.int
     ACCESS_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    VALID_FROM_FIELD_NUMBER: _builtins.int
+    VALID_TO_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     collection: _builtins.str
     title: _builtins.str
@@ -758,6 +866,8 @@ class Document(_message.Message):
     """Where the rest of the text begins, in characters; 0 when `text` reaches to the end."""
     revision: _builtins.int
     """In the reply to UpdateDocument: the collection's revision after it."""
+    version: _builtins.int
+    """From 1; 0 where the collection keeps no versions."""
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -767,6 +877,12 @@ class Document(_message.Message):
     @_builtins.property
     def access(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """See AccessTags."""
+
+    @_builtins.property
+    def valid_from(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def valid_to(self) -> _timestamp_pb2.Timestamp:
+        """Unset: it is the present version."""
 
     def __init__(
         self,
@@ -789,14 +905,39 @@ class Document(_message.Message):
         next_text_offset: _builtins.int = ...,
         access: _abc.Iterable[_builtins.str] | None = ...,
         revision: _builtins.int = ...,
+        version: _builtins.int = ...,
+        valid_from: _timestamp_pb2.Timestamp | None = ...,
+        valid_to: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "valid_from", b"valid_from", "valid_to", b"valid_to"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["access", b"access", "chunks", b"chunks", "collection", b"collection", "created_at", b"created_at", "error", b"error", "filename", b"filename", "id", b"id", "language", b"language", "media_type", b"media_type", "metadata_json", b"metadata_json", "next_text_offset", b"next_text_offset", "revision", b"revision", "sha256", b"sha256", "size_bytes", b"size_bytes", "status", b"status", "text", b"text", "title", b"title", "warnings", b"warnings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access", b"access", "chunks", b"chunks", "collection", b"collection", "created_at", b"created_at", "error", b"error", "filename", b"filename", "id", b"id", "language", b"language", "media_type", b"media_type", "metadata_json", b"metadata_json", "next_text_offset", b"next_text_offset", "revision", b"revision", "sha256", b"sha256", "size_bytes", b"size_bytes", "status", b"status", "text", b"text", "title", b"title", "valid_from", b"valid_from", "valid_to", b"valid_to", "version", b"version", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Document: _TypeAlias = Document  # noqa: Y015
+
+@_typing.final
+class ListVersionsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERSIONS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def versions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Document]:
+        """Without their texts, the newest first; empty where the collection keeps none."""
+
+    def __init__(
+        self,
+        *,
+        versions: _abc.Iterable[Global___Document] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["versions", b"versions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListVersionsResponse: _TypeAlias = ListVersionsResponse  # noqa: Y015
 
 @_typing.final
 class ListDocumentsRequest(_message.Message):
@@ -864,20 +1005,24 @@ class GetDocumentRequest(_message.Message):
     COLLECTION_FIELD_NUMBER: _builtins.int
     DOCUMENT_ID_FIELD_NUMBER: _builtins.int
     TEXT_OFFSET_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
     collection: _builtins.str
     document_id: _builtins.str
     text_offset: _builtins.int
     """GetDocument: where the text begins, in characters: `next_text_offset` of the reply before."""
+    version: _builtins.int
+    """GetDocument: of which version; 0 for the present one."""
     def __init__(
         self,
         *,
         collection: _builtins.str = ...,
         document_id: _builtins.str = ...,
         text_offset: _builtins.int = ...,
+        version: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "document_id", b"document_id", "text_offset", b"text_offset"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "document_id", b"document_id", "text_offset", b"text_offset", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -77,6 +77,11 @@ class IngesterServiceStub:
                 request_serializer=raglan_dot_v1_dot_ingester__pb2.GetDocumentRequest.SerializeToString,
                 response_deserializer=raglan_dot_v1_dot_ingester__pb2.Document.FromString,
                 _registered_method=True)
+        self.ListVersions = channel.unary_unary(
+                '/raglan.v1.IngesterService/ListVersions',
+                request_serializer=raglan_dot_v1_dot_ingester__pb2.GetDocumentRequest.SerializeToString,
+                response_deserializer=raglan_dot_v1_dot_ingester__pb2.ListVersionsResponse.FromString,
+                _registered_method=True)
         self.UpdateDocument = channel.unary_unary(
                 '/raglan.v1.IngesterService/UpdateDocument',
                 request_serializer=raglan_dot_v1_dot_ingester__pb2.UpdateDocumentRequest.SerializeToString,
@@ -202,6 +207,13 @@ class IngesterServiceServicer:
 
     def GetDocument(self, request, context):
         """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListVersions(self, request, context):
+        """The versions that are kept of a document, the newest first. NOT_FOUND without the document.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -346,6 +358,11 @@ def add_IngesterServiceServicer_to_server(servicer, server):
                     servicer.GetDocument,
                     request_deserializer=raglan_dot_v1_dot_ingester__pb2.GetDocumentRequest.FromString,
                     response_serializer=raglan_dot_v1_dot_ingester__pb2.Document.SerializeToString,
+            ),
+            'ListVersions': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListVersions,
+                    request_deserializer=raglan_dot_v1_dot_ingester__pb2.GetDocumentRequest.FromString,
+                    response_serializer=raglan_dot_v1_dot_ingester__pb2.ListVersionsResponse.SerializeToString,
             ),
             'UpdateDocument': grpc.unary_unary_rpc_method_handler(
                     servicer.UpdateDocument,
@@ -635,6 +652,33 @@ class IngesterService:
             '/raglan.v1.IngesterService/GetDocument',
             raglan_dot_v1_dot_ingester__pb2.GetDocumentRequest.SerializeToString,
             raglan_dot_v1_dot_ingester__pb2.Document.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListVersions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/raglan.v1.IngesterService/ListVersions',
+            raglan_dot_v1_dot_ingester__pb2.GetDocumentRequest.SerializeToString,
+            raglan_dot_v1_dot_ingester__pb2.ListVersionsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -49,6 +49,8 @@ class IngesterServiceStub:
     """Runs the failed documents again. FAILED_PRECONDITION while the job runs."""
     ListDocuments: _grpc.UnaryUnaryMultiCallable[_ingester_pb2.ListDocumentsRequest, _ingester_pb2.ListDocumentsResponse]
     GetDocument: _grpc.UnaryUnaryMultiCallable[_ingester_pb2.GetDocumentRequest, _ingester_pb2.Document]
+    ListVersions: _grpc.UnaryUnaryMultiCallable[_ingester_pb2.GetDocumentRequest, _ingester_pb2.ListVersionsResponse]
+    """The versions that are kept of a document, the newest first. NOT_FOUND without the document."""
     UpdateDocument: _grpc.UnaryUnaryMultiCallable[_ingester_pb2.UpdateDocumentRequest, _ingester_pb2.Document]
     """Metadata and access tags, without embedding anything again."""
     ChangeDocuments: _grpc.UnaryUnaryMultiCallable[_ingester_pb2.ChangeDocumentsRequest, _ingester_pb2.ChangeDocumentsResponse]
@@ -98,6 +100,8 @@ class IngesterServiceAsyncStub(IngesterServiceStub):
     """Runs the failed documents again. FAILED_PRECONDITION while the job runs."""
     ListDocuments: _aio.UnaryUnaryMultiCallable[_ingester_pb2.ListDocumentsRequest, _ingester_pb2.ListDocumentsResponse]  # type: ignore[assignment]
     GetDocument: _aio.UnaryUnaryMultiCallable[_ingester_pb2.GetDocumentRequest, _ingester_pb2.Document]  # type: ignore[assignment]
+    ListVersions: _aio.UnaryUnaryMultiCallable[_ingester_pb2.GetDocumentRequest, _ingester_pb2.ListVersionsResponse]  # type: ignore[assignment]
+    """The versions that are kept of a document, the newest first. NOT_FOUND without the document."""
     UpdateDocument: _aio.UnaryUnaryMultiCallable[_ingester_pb2.UpdateDocumentRequest, _ingester_pb2.Document]  # type: ignore[assignment]
     """Metadata and access tags, without embedding anything again."""
     ChangeDocuments: _aio.UnaryUnaryMultiCallable[_ingester_pb2.ChangeDocumentsRequest, _ingester_pb2.ChangeDocumentsResponse]  # type: ignore[assignment]
@@ -192,6 +196,14 @@ class IngesterServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _ingester_pb2.GetDocumentRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_ingester_pb2.Document, _abc.Awaitable[_ingester_pb2.Document]]: ...
+
+    @_abc_1.abstractmethod
+    def ListVersions(
+        self,
+        request: _ingester_pb2.GetDocumentRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ingester_pb2.ListVersionsResponse, _abc.Awaitable[_ingester_pb2.ListVersionsResponse]]:
+        """The versions that are kept of a document, the newest first. NOT_FOUND without the document."""
 
     @_abc_1.abstractmethod
     def UpdateDocument(

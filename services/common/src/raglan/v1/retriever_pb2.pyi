@@ -71,24 +71,86 @@ class Chunking(_message.Message):
     MAX_CHARS_FIELD_NUMBER: _builtins.int
     OVERLAP_CHARS_FIELD_NUMBER: _builtins.int
     STRATEGY_FIELD_NUMBER: _builtins.int
+    CONTEXTUAL_FIELD_NUMBER: _builtins.int
     max_chars: _builtins.int
     overlap_chars: _builtins.int
     strategy: _builtins.str
     """Of raglan.chunking_strategy; empty: "structure"."""
+    contextual: _builtins.bool
+    """A language model writes a sentence for each chunk that situates it in its document; the sentence
+    is embedded with the chunk, and neither stored with it nor shown.
+    """
     def __init__(
         self,
         *,
         max_chars: _builtins.int = ...,
         overlap_chars: _builtins.int = ...,
         strategy: _builtins.str = ...,
+        contextual: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_chars", b"max_chars", "overlap_chars", b"overlap_chars", "strategy", b"strategy"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["contextual", b"contextual", "max_chars", b"max_chars", "overlap_chars", b"overlap_chars", "strategy", b"strategy"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Chunking: _TypeAlias = Chunking  # noqa: Y015
+
+@_typing.final
+class VersionRetention(_message.Message):
+    """How long earlier versions of documents are kept."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MAX_VERSIONS_FIELD_NUMBER: _builtins.int
+    MAX_AGE_DAYS_FIELD_NUMBER: _builtins.int
+    max_versions: _builtins.int
+    """Earlier versions of a document, at most; 1-1000."""
+    max_age_days: _builtins.int
+    """Days after a version was replaced; 0 for no limit."""
+    def __init__(
+        self,
+        *,
+        max_versions: _builtins.int = ...,
+        max_age_days: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_age_days", b"max_age_days", "max_versions", b"max_versions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VersionRetention: _TypeAlias = VersionRetention  # noqa: Y015
+
+@_typing.final
+class FurtherVectors(_message.Message):
+    """Vectors that a collection has of each chunk besides the dense vector and the weights of its words."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOKEN_VECTORS_FIELD_NUMBER: _builtins.int
+    TOKEN_POOLING_FIELD_NUMBER: _builtins.int
+    SPARSE_FIELD_NUMBER: _builtins.int
+    token_vectors: _builtins.bool
+    """Token vectors, by whose MaxSim the hits of the dense vectors are scored too."""
+    token_pooling: _builtins.int
+    """As in EmbedRequest."""
+    sparse: _builtins.bool
+    """Term weights of the embedding model, searched beside the words (EmbedResponse.sparse)."""
+    def __init__(
+        self,
+        *,
+        token_vectors: _builtins.bool = ...,
+        token_pooling: _builtins.int = ...,
+        sparse: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["sparse", b"sparse", "token_pooling", b"token_pooling", "token_vectors", b"token_vectors"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FurtherVectors: _TypeAlias = FurtherVectors  # noqa: Y015
 
 @_typing.final
 class Collection(_message.Message):
@@ -104,8 +166,12 @@ class Collection(_message.Message):
     ERROR_FIELD_NUMBER: _builtins.int
     CREATED_FIELD_NUMBER: _builtins.int
     PROFILE_FIELD_NUMBER: _builtins.int
+    VERSIONS_FIELD_NUMBER: _builtins.int
+    FURTHER_VECTORS_FIELD_NUMBER: _builtins.int
+    INDEX_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     chunks: _builtins.int
+    """Those of earlier versions included."""
     documents: _builtins.int
     disk_bytes: _builtins.int
     """Bytes on disk, where the store can tell; else 0."""
@@ -121,6 +187,16 @@ class Collection(_message.Message):
     def embedder(self) -> _common_pb2.ModelIdentity: ...
     @_builtins.property
     def chunking(self) -> Global___Chunking: ...
+    @_builtins.property
+    def versions(self) -> Global___VersionRetention:
+        """Absent: replacing a document removes its earlier version."""
+
+    @_builtins.property
+    def further_vectors(self) -> Global___FurtherVectors: ...
+    @_builtins.property
+    def index(self) -> Global___VectorIndex:
+        """Unset where the store does not tell."""
+
     def __init__(
         self,
         *,
@@ -134,14 +210,75 @@ class Collection(_message.Message):
         error: _builtins.str = ...,
         created: _builtins.str = ...,
         profile: _builtins.str = ...,
+        versions: Global___VersionRetention | None = ...,
+        further_vectors: Global___FurtherVectors | None = ...,
+        index: Global___VectorIndex | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["chunking", b"chunking", "embedder", b"embedder"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["chunking", b"chunking", "embedder", b"embedder", "further_vectors", b"further_vectors", "index", b"index", "versions", b"versions"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunking", b"chunking", "chunks", b"chunks", "created", b"created", "disk_bytes", b"disk_bytes", "documents", b"documents", "embedder", b"embedder", "error", b"error", "name", b"name", "profile", b"profile", "unindexed_chunks", b"unindexed_chunks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunking", b"chunking", "chunks", b"chunks", "created", b"created", "disk_bytes", b"disk_bytes", "documents", b"documents", "embedder", b"embedder", "error", b"error", "further_vectors", b"further_vectors", "index", b"index", "name", b"name", "profile", b"profile", "unindexed_chunks", b"unindexed_chunks", "versions", b"versions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Collection: _TypeAlias = Collection  # noqa: Y015
+
+@_typing.final
+class VectorIndex(_message.Message):
+    """The dense vector index of a collection."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATE_FIELD_NUMBER: _builtins.int
+    CHUNKS_FIELD_NUMBER: _builtins.int
+    RECALL_TARGET_FIELD_NUMBER: _builtins.int
+    M_FIELD_NUMBER: _builtins.int
+    EF_CONSTRUCT_FIELD_NUMBER: _builtins.int
+    EF_FIELD_NUMBER: _builtins.int
+    QUANTIZATION_FIELD_NUMBER: _builtins.int
+    OVERSAMPLING_FIELD_NUMBER: _builtins.int
+    ON_DISK_FIELD_NUMBER: _builtins.int
+    state: _builtins.str
+    """"scanned": there is none, and a search compares the query with every chunk. "building": one is
+    being built, while the present one answers. "ready".
+    """
+    chunks: _builtins.int
+    """Chunks in it; the others are compared with the query one by one."""
+    recall_target: _builtins.float
+    """Recall@10 against an exact search that its parameters are chosen for."""
+    m: _builtins.int
+    """Parameters of the present index; 0 and empty where there is none. Edges a node of the graph,
+    candidates for the edges of a new node, candidates of a search.
+    """
+    ef_construct: _builtins.int
+    ef: _builtins.int
+    quantization: _builtins.str
+    """"none", "int8" or "turbo4"."""
+    oversampling: _builtins.float
+    """How many times as many candidates by quantized vectors are scored again by the original ones."""
+    @_builtins.property
+    def on_disk(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What is read from the disk only when it is needed: "index", "vectors", "payload"."""
+
+    def __init__(
+        self,
+        *,
+        state: _builtins.str = ...,
+        chunks: _builtins.int = ...,
+        recall_target: _builtins.float = ...,
+        m: _builtins.int = ...,
+        ef_construct: _builtins.int = ...,
+        ef: _builtins.int = ...,
+        quantization: _builtins.str = ...,
+        oversampling: _builtins.float = ...,
+        on_disk: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunks", b"chunks", "ef", b"ef", "ef_construct", b"ef_construct", "m", b"m", "on_disk", b"on_disk", "oversampling", b"oversampling", "quantization", b"quantization", "recall_target", b"recall_target", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VectorIndex: _TypeAlias = VectorIndex  # noqa: Y015
 
 @_typing.final
 class UpdateCollectionRequest(_message.Message):
@@ -149,22 +286,33 @@ class UpdateCollectionRequest(_message.Message):
 
     NAME_FIELD_NUMBER: _builtins.int
     PROFILE_FIELD_NUMBER: _builtins.int
+    RECALL_TARGET_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     profile: _builtins.str
     """At most 64 characters; empty for none. Without it, as before."""
+    recall_target: _builtins.float
+    """Recall@10 that its vector index is built and searched for, 0.8 to 0.999; 0 for the retriever's
+    own. Without it, as before. Where it takes another index, that is built in the background.
+    """
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
         profile: _builtins.str | None = ...,
+        recall_target: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_profile", b"_profile", "profile", b"profile"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_profile", b"_profile", "_recall_target", b"_recall_target", "profile", b"profile", "recall_target", b"recall_target"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_profile", b"_profile", "name", b"name", "profile", b"profile"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_profile", b"_profile", "_recall_target", b"_recall_target", "name", b"name", "profile", b"profile", "recall_target", b"recall_target"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__profile: _TypeAlias = _typing.Literal["profile"]  # noqa: Y015
     _WhichOneofArgType__profile: _TypeAlias = _typing.Literal["_profile", b"_profile"]  # noqa: Y015
+    _WhichOneofReturnType__recall_target: _TypeAlias = _typing.Literal["recall_target"]  # noqa: Y015
+    _WhichOneofArgType__recall_target: _TypeAlias = _typing.Literal["_recall_target", b"_recall_target"]  # noqa: Y015
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__profile) -> _WhichOneofReturnType__profile | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__recall_target) -> _WhichOneofReturnType__recall_target | None: ...
 
 Global___UpdateCollectionRequest: _TypeAlias = UpdateCollectionRequest  # noqa: Y015
 
@@ -175,22 +323,32 @@ class CreateCollectionRequest(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     EMBEDDER_FIELD_NUMBER: _builtins.int
     CHUNKING_FIELD_NUMBER: _builtins.int
+    VERSIONS_FIELD_NUMBER: _builtins.int
+    FURTHER_VECTORS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """1-64 characters of [a-z0-9_-], the first a letter or digit."""
     @_builtins.property
     def embedder(self) -> _common_pb2.ModelIdentity: ...
     @_builtins.property
     def chunking(self) -> Global___Chunking: ...
+    @_builtins.property
+    def versions(self) -> Global___VersionRetention:
+        """Keeps earlier versions of documents."""
+
+    @_builtins.property
+    def further_vectors(self) -> Global___FurtherVectors: ...
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
         embedder: _common_pb2.ModelIdentity | None = ...,
         chunking: Global___Chunking | None = ...,
+        versions: Global___VersionRetention | None = ...,
+        further_vectors: Global___FurtherVectors | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["chunking", b"chunking", "embedder", b"embedder"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["chunking", b"chunking", "embedder", b"embedder", "further_vectors", b"further_vectors", "versions", b"versions"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunking", b"chunking", "embedder", b"embedder", "name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunking", b"chunking", "embedder", b"embedder", "further_vectors", b"further_vectors", "name", b"name", "versions", b"versions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -319,6 +477,7 @@ class Chunk(_message.Message):
     OWN_METADATA_JSON_FIELD_NUMBER: _builtins.int
     GAP_BEFORE_FIELD_NUMBER: _builtins.int
     SECTION_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
     chunk_id: _builtins.str
     document_id: _builtins.str
     ordinal: _builtins.int
@@ -354,6 +513,10 @@ class Chunk(_message.Message):
     def section(self) -> _common_pb2.ChunkRange:
         """The chunks of the section that answers to this one are written from; unset where it has none."""
 
+    @_builtins.property
+    def version(self) -> Global___ChunkVersion:
+        """Unset in collections that keep no versions."""
+
     def __init__(
         self,
         *,
@@ -375,14 +538,55 @@ class Chunk(_message.Message):
         own_metadata_json: _builtins.str = ...,
         gap_before: _builtins.str = ...,
         section: _common_pb2.ChunkRange | None = ...,
+        version: Global___ChunkVersion | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "section", b"section"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "section", b"section", "version", b"version"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["access", b"access", "chunk_id", b"chunk_id", "created_at", b"created_at", "document_id", b"document_id", "end", b"end", "filename", b"filename", "gap_before", b"gap_before", "heading_path", b"heading_path", "language", b"language", "metadata_json", b"metadata_json", "ordinal", b"ordinal", "own_metadata_json", b"own_metadata_json", "page", b"page", "section", b"section", "start", b"start", "structure", b"structure", "text", b"text", "title", b"title"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access", b"access", "chunk_id", b"chunk_id", "created_at", b"created_at", "document_id", b"document_id", "end", b"end", "filename", b"filename", "gap_before", b"gap_before", "heading_path", b"heading_path", "language", b"language", "metadata_json", b"metadata_json", "ordinal", b"ordinal", "own_metadata_json", b"own_metadata_json", "page", b"page", "section", b"section", "start", b"start", "structure", b"structure", "text", b"text", "title", b"title", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Chunk: _TypeAlias = Chunk  # noqa: Y015
+
+@_typing.final
+class ChunkVersion(_message.Message):
+    """Of which version of its document a chunk is."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NUMBER_FIELD_NUMBER: _builtins.int
+    VALID_FROM_FIELD_NUMBER: _builtins.int
+    VALID_TO_FIELD_NUMBER: _builtins.int
+    OWN_ACCESS_FIELD_NUMBER: _builtins.int
+    number: _builtins.int
+    """From 1."""
+    @_builtins.property
+    def valid_from(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def valid_to(self) -> _timestamp_pb2.Timestamp:
+        """Unset: it is the present one."""
+
+    @_builtins.property
+    def own_access(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Of an earlier version: its access tags when it was replaced. Chunk.access has those that both
+        it and the document allow.
+        """
+
+    def __init__(
+        self,
+        *,
+        number: _builtins.int = ...,
+        valid_from: _timestamp_pb2.Timestamp | None = ...,
+        valid_to: _timestamp_pb2.Timestamp | None = ...,
+        own_access: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["valid_from", b"valid_from", "valid_to", b"valid_to"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["number", b"number", "own_access", b"own_access", "valid_from", b"valid_from", "valid_to", b"valid_to"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ChunkVersion: _TypeAlias = ChunkVersion  # noqa: Y015
 
 @_typing.final
 class UpsertRequest(_message.Message):
@@ -393,6 +597,8 @@ class UpsertRequest(_message.Message):
     CHUNKS_FIELD_NUMBER: _builtins.int
     VECTORS_FIELD_NUMBER: _builtins.int
     READABILITY_FIELD_NUMBER: _builtins.int
+    TOKEN_VECTORS_FIELD_NUMBER: _builtins.int
+    SPARSE_FIELD_NUMBER: _builtins.int
     collection: _builtins.str
     @_builtins.property
     def embedder(self) -> _common_pb2.ModelIdentity:
@@ -410,6 +616,12 @@ class UpsertRequest(_message.Message):
         know. The collection keeps the mean.
         """
 
+    @_builtins.property
+    def token_vectors(self) -> _embedder_pb2.TokenVectors:
+        """Of each chunk, where the collection has them: refused otherwise."""
+
+    @_builtins.property
+    def sparse(self) -> _embedder_pb2.SparseVectors: ...
     def __init__(
         self,
         *,
@@ -418,10 +630,12 @@ class UpsertRequest(_message.Message):
         chunks: _abc.Iterable[Global___Chunk] | None = ...,
         vectors: _common_pb2.Tensor | None = ...,
         readability: _abc.Iterable[_builtins.float] | None = ...,
+        token_vectors: _embedder_pb2.TokenVectors | None = ...,
+        sparse: _embedder_pb2.SparseVectors | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["embedder", b"embedder", "vectors", b"vectors"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["embedder", b"embedder", "sparse", b"sparse", "token_vectors", b"token_vectors", "vectors", b"vectors"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunks", b"chunks", "collection", b"collection", "embedder", b"embedder", "readability", b"readability", "vectors", b"vectors"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunks", b"chunks", "collection", b"collection", "embedder", b"embedder", "readability", b"readability", "sparse", b"sparse", "token_vectors", b"token_vectors", "vectors", b"vectors"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -495,6 +709,8 @@ class IndexedChunks(_message.Message):
     VECTORS_FIELD_NUMBER: _builtins.int
     LEXICAL_FIELD_NUMBER: _builtins.int
     ANALYSIS_FIELD_NUMBER: _builtins.int
+    TOKEN_VECTORS_FIELD_NUMBER: _builtins.int
+    SPARSE_FIELD_NUMBER: _builtins.int
     collection: _builtins.str
     analysis: _builtins.int
     """Version of the analysis of text that made `lexical`. An index of another one analyses anew."""
@@ -510,6 +726,12 @@ class IndexedChunks(_message.Message):
     def lexical(self) -> _embedder_pb2.SparseVectors:
         """One a chunk: the weights of its words."""
 
+    @_builtins.property
+    def token_vectors(self) -> _embedder_pb2.TokenVectors:
+        """Where the collection has them."""
+
+    @_builtins.property
+    def sparse(self) -> _embedder_pb2.SparseVectors: ...
     def __init__(
         self,
         *,
@@ -519,10 +741,12 @@ class IndexedChunks(_message.Message):
         vectors: _common_pb2.Tensor | None = ...,
         lexical: _embedder_pb2.SparseVectors | None = ...,
         analysis: _builtins.int = ...,
+        token_vectors: _embedder_pb2.TokenVectors | None = ...,
+        sparse: _embedder_pb2.SparseVectors | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["embedder", b"embedder", "lexical", b"lexical", "vectors", b"vectors"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["embedder", b"embedder", "lexical", b"lexical", "sparse", b"sparse", "token_vectors", b"token_vectors", "vectors", b"vectors"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["analysis", b"analysis", "chunks", b"chunks", "collection", b"collection", "embedder", b"embedder", "lexical", b"lexical", "vectors", b"vectors"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["analysis", b"analysis", "chunks", b"chunks", "collection", b"collection", "embedder", b"embedder", "lexical", b"lexical", "sparse", b"sparse", "token_vectors", b"token_vectors", "vectors", b"vectors"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -611,7 +835,9 @@ class DeleteRequest(_message.Message):
     def document_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
     def keep_chunk_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """When set, chunks with these ids stay: what an older version of the document left behind goes."""
+        """When set, chunks with these ids stay, as do earlier versions that are kept (KeepVersions): what
+        an older version of the document left behind goes.
+        """
 
     def __init__(
         self,
@@ -650,6 +876,109 @@ class DeleteResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DeleteResponse: _TypeAlias = DeleteResponse  # noqa: Y015
+
+@_typing.final
+class EarlierVersion(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NUMBER_FIELD_NUMBER: _builtins.int
+    VALID_TO_FIELD_NUMBER: _builtins.int
+    number: _builtins.int
+    @_builtins.property
+    def valid_to(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        number: _builtins.int = ...,
+        valid_to: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["valid_to", b"valid_to"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["number", b"number", "valid_to", b"valid_to"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EarlierVersion: _TypeAlias = EarlierVersion  # noqa: Y015
+
+@_typing.final
+class KeptVersions(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DOCUMENT_ID_FIELD_NUMBER: _builtins.int
+    PRESENT_FIELD_NUMBER: _builtins.int
+    ACCESS_FIELD_NUMBER: _builtins.int
+    EARLIER_FIELD_NUMBER: _builtins.int
+    document_id: _builtins.str
+    present: _builtins.int
+    @_builtins.property
+    def access(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Access tags of the document: whoever holds none of them finds no earlier version either."""
+
+    @_builtins.property
+    def earlier(self) -> _containers.RepeatedCompositeFieldContainer[Global___EarlierVersion]: ...
+    def __init__(
+        self,
+        *,
+        document_id: _builtins.str = ...,
+        present: _builtins.int = ...,
+        access: _abc.Iterable[_builtins.str] | None = ...,
+        earlier: _abc.Iterable[Global___EarlierVersion] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access", b"access", "document_id", b"document_id", "earlier", b"earlier", "present", b"present"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___KeptVersions: _TypeAlias = KeptVersions  # noqa: Y015
+
+@_typing.final
+class KeepVersionsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COLLECTION_FIELD_NUMBER: _builtins.int
+    DOCUMENTS_FIELD_NUMBER: _builtins.int
+    collection: _builtins.str
+    @_builtins.property
+    def documents(self) -> _containers.RepeatedCompositeFieldContainer[Global___KeptVersions]:
+        """1-1000."""
+
+    def __init__(
+        self,
+        *,
+        collection: _builtins.str = ...,
+        documents: _abc.Iterable[Global___KeptVersions] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "documents", b"documents"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___KeepVersionsRequest: _TypeAlias = KeepVersionsRequest  # noqa: Y015
+
+@_typing.final
+class KeepVersionsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DELETED_CHUNKS_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    deleted_chunks: _builtins.int
+    revision: _builtins.int
+    """The collection's after it."""
+    def __init__(
+        self,
+        *,
+        deleted_chunks: _builtins.int = ...,
+        revision: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deleted_chunks", b"deleted_chunks", "revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___KeepVersionsResponse: _TypeAlias = KeepVersionsResponse  # noqa: Y015
 
 @_typing.final
 class DocumentLabels(_message.Message):
@@ -734,20 +1063,24 @@ class GetDocumentChunksRequest(_message.Message):
     COLLECTION_FIELD_NUMBER: _builtins.int
     DOCUMENT_ID_FIELD_NUMBER: _builtins.int
     OFFSET_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
     collection: _builtins.str
     document_id: _builtins.str
     offset: _builtins.int
     """Chunks to leave out at the beginning: `next_offset` of the reply before."""
+    version: _builtins.int
+    """Of which version; 0 for the present one."""
     def __init__(
         self,
         *,
         collection: _builtins.str = ...,
         document_id: _builtins.str = ...,
         offset: _builtins.int = ...,
+        version: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "document_id", b"document_id", "offset", b"offset"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "document_id", b"document_id", "offset", b"offset", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1090,6 +1423,9 @@ class SearchRequest(_message.Message):
     FUSION_FIELD_NUMBER: _builtins.int
     READABILITY_FIELD_NUMBER: _builtins.int
     COLLECTION_BUDGET_MS_FIELD_NUMBER: _builtins.int
+    AS_OF_FIELD_NUMBER: _builtins.int
+    TOKEN_VECTORS_FIELD_NUMBER: _builtins.int
+    SPARSE_FIELD_NUMBER: _builtins.int
     text: _builtins.str
     """The lexical leg; needed unless mode is DENSE."""
     mode: Global___SearchMode.ValueType
@@ -1115,6 +1451,20 @@ class SearchRequest(_message.Message):
     def filter(self) -> Global___Filter: ...
     @_builtins.property
     def fusion(self) -> Global___Fusion: ...
+    @_builtins.property
+    def as_of(self) -> _timestamp_pb2.Timestamp:
+        """Search the versions of documents that were present at this time. FAILED_PRECONDITION for a
+        collection that keeps no versions. Absent: the present ones.
+        """
+
+    @_builtins.property
+    def token_vectors(self) -> _common_pb2.Tensor:
+        """Of the query, for collections that have such vectors; without, these are searched without them."""
+
+    @_builtins.property
+    def sparse(self) -> _embedder_pb2.SparseVectors:
+        """Of one text."""
+
     def __init__(
         self,
         *,
@@ -1128,10 +1478,13 @@ class SearchRequest(_message.Message):
         fusion: Global___Fusion | None = ...,
         readability: _builtins.float | None = ...,
         collection_budget_ms: _builtins.int = ...,
+        as_of: _timestamp_pb2.Timestamp | None = ...,
+        token_vectors: _common_pb2.Tensor | None = ...,
+        sparse: _embedder_pb2.SparseVectors | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_readability", b"_readability", "embedder", b"embedder", "filter", b"filter", "fusion", b"fusion", "readability", b"readability", "vector", b"vector"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_readability", b"_readability", "as_of", b"as_of", "embedder", b"embedder", "filter", b"filter", "fusion", b"fusion", "readability", b"readability", "sparse", b"sparse", "token_vectors", b"token_vectors", "vector", b"vector"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_readability", b"_readability", "collection_budget_ms", b"collection_budget_ms", "collections", b"collections", "embedder", b"embedder", "filter", b"filter", "fusion", b"fusion", "limit", b"limit", "mode", b"mode", "readability", b"readability", "text", b"text", "vector", b"vector"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_readability", b"_readability", "as_of", b"as_of", "collection_budget_ms", b"collection_budget_ms", "collections", b"collections", "embedder", b"embedder", "filter", b"filter", "fusion", b"fusion", "limit", b"limit", "mode", b"mode", "readability", b"readability", "sparse", b"sparse", "text", b"text", "token_vectors", b"token_vectors", "vector", b"vector"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__readability: _TypeAlias = _typing.Literal["readability"]  # noqa: Y015
     _WhichOneofArgType__readability: _TypeAlias = _typing.Literal["_readability", b"_readability"]  # noqa: Y015
@@ -1306,6 +1659,7 @@ class GetNeighboursRequest(_message.Message):
     COLLECTIONS_FIELD_NUMBER: _builtins.int
     AROUND_FIELD_NUMBER: _builtins.int
     FILTER_FIELD_NUMBER: _builtins.int
+    AS_OF_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def collections(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
@@ -1316,16 +1670,19 @@ class GetNeighboursRequest(_message.Message):
     def filter(self) -> Global___Filter:
         """As of the search: a chunk that does not pass is no neighbour."""
 
+    @_builtins.property
+    def as_of(self) -> _timestamp_pb2.Timestamp: ...
     def __init__(
         self,
         *,
         collections: _abc.Iterable[_builtins.str] | None = ...,
         around: _abc.Iterable[Global___Neighbourhood] | None = ...,
         filter: Global___Filter | None = ...,
+        as_of: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of", "filter", b"filter"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["around", b"around", "collections", b"collections", "filter", b"filter"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["around", b"around", "as_of", b"as_of", "collections", b"collections", "filter", b"filter"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1423,8 +1780,30 @@ class GetIndexRevisionsResponse(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class FurtherVectorsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        @_builtins.property
+        def value(self) -> Global___FurtherVectors: ...
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: Global___FurtherVectors | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     REVISIONS_FIELD_NUMBER: _builtins.int
     PROFILES_FIELD_NUMBER: _builtins.int
+    FURTHER_VECTORS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def revisions(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
         """By collection. A change that was acknowledged before the request is counted."""
@@ -1433,15 +1812,20 @@ class GetIndexRevisionsResponse(_message.Message):
     def profiles(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """By collection: Collection.profile, where there is one."""
 
+    @_builtins.property
+    def further_vectors(self) -> _containers.MessageMap[_builtins.str, Global___FurtherVectors]:
+        """By collection: Collection.further_vectors, where there are any."""
+
     def __init__(
         self,
         *,
         revisions: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
         profiles: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        further_vectors: _abc.Mapping[_builtins.str, Global___FurtherVectors] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["profiles", b"profiles", "revisions", b"revisions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["further_vectors", b"further_vectors", "profiles", b"profiles", "revisions", b"revisions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -80,6 +80,11 @@ class RetrieverServiceStub:
                 request_serializer=raglan_dot_v1_dot_retriever__pb2.LabelDocumentsRequest.SerializeToString,
                 response_deserializer=raglan_dot_v1_dot_retriever__pb2.LabelDocumentsResponse.FromString,
                 _registered_method=True)
+        self.KeepVersions = channel.unary_unary(
+                '/raglan.v1.RetrieverService/KeepVersions',
+                request_serializer=raglan_dot_v1_dot_retriever__pb2.KeepVersionsRequest.SerializeToString,
+                response_deserializer=raglan_dot_v1_dot_retriever__pb2.KeepVersionsResponse.FromString,
+                _registered_method=True)
         self.GetDocument = channel.unary_unary(
                 '/raglan.v1.RetrieverService/GetDocument',
                 request_serializer=raglan_dot_v1_dot_retriever__pb2.GetDocumentChunksRequest.SerializeToString,
@@ -193,15 +198,24 @@ class RetrieverServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def KeepVersions(self, request, context):
+        """Says which versions of documents are kept: earlier ones are found only as of their time, and
+        those that are not named go. Repeating it changes nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetDocument(self, request, context):
-        """The chunks that the index holds of one document, in order. NOT_FOUND when it holds none.
+        """The chunks that the index holds of one version of a document, in order. NOT_FOUND when it holds
+        none.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CountChunks(self, request, context):
-        """How many chunks the index holds of each document.
+        """How many chunks the index holds of each document's present version.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -302,6 +316,11 @@ def add_RetrieverServiceServicer_to_server(servicer, server):
                     servicer.LabelDocuments,
                     request_deserializer=raglan_dot_v1_dot_retriever__pb2.LabelDocumentsRequest.FromString,
                     response_serializer=raglan_dot_v1_dot_retriever__pb2.LabelDocumentsResponse.SerializeToString,
+            ),
+            'KeepVersions': grpc.unary_unary_rpc_method_handler(
+                    servicer.KeepVersions,
+                    request_deserializer=raglan_dot_v1_dot_retriever__pb2.KeepVersionsRequest.FromString,
+                    response_serializer=raglan_dot_v1_dot_retriever__pb2.KeepVersionsResponse.SerializeToString,
             ),
             'GetDocument': grpc.unary_unary_rpc_method_handler(
                     servicer.GetDocument,
@@ -575,6 +594,33 @@ class RetrieverService:
             '/raglan.v1.RetrieverService/LabelDocuments',
             raglan_dot_v1_dot_retriever__pb2.LabelDocumentsRequest.SerializeToString,
             raglan_dot_v1_dot_retriever__pb2.LabelDocumentsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def KeepVersions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/raglan.v1.RetrieverService/KeepVersions',
+            raglan_dot_v1_dot_retriever__pb2.KeepVersionsRequest.SerializeToString,
+            raglan_dot_v1_dot_retriever__pb2.KeepVersionsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -52,10 +52,16 @@ class RetrieverServiceStub:
     """Removes every chunk of the documents."""
     LabelDocuments: _grpc.UnaryUnaryMultiCallable[_retriever_pb2.LabelDocumentsRequest, _retriever_pb2.LabelDocumentsResponse]
     """Replaces metadata and access tags of documents on all their chunks; nothing is embedded."""
+    KeepVersions: _grpc.UnaryUnaryMultiCallable[_retriever_pb2.KeepVersionsRequest, _retriever_pb2.KeepVersionsResponse]
+    """Says which versions of documents are kept: earlier ones are found only as of their time, and
+    those that are not named go. Repeating it changes nothing.
+    """
     GetDocument: _grpc.UnaryUnaryMultiCallable[_retriever_pb2.GetDocumentChunksRequest, _retriever_pb2.GetDocumentChunksResponse]
-    """The chunks that the index holds of one document, in order. NOT_FOUND when it holds none."""
+    """The chunks that the index holds of one version of a document, in order. NOT_FOUND when it holds
+    none.
+    """
     CountChunks: _grpc.UnaryUnaryMultiCallable[_retriever_pb2.CountChunksRequest, _retriever_pb2.CountChunksResponse]
-    """How many chunks the index holds of each document."""
+    """How many chunks the index holds of each document's present version."""
     Search: _grpc.UnaryUnaryMultiCallable[_retriever_pb2.SearchRequest, _retriever_pb2.SearchResponse]
     GetNeighbours: _grpc.UnaryUnaryMultiCallable[_retriever_pb2.GetNeighboursRequest, _retriever_pb2.GetNeighboursResponse]
     """Chunks beside those that a search found, of the same version of their documents."""
@@ -93,10 +99,16 @@ class RetrieverServiceAsyncStub(RetrieverServiceStub):
     """Removes every chunk of the documents."""
     LabelDocuments: _aio.UnaryUnaryMultiCallable[_retriever_pb2.LabelDocumentsRequest, _retriever_pb2.LabelDocumentsResponse]  # type: ignore[assignment]
     """Replaces metadata and access tags of documents on all their chunks; nothing is embedded."""
+    KeepVersions: _aio.UnaryUnaryMultiCallable[_retriever_pb2.KeepVersionsRequest, _retriever_pb2.KeepVersionsResponse]  # type: ignore[assignment]
+    """Says which versions of documents are kept: earlier ones are found only as of their time, and
+    those that are not named go. Repeating it changes nothing.
+    """
     GetDocument: _aio.UnaryUnaryMultiCallable[_retriever_pb2.GetDocumentChunksRequest, _retriever_pb2.GetDocumentChunksResponse]  # type: ignore[assignment]
-    """The chunks that the index holds of one document, in order. NOT_FOUND when it holds none."""
+    """The chunks that the index holds of one version of a document, in order. NOT_FOUND when it holds
+    none.
+    """
     CountChunks: _aio.UnaryUnaryMultiCallable[_retriever_pb2.CountChunksRequest, _retriever_pb2.CountChunksResponse]  # type: ignore[assignment]
-    """How many chunks the index holds of each document."""
+    """How many chunks the index holds of each document's present version."""
     Search: _aio.UnaryUnaryMultiCallable[_retriever_pb2.SearchRequest, _retriever_pb2.SearchResponse]  # type: ignore[assignment]
     GetNeighbours: _aio.UnaryUnaryMultiCallable[_retriever_pb2.GetNeighboursRequest, _retriever_pb2.GetNeighboursResponse]  # type: ignore[assignment]
     """Chunks beside those that a search found, of the same version of their documents."""
@@ -181,12 +193,24 @@ class RetrieverServiceServicer(metaclass=_abc_1.ABCMeta):
         """Replaces metadata and access tags of documents on all their chunks; nothing is embedded."""
 
     @_abc_1.abstractmethod
+    def KeepVersions(
+        self,
+        request: _retriever_pb2.KeepVersionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_retriever_pb2.KeepVersionsResponse, _abc.Awaitable[_retriever_pb2.KeepVersionsResponse]]:
+        """Says which versions of documents are kept: earlier ones are found only as of their time, and
+        those that are not named go. Repeating it changes nothing.
+        """
+
+    @_abc_1.abstractmethod
     def GetDocument(
         self,
         request: _retriever_pb2.GetDocumentChunksRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_retriever_pb2.GetDocumentChunksResponse, _abc.Awaitable[_retriever_pb2.GetDocumentChunksResponse]]:
-        """The chunks that the index holds of one document, in order. NOT_FOUND when it holds none."""
+        """The chunks that the index holds of one version of a document, in order. NOT_FOUND when it holds
+        none.
+        """
 
     @_abc_1.abstractmethod
     def CountChunks(
@@ -194,7 +218,7 @@ class RetrieverServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _retriever_pb2.CountChunksRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_retriever_pb2.CountChunksResponse, _abc.Awaitable[_retriever_pb2.CountChunksResponse]]:
-        """How many chunks the index holds of each document."""
+        """How many chunks the index holds of each document's present version."""
 
     @_abc_1.abstractmethod
     def Search(

@@ -1,3 +1,3 @@
 """Number of names in the contracts; written by make proto."""
 
-REVISION = 681
+REVISION = 762

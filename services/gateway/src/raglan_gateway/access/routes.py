@@ -70,6 +70,7 @@ RULES: Final[Mapping[tuple[str, str], Rule]] = {
     ("GET", _DOCUMENT): QUERY,
     ("PATCH", _DOCUMENT): Rule(Scope.INGEST, "document.update"),
     ("DELETE", _DOCUMENT): Rule(Scope.INGEST, "document.delete"),
+    ("GET", "/v1/collections/{name}/versions/{document_id:path}"): QUERY,
     ("POST", "/v1/chunks"): INGEST,
     ("GET", "/v1/files"): INGEST,
     ("POST", "/v1/files"): INGEST,

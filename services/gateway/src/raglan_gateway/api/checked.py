@@ -16,6 +16,7 @@ from raglan_gateway import caller
 from raglan_gateway.access.collections import require
 from raglan_gateway.api import filters, schemas
 from raglan_gateway.api.preference_schemas import preferences
+from raglan_gateway.api.version_schemas import milliseconds
 from raglan_gateway.conversation.standalone import standalone_question
 from raglan_gateway.query import Query
 from raglan_gateway.settings import GatewaySettings
@@ -72,6 +73,7 @@ def checked(
         expand_tokens=settings.section_tokens if body.expand_tokens is None else body.expand_tokens,
         expand_neighbours=body.expand_tokens is not None,
         filter=filters.to_proto(body.filter) if body.filter else None,
+        as_of_ms=milliseconds(body.as_of),
         tenant=caller.current().tenant,
         access=caller.current().access,
         max_tokens=(asked.max_tokens or 0) if asked else 0,

@@ -7,8 +7,14 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from raglan_gateway.api.filters import BoundedFilter
-from raglan_gateway.api.schemas import AccessTags, Deleted, Described, StoredId
+from raglan_gateway.api.schemas import AccessTags, Deleted, Described, DocumentSummary, StoredId
 from raglan_gateway.api.strict import Strict
+
+
+class DocumentVersions(Described):
+    """Versions of a document, the newest first; none where the collection keeps none."""
+
+    versions: list[DocumentSummary]
 
 
 class DocumentUpdate(Strict):

@@ -115,11 +115,16 @@ def router(mesh: Mesh, deletions: Deletions, settings: GatewaySettings) -> APIRo
 
     @routes.get("/{document_id:path}")
     async def get_document(
-        name: schemas.CollectionName, document_id: schemas.DocumentId
+        name: schemas.CollectionName,
+        document_id: schemas.DocumentId,
+        version: Annotated[int, Query(ge=0, le=2**31 - 1)] = 0,
     ) -> schemas.Document:
-        """One document with its stored text and its chunks."""
-        found = await stored(mesh, name, document_id)
-        return replies.document(found, await _chunks(mesh, name, document_id))
+        """One document with its stored text and its chunks: its present version, or another one.
+
+        `version` is a number of `/v1/collections/{name}/versions/{document_id}`.
+        """
+        found = await stored(mesh, name, document_id, version=version)
+        return replies.document(found, await _chunks(mesh, name, document_id, version))
 
     @routes.delete("/{document_id:path}")
     async def delete_document(
@@ -163,10 +168,14 @@ async def require_collection(mesh: Mesh, name: str) -> None:
     )
 
 
-async def stored(mesh: Mesh, name: str, document_id: str) -> ingester_pb2.Document:
+async def stored(
+    mesh: Mesh, name: str, document_id: str, *, version: int = 0
+) -> ingester_pb2.Document:
     """Return a document with its whole text, which takes several calls where it is long."""
     deadline = Deadline.after(TIMEOUT_S)
-    request = ingester_pb2.GetDocumentRequest(collection=name, document_id=document_id)
+    request = ingester_pb2.GetDocumentRequest(
+        collection=name, document_id=document_id, version=version
+    )
     texts: list[str] = []
     sha256 = ""
     while True:
@@ -184,9 +193,13 @@ async def stored(mesh: Mesh, name: str, document_id: str) -> ingester_pb2.Docume
         request.text_offset = found.next_text_offset
 
 
-async def _chunks(mesh: Mesh, name: str, document_id: str) -> list[retriever_pb2.Chunk]:
+async def _chunks(
+    mesh: Mesh, name: str, document_id: str, version: int
+) -> list[retriever_pb2.Chunk]:
     deadline = Deadline.after(TIMEOUT_S)
-    request = retriever_pb2.GetDocumentChunksRequest(collection=name, document_id=document_id)
+    request = retriever_pb2.GetDocumentChunksRequest(
+        collection=name, document_id=document_id, version=version
+    )
     chunks: list[retriever_pb2.Chunk] = []
     while True:
         try:

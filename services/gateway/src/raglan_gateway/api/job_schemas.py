@@ -21,6 +21,18 @@ class DocumentProblem(Described):
     message: str
 
 
+class ContextCost(Described):
+    """Sentences that a language model wrote for the chunks of a job, and their cost."""
+
+    calls: int
+    prompt_tokens: int
+    completion_tokens: int
+    reused: int
+    """Sentences that were written before, for the same text."""
+    missing: int
+    """Chunks that were embedded without one."""
+
+
 class Job(Described):
     """An ingestion, or a change of documents by a filter."""
 
@@ -38,6 +50,8 @@ class Job(Described):
     replaced: int
     """Documents that took the place of an earlier version."""
     unchanged: int
+    context: ContextCost | None = None
+    """Null in collections without contextual chunks."""
     created_at: str
     finished_at: str | None
 

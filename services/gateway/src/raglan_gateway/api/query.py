@@ -18,7 +18,7 @@ from raglan.deadline import Deadline
 from raglan.errors import Cancelled, Internal, RaglanError
 from raglan.telemetry import context as request_context
 from raglan.telemetry import tracing
-from raglan.v1 import common_pb2
+from raglan.v1 import common_pb2, retriever_pb2
 
 from raglan_gateway import answer_id, caller, reply_headers, stage_spans
 from raglan_gateway.api import openapi, replies, schemas, sse, stale_answers
@@ -79,7 +79,12 @@ class Answering:
         """Find passages; returns a `schemas.SearchReply` as JSON."""
         body, profile, missing = await self._with_profile(body)
         query, deadline = checked(body, priority, self._settings)
-        query = replace(query, rewriter=profile.writes_with, missing=missing)
+        query = replace(
+            query,
+            rewriter=profile.writes_with,
+            missing=missing,
+            further=await self._further(query),
+        )
         query = _with_control(query, request)
         try:
             run = await _while_connected(request, self._pipeline.search(query, deadline))
@@ -122,6 +127,7 @@ class Answering:
             await self._defaults.require(query.tenant, query.collections)
         query = replace(
             query,
+            further=await self._further(query),
             instructions=profile.prompt,
             generators=tuple(profile.generator),
             rewriter=profile.writes_with,
@@ -142,6 +148,11 @@ class Answering:
             own, unknown = await self._defaults.get(tenant, body.collections or [default])
         missing = (("profile", unknown),) if unknown else ()
         return *self._profiles.apply(body, default, own), missing
+
+    async def _further(self, query: Query) -> tuple[str, ...]:
+        if query.small_talk or query.mode == retriever_pb2.SEARCH_MODE_LEXICAL:
+            return ()
+        return await self._defaults.outputs(query.tenant, query.collections)
 
     async def stream(
         self, body: schemas.QueryRequest, request: Request, priority: str

@@ -21,6 +21,7 @@ from raglan_gateway.api import (
     strategy_schemas,
     understood,
 )
+from raglan_gateway.api.version_schemas import KeptVersions
 from raglan_gateway.expansion.joining import part_at
 from raglan_gateway.grounding import Claim, groundedness
 from raglan_gateway.injection_signs import injection_signs
@@ -201,6 +202,7 @@ def passage(found: common_pb2.Passage) -> schemas.Passage:
         injection_signs=injection_signs(found.text),
         scores=schemas.Scores(**scores),
         metadata=_object(found.metadata_json),
+        version=found.version or None,
     )
 
 
@@ -249,14 +251,34 @@ def collection(found: retriever_pb2.Collection) -> schemas.Collection:
             "max_chars": found.chunking.max_chars,
             "overlap_chars": found.chunking.overlap_chars,
             "strategy": found.chunking.strategy or STRUCTURE,
+            "contextual": found.chunking.contextual,
+        },
+        vectors={
+            "late_interaction": found.further_vectors.token_vectors,
+            "token_pooling": found.further_vectors.token_pooling or 1,
+            "sparse": found.further_vectors.sparse,
         },
         documents=found.documents,
         chunks=found.chunks,
         unindexed_chunks=found.unindexed_chunks,
         disk_bytes=found.disk_bytes,
+        index=_index(found.index) if found.HasField("index") else None,
         error=found.error,
         profile=found.profile or None,
+        versions=kept_versions(found),
     )
+
+
+def kept_versions(found: retriever_pb2.Collection) -> KeptVersions | None:
+    """The earlier versions that a collection keeps."""
+    if not found.HasField("versions"):
+        return None
+    held = found.versions
+    return KeptVersions(max_versions=held.max_versions, max_age_days=held.max_age_days or None)
+
+
+def _index(found: retriever_pb2.VectorIndex) -> schemas.VectorIndex:
+    return schemas.VectorIndex.model_validate(found, from_attributes=True)
 
 
 def document_summary(found: ingester_pb2.Document) -> schemas.DocumentSummary:
@@ -308,9 +330,17 @@ def job(found: ingester_pb2.Job) -> job_schemas.Job:
         replaced=found.replaced,
         documents=found.documents,
         unchanged=found.unchanged,
+        context=_context_cost(found),
         created_at=_iso(found.created_at),
         finished_at=_iso(found.finished_at) if found.HasField("finished_at") else None,
     )
+
+
+def _context_cost(found: ingester_pb2.Job) -> job_schemas.ContextCost | None:
+    if not found.HasField("context"):
+        return None
+    names = job_schemas.ContextCost.model_fields
+    return job_schemas.ContextCost(**{name: getattr(found.context, name) for name in names})
 
 
 def _document_fields(found: ingester_pb2.Document) -> dict[str, Any]:
@@ -327,6 +357,9 @@ def _document_fields(found: ingester_pb2.Document) -> dict[str, Any]:
         "metadata": _object(found.metadata_json),
         "access": list(found.access),
         "created_at": _iso(found.created_at),
+        "version": found.version or None,
+        "valid_from": _iso(found.valid_from) if found.version else None,
+        "valid_to": _iso(found.valid_to) if found.HasField("valid_to") else None,
     }
 
 

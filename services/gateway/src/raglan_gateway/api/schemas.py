@@ -19,6 +19,7 @@ from raglan_gateway.api.strategy_schemas import StrategyReply, WithSecondTry, Wi
 from raglan_gateway.api.strict import Strict
 from raglan_gateway.api.text import BoundedJson, NonBlankText, PlainText
 from raglan_gateway.api.understood import Understood
+from raglan_gateway.api.version_schemas import KeptVersions, Moment
 from raglan_gateway.injection_signs import InjectionSign
 
 
@@ -83,6 +84,9 @@ class SearchRequest(WithPreferences, WithStrategy):
     Not applied where nothing was reranked; `degraded` says so then."""
     filter: BoundedFilter | None = None
     """Only documents whose metadata match."""
+    as_of: Moment | None = None
+    """Search the versions of documents that were present at this time; without it, the present
+    ones. Refused for collections that keep no versions."""
     expand_tokens: Annotated[int, Field(ge=0)] | None = None
     """Tokens of text around the passages that they are joined with, best first, in all; passages
     that follow each other are joined too. At most `RAGLAN_GATEWAY_MAX_EXPAND_TOKENS` (16,000); 0
@@ -168,6 +172,8 @@ class Passage(Described):
     text has one; none is no proof."""
     scores: Scores
     metadata: dict[str, Any]
+    version: int | None = None
+    """Number of the document's version that it is of; null where the collection keeps none."""
 
 
 class Citation(Described):
@@ -294,6 +300,20 @@ class Chunking(Strict):
 
     max_chars: Annotated[int, Field(ge=100, le=20_000)] = 1_200
     overlap_chars: Annotated[int, Field(ge=0, le=10_000)] = 0
+    contextual: bool = False
+    """A language model writes a sentence for each chunk that situates it in its document, which is
+    embedded with it. Needs one."""
+
+
+class FurtherVectors(Strict):
+    """Vectors of each chunk besides the dense one and its words. They cannot be changed later."""
+
+    late_interaction: bool = False
+    """Keep a vector for each token, by which the index scores what the dense vector finds again."""
+    token_pooling: Annotated[int, Field(ge=1, le=16)] = 1
+    """Tokens in a row that share one vector, the mean of theirs."""
+    sparse: bool = False
+    """Keep term weights by the embedding model, searched beside the words."""
 
 
 class NewCollection(Strict):
@@ -302,13 +322,21 @@ class NewCollection(Strict):
     name: CollectionName
     embedder: Annotated[PlainText, Field(min_length=1, max_length=512)] | None = None
     chunking: Chunking | None = None
+    versions: KeptVersions | None = None
+    """Keep earlier versions of documents, for searches `as_of` a time; null removes a version when
+    it is replaced."""
+    vectors: FurtherVectors | None = None
 
 
 class CollectionChanges(Strict):
-    """Changes of a collection."""
+    """Changes of a collection; fields that are left out stay as they are."""
 
-    profile: Annotated[PlainText, Field(max_length=64, examples=["fast"])] | None
+    profile: Annotated[PlainText, Field(max_length=64, examples=["fast"])] | None = None
     """Profile of the questions to it that name none; null for that of the gateway's file."""
+
+    recall_target: Annotated[float, Field(ge=0.8, le=0.999, examples=[0.99])] | None = None
+    """Recall@10 that its vector index is built and searched for; null for the retriever's own.
+    Where it takes another index, that is built in the background, from what is stored."""
 
 
 class Embedder(Described):
@@ -319,20 +347,50 @@ class Embedder(Described):
     dimension: int
 
 
+class VectorIndex(Described):
+    """The index of a collection's dense vectors; its parameters follow the collection's size."""
+
+    state: Literal["scanned", "building", "ready"]
+    """`scanned`: there is none yet, and a search compares the question with every chunk;
+    `building`: one is being built, while the present one answers."""
+    chunks: int
+    """Chunks in it; the others are compared with the question one by one."""
+    recall_target: float
+    """Recall@10 against an exact search that its parameters are chosen for."""
+    m: int
+    """Edges a node of the graph; this and what follows are 0 or empty where there is no index."""
+    ef_construct: int
+    """Candidates for the edges of a new node."""
+    ef: int
+    """Candidates of a search, at least."""
+    quantization: str
+    """Form of the vectors that a search reads first: `none`, `int8` or `turbo4`."""
+    oversampling: float
+    """How many times as many candidates are scored again by the original vectors."""
+    on_disk: list[str]
+    """What is read from the disk only when it is needed: `index`, `vectors`, `payload`."""
+
+
 class Collection(Described):
     """A collection and what it holds."""
 
     name: str
     embedder: Embedder
-    chunking: dict[str, int | str]
+    chunking: dict[str, int | str | bool]
+    vectors: dict[str, int | bool]
+    """Vectors of each chunk besides the dense one, as they were asked for."""
     documents: int
     chunks: int
     unindexed_chunks: int
     disk_bytes: int
+    index: VectorIndex | None = None
+    """null where the store does not tell."""
     error: str = ""
     """Reason for which it cannot be served, with which only its name is known; else empty."""
     profile: str | None = None
     """Profile of the questions to it that name none; null for that of the gateway's file."""
+    versions: KeptVersions | None = None
+    """Earlier versions of documents that it keeps, whose chunks are counted in `chunks`."""
 
 
 class Collections(Described):
@@ -393,6 +451,12 @@ class DocumentSummary(Described):
     access: list[str] = Field(default_factory=list)
     """Tags of which a caller must hold one to find it; none for every caller."""
     created_at: str
+    version: int | None = None
+    """From 1; null where the collection keeps no versions."""
+    valid_from: str | None = None
+    """When the version took the place of the one before."""
+    valid_to: str | None = None
+    """When the next version took its place; null for the present one."""
 
 
 class Document(DocumentSummary):

@@ -34,7 +34,10 @@ Models = Mapping[str, common_pb2.ServiceInfo]
 
 def embedding(query: Query, models: Models) -> bytes:
     """Key of the query's vector."""
-    return digest(_LAYOUT, "embedding", query.tenant, query.line, *_identity(models, "embedder"))
+    return digest(
+        *(_LAYOUT, "embedding", query.tenant, query.line, *query.further),
+        *_identity(models, "embedder"),
+    )
 
 
 def evidence(query: Query, revisions: Mapping[str, int], models: Models, setup: str) -> bytes:

@@ -58,6 +58,8 @@ def _request(
 ) -> retriever_pb2.GetNeighboursRequest:
     collections = list(dict.fromkeys(passages[each.rank].collection for each in wanted))
     request = retriever_pb2.GetNeighboursRequest(collections=collections, filter=query.filter)
+    if query.as_of_ms is not None:
+        request.as_of.FromMilliseconds(query.as_of_ms)
     for each in wanted:
         passage = passages[each.rank]
         request.around.add(

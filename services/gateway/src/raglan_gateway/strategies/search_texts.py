@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Protocol
 
-from raglan import tensors
 from raglan.deadline import Deadline
 from raglan.errors import Cancelled, RaglanError, Unavailable
 from raglan.telemetry import semconv, tracing
 from raglan.v1 import embedder_pb2, generator_pb2, retriever_pb2
 
+from raglan_gateway import messages
 from raglan_gateway.query import Query
 from raglan_gateway.query_state import QueryState, run_stage
 from raglan_gateway.stage import StageLimiter
@@ -33,6 +33,7 @@ class Services(Protocol):
         kind: embedder_pb2.InputKind.ValueType,
         *,
         deadline: Deadline,
+        further: Sequence[str] = (),
     ) -> embedder_pb2.EmbedResponse:
         """Embed texts; vectors of shape (len(texts), dim)."""
         ...
@@ -112,17 +113,8 @@ async def _embedded(
     kind = embedder_pb2.INPUT_KIND_PASSAGE if is_passage else embedder_pb2.INPUT_KIND_QUERY
     # The words of an invented passage would be searched as if they were the user's.
     mode = retriever_pb2.SEARCH_MODE_DENSE if is_passage else query.mode
-    reply = await services.embed(texts, kind, deadline=limit)
-    rows = tensors.unpack(reply.vectors)
+    reply = await services.embed(texts, kind, deadline=limit, further=query.further)
     return [
-        SearchText(
-            text,
-            mode,
-            embedder_pb2.EmbedResponse(
-                vectors=tensors.pack(rows[at : at + 1]),
-                model=reply.model,
-                readability=reply.readability[at : at + 1],
-            ),
-        )
-        for at, text in enumerate(texts)
+        SearchText(text, mode, alone)
+        for text, alone in zip(texts, messages.each_embedded(reply), strict=True)
     ]

@@ -185,9 +185,13 @@ class Exporter:
         """Yield the chunks of documents, after the collection's description where it begins."""
         ready = [version for version in versions if version.state == DocumentState.READY]
         expected = {
-            chunk_id(version.id, version.fingerprint, ordinal): version
+            chunk_id(version.id, fingerprint, ordinal): version
             for version in ready
-            for ordinal in range(version.chunks)
+            for fingerprint, chunks in {
+                version.fingerprint: version.chunks,
+                **version.earlier,
+            }.items()
+            for ordinal in range(chunks)
         }
         missing = dict(expected)
         try:
@@ -247,6 +251,9 @@ class _Counts:
 def _rows_of(held: WholeDocument) -> Iterator[Record]:
     yield from _pieces(backup_pb2.PIECE_KIND_TEXT, held.row.text.encode())
     yield to_record(held.row)
+    for earlier in held.earlier:
+        yield from _pieces(backup_pb2.PIECE_KIND_TEXT, earlier.text.encode())
+        yield to_record(earlier)
     if held.structure is not None:
         yield from _pieces(backup_pb2.PIECE_KIND_STRUCTURE, held.structure.structure)
         yield to_record(held.structure)

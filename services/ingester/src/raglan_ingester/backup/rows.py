@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -16,6 +16,7 @@ from raglan.database import Transactions
 from raglan.errors import InvalidInput
 from raglan.v1 import backup_pb2
 from sqlalchemy.orm import Session, undefer
+from sqlalchemy.orm.interfaces import LoaderOption
 
 from raglan_ingester.labels import begin_labels
 from raglan_ingester.model import (
@@ -24,6 +25,7 @@ from raglan_ingester.model import (
     Document,
     DocumentState,
     DocumentStructure,
+    EarlierVersion,
     Item,
     Job,
     JobCounter,
@@ -31,11 +33,15 @@ from raglan_ingester.model import (
 )
 from raglan_ingester.revisions import insert
 
-_MODELS: Final = (Job, Item, JobWarning, Document, DocumentStructure)
+_MODELS: Final = (Job, Item, JobWarning, Document, EarlierVersion, DocumentStructure)
 TABLES: Final[Mapping[str, type[Base]]] = {str(model.__tablename__): model for model in _MODELS}
 """Tables of a backup, in the order in which rows may refer to each other."""
 
-LARGE: Final = {"documents": "text", "document_structures": "structure"}
+LARGE: Final = {
+    "documents": "text",
+    "document_versions": "text",
+    "document_structures": "structure",
+}
 """Columns that travel as pieces before their row."""
 
 
@@ -51,6 +57,13 @@ class Version:
     sha256: str
     size_bytes: int
     edited_ms: int
+    earlier: Mapping[str, int] = field(default_factory=dict)
+    """Chunks of each earlier version, by fingerprint."""
+
+    @property
+    def all_chunks(self) -> int:
+        """Number of chunks, those of earlier versions included."""
+        return self.chunks + sum(self.earlier.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +73,7 @@ class WholeDocument:
     version: Version
     row: Document
     structure: DocumentStructure | None
+    earlier: Sequence[EarlierVersion]
 
 
 class RowReader:
@@ -103,9 +117,11 @@ class RowReader:
             .order_by(Document.collection, Document.id)
             .limit(limit)
         )
-        return await self._database.run(
-            lambda session: [_version(row) for row in session.scalars(query)]
-        )
+
+        def work(session: Session) -> list[Version]:
+            return [_version(row, _earlier(session, row)) for row in session.scalars(query).all()]
+
+        return await self._database.run(work)
 
     async def document(self, collection: str, id_: str) -> WholeDocument | None:
         """A document with its text; None when it is gone."""
@@ -116,7 +132,8 @@ class RowReader:
                 return None
             options = [undefer(DocumentStructure.structure)]
             found = session.get(DocumentStructure, (collection, id_), options=options)
-            return WholeDocument(_version(row), row, found)
+            earlier = _earlier(session, row, undefer(EarlierVersion.text))
+            return WholeDocument(_version(row, earlier), row, found, earlier)
 
         return await self._database.run(work)
 
@@ -148,7 +165,7 @@ def from_message(message: backup_pb2.BackupRow, large: bytes) -> dict[str, Any]:
         held = json.loads(message.json)
         columns = model.__table__.columns if model else ()
         values = {column.name: held[column.name] for column in columns if column.name in held}
-        if message.table == "documents":
+        if LARGE.get(message.table) == "text":
             values["text"] = large.decode()
         elif message.table == "document_structures":
             values["structure"] = large
@@ -210,7 +227,7 @@ def fitting(versions: Iterable[Version], *, chunks: int, size_bytes: int) -> lis
     """Return the first documents that have up to so many chunks and bytes, and at least one."""
     chosen: list[Version] = []
     for version in versions:
-        chunks -= version.chunks
+        chunks -= version.all_chunks
         size_bytes -= version.size_bytes
         if chosen and (chunks < 0 or size_bytes < 0):
             break
@@ -218,8 +235,17 @@ def fitting(versions: Iterable[Version], *, chunks: int, size_bytes: int) -> lis
     return chosen
 
 
-def _version(row: Document) -> Version:
+def _earlier(session: Session, row: Document, *options: LoaderOption) -> list[EarlierVersion]:
+    if row.version < 2:
+        return []
+    query = sa.select(EarlierVersion).where(
+        EarlierVersion.collection == row.collection, EarlierVersion.document_id == row.id
+    )
+    return list(session.scalars(query.options(*options)))
+
+
+def _version(row: Document, earlier: Sequence[EarlierVersion]) -> Version:
     return Version(
         row.collection, row.id, row.state, row.fingerprint, row.chunks, row.sha256,
-        row.size_bytes, row.edited_ms,
+        row.size_bytes, row.edited_ms, {each.fingerprint: each.chunks for each in earlier},
     )  # fmt: skip

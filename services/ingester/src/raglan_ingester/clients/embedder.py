@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from raglan import tensors
 from raglan.deadline import Deadline
-from raglan.errors import Internal
+from raglan.errors import Internal, PayloadTooLarge, Unavailable
 from raglan.rpc.pool import EndpointPool
 from raglan.v1 import common_pb2, embedder_pb2
 
@@ -42,6 +42,40 @@ class Embedded:
     """Tokens of each text beyond what the model reads; empty where the embedder does not know."""
     readability: Sequence[float] = ()
     """Of each text, in [0, 1]; empty where the embedder does not know."""
+    tokens: Sequence[NDArray[Any]] = ()
+    """Token vectors of each text, float16 of shape (tokens, dimension); empty unless asked for."""
+    sparse: Sequence[tensors.SparseVector] = ()
+    """Term weights of each text by the model; empty unless asked for."""
+
+    def joined(self, other: Embedded) -> Embedded:
+        """Return the vectors of these texts and of those of `other`.
+
+        Raises:
+            Unavailable: the embedder changed its model in between.
+        """
+        if self.model != other.model:
+            raise Unavailable("The embedder changed its model between two calls.")
+        return Embedded(
+            np.concatenate([self.vectors, other.vectors]),
+            self.model,
+            (*self.truncated_tokens, *other.truncated_tokens),
+            (*self.readability, *other.readability),
+            (*self.tokens, *other.tokens),
+            (*self.sparse, *other.sparse),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class FurtherVectors:
+    """Vectors that a collection has of each chunk besides the dense one."""
+
+    token_vectors: bool = False
+    token_pooling: int = 1
+    """Tokens that a token vector stands for in the mean."""
+    sparse: bool = False
+
+
+NO_FURTHER_VECTORS: Final = FurtherVectors()
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,19 +95,39 @@ class EmbedderClient:
     def __init__(self, pool: EndpointPool) -> None:
         self._pool = pool
 
-    async def embed(self, texts: Sequence[str]) -> Embedded:
-        """One row a text. Raises RaglanError."""
+    async def embed(
+        self, texts: Sequence[str], further: FurtherVectors = NO_FURTHER_VECTORS
+    ) -> Embedded:
+        """One row a text, and the `further` vectors of each. Raises RaglanError."""
         request = embedder_pb2.EmbedRequest(
-            texts=texts, kind=embedder_pb2.INPUT_KIND_PASSAGE, lane=common_pb2.LANE_BULK
+            texts=texts,
+            kind=embedder_pb2.INPUT_KIND_PASSAGE,
+            lane=common_pb2.LANE_BULK,
+            token_vectors=further.token_vectors,
+            token_pooling=further.token_pooling,
+            sparse=further.sparse,
         )
-        reply = await self._pool.call(
-            "Embed", request, deadline=Deadline.after(_CALL_S, is_budget=True), retry=False
-        )
+        try:
+            reply = await self._pool.call(
+                "Embed", request, deadline=Deadline.after(_CALL_S, is_budget=True), retry=False
+            )
+        except PayloadTooLarge:
+            if len(texts) == 1 or not further.token_vectors:
+                raise
+            # Token vectors of so many texts do not fit into one message.
+            half = len(texts) // 2
+            first = await self.embed(texts[:half], further)
+            return first.joined(await self.embed(texts[half:], further))
         vectors = tensors.unpack(reply.vectors).astype(np.float32, copy=False)
         if len(vectors) != len(texts):
             raise Internal(f"The embedder gave {len(vectors)} vectors for {len(texts)} texts.")
         return Embedded(
-            vectors, _model(reply.model), tuple(reply.truncated_tokens), tuple(reply.readability)
+            vectors,
+            _model(reply.model),
+            tuple(reply.truncated_tokens),
+            tuple(reply.readability),
+            tensors.unpack_tokens(reply.token_vectors) if further.token_vectors else (),
+            tensors.unpack_sparse(reply.sparse) if further.sparse else (),
         )
 
     async def model(self) -> Model:

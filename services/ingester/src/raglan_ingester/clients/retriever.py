@@ -17,8 +17,9 @@ from raglan.deadline import Deadline
 from raglan.rpc.pool import EndpointPool
 from raglan.v1 import common_pb2, retriever_pb2
 
-from raglan_ingester.clients.embedder import Model
+from raglan_ingester.clients.embedder import NO_FURTHER_VECTORS, FurtherVectors, Model
 from raglan_ingester.labels import Labels
+from raglan_ingester.versions import Edition, Kept, Retention
 
 _CALL_S: Final = 60.0
 
@@ -33,6 +34,11 @@ class CollectionSettings:
     created: str
     """Tells it from an earlier collection of the same name."""
     strategy: str = STRUCTURE
+    further: FurtherVectors = NO_FURTHER_VECTORS
+    versions: Retention | None = None
+    """Which earlier versions of documents it keeps; None for none."""
+    contextual: bool = False
+    """A language model situates each chunk in its document."""
 
     def with_defaults(self, *, max_chars: int, overlap_chars: int) -> CollectionSettings:
         """Return the same with these sizes, where it has none of its own."""
@@ -73,6 +79,12 @@ class IndexChunk:
     """Text between the chunk before and this one."""
     section: tuple[int, int] | None = None
     """Positions of the first and the last chunk of its section."""
+    edition: Edition | None = None
+    """Of its document's version; None where the collection keeps no versions."""
+    tokens: NDArray[Any] | None = None
+    """Its token vectors; None where the collection has none."""
+    sparse: tensors.SparseVector | None = None
+    """Its term weights by the model; None where the collection has none."""
 
 
 class RetrieverClient:
@@ -101,6 +113,15 @@ class RetrieverClient:
             reply.chunking.overlap_chars,
             reply.created,
             reply.chunking.strategy or STRUCTURE,
+            FurtherVectors(
+                reply.further_vectors.token_vectors,
+                reply.further_vectors.token_pooling or 1,
+                reply.further_vectors.sparse,
+            ),
+            versions=Retention(reply.versions.max_versions, reply.versions.max_age_days)
+            if reply.HasField("versions")
+            else None,
+            contextual=reply.chunking.contextual,
         )
 
     async def upsert(
@@ -115,6 +136,10 @@ class RetrieverClient:
             vectors=tensors.pack(vectors),
             readability=[chunk.readability for chunk in chunks if chunk.readability is not None],
         )
+        if tokens := [chunk.tokens for chunk in chunks if chunk.tokens is not None]:
+            request.token_vectors.CopyFrom(tensors.pack_tokens(tokens))
+        if sparse := [chunk.sparse for chunk in chunks if chunk.sparse is not None]:
+            request.sparse.CopyFrom(tensors.pack_sparse(sparse))
         with tenancy.owner_of(collection) as request.collection:
             reply = await self._call("Upsert", request)
         await self._on_change(collection, reply.revision)
@@ -154,6 +179,23 @@ class RetrieverClient:
             reply = await self._call("LabelDocuments", request, deadline)
         await self._on_change(collection, reply.revision)
 
+    async def keep_versions(
+        self,
+        collection: str,
+        documents: Mapping[str, Kept],
+        *,
+        deadline: Deadline | None = None,
+    ) -> None:
+        """Make replaced versions earlier ones, and remove those that are not kept."""
+        request = retriever_pb2.KeepVersionsRequest()
+        for id_, kept in documents.items():
+            named = request.documents.add(document_id=id_, present=kept.present, access=kept.access)
+            for number, valid_to_ms in kept.earlier.items():
+                named.earlier.add(number=number).valid_to.FromMilliseconds(valid_to_ms)
+        with tenancy.owner_of(collection) as request.collection:
+            reply = await self._call("KeepVersions", request, deadline)
+        await self._on_change(collection, reply.revision)
+
     async def count(self, collection: str, document_ids: Sequence[str]) -> list[int]:
         """Count the chunks of each document in the index."""
         request = retriever_pb2.CountChunksRequest(document_ids=document_ids)
@@ -188,5 +230,8 @@ def _to_proto(chunk: IndexChunk) -> retriever_pb2.Chunk:
     )
     if chunk.section is not None:
         message.section.first, message.section.last = chunk.section
+    if chunk.edition is not None:
+        message.version.number = chunk.edition.number
+        message.version.valid_from.FromMilliseconds(chunk.edition.valid_from_ms)
     message.created_at.FromMilliseconds(chunk.created_ms)
     return message

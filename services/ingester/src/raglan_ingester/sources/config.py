@@ -206,6 +206,60 @@ class PostgresqlSettings(SourceSettings):
         return tuple(filter(None, (self.key, *self.text, self.title)))
 
 
+class S3Settings(SourceSettings):
+    """The objects of a bucket, of Amazon S3 or of what speaks its protocol."""
+
+    kind: Literal["s3"]
+    url: str = Field(max_length=2000)
+    """`s3://bucket/prefix`; the prefix ends with a whole name."""
+    endpoint: str = Field(default="", max_length=2000)
+    """`https://...` of another service than Amazon's."""
+    region: str = Field(default="us-east-1", min_length=1, max_length=63)
+    access_key_id: str = ""
+    """Empty: credentials of the ingester's environment, pod or instance."""
+    secret_access_key_file: Path | None = None
+    """File that holds the secret access key."""
+    anonymous: bool = False
+    """True reads a public bucket, without credentials."""
+
+    @field_validator("url")
+    @classmethod
+    def _check_url(cls, value: str) -> str:
+        parts = urlsplit(value)
+        if parts.scheme != "s3" or not parts.netloc or parts.username or parts.query:
+            raise ValueError("write s3://bucket/prefix")
+        return value
+
+    @field_validator("endpoint")
+    @classmethod
+    def _check_endpoint(cls, value: str) -> str:
+        parts = urlsplit(value)
+        if value and (parts.scheme not in ("https", "http") or not parts.hostname):
+            raise ValueError("write https://host:port")
+        if parts.username:
+            raise ValueError("the URL holds credentials; use access_key_id")
+        return value
+
+    @model_validator(mode="after")
+    def _check_credentials(self) -> S3Settings:
+        if bool(self.access_key_id) != (self.secret_access_key_file is not None):
+            raise ValueError("access_key_id and secret_access_key_file go together")
+        if self.anonymous and self.access_key_id:
+            raise ValueError("anonymous and access_key_id exclude each other")
+        return self
+
+    @property
+    def bucket(self) -> str:
+        """Name of the bucket."""
+        return urlsplit(self.url).netloc
+
+    @property
+    def prefix(self) -> str:
+        """What the keys of all documents begin with: empty, or ending in a slash."""
+        path = self.url.removeprefix(f"s3://{self.bucket}").strip("/")
+        return f"{path}/" if path else ""
+
+
 class WebSettings(SourceSettings):
     """Pages that a document of a site names."""
 
@@ -254,6 +308,7 @@ AnySource = Annotated[
     | MaildirSettings
     | GitSettings
     | PostgresqlSettings
+    | S3Settings
     | SitemapSettings
     | FeedSettings,
     Field(discriminator="kind"),
@@ -302,7 +357,7 @@ def parse(data: bytes, path: str) -> dict[str, AnySource]:
         where = f", line {mark.line + 1}" if mark else ""
         raise InvalidInput(f"{path}{where}: this is not YAML.") from None
     except ValidationError as error:
-        raise InvalidInput(f"{path}: {_first_problem(error)}.") from None
+        raise InvalidInput(f"{path}: {first_problem(error)}.") from None
     found: dict[str, AnySource] = {}
     for number, entry in enumerate(file.sources, 1):
         name = entry.get("name")
@@ -310,14 +365,15 @@ def parse(data: bytes, path: str) -> dict[str, AnySource]:
         try:
             source = _SOURCES.validate_python(entry)
         except ValidationError as error:
-            raise InvalidInput(f"{path}, source {shown}: {_first_problem(error)}.") from None
+            raise InvalidInput(f"{path}, source {shown}: {first_problem(error)}.") from None
         if source.name in found:
             raise InvalidInput(f"{path}: two sources are called {shown}; names must differ.")
         found[source.name] = source
     return found
 
 
-def _first_problem(error: ValidationError) -> str:
+def first_problem(error: ValidationError) -> str:
+    """Return the first problem as `field: what is wrong`."""
     # Without the value, which may be a password.
     first = error.errors(include_url=False, include_input=False, include_context=False)[0]
     field = ".".join(str(part) for part in first["loc"])

@@ -11,6 +11,7 @@ from raglan_ingester.sources.config import (
     GitSettings,
     MaildirSettings,
     PostgresqlSettings,
+    S3Settings,
     SitemapSettings,
 )
 from raglan_ingester.sources.reader import Reader, SourceUnavailable
@@ -18,6 +19,7 @@ from raglan_ingester.sources.readers.folder import FolderReader
 from raglan_ingester.sources.readers.git import GitReader
 from raglan_ingester.sources.readers.maildir import MaildirReader
 from raglan_ingester.sources.readers.postgresql import PostgresqlReader
+from raglan_ingester.sources.readers.s3 import S3Reader
 from raglan_ingester.sources.readers.web import WebReader
 
 
@@ -52,6 +54,8 @@ class Readers:
             case PostgresqlSettings():
                 password = _secret(source.password_file)
                 return PostgresqlReader(source, password, self._max_bytes)
+            case S3Settings():
+                return S3Reader(source, _secret(source.secret_access_key_file), self._max_bytes)
             case SitemapSettings() | FeedSettings():
                 return WebReader(source, self._max_bytes)
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -18,9 +16,11 @@ from raglan.filtering.clauses import Clause
 
 from raglan_retriever.chunks import Chunk
 from raglan_retriever.collection import Collection
-from raglan_retriever.stores.folders import Folders, copy_sparse
-from raglan_retriever.stores.optimizing import optimize
+from raglan_retriever.stores.folders import Folders
+from raglan_retriever.stores.plans import Planner
+from raglan_retriever.stores.rebuilding import Rebuilder
 from raglan_retriever.stores.shard import Shard
+from raglan_retriever.stores.shard_vectors import Vectors
 from raglan_retriever.stores.shards import OPENING_SHARE, CollectionState, Shards
 from raglan_retriever.stores.store import (
     Hit,
@@ -41,23 +41,17 @@ T = TypeVar("T")
 _MAX_WAITING_WRITES: Final = 32
 """Each may hold a message of 16 MiB."""
 
-_PAUSE_SHARE: Final = 20.0
-"""A shard is not rewritten again for so many times as long as it took: at most 5 % of the time."""
-
-_AT_ONCE: Final = 500
-"""Points brought over between two calls of writers."""
-
-
 _SPARE_THREADS: Final = 1
-"""Further threads for reading, so that a collection whose reads hang leaves one to the others."""
+"""Further threads, so that a collection whose calls hang, or are long, leaves one to the others."""
+
+_PLANNER: Final = Planner(recall=0.95, memory_bytes=2**30)
 
 
 class EdgeStore:
-    """Reads run in `search_threads` threads a collection; every change in one thread, in order.
+    """Reads run in `search_threads` threads a collection; its changes one at a time, in order.
 
-    When writers pause, upkeep flushes what they wrote and, where `optimize_after_chunks` changed,
-    builds the vector index, one collection at a time: a process works on a copy of the shard, what
-    changed meanwhile is brought over, and the copy takes the shard's place.
+    When writers pause, upkeep flushes what they wrote and has the `Rebuilder` look at the vector
+    index, one collection at a time.
     """
 
     name: Final[str] = "edge"
@@ -70,6 +64,7 @@ class EdgeStore:
         search_threads: int,
         max_waiting: int,
         optimize_after_chunks: int,
+        planner: Planner = _PLANNER,
         min_free_mb: int = 0,
         max_collections: int = 1000,
         max_open: int = 16,
@@ -91,10 +86,20 @@ class EdgeStore:
         self._reads = BoundedPool(
             "reading", threads=search_threads, max_waiting=max_waiting, spare=_SPARE_THREADS
         )
-        self._writes = BoundedPool("writing", threads=1, max_waiting=_MAX_WAITING_WRITES)
-        self._optimize_after = optimize_after_chunks
+        self._writes = BoundedPool(
+            "writing", threads=1, max_waiting=_MAX_WAITING_WRITES, spare=_SPARE_THREADS
+        )
         self._flushes = Upkeep(self._flush_written, quiet_s=quiet_s)
         # Apart, so that flushes do not wait for another collection's index.
+        self._rebuilder = Rebuilder(
+            self._folders,
+            self._disk,
+            self._shards,
+            self._reads,
+            self._writes,
+            planner=planner,
+            index_from_chunks=optimize_after_chunks,
+        )
         self._rebuilds = Upkeep(self._rebuild_outdated, quiet_s=0)
 
     async def open(self) -> None:
@@ -105,8 +110,11 @@ class EdgeStore:
             keep_running("closing unused collections", self._close_unused)
         )
         for name in self._shards.names():
-            if self._shards.get(name).erasable:
+            held = self._shards.get(name)
+            if held.erasable:
                 self._flushes.schedule(name)
+            elif held.stored.plan is not None:
+                self._rebuilds.schedule(name)  # the settings may have changed
 
     async def close(self) -> None:
         await self._flushes.stop()
@@ -125,7 +133,7 @@ class EdgeStore:
         return self._shards.set_aside()
 
     async def create(self, collection: Collection) -> None:
-        await self._writes.run(self._create, collection)
+        await self._writes.run_for(collection.name, self._create, collection)
 
     async def collection(self, name: str) -> Collection:
         return self._shards.get(name).stored.collection
@@ -135,25 +143,28 @@ class EdgeStore:
         return [Versioned(each.stored.collection, each.revision) for each in held]
 
     async def describe(self, collection: Collection) -> None:
-        await self._writes.run(self._describe, collection)
+        recall = self._shards.get(collection.name).stored.collection.recall
+        await self._writes.run_for(collection.name, self._describe, collection)
+        if collection.recall != recall:
+            self._rebuilds.schedule(collection.name)
 
     async def drop(self, name: str) -> int:
         await self._flushes.cancel(name)
         await self._rebuilds.cancel(name)
-        return await self._writes.run(self._drop, name)
+        return await self._writes.run_for(name, self._drop, name)
 
     async def upsert(self, name: str, points: Sequence[Point]) -> int:
-        revision = await self._writes.run(self._upsert, name, points)
+        revision = await self._writes.run_for(name, self._upsert, name, points)
         self._flushes.schedule(name)
         return revision
 
     async def delete(self, name: str, where: Clause) -> Removed:
-        removed = await self._writes.run(self._delete, name, where)
+        removed = await self._writes.run_for(name, self._delete, name, where)
         self._flushes.schedule(name)
         return removed
 
     async def label(self, name: str, where: Clause, relabel: Relabel) -> Removed:
-        changed = await self._writes.run(self._label, name, where, relabel)
+        changed = await self._writes.run_for(name, self._label, name, where, relabel)
         self._flushes.schedule(name)
         return changed
 
@@ -200,44 +211,8 @@ class EdgeStore:
                 await self._writes.run(self._shards.close_unused, self._close_after_s)
 
     async def _flush_written(self, name: str) -> None:
-        await self._writes.run(self._flush, name)
+        await self._writes.run_for(name, self._flush, name)
         self._rebuilds.schedule(name)
-
-    async def _rebuild_outdated(self, name: str) -> None:
-        """Build the collection's vector index or write it anew, if enough has changed for that."""
-        held = self._shards.get(name)
-        wait_s = held.rewritten_until_s - time.monotonic()
-        if held.erasable and wait_s <= 0:
-            began = time.monotonic()
-            await self._rebuild(held, rewrite=True)
-            ended = time.monotonic()
-            held.rewritten_until_s = ended + _PAUSE_SHARE * (ended - began)
-        elif held.outdated >= self._optimize_after:
-            await self._rebuild(held, rewrite=False)
-        if held.erasable:
-            self._rebuilds.schedule(name, after_s=max(1.0, wait_s))
-
-    async def _rebuild(self, held: CollectionState, *, rewrite: bool) -> None:
-        """Replace the shard by one with its vector index built, or one without deleted text."""
-        path = self._folders.shard(held.name, self._folders.new_shard_name())
-        outdated = held.outdated
-        fresh = None
-        try:
-            await self._writes.run(self._copy, held, path, rewrite)
-            model = held.stored.collection.model
-            await optimize(
-                path,
-                rewrite_dimension=model.dimension if rewrite else 0,
-                index=held.points >= self._optimize_after or not rewrite,
-            )
-            fresh = await self._reads.run(Shard, path)
-            while not await self._writes.run(self._take_over, held, fresh):
-                pass
-        except BaseException:
-            held.erasable = held.erasable or rewrite
-            held.outdated = max(held.outdated, outdated)
-            await self._writes.run_always(self._forget_copy, held, path, fresh)
-            raise
 
     async def _read(
         self, name: str, work: Callable[Concatenate[Shard, P], T], *args: P.args, **kwargs: P.kwargs
@@ -260,16 +235,19 @@ class EdgeStore:
         held = self._shards.get(name)
         disk_bytes = self._folders.disk_bytes(name)
         if (counts := held.counts) is not None:
-            return Stats(counts.chunks, counts.unindexed_chunks, disk_bytes, counts.documents)
-        with self._shards.entered(name) as (held, shard):
-            return Stats(
-                chunks=shard.count(None),
-                documents=held.count_documents(shard),
-                disk_bytes=disk_bytes,
-                unindexed_chunks=shard.unindexed(),
-            )
+            chunks, unindexed, documents = counts.chunks, counts.unindexed_chunks, counts.documents
+        else:
+            with self._shards.entered(name) as (held, shard):
+                chunks, unindexed = shard.count(None), shard.unindexed()
+                documents = held.count_documents(shard)
+        index = self._rebuilder.described(held, max(0, chunks - unindexed))
+        return Stats(chunks, unindexed, disk_bytes, documents, index)
 
-    # What follows runs in the writing thread, one at a time.
+    async def _rebuild_outdated(self, name: str) -> None:
+        if (again_in_s := await self._rebuilder.tidy(name)) is not None:
+            self._rebuilds.schedule(name, after_s=again_in_s)
+
+    # What follows runs in the writing threads, one at a time for a collection.
 
     def _open_all(self) -> None:
         self._folders.open()
@@ -291,9 +269,13 @@ class EdgeStore:
                 "documents in one collection and tell them apart by their metadata."
             )
         self._disk.check("create a collection")
-        dimension = collection.model.dimension
+        vectors = Vectors(collection.model.dimension, collection.further_vectors)
+        keeps_versions = collection.versions is not None
         self._shards.add(
-            self._folders.create(collection, lambda path: Shard.create(path, dimension))
+            self._folders.create(
+                collection,
+                lambda path: Shard.create(path, vectors, keeps_versions=keeps_versions),
+            )
         )
 
     def _describe(self, collection: Collection) -> None:
@@ -365,46 +347,3 @@ class EdgeStore:
         if self._shards.get(name).shard is not None:
             with self._shards.entered(name) as (_, shard):
                 shard.flush()
-
-    def _copy(self, held: CollectionState, path: Path, rewrite: bool) -> None:
-        """Copy the flushed shard to `path` and note from now on what changes."""
-        self._disk.check(
-            "rebuild an index", more_bytes=self._folders.disk_bytes(held.name) * (1 + rewrite)
-        )
-        with self._shards.entered(held.name) as (_, shard):
-            shard.flush()
-            shutil.copytree(shard.path, path, copy_function=copy_sparse)
-            held.outdated, held.changed = 0, set()
-            held.points = shard.count(None)
-            if rewrite:
-                held.erasable = False
-
-    def _take_over(self, held: CollectionState, fresh: Shard) -> bool:
-        """Copy some changed points; once none are left, replace the shard and return True."""
-        changed = held.changed or set()
-        some = [changed.pop() for _ in range(min(len(changed), _AT_ONCE))]
-        with self._shards.entered(held.name) as (_, shard):
-            fresh.copy(shard, some)
-        if changed:
-            return False
-        fresh.flush()
-        stored = replace(held.stored, shard=fresh.path.name)
-        if held.erasable:  # by a deletion since the copy was taken, whose text is in the copy
-            self._folders.mark_erasable(stored)
-        self._folders.write(stored)
-        old = self._shards.replace(held, fresh)
-        held.stored, held.counts = stored, None
-        if old is not None:
-            old.close()
-            shutil.rmtree(old.path, ignore_errors=True)
-        held.changed = None
-        return True
-
-    def _forget_copy(self, held: CollectionState, path: Path, fresh: Shard | None) -> None:
-        if held.stored.shard == path.name:
-            return
-        held.changed = None
-        if fresh is not None:
-            fresh.close()
-        for left in path.parent.glob(f"{path.name}*"):
-            shutil.rmtree(left, ignore_errors=True)

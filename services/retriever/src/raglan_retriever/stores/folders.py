@@ -31,6 +31,7 @@ from raglan.disk import FULL_DISK
 from raglan.errors import Conflict, Unavailable
 
 from raglan_retriever.collection import Collection, NewerFormat
+from raglan_retriever.stores.plans import Plan
 
 log: Final = structlog.get_logger()
 
@@ -54,6 +55,8 @@ class Stored:
 
     collection: Collection
     shard: str
+    plan: Plan | None = None
+    """That its vector index was built with; None where there is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,8 +138,7 @@ class Folders:
                 continue
             path = folder / _DESCRIPTION
             try:
-                held = json.loads(path.read_text(encoding="utf-8"))
-                yield folder.name, Stored(Collection.from_json(held["collection"]), held["shard"])
+                yield folder.name, _stored(json.loads(path.read_text(encoding="utf-8")))
             except NewerFormat as error:
                 yield folder.name, error
             except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -236,14 +238,12 @@ class Folders:
 
     def disk_bytes(self, name: str) -> int:
         """Return the allocated bytes of the collection; holes of sparse files do not count."""
-        total = 0
-        for folder, _, files in os.walk(self._root / name):
-            for file in files:
-                try:
-                    total += (Path(folder) / file).stat().st_blocks * 512
-                except FileNotFoundError:  # segments come and go
-                    continue
-        return total
+        return _allocated(self._root / name)
+
+    def payload_bytes(self, stored: Stored) -> int:
+        """Return the allocated bytes of the texts and metadata of a collection's shard."""
+        segments = self.shard(stored.collection.name, stored.shard) / "segments"
+        return sum(map(_allocated, segments.glob("*/payload_storage")))
 
     def _clear(self) -> None:
         for folder in self._root.iterdir():
@@ -257,6 +257,17 @@ class Folders:
                 if folder.is_dir() and folder.name != stored.shard:
                     log.warning("removing what a crash left", folder=folder.name)
                     shutil.rmtree(folder, ignore_errors=True)
+
+
+def _allocated(root: Path) -> int:
+    total = 0
+    for folder, _, files in os.walk(root):
+        for file in files:
+            try:
+                total += (Path(folder) / file).stat().st_blocks * 512
+            except FileNotFoundError:  # segments come and go
+                continue
+    return total
 
 
 def copy_sparse(source: str, target: str) -> None:
@@ -313,8 +324,22 @@ def sync_files(folder: Path) -> None:
                 os.close(descriptor)
 
 
+def _stored(held: dict[str, Any]) -> Stored:
+    # Descriptions without a plan are older than plans: what was built then has the first one.
+    plan = held.get("plan", {})
+    return Stored(
+        Collection.from_json(held["collection"]),
+        held["shard"],
+        None if plan is None else Plan.from_json(plan),
+    )
+
+
 def _write(folder: Path, stored: Stored) -> None:
-    held = {"collection": stored.collection.to_json(), "shard": stored.shard}
+    held = {
+        "collection": stored.collection.to_json(),
+        "shard": stored.shard,
+        "plan": stored.plan and stored.plan.to_json(),
+    }
     _write_json(folder, _DESCRIPTION, held)
 
 

@@ -14,7 +14,7 @@ from raglan.filtering.clauses import All, Clause
 
 from raglan_retriever.chunks import DOCUMENT_ID, LABELLED, STORED, Chunk, of_documents
 from raglan_retriever.collection import Collection, NewerFormat
-from raglan_retriever.stores.qdrant_layout import PAYLOAD_INDEXES, Layout
+from raglan_retriever.stores.qdrant_layout import Layout, payload_indexes
 from raglan_retriever.stores.qdrant_revisions import Revisions
 from raglan_retriever.stores.qdrant_wire import (
     condition,
@@ -26,7 +26,6 @@ from raglan_retriever.stores.qdrant_wire import (
     stored_point,
 )
 from raglan_retriever.stores.store import (
-    LEXICAL,
     Hit,
     Point,
     Relabel,
@@ -111,9 +110,9 @@ class QdrantStore:
             await self._client.create_collection(
                 collection.name,
                 metadata={_UNFINISHED: True},
-                **self._layout.collection(collection.model.dimension),
+                **self._layout.collection(collection),
             )
-            for field, schema in PAYLOAD_INDEXES.items():
+            for field, schema in payload_indexes(collection).items():
                 await self._client.create_payload_index(collection.name, field, schema, wait=True)
         await self._revisions.advance(collection.name)
         # Last, so that what a crash leaves half made is known by the lack of it.
@@ -161,10 +160,10 @@ class QdrantStore:
     async def upsert(self, name: str, points: Sequence[Point]) -> int:
         try:
             with errors(name):
-                for start in range(0, len(points), _UPSERT_AT_ONCE):
-                    some = [
-                        point_struct(point) for point in points[start : start + _UPSERT_AT_ONCE]
-                    ]
+                has_tokens = bool(points) and points[0].tokens is not None
+                size = 1 if has_tokens else _UPSERT_AT_ONCE
+                for start in range(0, len(points), size):
+                    some = [point_struct(point) for point in points[start : start + size]]
                     await self._client.upsert(name, some, wait=True)
         finally:
             revision = await self._advance(name)
@@ -179,7 +178,7 @@ class QdrantStore:
         with errors(name):
             found = await self._client.query_batch_points(name, requests, timeout=seconds_left())
         return [
-            [hit(point, with_chunk=each.with_chunks) for point in response.points]
+            [hit(point, each) for point in response.points]
             for each, response in zip(searches, found, strict=True)
         ]
 
@@ -223,10 +222,9 @@ class QdrantStore:
             (unchanged,) = await self.versioned([name])
             return Removed(0, unchanged.revision)
         operations = [
-            models.SetPayloadOperation(
-                set_payload=models.SetPayload(payload=relabel(json.loads(key)), points=ids)
-            )
+            models.SetPayloadOperation(set_payload=models.SetPayload(payload=fresh, points=ids))
             for key, ids in found.items()
+            if (fresh := relabel(json.loads(key)))
         ]
         try:
             with errors(name):
@@ -255,15 +253,22 @@ class QdrantStore:
         return [counts.get(id_, 0) for id_ in document_ids]
 
     async def size(self, name: str) -> Size:
-        has_lexical = models.Filter(must=[models.HasVectorCondition(has_vector=LEXICAL)])
         with errors(name):
-            info, chunks, sparse = await asyncio.gather(
-                self._client.get_collection(name),
-                self._client.count(name, exact=True),
-                self._client.count(name, count_filter=has_lexical, exact=True),
+            info, chunks = await asyncio.gather(
+                self._client.get_collection(name), self._client.count(name, exact=True)
+            )
+            params = info.config.params
+            with_each = [
+                models.Filter(must=[models.HasVectorCondition(has_vector=vector)])
+                for vector in params.sparse_vectors or {}
+            ]
+            sparse = await asyncio.gather(
+                *(self._client.count(name, count_filter=each, exact=True) for each in with_each)
             )
         # The server counts indexed vectors of all names together; sparse ones always are.
-        indexed = max(0, (info.indexed_vectors_count or 0) - sparse.count)
+        names = len(params.vectors) if isinstance(params.vectors, dict) else 1
+        dense = (info.indexed_vectors_count or 0) - sum(each.count for each in sparse)
+        indexed = max(0, dense) // names
         return Size(chunks.count, max(0, chunks.count - indexed), disk_bytes=0)
 
     async def stats(self, name: str) -> Stats:

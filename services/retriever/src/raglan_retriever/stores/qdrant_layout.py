@@ -8,9 +8,12 @@ from typing import Any, Final
 
 from qdrant_client import models
 
-from raglan_retriever.chunks import DOCUMENT_ID, TERMS
+from raglan_retriever.chunks import DOCUMENT_ID, NUMBERS, TERMS
+from raglan_retriever.collection import Collection
 from raglan_retriever.settings import Quantization, StrictLimit
-from raglan_retriever.stores.store import DENSE, LEXICAL
+from raglan_retriever.stores import qdrant_vectors
+from raglan_retriever.stores.store import DENSE
+from raglan_retriever.validity import FROM, TO
 
 _PINNED: Final = models.Memory.PINNED
 _QUANTIZATIONS: Final[Mapping[Quantization, models.QuantizationConfig | None]] = {
@@ -43,23 +46,22 @@ class Layout:
     strict_mode: Mapping[StrictLimit, int] = field(default_factory=dict)
     """Limits by Qdrant's names; with none strict mode is left to the server."""
 
-    def collection(self, dimension: int) -> dict[str, Any]:
-        """Return the arguments that create a collection of chunks with dense vectors."""
-        vectors = models.VectorParams(
-            size=dimension,
-            distance=models.Distance.COSINE,
-            memory=models.Memory.COLD if self.vectors_on_disk else None,
-            quantization_config=_QUANTIZATIONS[self.quantization],
+    def collection(self, held: Collection) -> dict[str, Any]:
+        """Return the arguments that create a collection of chunks."""
+        vectors = qdrant_vectors.dense_params(held.model.dimension, held.further_vectors)
+        vectors[DENSE] = vectors[DENSE].model_copy(
+            update={
+                "memory": models.Memory.COLD if self.vectors_on_disk else None,
+                "quantization_config": _QUANTIZATIONS[self.quantization],
+            }
         )
-        # BM25 without IDF, which the server knows.
-        words = models.SparseVectorParams(modifier=models.Modifier.IDF)
         strict_mode = models.StrictModeConfig.model_validate({"enabled": True, **self.strict_mode})
         in_memory = models.PayloadStorageParams(memory=models.Memory.CACHED)
         return {
             **self.replication(),
             "shard_number": self.shard_number,
-            "vectors_config": {DENSE: vectors},
-            "sparse_vectors_config": {LEXICAL: words},
+            "vectors_config": vectors,
+            "sparse_vectors_config": qdrant_vectors.sparse_params(held.further_vectors),
             "payload": None if self.payload_on_disk else in_memory,
             "strict_mode_config": strict_mode if self.strict_mode else None,
         }
@@ -82,10 +84,18 @@ class Layout:
         )
 
 
-PAYLOAD_INDEXES: Final[Mapping[str, models.PayloadSchemaType | models.KeywordIndexParams]] = {
-    # Chunks of one document lie side by side: neighbours and whole documents are read at once.
-    DOCUMENT_ID: models.KeywordIndexParams(type=models.KeywordIndexType.KEYWORD, is_tenant=True),
-    TERMS: models.PayloadSchemaType.KEYWORD,
-}
-"""Indexes of a collection of chunks. A tenant has collections of its own, so that an index of
-tenants would group nothing."""
+def payload_indexes(
+    held: Collection,
+) -> dict[str, models.PayloadSchemaType | models.KeywordIndexParams]:
+    """Return the indexes of a collection of chunks.
+
+    A tenant has collections of its own, so that an index of tenants would group nothing. Chunks of
+    one document are read together: neighbours, whole documents. So they lie side by side.
+    """
+    together = models.KeywordIndexParams(type=models.KeywordIndexType.KEYWORD, is_tenant=True)
+    times = (FROM, TO) if held.versions else ()
+    return {
+        DOCUMENT_ID: together,
+        TERMS: models.PayloadSchemaType.KEYWORD,
+        **{f'{NUMBERS}."{key}"': models.PayloadSchemaType.FLOAT for key in times},
+    }

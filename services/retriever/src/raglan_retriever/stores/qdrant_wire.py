@@ -27,8 +27,8 @@ from raglan.filtering import clauses as filters
 from raglan.filtering.clauses import Clause
 
 from raglan_retriever.chunks import NUMBERS, STORED, TERMS, Chunk
-from raglan_retriever.lexical import Sparse
-from raglan_retriever.stores.store import DENSE, LEXICAL, Hit, Point, Search
+from raglan_retriever.stores import qdrant_vectors
+from raglan_retriever.stores.store import Hit, LateInteraction, Point, Search
 
 _HELP: Final = ". Help: "
 """In every refusal of strict mode, before the way out."""
@@ -92,24 +92,14 @@ def seconds_left() -> int | None:
 
 def point_struct(point: Point) -> models.PointStruct:
     """Return a point in the terms of the client."""
-    vectors: dict[str, Any] = {DENSE: point.dense}
-    if point.lexical.indices:
-        vectors[LEXICAL] = models.SparseVector(
-            indices=point.lexical.indices, values=point.lexical.values
-        )
+    vectors = qdrant_vectors.of_point(point)
     return models.PointStruct(id=point.id, vector=vectors, payload=point.payload)
 
 
 def stored_point(record: models.Record) -> Point:
     """Read a point with its payload and vectors."""
     held: Any = record.vector
-    lexical = held.get(LEXICAL)
-    return Point(
-        str(record.id),
-        record.payload or {},
-        held[DENSE],
-        Sparse(lexical.indices, lexical.values) if lexical else Sparse([], []),
-    )
+    return qdrant_vectors.to_point(str(record.id), record.payload or {}, held)
 
 
 def request(
@@ -122,22 +112,18 @@ def request(
         where: the filter.
         params: of a dense search.
     """
-    known: dict[str, Any] = {"query": search.vector, "using": DENSE, "params": params}
-    if isinstance(search.vector, Sparse):
-        words = models.SparseVector(indices=search.vector.indices, values=search.vector.values)
-        known = {"query": words, "using": LEXICAL}
     return models.QueryRequest(
-        **known,
-        filter=where,
+        **qdrant_vectors.query(search.vector, search.limit, where, params),
         limit=search.limit,
         with_payload=list(STORED) if search.with_chunks else False,
     )
 
 
-def hit(point: models.ScoredPoint, *, with_chunk: bool) -> Hit:
+def hit(point: models.ScoredPoint, search: Search) -> Hit:
     """Read a point that a search found."""
-    chunk = Chunk.from_payload(point.payload or {}) if with_chunk else None
-    return Hit(str(point.id), point.score, chunk)
+    chunk = Chunk.from_payload(point.payload or {}) if search.with_chunks else None
+    tokens = len(search.vector.tokens) if isinstance(search.vector, LateInteraction) else 1
+    return Hit(str(point.id), point.score / tokens, chunk)
 
 
 def condition(clause: Clause) -> models.Filter:

@@ -30,12 +30,18 @@ from raglan_retriever.chunks import (
     Chunk,
     of_documents,
 )
-from raglan_retriever.lexical import Sparse
+from raglan_retriever.stores import shard_vectors
 from raglan_retriever.stores.folders import sync_files
-from raglan_retriever.stores.store import DENSE, LEXICAL, Hit, Point, Relabel, Search
+from raglan_retriever.stores.plans import Plan
+from raglan_retriever.stores.shard_vectors import Vectors
+from raglan_retriever.stores.store import Hit, LateInteraction, Point, Relabel, Search
+from raglan_retriever.validity import FROM, TO
 
 SLICE: Final = 50
 """Points an update, so that the interpreter's lock is held for about 2 ms at a time."""
+
+TOKENS_SLICE: Final = 1
+"""Points an update where each has 200 token vectors of 384 dimensions: also 2 ms."""
 
 _PAGE: Final = 500
 
@@ -45,20 +51,18 @@ _TRANSIENT: Final = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, err
 _MAX_REASON_CHARS: Final = 400
 
 
-SPARSE: Final = {LEXICAL: qe.EdgeSparseVectorParams(modifier=qe.Modifier.Idf)}
-
-
 class Shard:
     """Thread-safe: any number of readers, one writer."""
 
-    def __init__(self, path: Path) -> None:
-        """Open the shard at `path`.
+    def __init__(self, path: Path, plan: Plan | None = None) -> None:
+        """Open the shard at `path`, whose vector index has the parameters of `plan`.
 
         Raises:
             Conflict: it is broken.
             Unavailable: another process has it open, or the process has no more descriptors.
         """
         self.path = path
+        self.plan = plan
         self._readers = 0
         self._changed = threading.Condition()
         try:
@@ -73,25 +77,24 @@ class Shard:
             if any(f"os error {number})" in error.message for number in _TRANSIENT):
                 raise Unavailable(f"The index cannot be opened now: {error.message}") from None
             raise
+        self._vectors = shard_vectors.read(path)
+        self._slice = TOKENS_SLICE if self._vectors.further.token_vectors else SLICE
 
     @staticmethod
-    def create(path: Path, dimension: int) -> None:
+    def create(path: Path, vectors: Vectors, *, keeps_versions: bool = False) -> None:
         """Make an empty shard at `path`, with its payload indexes."""
         path.mkdir(parents=True)
         config = qe.EdgeConfig(
-            # Cold: a mapping that is not read ahead. Else a shard of one chunk keeps the 32 MiB of
-            # its first file in memory. Once they are read, searches are as fast.
-            vectors={
-                DENSE: qe.EdgeVectorParams(
-                    size=dimension, distance=qe.Distance.Cosine, memory=qe.Memory.Cold
-                )
-            },
-            sparse_vectors=SPARSE,
+            vectors=vectors.dense_params(),
+            sparse_vectors=vectors.sparse_params(),
             max_search_threads=_threads(),
         )
         shard = qe.EdgeShard.create(str(path), config)
         for name in (DOCUMENT_ID, TERMS):
             shard.update(qe.UpdateOperation.create_field_index(name, qe.PayloadSchemaType.Keyword))
+        for key in (FROM, TO) if keeps_versions else ():
+            field = f'{NUMBERS}."{key}"'
+            shard.update(qe.UpdateOperation.create_field_index(field, qe.PayloadSchemaType.Float))
         shard.flush()
         shard.close()
 
@@ -119,7 +122,7 @@ class Shard:
 
     def upsert(self, points: Sequence[Point]) -> None:
         """Store points, replacing those of the same id."""
-        for some in _slices(points):
+        for some in _slices(points, self._slice):
             self._shard.update(qe.UpdateOperation.upsert_points([_point(p) for p in some]))
 
     def delete(self, ids: Sequence[str]) -> None:
@@ -137,14 +140,15 @@ class Shard:
             fields = {name: record.payload.get(name) for name in LABELLED}
             found.setdefault(json.dumps(fields), []).append(str(record.id))
         for key, ids in found.items():
-            fresh = relabel(json.loads(key))
+            if not (fresh := relabel(json.loads(key))):
+                continue
             for some in _slices(ids):
                 yield list(some)
                 self._shard.update(qe.UpdateOperation.set_payload(list(some), fresh))
 
     def copy(self, source: Shard, ids: Sequence[str]) -> None:
         """Make the points of these ids here what they are in `source`, or nothing."""
-        for some in _slices(ids):
+        for some in _slices(ids, self._slice):
             records = source._shard.retrieve(list(some), with_payload=True, with_vector=True)
             there = [qe.Point(r.id, r.vector or {}, r.payload) for r in records]
             self._shard.update(qe.UpdateOperation.upsert_points(there))
@@ -160,26 +164,17 @@ class Shard:
         self._shard.flush()
 
     def search(self, search: Search, where: Clause | None) -> list[Hit]:
-        """Return the best points, best first."""
-        vector: Any = search.vector
-        using = DENSE
-        if isinstance(vector, Sparse):
-            vector, using = qe.SparseVector(vector.indices, vector.values), LEXICAL
-        found = self._shard.query(
-            qe.QueryRequest(
-                limit=search.limit,
-                query=qe.Query.Nearest(vector, using=using),
-                filter=None if where is None else _filter(where),
-                with_payload=list(STORED) if search.with_chunks else None,
-            )
-        )
+        """Return the best points, best first; see `Store.search`."""
+        passes = None if where is None else _filter(where)
+        request = shard_vectors.request(search, passes, _search_params(self.plan))
+        tokens = len(search.vector.tokens) if isinstance(search.vector, LateInteraction) else 1
         return [
             Hit(
-                str(point.id),
-                point.score,
-                Chunk.from_payload(point.payload or {}) if search.with_chunks else None,
+                str(each.id),
+                each.score / tokens,
+                Chunk.from_payload(each.payload or {}) if search.with_chunks else None,
             )
-            for point in found
+            for each in self._shard.query(request)
         ]
 
     def fetch(self, ids: Sequence[str]) -> dict[str, Chunk]:
@@ -258,10 +253,22 @@ class Shard:
         The shard counts indexed vectors of all names together; sparse ones always are.
         """
         info = self._shard.info()
-        has_lexical = qe.Filter(must=[qe.HasVectorCondition(LEXICAL)])
-        sparse = self._shard.count(qe.CountRequest(exact=True, filter=has_lexical))
-        indexed = max(0, info.indexed_vectors_count - sparse)
+        sparse = sum(map(self._count_with, self._vectors.sparse_params()))
+        indexed = max(0, info.indexed_vectors_count - sparse) // len(self._vectors.dense_params())
         return int(max(0, info.points_count - indexed))
+
+    def _count_with(self, vector: str) -> int:
+        has_vector = qe.Filter(must=[qe.HasVectorCondition(vector)])
+        return int(self._shard.count(qe.CountRequest(exact=True, filter=has_vector)))
+
+
+def _search_params(plan: Plan | None) -> qe.SearchParams | None:
+    if plan is None:
+        return None
+    quantization = None
+    if plan.quantization != "none":
+        quantization = qe.QuantizationSearchParams(rescore=True, oversampling=plan.oversampling)
+    return qe.SearchParams(hnsw_ef=plan.ef, quantization=quantization)
 
 
 def _threads() -> int:
@@ -275,12 +282,12 @@ def _config(path: Path) -> qe.EdgeConfig | None:
     A configuration is written to the disk, which may be full.
     """
     try:
-        held = json.loads((path / "edge_config.json").read_text(encoding="utf-8"))
-        if held.get("max_search_threads") == _threads():
+        if shard_vectors.settings(path).get("max_search_threads") == _threads():
             return None
-    except (OSError, ValueError, AttributeError):
+        params = shard_vectors.read(path).sparse_params()
+    except (OSError, ValueError, AttributeError, KeyError):
         return None  # broken, as opening it will tell
-    return qe.EdgeConfig(sparse_vectors=SPARSE, max_search_threads=_threads())
+    return qe.EdgeConfig(sparse_vectors=params, max_search_threads=_threads())
 
 
 @contextmanager
@@ -294,26 +301,17 @@ def library_errors(what: str) -> Iterator[None]:
         raise Conflict(f"{what}: {' '.join(str(error).split())[:_MAX_REASON_CHARS]}") from None
 
 
-def _slices(items: Sequence[Any]) -> Iterator[Sequence[Any]]:
-    for start in range(0, len(items), SLICE):
-        yield items[start : start + SLICE]
+def _slices(items: Sequence[Any], size: int = SLICE) -> Iterator[Sequence[Any]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
 
 
 def _point(point: Point) -> qe.Point:
-    vectors: dict[str, Any] = {DENSE: point.dense}
-    if point.lexical.indices:
-        vectors[LEXICAL] = qe.SparseVector(point.lexical.indices, point.lexical.values)
-    return qe.Point(point.id, vectors, point.payload)
+    return qe.Point(point.id, shard_vectors.of_point(point), point.payload)
 
 
 def _stored_point(record: Any) -> Point:
-    lexical = record.vector.get(LEXICAL)
-    return Point(
-        str(record.id),
-        record.payload or {},
-        list(record.vector[DENSE]),
-        Sparse(list(lexical.indices), list(lexical.values)) if lexical else Sparse([], []),
-    )
+    return shard_vectors.to_point(str(record.id), record.payload or {}, record.vector)
 
 
 def _filter(clause: Clause) -> qe.Filter:

@@ -60,9 +60,6 @@ class CollectionState:
     changed: set[str] | None = None
     """Points written or removed since a copy was taken to build the index of; else None."""
 
-    points: int = 0
-    """Number of points when a copy was last taken."""
-
     rewritten_until_s: float = 0.0
     """When the last rewriting ended, on the monotonic clock, plus the pause it has earned."""
 
@@ -234,7 +231,7 @@ class Shards:
             path = self._folders.shard(held.name, held.stored.shard)
             with self._disk.writing("open a collection"):
                 allocate(path)
-            shard = Shard(path)
+            shard = Shard(path, held.stored.plan)
             if held.counts is None:
                 held.outdated = shard.unindexed()
         except Conflict as error:

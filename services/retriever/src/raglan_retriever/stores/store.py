@@ -6,14 +6,22 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
 from raglan.filtering.clauses import Clause
 
 from raglan_retriever.chunks import Chunk
 from raglan_retriever.collection import Collection
 from raglan_retriever.lexical import Sparse
+from raglan_retriever.stores.plans import Plan, State
 
 DENSE: Final = "dense"
 LEXICAL: Final = "lexical"
+TOKENS: Final = "tokens"
+SPARSE: Final = "sparse"
+
+Tokens = NDArray[np.float16]
+"""Token vectors of one text, (tokens, dimension), rows L2-normalised."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,13 +32,38 @@ class Point:
     payload: dict[str, Any]
     dense: list[float]
     lexical: Sparse
+    tokens: Tokens | None = None
+    """None where the collection has no token vectors."""
+    sparse: Sparse | None = None
+    """None where the collection has no sparse vectors of the model."""
+
+
+@dataclass(frozen=True, slots=True)
+class LateInteraction:
+    """A search by the dense vector whose hits are scored by MaxSim.
+
+    The score is the mean, over the query's tokens, of the best dot product with a token vector of
+    the chunk (Khattab and Zaharia, ColBERT, 2020).
+    """
+
+    dense: list[float]
+    tokens: NDArray[np.float32]
+    """Of the query, (tokens, dimension)."""
+
+
+@dataclass(frozen=True, slots=True)
+class LearnedSparse(Sparse):
+    """Term weights of a query by the embedding model, scored by the dot product."""
+
+
+SearchVector = list[float] | Sparse | LateInteraction
+"""By its type: dense, the words' weights, the model's term weights, or late interaction."""
 
 
 class Search(NamedTuple):
     """One of the searches of a call."""
 
-    vector: list[float] | Sparse
-    """Dense: the nearest by cosine. Sparse: the best by BM25."""
+    vector: SearchVector
     limit: int
     with_chunks: bool = False
 
@@ -75,14 +108,31 @@ class Size:
 
 
 @dataclass(frozen=True, slots=True)
+class VectorIndex:
+    """State and parameters of a collection's dense vector index."""
+
+    state: State
+    chunks: int
+    """Chunks in it. The others are compared with the query one by one."""
+
+    recall_target: float
+    """Recall@10 against an exact search that its parameters are chosen for."""
+
+    plan: Plan | None
+    """Parameters of the present index; None where there is none."""
+
+
+@dataclass(frozen=True, slots=True)
 class Stats(Size):
     """All sizes of a collection."""
 
     documents: int
+    index: VectorIndex | None = None
+    """None where the store does not tell."""
 
 
 Relabel = Callable[[Mapping[str, Any]], dict[str, Any]]
-"""Makes the new fields of a payload of its `LABELLED` ones."""
+"""Makes the new fields of a payload of its `LABELLED` ones; none to leave it as it is."""
 
 
 class Store(Protocol):
@@ -151,7 +201,11 @@ class Store(Protocol):
     async def search(
         self, name: str, searches: Sequence[Search], where: Clause | None
     ) -> list[list[Hit]]:
-        """Return the best points of each search, best first, in one round trip."""
+        """Return the best points of each search, best first, in one round trip.
+
+        By cosine (dense), by BM25 (lexical), by the dot product (learned sparse); by MaxSim those
+        nearest by cosine (late interaction).
+        """
 
     async def fetch(self, name: str, ids: Sequence[str]) -> dict[str, Chunk]:
         """Return the chunks of those ids that exist."""

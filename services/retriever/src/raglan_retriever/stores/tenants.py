@@ -127,7 +127,8 @@ class TenantStore:
 
     async def label(self, name: str, where: Clause, relabel: Relabel) -> Removed:
         def relabel_own(fields: Mapping[str, AnyValue]) -> dict[str, AnyValue]:
-            return _of_tenant(relabel(fields))
+            fresh = relabel(fields)
+            return _of_tenant(fresh) if fresh else fresh
 
         return await self._store.label(tenancy.qualified(name), _own(where), relabel_own)
 

@@ -54,6 +54,12 @@ class BoundedPool:
     ) -> T:
         """As `run`, behind the other calls of `lane`, which share its threads."""
         self._check_room()
+        return await self.run_always_for(lane, work, *args, **kwargs)
+
+    async def run_always_for(
+        self, lane: str, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """As `run_for`, without the limit: for clean-up, which must not be refused."""
         places = self._lanes.get(lane)
         if places is None:
             places = self._lanes[lane] = asyncio.Semaphore(self._width)
@@ -63,10 +69,6 @@ class BoundedPool:
         finally:
             self._pending -= 1
         return await self._run(places.release, work, *args, **kwargs)
-
-    async def run_always(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run `work(...)` without the limit: for clean-up, which must not be refused."""
-        return await self._run(lambda: None, work, *args, **kwargs)
 
     def _check_room(self) -> None:
         if self._pending >= self._limit:

@@ -36,6 +36,7 @@ class AsyncClient(AsyncDocuments, AsyncConversations):
         boosts: Sequence[Mapping[str, Any]] | None = None,
         diversity: float | None = None,
         expand_tokens: int | None = None,
+        as_of: str | None = None,
         history: Sequence[Mapping[str, str]] | None = None,
         temperature: float | None = None,
         top_p: float | None = None,
@@ -65,6 +66,7 @@ class AsyncClient(AsyncDocuments, AsyncConversations):
             boosts: preferences, such as `{"field": "date", "half_life_days": 30}`.
             diversity: share by which likeness to better passages counts against one.
             expand_tokens: of text around the passages that they are joined with; 0 for none.
+            as_of: date or time (RFC 3339) whose versions of the documents are searched.
             history: turns before the question, `{"role": "user" or "assistant", "text": ...}`.
             temperature: of the model's sampling.
             top_p: of the model's sampling.
@@ -85,6 +87,7 @@ class AsyncClient(AsyncDocuments, AsyncConversations):
             query, timeout_s, extra_body,
             collections=collections, top_k=top_k, mode=mode, rerank=rerank, min_score=min_score,
             filter=filter, boosts=boosts, diversity=diversity, expand_tokens=expand_tokens,
+            as_of=as_of,
             history=history, temperature=temperature, top_p=top_p, seed=seed, stop=stop,
             json_schema=json_schema, session_id=session_id, profile=profile,
             strategy=strategy, query_count=query_count, second_try=second_try,
@@ -110,6 +113,7 @@ class AsyncClient(AsyncDocuments, AsyncConversations):
         boosts: Sequence[Mapping[str, Any]] | None = None,
         diversity: float | None = None,
         expand_tokens: int | None = None,
+        as_of: str | None = None,
         history: Sequence[Mapping[str, str]] | None = None,
         temperature: float | None = None,
         top_p: float | None = None,
@@ -135,6 +139,7 @@ class AsyncClient(AsyncDocuments, AsyncConversations):
             query, timeout_s, extra_body,
             collections=collections, top_k=top_k, mode=mode, rerank=rerank, min_score=min_score,
             filter=filter, boosts=boosts, diversity=diversity, expand_tokens=expand_tokens,
+            as_of=as_of,
             history=history, temperature=temperature, top_p=top_p, seed=seed, stop=stop,
             json_schema=json_schema, session_id=session_id, profile=profile,
             strategy=strategy, query_count=query_count, second_try=second_try,
@@ -157,6 +162,7 @@ class AsyncClient(AsyncDocuments, AsyncConversations):
         boosts: Sequence[Mapping[str, Any]] | None = None,
         diversity: float | None = None,
         expand_tokens: int | None = None,
+        as_of: str | None = None,
         profile: str | None = None,
         strategy: models.StrategyName | None = None,
         query_count: int | None = None,
@@ -168,6 +174,7 @@ class AsyncClient(AsyncDocuments, AsyncConversations):
             query, timeout_s, extra_body,
             collections=collections, top_k=top_k, mode=mode, rerank=rerank, min_score=min_score,
             filter=filter, boosts=boosts, diversity=diversity, expand_tokens=expand_tokens,
+            as_of=as_of,
             profile=profile, strategy=strategy, query_count=query_count,
         )  # fmt: skip
         deadline = transport.query_deadline(timeout_s, self.timeout_s)
@@ -182,6 +189,8 @@ class AsyncClient(AsyncDocuments, AsyncConversations):
         *,
         embedder: str | None = None,
         chunking: Mapping[str, int | str] | None = None,
+        versions: Mapping[str, int] | None = None,
+        vectors: Mapping[str, int | bool] | None = None,
     ) -> models.Collection:
         """Make a collection; one that exists with the same settings is returned.
 
@@ -189,8 +198,11 @@ class AsyncClient(AsyncDocuments, AsyncConversations):
             name: letters, digits, `-`, `_` and `.`.
             embedder: refuse if the mesh serves another model than this one.
             chunking: `{"strategy": ..., "max_chars": ..., "overlap_chars": ...}`.
+            versions: `{"max_versions": ..., "max_age_days": ...}` of documents that are kept.
+            vectors: `{"late_interaction": ..., "token_pooling": ..., "sparse": ...}`.
         """
-        body = {"name": name, **given(embedder=embedder, chunking=chunking)}
+        settings = given(embedder=embedder, chunking=chunking, versions=versions, vectors=vectors)
+        body = {"name": name, **settings}
         made = await self.request("POST", "/v1/collections", json=body, idempotent=True)
         return read_as(models.Collection, made)
 
@@ -208,6 +220,19 @@ class AsyncClient(AsyncDocuments, AsyncConversations):
         """Choose the profile of the questions to a collection that name none; None for no own."""
         path = f"/v1/collections/{segment(name)}"
         found = await self.request("PATCH", path, json={"profile": profile}, idempotent=True)
+        return read_as(models.Collection, found)
+
+    async def set_recall_target(self, name: str, recall_target: float | None) -> models.Collection:
+        """Choose the recall@10 that a collection's vector index is built and searched for.
+
+        Args:
+            name: of the collection.
+            recall_target: 0.8 to 0.999; None for the retriever's own. Where it takes another index,
+                that is built in the background, from what is stored.
+        """
+        path = f"/v1/collections/{segment(name)}"
+        body = {"recall_target": recall_target}
+        found = await self.request("PATCH", path, json=body, idempotent=True)
         return read_as(models.Collection, found)
 
     async def delete_collection(self, name: str) -> models.Deleted:

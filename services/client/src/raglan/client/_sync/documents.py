@@ -153,10 +153,21 @@ class Documents(Connection):
                 yield document
             after = page.next_after
 
-    def get_document(self, collection: str, document_id: str) -> models.Document:
-        """Return a document with its stored text and its chunks."""
-        found = self.request("GET", f"{documents_path(collection)}/{segment(document_id)}")
+    def get_document(
+        self, collection: str, document_id: str, *, version: int | None = None
+    ) -> models.Document:
+        """Return a document with its stored text and its chunks; of the present version or one."""
+        found = self.request(
+            "GET",
+            f"{documents_path(collection)}/{segment(document_id)}",
+            params=given(version=version),
+        )
         return read_as(models.Document, found)
+
+    def list_versions(self, collection: str, document_id: str) -> list[models.DocumentSummary]:
+        """List the versions of a document that are kept, the newest first, without their texts."""
+        path = f"/v1/collections/{segment(collection)}/versions/{segment(document_id)}"
+        return read_as(models.DocumentVersions, self.request("GET", path)).versions
 
     def delete_documents(
         self, collection: str, document_ids: Sequence[str]

@@ -82,6 +82,7 @@ class QueryOptions(Strict):
     boosts: Annotated[list[Boost], Field(max_length=8, fail_fast=True)] | None = None
     diversity: float | None = None
     expand_tokens: int | None = None
+    as_of: str | None = None
     timeout_ms: int | None = None
 
 

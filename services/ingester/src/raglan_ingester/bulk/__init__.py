@@ -1,0 +1,1 @@
+"""Ingestion on many machines: documents are cut and embedded by the workers of a Ray cluster."""
