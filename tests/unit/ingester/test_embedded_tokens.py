@@ -1,4 +1,4 @@
-"""Token vectors on their way from the embedder to an index: halved calls, and prepared documents."""
+"""Token vectors on their way from the embedder to an index: halved calls, prepared documents."""
 
 from __future__ import annotations
 
