@@ -253,7 +253,7 @@ bench-gateway: setup-test ## Figures of the gateway's APIs, limits and caches; O
 	@PYTHONPATH=tests:bench $(BIN)/python bench/gateway.py $(ONLY)
 
 .PHONY: bench-knowledge
-bench-knowledge: setup-test .venv-bulk/.installed ## Figures of documents that grow and change, chunking, logs, scale, bulk; ONLY="documents" for one
+bench-knowledge: setup-test .venv-bulk/.installed ## Figures of documents that grow and change, chunking, logs, sources, scale, bulk; ONLY="documents" for one
 	@PYTHONPATH=tests:bench:.venv-bulk/python $(BIN)/python bench/knowledge.py $(ONLY)
 
 .PHONY: bench-spans

@@ -1,6 +1,6 @@
 """The figures of documents that grow and change, on meshes of its own: `make bench-knowledge`.
 
-    python bench/knowledge.py [documents] [chunking] [logs] [multivectors] [scale] [bulk]
+    python bench/knowledge.py [documents] [chunking] [logs] [sources] [multivectors] [scale] [bulk]
 
 Without names, all of them, which end in `bench/results/knowledge.json`; with names, each in
 `bench/results/knowledge-<name>.json`.
@@ -16,6 +16,7 @@ import knowledge_bulk
 import knowledge_chunking
 import knowledge_documents
 import knowledge_scale
+import knowledge_sources
 import knowledge_vectors
 from report import Row, publish
 
@@ -23,6 +24,7 @@ PARTS: Final[dict[str, Callable[[], list[Row]]]] = {
     "documents": knowledge_documents.documents,
     "chunking": knowledge_chunking.chunking,
     "logs": knowledge_chunking.logs,
+    "sources": knowledge_sources.sources,
     "multivectors": knowledge_vectors.multivectors,
     "scale": knowledge_scale.scale,
     "bulk": knowledge_bulk.bulk,

@@ -25,7 +25,8 @@ from raglan_retriever.chunks import Chunk
 from raglan_retriever.collection import FurtherVectors, Model
 from raglan_retriever.index import Index
 from raglan_retriever.model_legs import QueryVectors
-from raglan_retriever.searching import Limits, Query, SearchHit
+from raglan_retriever.query import Limits, Query
+from raglan_retriever.searching import SearchHit
 from raglan_retriever.stores.edge import EdgeStore
 from report import Row
 

@@ -23,7 +23,7 @@ from raglan_cli.metrics import mean, ndcg, recall
 from raglan_retriever.chunks import Chunk
 from raglan_retriever.collection import Model
 from raglan_retriever.index import Index
-from raglan_retriever.searching import Limits, Query
+from raglan_retriever.query import Limits, Query
 from raglan_retriever.stores.edge import EdgeStore
 from report import Row, publish
 

@@ -38,7 +38,7 @@ from raglan_reranker.settings import RerankerSettings
 from raglan_retriever.chunks import Chunk
 from raglan_retriever.collection import Model
 from raglan_retriever.index import Index
-from raglan_retriever.searching import Limits, Query
+from raglan_retriever.query import Limits, Query
 from raglan_retriever.stores.edge import EdgeStore
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -19,7 +19,7 @@ class StallingStore(EdgeStore):
         self.released = threading.Event()
         self.stalls_fetch = False
 
-    async def search(self, name: str, *args: Any) -> list[Hit]:
+    async def search(self, name: str, *args: Any) -> list[list[Hit]]:
         if name == self.stalled and not self.stalls_fetch:
             await self._reads.run_for(name, self.released.wait)
         return await super().search(name, *args)

@@ -68,16 +68,6 @@ class Outcome:
         return self.left or bool(self.error)
 
     @property
-    def legs(self) -> int:
-        """Searches that the retriever makes for it in its engine, at least.
-
-        By vector; by words; and for abbreviations that the documents define.
-        """
-        mode = self.body.get("mode", "hybrid")
-        by_vector = mode != "lexical" and "embed" not in self.degraded
-        return by_vector + 2 * (mode != "dense" or "embed" in self.degraded)
-
-    @property
     def stages(self) -> tuple[str, ...]:
         """Those that it passes when all goes well."""
         return (
@@ -342,7 +332,8 @@ def _served(outcome: Outcome, tree: _Tree, server: Span, said: str) -> Iterator[
         steps = [span for span in tree.under(server) if _engine(span)]
     if status != "OK":
         return
-    least = outcome.legs + 1 if service == "retriever" else 1
+    # Both legs are one search; then the passages are read.
+    least = 2 if service == "retriever" else 1
     if server["attributes"].get(semconv.CACHE_MISSES) == 0:
         least = 0
     if len(steps) < least:

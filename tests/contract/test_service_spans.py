@@ -142,6 +142,7 @@ async def test_a_search_says_what_each_leg_found(traces: tracing.Tracing, tmp_pa
         # Deeper than the seven that were asked for: copies of one text take one place.
         semconv.LIMIT: 200,
         semconv.FILTERED: False,
+        semconv.BATCH_SIZE: 1,
         semconv.DB_ROWS: 50,
     }
     assert (fetch.attributes or {})[semconv.DB_ROWS] == 7

@@ -20,7 +20,7 @@ from raglan_gateway import collection_profiles
 from raglan_retriever.chunks import Chunk
 from raglan_retriever.collection import Model
 from raglan_retriever.index import Index
-from raglan_retriever.searching import Fusion, Limits
+from raglan_retriever.query import Fusion, Limits
 from raglan_retriever.servicer import RetrieverServicer
 from raglan_retriever.settings import RetrieverSettings
 from stalling_store import StallingStore

@@ -19,7 +19,7 @@ from qdrant_client.http.exceptions import UnexpectedResponse
 from raglan_retriever.chunks import Chunk
 from raglan_retriever.collection import Model
 from raglan_retriever.index import Index
-from raglan_retriever.searching import Limits
+from raglan_retriever.query import Limits
 from raglan_retriever.stores.edge import EdgeStore
 from raglan_retriever.stores.qdrant import QdrantStore
 from raglan_retriever.stores.store import Store
@@ -90,12 +90,14 @@ class _Handler(BaseHTTPRequestHandler):
     local: QdrantClient
     lock: threading.Lock
     seen: list[tuple[str, str]]
+    bodies: list[tuple[str, Any]]
 
     def _serve(self) -> None:
         length = int(self.headers.get("content-length") or 0)
         body = json.loads(self.rfile.read(length) or b"{}")
         path = self.path.partition("?")[0]
         self.seen.append((self.command, self.path))
+        self.bodies.append((f"{self.command} {path}", body))
         try:
             with self.lock:
                 status, result = 200, self._answer(path, body)
@@ -156,16 +158,17 @@ def _retrieve(local: QdrantClient, name: str, body: Body) -> Any:
 
 
 def _query(local: QdrantClient, name: str, body: Body) -> Any:
-    wanted = models.QueryRequest.model_validate(body)
-    nearest = wanted.query.nearest if hasattr(wanted.query, "nearest") else wanted.query
-    return local.query_points(
-        name,
-        query=nearest,
-        using=wanted.using,
-        query_filter=wanted.filter,
-        prefetch=wanted.prefetch,
-        limit=wanted.limit or 10,
-        with_payload=bool(wanted.with_payload),
+    searches = models.QueryRequestBatch.model_validate(body).searches
+    for each in searches:
+        each.params = None  # it compares every vector exactly, and warns
+    return _dumped(local.query_batch_points(name, searches))
+
+
+def _facet(local: QdrantClient, name: str, body: Body) -> Any:
+    wanted = models.FacetRequest.model_validate(body)
+    exact = bool(wanted.exact)
+    return local.facet(
+        name, wanted.key, facet_filter=wanted.filter, limit=wanted.limit or 10, exact=exact
     )
 
 
@@ -208,14 +211,12 @@ _ROUTES: dict[tuple[str, str], Callable[[QdrantClient, str, Body], Any]] = {
     ("PUT", "/index"): _index,
     ("PUT", "/points"): _upsert,
     ("POST", "/points"): _retrieve,
-    ("POST", "/points/query"): _query,
+    ("POST", "/points/query/batch"): _query,
     ("POST", "/points/scroll"): _scroll,
     ("POST", "/points/delete"): _delete,
     ("POST", "/points/count"): _count,
     ("POST", "/points/batch"): _batch,
-    ("POST", "/facet"): lambda local, name, body: local.facet(
-        name, body["key"], limit=body["limit"]
-    ),
+    ("POST", "/facet"): _facet,
 }
 """What the server does, by method and path below a collection."""
 
@@ -225,11 +226,19 @@ def _dumped(records: list[Any]) -> list[Any]:
 
 
 @pytest.fixture
-def qdrant_http() -> Iterator[tuple[str, list[tuple[str, str]]]]:
+def qdrant_bodies() -> list[tuple[str, Any]]:
+    """Method and path of each request that the server met, with its body."""
+    return []
+
+
+@pytest.fixture
+def qdrant_http(
+    qdrant_bodies: list[tuple[str, Any]],
+) -> Iterator[tuple[str, list[tuple[str, str]]]]:
     """A server's address, and the (method, path) of each request it met."""
     handler = type("Handler", (_Handler,), {})
     handler.local = QdrantClient(":memory:")
-    handler.lock, handler.seen = threading.Lock(), []
+    handler.lock, handler.seen, handler.bodies = threading.Lock(), [], qdrant_bodies
     server = _Server(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()

@@ -9,7 +9,8 @@ import pytest
 from raglan import tenancy
 from raglan_retriever.abbreviations import Forms, definitions
 from raglan_retriever.index import Index
-from raglan_retriever.searching import Query, Results
+from raglan_retriever.query import Query
+from raglan_retriever.searching import Results
 
 STEM = "Mesenchymal stem cells (MSCs) are multipotent."
 LONG = "Grafts of mesenchymal stem cells lower the rate of rejection."

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from raglan.errors import Conflict, StorageFull
 from raglan_retriever.index import Index
-from raglan_retriever.searching import Limits, Query
+from raglan_retriever.query import Limits, Query
 from raglan_retriever.stores.folders import copy_sparse
 
 # Edge holds the interpreter while it opens, flushes and closes, whatever thread calls it.

@@ -17,7 +17,7 @@ from raglan.errors import Internal, Overloaded, Unavailable
 from raglan.filtering.clauses import Terms
 from raglan.filtering.terms import term
 from raglan_retriever.index import Index
-from raglan_retriever.searching import Limits, Query
+from raglan_retriever.query import Limits, Query
 from raglan_retriever.stores import rebuilding
 from raglan_retriever.stores.optimizing import optimize
 from raglan_retriever.stores.shard import Shard

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from raglan.errors import Conflict
 from raglan_retriever.index import Index
-from raglan_retriever.searching import Query
+from raglan_retriever.query import Query
 
 DIMENSION = 8
 

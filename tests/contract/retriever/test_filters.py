@@ -16,7 +16,7 @@ from raglan.v1 import retriever_pb2
 from raglan_retriever.chunks import Chunk
 from raglan_retriever.collection import Model
 from raglan_retriever.index import Index
-from raglan_retriever.searching import Limits
+from raglan_retriever.query import Limits
 from raglan_retriever.stores.qdrant import QdrantStore
 
 KEYS = ["a", "b", "c d", 'q"uote', "per%cent", "br[]", "ü", "a.b"]

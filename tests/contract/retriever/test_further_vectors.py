@@ -18,12 +18,12 @@ from raglan_retriever.collection import FORMAT, Collection, FurtherVectors, Mode
 from raglan_retriever.index import Index
 from raglan_retriever.lexical import Sparse
 from raglan_retriever.model_legs import QueryVectors
-from raglan_retriever.searching import Query
+from raglan_retriever.query import Query
 from raglan_retriever.stores.optimizing import optimize
 from raglan_retriever.stores.plans import Planner, Size
 from raglan_retriever.stores.shard import Shard
 from raglan_retriever.stores.shard_vectors import Vectors
-from raglan_retriever.stores.store import LateInteraction, LearnedSparse, Point
+from raglan_retriever.stores.store import LateInteraction, LearnedSparse, Point, Search
 from raglan_retriever.transfer import Transfer
 
 COUNT = 12
@@ -57,7 +57,7 @@ def max_sim(query: np.ndarray, tokens: np.ndarray) -> float:
 
 
 async def scores(index: Index, query: Any, limit: int, where: Any = None) -> dict[str, float]:
-    hits = await index.store.search("c", query, limit, where)
+    (hits,) = await index.store.search("c", [Search(query, limit)], where)
     chunks = await index.store.fetch("c", [hit.id for hit in hits])
     assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
     return {chunks[hit.id].chunk_id: hit.score for hit in hits}
@@ -197,11 +197,11 @@ async def test_an_index_built_anew_keeps_them(tmp_path: Path, vectors: Any) -> N
     built = Shard(path, plan)
     assert built.unindexed() == 0
     query = vectors(5, seed=7)
-    found = built.search(LateInteraction(dense[0].tolist(), query), 20, None)
+    found = built.search(Search(LateInteraction(dense[0].tolist(), query), 20), None)
     assert len(found) == 20
     expected = {str(UUID(int=n)): max_sim(query, tokens[n]) for n in range(count)}
     assert all(hit.score == pytest.approx(expected[hit.id], abs=2e-3) for hit in found)
-    assert [hit.id for hit in built.search(LearnedSparse([9], [1.0]), 5, None)] == [
+    assert [hit.id for hit in built.search(Search(LearnedSparse([9], [1.0]), 5), None)] == [
         str(UUID(int=9))
     ]
     built.close()

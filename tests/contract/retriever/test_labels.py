@@ -14,7 +14,7 @@ from raglan.errors import InvalidInput, NotFound
 from raglan.filtering.clauses import Numbers, Terms
 from raglan.filtering.terms import term
 from raglan_retriever.index import Index
-from raglan_retriever.searching import Limits, Query
+from raglan_retriever.query import Limits, Query
 from raglan_retriever.stores.store import Store
 from structlog.testing import capture_logs
 

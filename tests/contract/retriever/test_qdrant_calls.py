@@ -11,9 +11,10 @@ from raglan.errors import NotFound
 from raglan.rpc.dependency import Dependency
 from raglan.v1 import common_pb2
 from raglan_retriever.index import Index
-from raglan_retriever.searching import Fusion, Limits, Query
+from raglan_retriever.query import Fusion, Limits, Query
 from raglan_retriever.servicer import RetrieverServicer
 from raglan_retriever.stores.qdrant import QdrantStore
+from raglan_retriever.stores.store import Search
 
 
 @pytest.mark.loop_stall_s(2.0)  # the server computes in this process
@@ -24,9 +25,9 @@ async def test_a_qdrant_server_is_told_how_long_the_caller_waits(
     store = QdrantStore(AsyncQdrantClient(url, check_compatibility=False))
     Deadline.after(2.5).adopt()
     with pytest.raises(NotFound):
-        await store.search("none", [0.0, 1.0], 3, None)
+        await store.search("none", [Search([0.0, 1.0], 3)], None)
     await store.close()
-    assert seen[-1] == ("POST", "/collections/none/points/query?timeout=3")
+    assert seen[-1] == ("POST", "/collections/none/points/query/batch?timeout=3")
 
 
 @pytest.mark.loop_stall_s(2.0)  # the server computes in this process
@@ -46,7 +47,7 @@ async def test_a_search_reads_the_description_of_its_collection_once(
     assert paths == [
         ("GET", "/collections/c"),
         ("POST", "/collections/c/points"),
-        *[("POST", "/collections/c/points/query")] * 2,
+        ("POST", "/collections/c/points/query/batch"),
         ("POST", "/collections/raglan.revisions/points"),
     ]
 

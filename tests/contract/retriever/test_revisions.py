@@ -13,10 +13,11 @@ from raglan.errors import Conflict, NotFound
 from raglan_retriever.chunks import Chunk
 from raglan_retriever.collection import Model
 from raglan_retriever.index import Index
-from raglan_retriever.searching import Limits, Query
+from raglan_retriever.query import Limits, Query
 from raglan_retriever.stores.edge import EdgeStore
 from raglan_retriever.stores.null import NullStore
-from raglan_retriever.stores.qdrant import _REVISIONS, QdrantStore
+from raglan_retriever.stores.qdrant import QdrantStore
+from raglan_retriever.stores.qdrant_revisions import REVISIONS
 from raglan_retriever.stores.store import Store
 
 MakeChunk = Callable[..., Chunk]
@@ -203,7 +204,7 @@ async def test_qdrant_collections_without_a_revision_get_one(
     index = Index(QdrantStore(client), limits=Limits(), language="en")  # type: ignore[arg-type]
     await index.create("c", model, 0, 0)
     before = await revision(index)
-    await client.delete_collection(_REVISIONS)  # type: ignore[attr-defined]
+    await client.delete_collection(REVISIONS)  # type: ignore[attr-defined]
     after = await revision(index)
     assert after > before
     assert await revision(index) == after

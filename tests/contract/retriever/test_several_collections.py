@@ -14,7 +14,8 @@ import pytest
 from raglan.errors import Conflict, DeadlineExceeded, InvalidInput, NotFound, RaglanError
 from raglan_retriever.collection import Model
 from raglan_retriever.index import Index
-from raglan_retriever.searching import Limits, Query, Results
+from raglan_retriever.query import Limits, Query
+from raglan_retriever.searching import Results
 from stalling_store import StallingStore
 
 # Edge holds the interpreter while it opens a collection, whatever thread calls it.

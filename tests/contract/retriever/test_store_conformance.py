@@ -12,7 +12,7 @@ from raglan.filtering.clauses import All, Terms
 from raglan.filtering.terms import term
 from raglan_retriever.collection import Model
 from raglan_retriever.index import Index
-from raglan_retriever.searching import Fusion, Query
+from raglan_retriever.query import Fusion, Query
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ from raglan.errors import NotFound
 from raglan.filtering.clauses import Terms
 from raglan.filtering.terms import term
 from raglan_retriever.index import Index
-from raglan_retriever.searching import Limits, Query
-from raglan_retriever.stores.store import Point, Store
+from raglan_retriever.query import Limits, Query
+from raglan_retriever.stores.store import Point, Search, Store
 from structlog.testing import capture_logs
 
 TENANTS = ("", "acme", "a-c")
@@ -131,11 +131,12 @@ async def test_a_filter_keeps_foreign_points_out_of_searches_counts_and_deletion
         terms = [each for each in held.payload["terms"] if not each.startswith("@")]
         payload = held.payload | {"tenant": "beta", "terms": [*terms, "@beta"]}
         await store.upsert("acme~c", [replace(held, id=chunk("f#0").point_id, payload=payload)])
-        assert len(await store.search("acme~c", held.dense, 10, None)) == 2
-        assert len(await index.store.search("c", held.dense, 10, None)) == 1
+        searches = [Search(held.dense, 10), Search(held.dense, 10, with_chunks=True)]
+        assert [len(hits) for hits in await store.search("acme~c", searches, None)] == [2, 2]
+        assert [len(hits) for hits in await index.store.search("c", searches, None)] == [1, 1]
         assert await index.count("c", ["d"]) == [1]
         assert (await index.delete("c", ["d"], [])).chunks == 1
-        assert len(await store.search("acme~c", held.dense, 10, None)) == 1
+        assert [len(hits) for hits in await store.search("acme~c", searches, None)] == [1, 1]
 
 
 async def test_metadata_cannot_pass_for_a_tenant(

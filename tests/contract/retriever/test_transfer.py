@@ -13,7 +13,7 @@ from raglan.errors import Conflict, InvalidInput, NotFound
 from raglan_retriever import wire
 from raglan_retriever.collection import FORMAT, Model
 from raglan_retriever.index import Index
-from raglan_retriever.searching import Limits, Query
+from raglan_retriever.query import Limits, Query
 from raglan_retriever.stores.qdrant import QdrantStore
 from raglan_retriever.transfer import Transfer
 

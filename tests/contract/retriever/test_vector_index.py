@@ -8,7 +8,7 @@ import time
 import numpy as np
 import pytest
 from raglan_retriever.index import Index
-from raglan_retriever.searching import Limits, Query
+from raglan_retriever.query import Limits, Query
 from raglan_retriever.stores import rebuilding
 from raglan_retriever.stores.plans import Planner, Row
 

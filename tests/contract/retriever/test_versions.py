@@ -15,7 +15,7 @@ from raglan.filtering.terms import term
 from raglan_retriever.collection import Retention
 from raglan_retriever.index import Index
 from raglan_retriever.neighbours import Neighbourhood
-from raglan_retriever.searching import Query
+from raglan_retriever.query import Query
 from raglan_retriever.stores.store import Store
 from raglan_retriever.validity import KeptVersions, Version
 

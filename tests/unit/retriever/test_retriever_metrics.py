@@ -13,7 +13,7 @@ from raglan.errors import Unavailable
 from raglan_retriever.collection import Collection
 from raglan_retriever.index import Index
 from raglan_retriever.metrics import RetrieverMetrics
-from raglan_retriever.searching import Limits, Query
+from raglan_retriever.query import Limits, Query
 from raglan_retriever.stores.null import PASSAGES, NullStore
 from raglan_retriever.stores.store import Size
 from raglan_retriever.stores.threads import BoundedPool
@@ -85,16 +85,16 @@ async def test_the_backlog_is_read_when_it_is_asked_for(counted: Counted) -> Non
     assert counted.value("backlog_seconds") == 1.5
 
 
-async def test_a_search_counts_the_legs_that_it_has(counted: Counted) -> None:
+async def test_a_search_counts_the_parts_that_it_has(counted: Counted) -> None:
     index = Index(
         counted.store, limits=Limits(), language="en", timed=counted.metrics.leg
     )  # fmt: skip
     found = (await index.search(Query(("default",), "lexical", limit=5, text="stage"))).found
     assert len(found) == 5 < PASSAGES
     count = "retriever_leg_seconds_count"
-    assert counted.value(count, leg="lexical") == 1
+    assert counted.value(count, leg="search") == 1
     assert counted.value(count, leg="fetch") == 1
-    assert counted.value(count, leg="dense") == 0
+    assert counted.value(count, leg="expand") == 0
 
 
 async def test_what_waits_for_a_thread_is_counted_in_the_seconds_that_calls_take() -> None:

@@ -15,7 +15,7 @@ from raglan.v1 import retriever_pb2_grpc
 
 from raglan_retriever.index import Index
 from raglan_retriever.metrics import RetrieverMetrics
-from raglan_retriever.searching import Fusion, Limits
+from raglan_retriever.query import Fusion, Limits
 from raglan_retriever.servicer import RetrieverServicer
 from raglan_retriever.settings import RetrieverSettings
 from raglan_retriever.stores.null import NullStore
@@ -96,6 +96,7 @@ def _qdrant_store(settings: RetrieverSettings) -> Store:
     from qdrant_client import AsyncQdrantClient
 
     from raglan_retriever.stores.qdrant import QdrantStore
+    from raglan_retriever.stores.qdrant_layout import Layout
 
     key = settings.qdrant_api_key
     with warnings.catch_warnings():
@@ -116,4 +117,13 @@ def _qdrant_store(settings: RetrieverSettings) -> Store:
             )
         elif url.scheme == "http":
             log.info("the key of Qdrant is sent without TLS", setting="RAGLAN_RETRIEVER_QDRANT_URL")
-    return QdrantStore(client)
+    layout = Layout(
+        shard_number=settings.qdrant_shard_number,
+        replication_factor=settings.qdrant_replication_factor,
+        write_consistency_factor=settings.qdrant_write_consistency_factor,
+        vectors_on_disk=settings.qdrant_vectors_on_disk,
+        payload_on_disk=settings.qdrant_payload_on_disk,
+        quantization=settings.qdrant_quantization,
+        strict_mode=settings.qdrant_strict_mode,
+    )
+    return QdrantStore(client, layout)

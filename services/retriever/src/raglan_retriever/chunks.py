@@ -15,6 +15,7 @@ from raglan import access_tags
 from raglan.chunk_text import in_context
 from raglan.errors import InvalidInput
 from raglan.filtering import terms as metadata
+from raglan.filtering.clauses import Terms
 from raglan.identifiers import check_document_id, shortened
 
 from raglan_retriever.validity import VERSION, Version
@@ -224,6 +225,11 @@ def _merged(metadata_json: str, own_metadata_json: str) -> str:
 def access_term(tag: str = "") -> str:
     """Return the term of the chunks with an access tag; without one, of those with any."""
     return _TAGGED + tag
+
+
+def of_documents(document_ids: Sequence[str]) -> Terms:
+    """Return the clause that the chunks of these documents pass."""
+    return Terms(tuple(metadata.term(DOCUMENT_ID, id_) for id_ in document_ids))
 
 
 def duplicate_key(chunk: Chunk) -> tuple[str, str]:

@@ -207,6 +207,15 @@ class Collection:
                 "ingest its documents again; until then a dense search works."
             )
 
+    def is_searched_like(self, other: Collection) -> bool:
+        """Return whether a query is made of the same searches in `self` as in `other`."""
+        return self._searched_by == other._searched_by
+
+    @property
+    def _searched_by(self) -> tuple[object, ...]:
+        words = (self.analysis, self.language, self.languages)
+        return (self.created, self.model, *words, self.further_vectors, self.versions)
+
     def same_settings(self, other: Collection) -> bool:
         """Return whether both were created with the same settings."""
         return self._settings == other._settings

@@ -15,13 +15,20 @@ from raglan.chunking_strategy import STRUCTURE, check_strategy
 from raglan.errors import Conflict, InvalidInput, NotFound, NotSupported, StorageFull
 from raglan.filtering.clauses import All, Clause, Ids, Not, Terms
 from raglan.filtering.clauses import Any as AnyOf
-from raglan.filtering.terms import term
 from raglan.identifiers import check_collection_name, shortened
 from raglan.telemetry import semconv
 
 from raglan_retriever import abbreviations, lexical, neighbours
 from raglan_retriever.chunk_vectors import NO_CHUNK_VECTORS, ChunkVectors
-from raglan_retriever.chunks import ACCESS, DOCUMENT_ID, Chunk, labels, point_id, relabelled
+from raglan_retriever.chunks import (
+    ACCESS,
+    DOCUMENT_ID,
+    Chunk,
+    labels,
+    of_documents,
+    point_id,
+    relabelled,
+)
 from raglan_retriever.collection import (
     NO_FURTHER_VECTORS,
     Collection,
@@ -30,8 +37,10 @@ from raglan_retriever.collection import (
     Retention,
     check_new_model,
 )
+from raglan_retriever.described import read_described
 from raglan_retriever.neighbours import Neighbourhood
-from raglan_retriever.searching import Limits, Query, Results, Searcher
+from raglan_retriever.query import Limits, Query
+from raglan_retriever.searching import Results, Searcher
 from raglan_retriever.stores.plans import RECALLS
 from raglan_retriever.stores.spans import engine_span
 from raglan_retriever.stores.store import Point, Removed, Stats, Store, Versioned
@@ -62,7 +71,7 @@ class Index:
             limits: Limits of a call.
             language: ISO 639-1 code for new collections.
             expand_abbreviations: see `Searcher`.
-            timed: Entered around each part of a search: a leg, or fetch.
+            timed: Entered around each part of a search: search, expand, fetch.
             on_foreign: Called with the number of chunks of another tenant that were dropped.
         """
         self.all_tenants: Final = store
@@ -216,7 +225,7 @@ class Index:
         if not document_ids:
             (unchanged,) = await self.store.versioned([name])
             return Removed(0, unchanged.revision)
-        clauses: list[Clause] = [_of_documents(document_ids)]
+        clauses: list[Clause] = [of_documents(document_ids)]
         if keep_chunk_ids:
             clauses.append(Not(Ids(tuple(point_id(id_) for id_ in keep_chunk_ids))))
             if (await self.store.collection(name)).versions is not None:
@@ -252,7 +261,7 @@ class Index:
             return relabelled(fields, metadata_json=metadata_json, access=access)
 
         with engine_span(self.store.name, semconv.INDEX_LABEL, name, {}) as span:
-            changed = await self.store.label(name, _of_documents(list(documents)), relabel)
+            changed = await self.store.label(name, of_documents(list(documents)), relabel)
             span.set_attribute(semconv.DB_ROWS, changed.chunks)
         return changed
 
@@ -281,10 +290,10 @@ class Index:
                 return {}
             return relabelled(fields, access=kept.access, version=version)
 
-        others = [All((_of_documents([id_]), Not(kept.terms()))) for id_, kept in documents.items()]
+        others = [All((of_documents([id_]), Not(kept.terms()))) for id_, kept in documents.items()]
         with engine_span(self.store.name, semconv.INDEX_LABEL, name, {}):
             removed = await self.store.delete(name, AnyOf(tuple(others)))
-            changed = await self.store.label(name, _of_documents(list(documents)), relabel)
+            changed = await self.store.label(name, of_documents(list(documents)), relabel)
         return Removed(removed.chunks, changed.revision)
 
     async def document(self, name: str, document_id: str, version: int = 0) -> list[Chunk]:
@@ -294,7 +303,7 @@ class Index:
             NotFound: The index holds none.
         """
         held = await self.store.collection(check_collection_name(name))
-        wanted: Clause = _of_documents([document_id])
+        wanted: Clause = of_documents([document_id])
         if version:
             wanted = All((wanted, Terms((number_term(version),))))
         else:
@@ -310,12 +319,16 @@ class Index:
 
     async def count(self, name: str, document_ids: Sequence[str]) -> list[int]:
         """Return the number of chunks that the index holds of each document's present version."""
-        held = await self.store.collection(check_collection_name(name))
+        check_collection_name(name)
         _check_ids(document_ids)
-        return [
-            await self.store.count(name, valid(held, None, _of_documents([id_])))
-            for id_ in document_ids
-        ]
+        if not document_ids:
+            return []
+        _, counts = await read_described(
+            self.store,
+            name,
+            lambda held: self.store.count_by_document(name, document_ids, valid(held, None, None)),
+        )
+        return counts
 
     async def search(self, query: Query) -> Results:
         """See `Searcher.search`."""
@@ -455,7 +468,3 @@ def _check_ids(document_ids: Sequence[str]) -> None:
         raise InvalidInput(
             f"The call names {len(document_ids)} documents; the limit is {MAX_DOCUMENT_IDS}."
         )
-
-
-def _of_documents(document_ids: Sequence[str]) -> Terms:
-    return Terms(tuple(term(DOCUMENT_ID, id_) for id_ in document_ids))

@@ -30,8 +30,7 @@ class RetrieverMetrics:
         self._registry = registry
         self._legs = Durations(
             "raglan_retriever_leg_seconds",
-            "A search's parts: dense, lexical, late_interaction, sparse, and fetch (reading the "
-            "passages found).",
+            "A search's parts: search (all legs), expand (other forms of abbreviations), fetch.",
             ("leg",),
             registry,
         )

@@ -21,7 +21,7 @@ from raglan.v1 import common_pb2, retriever_pb2, retriever_pb2_grpc
 from raglan_retriever import wire
 from raglan_retriever.collection import NO_FURTHER_VECTORS
 from raglan_retriever.index import Index
-from raglan_retriever.searching import Fusion
+from raglan_retriever.query import Fusion
 from raglan_retriever.transfer import Transfer
 
 Context = grpc.aio.ServicerContext[Any, Any]

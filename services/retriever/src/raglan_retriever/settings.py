@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -13,10 +13,22 @@ from pydantic import (
     PositiveFloat,
     PositiveInt,
     SecretStr,
+    model_validator,
 )
 from raglan.fusion import Method
 from raglan.settings import GrpcSettings, HttpUrl, default_data_dir
 from raglan.terms import language_code
+
+Quantization = Literal["none", "scalar", "binary", "turbo"]
+StrictLimit = Literal[
+    "max_points_count",
+    "max_collection_vector_size_bytes",
+    "max_collection_payload_size_bytes",
+    "read_rate_limit",
+    "write_rate_limit",
+    "filter_max_conditions",
+]
+"""Those of Qdrant's strict mode that no search of the retriever needs to exceed."""
 
 
 class RetrieverSettings(GrpcSettings, env_prefix="RAGLAN_RETRIEVER_"):
@@ -40,6 +52,39 @@ class RetrieverSettings(GrpcSettings, env_prefix="RAGLAN_RETRIEVER_"):
 
     qdrant_timeout_s: PositiveFloat = 10
     """Longest wait for one answer of the Qdrant server."""
+
+    qdrant_shard_number: PositiveInt | None = None
+    """Shards of a new collection in Qdrant, over which a cluster spreads it; empty: as many as the
+    cluster has nodes. Outside of Qdrant Cloud the number cannot be changed later, and shards beyond
+    the number of nodes can be moved to nodes that are added."""
+
+    qdrant_replication_factor: PositiveInt | None = None
+    """Copies of each shard of a new collection in Qdrant; empty: as Qdrant is configured, 1 unless
+    you changed it. With 2, searches go on while a node is down."""
+
+    qdrant_write_consistency_factor: PositiveInt | None = None
+    """Copies that must have taken a write before it is acknowledged; empty: as Qdrant is
+    configured. With all copies, an acknowledged write survives the loss of a disk, and writes fail
+    while a node is down."""
+
+    qdrant_vectors_on_disk: bool = False
+    """Read the vectors of a new collection from Qdrant's disk as they are needed, instead of
+    loading them into memory: with quantization, memory then holds the small vectors alone."""
+
+    qdrant_payload_on_disk: bool = True
+    """Read texts and metadata of a new collection from Qdrant's disk as they are needed; false
+    loads them into memory."""
+
+    qdrant_quantization: Quantization = "none"
+    """How Qdrant compresses the vectors of a new collection in memory: scalar to a quarter, turbo
+    to an eighth, binary to a 32nd, which suits vectors of 1,024 and more dimensions. The best
+    candidates are compared by their exact vectors."""
+
+    qdrant_strict_mode: dict[StrictLimit, PositiveInt] = Field(default_factory=dict)
+    """Limits that Qdrant holds a new collection to, as a JSON object by Qdrant's names:
+    `max_points_count`, `max_collection_vector_size_bytes`, `max_collection_payload_size_bytes`,
+    `read_rate_limit` and `write_rate_limit` (a minute and replica), `filter_max_conditions`. Past a
+    size uploads get status 507, past a rate calls are refused until later."""
 
     language: Annotated[str, AfterValidator(language_code)] = "en"
     """Language (ISO 639-1) of texts and queries in new collections where detection is uncertain: it
@@ -102,3 +147,13 @@ class RetrieverSettings(GrpcSettings, env_prefix="RAGLAN_RETRIEVER_"):
 
     close_unused_after_s: PositiveFloat = 900
     """Seconds after which a collection of the edge store that nobody uses is closed."""
+
+    @model_validator(mode="after")
+    def _check_qdrant(self) -> Self:
+        copies, written = self.qdrant_replication_factor, self.qdrant_write_consistency_factor
+        if copies is not None and written is not None and written > copies:
+            raise ValueError(
+                f"qdrant_write_consistency_factor is {written}, but there are "
+                f"{copies} copies (qdrant_replication_factor)"
+            )
+        return self

@@ -21,14 +21,15 @@ from raglan_retriever.attempts import Searched
 from raglan_retriever.chunk_vectors import ChunkVectors
 from raglan_retriever.chunks import Chunk
 from raglan_retriever.collection import Collection, FurtherVectors, Model, Retention
+from raglan_retriever.legs import Synonyms
 from raglan_retriever.lexical import Sparse
 from raglan_retriever.model_legs import QueryVectors
 from raglan_retriever.neighbours import Neighbourhood
-from raglan_retriever.searching import Fusion, Mode, Query, SearchHit
+from raglan_retriever.query import Fusion, Mode, Query
+from raglan_retriever.searching import SearchHit
 from raglan_retriever.stores.store import LearnedSparse, Stats, VectorIndex
 from raglan_retriever.transfer import IndexedChunks
 from raglan_retriever.validity import KeptVersions, Version
-from raglan_retriever.word_search import Synonyms
 
 _MODES: Final[dict[int, Mode]] = {
     retriever_pb2.SEARCH_MODE_UNSPECIFIED: "hybrid",

@@ -27,7 +27,7 @@ from raglan_retriever.stores.store import (
     Point,
     Relabel,
     Removed,
-    SearchVector,
+    Search,
     Size,
     Stats,
     Versioned,
@@ -55,6 +55,7 @@ class EdgeStore:
     """
 
     name: Final[str] = "edge"
+    is_remote: Final = False
 
     def __init__(
         self,
@@ -167,10 +168,15 @@ class EdgeStore:
         self._flushes.schedule(name)
         return changed
 
+    def last_read(self, name: str) -> Versioned | None:
+        return None  # descriptions are in memory
+
     async def search(
-        self, name: str, query: SearchVector, limit: int, where: Clause | None
-    ) -> list[Hit]:
-        return await self._read(name, Shard.search, query, limit, where)
+        self, name: str, searches: Sequence[Search], where: Clause | None
+    ) -> list[list[Hit]]:
+        return await asyncio.gather(
+            *(self._read(name, Shard.search, each, where) for each in searches)
+        )
 
     async def fetch(self, name: str, ids: Sequence[str]) -> dict[str, Chunk]:
         return await self._read(name, Shard.fetch, ids)
@@ -183,6 +189,11 @@ class EdgeStore:
 
     async def count(self, name: str, where: Clause | None) -> int:
         return await self._read(name, Shard.count, where)
+
+    async def count_by_document(
+        self, name: str, document_ids: Sequence[str], where: Clause | None
+    ) -> list[int]:
+        return await self._read(name, Shard.count_by_document, document_ids, where)
 
     async def size(self, name: str) -> Size:
         return await self._reads.run_for(name, self._size, name)

@@ -21,7 +21,7 @@ from raglan_retriever.stores.store import (
     Point,
     Relabel,
     Removed,
-    SearchVector,
+    Search,
     Size,
     Stats,
     Versioned,
@@ -38,6 +38,7 @@ class NullStore:
     """Returns its passages in one order for every query."""
 
     name: Final[str] = "null"
+    is_remote: Final = False
 
     def __init__(self) -> None:
         chunks = [_chunk(number) for number in range(1, PASSAGES + 1)]
@@ -79,12 +80,21 @@ class NullStore:
         """Raises Conflict."""
         raise _unchangeable()
 
+    def last_read(self, name: str) -> Versioned | None:
+        """Reading costs nothing."""
+        return None
+
     async def search(
-        self, name: str, query: SearchVector, limit: int, where: Clause | None
-    ) -> list[Hit]:
-        """Return the first `limit` passages, scores descending from 1; `where` is ignored."""
-        ids = list(self._chunks)[:limit]
-        return [Hit(id_, 1 - place / PASSAGES) for place, id_ in enumerate(ids)]
+        self, name: str, searches: Sequence[Search], where: Clause | None
+    ) -> list[list[Hit]]:
+        """Return the first passages, scores descending from 1; `where` is ignored."""
+        chunks = await self.fetch(name, list(self._chunks))
+        every = [
+            Hit(id_, 1 - place / PASSAGES, chunk)
+            for place, (id_, chunk) in enumerate(chunks.items())
+        ]
+        bare = [hit._replace(chunk=None) for hit in every]
+        return [(every if each.with_chunks else bare)[: each.limit] for each in searches]
 
     async def fetch(self, name: str, ids: Sequence[str]) -> dict[str, Chunk]:
         """The chunks of those ids that exist; they belong to whoever asks."""
@@ -113,6 +123,13 @@ class NullStore:
     async def count(self, name: str, where: Clause | None) -> int:
         """All of them."""
         return PASSAGES
+
+    async def count_by_document(
+        self, name: str, document_ids: Sequence[str], where: Clause | None
+    ) -> list[int]:
+        """One chunk of each that exists."""
+        held = {chunk.document_id for chunk in self._chunks.values()}
+        return [int(id_ in held) for id_ in document_ids]
 
     async def size(self, name: str) -> Size:
         """Always the same."""

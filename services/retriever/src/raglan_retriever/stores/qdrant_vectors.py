@@ -53,18 +53,32 @@ def sparse_params(further: FurtherVectors) -> dict[str, models.SparseVectorParam
     return params
 
 
-def query(query: SearchVector, limit: int, passes: models.Filter | None) -> dict[str, Any]:
-    """Return the arguments of `query_points` for the `limit` best points that pass."""
+def query(
+    query: SearchVector,
+    limit: int,
+    passes: models.Filter | None,
+    params: models.SearchParams | None,
+) -> dict[str, Any]:
+    """Return the fields of the request for the `limit` best points that pass.
+
+    Args:
+        query: vectors of the query.
+        limit: most points.
+        passes: filter; None for all points.
+        params: of a search of the dense vectors.
+    """
     match query:
         case LateInteraction(dense, tokens):
-            first = models.Prefetch(query=dense, using=DENSE, limit=limit, filter=passes)
+            first = models.Prefetch(
+                query=dense, using=DENSE, limit=limit, filter=passes, params=params
+            )
             return {"query": tokens.tolist(), "using": TOKENS, "prefetch": [first]}
         case Sparse(indices, values):
             using = SPARSE if isinstance(query, LearnedSparse) else LEXICAL
             vector = models.SparseVector(indices=indices, values=values)
-            return {"query": vector, "using": using, "query_filter": passes}
+            return {"query": vector, "using": using, "filter": passes}
         case _:
-            return {"query": query, "using": DENSE, "query_filter": passes}
+            return {"query": query, "using": DENSE, "filter": passes, "params": params}
 
 
 def of_point(point: Point) -> dict[str, Any]:

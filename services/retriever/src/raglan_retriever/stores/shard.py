@@ -19,14 +19,22 @@ from typing import Any, Final
 import qdrant_edge as qe
 from raglan.errors import Conflict, Unavailable
 from raglan.filtering import clauses as filters
-from raglan.filtering.clauses import Clause
+from raglan.filtering.clauses import All, Clause
 
-from raglan_retriever.chunks import DOCUMENT_ID, LABELLED, NUMBERS, STORED, TERMS, Chunk
+from raglan_retriever.chunks import (
+    DOCUMENT_ID,
+    LABELLED,
+    NUMBERS,
+    STORED,
+    TERMS,
+    Chunk,
+    of_documents,
+)
 from raglan_retriever.stores import shard_vectors
 from raglan_retriever.stores.folders import sync_files
 from raglan_retriever.stores.plans import Plan
 from raglan_retriever.stores.shard_vectors import Vectors
-from raglan_retriever.stores.store import Hit, LateInteraction, Point, Relabel, SearchVector
+from raglan_retriever.stores.store import Hit, LateInteraction, Point, Relabel, Search
 from raglan_retriever.validity import FROM, TO
 
 SLICE: Final = 50
@@ -155,12 +163,19 @@ class Shard:
         sync_files(self.path)
         self._shard.flush()
 
-    def search(self, query: SearchVector, limit: int, where: Clause | None) -> list[Hit]:
-        """Return the nearest points, best first; see `Store.search`."""
+    def search(self, search: Search, where: Clause | None) -> list[Hit]:
+        """Return the best points, best first; see `Store.search`."""
         passes = None if where is None else _filter(where)
-        request = shard_vectors.request(query, limit, passes, _search_params(self.plan))
-        tokens = len(query.tokens) if isinstance(query, LateInteraction) else 1
-        return [Hit(str(each.id), each.score / tokens) for each in self._shard.query(request)]
+        request = shard_vectors.request(search, passes, _search_params(self.plan))
+        tokens = len(search.vector.tokens) if isinstance(search.vector, LateInteraction) else 1
+        return [
+            Hit(
+                str(each.id),
+                each.score / tokens,
+                Chunk.from_payload(each.payload or {}) if search.with_chunks else None,
+            )
+            for each in self._shard.query(request)
+        ]
 
     def fetch(self, ids: Sequence[str]) -> dict[str, Chunk]:
         """Return the chunks of those ids that exist."""
@@ -219,7 +234,15 @@ class Shard:
         clause = None if where is None else _filter(where)
         return int(self._shard.count(qe.CountRequest(exact=True, filter=clause)))
 
-    def documents(self) -> int:
+    def count_by_document(self, document_ids: Sequence[str], where: Clause | None) -> list[int]:
+        """Return the exact number of chunks of each document that pass.
+
+        A facet would count them at once, with the interpreter's lock held all the time.
+        """
+        clauses = [of_documents([id_]) for id_ in document_ids]
+        return [self.count(each if where is None else All((each, where))) for each in clauses]
+
+    def count_documents(self) -> int:
         """Return the number of documents."""
         request = qe.FacetRequest(DOCUMENT_ID, limit=max(1, self.count(None)), exact=False)
         return len(self._shard.facet(request))

@@ -11,6 +11,7 @@ from typing import Any, Final
 import numpy as np
 import qdrant_edge as qe
 
+from raglan_retriever.chunks import STORED
 from raglan_retriever.collection import NO_FURTHER_VECTORS, FurtherVectors
 from raglan_retriever.lexical import Sparse
 from raglan_retriever.stores.store import (
@@ -21,7 +22,7 @@ from raglan_retriever.stores.store import (
     LateInteraction,
     LearnedSparse,
     Point,
-    SearchVector,
+    Search,
 )
 
 _COLD: Final = qe.Memory.Cold
@@ -98,29 +99,32 @@ def read(path: Path) -> Vectors:
 
 
 def request(
-    query: SearchVector, limit: int, passes: qe.Filter | None, params: qe.SearchParams | None
+    search: Search, passes: qe.Filter | None, params: qe.SearchParams | None
 ) -> qe.QueryRequest:
-    """Return the request for the `limit` best points that pass.
+    """Return the request for the best points that pass.
 
     Args:
-        query: vectors of the query.
-        limit: most points.
+        search: the search.
         passes: filter; None for all points.
         params: of a search of the dense vectors.
     """
-    match query:
+    limit = search.limit
+    payload = list(STORED) if search.with_chunks else None
+    asked: dict[str, Any]
+    match search.vector:
         case LateInteraction(dense, tokens):
             nearest = qe.Query.Nearest(dense, using=DENSE)
             first = qe.Prefetch(query=nearest, limit=limit, filter=passes, params=params)
             by_tokens = qe.Query.Nearest(tokens.tolist(), using=TOKENS)
-            return qe.QueryRequest(limit=limit, query=by_tokens, prefetches=[first])
-        case Sparse(indices, values):
-            using = SPARSE if isinstance(query, LearnedSparse) else LEXICAL
-            words = qe.Query.Nearest(qe.SparseVector(indices, values), using=using)
-            return qe.QueryRequest(limit=limit, query=words, filter=passes)
-        case _:
-            nearest = qe.Query.Nearest(query, using=DENSE)
-            return qe.QueryRequest(limit=limit, query=nearest, filter=passes, params=params)
+            asked = {"query": by_tokens, "prefetches": [first]}
+        case Sparse(indices, values) as words:
+            using = SPARSE if isinstance(words, LearnedSparse) else LEXICAL
+            nearest = qe.Query.Nearest(qe.SparseVector(indices, values), using=using)
+            asked = {"query": nearest, "filter": passes}
+        case dense:
+            nearest = qe.Query.Nearest(dense, using=DENSE)
+            asked = {"query": nearest, "filter": passes, "params": params}
+    return qe.QueryRequest(limit=limit, with_payload=payload, **asked)
 
 
 def of_point(point: Point) -> dict[str, Any]:

@@ -80,7 +80,7 @@ class CollectionState:
         revision, documents = self.documents
         if revision != self.revision:
             revision = self.revision
-            documents = shard.documents()
+            documents = shard.count_documents()
             self.documents = (revision, documents)
         return documents
 

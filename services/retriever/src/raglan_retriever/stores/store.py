@@ -60,11 +60,21 @@ SearchVector = list[float] | Sparse | LateInteraction
 """By its type: dense, the words' weights, the model's term weights, or late interaction."""
 
 
+class Search(NamedTuple):
+    """One of the searches of a call."""
+
+    vector: SearchVector
+    limit: int
+    with_chunks: bool = False
+
+
 class Hit(NamedTuple):
-    """A point that a leg found, with the leg's raw score (dense: the cosine)."""
+    """A point that a search found, with its raw score (dense: the cosine)."""
 
     id: str
     score: float
+    chunk: Chunk | None = None
+    """None where it was not asked for."""
 
 
 class Versioned(NamedTuple):
@@ -136,6 +146,10 @@ class Store(Protocol):
     def name(self) -> str:
         """Value of the setting `store` that selects it."""
 
+    @property
+    def is_remote(self) -> bool:
+        """Whether each call takes a round trip over a network."""
+
     async def open(self) -> None:
         """Open the store.
 
@@ -168,6 +182,13 @@ class Store(Protocol):
     async def versioned(self, names: Sequence[str]) -> list[Versioned]:
         """Return each collection with its revision."""
 
+    def last_read(self, name: str) -> Versioned | None:
+        """Return what `versioned` has found last, where it takes a round trip.
+
+        It may be outdated. None where nothing is known that is likely to hold still, or where
+        reading costs nothing.
+        """
+
     async def describe(self, collection: Collection) -> None:
         """Replace the stored description."""
 
@@ -178,9 +199,9 @@ class Store(Protocol):
         """Store the points durably, replacing those of the same id, and return the revision."""
 
     async def search(
-        self, name: str, query: SearchVector, limit: int, where: Clause | None
-    ) -> list[Hit]:
-        """Return the nearest points, best first.
+        self, name: str, searches: Sequence[Search], where: Clause | None
+    ) -> list[list[Hit]]:
+        """Return the best points of each search, best first, in one round trip.
 
         By cosine (dense), by BM25 (lexical), by the dot product (learned sparse); by MaxSim those
         nearest by cosine (late interaction).
@@ -207,6 +228,11 @@ class Store(Protocol):
 
     async def count(self, name: str, where: Clause | None) -> int:
         """Return the exact number of chunks that pass."""
+
+    async def count_by_document(
+        self, name: str, document_ids: Sequence[str], where: Clause | None
+    ) -> list[int]:
+        """Return the exact number of chunks of each document that pass, in one round trip."""
 
     async def size(self, name: str) -> Size:
         """Return the sizes that are found quickly."""

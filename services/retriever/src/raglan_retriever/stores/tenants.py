@@ -21,7 +21,7 @@ from raglan_retriever.stores.store import (
     Point,
     Relabel,
     Removed,
-    SearchVector,
+    Search,
     Size,
     Stats,
     Store,
@@ -53,6 +53,10 @@ class TenantStore:
     @property
     def name(self) -> str:
         return self._store.name
+
+    @property
+    def is_remote(self) -> bool:
+        return self._store.is_remote
 
     async def open(self) -> None:
         await self._store.open()
@@ -90,10 +94,17 @@ class TenantStore:
     async def upsert(self, name: str, points: Sequence[Point]) -> int:
         return await self._store.upsert(tenancy.qualified(name), _marked(points))
 
+    def last_read(self, name: str) -> Versioned | None:
+        found = self._store.last_read(tenancy.qualified(name))
+        return found and Versioned(_alone(found.collection), found.revision)
+
     async def search(
-        self, name: str, query: SearchVector, limit: int, where: Clause | None
-    ) -> list[Hit]:
-        return await self._store.search(tenancy.qualified(name), query, limit, _own(where))
+        self, name: str, searches: Sequence[Search], where: Clause | None
+    ) -> list[list[Hit]]:
+        found = await self._store.search(tenancy.qualified(name), searches, _own(where))
+        foreign = [hit.id for hits in found for hit in hits if not _is_reached_hit(hit)]
+        self._report(foreign)
+        return [[hit for hit in hits if hit.id not in foreign] for hits in found]
 
     async def fetch(self, name: str, ids: Sequence[str]) -> dict[str, Chunk]:
         found = await self._store.fetch(tenancy.qualified(name), ids)
@@ -123,6 +134,12 @@ class TenantStore:
 
     async def count(self, name: str, where: Clause | None) -> int:
         return await self._store.count(tenancy.qualified(name), _own(where))
+
+    async def count_by_document(
+        self, name: str, document_ids: Sequence[str], where: Clause | None
+    ) -> list[int]:
+        qualified = tenancy.qualified(name)
+        return await self._store.count_by_document(qualified, document_ids, _own(where))
 
     async def size(self, name: str) -> Size:
         return await self._store.size(tenancy.qualified(name))
@@ -167,6 +184,10 @@ def _own(where: _Where) -> Clause | _Where:
 
 def _is_reached(chunk: Chunk) -> bool:
     return chunk.tenant == tenancy.current() and access_tags.allows(chunk.access)
+
+
+def _is_reached_hit(hit: Hit) -> bool:
+    return hit.chunk is None or _is_reached(hit.chunk)
 
 
 def _is_reached_payload(payload: Mapping[str, object]) -> bool:
