@@ -239,7 +239,7 @@ class PreviewedChunk(Model):
 class ChunkPreview(Model):
     """A document cut into chunks, of which nothing was stored."""
 
-    chunking: dict[str, int | str | bool]
+    chunking: dict[str, int | str]
     title: str
     language: str
     chars: int
@@ -282,7 +282,7 @@ class Collection(Model):
 
     name: str
     embedder: Embedder
-    chunking: dict[str, int | str]
+    chunking: dict[str, int | str | bool]
     vectors: dict[str, int | bool]
     documents: int
     chunks: int
