@@ -8,7 +8,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import grpc
 import numpy as np
@@ -17,6 +17,7 @@ import pytest_asyncio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from postgres_server import PostgresServer
 from raglan import access_tags, tensors
+from raglan.database import Database, url_of
 from raglan.deadline import Deadline
 from raglan.errors import Internal, InvalidInput, NotFound
 from raglan.rpc import client
@@ -32,8 +33,11 @@ from raglan.v1 import (
     retriever_pb2_grpc,
 )
 from raglan_ingester.app import build
+from raglan_ingester.schema import SCHEMA
 from raglan_ingester.settings import IngesterSettings
+from sqlalchemy.orm import Session
 
+T = TypeVar("T")
 READY = grpc.ChannelConnectivity.READY
 SERVING = health_pb2.HealthCheckResponse.SERVING
 DIMENSION = 8
@@ -230,6 +234,16 @@ class Ingester:
             else documents
         )
         return await self.call(self.stub.Submit, submission(pairs, collection))
+
+    async def in_database(self, work: Callable[[Session], T]) -> T:
+        """Run `work` on the ingester's database, SQLite or PostgreSQL."""
+        assert self.settings is not None
+        file = self.settings.data_dir / "ingester.sqlite"
+        database = Database(url_of(self.settings.database_url.get_secret_value(), file), SCHEMA)
+        try:
+            return await database.run(work)
+        finally:
+            await database.close()
 
     async def submit_file(self, name: str, data: bytes, collection: str = "default") -> Any:
         head = ingester_pb2.DocumentHeader(filename=name)

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, closing
+from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
 import pytest_asyncio
+import sqlalchemy as sa
 from raglan.errors import InvalidInput
 from raglan.rpc.server import Server, Service
 from raglan.settings import GrpcSettings
 from raglan.v1 import generator_pb2, generator_pb2_grpc, ingester_pb2
+from raglan_ingester.model import ChunkContext
+from sqlalchemy.orm import Session
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 shared = pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -120,9 +122,11 @@ async def test_what_was_written_is_reused_and_what_changed_is_written(
     await put(ingester, a=f"{TEXT}\n\nA new end.")
     assert len(writer.asked) > count  # the model was shown another document
     assert await ingester.delete("a", "small")
-    file = ingester.settings.data_dir / "ingester.sqlite"
-    with closing(sqlite3.connect(file)) as connection:
-        assert connection.execute("SELECT count(*) FROM chunk_contexts").fetchone() == (0,)
+
+    def kept(session: Session) -> int:
+        return session.scalars(sa.select(sa.func.count()).select_from(ChunkContext)).one()
+
+    assert await ingester.in_database(kept) == 0
 
 
 async def test_a_model_that_fails_costs_no_document(

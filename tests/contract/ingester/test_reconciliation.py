@@ -7,11 +7,9 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from raglan.database import Database, url_of
 from raglan.errors import NotFound
 from raglan.v1 import ingester_pb2
 from raglan_ingester.model import Job
-from raglan_ingester.schema import SCHEMA
 from sqlalchemy.orm import Session
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -84,19 +82,11 @@ async def test_jobs_are_forgotten_after_their_retention(
     ingester: Any, retriever: Any, until: Any
 ) -> None:
     job = await ingester.ended(await ingester.submit({"a": "Alpha."}))
-    database = Database(
-        url_of(
-            ingester.settings.database_url.get_secret_value(),
-            ingester.settings.data_dir / "ingester.sqlite",
-        ),
-        SCHEMA,
-    )
 
     def age(session: Session) -> None:
         session.execute(sa.update(Job).values(finished_ms=Job.finished_ms - 31 * 24 * 3600 * 1000))
 
-    await database.run(age)
-    await database.close()
+    await ingester.in_database(age)
 
     async def is_forgotten() -> bool:
         try:
