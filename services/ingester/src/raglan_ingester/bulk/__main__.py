@@ -10,6 +10,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any, Final
 
@@ -49,7 +50,9 @@ def main() -> None:
             exclude=given.exclude,
             **({"endpoint": given.endpoint} if given.endpoint else {}),
         )
-        report = run(plan, Path(given.manifest), given.ray, given.workers)
+        # Ray prints what becomes of its nodes; stdout is for the report alone.
+        with redirect_stdout(sys.stderr):
+            report = run(plan, Path(given.manifest), given.ray, given.workers)
     except (RaglanError, ValueError, OSError) as error:
         sys.stderr.write(f"{error}\n")
         raise SystemExit(1) from None
