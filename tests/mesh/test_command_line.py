@@ -149,6 +149,9 @@ INTERRUPTED_IMPORT = """
 import os, signal, sys
 from raglan_cli import __main__
 
+# A process that was started in the background ignores it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 class Interrupting:
     def find_spec(self, name, *rest):
         if name == "raglan_cli.commands":
