@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from raglan import access_tags
 from raglan.chunking_strategy import ChunkingStrategy
 from raglan.errors import InvalidInput
@@ -337,6 +337,12 @@ class CollectionChanges(Strict):
     recall_target: Annotated[float, Field(ge=0.8, le=0.999, examples=[0.99])] | None = None
     """Recall@10 that its vector index is built and searched for; null for the retriever's own.
     Where it takes another index, that is built in the background, from what is stored."""
+
+    @model_validator(mode="after")
+    def _check_given(self) -> CollectionChanges:
+        if not self.model_fields_set:
+            raise ValueError("Send profile, recall_target or both.")
+        return self
 
 
 class Embedder(Described):
