@@ -64,7 +64,8 @@ def test_errors_of_an_hour_are_a_filter(client: httpx.Client, raglan: Run, tmp_p
 def test_a_collection_keeps_its_strategy(client: httpx.Client, raglan: Run, tmp_path: Path) -> None:
     body = {"name": "kept", "chunking": {"strategy": "sentences", "max_chars": 200}}
     made = client.post("/v1/collections", json=body).raise_for_status().json()
-    assert made["chunking"] == {"strategy": "sentences", "max_chars": 200, "overlap_chars": 0}
+    sizes = {"max_chars": 200, "overlap_chars": 0}
+    assert made["chunking"] == {"strategy": "sentences", **sizes, "contextual": False}
     text = "Every release is signed. " * 30
     shown = preview(client, "a.txt", text, collection="kept").raise_for_status().json()
     assert (shown["chunking"], shown["chunk_count"] > 3) == (made["chunking"], True)
