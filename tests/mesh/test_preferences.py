@@ -9,6 +9,8 @@ import mesh_process
 import pytest
 
 NOTICE = "The notice period for a contract is {} months to the end of a quarter."
+OLD = " It was agreed for offices and shops that have been closed and sold since then."
+"""Makes a version a little less like the question than the others."""
 
 
 @pytest.fixture(scope="module")
@@ -16,7 +18,7 @@ def asked(mesh: mesh_process.Mesh) -> Any:
     documents = [
         {
             "id": f"v{year}",
-            "text": NOTICE.format(year - 2019),
+            "text": NOTICE.format(year - 2019) + OLD * (year == 2020),
             "metadata": {"published": f"{year}-01-01", "status": status},
         }
         for year, status in ((2020, "approved"), (2023, "approved"), (2026, "draft"))

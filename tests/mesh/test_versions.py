@@ -40,14 +40,14 @@ def texts(client: httpx.Client, collection: str, **body: Any) -> set[str]:
 def contracts(mesh: mesh_process.Mesh) -> str:
     """A collection with a document of three versions, the last like the first."""
     with mesh.client() as client:
-        body = {"name": "contracts", "versions": {"max_versions": 5}}
+        body = {"name": "versioned-contracts", "versions": {"max_versions": 5}}
         made = client.post("/v1/collections", json=body).raise_for_status().json()
         assert made["versions"] == {"max_versions": 5, "max_age_days": None}
         for text in (FIRST, SECOND, FIRST):
-            put(client, "contracts", text)
-            put(client, "contracts", text)  # unchanged: no version
+            put(client, "versioned-contracts", text)
+            put(client, "versioned-contracts", text)  # unchanged: no version
             time.sleep(0.01)
-    return "contracts"
+    return "versioned-contracts"
 
 
 def test_a_search_as_of_a_time_finds_what_was_valid_then(
@@ -99,12 +99,12 @@ def test_a_version_is_read_with_its_own_text(client: httpx.Client, contracts: st
 
 
 def test_a_time_is_refused_where_no_versions_are_kept(client: httpx.Client) -> None:
-    client.post("/v1/collections", json={"name": "plain"}).raise_for_status()
-    put(client, "plain", FIRST)
-    put(client, "plain", SECOND)
-    assert listed(client, "plain") == []
-    assert texts(client, "plain") == {SECOND, OTHER}
-    body = {"query": QUESTION, "collections": ["plain"], "as_of": "2026-01-01T00:00:00Z"}
+    client.post("/v1/collections", json={"name": "unversioned"}).raise_for_status()
+    put(client, "unversioned", FIRST)
+    put(client, "unversioned", SECOND)
+    assert listed(client, "unversioned") == []
+    assert texts(client, "unversioned") == {SECOND, OTHER}
+    body = {"query": QUESTION, "collections": ["unversioned"], "as_of": "2026-01-01T00:00:00Z"}
     refused = client.post("/v1/search", json=body)
     assert refused.status_code == 409
     assert "keeps no versions" in refused.json()["error"]["message"]
@@ -113,13 +113,15 @@ def test_a_time_is_refused_where_no_versions_are_kept(client: httpx.Client) -> N
 
 
 def test_deleting_a_document_deletes_its_versions(client: httpx.Client) -> None:
-    body = {"name": "gone", "versions": {"max_versions": 1}}
+    body = {"name": "versions-gone", "versions": {"max_versions": 1}}
     client.post("/v1/collections", json=body).raise_for_status()
     for text in (OTHER, FIRST, SECOND):
-        put(client, "gone", text)
-    second = listed(client, "gone")[-1]
+        put(client, "versions-gone", text)
+    second = listed(client, "versions-gone")[-1]
     assert second["version"] == 2  # the first was one too many
-    deleted = client.delete("/v1/collections/gone/documents/https://port/contract/versions")
+    deleted = client.delete(
+        "/v1/collections/versions-gone/documents/https://port/contract/versions"
+    )
     assert deleted.json()["deleted_chunks"] == 2
-    assert texts(client, "gone", as_of=second["valid_from"]) == {OTHER}
-    assert client.get("/v1/collections/gone").json()["chunks"] == 1
+    assert texts(client, "versions-gone", as_of=second["valid_from"]) == {OTHER}
+    assert client.get("/v1/collections/versions-gone").json()["chunks"] == 1
